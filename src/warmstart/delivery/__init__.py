@@ -1,0 +1,1 @@
+"""What the user takes home: model folder, card, report."""

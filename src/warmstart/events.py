@@ -1,0 +1,55 @@
+"""What a running job tells its caller: progress is a stream of events, nothing prints.
+
+Stages are generators: they yield `Event`s and return their result, so that
+``features = yield from extract(...)`` hands events up and the result down.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+Stage = Literal["read", "look", "check", "plan", "head", "tune", "evaluate", "deliver"]
+Kind = Literal["begin", "step", "end", "note", "guard"]
+
+Result = TypeVar("Result")
+Steps = Generator["Event", None, Result]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened; one line of progress.jsonl.
+
+    `t` is seconds since the epoch, `step` and `of` count what the stage counts
+    (images, folds, updates; `of` is None where the end is not known), and
+    `values` holds named numbers or short texts that belong to the moment.
+
+    >>> Event(stage="look", kind="step", step=32, of=300, t=0.0).step
+    32
+    """
+
+    stage: Stage
+    kind: Kind
+    step: int = 0
+    of: int | None = None
+    values: dict[str, float | int | str] = field(default_factory=dict)
+    t: float = field(default_factory=time.time)
+
+
+def drain(steps: Steps[Result]) -> Result:
+    """Run a stage to its end, drop its events, return its result.
+
+    >>> def stage():
+    ...     yield Event(stage="read", kind="begin")
+    ...     return 7
+    >>> drain(stage())
+    7
+    """
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result

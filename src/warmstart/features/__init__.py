@@ -1,0 +1,1 @@
+"""One pass over the data, many taps, kept in a content-addressed store."""

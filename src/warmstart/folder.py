@@ -1,0 +1,181 @@
+"""The run folder and the codec of its files: records to JSON or TOML and back.
+
+Everything is written beside its final name, forced to disk, then renamed, so that a
+crash or a full disk never leaves half a file under a name that will be trusted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from warmstart.errors import RunFolderError
+
+R = TypeVar("R")
+MARKERS = ("DONE", "FAILED", "INTERRUPTED")
+
+
+def to_plain(value: Any) -> Any:
+    """Turn a record into dicts, lists and scalars.
+
+    >>> from warmstart.records import Tap
+    >>> to_plain(Tap(part=3, pool="avg"))
+    {'part': 3, 'pool': 'avg'}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(kind: type[R], value: Any) -> R:
+    """Build a record of type `kind` from what `to_plain` gave; unknown keys are ignored.
+
+    Raises: KeyError for a missing key, TypeError or ValueError for a value of another kind.
+
+    >>> from warmstart.records import Tap
+    >>> from_plain(Tap, {"part": 3, "pool": "avg"})
+    Tap(part=3, pool='avg')
+    """
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        fields = [f for f in dataclasses.fields(kind) if f.name in value or _is_required(f)]
+        return kind(**{f.name: from_plain(hints[f.name], value[f.name]) for f in fields})
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+    plain: Any = float(value) if kind is float else value
+    return plain  # type: ignore[no-any-return]
+    if origin is tuple:
+        each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        return tuple(from_plain(k, v) for k, v in zip(each, value, strict=True))  # type: ignore[return-value]
+    if origin is dict:
+        return {k: from_plain(inner[1], v) for k, v in value.items()}  # type: ignore[return-value]
+    if origin is typing.Literal and value not in inner:
+        raise ValueError(f"{value!r} is not one of {', '.join(map(str, inner))}")
+    return float(value) if kind is float else value  # type: ignore[return-value]
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _from_union(kinds: tuple[Any, ...], value: Any) -> Any:
+    if value is None:
+        return None
+    wants_tuple = isinstance(value, list)
+    for kind in kinds:
+        is_plain = kind in (float, int, str, bool)
+        if is_plain and not wants_tuple and type(value) is kind:
+            return value
+        if not is_plain and kind is not type(None):
+            is_tuple = typing.get_origin(kind) is tuple
+            if is_tuple == wants_tuple:
+                return from_plain(kind, value)
+    return float(value) if float in kinds and type(value) is int else value
+
+
+def write_bytes(path: Path, payload: bytes) -> None:
+    """Write a file whole or not at all: beside, fsync, rename."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a record, or anything `to_plain` accepts, as indented UTF-8 JSON."""
+    text = json.dumps(to_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def write_json_lines(path: Path, values: typing.Iterable[Any]) -> None:
+    """Write one compact JSON document a line."""
+    lines = (json.dumps(to_plain(v), ensure_ascii=False, allow_nan=False) for v in values)
+    write_bytes(path, "".join(line + "\n" for line in lines).encode())
+
+
+def read_json(path: Path, kind: type[R]) -> R:
+    """Read a record back.
+
+    Raises: RunFolderError if the file is missing, is not JSON, or lacks a key.
+    """
+    try:
+        return from_plain(kind, json.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        raise RunFolderError(
+            f"{path.parent} has no {path.name}; it is not a finished run folder. "
+            "Name a folder that `warmstart fit` wrote."
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{path} cannot be read ({error}); restore it, or make the run again."
+        ) from error
+
+
+class RunFolder:
+    """One run's files. Created empty; an existing folder with content is never touched."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Make a new run folder.
+
+        Raises: RunFolderError if it exists and is not empty, or cannot be made.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise RunFolderError(
+                    f"{path} exists and is not empty; nothing was changed. "
+                    "Choose another --out, or leave --out away."
+                )
+            probe = path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise RunFolderError(
+                f"{path} cannot be written ({error.strerror}); choose another folder with --out."
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def create_beside(cls, root: Path, name: str) -> RunFolder:
+        """Make root/name, or root/name-2, root/name-3 … where those are taken."""
+        path, n = root / name, 1
+        while path.exists() and (not path.is_dir() or any(path.iterdir())):
+            n += 1
+            path = root / f"{name}-{n}"
+        return cls.create(path)
+
+    def mark(self, marker: str, text: str = "") -> None:
+        """Leave exactly one of DONE, FAILED, INTERRUPTED."""
+        for other in MARKERS:
+            if other != marker:
+                (self.path / other).unlink(missing_ok=True)
+        write_bytes(self.path / marker, (text + "\n").encode() if text else b"")
+
+    def point_latest(self) -> None:
+        """Let runs/latest point here; a file of that name that is not a link is left alone."""
+        link = self.path.parent / "latest"
+        if link.exists() and not link.is_symlink():
+            return
+        partial = link.with_name(".latest.partial")
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(self.path.name)
+        partial.replace(link)

@@ -1,0 +1,1 @@
+"""Problems in the data, and the evidence for the verdict."""

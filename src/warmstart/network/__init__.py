@@ -1,0 +1,1 @@
+"""From a start to ordered parts: loading, cutting, surgery, ledger."""

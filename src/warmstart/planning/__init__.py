@@ -1,0 +1,1 @@
+"""Records in, plan out; free of torch."""

@@ -1,0 +1,80 @@
+"""The records that pass between stages; each is one readable file in a run folder.
+
+Frozen dataclasses of plain values: no torch, no arrays, no behaviour beyond checks
+at birth. `folder.py` writes them as JSON and TOML and reads them back.
+"""
+
+from warmstart.records.data import DataRecord, Example, Finding, FindingKind, Split, Task
+from warmstart.records.network import (
+    Fate,
+    Ledger,
+    LedgerRow,
+    NetworkRecord,
+    PartRecord,
+    Pool,
+    Preprocessing,
+    StartRecord,
+    Tap,
+)
+from warmstart.records.plan import (
+    Action,
+    Choice,
+    HeadPlan,
+    PartPlan,
+    Plain,
+    Plan,
+    TrainingPlan,
+)
+from warmstart.records.summary import (
+    DataCounts,
+    Estimate,
+    Evidence,
+    FrozenProof,
+    GuardNote,
+    Inspection,
+    Prediction,
+    Scores,
+    Shipped,
+    StartCounts,
+    Summary,
+    Verdict,
+    VerdictKind,
+)
+
+__all__ = [
+    "Action",
+    "Choice",
+    "DataCounts",
+    "DataRecord",
+    "Estimate",
+    "Evidence",
+    "Example",
+    "Fate",
+    "Finding",
+    "FindingKind",
+    "FrozenProof",
+    "GuardNote",
+    "HeadPlan",
+    "Inspection",
+    "Ledger",
+    "LedgerRow",
+    "NetworkRecord",
+    "PartPlan",
+    "PartRecord",
+    "Plain",
+    "Plan",
+    "Pool",
+    "Prediction",
+    "Preprocessing",
+    "Scores",
+    "Shipped",
+    "Split",
+    "StartCounts",
+    "StartRecord",
+    "Summary",
+    "Tap",
+    "Task",
+    "TrainingPlan",
+    "Verdict",
+    "VerdictKind",
+]

@@ -1,0 +1,102 @@
+"""The start, its parts and taps, and the fate of each tensor (network.json, weights_ledger.json)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Pool = Literal["avg", "grid2", "neck"]
+Fate = Literal["frozen", "kept", "trained", "reshaped", "new", "dropped", "merged"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How an image becomes an input tensor (C, height, width).
+
+    The short side is resized to `resize` px (both sides when `squash`), the centre
+    `size` is cut out, values are scaled to 0..1, then (x - mean) / std per channel.
+    """
+
+    size: tuple[int, int]  # height, width in px
+    resize: int  # px of the short side before the crop
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos"] = "bicubic"
+    squash: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels, 1 or 3."""
+        return len(self.mean)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRecord:
+    """The pretrained network a run begins from."""
+
+    name: str  # as the user would type it: "lite0", "timm:resnet18", "module:Net"
+    title: str  # as a person would say it: "EfficientNet-Lite0 (ImageNet)"
+    arch: str  # what rebuilds it: "timm:tf_efficientnet_lite0", or "module:..." for the user's own
+    sha256: str  # over names, shapes and bytes of all tensors
+    parameters: int
+    classes: int  # outputs of the original head
+    source: str  # where the weights came from
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRecord:
+    """One link of the cut network; shapes without the batch axis."""
+
+    name: str
+    parameters: int
+    shape_in: tuple[int, ...]
+    shape_out: tuple[int, ...]
+    macs: int  # multiply-accumulates for one input
+    layout: Literal["NCHW", "NHWC", "NLC", "NC", "other"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkRecord:
+    """network.json: the ordered parts 1..P, and the original head apart."""
+
+    parts: tuple[PartRecord, ...]
+    head_parameters: int
+    cut: Literal["traced", "whole"]  # "whole": the network could not be cut, it is one part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tap:
+    """Where features are taken: after part `part` (1..P), pooled by `pool`.
+
+    `neck` (only for the last part) is what the original head's linear layer sees.
+    """
+
+    part: int
+    pool: Pool
+
+    @property
+    def name(self) -> str:
+        """`17.grid2`: the key of this tap's features in files and arrays."""
+        return f"{self.part}.{self.pool}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRow:
+    """One tensor of the old or the new network and its fate; tied tensors stand once."""
+
+    tensor: str
+    part: str
+    fate: Fate
+    shape: tuple[int, ...]
+    numel: int
+    buffer: bool
+    before: str | None  # sha256 of the bytes in the start, None for `new`
+    after: str | None  # sha256 of the bytes in the model, None for `dropped`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """weights_ledger.json: every tensor of both networks."""
+
+    rows: tuple[LedgerRow, ...]

@@ -1,0 +1,146 @@
+"""What was measured and what is claimed (inspection.json, predictions.jsonl, summary.json)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from warmstart.records.data import Finding, Task
+
+VerdictKind = Literal["head", "deeper", "scratch-fair", "no-signal", "unclear"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One measured fact the verdict rests on, with its interval."""
+
+    name: str  # signal knowledge depth appetite tail_gain distance ceiling preprocessing
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    meaning: str  # for a reader who never trained a network
+    details: dict[str, float | int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the evidence says about this start and this data."""
+
+    kind: VerdictKind
+    sentence: str
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """inspection.json: evidence, findings and label suspects (example ids, worst first)."""
+
+    evidence: tuple[Evidence, ...]
+    findings: tuple[Finding, ...] = ()
+    suspects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One line of predictions.jsonl; `scores` are calibrated probabilities by class name."""
+
+    id: str
+    split: Literal["oof", "test"]
+    fold: int | None
+    target: str
+    label: str
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """How good the shipped model is on examples it has not seen, with a 95 % interval."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    method: Literal["nested-cv", "bbc-cv", "holdout"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Metrics on labelled data that no choice has seen: `test`, and `evaluate --json`."""
+
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    balanced_accuracy: float
+    macro_f1: float
+    log_loss: float
+    ece: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipped:
+    """What stands in model/, and why. `none`: nothing was shipped."""
+
+    strategy: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataCounts:
+    """Sizes of the data set and of its problems."""
+
+    train: int
+    test: int
+    classes: int
+    unreadable: int
+    duplicates: int
+    leaks: int
+    suspect_labels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartCounts:
+    """The start as the summary names it."""
+
+    name: str
+    sha256: str
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenProof:
+    """Frozen tensors, and whether their bytes are what they were at the start."""
+
+    parameters: int
+    buffers: int
+    identical: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardNote:
+    """A guard that fired: what was seen at which step, and what was done."""
+
+    kind: Literal["stuck", "diverged", "overfit", "forgetting"]
+    step: int
+    action: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """summary.json, format 1: keys may be added, never renamed."""
+
+    task: Task
+    verdict: Verdict
+    shipped: Shipped
+    estimate: Estimate | None
+    test: Scores | None
+    data: DataCounts
+    start: StartCounts
+    frozen: FrozenProof
+    guards: tuple[GuardNote, ...]
+    findings: tuple[Finding, ...]
+    seconds: dict[str, float]
+    peak_rss_mb: float
+    format: int = 1

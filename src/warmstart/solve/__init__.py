@@ -1,0 +1,1 @@
+"""Closed-form and convex solvers on plain arrays: no torch, no files."""

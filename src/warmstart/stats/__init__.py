@@ -1,0 +1,1 @@
+"""Intervals, permutation tests, folds-free statistics on plain arrays."""

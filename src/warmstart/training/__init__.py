@@ -1,0 +1,1 @@
+"""Heads in closed form today; tails and live networks later."""
