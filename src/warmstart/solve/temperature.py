@@ -1,0 +1,127 @@
+"""Scores to probabilities: softmax(temperature * scores + bias).
+
+The temperature (and the bias, where there are examples enough) minimises the log-loss
+of scores that were computed without the example itself. Convex, solved by Newton steps
+with halving. Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", §4.2;
+the bias turns temperature scaling into "bias-corrected" scaling (Alexandari et al. 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.solve.ridge import Array
+
+Labels = NDArray[np.int64]
+
+LEAST_FOR_BIAS = 20  # examples in the smallest class; below, a bias fits noise (RECIPE §2)
+_MOST = 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """softmax(temperature * scores + bias). Shapes: bias (K,)."""
+
+    temperature: float
+    bias: Array
+
+
+def log_probabilities(scores: Array, calibration: Calibration) -> Array:
+    """Calibrated log-probabilities. Shapes: scores (n, K) to (n, K).
+
+    >>> flat = Calibration(1.0, np.zeros(2))
+    >>> np.exp(log_probabilities(np.zeros((1, 2)), flat)).tolist()
+    [[0.5, 0.5]]
+    """
+    logits = calibration.temperature * scores + calibration.bias
+    logits = logits - logits.max(axis=1, keepdims=True)
+    result: Array = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return result
+
+
+def log_losses(scores: Array, labels: Labels, calibration: Calibration) -> Array:
+    """Log-loss of each row, in nats. Shapes: scores (n, K), labels (n,); returns (n,)."""
+    return -log_probabilities(scores, calibration)[np.arange(len(labels)), labels]
+
+
+def fit_temperature(scores: Array, labels: Labels) -> Calibration:
+    """The temperature of least log-loss, bias zero.
+
+    Shapes: scores (n, K) from models that did not see the row, labels (n,) in 0..K-1.
+
+    >>> scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.6, 0.4]])
+    >>> 1 < fit_temperature(scores, np.array([0, 0, 1, 1])).temperature < 10
+    True
+    """
+    zero = np.zeros(scores.shape[1])
+    right = scores[np.arange(len(labels)), labels]
+    value, loss = 1.0, np.inf
+    for _ in range(60):
+        p = np.exp(log_probabilities(scores, Calibration(value, zero)))
+        mean = (p * scores).sum(axis=1)
+        slope = float((mean - right).mean())
+        bend = float(((p * scores**2).sum(axis=1) - mean**2).mean())
+        step = slope / max(bend, 1e-12)
+        new, new_loss = _line_search(scores, labels, value, step)
+        if loss - new_loss < 1e-10:
+            return Calibration(new, zero)
+        value, loss = new, new_loss
+    return Calibration(value, zero)
+
+
+def _line_search(scores: Array, labels: Labels, value: float, step: float) -> tuple[float, float]:
+    zero = np.zeros(scores.shape[1])
+    start = float(log_losses(scores, labels, Calibration(value, zero)).mean())
+    for _ in range(30):
+        new = min(max(value - step, 0.0), _MOST)
+        loss = float(log_losses(scores, labels, Calibration(new, zero)).mean())
+        if loss <= start:
+            return new, loss
+        step /= 2
+    return value, start
+
+
+def fit_temperature_and_bias(scores: Array, labels: Labels) -> Calibration:
+    """Temperature and one bias a class; the bias only where every class has 20 examples.
+
+    Shapes: scores (n, K), labels (n,) in 0..K-1. Biases sum to zero.
+    """
+    first = fit_temperature(scores, labels)
+    n, k = scores.shape
+    if np.bincount(labels, minlength=k).min() < LEAST_FOR_BIAS:
+        return first
+    values = np.concatenate([[first.temperature], np.zeros(k)])
+    loss = float(log_losses(scores, labels, first).mean())
+    for _ in range(30):
+        step = _newton_step(scores, labels, values)
+        for _ in range(20):
+            new = values - step
+            new[0] = min(max(new[0], 0.0), _MOST)
+            fresh = float(log_losses(scores, labels, Calibration(new[0], new[1:])).mean())
+            if fresh <= loss:
+                break
+            step /= 2
+        if fresh > loss - 1e-10:
+            break
+        values, loss = new, fresh
+    return Calibration(float(values[0]), values[1:] - values[1:].mean())
+
+
+def _newton_step(scores: Array, labels: Labels, values: Array) -> Array:
+    n, k = scores.shape
+    p = np.exp(log_probabilities(scores, Calibration(float(values[0]), values[1:])))
+    error = p.copy()
+    error[np.arange(n), labels] -= 1
+    slope = np.concatenate([[(error * scores).sum()], error.sum(axis=0)]) / n
+    mean = (p * scores).sum(axis=1, keepdims=True)
+    cross = (p * (scores - mean)).sum(axis=0) / n
+    bend = np.empty((k + 1, k + 1))
+    bend[0, 0] = (p * (scores - mean) ** 2).sum() / n
+    bend[0, 1:] = bend[1:, 0] = cross
+    bend[1:, 1:] = np.diag(p.mean(axis=0)) - p.T @ p / n
+    bend[np.diag_indices(k + 1)] += 1e-6  # adding one number to every bias changes nothing
+    step: Array = np.linalg.solve(bend, slope)
+    return step

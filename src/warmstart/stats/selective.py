@@ -1,0 +1,65 @@
+"""Being sure: the lowest confidence above which the error stays under a promised bound.
+
+Source: Geifman & El-Yaniv 2017, "Selective Classification for Deep Neural Networks"
+(algorithm SGR), a union bound over about log2 n thresholds. SGR finds them by binary
+search, which turns the wrong way where the bound is not monotone in the coverage: with
+300 examples and no error, half of them prove too little, all of them prove enough. Here
+the same number of evenly spaced coverages is tried, at the same price.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.special import betaincinv
+
+from warmstart.stats.intervals import Values
+
+LEAST_PROMISE = 0.02  # an error bound below 2 % needs more examples than small data has
+
+
+def upper_bound(errors: float, n: float, delta: float) -> float:
+    """One-sided Clopper-Pearson bound of an error rate; `errors` and `n` may be fractional.
+
+    >>> round(upper_bound(0, 59, 0.05), 3)
+    0.05
+    """
+    if n <= 0 or errors >= n:
+        return 1.0
+    return float(betaincinv(errors + 1, n - errors, 1 - delta))
+
+
+def promise(error: float) -> float:
+    """The error rate that "sure" promises: half the overall error, never below 2 %.
+
+    >>> promise(0.1), promise(0.01)
+    (0.05, 0.02)
+    """
+    return max(LEAST_PROMISE, error / 2)
+
+
+def sure_threshold(confidence: Values, correct: Values, n_effective: float) -> float | None:
+    """Lowest confidence whose "sure" examples keep the promise with 95 % certainty.
+
+    Shapes: confidence (n,) of the predicted class, correct (n,) of 0 and 1, both out of
+    fold. `n_effective` <= n shrinks the counts of dependent examples. None where no
+    threshold passes: too few examples to promise anything.
+
+    >>> sure_threshold(np.full(8, 0.9), np.ones(8), 8) is None
+    True
+    """
+    n = len(correct)
+    order = np.argsort(-confidence, kind="stable")
+    falling, wrong = confidence[order], np.cumsum(1 - correct[order])
+    target, shrink = promise(1 - float(correct.mean())), n_effective / n
+    tries = max(1, math.ceil(math.log2(n)))
+    for coverage in np.linspace(1, 1 / tries, tries):
+        least = falling[max(round(coverage * n), 1) - 1]
+        # Ties in confidence cannot be told apart: they are sure together or not at all.
+        count = int(np.searchsorted(-falling, -least, "right"))
+        if upper_bound(wrong[count - 1] * shrink, count * shrink, 0.05 / tries) <= target:
+            return float(least)
+    return None
+
+

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize, minimize_scalar
+
+from warmstart.solve import temperature as tp
+
+
+def draws(seed, n=80, k=4):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(k, size=n)
+    return rng.normal(size=(n, k)) * 0.5 + np.eye(k)[labels] * rng.uniform(0, 1), labels
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000))
+def test_temperature_is_the_minimum_that_a_bounded_search_finds(seed):
+    scores, labels = draws(seed)
+    zero = np.zeros(scores.shape[1])
+
+    def loss(t):
+        return tp.log_losses(scores, labels, tp.Calibration(t, zero)).mean()
+
+    slow = minimize_scalar(loss, bounds=(0, 100), method="bounded", options={"xatol": 1e-8})
+    assert loss(tp.fit_temperature(scores, labels).temperature) <= slow.fun + 1e-7
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000))
+def test_temperature_and_bias_reach_the_general_minimum(seed):
+    scores, labels = draws(seed, n=400, k=3)
+
+    def loss(v):
+        return tp.log_losses(scores, labels, tp.Calibration(v[0], v[1:])).mean()
+
+    fit = tp.fit_temperature_and_bias(scores, labels)
+    slow = minimize(loss, np.array([1.0, 0, 0, 0]), method="L-BFGS-B", bounds=[(0, 1e3)] + [(-9, 9)] * 3)
+    assert loss(np.r_[fit.temperature, fit.bias]) <= slow.fun + 1e-5
+
+
+def test_small_classes_get_no_bias():
+    scores, labels = draws(0, n=30)
+    assert not tp.fit_temperature_and_bias(scores, labels).bias.any()
+
+
+@given(st.integers(0, 50))
+def test_probabilities_sum_to_one_even_for_huge_scores(seed):
+    scores = np.random.default_rng(seed).normal(size=(5, 3)) * 1e6
+    p = np.exp(tp.log_probabilities(scores, tp.Calibration(3.0, np.zeros(3))))
+    assert p.sum(axis=1) == pytest.approx(1)
+
+
+def test_useless_scores_get_temperature_zero():
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    scores = -np.eye(3)[labels] + rng.normal(size=(300, 3)) * 0.01  # the wrong way round
+    assert tp.fit_temperature(scores, labels).temperature == pytest.approx(0, abs=1e-6)

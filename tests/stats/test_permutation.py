@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from warmstart.solve import kernels, ridge
+from warmstart.stats.permutation import permute_blocks, signal_test
+
+
+def grid(features, penalties=(0.01, 0.1, 1.0)):
+    k = kernels.tap_kernel(features.astype(np.float32)).kernel
+    return [ridge.inverse(k, p) for p in penalties]
+
+
+def singles(n):
+    return [np.array([i]) for i in range(n)]
+
+
+def test_p_is_uniform_under_random_labels():
+    rng = np.random.default_rng(0)
+    p = []
+    for _ in range(120):
+        features = rng.normal(size=(30, 40))
+        labels = rng.permutation(np.arange(30) % 3)
+        p.append(signal_test(grid(features), labels, singles(30), rng, 99).p)
+    p = np.array(p)
+    assert (p <= 0.05).mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)
+    assert 0.4 < np.mean(p) < 0.62
+
+
+def test_a_rare_class_is_found_where_accuracy_would_miss_it():
+    rng = np.random.default_rng(1)
+    labels = np.array([0] * 90 + [1] * 8)
+    features = rng.normal(size=(98, 20))
+    features[90:, :4] += 2.0
+    assert signal_test(grid(features), labels, singles(98), rng, 199).p <= 0.01
+
+
+def test_copies_do_not_make_signal():
+    """Five copies of each of 16 examples: as rows they look learnable, as blocks they do not."""
+    rng = np.random.default_rng(2)
+    features = np.repeat(rng.normal(size=(16, 30)), 5, axis=0) + rng.normal(size=(80, 30)) * 0.05
+    labels = np.repeat(rng.permutation(np.arange(16) % 2), 5)
+    blocks = [np.arange(5 * i, 5 * i + 5) for i in range(16)]
+    assert signal_test(grid(features), labels, singles(80), rng, 99).p <= 0.02
+    assert signal_test(grid(features), labels, blocks, rng, 99).p > 0.05
+
+
+@pytest.mark.parametrize("sizes", [[1] * 9, [2, 2, 3, 1, 1], [4, 4]])
+def test_permutation_keeps_class_counts_and_whole_blocks(sizes):
+    rng = np.random.default_rng(3)
+    blocks = np.repeat(np.arange(len(sizes)), sizes)
+    labels = np.repeat(np.arange(len(sizes)) % 2, sizes)
+    for _ in range(20):
+        out = permute_blocks(labels, blocks, rng)
+        assert (np.bincount(out, minlength=2) == np.bincount(labels, minlength=2)).all()
+        assert all(len(set(out[blocks == b])) == 1 for b in range(len(sizes)))
+
+
+def test_mixed_blocks_are_permuted_inside():
+    labels, blocks = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    out = permute_blocks(labels, blocks, np.random.default_rng(0))
+    assert sorted(out[:2]) == [0, 1]
+    assert sorted(out[2:]) == [0, 1]
+
+
+def test_early_stop_agrees_with_the_full_count():
+    rng = np.random.default_rng(4)
+    features, labels = rng.normal(size=(40, 10)), np.arange(40) % 2
+    test = signal_test(grid(features), labels, singles(40), rng, 999)
+    assert test.permutations < 999
+    assert test.p > 0.02
