@@ -19,7 +19,9 @@ def test_left_out_class_means_equal_recomputed_means(n, d, n_blocks, seed):
             members = x[keep][y[keep] == c]
             if len(members):
                 mean = members.mean(axis=0)
-                np.testing.assert_allclose(fast[rows, c], x[rows] @ mean - mean @ mean / 2, atol=1e-9)
+                np.testing.assert_allclose(
+                    fast[rows, c], x[rows] @ mean - mean @ mean / 2, atol=1e-9
+                )
             else:
                 assert (fast[rows, c] < -100).all()
 

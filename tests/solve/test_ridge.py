@@ -52,15 +52,25 @@ def test_leave_block_out_equals_refitting_without_each_block(size, n_blocks):
 
 
 @settings(max_examples=40, deadline=None)
-@given(sizes, st.integers(1, 4))
-def test_without_rows_equals_fitting_the_rest(size, n_out):
+@given(sizes, st.integers(3, 6))
+def test_nested_folds_equal_fitting_the_rest_from_scratch(size, n_blocks):
     features, targets = problem(*size)
-    kernel = features @ features.T
-    rows = np.random.default_rng(size[2]).permutation(len(targets))[:n_out]
-    inner, keep = ridge.without(ridge.fit(kernel, targets, 0.2), rows)
-    direct = ridge.fit(kernel[np.ix_(keep, keep)], targets[keep], 0.2)
-    np.testing.assert_allclose(inner.inverse, direct.inverse, rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(inner.coefficients, direct.coefficients, rtol=1e-6, atol=1e-8)
+    labels = np.random.default_rng(size[2]).integers(n_blocks, size=len(targets))
+    blocks = [np.flatnonzero(labels == b) for b in np.unique(labels)]
+    if len(blocks) < 3:
+        return
+    dual = ridge.fit(features @ features.T, targets, 0.2)
+    for held_out in blocks:
+        keep, inner, outer = ridge.nested(dual, held_out, blocks)
+        np.testing.assert_allclose(
+            outer, refitted(features, targets, held_out, 0.2), rtol=1e-6, atol=1e-7
+        )
+        sub, sub_targets = features[keep], targets[keep]
+        for rows in blocks:
+            at = np.flatnonzero(np.isin(keep, rows))
+            if len(at) and rows is not held_out:
+                slow = refitted(sub, sub_targets, at, 0.2)
+                np.testing.assert_allclose(inner[at], slow, rtol=1e-6, atol=1e-7)
 
 
 def test_predictions_of_new_rows_equal_the_primal_solution():
@@ -70,7 +80,9 @@ def test_predictions_of_new_rows_equal_the_primal_solution():
     dual = ridge.fit(kernel[np.ix_(train, train)], targets[train], 0.7)
     b = ridge.intercept(kernel[np.ix_(train, train)], dual, 0.7)
     fast = kernel[np.ix_(new, train)] @ dual.coefficients + b
-    slow = refitted(features, np.where(np.isin(np.arange(12), train)[:, None], targets, 0), new, 0.7)
+    slow = refitted(
+        features, np.where(np.isin(np.arange(12), train)[:, None], targets, 0), new, 0.7
+    )
     np.testing.assert_allclose(fast, slow, rtol=1e-8)
 
 
@@ -83,8 +95,9 @@ def test_random_labels_stay_at_chance_at_every_penalty(n, d, penalty):
     right = []
     for _ in range(20):
         y = rng.permutation(labels)
-        k = kernels.tap_kernel(rng.normal(size=(n, d)).astype(np.float32) + 1)
-        dual = ridge.fit(k.kernel, np.eye(2)[y], penalty)
+        features = rng.normal(size=(n, d)).astype(np.float32) + 1
+        kernel = kernels.mixed_kernels([("a", features)], {"k": {"a": 1.0}})["k"]
+        dual = ridge.fit(kernel, np.eye(2)[y], penalty)
         scores = ridge.left_out(dual, [np.array([i]) for i in range(n)])
         right.append((scores.argmax(axis=1) == y).mean())
     # Leave-one-out on balanced labels sits slightly below chance (the rest lean the other way).
@@ -97,22 +110,3 @@ def test_a_block_of_everything_is_refused():
     with pytest.raises(np.linalg.LinAlgError):
         ridge.inverse(-np.eye(4) * 10, 0.1)
     assert dual.inverse.shape == (6, 6)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(3, 30), st.integers(1, 60), st.integers(0, 1000), st.floats(0.01, 100))
-def test_a_tap_kernel_is_its_scaled_gram_matrix_and_does_not_see_units(n, d, seed, unit):
-    features = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
-    one, other = kernels.tap_kernel(features), kernels.tap_kernel(features * np.float32(unit))
-    np.testing.assert_allclose(one.kernel, other.kernel, rtol=1e-3, atol=1e-4)
-    gram = (features * one.scale) @ (features * one.scale).T
-    np.testing.assert_allclose(ridge.centred(one.kernel), ridge.centred(gram), atol=1e-4)
-    assert np.diag(ridge.centred(one.kernel)).mean() == pytest.approx(1.0)
-
-
-@given(st.integers(1, 40))
-def test_depth_profiles_are_weights(n):
-    for weights in kernels.depth_profiles(n).values():
-        assert len(weights) == n
-        assert sum(weights) == pytest.approx(1)
-        assert min(weights) >= 0

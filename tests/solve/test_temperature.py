@@ -35,7 +35,9 @@ def test_temperature_and_bias_reach_the_general_minimum(seed):
         return tp.log_losses(scores, labels, tp.Calibration(v[0], v[1:])).mean()
 
     fit = tp.fit_temperature_and_bias(scores, labels)
-    slow = minimize(loss, np.array([1.0, 0, 0, 0]), method="L-BFGS-B", bounds=[(0, 1e3)] + [(-9, 9)] * 3)
+    slow = minimize(
+        loss, np.array([1.0, 0, 0, 0]), method="L-BFGS-B", bounds=[(0, 1e3)] + [(-9, 9)] * 3
+    )
     assert loss(np.r_[fit.temperature, fit.bias]) <= slow.fun + 1e-5
 
 

@@ -6,7 +6,7 @@ from warmstart.stats.permutation import permute_blocks, signal_test
 
 
 def grid(features, penalties=(0.01, 0.1, 1.0)):
-    k = kernels.tap_kernel(features.astype(np.float32)).kernel
+    k = kernels.mixed_kernels([("a", features.astype(np.float32))], {"k": {"a": 1.0}})["k"]
     return [ridge.inverse(k, p) for p in penalties]
 
 

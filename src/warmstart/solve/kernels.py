@@ -1,92 +1,79 @@
-"""One kernel per tap, on one scale, and their mixtures.
+"""Taps on one scale, and kernels that mix them.
 
-A tap's features are divided by their standard deviation and by sqrt(d); the kernel
-is then divided by the mean diagonal of its centred form, so that a penalty and a
-mixing weight mean the same for every tap.
+A tap's features are centred, divided by their standard deviation and by sqrt(d): the
+kernel of one tap then has a mean centred diagonal of 1, so that a penalty and a mixing
+weight mean the same for every tap. The scaling sees no labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.solve.ridge import Array, centred
+from warmstart.solve.ridge import Array
 
 Features = NDArray[np.float32]
+Key = TypeVar("Key", bound=Hashable)
+Weights = Mapping[Key, float]  # tap -> weight, summing to 1
 
 
 @dataclass(frozen=True, slots=True)
-class TapKernel:
-    """A tap's kernel and the per-feature scale that makes it.
+class Scaling:
+    """(x - offset) * scale. Shapes: both (d,) float64."""
 
-    Shapes: kernel (n, n) float64, scale (d,) float64: kernel = (X scale)(X scale)'.
-    """
-
-    kernel: Array
+    offset: Array
     scale: Array
 
 
-def tap_kernel(features: Features) -> TapKernel:
-    """Scale a tap and take its Gram matrix.
+def fit_scaling(features: Features) -> Scaling:
+    """Unit spread for every feature that varies, unit mean square length for the rows.
 
-    Shapes: features (n, d) float32. Constant features get scale 0; if all are
-    constant the kernel is zero: such a tap knows nothing and harms nothing.
+    Shapes: features (n, d). Features that do not vary get scale 0; where none varies the
+    tap contributes nothing and harms nothing.
 
-    >>> k = tap_kernel(np.array([[0.0, 5.0], [2.0, 5.0]], dtype=np.float32))
-    >>> k.scale.tolist()
+    >>> fit_scaling(np.array([[0.0, 5.0], [2.0, 5.0]], dtype=np.float32)).scale.tolist()
     [1.0, 0.0]
-    >>> float(np.diag(centred(k.kernel)).mean())
-    1.0
     """
+    offset = features.mean(axis=0, dtype=np.float64)
     spread = features.std(axis=0, dtype=np.float64)
-    floor = 1e-6 * max(float(spread.max(initial=0.0)), 1e-30)
-    alive = spread > floor
+    # Rounding alone gives a constant feature a spread of about 1e-7 of its size.
+    alive = spread > 1e-6 * np.abs(offset) + 1e-6 * spread.max(initial=0.0)
     scale = np.where(alive, 1.0 / np.where(alive, spread, 1.0), 0.0)
-    scaled = features * (scale / np.sqrt(max(alive.sum(), 1))).astype(np.float32)
-    # Centring the columns first changes no centred quantity and keeps float32 sums exact enough.
-    offset = scaled.mean(axis=0, dtype=np.float64).astype(np.float32)
-    kernel = ((scaled - offset) @ (scaled - offset).T).astype(np.float64)
-    size = float(np.diag(centred(kernel)).mean())
-    if size <= 0:
-        return TapKernel(np.zeros_like(kernel), np.zeros_like(scale))
-    norm = np.sqrt(max(alive.sum(), 1) * size)
-    return TapKernel(kernel / size, scale / norm)
+    return Scaling(offset, scale / np.sqrt(max(int(alive.sum()), 1)))
 
 
-def mix(kernels: Sequence[Array], weights: Sequence[float]) -> Array:
-    """Weighted sum of kernels, weights scaled to sum 1. Shapes: each (n, n).
+def apply_scaling(features: Features, scaling: Scaling) -> Features:
+    """Shapes: features (n, d) to (n, d) float32."""
+    scaled: Features = features - scaling.offset.astype(np.float32)
+    scaled *= scaling.scale.astype(np.float32)
+    return scaled
 
-    >>> mix([np.eye(2), np.ones((2, 2))], [1.0, 1.0]).tolist()
-    [[1.0, 0.5], [0.5, 1.0]]
+
+def mixed_kernels(
+    taps: Iterable[tuple[Key, Features]], profiles: Mapping[str, Weights[Key]]
+) -> dict[str, Array]:
+    """One kernel per profile: the weighted sum of the kernels of its taps.
+
+    Shapes: each tap (n, d_t); each kernel (n, n) float64. Taps are read one at a time.
+
+    >>> x = np.array([[0.0], [2.0]], dtype=np.float32)
+    >>> mixed_kernels([("a", x)], {"one": {"a": 1.0}})["one"].tolist()
+    [[1.0, -1.0], [-1.0, 1.0]]
     """
-    total = float(sum(weights))
-    mixed = np.zeros_like(kernels[0])
-    for kernel, weight in zip(kernels, weights, strict=True):
-        if weight:
-            mixed += (weight / total) * kernel
-    return mixed
-
-
-def depth_profiles(n_depths: int) -> Mapping[str, tuple[float, ...]]:
-    """Label-free weights over depths, shallow to deep (RECIPE: about six).
-
-    >>> list(depth_profiles(1))
-    ['last']
-    """
-    depth = np.arange(n_depths) / max(n_depths - 1, 1)  # 0 = first tap, 1 = last
-    shapes = {
-        "last": np.eye(n_depths)[-1],
-        "last-two": (depth >= np.sort(depth)[-2:][0]).astype(float),
-        "late": 16.0**depth,
-        "equal": np.ones(n_depths),
-        "middle": np.exp(-0.5 * ((depth - 0.55) / 0.2) ** 2),
-        "early": 16.0 ** (1 - depth),
-    }
-    return {
-        name: tuple(float(w) for w in weights / weights.sum())
-        for name, weights in shapes.items()
-        if name == "last" or n_depths > 2
-    }
+    mixed: dict[str, Array] = {}
+    for key, features in taps:
+        users = {name: float(w[key]) for name, w in profiles.items() if w.get(key)}
+        if not users:
+            continue
+        scaled = apply_scaling(features, fit_scaling(features))
+        kernel = (scaled @ scaled.T).astype(np.float64)
+        for name, weight in users.items():
+            if name in mixed:
+                mixed[name] += weight * kernel
+            else:
+                mixed[name] = weight * kernel
+    return {name: mixed[name] for name in profiles}

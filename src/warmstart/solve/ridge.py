@@ -39,7 +39,8 @@ def centred(kernel: Array) -> Array:
     [[0.5, -0.5], [-0.5, 0.5]]
     """
     means = kernel.mean(axis=0)
-    return kernel - means - means[:, None] + means.mean()
+    result: Array = kernel - means - means[:, None] + means.mean()
+    return result
 
 
 def inverse(kernel: Array, penalty: float) -> Array:
@@ -60,7 +61,8 @@ def inverse(kernel: Array, penalty: float) -> Array:
         raise np.linalg.LinAlgError(f"kernel of {n} rows is not positive semi-definite")
     lower, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
     full = np.tril(lower) + np.tril(lower, -1).T
-    return full - 1.0 / (n * penalty)
+    result: Array = full - 1.0 / (n * penalty)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def intercept(kernel: Array, dual: Dual, penalty: float) -> Array:
     Shapes: returns (K,).
     """
     fitted: Array = dual.targets - penalty * dual.coefficients
-    return (fitted - kernel @ dual.coefficients).mean(axis=0)
+    mean: Array = (fitted - kernel @ dual.coefficients).mean(axis=0)
+    return mean
 
 
 def left_out(dual: Dual, groups: Sequence[Rows]) -> Array:
@@ -113,25 +116,31 @@ def left_out(dual: Dual, groups: Sequence[Rows]) -> Array:
     return dual.targets - residuals
 
 
-def without(dual: Dual, rows: Rows) -> tuple[Dual, Rows]:
-    """The regression on all rows but these, exactly, and the indices of what remains.
+def nested(dual: Dual, held_out: Rows, groups: Sequence[Rows]) -> tuple[Rows, Array, Array]:
+    """The regression on all rows but `held_out`, exactly: what it says inside and outside.
 
-    Shapes: returns a Dual over n - len(rows) rows and their (n - len(rows),) indices.
+    Shapes: groups are dependent rows (numbered as in `dual`), each wholly held out or wholly
+    kept. Returns the kept rows (m,), their leave-group-out predictions (m, K) among the kept
+    rows alone, and the predictions (n - m, K) for the held-out rows.
     """
-    keep = np.setdiff1d(np.arange(len(dual.targets)), rows)
-    cross = dual.inverse[np.ix_(keep, rows)]
-    carry = solve_block(dual.inverse[np.ix_(rows, rows)], cross.T).T  # G_AB G_BB^-1
-    return (
-        Dual(
-            dual.inverse[np.ix_(keep, keep)] - carry @ cross.T,
-            dual.coefficients[keep] - carry @ dual.coefficients[rows],
-            dual.targets[keep],
-        ),
-        keep,
-    )
+    keep = np.setdiff1d(np.arange(len(dual.targets)), held_out)
+    cross = dual.inverse[np.ix_(keep, held_out)]
+    inside = dual.inverse[np.ix_(held_out, held_out)]
+    carry = solve_block(inside, cross.T).T  # G_AB G_BB^-1
+    coefficients = dual.coefficients[keep] - carry @ dual.coefficients[held_out]
+    diagonal = np.diag(dual.inverse)[keep] - (carry * cross).sum(axis=1)
+    residuals = coefficients / diagonal[:, None]
+    place = np.full(len(dual.targets), -1)
+    place[keep] = np.arange(len(keep))
+    for rows in groups:
+        at = place[rows]
+        if len(rows) > 1 and at[0] >= 0:
+            block = dual.inverse[np.ix_(rows, rows)] - carry[at] @ cross[at].T
+            residuals[at] = solve_block(block, coefficients[at])
+    outside = dual.targets[held_out] - solve_block(inside, dual.coefficients[held_out])
+    return keep, dual.targets[keep] - residuals, outside
 
 
 def solve_block(block: Array, right: Array) -> Array:
     """G_BB^-1 R. The block is singular only when B is all rows: there is no one to learn from."""
-    solution: Array = np.linalg.solve(block, right)
-    return solution
+    return np.asarray(np.linalg.solve(block, right), dtype=np.float64)

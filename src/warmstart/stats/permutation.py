@@ -39,7 +39,8 @@ def permute_blocks(labels: Labels, blocks: Blocks, rng: np.random.Generator) -> 
     Shapes: labels (n,), blocks (n,). Every block keeps its inner pattern whole, so that
     under the null hypothesis all results are equally likely.
 
-    >>> out = permute_blocks(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]), np.random.default_rng(1))
+    >>> pairs = np.array([0, 0, 1, 1])
+    >>> out = permute_blocks(pairs, pairs, np.random.default_rng(1))
     >>> bool(out[0] == out[1] and out[2] == out[3])
     True
     """

@@ -1,0 +1,104 @@
+"""The verdict: the first row of a table that matches the evidence (RECIPE §4).
+
+A test that was not run never matches. Numbers are shares (0.05 = 5 points of accuracy).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from warmstart.records import VerdictKind
+
+SIGNAL_P = 0.01
+BLIND_MDE = 0.25  # an undetectable effect this large: too few examples to say anything
+FAIR_GAIN = 0.10  # v0: knowledge worth less than this, at most, makes scratch fair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the table looks at; None where a test was not run."""
+
+    p: float
+    mde: float
+    knowledge: float | None = None
+    knowledge_error: float = 0.0
+    tail_gain: float | None = None
+    tail_error: float = 0.0
+
+
+def verdict_kind(facts: Facts) -> VerdictKind:
+    """First match of the table.
+
+    >>> verdict_kind(Facts(p=0.5, mde=0.4)), verdict_kind(Facts(p=0.5, mde=0.1))
+    ('unclear', 'no-signal')
+    >>> verdict_kind(Facts(p=0.001, mde=0.1))
+    'unclear'
+    >>> verdict_kind(Facts(p=0.001, mde=0.1, tail_gain=0.05, tail_error=0.01))
+    'deeper'
+    """
+    if facts.p > SIGNAL_P:
+        return "unclear" if facts.mde > BLIND_MDE else "no-signal"
+    k, s = facts.knowledge, facts.knowledge_error
+    if k is not None and k - 1.64 * s <= 0:
+        return "scratch-fair" if k + 1.64 * s < FAIR_GAIN else "unclear"
+    gain, error = facts.tail_gain, facts.tail_error
+    if gain is not None and gain - 1.28 * error > 0:
+        return "deeper"
+    if gain is not None and gain + 1.28 * error < max(0.01, 2 * error):
+        return "head"
+    return "unclear"
+
+
+def points(share: float) -> str:
+    """A share as whole points where that says enough.
+
+    >>> points(0.124), points(0.004)
+    ('12', '0.4')
+    """
+    value = 100 * share
+    return f"{value:.0f}" if abs(value) >= 1.5 else f"{value:.1f}"
+
+
+def sentence(kind: VerdictKind, facts: Facts, n: int, accuracy: float) -> str:
+    """The verdict for someone who never trained a network."""
+    if kind == "no-signal":
+        return (
+            f"No signal found in {n:,} examples; an effect of about {points(facts.mde)} points "
+            "would have been. Training longer will not help."
+        )
+    if facts.p > SIGNAL_P:
+        return (
+            f"{n:,} examples are too few to tell: even an effect of {points(facts.mde)} points "
+            "could have been missed. Add examples and measure again."
+        )
+    if kind == "scratch-fair":
+        return (
+            "Do not fine-tune: what the start has learnt is worth "
+            f"{points(facts.knowledge or 0.0)} points here over the same network scrambled. "
+            "A network trained from scratch may be as good."
+        )
+    if kind == "deeper":
+        return (
+            f"Tune deeper: training the upper layers too would bring about "
+            f"{points(facts.tail_gain or 0.0)} points."
+        )
+    if kind == "head":
+        most = (facts.tail_gain or 0.0) + 1.28 * facts.tail_error
+        return (
+            "A new output on the frozen network is enough; a gain of up to "
+            f"{points(most)} points from tuning deeper cannot be excluded."
+        )
+    return _unclear(facts, accuracy)
+
+
+def _unclear(facts: Facts, accuracy: float) -> str:
+    if facts.knowledge is not None and facts.knowledge - 1.64 * facts.knowledge_error <= 0:
+        return (
+            "It is not clear that the start knows this kind of data: its knowledge is worth "
+            f"{points(facts.knowledge)} points, give or take {points(1.64 * facts.knowledge_error)}."
+        )
+    return (
+        f"The labels can be learnt from this start (about {points(accuracy)} % right in the "
+        "signal test). Only new outputs on the frozen network were compared; whether tuning "
+        "deeper would pay was not measured."
+    )

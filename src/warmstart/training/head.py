@@ -1,0 +1,124 @@
+"""The closed-form head: chosen inside every fold, estimated outside it, refitted on all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.events import Event, Steps
+from warmstart.records import Tap
+from warmstart.solve.ridge import Array
+from warmstart.solve.temperature import (
+    Calibration,
+    fit_temperature_and_bias,
+    log_probabilities,
+)
+from warmstart.training.choose import choose_head
+from warmstart.training.families import (
+    ClassMean,
+    Family,
+    KernelRidge,
+    Logistic,
+    Profile,
+    ReadTap,
+    SketchedRidge,
+)
+from warmstart.training.trials import Problem, Trials
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFit:
+    """A fitted head, and what it says of every row when that row was held out.
+
+    logits = temperature * (weight . concat(taps) + bias) + class_bias. Shapes: weight
+    (K, D) with D the widths of `taps` in order, bias (K,); probabilities (n, K),
+    calibrated and out of fold, fold (n,): NaN and -1 for rows that no fold holds out.
+    """
+
+    name: str
+    penalty: float
+    taps: tuple[Tap, ...]
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    calibration: Calibration
+    probabilities: Array
+    fold: NDArray[np.int64]
+    picks: tuple[str, ...]  # the head that each fold chose
+
+
+def families(
+    candidates: Sequence[str],
+    profiles: Mapping[str, Profile],
+    kernels: Mapping[str, Array],
+    read: ReadTap,
+    penalties: Sequence[float],
+    seed: int,
+) -> dict[str, Family]:
+    """The families behind the plan's candidate names, in their order.
+
+    `kernels` holds one (n, n) kernel a profile, or nothing where rows are many: then
+    heads are solved in primal form.
+    """
+    made: dict[str, Family] = {}
+    for name in candidates:
+        if name == "class-mean":
+            made[name] = ClassMean(kernels["last"], profiles["last"], read)
+        elif name == "logistic":
+            made[name] = Logistic(kernels["last"], profiles["last"], read)
+        elif name in kernels:
+            made[name] = KernelRidge(kernels[name], profiles[name], read, penalties)
+        else:
+            made[name] = SketchedRidge(profiles[name], read, penalties, seed)
+    return made
+
+
+def fit_head(
+    candidates: Mapping[str, Family], problem: Problem, choose_in: int | None = None
+) -> Steps[HeadFit]:
+    """Try every candidate (simplest first), choose, estimate and refit.
+
+    The head that ships is chosen from the trials on all rows, or from those of training
+    set `choose_in`: a hold-out that the user gave is never chosen on.
+    """
+    yield Event(stage="head", kind="begin", of=len(candidates))
+    trials: dict[str, Trials] = {}
+    for number, (name, family) in enumerate(candidates.items()):
+        trials[name] = family.trials(problem)
+        yield Event(stage="head", kind="step", step=number + 1, of=len(candidates))
+    probabilities, fold, picks = _out_of_fold(trials, problem)
+    which = len(problem.folds) if choose_in is None else choose_in
+    keep = list(problem.training_sets())[which][0]
+    name, trial = choose_head({n: t[which] for n, t in trials.items()}, problem.blocks()[keep])
+    fit = candidates[name].refit(problem, trial.penalty)
+    calibration = fit_temperature_and_bias(fit.scores, problem.labels)
+    yield Event(stage="head", kind="end", values={"head": name, "penalty": trial.penalty})
+    return HeadFit(
+        name=name,
+        penalty=trial.penalty,
+        taps=tuple(fit.weights),
+        weight=np.concatenate(list(fit.weights.values())).T.astype(np.float32),
+        bias=fit.bias.astype(np.float32),
+        calibration=calibration,
+        probabilities=probabilities,
+        fold=fold,
+        picks=picks,
+    )
+
+
+def _out_of_fold(
+    trials: Mapping[str, Trials], problem: Problem
+) -> tuple[Array, NDArray[np.int64], tuple[str, ...]]:
+    n = len(problem.labels)
+    probabilities = np.full((n, problem.n_classes), np.nan)
+    fold_of, picks, blocks = np.full(n, -1, dtype=np.int64), [], problem.blocks()
+    for number, (keep, fold) in enumerate(problem.training_sets()):
+        if not len(fold):
+            continue
+        name, trial = choose_head({n: t[number] for n, t in trials.items()}, blocks[keep])
+        probabilities[fold] = np.exp(log_probabilities(trial.outside, trial.calibration))
+        fold_of[fold] = number
+        picks.append(name)
+    return probabilities, fold_of, tuple(picks)

@@ -1,0 +1,93 @@
+"""Trials: one head setting judged inside one set of rows, by rows it did not learn from.
+
+A setting is a head family on one kernel with one penalty. In every training set (all
+rows, or all but one outer fold) it is judged by leave-block-out predictions within that
+set alone; the scores for the fold outside are kept for the estimate. So every choice
+made from trials is nested by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from warmstart.solve.ridge import Array, Rows
+from warmstart.solve.temperature import (
+    Calibration,
+    Labels,
+    fit_temperature,
+    log_losses,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Labelled rows, what depends on what, and which rows each outer fold holds out.
+
+    Shapes: labels (n,) in 0..n_classes-1; groups partition the n rows into dependent
+    blocks; each element of `folds` is a union of groups.
+    """
+
+    labels: Labels
+    n_classes: int
+    groups: tuple[Rows, ...]
+    folds: tuple[Rows, ...]
+
+    @property
+    def targets(self) -> Array:
+        """One-hot labels, uncentred. Shapes: (n, K)."""
+        return np.eye(self.n_classes)[self.labels]
+
+    def training_sets(self) -> Iterator[tuple[Rows, Rows]]:
+        """(kept, held out) for every fold, then for all rows together."""
+        everything = np.arange(len(self.labels))
+        for fold in self.folds:
+            yield np.setdiff1d(everything, fold), fold
+        yield everything, everything[:0]
+
+    def blocks(self) -> Labels:
+        """The block number of each row. Shapes: (n,)."""
+        numbers = np.empty(len(self.labels), dtype=np.int64)
+        for number, rows in enumerate(self.groups):
+            numbers[rows] = number
+        return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One setting in one training set.
+
+    Shapes: losses (m,), calibrated log-loss of each kept row, predicted without its
+    block; outside (n - m, K), scores of the rows held out.
+    """
+
+    penalty: float
+    losses: Array
+    calibration: Calibration
+    outside: Array
+
+
+Trials = list[list[Trial]]  # [training set][penalty, weakest first]
+
+
+def judge(problem: Problem, keep: Rows, penalty: float, inside: Array, outside: Array) -> Trial:
+    """Calibrate the left-out scores of the kept rows and take their losses.
+
+    Shapes: keep (m,), inside (m, K), outside (n - m, K).
+    """
+    labels = problem.labels[keep]
+    calibration = fit_temperature(inside, labels)
+    return Trial(penalty, log_losses(inside, labels, calibration), calibration, outside)
+
+
+def groups_within(groups: Sequence[Rows], keep: Rows, n: int) -> list[Rows]:
+    """The groups inside `keep`, renumbered by their place in it.
+
+    >>> [g.tolist() for g in groups_within([np.array([0, 2]), np.array([1])], np.array([0, 2]), 3)]
+    [[0, 1]]
+    """
+    place = np.full(n, -1)
+    place[keep] = np.arange(len(keep))
+    return [place[rows] for rows in groups if place[rows[0]] >= 0]

@@ -1,0 +1,22 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warmstart.planning.profiles import profiles
+from warmstart.records import Tap
+
+
+@given(st.integers(1, 30), st.integers(0, 30))
+def test_every_profile_is_a_set_of_weights_over_taps_that_exist(n_parts, n_grids):
+    taps = [Tap(part=p, pool="avg") for p in range(1, n_parts)]
+    taps.append(Tap(part=n_parts, pool="neck"))
+    taps += [Tap(part=p, pool="grid2") for p in range(1, min(n_grids, n_parts) + 1)]
+    found = profiles(taps)
+    assert next(iter(found)) == "last"
+    for weights in found.values():
+        assert set(weights) <= set(taps)
+        assert abs(sum(weights.values()) - 1) < 1e-9
+        assert min(weights.values()) >= 0
+
+
+def test_a_network_of_one_part_has_one_profile():
+    assert list(profiles([Tap(part=1, pool="neck")])) == ["last"]

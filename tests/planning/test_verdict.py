@@ -1,0 +1,45 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warmstart.planning.verdict import Facts, sentence, verdict_kind
+
+CLEAR = {"p": 0.001, "mde": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind"),
+    [
+        (Facts(p=0.2, mde=0.26), "unclear"),
+        (Facts(p=0.2, mde=0.25), "no-signal"),
+        (Facts(p=0.011, mde=0.1), "no-signal"),
+        (Facts(p=0.01, mde=0.1), "unclear"),
+        (Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02), "scratch-fair"),
+        (Facts(**CLEAR, knowledge=0.05, knowledge_error=0.05), "unclear"),
+        (Facts(**CLEAR, knowledge=0.3, knowledge_error=0.05), "unclear"),
+        (Facts(**CLEAR, knowledge=0.3, tail_gain=0.02, tail_error=0.01), "deeper"),
+        (Facts(**CLEAR, knowledge=0.3, tail_gain=0.0, tail_error=0.01), "head"),
+        (Facts(**CLEAR, knowledge=0.3, tail_gain=0.01, tail_error=0.01), "unclear"),
+        (Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02, tail_gain=0.2), "scratch-fair"),
+    ],
+)
+def test_rows_of_the_table(facts, kind):
+    assert verdict_kind(facts) == kind
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_test_that_was_not_run_never_matches(p, mde):
+    assert verdict_kind(Facts(p=p, mde=mde)) in ("unclear", "no-signal")
+
+
+@pytest.mark.parametrize("kind", ["head", "deeper", "scratch-fair", "no-signal", "unclear"])
+def test_every_kind_has_a_sentence_with_its_figures(kind):
+    p = 0.5 if kind == "no-signal" else 0.001
+    facts = Facts(p=p, mde=0.12, knowledge=0.04, knowledge_error=0.05, tail_gain=0.03)
+    text = sentence(kind, facts, 180, 0.35)
+    assert any(c.isdigit() for c in text)
+    assert text.endswith(".")
+
+
+def test_too_few_examples_are_called_too_few():
+    assert "too few" in sentence("unclear", Facts(p=0.3, mde=0.4), 12, 0.5)
