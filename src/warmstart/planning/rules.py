@@ -34,12 +34,24 @@ def permutations(budget: Budget) -> int:
 
 
 def penalties(n: int) -> tuple[float, ...]:
-    """Ridge penalties to choose from; every second one where a fit is dear.
+    """Ridge penalties to choose from; every second one above 500 rows, where a fit is dear.
+
+    The log-loss is flat around its minimum: on trashnet (1,000 rows) the coarser grid
+    changed the test accuracy by nothing.
 
     >>> penalties(300) == PENALTIES, penalties(3000)
     (True, (0.01, 0.1, 1.0, 10.0))
     """
-    return PENALTIES if n <= DUAL_LIMIT else PENALTIES[::2]
+    return PENALTIES if n <= 500 else PENALTIES[::2]
+
+
+def evidence_rows(budget: Budget) -> int:
+    """Rows that the evidence looks at, at most; a stratified draw beyond.
+
+    >>> evidence_rows("fast"), evidence_rows("balanced")
+    (500, 1000)
+    """
+    return 500 if budget == "fast" else 1000
 
 
 def candidates(

@@ -93,9 +93,10 @@ def sentence(kind: VerdictKind, facts: Facts, n: int, accuracy: float) -> str:
 
 def _unclear(facts: Facts, accuracy: float) -> str:
     if facts.knowledge is not None and facts.knowledge - 1.64 * facts.knowledge_error <= 0:
+        error = points(1.64 * facts.knowledge_error)
         return (
             "It is not clear that the start knows this kind of data: its knowledge is worth "
-            f"{points(facts.knowledge)} points, give or take {points(1.64 * facts.knowledge_error)}."
+            f"{points(facts.knowledge)} points, give or take {error}."
         )
     return (
         f"The labels can be learnt from this start (about {points(accuracy)} % right in the "

@@ -61,5 +61,3 @@ def sure_threshold(confidence: Values, correct: Values, n_effective: float) -> f
         if upper_bound(wrong[count - 1] * shrink, count * shrink, 0.05 / tries) <= target:
             return float(least)
     return None
-
-

@@ -1,0 +1,63 @@
+"""Can the labels be learnt from this start at all?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from warmstart.records import Evidence
+from warmstart.solve import ridge
+from warmstart.solve.ridge import Array, Rows
+from warmstart.solve.temperature import Labels
+from warmstart.stats.permutation import SignalTest, signal_test
+
+PENALTIES = (0.03, 0.3, 3.0, 30.0)  # label-free grid; the permutations take the same maximum
+POWER = 0.84  # standard normal quantile of 80 %
+
+
+def signal(
+    kernels: Sequence[Array],
+    labels: Labels,
+    groups: Sequence[Rows],
+    permutations: int,
+    rng: np.random.Generator,
+) -> Evidence:
+    """Permutation test over the last tap's and the mean kernel.
+
+    Shapes: each kernel (n, n), labels (n,), groups partition the rows. The value is the
+    leave-one-out accuracy, low and high what shuffled labels reach (2.5 to 97.5 %).
+    """
+    inverses = [ridge.inverse(kernel, penalty) for kernel in kernels for penalty in PENALTIES]
+    test = signal_test(inverses, labels, groups, rng, permutations)
+    low, high = np.quantile(test.null_accuracies, [0.025, 0.975])
+    sizes = np.array([len(rows) for rows in groups], dtype=float)
+    effect = detectable(test, float(sizes.sum() ** 2 / (sizes**2).sum()))
+    return Evidence(
+        name="signal",
+        value=test.accuracy,
+        low=float(low),
+        high=float(high),
+        n=len(labels),
+        meaning=(
+            f"The network's best guess is right {test.accuracy:.0%} of the time; "
+            f"with shuffled labels it is right {low:.0%} to {high:.0%}."
+        ),
+        details={
+            "p": test.p,
+            "mde": effect,
+            "null_mean": float(test.null_accuracies.mean()),
+            "permutations": test.permutations,
+        },
+    )
+
+
+def detectable(test: SignalTest, n_effective: float) -> float:
+    """Smallest effect on accuracy that would have been found with 80 % power.
+
+    q99(null) - mean(null) + 0.84 standard errors of the accuracy (RECIPE §4);
+    `n_effective` is Kish's size of the blocks, the fewest that the rows can be worth.
+    """
+    null, p = test.null_accuracies, test.accuracy
+    spread = float(np.quantile(null, 0.99) - null.mean())
+    return spread + POWER * float(np.sqrt(p * (1 - p) / n_effective))
