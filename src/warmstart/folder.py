@@ -51,8 +51,8 @@ def from_plain(kind: type[R], value: Any) -> R:
         return kind(**{f.name: from_plain(hints[f.name], value[f.name]) for f in fields})
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-    plain: Any = float(value) if kind is float else value
-    return plain  # type: ignore[no-any-return]
+        union: R = _from_union(inner, value)
+        return union
     if origin is tuple:
         each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
         return tuple(from_plain(k, v) for k, v in zip(each, value, strict=True))  # type: ignore[return-value]

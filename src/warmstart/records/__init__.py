@@ -4,9 +4,11 @@ Frozen dataclasses of plain values: no torch, no arrays, no behaviour beyond che
 at birth. `folder.py` writes them as JSON and TOML and reads them back.
 """
 
+from warmstart.records.answer import Answer, CalibrationRecord, ModelRecord
 from warmstart.records.data import DataRecord, Example, Finding, FindingKind, Split, Task
 from warmstart.records.network import (
     Fate,
+    Layout,
     Ledger,
     LedgerRow,
     NetworkRecord,
@@ -43,6 +45,8 @@ from warmstart.records.summary import (
 
 __all__ = [
     "Action",
+    "Answer",
+    "CalibrationRecord",
     "Choice",
     "DataCounts",
     "DataRecord",
@@ -56,8 +60,10 @@ __all__ = [
     "GuardNote",
     "HeadPlan",
     "Inspection",
+    "Layout",
     "Ledger",
     "LedgerRow",
+    "ModelRecord",
     "NetworkRecord",
     "PartPlan",
     "PartRecord",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+Layout = Literal["NCHW", "NHWC", "NLC", "NC", "other"]
 Pool = Literal["avg", "grid2", "neck"]
 Fate = Literal["frozen", "kept", "trained", "reshaped", "new", "dropped", "merged"]
 
@@ -53,7 +54,7 @@ class PartRecord:
     shape_in: tuple[int, ...]
     shape_out: tuple[int, ...]
     macs: int  # multiply-accumulates for one input
-    layout: Literal["NCHW", "NHWC", "NLC", "NC", "other"]
+    layout: Layout  # of its output, N being the batch axis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,8 @@ class NetworkRecord:
     parts: tuple[PartRecord, ...]
     head_parameters: int
     cut: Literal["traced", "whole"]  # "whole": the network could not be cut, it is one part
+    neck_width: int  # length of the vector that the original head sees
+    neck_is_average: bool  # that vector is the plain average of the last part's output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

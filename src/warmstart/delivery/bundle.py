@@ -1,0 +1,96 @@
+"""The model folder: tensors in safetensors, everything else in JSON; no code, no pickle.
+
+    model.safetensors        trunk.* under their original names, head.*
+    config.json              what rebuilds the network
+    labels.json              class names in the order of the outputs
+    preprocess.json          how an image becomes an input
+    calibration.json         from scores to "sure" and "unknown"
+    neighbours.safetensors   where the training examples lie; their ids in its metadata
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from warmstart.errors import RunFolderError
+from warmstart.folder import read_json, write_bytes, write_json
+from warmstart.records import CalibrationRecord, ModelRecord
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model folder in memory. `ids` are the training examples behind `neighbours`."""
+
+    tensors: Mapping[str, Tensor]
+    record: ModelRecord
+    calibration: CalibrationRecord
+    neighbours: Arrays
+    ids: Sequence[str]
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write model/, each file whole or not at all.
+
+    `bundle.tensors` must hold each tensor once, contiguous.
+    """
+    folder.mkdir(exist_ok=True)
+    write_bytes(folder / "model.safetensors", save_tensors(dict(bundle.tensors)))
+    write_json(folder / "config.json", bundle.record)
+    write_json(folder / "labels.json", list(bundle.record.classes))
+    write_json(folder / "preprocess.json", bundle.record.preprocessing)
+    write_json(folder / "calibration.json", bundle.calibration)
+    packed = save_arrays(
+        {name: np.ascontiguousarray(values) for name, values in bundle.neighbours.items()},
+        metadata={"ids": json.dumps(list(bundle.ids), ensure_ascii=False)},
+    )
+    write_bytes(folder / "neighbours.safetensors", packed)
+
+
+def read_bundle(run: Path) -> Bundle:
+    """Read the model folder of a run.
+
+    Raises: RunFolderError if there is none, or a file is missing or damaged.
+    """
+    folder = run / "model"
+    if not run.is_dir():
+        raise RunFolderError(f"{run} does not exist; name a folder that `warmstart fit` wrote.")
+    if not folder.is_dir():
+        raise RunFolderError(f"{run} {_why_none(run)}")
+    record = read_json(folder / "config.json", ModelRecord)
+    calibration = read_json(folder / "calibration.json", CalibrationRecord)
+    tensors = folder / "model.safetensors"
+    neighbours = folder / "neighbours.safetensors"
+    try:
+        with safe_open(neighbours, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            ids = json.loads((file.metadata() or {})["ids"])
+        return Bundle(load_file(tensors), record, calibration, arrays, ids)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        broken = neighbours if tensors.exists() else tensors
+        raise RunFolderError(
+            f"{broken} cannot be read ({error}); restore it, or make the run again."
+        ) from error
+
+
+def _why_none(run: Path) -> str:
+    if (run / "DONE").exists():
+        return (
+            "holds no model: none was shipped, as no signal was found in its data. "
+            f"{run / 'summary.json'} says more."
+        )
+    if (run / "INTERRUPTED").exists() or (run / "FAILED").exists():
+        return "holds no model: its run did not finish. Run the same `warmstart fit` again."
+    return "is not a finished run folder; name one that `warmstart fit` wrote."

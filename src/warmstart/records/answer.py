@@ -1,0 +1,56 @@
+"""What a finished model says of new inputs, and what it needs to say it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from warmstart.records.network import Preprocessing, Tap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecord:
+    """model/config.json: what rebuilds the network beside its tensors."""
+
+    task: str
+    arch: str  # "timm:…", "torchvision:…", or "module:…" for a network of the user's own
+    start: str
+    start_sha256: str
+    head: str  # which of the plan's candidates was chosen
+    penalty: float
+    taps: tuple[Tap, ...]
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    format: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRecord:
+    """model/calibration.json: from scores to "sure" and "unknown".
+
+    The temperature and class bias stand in the network itself as well; here for readers.
+    """
+
+    temperature: float
+    class_bias: tuple[float, ...]
+    sure_from: float | None  # least probability that counts as sure; None: nothing can be promised
+    promised_error: float  # error rate among the sure, with 95 % certainty
+    unknown_from: float  # distance to the training examples beyond which an input is unknown
+    nearest: int  # how many neighbours that distance looks at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One answered input: a line of `predict --json`.
+
+    `sure` is None where too few examples exist to promise anything. An input that cannot
+    be read has no label; `error` says why.
+    """
+
+    path: str
+    label: str | None
+    probability: float | None
+    sure: bool | None
+    unknown: bool
+    scores: dict[str, float]
+    error: str | None = None
+    nearest: tuple[str, ...] = ()  # ids of the most similar training examples
