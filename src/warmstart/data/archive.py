@@ -1,0 +1,203 @@
+"""Zip and tar read in place: members are checked, listed and read, never written to disk by name.
+
+A tar.gz has no index, so it is unpacked once, as one stream, into a nameless temporary file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import stat
+import tarfile
+import tempfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TypeVar
+
+from warmstart.data.collection import Load
+from warmstart.data.place import (
+    IMAGE_SUFFIXES,
+    MAX_FILE_BYTES,
+    TABLE_SUFFIXES,
+    Place,
+    check_name,
+    is_hidden,
+    parents,
+    suffix,
+)
+from warmstart.errors import DataError
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+MAX_TOTAL_BYTES = 20 * 10**9
+# Photographs hardly shrink, drawings stored as BMP shrink 50-fold; beyond 200 it is a bomb.
+MAX_RATIO, RATIO_FROM_BYTES = 200, 64 * 2**20
+_CHUNK = 2**20
+Info = TypeVar("Info", zipfile.ZipInfo, tarfile.TarInfo)
+
+
+def open_zip(path: Path, shown: str) -> Place:
+    """List a zip file; members are read when asked for.
+
+    Raises: DataError if it is damaged, has a password, or a member is unsafe.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise DataError(f"{shown} cannot be opened as zip ({error}); copy it again") from error
+    members: dict[str, zipfile.ZipInfo] = {}
+    folders = set()
+    for info in archive.infolist():
+        name = checked_member(info.filename, shown)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise DataError(f"{shown}: {name} is a link; pack the file itself")
+        if info.flag_bits & 1:
+            raise DataError(f"{shown} has a password; unpack it and name the folder")
+        if info.is_dir():
+            folders.add(name)
+        elif not is_hidden(name):
+            _add(members, name, info, shown)
+    sizes = {name: info.file_size for name, info in members.items()}
+    check_sizes(sizes, path.stat().st_size, shown)
+
+    def load(name: str) -> bytes:
+        try:
+            return archive.read(members[name])
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            raise DataError(f"is damaged in the zip ({error})") from error
+        except (NotImplementedError, RuntimeError) as error:
+            raise DataError(f"cannot be unpacked ({error})") from error
+
+    return descend(_place(path, shown, members, folders, load))
+
+
+def open_tar(path: Path, shown: str) -> Place:
+    """List a .tar, .tar.gz or .tgz file; members are read when asked for.
+
+    Raises: DataError if it is damaged, or a member is unsafe.
+    """
+    members: dict[str, tarfile.TarInfo] = {}
+    folders = set()
+    try:
+        file = _plain(path, shown)
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            for info in archive:
+                name = checked_member(info.name, shown)
+                if info.isdir():
+                    folders.add(name)
+                    continue
+                if not info.isreg() or info.issparse():
+                    raise DataError(f"{shown}: {name} is a link or device; pack the file itself")
+                if not is_hidden(name):
+                    _add(members, name, info, shown)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{shown} cannot be opened as tar ({error}); copy it again") from error
+    check_sizes({name: info.size for name, info in members.items()}, path.stat().st_size, shown)
+    lock = threading.Lock()  # seek and read must not be torn apart by another thread
+
+    def load(name: str) -> bytes:
+        info = members[name]
+        with lock:
+            file.seek(info.offset_data)
+            payload = file.read(info.size)
+        if len(payload) != info.size:
+            raise DataError("is cut off in the tar")
+        return payload
+
+    return descend(_place(path, shown, members, folders, load))
+
+
+def checked_member(name: str, shown: str) -> str:
+    """A member's name with plain slashes, refused if it could point outside the archive.
+
+    Raises: DataError for absolute paths, drive letters and `..`.
+
+    >>> checked_member("photos\\\\cat\\\\1.jpg", "photos.zip")
+    'photos/cat/1.jpg'
+    """
+    plain = name.replace("\\", "/")
+    if plain.startswith("/") or re.match(r"[A-Za-z]:", plain) or ".." in plain.split("/"):
+        raise DataError(f"{shown} holds a member that points outside it ({name}); pack it again")
+    check_name(plain, shown)
+    return "/".join(part for part in plain.split("/") if part not in ("", "."))
+
+
+def check_sizes(sizes: dict[str, int], packed: int, shown: str) -> None:
+    """Refuse archives that unpack to absurd sizes; only members that would be read count.
+
+    Raises: DataError for a member over 512 MB, over 20 GB in all, or 200-fold compression.
+    """
+    read = {n: s for n, s in sizes.items() if suffix(n) in IMAGE_SUFFIXES | TABLE_SUFFIXES}
+    for name, size in read.items():
+        if size > MAX_FILE_BYTES:
+            raise DataError(f"{shown}: {name} unpacks to more than 512 MB; remove it")
+    total = sum(read.values())
+    if total > MAX_TOTAL_BYTES:
+        raise DataError(f"{shown} unpacks to more than 20 GB; unpack it and name the folder")
+    if total > RATIO_FROM_BYTES and total > MAX_RATIO * packed:
+        raise DataError(
+            f"{shown} unpacks to {total // max(packed, 1):,} times its size, which is not "
+            "plausible for images; unpack it and name the folder if you trust it"
+        )
+
+
+def descend(place: Place) -> Place:
+    """Step into a single top folder, as archives of a folder have one.
+
+    `train/` alone, and a folder that holds images only, are not stepped into.
+    """
+    while True:
+        tops = {path.split("/")[0] for path in (*place.files, *place.folders)}
+        top = next(iter(tops)) if len(tops) == 1 else ""
+        inner = [path for path in place.files if path.startswith(top + "/")]
+        nested = any(p.count("/") > 1 or suffix(p) in TABLE_SUFFIXES for p in inner)
+        if not top or not nested or top.casefold() == "train":
+            return place
+        place = _inside(place, top)
+
+
+def _inside(place: Place, top: str) -> Place:
+    start, load = len(top) + 1, place.load
+    return replace(
+        place,
+        files=tuple(file[start:] for file in place.files),
+        folders=tuple(folder[start:] for folder in place.folders if folder != top),
+        load=lambda name: load(f"{top}/{name}"),
+    )
+
+
+def _add(members: dict[str, Info], name: str, info: Info, shown: str) -> None:
+    if name in members:
+        raise DataError(f"{shown} holds {name} twice; pack it again")
+    members[name] = info
+
+
+def _place(
+    path: Path, shown: str, members: Iterable[str], folders: Iterable[str], load: Load
+) -> Place:
+    files = tuple(sorted(members))
+    visible = {f for f in folders if f and not is_hidden(f)} | parents(files)
+    name = re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", path.name, flags=re.IGNORECASE)
+    return Place(name=name, shown=shown, files=files, folders=tuple(sorted(visible)), load=load)
+
+
+def _plain(path: Path, shown: str) -> IO[bytes]:
+    """The uncompressed tar stream as a seekable file."""
+    if suffix(path.name) == ".tar":
+        return open(path, "rb")
+    limit = max(MAX_RATIO * path.stat().st_size, RATIO_FROM_BYTES)
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    with gzip.open(path, "rb") as packed:
+        while chunk := packed.read(_CHUNK):
+            file.write(chunk)
+            if file.tell() > min(limit, MAX_TOTAL_BYTES):
+                raise DataError(
+                    f"{shown} unpacks to more than is plausible; unpack it and name the folder"
+                )
+    file.seek(0)
+    return file

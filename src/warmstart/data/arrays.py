@@ -1,0 +1,125 @@
+"""Arrays (X, y), or lists of paths and labels, as a listing."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.data.collection import Listing, Row, Wording, count
+from warmstart.data.pixels import to_uint8
+from warmstart.data.place import check_name, read_file
+from warmstart.errors import DataError
+
+
+def list_arrays(images: Any, labels: Any) -> Listing:
+    """List images (N, H, W) or (N, H, W, C) of uint8 or float, or N paths, with N labels.
+
+    Pixels become uint8 by one rule over the whole array; the array is not copied where it is
+    uint8 already, so leave it as it is while the run lasts. Ids are "0", "1", … or the paths.
+    Raises: DataError if shapes, types or values do not fit.
+
+    >>> listing = list_arrays(np.zeros((2, 8, 8), np.uint8), ["cat", "dog"])
+    >>> [(row.id, row.label) for row in listing.rows], listing.load("1")[:6]
+    ([('0', 'cat'), ('1', 'dog')], b'\\x93NUMPY')
+    """
+    names = _labels(labels)
+    paths = _paths(images)
+    if paths is not None:
+        return _listing(paths, names, "list of paths", read_file)
+    pixels = to_uint8(_pixels(images), "X")
+    ids = [str(index) for index in range(len(pixels))]
+    return _listing(ids, names, f"array {pixels.shape}", lambda id: encode(pixels[int(id)]))
+
+
+def encode(pixels: NDArray[np.uint8]) -> bytes:
+    """One image (H, W) or (H, W, C) as the bytes of a .npy file.
+
+    >>> np.load(io.BytesIO(encode(np.ones((1, 2), np.uint8)))).tolist()
+    [[1, 1]]
+    """
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _listing(ids: Sequence[str], names: Sequence[str], layout: str, load: Any) -> Listing:
+    if len(ids) != len(names):
+        raise DataError(
+            f"X has {count(len(ids), 'row')}, y has {len(names):,}; give one label each"
+        )
+    return Listing(
+        name="arrays",
+        layout=layout,
+        title=f"{count(len(ids), 'image')} in arrays",
+        rows=tuple(Row(id=id, label=name) for id, name in zip(ids, names, strict=True)),
+        load=load,
+        wording=Wording(source="y", before='y: class "', after='"', remove="its row"),
+    )
+
+
+def _labels(labels: Any) -> list[str]:
+    values = np.asarray(labels)
+    if values.ndim != 1:
+        raise DataError(
+            f"y has shape {values.shape}; give one label per row (one-hot: y.argmax(axis=1))"
+        )
+    return [_label(value, index) for index, value in enumerate(values.tolist())]
+
+
+def _label(value: object, index: int) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, float):
+        raise DataError(f"y[{index}] is {value}; class labels are texts or whole numbers")
+    name = str(value).strip() if isinstance(value, (str, int)) else ""
+    if not name:
+        raise DataError(f"y[{index}] is {value!r}, which is no label; fill it in or drop the row")
+    return name
+
+
+def _paths(images: Any) -> list[str] | None:
+    """The paths as written, or None if `images` is not a sequence of paths."""
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OU":
+        images = images.tolist()
+    if not isinstance(images, (list, tuple)) or not images:
+        return None
+    if not all(isinstance(image, (str, os.PathLike)) for image in images):
+        return None
+    paths = [Path(image).as_posix() for image in images]
+    seen: set[str] = set()
+    for path in paths:
+        check_name(path, "X")
+        if path in seen:
+            raise DataError(f"X names {path} twice; keep one row per image")
+        seen.add(path)
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise DataError(
+            f"X: {len(missing):,} of {count(len(paths), 'file')} not found "
+            f"(first: {missing[0]}); correct the paths"
+        )
+    return paths
+
+
+def _pixels(images: Any) -> NDArray[np.generic]:
+    try:
+        values: NDArray[np.generic] = np.asarray(images)
+    except ValueError:
+        raise DataError(
+            "X holds images of different shapes; resize them to one, or give file paths"
+        ) from None
+    if values.dtype.kind == "O":
+        raise DataError("X holds objects, not pixels; give an array (N, H, W, C) or file paths")
+    if values.ndim == 4 and values.shape[1] in (1, 3) and values.shape[3] not in (1, 3, 4):
+        raise DataError(f"X has shape {values.shape}, channels first; use X.transpose(0, 2, 3, 1)")
+    if values.ndim not in (3, 4) or (values.ndim == 4 and values.shape[3] not in (1, 3, 4)):
+        raise DataError(f"X has shape {values.shape}; images are (N, H, W) or (N, H, W, 1, 3 or 4)")
+    if 0 in values.shape:
+        raise DataError(f"X has shape {values.shape}, which holds nothing; give images")
+    return values

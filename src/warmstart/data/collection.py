@@ -1,0 +1,165 @@
+"""What a source turns out to hold: rows, how to fetch their bytes, and how to name them.
+
+`Listing` is what a layout found (nothing is read yet); `Collection` is what the stage returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from warmstart.errors import DataError
+from warmstart.records import DataRecord, Example, Finding, Split
+
+Load = Callable[[str], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The columns a user named with --label and --group."""
+
+    label: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """How messages name this source and its classes, in the user's own words.
+
+    >>> Wording(source="photos", before="photos/", remove="the folder").place("cat")
+    'photos/cat'
+    """
+
+    source: str
+    before: str  # what stands before a class name where a class is named
+    after: str = ""
+    remove: str  # what to remove to be rid of a class
+    one_class: str = ""  # what to do if there is only one class
+
+    def place(self, label: str) -> str:
+        """Where a class lives, as the user would write it."""
+        return f"{self.before}{label}{self.after}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One labelled file of a source, not yet read."""
+
+    id: str
+    label: str
+    split: Split = "train"
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Every row of a source; `load` gives the encoded bytes of a row by its id.
+
+    `load` raises DataError with a short reason where the bytes cannot be had.
+    """
+
+    name: str
+    layout: str
+    title: str
+    rows: tuple[Row, ...]
+    load: Load
+    wording: Wording
+    is_table: bool = False
+    problems: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """What was read: the record (data.json) and the bytes behind each example id.
+
+    `load` may be called from several threads. Raises there: DataError where a file has gone.
+    """
+
+    record: DataRecord
+    load: Load
+    title: str  # a sentence part for people: "1,300 images in photos/"
+    wording: Wording
+
+
+def count(n: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> count(1, "image"), count(2500, "image"), count(2, "class")
+    ('1 image', '2,500 images', '2 classes')
+    """
+    plural = noun + "es" if noun.endswith("s") else noun + "s"
+    return f"{n:,} {noun if n == 1 else plural}"
+
+
+def some(names: Iterable[str], n: int = 5) -> str:
+    """The first few names, and that there are more.
+
+    >>> some(["a", "b", "c"], 2)
+    'a, b, …'
+    """
+    names = list(names)
+    return ", ".join(names[:n]) + (", …" if len(names) > n else "")
+
+
+def unreadable(reasons: Mapping[str, str], sentence: str) -> tuple[Finding, ...]:
+    """A finding over files that were left out, with the reason for each; none if there are none.
+
+    >>> unreadable({"a.jpg": "is cut off"}, "1 file was left out.")[0].items
+    ('a.jpg: is cut off',)
+    """
+    if not reasons:
+        return ()
+    items = tuple(f"{name}: {reason}" for name, reason in reasons.items())
+    return (Finding(kind="unreadable", sentence=sentence, items=items),)
+
+
+def check_classes(rows: Sequence[Row] | Sequence[Example], wording: Wording) -> tuple[str, ...]:
+    """The classes of the training part, sorted by name, each with at least 2 examples.
+
+    Raises: DataError if the training part is empty or has one class, or a class has 1 example.
+
+    >>> wording = Wording(source="photos", before="photos/", remove="the folder")
+    >>> check_classes([Row(id=str(i), label="ab"[i % 2]) for i in range(4)], wording)
+    ('a', 'b')
+    """
+    sizes: dict[str, int] = {}
+    for row in rows:
+        if row.split == "train":
+            sizes[row.label] = sizes.get(row.label, 0) + 1
+    source, remove = wording.source, wording.remove
+    if not sizes:
+        raise DataError(f"{source} holds no training image; add at least 2 for each class")
+    if len(sizes) == 1:
+        cure = wording.one_class or "add examples of a second one"
+        raise DataError(f'{source} has one class ("{next(iter(sizes))}") and 2 are needed; {cure}')
+    small = sorted(label for label, size in sizes.items() if size < 2)
+    if len(small) == 1:
+        raise DataError(
+            f"{wording.place(small[0])} has 1 training image; a class needs at least 2. "
+            f"Add one or remove {remove}."
+        )
+    if small:
+        raise DataError(
+            f"{source}: {len(small):,} of {len(sizes):,} classes have 1 training image "
+            f"({some(small)}); a class needs at least 2. Add images, or check which column "
+            "or folder holds the label."
+        )
+    return tuple(sorted(sizes))
+
+
+def check_known(rows: Sequence[Row], classes: tuple[str, ...], wording: Wording) -> None:
+    """Refuse hold-out or test labels that the training part does not know.
+
+    Raises: DataError naming the class and the cure.
+    """
+    known = set(classes)
+    for split, word in (("holdout", "hold-out"), ("test", "test")):
+        strangers = [row.label for row in rows if row.split == split and row.label not in known]
+        if strangers:
+            label = min(strangers)
+            raise DataError(
+                f'{wording.source}: the {word} part has the class "{label}" '
+                f"({count(strangers.count(label), 'image')}), which the training part does not "
+                f"know. Training classes: {some(classes)}. Add training images of it, correct "
+                f"its spelling, or remove it from the {word} part."
+            )

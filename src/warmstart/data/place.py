@@ -1,0 +1,151 @@
+"""Named files wherever they lie: a `Place` is a folder, a zip or a tar, seen as one list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from warmstart.data.collection import Load, count, unreadable
+from warmstart.errors import DataError
+from warmstart.records import Finding
+
+# fmt: off
+IMAGE_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".npy",
+))
+TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl"))
+# Pictures, but of kinds that are not read: never passed over in silence.
+FOREIGN_SUFFIXES = frozenset((
+    ".heic", ".heif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng",
+    ".jp2", ".jxl", ".eps", ".ico",
+))
+# fmt: on
+MAX_FILE_BYTES = 512 * 2**20
+_CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Files and folders by POSIX path, sorted, without hidden ones; `shown` is for messages."""
+
+    name: str
+    shown: str
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    load: Load  # raises DataError with a short reason
+    problems: tuple[Finding, ...] = ()
+
+
+def suffix(path: str) -> str:
+    """The lower-case suffix of a path.
+
+    >>> suffix("a/B.JPG"), suffix("README")
+    ('.jpg', '')
+    """
+    return PurePosixPath(path).suffix.lower()
+
+
+def is_hidden(path: str) -> bool:
+    """True for hidden files and the clutter that systems leave behind.
+
+    >>> [is_hidden(p) for p in (".git/a.png", "a/Thumbs.db", "__MACOSX/a.jpg", "a/b.jpg")]
+    [True, True, True, False]
+    """
+    return any(p.startswith(".") or p.casefold() in _CLUTTER for p in path.split("/"))
+
+
+def check_name(path: str, shown: str) -> None:
+    """Refuse names that UTF-8, and so data.json, cannot hold.
+
+    Raises: DataError naming the file with its odd bytes escaped.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        plain = path.encode("ascii", "backslashreplace").decode()
+        raise DataError(
+            f"{shown}: the name of {plain} is not UTF-8; rename it and try again"
+        ) from None
+
+
+def parents(paths: Iterable[str]) -> set[str]:
+    """Every folder above the given paths.
+
+    >>> sorted(parents(["a/b/c.jpg", "d.jpg"]))
+    ['a', 'a/b']
+    """
+    return {str(above) for path in paths for above in PurePosixPath(path).parents} - {"."}
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """All bytes of a file.
+
+    Raises: DataError with a short reason if it cannot be read or is larger than 512 MB.
+    """
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise DataError("is larger than 512 MB")
+            return file.read()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error})") from error
+
+
+def open_folder(root: Path, shown: str) -> Place:
+    """List a folder on disk. Links to files inside it count as files; other links do not.
+
+    Raises: DataError if the folder or one inside it cannot be listed, or a name is not UTF-8.
+    """
+    files: list[str] = []
+    folders: list[str] = []
+    links: dict[str, str] = {}
+    inside = os.path.realpath(root)
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        for entry in _entries(root, below, shown):
+            path = f"{below}/{entry.name}" if below else entry.name
+            if is_hidden(entry.name):
+                continue
+            check_name(path, shown)
+            if entry.is_symlink() and (reason := _why_not_followed(entry, inside)):
+                links[path] = reason
+            elif entry.is_dir():
+                folders.append(path)
+                waiting.append(path)
+            elif entry.is_file():
+                files.append(path)
+    sentence = f"{count(len(links), 'link')} in {shown}/ were not followed."
+    return Place(
+        name=root.resolve().name or "data",
+        shown=shown,
+        files=tuple(sorted(files)),
+        folders=tuple(sorted(folders)),
+        load=lambda path: read_file(root / path),
+        problems=unreadable(dict(sorted(links.items())), sentence),
+    )
+
+
+def _entries(root: Path, below: str, shown: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(root / below) as entries:
+            return list(entries)
+    except OSError as error:
+        where = f"{shown}/{below}".rstrip("/")
+        raise DataError(
+            f"{where} cannot be listed ({error.strerror}); change its permissions or move it away"
+        ) from error
+
+
+def _why_not_followed(entry: os.DirEntry[str], inside: str) -> str | None:
+    target = os.path.realpath(entry.path)
+    if not os.path.exists(target):
+        return "a link that leads nowhere"
+    if os.path.isdir(target):
+        return "a link to a folder"  # following those could go round in circles
+    if os.path.commonpath((inside, target)) != inside:
+        return "a link that leads out of the data folder"
+    return None

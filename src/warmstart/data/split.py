@@ -1,0 +1,102 @@
+"""Blocks that must stay together, and stratified folds that respect them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from warmstart.errors import DataError, UsageError
+from warmstart.records import Example
+
+
+def blocks(examples: Sequence[Example]) -> NDArray[np.int64]:
+    """Number the sets of examples linked by equal bytes or an equal group.
+
+    Returns: (N,) int64, connected components numbered by first appearance.
+
+    >>> rows = [("a", "s1", "u1"), ("b", "s2", "u2"), ("c", "s1", "u2"), ("d", "s3", None)]
+    >>> blocks([Example(id=i, label="x", split="train", sha256=s, group=g) for i, s, g in rows])
+    array([0, 0, 0, 1])
+    """
+    root = list(range(len(examples)))
+
+    def find(index: int) -> int:
+        while root[index] != index:
+            root[index] = root[root[index]]  # halve the path, so that chains stay short
+            index = root[index]
+        return index
+
+    first: dict[tuple[str, str], int] = {}
+    for index, example in enumerate(examples):
+        keys = [("bytes", example.sha256)]
+        if example.group is not None:
+            keys.append(("group", example.group))
+        for key in keys:
+            one, other = find(first.setdefault(key, index)), find(index)
+            root[max(one, other)] = min(one, other)  # the root is the first to appear
+    numbers: dict[int, int] = {}
+    return np.array(
+        [numbers.setdefault(find(index), len(numbers)) for index in range(len(examples))],
+        dtype=np.int64,
+    )
+
+
+def folds(
+    labels: ArrayLike, blocks: ArrayLike, n_folds: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Assign each example to a fold: whole blocks, classes and sizes as equal as possible.
+
+    Largest blocks first, each into the fold that is emptiest in its classes. Where every block
+    is one example, the counts of a class differ by at most 1 between folds. With fewer blocks
+    than `n_folds` there are as many folds as blocks; no fold is empty. A class that lies in one
+    block only is absent from training when its own fold is held out.
+    Shapes: labels (N,) of any sortable kind, blocks (N,) int; returns (N,) int64 in 0..F-1.
+    Raises: DataError if there are fewer than 2 blocks, UsageError if n_folds < 2.
+
+    >>> folds([0, 0, 1, 1], [0, 1, 2, 3], 2, np.random.default_rng(0)).tolist()
+    [0, 1, 1, 0]
+    """
+    if n_folds < 2:
+        raise UsageError(f"{n_folds} folds cannot be compared; ask for at least 2")
+    classes, label = np.unique(np.asarray(labels), return_inverse=True)
+    block = np.unique(np.asarray(blocks), return_inverse=True)[1]
+    n_blocks = int(block.max(initial=-1)) + 1
+    if n_blocks < 2:
+        raise DataError(
+            "all training examples belong together (same bytes or same group), so no part can "
+            "be held out; add examples of another group, or leave --group away"
+        )
+    n_folds = min(n_folds, n_blocks)
+    held = np.zeros((n_folds, len(classes)))  # examples of each class in each fold
+    total = np.zeros(n_folds)
+    per_class = 1.0 / np.bincount(label)
+    fold_of_block = np.empty(n_blocks, dtype=np.int64)
+    cells = _cells(label, block, len(classes))
+    for index in _order(cells, rng):
+        members, sizes = cells[index]
+        # The sum of squared shares grows by twice this dot product (and a constant).
+        growth = held[:, members] @ (sizes * per_class[members]) + total * sizes.sum() / len(label)
+        fold = int(growth.argmin())
+        held[fold, members] += sizes
+        total[fold] += sizes.sum()
+        fold_of_block[index] = fold
+    return rng.permutation(n_folds)[fold_of_block[block]]
+
+
+Cell = tuple[NDArray[np.int64], NDArray[np.int64]]  # the classes in a block, and how many of each
+
+
+def _cells(label: NDArray[np.int64], block: NDArray[np.int64], n_classes: int) -> list[Cell]:
+    pairs, sizes = np.unique(block * n_classes + label, return_counts=True)
+    starts = np.flatnonzero(np.diff(pairs // n_classes)) + 1
+    members = np.split(pairs % n_classes, starts)
+    return list(zip(members, np.split(sizes, starts), strict=True))
+
+
+def _order(cells: Sequence[Cell], rng: np.random.Generator) -> NDArray[np.intp]:
+    """Large before small, class by class (which keeps fold sizes equal), else at random."""
+    size = np.array([int(sizes.sum()) for _, sizes in cells])
+    main = np.array([int(members[sizes.argmax()]) for members, sizes in cells])
+    return np.lexsort((rng.permutation(len(cells)), main, -size))

@@ -1,0 +1,215 @@
+"""Zip and tar: the same index as the folder they hold, and nothing unsafe gets in."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from warmstart.data.read import read
+from warmstart.errors import DataError
+from warmstart.events import drain
+
+
+def png(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (3, 3), value).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+FILES = {f"{name}/{i}.png": png(10 * k + i) for k, name in enumerate(("cat", "dog"))
+         for i in range(2)}  # fmt: skip
+
+
+def pack(path: Path, files: dict[str, bytes], top: str = "") -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, payload in files.items():
+                archive.writestr(top + name, payload)
+        return path
+    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as archive:
+        for name, payload in files.items():
+            info = tarfile.TarInfo(top + name)
+            info.size = len(payload)
+            archive.addfile(info, io.BytesIO(payload))
+    return path
+
+
+KINDS = ["a.zip", "a.tar", "a.tar.gz", "a.tgz"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("top", ["", "photos/", "deep/photos/", "./"])
+def test_an_archive_reads_as_the_folder_in_it(tmp_path, kind, top):
+    collection = drain(read(pack(tmp_path / kind, FILES, top)))
+    ids = [example.id for example in collection.record.examples]
+    assert ids == sorted(FILES)
+    with ThreadPoolExecutor(4) as threads:  # from several threads, in any order
+        assert list(threads.map(collection.load, ids * 20)) == [FILES[id] for id in ids] * 20
+    assert collection.record.name == "a"
+
+
+def test_entries_for_folders_are_no_files(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for folder in ("photos/", "photos/cat/", "photos/.git/", "__MACOSX/"):
+            archive.writestr(folder, b"")
+        for name, payload in FILES.items():
+            archive.writestr("photos/" + name, payload)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for folder in ("./", "./photos", "./photos/cat"):
+            info = tarfile.TarInfo(folder)
+            info.type = tarfile.DIRTYPE
+            archive.addfile(info)
+        for name, payload in FILES.items():
+            info = tarfile.TarInfo("./photos/" + name)
+            info.size = len(payload)
+            archive.addfile(info, io.BytesIO(payload))
+    for kind in ("a.zip", "a.tar"):
+        examples = drain(read(tmp_path / kind)).record.examples
+        assert [example.id for example in examples] == sorted(FILES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_in_an_archive(tmp_path, kind):
+    table = "file_name,label\n" + "".join(f"{n},{n[:3]}\n" for n in FILES)
+    files = {**FILES, "metadata.csv": table.encode()}
+    collection = drain(read(pack(tmp_path / kind, files, "top/")))
+    assert {e.id: e.label for e in collection.record.examples} == {n: n[:3] for n in FILES}
+    assert collection.load("cat/0.png") == FILES["cat/0.png"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_train_alone_is_not_stepped_into(tmp_path, kind):
+    collection = drain(read(pack(tmp_path / kind, FILES, "train/")))
+    assert collection.record.examples[0].id == "train/cat/0.png"
+
+
+def test_clutter_from_a_mac_and_slashes_from_windows(tmp_path):
+    files = {n.replace("/", "\\"): payload for n, payload in FILES.items()}
+    files |= {"__MACOSX/cat/._0.png": b"x", ".DS_Store": b"x"}
+    examples = drain(read(pack(tmp_path / "a.zip", files))).record.examples
+    assert [example.id for example in examples] == sorted(FILES)
+
+
+def fails(source, *parts: str) -> None:
+    with pytest.raises(DataError) as caught:
+        drain(read(source))
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["../evil.png", "cat/../../evil.png", "/etc/x.png", "C:/x.png"])
+def test_members_that_point_outside(tmp_path, kind, name):
+    fails(pack(tmp_path / kind, {**FILES, name: png(1)}), "a member that points outside it")
+
+
+def test_a_link_in_a_zip(tmp_path):
+    path = pack(tmp_path / "a.zip", FILES)
+    with zipfile.ZipFile(path, "a") as archive:
+        info = zipfile.ZipInfo("cat/link.png")
+        info.external_attr = 0o120777 << 16
+        archive.writestr(info, "/etc/passwd")
+    fails(path, "cat/link.png is a link; pack the file itself")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_a_link_or_pipe_in_a_tar(tmp_path, kind):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        info = tarfile.TarInfo("cat/0.png")
+        info.type, info.linkname = kind, "../../etc/passwd"
+        archive.addfile(info)
+    fails(tmp_path / "a.tar", "cat/0.png is a link or device")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_archives_that_are_none(tmp_path, kind):
+    (tmp_path / kind).write_bytes(b"not an archive at all" * 100)
+    fails(tmp_path / kind, f"{kind} cannot be opened as", "copy it again")
+
+
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar.gz"])
+def test_archives_that_are_cut_off(tmp_path, kind):
+    path = pack(tmp_path / kind, {f"{n}/{i}.png": png(i) * 50 for n in "ab" for i in range(9)})
+    path.write_bytes(path.read_bytes()[:-200])
+    fails(path, "cannot be opened as")
+
+
+def test_a_tar_cut_off_within_its_last_member(tmp_path):
+    path = pack(tmp_path / "a.tar", {**FILES, "dog/9.png": bytes(5000)})
+    path.write_bytes(path.read_bytes()[:9000])
+    fails(path, "cannot be opened as tar")
+
+
+def test_a_damaged_member_is_reported_not_fatal(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, payload in {**FILES, "cat/bad.png": b"BADBADBAD"}.items():
+            archive.writestr(name, payload)
+    path.write_bytes(path.read_bytes().replace(b"BADBADBAD", b"BADBADBAX"))
+    (finding,) = drain(read(path)).record.problems
+    assert finding.items[0].startswith("cat/bad.png: is damaged in the zip")
+
+
+def test_a_member_packed_in_an_unknown_way_is_reported(tmp_path):
+    path = pack(tmp_path / "a.zip", {"cat/bad.png": b"x" * 50, **FILES})
+    payload = bytearray(path.read_bytes())
+    payload[payload.index(b"PK\x01\x02") + 10] = 99  # the method, in the central directory
+    path.write_bytes(payload)
+    (finding,) = drain(read(path)).record.problems
+    assert finding.items[0].startswith("cat/bad.png: cannot be unpacked")
+
+
+def test_a_tar_that_shrinks_while_it_is_read(tmp_path):
+    path = pack(tmp_path / "a.tar", {**FILES, "dog/9.png": bytes(5000)})
+    steps = read(path)
+    next(steps), next(steps)  # listed, nothing read yet
+    path.write_bytes(path.read_bytes()[:9000])
+    (finding,) = drain(steps).record.problems
+    assert finding.items == ("dog/9.png: is cut off in the tar",)
+
+
+def test_a_zip_with_a_password(tmp_path):
+    path = pack(tmp_path / "a.zip", FILES)
+    payload = bytearray(path.read_bytes())
+    payload[payload.index(b"PK\x01\x02") + 8] |= 1  # the flag in the central directory
+    path.write_bytes(payload)
+    fails(path, "has a password; unpack it")
+
+
+def test_the_same_member_twice(tmp_path):
+    path = pack(tmp_path / "a.zip", FILES)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(match="Duplicate name"):
+        archive.writestr("cat/0.png", b"x")
+    fails(path, "holds cat/0.png twice")
+
+
+@pytest.mark.parametrize("kind", ["a.zip", "a.tgz"])
+def test_a_bomb(tmp_path, kind):
+    fails(pack(tmp_path / kind, {**FILES, "cat/9.bmp": bytes(70 * 2**20)}), "plausible")
+
+
+@pytest.mark.parametrize(
+    ("limit", "part"), [("MAX_FILE_BYTES", "more than 512 MB"), ("MAX_TOTAL_BYTES", "than 20 GB")]
+)
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
+def test_archives_that_unpack_to_too_much(tmp_path, monkeypatch, kind, limit, part):
+    monkeypatch.setattr(f"warmstart.data.archive.{limit}", 70)
+    fails(pack(tmp_path / kind, FILES), part)
+
+
+def test_a_gzip_that_is_no_tar(tmp_path):
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(b"hello" * 1000))
+    fails(tmp_path / "a.tgz", "cannot be opened as tar")
+
+
+def test_an_empty_archive(tmp_path):
+    fails(pack(tmp_path / "a.zip", {}), "a.zip/ is empty")
