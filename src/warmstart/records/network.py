@@ -1,8 +1,8 @@
-"""The start, its parts and taps, and the fate of each tensor (network.json, weights_ledger.json)."""
+"""The start, its parts and taps, the fate of each tensor (network.json, weights_ledger.json)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Layout = Literal["NCHW", "NHWC", "NLC", "NC", "other"]

@@ -1,0 +1,41 @@
+# Two commands: `make demo` shows the product at work, `make test` runs every test.
+# Both make their own environment in .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA ?= sample:digits
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	@$(BIN)/warmstart fit $(DATA)
+
+test: $(VENV)/installed-test
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+$(VENV)/python-ok:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "warmstart needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "python3-venv is missing; on Debian: apt-get install python3-venv"; exit 2; }
+	@touch $@
+
+$(VENV)/installed: pyproject.toml | $(VENV)/python-ok
+	@echo "installing warmstart into $(VENV) (torch is large: some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(VENV)/python-ok
+	@$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/python-ok
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/installed $(VENV)/installed-test
+
+clean:
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,161 @@
+"""Surgery: the trunk keeps its tensors, a new head reads its taps."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import StartError
+from warmstart.network.arch import build
+from warmstart.network.parts import Network, cut
+from warmstart.network.taps import Scan, plan_scan
+from warmstart.network.tensors import unique_tensors
+from warmstart.network.weights import check_finite, check_match
+from warmstart.records import Preprocessing, Tap
+
+
+class TapHead(nn.Module):
+    """The linear head on concatenated taps, with its calibration:
+
+    logits = temperature · (W · concat(taps) + b) + class_bias
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        temperature: float | Tensor = 1.0,
+        class_bias: Tensor | None = None,
+    ) -> None:
+        """weight (K, D), bias (K,), class_bias (K,); copied to float32."""
+        super().__init__()
+        self.weight = nn.Parameter(_copied(weight))
+        self.bias = nn.Parameter(_copied(bias))
+        self.temperature: Tensor
+        self.class_bias: Tensor
+        self.register_buffer("temperature", _copied(torch.as_tensor(temperature)))
+        shift = torch.zeros(len(bias)) if class_bias is None else class_bias
+        self.register_buffer("class_bias", _copied(shift))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Taps, each (B, d_t) with Σ d_t = D, to logits (B, K)."""
+        scores = nn.functional.linear(torch.cat(list(features), dim=1), self.weight, self.bias)
+        return self.temperature * scores + self.class_bias
+
+
+class WarmModel(nn.Module):
+    """Trunk and new head in one network: normalised inputs (B, C, H, W) to logits (B, K).
+
+    State dict: `trunk.<original name>` for all tensors but the old classifier's, and `head.*`.
+    """
+
+    def __init__(self, trunk: nn.Module, scan: Scan, head: TapHead) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+        self.scan = scan
+
+    def features(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """What the head sees: one (B, d) per tap."""
+        return self.scan.run(self.trunk, inputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs (B, C, H, W), normalised, to logits (B, K)."""
+        logits: Tensor = self.head(self.features(inputs))
+        return logits
+
+
+def assemble(
+    network: Network,
+    taps: Sequence[Tap],
+    weight: Tensor,
+    bias: Tensor,
+    temperature: float | Tensor = 1.0,
+    class_bias: Tensor | None = None,
+) -> WarmModel:
+    """Join a cut network and a fitted head; the trunk's tensors are shared and stay frozen.
+
+    Shapes: weight (K, D) with D the sum of the taps' widths, bias and class_bias (K,).
+    Raises: StartError if the head does not fit the taps.
+
+    >>> from warmstart.network.load import load
+    >>> start = load("lite0")
+    >>> network = cut(start.module, start.record.preprocessing)
+    >>> model = assemble(network, [Tap(part=18, pool="neck")], torch.zeros(3, 1280), torch.zeros(3))
+    >>> model(torch.zeros(1, 3, 224, 224)).shape
+    torch.Size([1, 3])
+    """
+    scan = plan_scan(network, taps)
+    n_classes, width = weight.shape
+    if width != sum(scan.widths) or bias.shape != (n_classes,):
+        raise StartError(
+            f"a head of {tuple(weight.shape)} with bias {tuple(bias.shape)} does not fit taps "
+            f"of widths {scan.widths}; fit the head on these taps."
+        )
+    trunk = network.trunk.requires_grad_(False)
+    return WarmModel(trunk, scan, TapHead(weight, bias, temperature, class_bias)).eval()
+
+
+def rebuild(
+    arch: str,
+    state: Mapping[str, Tensor],
+    taps: Sequence[Tap],
+    n_classes: int,
+    preprocessing: Preprocessing,
+    network: nn.Module | None = None,
+) -> WarmModel:
+    """Make a warm model again from its architecture and its saved tensors, strictly.
+
+    `network` is the user's own module where `arch` is "module:…"; it is left as it is.
+
+    Raises: StartError if the architecture is unknown or a tensor is missing, extra, of
+    another shape, or not finite.
+    """
+    where = "model.safetensors"
+    head = {name: tensor for name, tensor in state.items() if name.startswith("head.")}
+    width = head["head.weight"].shape[-1] if "head.weight" in head else 0
+    if tuple(getattr(head.get("head.weight"), "shape", ())) != (n_classes, width):
+        raise StartError(f"{where}: no head.weight for {n_classes} classes; restore the run.")
+    blank = torch.zeros(n_classes, width)
+    again = cut(_fresh(arch, state, preprocessing, network), preprocessing)
+    model = assemble(again, taps, blank, torch.zeros(n_classes))
+    own, unique = model.state_dict(), unique_tensors(model)
+    check_match(unique, {n: t for n, t in state.items() if n in unique or n not in own}, where)
+    check_finite(state, where)
+    model.load_state_dict({**own, **state})
+    return model
+
+
+def unique_state(model: nn.Module) -> dict[str, Tensor]:
+    """What to save: each tensor once (safetensors refuses tied ones), contiguous, detached.
+
+    >>> list(unique_state(TapHead(torch.zeros(2, 3), torch.zeros(2))))
+    ['weight', 'bias', 'temperature', 'class_bias']
+    """
+    tensors = unique_tensors(model)
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _fresh(
+    arch: str,
+    state: Mapping[str, Tensor],
+    preprocessing: Preprocessing,
+    network: nn.Module | None,
+) -> nn.Module:
+    """The architecture with any weights: they are all replaced."""
+    if network is not None:
+        return copy.deepcopy(network).eval().requires_grad_(False)
+    if arch.startswith("module:"):
+        raise StartError(
+            f"this model was made from your own {arch.partition(':')[2]}; "
+            "pass an instance of it as `network`."
+        )
+    trunk = {name.removeprefix("trunk."): tensor for name, tensor in state.items()}
+    return build(arch, trunk, preprocessing.size).eval().requires_grad_(False)
+
+
+def _copied(values: Tensor) -> Tensor:
+    return values.detach().to(torch.float32, copy=True).contiguous()

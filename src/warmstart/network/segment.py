@@ -1,0 +1,250 @@
+"""A coarse graph → an ordered list of segments, each from one tensor to the next.
+
+A segment ends where exactly one tensor is alive. Segments without weights of their own
+join a neighbour; what lies between the last weights and the classifier is the neck.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from torch import Tensor, fx, nn
+
+from warmstart.network.trace import Outline
+
+Run = Callable[[nn.Module, Tensor], Tensor]  # (the whole network, state) -> next state
+
+_PRODUCTS = ("linear", "conv1d", "conv2d", "conv3d", "matmul", "mm", "bmm", "einsum", "bilinear")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A pure function from one tensor to the next, read from the graph of a network.
+
+    `run(network, x)` looks up the submodules that it needs in `network` at each call, so
+    that moved, copied and retrained networks need no second cut.
+    """
+
+    name: str
+    run: Run
+    modules: tuple[str, ...]  # dotted names of the submodules called
+    attributes: tuple[str, ...]  # dotted names of the tensors read directly
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A network as steps: parts, neck, then classifier (a submodule's name) and finish."""
+
+    parts: tuple[Step, ...]
+    neck: Step
+    classifier: str | None
+    finish: Step
+
+
+@dataclass(slots=True)
+class _Segment:
+    nodes: list[fx.Node]  # in order; the last live value is `out`
+    out: fx.Node
+
+
+def segment(
+    module: nn.Module,
+    graph: fx.Graph,
+    outlines: dict[fx.Node, Outline],
+    classifier: str | None,
+) -> Steps | None:
+    """Cut a graph into steps; None if it does not go from one tensor to one tensor.
+
+    `outlines` gives the shape of each node's tensor for a batch of 2.
+    """
+    source = next(iter(graph.nodes))
+    result = _result(graph)
+    if result is None or not isinstance(outlines.get(source), tuple):
+        return None
+    flow = _dependent(graph, source)
+    head = _classifier_node(flow, classifier, outlines)
+    end = cast(fx.Node, head.args[0]) if head else result
+    body = flow[: flow.index(head)] if head else flow
+    segments = list(_segments(body, source, outlines))
+    if not segments or segments[-1].out is not end:
+        return None if head is None else segment(module, graph, outlines, None)
+    groups, neck = _grouped(module, segments, source, outlines)
+    make = _Maker(module, graph, frozenset(flow))
+    parts = [
+        make.step(g, before) for g, before in zip(groups, _inputs(groups, source), strict=True)
+    ]
+    return Steps(
+        parts=_named_apart(parts),
+        neck=_flat(make.step(neck, groups[-1].out)),
+        classifier=classifier if head else None,
+        finish=_finish(make, flow, head, result),
+    )
+
+
+def _result(graph: fx.Graph) -> fx.Node | None:
+    value = next(n for n in graph.nodes if n.op == "output").args[0]
+    return value if isinstance(value, fx.Node) else None
+
+
+def _dependent(graph: fx.Graph, source: fx.Node) -> list[fx.Node]:
+    """Nodes that depend on the input, in order, without input and output."""
+    found = {source}
+    for node in graph.nodes:
+        if node.op != "output" and any(n in found for n in node.all_input_nodes):
+            found.add(node)
+    return [n for n in graph.nodes if n in found and n is not source]
+
+
+def _classifier_node(
+    flow: Sequence[fx.Node], name: str | None, outlines: dict[fx.Node, Outline]
+) -> fx.Node | None:
+    """The classifier's call, if it sees one vector an example and no module comes after."""
+    calls = [n for n in flow if n.op == "call_module" and n.target == name]
+    if len(calls) != 1 or len(calls[0].args) != 1 or not isinstance(calls[0].args[0], fx.Node):
+        return None
+    shape = outlines.get(calls[0].args[0])
+    is_vector = isinstance(shape, tuple) and len(shape) >= 2 and set(shape[2:]) <= {1}
+    return calls[0] if is_vector else None
+
+
+def _segments(
+    body: Sequence[fx.Node], source: fx.Node, outlines: dict[fx.Node, Outline]
+) -> Iterator[_Segment]:
+    members = set(body)
+    last_use = {n: i for i, node in enumerate(body) for n in node.all_input_nodes}
+    alive, nodes = {source}, []
+    for i, node in enumerate(body):
+        nodes.append(node)
+        alive.add(node)
+        # A value read only beyond the body (by the classifier) stays alive to its end.
+        alive = {n for n in alive if last_use.get(n, -1) > i or not members.issuperset(n.users)}
+        out = next(iter(alive)) if len(alive) == 1 else source
+        if out is not source and isinstance(outlines.get(out), tuple):
+            yield _Segment(nodes, out)
+            nodes = []
+
+
+def _grouped(
+    module: nn.Module,
+    segments: Sequence[_Segment],
+    source: fx.Node,
+    outlines: dict[fx.Node, Outline],
+) -> tuple[list[_Segment], _Segment]:
+    """Join segments into parts, and set the neck apart."""
+    groups: list[_Segment] = []
+    waiting: list[_Segment] = []  # weightless segments that belong to what follows
+    before = source
+    for current in segments:
+        if _has_weights(module, current):
+            groups.append(_joined([*waiting, current]))
+            waiting = []
+        elif waiting or not groups or _collapses(outlines, before, current.out):
+            waiting.append(current)
+        else:
+            groups[-1] = _joined([groups[-1], current])
+        before = current.out
+    if not groups:  # no weights before the classifier: the first ops are the only part
+        return [_joined(waiting)], _Segment([], waiting[-1].out)
+    return groups, _joined([_Segment([], groups[-1].out), *waiting])
+
+
+def _joined(segments: Sequence[_Segment]) -> _Segment:
+    return _Segment([n for s in segments for n in s.nodes], segments[-1].out)
+
+
+def _has_weights(module: nn.Module, current: _Segment) -> bool:
+    return any(
+        is_weighty(module.get_submodule(str(node.target)))
+        if node.op == "call_module"
+        else _multiplies_weights(node)
+        for node in current.nodes
+    )
+
+
+def _multiplies_weights(node: fx.Node) -> bool:
+    """`F.conv2d(x, self.kernel)` and its like, written in the forward itself."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name in _PRODUCTS and any(n.op == "get_attr" for n in node.all_input_nodes)
+
+
+def is_weighty(module: nn.Module) -> bool:
+    """Whether a module holds kernels or matrices, not only scales and shifts.
+
+    >>> is_weighty(nn.Linear(2, 2)), is_weighty(nn.BatchNorm2d(2)), is_weighty(nn.PReLU())
+    (True, False, False)
+    """
+    owners = [m for m in module.modules() if "Norm" not in type(m).__name__]
+    return any(p.ndim > 1 for owner in owners for p in owner.parameters(recurse=False))
+
+
+def _collapses(outlines: dict[fx.Node, Outline], before: fx.Node, after: fx.Node) -> bool:
+    """Whether positions are pooled or flattened away between two values."""
+    shapes = (outlines.get(before), outlines.get(after))
+    old, new = (s[2:] if isinstance(s, tuple) else () for s in shapes)
+    return any(n > 1 for n in old) and all(n == 1 for n in new)
+
+
+def _flat(step: Step) -> Step:
+    """The neck: its result as one vector (B, F) an example."""
+    return replace(step, name="neck", run=lambda network, x: step.run(network, x).flatten(1))
+
+
+def _inputs(groups: Sequence[_Segment], source: fx.Node) -> list[fx.Node]:
+    return [source, *(g.out for g in groups[:-1])]
+
+
+def _named_apart(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Give a second part of the same module the name `name#2`."""
+    seen: dict[str, int] = {}
+    named = []
+    for step in steps:
+        seen[step.name] = count = seen.get(step.name, 0) + 1
+        named.append(step if count == 1 else replace(step, name=f"{step.name}#{count}"))
+    return tuple(named)
+
+
+def _finish(make: _Maker, flow: Sequence[fx.Node], head: fx.Node | None, result: fx.Node) -> Step:
+    if head is None:
+        return make.step(_Segment([], result), result)
+    return make.step(_Segment(list(flow[flow.index(head) + 1 :]), result), head)
+
+
+def _common(names: Sequence[str]) -> str:
+    """The innermost module that holds all the named ones, "" for none."""
+    split = [name.split(".") for name in names]
+    levels = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*split, strict=False))
+    return ".".join(level[0] for level in levels)
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Turns segments into callable steps."""
+
+    module: nn.Module
+    graph: fx.Graph
+    dependent: frozenset[fx.Node]
+
+    def step(self, part: _Segment, source: fx.Node) -> Step:
+        """Build the function from `source` to the segment's last value."""
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {source: graph.placeholder("main")}
+        for node in part.nodes:
+            self._copy(node, graph, copies)
+        graph.output(copies[part.out])
+        called = [str(n.target) for n in graph.nodes if n.op == "call_module"]
+        read = [str(n.target) for n in graph.nodes if n.op == "get_attr"]
+        weighty = [name for name in called if is_weighty(self.module.get_submodule(name))]
+        run: Any = type(fx.GraphModule(self.module, graph)).forward
+        name = _common(weighty) or (weighty or called or read or ["input"])[0]
+        return Step(name, run, tuple(dict.fromkeys(called)), tuple(dict.fromkeys(read)))
+
+    def _copy(self, node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, fx.Node]) -> fx.Node:
+        for argument in node.all_input_nodes:
+            # What does not depend on the input (a position table, say) is made where used.
+            if argument not in copies and argument not in self.dependent:
+                self._copy(argument, graph, copies)
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+        return copies[node]

@@ -1,0 +1,134 @@
+"""Taps: where features are taken from a cut network, and the module that takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from warmstart.errors import StartError
+from warmstart.network.measure import pool_average, pool_grid2
+from warmstart.network.parts import Network
+from warmstart.network.segment import Steps
+from warmstart.records import NetworkRecord, PartRecord, Pool, Tap
+
+_GRID_FROM_PX = 7  # smaller maps have no room for four quarters
+
+
+def taps(record: NetworkRecord) -> tuple[Tap, ...]:
+    """All taps that a network offers, from its input to its head.
+
+    `avg` of each part, `grid2` of maps from 7×7 on, and last the `neck`, which stands for
+    the last part's `avg` where the two are equal.
+
+    >>> from warmstart.network import load, parts
+    >>> start = load.load("lite0")
+    >>> offered = taps(parts.cut(start.module, start.record.preprocessing).record)
+    >>> [tap.name for tap in (*offered[:2], *offered[-2:])]
+    ['1.avg', '1.grid2', '18.grid2', '18.neck']
+    """
+    last = len(record.parts)
+    found = [Tap(part=n, pool="avg") for n, part in enumerate(record.parts, 1) if _is_pooled(part)]
+    found += [Tap(part=n, pool="grid2") for n, part in enumerate(record.parts, 1) if _is_map(part)]
+    if record.neck_is_average:
+        found.remove(Tap(part=last, pool="avg"))
+    ordered = sorted(found, key=lambda tap: (tap.part, tap.pool))
+    return (*ordered, Tap(part=last, pool="neck"))
+
+
+def tap_width(record: NetworkRecord, tap: Tap) -> int:
+    """Length of a tap's feature vector.
+
+    Raises: StartError if the network has no such tap.
+    """
+    is_twin = record.neck_is_average and tap == Tap(part=len(record.parts), pool="avg")
+    if tap not in taps(record) and not is_twin:
+        raise StartError(
+            f"the network has no tap {tap.name}; its taps are "
+            f"{', '.join(t.name for t in taps(record))}."
+        )
+    if tap.pool == "neck":
+        return record.neck_width
+    part = record.parts[tap.part - 1]
+    channels = part.shape_out[0] if part.layout == "NCHW" else part.shape_out[-1]
+    return channels * (4 if tap.pool == "grid2" else 1)
+
+
+def _is_pooled(part: PartRecord) -> bool:
+    return part.layout != "other"
+
+
+def _is_map(part: PartRecord) -> bool:
+    return min(_sides(part), default=0) >= _GRID_FROM_PX
+
+
+def _sides(part: PartRecord) -> tuple[int, ...]:
+    return {"NCHW": part.shape_out[1:], "NHWC": part.shape_out[:2]}.get(part.layout, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The order of work behind `Tapped` and the warm model: steps, and taps after each."""
+
+    taps: tuple[Tap, ...]
+    widths: tuple[int, ...]  # of each tap's features
+    steps: Steps
+    parts: tuple[PartRecord, ...]  # whose shapes and layouts say how to pool
+
+    def run(self, trunk: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Inputs (B, C, H, W) to one float32 (B, d) per tap, on the modules of `trunk`."""
+        found: dict[Tap, Tensor] = {}
+        for number in range(1, max(tap.part for tap in self.taps) + 1):
+            inputs = self.steps.parts[number - 1].run(trunk, inputs)
+            for tap in self.taps:
+                if tap.part == number and tap.pool != "neck":
+                    found[tap] = _pooled(inputs, tap.pool, self.parts[number - 1])
+        for tap in self.taps:
+            if tap.pool == "neck" and tap not in found:  # last: a neck may work in place
+                found[tap] = self.steps.neck.run(trunk, inputs)
+        return tuple(found[tap].float() for tap in self.taps)
+
+
+def plan_scan(network: Network, wanted: Sequence[Tap]) -> Scan:
+    """Settle how `wanted` taps are taken.
+
+    Raises: StartError if there is none, or the network lacks one of them.
+    """
+    if not wanted:
+        raise StartError("no taps were named; name at least one, such as the last part's neck.")
+    return Scan(
+        taps=tuple(wanted),
+        widths=tuple(tap_width(network.record, tap) for tap in wanted),
+        steps=network.steps,
+        parts=network.record.parts,
+    )
+
+
+def _pooled(main: Tensor, pool: Pool, part: PartRecord) -> Tensor:
+    if pool == "grid2":
+        return pool_grid2(main, part.layout, _sides(part))
+    return pool_average(main, part.layout)
+
+
+class Tapped(nn.Module):
+    """A frozen network as a feature extractor: inputs (B, C, H, W) to one (B, d) per tap.
+
+    Runs the parts up to the deepest tap. Holds the trunk itself, so that it is moved, put
+    into channels_last, traced and exported like any module.
+    """
+
+    def __init__(self, network: Network, wanted: Sequence[Tap]) -> None:
+        super().__init__()
+        self.trunk = network.trunk
+        self.scan = plan_scan(network, wanted)
+        self.eval()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Length of each tap's feature vector."""
+        return self.scan.widths
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Features of each tap, float32, in the order of the taps."""
+        return self.scan.run(self.trunk, inputs)

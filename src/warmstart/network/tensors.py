@@ -1,0 +1,75 @@
+"""Which tensors a network has, each once, and what their bytes are.
+
+The identity of a tensor is its name in `module.state_dict()`. Tied tensors (one storage
+under several names) stand once, under the first of their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, tied ones once, in the module's order.
+
+    >>> a = nn.Linear(2, 2, bias=False); b = nn.Linear(2, 2, bias=False); b.weight = a.weight
+    >>> list(unique_tensors(nn.Sequential(a, b)))
+    ['0.weight']
+    """
+    seen: set[tuple[int, ...]] = set()
+    unique = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor):
+            key = place(tensor)
+            if key not in seen:
+                seen.add(key)
+                unique[name] = tensor
+    return unique
+
+
+def place(tensor: Tensor) -> tuple[int, ...]:
+    """Where a tensor's bytes lie: equal for tied tensors, different for all others."""
+    if tensor.numel() == 0:  # all empty storages share the address 0
+        return (0, id(tensor))
+    return (tensor.untyped_storage().data_ptr(), int(tensor.storage_offset()), tensor.numel())
+
+
+def digest(tensor: Tensor) -> str:
+    """sha256 of dtype, shape and bytes of one tensor, in hex.
+
+    >>> digest(torch.zeros(2)) == digest(torch.zeros(1, 2))
+    False
+    """
+    return _updated(hashlib.sha256(), "", tensor).hexdigest()
+
+
+def digests(module: nn.Module) -> dict[str, str]:
+    """sha256 of each tensor by name; what `write_ledger` compares with later.
+
+    >>> list(digests(nn.Linear(2, 1)))
+    ['weight', 'bias']
+    """
+    return {name: digest(tensor) for name, tensor in unique_tensors(module).items()}
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over name, dtype, shape and bytes of all tensors, sorted by name.
+
+    >>> tensor_digest({"b": torch.ones(1), "a": torch.zeros(1)})[:8]
+    'e8d37cbf'
+    """
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        _updated(total, name, tensors[name])
+    return total.hexdigest()
+
+
+def _updated(total: hashlib._Hash, name: str, tensor: Tensor) -> hashlib._Hash:
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    total.update(flat.numpy().data)
+    return total

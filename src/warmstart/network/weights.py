@@ -1,0 +1,147 @@
+"""Weights from a file: read without running code, unwrapped, checked name by name."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from warmstart.errors import StartError
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+Weights = dict[str, Tensor]
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a state dict from .safetensors, .pt, .pth or .bin; no code in the file is run.
+
+    Common wrappers ({"state_dict": …}, {"model": …}) and prefixes ("module." of data
+    parallel training) are taken off.
+
+    Raises: StartError if the file is missing, damaged, holds code, or holds no weights.
+    """
+    if not path.is_file():
+        raise StartError(f"{path} does not exist; check the path of the weights.")
+    if path.suffix not in SUFFIXES:
+        raise StartError(f"{path.name}: weights are read from {', '.join(SUFFIXES)} only.")
+    found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    weights = _unwrap(found)
+    if not isinstance(weights, Mapping) or not weights:
+        raise StartError(f"{path.name} holds no weights; save `model.state_dict()` into it.")
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise StartError(
+                f"{path.name}: {name!r} is a {type(value).__name__}, not a tensor; "
+                "save `model.state_dict()` alone."
+            )
+    return _without_prefix({str(name): value for name, value in weights.items()})
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        text = str(error)
+        if "Unsupported" in text or "TorchScript" in text:
+            raise StartError(
+                f"{path.name} holds code, not only weights; it was not opened. "
+                "Save `model.state_dict()` with safetensors."
+            ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StartError:
+    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+    return StartError(
+        f"{path.name} is damaged or cut short ({reason[0][:120]}); copy or download it again."
+    )
+
+
+def _unwrap(found: Any) -> Any:
+    for key in _WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            return _unwrap(found[key])
+    return found
+
+
+def _without_prefix(weights: Weights) -> Weights:
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in weights):
+            return _without_prefix({n.removeprefix(prefix): t for n, t in weights.items()})
+    return weights
+
+
+def check_match(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
+    """Compare names and shapes; `where` names the file in the message.
+
+    Raises: StartError at the first tensor that is missing, extra or of another shape.
+
+    >>> check_match({"w": torch.zeros(2)}, {"w": torch.zeros(3)}, "best.pt")
+    Traceback (most recent call last):
+    warmstart.errors.StartError: best.pt: w has shape (3,), the network needs (2,); check --arch.
+    """
+    for name, tensor in expected.items():
+        if name not in found:
+            raise StartError(f"{where}: {name} is missing; check --arch.")
+        if found[name].shape != tensor.shape:
+            raise StartError(
+                f"{where}: {name} has shape {tuple(found[name].shape)}, "
+                f"the network needs {tuple(tensor.shape)}; check --arch."
+            )
+    for name in found:
+        if name not in expected:
+            raise StartError(f"{where}: {name} is not in the network; check --arch.")
+
+
+def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises: StartError naming the first tensor that holds one.
+
+    >>> check_finite({"w": torch.tensor([float("nan")])}, "best.pt")
+    Traceback (most recent call last):
+    warmstart.errors.StartError: best.pt: w holds NaN or infinity; use an earlier checkpoint.
+    """
+    for name, tensor in weights.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise StartError(f"{where}: {name} holds NaN or infinity; use an earlier checkpoint.")
+
+
+def by_order(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> Weights:
+    """Give the found tensors the expected names, by position; shapes must agree one by one.
+
+    For weights of the same architecture published under other names.
+
+    Raises: StartError at the first tensor whose shape differs, or when the counts differ.
+
+    >>> list(by_order({"a": torch.zeros(2)}, {"x": torch.ones(2)}, "lite0"))
+    ['a']
+    """
+    for (name, tensor), (other, value) in zip(expected.items(), found.items(), strict=False):
+        if tensor.shape != value.shape:
+            raise StartError(
+                f"{where}: {other} has shape {tuple(value.shape)}, "
+                f"{name} needs {tuple(tensor.shape)}; install the package again."
+            )
+    if len(expected) != len(found):
+        raise StartError(
+            f"{where}: {len(found)} tensors, the network has {len(expected)}; "
+            "install the package again."
+        )
+    return dict(zip(expected, found.values(), strict=True))

@@ -1,0 +1,73 @@
+"""Law 1: the parts and the head compose to the network: same logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import KINDS, cut_once, inputs_for
+
+from warmstart.network.tensors import place, unique_tensors
+from warmstart.network.whole import as_tensor
+
+every_network = pytest.mark.parametrize("name", KINDS)
+
+
+@every_network
+def test_parts_neck_and_classifier_give_the_logits_of_the_network(name):
+    module, network = cut_once(name)
+    inputs = inputs_for(name)
+    with torch.no_grad():
+        expected = as_tensor(module(inputs))
+        torch.testing.assert_close(network.logits(inputs), expected, rtol=1e-5, atol=1e-5)
+
+
+@every_network
+def test_part_modules_pass_a_state_along_to_the_vector_of_the_classifier(name):
+    _, network = cut_once(name)
+    inputs = inputs_for(name)
+    state = {"main": inputs, "other": torch.ones(1)}
+    with torch.no_grad():
+        for part in network.parts:
+            state = part(state)
+        vector = network.neck(state)["main"].flatten(1)
+        torch.testing.assert_close(vector, network.features(inputs), rtol=0, atol=0)
+    assert vector.shape[1] == network.record.neck_width
+    assert "other" in state
+
+
+@every_network
+def test_the_number_of_parts_is_the_one_a_reader_would_count(name):
+    _, network = cut_once(name)
+    assert len(network.parts) == len(network.record.parts) == KINDS[name].n_parts
+    assert len({part.name for part in network.parts}) == KINDS[name].n_parts
+
+
+@every_network
+def test_every_tensor_has_exactly_one_owner(name):
+    module, network = cut_once(name)
+    state = module.state_dict(keep_vars=True)
+    owned = {place(state[tensor]) for tensor in network.owners}
+    assert len(owned) == len(network.owners)
+    assert owned == {place(tensor) for tensor in unique_tensors(module).values()}
+    assert set(network.owners.values()) <= {
+        *(part.name for part in network.parts), "neck", "head", "unused"
+    }  # fmt: skip
+
+
+@every_network
+def test_parts_share_the_tensors_of_the_network(name):
+    module, network = cut_once(name)
+    original = {id(parameter) for parameter in module.parameters()}
+    for part in network.parts:
+        assert {id(parameter) for parameter in part.parameters()} <= original
+
+
+@every_network
+def test_shapes_in_the_record_are_the_shapes_that_flow(name):
+    _, network = cut_once(name)
+    state = {"main": inputs_for(name, 2)}
+    with torch.no_grad():
+        for part, record in zip(network.parts, network.record.parts, strict=True):
+            assert tuple(state["main"].shape[1:]) == record.shape_in
+            state = part(state)
+            assert tuple(state["main"].shape[1:]) == record.shape_out

@@ -1,0 +1,63 @@
+"""Law 2: no tensor is lost: the ledger's rows add up to both networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import KINDS, cut_once
+
+from warmstart.network.edit import assemble
+from warmstart.network.ledger import prove_frozen, take_digests, write_ledger
+from warmstart.network.taps import tap_width, taps
+from warmstart.network.tensors import unique_tensors
+
+every_network = pytest.mark.parametrize("name", KINDS)
+
+
+def _warm(network):
+    """A model with a new head of three classes on the last tap."""
+    last = taps(network.record)[-1]
+    width = tap_width(network.record, last)
+    return assemble(network, [last], torch.zeros(3, width), torch.zeros(3))
+
+
+def _numel(module):
+    return sum(tensor.numel() for tensor in unique_tensors(module).values())
+
+
+@every_network
+def test_rows_add_up_to_the_old_network_and_to_the_new_one(name):
+    module, network = cut_once(name)
+    before = take_digests(network)
+    model = _warm(network)
+    rows = write_ledger(before, network, model, trained=False).rows
+    assert sum(row.numel for row in rows if row.fate != "new") == _numel(module)
+    assert sum(row.numel for row in rows if row.fate != "dropped") == _numel(model)
+    assert len({(row.tensor, row.fate) for row in rows}) == len(rows)
+
+
+@every_network
+def test_only_the_old_head_is_dropped_and_all_else_is_kept(name):
+    _, network = cut_once(name)
+    ledger = write_ledger(take_digests(network), network, _warm(network), trained=False)
+    for row in ledger.rows:
+        assert row.fate == {"head": "new" if row.before is None else "dropped"}.get(
+            row.part, "kept"
+        )
+    proof = prove_frozen(ledger)
+    kept = [row for row in ledger.rows if row.fate == "kept"]
+    assert proof.identical
+    assert proof.parameters + proof.buffers == sum(row.numel for row in kept)
+
+
+@every_network
+def test_parameters_of_the_parts_add_up_to_the_trunk(name):
+    module, network = cut_once(name)
+    state = module.state_dict(keep_vars=True)
+    outside = sum(
+        state[tensor].numel()
+        for tensor, owner in network.owners.items()
+        if owner in ("neck", "head", "unused") and isinstance(state[tensor], torch.nn.Parameter)
+    )
+    total = sum(parameter.numel() for parameter in module.parameters())
+    assert sum(part.parameters for part in network.record.parts) == total - outside

