@@ -132,6 +132,15 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raises: RunFolderError if something other than an empty folder is there."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunFolderError(
+                f"{path} exists and is not empty; nothing was changed. "
+                "Choose another --out, or leave --out away."
+            )
+
     @classmethod
     def create(cls, path: Path) -> RunFolder:
         """Make a new run folder.
@@ -139,12 +148,8 @@ class RunFolder:
         Raises: RunFolderError if it exists and is not empty, or cannot be made.
         """
         try:
+            cls.check_free(path)
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise RunFolderError(
-                    f"{path} exists and is not empty; nothing was changed. "
-                    "Choose another --out, or leave --out away."
-                )
             probe = path / ".writable"
             probe.touch()
             probe.unlink()
@@ -168,7 +173,11 @@ class RunFolder:
         for other in MARKERS:
             if other != marker:
                 (self.path / other).unlink(missing_ok=True)
-        write_bytes(self.path / marker, (text + "\n").encode() if text else b"")
+        try:
+            write_bytes(self.path / marker, (text + "\n").encode() if text else b"")
+        except OSError:
+            # On a full disk an empty file is still to be had, and its name says what matters.
+            (self.path / marker).touch()
 
     def point_latest(self) -> None:
         """Let runs/latest point here; a file of that name that is not a link is left alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from warmstart.data.collection import (
@@ -13,6 +13,7 @@ from warmstart.data.collection import (
     check_classes,
     check_known,
     count,
+    some,
     unreadable,
 )
 from warmstart.data.sources import Source, list_source
@@ -67,6 +68,45 @@ def read(
         examples=examples,
         problems=listing.problems + lost,
     )
+    return Collection(
+        record=record, load=listing.load, title=listing.title, wording=listing.wording
+    )
+
+
+def read_for_scoring(
+    source: Source,
+    classes: Sequence[str],
+    *,
+    label: str | None = None,
+    group: str | None = None,
+) -> Steps[Collection]:
+    """Read labelled images that a finished model will be scored on: its test part, else all.
+
+    One class, or one image, is enough here. Every example comes back with split "test".
+    Raises: DataError if there is no image, or a label is none of the model's classes.
+    """
+    yield Event(stage="read", kind="begin")
+    columns = Columns(label=label, group=group)
+    listing = list_source(source, columns)
+    _check_columns(listing, columns)
+    tests = [row for row in listing.rows if row.split == "test"] or listing.rows
+    strangers = sorted({row.label for row in tests} - set(classes))
+    if not tests:
+        raise DataError(
+            f"{listing.wording.source} holds no labelled image; name a folder that does"
+        )
+    if strangers:
+        raise DataError(
+            f"{listing.wording.source} has the class {strangers[0]!r}, which this model does not "
+            f"know. It knows: {some(classes)}. Rename or leave out that class."
+        )
+    listing = replace(listing, rows=tuple(replace(row, split="test") for row in tests))
+    examples, lost = yield from _hashed(listing)
+    yield Event(stage="read", kind="end", step=len(examples), of=len(tests))
+    record = DataRecord(
+        name=listing.name, kind="image", task="classify", layout=listing.layout,
+        classes=tuple(classes), examples=examples, problems=listing.problems + lost,
+    )  # fmt: skip
     return Collection(
         record=record, load=listing.load, title=listing.title, wording=listing.wording
     )

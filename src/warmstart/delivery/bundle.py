@@ -1,11 +1,11 @@
 """The model folder: tensors in safetensors, everything else in JSON; no code, no pickle.
 
-    model.safetensors        trunk.* under their original names, head.*
-    config.json              what rebuilds the network
-    labels.json              class names in the order of the outputs
-    preprocess.json          how an image becomes an input
-    calibration.json         from scores to "sure" and "unknown"
-    neighbours.safetensors   where the training examples lie; their ids in its metadata
+model.safetensors        trunk.* under their original names, head.*
+config.json              what rebuilds the network
+labels.json              class names in the order of the outputs
+preprocess.json          how an image becomes an input
+calibration.json         from scores to "sure" and "unknown"
+neighbours.safetensors   where the training examples lie; their ids in its metadata
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def fit_temperature_and_bias(scores: Array, labels: Labels) -> Calibration:
     Shapes: scores (n, K), labels (n,) in 0..K-1. Biases sum to zero.
     """
     first = fit_temperature(scores, labels)
-    n, k = scores.shape
+    _, k = scores.shape
     if np.bincount(labels, minlength=k).min() < LEAST_FOR_BIAS:
         return first
     values = np.concatenate([[first.temperature], np.zeros(k)])

@@ -1,0 +1,183 @@
+"""What each verb does once its words are understood: call the work, print its result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from warmstart import show
+from warmstart.cli.parse import Call
+from warmstart.errors import DataError
+from warmstart.events import Event, Result, Steps
+from warmstart.folder import to_plain
+
+if TYPE_CHECKING:
+    from warmstart.planning.rules import Budget
+    from warmstart.records import Answer
+
+NO_SIGNAL = 3
+LINE_KEYS = ("path", "label", "probability", "sure", "unknown", "scores")
+
+
+def run(call: Call) -> int:
+    """Do what a call asks for and print the result; returns the exit code."""
+    return _CALLS[call.verb](call)
+
+
+def fit(call: Call) -> int:
+    """`warmstart fit`: progress on stderr, the result on stdout; 3 without a signal."""
+    values = call.values
+    with _watcher(call) as watch:
+        # The libraries take seconds to load: say first that work has begun.
+        watch.show(Event(stage="read", kind="begin"))
+        from warmstart.flow import Request
+        from warmstart.flow import fit as steps
+
+        request = Request(
+            data=call.places[0],
+            start=values.get("--start", "lite0"),
+            arch=values.get("--arch"),
+            strategy=values.get("--strategy", "auto"),
+            budget=cast("Budget", values.get("--budget", "balanced")),
+            out=Path(values["--out"]) if "--out" in values else None,
+            label=values.get("--label"),
+            group=values.get("--group"),
+            test=values.get("--test"),
+            seed=int(values.get("--seed", "0")),
+        )
+        finished = follow(steps(request), watch)
+    if "--json" in call.switches:
+        print(dumps(finished.summary, indent=2))
+    else:
+        sample = find_image(values.get("--test"), call.places[0])
+        print(show.result_text(finished.summary, finished.path, sample))
+    return NO_SIGNAL if finished.summary.verdict.kind == "no-signal" else 0
+
+
+def predict(call: Call) -> int:
+    """`warmstart predict`: one line an image.
+
+    Raises: DataError if no image could be read.
+    """
+    from warmstart.verbs.predict import predict as stream
+
+    run_path, *paths = call.places
+    tally: Counter[str] = Counter()
+    answers = _counted(stream(Path(run_path), paths), tally)
+    lines = map(_json_line, answers) if "--json" in call.switches else show.predict_lines(answers)
+    for line in lines:
+        print(line, flush=True)
+    if not tally["answered"]:
+        raise DataError(f"no image could be read ({tally['unread']} named); nothing was answered.")
+    if "--json" not in call.switches and tally["unpromised"] == tally["answered"]:
+        print(show.NOTHING_PROMISED, file=sys.stderr)
+    return 0
+
+
+def evaluate(call: Call) -> int:
+    """`warmstart evaluate`: metrics of a finished model."""
+    with _watcher(call) as watch:
+        watch.show(Event(stage="read", kind="begin"))
+        from warmstart.verbs.evaluate import evaluate as steps
+
+        run_path, data = call.places
+        label, group = call.values.get("--label"), call.values.get("--group")
+        scores = follow(steps(Path(run_path), data, label=label, group=group), watch)
+    print(dumps(scores, indent=2) if "--json" in call.switches else show.scores_text(scores))
+    return 0
+
+
+def starts(call: Call) -> int:
+    """`warmstart starts`: what a run can begin from here."""
+    from warmstart.verbs.starts import starts as listed
+
+    word = call.places[0] if call.places else ""
+    found = listed(word)
+    print(dumps(found, indent=2) if "--json" in call.switches else show.starts_text(found, word))
+    return 0
+
+
+def cache(call: Call) -> int:
+    """`warmstart cache info|clear`."""
+    from warmstart.verbs import cache as store
+
+    clears = call.places[0] == "clear"
+    info = store.clear() if clears else store.info()
+    if "--json" in call.switches:
+        print(dumps(info, indent=2))
+    else:
+        print(show.cleared_text(info) if clears else show.cache_text(info))
+    return 0
+
+
+_CALLS: dict[str, Callable[[Call], int]] = {
+    "fit": fit, "predict": predict, "evaluate": evaluate, "starts": starts, "cache": cache,
+}  # fmt: skip
+
+
+def follow(steps: Steps[Result], watch: show.Watcher) -> Result:
+    """Run steps to their end and show their events.
+
+    The steps are closed whatever happens, so that an interrupted run can mark its folder.
+    """
+    with closing(steps):
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            watch.show(event)
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """Any record as JSON that the terminal's encoding can hold.
+
+    >>> dumps({"a": (1, 2)})
+    '{"a": [1, 2]}'
+    """
+    plain = to_plain(value)
+    text = json.dumps(plain, indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # an undecodable file name, or a terminal without UTF-8
+        text = json.dumps(plain, indent=indent, ensure_ascii=True, allow_nan=False, default=str)
+    return text
+
+
+def find_image(*folders: str | None) -> str | None:
+    """The first image in the first of these folders that holds one."""
+    from warmstart.data.place import IMAGE_SUFFIXES
+
+    for folder in filter(None, folders):
+        for root, inside, names in os.walk(folder):
+            inside[:] = sorted(name for name in inside if not name.startswith("."))
+            for name in sorted(names):
+                if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and name[0] != ".":
+                    return os.path.join(root, name)
+    return None
+
+
+def _watcher(call: Call) -> show.Watcher:
+    return show.Silent() if "--quiet" in call.switches else show.watcher(sys.stderr)
+
+
+def _json_line(answer: Answer) -> str:
+    plain = to_plain(answer)
+    line = {key: plain[key] for key in LINE_KEYS}
+    if answer.error is not None:
+        line["error"] = answer.error
+    return dumps(line)
+
+
+def _counted(answers: Iterable[Answer], tally: Counter[str]) -> Iterator[Answer]:
+    for answer in answers:
+        tally["unread" if answer.label is None else "answered"] += 1
+        tally["unpromised"] += answer.label is not None and answer.sure is None
+        yield answer

@@ -1,0 +1,103 @@
+"""`main`: run one command, print what went wrong in a line, return the exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from io import TextIOWrapper
+
+from warmstart import __version__
+from warmstart.cli.parse import parse
+from warmstart.cli.spec import VERBS
+from warmstart.errors import WarmstartError
+
+INTERRUPTED = 130
+CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+KEPT = "Interrupted; what was computed is kept. Run the same command again to go on."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; `argv` without the program's name. Returns the exit code.
+
+    0 done · 1 the work failed · 2 bad input or usage · 3 no signal in the data ·
+    130 interrupted. Never raises, and never shows a traceback without --debug.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with warnings.catch_warnings():
+            if "--debug" not in words:
+                warnings.simplefilter("ignore")
+            code = _run(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _hush()
+    except (KeyboardInterrupt, Exception) as error:
+        return _report(error, words)
+
+
+def _run(words: Sequence[str]) -> int:
+    from warmstart.cli.help import root_help, verb_help
+
+    if words and words[0] == "help" and len(words) > 1:
+        words = [words[1], "--help"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(root_help())
+        return 0
+    if words[0] in ("--version", "-V", "version"):
+        print(f"warmstart {__version__}")
+        return 0
+    call = parse(words)
+    if "--help" in call.switches:
+        print(verb_help(VERBS[call.verb]))
+        return 0
+    from warmstart.cli.calls import run
+
+    return run(call)
+
+
+def _report(error: BaseException, words: Sequence[str]) -> int:
+    from warmstart.show import error_text
+
+    if "--debug" in words:
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, KeyboardInterrupt):
+        print(KEPT if words[:1] == ["fit"] else "Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    message, code = explain(error)
+    with suppress(BrokenPipeError):
+        print(error_text(message, sys.stderr), file=sys.stderr)
+    return code
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line for an error, and the exit code.
+
+    >>> explain(ZeroDivisionError("division by zero"))[1]
+    1
+    """
+    if isinstance(error, WarmstartError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this; close other programs and run it again.", 1
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; make room, then run the same command again.", 1
+    what = f"{type(error).__name__}: {error}".rstrip(": ").rstrip(".")
+    return f"this is a bug in warmstart: {what}. Run again with --debug and report it.", 1
+
+
+def _hush() -> int:
+    """The reader of our output has gone: leave quietly, also when the streams are flushed."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return CLOSED_PIPE

@@ -1,0 +1,170 @@
+"""Every verb and option of this version: one table that parsing, help and hints read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option of a verb. `value` is what the help calls its value; None for a switch."""
+
+    name: str
+    help: str
+    value: str | None = None
+    choices: tuple[str, ...] = ()
+    short: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """One verb: the arguments it takes, in order, and its options.
+
+    `needs` tells, per argument that must be there, what it is. An argument that ends in
+    "..." may be given many times; one in brackets may be left away.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    needs: tuple[str, ...]
+    short: str  # the line of `warmstart --help`
+    about: str  # the first paragraph of `warmstart VERB --help`
+    options: tuple[Option, ...]
+    examples: tuple[tuple[str, str], ...]  # command, what it is for
+
+    @property
+    def usage(self) -> str:
+        """`warmstart predict RUN PATH... [options]`."""
+        return f"warmstart {self.name} {' '.join(self.arguments)} [options]"
+
+
+JSON = Option(name="--json", help="print the result as JSON on stdout")
+DEBUG = Option(name="--debug", help="on an error, show where in the program it arose")
+HELP = Option(name="--help", short="-h", help="show this text")
+LABEL = Option(name="--label", value="COLUMN", help="column of the table that holds the class")
+GROUP = Option(
+    name="--group",
+    value="COLUMN",
+    help="column that says which images belong together (one person, one visit)",
+)
+
+FIT = Verb(
+    name="fit",
+    arguments=("DATA",),
+    needs=("the labelled images",),
+    short="learn from labelled images and write a run folder",
+    about=(
+        "Learns the classes of DATA: a folder with one sub-folder a class (photos/cat/1.jpg), "
+        "a table of paths and classes, or a zip or tar of either. Writes a run folder: the "
+        "model, how often it is right, and what was decided and why."
+    ),
+    options=(
+        Option(
+            name="--start",
+            value="NAME",
+            help="network to begin from (default lite0; see `warmstart starts`)",
+        ),
+        Option(name="--arch", value="NAME", help="its design, where --start is a file of weights"),
+        Option(
+            name="--strategy",
+            value="S",
+            choices=("auto", "head"),
+            help="auto decides from the data; head learns a new output and ships it",
+        ),
+        Option(
+            name="--budget",
+            value="B",
+            choices=("fast", "balanced", "thorough"),
+            help="how much to try: fast, balanced (default) or thorough",
+        ),
+        Option(name="--test", value="DATA", help="images to measure the finished model on, once"),
+        LABEL,
+        GROUP,
+        Option(name="--out", value="RUN", help="run folder to make (default runs/<name of DATA>)"),
+        Option(name="--seed", value="N", help="number that fixes every random draw (default 0)"),
+        JSON,
+        Option(name="--quiet", short="-q", help="no progress, only the result and errors"),
+        DEBUG,
+        HELP,
+    ),
+    examples=(
+        ("warmstart fit photos/", "photos/<class>/*.jpg"),
+        ("warmstart fit labels.csv --label species --test later.csv", ""),
+    ),
+)
+
+PREDICT = Verb(
+    name="predict",
+    arguments=("RUN", "PATH..."),
+    needs=("the folder that `warmstart fit` wrote", "the images to name"),
+    short="name the class of new images",
+    about=(
+        "Says for each image which class it shows and how likely that is. A folder stands for "
+        "the images in and below it. The model may also be not sure, or find an image unlike "
+        "all that it learnt from."
+    ),
+    options=(
+        Option(name="--json", help="one JSON document a line, one line an image"),
+        DEBUG,
+        HELP,
+    ),
+    examples=(
+        ("warmstart predict runs/photos new.jpg", "one image"),
+        ("warmstart predict runs/photos inbox/ --json > labels.jsonl", ""),
+    ),
+)
+
+EVALUATE = Verb(
+    name="evaluate",
+    arguments=("RUN", "DATA"),
+    needs=("the folder that `warmstart fit` wrote", "other labelled images"),
+    short="measure a finished model on other labelled images",
+    about=(
+        "Counts how often a finished model is right on labelled images that it did not learn "
+        "from. DATA is laid out as for fit, with the same class names; if it has a test/ part, "
+        "only that is used."
+    ),
+    options=(LABEL, GROUP, JSON, DEBUG, HELP),
+    examples=(
+        ("warmstart evaluate runs/photos later-photos/", ""),
+        ("warmstart evaluate runs/photos later.csv --label species --json", ""),
+    ),
+)
+
+STARTS = Verb(
+    name="starts",
+    arguments=("[WORD]",),
+    needs=(),
+    short="list the networks on this computer to begin from",
+    about=(
+        "Lists the networks that have already learnt from many other images and can be used "
+        "here without a download; with WORD, those whose name holds it."
+    ),
+    options=(JSON, DEBUG, HELP),
+    examples=(
+        ("warmstart starts", ""),
+        ("warmstart fit photos/ --start lite2", "begin from one of them"),
+    ),
+)
+
+CACHE = Verb(
+    name="cache",
+    arguments=("info|clear",),
+    needs=("what to do",),
+    short="show or empty the store of computed features",
+    about=(
+        "What a network sees in an image is computed once and kept, so that the next run on "
+        "the same images is quick. info says how much is kept; clear deletes it. No run folder "
+        "needs it."
+    ),
+    options=(JSON, DEBUG, HELP),
+    examples=(("warmstart cache info", ""), ("warmstart cache clear", "")),
+)
+
+VERBS = {verb.name: verb for verb in (FIT, PREDICT, EVALUATE, STARTS, CACHE)}
+CACHE_ACTIONS = ("info", "clear")
+
+# Verbs of the design that this version does not have: named when typed, never offered.
+LATER_VERBS = (
+    "check", "resume", "compare", "rank", "audit", "export", "suggest", "serve", "studio", "report",
+)  # fmt: skip

@@ -1,0 +1,196 @@
+"""The model card: README.md of a run, in Hugging Face format, with the head as plain torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from string import Template
+
+from warmstart.records import DataRecord, ModelRecord, StartRecord, Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardFacts:
+    """What the card tells beside the summary.
+
+    `hooks` gives, per tap in order, the module whose output is tapped, its pooling and the
+    layout of that output; None where plain torch cannot reach a tap by a forward hook.
+    """
+
+    name: str
+    summary: Summary
+    data: DataRecord
+    start: StartRecord
+    model: ModelRecord | None
+    hooks: tuple[tuple[str, str, str], ...] | None
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in percent; never rounded up to a certainty it is not.
+
+    >>> percent(0.8612), percent(0.9996), percent(1.0)
+    ('86 %', '99.9 %', '100 %')
+    """
+    value = 100 * share
+    text = f"{value:.{digits}f}"
+    if (float(text) == 100 and share < 1) or (float(text) == 0 and share > 0):
+        text = f"{min(max(value, 0.1), 99.9):.1f}"
+    return f"{text} %"
+
+
+def card(facts: CardFacts) -> str:
+    """The text of README.md. No value in it depends on the clock or the machine."""
+    sections = [_front_matter(facts), f"# {facts.name}\n", _lead(facts), _numbers(facts)]
+    if facts.model is not None:
+        sections += [_use(facts), _plain_torch(facts)]
+    sections += [_data(facts), _limits(facts)]
+    return "\n".join(section for section in sections if section)
+
+
+def _front_matter(facts: CardFacts) -> str:
+    lines = ["---", "library_name: warmstart", "tags: [image-classification, warmstart]"]
+    if facts.model is not None and facts.summary.estimate is not None:
+        scored = facts.summary.test
+        value = scored.accuracy if scored else facts.summary.estimate.value
+        lines += [
+            "pipeline_tag: image-classification",
+            "model-index:",
+            f"- name: {_quoted(facts.name)}",
+            "  results:",
+            "  - task: {type: image-classification}",
+            f"    dataset: {{name: {_quoted(facts.data.name)}, type: {_quoted(facts.data.name)}}}",
+            "    metrics:",
+            f"    - {{type: accuracy, value: {value:.4f}, "
+            f"name: {'Test accuracy' if scored else 'Accuracy (' + facts.summary.estimate.method + ')'}}}",
+        ]
+    return "\n".join([*lines, "---", ""])
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _lead(facts: CardFacts) -> str:
+    verdict, shipped = facts.summary.verdict, facts.summary.shipped
+    start = facts.start
+    return (
+        f"{verdict.sentence}\n\n"
+        f"Start: {start.title}, {start.parameters / 1e6:.1f} M parameters. "
+        f"Shipped: {shipped.strategy}; {shipped.why}.\n"
+    )
+
+
+def _numbers(facts: CardFacts) -> str:
+    lines = [
+        "## How good it is\n",
+        "| | accuracy | 95 % interval | examples |",
+        "|---|---|---|---|",
+    ]
+    estimate, test = facts.summary.estimate, facts.summary.test
+    if estimate is not None:
+        how = "on your hold-out" if estimate.method == "holdout" else "out of fold"
+        lines.append(
+            f"| estimate, {how} | {percent(estimate.value, 1)} | "
+            f"{percent(estimate.low, 1)} to {percent(estimate.high, 1)} | {estimate.n:,} |"
+        )
+    if test is not None:
+        lines.append(
+            f"| your test part, used once | {percent(test.accuracy, 1)} | "
+            f"{percent(test.low, 1)} to {percent(test.high, 1)} | {test.n:,} |"
+        )
+        lines.append(
+            f"\nTest: balanced accuracy {percent(test.balanced_accuracy, 1)}, macro F1 "
+            f"{test.macro_f1:.3f}, log-loss {test.log_loss:.3f}, calibration error (ECE) "
+            f"{test.ece:.3f}."
+        )
+    lines.append(
+        "\nThe estimate comes from models that had not seen the example, every choice made "
+        "inside the fold; it is slightly pessimistic, as each of them learnt from fewer examples."
+    )
+    return "\n".join([*lines, ""])
+
+
+def _use(facts: CardFacts) -> str:
+    return (
+        "## Use\n\n```bash\nwarmstart predict THIS_FOLDER photo.jpg\n```\n\n"
+        '```python\nimport warmstart\nwarmstart.load("THIS_FOLDER").predict(["photo.jpg"])\n```\n\n'
+        "Probabilities are calibrated. `sure` keeps the error among sure answers under the bound "
+        "in `model/calibration.json`; `unknown` marks inputs unlike all training examples.\n"
+    )
+
+
+_SNIPPET = Template("""\
+import json, timm, torch
+from PIL import Image
+from safetensors.torch import load_file
+
+config = json.load(open("model/config.json"))
+tensors = load_file("model/model.safetensors")
+trunk = timm.create_model("$arch", num_classes=0).eval()
+trunk.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("trunk.")})
+
+taken = {}
+HOOKS = $hooks
+for module in {name for name, _, _ in HOOKS}:
+    trunk.get_submodule(module).register_forward_hook(
+        lambda _m, _i, out, module=module: taken.__setitem__(module, out)
+    )
+
+def pool(x, how, layout):
+    if how == "neck": return neck
+    if layout == "NLC": return x.mean(1)
+    if layout == "NHWC": x = x.permute(0, 3, 1, 2)
+    if x.ndim == 2: return x
+    if how == "avg": return x.mean((2, 3))
+    return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+
+prep = config["preprocessing"]
+h, w = prep["size"]
+image = Image.open("photo.jpg").convert("RGB")
+scale = prep["resize"] / min(image.size)
+image = image.resize([round(s * scale) for s in image.size], Image.$filter)
+left, top = (image.width - w) // 2, (image.height - h) // 2
+x = torch.tensor(list(image.crop((left, top, left + w, top + h)).getdata())).reshape(1, h, w, 3)
+x = (x / 255 - torch.tensor(prep["mean"])) / torch.tensor(prep["std"])
+with torch.no_grad():
+    neck = trunk(x.permute(0, 3, 1, 2).float())
+features = torch.cat([pool(taken.get(m), how, layout) for m, how, layout in HOOKS], 1)
+scores = features @ tensors["head.weight"].T + tensors["head.bias"]
+logits = tensors["head.temperature"] * scores + tensors["head.class_bias"]
+print(dict(zip(config["classes"], logits.softmax(1)[0].tolist())))
+""")
+
+
+def plain_torch(model: ModelRecord, hooks: tuple[tuple[str, str, str], ...]) -> str:
+    """A script that predicts without warmstart, run inside the run folder."""
+    return _SNIPPET.substitute(
+        arch=model.arch.partition(":")[2],
+        hooks=repr(list(hooks)),
+        filter=model.preprocessing.interpolation.upper(),
+    )
+
+
+def _plain_torch(facts: CardFacts) -> str:
+    if facts.model is None or facts.hooks is None or not facts.model.arch.startswith("timm:"):
+        return ""
+    code = plain_torch(facts.model, facts.hooks)
+    return f"## Without warmstart\n\n```python\n{code}```\n"
+
+
+def _data(facts: CardFacts) -> str:
+    counts = facts.summary.data
+    lines = [
+        "## Data\n",
+        f"{counts.train:,} training examples in {counts.classes} classes"
+        + (f", {counts.test:,} test examples." if counts.test else "."),
+        "",
+        *[f"- {finding.sentence}" for finding in facts.summary.findings],
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _limits(facts: CardFacts) -> str:
+    return (
+        "## Limits\n\nThe numbers hold for inputs drawn like the examples above. The model knows "
+        f"only its {facts.summary.data.classes} classes; files: `plan.toml` has every choice, "
+        "`weights_ledger.json` the fate of every tensor, `predictions.jsonl` every prediction.\n"
+    )

@@ -1,0 +1,184 @@
+"""One look: every missing example is decoded once and passed once, with all taps.
+
+Decoding runs in threads beside the network, with a bounded number of images in flight;
+batches are made in the order of the examples, so results do not depend on timing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.errors import DataError
+from warmstart.events import Event, Steps
+from warmstart.features.key import BATCH
+from warmstart.features.shelf import Floats, Shelf
+from warmstart.features.store import Store
+from warmstart.records import Example, Tap
+
+Pixels = NDArray[np.uint8]
+Decode = Callable[[Example], Pixels]
+Engine = Callable[[Pixels], list[Floats]]
+
+AHEAD = 4 * BATCH  # images decoded or being decoded beyond the batch at work
+FLUSH_S = 2.0  # computed rows wait at most this long before they are on disk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What a look gave. Rows are read from the store's mapped file.
+
+    `passed` and `decoded` count the images of this look alone; `unreadable` maps example
+    ids to reasons.
+    """
+
+    shelf: Shelf
+    unreadable: Mapping[str, str]
+    passed: int
+    decoded: int
+
+    def read(self, examples: Sequence[Example], tap: Tap) -> Floats:
+        """One tap's features, in the order of the examples. Shapes: (n, d) float32.
+
+        Raises: KeyError for an example that could not be read.
+        """
+        return self.shelf.read([example.sha256 for example in examples], tap.name)
+
+
+class Prefetch:
+    """Decodes examples in order, a bounded number ahead, from the moment it is made.
+
+    It needs neither torch nor the network: made before they are imported, it uses the
+    second core while the first one imports.
+    """
+
+    def __init__(self, examples: Sequence[Example], decode: Decode, threads: int = 1) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._waiting = iter(examples)
+        self._decode = decode
+        self._flying: deque[tuple[Example, Future[Pixels]]] = deque()
+        self._top_up()
+
+    def _top_up(self) -> None:
+        for example in islice(self._waiting, AHEAD - len(self._flying)):
+            self._flying.append((example, self._pool.submit(self._decode, example)))
+
+    def __iter__(self) -> Iterator[tuple[Example, Pixels | DataError]]:
+        """Each example with its pixels, or with the reason why there are none."""
+        while self._flying:
+            example, future = self._flying.popleft()
+            try:
+                pixels: Pixels | DataError = future.result()
+            except DataError as error:
+                pixels = error
+            self._top_up()
+            yield example, pixels
+
+    def close(self) -> None:
+        """Stop: what has not begun is dropped, what has is waited for."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def first_of_each(examples: Sequence[Example], hashes: Sequence[str]) -> list[Example]:
+    """The examples with these hashes, one per hash, in their own order."""
+    wanted, found = set(hashes), []
+    for example in examples:
+        if example.sha256 in wanted:
+            wanted.discard(example.sha256)
+            found.append(example)
+    return found
+
+
+@dataclass
+class _Progress:
+    total: int
+    passed: int = 0
+    decoded: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)  # sha256 to reason
+    began: float = field(default_factory=time.perf_counter)
+
+    def event(self) -> Event:
+        speed = self.passed / max(time.perf_counter() - self.began, 1e-9)
+        values: dict[str, float | int | str] = {"per_second": round(speed, 1)}
+        return Event(stage="look", kind="step", step=self.decoded, of=self.total, values=values)
+
+
+def extract(
+    examples: Sequence[Example],
+    prefetch: Prefetch | None,
+    missing: int,
+    make_engine: Callable[[], Engine],
+    store: Store,
+    shelf: Shelf,
+    decoder: str,
+) -> Steps[Features]:
+    """Pass what `prefetch` decodes, keep its rows, return a view of all examples.
+
+    `prefetch` holds the `missing` examples, one per content; None where nothing is missing:
+    then no engine is made. An interrupted look keeps what it has computed.
+    Raises: OSError where the disk is full, after the store has been set right.
+    """
+    known = store.quarantined(decoder)
+    begin: dict[str, float | int | str] = {"total": len(examples), "missing": missing}
+    yield Event(stage="look", kind="begin", of=missing, values=begin)
+    progress = _Progress(missing)
+    if prefetch is not None:
+        try:
+            yield from _pass_all(prefetch, make_engine(), shelf, progress)
+        finally:
+            prefetch.close()
+            for sha256, reason in progress.unreadable.items():
+                store.quarantine(decoder, sha256, reason)
+    reasons = known | progress.unreadable
+    lost = {e.id: reasons[e.sha256] for e in examples if e.sha256 in reasons}
+    counts: dict[str, float | int | str] = {
+        "passed": progress.passed, "decoded": progress.decoded, "unreadable": len(lost),
+    }  # fmt: skip
+    yield Event(stage="look", kind="end", step=missing, of=missing, values=counts)
+    return Features(shelf=shelf, unreadable=lost, passed=progress.passed, decoded=progress.decoded)
+
+
+def _pass_all(prefetch: Prefetch, engine: Engine, shelf: Shelf, progress: _Progress) -> Steps[None]:
+    hashes: list[str] = []
+    batch: list[Pixels] = []
+    done: list[tuple[list[str], list[Floats]]] = []
+    last = time.perf_counter()
+    try:
+        for example, pixels in prefetch:
+            progress.decoded += 1
+            if isinstance(pixels, DataError):
+                progress.unreadable[example.sha256] = str(pixels)
+                continue
+            hashes.append(example.sha256)
+            batch.append(pixels)
+            if len(batch) == BATCH:
+                done.append((hashes, engine(np.stack(batch))))
+                hashes, batch = [], []
+                progress.passed += BATCH
+                yield progress.event()
+                if time.perf_counter() - last > FLUSH_S:
+                    _flush(shelf, done)
+                    last = time.perf_counter()
+        if batch:
+            done.append((hashes, engine(np.stack(batch))))
+            progress.passed += len(batch)
+            yield progress.event()
+    finally:
+        _flush(shelf, done)
+
+
+def _flush(shelf: Shelf, done: list[tuple[list[str], list[Floats]]]) -> None:
+    """Append what has been computed; emptied first, so that a full disk is met once."""
+    ready = done.copy()
+    done.clear()
+    if ready:
+        hashes = [h for names, _ in ready for h in names]
+        taps = [np.concatenate(rows) for rows in zip(*(rows for _, rows in ready), strict=True)]
+        shelf.append(hashes, taps)

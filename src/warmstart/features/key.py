@@ -1,0 +1,103 @@
+"""What a stored row depends on: change any member and the store misses.
+
+Free of torch, so that what is missing can be known, and decoding can begin, before
+torch has been imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any, Literal
+
+from warmstart.records import Preprocessing, Tap
+
+EngineName = Literal["torch", "onnxruntime"]
+
+# Raise it when the code of features/ computes other rows from the same members.
+FORMAT_VERSION = 1
+# Images in one pass, the last batch padded: some kernels choose another order of
+# summation for another batch size, so the size is fixed and a member of the key.
+BATCH = 32
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
+
+
+@cache
+def cpu_name() -> str:
+    """The processor as far as its arithmetic goes: kernels differ by instruction set.
+
+    Two machines may share one cache folder; rows of one are not mixed with the other's.
+
+    >>> cpu_name() == cpu_name() != ""
+    True
+    """
+    known: dict[str, str] = {}
+    table = Path("/proc/cpuinfo")  # Linux; elsewhere `platform` has to do
+    if table.exists():
+        for line in table.read_text("utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            known.setdefault(name.strip().lower(), value.strip())
+    model = known.get("model name") or platform.processor() or "unknown"
+    flags = set((known.get("flags") or known.get("features") or "").split())
+    return " ".join([platform.machine(), model, *(flag for flag in _FLAGS if flag in flags)])
+
+
+def engine_version(name: EngineName) -> str:
+    """The versions an engine's rows depend on, without importing it.
+
+    Raises: PackageNotFoundError if the engine is not installed.
+
+    >>> engine_version("torch").startswith("torch ")
+    True
+    """
+    torch = f"torch {version_of('torch')}"  # onnxruntime runs the graph that torch exported
+    return torch if name == "torch" else f"onnxruntime {version_of('onnxruntime')}, {torch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureKey:
+    """Everything that the rows of one look depend on, apart from the examples' bytes.
+
+    `network` is the digest of all tensors; the same tensors in another architecture, or
+    cut elsewhere, give other taps: hence `arch` and `parts`. `decoder` names what turns
+    encoded bytes into pixels, `view` what was done to the pixels ("plain": nothing).
+
+    >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))
+    >>> key = FeatureKey(network="ab", arch="timm:x", parts=("stem",), decoder="pillow 11",
+    ...     taps=(Tap(part=1, pool="avg"),), preprocessing=prep, engine="torch",
+    ...     engine_version="2.8", threads=2, cpu="x86_64")
+    >>> len(key.digest), key.digest == key.digest
+    (64, True)
+    """
+
+    network: str
+    arch: str
+    parts: tuple[str, ...]
+    taps: tuple[Tap, ...]
+    preprocessing: Preprocessing
+    decoder: str
+    engine: EngineName
+    engine_version: str
+    threads: int
+    cpu: str = field(default_factory=cpu_name)
+    view: str = "plain"
+    dtype: str = "float32"
+    batch: int = BATCH
+    version: int = FORMAT_VERSION
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The members as JSON gives them back: dicts, lists and scalars."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the canonical JSON of all members."""
+        text = json.dumps(self.plain, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,283 @@
+"""One look's rows on disk: append-only, content-addressed, checked when read.
+
+Three files, named by the digest of the look's key:
+
+    <digest>.json    the key, readable, and the width of each tap
+    <digest>.rows    one float32 row per example: all taps side by side
+    <digest>.index   one entry per row: sha256 of the example, crc of the row, crc of the entry
+
+One file per *look* and not one per tap: a pass gives all taps of an image at once, so one
+row makes an example present with all its taps or not at all, an append costs two fsyncs
+instead of sixty, and reading one tap is a strided slice of the mapped file. The list of
+taps is therefore a member of the key.
+
+A crash may tear any file at any byte. Rows are on disk before their entries are written;
+an entry counts only if its own crc and its row's crc hold; a torn tail is cut before the
+next append. Files that are not understood are replaced, for they can be computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.features.key import FeatureKey
+from warmstart.features.lock import exclusive, mark_in_use
+
+Floats = NDArray[np.float32]
+ENTRY_BYTES = 40  # 32 of sha256, 4 of row crc, 4 of entry crc
+SUFFIXES = (".json", ".rows", ".index")
+Files = tuple[FileIO, FileIO]  # rows, index
+
+
+class _Place(NamedTuple):
+    position: int  # row number in the file
+    crc: int  # of the row's bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """A fixed view of one shelf: some examples' rows, mapped from disk.
+
+    Rows stay readable for as long as this lives, also when the shelf is evicted meanwhile.
+    """
+
+    table: Floats  # (rows on the shelf, all widths), memory-mapped
+    position: dict[str, int]  # sha256 -> row of `table`
+    columns: dict[str, slice]  # tap name -> columns of `table`
+
+    def read(self, hashes: Sequence[str], tap: str) -> Floats:
+        """One tap's features in the asked order.
+
+        Shapes: returns (len(hashes), width of the tap) float32, a copy in memory.
+        Raises: KeyError for an example or a tap that is not here.
+        """
+        positions = np.fromiter((self.position[h] for h in hashes), np.intp, len(hashes))
+        return np.ascontiguousarray(self.table[:, self.columns[tap]][positions])
+
+
+class Shelf:
+    """The rows of one look. Not for several threads at once; several processes are fine."""
+
+    def __init__(self, folder: Path, key: FeatureKey, make_room: Callable[[int], None]) -> None:
+        """Open a shelf; `make_room(n_bytes)` is called, with the lock held, before growth."""
+        self.key = key
+        self._base = folder / key.digest
+        self._lock = folder / "lock"
+        self._make_room = make_room
+        self._files: Files | None = None
+        self._forget()
+        with exclusive(self._lock):
+            self._open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the files go; the shelf may be evicted from now on."""
+        for file in self._files or ():
+            file.close()
+        self._files = None
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Features per tap, by tap name; empty until the first append."""
+        return dict(self._widths)
+
+    def missing(self, hashes: Iterable[str]) -> list[str]:
+        """The examples that have no sound row, each once, in the order given.
+
+        A row is read and compared with its crc the first time that it is asked for.
+        """
+        asked = dict.fromkeys(hashes)
+        unread = [h for h in asked if h in self._where and h not in self._sound]
+        table = self._map() if unread else None
+        for example in unread:
+            place = self._where[example]
+            if table is not None and zlib.crc32(table[place.position]) == place.crc:
+                self._sound.add(example)
+            else:
+                del self._where[example]  # a flipped bit: computed again
+        return [h for h in asked if h not in self._where]
+
+    def append(self, hashes: Sequence[str], taps: Sequence[Floats]) -> None:
+        """Add rows; examples that are present by now (another process) are left alone.
+
+        Shapes: taps: one (len(hashes), width) array per tap of the key, in the key's order.
+        Raises: ValueError if the shapes do not fit; OSError (disk full) after the files
+        have been set back to what they held before.
+        """
+        widths = dict(zip((t.name for t in self.key.taps), (a.shape[1] for a in taps), strict=True))
+        if any(len(array) != len(hashes) for array in taps):
+            raise ValueError(f"{len(hashes)} examples, taps of {[len(a) for a in taps]} rows")
+        with exclusive(self._lock):
+            self._open()
+            files = self._files or self._create(widths)
+            if widths != self._widths:
+                raise ValueError(f"{self._base.name}: widths {widths}, stored {self._widths}")
+            fresh = {h: i for i, h in enumerate(hashes) if h not in self._where}
+            if fresh:
+                rows = np.concatenate([a[[*fresh.values()]] for a in taps], axis=1)
+                self._make_room(rows.nbytes + ENTRY_BYTES * len(fresh))
+                self._write(files, [*fresh], rows.astype(np.float32, copy=False))
+
+    def rows(self, hashes: Iterable[str]) -> Rows:
+        """A fixed view of these examples' rows.
+
+        Raises: KeyError naming an example that has no sound row.
+        """
+        asked = list(hashes)
+        for example in self.missing(asked):
+            raise KeyError(example)
+        ends = np.cumsum([0, *self._widths.values()]).tolist()
+        return Rows(
+            table=self._map(),
+            position={h: self._where[h].position for h in asked},
+            columns={
+                tap: slice(a, b) for tap, a, b in zip(self._widths, ends, ends[1:], strict=False)
+            },
+        )
+
+    def read(self, hashes: Sequence[str], tap: str) -> Floats:
+        """One tap's features in the asked order: `rows(hashes).read(hashes, tap)`."""
+        return self.rows(hashes).read(hashes, tap)
+
+    # ---- files -------------------------------------------------------------------------
+
+    @property
+    def _row_bytes(self) -> int:
+        return 4 * sum(self._widths.values())
+
+    def _path(self, suffix: str) -> Path:
+        return self._base.with_name(self._base.name + suffix)
+
+    def _forget(self) -> None:
+        self.close()
+        self._widths: dict[str, int] = {}
+        self._where: dict[str, _Place] = {}
+        self._sound: set[str] = set()
+        self._n_entries = 0
+
+    def _map(self) -> Floats:
+        width = sum(self._widths.values())
+        if self._files is None or self._n_entries == 0:
+            return np.empty((0, width), np.float32)
+        shape = (self._n_entries, width)
+        return np.memmap(self._files[0], dtype=np.float32, mode="r", shape=shape)
+
+    def _open(self) -> None:
+        """Make memory agree with the disk; the lock is held."""
+        if self._files is not None and not self._is_current(self._files[1]):
+            self._forget()
+        if self._files is None:
+            widths = self._described_widths()
+            if widths is None:
+                return
+            self._widths = widths
+            self._files = self._hold()
+        self._absorb(*self._files)
+        os.utime(self._path(".json"))  # eviction takes the least recently used
+
+    def _is_current(self, file: FileIO) -> bool:
+        path = self._path(".index")
+        return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+    def _described_widths(self) -> dict[str, int] | None:
+        """Tap widths from the .json; None if the shelf is absent or not to be trusted."""
+        if not all(self._path(suffix).exists() for suffix in SUFFIXES):
+            return None
+        try:
+            found = json.loads(self._path(".json").read_text("utf-8"))
+            widths = {str(tap): int(width) for tap, width in found["taps"].items()}
+            is_ours = found["key"] == self.key.plain
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None  # torn or edited: `_create` replaces it
+        names = [tap.name for tap in self.key.taps]
+        return widths if is_ours and list(widths) == names and min(widths.values()) > 0 else None
+
+    def _create(self, widths: dict[str, int]) -> Files:
+        """Begin an empty shelf in the place of what cannot be read; the lock is held."""
+        self._forget()
+        for suffix in SUFFIXES:
+            self._path(suffix).unlink(missing_ok=True)
+        described = json.dumps({"taps": widths, "key": self.key.plain}, indent=2)
+        for suffix, content in zip(SUFFIXES, (described.encode(), b"", b""), strict=True):
+            with open(self._path(suffix), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        self._widths = widths
+        self._files = self._hold()
+        return self._files
+
+    def _hold(self) -> Files:
+        rows, index = (open(self._path(s), "r+b", buffering=0) for s in (".rows", ".index"))
+        mark_in_use(index)
+        return rows, index
+
+    def _absorb(self, rows: FileIO, index: FileIO) -> None:
+        """Learn the entries that were added since the last time."""
+        n_rows = os.fstat(rows.fileno()).st_size // self._row_bytes
+        start = self._n_entries
+        index.seek(start * ENTRY_BYTES)
+        added = index.read()
+        n_added = max(0, min(len(added) // ENTRY_BYTES, n_rows - start))
+        for i in range(n_added):
+            entry = added[i * ENTRY_BYTES : (i + 1) * ENTRY_BYTES]
+            sha256, crc = entry[:32], int.from_bytes(entry[32:36], "little")
+            if entry == _entry(start + i, sha256, crc):
+                self._where[sha256.hex()] = _Place(start + i, crc)
+                self._sound.discard(sha256.hex())
+        self._n_entries = start + n_added
+
+    def _write(self, files: Files, hashes: list[str], rows: Floats) -> None:
+        """Rows first, forced to disk; then their entries. The lock is held."""
+        start = self._n_entries
+        crcs = [zlib.crc32(row) for row in rows]
+        entries = b"".join(
+            _entry(start + i, bytes.fromhex(h), crc)
+            for i, (h, crc) in enumerate(zip(hashes, crcs, strict=True))
+        )
+        sizes = (start * self._row_bytes, start * ENTRY_BYTES)
+        try:
+            for file, size, block in zip(files, sizes, (rows, entries), strict=True):
+                file.truncate(size)  # a torn tail of an earlier crash goes
+                file.seek(size)
+                _write_all(file, memoryview(block).cast("B"))
+                os.fsync(file.fileno())
+        except BaseException:
+            for file, size in zip(files, sizes, strict=True):
+                file.truncate(size)
+            raise
+        for i, (example, crc) in enumerate(zip(hashes, crcs, strict=True)):
+            self._where[example] = _Place(start + i, crc)
+            self._sound.add(example)
+        self._n_entries = start + len(hashes)
+
+
+def _entry(position: int, sha256: bytes, row_crc: int) -> bytes:
+    body = sha256 + row_crc.to_bytes(4, "little")
+    return body + zlib.crc32(position.to_bytes(8, "little") + body).to_bytes(4, "little")
+
+
+def _write_all(file: FileIO, block: memoryview) -> None:
+    while block:  # an unbuffered write may take less than it was given
+        block = block[file.write(block) :]

@@ -1,0 +1,1 @@
+"""What joins the stages: stages never import each other, `flow` knows their order."""

@@ -1,0 +1,130 @@
+"""The last stage: model, record files, card, summary; the summary comes last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from warmstart.data.collection import Collection
+from warmstart.data.prepare import load_image
+from warmstart.delivery.card import CardFacts, card
+from warmstart.events import Event, Steps
+from warmstart.features.engine import normalised
+from warmstart.folder import RunFolder, write_bytes, write_json, write_json_lines
+from warmstart.joints import model as models
+from warmstart.joints import notes
+from warmstart.joints.look import Look
+from warmstart.joints.model import Origin
+from warmstart.joints.rows import Arranged
+from warmstart.joints.score import Measured, predictions
+from warmstart.network.ledger import prove_frozen, write_ledger
+from warmstart.planning.planfile import write_plan
+from warmstart.recording import Clock, peak_rss_mb
+from warmstart.records import (
+    DataRecord,
+    FrozenProof,
+    Inspection,
+    Ledger,
+    ModelRecord,
+    Plan,
+    Shipped,
+    StartCounts,
+    Summary,
+    Verdict,
+)
+from warmstart.training.head import HeadFit
+
+CHECKED = 8  # training images that the finished network is run on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Everything the earlier stages found, for writing down."""
+
+    origin: Origin
+    look: Look
+    record: DataRecord
+    arranged: Arranged
+    inspection: Inspection
+    verdict: Verdict
+    plan: Plan
+    head: HeadFit
+    measured: Measured
+    shipped: Shipped
+
+
+def deliver(
+    folder: RunFolder, results: Results, collection: Collection, clock: Clock
+) -> Steps[Summary]:
+    """Write the run folder. Files are whole or absent; summary.json is written last."""
+    yield Event(stage="deliver", kind="begin")
+    _write_records(folder, results)
+    described, proof = None, FrozenProof(parameters=0, buffers=0, identical=True)
+    if results.shipped.strategy != "none":
+        described, ledger = _write_model(folder, results, collection)
+        proof = prove_frozen(ledger)
+        yield notes.proof(proof)
+    clock.lap("deliver")
+    summary = _summary(results, proof, clock)
+    facts = CardFacts(
+        name=folder.path.name,
+        summary=summary,
+        data=results.record,
+        start=results.origin.start,
+        model=described,
+        hooks=models.hooks(results.origin.network, results.head.taps),
+    )
+    write_bytes(folder.path / "README.md", card(facts).encode())
+    write_json(folder.path / "summary.json", summary)
+    yield Event(stage="deliver", kind="end")
+    return summary
+
+
+def _write_records(folder: RunFolder, results: Results) -> None:
+    path = folder.path
+    write_json(path / "data.json", results.record)
+    write_json(path / "network.json", results.origin.network.record)
+    write_json(path / "inspection.json", results.inspection)
+    write_bytes(path / "plan.toml", write_plan(results.plan).encode())
+    lines = predictions(results.head, results.arranged, results.record.classes, results.measured)
+    write_json_lines(path / "predictions.jsonl", lines)
+    models.write_environment(folder, results.look.threads)
+
+
+def _write_model(
+    folder: RunFolder, results: Results, collection: Collection
+) -> tuple[ModelRecord, Ledger]:
+    origin, arranged, head = results.origin, results.arranged, results.head
+    model = models.build_model(origin, head)
+    sample = arranged.learn[:CHECKED]
+    prep = origin.start.preprocessing
+    pixels = [load_image(collection.load(e.id), e.id, prep) for e in sample]
+    inputs = normalised(np.stack(pixels), prep)
+    models.check_model(model, head, inputs, results.look.reader(sample))
+    described = models.write_model(
+        folder, origin, model, head, arranged, results.look.reader(arranged.learn), results.record
+    )
+    ledger = write_ledger(origin.digests, origin.network, model, trained=False)
+    write_json(folder.path / "weights_ledger.json", ledger)
+    return described, ledger
+
+
+def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
+    start = results.origin.start
+    return Summary(
+        task=results.record.task,
+        verdict=results.verdict,
+        shipped=results.shipped,
+        estimate=results.measured.estimate,
+        test=results.measured.test,
+        data=models.count_data(
+            results.arranged, results.record.problems, len(results.inspection.suspects)
+        ),
+        start=StartCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
+        frozen=proof,
+        guards=(),
+        findings=results.inspection.findings,
+        seconds=clock.table(),
+        peak_rss_mb=peak_rss_mb(),
+    )

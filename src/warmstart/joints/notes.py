@@ -1,0 +1,70 @@
+"""Lines for people, as events: what was read, from where it starts, what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from warmstart.data.collection import Collection
+from warmstart.events import Event, Stage
+from warmstart.records import (
+    DataRecord,
+    Finding,
+    FrozenProof,
+    NetworkRecord,
+    Plan,
+    StartRecord,
+    Verdict,
+)
+
+
+def note(stage: Stage, title: str, text: str) -> Event:
+    """One line for people; `show` wraps it.
+
+    >>> note("read", "Data", "500 images").values["title"]
+    'Data'
+    """
+    return Event(stage=stage, kind="note", values={"title": title, "text": text})
+
+
+def data(collection: Collection) -> Event:
+    """How much was read, and how it is divided."""
+    record = collection.record
+    n = {s: sum(e.split == s for e in record.examples) for s in ("train", "holdout", "test")}
+    text = f"{len(record.examples):,} images, {len(record.classes)} classes"
+    if n["test"] or n["holdout"]:
+        text += f", {n['train']:,} to learn from"
+    if n["holdout"]:
+        text += f", {n['holdout']:,} held out as you set them apart"
+    if n["test"]:
+        text += f", {n['test']:,} kept for the test"
+    return note("read", "Data", text)
+
+
+def found(problems: Sequence[Finding]) -> list[Event]:
+    """What is wrong with the data, a sentence each."""
+    return [note("look", "Found", problem.sentence) for problem in problems]
+
+
+def start(record: StartRecord) -> Event:
+    """The pretrained network."""
+    return note("read", "Start", f"{record.title}, {record.parameters / 1e6:.1f} M parameters")
+
+
+def evidence(verdict: Verdict) -> Event:
+    """The signal test in words."""
+    return note("check", "Check", verdict.evidence[0].meaning)
+
+
+def plan(plan: Plan, network: NetworkRecord, record: DataRecord) -> Event:
+    """What is frozen and what is new."""
+    count = len(network.parts)
+    layers = f"Layers 1–{count}" if count > 1 else "The network"
+    text = f"{layers} frozen · new output for {len(record.classes)} classes"
+    return note("plan", "Plan", text)
+
+
+def proof(frozen: FrozenProof) -> Event:
+    """That what was frozen is what it was."""
+    state = "unchanged, bit for bit" if frozen.identical else "CHANGED"
+    text = f"frozen: {frozen.parameters:,} weights and {frozen.buffers:,} statistics {state}"
+    return note("deliver", "Proof", text)

@@ -1,0 +1,134 @@
+"""Examples to rows: who learns, who is scored, who depends on whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.data.split import blocks, folds
+from warmstart.planning import rules
+from warmstart.planning.build import DataFacts
+from warmstart.planning.profiles import Profile
+from warmstart.records import Choice, DataRecord, Example, Plain, Plan, Tap
+from warmstart.solve.kernels import Features, mixed_kernels
+from warmstart.solve.ridge import Rows
+from warmstart.training.families import Family
+from warmstart.training.head import families
+from warmstart.training.trials import Problem
+
+ReadTap = Callable[[Tap], Features]
+
+
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """The examples a head learns from, in rows, and the test part beside them.
+
+    Shapes: labels (n,) over `learn`; test_labels (m,) over `test`; blocks number dependent
+    rows. `holdout` counts the rows, last in order, that the user set apart.
+    """
+
+    learn: tuple[Example, ...]
+    test: tuple[Example, ...]
+    labels: NDArray[np.int64]
+    test_labels: NDArray[np.int64]
+    groups: tuple[Rows, ...]
+    holdout: int
+    n_classes: int
+
+    def facts(self) -> DataFacts:
+        """What a plan needs to know."""
+        return DataFacts(
+            n=len(self.learn),
+            n_blocks=len(self.groups),
+            n_classes=self.n_classes,
+            smallest_class=int(np.bincount(self.labels, minlength=self.n_classes).min()),
+            holdout=self.holdout,
+        )
+
+    def blocks(self) -> NDArray[np.int64]:
+        """The block number of each learning row. Shapes: (n,)."""
+        numbers = np.empty(len(self.learn), dtype=np.int64)
+        for number, rows in enumerate(self.groups):
+            numbers[rows] = number
+        return numbers
+
+
+def arrange(record: DataRecord) -> Arranged:
+    """Sort examples into learning rows (hold-out last) and test rows, and find their blocks.
+
+    Blocks are found in the training part and in the hold-out apart: what crosses between
+    them is reported as a leak, and must not tie one to the other.
+    """
+    parts = {s: [e for e in record.examples if e.split == s] for s in ("train", "holdout", "test")}
+    number = {label: index for index, label in enumerate(record.classes)}
+    train, holdout = parts["train"], parts["holdout"]
+    learn = (*train, *holdout)
+    block_of = (
+        np.concatenate([blocks(train), blocks(holdout) + len(train)]) if holdout else blocks(train)
+    )
+    groups = tuple(np.flatnonzero(block_of == b) for b in np.unique(block_of))
+    return Arranged(
+        learn=learn,
+        test=tuple(parts["test"]),
+        labels=np.array([number[e.label] for e in learn], dtype=np.int64),
+        test_labels=np.array([number[e.label] for e in parts["test"]], dtype=np.int64),
+        groups=groups,
+        holdout=len(holdout),
+        n_classes=len(record.classes),
+    )
+
+
+def pose(arranged: Arranged, plan: Plan) -> Problem:
+    """The learning problem with its outer folds; a hold-out is the only fold."""
+    n, seed, n_folds = len(arranged.learn), plan.training.seed.value, plan.head.outer_folds.value
+    if arranged.holdout:
+        outer: tuple[Rows, ...] = (np.arange(n - arranged.holdout, n),)
+    else:
+        rng = np.random.default_rng(int(seed))  # type: ignore[arg-type]
+        fold = folds(arranged.labels, arranged.blocks(), int(n_folds), rng)
+        outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
+    return Problem(arranged.labels, arranged.n_classes, arranged.groups, outer)
+
+
+def draw_rows(arranged: Arranged, budget: rules.Budget, seed: int) -> Rows:
+    """Training rows the evidence looks at: all, or a stratified draw of whole blocks."""
+    n = len(arranged.learn) - arranged.holdout
+    parts = -(-n // rules.evidence_rows(budget))
+    if parts < 2:
+        return np.arange(n)
+    rng = np.random.default_rng([seed, 1])
+    fold = folds(arranged.labels[:n], arranged.blocks()[:n], parts, rng)
+    return np.flatnonzero(fold == 0)
+
+
+def groups_of(rows: Rows, groups: Sequence[Rows], n: int) -> list[Rows]:
+    """The blocks among chosen rows, renumbered by their place there."""
+    place = np.full(n, -1)
+    place[rows] = np.arange(len(rows))
+    return [place[g] for g in groups if place[g[0]] >= 0]
+
+
+def heads(plan: Plan, shapes: Mapping[str, Profile], read: ReadTap, n: int) -> dict[str, Family]:
+    """The candidate heads of the plan over stored features, simplest first."""
+    names = [str(name) for name in as_tuple(plan.head.candidates)]
+    kernels = {}
+    if n <= rules.DUAL_LIMIT:
+        used = {name: shapes[_profile_of(name)] for name in names}
+        wanted = {_profile_of(name): shape for name, shape in used.items()}
+        taps = sorted({t for shape in wanted.values() for t in shape}, key=lambda t: t.name)
+        kernels = mixed_kernels(((tap, read(tap)) for tap in taps), wanted)
+    penalties = [float(value) for value in as_tuple(plan.head.penalties)]
+    seed = int(plan.training.seed.value)  # type: ignore[arg-type]
+    return families(names, shapes, kernels, read, penalties, seed)
+
+
+def _profile_of(name: str) -> str:
+    return "last" if name in ("class-mean", "logistic") else name
+
+
+def as_tuple(choice: Choice) -> tuple[Plain, ...]:
+    """The values of a choice that has several."""
+    return choice.value if isinstance(choice.value, tuple) else (choice.value,)

@@ -1,0 +1,118 @@
+"""A fitted head on rows: its probabilities, its estimate, its test, when it is sure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.data.split import blocks
+from warmstart.evaluation.metrics import accuracy_estimate, scores
+from warmstart.joints.rows import Arranged, ReadTap
+from warmstart.records import CalibrationRecord, Estimate, Example, Prediction, Scores
+from warmstart.solve.temperature import log_probabilities
+from warmstart.stats.intervals import effective_size
+from warmstart.stats.selective import promise, sure_threshold
+from warmstart.training.head import HeadFit
+
+Probabilities = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is claimed of a head. `test` and `test_probabilities` are None without a test part.
+
+    Shapes: test_probabilities (m, K).
+    """
+
+    estimate: Estimate
+    test: Scores | None
+    test_probabilities: Probabilities | None
+
+
+def head_probabilities(head: HeadFit, read: ReadTap) -> Probabilities:
+    """Calibrated probabilities from stored taps. Shapes: read gives (m, d_t); returns (m, K)."""
+    return np.exp(log_probabilities(head_scores(head, read), head.calibration))
+
+
+def head_scores(head: HeadFit, read: ReadTap) -> NDArray[np.float64]:
+    """Uncalibrated scores W · taps + b from stored taps. Shapes: returns (m, K)."""
+    start, total = 0, head.bias.astype(np.float64)
+    for tap in head.taps:
+        features = read(tap)
+        stop = start + features.shape[1]
+        total = total + features @ head.weight[:, start:stop].T
+        start = stop
+    return total
+
+
+def estimate(head: HeadFit, arranged: Arranged) -> Estimate:
+    """Accuracy on the rows that some fold held out, with its interval."""
+    held = head.fold >= 0
+    method = "holdout" if arranged.holdout else "nested-cv"
+    return accuracy_estimate(
+        head.probabilities[held], arranged.labels[held], arranged.blocks()[held], method
+    )
+
+
+def score_test(head: HeadFit, arranged: Arranged, read: ReadTap) -> tuple[Scores, Probabilities]:
+    """Metrics on the test part: looked at here, once, after everything is settled."""
+    probabilities = head_probabilities(head, read)
+    return scores(probabilities, arranged.test_labels, blocks(arranged.test)), probabilities
+
+
+def measure(head: HeadFit, arranged: Arranged, read_test: ReadTap, is_shipped: bool) -> Measured:
+    """The estimate, and the test where there is one and something to test."""
+    claimed = estimate(head, arranged)
+    if not arranged.test or not is_shipped:
+        return Measured(claimed, None, None)
+    tested, probabilities = score_test(head, arranged, read_test)
+    return Measured(claimed, tested, probabilities)
+
+
+def calibration_record(
+    head: HeadFit, arranged: Arranged, unknown_from: float, nearest: int
+) -> CalibrationRecord:
+    """When an answer is sure, promised on rows held out; and when an input is unknown."""
+    held = head.fold >= 0
+    p, labels = head.probabilities[held], arranged.labels[held]
+    correct = (p.argmax(axis=1) == labels).astype(float)
+    n_effective = effective_size(correct, arranged.blocks()[held])
+    return CalibrationRecord(
+        temperature=head.calibration.temperature,
+        class_bias=tuple(float(b) for b in head.calibration.bias),
+        sure_from=sure_threshold(p.max(axis=1), correct, n_effective),
+        promised_error=promise(1 - float(correct.mean())),
+        unknown_from=unknown_from,
+        nearest=nearest,
+    )
+
+
+def predictions(
+    head: HeadFit, arranged: Arranged, classes: Sequence[str], measured: Measured
+) -> list[Prediction]:
+    """One line for every row held out by a fold, then for every test row."""
+    lines = [
+        _line(example, int(fold), p, classes)
+        for example, fold, p in zip(arranged.learn, head.fold, head.probabilities, strict=True)
+        if fold >= 0
+    ]
+    if measured.test_probabilities is not None:
+        pairs = zip(arranged.test, measured.test_probabilities, strict=True)
+        lines += [_line(example, None, p, classes) for example, p in pairs]
+    return lines
+
+
+def _line(
+    example: Example, fold: int | None, p: NDArray[np.float64], classes: Sequence[str]
+) -> Prediction:
+    return Prediction(
+        id=example.id,
+        split="test" if fold is None else "oof",
+        fold=fold,
+        target=example.label,
+        label=classes[int(p.argmax())],
+        scores={name: round(float(value), 6) for name, value in zip(classes, p, strict=True)},
+    )

@@ -1,0 +1,123 @@
+"""The Python front: fit data, load a model, hold a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from warmstart.errors import UsageError
+from warmstart.events import Event
+from warmstart.folder import read_json
+from warmstart.planning.planfile import read_plan
+from warmstart.records import Answer, Estimate, Plan, Preprocessing, Scores, Summary, Verdict
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from warmstart.verbs.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: what was measured, decided and shipped.
+
+    Made by `warmstart.fit`, or `Run.open` for a folder on disk.
+    """
+
+    path: Path
+    summary: Summary
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Read a finished run. Raises: RunFolderError if it is none."""
+        return cls(Path(path), read_json(Path(path) / "summary.json", Summary))
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the evidence says about this start and this data."""
+        return self.summary.verdict
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """Accuracy on examples not seen, with its interval."""
+        return self.summary.estimate
+
+    @property
+    def test(self) -> Scores | None:
+        """Metrics on the test part, or None without one."""
+        return self.summary.test
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Every choice of the run and its reason."""
+        return read_plan((self.path / "plan.toml").read_text("utf-8"))
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The shipped model with its preprocessing. Raises: RunFolderError if none shipped."""
+        return load(self.path)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network: normalised inputs (B, C, H, W) to calibrated logits (B, K)."""
+        return self.predictor.model
+
+    def predict(self, inputs: Sequence[Any]) -> list[Answer]:
+        """Answer for paths, PIL images or uint8 arrays, in order."""
+        return self.predictor.predict(inputs)
+
+
+def fit(
+    data: Any,
+    *,
+    start: str | Path | nn.Module = "lite0",
+    arch: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    strategy: str = "auto",
+    budget: Literal["fast", "balanced", "thorough"] = "balanced",
+    out: str | Path | None = None,
+    test: Any = None,
+    label: str | None = None,
+    group: str | None = None,
+    seed: int = 0,
+    on_event: Callable[[Event], None] | None = None,
+) -> Run:
+    """Fit labelled images and return the finished run; the same as `warmstart fit`.
+
+    `data` is a path as on the command line, or arrays (X, y) with X (N, H, W[, C]) or paths.
+    `start` is a name, a file of weights (with `arch`), or an `nn.Module` of one's own
+    (with `preprocessing`, if it does not carry its own). `on_event` sees every event.
+    Raises: DataError, StartError, UsageError, RunFolderError; TrainingError if the work fails.
+    """
+    from warmstart.flow import Request
+    from warmstart.flow import fit as steps
+
+    request = Request(
+        data=data, start=start, arch=arch, preprocessing=preprocessing, strategy=strategy,
+        budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
+        group=group, seed=seed,
+    )  # fmt: skip
+    running = steps(request)
+    while True:
+        try:
+            event = next(running)
+        except StopIteration as stop:
+            run: Run = stop.value
+            return run
+        if on_event is not None:
+            on_event(event)
+
+
+def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
+    """Load a finished run for predicting; `network` only for a start of one's own.
+
+    Raises: RunFolderError if there is no model, StartError if it cannot be rebuilt.
+    """
+    from warmstart.verbs.predictor import load as load_predictor
+
+    if not isinstance(run, (str, Path)):
+        raise UsageError("load() wants the path of a run folder, such as runs/photos.")
+    return load_predictor(run, network)

@@ -1,0 +1,18 @@
+"""`warmstart cache info|clear`: the feature store of this machine."""
+
+from __future__ import annotations
+
+from warmstart.features.store import Store, StoreInfo, default_root
+
+
+def info() -> StoreInfo:
+    """What is kept, where, and how large it may grow."""
+    return Store(default_root()).info()
+
+
+def clear() -> StoreInfo:
+    """Remove all that no running job uses; returns what was there before."""
+    store = Store(default_root())
+    before = store.info()
+    store.clear()
+    return before

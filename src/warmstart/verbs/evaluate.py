@@ -1,0 +1,66 @@
+"""`warmstart evaluate RUN DATA`: metrics of a finished model on other labelled data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from warmstart.data.collection import Collection
+from warmstart.data.prepare import load_image
+from warmstart.data.read import read_for_scoring
+from warmstart.data.split import blocks
+from warmstart.errors import DataError
+from warmstart.evaluation.metrics import scores
+from warmstart.events import Event, Steps
+from warmstart.records import Example, Scores
+from warmstart.verbs.predictor import BATCH, Predictor, load
+
+
+def evaluate(
+    run: Path, data: Any, *, label: str | None = None, group: str | None = None
+) -> Steps[Scores]:
+    """Score a run on the test part of labelled data, or on all of it where it has none.
+
+    Labels are matched by name. Raises: RunFolderError without a model, DataError if the
+    data cannot be read or has a class that the model does not know.
+    """
+    predictor = load(run)
+    collection = yield from read_for_scoring(data, predictor.labels, label=label, group=group)
+    examples = collection.record.examples
+    yield Event(stage="look", kind="begin", of=len(examples))
+    kept: list[Example] = []
+    found: list[np.ndarray] = []
+    for start in range(0, len(examples), BATCH):
+        batch, pixels = _decode(collection, examples[start : start + BATCH], predictor)
+        if batch:
+            found.append(predictor.probabilities(np.stack(pixels))[0])
+            kept += batch
+        yield Event(
+            stage="look", kind="step", step=min(start + BATCH, len(examples)), of=len(examples)
+        )
+    if not kept:
+        raise DataError(f"{collection.record.name}: none of its images can be read.")
+    if len(kept) < len(examples):
+        text = f"{len(examples) - len(kept)} images could not be read and were left out"
+        yield Event(stage="look", kind="note", values={"title": "Data", "text": text})
+    number = {name: index for index, name in enumerate(predictor.labels)}
+    labels = np.array([number[example.label] for example in kept])
+    return scores(np.concatenate(found), labels, blocks(kept))
+
+
+def _decode(
+    collection: Collection, batch: Sequence[Example], predictor: Predictor
+) -> tuple[list[Example], list[np.ndarray]]:
+    kept, pixels = [], []
+    for example in batch:
+        try:
+            payload = collection.load(example.id)
+            image = load_image(payload, example.id, predictor.bundle.record.preprocessing)
+        except DataError:
+            continue  # counted by the caller
+        kept.append(example)
+        pixels.append(image)
+    return kept, pixels

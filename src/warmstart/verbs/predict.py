@@ -1,0 +1,43 @@
+"""`warmstart predict RUN PATH…`"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from warmstart.data.place import IMAGE_SUFFIXES
+from warmstart.errors import DataError
+from warmstart.records import Answer
+from warmstart.verbs.predictor import load
+
+
+def predict(run: Path, paths: Sequence[str]) -> Iterator[Answer]:
+    """Answer for every image; a folder stands for the images in and below it, sorted.
+
+    Raises: RunFolderError if the run has no model, DataError if no image was named.
+    """
+    predictor = load(run)
+    return predictor.stream(find_images(paths))
+
+
+def find_images(paths: Sequence[str]) -> list[str]:
+    """Files as named, and the images of folders.
+
+    Raises: DataError if a folder holds no image, or nothing is there.
+    """
+    found: list[str] = []
+    for name in paths:
+        path = Path(name)
+        if not path.is_dir():
+            found.append(name)
+            continue
+        inside = [p for p in sorted(path.rglob("*")) if _is_image(p, path)]
+        if not inside:
+            raise DataError(f"{name} holds no images; name images, or a folder that holds some.")
+        found += map(str, inside)
+    return found
+
+
+def _is_image(path: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
