@@ -54,6 +54,8 @@ def fit(call: Call) -> int:
         finished = follow(steps(request), watch)
     if "--json" in call.switches:
         print(dumps(finished.summary, indent=2))
+        if "--quiet" not in call.switches:
+            print(f"Folder   {finished.path}", file=sys.stderr)
     else:
         sample = find_image(values.get("--test"), call.places[0])
         print(show.result_text(finished.summary, finished.path, sample))

@@ -72,7 +72,8 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
 
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, KeyboardInterrupt):
-        print(KEPT if words[:1] == ["fit"] else "Interrupted.", file=sys.stderr)
+        verb = next((word for word in words if not word.startswith("-")), "")
+        print(KEPT if verb == "fit" else "Interrupted.", file=sys.stderr)
         return INTERRUPTED
     message, code = explain(error)
     with suppress(BrokenPipeError):

@@ -74,5 +74,5 @@ def _columns(rows: Iterable[tuple[str, str]], left: int) -> list[str]:
 
 def _examples(rows: Iterable[tuple[str, str]]) -> list[str]:
     rows = list(rows)
-    left = max(len(command) for command, _ in rows) + 3
-    return [f"  {command:<{left}}{'# ' + why if why else ''}".rstrip() for command, why in rows]
+    left = max((len(command) for command, why in rows if why), default=0) + 3
+    return [f"  {command:<{left}}# {why}" if why else f"  {command}" for command, why in rows]

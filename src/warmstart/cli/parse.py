@@ -30,6 +30,8 @@ class Call:
 
 
 class _Parser(argparse.ArgumentParser):
+    """argparse, but an error is raised, never printed."""
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
 
@@ -71,18 +73,20 @@ def _verb_first(words: Sequence[str]) -> list[str]:
     known = {o.name for verb in VERBS.values() for o in verb.options if o.value is None} | {"-q"}
     if len(leading) == len(words) or not known.issuperset(map(hyphened, leading)):
         raise UsageError("a verb comes first, its options after it: warmstart fit DATA --seed 3")
-    return [*words[len(leading) :], *leading] if leading else list(words)
+    verb, *rest = words[len(leading) :]
+    return [verb, *leading, *rest]
 
 
 def _options(verb: Verb, words: Sequence[str]) -> tuple[dict[str, str | bool], list[str]]:
-    typed = {hyphened(word) if word.startswith("--") else word: word for word in words}
+    words_in = [hyphened(word) if word.startswith("--") else word for word in words]
+    typed = dict(zip(words_in, words, strict=True))
     parser = _Parser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in verb.options:
         names = [option.name, *([option.short] if option.short else [])]
         action = "store_true" if option.value is None else "store"
         parser.add_argument(*names, dest=option.name, action=action, default=argparse.SUPPRESS)
     try:
-        namespace, rest = parser.parse_known_args(list(typed_order(typed, words)))
+        namespace, rest = parser.parse_known_args(words_in)
     except argparse.ArgumentError as error:
         raise _misused(verb, error) from None
     for word in rest:
@@ -93,12 +97,6 @@ def _options(verb: Verb, words: Sequence[str]) -> tuple[dict[str, str | bool], l
             if hint:
                 raise hint
     return vars(namespace), rest
-
-
-def typed_order(typed: Mapping[str, str], words: Sequence[str]) -> list[str]:
-    """The words with hyphens, in the order typed."""
-    back = {original: word for word, original in typed.items()}
-    return [back[word] for word in words]
 
 
 def _misused(verb: Verb, error: argparse.ArgumentError) -> UsageError:
@@ -121,7 +119,7 @@ def _check_value(option: Option, value: str) -> None:
         raise _needs_value(option)
     if option.name == "--seed" and not (value.isascii() and value.isdigit()):
         raise UsageError(f"--seed {value}: it needs a whole number, 0 or more.")
-    if not option.choices or value in option.choices:
+    if not option.choices or value in (*option.choices, *option.also):
         return
     allowed = ", ".join(option.choices)
     if option.name == "--strategy" and GRAMMAR.fullmatch(value):

@@ -13,6 +13,7 @@ class Option:
     help: str
     value: str | None = None
     choices: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()  # other words for a choice
     short: str | None = None
 
 
@@ -69,7 +70,8 @@ FIT = Verb(
             name="--strategy",
             value="S",
             choices=("auto", "head"),
-            help="auto decides from the data; head learns a new output and ships it",
+            also=("last:0",),  # the grammar's other word for head
+            help="auto (default) decides from the data; head always makes a new output",
         ),
         Option(
             name="--budget",

@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -83,12 +82,7 @@ class Shelf:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -229,7 +223,9 @@ class Shelf:
         return self._files
 
     def _hold(self) -> Files:
-        rows, index = (open(self._path(s), "r+b", buffering=0) for s in (".rows", ".index"))
+        # Held open until `close`, so no `with`.
+        rows = open(self._path(".rows"), "r+b", buffering=0)  # noqa: SIM115
+        index = open(self._path(".index"), "r+b", buffering=0)  # noqa: SIM115
         mark_in_use(index)
         return rows, index
 
@@ -258,10 +254,10 @@ class Shelf:
         )
         sizes = (start * self._row_bytes, start * ENTRY_BYTES)
         try:
-            for file, size, block in zip(files, sizes, (rows, entries), strict=True):
+            for file, size, block in zip(files, sizes, (rows.tobytes(), entries), strict=True):
                 file.truncate(size)  # a torn tail of an earlier crash goes
                 file.seek(size)
-                _write_all(file, memoryview(block).cast("B"))
+                _write_all(file, memoryview(block))
                 os.fsync(file.fileno())
         except BaseException:
             for file, size in zip(files, sizes, strict=True):

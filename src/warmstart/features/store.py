@@ -62,8 +62,10 @@ class Store:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with Store(Path(folder)).shelf(key) as shelf:
     ...         shelf.append(["0a" * 32], [np.ones((1, 3), np.float32)])
-    ...         shelf.missing(["0a" * 32, "0b" * 32]) == ["0b" * 32], shelf.read(["0a" * 32], "1.avg")
-    (True, array([[1., 1., 1.]], dtype=float32))
+    ...         shelf.missing(["0a" * 32, "0b" * 32]) == ["0b" * 32]
+    ...         shelf.read(["0a" * 32], "1.avg")
+    True
+    array([[1., 1., 1.]], dtype=float32)
     """
 
     def __init__(self, root: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:

@@ -1,0 +1,1 @@
+"""Long measurements: each writes bench/results/<name>.json with machine, date and command."""

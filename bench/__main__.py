@@ -1,0 +1,44 @@
+"""`python -m bench list | run NAME [options] | table`"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench import accuracy, coverage, random_labels, results, speed, startup
+
+BENCHES = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (accuracy, coverage, random_labels, speed, startup)
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one bench, or show what there is."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("list", help="the benches, one line each")
+    verbs.add_parser("table", help="kept results as text")
+    run = verbs.add_parser("run", help="run one and keep its result").add_subparsers(
+        dest="name", required=True
+    )
+    for name, module in BENCHES.items():
+        options = run.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
+        options.add_argument("--data", type=Path, help="folder of <set>/{train,test}/<class>/*")
+        module.add_options(options)
+    given = parser.parse_args(argv)
+    if given.verb == "list":
+        for name, module in BENCHES.items():
+            print(f"{name:14s} {(module.__doc__ or '').splitlines()[0]}")
+    elif given.verb == "table":
+        for path in sorted(results.FOLDER.glob("*.json")):
+            print(f"== {path.stem}\n{results.as_text(results.read(path.stem))}")
+    else:
+        kept = results.keep(given.name, BENCHES[given.name].measure(given), argv)
+        print(results.as_text(kept))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,81 @@
+"""Pools of labelled images with stored features, for many small draws."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import sets
+from warmstart.data.read import read
+from warmstart.events import drain
+from warmstart.joints.look import take_look
+from warmstart.network.load import load
+from warmstart.planning import rules
+from warmstart.planning.profiles import profiles
+from warmstart.records import Tap
+from warmstart.solve.kernels import mixed_kernels
+from warmstart.training.head import HeadFit, families, fit_head
+from warmstart.training.trials import Problem
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Every image of a set, train and test together. Shapes: taps (N, d_t), labels (N,)."""
+
+    taps: dict[Tap, NDArray[np.float32]]
+    labels: Labels
+
+
+def look(given: Namespace, name: str, split: str | None = None) -> Pool:
+    """The features of a set (of one of its parts), from the store where they are there."""
+    collection = drain(read(sets.root(given) / name))
+    seen = drain(take_look(collection, load("lite0")))
+    examples = [e for e in collection.record.examples if split in (None, e.split)]
+    number = {label: i for i, label in enumerate(collection.record.classes)}
+    labels = np.array([number[e.label] for e in examples])
+    return Pool({tap: seen.features.read(examples, tap) for tap in seen.taps}, labels)
+
+
+def draw(labels: Labels, n: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """n rows at random, redrawn until every class has two."""
+    k = int(labels.max()) + 1
+    while True:
+        rows = rng.choice(len(labels), size=n, replace=False)
+        if np.bincount(labels[rows], minlength=k).min() >= 2:
+            return np.sort(rows)
+
+
+def fit_rows(
+    pool: Pool, rows: NDArray[np.intp], labels: Labels, rng: np.random.Generator,
+    groups: Sequence[NDArray[np.intp]] | None = None,
+) -> HeadFit:  # fmt: skip
+    """What `fit --budget fast` does with these rows, from features on."""
+    from warmstart.data.split import folds
+
+    n, k = len(rows), int(labels.max()) + 1
+    blocks = tuple(groups or (np.array([i]) for i in range(n)))
+    block_of = np.empty(n, dtype=np.int64)
+    for number, members in enumerate(blocks):
+        block_of[members] = number
+    fold = folds(labels, block_of, rules.outer_folds(len(blocks)), rng)
+    outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
+    problem = Problem(labels, k, blocks, outer)
+    shapes = profiles(list(pool.taps))
+    taps = {tap: x[rows] for tap, x in pool.taps.items()}
+    names = rules.candidates(n, k, int(np.bincount(labels).min()), tuple(shapes), "fast")
+    kernels = mixed_kernels(taps.items(), shapes)
+    heads = families(names, shapes, kernels, taps.__getitem__, rules.penalties(n), 0)
+    return drain(fit_head(heads, problem))
+
+
+def predict(fit: HeadFit, pool: Pool, rows: NDArray[np.intp]) -> Labels:
+    """Predicted classes of other rows."""
+    joined = np.concatenate([pool.taps[tap][rows] for tap in fit.taps], axis=1)
+    scores = fit.calibration.temperature * (joined @ fit.weight.T + fit.bias)
+    return np.asarray((scores + fit.calibration.bias).argmax(axis=1))

@@ -1,0 +1,70 @@
+"""Shuffled labels: the estimate must say chance, and the verdict no signal."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+import numpy as np
+
+from bench import pools, sets
+from warmstart.inspection.signal import signal
+from warmstart.planning import rules
+from warmstart.planning.profiles import profiles
+from warmstart.planning.verdict import Facts, verdict_kind
+from warmstart.solve.kernels import mixed_kernels
+from warmstart.stats.intervals import proportion
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--sets, --draws."""
+    parser.add_argument("--sets", nargs="+", default=list(sets.EIGHT))
+    parser.add_argument("--draws", type=int, default=5)
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Shuffle the training labels of each set; fit; look at estimate and verdict.
+
+    Chance for the predictions made is sum_c (share predicted c)(share labelled c).
+    """
+    rows = []
+    for name in given.sets:
+        pool = pools.look(given, name, split="train")
+        for seed in range(given.draws):
+            rows.append({"set": name, "draw": seed, **_one(pool, seed)})
+            print(rows[-1], flush=True)
+    inside = float(np.mean([r["chance inside"] for r in rows]))
+    silent = float(np.mean([r["verdict"] == "no-signal" for r in rows]))
+    return {
+        "summary": {"interval holds chance": inside, "no-signal": silent, "draws": len(rows)},
+        "rows": rows,
+    }
+
+
+def _one(pool: pools.Pool, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng([seed, 13])
+    labels = rng.permutation(pool.labels)
+    n, everything = len(labels), np.arange(len(labels))
+    fit = pools.fit_rows(pool, everything, labels, rng)
+    predicted = fit.probabilities.argmax(axis=1)
+    k = int(labels.max()) + 1
+    shares = [np.bincount(x, minlength=k) / n for x in (predicted, labels)]
+    chance = float(shares[0] @ shares[1])
+    value, low, high = proportion((predicted == labels).astype(float), everything)
+    return {
+        "estimate": value, "low": low, "high": high, "chance": chance,
+        "chance inside": bool(low <= chance <= high), "verdict": _verdict(pool, labels, rng),
+    }  # fmt: skip
+
+
+def _verdict(pool: pools.Pool, labels: np.ndarray, rng: np.random.Generator) -> str:
+    shapes = profiles(list(pool.taps))
+    rows = np.sort(rng.permutation(len(labels))[: rules.evidence_rows("fast")])
+    pair = mixed_kernels(
+        ((tap, x[rows]) for tap, x in pool.taps.items()), {k: shapes[k] for k in ("last", "equal")}
+    )
+    singles = [np.array([i]) for i in range(len(rows))]
+    found = signal(
+        list(pair.values()), labels[rows], singles, rules.permutations("fast"), rng
+    ).details
+    return verdict_kind(Facts(p=float(found["p"]), mde=float(found["mde"])))

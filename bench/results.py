@@ -1,0 +1,62 @@
+"""Results as files: what was measured, where, when, and by which command."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """The machine as far as it explains a number."""
+    model = platform.processor()
+    table = Path("/proc/cpuinfo")
+    if table.exists():
+        names = [line for line in table.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "timm", "numpy", "onnxruntime")},
+    }
+
+
+def keep(name: str, measured: dict[str, Any], argv: list[str]) -> dict[str, Any]:
+    """Write results/<name>.json and return it."""
+    shown = [Path(a).name if os.sep in a else a for a in argv]  # no path of a machine
+    kept = {
+        "name": name,
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "command": "python -m bench " + " ".join(shown),
+        **measured,
+    }
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    return kept
+
+
+def read(name: str) -> dict[str, Any]:
+    """A kept result."""
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return found
+
+
+def as_text(kept: dict[str, Any]) -> str:
+    """The summary lines and the rows of a result."""
+    lines = [f"{kept['date']}  {kept['machine']['cpu']}, {kept['machine']['cores']} cores"]
+    lines += [f"{key}: {value}" for key, value in kept.get("summary", {}).items()]
+    for row in kept.get("rows", []):
+        lines.append("  ".join(f"{k}={_short(v)}" for k, v in row.items() if k != "correct"))
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,28 @@
+"""Words and bars for people: records in, text out. Only the command line uses this."""
+
+from warmstart.show.progress import Lines, Silent, Watcher, watcher
+from warmstart.show.result import result_text
+from warmstart.show.tables import (
+    NOTHING_PROMISED,
+    cache_text,
+    cleared_text,
+    predict_lines,
+    scores_text,
+    starts_text,
+)
+from warmstart.show.text import error_text
+
+__all__ = [
+    "NOTHING_PROMISED",
+    "Lines",
+    "Silent",
+    "Watcher",
+    "cache_text",
+    "cleared_text",
+    "error_text",
+    "predict_lines",
+    "result_text",
+    "scores_text",
+    "starts_text",
+    "watcher",
+]

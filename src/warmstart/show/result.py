@@ -1,0 +1,120 @@
+"""What `fit` found, for someone who never trained a network."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from warmstart.records import Estimate, Evidence, Finding, Scores, Summary
+from warmstart.show.text import WIDTH, column, interval, percents, sentence, wrap
+
+SHOWN = 5  # findings listed; the rest stand in the card
+
+
+def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> str:
+    """The result of a run: how often it is right, why, and what to type next.
+
+    `sample_path` is an image that exists, for the command that names it; None if there is
+    none, and then the text tells how to fit images of one's own.
+    """
+    ships = summary.shipped.strategy != "none"
+    blocks = []
+    if summary.verdict.kind == "no-signal":
+        blocks.append(no_signal_text(summary))
+    if ships:
+        blocks.append("\n".join(_accuracy(summary)))
+    blocks.append("\n".join([*_decision(summary), *_findings(summary, run_path)]))
+    blocks.append("\n".join([*_places(run_path, ships), *_next(run_path, sample_path, ships)]))
+    return "\n\n".join(block for block in blocks if block)
+
+
+def no_signal_text(summary: Summary) -> str:
+    """Why training was stopped, and what might help."""
+    evidence = next((e for e in summary.verdict.evidence if e.name == "signal"), None)
+    found = _signal(evidence, summary.data.classes) if evidence else summary.verdict.sentence
+    might = (
+        "What might help: check how the labels were made, or use pictures in which a person "
+        "can tell the classes apart."
+    )
+    return "\n".join([wrap(found), wrap(might)])
+
+
+def _signal(evidence: Evidence, n_classes: int) -> str:
+    if evidence.value is None or evidence.low is None or evidence.high is None:
+        return "No signal found. " + evidence.meaning
+    right, low, high = percents(evidence.value, evidence.low, evidence.high, n=evidence.n)
+    text = (
+        f"No signal found. With {evidence.n:,} pictures in {n_classes} classes the network's "
+        f"best guess is right {right} % of the time; with shuffled labels it is right {low} to "
+        f"{high} %."
+    )
+    effect = evidence.details.get("mde")
+    if isinstance(effect, float):
+        text += f" An effect of {100 * effect:.0f} points or more would have been seen."
+    return text + " Training longer will not help."
+
+
+def _accuracy(summary: Summary) -> list[str]:
+    parts = []
+    if summary.estimate is not None:
+        parts.append(_estimate(summary.estimate))
+    if summary.test is not None:
+        parts.append(f"{_score(summary.test)} on your test part")
+    return [column("Accuracy", ";\n".join(parts) + ".")] if parts else []
+
+
+def _estimate(estimate: Estimate) -> str:
+    shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
+    if estimate.method == "holdout":
+        return f"{shown}, measured on the part you held out"
+    return f"{shown}, estimated on examples it had not seen"
+
+
+def _score(scores: Scores) -> str:
+    return interval(scores.accuracy, scores.low, scores.high, scores.n)
+
+
+def _decision(summary: Summary) -> list[str]:
+    shipped = summary.shipped
+    lines = []
+    if summary.verdict.kind != "no-signal":
+        lines.append(column("Verdict", sentence(summary.verdict.sentence)))
+    lead = "nothing was shipped: " if shipped.strategy == "none" else ""
+    lines.append(column("Decided", sentence(lead + shipped.why)))
+    return lines
+
+
+def _findings(summary: Summary, run_path: Path) -> list[str]:
+    findings = summary.findings
+    shown = [_finding(finding) for finding in findings[:SHOWN]]
+    if len(findings) > SHOWN:
+        shown.append(f"{len(findings) - SHOWN} more in {run_path / 'data.json'}")
+    return [column("Found", "\n".join(shown))] if shown else []
+
+
+def _finding(finding: Finding) -> str:
+    return sentence(finding.sentence)
+
+
+def _places(run_path: Path, ships: bool) -> list[str]:
+    lines = [f"Model    {run_path / 'model'}"] if ships else []
+    return [*lines, f"Card     {run_path / 'README.md'}"]
+
+
+def _next(run_path: Path, sample_path: str | None, ships: bool) -> list[str]:
+    run = shlex.quote(str(run_path))
+    rows = []
+    if ships:
+        image = shlex.quote(sample_path) if sample_path else "photo.jpg"
+        rows.append((f"warmstart predict {run} {image}", "name the class of an image"))
+        rows.append((f"warmstart evaluate {run} more/", "measure it on other images"))
+    if sample_path is None:
+        rows.append(("warmstart fit photos/", "photos/<class>/*.jpg"))
+    if not rows:
+        return []
+    left = max(len(command) for command, _ in rows) + 2
+    lines: list[str] = []
+    for command, why in rows:
+        line = f"{'' if lines else 'Next':<9}{command:<{left}}# {why}"
+        lines.append(line if len(line) <= WIDTH else line.split("  # ")[0].rstrip())
+    return lines

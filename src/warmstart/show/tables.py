@@ -1,0 +1,108 @@
+"""Small tables: answers, metrics, starts, the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from warmstart.records import Answer, Scores
+from warmstart.show.text import WIDTH, column, count, interval, percent, percents, printable, size
+
+if TYPE_CHECKING:
+    from warmstart.features.store import StoreInfo
+    from warmstart.network.registry import Listing
+
+BATCH = 32  # answers whose columns are aligned together: what one look at the network gives
+NOTHING_PROMISED = "Too few examples were learnt from to promise when an answer is sure."
+
+
+def predict_lines(answers: Iterable[Answer]) -> Iterator[str]:
+    """One line an image as answers come: path, class, probability, and what to beware of."""
+    answers = iter(answers)
+    widths = (0, 0)
+    while batch := list(islice(answers, BATCH)):
+        paths = max(len(printable(answer.path)) for answer in batch)
+        labels = max(len(printable(answer.label or "-")) for answer in batch)
+        widths = (max(widths[0], min(paths, 40)), max(widths[1], min(labels, 24)))
+        for answer in batch:
+            yield _answer_line(answer, *widths)
+
+
+def _answer_line(answer: Answer, path_width: int, label_width: int) -> str:
+    path = f"{printable(answer.path):<{path_width}}"
+    if answer.label is None or answer.probability is None:
+        why = (answer.error or "it cannot be read").removeprefix(answer.path).strip(" :")
+        return f"{path}  {'-':<{label_width}}  {'-':>6}  {printable(why)}"
+    label = f"{printable(answer.label):<{label_width}}"
+    return f"{path}  {label}  {_probability(answer.probability):>6}  {_caveat(answer)}".rstrip()
+
+
+def _probability(p: float) -> str:
+    return "> 99 %" if p >= 0.995 else percent(p, n=1)  # no single answer is certain
+
+
+def _caveat(answer: Answer) -> str:
+    if answer.unknown:
+        return "unlike the training images"
+    return "not sure" if answer.sure is False else ""
+
+
+def scores_text(scores: Scores) -> str:
+    """Metrics on labelled data, the one that matters first."""
+    balanced = percents(scores.balanced_accuracy, n=scores.n)[0]
+    shown = interval(scores.accuracy, scores.low, scores.high, scores.n)
+    return "\n".join(
+        [
+            column("Accuracy", f"{shown} on {count(scores.n, 'image')}."),
+            column("", f"{balanced} % if every class counts the same, large or small."),
+            column(
+                "Also",
+                f"macro F1 {scores.macro_f1:.2f}, log-loss {scores.log_loss:.2f}, "
+                f"calibration error (ECE) {scores.ece:.2f}",
+            ),
+        ]
+    )
+
+
+def starts_text(starts: Sequence[Listing], word: str = "") -> str:
+    """What a run can begin from here without a download; `word` is what was searched for."""
+    if not starts:
+        return (
+            f"No start on this computer is called like `{printable(word)}`. All: warmstart starts"
+        )
+    name_width = max(len(start.name) for start in starts) + 2
+    lines = []
+    for start in starts:
+        facts = [f"{start.parameters / 1e6:.1f} M parameters" if start.parameters else ""]
+        facts.append(f"{start.size_px} px" if start.size_px else "")
+        tail = ", ".join(fact for fact in facts if fact)
+        room = max(WIDTH - name_width - len(tail) - 2, 10)
+        title = start.title if len(start.title) <= room else start.title[: room - 1] + "…"
+        lines.append(f"{start.name:<{name_width}}{title:<{min(room, 34)}}  {tail}".rstrip())
+    return "\n".join([*lines, "", "Begin from one of them: warmstart fit DATA --start NAME"])
+
+
+def cache_text(info: StoreInfo) -> str:
+    """What the cache holds, and how large it may grow."""
+    held = f"{size(info.bytes)} of at most {size(info.limit_bytes)}"
+    images = f"features of {count(info.rows, 'image')}, {count(info.shelves, 'set')}"
+    return "\n".join(
+        [
+            f"Cache    {info.path}",
+            column("Holds", f"{held}: {images}." if info.rows else f"{held}."),
+            column("Clear", "warmstart cache clear"),
+        ]
+    )
+
+
+def cleared_text(info: StoreInfo) -> str:
+    """What was removed from the cache.
+
+    >>> from types import SimpleNamespace as Info
+    >>> cleared_text(Info(path="c", shelves=0, rows=0, bytes=0, limit_bytes=0))
+    'The cache was empty: nothing was removed from c.'
+    """
+    if not info.bytes:
+        return f"The cache was empty: nothing was removed from {info.path}."
+    return f"Removed {size(info.bytes)} from {info.path}."

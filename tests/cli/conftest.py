@@ -1,0 +1,159 @@
+"""Stand-ins for the work, so that the command line is tested alone."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from warmstart.events import Event
+from warmstart.records import (
+    DataCounts,
+    Estimate,
+    FrozenProof,
+    Scores,
+    Shipped,
+    StartCounts,
+    Summary,
+    Verdict,
+)
+
+SUMMARY = Summary(
+    task="classify",
+    verdict=Verdict(kind="head", sentence="A new output on the frozen network is enough."),
+    shipped=Shipped(strategy="head", why="a linear output, all 18 layers frozen"),
+    estimate=Estimate(
+        metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv"
+    ),
+    test=None,
+    data=DataCounts(
+        train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, suspect_labels=0
+    ),
+    start=StartCounts(name="lite0", sha256="00", parameters=4_652_008),
+    frozen=FrozenProof(parameters=10, buffers=2, identical=True),
+    guards=(),
+    findings=(),
+    seconds={"total": 1.0},
+    peak_rss_mb=100.0,
+)
+NO_SIGNAL = replace(
+    SUMMARY,
+    verdict=Verdict(kind="no-signal", sentence="No signal found in 180 examples."),
+    shipped=Shipped(strategy="none", why="no signal was found"),
+    estimate=None,
+)
+SCORES = Scores(
+    n=200, accuracy=0.84, low=0.78, high=0.88, balanced_accuracy=0.83,
+    macro_f1=0.82, log_loss=0.45, ece=0.03,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The fields that the real one has."""
+
+    data: str
+    start: str = "lite0"
+    arch: str | None = None
+    strategy: str = "auto"
+    budget: str = "balanced"
+    out: Path | None = None
+    label: str | None = None
+    group: str | None = None
+    test: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The fields that the real one has."""
+
+    name: str
+    title: str
+    parameters: int | None
+    size_px: int | None
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheInfo:
+    """The fields that the real one has."""
+
+    path: Path
+    shelves: int
+    rows: int
+    bytes: int
+    limit_bytes: int
+
+
+INFO = CacheInfo(path=Path("kept"), shelves=2, rows=1234, bytes=130_000_000, limit_bytes=5 * 10**9)
+
+
+class Work:
+    """What the stand-ins were asked, and what they shall answer."""
+
+    info, no_signal, scores = INFO, NO_SIGNAL, SCORES
+
+    def __init__(self):
+        self.asked = []
+        self.closed = False
+        self.summary = SUMMARY
+        self.error = None
+        self.answers = []
+
+    def fit(self, request):
+        self.asked.append(request)
+        try:
+            yield Event(stage="look", kind="begin", of=4, t=0.0)
+            yield Event(stage="look", kind="step", step=2, of=4, t=1.0, values={"per_second": 2.0})
+            if self.error is not None:
+                raise self.error
+            note = {"title": "Proof", "text": "frozen: unchanged, bit for bit"}
+            yield Event(stage="deliver", kind="note", t=2.0, values=note)
+        finally:
+            self.closed = True
+        return SimpleNamespace(path=Path("runs/photos"), summary=self.summary)
+
+    def predict(self, run, paths):
+        self.asked.append((run, list(paths)))
+        if self.error is not None:
+            raise self.error
+        return iter(self.answers)
+
+    def evaluate(self, run, data, *, label=None, group=None):
+        self.asked.append((run, data, label, group))
+        yield Event(stage="look", kind="begin", of=200, t=0.0)
+        if self.error is not None:
+            raise self.error
+        return SCORES
+
+    def starts(self, word=""):
+        self.asked.append(word)
+        lite = {"name": "lite0", "title": "EfficientNet-Lite0", "parameters": 4_652_008}
+        found = [Listing(**lite, size_px=224, where="lite0.pth")]
+        return tuple(start for start in found if word in start.name)
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """Put stand-ins where the verbs look for the work."""
+    standing_in = Work()
+
+    def place(name, **members):
+        module = ModuleType(name)
+        for member, value in members.items():
+            setattr(module, member, value)
+        monkeypatch.setitem(sys.modules, name, module)
+        return module
+
+    place("warmstart.flow", Request=Request, fit=standing_in.fit)
+    place("warmstart.verbs.predict", predict=standing_in.predict)
+    place("warmstart.verbs.evaluate", evaluate=standing_in.evaluate)
+    place("warmstart.verbs.starts", starts=standing_in.starts)
+    cache = place("warmstart.verbs.cache", info=lambda: INFO, clear=lambda: INFO)
+    verbs = place("warmstart.verbs", cache=cache)
+    verbs.__path__ = []
+    return standing_in

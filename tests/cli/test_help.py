@@ -1,0 +1,99 @@
+"""Help: short, quick to load, and no option that nobody decided on."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+import warmstart
+from warmstart.cli import main
+from warmstart.cli.spec import LATER_VERBS, VERBS
+
+# A new option is a promise to users: it enters here when it was decided, never by accident.
+FROZEN = {
+    "fit": [
+        "--start", "--arch", "--strategy", "--budget", "--test", "--label", "--group", "--out",
+        "--seed", "--json", "-q", "--quiet", "--debug", "-h", "--help",
+    ],
+    "predict": ["--json", "--debug", "-h", "--help"],
+    "evaluate": ["--label", "--group", "--json", "--debug", "-h", "--help"],
+    "starts": ["--json", "--debug", "-h", "--help"],
+    "cache": ["--json", "--debug", "-h", "--help"],
+}  # fmt: skip
+UNWELCOME = re.compile(r"SOTA|state-of-the-art|robust|seamless|epoch|successful", re.IGNORECASE)
+
+
+def shown(capsys, *words):
+    assert main(list(words)) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def test_the_verbs_are_those_of_this_version():
+    assert list(VERBS) == list(FROZEN)
+
+
+@pytest.mark.parametrize("verb", FROZEN)
+def test_no_option_is_new(verb, capsys):
+    listed = shown(capsys, verb, "--help").split("Options:\n")[1].split("\nExamples:")[0]
+    found = re.findall(r"^  (-.*?)(?:  |$)", listed, re.MULTILINE)
+    options = [word for line in found for word in re.findall(r"--?[\w-]+", line)]
+    assert options == FROZEN[verb]
+
+
+@pytest.mark.parametrize("words", [(), *((verb,) for verb in FROZEN)])
+def test_help_fits_on_a_screen_and_has_examples(words, capsys):
+    text = shown(capsys, *words, "--help")
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= (32 if words else 24)
+    examples = text.split("Examples:\n")[1].splitlines()
+    assert sum(line.startswith("  warmstart ") for line in examples) >= 2
+    assert not UNWELCOME.search(text)
+
+
+@pytest.mark.parametrize("verb", FROZEN)
+def test_the_examples_of_the_help_can_be_parsed(verb):
+    from warmstart.cli.parse import parse
+
+    for command, _ in VERBS[verb].examples:
+        parse(command.split(" > ")[0].split()[1:])
+
+
+def test_later_verbs_are_not_offered(capsys):
+    offered = re.findall(r"^  ([a-z]+)", shown(capsys, "--help"), re.MULTILINE)
+    assert not set(offered) & set(LATER_VERBS)
+    assert set(offered) == {*VERBS, "warmstart"}
+
+
+def test_there_are_several_ways_to_ask(capsys):
+    assert shown(capsys) == shown(capsys, "-h") == shown(capsys, "help")
+    assert shown(capsys, "help", "fit") == shown(capsys, "fit", "-h")
+    assert shown(capsys, "fit", "a", "--help", "--xyzzy") == shown(capsys, "fit", "--help")
+    assert shown(capsys, "--version") == f"warmstart {warmstart.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["--version"], ["train"]])
+def test_nothing_heavy_is_imported_to_answer(words):
+    code = (
+        "import sys\n"
+        "from warmstart.cli import main\n"
+        f"main({words!r})\n"
+        "print('LOADED', *{'torch', 'numpy', 'rich', 'PIL'} & sys.modules.keys())\n"
+    )
+    job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert job.stdout.splitlines()[-1] == "LOADED"
+
+
+def test_the_module_is_the_command():
+    job = subprocess.run(
+        [sys.executable, "-m", "warmstart", "--version"], capture_output=True, text=True
+    )
+    assert (job.returncode, job.stdout) == (0, f"warmstart {warmstart.__version__}\n")
+    job = subprocess.run(
+        [sys.executable, "-m", "warmstart", "train"], capture_output=True, text=True
+    )
+    assert job.returncode == 2
+    assert job.stderr == "warmstart: unknown verb `train`. Here it is `fit`.\n"

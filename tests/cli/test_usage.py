@@ -1,0 +1,155 @@
+"""Every misuse of the command line: one line on stderr, exit code 2, nothing on stdout."""
+
+import pytest
+
+from warmstart.cli import main
+from warmstart.cli.spec import LATER_VERBS
+
+FIT = "Usage: warmstart fit DATA [options]"
+PREDICT = "Usage: warmstart predict RUN PATH... [options]"
+EVALUATE = "Usage: warmstart evaluate RUN DATA [options]"
+EXACT = "Not needed: the new output is computed exactly, in one step."
+CHOSEN = "Not needed: this version chooses it."
+
+MISUSES = {
+    # verbs
+    "train photos": "unknown verb `train`. Here it is `fit`.",
+    "run photos": "unknown verb `run`. Here it is `fit`.",
+    "launch photos": "unknown verb `launch`. Here it is `fit`.",
+    "finetune photos": "unknown verb `finetune`. Here it is `fit`.",
+    "val runs/x": "unknown verb `val`. Here it is `evaluate`.",
+    "eval runs/x": "unknown verb `eval`. Here it is `evaluate`.",
+    "test runs/x": "unknown verb `test`. Here it is `evaluate`.",
+    "infer runs/x": "unknown verb `infer`. Here it is `predict`.",
+    "fitt photos": "unknown verb `fitt`. Did you mean `fit`?",
+    "predit runs/x": "unknown verb `predit`. Did you mean `predict`?",
+    "xyzzy": "unknown verb `xyzzy`. "
+    "This version (0.1.0) has fit, predict, evaluate, starts, cache.",
+    "sample:digits": "`sample:digits` is not a verb. To learn from it: warmstart fit sample:digits",
+    "--seed 3 fit photos": "a verb comes first, its options after it: warmstart fit DATA --seed 3",
+    "--json": "a verb comes first, its options after it: warmstart fit DATA --seed 3",
+    # arguments
+    "fit": f"fit needs DATA, the labelled images. {FIT}",
+    "fit a b": f"`b` is one argument too many. {FIT}",
+    "fit -- -a -b": f"`-b` is one argument too many. {FIT}",
+    "predict": f"predict needs RUN, the folder that `warmstart fit` wrote. {PREDICT}",
+    "predict runs/x": f"predict needs PATH, the images to name. {PREDICT}",
+    "evaluate runs/x": f"evaluate needs DATA, other labelled images. {EVALUATE}",
+    "cache": "cache needs info|clear, what to do. Usage: warmstart cache info|clear [options]",
+    "cache clean": "cache clean is not one of info, clear. Did you mean clear?",
+    "cache burn": "cache burn is not one of info, clear.",
+    # values
+    "fit photos --budget quick": "--budget quick is not one of fast, balanced, thorough.",
+    "fit photos --budget balance": "--budget balance is not one of fast, balanced, thorough. "
+    "Did you mean balanced?",
+    "fit photos --strategy full": "--strategy full is not part of this version (0.1.0); "
+    "it has auto, head.",
+    "fit photos --strategy last:3+lora": "--strategy last:3+lora is not part of this version "
+    "(0.1.0); it has auto, head.",
+    "fit photos --strategy best": "--strategy best is not one of auto, head.",
+    "fit photos --seed abc": "--seed abc: it needs a whole number, 0 or more.",
+    "fit photos --seed=-1": "--seed -1: it needs a whole number, 0 or more.",
+    "fit photos --seed 1.5": "--seed 1.5: it needs a whole number, 0 or more.",
+    "fit photos --seed": "--seed needs a value: --seed N",
+    "fit photos --out --json": "--out needs a value: --out RUN",
+    "fit photos --out=": "--out needs a value: --out RUN",
+    "fit photos --strategy": "--strategy needs a value: --strategy auto or head",
+    "fit photos --json=yes": "--json is a switch and takes no value.",
+    # options by another name
+    "fit photos --model resnet18": "unknown option --model. Here it is --start.",
+    "fit photos --model_name_or_path x": "unknown option --model_name_or_path. Here it is --start.",
+    "fit photos --backbone=x": "unknown option --backbone. Here it is --start.",
+    "fit photos --output_dir x": "unknown option --output_dir. Here it is --out.",
+    "fit photos --project x": "unknown option --project. Here it is --out.",
+    "fit photos -o x": "unknown option -o. Here it is --out.",
+    "fit --data photos": "unknown option --data. Here DATA stands alone: warmstart fit DATA",
+    "fit --train_dir photos": "unknown option --train_dir. "
+    "Here DATA stands alone: warmstart fit DATA",
+    "fit --dataset=photos": "unknown option --dataset. Here DATA stands alone: warmstart fit DATA",
+    "fit photos --random_seed 3": "unknown option --random_seed. Here it is --seed.",
+    "predict --model runs/x a.jpg": "unknown option --model. "
+    "Here RUN stands alone: warmstart predict RUN PATH...",
+    "predict runs/x --source a.jpg": "unknown option --source. "
+    "Here PATH stands alone: warmstart predict RUN PATH...",
+    "predict runs/x a.jpg --output o": "unknown option --output. "
+    "The answers go to stdout; write them to a file with > FILE.",
+    # options that nothing here needs, or that are still to come
+    "fit photos --lr 0.1": "unknown option --lr. This version (0.1.0) has no learning rate: "
+    "the new output is computed exactly, in one step.",
+    "fit photos --learning_rate 0.1": "unknown option --learning_rate. This version (0.1.0) has "
+    "no learning rate: the new output is computed exactly, in one step.",
+    "fit photos --epochs 5": f"unknown option --epochs. {EXACT}",
+    "fit photos --batch-size 5": f"unknown option --batch-size. {CHOSEN}",
+    "fit photos -b 5": f"unknown option -b. {CHOSEN}",
+    "fit photos -b5": f"unknown option -b5. {CHOSEN}",
+    "fit photos --workers 5": f"unknown option --workers. {CHOSEN}",
+    "fit photos --patience 5": "unknown option --patience. Not needed: the new output is computed "
+    "exactly; there is nothing to stop early.",
+    "fit photos --img_size 5": "unknown option --img_size. "
+    "Not needed: the start brings its own image size.",
+    "fit photos --val-split 0.2": "unknown option --val-split. Not needed: accuracy is estimated "
+    "inside the training images, or on a val/ folder where there is one.",
+    "fit photos --device cuda": "unknown option --device. "
+    "This version (0.1.0) computes on the processor (CPU).",
+    "fit photos --minutes 5": "unknown option --minutes. It is not part of this version (0.1.0).",
+    "fit photos --exist-ok": "unknown option --exist-ok. A run folder is never overwritten; "
+    "leave --out away and a new one is made.",
+    "fit photos --resume": "unknown option --resume. "
+    "Run the same command again: what was computed is kept.",
+    # misspelt and foreign options
+    "fit photos --buget fast": "unknown option --buget. Did you mean --budget?",
+    "fit photos --bud fast": "unknown option --bud. Did you mean --budget?",
+    "fit photos --learning-rte 1": "unknown option --learning-rte. This version (0.1.0) has no "
+    "learning rate: the new output is computed exactly, in one step.",
+    "fit photos --xyzzy": "unknown option --xyzzy. `warmstart fit --help` lists its options.",
+    "predict runs/x a.jpg --budget fast": "unknown option --budget. "
+    "It is an option of `fit`, not of `predict`.",
+    "evaluate runs/x photos -v": "unknown option -v. "
+    "Here --debug shows where an error arose; progress is always shown.",
+    # key=value
+    "fit data=photos": "unknown argument data=photos. "
+    "Here DATA stands alone: warmstart fit DATA",
+    "fit photos model=resnet18": "unknown argument model=resnet18. "
+    "Here it is --start resnet18",
+    "fit photos seed=3": "unknown argument seed=3. Here it is --seed 3",
+    "fit photos epochs=3": f"unknown argument epochs=3. {EXACT}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", MISUSES)
+def test_a_misuse_is_answered_with_one_line(command, capsys):
+    assert main(command.split(" ")) == 2
+    out, err = capsys.readouterr()
+    assert err == f"warmstart: {MISUSES[command]}\n"
+    assert out == ""
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("verb", LATER_VERBS)
+def test_a_verb_of_a_later_version_is_named_as_such(verb, capsys):
+    assert main([verb, "x"]) == 2
+    assert capsys.readouterr().err == (
+        f"warmstart: `{verb}` is not part of this version (0.1.0); "
+        "it has fit, predict, evaluate, starts, cache.\n"
+    )
+
+
+def test_a_path_in_place_of_a_verb_is_answered_with_the_command(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"warmstart: `{tmp_path}` is not a verb. To learn from it: warmstart fit {tmp_path}\n"
+    )
+
+
+def test_a_file_whose_name_holds_an_equals_sign_is_data(tmp_path, monkeypatch, work):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data=photos").mkdir()
+    assert main(["fit", "data=photos"]) == 0
+    assert work.asked[0].data == "data=photos"
+
+
+def test_debug_shows_the_traceback_of_a_misuse_too(capsys):
+    assert main(["fit", "photos", "--seed", "abc", "--debug"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.endswith("warmstart: --seed abc: it needs a whole number, 0 or more.\n")

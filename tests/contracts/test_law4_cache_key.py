@@ -1,0 +1,74 @@
+"""Law 4: the cache key is complete. Change any one of its members and the store misses."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from warmstart.features.key import FeatureKey
+from warmstart.features.store import Store
+from warmstart.records import Preprocessing, Tap
+
+KEY = FeatureKey(
+    network="ab",
+    arch="timm:x",
+    parts=("stem", "body"),
+    taps=(Tap(part=1, pool="avg"), Tap(part=2, pool="avg")),
+    preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)),
+    decoder="pillow 11",
+    engine="torch",
+    engine_version="torch 2.8",
+    threads=2,
+)
+EXAMPLE = "0a" * 32
+
+
+def changes(value):
+    """Each way to change one plain member of a value, however deep: (where, changed value)."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            for where, new in changes(getattr(value, field.name)):
+                yield f".{field.name}{where}", dataclasses.replace(value, **{field.name: new})
+    elif isinstance(value, tuple):
+        yield "[reversed and longer]", (*value[::-1], value[0])
+        for i, item in enumerate(value):
+            for where, new in changes(item):
+                yield f"[{i}]{where}", (*value[:i], new, *value[i + 1 :])
+    elif isinstance(value, bool):
+        yield "", not value
+    elif isinstance(value, (int, float)):
+        yield "", value + 1
+    elif isinstance(value, str):
+        yield "", value + "x"
+    else:
+        raise TypeError(f"say here how to change a {type(value).__name__}")
+
+
+CHANGES = dict(changes(KEY))
+
+
+def test_every_member_is_changed_here():
+    changed = {where.lstrip(".").partition(".")[0].partition("[")[0] for where in CHANGES}
+    assert changed == {field.name for field in dataclasses.fields(FeatureKey)}
+    inner = {where.split(".")[2].partition("[")[0] for where in CHANGES if ".preproc" in where}
+    assert inner == {field.name for field in dataclasses.fields(Preprocessing)}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("law4"))
+    with store.shelf(KEY) as shelf:
+        shelf.append([EXAMPLE], [np.ones((1, 2), np.float32)] * 2)
+    return store
+
+
+def test_the_same_key_hits(store):
+    with store.shelf(dataclasses.replace(KEY)) as shelf:
+        assert shelf.missing([EXAMPLE]) == []
+
+
+@pytest.mark.parametrize("where", CHANGES)
+def test_a_changed_member_misses(store, where):
+    assert CHANGES[where].digest != KEY.digest
+    with store.shelf(CHANGES[where]) as shelf:
+        assert shelf.missing([EXAMPLE]) == [EXAMPLE]

@@ -1,0 +1,225 @@
+"""A look passes each missing example once, keeps what it has computed, and is reproducible."""
+
+import errno
+import hashlib
+import time
+
+import numpy as np
+import pytest
+
+from warmstart.errors import DataError
+from warmstart.events import drain
+from warmstart.features import shelf as shelf_module
+from warmstart.features.extract import AHEAD, Prefetch, extract, first_of_each
+from warmstart.features.key import BATCH, FeatureKey
+from warmstart.features.store import Store
+from warmstart.records import Example, Preprocessing, Tap
+
+TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"))
+KEY = FeatureKey(
+    network="ab",
+    arch="timm:x",
+    parts=("stem", "body"),
+    taps=TAPS,
+    preprocessing=Preprocessing(size=(4, 4), resize=4, mean=(0.5,) * 3, std=(0.5,) * 3),
+    decoder="pillow 11",
+    engine="torch",
+    engine_version="torch 2.8",
+    threads=2,
+)
+DECODER = KEY.decoder
+N = 75
+
+
+def example(i, copy_of=None):
+    content = i if copy_of is None else copy_of
+    digest = hashlib.sha256(content.to_bytes(2, "big")).hexdigest()
+    return Example(id=f"{i}.png", label="x", split="train", sha256=digest)
+
+
+EXAMPLES = [example(i) for i in range(N)]
+
+
+def pixels(one):
+    """An image that its content alone decides."""
+    rng = np.random.default_rng(int(one.sha256[:8], 16))
+    return rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+
+
+def expected(examples):
+    """The two taps as `Worker.engine` computes them, one image at a time."""
+    rows = [Worker().engine(pixels(one)[None]) for one in examples]
+    return [np.concatenate(tap) for tap in zip(*rows, strict=True)]
+
+
+class Worker:
+    """Decodes and passes as an engine would, and counts both."""
+
+    def __init__(self, broken=(), stop_at_pass=None):
+        self.broken, self.stop_at_pass = set(broken), stop_at_pass
+        self.decoded, self.batches, self.engines = [], [], 0
+
+    def decode(self, one):
+        self.decoded.append(one.id)
+        if one.id in self.broken:
+            raise DataError(f"{one.id} is truncated")
+        return pixels(one)
+
+    def make_engine(self):
+        self.engines += 1
+        return self.engine
+
+    def engine(self, images):
+        self.batches.append(len(images))
+        if len(self.batches) == self.stop_at_pass:
+            raise KeyboardInterrupt
+        flat = images.reshape(len(images), -1).astype(np.float32)
+        return [flat[:, :3] / 255, flat[:, 3:8] - 7]
+
+
+def steps_of(root, examples, worker):
+    """The look as the flow takes it: ask the shelf, decode ahead, extract."""
+    store = Store(root)
+    known = store.quarantined(DECODER)
+    shelf = store.shelf(KEY)
+    readable = [one.sha256 for one in examples if one.sha256 not in known]
+    todo = first_of_each(examples, shelf.missing(readable))
+    prefetch = Prefetch(todo, worker.decode) if todo else None
+    return extract(examples, prefetch, len(todo), worker.make_engine, store, shelf, DECODER)
+
+
+def look(root, examples, worker):
+    return drain(steps_of(root, examples, worker))
+
+
+def all_bytes(features, examples):
+    return [features.read(examples, tap).tobytes() for tap in TAPS]
+
+
+def test_every_example_has_its_own_rows_in_the_asked_order(tmp_path):
+    features = look(tmp_path, EXAMPLES, Worker())
+    backwards = EXAMPLES[::-1]
+    for tap, slow in zip(TAPS, expected(backwards), strict=True):
+        np.testing.assert_array_equal(features.read(backwards, tap), slow)
+
+
+def test_a_first_look_passes_each_image_once(tmp_path):
+    worker = Worker()
+    features = look(tmp_path, EXAMPLES, worker)
+    assert (features.passed, features.decoded, worker.engines) == (N, N, 1)
+    assert sorted(worker.decoded) == sorted(one.id for one in EXAMPLES)
+    assert worker.batches == [BATCH, BATCH, N - 2 * BATCH]
+
+
+def test_a_second_look_decodes_nothing_and_makes_no_engine(tmp_path):
+    first = look(tmp_path, EXAMPLES, Worker())
+    worker = Worker()
+    second = look(tmp_path, EXAMPLES, worker)
+    assert (second.passed, second.decoded, worker.engines, worker.decoded) == (0, 0, 0, [])
+    assert all_bytes(first, EXAMPLES) == all_bytes(second, EXAMPLES)
+
+
+def test_fifty_more_images_cost_fifty_passes_and_change_no_bit(tmp_path):
+    look(tmp_path / "grown", EXAMPLES[:25], Worker())
+    worker = Worker()
+    grown = look(tmp_path / "grown", EXAMPLES, worker)
+    assert (grown.passed, grown.decoded, len(worker.decoded)) == (50, 50, 50)
+    whole = look(tmp_path / "whole", EXAMPLES, Worker())
+    assert all_bytes(grown, EXAMPLES) == all_bytes(whole, EXAMPLES)
+
+
+def test_equal_bytes_are_passed_once(tmp_path):
+    examples = [*EXAMPLES[:10], *(example(100 + i, copy_of=i) for i in range(10))]
+    worker = Worker()
+    features = look(tmp_path, examples, worker)
+    assert (features.passed, len(worker.decoded)) == (10, 10)
+    np.testing.assert_array_equal(
+        features.read(examples[:10], TAPS[0]), features.read(examples[10:], TAPS[0])
+    )
+
+
+def test_unreadable_images_are_listed_and_the_look_goes_on(tmp_path):
+    features = look(tmp_path, EXAMPLES, Worker(broken=["3.png", "40.png"]))
+    reasons = {"3.png": "3.png is truncated", "40.png": "40.png is truncated"}
+    assert features.unreadable == reasons
+    assert (features.passed, features.decoded) == (N - 2, N)
+    good = [one for one in EXAMPLES if one.id not in features.unreadable]
+    np.testing.assert_array_equal(features.read(good, TAPS[1]), expected(good)[1])
+    with pytest.raises(KeyError):
+        features.read([EXAMPLES[3]], TAPS[0])
+
+
+def test_unreadable_images_are_not_decoded_again(tmp_path):
+    look(tmp_path, EXAMPLES, Worker(broken=["3.png"]))
+    worker = Worker(broken=["3.png"])
+    features = look(tmp_path, EXAMPLES, worker)
+    assert worker.decoded == []
+    assert features.unreadable == {"3.png": "3.png is truncated"}
+
+
+def test_an_interrupted_look_keeps_its_passes_and_goes_on_from_there(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        look(tmp_path, EXAMPLES, Worker(stop_at_pass=3))
+    assert Store(tmp_path).info().rows == 2 * BATCH
+    features = look(tmp_path, EXAMPLES, Worker())
+    assert features.passed == N - 2 * BATCH
+    np.testing.assert_array_equal(features.read(EXAMPLES, TAPS[0]), expected(EXAMPLES)[0])
+
+
+def test_a_look_that_its_caller_closes_keeps_its_passes(tmp_path):
+    steps = steps_of(tmp_path, EXAMPLES, Worker())
+    while next(steps).kind != "step":
+        pass
+    steps.close()
+    assert Store(tmp_path).info().rows == BATCH
+
+
+def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
+    def full(file, block):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shelf_module, "_write_all", full)
+    with pytest.raises(OSError, match="No space left"):
+        look(tmp_path, EXAMPLES, Worker())
+    monkeypatch.undo()
+    assert look(tmp_path, EXAMPLES, Worker()).passed == N
+
+
+def test_events_count_images_up_to_the_end(tmp_path):
+    events = list(steps_of(tmp_path, EXAMPLES, Worker(broken=["3.png"])))
+    assert [event.kind for event in events] == ["begin", *["step"] * 3, "end"]
+    assert {event.stage for event in events} == {"look"}
+    assert events[0].values == {"total": N, "missing": N}
+    assert [event.step for event in events[1:]] == sorted(event.step for event in events[1:])
+    assert (events[-1].step, events[-1].of) == (N, N)
+    assert events[-1].values == {"passed": N - 1, "decoded": N, "unreadable": 1}
+
+
+def test_order_does_not_depend_on_which_thread_is_slow():
+    def slow(one):
+        time.sleep(0.004 if int(one.id[:-4]) % 3 == 0 else 0)
+        return pixels(one)
+
+    prefetch = Prefetch(EXAMPLES, slow, threads=2)
+    assert [one.id for one, _ in prefetch] == [one.id for one in EXAMPLES]
+    prefetch.close()
+
+
+def test_decoding_begins_at_once_and_stays_a_bounded_number_ahead():
+    many = [example(i) for i in range(AHEAD + 60)]
+    worker = Worker()
+    prefetch = Prefetch(many, worker.decode)
+    deadline = time.monotonic() + 5
+    while len(worker.decoded) < AHEAD and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.05)  # time to run on, if nothing held it back
+    assert len(worker.decoded) == AHEAD
+    assert len(list(prefetch)) == len(many)
+    prefetch.close()
+
+
+def test_a_closed_prefetch_drops_what_has_not_begun():
+    worker = Worker()
+    prefetch = Prefetch(EXAMPLES, lambda one: (time.sleep(0.02), worker.decode(one))[1])
+    prefetch.close()
+    assert len(worker.decoded) <= 2
