@@ -55,7 +55,9 @@ def _paired(ours: str, theirs: list[str]) -> float:
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {"mean accuracy": round(float(np.mean([r["accuracy"] for r in rows])), 4)}
+    found: dict[str, Any] = {
+        "mean accuracy": round(float(np.mean([r["accuracy"] for r in rows])), 4)
+    }
     for method in ("onelook", "fastai5"):
         both = [r for r in rows if method in r]
         if not both:

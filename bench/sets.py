@@ -1,4 +1,4 @@
-"""The image sets: <root>/<set>/{train,test}/<class>/*, and fits on them as a user would run them."""
+"""The image sets and fits on them: <root>/<set>/{train,test}/<class>/*."""
 
 from __future__ import annotations
 

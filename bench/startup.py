@@ -31,7 +31,9 @@ def measure(given: Namespace) -> dict[str, Any]:
             began = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             times.append(time.perf_counter() - began)
-        rows.append({"command": name, "median s": float(np.median(times[1:])), "max s": max(times[1:])})
+        rows.append(
+            {"command": name, "median s": float(np.median(times[1:])), "max s": max(times[1:])}
+        )
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, warmstart; print('torch' in sys.modules)"],
         capture_output=True, text=True, check=True,

@@ -10,7 +10,7 @@ import pytest
 from warmstart.errors import DataError
 from warmstart.events import drain
 from warmstart.features import shelf as shelf_module
-from warmstart.features.extract import AHEAD, Prefetch, extract, first_of_each
+from warmstart.features.extract import AHEAD, Prefetch, Source, Vanished, extract, first_of_each
 from warmstart.features.key import BATCH, FeatureKey
 from warmstart.features.store import Store
 from warmstart.records import Example, Preprocessing, Tap
@@ -84,8 +84,17 @@ def steps_of(root, examples, worker):
     shelf = store.shelf(KEY)
     readable = [one.sha256 for one in examples if one.sha256 not in known]
     todo = first_of_each(examples, shelf.missing(readable))
-    prefetch = Prefetch(todo, worker.decode) if todo else None
-    return extract(examples, prefetch, len(todo), worker.make_engine, store, shelf, DECODER)
+    return extract(
+        examples,
+        Source(
+            shelf=shelf,
+            store=store,
+            decoder=DECODER,
+            todo=todo,
+            decode=worker.decode,
+            engine=worker.make_engine() if todo else None,
+        ),
+    )
 
 
 def look(root, examples, worker):
@@ -223,3 +232,17 @@ def test_a_closed_prefetch_drops_what_has_not_begun():
     prefetch = Prefetch(EXAMPLES, lambda one: (time.sleep(0.02), worker.decode(one))[1])
     prefetch.close()
     assert len(worker.decoded) <= 2
+
+
+def test_a_file_that_vanished_is_left_out_but_not_held_against_its_bytes(tmp_path):
+    class Moved(Worker):
+        def decode(self, one):
+            if one.id == "3.png":
+                raise Vanished("3.png can no longer be read")
+            return super().decode(one)
+
+    features = look(tmp_path, EXAMPLES, Moved())
+    assert set(features.unreadable) == {"3.png"}
+    again = look(tmp_path, EXAMPLES, Worker())
+    assert again.unreadable == {}
+    assert again.passed == 1

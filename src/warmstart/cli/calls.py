@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -39,6 +40,7 @@ def fit(call: Call) -> int:
         from warmstart.flow import Request
         from warmstart.flow import fit as steps
 
+        settle_imports()
         request = Request(
             data=call.places[0],
             start=values.get("--start", "lite0"),
@@ -60,6 +62,12 @@ def fit(call: Call) -> int:
         sample = find_image(values.get("--test"), call.places[0])
         print(show.result_text(finished.summary, finished.path, sample))
     return NO_SIGNAL if finished.summary.verdict.kind == "no-signal" else 0
+
+
+def settle_imports() -> None:
+    """Collect garbage again; what the imports made is kept out of it, for it stays anyway."""
+    gc.freeze()
+    gc.enable()
 
 
 def predict(call: Call) -> int:

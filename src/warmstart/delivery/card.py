@@ -51,6 +51,7 @@ def _front_matter(facts: CardFacts) -> str:
     if facts.model is not None and facts.summary.estimate is not None:
         scored = facts.summary.test
         value = scored.accuracy if scored else facts.summary.estimate.value
+        metric = "Test accuracy" if scored else f"Accuracy ({facts.summary.estimate.method})"
         lines += [
             "pipeline_tag: image-classification",
             "model-index:",
@@ -59,8 +60,7 @@ def _front_matter(facts: CardFacts) -> str:
             "  - task: {type: image-classification}",
             f"    dataset: {{name: {_quoted(facts.data.name)}, type: {_quoted(facts.data.name)}}}",
             "    metrics:",
-            f"    - {{type: accuracy, value: {value:.4f}, "
-            f"name: {'Test accuracy' if scored else 'Accuracy (' + facts.summary.estimate.method + ')'}}}",
+            f"    - {{type: accuracy, value: {value:.4f}, name: {metric}}}",
         ]
     return "\n".join([*lines, "---", ""])
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from warmstart.errors import TrainingError
 from warmstart.features.key import BATCH, EngineName
 from warmstart.records import Preprocessing
 
@@ -29,10 +30,10 @@ Pixels = NDArray[np.uint8]
 Rows = list[NDArray[np.float32]]
 Engine = Callable[[Pixels], Rows]
 
-AGREEMENT = 1e-2  # of a tap's RMS: beyond it an exported graph is not the network
+AGREEMENT = 1e-3  # of a tap's RMS: beyond it an exported graph is not the network
 
 
-class EngineError(RuntimeError):
+class EngineError(TrainingError):
     """An engine could not be made; another one can."""
 
 
@@ -78,9 +79,8 @@ def normalised(images: Pixels, preprocessing: Preprocessing) -> Tensor:
 
 
 def _torch_engine(module: nn.Module, preprocessing: Preprocessing) -> Engine:
-    module = fused(module, normalised(_probe(preprocessing), preprocessing)).to(
-        memory_format=torch.channels_last
-    )
+    module = fused(module, normalised(_probe(preprocessing), preprocessing))
+    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(images: Pixels) -> Rows:
         with torch.inference_mode():
@@ -105,8 +105,9 @@ def fused(module: nn.Module, probe: Tensor) -> nn.Module:
     candidate = copy.deepcopy(module)
     for parent in list(candidate.modules()):
         for (_, conv), (name, norm) in pairwise(list(parent.named_children())):
-            follows = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-            if follows and norm.num_features == conv.out_channels:
+            if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+                continue
+            if norm.num_features == conv.out_channels:
                 _fold(parent, conv, name, norm)
     with torch.inference_mode():
         pairs = zip(module(probe), candidate(probe), strict=True)
@@ -148,7 +149,7 @@ def _export(module: nn.Module, inputs: Tensor) -> bytes:
     try:
         with _silent(), torch.inference_mode():
             torch.onnx.export(
-                module, (inputs,), buffer, dynamo=False, opset_version=17,
+                module, (inputs,), buffer, dynamo=False, opset_version=17,  # type: ignore[arg-type]
                 input_names=["inputs"], dynamic_axes={"inputs": {0: "batch"}},
             )  # fmt: skip
     except Exception as error:  # the exporter raises whatever an operator raises

@@ -23,6 +23,11 @@ from warmstart.features.shelf import Floats, Shelf
 from warmstart.features.store import Store
 from warmstart.records import Example, Tap
 
+
+class Vanished(DataError):
+    """The bytes could not be had, or changed meanwhile; it says nothing of what they hold."""
+
+
 Pixels = NDArray[np.uint8]
 Decode = Callable[[Example], Pixels]
 Engine = Callable[[Pixels], list[Floats]]
@@ -102,6 +107,7 @@ class _Progress:
     passed: int = 0
     decoded: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)  # sha256 to reason
+    vanished: dict[str, str] = field(default_factory=dict)  # the same, but not the bytes' fault
     began: float = field(default_factory=time.perf_counter)
 
     def event(self) -> Event:
@@ -110,39 +116,49 @@ class _Progress:
         return Event(stage="look", kind="step", step=self.decoded, of=self.total, values=values)
 
 
-def extract(
-    examples: Sequence[Example],
-    prefetch: Prefetch | None,
-    missing: int,
-    make_engine: Callable[[], Engine],
-    store: Store,
-    shelf: Shelf,
-    decoder: str,
-) -> Steps[Features]:
-    """Pass what `prefetch` decodes, keep its rows, return a view of all examples.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where rows come from and go to. `todo`: what to pass, one example per content.
 
-    `prefetch` holds the `missing` examples, one per content; None where nothing is missing:
-    then no engine is made. An interrupted look keeps what it has computed.
+    `engine` is None where nothing is left to pass: then none was made.
+    """
+
+    shelf: Shelf
+    store: Store
+    decoder: str
+    todo: Sequence[Example]
+    decode: Decode
+    engine: Engine | None
+
+
+def extract(examples: Sequence[Example], source: Source) -> Steps[Features]:
+    """Decode and pass what is to do, keep its rows, return a view of all examples.
+
+    An interrupted look keeps what it has computed.
     Raises: OSError where the disk is full, after the store has been set right.
     """
-    known = store.quarantined(decoder)
+    known = source.store.quarantined(source.decoder)
+    missing = len(source.todo)
     begin: dict[str, float | int | str] = {"total": len(examples), "missing": missing}
     yield Event(stage="look", kind="begin", of=missing, values=begin)
     progress = _Progress(missing)
-    if prefetch is not None:
+    if source.engine is not None:
+        prefetch = Prefetch(source.todo, source.decode)
         try:
-            yield from _pass_all(prefetch, make_engine(), shelf, progress)
+            yield from _pass_all(prefetch, source.engine, source.shelf, progress)
         finally:
             prefetch.close()
             for sha256, reason in progress.unreadable.items():
-                store.quarantine(decoder, sha256, reason)
-    reasons = known | progress.unreadable
+                source.store.quarantine(source.decoder, sha256, reason)
+    reasons = known | progress.unreadable | progress.vanished
     lost = {e.id: reasons[e.sha256] for e in examples if e.sha256 in reasons}
     counts: dict[str, float | int | str] = {
         "passed": progress.passed, "decoded": progress.decoded, "unreadable": len(lost),
     }  # fmt: skip
     yield Event(stage="look", kind="end", step=missing, of=missing, values=counts)
-    return Features(shelf=shelf, unreadable=lost, passed=progress.passed, decoded=progress.decoded)
+    return Features(
+        shelf=source.shelf, unreadable=lost, passed=progress.passed, decoded=progress.decoded
+    )
 
 
 def _pass_all(prefetch: Prefetch, engine: Engine, shelf: Shelf, progress: _Progress) -> Steps[None]:
@@ -154,7 +170,9 @@ def _pass_all(prefetch: Prefetch, engine: Engine, shelf: Shelf, progress: _Progr
         for example, pixels in prefetch:
             progress.decoded += 1
             if isinstance(pixels, DataError):
-                progress.unreadable[example.sha256] = str(pixels)
+                gone = isinstance(pixels, Vanished)
+                reasons = progress.vanished if gone else progress.unreadable
+                reasons[example.sha256] = str(pixels)
                 continue
             hashes.append(example.sha256)
             batch.append(pixels)

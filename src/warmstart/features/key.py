@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -65,7 +66,8 @@ class FeatureKey:
 
     `network` is the digest of all tensors; the same tensors in another architecture, or
     cut elsewhere, give other taps: hence `arch` and `parts`. `decoder` names what turns
-    encoded bytes into pixels, `view` what was done to the pixels ("plain": nothing).
+    encoded bytes into pixels, `view` what was done to the pixels ("plain": nothing),
+    `arithmetic` the mode of MKL, in which a strict one rounds alike at every position.
 
     >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))
     >>> key = FeatureKey(network="ab", arch="timm:x", parts=("stem",), decoder="pillow 11",
@@ -84,6 +86,7 @@ class FeatureKey:
     engine: EngineName
     engine_version: str
     threads: int
+    arithmetic: str = field(default_factory=lambda: os.environ.get("MKL_CBWR", ""))
     cpu: str = field(default_factory=cpu_name)
     view: str = "plain"
     dtype: str = "float32"

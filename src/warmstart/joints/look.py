@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any
 
 from warmstart.data.collection import Collection
 from warmstart.data.prepare import load_image
+from warmstart.errors import DataError
 from warmstart.events import Steps
-from warmstart.features.extract import Engine, Features, Pixels, Prefetch, extract, first_of_each
+from warmstart.features.engine import EngineError, make_engine
+from warmstart.features.extract import (
+    Engine,
+    Features,
+    Pixels,
+    Source,
+    Vanished,
+    extract,
+    first_of_each,
+)
 from warmstart.features.key import EngineName, FeatureKey, engine_version
 from warmstart.features.store import Store, default_root
+from warmstart.joints import notes
 from warmstart.network.load import Start
 from warmstart.network.parts import Network, cut
 from warmstart.network.taps import Tapped, taps
 from warmstart.planning import rules
-from warmstart.records import Choice, Example, Tap
+from warmstart.records import Choice, Example, Preprocessing, StartRecord, Tap
 
 ENGINES: tuple[EngineName, ...] = ("torch", "onnxruntime")
 
@@ -58,48 +70,70 @@ def take_look(collection: Collection, start: Start) -> Steps[Look]:
     """Cut the network, choose the engine with the least work left, pass what is missing."""
     network = cut(start.module, start.record.preprocessing)
     wanted = taps(network.record)
-    store = Store(default_root())
-    decoder = f"pillow {version('pillow')}"
+    store, decoder = Store(default_root()), f"pillow {version('pillow')}"
     keys = {
-        engine: FeatureKey(
-            network=start.record.sha256,
-            arch=start.record.arch,
-            parts=tuple(part.name for part in network.record.parts),
-            taps=wanted,
-            preprocessing=start.record.preprocessing,
-            decoder=decoder,
-            engine=engine,
-            engine_version=engine_version(engine),
-            threads=n_threads(),
-        )
+        engine: store.resolve(_key(start.record, network, wanted, decoder, engine))
         for engine in ENGINES
     }
     examples = collection.record.examples
     known = store.quarantined(decoder)
     readable = [example.sha256 for example in examples if example.sha256 not in known]
-    missing = {engine: _missing(store, key, readable) for engine, key in keys.items()}
-    chosen = rules.choose_engine({engine: len(hashes) for engine, hashes in missing.items()})
-    name = cast(EngineName, chosen)
-    prep = start.record.preprocessing
+    missing: dict[str, list[str]] = {e: _missing(store, key, readable) for e, key in keys.items()}
+    asked = rules.choose_engine({name: len(hashes) for name, hashes in missing.items()})
+    chosen, engine = asked, None
+    if missing[asked]:
+        try:
+            engine = _make(asked, network, wanted, start)
+        except EngineError as error:
+            yield notes.note("look", "Engine", f"{error}; torch is used instead")
+            store.redirect(keys["onnxruntime"], keys["torch"])
+            chosen, engine = "torch", _make("torch", network, wanted, start)
+    todo = first_of_each(examples, missing[chosen])
+    key = keys["torch" if chosen == "torch" else "onnxruntime"]
+    source = Source(
+        shelf=store.shelf(key), store=store, decoder=decoder, todo=todo,
+        decode=_decoder(collection, start.record.preprocessing), engine=engine,
+    )  # fmt: skip
+    features = yield from extract(examples, source)
+    because = f"{len(todo):,} images to pass; the engine with the least work left"
+    choice = Choice(value=key.engine, source="rule", because=because)
+    return Look(network, wanted, features, choice, n_threads())
+
+
+def _key(
+    start: StartRecord, network: Network, wanted: tuple[Tap, ...], decoder: str, engine: EngineName
+) -> FeatureKey:
+    return FeatureKey(
+        network=start.sha256,
+        arch=start.arch,
+        parts=tuple(part.name for part in network.record.parts),
+        taps=wanted,
+        preprocessing=start.preprocessing,
+        decoder=decoder,
+        engine=engine,
+        engine_version=engine_version(engine),
+        threads=n_threads(),
+    )
+
+
+def _make(name: str, network: Network, wanted: tuple[Tap, ...], start: Start) -> Engine:
+    engine: EngineName = "torch" if name == "torch" else "onnxruntime"
+    return make_engine(engine, Tapped(network, wanted), start.record.preprocessing, n_threads())
+
+
+def _decoder(collection: Collection, prep: Preprocessing) -> Callable[[Example], Pixels]:
+    """From example to pixels; bytes that are gone or changed are told from bad ones."""
 
     def decode(example: Example) -> Pixels:
-        return load_image(collection.load(example.id), example.id, prep)
+        try:
+            payload = collection.load(example.id)
+        except (DataError, OSError) as error:
+            raise Vanished(f"{example.id} can no longer be read: {error}") from error
+        if hashlib.sha256(payload).hexdigest() != example.sha256:
+            raise Vanished(f"{example.id} changed while the run was going on")
+        return load_image(payload, example.id, prep)
 
-    def make() -> Engine:
-        from warmstart.features.engine import make_engine
-
-        return make_engine(name, Tapped(network, wanted), prep, n_threads())
-
-    todo = first_of_each(examples, missing[name])
-    prefetch = Prefetch(todo, decode) if todo else None
-    shelf = store.shelf(keys[name])
-    features = yield from extract(examples, prefetch, len(todo), make, store, shelf, decoder)
-    choice = Choice(
-        value=name,
-        source="rule",
-        because=f"{len(todo):,} images to pass; the engine with the least work left",
-    )
-    return Look(network, wanted, features, choice, n_threads())
+    return decode
 
 
 def _missing(store: Store, key: FeatureKey, hashes: Sequence[str]) -> list[str]:

@@ -88,7 +88,7 @@ def pose(arranged: Arranged, plan: Plan) -> Problem:
         outer: tuple[Rows, ...] = (np.arange(n - arranged.holdout, n),)
     else:
         rng = np.random.default_rng(int(seed))  # type: ignore[arg-type]
-        fold = folds(arranged.labels, arranged.blocks(), int(n_folds), rng)
+        fold = folds(arranged.labels, arranged.blocks(), int(n_folds), rng)  # type: ignore[arg-type]
         outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
     return Problem(arranged.labels, arranged.n_classes, arranged.groups, outer)
 

@@ -25,7 +25,7 @@ BEYOND = 0.99  # share of the training examples that is known by definition
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Sketched training examples. Shapes: offset, scale (D,) over the joined taps; points (n, w)."""
+    """Sketched examples. Shapes: offset, scale (D,) over the joined taps; points (n, w)."""
 
     offset: NDArray[np.float32]
     scale: NDArray[np.float32]
@@ -49,7 +49,7 @@ def squared_distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
-    return np.maximum(squares, 0.0)
+    return np.asarray(np.maximum(squares, 0.0))
 
 
 def _nearest(squares: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], Rows]:

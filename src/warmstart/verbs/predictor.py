@@ -134,7 +134,7 @@ def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
     model = rebuild(
         record.arch, bundle.tensors, record.taps, len(record.classes), record.preprocessing, network
     )
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     arrays = bundle.neighbours
     points = arrays["points"].astype(np.float32)
     sketch = Sketch(
