@@ -9,8 +9,8 @@ import numpy as np
 
 from bench import pools
 from bench.pools import Pool
+from warmstart.evaluation.metrics import accuracy_estimate
 from warmstart.records import Tap
-from warmstart.stats.intervals import proportion
 
 POOLS = ("trashnet", "sign_digits", "textures10")
 N = 100
@@ -51,11 +51,10 @@ def _real(name: str, pool: Pool, draws: int) -> dict[str, Any]:
         fit = pools.fit_rows(pool, rows, pool.labels[rows], rng)
         rest = np.setdiff1d(np.arange(len(pool.labels)), rows)
         truth = float((pools.predict(fit, pool, rest) == pool.labels[rest]).mean())
-        right = (fit.probabilities.argmax(axis=1) == pool.labels[rows]).astype(float)
-        value, low, high = proportion(right, np.arange(N))
-        hits.append(low <= truth <= high)
-        widths.append(high - low)
-        bias.append(value - truth)
+        claim = accuracy_estimate(fit.probabilities, pool.labels[rows], np.arange(N), "nested-cv")
+        hits.append(claim.low <= truth <= claim.high)
+        widths.append(claim.high - claim.low)
+        bias.append(claim.value - truth)
     return _row(name, hits, widths, bias)
 
 
@@ -74,11 +73,10 @@ def _synthetic(name: str, draws: int, group: int) -> dict[str, Any]:
         fit = pools.fit_rows(pool, np.arange(N), labels, rng, groups)
         fresh, truth_labels = _make(rng, np.arange(2000), strength)
         truth = float((pools.predict(fit, fresh, np.arange(2000)) == truth_labels).mean())
-        right = (fit.probabilities.argmax(axis=1) == labels).astype(float)
-        value, low, high = proportion(right, block_of)
-        hits.append(low <= truth <= high)
-        widths.append(high - low)
-        bias.append(value - truth)
+        claim = accuracy_estimate(fit.probabilities, labels, block_of, "nested-cv")
+        hits.append(claim.low <= truth <= claim.high)
+        widths.append(claim.high - claim.low)
+        bias.append(claim.value - truth)
     return _row(name, hits, widths, bias)
 
 
@@ -106,4 +104,5 @@ def _row(name: str, hits: list[bool], widths: list[float], bias: list[float]) ->
         "covered": round(float(np.mean(hits)), 4),
         "mean width": round(float(np.mean(widths)), 4),
         "mean estimate - truth": round(float(np.mean(bias)), 4),
+        "sd": round(float(np.std(bias)), 4),
     }

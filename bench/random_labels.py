@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from bench import pools, sets
+from warmstart.evaluation.metrics import accuracy_estimate
 from warmstart.inspection.signal import signal
 from warmstart.planning import rules
 from warmstart.planning.profiles import profiles
 from warmstart.planning.verdict import Facts, verdict_kind
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.stats.intervals import proportion
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -50,10 +50,11 @@ def _one(pool: pools.Pool, seed: int) -> dict[str, Any]:
     k = int(labels.max()) + 1
     shares = [np.bincount(x, minlength=k) / n for x in (predicted, labels)]
     chance = float(shares[0] @ shares[1])
-    value, low, high = proportion((predicted == labels).astype(float), everything)
+    claim = accuracy_estimate(fit.probabilities, labels, everything, "nested-cv")
     return {
-        "estimate": value, "low": low, "high": high, "chance": chance,
-        "chance inside": bool(low <= chance <= high), "verdict": _verdict(pool, labels, rng),
+        "estimate": claim.value, "low": claim.low, "high": claim.high, "chance": chance,
+        "chance inside": bool(claim.low <= chance <= claim.high),
+        "verdict": _verdict(pool, labels, rng),
     }  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def take_look(collection: Collection, start: Start) -> Steps[Look]:
         decode=_decoder(collection, start.record.preprocessing), engine=engine,
     )  # fmt: skip
     features = yield from extract(examples, source)
-    because = f"{len(todo):,} images to pass; the engine with the least work left"
+    because = "the engine with the least work left for these images on this machine"
     choice = Choice(value=key.engine, source="rule", because=because)
     return Look(network, wanted, features, choice, n_threads())
 

@@ -85,16 +85,19 @@ def wilson(p: float, n: float, degrees: float, confidence: float = 0.95) -> tupl
     return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
 
 
-def proportion(correct: Values, blocks: Blocks) -> tuple[float, float, float]:
+def proportion(
+    correct: Values, blocks: Blocks, inflation: float = 1.0
+) -> tuple[float, float, float]:
     """Share of correct rows with its 95 % interval: (value, low, high).
 
-    Shapes: correct (n,) of 0 and 1, blocks (n,).
+    Shapes: correct (n,) of 0 and 1, blocks (n,). `inflation` is the variance of what is
+    estimated over that of independent draws; the effective size is divided by it.
 
     >>> value, low, high = proportion(np.ones(50), np.arange(50))
     >>> value, round(low, 2), high
     (1.0, 0.93, 1.0)
     """
     value = float(correct.mean())
-    size = effective_size(correct, blocks)
+    size = effective_size(correct, blocks) / inflation
     low, high = wilson(value, size, kish(blocks) - 1)
     return value, low, high
