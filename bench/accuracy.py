@@ -1,4 +1,4 @@
-"""Test accuracy of `fit --budget fast` on eight image sets, paired with peers on the same images."""
+"""Test accuracy of `fit --budget fast` on eight image sets, beside peers on the same images."""
 
 from __future__ import annotations
 

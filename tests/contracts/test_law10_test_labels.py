@@ -1,0 +1,74 @@
+"""Law 10: the labels of the test part change the test metrics and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from tiny import KINDS, bytes_of, fit, lines
+
+CLAIMS = ("verdict", "shipped", "estimate", "frozen", "start", "guards")
+FILES = ("plan.toml", "network.json", "weights_ledger.json", "inspection.json")
+
+
+@pytest.fixture
+def run_cold(tmp_path, monkeypatch):
+    """Fit a folder into a run of its own, with a cache of its own."""
+
+    def run(data, kind, name):
+        monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / f"cache-{name}"))
+        return fit(data, kind=kind, out=tmp_path / name)
+
+    return run
+
+
+def permuted(root, to, seed=0):
+    """The same pictures, those of the test part under each other's classes."""
+    shutil.copytree(root / "train", to / "train")
+    files = sorted((root / "test").rglob("*.png"))
+    classes = [path.parent.name for path in files]
+    for path, label in zip(files, np.random.default_rng(seed).permutation(classes), strict=True):
+        (to / "test" / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, to / "test" / label / f"{path.parent.name}-{path.name}")
+    return to
+
+
+def same_claims(one, other):
+    """Model, plan and claims of two runs are equal byte for byte."""
+    assert bytes_of(one.path / "model") == bytes_of(other.path / "model")
+    assert len(bytes_of(one.path / "model")) == 6
+    for name in FILES:
+        assert (one.path / name).read_bytes() == (other.path / name).read_bytes(), name
+    first, second = (json.loads((r.path / "summary.json").read_text()) for r in (one, other))
+    for name in CLAIMS:
+        assert json.dumps(first[name]) == json.dumps(second[name]), name
+    out_of_fold = [[p for p in lines(r.path, "predictions.jsonl") if p["split"] == "oof"]
+                   for r in (one, other)]  # fmt: skip
+    assert out_of_fold[0] == out_of_fold[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_permuting_the_test_labels_changes_the_test_metrics_alone(
+    kind, split_pictures, tmp_path, run_cold
+):
+    honest = run_cold(split_pictures, kind, "a")
+    shuffled = run_cold(permuted(split_pictures, tmp_path / "permuted" / "split"), kind, "b")
+    same_claims(honest, shuffled)
+    assert honest.test.n == shuffled.test.n == 15
+    assert honest.test.accuracy > shuffled.test.accuracy
+
+
+def test_a_leak_into_the_test_part_is_reported_and_not_acted_on(split_pictures, tmp_path, run_cold):
+    leaky = tmp_path / "leaky" / "split"
+    shutil.copytree(split_pictures, leaky)
+    for number in range(5):  # as many test pictures as before, all seen in training
+        shutil.copy(leaky / "train" / "red" / f"00{number}.png", leaky / "test" / "blue")
+    clean, leaked = (run_cold(root, "layers", root.parent.name) for root in (split_pictures, leaky))
+    assert bytes_of(clean.path / "model") == bytes_of(leaked.path / "model")
+    assert (clean.estimate, clean.verdict) == (leaked.estimate, leaked.verdict)
+    assert (clean.summary.data.leaks, leaked.summary.data.leaks) == (0, 5)
+    (finding,) = leaked.summary.findings
+    assert finding.kind == "leak"
+    assert set(finding.items) == {f"test/blue/00{n}.png" for n in range(5)}
