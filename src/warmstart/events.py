@@ -7,7 +7,8 @@ Stages are generators: they yield `Event`s and return their result, so that
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -38,6 +39,21 @@ class Event:
     t: float = field(default_factory=time.time)
 
 
+def follow(steps: Steps[Result], see: Callable[[Event], None]) -> Result:
+    """Run steps to their end, show each event to `see`, return their result.
+
+    The steps are closed whatever happens, so that an interrupted run can mark its folder.
+    """
+    with closing(steps):
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            see(event)
+
+
 def drain(steps: Steps[Result]) -> Result:
     """Run a stage to its end, drop its events, return its result.
 
@@ -47,9 +63,4 @@ def drain(steps: Steps[Result]) -> Result:
     >>> drain(stage())
     7
     """
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
+    return follow(steps, lambda event: None)

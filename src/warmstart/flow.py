@@ -45,7 +45,6 @@ def _work(
     look = yield from take_look(collection, start)
     origin = Origin(start.record, look.network, take_digests(look.network))
     record = settle(collection, look.unreadable).record
-    yield from notes.found(record.problems)
     arranged = rows.arrange(record)
     stored = look.reader(arranged.learn)
     clock.lap("look")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from warmstart.errors import UsageError
-from warmstart.events import Event
+from warmstart.events import Event, follow
 from warmstart.folder import read_json
 from warmstart.planning.planfile import read_plan
 from warmstart.records import Answer, Estimate, Plan, Preprocessing, Scores, Summary, Verdict
@@ -100,15 +100,7 @@ def fit(
         budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
         group=group, seed=seed,
     )  # fmt: skip
-    running = steps(request)
-    while True:
-        try:
-            event = next(running)
-        except StopIteration as stop:
-            run: Run = stop.value
-            return run
-        if on_event is not None:
-            on_event(event)
+    return follow(steps(request), on_event or (lambda event: None))
 
 
 def load(run: str | Path, network: nn.Module | None = None) -> Predictor:

@@ -8,14 +8,13 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from warmstart import show
 from warmstart.cli.parse import Call
 from warmstart.errors import DataError
-from warmstart.events import Event, Result, Steps
+from warmstart.events import Event, follow
 from warmstart.folder import to_plain
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def fit(call: Call) -> int:
             test=values.get("--test"),
             seed=int(values.get("--seed", "0")),
         )
-        finished = follow(steps(request), watch)
+        finished = follow(steps(request), watch.show)
     if "--json" in call.switches:
         print(dumps(finished.summary, indent=2))
         if "--quiet" not in call.switches:
@@ -98,7 +97,7 @@ def evaluate(call: Call) -> int:
 
         run_path, data = call.places
         label, group = call.values.get("--label"), call.values.get("--group")
-        scores = follow(steps(Path(run_path), data, label=label, group=group), watch)
+        scores = follow(steps(Path(run_path), data, label=label, group=group), watch.show)
     print(dumps(scores, indent=2) if "--json" in call.switches else show.scores_text(scores))
     return 0
 
@@ -129,21 +128,6 @@ def cache(call: Call) -> int:
 _CALLS: dict[str, Callable[[Call], int]] = {
     "fit": fit, "predict": predict, "evaluate": evaluate, "starts": starts, "cache": cache,
 }  # fmt: skip
-
-
-def follow(steps: Steps[Result], watch: show.Watcher) -> Result:
-    """Run steps to their end and show their events.
-
-    The steps are closed whatever happens, so that an interrupted run can mark its folder.
-    """
-    with closing(steps):
-        while True:
-            try:
-                event = next(steps)
-            except StopIteration as stop:
-                result: Result = stop.value
-                return result
-            watch.show(event)
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

@@ -11,6 +11,7 @@ from warmstart.solve import ridge
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Labels, fit_temperature, log_losses
+from warmstart.stats.intervals import number_blocks
 from warmstart.stats.paired import mean_interval
 
 PENALTIES = (0.1, 1.0)
@@ -32,10 +33,7 @@ def depth(
     single = mixed_kernels(taps.items(), shapes)
     by_part = {tap.part: _correct(single[tap.name], labels, groups) for tap in taps}
     last, equal = (_correct(kernel, labels, groups) for kernel in kernels)
-    blocks = np.empty(len(labels), dtype=np.int64)
-    for number, rows in enumerate(groups):
-        blocks[rows] = number
-    gain, low, high = mean_interval(equal - last, blocks)
+    gain, low, high = mean_interval(equal - last, number_blocks(groups))
     details: dict[str, float | int | str] = {
         f"part.{part}": float(right.mean()) for part, right in by_part.items()
     }

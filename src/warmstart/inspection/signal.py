@@ -40,8 +40,8 @@ def signal(
         high=float(high),
         n=len(labels),
         meaning=(
-            f"The network's best guess is right {test.accuracy:.0%} of the time; "
-            f"with shuffled labels it is right {low:.0%} to {high:.0%}."
+            f"The network's best guess is right {100 * test.accuracy:.0f} % of the time; "
+            f"with shuffled labels it is right {100 * low:.0f} to {100 * high:.0f} %."
         ),
         details={
             "p": test.p,

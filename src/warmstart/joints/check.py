@@ -7,12 +7,13 @@ import numpy as np
 from warmstart.events import Event, Steps
 from warmstart.inspection.depth import depth
 from warmstart.inspection.signal import signal
-from warmstart.joints.rows import Arranged, ReadTap, draw_rows, groups_of
+from warmstart.joints.rows import Arranged, ReadTap, draw_rows
 from warmstart.planning import rules
 from warmstart.planning.profiles import Profile
 from warmstart.planning.verdict import Facts, sentence, verdict_kind
 from warmstart.records import Evidence, Finding, Inspection, Shipped, Tap, Verdict
 from warmstart.solve.kernels import Features, mixed_kernels
+from warmstart.training.trials import groups_within
 
 
 def check(
@@ -26,7 +27,7 @@ def check(
     """Gather the evidence that this budget allows; a hold-out and a test part are not looked at."""
     yield Event(stage="check", kind="begin")
     rows = draw_rows(arranged, budget, seed)
-    groups = groups_of(rows, arranged.groups, len(arranged.learn))
+    groups = groups_within(arranged.groups, rows, len(arranged.learn))
     labels = arranged.labels[rows]
     names = ("last", "equal") if "equal" in profiles else ("last",)
     vectors = {tap: _rows_of(read, tap, rows) for tap in profiles[names[-1]]}
@@ -68,5 +69,9 @@ def choose_shipped(strategy: str, verdict: Verdict, head: str, n_parts: int) -> 
         "last": "a linear output on what the old output saw",
     }
     what = heads.get(head, f"a linear output that listens to many layers ({head})")
-    chosen = "your choice" if strategy != "auto" else "the least log-loss out of fold"
+    chosen = (
+        "your choice"
+        if strategy != "auto"
+        else "of all tried it was best on examples it had not seen"
+    )
     return Shipped(strategy="head", why=f"{what}, all {n_parts} layers frozen: {chosen}")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from warmstart.data.collection import Collection
 from warmstart.events import Event, Stage
 from warmstart.records import (
     DataRecord,
-    Finding,
     FrozenProof,
     NetworkRecord,
     Plan,
@@ -38,11 +35,6 @@ def data(collection: Collection) -> Event:
     if n["test"]:
         text += f", {n['test']:,} kept for the test"
     return note("read", "Data", text)
-
-
-def found(problems: Sequence[Finding]) -> list[Event]:
-    """What is wrong with the data, a sentence each."""
-    return [note("look", "Found", problem.sentence) for problem in problems]
 
 
 def start(record: StartRecord) -> Event:

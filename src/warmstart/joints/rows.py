@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from warmstart.planning.profiles import Profile
 from warmstart.records import Choice, DataRecord, Example, Plain, Plan, Tap
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Rows
+from warmstart.stats.intervals import number_blocks
 from warmstart.training.families import Family
 from warmstart.training.head import families
 from warmstart.training.trials import Problem
@@ -50,10 +51,7 @@ class Arranged:
 
     def blocks(self) -> NDArray[np.int64]:
         """The block number of each learning row. Shapes: (n,)."""
-        numbers = np.empty(len(self.learn), dtype=np.int64)
-        for number, rows in enumerate(self.groups):
-            numbers[rows] = number
-        return numbers
+        return number_blocks(self.groups)
 
 
 def arrange(record: DataRecord) -> Arranged:
@@ -102,13 +100,6 @@ def draw_rows(arranged: Arranged, budget: rules.Budget, seed: int) -> Rows:
     rng = np.random.default_rng([seed, 1])
     fold = folds(arranged.labels[:n], arranged.blocks()[:n], parts, rng)
     return np.flatnonzero(fold == 0)
-
-
-def groups_of(rows: Rows, groups: Sequence[Rows], n: int) -> list[Rows]:
-    """The blocks among chosen rows, renumbered by their place there."""
-    place = np.full(n, -1)
-    place[rows] = np.arange(len(rows))
-    return [place[g] for g in groups if place[g[0]] >= 0]
 
 
 def heads(plan: Plan, shapes: Mapping[str, Profile], read: ReadTap, n: int) -> dict[str, Family]:

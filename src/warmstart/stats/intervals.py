@@ -6,12 +6,26 @@ of n of them is that of n_eff <= n independent ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 Values = NDArray[np.float64]
 Blocks = NDArray[np.int64]
+
+
+def number_blocks(groups: Sequence[NDArray[np.intp]]) -> Blocks:
+    """The block number of each row, from the rows of each block. Shapes: returns (n,).
+
+    >>> number_blocks([np.array([0, 2]), np.array([1])]).tolist()
+    [0, 1, 0]
+    """
+    numbers = np.empty(sum(len(rows) for rows in groups), dtype=np.int64)
+    for number, rows in enumerate(groups):
+        numbers[rows] = number
+    return numbers
 
 
 def block_sizes(blocks: Blocks) -> Values:

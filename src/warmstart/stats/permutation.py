@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Labels
-from warmstart.stats.intervals import Blocks
+from warmstart.stats.intervals import Blocks, number_blocks
 
 ENOUGH = 20  # exceedances after which the p-value is settled (Besag & Clifford)
 LEAST = 100  # null accuracies kept all the same: their 99th percentile is reported
@@ -80,9 +80,7 @@ def signal_test(
     0..K-1; groups partition the rows into dependent blocks.
     """
     operators = [_leave_out_operator(G, groups) for G in inverses]
-    blocks = np.empty(len(labels), dtype=np.int64)
-    for number, rows in enumerate(groups):
-        blocks[rows] = number
+    blocks = number_blocks(groups)
     true_t, true_accuracy = _statistics(operators, labels[:, None])
     nulls, accuracies = np.empty(0), np.empty(0)
     p = None

@@ -20,6 +20,7 @@ from warmstart.solve.temperature import (
     fit_temperature,
     log_losses,
 )
+from warmstart.stats.intervals import number_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,7 @@ class Problem:
 
     def blocks(self) -> Labels:
         """The block number of each row. Shapes: (n,)."""
-        numbers = np.empty(len(self.labels), dtype=np.int64)
-        for number, rows in enumerate(self.groups):
-            numbers[rows] = number
-        return numbers
+        return number_blocks(self.groups)
 
 
 @dataclass(frozen=True, slots=True)
