@@ -163,6 +163,8 @@ def _session(graph: bytes, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Planning all buffers at once takes 300 MB more and no less time (measured on lite0).
+    options.enable_mem_pattern = False
     options.log_severity_level = 3
     # Exported with two images, which is quick; run with the one size that is ever asked for.
     options.add_free_dimension_override_by_name("batch", BATCH)
