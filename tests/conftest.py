@@ -4,34 +4,16 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several test processes share the cores
 
+import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # lets every test import `tiny`
+sys.path.insert(0, str(Path(__file__).parent))  # lets tests import `drawing` and `tiny`
 
-import numpy as np
 import pytest
-from PIL import Image
+from drawing import fill
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "images"
-
-
-def draw(rng, hue, size=40):
-    """One picture: a tinted gradient under noise."""
-    ramp = np.linspace(0, 90, size)[:, None, None]
-    tint = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])[hue % 3] * 0.5
-    noise = rng.normal(0, 25, size=(size, size, 3))
-    return Image.fromarray(np.clip(ramp + tint + noise, 0, 255).astype(np.uint8))
-
-
-def fill(folder, counts, seed=0):
-    """Write counts[class] pictures into folder/class."""
-    rng = np.random.default_rng(seed)
-    for hue, (name, count) in enumerate(sorted(counts.items())):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for i in range(count):
-            draw(rng, hue).save(folder / name / f"{i:03d}.png")
-    return folder
 
 
 @pytest.fixture
@@ -61,3 +43,24 @@ def real_images():
     if not REAL.is_dir():
         pytest.skip("no real image sets beside the project (../shared/data/images)")
     return REAL
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished run with a test part that anybody can load; tests must not change it."""
+    from tiny import fit, weights
+
+    root = tmp_path_factory.mktemp("finished")
+    fill(root / "split" / "train", {"blue": 12, "green": 12, "red": 12})
+    fill(root / "split" / "test", {"blue": 5, "green": 5, "red": 5}, seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WARMSTART_CACHE", str(root / "cache"))
+        return fit(
+            root / "split", start=weights(root), arch="timm:lcnet_035", out=root / "runs" / "split"
+        )
+
+
+@pytest.fixture
+def own_run(finished, tmp_path):
+    """The path of a copy of the finished run, to be damaged."""
+    return Path(shutil.copytree(finished.path, tmp_path / "own_run"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import types
 import typing
 from pathlib import Path
@@ -18,6 +19,10 @@ from warmstart.errors import RunFolderError
 
 R = TypeVar("R")
 MARKERS = ("DONE", "FAILED", "INTERRUPTED")
+RECORDS = (
+    "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
+    "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json",
+)  # fmt: skip
 
 
 def to_plain(value: Any) -> Any:
@@ -127,15 +132,19 @@ def read_json(path: Path, kind: type[R]) -> R:
 
 
 class RunFolder:
-    """One run's files. Created empty; an existing folder with content is never touched."""
+    """One run's files. Created empty; a folder that holds anything else is never touched."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raises: RunFolderError if something other than an empty folder is there."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        """Raises: RunFolderError if there is something, and not just a run that did not finish."""
+        try:
+            is_free = not path.exists() or (path.is_dir() and _is_free(path))
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        if not is_free:
             raise RunFolderError(
                 f"{path} exists and is not empty; nothing was changed. "
                 "Choose another --out, or leave --out away."
@@ -143,20 +152,20 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """Make a new run folder.
+        """Make a new run folder; what a run that did not finish has left there is removed.
 
         Raises: RunFolderError if it exists and is not empty, or cannot be made.
         """
+        cls.check_free(path)
         try:
-            cls.check_free(path)
             path.mkdir(parents=True, exist_ok=True)
+            for left in path.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             probe = path / ".writable"
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise RunFolderError(
-                f"{path} cannot be written ({error.strerror}); choose another folder with --out."
-            ) from error
+            raise _unwritable(path, error) from error
         return cls(path)
 
     @classmethod
@@ -188,3 +197,16 @@ class RunFolder:
         partial.unlink(missing_ok=True)
         partial.symlink_to(self.path.name)
         partial.replace(link)
+
+
+def _is_free(path: Path) -> bool:
+    """True if the folder is empty, or holds a marked, unfinished run and not a file besides."""
+    names = {entry.name.removesuffix(".partial") for entry in path.iterdir()}
+    is_unfinished = not names.isdisjoint({"FAILED", "INTERRUPTED"})
+    return not names or (is_unfinished and names <= {*RECORDS, *MARKERS, "model"} - {"DONE"})
+
+
+def _unwritable(path: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(
+        f"{path} cannot be written ({error.strerror}); choose another folder with --out."
+    )

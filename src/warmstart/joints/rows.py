@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.split import blocks, folds
+from warmstart.errors import DataError
 from warmstart.planning import rules
 from warmstart.planning.build import DataFacts
 from warmstart.planning.profiles import Profile
@@ -59,6 +60,7 @@ def arrange(record: DataRecord) -> Arranged:
 
     Blocks are found in the training part and in the hold-out apart: what crosses between
     them is reported as a leak, and must not tie one to the other.
+    Raises: DataError if too few blocks are left to hold one out and still choose by another.
     """
     parts = {s: [e for e in record.examples if e.split == s] for s in ("train", "holdout", "test")}
     number = {label: index for index, label in enumerate(record.classes)}
@@ -68,6 +70,7 @@ def arrange(record: DataRecord) -> Arranged:
         np.concatenate([blocks(train), blocks(holdout) + len(train)]) if holdout else blocks(train)
     )
     groups = tuple(np.flatnonzero(block_of == b) for b in np.unique(block_of))
+    _check_blocks(len(np.unique(block_of[: len(train)])), 2 if holdout else 3)
     return Arranged(
         learn=learn,
         test=tuple(parts["test"]),
@@ -77,6 +80,16 @@ def arrange(record: DataRecord) -> Arranged:
         holdout=len(holdout),
         n_classes=len(record.classes),
     )
+
+
+def _check_blocks(found: int, needed: int) -> None:
+    """One block is held out, one judges the choices, at least one is learnt from."""
+    if found < needed:
+        raise DataError(
+            f"the training images form {found} independent set{'s' if found > 1 else ''} (images "
+            f"with the same bytes or the same group belong together) and {needed} are needed; "
+            "add images of other groups, or leave --group away."
+        )
 
 
 def pose(arranged: Arranged, plan: Plan) -> Problem:

@@ -12,6 +12,8 @@ Budget = Literal["fast", "balanced", "thorough"]
 
 DUAL_LIMIT = 2000  # rows up to which an n x n kernel is cheaper than the primal form
 LOGISTIC_LIMIT = 1500  # rows x classes up to which a logistic path costs less than the look
+MANY = 1000  # rows above which fewer depth profiles compete: a fit of each takes seconds
+DEPTHS_OF_MANY = ("last", "late", "equal", "grid-late", "grid-upper")
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # in units of the kernel's mean diagonal
 
 
@@ -66,15 +68,18 @@ def candidates(
     ('last', 'late')
     >>> candidates(100, 2, 4, ("last", "late"), "balanced")
     ('class-mean', 'logistic', 'last', 'late')
+    >>> candidates(1800, 10, 100, ("last", "last-two", "late"), "fast")
+    ('last', 'late')
     """
     names: tuple[str, ...] = ()
     if smallest_class <= 5 and n <= DUAL_LIMIT:
         names += ("class-mean",)
     if budget != "fast" and n * n_classes <= LOGISTIC_LIMIT:
         names += ("logistic",)
-    if n <= DUAL_LIMIT:
+    if n <= MANY:
         return names + profile_names
-    return names + tuple(p for p in profile_names if p in ("last", "late", "equal", "grid-late"))
+    kept = DEPTHS_OF_MANY if n <= DUAL_LIMIT else DEPTHS_OF_MANY[:4]
+    return names + tuple(name for name in profile_names if name in kept)
 
 
 def engine_seconds(engine: str, n_missing: int) -> float:
