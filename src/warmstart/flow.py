@@ -8,7 +8,7 @@ from warmstart.data.settle import settle
 from warmstart.events import Steps
 from warmstart.folder import RunFolder
 from warmstart.joints import check, notes, request, rows, score
-from warmstart.joints.deliver import Results, deliver
+from warmstart.joints.deliver import Finished, Results, deliver
 from warmstart.joints.look import take_look
 from warmstart.joints.model import Origin
 from warmstart.joints.request import Request
@@ -16,13 +16,12 @@ from warmstart.network.ledger import take_digests
 from warmstart.network.load import Start, load
 from warmstart.planning.profiles import profiles
 from warmstart.recording import Clock, recorded
-from warmstart.run import Run
 from warmstart.training.head import fit_head
 
 __all__ = ["Request", "fit"]
 
 
-def fit(asked: Request) -> Steps[Run]:
+def fit(asked: Request) -> Steps[Finished]:
     """Do the whole job into a new run folder.
 
     Raises: DataError, StartError, UsageError or RunFolderError before any folder is made;
@@ -41,7 +40,7 @@ def fit(asked: Request) -> Steps[Run]:
 
 def _work(
     asked: Request, folder: RunFolder, collection: Collection, start: Start, clock: Clock
-) -> Steps[Run]:
+) -> Steps[Finished]:
     look = yield from take_look(collection, start)
     origin = Origin(start.record, look.network, take_digests(look.network))
     record = settle(collection, look.unreadable).record
@@ -69,4 +68,4 @@ def _work(
         origin=origin, look=look, record=record, arranged=arranged, inspection=inspection,
         verdict=verdict, plan=plan, head=head, measured=measured, shipped=shipped,
     )  # fmt: skip
-    return Run(folder.path, (yield from deliver(folder, results, collection, clock)))
+    return (yield from deliver(folder, results, collection, clock))

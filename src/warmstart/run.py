@@ -100,7 +100,8 @@ def fit(
         budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
         group=group, seed=seed,
     )  # fmt: skip
-    return follow(steps(request), on_event or (lambda event: None))
+    finished = follow(steps(request), on_event or (lambda event: None))
+    return Run(finished.path, finished.summary)
 
 
 def load(run: str | Path, network: nn.Module | None = None) -> Predictor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -35,6 +36,15 @@ from warmstart.records import (
 )
 from warmstart.training.head import HeadFit
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A finished run: its folder, and the summary written there."""
+
+    path: Path
+    summary: Summary
+
+
 CHECKED = 8  # training images that the finished network is run on
 
 
@@ -56,7 +66,7 @@ class Results:
 
 def deliver(
     folder: RunFolder, results: Results, collection: Collection, clock: Clock
-) -> Steps[Summary]:
+) -> Steps[Finished]:
     """Write the run folder. Files are whole or absent; summary.json is written last."""
     yield Event(stage="deliver", kind="begin")
     _write_records(folder, results)
@@ -78,7 +88,7 @@ def deliver(
     write_bytes(folder.path / "README.md", card(facts).encode())
     write_json(folder.path / "summary.json", summary)
     yield Event(stage="deliver", kind="end")
-    return summary
+    return Finished(path=folder.path, summary=summary)
 
 
 def _write_records(folder: RunFolder, results: Results) -> None:

@@ -1,6 +1,7 @@
 """Words and bars for people: records in, text out. Only the command line uses this."""
 
-from warmstart.show.progress import Lines, Silent, Watcher, watcher
+from warmstart.show.choice import watcher
+from warmstart.show.progress import Lines, Silent, Watcher
 from warmstart.show.result import result_text
 from warmstart.show.tables import (
     NOTHING_PROMISED,

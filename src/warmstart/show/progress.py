@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -152,14 +151,3 @@ class Silent:
 
     def show(self, event: Event) -> None:
         """Nothing."""
-
-
-def watcher(stream: TextIO | None) -> Watcher:
-    """Bars on a terminal, lines elsewhere, nothing where there is no stderr."""
-    if stream is None:
-        return Silent()
-    if not stream.isatty() or os.environ.get("TERM") == "dumb":
-        return Lines(stream)
-    from warmstart.show.bars import Bars
-
-    return Bars(stream)
