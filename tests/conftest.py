@@ -2,7 +2,9 @@
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several test processes share the cores
+# Several test processes share the cores: threads that wait for each other cost tenfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import shutil
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # lets tests import `drawing` and `tiny`
 
 import pytest
+
 from drawing import fill
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "images"

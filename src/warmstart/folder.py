@@ -12,6 +12,7 @@ import os
 import shutil
 import types
 import typing
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from warmstart.errors import RunFolderError
 
 R = TypeVar("R")
 MARKERS = ("DONE", "FAILED", "INTERRUPTED")
+_SCALARS = (float, int, str, bool)
 RECORDS = (
     "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
     "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json",
@@ -65,7 +67,12 @@ def from_plain(kind: type[R], value: Any) -> R:
         return {k: from_plain(inner[1], v) for k, v in value.items()}  # type: ignore[return-value]
     if origin is typing.Literal and value not in inner:
         raise ValueError(f"{value!r} is not one of {', '.join(map(str, inner))}")
-    return float(value) if kind is float else value  # type: ignore[return-value]
+    if kind is float and type(value) is int:
+        return float(value)  # type: ignore[return-value]
+    if kind in _SCALARS and type(value) is not kind:
+        raise TypeError(f"{value!r} is not of kind {kind.__name__}")
+    scalar: R = value
+    return scalar
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
@@ -77,14 +84,16 @@ def _from_union(kinds: tuple[Any, ...], value: Any) -> Any:
         return None
     wants_tuple = isinstance(value, list)
     for kind in kinds:
-        is_plain = kind in (float, int, str, bool)
+        is_plain = kind in _SCALARS
         if is_plain and not wants_tuple and type(value) is kind:
             return value
         if not is_plain and kind is not type(None):
             is_tuple = typing.get_origin(kind) is tuple
             if is_tuple == wants_tuple:
                 return from_plain(kind, value)
-    return float(value) if float in kinds and type(value) is int else value
+    if float in kinds and type(value) is int:
+        return float(value)
+    raise TypeError(f"{value!r} is none of {', '.join(getattr(k, '__name__', '?') for k in kinds)}")
 
 
 def write_bytes(path: Path, payload: bytes) -> None:
@@ -120,12 +129,12 @@ def read_json(path: Path, kind: type[R]) -> R:
     """
     try:
         return from_plain(kind, json.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunFolderError(
             f"{path.parent} has no {path.name}; it is not a finished run folder. "
             "Name a folder that `warmstart fit` wrote."
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"{path} cannot be read ({error}); restore it, or make the run again."
         ) from error
@@ -189,14 +198,18 @@ class RunFolder:
             (self.path / marker).touch()
 
     def point_latest(self) -> None:
-        """Let runs/latest point here; a file of that name that is not a link is left alone."""
+        """Let runs/latest point here; a file of that name that is not a link is left alone.
+
+        A disk that has no links does without.
+        """
         link = self.path.parent / "latest"
         if link.exists() and not link.is_symlink():
             return
         partial = link.with_name(".latest.partial")
-        partial.unlink(missing_ok=True)
-        partial.symlink_to(self.path.name)
-        partial.replace(link)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+            partial.symlink_to(self.path.name)
+            partial.replace(link)
 
 
 def _is_free(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +29,7 @@ class Run:
 
     path: Path
     summary: Summary
+    network: nn.Module | None = field(default=None, repr=False, compare=False)  # the user's own
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -58,7 +59,7 @@ class Run:
     @cached_property
     def predictor(self) -> Predictor:
         """The shipped model with its preprocessing. Raises: RunFolderError if none shipped."""
-        return load(self.path)
+        return load(self.path, self.network)
 
     @property
     def model(self) -> nn.Module:
@@ -101,7 +102,8 @@ def fit(
         group=group, seed=seed,
     )  # fmt: skip
     finished = follow(steps(request), on_event or (lambda event: None))
-    return Run(finished.path, finished.summary)
+    network = None if isinstance(start, (str, Path)) else start
+    return Run(finished.path, finished.summary, network)
 
 
 def load(run: str | Path, network: nn.Module | None = None) -> Predictor:

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 from tiny import KINDS, bytes_of, fit, lines
 
 CLAIMS = ("verdict", "shipped", "estimate", "frozen", "start", "guards")

@@ -11,9 +11,10 @@ neighbours.safetensors   where the training examples lie; their ids in its metad
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ from warmstart.folder import read_json, write_bytes, write_json
 from warmstart.records import CalibrationRecord, ModelRecord
 
 Arrays = Mapping[str, NDArray[np.generic]]
+Read = TypeVar("Read")
+
+NEIGHBOURS = ("points", "target", "sign", "offset", "scale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +75,37 @@ def read_bundle(run: Path) -> Bundle:
         raise RunFolderError(f"{run} {_why_none(run)}")
     record = read_json(folder / "config.json", ModelRecord)
     calibration = read_json(folder / "calibration.json", CalibrationRecord)
-    tensors = folder / "model.safetensors"
-    neighbours = folder / "neighbours.safetensors"
+    tensors = _read(folder / "model.safetensors", load_file)
+    arrays, ids = _read(folder / "neighbours.safetensors", _read_neighbours)
+    prep = record.preprocessing
+    if min(*prep.size, prep.resize) < 1 or len(prep.mean) != len(prep.std) or min(prep.std) <= 0:
+        raise _damaged(folder / "config.json", "its preprocessing makes no sense")
+    if not 1 <= calibration.nearest <= len(ids):
+        raise _damaged(folder / "calibration.json", f"nearest is {calibration.nearest}")
+    return Bundle(tensors, record, calibration, arrays, ids)
+
+
+def _read(path: Path, read: Callable[[Path], Read]) -> Read:
     try:
-        with safe_open(neighbours, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            ids = json.loads((file.metadata() or {})["ids"])
-        return Bundle(load_file(tensors), record, calibration, arrays, ids)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        broken = neighbours if tensors.exists() else tensors
-        raise RunFolderError(
-            f"{broken} cannot be read ({error}); restore it, or make the run again."
-        ) from error
+        return read(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _read_neighbours(path: Path) -> tuple[Arrays, list[str]]:
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        ids: list[str] = json.loads((file.metadata() or {}).get("ids", "[]"))
+    missing = [name for name in NEIGHBOURS if name not in arrays]
+    if missing:
+        raise ValueError(f"it holds no {missing[0]}")
+    if len(ids) != len(arrays["points"]):
+        raise ValueError(f"{len(ids)} ids for {len(arrays['points'])} examples")
+    return arrays, ids
+
+
+def _damaged(path: Path, why: str) -> RunFolderError:
+    return RunFolderError(f"{path} cannot be read ({why}); restore it, or make the run again.")
 
 
 def _why_none(run: Path) -> str:

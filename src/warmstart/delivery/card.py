@@ -125,7 +125,7 @@ from safetensors.torch import load_file
 
 config = json.load(open("model/config.json"))
 tensors = load_file("model/model.safetensors")
-trunk = timm.create_model("$arch", num_classes=0).eval()
+trunk = timm.create_model("$arch", num_classes=0$options).eval()
 trunk.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("trunk.")})
 
 taken = {}
@@ -145,14 +145,16 @@ def pool(x, how, layout):
 
 prep = config["preprocessing"]
 h, w = prep["size"]
-image = Image.open("photo.jpg").convert("RGB")
-scale = prep["resize"] / min(image.size)
-image = image.resize([round(s * scale) for s in image.size], Image.$filter)
+image = Image.open("photo.jpg").convert("RGB" if len(prep["mean"]) == 3 else "L")
+scale = max(prep["resize"] / min(image.size), w / image.width, h / image.height)
+wide, high = [prep["resize"] if prep["squash"] else int(s * scale + 1e-6) for s in image.size]
+image = image.resize((max(wide, w), max(high, h)), Image.$filter)
 left, top = (image.width - w) // 2, (image.height - h) // 2
-x = torch.tensor(list(image.crop((left, top, left + w, top + h)).getdata())).reshape(1, h, w, 3)
+pixels = bytearray(image.crop((left, top, left + w, top + h)).tobytes())
+x = torch.frombuffer(pixels, dtype=torch.uint8).reshape(1, h, w, -1)
 x = (x / 255 - torch.tensor(prep["mean"])) / torch.tensor(prep["std"])
 with torch.no_grad():
-    neck = trunk(x.permute(0, 3, 1, 2).float())
+    neck = trunk(x.permute(0, 3, 1, 2))
 features = torch.cat([pool(taken.get(m), how, layout) for m, how, layout in HOOKS], 1)
 scores = features @ tensors["head.weight"].T + tensors["head.bias"]
 logits = tensors["head.temperature"] * scores + tensors["head.class_bias"]
@@ -164,6 +166,7 @@ def plain_torch(model: ModelRecord, hooks: tuple[tuple[str, str, str], ...]) -> 
     """A script that predicts without warmstart, run inside the run folder."""
     return _SNIPPET.substitute(
         arch=model.arch.partition(":")[2],
+        options=", in_chans=1" if model.preprocessing.channels == 1 else "",
         hooks=repr(list(hooks)),
         filter=model.preprocessing.interpolation.upper(),
     )

@@ -7,13 +7,12 @@ import numpy as np
 from warmstart.events import Event, Steps
 from warmstart.inspection.depth import depth
 from warmstart.inspection.signal import signal
-from warmstart.joints.rows import Arranged, ReadTap, draw_rows
+from warmstart.joints.rows import Arranged, ReadTap, draw_rows, groups_among
 from warmstart.planning import rules
 from warmstart.planning.profiles import Profile
 from warmstart.planning.verdict import Facts, sentence, verdict_kind
 from warmstart.records import Evidence, Finding, Inspection, Shipped, Tap, Verdict
 from warmstart.solve.kernels import Features, mixed_kernels
-from warmstart.training.trials import groups_within
 
 
 def check(
@@ -27,7 +26,7 @@ def check(
     """Gather the evidence that this budget allows; a hold-out and a test part are not looked at."""
     yield Event(stage="check", kind="begin")
     rows = draw_rows(arranged, budget, seed)
-    groups = groups_within(arranged.groups, rows, len(arranged.learn))
+    groups = groups_among(rows, arranged)
     labels = arranged.labels[rows]
     names = ("last", "equal") if "equal" in profiles else ("last",)
     vectors = {tap: _rows_of(read, tap, rows) for tap in profiles[names[-1]]}

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from warmstart.data.collection import Collection
 from warmstart.data.prepare import load_image
-from warmstart.errors import DataError
+from warmstart.errors import DataError, StartError
 from warmstart.events import Steps
 from warmstart.features.engine import EngineError, make_engine
 from warmstart.features.extract import (
@@ -51,8 +53,23 @@ class Look:
         return self.features.unreadable
 
     def reader(self, examples: Sequence[Example]) -> Callable[[Tap], Any]:
-        """A function from tap to the features of these examples, (n, d)."""
-        return lambda tap: self.features.read(examples, tap)
+        """A function from tap to the features of these examples, (n, d).
+
+        Raises (the function): StartError where a feature is not a finite number.
+        """
+
+        def read(tap: Tap) -> Any:
+            values = self.features.read(examples, tap)
+            lost = np.flatnonzero(~np.isfinite(values).all(axis=1))
+            if len(lost):
+                raise StartError(
+                    f"the start gives values that are not numbers for {len(lost):,} of "
+                    f"{len(examples):,} images (first: {examples[lost[0]].id}, at part "
+                    f"{tap.part}); check its preprocessing, or choose another start."
+                )
+            return values
+
+        return read
 
 
 def n_threads() -> int:

@@ -23,6 +23,8 @@ from warmstart.training.trials import Problem
 
 ReadTap = Callable[[Tap], Features]
 
+LEAST_BLOCKS = 10  # blocks that a draw for the evidence should hold, on average
+
 
 @dataclass(frozen=True, slots=True)
 class Arranged:
@@ -105,14 +107,27 @@ def pose(arranged: Arranged, plan: Plan) -> Problem:
 
 
 def draw_rows(arranged: Arranged, budget: rules.Budget, seed: int) -> Rows:
-    """Training rows the evidence looks at: all, or a stratified draw of whole blocks."""
+    """Training rows the evidence looks at: all, or a stratified draw of whole blocks.
+
+    Where blocks are too few to draw from, some rows of every block are drawn.
+    """
     n = len(arranged.learn) - arranged.holdout
     parts = -(-n // rules.evidence_rows(budget))
     if parts < 2:
         return np.arange(n)
     rng = np.random.default_rng([seed, 1])
-    fold = folds(arranged.labels[:n], arranged.blocks()[:n], parts, rng)
-    return np.flatnonzero(fold == 0)
+    blocks = arranged.blocks()[:n]
+    if len(np.unique(blocks)) >= LEAST_BLOCKS * parts:
+        return np.flatnonzero(folds(arranged.labels[:n], blocks, parts, rng) == 0)
+    draw = folds(arranged.labels[:n], np.arange(n), parts, rng)
+    draws = [np.flatnonzero(draw == part) for part in range(parts)]
+    return max(draws, key=lambda rows: len(np.unique(blocks[rows])))
+
+
+def groups_among(rows: Rows, arranged: Arranged) -> list[Rows]:
+    """The blocks of chosen rows, or what was chosen of them, numbered by their place there."""
+    blocks = arranged.blocks()[rows]
+    return [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
 
 
 def heads(plan: Plan, shapes: Mapping[str, Profile], read: ReadTap, n: int) -> dict[str, Family]:

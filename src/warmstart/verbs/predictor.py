@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from warmstart.data.arrays import encode
-from warmstart.data.prepare import load_image, prepare
+from warmstart.data.prepare import load_image
 from warmstart.delivery.bundle import Bundle, read_bundle
-from warmstart.errors import DataError
+from warmstart.errors import DataError, RunFolderError, StartError
 from warmstart.network.edit import WarmModel, rebuild
 from warmstart.records import Answer
 from warmstart.solve.kernels import Features
@@ -64,10 +65,7 @@ class Predictor:
         prep = self.bundle.record.preprocessing
         name = str(item) if isinstance(item, (str, Path)) else f"#{index}"
         try:
-            if isinstance(item, Image.Image):
-                return name, prepare(item.convert("RGB"), prep)
-            payload = _payload(Path(item)) if isinstance(item, (str, Path)) else encode(item)
-            return name, load_image(payload, name, prep)
+            return name, load_image(_payload(item, name), name, prep)
         except DataError as error:
             return Answer(
                 path=name, label=None, probability=None, sure=None, unknown=False,
@@ -114,26 +112,53 @@ def normalise(pixels: Pixels, bundle: Bundle) -> Tensor:
     return values.permute(0, 3, 1, 2)
 
 
-def _payload(path: Path) -> bytes:
+def _payload(item: Any, name: str) -> bytes:
+    """A path, picture or array as encoded bytes, so that one decoder treats all alike."""
+    if isinstance(item, (str, Path)):
+        return _read_file(Path(item))
+    if isinstance(item, Image.Image):
+        return _encode_picture(item, name)
+    try:
+        pixels = np.asarray(item)
+    except ValueError:
+        pixels = np.empty(0, object)
+    if pixels.dtype.kind not in "buif":
+        raise DataError(
+            f"{name} is a {type(item).__name__}; give a path, a PIL image or an array (H, W[, C])"
+        )
+    return encode(pixels)
+
+
+def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except IsADirectoryError:
         raise DataError(f"{path} is a folder") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
+
+
+def _encode_picture(picture: Image.Image, name: str) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.has_transparency_data:
+            upright = upright.convert("RGBA")
+        upright.save(buffer, "TIFF")  # takes every mode as it is
+    except Exception as error:  # Pillow reads a file only now, and lets a dozen types through
+        raise DataError(f"{name} cannot be read: {error}") from error
+    return buffer.getvalue()
 
 
 def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
     """Load a finished run for predicting.
 
     `network` is an instance of the user's own module where the run began from one.
-    Raises: RunFolderError if there is no model, StartError if its network cannot be rebuilt.
+    Raises: RunFolderError if there is no model or it is damaged, StartError if `network` is
+    missing or another one.
     """
     bundle = read_bundle(Path(run))
-    record = bundle.record
-    model = rebuild(
-        record.arch, bundle.tensors, record.taps, len(record.classes), record.preprocessing, network
-    )
+    model = _rebuild(Path(run), bundle, network)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     arrays = bundle.neighbours
     points = arrays["points"].astype(np.float32)
@@ -144,3 +169,20 @@ def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
         arrays["offset"].astype(np.float32), arrays["scale"].astype(np.float32), sketch, points
     )
     return Predictor(model, bundle, neighbours)
+
+
+def _rebuild(run: Path, bundle: Bundle, network: nn.Module | None) -> WarmModel:
+    record = bundle.record
+    is_own = network is not None or record.arch.startswith("module:")
+    try:
+        return rebuild(
+            record.arch, bundle.tensors, record.taps, len(record.classes), record.preprocessing,
+            network,
+        )  # fmt: skip
+    except Exception as error:  # an edited config.json makes torch and timm raise what they like
+        if is_own and isinstance(error, StartError):
+            raise
+        why = str(error).partition("\n")[0].partition("; ")[0]
+        raise RunFolderError(
+            f"{run / 'model'} does not hold together ({why}); restore it, or make the run again."
+        ) from error

@@ -1,0 +1,246 @@
+"""The run folder: files whole or absent, records there and back, nobody's folder touched."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from warmstart import folder, records
+from warmstart.errors import RunFolderError
+from warmstart.folder import (
+    RunFolder,
+    from_plain,
+    read_json,
+    to_plain,
+    write_bytes,
+    write_json,
+    write_json_lines,
+)
+from warmstart.records import (
+    CalibrationRecord,
+    Choice,
+    Estimate,
+    Evidence,
+    Example,
+    Finding,
+    ModelRecord,
+    Prediction,
+    Preprocessing,
+    Summary,
+    Tap,
+)
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+RECORDS = [
+    Tap, Preprocessing, Example, Finding, Evidence, Estimate, Prediction, CalibrationRecord,
+    ModelRecord, Summary, records.Ledger, records.NetworkRecord, records.DataRecord,
+    records.Answer, records.StartRecord,
+]  # fmt: skip
+st.register_type_strategy(float, numbers)
+
+
+@pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_a_record_survives_json(kind, data):
+    record = data.draw(st.from_type(kind))
+    again = from_plain(kind, json.loads(json.dumps(to_plain(record))))
+    assert again == record
+
+
+@pytest.mark.parametrize("value", [1, 1.5, "x", True, (1, 2.5), ("a", "b"), (), 0.1])
+def test_a_choice_keeps_the_kind_of_its_value(value):
+    choice = Choice(value=value, because="so", source="rule", rule=value)
+    again = from_plain(Choice, json.loads(json.dumps(to_plain(choice))))
+    assert again == choice
+    assert type(again.value) is type(value)
+
+
+def test_keys_of_a_later_version_are_ignored_and_missing_ones_are_not():
+    assert from_plain(Tap, {"part": 1, "pool": "avg", "later": 3}) == Tap(part=1, pool="avg")
+    with pytest.raises(KeyError):
+        from_plain(Tap, {"part": 1})
+    with pytest.raises(ValueError, match="'max' is not one of avg, grid2, neck"):
+        from_plain(Tap, {"part": 1, "pool": "max"})
+
+
+# ---- files -------------------------------------------------------------------------------
+
+
+def test_an_existing_file_survives_a_write_that_fails(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_bytes(path, b"old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert path.read_bytes() == b"old"
+
+
+def test_what_is_no_number_is_never_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json_lines(tmp_path / "b.jsonl", [{"a": float("inf")}])
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_is_utf8_and_ends_in_a_line(tmp_path):
+    write_json(tmp_path / "a.json", {"klasse": "größe"})
+    assert (tmp_path / "a.json").read_bytes() == '{\n  "klasse": "größe"\n}\n'.encode()
+    write_json_lines(tmp_path / "b.jsonl", [Tap(part=1, pool="avg"), {"a": (1, 2)}])
+    assert (tmp_path / "b.jsonl").read_text() == '{"part": 1, "pool": "avg"}\n{"a": [1, 2]}\n'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", '{"part": 1}', '{"part": 1, "pool": 2}']
+)
+def test_a_damaged_file_is_named_in_one_line(tmp_path, text):
+    (tmp_path / "tap.json").write_text(text)
+    with pytest.raises(RunFolderError, match=r"tap\.json cannot be read") as caught:
+        read_json(tmp_path / "tap.json", Tap)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_and_a_file_that_is_a_folder(tmp_path):
+    (tmp_path / "tap.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "other.json").mkdir()
+    for name in ("tap.json", "other.json"):
+        with pytest.raises(RunFolderError, match=f"{name} cannot be read"):
+            read_json(tmp_path / name, Tap)
+
+
+def test_a_missing_file_says_that_this_is_no_finished_run(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file", tmp_path / "nowhere"):
+        with pytest.raises(RunFolderError, match=r"has no tap\.json; it is not a finished run"):
+            read_json(path / "tap.json", Tap)
+
+
+# ---- folders -----------------------------------------------------------------------------
+
+
+def test_a_new_folder_and_an_empty_one_are_taken(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "deep" / "down"):
+        assert RunFolder.create(path).path == path
+        assert not list(path.iterdir())
+
+
+def test_a_folder_with_anything_in_it_is_refused(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / ".hidden").touch()
+    (tmp_path / "file").write_text("text")
+    for path in (tmp_path / "full", tmp_path / "file"):
+        with pytest.raises(RunFolderError, match="exists and is not empty; nothing was changed"):
+            RunFolder.create(path)
+    assert (tmp_path / "file").read_text() == "text"
+
+
+@pytest.mark.parametrize("path", ["file/run", "n" * 300, "file/deep/run"])
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match=r"cannot be written .*; choose another folder"):
+        RunFolder.create(tmp_path / path)
+
+
+def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):
+    def closed(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(RunFolderError, match=r"cannot be written \(Permission denied\)"):
+        RunFolder.check_free(tmp_path)
+
+
+@pytest.mark.parametrize("marker", ["FAILED", "INTERRUPTED"])
+def test_a_run_that_did_not_finish_makes_room_for_the_same_command(tmp_path, marker):
+    (tmp_path / "model").mkdir()
+    for name in (
+        "progress.jsonl",
+        "plan.toml",
+        "summary.json.partial",
+        "model/config.json",
+        marker,
+    ):
+        (tmp_path / name).touch()
+    RunFolder.create(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("names", [
+    ("progress.jsonl", "plan.toml"),  # still at work, or killed
+    ("DONE", "summary.json", "plan.toml"),
+    ("INTERRUPTED", "plan.toml", "letter.txt"),  # something of somebody else's
+    ("INTERRUPTED", "DONE"),
+])  # fmt: skip
+def test_every_other_folder_is_left_alone(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(RunFolderError, match="nothing was changed"):
+        RunFolder.create(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
+
+
+def test_taken_names_are_counted_up(tmp_path):
+    made = []
+    for _ in range(3):
+        run = RunFolder.create_beside(tmp_path, "photos")
+        run.mark("DONE")
+        run.point_latest()
+        made.append(run.path.name)
+    assert made == ["photos", "photos-2", "photos-3"]
+    assert (tmp_path / "latest").readlink() == Path("photos-3")
+    assert not (tmp_path / ".latest.partial").is_symlink()
+
+
+def test_a_run_called_latest_is_not_overwritten_by_the_link(tmp_path):
+    run = RunFolder.create_beside(tmp_path, "latest")
+    run.point_latest()
+    assert not (tmp_path / "latest").is_symlink()
+    other = RunFolder.create_beside(tmp_path, "photos")
+    other.point_latest()
+    assert (tmp_path / "latest").is_dir()
+    assert not (tmp_path / "latest").is_symlink()
+
+
+def test_a_link_that_leads_nowhere_is_replaced(tmp_path):
+    (tmp_path / "latest").symlink_to("gone")
+    RunFolder.create_beside(tmp_path, "photos").point_latest()
+    assert (tmp_path / "latest").resolve() == (tmp_path / "photos").resolve()
+
+
+def test_a_disk_without_links_does_without_the_link(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    run = RunFolder.create_beside(tmp_path, "photos")
+    monkeypatch.setattr(Path, "symlink_to", no_links)
+    run.point_latest()
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_one_marker_at_a_time(tmp_path):
+    run = RunFolder(tmp_path)
+    for marker, text in (("FAILED", "why"), ("INTERRUPTED", "by whom"), ("DONE", "")):
+        run.mark(marker, text)
+        assert [path.name for path in tmp_path.iterdir()] == [marker]
+        assert (tmp_path / marker).read_text() == (f"{text}\n" if text else "")
+
+
+def test_a_full_disk_still_takes_a_marker(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder, "write_bytes", full)
+    RunFolder(tmp_path).mark("INTERRUPTED", "the disk is full")
+    assert (tmp_path / "INTERRUPTED").read_bytes() == b""
