@@ -183,7 +183,6 @@ def test_a_mistake_is_one_line_and_changes_nothing(words, says, place, finished,
     assert snapshot(finished.path) == run
 
 
-@pytest.mark.xfail(strict=True, reason="read_weights() knows one of torch's two words for code")
 def test_weights_with_code_are_called_so(place, capsys):
     main(["fit", "photos", "--start", "code.pt", "--arch", "timm:resnet18"])
     assert "holds code" in capsys.readouterr().err
@@ -197,7 +196,6 @@ def test_no_file_escapes_an_archive(place):
     assert not (place.parent / "escaped.png").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="settle() forgets a class of which nothing is left")
 def test_a_class_of_bombs_fails_before_anything_is_learnt(place, capsys, tmp_path):
     assert main(["fit", "mixed", "--out", str(tmp_path / "run")]) == 2
     err = capsys.readouterr().err

@@ -281,7 +281,6 @@ def test_what_cannot_be_read_is_left_out_listed_and_not_tried_again(pictures):
     assert bytes_of(first.path / "model") == bytes_of(second.path / "model")
 
 
-@pytest.mark.xfail(strict=True, reason="settle() forgets a class of which nothing is left")
 def test_a_class_left_without_readable_images_fails_and_says_so(pictures, tmp_path):
     for path in (pictures / "red").iterdir():
         path.write_bytes(b"nothing")

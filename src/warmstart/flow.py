@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threadpoolctl import threadpool_limits
+
 from warmstart.data.collection import Collection
 from warmstart.data.read import read
 from warmstart.data.settle import settle
@@ -42,30 +44,35 @@ def _work(
     asked: Request, folder: RunFolder, collection: Collection, start: Start, clock: Clock
 ) -> Steps[Finished]:
     look = yield from take_look(collection, start)
-    origin = Origin(start.record, look.network, take_digests(look.network))
-    record = settle(collection, look.unreadable).record
-    arranged = rows.arrange(record)
-    stored = look.reader(arranged.learn)
-    clock.lap("look")
-    shapes = profiles(look.taps)
-    inspection = yield from check.check(
-        arranged, stored, shapes, asked.budget, asked.seed, record.problems
-    )
-    verdict = check.judge(inspection)
-    yield notes.evidence(verdict)
-    clock.lap("check")
-    plan = request.plan(asked, arranged.facts(), look.network.record, tuple(shapes), look.engine)
-    yield notes.plan(plan, look.network.record, record)
-    clock.lap("plan")
-    heads = rows.heads(plan, shapes, stored, len(arranged.learn))
-    head = yield from fit_head(heads, rows.pose(arranged, plan), 0 if arranged.holdout else None)
-    clock.lap("head")
-    shipped = check.choose_shipped(asked.strategy, verdict, head.name, len(plan.parts) - 1)
-    is_shipped = shipped.strategy != "none"
-    measured = score.measure(head, arranged, look.reader(arranged.test), is_shipped)
-    clock.lap("evaluate")
-    results = Results(
-        origin=origin, look=look, record=record, arranged=arranged, inspection=inspection,
-        verdict=verdict, plan=plan, head=head, measured=measured, shipped=shipped,
-    )  # fmt: skip
-    return (yield from deliver(folder, results, collection, clock))
+    with threadpool_limits(limits=1, user_api="blas"):  # small matrices: more threads only wait
+        origin = Origin(start.record, look.network, take_digests(look.network))
+        record = settle(collection, look.unreadable).record
+        arranged = rows.arrange(record)
+        stored = look.reader(arranged.learn)
+        clock.lap("look")
+        shapes = profiles(look.taps)
+        inspection = yield from check.check(
+            arranged, stored, shapes, asked.budget, asked.seed, record.problems
+        )
+        verdict = check.judge(inspection)
+        yield notes.evidence(verdict)
+        clock.lap("check")
+        plan = request.plan(
+            asked, arranged.facts(), look.network.record, tuple(shapes), look.engine
+        )
+        yield notes.plan(plan, look.network.record, record)
+        clock.lap("plan")
+        heads = rows.heads(plan, shapes, stored, len(arranged.learn))
+        head = yield from fit_head(
+            heads, rows.pose(arranged, plan), 0 if arranged.holdout else None
+        )
+        clock.lap("head")
+        shipped = check.choose_shipped(asked.strategy, verdict, head.name, len(plan.parts) - 1)
+        is_shipped = shipped.strategy != "none"
+        measured = score.measure(head, arranged, look.reader(arranged.test), is_shipped)
+        clock.lap("evaluate")
+        results = Results(
+            origin=origin, look=look, record=record, arranged=arranged, inspection=inspection,
+            verdict=verdict, plan=plan, head=head, measured=measured, shipped=shipped,
+        )  # fmt: skip
+        return (yield from deliver(folder, results, collection, clock))

@@ -58,7 +58,7 @@ def _read_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         text = str(error)
-        if "Unsupported" in text or "TorchScript" in text:
+        if any(word in text for word in ("Unsupported", "TorchScript", "blocked")):
             raise StartError(
                 f"{path.name} holds code, not only weights; it was not opened. "
                 "Save `model.state_dict()` with safetensors."

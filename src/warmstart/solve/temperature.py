@@ -4,6 +4,10 @@ The temperature (and the bias, where there are examples enough) minimises the lo
 of scores that were computed without the example itself. Convex, solved by Newton steps
 with halving. Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", §4.2;
 the bias turns temperature scaling into "bias-corrected" scaling (Alexandari et al. 2020).
+
+Targets are smoothed by 1 / (n + 2), as Platt (1999) does: n right answers out of n do not
+prove that no answer is ever wrong, and a separable set would drive the temperature, and
+with it every certainty, to its limit.
 """
 
 from __future__ import annotations
@@ -47,8 +51,19 @@ def log_losses(scores: Array, labels: Labels, calibration: Calibration) -> Array
     return -log_probabilities(scores, calibration)[np.arange(len(labels)), labels]
 
 
+def _targets(labels: Labels, k: int) -> Array:
+    """One-hot labels smoothed by 1 / (n + 2). Shapes: (n,) to (n, K)."""
+    share = 1.0 / (len(labels) + 2)
+    return (1 - share) * np.eye(k)[labels] + share / k
+
+
+def _smooth_loss(scores: Array, labels: Labels, calibration: Calibration) -> float:
+    targets = _targets(labels, scores.shape[1])
+    return float(-(targets * log_probabilities(scores, calibration)).sum(axis=1).mean())
+
+
 def fit_temperature(scores: Array, labels: Labels) -> Calibration:
-    """The temperature of least log-loss, bias zero.
+    """The temperature of least log-loss against smoothed targets, bias zero.
 
     Shapes: scores (n, K) from models that did not see the row, labels (n,) in 0..K-1.
 
@@ -57,7 +72,7 @@ def fit_temperature(scores: Array, labels: Labels) -> Calibration:
     True
     """
     zero = np.zeros(scores.shape[1])
-    right = scores[np.arange(len(labels)), labels]
+    right = (_targets(labels, scores.shape[1]) * scores).sum(axis=1)
     value, loss = 1.0, np.inf
     for _ in range(60):
         p = np.exp(log_probabilities(scores, Calibration(value, zero)))
@@ -74,10 +89,10 @@ def fit_temperature(scores: Array, labels: Labels) -> Calibration:
 
 def _line_search(scores: Array, labels: Labels, value: float, step: float) -> tuple[float, float]:
     zero = np.zeros(scores.shape[1])
-    start = float(log_losses(scores, labels, Calibration(value, zero)).mean())
+    start = _smooth_loss(scores, labels, Calibration(value, zero))
     for _ in range(30):
         new = min(max(value - step, 0.0), _MOST)
-        loss = float(log_losses(scores, labels, Calibration(new, zero)).mean())
+        loss = _smooth_loss(scores, labels, Calibration(new, zero))
         if loss <= start:
             return new, loss
         step /= 2
@@ -94,13 +109,13 @@ def fit_temperature_and_bias(scores: Array, labels: Labels) -> Calibration:
     if np.bincount(labels, minlength=k).min() < LEAST_FOR_BIAS:
         return first
     values = np.concatenate([[first.temperature], np.zeros(k)])
-    loss = float(log_losses(scores, labels, first).mean())
+    loss = _smooth_loss(scores, labels, first)
     for _ in range(30):
         step = _newton_step(scores, labels, values)
         for _ in range(20):
             new = values - step
             new[0] = min(max(new[0], 0.0), _MOST)
-            fresh = float(log_losses(scores, labels, Calibration(new[0], new[1:])).mean())
+            fresh = _smooth_loss(scores, labels, Calibration(new[0], new[1:]))
             if fresh <= loss:
                 break
             step /= 2
@@ -113,8 +128,7 @@ def fit_temperature_and_bias(scores: Array, labels: Labels) -> Calibration:
 def _newton_step(scores: Array, labels: Labels, values: Array) -> Array:
     n, k = scores.shape
     p = np.exp(log_probabilities(scores, Calibration(float(values[0]), values[1:])))
-    error = p.copy()
-    error[np.arange(n), labels] -= 1
+    error = p - _targets(labels, k)
     slope = np.concatenate([[(error * scores).sum()], error.sum(axis=0)]) / n
     mean = (p * scores).sum(axis=1, keepdims=True)
     cross = (p * (scores - mean)).sum(axis=0) / n

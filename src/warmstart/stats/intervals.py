@@ -96,7 +96,8 @@ def wilson(p: float, n: float, degrees: float, confidence: float = 0.95) -> tupl
     t = float(stdtrit(degrees, 0.5 + confidence / 2))
     middle = (p + t * t / (2 * n)) / (1 + t * t / n)
     half = t / (1 + t * t / n) * np.sqrt(p * (1 - p) / n + t * t / (4 * n * n))
-    return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
+    # Rounding must not put an end on the wrong side of the value itself.
+    return float(np.clip(middle - half, 0.0, p)), float(np.clip(middle + half, p, 1.0))
 
 
 def proportion(
