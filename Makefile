@@ -9,7 +9,8 @@ DATA ?= sample:digits
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed
-	@$(BIN)/warmstart fit $(DATA)
+	@$(BIN)/warmstart fit "$(DATA)"
+	@echo "         (first: . $(BIN)/activate)"
 
 test: $(VENV)/installed-test
 	@$(BIN)/python -m pytest

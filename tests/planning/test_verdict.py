@@ -41,5 +41,9 @@ def test_every_kind_has_a_sentence_with_its_figures(kind):
     assert text.endswith(".")
 
 
+def test_groups_that_bind_all_labels_are_called_so():
+    assert "was not tested" in sentence("unclear", Facts(p=1.0, mde=1.0), 12, 0.5)
+
+
 def test_too_few_examples_are_called_too_few():
     assert "too few" in sentence("unclear", Facts(p=0.3, mde=0.4), 12, 0.5)

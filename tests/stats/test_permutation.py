@@ -62,6 +62,35 @@ def test_mixed_blocks_are_permuted_inside():
     assert sorted(out[2:]) == [0, 1]
 
 
+@pytest.mark.parametrize("n_mixed", [1, 3])
+def test_a_few_mixed_blocks_do_not_hide_the_signal(n_mixed):
+    """A picture filed under two classes must not keep all the others from being shuffled."""
+    rng = np.random.default_rng(5)
+    labels = rng.permutation(np.arange(80) % 2)
+    features = rng.normal(size=(80, 10))
+    features[:, :3] += 2.0 * labels[:, None]
+    blocks = []
+    for k in range(n_mixed):
+        a = np.flatnonzero(labels == 0)[k]
+        b = np.flatnonzero(labels == 1)[k]
+        features[b] = features[a]
+        blocks.append(np.array([a, b]))
+    taken = np.concatenate(blocks)
+    blocks += [np.array([i]) for i in range(80) if i not in taken]
+    test = signal_test(grid(features), labels, blocks, rng, 199)
+    assert test.p <= 0.01
+    assert test.null_accuracies.mean() < 0.6
+    assert test.moved > 0.8
+
+
+def test_blocks_that_leave_nothing_to_shuffle_are_told():
+    labels = np.repeat([0, 1, 0], [4, 5, 7])
+    blocks = [np.arange(4), np.arange(4, 9), np.arange(9, 16)]
+    features = np.random.default_rng(0).normal(size=(16, 4))
+    test = signal_test(grid(features), labels, blocks, np.random.default_rng(0), 99)
+    assert test.moved == 0
+
+
 def test_early_stop_agrees_with_the_full_count():
     rng = np.random.default_rng(4)
     features, labels = rng.normal(size=(40, 10)), np.arange(40) % 2

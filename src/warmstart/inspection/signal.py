@@ -13,6 +13,7 @@ from warmstart.solve.temperature import Labels
 from warmstart.stats.permutation import SignalTest, signal_test
 
 PENALTIES = (0.03, 0.3, 3.0, 30.0)  # label-free grid; the permutations take the same maximum
+LEAST_MOVED = 0.25  # share of free label moves below which the test cannot be made
 POWER = 0.84  # standard normal quantile of 80 %
 
 
@@ -32,7 +33,9 @@ def signal(
     test = signal_test(inverses, labels, groups, rng, permutations)
     low, high = np.quantile(test.null_accuracies, [0.025, 0.975])
     sizes = np.array([len(rows) for rows in groups], dtype=float)
-    effect = detectable(test, float(sizes.sum() ** 2 / (sizes**2).sum()))
+    # Blocks that leave next to nothing to permute leave next to nothing to find.
+    is_bound = test.moved < LEAST_MOVED
+    effect = 1.0 if is_bound else detectable(test, float(sizes.sum() ** 2 / (sizes**2).sum()))
     return Evidence(
         name="signal",
         value=test.accuracy,
@@ -48,6 +51,7 @@ def signal(
             "mde": effect,
             "null_mean": float(test.null_accuracies.mean()),
             "permutations": test.permutations,
+            "moved": test.moved,
         },
     )
 

@@ -66,6 +66,11 @@ def sentence(kind: VerdictKind, facts: Facts, n: int, accuracy: float) -> str:
             f"No signal found in {n:,} examples; an effect of about {points(facts.mde)} points "
             "would have been. Training longer will not help."
         )
+    if facts.p > SIGNAL_P and facts.mde >= 1:
+        return (
+            f"The groups among the {n:,} examples leave too little to shuffle: whether the labels "
+            "can be learnt was not tested. Add examples of other groups."
+        )
     if facts.p > SIGNAL_P:
         return (
             f"{n:,} examples are too few to tell: even an effect of {points(facts.mde)} points "

@@ -58,7 +58,7 @@ def scores_text(scores: Scores) -> str:
             column("", f"{balanced} % if every class counts the same, large or small."),
             column(
                 "Also",
-                f"macro F1 {scores.macro_f1:.2f}, log-loss {scores.log_loss:.2f}, "
+                f"macro F1 {scores.macro_f1:.2f}, log-loss {abs(scores.log_loss):.2f}, "
                 f"calibration error (ECE) {scores.ece:.2f}",
             ),
         ]

@@ -32,13 +32,14 @@ class SignalTest:
     accuracy: float
     null_accuracies: NDArray[np.float64]
     permutations: int
+    moved: float  # how freely labels could be permuted, 0 to 1
 
 
 def permute_blocks(labels: Labels, blocks: Blocks, rng: np.random.Generator) -> Labels:
-    """Shuffle labels among blocks of equal size; within blocks where labels vary inside them.
+    """Shuffle labels among blocks of equal size; inside them where most rows lie in mixed ones.
 
-    Shapes: labels (n,), blocks (n,). Every block keeps its inner pattern whole, so that
-    under the null hypothesis all results are equally likely.
+    Shapes: labels (n,), blocks (n,). A block's labels travel together, in any order within
+    it, so that one mixed block (a picture filed under two classes) is a block like others.
 
     >>> pairs = np.array([0, 0, 1, 1])
     >>> out = permute_blocks(pairs, pairs, np.random.default_rng(1))
@@ -46,25 +47,31 @@ def permute_blocks(labels: Labels, blocks: Blocks, rng: np.random.Generator) -> 
     True
     """
     _, index = np.unique(blocks, return_inverse=True)
-    members = [np.flatnonzero(index == b) for b in range(int(index.max()) + 1)]
-    if len(members) == len(labels):
+    n_blocks = int(index.max()) + 1
+    if n_blocks == len(labels):
         return rng.permutation(labels)
-    if any(len(np.unique(labels[rows])) > 1 for rows in members):
-        return _within(labels, members, rng)
+    members = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])
+    mixed = sum(len(rows) for rows in members if len(np.unique(labels[rows])) > 1)
     shuffled = labels.copy()
+    if 2 * mixed > len(labels):
+        for rows in members:
+            shuffled[rows] = rng.permutation(labels[rows])
+        return shuffled
     for size in {len(rows) for rows in members}:
         same = [rows for rows in members if len(rows) == size]
-        values = rng.permutation(np.array([labels[rows[0]] for rows in same]))
-        for rows, value in zip(same, values, strict=True):
-            shuffled[rows] = value
+        for rows, source in zip(same, rng.permutation(len(same)), strict=True):
+            shuffled[rows] = rng.permutation(labels[same[source]])
     return shuffled
 
 
-def _within(labels: Labels, members: Sequence[Rows], rng: np.random.Generator) -> Labels:
-    shuffled = labels.copy()
-    for rows in members:
-        shuffled[rows] = rng.permutation(labels[rows])
-    return shuffled
+def movable(labels: Labels, draws: Labels) -> float:
+    """How much permutations move, of what free ones would: 1 where blocks bind nothing.
+
+    Shapes: labels (n,), draws (n, m).
+    """
+    shares = np.bincount(labels) / len(labels)
+    free = 1.0 - float((shares**2).sum())
+    return float((draws != labels[:, None]).mean()) / max(free, 1e-12)
 
 
 def signal_test(
@@ -83,10 +90,11 @@ def signal_test(
     blocks = number_blocks(groups)
     true_t, true_accuracy = _statistics(operators, labels[:, None])
     nulls, accuracies = np.empty(0), np.empty(0)
-    p = None
+    p, moved = None, 1.0
     while len(nulls) < permutations and (p is None or len(nulls) < LEAST):
         batch = min(_BATCH, permutations - len(nulls))
         draws = np.stack([permute_blocks(labels, blocks, rng) for _ in range(batch)], axis=1)
+        moved = movable(labels, draws)
         t, accuracy = _statistics(operators, draws)
         nulls, accuracies = np.append(nulls, t), np.append(accuracies, accuracy)
         exceed = np.cumsum(nulls >= true_t[0] - 1e-12)
@@ -94,7 +102,7 @@ def signal_test(
             p = ENOUGH / (1 + int(np.searchsorted(exceed, ENOUGH)))
     if p is None:
         p = (1 + int((nulls >= true_t[0] - 1e-12).sum())) / (len(nulls) + 1)
-    return SignalTest(p, float(true_accuracy[0]), accuracies, len(nulls))
+    return SignalTest(p, float(true_accuracy[0]), accuracies, len(nulls), moved)
 
 
 def _leave_out_operator(G: Array, groups: Sequence[Rows]) -> NDArray[np.float32]:
