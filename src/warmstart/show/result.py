@@ -50,7 +50,7 @@ def _signal(evidence: Evidence, n_classes: int) -> str:
     )
     effect = evidence.details.get("mde")
     if isinstance(effect, float):
-        text += f" An effect of about {max(100 * effect, 2):.0f} points or more would have been seen."
+        text += f" An effect of {max(100 * effect, 2):.0f} points or more would have been seen."
     return text + " Training longer will not help."
 
 
