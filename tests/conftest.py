@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import gc
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # lets tests import `drawing` an
 import pytest
 
 from drawing import fill
+from warmstart.cli.entry import prepare
+
+prepare()  # the command sets this up once per process; tests call it in theirs
+gc.enable()
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "images"
 

@@ -27,6 +27,8 @@ LINE_KEYS = ("path", "label", "probability", "sure", "unknown", "scores")
 
 def run(call: Call) -> int:
     """Do what a call asks for and print the result; returns the exit code."""
+    if call.verb != "fit":  # only its imports are worth the trouble
+        settle_imports()
     return _CALLS[call.verb](call)
 
 

@@ -61,13 +61,13 @@ def _run(words: Sequence[str]) -> int:
     if "--help" in call.switches:
         print(verb_help(VERBS[call.verb]))
         return 0
-    _prepare()
+    prepare()
     from warmstart.cli.calls import run
 
     return run(call)
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """Settle what must be settled before torch is loaded; what the user has set stays."""
     # Idle threads of one library must not spin on the cores that another one needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -27,13 +27,14 @@ def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
         if id not in known:
             raise DataError(f"{id} is called unreadable, but {record.name} holds no such image")
     examples = tuple(example for example in record.examples if example.id not in reasons)
-    classes = check_classes(examples, collection.wording)
-    gone = [label for label in record.classes if label not in classes]
+    left = {example.label for example in examples if example.split == "train"}
+    gone = [label for label in record.classes if label not in left]
     if gone:
         raise DataError(
             f"{collection.wording.place(gone[0])}: none of its images can be read; replace "
             f"them, or remove {collection.wording.remove}."
         )
+    classes = check_classes(examples, collection.wording)
     n_lost = len(reasons)
     lost = unreadable(
         {id: reasons[id].removeprefix(id).strip() for id in sorted(reasons)},
