@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import accuracy, coverage, random_labels, results, speed, startup
+from bench import accuracy, coverage, random_labels, ranking, results, speed, startup, suggest
 
 BENCHES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (accuracy, coverage, random_labels, speed, startup)
+    for module in (accuracy, coverage, random_labels, ranking, speed, startup, suggest)
 }
 
 

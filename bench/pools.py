@@ -32,10 +32,10 @@ class Pool:
     labels: Labels
 
 
-def look(given: Namespace, name: str, split: str | None = None) -> Pool:
+def look(given: Namespace, name: str, split: str | None = None, start: str = "lite0") -> Pool:
     """The features of a set (of one of its parts), from the store where they are there."""
     collection = drain(read(sets.root(given) / name))
-    seen = drain(take_look(collection, load("lite0")))
+    seen = drain(take_look(collection, load(start)))
     examples = [e for e in collection.record.examples if split in (None, e.split)]
     number = {label: i for i, label in enumerate(collection.record.classes)}
     labels = np.array([number[e.label] for e in examples])
@@ -65,10 +65,20 @@ def fit_rows(
         block_of[members] = number
     fold = folds(labels, block_of, rules.outer_folds(len(blocks)), rng)
     outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
-    problem = Problem(labels, k, blocks, outer)
+    return _fit(pool, rows, Problem(labels, k, blocks, outer))
+
+
+def fit_shipped(pool: Pool, rows: NDArray[np.intp], labels: Labels) -> HeadFit:
+    """The same head to the bit, without its estimate: several times quicker."""
+    blocks = tuple(np.array([i]) for i in range(len(rows)))
+    return _fit(pool, rows, Problem(labels, int(labels.max()) + 1, blocks, ()))
+
+
+def _fit(pool: Pool, rows: NDArray[np.intp], problem: Problem) -> HeadFit:
+    n, k, smallest = len(rows), problem.n_classes, int(np.bincount(problem.labels).min())
     shapes = profiles(list(pool.taps))
     taps = {tap: x[rows] for tap, x in pool.taps.items()}
-    names = rules.candidates(n, k, int(np.bincount(labels).min()), tuple(shapes), "fast")
+    names = rules.candidates(n, k, smallest, tuple(shapes), "fast")
     kernels = mixed_kernels(taps.items(), shapes)
     heads = families(names, shapes, kernels, taps.__getitem__, rules.penalties(n), 0)
     return drain(fit_head(heads, problem))

@@ -137,6 +137,11 @@ COMMANDS = {
     "evaluate on nothing": ("evaluate finished nowhere", "nowhere does not exist"),
     "evaluate without a run": ("evaluate photos photos", "not a finished run folder"),
     "evaluate on the unreadable": ("evaluate finished no-images", "no-images"),
+    "rank without data": ("rank", "rank needs DATA"),
+    "rank of nothing": ("rank nowhere --starts lite0", "nowhere does not exist"),
+    "rank of unknown starts": ("rank photos --starts efficientnet-b9,x", "is not known"),
+    "rank of a file without its design": ("rank photos --starts other.safetensors", "add --arch"),
+    "auto beside a design": ("fit photos --start auto --arch timm:resnet18", "--start auto"),
     "cache without a word": ("cache", "cache needs"),
     "cache with a wrong word": ("cache purge", "cache purge is not one of"),
 }  # fmt: skip

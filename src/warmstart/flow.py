@@ -5,17 +5,16 @@ from __future__ import annotations
 from threadpoolctl import threadpool_limits
 
 from warmstart.data.collection import Collection
-from warmstart.data.read import read
-from warmstart.data.settle import settle
 from warmstart.events import Steps
 from warmstart.folder import RunFolder
-from warmstart.joints import check, notes, request, rows, score
+from warmstart.joints import check, notes, problems, request, rows, score
 from warmstart.joints.deliver import Finished, Results, deliver
 from warmstart.joints.look import take_look
 from warmstart.joints.model import Origin
 from warmstart.joints.request import Request
+from warmstart.joints.starting import choose_start
 from warmstart.network.ledger import take_digests
-from warmstart.network.load import Start, load
+from warmstart.network.load import Start
 from warmstart.planning.profiles import profiles
 from warmstart.recording import Clock, recorded
 from warmstart.training.head import fit_head
@@ -31,9 +30,9 @@ def fit(asked: Request) -> Steps[Finished]:
     """
     clock = Clock()
     request.check(asked)
-    collection = yield from read(asked.data, label=asked.label, group=asked.group, test=asked.test)
+    collection = yield from request.read_data(asked)
     yield notes.data(collection)
-    start = load(asked.start, arch=asked.arch, preprocessing=asked.preprocessing)
+    asked, start = yield from choose_start(asked, collection, clock)
     yield notes.start(start.record)
     folder = request.open_folder(asked, collection.record.name)
     clock.lap("read")
@@ -46,14 +45,17 @@ def _work(
     look = yield from take_look(collection, start)
     with threadpool_limits(limits=1, user_api="blas"):  # small matrices: more threads only wait
         origin = Origin(start.record, look.network, take_digests(look.network))
-        record = settle(collection, look.unreadable).record
+        clock.lap("look")
+        collection = problems.settled(collection, look, folder.path if asked.fix else None)
+        record = collection.record
         arranged = rows.arrange(record)
         stored = look.reader(arranged.learn)
-        clock.lap("look")
         shapes = profiles(look.taps)
-        inspection = yield from check.check(
-            arranged, stored, shapes, asked.budget, asked.seed, record.problems
-        )
+        scene = check.Scene(
+            collection=collection, look=look, arranged=arranged, prep=start.record.preprocessing,
+            profiles=shapes, budget=asked.budget, seed=asked.seed,
+        )  # fmt: skip
+        inspection = yield from check.check(scene)
         verdict = check.judge(inspection)
         yield notes.evidence(verdict)
         clock.lap("check")

@@ -83,6 +83,8 @@ def fit(
     test: Any = None,
     label: str | None = None,
     group: str | None = None,
+    relabel: str | Path | None = None,
+    fix: bool = False,
     seed: int = 0,
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
@@ -90,7 +92,10 @@ def fit(
 
     `data` is a path as on the command line, or arrays (X, y) with X (N, H, W[, C]) or paths.
     `start` is a name, a file of weights (with `arch`), or an `nn.Module` of one's own
-    (with `preprocessing`, if it does not carry its own). `on_event` sees every event.
+    (with `preprocessing`, if it does not carry its own); "auto" looks once with each start
+    on this computer and takes the winner, of those that tie the one with the least work.
+    `relabel` is a table of corrected labels, `fix` leaves copies and conflicts out, as on the
+    command line. `on_event` sees every event.
     Raises: DataError, StartError, UsageError, RunFolderError; TrainingError if the work fails.
     """
     from warmstart.flow import Request
@@ -99,7 +104,7 @@ def fit(
     request = Request(
         data=data, start=start, arch=arch, preprocessing=preprocessing, strategy=strategy,
         budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
-        group=group, seed=seed,
+        group=group, relabel=Path(relabel) if relabel is not None else None, fix=fix, seed=seed,
     )  # fmt: skip
     finished = follow(steps(request), on_event or (lambda event: None))
     network = None if isinstance(start, (str, Path)) else start

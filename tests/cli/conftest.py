@@ -14,9 +14,14 @@ from warmstart.records import (
     DataCounts,
     Estimate,
     FrozenProof,
+    RankedStart,
+    Ranking,
     Scores,
     Shipped,
+    Skipped,
     StartCounts,
+    Suggestion,
+    Suggestions,
     Summary,
     Verdict,
 )
@@ -48,6 +53,23 @@ NO_SIGNAL = replace(
 SCORES = Scores(
     n=200, accuracy=0.84, low=0.78, high=0.88, balanced_accuracy=0.83,
     macro_f1=0.82, log_loss=0.45, ece=0.03,
+)  # fmt: skip
+RANKING = Ranking(
+    starts=(
+        RankedStart(
+            name="lite0", title="EfficientNet-Lite0", arch=None, value=0.86, low=0.82, high=0.89,
+            seconds=4.1, parameters=4_652_008, macs=400, seconds_per_image=0.02, cached=False,
+            head="last", difference=0.0, difference_low=0.0, difference_high=0.0,
+        ),
+    ),
+    ties=(), take="lite0", because="no other start was looked at", n=300, guess=0.1,
+    method="nested-cv",
+)  # fmt: skip
+
+
+SUGGESTIONS = Suggestions(
+    suggestions=(Suggestion(path="in/a.jpg", label="hat", probability=0.4, why="unsure"),),
+    expected=None, skipped=Skipped(known=0, copies=0, unreadable=0), candidates=1,
 )  # fmt: skip
 
 
@@ -130,6 +152,20 @@ class Work:
             raise self.error
         return SCORES
 
+    def rank(self, data, starts=(), *, label=None, group=None, seed=0):
+        self.asked.append((data, list(starts), label, group, seed))
+        yield Event(stage="look", kind="begin", of=200, t=0.0)
+        if self.error is not None:
+            raise self.error
+        return RANKING
+
+    def suggest(self, run, paths, *, count, out=None):
+        self.asked.append((run, list(paths), count, out))
+        yield Event(stage="look", kind="step", step=1, of=1, t=0.0)
+        if self.error is not None:
+            raise self.error
+        return SUGGESTIONS
+
     def starts(self, word=""):
         self.asked.append(word)
         lite = {"name": "lite0", "title": "EfficientNet-Lite0", "parameters": 4_652_008}
@@ -152,6 +188,8 @@ def work(monkeypatch):
     place("warmstart.flow", Request=Request, fit=standing_in.fit)
     place("warmstart.verbs.predict", predict=standing_in.predict)
     place("warmstart.verbs.evaluate", evaluate=standing_in.evaluate)
+    place("warmstart.verbs.rank", rank=standing_in.rank)
+    place("warmstart.verbs.suggest", suggest=standing_in.suggest)
     place("warmstart.verbs.starts", starts=standing_in.starts)
     cache = place("warmstart.verbs.cache", info=lambda: INFO, clear=lambda: INFO)
     verbs = place("warmstart.verbs", cache=cache)

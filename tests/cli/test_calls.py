@@ -80,6 +80,25 @@ def test_no_signal_exits_with_3(work, capsys, switches):
     assert "No signal found" in capsys.readouterr().out
 
 
+def test_rank_asks_for_what_was_typed_and_names_the_same_data_again(work, capsys):
+    words = "rank t.csv --starts lite0,,f.pt@timm:x --label kind --group person --seed 7"
+    assert main(words.split()) == 0
+    assert work.asked == [("t.csv", ["lite0", "f.pt@timm:x"], "kind", "person", 7)]
+    out = capsys.readouterr().out
+    assert out.endswith("warmstart fit t.csv --label kind --group person --seed 7 --start lite0\n")
+
+
+def test_rank_json_holds_the_starts_and_the_ties(work, capsys):
+    assert main(["rank", "photos", "--json"]) == 0
+    out, err = capsys.readouterr()
+    printed = json.loads(out)
+    keys = {"name", "value", "low", "high", "seconds", "parameters"}
+    assert keys <= printed["starts"][0].keys()
+    assert printed["ties"] == []
+    assert "Look" in err
+    assert work.asked == [("photos", [], None, None, 0)]
+
+
 ERRORS = [
     (DataError("photos does not exist; name a folder"), 2, "photos does not exist; name a folder"),
     (StartError("no such start"), 2, "no such start"),
@@ -108,7 +127,16 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("error", "code", "line"), ERRORS)
-@pytest.mark.parametrize("command", ["fit photos -q", "predict runs/x a.jpg", "evaluate runs/x d"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fit photos -q",
+        "predict runs/x a.jpg",
+        "evaluate runs/x d",
+        "rank photos -q",
+        "suggest runs/x in",
+    ],
+)
 def test_an_error_is_one_line_and_its_exit_code(work, capsys, error, code, line, command):
     work.error = error
     assert main(command.split()) == code
@@ -206,6 +234,28 @@ def test_evaluate(work, capsys):
 def test_evaluate_json_has_the_keys_of_test(work, capsys):
     assert main(["evaluate", "runs/x", "later", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == to_plain(work.scores)
+
+
+def test_suggest_asks_for_what_was_typed(work, capsys):
+    assert main(["suggest", "runs/x", "in", "more/1.jpg", "--count", "7", "--out", "next.csv"]) == 0
+    assert work.asked == [(Path("runs/x"), ["in", "more/1.jpg"], 7, Path("next.csv"))]
+    out, err = capsys.readouterr()
+    assert out.startswith("You asked for 7; there is one in in:\n")
+    assert out.endswith("Table    next.csv: fill in its column `label`.\n")
+    assert "Look     1/1" in err
+
+
+def test_suggest_json_has_the_promised_keys(work, capsys):
+    assert main(["suggest", "runs/x", "in", "--json", "-q"]) == 0
+    assert work.asked == [(Path("runs/x"), ["in"], 20, None)]
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert json.loads(out) == {
+        "suggestions": [{"path": "in/a.jpg", "label": "hat", "probability": 0.4, "why": "unsure"}],
+        "expected": None,
+        "skipped": {"known": 0, "copies": 0, "unreadable": 0},
+        "candidates": 1,
+    }
 
 
 def test_starts(work, capsys):

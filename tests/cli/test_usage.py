@@ -3,7 +3,7 @@
 import pytest
 
 from warmstart.cli import main
-from warmstart.cli.spec import LATER_VERBS
+from warmstart.cli.spec import LATER_VERBS, VERBS
 
 FIT = "Usage: warmstart fit DATA [options]"
 PREDICT = "Usage: warmstart predict RUN PATH... [options]"
@@ -24,7 +24,7 @@ MISUSES = {
     "fitt photos": "unknown verb `fitt`. Did you mean `fit`?",
     "predit runs/x": "unknown verb `predit`. Did you mean `predict`?",
     "xyzzy": "unknown verb `xyzzy`. "
-    "This version (0.1.0) has fit, predict, evaluate, starts, cache.",
+    f"This version (0.1.0) has {', '.join(VERBS)}.",
     "sample:digits": "`sample:digits` is not a verb. To learn from it: warmstart fit sample:digits",
     "--seed 3 fit photos": "a verb comes first, its options after it: warmstart fit DATA --seed 3",
     "--json": "a verb comes first, its options after it: warmstart fit DATA --seed 3",
@@ -35,10 +35,20 @@ MISUSES = {
     "predict": f"predict needs RUN, the folder that `warmstart fit` wrote. {PREDICT}",
     "predict runs/x": f"predict needs PATH, the images to name. {PREDICT}",
     "evaluate runs/x": f"evaluate needs DATA, other labelled images. {EVALUATE}",
+    "suggest runs/x": "suggest needs UNLABELLED, images without a label. "
+    "Usage: warmstart suggest RUN UNLABELLED... [options]",
+    "suggest runs/x in --count 0": "--count 0: it needs a whole number, 1 or more.",
+    "suggest runs/x in --count=-3": "--count -3: it needs a whole number, 1 or more.",
+    "suggest runs/x in --count few": "--count few: it needs a whole number, 1 or more.",
+    "suggest runs/x --images in": "unknown option --images. "
+    "Here UNLABELLED stands alone: warmstart suggest RUN UNLABELLED...",
+    "suggest runs/x in --output o.csv": "unknown option --output. Here it is --out.",
     "cache": "cache needs info|clear, what to do. Usage: warmstart cache info|clear [options]",
     "cache clean": "cache clean is not one of info, clear. Did you mean clear?",
     "cache burn": "cache burn is not one of info, clear.",
+    "rank": "rank needs DATA, the labelled images. Usage: warmstart rank DATA [options]",
     # values
+    "rank photos --starts ,": "--starts needs a value: --starts A,B,...",
     "fit photos --budget quick": "--budget quick is not one of fast, balanced, thorough.",
     "fit photos --budget balance": "--budget balance is not one of fast, balanced, thorough. "
     "Did you mean balanced?",
@@ -73,6 +83,11 @@ MISUSES = {
     "Here PATH stands alone: warmstart predict RUN PATH...",
     "predict runs/x a.jpg --output o": "unknown option --output. "
     "The answers go to stdout; write them to a file with > FILE.",
+    "rank photos --start lite0": "unknown option --start. Here it is --starts.",
+    "rank photos --models a,b": "unknown option --models. Here it is --starts.",
+    "rank --data photos": "unknown option --data. Here DATA stands alone: warmstart rank DATA",
+    "fit photos --starts a,b": "unknown option --starts. "
+    "It is an option of `rank`, not of `fit`.",
     # options that nothing here needs, or that are still to come
     "fit photos --lr 0.1": "unknown option --lr. This version (0.1.0) has no learning rate: "
     "the new output is computed exactly, in one step.",
@@ -129,8 +144,7 @@ def test_a_misuse_is_answered_with_one_line(command, capsys):
 def test_a_verb_of_a_later_version_is_named_as_such(verb, capsys):
     assert main([verb, "x"]) == 2
     assert capsys.readouterr().err == (
-        f"warmstart: `{verb}` is not part of this version (0.1.0); "
-        "it has fit, predict, evaluate, starts, cache.\n"
+        f"warmstart: `{verb}` is not part of this version (0.1.0); it has {', '.join(VERBS)}.\n"
     )
 
 

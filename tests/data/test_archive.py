@@ -121,8 +121,10 @@ def test_a_link_in_a_zip(tmp_path):
     fails(path, "cat/link.png is a link; pack the file itself")
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
-def test_a_link_or_pipe_in_a_tar(tmp_path, kind):
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+)
+def test_a_link_pipe_or_device_in_a_tar(tmp_path, kind):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         info = tarfile.TarInfo("cat/0.png")
         info.type, info.linkname = kind, "../../etc/passwd"
@@ -213,3 +215,10 @@ def test_a_gzip_that_is_no_tar(tmp_path):
 
 def test_an_empty_archive(tmp_path):
     fails(pack(tmp_path / "a.zip", {}), "a.zip/ is empty")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_archive_inside_an_archive(tmp_path, kind):
+    inner = pack(tmp_path / "inner.zip", FILES).read_bytes()
+    path = pack(tmp_path / kind, {"inner.zip": inner})
+    fails(path, f"{kind}/ holds no image, but inner.zip: an archive inside is not opened; unpack")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from warmstart.data.collection import Collection
-from warmstart.data.read import read
+from warmstart.data.read import read, read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import drain
 
@@ -340,8 +340,23 @@ def test_a_single_image(photos):
 
 
 def test_an_unsupported_kind(tmp_path):
-    (tmp_path / "data.parquet").write_bytes(b"PAR1")
-    fails(tmp_path / "data.parquet", "not read (.parquet)", ".csv, .tsv, .jsonl, .zip")
+    (tmp_path / "data.mat").write_bytes(b"x")
+    fails(tmp_path / "data.mat", "not read (.mat)", ".csv, .tsv, .jsonl, .parquet, .zip")
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("labels.xlsx", "save the sheet as CSV"),
+        ("labels.json", "write one object a line and call it .jsonl"),
+        ("data-00000-of-00001.arrow", "name the folder that `save_to_disk` wrote"),
+        ("photos.7z", "unpack it"),
+        ("photos.tar.xz", "unpack it"),
+    ],
+)
+def test_kinds_that_are_one_step_away(tmp_path, name, cure):
+    (tmp_path / name).write_bytes(b"x")
+    fails(tmp_path / name, f"of a kind that is not read (.{name.split('.')[-1]}); {cure}, or name")
 
 
 def test_a_web_address():
@@ -428,3 +443,17 @@ def test_one_path_twice(photos):
 
 def test_whole_floats_are_labels():
     assert drain(read((X, [1.0, 2.0, 1.0, 2.0]))).record.classes == ("1", "2")
+
+
+# --- images to score --------------------------------------------------------------------------
+
+
+def test_only_the_test_part_is_scored_if_there_is_one(tmp_path):
+    source = fill(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1})
+    examples = drain(read_for_scoring(source, ("a", "b", "c"))).record.examples
+    assert [(e.id, e.split) for e in examples] == [("test/a/0.png", "test")]
+
+
+def test_images_to_score_of_an_unknown_class(photos):
+    with pytest.raises(DataError, match="has the class 'dog', which this model does not know"):
+        drain(read_for_scoring(photos, ("cat", "cow")))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from warmstart.data.read import read
+from warmstart.data.read import read, read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import drain
 
@@ -134,14 +134,27 @@ def test_a_misspelt_column_gets_a_suggestion(root):
         ("labels.csv", csv() + "\nimg/9.png,cat", "1 of 5 files not found (first: img/9.png, line"),
         ("labels.csv", csv() + "\nhttp://a.b/c.png,cat", "line 6 names a web address"),
         ("labels.csv", csv() + '\n"img/4.png,cat', "unexpected end of data"),
-        ("labels.csv", csv().encode("utf-16"), "is not UTF-8 (byte 0); save it again as UTF-8"),
+        ("labels.csv", csv().encode("utf-16"), "is UTF-16; save it again as UTF-8 (Excel: CSV UT"),
+        ("labels.csv", csv().encode("utf-16-le"), "is UTF-16; save it again as UTF-8"),
+        ("labels.csv", csv() + "\nimg/\0.png,cat", "line 6 holds a NUL byte, which is no text"),
+        ("labels.tsv", csv(), "has no tabs but commas; call it .csv, or separate cells by tabs"),
         ("labels.csv", csv().encode() + b"\nimg/4.png,caf\xe9", "is not UTF-8 (byte"),
         ("labels.csv", csv("label,path"), "4 of 4 files not found (first: cat, line 2)"),
         ("l.jsonl", '{"path": "img/0.png", "label": "a"}\nnope', "line 2 is not JSON"),
         ("l.jsonl", "[" * 100_000, "line 1 is not JSON"),
         ("l.jsonl", '["a"]', "line 1 is not a JSON object"),
         ("l.jsonl", '{"path": "img/0.png", "label": ["a", "b"]}', '"label" is not a text'),
-        ("l.jsonl", '{"path": "img/0.png", "label": NaN}', '"label" is not a text'),
+        ("l.jsonl", '{"path": "img/0.png", "label": NaN}', "line 1 has an empty label"),
+        (
+            "l.jsonl",
+            '{"path": "img/0.png", "label": "\\ud800"}',
+            "the name of \\ud800 is not UTF-8",
+        ),
+        (
+            "l.jsonl",
+            '{"path": "img/0.png", "label": "a"}\n{"path": "im',
+            "may be cut off; copy it aga",
+        ),
         ("l.jsonl", '{"path": "img/0.png", "label": null}', "line 1 has an empty label"),
         ("l.jsonl", '{"path": "img/0.png", "label": "a"}\n{"path": "b"}', 'line 2 has no "label"'),
         ("l.jsonl", "\n\n", "has no rows"),
@@ -169,3 +182,66 @@ def test_a_class_with_one_row(root):
 def test_a_table_that_is_too_large(root, monkeypatch):
     monkeypatch.setattr("warmstart.data.place.MAX_FILE_BYTES", 10)
     fails(write(root, csv()), "labels.csv is larger than 512 MB")
+
+
+def test_labels_that_are_all_different(root):
+    rows = [(path, f"photo {i}", kind) for i, (path, kind) in enumerate(ROWS)]
+    table = write(root, csv("path,label,kind", rows))
+    fails(table, 'labels.csv: all 4 labels in "label" are different, so they are no classes; '
+          "did you mean --label kind?")  # fmt: skip
+    table = write(root, csv("path,label", [row[:2] for row in rows]))
+    fails(table, 'all 4 labels in "label" are different', "name another one with --label")
+
+
+def test_labels_that_are_measurements(root):
+    rows = [(path, f"{1.5 * i}") for i, (path, _) in enumerate(ROWS)]
+    fails(write(root, csv("path,label", rows)), 'labels.csv: "label" holds measurements (0.0, 1.5',
+          "not classes; regression is not part of this version")  # fmt: skip
+
+
+def test_a_few_fractions_are_classes(root):
+    rows = [(path, f"{0.5 + i % 2}") for i, (path, _) in enumerate(ROWS)]
+    assert [label for _, label in pairs(write(root, csv("path,label", rows)))] == [
+        "0.5",
+        "1.5",
+        "0.5",
+        "1.5",
+    ]
+
+
+def test_few_images_to_score_may_all_differ(root):
+    rows = [(path, f"{i}.5") for i, (path, _) in enumerate(ROWS)]
+    table = write(root, csv("path,label", rows))
+    classes = ("0.5", "1.5", "2.5", "3.5", "4.5")
+    assert len(drain(read_for_scoring(table, classes)).record.examples) == 4
+
+
+def test_separators_from_windows(root):
+    rows = [(path.replace("/", "\\"), label) for path, label in ROWS]
+    collection = drain(read(write(root, csv(rows=rows))))
+    assert collection.record.examples[0].id == "img\\0.png"
+    assert collection.load("img\\0.png") == (root / "img/0.png").read_bytes()
+
+
+def test_a_table_on_disk_may_name_any_path(root):
+    (root / "lists").mkdir()
+    rows = [("../" + ROWS[0][0], "cat"), (str(root / ROWS[2][0]), "cat")]
+    rows += [("../" + ROWS[1][0], "dog"), ("../" + ROWS[3][0], "dog")]
+    assert pairs(write(root / "lists", csv(rows=rows))) == rows
+
+
+def test_a_table_inside_a_folder_does_not_lead_out_of_it(root):
+    outside = root / "outside.png"
+    outside.write_bytes((root / "img/0.png").read_bytes())
+    data = root / "img"
+    (data / "link.png").symlink_to(outside)
+    write(data, csv(rows=[("0.png", "a"), ("../outside.png", "a")]), "metadata.csv")
+    fails(data, "1 of 2 files not found (first: ../outside.png, line 3)")
+    write(data, csv(rows=[("0.png", "a"), ("link.png", "a")]), "metadata.csv")
+    fails(data, "(first: link.png, line 3, a link that leads out of the data folder)")
+
+
+def test_a_table_in_a_folder_that_is_too_large(root, monkeypatch):
+    write(root, csv(), "metadata.csv")
+    monkeypatch.setattr("warmstart.data.place.MAX_FILE_BYTES", 10)
+    fails(root, "metadata.csv is larger than 512 MB; copy it again, or remove it")

@@ -25,7 +25,7 @@ def test_the_cache_grows_with_what_was_passed_and_is_emptied(pictures, tmp_path)
     assert (cache.info().rows, cache.info().shelves) == (0, 0)
     fit(pictures, out=tmp_path / "a")
     kept = cache.info()
-    assert (kept.rows, kept.shelves) == (36, 1)
+    assert (kept.rows, kept.shelves) == (2 * 36, 2)  # features, and a glance at each
     assert kept.path == os.environ["WARMSTART_CACHE"]
     on_disk = sum(path.stat().st_size for path in Path(kept.path).rglob("*") if path.is_file())
     assert kept.bytes == on_disk

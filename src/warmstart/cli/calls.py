@@ -18,6 +18,7 @@ from warmstart.events import Event, follow
 from warmstart.folder import to_plain
 
 if TYPE_CHECKING:
+    from warmstart.joints.request import Request
     from warmstart.planning.rules import Budget
     from warmstart.records import Answer
 
@@ -34,35 +35,55 @@ def run(call: Call) -> int:
 
 def fit(call: Call) -> int:
     """`warmstart fit`: progress on stderr, the result on stdout; 3 without a signal."""
-    values = call.values
     with _watcher(call) as watch:
         # The libraries take seconds to load: say first that work has begun.
         watch.show(Event(stage="read", kind="begin"))
-        from warmstart.flow import Request
         from warmstart.flow import fit as steps
 
         settle_imports()
-        request = Request(
-            data=call.places[0],
-            start=values.get("--start", "lite0"),
-            arch=values.get("--arch"),
-            strategy=values.get("--strategy", "auto"),
-            budget=cast("Budget", values.get("--budget", "balanced")),
-            out=Path(values["--out"]) if "--out" in values else None,
-            label=values.get("--label"),
-            group=values.get("--group"),
-            test=values.get("--test"),
-            seed=int(values.get("--seed", "0")),
-        )
-        finished = follow(steps(request), watch.show)
+        finished = follow(steps(_request(call)), watch.show)
     if "--json" in call.switches:
         print(dumps(finished.summary, indent=2))
         if "--quiet" not in call.switches:
             print(f"Folder   {finished.path}", file=sys.stderr)
     else:
-        sample = find_image(values.get("--test"), call.places[0])
+        sample = find_image(call.values.get("--test"), call.places[0])
         print(show.result_text(finished.summary, finished.path, sample))
     return NO_SIGNAL if finished.summary.verdict.kind == "no-signal" else 0
+
+
+def check(call: Call) -> int:
+    """`warmstart check`: problems and verdict, progress on stderr; 3 without a signal."""
+    with _watcher(call) as watch:
+        watch.show(Event(stage="read", kind="begin"))
+        from warmstart.verbs.check import check as steps
+
+        found = follow(steps(_request(call)), watch.show)
+    if "--json" in call.switches:
+        print(dumps(found, indent=2))
+    else:
+        print(show.check_text(found, call.places[0]))
+    return NO_SIGNAL if found.verdict.kind == "no-signal" else 0
+
+
+def _request(call: Call) -> Request:
+    from warmstart.joints.request import Request
+
+    values = call.values
+    return Request(
+        data=call.places[0],
+        start=values.get("--start", "lite0"),
+        arch=values.get("--arch"),
+        strategy=values.get("--strategy", "auto"),
+        budget=cast("Budget", values.get("--budget", "balanced")),
+        out=Path(values["--out"]) if "--out" in values else None,
+        label=values.get("--label"),
+        group=values.get("--group"),
+        test=values.get("--test"),
+        relabel=Path(values["--relabel"]) if "--relabel" in values else None,
+        fix="--fix" in call.switches,
+        seed=int(values.get("--seed", "0")),
+    )
 
 
 def settle_imports() -> None:
@@ -104,6 +125,48 @@ def evaluate(call: Call) -> int:
     return 0
 
 
+def rank(call: Call) -> int:
+    """`warmstart rank`: which start suits the data, progress on stderr."""
+    values = call.values
+    with _watcher(call) as watch:
+        watch.show(Event(stage="read", kind="begin"))
+        from warmstart.verbs.rank import rank as steps
+
+        ranking = follow(
+            steps(
+                call.places[0],
+                [name.strip() for name in values.get("--starts", "").split(",") if name.strip()],
+                label=values.get("--label"),
+                group=values.get("--group"),
+                seed=int(values.get("--seed", "0")),
+            ),
+            watch.show,
+        )
+    if "--json" in call.switches:
+        print(dumps(ranking, indent=2))
+    else:
+        same = [word for pair in values.items() if pair[0] != "--starts" for word in pair]
+        print(show.ranking_text(ranking, [call.places[0], *same]))
+    return 0
+
+
+def suggest(call: Call) -> int:
+    """`warmstart suggest`: images to label next, progress on stderr."""
+    run_path, *paths = call.places
+    wanted = int(call.values.get("--count", "20"))
+    sheet = Path(call.values["--out"]) if "--out" in call.values else None
+    with _watcher(call) as watch:
+        watch.show(Event(stage="look", kind="begin"))
+        from warmstart.verbs.suggest import suggest as steps
+
+        found = follow(steps(Path(run_path), paths, count=wanted, out=sheet), watch.show)
+    if "--json" in call.switches:
+        print(dumps(found, indent=2))
+    else:
+        print(show.suggestions_text(found, wanted, sheet))
+    return 0
+
+
 def starts(call: Call) -> int:
     """`warmstart starts`: what a run can begin from here."""
     from warmstart.verbs.starts import starts as listed
@@ -128,7 +191,8 @@ def cache(call: Call) -> int:
 
 
 _CALLS: dict[str, Callable[[Call], int]] = {
-    "fit": fit, "predict": predict, "evaluate": evaluate, "starts": starts, "cache": cache,
+    "fit": fit, "check": check, "predict": predict, "evaluate": evaluate, "rank": rank,
+    "suggest": suggest, "starts": starts, "cache": cache,
 }  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, KeyboardInterrupt):
         verb = next((word for word in words if not word.startswith("-")), "")
-        print(KEPT if verb == "fit" else "Interrupted.", file=sys.stderr)
+        print(KEPT if verb in ("fit", "rank") else "Interrupted.", file=sys.stderr)
         return INTERRUPTED
     message, code = explain(error)
     with suppress(BrokenPipeError):

@@ -33,6 +33,7 @@ RENAMED = {
     **dict.fromkeys(("--test-dir", "--test-data", "--test-file", "--test-set"), "--test"),
     **dict.fromkeys(("--preset", "--presets", "--quality"), "--budget"),
     **dict.fromkeys(("--silent",), "--quiet"),
+    **dict.fromkeys(("--start", "--models", "--backbones", "--networks"), "--starts"),
 }  # fmt: skip
 
 # The thing is an argument here, without an option before it.
@@ -49,6 +50,8 @@ ARGUMENTS = {
         **dict.fromkeys((*_DATA, "--test", "--test-dir", "--test-data"), "DATA"),
         **dict.fromkeys(_RUN, "RUN"),
     },
+    "rank": dict.fromkeys(_DATA, "DATA"),
+    "suggest": {**dict.fromkeys(_PATH, "UNLABELLED"), **dict.fromkeys(_RUN, "RUN")},
     "starts": {},
     "cache": {},
 }
@@ -113,7 +116,7 @@ EXPLAINED = {
     ),
     **dict.fromkeys(
         ("--minutes", "--time-limit", "--time", "--max-time", "--plan", "--metric",
-         "--source-data", "--relabel", "--fix", "--kind", "--task", "--track", "--parallel",
+         "--source-data", "--kind", "--task", "--track", "--parallel",
          "--dry-run", "--set", "--config", "--cfg", "--lora", "--format", "--export"),
         _LATER,
     ),

@@ -21,7 +21,7 @@ def root_help() -> str:
             "",
             "Usage: warmstart VERB ...",
             "",
-            *_columns(verbs, left=24),
+            *_columns(verbs, left=26),
             "",
             "DATA is a folder with one sub-folder a class (photos/cat/1.jpg), a table or an",
             "archive. RUN is the folder that fit writes, such as runs/photos.",

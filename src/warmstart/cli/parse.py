@@ -115,10 +115,12 @@ def _needs_value(option: Option) -> UsageError:
 
 
 def _check_value(option: Option, value: str) -> None:
-    if not value.strip():
+    if not value.strip(" ,"):
         raise _needs_value(option)
     if option.name == "--seed" and not (value.isascii() and value.isdigit()):
         raise UsageError(f"--seed {value}: it needs a whole number, 0 or more.")
+    if option.name == "--count" and not (value.isascii() and value.isdigit() and int(value)):
+        raise UsageError(f"--count {value}: it needs a whole number, 1 or more.")
     if not option.choices or value in (*option.choices, *option.also):
         return
     allowed = ", ".join(option.choices)

@@ -48,6 +48,23 @@ GROUP = Option(
     value="COLUMN",
     help="column that says which images belong together (one person, one visit)",
 )
+SEED = Option(name="--seed", value="N", help="number that fixes every random draw (default 0)")
+QUIET = Option(name="--quiet", short="-q", help="no progress, only the result and errors")
+START = Option(
+    name="--start",
+    value="NAME",
+    help="network to begin from (default lite0), or auto: the best of `warmstart starts`",
+)
+ARCH = Option(name="--arch", value="NAME", help="its design, where --start is a file of weights")
+RELABEL = Option(
+    name="--relabel",
+    value="FILE",
+    help="table of corrected labels (path,label); an empty label leaves the image out",
+)
+FIX = Option(
+    name="--fix",
+    help="leave out copies of test images, exact copies and conflicts; lists them in clean.csv",
+)
 
 FIT = Verb(
     name="fit",
@@ -60,12 +77,8 @@ FIT = Verb(
         "model, how often it is right, and what was decided and why."
     ),
     options=(
-        Option(
-            name="--start",
-            value="NAME",
-            help="network to begin from (default lite0; see `warmstart starts`)",
-        ),
-        Option(name="--arch", value="NAME", help="its design, where --start is a file of weights"),
+        START,
+        ARCH,
         Option(
             name="--strategy",
             value="S",
@@ -82,16 +95,56 @@ FIT = Verb(
         Option(name="--test", value="DATA", help="images to measure the finished model on, once"),
         LABEL,
         GROUP,
+        RELABEL,
+        FIX,
         Option(name="--out", value="RUN", help="run folder to make (default runs/<name of DATA>)"),
-        Option(name="--seed", value="N", help="number that fixes every random draw (default 0)"),
+        SEED,
         JSON,
-        Option(name="--quiet", short="-q", help="no progress, only the result and errors"),
+        QUIET,
         DEBUG,
         HELP,
     ),
     examples=(
         ("warmstart fit photos/", "photos/<class>/*.jpg"),
         ("warmstart fit labels.csv --label species --test later.csv", ""),
+    ),
+)
+
+CHECK = Verb(
+    name="check",
+    arguments=("DATA",),
+    needs=("the labelled images",),
+    short="look for problems in the data and say what to expect",
+    about=(
+        "Says whether this network and these images belong together, with the evidence, and "
+        "what is wrong with the data: copies, leaks, doubtful labels, shortcuts. Trains nothing "
+        "and changes none of your files."
+    ),
+    options=(
+        START,
+        ARCH,
+        Option(
+            name="--budget",
+            value="B",
+            choices=("fast", "balanced"),
+            help="fast keeps to what one look gives; balanced (default) runs controls too",
+        ),
+        Option(name="--test", value="DATA", help="images that the test would be made on"),
+        LABEL,
+        GROUP,
+        RELABEL,
+        FIX,
+        Option(name="--out", value="FOLDER", help="folder for evidence, findings and suspects"),
+        SEED,
+        JSON,
+        QUIET,
+        DEBUG,
+        HELP,
+    ),
+    examples=(
+        ("warmstart check photos/", ""),
+        ("warmstart check photos/ --out doubts", "with doubts/suspects.csv to correct"),
+        ("warmstart fit photos/ --relabel doubts/suspects.csv", ""),
     ),
 )
 
@@ -133,6 +186,66 @@ EVALUATE = Verb(
     ),
 )
 
+RANK = Verb(
+    name="rank",
+    arguments=("DATA",),
+    needs=("the labelled images",),
+    short="find out which network suits labelled images, without training",
+    about=(
+        "Looks at DATA once with each network and measures, on images held out, how often a "
+        "new output on it is right. Networks whose difference could be chance are called ties. "
+        "Nothing is trained or written; a later fit goes on from the same look."
+    ),
+    options=(
+        Option(
+            name="--starts",
+            value="A,B,...",
+            help="networks as --start of fit takes them; a file of weights with its design as "
+            "FILE@timm:NAME (default: those on this computer, at most 6)",
+        ),
+        LABEL,
+        GROUP,
+        SEED,
+        JSON,
+        QUIET,
+        DEBUG,
+        HELP,
+    ),
+    examples=(
+        ("warmstart rank photos/ --starts lite0,lite1,timm:resnet18", ""),
+        ("warmstart rank photos/ --starts lite0,my.safetensors@timm:resnet18", ""),
+    ),
+)
+
+SUGGEST = Verb(
+    name="suggest",
+    arguments=("RUN", "UNLABELLED..."),
+    needs=("the folder that `warmstart fit` wrote", "images without a label"),
+    short="choose the images to label next",
+    about=(
+        "Chooses from UNLABELLED, images or folders of them, those whose labels should teach "
+        "the model most: it is in doubt about them, and they differ from each other. Says what "
+        "that should bring, where the run has measured it. Images that the run's data holds "
+        "already, and exact copies, are left out."
+    ),
+    options=(
+        Option(name="--count", value="N", help="how many images to choose (default 20)"),
+        Option(
+            name="--out",
+            value="FILE.csv",
+            help="write a table of path, label (empty, to be filled in) and suggested",
+        ),
+        JSON,
+        QUIET,
+        DEBUG,
+        HELP,
+    ),
+    examples=(
+        ("warmstart suggest runs/photos inbox/", ""),
+        ("warmstart suggest runs/photos inbox/ --count 50 --out inbox/next.csv", ""),
+    ),
+)
+
 STARTS = Verb(
     name="starts",
     arguments=("[WORD]",),
@@ -163,10 +276,10 @@ CACHE = Verb(
     examples=(("warmstart cache info", ""), ("warmstart cache clear", "")),
 )
 
-VERBS = {verb.name: verb for verb in (FIT, PREDICT, EVALUATE, STARTS, CACHE)}
+VERBS = {verb.name: verb for verb in (FIT, CHECK, PREDICT, EVALUATE, RANK, SUGGEST, STARTS, CACHE)}
 CACHE_ACTIONS = ("info", "clear")
 
 # Verbs of the design that this version does not have: named when typed, never offered.
 LATER_VERBS = (
-    "check", "resume", "compare", "rank", "audit", "export", "suggest", "serve", "studio", "report",
+    "resume", "compare", "audit", "export", "serve", "studio", "report",
 )  # fmt: skip

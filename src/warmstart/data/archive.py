@@ -20,8 +20,8 @@ from typing import IO, TypeVar
 
 from warmstart.data.collection import Load
 from warmstart.data.place import (
-    IMAGE_SUFFIXES,
     MAX_FILE_BYTES,
+    READ_SUFFIXES,
     TABLE_SUFFIXES,
     Place,
     check_name,
@@ -132,7 +132,7 @@ def check_sizes(sizes: dict[str, int], packed: int, shown: str) -> None:
 
     Raises: DataError for a member over 512 MB, over 20 GB in all, or 200-fold compression.
     """
-    read = {n: s for n, s in sizes.items() if suffix(n) in IMAGE_SUFFIXES | TABLE_SUFFIXES}
+    read = {n: s for n, s in sizes.items() if suffix(n) in READ_SUFFIXES}
     for name, size in read.items():
         if size > MAX_FILE_BYTES:
             raise DataError(f"{shown}: {name} unpacks to more than 512 MB; remove it")
@@ -155,7 +155,7 @@ def descend(place: Place) -> Place:
         tops = {path.split("/")[0] for path in (*place.files, *place.folders)}
         top = next(iter(tops)) if len(tops) == 1 else ""
         inner = [path for path in place.files if path.startswith(top + "/")]
-        nested = any(p.count("/") > 1 or suffix(p) in TABLE_SUFFIXES for p in inner)
+        nested = any(p.count("/") > 1 or suffix(p) in TABLE_SUFFIXES | {".arrow"} for p in inner)
         if not top or not nested or top.casefold() == "train":
             return place
         place = _inside(place, top)

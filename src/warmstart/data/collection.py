@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from warmstart.errors import DataError
 from warmstart.records import DataRecord, Example, Finding, Split
@@ -55,7 +55,8 @@ class Row:
 class Listing:
     """Every row of a source; `load` gives the encoded bytes of a row by its id.
 
-    `load` raises DataError with a short reason where the bytes cannot be had.
+    `load` raises DataError with a short reason where the bytes cannot be had. `doubt` says why
+    its labels cannot be learnt, such as that all are different; other uses do not mind.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Listing:
     load: Load
     wording: Wording
     is_table: bool = False
+    doubt: str = ""
     problems: tuple[Finding, ...] = ()
 
 
@@ -79,6 +81,33 @@ class Collection:
     load: Load
     title: str  # a sentence part for people: "1,300 images in photos/"
     wording: Wording
+
+
+def under(listing: Listing, prefix: str, split: Split) -> Listing:
+    """The listing as one part of a larger one: ids begin with `prefix`, all rows are of `split`.
+
+    Groups are proposed for the training part only; other parts would say the same again.
+    """
+    kept = tuple(f for f in listing.problems if split == "train" or f.kind != "group-proposed")
+    return replace(
+        listing,
+        rows=tuple(replace(row, id=prefix + row.id, split=split) for row in listing.rows),
+        load=lambda id: listing.load(id[len(prefix) :]),
+        problems=kept,
+    )
+
+
+def joined(parts: Sequence[Listing], layout: str) -> Listing:
+    """Listings with different ids as one, called and worded as the first."""
+    owners = {row.id: part.load for part in parts for row in part.rows}
+    return replace(
+        parts[0],
+        layout=layout,
+        rows=tuple(row for part in parts for row in part.rows),
+        load=lambda id: owners[id](id),
+        is_table=any(part.is_table for part in parts),
+        problems=tuple(problem for part in parts for problem in part.problems),
+    )
 
 
 def count(n: int, noun: str) -> str:
@@ -147,7 +176,9 @@ def check_classes(rows: Sequence[Row] | Sequence[Example], wording: Wording) -> 
     return tuple(sorted(sizes))
 
 
-def check_known(rows: Sequence[Row], classes: tuple[str, ...], wording: Wording) -> None:
+def check_known(
+    rows: Sequence[Row] | Sequence[Example], classes: tuple[str, ...], wording: Wording
+) -> None:
     """Refuse hold-out or test labels that the training part does not know.
 
     Raises: DataError naming the class and the cure.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from warmstart.data.collection import Load, count, unreadable
@@ -16,7 +16,10 @@ IMAGE_SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".npy",
 ))
-TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl"))
+TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".parquet"))
+# All that may be opened in a place: a data set saved by `datasets` is .arrow beside .json.
+READ_SUFFIXES = IMAGE_SUFFIXES | TABLE_SUFFIXES | {".arrow", ".json"}
+ARCHIVE_SUFFIXES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
 # Pictures, but of kinds that are not read: never passed over in silence.
 FOREIGN_SUFFIXES = frozenset((
     ".heic", ".heif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng",
@@ -29,7 +32,11 @@ _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Files and folders by POSIX path, sorted, without hidden ones; `shown` is for messages."""
+    """Files and folders by POSIX path, sorted, without hidden ones; `shown` is for messages.
+
+    `path` is the folder on disk, None for an archive. `links` holds the links that are not
+    followed, with the reason.
+    """
 
     name: str
     shown: str
@@ -37,6 +44,8 @@ class Place:
     folders: tuple[str, ...]
     load: Load  # raises DataError with a short reason
     problems: tuple[Finding, ...] = ()
+    path: Path | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def suffix(path: str) -> str:
@@ -126,6 +135,8 @@ def open_folder(root: Path, shown: str) -> Place:
         folders=tuple(sorted(folders)),
         load=lambda path: read_file(root / path),
         problems=unreadable(dict(sorted(links.items())), sentence),
+        path=root,
+        links=links,
     )
 
 

@@ -10,7 +10,7 @@ from warmstart.data.decode import decode
 from warmstart.errors import StartError
 from warmstart.records import Preprocessing
 
-__all__ = ["decode", "load_image", "prepare"]
+__all__ = ["decode", "draft_side", "load_image", "prepare"]
 
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -27,8 +27,16 @@ def load_image(payload: bytes, name: str, preprocessing: Preprocessing) -> NDArr
     Returns: (H, W, C) uint8, C-contiguous, with H, W = preprocessing.size. Thread-safe.
     Raises: DataError if the bytes are no usable image.
     """
-    target = max(preprocessing.resize, *preprocessing.size)
-    return prepare(decode(payload, name, draft=target), preprocessing)
+    return prepare(decode(payload, name, draft=draft_side(preprocessing)), preprocessing)
+
+
+def draft_side(preprocessing: Preprocessing) -> int:
+    """The short side, in px, that a decoder must keep for this preprocessing.
+
+    >>> draft_side(Preprocessing(size=(224, 224), resize=256, mean=(0.5,), std=(0.5,)))
+    256
+    """
+    return max(preprocessing.resize, *preprocessing.size)
 
 
 def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:

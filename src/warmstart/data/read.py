@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from warmstart.data.collection import (
     Collection,
@@ -13,10 +15,13 @@ from warmstart.data.collection import (
     check_classes,
     check_known,
     count,
+    joined,
     some,
+    under,
     unreadable,
 )
-from warmstart.data.sources import Source, list_source
+from warmstart.data.relabel import apply_relabel
+from warmstart.data.sources import Source, list_source, load_table
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
 from warmstart.records import DataRecord, Example, Finding
@@ -30,12 +35,15 @@ def read(
     label: str | None = None,
     group: str | None = None,
     test: Source | None = None,
+    relabel: str | os.PathLike[str] | None = None,
 ) -> Steps[Collection]:
     """Read labelled images: list them, hash their bytes, check their classes.
 
-    `source` is a folder of class folders, one with train/, val/ and test/, a CSV, TSV or JSON
-    lines table, a zip or tar of those, `sample:digits`, or arrays (X, y). `label` and `group`
-    name columns of a table. `test` is another source, whose ids then begin with "test/".
+    `source` is a folder of class folders, one with train/, val/ and test/, a CSV, TSV, JSON
+    lines or Parquet table, a zip or tar of those, a data set that `datasets` saved on disk,
+    `sample:digits`, arrays (X, y), a DataFrame, or a torchvision ImageFolder. `label` and
+    `group` name columns of a table. `test` is another source, whose ids then begin with
+    "test/". `relabel` is a table of corrections by id: see `relabel.py`.
     Yields events of stage "read". Files that cannot be read are left out and listed.
     Raises: DataError if the data cannot be used as it is.
 
@@ -44,33 +52,19 @@ def read(
     ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
     yield Event(stage="read", kind="begin")
-    columns = Columns(label=label, group=group)
-    listing = list_source(source, columns)
-    if test is not None:
-        listing = with_test(listing, list_source(test, columns))
-    _check_columns(listing, columns)
+    listing = _listed(source, Columns(label=label, group=group), test)
+    if relabel is not None:
+        shown = os.fspath(relabel)
+        listing = apply_relabel(listing, load_table(Path(shown).expanduser(), shown), shown)
+    if listing.doubt:
+        raise DataError(listing.doubt)
     check_known(listing.rows, check_classes(listing.rows, listing.wording), listing.wording)
     examples, lost = yield from _hashed(listing)
     classes = check_classes(examples, listing.wording)
-    yield Event(
-        stage="read",
-        kind="end",
-        step=len(listing.rows),
-        of=len(listing.rows),
-        values={"examples": len(examples), "classes": len(classes)},
-    )
-    record = DataRecord(
-        name=listing.name,
-        kind="image",
-        task="classify",
-        layout=listing.layout,
-        classes=classes,
-        examples=examples,
-        problems=listing.problems + lost,
-    )
-    return Collection(
-        record=record, load=listing.load, title=listing.title, wording=listing.wording
-    )
+    n = len(listing.rows)
+    values: dict[str, float | int | str] = {"examples": len(examples), "classes": len(classes)}
+    yield Event(stage="read", kind="end", step=n, of=n, values=values)
+    return _collection(listing, examples, classes, lost)
 
 
 def read_for_scoring(
@@ -86,9 +80,7 @@ def read_for_scoring(
     Raises: DataError if there is no image, or a label is none of the model's classes.
     """
     yield Event(stage="read", kind="begin")
-    columns = Columns(label=label, group=group)
-    listing = list_source(source, columns)
-    _check_columns(listing, columns)
+    listing = _listed(source, Columns(label=label, group=group), None)
     tests = [row for row in listing.rows if row.split == "test"] or listing.rows
     strangers = sorted({row.label for row in tests} - set(classes))
     if not tests:
@@ -103,13 +95,7 @@ def read_for_scoring(
     listing = replace(listing, rows=tuple(replace(row, split="test") for row in tests))
     examples, lost = yield from _hashed(listing)
     yield Event(stage="read", kind="end", step=len(examples), of=len(tests))
-    record = DataRecord(
-        name=listing.name, kind="image", task="classify", layout=listing.layout,
-        classes=tuple(classes), examples=examples, problems=listing.problems + lost,
-    )  # fmt: skip
-    return Collection(
-        record=record, load=listing.load, title=listing.title, wording=listing.wording
-    )
+    return _collection(listing, examples, tuple(classes), lost)
 
 
 def with_test(listing: Listing, test: Listing) -> Listing:
@@ -130,14 +116,35 @@ def with_test(listing: Listing, test: Listing) -> Listing:
     prefix = "test/"
     while any(prefix + row.id in taken for row in test.rows):
         prefix += "test/"
-    rows = tuple(replace(row, id=prefix + row.id, split="test") for row in test.rows)
-    return replace(
-        listing,
-        rows=listing.rows + rows,
-        load=_joined(listing.load, test.load, {row.id: len(prefix) for row in rows}),
-        layout=f"{listing.layout}; test: {test.layout}",
-        is_table=listing.is_table or test.is_table,
-        problems=listing.problems + test.problems,
+    layout = f"{listing.layout}; test: {test.layout}"
+    return joined((listing, under(test, prefix, "test")), layout)
+
+
+def _listed(source: Source, columns: Columns, test: Source | None) -> Listing:
+    listing = list_source(source, columns)
+    if test is not None:
+        listing = with_test(listing, list_source(test, columns))
+    _check_columns(listing, columns)
+    return listing
+
+
+def _collection(
+    listing: Listing,
+    examples: tuple[Example, ...],
+    classes: tuple[str, ...],
+    lost: tuple[Finding, ...],
+) -> Collection:
+    record = DataRecord(
+        name=listing.name,
+        kind="image",
+        task="classify",
+        layout=listing.layout,
+        classes=classes,
+        examples=examples,
+        problems=listing.problems + lost,
+    )
+    return Collection(
+        record=record, load=listing.load, title=listing.title, wording=listing.wording
     )
 
 
@@ -147,15 +154,6 @@ def _check_columns(listing: Listing, columns: Columns) -> None:
         raise DataError(
             f"{option} names a column, but {listing.wording.source} is no table; leave it away"
         )
-
-
-def _joined(
-    main: Callable[[str], bytes], test: Callable[[str], bytes], cut: dict[str, int]
-) -> Callable[[str], bytes]:
-    def load(id: str) -> bytes:
-        return test(id[cut[id] :]) if id in cut else main(id)
-
-    return load
 
 
 def _hashed(listing: Listing) -> Steps[tuple[tuple[Example, ...], tuple[Finding, ...]]]:

@@ -5,23 +5,35 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from warmstart.data.archive import TAR_SUFFIXES, open_tar, open_zip
 from warmstart.data.arrays import list_arrays
+from warmstart.data.arrow import parse_parquet
 from warmstart.data.collection import Columns, Listing
 from warmstart.data.layouts import list_place
+from warmstart.data.objects import Frame, ImageFolder, list_frame, list_image_folder
+from warmstart.data.parsing import parse
 from warmstart.data.place import IMAGE_SUFFIXES, TABLE_SUFFIXES, open_folder, read_file, suffix
 from warmstart.data.samples import PREFIX, list_sample
-from warmstart.data.tables import list_table
+from warmstart.data.tables import Files, list_table
 from warmstart.errors import DataError
 
-Source = str | os.PathLike[str] | tuple[Any, Any]
+Source = str | os.PathLike[str] | tuple[Any, Any] | Frame | ImageFolder
+# What to do with a file of a kind that is not read, where that is plain.
+_CURES = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as CSV, or "),
+    ".json": "write one object a line and call it .jsonl, or ",
+    ".arrow": "name the folder that `save_to_disk` wrote, or ",
+    **dict.fromkeys((".7z", ".rar", ".xz", ".bz2", ".gz"), "unpack it, or "),
+}
 
 
 def list_source(source: Source, columns: Columns) -> Listing:
-    """List a folder, table, archive, sample or pair of arrays.
+    """List a folder, table, archive, sample, pair of arrays, DataFrame or ImageFolder.
 
     Raises: DataError if there is no such thing, or it is of a kind that is not read.
 
@@ -31,9 +43,7 @@ def list_source(source: Source, columns: Columns) -> Listing:
     if isinstance(source, tuple) and len(source) == 2:
         return list_arrays(*source)
     if not isinstance(source, (str, os.PathLike)):
-        raise DataError(
-            f"data of type {type(source).__name__} is not read; give a path or arrays (X, y)"
-        )
+        return _list_object(source, columns)
     text = os.fspath(source)
     if text.startswith(PREFIX):
         return list_sample(text)
@@ -42,6 +52,22 @@ def list_source(source: Source, columns: Columns) -> Listing:
     if not text.strip():
         raise DataError("the data has an empty name; name a folder, a table or an archive")
     return _list_path(Path(text).expanduser(), str(Path(text)), columns)
+
+
+def _list_object(source: Any, columns: Columns) -> Listing:
+    if isinstance(source, ImageFolder):
+        return list_image_folder(source)
+    if isinstance(source, Frame):
+        return list_frame(source, _files_beside(Path()), columns)
+    kind = type(source).__name__
+    if hasattr(source, "save_to_disk"):
+        raise DataError(
+            f"data of type {kind} is not read; save it with .save_to_disk(FOLDER) and name FOLDER"
+        )
+    raise DataError(
+        f"data of type {kind} is not read; give a path or arrays (X, y), a DataFrame with path "
+        "and label columns, or an ImageFolder"
+    )
 
 
 def _list_path(path: Path, shown: str, columns: Columns) -> Listing:
@@ -60,24 +86,48 @@ def _list_path(path: Path, shown: str, columns: Columns) -> Listing:
         return _list_table_file(path, shown, columns)
     if suffix(kind) in IMAGE_SUFFIXES:
         raise DataError(f"{shown} is one file; name the folder that holds the class folders")
+    cure = _CURES.get(suffix(kind), "")
     raise DataError(
-        f"{shown} is of a kind that is not read ({suffix(kind) or 'no suffix'}); name a folder, "
-        ".csv, .tsv, .jsonl, .zip, .tar, .tar.gz or .tgz"
+        f"{shown} is of a kind that is not read ({suffix(kind) or 'no suffix'}); {cure}name a "
+        "folder, .csv, .tsv, .jsonl, .parquet, .zip, .tar, .tar.gz or .tgz"
     )
 
 
-def _list_table_file(path: Path, shown: str, columns: Columns) -> Listing:
+def load_table(path: Path, shown: str) -> bytes:
+    """The bytes of a table that the user named.
+
+    Raises: DataError if it does not exist or cannot be read.
+    """
+    if not os.path.exists(path):
+        raise DataError(_missing(path, shown))
     try:
-        payload = read_file(path)
+        return read_file(path)
     except DataError as error:
         raise DataError(f"{shown} {error}; change its permissions or copy it again") from error
+
+
+def _list_table_file(path: Path, shown: str, columns: Columns) -> Listing:
+    if suffix(path.name) == ".parquet":
+        table = parse_parquet(path, shown)
+    else:
+        table = parse(load_table(path, shown), shown)
     return list_table(
-        payload,
-        shown=shown,
-        name=path.stem,
-        exists=lambda name: os.path.isfile(path.parent / name),
-        load=lambda name: read_file(path.parent / name),
-        columns=columns,
+        table, shown=shown, name=path.stem, files=_files_beside(path.parent), columns=columns
+    )
+
+
+def _files_beside(folder: Path) -> Files:
+    """What a table on disk may name: any path. Images of its own may not be paths outside."""
+
+    def inside(name: str) -> Callable[[], bytes] | None:
+        path = folder / name
+        is_inside = path.is_file() and path.resolve().is_relative_to(folder.resolve())
+        return partial(read_file, path) if is_inside else None
+
+    return Files(
+        exists=lambda name: os.path.isfile(folder / name),
+        load=lambda name: read_file(folder / name),
+        inside=inside,
     )
 
 

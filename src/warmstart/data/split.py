@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,9 +11,12 @@ from warmstart.errors import DataError, UsageError
 from warmstart.records import Example
 
 
-def blocks(examples: Sequence[Example]) -> NDArray[np.int64]:
-    """Number the sets of examples linked by equal bytes or an equal group.
+def blocks(
+    examples: Sequence[Example], twins: Iterable[tuple[str, str]] = ()
+) -> NDArray[np.int64]:
+    """Number the sets of examples linked by equal bytes, an equal group or near copies.
 
+    `twins` are pairs of ids; those of other examples are passed over.
     Returns: (N,) int64, connected components numbered by first appearance.
 
     >>> rows = [("a", "s1", "u1"), ("b", "s2", "u2"), ("c", "s1", "u2"), ("d", "s3", None)]
@@ -28,14 +31,19 @@ def blocks(examples: Sequence[Example]) -> NDArray[np.int64]:
             index = root[index]
         return index
 
+    def link(one: int, other: int) -> None:
+        one, other = find(one), find(other)
+        root[max(one, other)] = min(one, other)  # the root is the first to appear
+
     first: dict[tuple[str, str], int] = {}
+    place = {example.id: index for index, example in enumerate(examples)}
     for index, example in enumerate(examples):
-        keys = [("bytes", example.sha256)]
+        link(first.setdefault(("bytes", example.sha256), index), index)
         if example.group is not None:
-            keys.append(("group", example.group))
-        for key in keys:
-            one, other = find(first.setdefault(key, index)), find(index)
-            root[max(one, other)] = min(one, other)  # the root is the first to appear
+            link(first.setdefault(("group", example.group), index), index)
+    for one, other in twins:
+        if one in place and other in place:
+            link(place[one], place[other])
     numbers: dict[int, int] = {}
     return np.array(
         [numbers.setdefault(find(index), len(numbers)) for index in range(len(examples))],

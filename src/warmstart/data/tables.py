@@ -1,18 +1,18 @@
-"""A table of labelled files: CSV, TSV or JSON lines with a path and a label column."""
+"""A table of labelled images: a path, or the image itself, and a label in each row."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
-import json
+import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from warmstart.data.collection import Columns, Listing, Load, Row, Wording, count, some
-from warmstart.data.place import check_name, suffix
+from warmstart.data.grouping import propose_columns
+from warmstart.data.parsing import Pictures, Table
+from warmstart.data.place import check_name
 from warmstart.errors import DataError
 from warmstart.records import Split
 
@@ -27,81 +27,62 @@ SPLIT_VALUES: dict[str, Split] = {
     "holdout": "holdout",
     "test": "test",
 }
+MAX_NUMERIC_CLASSES = 20  # more different fractions than this are a measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """What the paths of a table are looked up in; they are relative to the table.
+
+    `inside` gives what reads a path, if that does not lead out of the folder. `links` holds the
+    links that are not followed, with the reason.
+    """
+
+    exists: Callable[[str], bool]
+    load: Load
+    inside: Callable[[str], Callable[[], bytes] | None]
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Roles:
+    """Which column says what."""
+
+    path: str
+    label: str
+    group: str | None
+    split: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Column names, and one tuple of texts per row with the line it stands on."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[int, dict[str, str]], ...]
+class _Images:
+    ids: Sequence[str]
+    load: Load
 
 
-def list_table(
-    payload: bytes,
-    *,
-    shown: str,
-    name: str,
-    exists: Callable[[str], bool],
-    load: Load,
-    columns: Columns,
-) -> Listing:
-    """List the rows of a table; `exists` and `load` take paths relative to the table.
+def list_table(table: Table, *, shown: str, name: str, files: Files, columns: Columns) -> Listing:
+    """List the rows of a table.
 
-    Each row's id is its path as written. A `split` column may say train, val or test.
-    Raises: DataError if the table cannot be parsed, lacks a column, or names missing files.
+    A row's id is its path as written; images that lie in the table itself have the path they
+    carry, where all are different, else their number. A `split` column may say train, val or
+    test. Where no group was named, a column called like one is proposed.
+    Raises: DataError if the table lacks a column, a cell is empty, or files are missing.
     """
-    table = parse(payload, shown)
-    path = find_column(table.columns, None, PATH_NAMES, "path", shown)
-    label = find_column(table.columns, columns.label, LABEL_NAMES, "label", shown)
-    group = columns.group and find_column(table.columns, columns.group, (), "group", shown)
-    split = next((c for c in table.columns if c.casefold() == "split"), None)
-    if label == path:
-        raise DataError(f'{shown}: "{label}" holds the paths; name another column with --label')
-    rows, lines = [], []
-    for line, cells in table.rows:
-        where = f"{shown} line {line}"
-        rows.append(
-            Row(
-                id=_filled(cells[path], "path", where),
-                label=_filled(cells[label], "label", where),
-                split=_split(cells[split], where) if split else "train",
-                group=cells[group].strip() or None if group else None,
-            )
-        )
-        lines.append(line)
-    _check_files(rows, lines, shown, exists)
-    _check_ids(rows, lines, shown)
+    roles = _roles(table, columns, shown)
+    rows, load = _rows(table, roles, shown, files)
+    taken = (roles.path, roles.label, roles.split)
     return Listing(
         name=name,
-        layout=f'{PurePosixPath(shown).name}: images from "{path}", labels from "{label}"'
-        + (f', groups from "{group}"' if group else ""),
+        layout=f'{PurePosixPath(shown).name}: images from "{roles.path}", labels from '
+        f'"{roles.label}"' + (f', groups from "{roles.group}"' if roles.group else ""),
         title=f"{count(len(rows), 'image')} listed in {shown}",
-        rows=tuple(rows),
-        load=lambda id: load(_relative(id)),
+        rows=rows,
+        load=load,
         wording=Wording(source=shown, before=f'{shown}: class "', after='"', remove="its row"),
         is_table=True,
+        doubt=_doubt(table, [row.label for row in rows], roles, shown),
+        problems=() if roles.group else propose_columns(table, taken, shown),
     )
-
-
-def parse(payload: bytes, shown: str) -> Table:
-    """Parse a table by the suffix of `shown`; all cells become text.
-
-    Raises: DataError if it is not UTF-8, is empty, or a line does not fit.
-
-    >>> parse(b"path;label\\na.jpg;cat\\n", "labels.csv").rows
-    ((2, {'path': 'a.jpg', 'label': 'cat'}),)
-    """
-    try:
-        text = payload.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{shown} is not UTF-8 (byte {error.start:,}); save it again as UTF-8"
-        ) from None
-    table = _parse_json_lines(text, shown) if suffix(shown) == ".jsonl" else _parse_csv(text, shown)
-    if not table.rows:
-        raise DataError(f"{shown} has no rows; add one line per image: path,label")
-    return table
 
 
 def find_column(
@@ -127,109 +108,176 @@ def find_column(
     raise DataError(f'{shown} has no column "{wanted}". {has}{hint}')
 
 
-def _parse_csv(text: str, shown: str) -> Table:
-    header = text.partition("\n")[0]
-    delimiter = "\t" if suffix(shown) == ".tsv" else max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+def _roles(table: Table, columns: Columns, shown: str) -> _Roles:
+    if table.pictures:
+        path = table.pictures.column
+    else:
+        path = find_column(table.columns, None, PATH_NAMES, "path", shown)
+    label = find_column(table.columns, columns.label, LABEL_NAMES, "label", shown)
+    if label == path:
+        what = "images" if table.pictures else "paths"
+        raise DataError(f'{shown}: "{label}" holds the {what}; name another column with --label')
+    group = columns.group and find_column(table.columns, columns.group, (), "group", shown)
+    split = next((c for c in table.columns if c.casefold() == "split"), None)
+    return _Roles(path=path, label=label, group=group or None, split=split)
+
+
+def _rows(table: Table, roles: _Roles, shown: str, files: Files) -> tuple[tuple[Row, ...], Load]:
+    labels = _filled(table, roles.label, "label", shown)
+    if table.pictures:
+        images = _embedded(table.pictures, table, shown, files)
+    else:
+        images = _named(table, roles.path, shown, files)
+    splits = _splits(table, roles.split, shown)
+    groups = _groups(table, roles.group, shown)
+    rows = tuple(
+        Row(id=id, label=label, split=split, group=group)
+        for id, label, split, group in zip(images.ids, labels, splits, groups, strict=True)
+    )
+    return rows, images.load
+
+
+def _filled(table: Table, column: str, role: str, shown: str) -> list[str]:
+    """A column as texts without white space around them, none of them empty."""
+    cells = []
+    for row, cell in enumerate(table.texts(column)):
+        if cell is None:
+            raise DataError(
+                f'{shown} {table.where(row)}: "{column}" is not a text or number; '
+                f"give one {role} per image"
+            )
+        if not cell.strip():
+            raise DataError(
+                f"{shown} {table.where(row)} has an empty {role}; fill it in or remove the "
+                f"{table.unit}"
+            )
+        check_name(cell, shown)
+        cells.append(cell.strip())
+    return cells
+
+
+def _groups(table: Table, column: str | None, shown: str) -> list[str | None]:
+    if column is None:
+        return [None] * len(table.lines)
+    groups = [(cell or "").strip() or None for cell in table.texts(column)]
+    for group in groups:
+        check_name(group or "", shown)
+    return groups
+
+
+def _splits(table: Table, column: str | None, shown: str) -> list[Split]:
+    if column is None:
+        return ["train"] * len(table.lines)
+    splits = []
+    for row, cell in enumerate(table.texts(column)):
+        value = (cell or "").strip()
+        if value.casefold() not in SPLIT_VALUES:
+            raise DataError(
+                f'{shown} {table.where(row)}: split is "{value}"; write train, val or test, or '
+                "rename the column"
+            )
+        splits.append(SPLIT_VALUES[value.casefold()])
+    return splits
+
+
+def _doubt(table: Table, labels: Sequence[str], roles: _Roles, shown: str) -> str:
+    """Why a column cannot hold classes: measurements, or a name of its own for each image."""
+    n, values = len(labels), set(labels)
+    numbers = [_number(label) for label in values]
+    is_measured = None not in numbers and any(x is not None and x % 1 for x in numbers)
+    if is_measured and len(values) > min(MAX_NUMERIC_CLASSES, max(n // 2, 2)):
+        return (
+            f'{shown}: "{roles.label}" holds measurements ({some(labels, 3)}), not classes; '
+            "regression is not part of this version. Name a column of classes with --label."
+        )
+    if n > 2 and len(values) == n:
+        taken = (roles.path, roles.label, roles.split)
+        near = [c for c in table.columns if c not in taken and _looks_like_classes(table.texts(c))]
+        cure = f"did you mean --label {near[0]}?" if near else "name another one with --label"
+        return (
+            f'{shown}: all {n:,} labels in "{roles.label}" are different, so they are no classes; '
+            f"{cure}"
+        )
+    return ""
+
+
+def _number(label: str) -> float | None:
     try:
-        lines = [(reader.line_num, cells) for cells in reader if any(cells)]
-    except csv.Error as error:
-        raise DataError(f"{shown} line {reader.line_num}: {error}; correct the line") from None
-    if not lines:
-        raise DataError(f"{shown} is empty; its first line should be: path,label")
-    columns = tuple(cell.strip() for cell in lines[0][1])
-    named = [column for column in columns if column]
-    twice = next((c for c in named if named.count(c) > 1), None)
-    if twice is not None:
-        raise DataError(f'{shown} has two columns "{twice}"; rename one')
-    for number, cells in lines[1:]:
-        if len(cells) != len(columns):
-            raise DataError(
-                f"{shown} line {number} has {count(len(cells), 'cell')}, the first line "
-                f"{len(columns)}; put texts that hold a {delimiter!r} in quotes"
-            )
-    rows = tuple((number, dict(zip(columns, cells, strict=True))) for number, cells in lines[1:])
-    return Table(columns, rows)
+        value = float(label)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
-def _parse_json_lines(text: str, shown: str) -> Table:
-    rows: list[tuple[int, dict[str, str]]] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{shown} line {number}"
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where} is not JSON ({error}); write one object a line") from None
-        if not isinstance(value, dict):
-            raise DataError(f"{where} is not a JSON object; write {{'path': …, 'label': …}}")
-        rows.append((number, {key: _text(item, key, where) for key, item in value.items()}))
-    columns = tuple(rows[0][1]) if rows else ()
-    for number, cells in rows:
-        missing = next((column for column in columns if column not in cells), None)
-        if missing is not None:
-            raise DataError(f'{shown} line {number} has no "{missing}"; give every line the same')
-    return Table(columns, tuple(rows))
+def _looks_like_classes(cells: Sequence[str | None]) -> bool:
+    return all(cells) and 2 <= len(set(cells)) <= len(cells) // 2
 
 
-def _text(item: object, key: str, where: str) -> str:
-    if item is None:
-        return ""
-    if isinstance(item, (str, int)):
-        return str(item)
-    if isinstance(item, float) and item == item:
-        return str(item)
-    if key.casefold() in LABEL_NAMES + PATH_NAMES:
-        raise DataError(f'{where}: "{key}" is not a text or number; give one label per image')
-    return json.dumps(item)
+# ---- where the images are ---------------------------------------------------------------------
 
 
-def _filled(cell: str, role: str, where: str) -> str:
-    if not cell.strip():
-        raise DataError(f"{where} has an empty {role}; fill it in or remove the line")
-    return cell.strip()
-
-
-def _split(cell: str, where: str) -> Split:
-    value = cell.strip().casefold()
-    if value not in SPLIT_VALUES:
-        raise DataError(
-            f'{where}: split is "{cell.strip()}"; write train, val or test, or rename the column'
-        )
-    return SPLIT_VALUES[value]
-
-
-def _check_ids(rows: Sequence[Row], lines: Sequence[int], shown: str) -> None:
-    first: dict[str, int] = {}
-    for row, line in zip(rows, lines, strict=True):
-        if row.id in first:
-            raise DataError(
-                f"{shown} names {row.id} in lines {first[row.id]} and {line}; "
-                "keep one line per image"
-            )
-        first[row.id] = line
-
-
-def _check_files(
-    rows: Sequence[Row], lines: Sequence[int], shown: str, exists: Callable[[str], bool]
-) -> None:
+def _named(table: Table, column: str, shown: str, files: Files) -> _Images:
+    """Images by path."""
+    ids = _filled(table, column, "path", shown)
     missing = []
-    for row, line in zip(rows, lines, strict=True):
-        check_name(row.id, shown)
-        if re.match(r"[a-z0-9]+://", row.id, re.IGNORECASE):
+    for row, id in enumerate(ids):
+        if re.match(r"[a-z0-9]+://", id, re.IGNORECASE):
             raise DataError(
-                f"{shown} line {line} names a web address; download the images and name the files"
+                f"{shown} {table.where(row)} names a web address; download the images and name "
+                "the files"
             )
-        if not exists(_relative(row.id)):
-            missing.append((row.id, line))
+        if not files.exists(_relative(id)):
+            missing.append(row)
     if missing:
-        id, line = missing[0]
+        id = ids[missing[0]]
+        link = files.links.get(_relative(id))
         raise DataError(
-            f"{shown}: {len(missing):,} of {count(len(rows), 'file')} not found "
-            f"(first: {id}, line {line}); write paths relative to {PurePosixPath(shown).name}, "
-            "with their suffix"
+            f"{shown}: {len(missing):,} of {count(len(ids), 'file')} not found "
+            f"(first: {id}, {table.where(missing[0])}{f', {link}' if link else ''}); write paths "
+            f"relative to {PurePosixPath(shown).name}, with their suffix"
         )
+    first: dict[str, int] = {}
+    for row, id in enumerate(ids):
+        if first.setdefault(id, row) != row:
+            raise DataError(
+                f"{shown} names {id} in {table.unit}s {table.lines[first[id]]} and "
+                f"{table.lines[row]}; keep one {table.unit} per image"
+            )
+    return _Images(ids, lambda id: files.load(_relative(id)))
+
+
+def _embedded(pictures: Pictures, table: Table, shown: str, files: Files) -> _Images:
+    """Images whose bytes lie in the table; those that are named only must lie beside it."""
+    stored, n = pictures.open(), len(table.lines)
+    beside: dict[int, Callable[[], bytes]] = {}
+    lost = []
+    for row, path in enumerate(stored.paths):
+        if path and not stored.inside[row]:
+            opened = files.inside(_relative(path))
+            if opened is None:
+                lost.append(row)
+            else:
+                beside[row] = opened
+    if lost:
+        first = f"{stored.paths[lost[0]]}, {table.where(lost[0])}"
+        raise DataError(
+            f'{shown}: {len(lost):,} of {n:,} images in "{pictures.column}" are paths of files '
+            f"that do not lie beside it (first: {first}); save the data set again with the images "
+            "in it"
+        )
+    width = len(str(n - 1))
+    ids = [path or "" for path in stored.paths]
+    if not all(ids) or len(set(ids)) < n:
+        ids = [f"{row:0{width}}" for row in range(n)]
+    for id in ids:
+        check_name(id, shown)
+    rows = {id: row for row, id in enumerate(ids)}
+
+    def load(id: str) -> bytes:
+        row = rows[id]
+        return beside[row]() if row in beside else stored.load(row)
+
+    return _Images(ids, load)
 
 
 def _relative(id: str) -> str:

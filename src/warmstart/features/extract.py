@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
 from warmstart.features.key import BATCH
-from warmstart.features.shelf import Floats, Shelf
+from warmstart.features.shelf import Shelf
 from warmstart.features.store import Store
 from warmstart.records import Example, Tap
 
@@ -29,6 +29,7 @@ class Vanished(DataError):
 
 
 Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 Decode = Callable[[Example], Pixels]
 Engine = Callable[[Pixels], list[Floats]]
 

@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from warmstart.records import Preprocessing, Tap
 
@@ -60,6 +61,39 @@ def engine_version(name: EngineName) -> str:
     return torch if name == "torch" else f"onnxruntime {version_of('onnxruntime')}, {torch}"
 
 
+class Named(Protocol):
+    """A column of a row: a tap."""
+
+    @property
+    def name(self) -> str:
+        """What the column is called in files."""
+        ...
+
+
+class ShelfKey(Protocol):
+    """What a shelf's rows depend on: `FeatureKey`, or another that has these."""
+
+    @property
+    def taps(self) -> Sequence[Named]:
+        """The columns of a row, in order."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Of the values in a row."""
+        ...
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """All members as JSON gives them back."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Names the files."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureKey:
     """Everything that the rows of one look depend on, apart from the examples' bytes.
@@ -96,11 +130,53 @@ class FeatureKey:
     @property
     def plain(self) -> dict[str, Any]:
         """The members as JSON gives them back: dicts, lists and scalars."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
+        return _plain(self)
 
     @property
     def digest(self) -> str:
         """sha256 (hex) of the canonical JSON of all members."""
-        text = json.dumps(self.plain, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _digest(self.plain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A named part of a row."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GlanceKey:
+    """What the glances at images depend on: the decoder, and what a glance notes.
+
+    `draft` is the short side in px that large JPEGs were decoded for.
+
+    >>> GlanceKey(decoder="pillow 11", draft=256, version=1).taps[0].name
+    'glance'
+    """
+
+    decoder: str
+    draft: int
+    version: int
+    dtype: str = "uint8"
+    taps: tuple[Column, ...] = (Column(name="glance"),)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The members as JSON gives them back: dicts, lists and scalars."""
+        return _plain(self)
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the canonical JSON of all members."""
+        return _digest(self.plain)
+
+
+def _plain(key: FeatureKey | GlanceKey) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(key)))
+    return plain
+
+
+def _digest(plain: dict[str, Any]) -> str:
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""One look's rows on disk: append-only, content-addressed, checked when read.
+"""Rows on disk, one an example: append-only, content-addressed, checked when read.
 
 Three files, named by the digest of the look's key:
 
     <digest>.json    the key, readable, and the width of each tap
-    <digest>.rows    one float32 row per example: all taps side by side
+    <digest>.rows    one row of the key's dtype per example: all taps side by side
     <digest>.index   one entry per row: sha256 of the example, crc of the row, crc of the entry
 
 One file per *look* and not one per tap: a pass gives all taps of an image at once, so one
@@ -25,15 +25,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.features.key import FeatureKey
+from warmstart.features.key import ShelfKey
 from warmstart.features.lock import exclusive, mark_in_use
 
-Floats = NDArray[np.float32]
+Values = NDArray[Any]  # of the key's dtype
 ENTRY_BYTES = 40  # 32 of sha256, 4 of row crc, 4 of entry crc
 SUFFIXES = (".json", ".rows", ".index")
 Files = tuple[FileIO, FileIO]  # rows, index
@@ -51,14 +51,14 @@ class Rows:
     Rows stay readable for as long as this lives, also when the shelf is evicted meanwhile.
     """
 
-    table: Floats  # (rows on the shelf, all widths), memory-mapped
+    table: Values  # (rows on the shelf, all widths), memory-mapped
     position: dict[str, int]  # sha256 -> row of `table`
     columns: dict[str, slice]  # tap name -> columns of `table`
 
-    def read(self, hashes: Sequence[str], tap: str) -> Floats:
+    def read(self, hashes: Sequence[str], tap: str) -> Values:
         """One tap's features in the asked order.
 
-        Shapes: returns (len(hashes), width of the tap) float32, a copy in memory.
+        Shapes: returns (len(hashes), width of the tap), a copy in memory.
         Raises: KeyError for an example or a tap that is not here.
         """
         positions = np.fromiter((self.position[h] for h in hashes), np.intp, len(hashes))
@@ -68,9 +68,10 @@ class Rows:
 class Shelf:
     """The rows of one look. Not for several threads at once; several processes are fine."""
 
-    def __init__(self, folder: Path, key: FeatureKey, make_room: Callable[[int], None]) -> None:
+    def __init__(self, folder: Path, key: ShelfKey, make_room: Callable[[int], None]) -> None:
         """Open a shelf; `make_room(n_bytes)` is called, with the lock held, before growth."""
         self.key = key
+        self._dtype = np.dtype(key.dtype)
         self._base = folder / key.digest
         self._lock = folder / "lock"
         self._make_room = make_room
@@ -112,7 +113,7 @@ class Shelf:
                 del self._where[example]  # a flipped bit: computed again
         return [h for h in asked if h not in self._where]
 
-    def append(self, hashes: Sequence[str], taps: Sequence[Floats]) -> None:
+    def append(self, hashes: Sequence[str], taps: Sequence[Values]) -> None:
         """Add rows; examples that are present by now (another process) are left alone.
 
         Shapes: taps: one (len(hashes), width) array per tap of the key, in the key's order.
@@ -131,7 +132,7 @@ class Shelf:
             if fresh:
                 rows = np.concatenate([a[[*fresh.values()]] for a in taps], axis=1)
                 self._make_room(rows.nbytes + ENTRY_BYTES * len(fresh))
-                self._write(files, [*fresh], rows.astype(np.float32, copy=False))
+                self._write(files, [*fresh], rows.astype(self._dtype, copy=False))
 
     def rows(self, hashes: Iterable[str]) -> Rows:
         """A fixed view of these examples' rows.
@@ -150,7 +151,7 @@ class Shelf:
             },
         )
 
-    def read(self, hashes: Sequence[str], tap: str) -> Floats:
+    def read(self, hashes: Sequence[str], tap: str) -> Values:
         """One tap's features in the asked order: `rows(hashes).read(hashes, tap)`."""
         return self.rows(hashes).read(hashes, tap)
 
@@ -158,7 +159,7 @@ class Shelf:
 
     @property
     def _row_bytes(self) -> int:
-        return 4 * sum(self._widths.values())
+        return self._dtype.itemsize * sum(self._widths.values())
 
     def _path(self, suffix: str) -> Path:
         return self._base.with_name(self._base.name + suffix)
@@ -170,12 +171,12 @@ class Shelf:
         self._sound: set[str] = set()
         self._n_entries = 0
 
-    def _map(self) -> Floats:
+    def _map(self) -> Values:
         width = sum(self._widths.values())
         if self._files is None or self._n_entries == 0:
-            return np.empty((0, width), np.float32)
+            return np.empty((0, width), self._dtype)
         shape = (self._n_entries, width)
-        return np.memmap(self._files[0], dtype=np.float32, mode="r", shape=shape)
+        return np.memmap(self._files[0], dtype=self._dtype, mode="r", shape=shape)
 
     def _open(self) -> None:
         """Make memory agree with the disk; the lock is held."""
@@ -244,7 +245,7 @@ class Shelf:
                 self._sound.discard(sha256.hex())
         self._n_entries = start + n_added
 
-    def _write(self, files: Files, hashes: list[str], rows: Floats) -> None:
+    def _write(self, files: Files, hashes: list[str], rows: Values) -> None:
         """Rows first, forced to disk; then their entries. The lock is held."""
         start = self._n_entries
         crcs = [zlib.crc32(row) for row in rows]

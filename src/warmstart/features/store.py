@@ -19,7 +19,7 @@ from pathlib import Path
 import platformdirs
 
 from warmstart.errors import UsageError
-from warmstart.features.key import FeatureKey
+from warmstart.features.key import FeatureKey, ShelfKey
 from warmstart.features.lock import exclusive, is_in_use
 from warmstart.features.shelf import ENTRY_BYTES, SUFFIXES, Shelf
 
@@ -85,7 +85,7 @@ class Store:
                 "set WARMSTART_CACHE to a folder that can."
             ) from error
 
-    def shelf(self, key: FeatureKey) -> Shelf:
+    def shelf(self, key: ShelfKey) -> Shelf:
         """Open the shelf of this key, empty if there is none; close it, or use `with`.
 
         For as long as it is open it is not evicted.

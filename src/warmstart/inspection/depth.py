@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
+from warmstart.inspection.hits import best_left_out
 from warmstart.records import Evidence, Tap
-from warmstart.solve import ridge
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
-from warmstart.solve.temperature import Labels, fit_temperature, log_losses
+from warmstart.solve.temperature import Labels
 from warmstart.stats.intervals import number_blocks
 from warmstart.stats.paired import mean_interval
-
-PENALTIES = (0.1, 1.0)
 
 
 def depth(
@@ -31,8 +27,13 @@ def depth(
     """
     shapes = {tap.name: {tap: 1.0} for tap in taps}
     single = mixed_kernels(taps.items(), shapes)
-    by_part = {tap.part: _correct(single[tap.name], labels, groups) for tap in taps}
-    last, equal = (_correct(kernel, labels, groups) for kernel in kernels)
+    k = int(labels.max()) + 1
+
+    def hits(kernel: Array) -> Array:
+        return best_left_out([kernel], labels, groups, k).hits(labels)
+
+    by_part = {tap.part: hits(single[tap.name]) for tap in taps}
+    last, equal = (hits(kernel) for kernel in kernels)
     gain, low, high = mean_interval(equal - last, number_blocks(groups))
     details: dict[str, float | int | str] = {
         f"part.{part}": float(right.mean()) for part, right in by_part.items()
@@ -51,15 +52,3 @@ def depth(
         ),
         details=details,
     )
-
-
-def _correct(kernel: Array, labels: Labels, groups: Sequence[Rows]) -> Array:
-    """Leave-block-out hits at the penalty of least log-loss. Shapes: (n,) of 0 and 1."""
-    targets = np.eye(int(labels.max()) + 1)[labels]
-    best, least = np.zeros(len(labels)), np.inf
-    for penalty in PENALTIES:
-        scores = ridge.left_out(ridge.fit(kernel, targets, penalty), groups)
-        loss = float(log_losses(scores, labels, fit_temperature(scores, labels)).mean())
-        if loss < least:
-            best, least = (scores.argmax(axis=1) == labels).astype(float), loss
-    return best

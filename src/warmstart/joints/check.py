@@ -2,57 +2,135 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from warmstart.data.collection import Collection
 from warmstart.events import Event, Steps
+from warmstart.inspection.appetite import appetite
 from warmstart.inspection.depth import depth
+from warmstart.inspection.hits import LeftOut, best_left_out
+from warmstart.inspection.preprocessing import warning
 from warmstart.inspection.signal import signal
-from warmstart.joints.rows import Arranged, ReadTap, draw_rows, groups_among
+from warmstart.joints.controls import (
+    measure_distance,
+    open_probe,
+    try_preprocessing,
+    weigh_knowledge,
+)
+from warmstart.joints.look import Look
+from warmstart.joints.rows import Arranged, draw_rows, groups_among
 from warmstart.planning import rules
 from warmstart.planning.profiles import Profile
 from warmstart.planning.verdict import Facts, sentence, verdict_kind
-from warmstart.records import Evidence, Finding, Inspection, Shipped, Tap, Verdict
+from warmstart.records import Evidence, Inspection, Preprocessing, Shipped, Tap, Verdict
 from warmstart.solve.kernels import Features, mixed_kernels
+from warmstart.solve.ridge import Array, Rows
+
+NO_TAIL = Evidence(
+    name="tail_gain", value=None, low=None, high=None, n=0,
+    meaning="Not measured: this version compares outputs on the frozen network only.",
+)  # fmt: skip
 
 
-def check(
-    arranged: Arranged,
-    read: ReadTap,
-    profiles: dict[str, Profile],
-    budget: rules.Budget,
-    seed: int,
-    findings: tuple[Finding, ...],
-) -> Steps[Inspection]:
-    """Gather the evidence that this budget allows; a hold-out and a test part are not looked at."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What the checks look at."""
+
+    collection: Collection
+    look: Look
+    arranged: Arranged
+    prep: Preprocessing
+    profiles: dict[str, Profile]
+    budget: rules.Budget
+    seed: int
+
+    def pair(self) -> dict[str, Profile]:
+        """The last tap, and all parts alike: two mixtures that no label has touched."""
+        names = ("last", "equal") if "equal" in self.profiles else ("last",)
+        return {name: self.profiles[name] for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Some training rows with what is measured on them. Shapes: labels (m,), rows (m,)."""
+
+    rows: Rows
+    labels: np.ndarray
+    groups: list[Rows]
+    vectors: dict[Tap, Features]
+    kernels: list[Array]
+
+
+def draw(scene: Scene, most: int) -> Sample:
+    """About `most` training rows; a hold-out and a test part are not looked at."""
+    rows = draw_rows(scene.arranged, most, scene.seed)
+    pair = scene.pair()
+    read = scene.look.reader([scene.arranged.learn[row] for row in rows])
+    vectors = {tap: read(tap) for tap in [*pair.values()][-1]}
+    kernels = [*mixed_kernels(vectors.items(), pair).values()]
+    labels = scene.arranged.labels[rows]
+    return Sample(rows, labels, groups_among(rows, scene.arranged), vectors, kernels)
+
+
+def check(scene: Scene) -> Steps[Inspection]:
+    """Gather the evidence that this budget allows."""
     yield Event(stage="check", kind="begin")
-    rows = draw_rows(arranged, budget, seed)
-    groups = groups_among(rows, arranged)
-    labels = arranged.labels[rows]
-    names = ("last", "equal") if "equal" in profiles else ("last",)
-    vectors = {tap: _rows_of(read, tap, rows) for tap in profiles[names[-1]]}
-    kernels = mixed_kernels(vectors.items(), {name: profiles[name] for name in names})
-    pair = [kernels[name] for name in names]
-    rng = np.random.default_rng([seed, 2])
-    evidence = [signal(pair, labels, groups, rules.permutations(budget), rng)]
+    sample = draw(scene, rules.evidence_rows(scene.budget))
+    evidence = [_signal(scene, sample)]
     yield Event(stage="check", kind="step", step=1, values={"p": evidence[0].details["p"]})
-    if len(pair) > 1:
-        by_part = {tap.part: tap for tap in vectors}  # the neck stands for the last part
-        single = {tap: vectors[tap] for tap in by_part.values()}
-        evidence.append(depth(single, pair, labels, groups))
+    if len(sample.kernels) > 1:
+        evidence.append(_depth(draw(scene, rules.DEPTH_ROWS)))
+    evidence.append(_appetite(scene, sample))
+    if rules.looks_closely(scene.budget):
+        evidence += yield from _closely(scene)
+    evidence.append(NO_TAIL)
+    findings = tuple(f for f in (warning(e) for e in evidence if e.name == "preprocessing") if f)
     yield Event(stage="check", kind="end", step=len(evidence))
     return Inspection(evidence=tuple(evidence), findings=findings)
 
 
-def _rows_of(read: ReadTap, tap: Tap, rows: np.ndarray) -> Features:
-    features: Features = read(tap)[rows]
-    return features
+def _signal(scene: Scene, sample: Sample) -> Evidence:
+    rng = np.random.default_rng([scene.seed, 2])
+    times = rules.permutations(scene.budget)
+    return signal(sample.kernels, sample.labels, sample.groups, times, rng)
+
+
+def _depth(sample: Sample) -> Evidence:
+    by_part = {tap.part: tap for tap in sample.vectors}  # the neck stands for the last part
+    single = {tap: sample.vectors[tap] for tap in by_part.values()}
+    return depth(single, sample.kernels, sample.labels, sample.groups)
+
+
+def _appetite(scene: Scene, sample: Sample) -> Evidence:
+    n = len(scene.arranged.learn) - scene.arranged.holdout
+    kernel = sample.kernels[-1]
+    head: LeftOut = best_left_out([kernel], sample.labels, sample.groups, scene.arranged.n_classes)
+    rng = np.random.default_rng([scene.seed, 6])
+    return appetite(kernel, head, sample.labels, sample.groups, n, rng)
+
+
+def _closely(scene: Scene) -> Steps[list[Evidence]]:
+    """Evidence for which the network is run again."""
+    pair = scene.pair()
+    opened = open_probe(scene.collection, scene.look, scene.arranged, scene.prep, pair, scene.seed)
+    found = [(yield from weigh_knowledge(opened, scene.arranged.n_classes, scene.seed))]
+    found.append(measure_distance(opened(rules.DISTANCE_IMAGES), scene.seed))
+    yield Event(stage="check", kind="step", step=len(found))
+    return [*found, try_preprocessing(opened)]
 
 
 def judge(inspection: Inspection) -> Verdict:
     """The verdict that the evidence gives."""
     found = {evidence.name: evidence for evidence in inspection.evidence}
-    test: Evidence = found["signal"]
-    facts = Facts(p=float(test.details["p"]), mde=float(test.details["mde"]))
+    test, known = found["signal"], found.get("knowledge")
+    facts = Facts(
+        p=float(test.details["p"]),
+        mde=float(test.details["mde"]),
+        knowledge=known.value if known else None,
+        knowledge_error=float(known.details["error"]) if known else 0.0,
+    )
     kind = verdict_kind(facts)
     text = sentence(kind, facts, test.n, test.value or 0.0)
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)

@@ -134,7 +134,7 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         start=StartCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
         frozen=proof,
         guards=(),
-        findings=results.inspection.findings,
+        findings=(*results.record.problems, *results.inspection.findings),
         seconds=clock.table(),
         peak_rss_mb=peak_rss_mb(),
     )

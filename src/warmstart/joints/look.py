@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from warmstart.data import glance
 from warmstart.data.collection import Collection
-from warmstart.data.prepare import load_image
+from warmstart.data.glance import Glances
+from warmstart.data.prepare import decode, draft_side, prepare
 from warmstart.errors import DataError, StartError
 from warmstart.events import Steps
 from warmstart.features.engine import EngineError, make_engine
@@ -20,12 +22,14 @@ from warmstart.features.extract import (
     Engine,
     Features,
     Pixels,
+    Prefetch,
     Source,
     Vanished,
     extract,
     first_of_each,
 )
-from warmstart.features.key import EngineName, FeatureKey, engine_version
+from warmstart.features.glances import GlanceBook
+from warmstart.features.key import EngineName, FeatureKey, GlanceKey, engine_version
 from warmstart.features.store import Store, default_root
 from warmstart.joints import notes
 from warmstart.network.load import Start
@@ -44,13 +48,14 @@ class Look:
     network: Network
     taps: tuple[Tap, ...]
     features: Features
+    book: GlanceBook
+    unreadable: Mapping[str, str]  # example ids that could not be read, with the reason
     engine: Choice
     threads: int
 
-    @property
-    def unreadable(self) -> Mapping[str, str]:
-        """Example ids that could not be read, with the reason."""
-        return self.features.unreadable
+    def glances(self, examples: Sequence[Example]) -> Glances:
+        """These examples at a glance."""
+        return glance.unpack(self.book.read([example.sha256 for example in examples]))
 
     def reader(self, examples: Sequence[Example]) -> Callable[[Tap], Any]:
         """A function from tap to the features of these examples, (n, d).
@@ -107,14 +112,27 @@ def take_look(collection: Collection, start: Start) -> Steps[Look]:
             chosen, engine = "torch", _make("torch", network, wanted, start)
     todo = first_of_each(examples, missing[chosen])
     key = keys["torch" if chosen == "torch" else "onnxruntime"]
+    prep = start.record.preprocessing
+    note = GlanceKey(decoder=decoder, draft=draft_side(prep), version=glance.VERSION)
+    book = GlanceBook(store, note)
+    wants_glance = set(book.missing(readable))
+    decode_one = _decoder(collection, prep, book, wants_glance)
     source = Source(
         shelf=store.shelf(key), store=store, decoder=decoder, todo=todo,
-        decode=_decoder(collection, start.record.preprocessing), engine=engine,
+        decode=decode_one, engine=engine,
     )  # fmt: skip
-    features = yield from extract(examples, source)
+    try:
+        features = yield from extract(examples, source)
+        rest = [e for e in examples if e.id not in features.unreadable]
+        gone = _glance_rest(rest, book, decode_one)
+    finally:
+        book.flush()
     because = "the engine with the least work left for these images on this machine"
-    choice = Choice(value=key.engine, source="rule", because=because)
-    return Look(network, wanted, features, choice, n_threads())
+    return Look(
+        network=network, taps=wanted, features=features, book=book,
+        unreadable={**features.unreadable, **gone},
+        engine=Choice(value=key.engine, source="rule", because=because), threads=n_threads(),
+    )  # fmt: skip
 
 
 def _key(
@@ -138,19 +156,37 @@ def _make(name: str, network: Network, wanted: tuple[Tap, ...], start: Start) ->
     return make_engine(engine, Tapped(network, wanted), start.record.preprocessing, n_threads())
 
 
-def _decoder(collection: Collection, prep: Preprocessing) -> Callable[[Example], Pixels]:
-    """From example to pixels; bytes that are gone or changed are told from bad ones."""
+def _decoder(
+    collection: Collection, prep: Preprocessing, book: GlanceBook, wants_glance: set[str]
+) -> Callable[[Example], Pixels]:
+    """From example to pixels, noting a glance; bytes that are gone are told from bad ones."""
 
-    def decode(example: Example) -> Pixels:
+    def decode_one(example: Example) -> Pixels:
         try:
             payload = collection.load(example.id)
         except (DataError, OSError) as error:
             raise Vanished(f"{example.id} can no longer be read: {error}") from error
         if hashlib.sha256(payload).hexdigest() != example.sha256:
             raise Vanished(f"{example.id} changed while the run was going on")
-        return load_image(payload, example.id, prep)
+        image = decode(payload, example.id, draft=draft_side(prep))
+        if example.sha256 in wants_glance:
+            book.put(example.sha256, glance.glance(payload, image))
+        return prepare(image, prep)
 
-    return decode
+    return decode_one
+
+
+def _glance_rest(
+    examples: Sequence[Example], book: GlanceBook, decode_one: Callable[[Example], Pixels]
+) -> dict[str, str]:
+    """Glance at images whose features are stored but that no one has glanced at."""
+    missing = first_of_each(examples, book.missing(e.sha256 for e in examples))
+    prefetch = Prefetch(missing, decode_one, threads=n_threads())
+    try:
+        found = {e.sha256: str(pixels) for e, pixels in prefetch if isinstance(pixels, DataError)}
+    finally:
+        prefetch.close()
+    return {e.id: found[e.sha256] for e in examples if e.sha256 in found}
 
 
 def _missing(store: Store, key: FeatureKey, hashes: Sequence[str]) -> list[str]:

@@ -41,6 +41,7 @@ class Arranged:
     groups: tuple[Rows, ...]
     holdout: int
     n_classes: int
+    twins: tuple[tuple[str, str], ...] = ()
 
     def facts(self) -> DataFacts:
         """What a plan needs to know."""
@@ -68,8 +69,8 @@ def arrange(record: DataRecord) -> Arranged:
     number = {label: index for index, label in enumerate(record.classes)}
     train, holdout = parts["train"], parts["holdout"]
     learn = (*train, *holdout)
-    block_of = (
-        np.concatenate([blocks(train), blocks(holdout) + len(train)]) if holdout else blocks(train)
+    block_of = np.concatenate(
+        [blocks(train, record.twins), blocks(holdout, record.twins) + len(train)]
     )
     groups = tuple(np.flatnonzero(block_of == b) for b in np.unique(block_of))
     _check_blocks(len(np.unique(block_of[: len(train)])), 2 if holdout else 3)
@@ -81,6 +82,7 @@ def arrange(record: DataRecord) -> Arranged:
         groups=groups,
         holdout=len(holdout),
         n_classes=len(record.classes),
+        twins=record.twins,
     )
 
 
@@ -106,13 +108,13 @@ def pose(arranged: Arranged, plan: Plan) -> Problem:
     return Problem(arranged.labels, arranged.n_classes, arranged.groups, outer)
 
 
-def draw_rows(arranged: Arranged, budget: rules.Budget, seed: int) -> Rows:
-    """Training rows the evidence looks at: all, or a stratified draw of whole blocks.
+def draw_rows(arranged: Arranged, most: int, seed: int) -> Rows:
+    """Training rows to measure on: all, or a stratified draw of whole blocks, about `most`.
 
     Where blocks are too few to draw from, some rows of every block are drawn.
     """
     n = len(arranged.learn) - arranged.holdout
-    parts = -(-n // rules.evidence_rows(budget))
+    parts = -(-n // most)
     if parts < 2:
         return np.arange(n)
     rng = np.random.default_rng([seed, 1])

@@ -60,7 +60,8 @@ def estimate(head: HeadFit, arranged: Arranged) -> Estimate:
 def score_test(head: HeadFit, arranged: Arranged, read: ReadTap) -> tuple[Scores, Probabilities]:
     """Metrics on the test part: looked at here, once, after everything is settled."""
     probabilities = head_probabilities(head, read)
-    return scores(probabilities, arranged.test_labels, blocks(arranged.test)), probabilities
+    found = blocks(arranged.test, arranged.twins)
+    return scores(probabilities, arranged.test_labels, found), probabilities
 
 
 def measure(head: HeadFit, arranged: Arranged, read_test: ReadTap, is_shipped: bool) -> Measured:

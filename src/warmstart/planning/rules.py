@@ -56,6 +56,25 @@ def evidence_rows(budget: Budget) -> int:
     return 500 if budget == "fast" else 1000
 
 
+DEPTH_ROWS = 400  # a fit a part and penalty: enough to say where the useful layers lie
+# Images and shuffled networks of the knowledge test: the second step where the first is not
+# plain. 120 images tell all near-domain sets (3 standard errors); 400 bring the error below
+# 0.04, so that a start without knowledge is named as such (bench/results/verdict.json).
+KNOWLEDGE_STAGES = ((120, 2), (400, 3))
+SCALE_IMAGES = 24  # on which the scales of a network without BatchNorm are measured
+PREPROCESSING_STAGES = (48, 200)
+DISTANCE_IMAGES = 48
+
+
+def looks_closely(budget: Budget) -> bool:
+    """Whether the network is run again for controls; `fast` keeps to what one look gave.
+
+    >>> looks_closely("fast"), looks_closely("balanced")
+    (False, True)
+    """
+    return budget != "fast"
+
+
 def candidates(
     n: int, n_classes: int, smallest_class: int, profile_names: tuple[str, ...], budget: Budget
 ) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ at birth. `folder.py` writes them as JSON and TOML and reads them back.
 """
 
 from warmstart.records.answer import Answer, CalibrationRecord, ModelRecord
+from warmstart.records.checked import Checked
 from warmstart.records.data import DataRecord, Example, Finding, FindingKind, Split, Task
 from warmstart.records.network import (
     Fate,
@@ -27,6 +28,8 @@ from warmstart.records.plan import (
     Plan,
     TrainingPlan,
 )
+from warmstart.records.ranking import FailedStart, RankedStart, Ranking
+from warmstart.records.suggestion import ExpectedGain, Skipped, Suggestion, Suggestions
 from warmstart.records.summary import (
     DataCounts,
     Estimate,
@@ -47,12 +50,15 @@ __all__ = [
     "Action",
     "Answer",
     "CalibrationRecord",
+    "Checked",
     "Choice",
     "DataCounts",
     "DataRecord",
     "Estimate",
     "Evidence",
     "Example",
+    "ExpectedGain",
+    "FailedStart",
     "Fate",
     "Finding",
     "FindingKind",
@@ -72,11 +78,16 @@ __all__ = [
     "Pool",
     "Prediction",
     "Preprocessing",
+    "RankedStart",
+    "Ranking",
     "Scores",
     "Shipped",
+    "Skipped",
     "Split",
     "StartCounts",
     "StartRecord",
+    "Suggestion",
+    "Suggestions",
     "Summary",
     "Tap",
     "Task",

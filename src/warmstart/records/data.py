@@ -44,3 +44,4 @@ class DataRecord:
     classes: tuple[str, ...]
     examples: tuple[Example, ...]
     problems: tuple[Finding, ...] = ()
+    twins: tuple[tuple[str, str], ...] = ()  # ids of near copies: re-encoded, mirrored, cropped …

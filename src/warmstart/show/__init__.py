@@ -1,8 +1,11 @@
 """Words and bars for people: records in, text out. Only the command line uses this."""
 
+from warmstart.show.check import check_text
 from warmstart.show.choice import watcher
 from warmstart.show.progress import Lines, Silent, Watcher
+from warmstart.show.ranking import ranking_text
 from warmstart.show.result import result_text
+from warmstart.show.suggestions import suggestions_text
 from warmstart.show.tables import (
     NOTHING_PROMISED,
     cache_text,
@@ -19,11 +22,14 @@ __all__ = [
     "Silent",
     "Watcher",
     "cache_text",
+    "check_text",
     "cleared_text",
     "error_text",
     "predict_lines",
+    "ranking_text",
     "result_text",
     "scores_text",
     "starts_text",
+    "suggestions_text",
     "watcher",
 ]

@@ -35,10 +35,15 @@ def _answer_line(answer: Answer, path_width: int, label_width: int) -> str:
         why = (answer.error or "it cannot be read").removeprefix(answer.path).strip(" :")
         return f"{path}  {'-':<{label_width}}  {'-':>6}  {printable(why)}"
     label = f"{printable(answer.label):<{label_width}}"
-    return f"{path}  {label}  {_probability(answer.probability):>6}  {_caveat(answer)}".rstrip()
+    return f"{path}  {label}  {probability(answer.probability):>6}  {_caveat(answer)}".rstrip()
 
 
-def _probability(p: float) -> str:
+def probability(p: float) -> str:
+    """The probability of one answer.
+
+    >>> probability(0.34), probability(0.9999)
+    ('34 %', '> 99 %')
+    """
     return "> 99 %" if p >= 0.995 else percent(p, n=1)  # no single answer is certain
 
 

@@ -1,0 +1,252 @@
+"""Parquet files and Arrow streams as tables, by way of pyarrow, which is optional.
+
+Nothing here runs code that a file brings along: columns of plain kinds become texts, columns
+of bytes become images, all others are passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+from warmstart.data.parsing import Pictures, Stored, Table, text_of
+from warmstart.data.place import MAX_FILE_BYTES
+from warmstart.errors import DataError
+
+# A column of images is called one of these, or is the only one of its kind.
+IMAGE_NAMES = ("image", "img", "picture", "photo", "image_bytes", "bytes", "jpg", "png")
+MAX_TOTAL_BYTES = 20 * 10**9
+MAX_RATIO, RATIO_FROM_BYTES = 200, 64 * 2**20  # beyond, it is a bomb: see archive.py
+_BATCH = 32  # images held in memory while a Parquet file is unpacked
+Names = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Contents:
+    """What either format gives: columns by name, and images that are cheap to get one by one."""
+
+    schema: Any
+    n_rows: int
+    column: Callable[[str], Any]
+    images: Callable[[str], Any]
+    names: Names
+
+
+def parse_parquet(source: str | os.PathLike[str] | bytes, shown: str) -> Table:
+    """A Parquet file by its path or its bytes; its images are unpacked into a nameless file.
+
+    Raises: DataError if pyarrow is missing, the file is damaged, or it has no rows.
+    """
+    pa = load_pyarrow(shown)
+    with _readable(shown, "Parquet"):
+        handle = pa.BufferReader(source) if isinstance(source, bytes) else pa.OSFile(str(source))
+        file = pa.parquet.ParquetFile(handle)
+        schema, n_bytes = file.schema_arrow, handle.size()
+        notes = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = class_names(notes.get("info", {}).get("features", {}))
+        contents = _Contents(
+            schema=schema,
+            n_rows=file.metadata.num_rows,
+            column=lambda name: file.read(columns=[name]).column(0),
+            images=lambda name: _spool(file, name, shown, n_bytes),
+            names=names,
+        )
+        return _table(contents, shown, "Parquet")
+
+
+def parse_streams(sources: Sequence[str | bytes], names: Names, shown: str) -> Table:
+    """Arrow IPC streams by path (mapped into memory, not read) or as bytes, one after the other.
+
+    Raises: DataError if pyarrow is missing, a stream is damaged, or they have no rows.
+    """
+    pa = load_pyarrow(shown)
+    batches: list[Any] = []
+    with _readable(shown, "Arrow stream"):
+        for source in sources:
+            handle = pa.BufferReader(source) if isinstance(source, bytes) else pa.memory_map(source)
+            n_bytes = 0
+            for batch in pa.ipc.open_stream(handle):
+                batch.validate(full=True)  # offsets that point outside would crash later
+                batches.append(batch.replace_schema_metadata(None))
+                n_bytes += batch.nbytes
+                _check_plausible(n_bytes, handle.size(), shown)
+        table = pa.Table.from_batches(batches, None if batches else pa.schema([]))
+        contents = _Contents(
+            schema=table.schema,
+            n_rows=table.num_rows,
+            column=table.column,
+            images=table.column,
+            names=names,
+        )
+        return _table(contents, shown, "Arrow stream")
+
+
+def load_pyarrow(shown: str) -> Any:
+    """The pyarrow package, with its ipc and parquet parts.
+
+    Raises: DataError saying what to install.
+    """
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(
+            f"{shown} is read with pyarrow, which is not installed; pip install 'warmstart[data]'"
+        ) from None
+    return pyarrow
+
+
+def class_names(features: Any) -> dict[str, tuple[str, ...]]:
+    """The class names of each column that is a ClassLabel among Hugging Face features.
+
+    Raises: ValueError if that is not what `datasets` writes.
+
+    >>> class_names({"label": {"_type": "ClassLabel", "names": ["cat", "dog"]}, "image": {}})
+    {'label': ('cat', 'dog')}
+    """
+    if not isinstance(features, dict):
+        raise ValueError("its features are no mapping")
+    found = {}
+    for column, feature in features.items():
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+            names = feature.get("names")
+            if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+                raise ValueError(f'the class names of "{column}" are missing')
+            found[column] = tuple(names)
+    return found
+
+
+@contextmanager
+def _readable(shown: str, kind: str) -> Any:
+    """Turn what pyarrow and json raise on damaged bytes into one line of ours."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow lets a dozen types through on damaged bytes
+        reason = str(error).split("\n")[0].rstrip(". ") or type(error).__name__
+        raise DataError(f"{shown} cannot be read as {kind} ({reason}); copy it again") from error
+
+
+def _table(contents: _Contents, shown: str, kind: str) -> Table:
+    if not contents.n_rows:
+        raise DataError(f"{shown} has no rows; save the data set again with its images")
+    image = _image_column(contents.schema, shown)
+
+    def texts(name: str) -> list[str | None]:
+        with _readable(shown, kind):
+            cells = [text_of(item) for item in _whole(contents, contents.column(name)).to_pylist()]
+        names = contents.names.get(name)
+        return cells if names is None else _named(cells, names, name, shown)
+
+    def pictures() -> Stored:
+        with _readable(shown, kind):
+            return _stored(_whole(contents, contents.images(str(image))))
+
+    return Table(
+        columns=tuple(contents.schema.names),
+        lines=range(contents.n_rows),
+        texts=texts,
+        unit="row",
+        pictures=Pictures(image, pictures) if image else None,
+    )
+
+
+def _whole(contents: _Contents, column: Any) -> Any:
+    if len(column) != contents.n_rows:
+        raise ValueError("its columns are of different lengths")
+    return column
+
+
+def _image_column(schema: Any, shown: str) -> str | None:
+    """The column that holds encoded images, if there is one."""
+    found = [str(field.name) for field in schema if _is_image(field.type)]
+    for name in IMAGE_NAMES:
+        near = [column for column in found if column.casefold() == name]
+        if near:
+            return near[0]
+    if len(found) > 1:
+        raise DataError(
+            f"{shown} has {len(found)} columns of bytes ({', '.join(found)}); call the one with "
+            'the images "image"'
+        )
+    return found[0] if found else None
+
+
+def _is_image(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    if types.is_struct(kind):
+        parts = {field.name: field.type for field in kind}
+        return "bytes" in parts and _is_image(parts["bytes"])
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _named(
+    cells: Sequence[str | None], names: Sequence[str], column: str, shown: str
+) -> list[str | None]:
+    """Class numbers as class names."""
+    known = {str(index): name for index, name in enumerate(names)}
+    named: list[str | None] = []
+    for row, cell in enumerate(cells):
+        if cell and cell not in known:
+            what = "is -1, which means without a label" if cell == "-1" else f"is {cell}"
+            raise DataError(
+                f'{shown} row {row}: "{column}" {what}, but it names {len(names)} classes, '
+                "counted from 0; correct the row or leave it out"
+            )
+        named.append(known[cell] if cell else cell)
+    return named
+
+
+def _stored(column: Any) -> Stored:
+    """The images of a column of bytes, or of structs {bytes, path}."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    payloads = column
+    paths: Sequence[str | None] = [None] * len(column)
+    if pa.types.is_struct(column.type):
+        payloads = pc.struct_field(column, "bytes")
+        if column.type.get_field_index("path") >= 0:
+            paths = pc.struct_field(column, "path").cast(pa.string()).to_pylist()
+
+    def load(row: int) -> bytes:
+        payload = payloads[row]
+        if not payload.is_valid:
+            raise DataError("holds no image")
+        if payload.as_buffer().size > MAX_FILE_BYTES:
+            raise DataError("is larger than 512 MB")
+        return bytes(payload.as_py())
+
+    return Stored(paths=paths, inside=payloads.is_valid().to_pylist(), load=load)
+
+
+def _check_plausible(n_unpacked: int, n_packed: int, shown: str) -> None:
+    """Refuse bombs. What is not compressed, and so mapped into memory, may be of any size."""
+    limit = min(MAX_TOTAL_BYTES, max(MAX_RATIO * n_packed, RATIO_FROM_BYTES))
+    if n_unpacked > max(limit, n_packed):
+        raise DataError(f"{shown} unpacks to more than is plausible; save its images as files")
+
+
+def _spool(file: Any, name: str, shown: str, n_bytes: int) -> Any:
+    """A column of a Parquet file, unpacked batch by batch to disk and mapped into memory."""
+    import pyarrow as pa
+
+    spool: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+    schema = pa.schema([file.schema_arrow.field(name)])
+    with pa.ipc.new_stream(spool, schema) as writer:
+        for batch in file.iter_batches(batch_size=_BATCH, columns=[name]):
+            writer.write_batch(batch)
+            _check_plausible(spool.tell(), n_bytes, shown)
+    spool.flush()
+    mapped = mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ)
+    return pa.ipc.open_stream(pa.py_buffer(mapped)).read_all().column(0)

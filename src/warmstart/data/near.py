@@ -1,0 +1,116 @@
+"""Near copies, found by looking at the pictures, as findings; and what --fix leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from warmstart.data.collection import Collection, count
+from warmstart.data.split import blocks
+from warmstart.records import DataRecord, Example, Finding
+
+Pair = tuple[str, str]
+HOW = "re-encoded, resized, mirrored, cropped or exposed differently"
+
+
+def with_twins(collection: Collection, twins: Iterable[Pair]) -> Collection:
+    """The collection with its near copies noted: pairs of ids, and findings.
+
+    `duplicate` (further near copies of a training image), `conflict` (near copies in
+    training with different labels), `leak` (test or hold-out images that have a near copy
+    in earlier parts). Copies of the same bytes are settled before; they are not named again.
+    """
+    record = collection.record
+    pairs = tuple(sorted((min(pair), max(pair)) for pair in twins))
+    found = (*_copies(record.examples, pairs), *_leaks(record.examples, pairs))
+    settled = replace(record, twins=pairs, problems=(*record.problems, *found))
+    return replace(collection, record=settled)
+
+
+def _copies(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]:
+    """Near copies within the training part. Test labels are not looked at."""
+    train = {e.id: e for e in examples if e.split == "train"}
+    inside = [(a, b) for a, b in pairs if a in train and b in train]
+    rows = [train[id] for id in sorted({id for pair in inside for id in pair})]
+    if not rows:
+        return []
+    sets: dict[int, list[Example]] = {}
+    for example, block in zip(rows, blocks(rows, inside), strict=True):
+        sets.setdefault(int(block), []).append(example)
+    mixed = [e.id for same in sets.values() if len({e.label for e in same}) > 1 for e in same]
+    clean = [same for same in sets.values() if len({e.label for e in same}) == 1]
+    further = [e.id for same in clean for e in same[1:]]
+    findings = []
+    if further:
+        n = len(further)
+        sentence = (
+            f"{count(n, 'training image')} {_is(n)} a near copy of another one ({HOW}). Copies "
+            "count as one example when the accuracy is estimated; otherwise it would be too high."
+        )
+        findings.append(Finding(kind="duplicate", sentence=sentence, items=tuple(further)))
+    if mixed:
+        sentence = (
+            f"{count(len(mixed), 'training image')} are near copies of each other and carry "
+            "different labels. At most one label of each can be right."
+        )
+        findings.append(Finding(kind="conflict", sentence=sentence, items=tuple(mixed)))
+    return findings
+
+
+def _leaks(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]:
+    """Near copies across parts, named by the image of the later part."""
+    split = {e.id: e.split for e in examples}
+    findings = []
+    for later, word, earlier in (
+        ("test", "test", ("train", "holdout")),
+        ("holdout", "hold-out", ("train",)),
+    ):
+        crossing = {
+            one
+            for pair in pairs
+            for one, other in (pair, pair[::-1])
+            if split.get(one) == later and split.get(other) in earlier
+        }
+        if crossing:
+            n = len(crossing)
+            sentence = (
+                f"{count(n, f'{word} image')} {_is(n)} a near copy of a training image ({HOW}): "
+                f"the {word} flatters the model. --fix learns without those copies."
+            )
+            findings.append(Finding(kind="leak", sentence=sentence, items=tuple(sorted(crossing))))
+    return findings
+
+
+def what_to_leave_out(record: DataRecord) -> dict[str, str]:
+    """Training and hold-out images that --fix leaves out, each with the reason.
+
+    Copies of a test image, so that the test measures what it should; images in conflict;
+    exact copies beyond the first. Near copies in training stay: they count as one example.
+    """
+    reasons: dict[str, str] = {}
+    later = {"train": ("holdout", "test"), "holdout": ("test",), "test": ()}
+    by_hash: dict[str, list[Example]] = {}
+    examples = {e.id: e for e in record.examples}
+    for example in record.examples:
+        by_hash.setdefault(example.sha256, []).append(example)
+    for problem in record.problems:
+        if problem.kind == "conflict":
+            reasons |= dict.fromkeys(problem.items, "the same picture carries another label too")
+    for same in by_hash.values():
+        for number, example in enumerate(same):
+            copy = next((o for o in same if o.split in later[example.split]), None)
+            if copy is not None:
+                reasons[example.id] = f"copy of {copy.id} in the {copy.split} part"
+            elif number and example.split == "train":
+                first = next(o for o in same if o.split == "train")
+                if first.id != example.id:
+                    reasons.setdefault(example.id, f"exact copy of {first.id}")
+    for pair in record.twins:
+        for one, other in (pair, pair[::-1]):
+            if examples[other].split in later[examples[one].split]:
+                reasons[one] = f"near copy of {other} in the {examples[other].split} part"
+    return {id: reasons[id] for id in sorted(reasons) if examples[id].split != "test"}
+
+
+def _is(n: int) -> str:
+    return "is" if n == 1 else "are"

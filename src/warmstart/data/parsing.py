@@ -1,0 +1,165 @@
+"""The text of a table, CSV, TSV or JSON lines, as columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+from warmstart.data.collection import count
+from warmstart.data.place import suffix
+from warmstart.errors import DataError
+
+BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Encoded images that lie in a table itself.
+
+    `paths` holds what a row says of its file, if anything; `inside` is true where the row has
+    the bytes. `load` takes a row from 0 and raises DataError with a short reason.
+    """
+
+    paths: Sequence[str | None]
+    inside: Sequence[bool]
+    load: Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The column that holds the images themselves, and how to get at them."""
+
+    column: str
+    open: Callable[[], Stored]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Columns by name; `texts` gives a column as texts, with None for what is no text or number.
+
+    `lines` says where each row stands, counted in `unit`s.
+    """
+
+    columns: tuple[str, ...]
+    lines: Sequence[int]
+    texts: Callable[[str], Sequence[str | None]]
+    unit: str = "line"
+    pictures: Pictures | None = None
+
+    def where(self, row: int) -> str:
+        """A row as messages name it, such as "line 2"."""
+        return f"{self.unit} {self.lines[row]}"
+
+
+def parse(payload: bytes, shown: str) -> Table:
+    """Parse a text by the suffix of `shown`; all cells become texts.
+
+    Raises: DataError if it is not UTF-8, is empty, or a line does not fit.
+
+    >>> table = parse(b"path;label\\na.jpg;cat\\n", "labels.csv")
+    >>> table.columns, table.texts("label"), table.where(0)
+    (('path', 'label'), ['cat'], 'line 2')
+    """
+    text = _decoded(payload, shown)
+    table = _parse_json_lines(text, shown) if suffix(shown) == ".jsonl" else _parse_csv(text, shown)
+    if not table.lines:
+        raise DataError(f"{shown} has no rows; add one line per image: path,label")
+    return table
+
+
+def text_of(item: object) -> str | None:
+    """A cell as text: "" where it is missing, None where it is no text, number or date.
+
+    >>> text_of(3.0), text_of(True), text_of(float("nan")), text_of([1])
+    ('3', 'True', '', None)
+    """
+    if item is None or type(item).__name__ in ("NAType", "NaTType"):  # those of pandas
+        return ""
+    if isinstance(item, Real) and not isinstance(item, Integral):
+        value = float(item)
+        return "" if value != value else str(int(value) if value.is_integer() else value)
+    if isinstance(item, (list, tuple, dict, set, bytes, bytearray, memoryview)):
+        return None
+    return str(item)
+
+
+def _decoded(payload: bytes, shown: str) -> str:
+    if payload.startswith(BYTE_ORDER_MARKS) or payload[:200].count(0) * 3 > len(payload[:200]):
+        raise DataError(f"{shown} is UTF-16; save it again as UTF-8 (Excel: CSV UTF-8)")
+    try:
+        text = payload.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{shown} is not UTF-8 (byte {error.start:,}); save it again as UTF-8"
+        ) from None
+    before, found, _ = text.partition("\0")
+    if found:
+        line = before.count("\n") + 1
+        raise DataError(f"{shown} line {line} holds a NUL byte, which is no text; save it again")
+    return text
+
+
+def _parse_csv(text: str, shown: str) -> Table:
+    header = text.partition("\n")[0]
+    is_tsv = suffix(shown) == ".tsv"
+    delimiter = "\t" if is_tsv else max(",;\t", key=header.count)
+    if is_tsv and "\t" not in header and ("," in header or ";" in header):
+        raise DataError(f"{shown} has no tabs but commas; call it .csv, or separate cells by tabs")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        lines = [(reader.line_num, cells) for cells in reader if any(cells)]
+    except csv.Error as error:
+        raise DataError(f"{shown} line {reader.line_num}: {error}; correct the line") from None
+    if not lines:
+        raise DataError(f"{shown} is empty; its first line should be: path,label")
+    columns = tuple(cell.strip() for cell in lines[0][1])
+    named = [column for column in columns if column]
+    twice = next((c for c in named if named.count(c) > 1), None)
+    if twice is not None:
+        raise DataError(f'{shown} has two columns "{twice}"; rename one')
+    for number, cells in lines[1:]:
+        if len(cells) != len(columns):
+            raise DataError(
+                f"{shown} line {number} has {count(len(cells), 'cell')}, the first line "
+                f"{len(columns)}; put texts that hold a {delimiter!r} in quotes"
+            )
+    return Table(
+        columns=columns,
+        lines=[number for number, _ in lines[1:]],
+        texts=lambda column: [cells[columns.index(column)] for _, cells in lines[1:]],
+    )
+
+
+def _parse_json_lines(text: str, shown: str) -> Table:
+    rows: list[tuple[int, dict[str, object]]] = []
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{shown} line {number}"
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number > 1 and number == len(lines):
+                raise DataError(
+                    f"{where} is not JSON ({error}) and is the last one, so the file may be "
+                    "cut off; copy it again or remove the line"
+                ) from None
+            raise DataError(f"{where} is not JSON ({error}); write one object a line") from None
+        if not isinstance(value, dict):
+            raise DataError(f"{where} is not a JSON object; write {{'path': …, 'label': …}}")
+        rows.append((number, value))
+    columns = tuple(rows[0][1]) if rows else ()
+    for number, cells in rows:
+        missing = next((column for column in columns if column not in cells), None)
+        if missing is not None:
+            raise DataError(f'{shown} line {number} has no "{missing}"; give every line the same')
+    return Table(
+        columns=columns,
+        lines=[number for number, _ in rows],
+        texts=lambda column: [text_of(cells[column]) for _, cells in rows],
+    )

@@ -1,0 +1,94 @@
+"""What do the trained weights know of this data, beyond what comes for nothing?
+
+The same head on the same images: on the trained network, on the network with its weights
+shuffled, and on plain pixels. Knowledge is the trained network's accuracy minus the better
+of the two controls (RECIPE §4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from warmstart.inspection.hits import best_left_out
+from warmstart.records import Evidence
+from warmstart.solve.ridge import Array, Rows
+from warmstart.solve.temperature import Labels
+from warmstart.stats.intervals import Blocks, number_blocks, standard_error
+
+SHUFFLE_SD = 0.03  # least spread of accuracy between shuffles that is reckoned with
+CLEAR = 3.0  # standard errors above 0 from which more images would not change the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """Kernels over the same rows: each arm offers several, the best is taken.
+
+    Shapes: every kernel (n, n). `shuffles` holds one list of kernels per shuffled network.
+    """
+
+    trained: Sequence[Array]
+    shuffles: Sequence[Sequence[Array]]
+    pixels: Sequence[Array]
+
+
+def knowledge(controls: Controls, labels: Labels, groups: Sequence[Rows]) -> Evidence:
+    """Accuracy of the trained network minus that of the better control.
+
+    Shapes: labels (n,); groups partition the rows. Details: `error` (standard error of the
+    difference, the spread between shuffles included), the three accuracies, `shuffles`.
+    """
+    k, blocks = int(labels.max()) + 1, number_blocks(groups)
+
+    def hits(kernels: Sequence[Array]) -> Array:
+        return best_left_out(kernels, labels, groups, k).hits(labels)
+
+    trained, pixels = hits(controls.trained), hits(controls.pixels)
+    shuffles = np.array([hits(kernels) for kernels in controls.shuffles])
+    by_shuffle = shuffles.mean(axis=1)
+    is_pixels = float(pixels.mean()) > float(by_shuffle.mean())
+    control = pixels if is_pixels else shuffles.mean(axis=0)
+    value = float(trained.mean() - control.mean())
+    error = _error(trained - control, blocks, [] if is_pixels else by_shuffle.tolist())
+    details: dict[str, float | int | str] = {
+        "trained": float(trained.mean()),
+        "shuffled": float(by_shuffle.mean()),
+        "pixels": float(pixels.mean()),
+        "shuffles": len(shuffles),
+        "error": error,
+    }
+    return Evidence(
+        name="knowledge",
+        value=value,
+        low=max(value - 1.96 * error, -1.0),
+        high=min(value + 1.96 * error, 1.0),
+        n=len(labels),
+        meaning=_meaning(details, value),
+        details=details,
+    )
+
+
+def is_clear(found: Evidence) -> bool:
+    """True where the start plainly knows something: more images would not change that."""
+    return (found.value or 0.0) - CLEAR * float(found.details["error"]) > 0
+
+
+def _error(gap: Array, blocks: Blocks, by_shuffle: Sequence[float]) -> float:
+    paired = standard_error(gap, blocks)
+    if not by_shuffle:
+        return paired
+    spread = max(float(np.var(by_shuffle, ddof=1)) if len(by_shuffle) > 1 else 0.0, SHUFFLE_SD**2)
+    return float(np.sqrt(paired**2 + spread / len(by_shuffle)))
+
+
+def _meaning(details: dict[str, float | int | str], value: float) -> str:
+    trained, shuffled, pixels = (
+        f"{100 * float(details[name]):.0f} %" for name in ("trained", "shuffled", "pixels")
+    )
+    return (
+        f"With its learnt weights the network is right on {trained}, with the same weights "
+        f"shuffled on {shuffled}, plain pixels on {pixels}: what it has learnt is worth "
+        f"{100 * value:+.0f} points here."
+    )

@@ -1,0 +1,107 @@
+"""Are the images fed in as the start learnt them? The same head under other habits.
+
+A network that is shown other brightness, contrast or channel order than it was trained on
+still gives features, only worse ones, and nothing else tells. The usual alternatives are
+tried on a few images; a warning needs a gain that chance does not explain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from warmstart.inspection.hits import best_left_out
+from warmstart.records import Evidence, Finding
+from warmstart.solve.ridge import Array, Rows
+from warmstart.solve.temperature import Labels
+from warmstart.stats.intervals import number_blocks, standard_error
+
+Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and spread per channel, of 0..1
+
+USUAL: dict[str, Moments] = {
+    "mean 0.5, spread 0.5": ((0.5,) * 3, (0.5,) * 3),
+    "ImageNet's mean and spread": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "0 to 1": ((0.0,) * 3, (1.0,) * 3),
+    "0 to 255": ((0.0,) * 3, (1 / 255,) * 3),
+}
+SWAPPED = "blue and red exchanged"
+CLEARLY_NEARER = 0.7  # of the present distance: then another habit is worth a try
+SURE = 1.64  # standard errors; several habits are tried, so one is not enough
+LEAST = 0.02  # a gain worth a warning
+
+
+def worth_trying(present: float, others: Mapping[str, float]) -> tuple[str, ...]:
+    """Habits under which the first layers' statistics are clearly nearer to the old data's.
+
+    >>> worth_trying(0.9, {"0 to 1": 0.1, "0 to 255": 0.8})
+    ('0 to 1',)
+    """
+    return tuple(name for name, d in others.items() if d < CLEARLY_NEARER * present)
+
+
+def preprocessing(
+    present: Sequence[Array],
+    others: Mapping[str, Sequence[Array]],
+    labels: Labels,
+    groups: Sequence[Rows],
+) -> Evidence:
+    """Accuracy that the best other habit gains over the present one, by paired differences.
+
+    Shapes: kernels (n, n), several a habit (the best is taken); labels (n,).
+    """
+    k, blocks = int(labels.max()) + 1, number_blocks(groups)
+    n = len(labels)
+    now = best_left_out(present, labels, groups, k).hits(labels)
+    gains = {
+        name: best_left_out(x, labels, groups, k).hits(labels) - now for name, x in others.items()
+    }
+    if not gains:
+        return Evidence(
+            name="preprocessing", value=None, low=None, high=None, n=n,
+            meaning="No other usual way to feed the images in comes nearer to the old data.",
+        )  # fmt: skip
+    best = max(gains, key=lambda name: float(gains[name].mean()))
+    value, error = float(gains[best].mean()), standard_error(gains[best], blocks)
+    details: dict[str, float | int | str] = {
+        f"gain.{name}": float(g.mean()) for name, g in gains.items()
+    }
+    return Evidence(
+        name="preprocessing",
+        value=value,
+        low=max(value - 1.96 * error, -1.0),
+        high=min(value + 1.96 * error, 1.0),
+        n=n,
+        meaning=f"Fed in with {best}, the same head would gain {100 * value:+.0f} points.",
+        details={**details, "best": best, "error": error},
+    )
+
+
+def is_open(found: Evidence) -> bool:
+    """True where more images are worth it: a gain that may or may not be chance."""
+    if found.value is None:
+        return False
+    return found.value > 0 and found.value > 0.5 * float(found.details["error"])
+
+
+def warning(found: Evidence) -> Finding | None:
+    """The finding, where another habit is clearly better."""
+    if found.value is None or found.value < LEAST:
+        return None
+    if found.value - SURE * float(found.details["error"]) <= 0:
+        return None
+    best = str(found.details["best"])
+    return Finding(
+        kind="preprocessing",
+        sentence=(
+            "The images do not seem to be fed in as the start learnt them: with "
+            f"{best} the same head is right {100 * found.value:.0f} points more often "
+            f"({found.n} images). Give the start's own preprocessing."
+        ),
+        items=(best,),
+    )
+
+
+def all_grey(images: np.ndarray) -> bool:
+    """True where exchanging channels would change nothing. Shapes: images (n, H, W, C)."""
+    return images.shape[-1] == 1 or bool((images[..., 0] == images[..., -1]).all())

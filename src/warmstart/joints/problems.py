@@ -1,0 +1,69 @@
+"""What is wrong with the data, as far as it changes who learns and who is scored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from warmstart.data.collection import Collection, count
+from warmstart.data.index import drop, write_index
+from warmstart.data.near import what_to_leave_out, with_twins
+from warmstart.data.settle import settle
+from warmstart.inspection.twins import find_twins
+from warmstart.joints.look import Look
+from warmstart.records import Finding
+
+COPIES = ("duplicate", "conflict", "leak", "tiny-class")  # found anew on what is left
+
+
+def settled(collection: Collection, look: Look, fix_into: Path | None = None) -> Collection:
+    """Unreadable images left out; copies, near copies, conflicts and leaks noted.
+
+    With `fix_into` (--fix) those are left out too, and clean.csv is written there.
+    Raises: DataError where too little of a class is left.
+    """
+    plain = settle(collection, look.unreadable)
+    noted = with_twins(plain, _twins(plain, look))
+    if fix_into is None:
+        return noted
+    clean, reasons = repaired(noted)
+    write_index(fix_into / "clean.csv", noted, reasons)
+    return clean
+
+
+def _twins(collection: Collection, look: Look) -> list[tuple[str, str]]:
+    """Near copies among all parts: pairs of ids. Exact copies are no news here."""
+    examples = collection.record.examples
+    first = {e.sha256: e for e in reversed(examples)}  # one example a content
+    shown = [e for e in examples if first[e.sha256] is e]
+    features = look.reader(shown)(look.taps[-1])
+    found = find_twins(look.glances(shown), features)
+    same: dict[str, list[str]] = {}
+    for example in examples:
+        same.setdefault(example.sha256, []).append(example.id)
+    return [
+        (one, other)
+        for twin in found
+        for one in same[shown[twin.first].sha256]
+        for other in same[shown[twin.second].sha256]
+    ]
+
+
+def repaired(collection: Collection) -> tuple[Collection, dict[str, str]]:
+    """What --fix works on, and what it left out: ids with reasons. No file is touched.
+
+    Raises: DataError where too little of a class would be left.
+    """
+    reasons = what_to_leave_out(collection.record)
+    if not reasons:
+        return collection, reasons
+    clean = drop(collection, reasons)
+    kept = tuple(p for p in clean.record.problems if p.kind not in COPIES)
+    sentence = (
+        f"--fix left {count(len(reasons), 'image')} out: copies of test images, exact copies "
+        "and images in conflict; the reasons stand in clean.csv."
+    )
+    note = Finding(kind="duplicate", sentence=sentence)
+    twins = [pair for pair in clean.record.twins if not reasons.keys() & set(pair)]
+    bare = replace(clean, record=replace(clean.record, problems=(*kept, note), twins=()))
+    return with_twins(settle(bare, {}), twins), reasons

@@ -1,0 +1,23 @@
+"""What `warmstart check` found (`check --json`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from warmstart.records.data import Finding
+from warmstart.records.summary import DataCounts, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """Verdict, sizes and findings; `suspects` are ids of doubtful labels, worst first.
+
+    `path` is the folder with the files, None where none were asked for.
+    """
+
+    verdict: Verdict
+    data: DataCounts
+    findings: tuple[Finding, ...]
+    suspects: tuple[str, ...]
+    seconds: dict[str, float]
+    path: str | None

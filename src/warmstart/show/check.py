@@ -1,0 +1,49 @@
+"""What `check` found: the verdict, what it rests on, what is wrong with the data."""
+
+from __future__ import annotations
+
+import shlex
+
+from warmstart.records import Checked, Evidence, Finding
+from warmstart.show.text import WIDTH, column, sentence
+
+SHOWN = 3  # items named of one finding
+SUSPECTS = "suspects.csv"
+
+
+def check_text(found: Checked, data: str) -> str:
+    """Verdict, evidence, findings, and what to type next."""
+    blocks = [
+        column("Verdict", sentence(found.verdict.sentence)),
+        column("Because", "\n".join(map(_evidence, found.verdict.evidence))),
+        column("Found", "\n".join(map(_finding, found.findings)) or "No problem in the data."),
+        "\n".join(_next(found, shlex.quote(data))),
+    ]
+    return "\n\n".join(blocks)
+
+
+def _evidence(evidence: Evidence) -> str:
+    return f"{evidence.name.replace('_', ' ')}: {evidence.meaning}"
+
+
+def _finding(finding: Finding) -> str:
+    names = ", ".join(finding.items[:SHOWN])
+    more = f" and {len(finding.items) - SHOWN:,} more" if len(finding.items) > SHOWN else ""
+    return sentence(finding.sentence) + (f" ({names}{more})" if names else "")
+
+
+def _next(found: Checked, data: str) -> list[str]:
+    rows = []
+    if found.path is None and (found.suspects or found.findings):
+        rows.append((f"warmstart check {data} --out doubts", "writes the lists down"))
+    if found.path is not None and found.suspects:
+        table = f"{shlex.quote(found.path)}/{SUSPECTS}"
+        rows.append((f"warmstart fit {data} --relabel {table}", "once you have corrected it"))
+    if found.verdict.kind != "no-signal":
+        rows.append((f"warmstart fit {data}", "learn from it"))
+    left = max((len(command) for command, _ in rows), default=0) + 2
+    lines = [f"Files    {found.path}"] if found.path is not None else []
+    for number, (command, why) in enumerate(rows):
+        line = f"{'Next' if not number else '':<9}{command:<{left}}# {why}"
+        lines.append(line if len(line) <= WIDTH else line.split("  # ")[0].rstrip())
+    return lines

@@ -1,0 +1,68 @@
+"""`warmstart check DATA`: data problems and the verdict; nothing is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from warmstart.events import Steps
+from warmstart.folder import RunFolder, write_json
+from warmstart.joints import check as checks
+from warmstart.joints import notes, problems, request, rows
+from warmstart.joints.look import take_look
+from warmstart.joints.model import count_data
+from warmstart.joints.request import Request
+from warmstart.joints.starting import choose_start
+from warmstart.planning.profiles import profiles
+from warmstart.recording import Clock
+from warmstart.records import Checked
+
+
+def check(asked: Request) -> Steps[Checked]:
+    """Read, look and check. With --out or --fix a folder is written, none of it a model.
+
+    Raises: DataError, StartError, UsageError or RunFolderError as `fit` does.
+    """
+    clock = Clock()
+    request.check(asked)
+    collection = yield from request.read_data(asked)
+    yield notes.data(collection)
+    asked, start = yield from choose_start(asked, collection, clock)
+    yield notes.start(start.record)
+    clock.lap("read")
+    look = yield from take_look(collection, start)
+    clock.lap("look")
+    with threadpool_limits(limits=1, user_api="blas"):
+        folder = _folder(asked, collection.record.name)
+        fix_into = folder.path if asked.fix and folder else None
+        collection = problems.settled(collection, look, fix_into)
+        arranged = rows.arrange(collection.record)
+        scene = checks.Scene(
+            collection=collection, look=look, arranged=arranged, prep=start.record.preprocessing,
+            profiles=profiles(look.taps), budget=asked.budget, seed=asked.seed,
+        )  # fmt: skip
+        inspection = yield from checks.check(scene)
+    clock.lap("check")
+    found = (*collection.record.problems, *inspection.findings)
+    if folder is not None:
+        write_json(folder.path / "data.json", collection.record)
+        write_json(folder.path / "inspection.json", inspection)
+        folder.mark("DONE")
+    return Checked(
+        verdict=checks.judge(inspection),
+        data=count_data(arranged, found, len(inspection.suspects)),
+        findings=found,
+        suspects=inspection.suspects,
+        seconds=clock.table(),
+        path=str(folder.path) if folder else None,
+    )
+
+
+def _folder(asked: Request, name: str) -> RunFolder | None:
+    """A folder only where files were asked for."""
+    if asked.out is not None:
+        return RunFolder.create(asked.out)
+    if asked.fix:
+        return RunFolder.create_beside(Path("runs"), request.folder_name(f"{name}-check"))
+    return None

@@ -1,0 +1,34 @@
+"""`warmstart rank DATA`: which pretrained network suits this data, one look each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from warmstart.data.read import read
+from warmstart.events import Steps
+from warmstart.joints import notes, request, starting
+from warmstart.joints.request import Request
+from warmstart.records import Ranking
+
+
+def rank(
+    data: Any,
+    starts: Sequence[str] = (),
+    *,
+    label: str | None = None,
+    group: str | None = None,
+    seed: int = 0,
+) -> Steps[Ranking]:
+    """Rank starts by the head that one look at each gives; nothing is trained or written.
+
+    `starts` are names as --start takes them, or FILE@timm:NAME for a file of weights;
+    without any, what lies on this computer (at most 6, the smallest).
+    Raises: UsageError for a seed that is none, DataError if the data cannot be used,
+    StartError if no start can.
+    """
+    request.check(Request(data=data, seed=seed))
+    collection = yield from read(data, label=label, group=group)
+    yield notes.data(collection)
+    names, left_out = (tuple(starts), ()) if starts else starting.on_disk()
+    return (yield from starting.rank(collection, names, seed=seed, left_out=left_out))

@@ -1,0 +1,134 @@
+"""What lies in a folder: kinds of images, deep folders, metadata per part."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from reading import GREYS, embedded, fails, paint, rows
+from warmstart.data.decode import decode
+from warmstart.data.read import read
+from warmstart.events import drain
+
+
+def test_the_first_frame_of_animations_counts(tmp_path):
+    frames = [Image.new("L", (4, 4), grey) for grey in (200, 10)]
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for index, kind in enumerate(("gif", "webp", "png")):
+            buffer = io.BytesIO()
+            frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], lossless=True)
+            (tmp_path / label / f"{index}.{kind}").write_bytes(buffer.getvalue() + label.encode())
+    collection = drain(read(tmp_path))
+    assert len(collection.record.examples) == 6
+    for example in collection.record.examples:
+        image = decode(collection.load(example.id), example.id).convert("L")
+        assert image.getextrema() == (200, 200), example.id
+
+
+def test_images_three_folders_deep_belong_to_the_top_one(tmp_path):
+    paint(tmp_path, {f"a/x/y/{name}": grey for name, grey in GREYS.items()})
+    paint(tmp_path, {f"b/x/y/{name}": grey + 1 for name, grey in GREYS.items()})
+    found = rows(tmp_path)
+    assert len(found) == 12
+    assert {(id[0], label) for id, label, _ in found} == {("a", "a"), ("b", "b")}
+
+
+# ---- metadata.csv in each part, as Hugging Face's imagefolder has it ------------------------
+
+
+def parts(root: Path, name: str = "metadata.csv", sizes=(("train", 4), ("test", 2))) -> Path:
+    for k, (part, n) in enumerate(sizes):
+        paint(root, {f"{part}/{i}.png": 50 * k + i for i in range(n)})
+        lines = "".join(f"{i}.png,{'ab'[i % 2]},p{i // 2}\n" for i in range(n))
+        (root / part / name).write_text("file_name,label,patient\n" + lines)
+    return root
+
+
+def test_metadata_in_each_part(tmp_path):
+    sizes = (("train", 4), ("validation", 2), ("test", 2))
+    collection = drain(read(parts(tmp_path / "photos", sizes=sizes), group="patient"))
+    found = [(e.id, e.label, e.split, e.group) for e in collection.record.examples]
+    assert found[3:] == [
+        ("train/3.png", "b", "train", "p1"),
+        ("validation/0.png", "a", "holdout", "p0"),
+        ("validation/1.png", "b", "holdout", "p0"),
+        ("test/0.png", "a", "test", "p0"),
+        ("test/1.png", "b", "test", "p0"),
+    ]
+    assert collection.record.layout.startswith("train/validation/test folders, each with metadata")
+    assert collection.load("test/1.png") == (tmp_path / "photos/test/1.png").read_bytes()
+
+
+def test_metadata_in_train_alone_and_as_test_of_another(tmp_path):
+    source = parts(tmp_path / "photos", sizes=[("train", 4)])
+    assert [split for _, _, split in rows(source)] == ["train"] * 4
+    ids = [id for id, _, _ in rows(source, test=source)]
+    assert ids[4:] == [f"test/train/{i}.png" for i in range(4)]
+
+
+def test_metadata_without_labels_leaves_them_to_the_class_folders(tmp_path):
+    paint(tmp_path, {f"train/{name}": grey for name, grey in GREYS.items()})
+    (tmp_path / "train/metadata.csv").write_text("file_name,caption\na/0.png,hello\n")
+    assert {label for _, label, _ in rows(tmp_path)} == {"a", "b"}
+    (tmp_path / "metadata.csv").write_text("file_name,caption\ntrain/a/0.png,hello\n")
+    assert {label for _, label, _ in rows(tmp_path)} == {"a", "b"}
+    fails(tmp_path, 'no column "kind". It has: file_name, caption.', label="kind")
+
+
+def test_a_part_without_metadata(tmp_path):
+    source = parts(tmp_path / "photos")
+    (source / "test/metadata.csv").unlink()
+    fails(source, "photos/test has no metadata.csv, but there is", "photos/train/metadata.csv")
+
+
+def test_metadata_without_a_training_part(tmp_path):
+    fails(parts(tmp_path / "photos", sizes=[("test", 2)]), "photos/ holds test/ but no train/")
+
+
+def test_metadata_of_a_part_names_its_own_file(tmp_path):
+    source = parts(tmp_path / "photos")
+    (source / "train/1.png").unlink()
+    fails(source, "train/metadata.csv: 1 of 4 files not found (first: 1.png, line 3)")
+
+
+# ---- Parquet files called after the parts, as the Hugging Face Hub has them -------------------
+
+
+def shards(root: Path, names) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        table = pa.table({"image": embedded(), "label": list("aaabbb")})
+        pq.write_table(table, root / name)
+    return root
+
+
+def test_parquet_files_of_the_parts(tmp_path):
+    names = [f"data/train-0000{i}-of-00002.parquet" for i in range(2)]
+    source = shards(tmp_path / "hub", [*names, "data/test-00000-of-00001.parquet"])
+    (source / "README.md").write_text("x")
+    found = rows(source)
+    assert [split for _, _, split in found] == ["train"] * 12 + ["test"] * 6
+    assert [id for id, _, _ in found[::6]] == [
+        "train-00000-of-00002/a/0.png",
+        "train-00001-of-00002/a/0.png",
+        "test-00000-of-00001/a/0.png",
+    ]
+    collection = drain(read(source))
+    assert collection.load(found[-1][0]) == embedded()[5]["bytes"].as_py()
+    assert collection.title.startswith("18 images in")
+
+
+def test_one_parquet_file_and_one_of_the_parts_alone(tmp_path):
+    assert len(rows(shards(tmp_path / "one", ["train.parquet"]))) == 6
+    assert len(rows(shards(tmp_path / "two", ["train.parquet", "validation.parquet"]))) == 12
+    fails(
+        shards(tmp_path / "tests", ["test.parquet", "val.parquet"]), "holds test/ and val/ but no"
+    )
+    fails(
+        shards(tmp_path / "other", ["x.parquet", "y.parquet"]), "holds no image, only 2 other fil"
+    )

@@ -1,0 +1,89 @@
+"""A DataFrame and a torchvision ImageFolder, which read as a table and a folder do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torchvision.datasets import ImageFolder
+
+from reading import fails, paint, rows
+from warmstart.data.read import read, read_for_scoring
+from warmstart.errors import DataError
+from warmstart.events import drain
+
+
+class Frame:
+    """As much of a pandas DataFrame as is used: `columns`, `frame[name]`, `len`."""
+
+    def __init__(self, **columns) -> None:
+        self._columns = columns
+        self.columns = list(columns)
+
+    def __getitem__(self, name):
+        return self._columns[name]
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values()), ()))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return paint(tmp_path / "photos")
+
+
+def frame(photos: Path, **more) -> Frame:
+    paths = sorted(photos.rglob("*.png"))
+    return Frame(path=paths, label=[path.parent.name for path in paths], **more)
+
+
+def test_a_frame_of_paths_and_labels(photos):
+    source = frame(photos, visit=[1.0, 1.0, 2.0, 2.0, float("nan"), 3.0])
+    collection = drain(read(source, group="visit"))
+    found = [(e.label, e.group) for e in collection.record.examples]
+    assert found == [("a", "1"), ("a", "1"), ("a", "2"), ("b", "2"), ("b", None), ("b", "3")]
+    assert collection.record.layout.startswith('the DataFrame: images from "path", labels from')
+    first = collection.record.examples[0].id
+    assert collection.load(first) == (photos / "a/0.png").read_bytes()
+
+
+def test_a_frame_proposes_a_group_and_may_be_the_test_part(photos):
+    source = frame(photos, patient=[1, 1, 2, 2, 3, 3])
+    (finding,) = drain(read(source)).record.problems
+    assert finding.items == ("patient",)
+    assert [split for _, _, split in rows(photos, test=source)] == ["train"] * 6 + ["test"] * 6
+
+
+def test_frames_that_do_not_fit(photos):
+    fails(Frame(path=[], label=[]), "the DataFrame has no rows; give one row per image")
+    fails(Frame(label=["a"]), "the DataFrame has no column that looks like the path")
+    fails(frame(photos), 'the DataFrame has no column "kind"', label="kind")
+    fails(Frame(path=["a.png"], label=[None]), "the DataFrame row 0 has an empty label")
+    fails(Frame(path=["a.png"], label=[["a"]]), 'row 0: "label" is not a text or number')
+    fails(Frame(path=["a.png"], label=["a"]), "1 of 1 file not found (first: a.png, row 0)")
+
+
+def test_an_image_folder_reads_as_the_folder(photos):
+    collection = drain(read(ImageFolder(str(photos))))
+    assert [(e.id, e.label) for e in collection.record.examples] == [
+        (id, label) for id, label, _ in rows(photos)
+    ]
+    assert collection.record.name == "photos"
+    assert collection.load("b/1.png") == (photos / "b/1.png").read_bytes()
+
+
+def test_an_image_folder_with_an_unknown_class(photos):
+    source = ImageFolder(str(photos))
+    source.samples[2] = (source.samples[2][0], 7)
+    fails(source, "the ImageFolder has a/2.png in class 7, but names 2 classes, counted from 0")
+    source.samples.clear()
+    fails(source, "the ImageFolder holds no training image")
+    with pytest.raises(DataError, match="the ImageFolder holds no labelled image"):
+        drain(read_for_scoring(source, ("a", "b")))
+
+
+def test_a_data_set_in_memory_says_how_to_save_it():
+    class Dataset:
+        def save_to_disk(self, path: str) -> None: ...
+
+    fails(Dataset(), "type Dataset is not read; save it with .save_to_disk(FOLDER) and name FOLDER")
