@@ -6,11 +6,34 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import accuracy, coverage, random_labels, ranking, results, speed, startup, suggest
+from bench import (
+    accuracy,
+    coverage,
+    habits,
+    planted,
+    random_labels,
+    ranking,
+    results,
+    speed,
+    startup,
+    suggest,
+    verdict,
+)
 
 BENCHES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (accuracy, coverage, random_labels, ranking, speed, startup, suggest)
+    for module in (
+        accuracy,
+        coverage,
+        habits,
+        planted,
+        random_labels,
+        ranking,
+        speed,
+        startup,
+        suggest,
+        verdict,
+    )
 }
 
 

@@ -17,6 +17,9 @@ EIGHT = (
     "ants_bees", "clothing", "sign_digits", "wbc_cells",
     "pacs_sketch", "textures10", "skin_lesions", "trashnet",
 )  # fmt: skip
+ALL = (
+    *EIGHT, "cats_dogs", "pacs_photo", "vehicles", "car_brands", "cat_breeds", "wbc_cells_site2",
+)  # fmt: skip
 
 
 def root(given: Namespace) -> Path:

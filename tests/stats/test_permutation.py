@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from warmstart.solve import kernels, ridge
-from warmstart.stats.permutation import permute_blocks, signal_test
+from warmstart.stats import permutation
+from warmstart.stats.permutation import PLENTY, permute_blocks, signal_test
 
 
 def grid(features, penalties=(0.01, 0.1, 1.0)):
@@ -91,9 +92,53 @@ def test_blocks_that_leave_nothing_to_shuffle_are_told():
     assert test.moved == 0
 
 
+def test_permutations_that_say_the_same_count_against_the_signal():
+    """Three blocks of one class each: any order of them is as good, whatever rounding says."""
+    labels = np.repeat([0, 1, 2], 60)
+    blocks = [np.arange(60 * i, 60 * i + 60) for i in range(3)]
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        features = rng.normal(size=(180, 24))
+        features[:, :3] += 5.0 * np.eye(3)[labels]
+        test = signal_test(grid(features), labels, blocks, rng, 999)
+        assert test.p > 0.1
+        assert test.moved == 0.0, "six orders of three blocks: nothing can be told from them"
+
+
+@pytest.mark.parametrize("n", [4, 8])
+def test_few_single_rows_are_few_but_free(n):
+    rng = np.random.default_rng(0)
+    test = signal_test(grid(rng.normal(size=(n, 4))), np.arange(n) % 2, singles(n), rng, 199)
+    assert test.moved > 0.5
+
+
 def test_early_stop_agrees_with_the_full_count():
     rng = np.random.default_rng(4)
     features, labels = rng.normal(size=(40, 10)), np.arange(40) % 2
     test = signal_test(grid(features), labels, singles(40), rng, 999)
     assert test.permutations < 999
     assert test.p > 0.02
+
+
+def test_a_plain_signal_is_settled_early():
+    """No permutation of 200 comes near: another 800 would say the same."""
+    rng = np.random.default_rng(6)
+    labels = np.arange(40) % 2
+    features = rng.normal(size=(40, 10))
+    features[:, :3] += 3.0 * labels[:, None]
+    test = signal_test(grid(features), labels, singles(40), rng, 999)
+    assert PLENTY <= test.permutations == len(test.null_accuracies) <= PLENTY + 50
+    assert test.p == 1 / (test.permutations + 1)
+
+
+def test_stopping_early_keeps_the_level(monkeypatch):
+    """At p <= 0.01 no more than 1.5 % of 2,000 sets without signal, and p <= 0.1 stays fair."""
+    # What `permute_blocks` comes to for single rows, in a third of the time.
+    monkeypatch.setattr(permutation, "permute_blocks", lambda y, _blocks, rng: rng.permutation(y))
+    rng = np.random.default_rng(7)
+    p, labels = [], np.arange(10) % 2
+    for _ in range(2000):
+        inverses = grid(rng.normal(size=(10, 4)), penalties=(0.1, 1.0))
+        p.append(signal_test(inverses, labels, singles(10), rng, 999).p)
+    assert (np.array(p) <= 0.01).mean() <= 0.015
+    assert 0.08 < (np.array(p) <= 0.1).mean() < 0.12

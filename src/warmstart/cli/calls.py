@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from warmstart.records import Answer
 
 NO_SIGNAL = 3
+KEPT = ("--start", "--arch", "--test", "--label", "--group")  # what `fit` needs again
 LINE_KEYS = ("path", "label", "probability", "sure", "unknown", "scores")
 
 
@@ -62,7 +63,8 @@ def check(call: Call) -> int:
     if "--json" in call.switches:
         print(dumps(found, indent=2))
     else:
-        print(show.check_text(found, call.places[0]))
+        same = [word for pair in call.values.items() if pair[0] in KEPT for word in pair]
+        print(show.check_text(found, [call.places[0], *same]))
     return NO_SIGNAL if found.verdict.kind == "no-signal" else 0
 
 

@@ -63,6 +63,10 @@ class Glances:
     is_colour: NDArray[np.bool_]
     format: NDArray[np.str_]
 
+    def short_side(self) -> NDArray[np.int64]:
+        """The shorter side of each original, in px. Shapes: (n,)."""
+        return np.minimum(self.width, self.height)
+
 
 def glance(payload: bytes, image: Image.Image) -> NDArray[np.uint8]:
     """One picture as a row of `WIDTH` bytes; 0.5 ms at 256 px.

@@ -31,7 +31,8 @@ def _copies(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]
     """Near copies within the training part. Test labels are not looked at."""
     train = {e.id: e for e in examples if e.split == "train"}
     inside = [(a, b) for a, b in pairs if a in train and b in train]
-    rows = [train[id] for id in sorted({id for pair in inside for id in pair})]
+    # Without their groups: what shares one is no copy.
+    rows = [replace(train[id], group=None) for id in sorted({id for pair in inside for id in pair})]
     if not rows:
         return []
     sets: dict[int, list[Example]] = {}
@@ -39,7 +40,8 @@ def _copies(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]
         sets.setdefault(int(block), []).append(example)
     mixed = [e.id for same in sets.values() if len({e.label for e in same}) > 1 for e in same]
     clean = [same for same in sets.values() if len({e.label for e in same}) == 1]
-    further = [e.id for same in clean for e in same[1:]]
+    first = {e.sha256: e.id for e in reversed(rows)}
+    further = [e.id for same in clean for e in same[1:] if first[e.sha256] == e.id]
     findings = []
     if further:
         n = len(further)
@@ -59,17 +61,19 @@ def _copies(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]
 
 def _leaks(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]:
     """Near copies across parts, named by the image of the later part."""
-    split = {e.id: e.split for e in examples}
+    by_id = {e.id: e for e in examples}
     findings = []
     for later, word, earlier in (
         ("test", "test", ("train", "holdout")),
         ("holdout", "hold-out", ("train",)),
     ):
+        seen = {e.sha256 for e in examples if e.split in earlier}
         crossing = {
             one
             for pair in pairs
             for one, other in (pair, pair[::-1])
-            if split.get(one) == later and split.get(other) in earlier
+            if by_id[one].split == later and by_id[other].split in earlier
+            if by_id[one].sha256 not in seen
         }
         if crossing:
             n = len(crossing)

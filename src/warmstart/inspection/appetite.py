@@ -16,7 +16,9 @@ from warmstart.stats.draws import spread_order
 
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
 DRAWS = 10
+LEAST_SIZES = 3  # different ones, below which a curve says nothing
 LEAST_ROWS = 40  # below, the smallest subsets hold next to nothing
+MOST_BEYOND = 2.5  # times the rows measured: for more examples nothing is claimed
 FLAT = 0.01  # a doubling that brings less than this is called flat
 
 
@@ -32,19 +34,27 @@ def appetite(
 
     Shapes: kernel (n, n), labels (n,); `groups` partition the rows; `head` is the ridge on
     this kernel, whose penalty serves every size. `n_all` is how many examples there are:
-    more than n where rows were drawn. Beyond twice the rows measured nothing is claimed.
+    more than n where rows were drawn. Far beyond the rows measured nothing is claimed.
     """
     n, k = len(labels), head.scores.shape[1]
-    if n < LEAST_ROWS or n_all > 2 * n:
+    if n < LEAST_ROWS or n_all > MOST_BEYOND * n:
         reason = "too few examples" if n < LEAST_ROWS else "far more examples than were measured"
         return _evidence(None, None, None, n, f"Not measured: {reason}.", {})
-    sizes = np.array([max(round(share * n), 2 * k) for share in SHARES], dtype=float)
     orders = [spread_order(labels, groups, rng) for _ in range(DRAWS)]
-    curves = np.array([[_accuracy(kernel, head, labels, o, m) for m in sizes] for o in orders])
+    wanted = [max(round(share * n), 2 * k) for share in SHARES]
+    stops = np.array([[_stop(ends, size) for size in wanted] for _, ends in orders])
+    sizes = stops.mean(axis=0)
+    if len(np.unique(sizes)) < LEAST_SIZES:
+        reason = "classes or groups leave too few sizes to compare"
+        return _evidence(None, None, None, n, f"Not measured: {reason}.", {})
+    pairs = zip(orders, stops, strict=True)
+    curves = np.array(
+        [[_accuracy(kernel, head, labels, rows, at) for at in ends] for (rows, _), ends in pairs]
+    )
     gain = expected_gain(sizes, curves, n_all, 2 * n_all, rng)
     means = curves.mean(axis=0)
     details: dict[str, float | int | str] = {
-        f"accuracy.{int(size)}": float(a) for size, a in zip(sizes, means, strict=True)
+        f"accuracy.{round(size)}": float(a) for size, a in zip(sizes, means, strict=True)
     }
     details |= {"scale": gain.law.scale, "rate": gain.law.rate}
     text = _meaning(gain.value, gain.low, gain.high, n_all, k)
@@ -73,12 +83,13 @@ def _evidence(
     )
 
 
-def _accuracy(
-    kernel: Array, head: LeftOut, labels: Labels, order: tuple[Rows, Rows], size: float
-) -> float:
-    """Accuracy on all other rows of a head that learns from about `size` rows of an order."""
-    rows, ends = order
-    stop = int(ends[min(int(np.searchsorted(ends, size)), len(ends) - 2)])
+def _stop(ends: Rows, size: int) -> int:
+    """Where the whole blocks end that hold at least `size` rows; one block is left over."""
+    return int(ends[min(int(np.searchsorted(ends, size)), len(ends) - 2)])
+
+
+def _accuracy(kernel: Array, head: LeftOut, labels: Labels, rows: Rows, stop: int) -> float:
+    """Accuracy on all other rows of a head that learns from the first `stop` of an order."""
     learn, rest = rows[:stop], rows[stop:]
     if 2 * len(learn) > len(rows):  # taking few rows out costs less than fitting many
         scores = ridge.left_out(head.dual, [rest])[rest]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from warmstart.inspection.suspects import Ranking
+from warmstart.inspection.suspects import EVIDENCE, Ranking
 from warmstart.inspection.twins import Twin
 from warmstart.records import Evidence
 from warmstart.solve.temperature import Labels
@@ -15,7 +15,8 @@ def ceiling(ranking: Ranking, twins: Iterable[Twin], labels: Labels) -> Evidence
 
     Shapes: labels (n,) over the rows that twins number. Wrong are the share of labels that
     contradict sure predictions, and one label of every two near copies with different
-    labels where neither is counted yet. Details: `rate`, `conflicts`, `evidence`.
+    labels where neither is counted yet. No value where rows are too few to tell. Details:
+    `rate`, `conflicts`, `evidence`.
     """
     counted = {suspect.row for suspect in ranking.suspects[: ranking.reported]}
     conflicts = [t for t in twins if labels[t.first] != labels[t.second]]
@@ -26,36 +27,38 @@ def ceiling(ranking: Ranking, twins: Iterable[Twin], labels: Labels) -> Evidence
         if not {twin.first, twin.second} & (counted | apart):
             apart.add(twin.second)
     n, share = len(labels), ranking.share
+    details: dict[str, float | int | str] = {
+        "rate": share.rate,
+        "conflicts": len(conflicts),
+        "evidence": share.evidence,
+    }
+    if share.high >= 1:
+        meaning = "There are too few images to say how many of their labels are wrong."
+        return Evidence(
+            name="ceiling", value=None, low=None, high=None, n=n, meaning=meaning, details=details
+        )
     certain = len(apart) / n
     value, low, high = (
         max(1.0 - rate - certain, 0.0) for rate in (share.rate, share.high, share.low)
     )
+    is_clear = share.evidence >= EVIDENCE or bool(apart)
+    meaning = _meaning(value, low, high, len(conflicts)) if is_clear else _unclear(low)
     return Evidence(
-        name="ceiling",
-        value=value,
-        low=low,
-        high=high,
-        n=n,
-        meaning=_meaning(value, low, high, len(conflicts)),
-        details={
-            "rate": share.rate,
-            "conflicts": len(conflicts),
-            "evidence": share.evidence,
-        },
+        name="ceiling", value=value, low=low, high=high, n=n, meaning=meaning, details=details
     )
 
 
 def _meaning(value: float, low: float, high: float, conflicts: int) -> str:
-    if low <= 0:
-        return "There are too few contradictions among the labels to say how many are wrong."
-    if value >= 0.9995:
-        return (
-            "No sign of wrong labels beyond honest mistakes of the model; up to "
-            f"{100 * (1 - low):.0f} % cannot be excluded."
-        )
-    pairs = f"; {conflicts:,} near copies carry two labels" if conflicts else ""
+    pairs = f" ({conflicts:,} pairs of near copies carry two)" if conflicts else ""
     return (
-        f"About {100 * (1 - value):.0f} % of the labels contradict what the images show"
-        f"{pairs}: no model can agree with more than about {100 * value:.0f} % "
-        f"({100 * low:.0f} to {100 * high:.0f} %) of labels made like these."
+        f"About {100 * (1 - value):.1f} % of the labels contradict what the images show{pairs}: "
+        f"no model can agree with more than about {100 * value:.1f} % ({100 * low:.1f} to "
+        f"{100 * high:.1f} %) of labels made like these."
+    )
+
+
+def _unclear(low: float) -> str:
+    return (
+        "No clear sign of wrong labels beyond honest mistakes of the model; up to "
+        f"{100 * (1 - low):.0f} % cannot be excluded."
     )

@@ -20,7 +20,8 @@ MOST = 500  # rows of each part that are compared
 LEAST = 10  # rows of each part below which nothing is said
 PERMUTATIONS = 999
 LARGE = 0.75  # accuracy of telling the parts apart from which a shift matters
-CERTAIN = 0.001
+CERTAIN = 0.005  # p-value of the permutations; they stop here when none came near
+CLEAR = 3.1  # and standard deviations above what they reach, which is p = .001
 
 
 def drift(train: Features, test: Features, rng: np.random.Generator) -> Finding | None:
@@ -31,6 +32,9 @@ def drift(train: Features, test: Features, rng: np.random.Generator) -> Finding 
     """
     found = two_samples(train, test, rng)
     if found is None or found.p > CERTAIN or found.accuracy < LARGE:
+        return None
+    null = found.null_accuracies
+    if found.accuracy < null.mean() + CLEAR * null.std():
         return None
     return Finding(
         kind="drift",

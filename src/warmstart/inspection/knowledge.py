@@ -40,6 +40,12 @@ def knowledge(controls: Controls, labels: Labels, groups: Sequence[Rows]) -> Evi
     Shapes: labels (n,); groups partition the rows. Details: `error` (standard error of the
     difference, the spread between shuffles included), the three accuracies, `shuffles`.
     """
+    if len(groups) < 2:
+        return Evidence(
+            name="knowledge", value=None, low=None, high=None, n=len(labels),
+            meaning="Not measured: the images looked at all belong together.",
+            details={"error": 0.0},
+        )  # fmt: skip
     k, blocks = int(labels.max()) + 1, number_blocks(groups)
 
     def hits(kernels: Sequence[Array]) -> Array:
@@ -88,7 +94,7 @@ def _meaning(details: dict[str, float | int | str], value: float) -> str:
         f"{100 * float(details[name]):.0f} %" for name in ("trained", "shuffled", "pixels")
     )
     return (
-        f"With its learnt weights the network is right on {trained}, with the same weights "
-        f"shuffled on {shuffled}, plain pixels on {pixels}: what it has learnt is worth "
+        f"Right on {trained} with the start's knowledge, on {shuffled} with the same network "
+        f"scrambled, on {pixels} from plain pixels: what it has learnt is worth "
         f"{100 * value:+.0f} points here."
     )

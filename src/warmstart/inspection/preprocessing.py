@@ -56,10 +56,12 @@ def preprocessing(
     gains = {
         name: best_left_out(x, labels, groups, k).hits(labels) - now for name, x in others.items()
     }
-    if not gains:
+    if not gains or len(groups) < 2:
+        is_alone = "No other usual way to feed the images in comes nearer to the old data."
+        bound = "Not measured: the images looked at all belong together."
         return Evidence(
             name="preprocessing", value=None, low=None, high=None, n=n,
-            meaning="No other usual way to feed the images in comes nearer to the old data.",
+            meaning=bound if gains else is_alone,
         )  # fmt: skip
     best = max(gains, key=lambda name: float(gains[name].mean()))
     value, error = float(gains[best].mean()), standard_error(gains[best], blocks)

@@ -29,7 +29,7 @@ RATES = np.concatenate([[0.0], np.geomspace(0.002, 0.3, 20)])
 # Twice the gain in log-likelihood of any rate over none from which labels are believed wrong.
 # On clean sets of 176 to 1,000 rows at most .3; with 5 % of the labels flipped (4 sets, 5
 # draws) more in 16 of 20. On 58 rows it reached 4.5 where hardly a label is wrong: hence LEAST.
-EVIDENCE = 0.8
+EVIDENCE = 0.5
 LEAST = 100  # rows below which a share of wrong labels cannot be told
 STARTS = np.log([[1.0, 1.0], [4.0, 1.0]])  # (log a, b) from which curves are fitted
 _DROP = 1.92  # of the log-likelihood at the ends of a 95 % interval

@@ -19,11 +19,12 @@ from warmstart.joints.controls import (
     try_preprocessing,
     weigh_knowledge,
 )
+from warmstart.joints.doubts import doubt
 from warmstart.joints.look import Look
 from warmstart.joints.rows import Arranged, draw_rows, groups_among
 from warmstart.planning import rules
 from warmstart.planning.profiles import Profile
-from warmstart.planning.verdict import Facts, sentence, verdict_kind
+from warmstart.planning.verdict import Facts, has_signal, sentence, verdict_kind
 from warmstart.records import Evidence, Inspection, Preprocessing, Shipped, Tap, Verdict
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
@@ -82,13 +83,19 @@ def check(scene: Scene) -> Steps[Inspection]:
     yield Event(stage="check", kind="step", step=1, values={"p": evidence[0].details["p"]})
     if len(sample.kernels) > 1:
         evidence.append(_depth(draw(scene, rules.DEPTH_ROWS)))
-    evidence.append(_appetite(scene, sample))
-    if rules.looks_closely(scene.budget):
+    evidence.append(_appetite(scene, draw(scene, rules.appetite_rows(scene.budget))))
+    if rules.looks_closely(scene.budget) and has_signal(float(evidence[0].details["p"])):
         evidence += yield from _closely(scene)
-    evidence.append(NO_TAIL)
-    findings = tuple(f for f in (warning(e) for e in evidence if e.name == "preprocessing") if f)
+    classes = scene.collection.record.classes
+    doubts = doubt(scene.look, scene.arranged, scene.pair(), classes, scene.seed)
+    evidence += [doubts.ceiling, NO_TAIL]
+    warned = tuple(f for f in (warning(e) for e in evidence if e.name == "preprocessing") if f)
     yield Event(stage="check", kind="end", step=len(evidence))
-    return Inspection(evidence=tuple(evidence), findings=findings)
+    return Inspection(
+        evidence=tuple(evidence),
+        findings=(*doubts.findings, *warned),
+        suspects=doubts.suspects,
+    )
 
 
 def _signal(scene: Scene, sample: Sample) -> Evidence:

@@ -15,6 +15,7 @@ from warmstart.features.engine import normalised
 from warmstart.folder import RunFolder, write_bytes, write_json, write_json_lines
 from warmstart.joints import model as models
 from warmstart.joints import notes
+from warmstart.joints.doubts import write_suspects
 from warmstart.joints.look import Look
 from warmstart.joints.model import Origin
 from warmstart.joints.rows import Arranged
@@ -96,6 +97,7 @@ def _write_records(folder: RunFolder, results: Results) -> None:
     write_json(path / "data.json", results.record)
     write_json(path / "network.json", results.origin.network.record)
     write_json(path / "inspection.json", results.inspection)
+    write_suspects(path / "suspects.csv", results.inspection.suspects)
     write_bytes(path / "plan.toml", write_plan(results.plan).encode())
     lines = predictions(results.head, results.arranged, results.record.classes, results.measured)
     write_json_lines(path / "predictions.jsonl", lines)
@@ -129,7 +131,7 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         estimate=results.measured.estimate,
         test=results.measured.test,
         data=models.count_data(
-            results.arranged, results.record.problems, len(results.inspection.suspects)
+            results.arranged, results.record.problems, results.inspection.suspects
         ),
         start=StartCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
         frozen=proof,

@@ -90,36 +90,22 @@ def n_threads() -> int:
 
 def take_look(collection: Collection, start: Start) -> Steps[Look]:
     """Cut the network, choose the engine with the least work left, pass what is missing."""
-    network = cut(start.module, start.record.preprocessing)
+    prep = start.record.preprocessing
+    network = cut(start.module, prep)
     wanted = taps(network.record)
     store, decoder = Store(default_root()), f"pillow {version('pillow')}"
-    keys = {
-        engine: store.resolve(_key(start.record, network, wanted, decoder, engine))
-        for engine in ENGINES
-    }
     examples = collection.record.examples
     known = store.quarantined(decoder)
     readable = [example.sha256 for example in examples if example.sha256 not in known]
-    missing: dict[str, list[str]] = {e: _missing(store, key, readable) for e, key in keys.items()}
-    asked = rules.choose_engine({name: len(hashes) for name, hashes in missing.items()})
-    chosen, engine = asked, None
-    if missing[asked]:
-        try:
-            engine = _make(asked, network, wanted, start)
-        except EngineError as error:
-            yield notes.note("look", "Engine", f"{error}; torch is used instead")
-            store.redirect(keys["onnxruntime"], keys["torch"])
-            chosen, engine = "torch", _make("torch", network, wanted, start)
-    todo = first_of_each(examples, missing[chosen])
-    key = keys["torch" if chosen == "torch" else "onnxruntime"]
-    prep = start.record.preprocessing
-    note = GlanceKey(decoder=decoder, draft=draft_side(prep), version=glance.VERSION)
-    book = GlanceBook(store, note)
-    wants_glance = set(book.missing(readable))
-    decode_one = _decoder(collection, prep, book, wants_glance)
+    keys = [store.resolve(_key(start.record, network, wanted, decoder, e)) for e in ENGINES]
+    missing = {key: _missing(store, key, readable) for key in keys}
+    key, engine = yield from _open_engine(store, missing, Tapped(network, wanted), prep)
+    glance_key = GlanceKey(decoder=decoder, draft=draft_side(prep), version=glance.VERSION)
+    book = GlanceBook(store, glance_key)
+    decode_one = _decoder(collection, prep, book, set(book.missing(readable)))
     source = Source(
-        shelf=store.shelf(key), store=store, decoder=decoder, todo=todo,
-        decode=decode_one, engine=engine,
+        shelf=store.shelf(key), store=store, decoder=decoder,
+        todo=first_of_each(examples, missing[key]), decode=decode_one, engine=engine,
     )  # fmt: skip
     try:
         features = yield from extract(examples, source)
@@ -133,6 +119,22 @@ def take_look(collection: Collection, start: Start) -> Steps[Look]:
         unreadable={**features.unreadable, **gone},
         engine=Choice(value=key.engine, source="rule", because=because), threads=n_threads(),
     )  # fmt: skip
+
+
+def _open_engine(
+    store: Store, missing: Mapping[FeatureKey, list[str]], tapped: Tapped, prep: Preprocessing
+) -> Steps[tuple[FeatureKey, Engine | None]]:
+    """The key with the least work left, and an engine for it where something is missing."""
+    keys: dict[str, FeatureKey] = {key.engine: key for key in missing}
+    key = keys[rules.choose_engine({name: len(missing[key]) for name, key in keys.items()})]
+    if not missing[key]:
+        return key, None
+    try:
+        return key, make_engine(key.engine, tapped, prep, n_threads())
+    except EngineError as error:
+        yield notes.note("look", "Engine", f"{error}; torch is used instead")
+        store.redirect(key, keys["torch"])
+        return keys["torch"], make_engine("torch", tapped, prep, n_threads())
 
 
 def _key(
@@ -149,11 +151,6 @@ def _key(
         engine_version=engine_version(engine),
         threads=n_threads(),
     )
-
-
-def _make(name: str, network: Network, wanted: tuple[Tap, ...], start: Start) -> Engine:
-    engine: EngineName = "torch" if name == "torch" else "onnxruntime"
-    return make_engine(engine, Tapped(network, wanted), start.record.preprocessing, n_threads())
 
 
 def _decoder(

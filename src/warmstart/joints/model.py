@@ -25,6 +25,7 @@ from warmstart.records import (
     Finding,
     ModelRecord,
     StartRecord,
+    SuspectLabel,
     Tap,
 )
 from warmstart.training.head import HeadFit
@@ -129,7 +130,9 @@ def hooks(network: Network, taps: Sequence[Tap]) -> tuple[tuple[str, str, str], 
     return tuple(found)
 
 
-def count_data(arranged: Arranged, findings: Sequence[Finding], suspects: int) -> DataCounts:
+def count_data(
+    arranged: Arranged, findings: Sequence[Finding], suspects: Sequence[SuspectLabel]
+) -> DataCounts:
     """Sizes for the summary. Items of `unreadable` and `leak` findings are examples."""
     sizes = dict.fromkeys(("unreadable", "duplicate", "leak"), 0)
     for finding in findings:
@@ -142,7 +145,7 @@ def count_data(arranged: Arranged, findings: Sequence[Finding], suspects: int) -
         unreadable=sizes["unreadable"],
         duplicates=sizes["duplicate"],
         leaks=sizes["leak"],
-        suspect_labels=suspects,
+        suspect_labels=sum(suspect.believed for suspect in suspects),
     )
 
 

@@ -43,8 +43,9 @@ def start(record: StartRecord) -> Event:
 
 
 def evidence(verdict: Verdict) -> Event:
-    """The signal test in words."""
-    return note("check", "Check", verdict.evidence[0].meaning)
+    """What the start knows where that was measured, else the signal test, in words."""
+    found = {evidence.name: evidence for evidence in verdict.evidence}
+    return note("check", "Check", found.get("knowledge", found["signal"]).meaning)
 
 
 def plan(plan: Plan, network: NetworkRecord, record: DataRecord) -> Event:

@@ -13,6 +13,7 @@ from warmstart.inspection.twins import find_twins
 from warmstart.joints.look import Look
 from warmstart.records import Finding
 
+LEAST_SIDE = 32  # px; smaller pictures have too few details to tell a copy from a look-alike
 COPIES = ("duplicate", "conflict", "leak", "tiny-class")  # found anew on what is left
 
 
@@ -36,6 +37,10 @@ def _twins(collection: Collection, look: Look) -> list[tuple[str, str]]:
     examples = collection.record.examples
     first = {e.sha256: e for e in reversed(examples)}  # one example a content
     shown = [e for e in examples if first[e.sha256] is e]
+    sides = look.glances(shown).short_side()
+    shown = [e for e, side in zip(shown, sides, strict=True) if side >= LEAST_SIDE]
+    if len(shown) < 2:
+        return []
     features = look.reader(shown)(look.taps[-1])
     found = find_twins(look.glances(shown), features)
     same: dict[str, list[str]] = {}

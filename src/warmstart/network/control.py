@@ -61,14 +61,9 @@ def control_features(
     twin = shuffled(tapped, rng).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for norm in _norms(twin):
         norm.train()
-    hooks = [
+    for layer, scale in zip(_layers(twin) if scales else (), scales, strict=True):
         layer.register_forward_hook(_to_scale(scale))
-        for layer, scale in zip(_layers(twin) if scales else (), scales, strict=True)
-    ]
-    found = pass_images(twin, images, normalise)
-    for hook in hooks:
-        hook.remove()
-    return found
+    return pass_images(twin, images, normalise)
 
 
 def halved(tapped: Tapped, images: Pixels, normalise: Normalise) -> Pixels:
@@ -107,9 +102,11 @@ def layer_scales(tapped: Tapped, images: Pixels, normalise: Normalise) -> tuple[
 
     layers = _layers(tapped)
     hooks = [layer.register_forward_hook(note(number)) for number, layer in enumerate(layers)]
-    pass_images(tapped, images, normalise)
-    for hook in hooks:
-        hook.remove()
+    try:
+        pass_images(tapped, images, normalise)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return tuple(float(np.sqrt(np.mean(squares.get(n, [0.0])))) for n in range(len(layers)))
 
 

@@ -72,9 +72,12 @@ def _noting(place: list[tuple[Values, Values]]) -> Callable[..., None]:
     def hook(_layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         value: Tensor = inputs[0].float()
         others = tuple(range(2, value.ndim))
-        mean = value.mean(dim=others) if others else value
-        square = value.pow(2).mean(dim=others) if others else value.pow(2)
-        place.append((mean.double().numpy(), square.double().numpy()))
+        if others:
+            variance, mean = torch.var_mean(value, dim=others, correction=0)
+        else:
+            variance, mean = torch.zeros_like(value), value
+        mean, variance = mean.double(), variance.double()
+        place.append((mean.numpy(), (variance + mean**2).numpy()))
 
     return hook
 

@@ -26,6 +26,15 @@ class Facts:
     tail_error: float = 0.0
 
 
+def has_signal(p: float) -> bool:
+    """Whether the labels can be told from shuffled ones.
+
+    >>> has_signal(0.01), has_signal(0.02)
+    (True, False)
+    """
+    return p <= SIGNAL_P
+
+
 def verdict_kind(facts: Facts) -> VerdictKind:
     """First match of the table.
 
@@ -36,7 +45,7 @@ def verdict_kind(facts: Facts) -> VerdictKind:
     >>> verdict_kind(Facts(p=0.001, mde=0.1, tail_gain=0.05, tail_error=0.01))
     'deeper'
     """
-    if facts.p > SIGNAL_P:
+    if not has_signal(facts.p):
         return "unclear" if facts.mde > BLIND_MDE else "no-signal"
     k, s = facts.knowledge, facts.knowledge_error
     if k is not None and k - 1.64 * s <= 0:
@@ -61,26 +70,14 @@ def points(share: float) -> str:
 
 def sentence(kind: VerdictKind, facts: Facts, n: int, accuracy: float) -> str:
     """The verdict for someone who never trained a network."""
-    if kind == "no-signal":
-        return (
-            f"No signal found in {n:,} examples; an effect of about {points(facts.mde)} points "
-            "would have been. Training longer will not help."
-        )
-    if facts.p > SIGNAL_P and facts.mde >= 1:
-        return (
-            f"The groups among the {n:,} examples leave too little to shuffle: whether the labels "
-            "can be learnt was not tested. Add examples of other groups."
-        )
-    if facts.p > SIGNAL_P:
-        return (
-            f"{n:,} examples are too few to tell: even an effect of {points(facts.mde)} points "
-            "could have been missed. Add examples and measure again."
-        )
+    if not has_signal(facts.p):
+        return _without_signal(kind, facts, n)
     if kind == "scratch-fair":
         return (
-            "Do not fine-tune: what the start has learnt is worth "
-            f"{points(facts.knowledge or 0.0)} points here over the same network scrambled. "
-            "A network trained from scratch may be as good."
+            "Do not fine-tune from this start: what it has learnt is worth "
+            f"{points(facts.knowledge or 0.0)} points here ({_range(facts)}) beyond what the same "
+            "network scrambled, or plain pixels, give. Training from scratch is as fair; a start "
+            "that knows this kind of picture would be better."
         )
     if kind == "deeper":
         return (
@@ -96,15 +93,44 @@ def sentence(kind: VerdictKind, facts: Facts, n: int, accuracy: float) -> str:
     return _unclear(facts, accuracy)
 
 
-def _unclear(facts: Facts, accuracy: float) -> str:
-    if facts.knowledge is not None and facts.knowledge - 1.64 * facts.knowledge_error <= 0:
-        error = points(1.64 * facts.knowledge_error)
+def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
+    if kind == "no-signal":
         return (
-            "It is not clear that the start knows this kind of data: its knowledge is worth "
-            f"{points(facts.knowledge)} points, give or take {error}."
+            f"No signal found in {n:,} examples; an effect of about {points(facts.mde)} points "
+            "would have been. Training longer will not help."
+        )
+    if facts.mde >= 1:
+        return (
+            f"The groups among the {n:,} examples leave too little to shuffle: whether the labels "
+            "can be learnt was not tested. Add examples of other groups."
         )
     return (
-        f"The labels can be learnt from this start (about {points(accuracy)} % right in the "
-        "signal test). Only new outputs on the frozen network were compared; whether tuning "
-        "deeper would pay was not measured."
+        f"{n:,} examples are too few to tell: even an effect of {points(facts.mde)} points "
+        "could have been missed. Add examples and measure again."
     )
+
+
+def _unclear(facts: Facts, accuracy: float) -> str:
+    right = f"about {points(accuracy)} % right"
+    if facts.knowledge is None:
+        return (
+            f"The labels can be learnt from this start ({right} in the signal test). Whether "
+            "tuning deeper would pay was not measured: only new outputs on the frozen network "
+            "were compared."
+        )
+    if facts.knowledge - 1.64 * facts.knowledge_error <= 0:
+        return (
+            f"The labels can be learnt ({right}), but it is not clear that the start's own "
+            f"knowledge helps: it is worth {points(facts.knowledge)} points ({_range(facts)})."
+        )
+    return (
+        f"This start knows this kind of picture: a new output on it is {right}, and what it has "
+        f"learnt is worth {points(facts.knowledge)} points of that ({_range(facts)}). Whether "
+        "tuning deeper would bring more was not measured."
+    )
+
+
+def _range(facts: Facts) -> str:
+    """The 90 % interval of the knowledge."""
+    k, half = facts.knowledge or 0.0, 1.64 * facts.knowledge_error
+    return f"{points(k - half)} to {points(k + half)}"

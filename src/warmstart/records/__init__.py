@@ -42,6 +42,7 @@ from warmstart.records.summary import (
     Shipped,
     StartCounts,
     Summary,
+    SuspectLabel,
     Verdict,
     VerdictKind,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "Suggestion",
     "Suggestions",
     "Summary",
+    "SuspectLabel",
     "Tap",
     "Task",
     "TrainingPlan",

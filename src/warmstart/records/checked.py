@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from warmstart.records.data import Finding
-from warmstart.records.summary import DataCounts, Verdict
+from warmstart.records.summary import DataCounts, SuspectLabel, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """Verdict, sizes and findings; `suspects` are ids of doubtful labels, worst first.
+    """Verdict, sizes, findings and contradicted labels, the worst first.
 
     `path` is the folder with the files, None where none were asked for.
     """
@@ -18,6 +18,6 @@ class Checked:
     verdict: Verdict
     data: DataCounts
     findings: tuple[Finding, ...]
-    suspects: tuple[str, ...]
+    suspects: tuple[SuspectLabel, ...]
     seconds: dict[str, float]
     path: str | None

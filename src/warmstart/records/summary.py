@@ -33,12 +33,24 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SuspectLabel:
+    """One label that a model without it contradicts; `believed` where it is called wrong."""
+
+    id: str
+    label: str
+    suggested: str
+    probability: float  # of the suggested class
+    wrong: float  # how likely the label is wrong
+    believed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """inspection.json: evidence, findings and label suspects (example ids, worst first)."""
+    """inspection.json: evidence, findings and contradicted labels, the worst first."""
 
     evidence: tuple[Evidence, ...]
     findings: tuple[Finding, ...] = ()
-    suspects: tuple[str, ...] = ()
+    suspects: tuple[SuspectLabel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from warmstart.records import Checked, Evidence, Finding
+from warmstart.show.result import no_signal_text
 from warmstart.show.text import WIDTH, column, sentence
 
 SHOWN = 3  # items named of one finding
 SUSPECTS = "suspects.csv"
 
 
-def check_text(found: Checked, data: str) -> str:
-    """Verdict, evidence, findings, and what to type next."""
+def check_text(found: Checked, words: Sequence[str]) -> str:
+    """Verdict, evidence, findings, and what to type next; `words` name the data again."""
+    is_silent = found.verdict.kind == "no-signal"
     blocks = [
-        column("Verdict", sentence(found.verdict.sentence)),
+        no_signal_text(found.verdict, found.data.classes)
+        if is_silent
+        else column("Verdict", sentence(found.verdict.sentence)),
         column("Because", "\n".join(map(_evidence, found.verdict.evidence))),
         column("Found", "\n".join(map(_finding, found.findings)) or "No problem in the data."),
-        "\n".join(_next(found, shlex.quote(data))),
+        "\n".join(_next(found, shlex.join(words))),
     ]
     return "\n\n".join(blocks)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from warmstart.records import Estimate, Evidence, Finding, Scores, Summary
+from warmstart.records import Estimate, Evidence, Finding, Scores, Summary, Verdict
 from warmstart.show.text import WIDTH, column, interval, percents, sentence, wrap
 
 SHOWN = 5  # findings listed; the rest stand in the card
@@ -20,7 +20,7 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     ships = summary.shipped.strategy != "none"
     blocks = []
     if summary.verdict.kind == "no-signal":
-        blocks.append(no_signal_text(summary))
+        blocks.append(no_signal_text(summary.verdict, summary.data.classes))
     if ships:
         blocks.append("\n".join(_accuracy(summary)))
     blocks.append("\n".join([*_decision(summary), *_findings(summary, run_path)]))
@@ -28,10 +28,10 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     return "\n\n".join(block for block in blocks if block)
 
 
-def no_signal_text(summary: Summary) -> str:
+def no_signal_text(verdict: Verdict, n_classes: int) -> str:
     """Why training was stopped, and what might help."""
-    evidence = next((e for e in summary.verdict.evidence if e.name == "signal"), None)
-    found = _signal(evidence, summary.data.classes) if evidence else summary.verdict.sentence
+    evidence = next((e for e in verdict.evidence if e.name == "signal"), None)
+    found = _signal(evidence, n_classes) if evidence else verdict.sentence
     might = (
         "What might help: check how the labels were made, or use pictures in which a person "
         "can tell the classes apart."

@@ -10,6 +10,7 @@ from warmstart.events import Steps
 from warmstart.folder import RunFolder, write_json
 from warmstart.joints import check as checks
 from warmstart.joints import notes, problems, request, rows
+from warmstart.joints.doubts import write_suspects
 from warmstart.joints.look import take_look
 from warmstart.joints.model import count_data
 from warmstart.joints.request import Request
@@ -48,10 +49,11 @@ def check(asked: Request) -> Steps[Checked]:
     if folder is not None:
         write_json(folder.path / "data.json", collection.record)
         write_json(folder.path / "inspection.json", inspection)
+        write_suspects(folder.path / "suspects.csv", inspection.suspects)
         folder.mark("DONE")
     return Checked(
         verdict=checks.judge(inspection),
-        data=count_data(arranged, found, len(inspection.suspects)),
+        data=count_data(arranged, found, inspection.suspects),
         findings=found,
         suspects=inspection.suspects,
         seconds=clock.table(),

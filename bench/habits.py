@@ -1,0 +1,98 @@
+"""Wrong brightness, contrast or channel order: is it found where it costs accuracy?"""
+
+from __future__ import annotations
+
+import copy
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench import sets
+from warmstart.data.read import read
+from warmstart.events import drain
+from warmstart.inspection.hits import best_left_out
+from warmstart.inspection.preprocessing import SWAPPED, USUAL, warning
+from warmstart.joints import check, problems, rows
+from warmstart.joints.controls import open_probe, try_preprocessing
+from warmstart.joints.look import take_look
+from warmstart.network.load import Start, load
+from warmstart.planning.profiles import profiles
+from warmstart.stats.paired import mean_interval
+
+SETS = ("ants_bees", "clothing", "trashnet", "textures10", "skin_lesions", "pacs_photo")
+COSTLY = 0.03  # accuracy from which a wrong habit is held to cost something
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--sets."""
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """The start as it should be, and fed in four wrong ways: cost, and what is found."""
+    found = []
+    for name in given.sets:
+        right, _ = _hits(given, name, load("lite0"))
+        for habit, start in _wrong().items():
+            hits, seen = _hits(given, name, start)
+            cost, low, high = mean_interval(right - hits, np.arange(len(hits)))
+            finding = warning(seen)
+            found.append(
+                {
+                    "set": name, "fed in": habit, "cost": cost, "low": low, "high": high,
+                    "found": finding is not None, "says": seen.details.get("best", "nothing"),
+                    "gain seen": seen.value, "images": seen.n,
+                }
+            )  # fmt: skip
+            print(found[-1], flush=True)
+        false = warning(_hits(given, name, load("lite0"))[1])
+        found.append({"set": name, "fed in": "as it should be", "found": false is not None})
+    costly = [r for r in found if r.get("low", 0.0) > 0 and r["cost"] >= COSTLY]
+    clean = [r for r in found if r["fed in"] == "as it should be"]
+    return {
+        "summary": {
+            "costly (3 points and more, surely above 0)": len(costly),
+            "of them found": sum(r["found"] for r in costly),
+            "right way warned of": sum(r["found"] for r in clean),
+        },
+        "rows": found,
+    }
+
+
+def _wrong() -> dict[str, Start]:
+    """Starts whose preprocessing is not theirs, and one that wants blue before red."""
+    start = load("lite0")
+    prep = start.record.preprocessing
+    made = {
+        name: load("lite0", preprocessing=replace(prep, mean=mean, std=std))
+        for name, (mean, std) in USUAL.items()
+        if (mean, std) != (prep.mean, prep.std)
+    }
+    module = copy.deepcopy(start.module)
+    stem = next(m for m in module.modules() if isinstance(m, nn.Conv2d))
+    with torch.no_grad():
+        stem.weight.copy_(stem.weight[:, [2, 1, 0]].clone())
+    made[SWAPPED] = load(module, preprocessing=prep)
+    return made
+
+
+def _hits(given: Namespace, name: str, start: Start) -> tuple[np.ndarray, Any]:
+    """Left-out hits on all training rows, and the evidence on a few of them."""
+    collection = drain(read(sets.root(given) / name / "train"))
+    look = drain(take_look(collection, start))
+    settled = problems.settled(collection, look)
+    arranged = rows.arrange(settled.record)
+    scene = check.Scene(
+        collection=settled, look=look, arranged=arranged, prep=start.record.preprocessing,
+        profiles=profiles(look.taps), budget="balanced", seed=0,
+    )  # fmt: skip
+    sample = check.draw(scene, len(arranged.learn))
+    head = best_left_out(sample.kernels, sample.labels, sample.groups, arranged.n_classes)
+    opened = open_probe(
+        settled, look, arranged, start.record.preprocessing, scene.pair(), scene.seed
+    )
+    return head.hits(sample.labels), try_preprocessing(opened)

@@ -1,0 +1,311 @@
+"""Problems planted in real sets: which are found, and what is found where nothing was planted."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import alter, pools, sets
+from bench.alter import Seen
+from bench.pools import Pool
+from warmstart.evaluation.metrics import accuracy_estimate
+from warmstart.inspection.ceiling import ceiling
+from warmstart.inspection.cues import cues
+from warmstart.inspection.drift import drift, two_samples
+from warmstart.inspection.hits import best_left_out
+from warmstart.inspection.shortcut import shortcut
+from warmstart.inspection.suspects import rank_suspects
+from warmstart.inspection.twins import Twin, find_twins
+from warmstart.records import Finding
+from warmstart.solve.kernels import mixed_kernels
+
+FLIPPED = ("ants_bees", "cats_dogs", "pacs_photo", "vehicles")
+FRAMED = ("ants_bees", "clothing", "pacs_photo", "trashnet")
+SHIFTED = (("pacs_photo", "pacs_sketch"), ("wbc_cells", "wbc_cells_site2"))
+EXPOSED = ("clothing", "trashnet")
+OBJECTS, COPIES = 40, 20
+COLOURS = (
+    (200, 30, 30), (30, 160, 60), (40, 60, 200), (220, 200, 40), (150, 60, 180),
+    (40, 190, 200), (240, 130, 30), (120, 120, 120), (10, 10, 10), (245, 245, 245),
+)  # fmt: skip
+
+Rows = NDArray[np.intp]
+Row = dict[str, Any]
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--seeds."""
+    parser.add_argument("--seeds", type=int, default=5, help="draws of flipped labels a set")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Every kind of problem, planted one at a time; and the sets as they are."""
+    root = sets.root(given)
+    rows: list[Row] = []
+    seen: dict[str, Seen] = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        name = folder.name
+        seen[name] = alter.see(folder)
+        rows += [_clean(name, seen[name]), _copies(name, folder, seen[name])]
+        rows.append(_exposures(name, folder, seen[name]))
+        for row in rows[-3:]:
+            print(row, flush=True)
+    for name in FRAMED:
+        rows += [_frames(name, root / name, seen[name]), _sizes(name, root / name, seen[name])]
+        print(rows[-2], rows[-1], flush=True)
+    rows += [_flips(name, seen[name], given.seeds) for name in FLIPPED]
+    rows += [_shift(one, other, seen) for one, other in SHIFTED]
+    rows += [
+        _estimate(name, root / name, seen[name], seed) for name in EXPOSED for seed in (0, 1, 2)
+    ]
+    return {"summary": _summary(rows), "rows": rows}
+
+
+def _summary(rows: Sequence[Row]) -> Row:
+    by: dict[str, list[Row]] = {}
+    for row in rows:
+        by.setdefault(row["planted"], []).append(row)
+    exposed = by["exposures, estimate"]
+    return {
+        "near copies found, worst set": min(r["found"] for r in by["20 near copies"]),
+        "pairs reported in clean sets": sum(len(r["twins"]) for r in by["nothing"]),
+        "pairs of a copy with a stranger": sum(len(r["strangers"]) for r in by["20 near copies"]),
+        "exposures joined, worst set": min(r["joined"] for r in by["40 x 6 exposures"]),
+        "frames found": f"{sum(r['found'] for r in by['frames'])} of {len(by['frames'])}",
+        "sizes found": f"{sum(r['found'] for r in by['sizes'])} of {len(by['sizes'])}",
+        "shifts found": f"{sum(r['found'] for r in by['another source'])} of {len(SHIFTED)}",
+        "flipped labels in the top tenth, worst draw": min(
+            r["worst in top tenth"] for r in by["5 % flipped labels"]
+        ),
+        "shortcuts, cues, drifts and suspects in clean sets": [
+            f"{r['set']}: {word}"
+            for r in by["nothing"]
+            for word in ("shortcut", "cues", "drift", "suspects")
+            if r[word]
+        ],
+        "estimate holds the truth, joined": f"{sum(r['holds'] for r in exposed)} of {len(exposed)}",
+        "estimate - truth, copies joined": _mean(r["joined"] - r["truth"] for r in exposed),
+        "estimate - truth, copies apart": _mean(r["apart"] - r["truth"] for r in exposed),
+    }  # fmt: skip
+
+
+def _mean(values: Any) -> float:
+    return round(float(np.mean(list(values))), 4)
+
+
+def _clean(name: str, seen: Seen) -> Row:
+    """What is found in a set as it is."""
+    train, rng = seen.split == "train", np.random.default_rng(0)
+    labels = seen.labels[train]
+    twins = find_twins(seen.glances, seen.neck)
+    inside = [t for t in twins if train[t.first] and train[t.second]]
+    pool = _part(seen.pool, np.flatnonzero(train))
+    ranking = rank_suspects(
+        pools.fit_rows(pool, np.arange(len(labels)), labels, rng).probabilities, labels
+    )
+    told = two_samples(seen.neck[train], seen.neck[~train], rng)
+    most = ceiling(ranking, _renumbered(inside, train), labels)
+    found = drift(seen.neck[train], seen.neck[~train], rng)
+    return {
+        "set": name, "planted": "nothing",
+        "twins": [f"{seen.ids[t.first]} ~ {seen.ids[t.second]} {t.similarity:.3f}" for t in twins],
+        "shortcut": bool(_shortcut(seen, np.flatnonzero(train))),
+        "cues": [item for f in _cues(seen, np.flatnonzero(train)) for item in f.items],
+        "drift": bool(found),
+        "parts told apart": round(told.accuracy, 3) if told else None,
+        "suspects": ranking.reported,
+        "ceiling": most.meaning,
+    }  # fmt: skip
+
+
+def _part(pool: Pool, rows: Rows) -> Pool:
+    return Pool({tap: x[rows] for tap, x in pool.taps.items()}, pool.labels[rows])
+
+
+def _renumbered(twins: Sequence[Twin], kept: NDArray[np.bool_]) -> list[Twin]:
+    place = np.cumsum(kept) - 1
+    return [
+        Twin(int(place[t.first]), int(place[t.second]), t.similarity, t.mirrored) for t in twins
+    ]
+
+
+def _shortcut(seen: Seen, rows: Rows) -> Finding | None:
+    labels, singles = seen.labels[rows], [np.array([i]) for i in range(len(rows))]
+    kernel = mixed_kernels([("neck", seen.neck[rows])], {"neck": {"neck": 1.0}})["neck"]
+    accuracy = best_left_out([kernel], labels, singles, len(seen.classes)).hits(labels).mean()
+    return shortcut(seen.glances.border[rows], labels, seen.classes, singles, float(accuracy))
+
+
+def _cues(seen: Seen, rows: Rows) -> tuple[Finding, ...]:
+    fields = ("width", "height", "n_bytes", "is_colour", "format")
+    files = SimpleNamespace(**{f: getattr(seen.glances, f)[rows] for f in fields})
+    return cues(files, seen.labels[rows], seen.classes, np.random.default_rng(0))
+
+
+def _beside(seen: Seen, copies: Seen) -> tuple[SimpleNamespace, NDArray[np.float32]]:
+    """Glances and features of a set with altered copies after it."""
+    both = SimpleNamespace(
+        grey=np.concatenate([seen.glances.grey, copies.glances.grey]),
+        colour=np.concatenate([seen.glances.colour, copies.glances.colour]),
+    )
+    return both, np.concatenate([seen.neck, copies.neck])
+
+
+def _altered(
+    folder: Path, ids: Sequence[str], alters: Sequence[alter.Alter], seed: int
+) -> tuple[Seen, Rows]:
+    """Altered images as the product sees them, and the row of each."""
+    with alter.own_cache() as place:
+        made = alter.write(place / "set", folder, ids, alters, seed)
+        copies = alter.see(place / "set")
+    where = {id: row for row, id in enumerate(copies.ids)}
+    return copies, np.array([where[id] for id in made])
+
+
+def _copies(name: str, folder: Path, seen: Seen) -> Row:
+    """20 near copies of training images, each to be found."""
+    n, rng = len(seen.ids), np.random.default_rng([3, 1])
+    source = _two_a_class(seen, COPIES, rng)
+    alters = [alter.COPIES[i % len(alter.COPIES)] for i in range(len(source))]
+    copies, where = _altered(folder, [seen.ids[row] for row in source], alters, seed=3)
+    pairs = {(t.first, t.second) for t in find_twins(*_beside(seen, copies))}
+    known = {(t.first, t.second) for t in find_twins(seen.glances, seen.neck)}
+    wanted = [(int(row), int(n + at)) for row, at in zip(source, where, strict=True)]
+    lost = [a.__name__ for a, pair in zip(alters, wanted, strict=True) if pair not in pairs]
+    origin = {at: row for row, at in wanted}  # a copy of a row that has a twin is its twin too
+    strangers = [
+        f"{seen.ids[origin.get(i, i)]} ~ copy of {seen.ids[origin.get(j, j)]}"
+        for i, j in sorted(pairs - set(wanted) - known)
+        if tuple(sorted((origin.get(i, i), origin.get(j, j)))) not in known
+    ]
+    return {
+        "set": name, "planted": "20 near copies", "found": 1 - len(lost) / len(source),
+        "lost": lost, "strangers": strangers,
+    }  # fmt: skip
+
+
+def _two_a_class(seen: Seen, count: int, rng: np.random.Generator) -> Rows:
+    """Training rows, as equal over classes as they allow: a folder needs two of each class."""
+    rows = rng.permutation(np.flatnonzero(seen.split == "train"))
+    turn = np.zeros(len(rows), dtype=int)
+    for c in range(len(seen.classes)):
+        mine = np.flatnonzero(seen.labels[rows] == c)
+        turn[mine] = np.arange(len(mine))
+    return rows[np.argsort(turn, kind="stable")][:count]
+
+
+def _exposed(folder: Path, seen: Seen, seed: int) -> tuple[Seen, Rows, Rows]:
+    """6 altered copies of each of 40 training images: rows, and the object of each row."""
+    source = _two_a_class(seen, OBJECTS, np.random.default_rng([seed, 5]))
+    ids = [seen.ids[row] for row in source for _ in alter.EXPOSURES]
+    copies, where = _altered(folder, ids, list(alter.EXPOSURES) * len(source), seed)
+    objects = np.empty(len(where), dtype=np.intp)
+    objects[where] = np.repeat(np.arange(len(source)), len(alter.EXPOSURES))
+    return copies, objects, source
+
+
+def _components(twins: Sequence[Twin], n: int) -> list[Rows]:
+    root = np.arange(n)
+    for twin in twins:
+        root[root == root[twin.second]] = root[twin.first]
+    return [np.flatnonzero(root == r) for r in np.unique(root)]
+
+
+def _exposures(name: str, folder: Path, seen: Seen) -> Row:
+    """Are the copies of an object joined, and different objects kept apart?"""
+    copies, objects, _ = _exposed(folder, seen, seed=0)
+    joined = _components(find_twins(copies.glances, copies.neck), len(objects))
+    largest = {o: max(int((objects[rows] == o).sum()) for rows in joined) for o in set(objects)}
+    return {
+        "set": name, "planted": "40 x 6 exposures",
+        "joined": round(sum(largest.values()) / len(objects), 4),
+        "mixed": sum(len(set(objects[rows])) > 1 for rows in joined),
+    }  # fmt: skip
+
+
+def _frames(name: str, folder: Path, seen: Seen) -> Row:
+    """A frame of 4 px, a colour a class."""
+    rows = np.flatnonzero(seen.split == "train")
+    alters = [alter.framed(COLOURS[seen.labels[row]]) for row in rows]
+    framed, _ = _altered(folder, [seen.ids[row] for row in rows], alters, 0)
+    found = _shortcut(framed, np.arange(len(rows)))
+    return {
+        "set": name, "planted": "frames", "found": bool(found),
+        "items": list(found.items) if found else [],
+    }  # fmt: skip
+
+
+def _sizes(name: str, folder: Path, seen: Seen) -> Row:
+    """One class of one size, the others of another."""
+    rows = np.flatnonzero(seen.split == "train")
+    alters = [alter.of_size(*((160, 120) if seen.labels[r] == 0 else (144, 144))) for r in rows]
+    sized, _ = _altered(folder, [seen.ids[row] for row in rows], alters, 0)
+    items = [item for f in _cues(sized, np.arange(len(rows))) for item in f.items]
+    wanted = f"{seen.classes[0]}: 100 % are 160 x 120 px, 0 % elsewhere"
+    return {"set": name, "planted": "sizes", "found": wanted in items, "items": items}
+
+
+def _flips(name: str, seen: Seen, seeds: int) -> Row:
+    """5 % of the training labels moved to another class."""
+    pool = _part(seen.pool, np.flatnonzero(seen.split == "train"))
+    n, k = len(pool.labels), len(seen.classes)
+    caught, reported, right = [], [], []
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, 3])
+        labels, flipped = pool.labels.copy(), np.zeros(n, dtype=bool)
+        flipped[rng.choice(n, round(0.05 * n), replace=False)] = True
+        labels[flipped] = (labels[flipped] + rng.integers(1, k, flipped.sum())) % k
+        fit = pools.fit_rows(pool, np.arange(n), labels, rng)
+        ranking = rank_suspects(fit.probabilities, labels)
+        order = [suspect.row for suspect in ranking.suspects]
+        caught.append(float(flipped[order[: round(0.1 * n)]].sum() / flipped.sum()))
+        reported.append(ranking.reported)
+        right.append(int(flipped[order[: ranking.reported]].sum()))
+    return {
+        "set": name, "planted": "5 % flipped labels", "flipped": round(0.05 * n),
+        "worst in top tenth": round(min(caught), 3),
+        "in top tenth": round(float(np.mean(caught)), 3),
+        "reported": reported, "of them flipped": right,
+    }  # fmt: skip
+
+
+def _shift(one: str, other: str, seen: dict[str, Seen]) -> Row:
+    """The training part of one set, the test part of another."""
+    train, test = (
+        s.neck[s.split == part] for s, part in ((seen[one], "train"), (seen[other], "test"))
+    )
+    told = two_samples(train, test, np.random.default_rng(0))
+    return {
+        "set": f"{one} -> {other}", "planted": "another source",
+        "found": bool(drift(train, test, np.random.default_rng(0))),
+        "parts told apart": round(told.accuracy, 3) if told else None,
+    }  # fmt: skip
+
+
+def _estimate(name: str, folder: Path, seen: Seen, seed: int) -> Row:
+    """Learn from 6 copies of 40 objects: what is claimed, and what holds for other objects."""
+    copies, _, source = _exposed(folder, seen, seed)
+    n, labels = len(copies.ids), copies.labels
+    rest = np.setdiff1d(np.arange(len(seen.ids)), source)
+    row: Row = {"set": name, "planted": "exposures, estimate", "draw": seed}
+    for word, groups in (
+        ("joined", _components(find_twins(copies.glances, copies.neck), n)),
+        ("apart", [np.array([i]) for i in range(n)]),
+    ):
+        fit = pools.fit_rows(copies.pool, np.arange(n), labels, np.random.default_rng(0), groups)
+        blocks = np.empty(n, dtype=np.int64)
+        for number, rows in enumerate(groups):
+            blocks[rows] = number
+        claim = accuracy_estimate(fit.probabilities, labels, blocks, "nested-cv")
+        truth = float((pools.predict(fit, seen.pool, rest) == seen.labels[rest]).mean())
+        row |= {word: round(claim.value, 4), f"{word} low": round(claim.low, 4)}
+        row |= {f"{word} high": round(claim.high, 4), f"truth, {word}": round(truth, 4)}
+    row["truth"] = row["truth, joined"]
+    row["holds"] = bool(row["joined low"] <= row["truth"] <= row["joined high"])
+    return row

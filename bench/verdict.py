@@ -1,0 +1,172 @@
+"""What is the verdict on random labels, on real ones, and from starts that know nothing?"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bench import pools, sets
+from warmstart.data.collection import Collection
+from warmstart.data.prepare import load_image
+from warmstart.data.read import read
+from warmstart.events import drain
+from warmstart.features.engine import normalised
+from warmstart.inspection.signal import signal
+from warmstart.joints import check, problems, rows
+from warmstart.joints.look import Look, take_look
+from warmstart.network.control import CHUNK, shuffled
+from warmstart.network.load import Start, load
+from warmstart.planning import rules
+from warmstart.planning.profiles import profiles
+from warmstart.planning.verdict import Facts, verdict_kind
+from warmstart.records import Preprocessing, Verdict
+from warmstart.solve.kernels import mixed_kernels
+
+NEAR = ("ants_bees", "cats_dogs", "clothing", "pacs_photo", "vehicles", "car_brands", "cat_breeds")
+FEW = (20, 30, 39)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--sets, --draws, --shuffles, --few."""
+    parser.add_argument("--sets", nargs="+", default=list(sets.ALL))
+    parser.add_argument("--draws", type=int, default=10, help="random labellings a set")
+    parser.add_argument("--shuffles", type=int, default=3, help="starts without knowledge a set")
+    parser.add_argument("--few", type=int, default=10, help="draws of few examples a set")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Every set: true labels, random labels, shuffled starts, few examples."""
+    found: list[dict[str, Any]] = []
+    start = load("lite0")
+    for name in given.sets:
+        collection = drain(read(sets.root(given) / name))
+        look = drain(take_look(collection, start))
+        settled = problems.settled(collection, look)
+        found.append(_row(name, "true labels", 0, _judge(settled, look, start)))
+        for seed in range(given.draws):
+            random = _relabelled(settled, seed)
+            found.append(_row(name, "random labels", seed, _judge(random, look, start, seed)))
+        for seed in range(given.shuffles):
+            blank = _without_knowledge(collection, start, seed)
+            seen = drain(take_look(collection, blank))
+            found.append(_row(name, "no knowledge", seed, _judge(settled, seen, blank, seed)))
+        found += [_few(given, name, n, seed) for n in FEW for seed in range(given.few)]
+        print(*found[-1 - len(FEW) * given.few - given.shuffles - given.draws :][:14], sep="\n")
+    return {"summary": _summary(found), "rows": found}
+
+
+def _judge(collection: Collection, look: Look, start: Start, seed: int = 0) -> Verdict:
+    arranged = rows.arrange(collection.record)
+    scene = check.Scene(
+        collection=collection, look=look, arranged=arranged, prep=start.record.preprocessing,
+        profiles=profiles(look.taps), budget="balanced", seed=seed,
+    )  # fmt: skip
+    return check.judge(drain(check.check(scene)))
+
+
+def _row(name: str, what: str, draw: int, verdict: Verdict) -> dict[str, Any]:
+    found = {e.name: e for e in verdict.evidence}
+    row = {"set": name, "what": what, "draw": draw, "verdict": verdict.kind, "n": found["signal"].n}
+    row |= {"p": found["signal"].details["p"], "mde": found["signal"].details["mde"]}
+    if "knowledge" in found:
+        row |= {"knowledge": found["knowledge"].value, "error": found["knowledge"].details["error"]}
+    return row
+
+
+def _relabelled(collection: Collection, seed: int) -> Collection:
+    """The training labels in a random order; the pictures, and their copies, as they are."""
+    record = collection.record
+    train = [e for e in record.examples if e.split == "train"]
+    labels = [e.label for e in train]
+    order = np.random.default_rng([seed, 13]).permutation(len(train))
+    examples = tuple(replace(e, label=labels[i]) for e, i in zip(train, order, strict=True))
+    return replace(collection, record=replace(record, examples=examples))
+
+
+def _without_knowledge(collection: Collection, start: Start, seed: int) -> Start:
+    """The start with each weight tensor shuffled; BatchNorm learns its statistics here."""
+    blank = shuffled(start.module, np.random.default_rng([seed, 17]))
+    prep = start.record.preprocessing
+    examples = [e for e in collection.record.examples if e.split == "train"][::4][: 4 * CHUNK]
+    pixels = np.stack([load_image(collection.load(e.id), e.id, prep) for e in examples])
+    settle_norms(blank, pixels, prep)
+    return load(blank, preprocessing=prep)
+
+
+def settle_norms(module: nn.Module, pixels: np.ndarray, prep: Preprocessing) -> None:
+    """Let BatchNorm take the mean statistics of these pictures (n, H, W, C)."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over the batches
+        norm.train()
+    with torch.inference_mode():
+        for batch in np.array_split(pixels, max(1, len(pixels) // CHUNK)):
+            module(normalised(batch, prep))
+    module.eval()
+
+
+def _few(given: Namespace, name: str, n: int, seed: int) -> dict[str, Any]:
+    """Few examples: `no-signal` is wrong where the model beats chance on all the rest."""
+    pool = pools.look(given, name)
+    rng = np.random.default_rng([seed, n, 19])
+    drawn = pools.draw(pool.labels, n, rng) if _fits(pool, n) else None
+    if drawn is None:
+        return {"set": name, "what": "few", "draw": seed, "n": n, "verdict": "too many classes"}
+    shapes = profiles(list(pool.taps))
+    pair = {key: shapes[key] for key in ("last", "equal")}
+    kernels = mixed_kernels(((tap, x[drawn]) for tap, x in pool.taps.items()), pair)
+    labels = pool.labels[drawn]
+    singles = [np.array([i]) for i in range(n)]
+    details = signal(
+        list(kernels.values()), labels, singles, rules.permutations("balanced"), rng
+    ).details
+    kind = verdict_kind(Facts(p=float(details["p"]), mde=float(details["mde"])))
+    fit = pools.fit_rows(pool, drawn, labels, rng)
+    rest = np.setdiff1d(np.arange(len(pool.labels)), drawn)
+    right = pools.predict(fit, pool, rest) == pool.labels[rest]
+    usual = float(np.bincount(pool.labels[rest]).max() / len(rest))  # always the largest class
+    error = float(np.sqrt(usual * (1 - usual) / len(rest)))
+    beats = bool(right.mean() > usual + 1.96 * error)
+    return {
+        "set": name, "what": "few", "draw": seed, "n": n, "verdict": kind,
+        "p": details["p"], "mde": details["mde"], "accuracy": float(right.mean()),
+        "beats chance": beats,
+    }  # fmt: skip
+
+
+def _fits(pool: pools.Pool, n: int) -> bool:
+    return n >= 3 * (int(pool.labels.max()) + 1)
+
+
+def _summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+    by = {what: [r for r in found if r["what"] == what] for what in ("random labels", "few")}
+    random, few = by["random labels"], by["few"]
+    true = [r for r in found if r["what"] == "true labels"]
+    blank = [r for r in found if r["what"] == "no knowledge"]
+    large = [r for r in blank if r["n"] >= 130]
+    first_row = [r for r in random if r["p"] > 0.01 and r["verdict"] == "unclear"]
+    silent = [r for r in random if r["verdict"] == "no-signal"]
+    return {
+        "random labels": dict(Counter(r["verdict"] for r in random)),
+        "random labels called no-signal, or unclear by the first row": round(
+            (len(silent) + len(first_row)) / max(len(random), 1), 4
+        ),
+        "true labels": dict(Counter(r["verdict"] for r in true)),
+        "near sets called scratch-fair": [
+            r["set"] for r in true if r["set"] in NEAR and r["verdict"] == "scratch-fair"
+        ],
+        "no knowledge, 130 images and more": dict(Counter(r["verdict"] for r in large)),
+        "no knowledge, fewer": dict(Counter(r["verdict"] for r in blank if r["n"] < 130)),
+        "few examples": dict(Counter(r["verdict"] for r in few)),
+        "few examples called no-signal though the model beats chance": sum(
+            r["verdict"] == "no-signal" and r.get("beats chance", False) for r in few
+        ),
+    }

@@ -1,0 +1,42 @@
+"""Data read and looked at through a tiny network, step by step as a run does it."""
+
+from tiny import PREP, network
+from warmstart.data.read import read
+from warmstart.events import drain, follow
+from warmstart.joints.check import Scene
+from warmstart.joints.look import take_look
+from warmstart.joints.problems import settled
+from warmstart.joints.rows import arrange
+from warmstart.network.load import load
+from warmstart.planning.profiles import profiles
+
+
+def collect(source, **options):
+    """The data alone."""
+    return drain(read(source, **options))
+
+
+def look_at(collection, module="convolutions", prep=PREP):
+    """The look, and what it said."""
+    module = network(module) if isinstance(module, str) else module
+    events = []
+    look = follow(take_look(collection, load(module, preprocessing=prep)), events.append)
+    return look, [event.values["text"] for event in events if event.kind == "note"]
+
+
+def scene_of(source, module="convolutions", *, budget="balanced", prep=PREP, seed=0, **options):
+    """What the checks look at."""
+    collection = collect(source, **options)
+    look, _ = look_at(collection, module, prep)
+    collection = settled(collection, look)
+    return Scene(
+        collection=collection, look=look, arranged=arrange(collection.record), prep=prep,
+        profiles=profiles(look.taps), budget=budget, seed=seed,
+    )  # fmt: skip
+
+
+def table(root, rows, name="labels.csv"):
+    """A table beside the pictures: rows of (file, label, group)."""
+    lines = ["file,label,person", *(",".join(map(str, row)) for row in rows)]
+    (root / name).write_text("\n".join(lines) + "\n")
+    return root / name
