@@ -9,6 +9,7 @@ from pathlib import Path
 from bench import (
     accuracy,
     coverage,
+    distances,
     habits,
     planted,
     random_labels,
@@ -25,6 +26,7 @@ BENCHES = {
     for module in (
         accuracy,
         coverage,
+        distances,
         habits,
         planted,
         random_labels,

@@ -53,7 +53,7 @@ def _work(
         shapes = profiles(look.taps)
         scene = check.Scene(
             collection=collection, look=look, arranged=arranged, prep=start.record.preprocessing,
-            profiles=shapes, budget=asked.budget, seed=asked.seed,
+            profiles=shapes, budget=asked.budget, seed=asked.seed, start=start.record.name,
         )  # fmt: skip
         inspection = yield from check.check(scene)
         verdict = check.judge(inspection)

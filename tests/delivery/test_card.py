@@ -147,15 +147,27 @@ def test_a_card_without_a_model_promises_none(tmp_path):
     assert run.summary.shipped.strategy == "none"
     text = (run.path / "README.md").read_text("utf-8")
     assert "No signal found" in text
-    for promise in ("## Use", "## Without warmstart", "pipeline_tag", "model-index"):
+    for promise in (
+        "## Use",
+        "## Without warmstart",
+        "pipeline_tag",
+        "model-index",
+        "## How good",
+        "weights_ledger",
+        "The model knows",
+    ):
         assert promise not in text
 
 
 def test_findings_stand_in_the_card(pictures, tmp_path):
     (pictures / "red" / "003.png").write_bytes(b"")
     run = fit(pictures, out=tmp_path / "run")
-    (finding,) = run.summary.findings
-    assert f"- {finding.sentence}" in (run.path / "README.md").read_text()
+    text = (run.path / "README.md").read_text()
+    assert "unreadable" in {finding.kind for finding in run.summary.findings}
+    for finding in run.summary.findings:
+        assert f"- {finding.sentence}" in text
+    for evidence in run.verdict.evidence:
+        assert (evidence.meaning in text) == (evidence.value is not None)
 
 
 def test_the_card_never_depends_on_the_clock(pictures, tmp_path):

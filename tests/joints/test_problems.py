@@ -11,7 +11,7 @@ from PIL import ImageOps
 
 from looking import collect, look_at
 from scenes import scene
-from tiny import bytes_of
+from tiny import bytes_of, fit
 from warmstart.errors import DataError
 from warmstart.joints.problems import LEAST_SIDE, settled
 from warmstart.joints.rows import arrange, groups_among
@@ -195,3 +195,19 @@ def test_a_class_of_which_too_little_is_left_is_named(photos, tmp_path):
         mirror("a", number, photos / f"test/a/turned{number}.png")
     with pytest.raises(DataError, match=r"train/a.*: nothing is left of it when 5 images are"):
         settle(photos, fix_into=tmp_path)
+
+
+def test_an_interrupted_run_with_fix_goes_on_by_the_same_command(pictures, tmp_path):
+    copy(pictures / "red/000.png", pictures / "red/copy.png")
+
+    def stop(event):
+        if (event.stage, event.kind) == ("check", "end"):
+            raise KeyboardInterrupt
+
+    options = {"fix": True, "out": tmp_path / "out"}
+    with pytest.raises(KeyboardInterrupt):
+        fit(pictures, **options, on_event=stop)
+    assert {"clean.csv", "INTERRUPTED"} <= bytes_of(tmp_path / "out").keys()
+    run = fit(pictures, **options)
+    assert (run.summary.data.train, run.summary.data.duplicates) == (36, 0)
+    assert {"clean.csv", "suspects.csv", "DONE"} <= bytes_of(run.path).keys()

@@ -39,10 +39,10 @@ def percent(share: float, digits: int = 0) -> str:
 
 def card(facts: CardFacts) -> str:
     """The text of README.md. No value in it depends on the clock or the machine."""
-    sections = [_front_matter(facts), f"# {facts.name}\n", _lead(facts), _numbers(facts)]
+    sections = [_front_matter(facts), f"# {facts.name}\n", _lead(facts)]
     if facts.model is not None:
-        sections += [_use(facts), _plain_torch(facts)]
-    sections += [_data(facts), _limits(facts)]
+        sections += [_numbers(facts), _use(facts), _plain_torch(facts)]
+    sections += [_evidence(facts), _data(facts), _limits(facts)]
     return "\n".join(section for section in sections if section)
 
 
@@ -179,6 +179,13 @@ def _plain_torch(facts: CardFacts) -> str:
     return f"## Without warmstart\n\n```python\n{code}```\n"
 
 
+def _evidence(facts: CardFacts) -> str:
+    """What the verdict rests on; evidence that was not measured is left out."""
+    found = [e for e in facts.summary.verdict.evidence if e.value is not None]
+    lines = [f"- {e.name.replace('_', ' ')}: {e.meaning} (n = {e.n:,})" for e in found]
+    return "\n".join(["## What was measured first\n", *lines, ""])
+
+
 def _data(facts: CardFacts) -> str:
     counts = facts.summary.data
     lines = [
@@ -192,6 +199,12 @@ def _data(facts: CardFacts) -> str:
 
 
 def _limits(facts: CardFacts) -> str:
+    if facts.model is None:
+        return (
+            "## Limits\n\nNothing was shipped. The numbers hold for inputs drawn like the examples "
+            "above. Files: `inspection.json` has the evidence, `suspects.csv` the labels that the "
+            "pictures contradict, `predictions.jsonl` every prediction.\n"
+        )
     return (
         "## Limits\n\nThe numbers hold for inputs drawn like the examples above. The model knows "
         f"only its {facts.summary.data.classes} classes; files: `plan.toml` has every choice, "

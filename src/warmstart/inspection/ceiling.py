@@ -49,7 +49,8 @@ def ceiling(ranking: Ranking, twins: Iterable[Twin], labels: Labels) -> Evidence
 
 
 def _meaning(value: float, low: float, high: float, conflicts: int) -> str:
-    pairs = f" ({conflicts:,} pairs of near copies carry two)" if conflicts else ""
+    noun = "pair of near copies carries" if conflicts == 1 else "pairs of near copies carry"
+    pairs = f" ({conflicts:,} {noun} two)" if conflicts else ""
     return (
         f"About {100 * (1 - value):.1f} % of the labels contradict what the images show{pairs}: "
         f"no model can agree with more than about {100 * value:.1f} % ({100 * low:.1f} to "

@@ -46,6 +46,7 @@ class Scene:
     profiles: dict[str, Profile]
     budget: rules.Budget
     seed: int
+    start: str = ""  # by name, for the reference sets measured with it
 
     def pair(self) -> dict[str, Profile]:
         """The last tap, and all parts alike: two mixtures that no label has touched."""
@@ -123,7 +124,7 @@ def _closely(scene: Scene) -> Steps[list[Evidence]]:
     pair = scene.pair()
     opened = open_probe(scene.collection, scene.look, scene.arranged, scene.prep, pair, scene.seed)
     found = [(yield from weigh_knowledge(opened, scene.arranged.n_classes, scene.seed))]
-    found.append(measure_distance(opened(rules.DISTANCE_IMAGES), scene.seed))
+    found.append(measure_distance(opened(rules.DISTANCE_IMAGES), scene.seed, scene.start))
     yield Event(stage="check", kind="step", step=len(found))
     return [*found, try_preprocessing(opened)]
 

@@ -131,12 +131,12 @@ def _knowledge(probe: Probe, shuffles: int, seed: int) -> Steps[Evidence]:
     return knowledge(controls, probe.labels(), probe.groups())
 
 
-def measure_distance(probe: Probe, seed: int) -> Evidence:
+def measure_distance(probe: Probe, seed: int, start: str = "") -> Evidence:
     """BatchNorm's old statistics against these images, in early and middle parts."""
     parts = max(1, round(DISTANCE_DEPTH * len(probe.look.network.parts)))
     inputs = normalised(probe.images, probe.prep)
     layers = norm_statistics(probe.look.network, inputs, parts)
-    return distance(layers, parts, np.random.default_rng([seed, 5]))
+    return distance(layers, parts, np.random.default_rng([seed, 5]), start)
 
 
 def try_preprocessing(open_images: Callable[[int], Probe]) -> Evidence:

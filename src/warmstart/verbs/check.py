@@ -42,6 +42,7 @@ def check(asked: Request) -> Steps[Checked]:
         scene = checks.Scene(
             collection=collection, look=look, arranged=arranged, prep=start.record.preprocessing,
             profiles=profiles(look.taps), budget=asked.budget, seed=asked.seed,
+            start=start.record.name,
         )  # fmt: skip
         inspection = yield from checks.check(scene)
     clock.lap("check")

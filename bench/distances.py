@@ -1,0 +1,40 @@
+"""How far each image set is from what the default start was trained on: the reference sets."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from bench import sets
+from warmstart.data.read import read
+from warmstart.events import drain
+from warmstart.joints import check, rows
+from warmstart.joints.controls import measure_distance, open_probe
+from warmstart.joints.look import take_look
+from warmstart.network.load import load
+from warmstart.planning import rules
+from warmstart.planning.profiles import profiles
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--start."""
+    parser.add_argument("--start", default="lite0")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """The evidence `distance` on every set; its values go into inspection/distance.py."""
+    start, found = load(given.start), []
+    for name in sets.ALL:
+        collection = drain(read(sets.root(given) / name))
+        look = drain(take_look(collection, start))
+        arranged = rows.arrange(collection.record)
+        scene = check.Scene(
+            collection=collection, look=look, arranged=arranged, prep=start.record.preprocessing,
+            profiles=profiles(look.taps), budget="balanced", seed=0,
+        )  # fmt: skip
+        opened = open_probe(collection, look, arranged, scene.prep, scene.pair(), 0)
+        seen = measure_distance(opened(rules.DISTANCE_IMAGES), 0)
+        found.append({"set": name, "distance": seen.value, "low": seen.low, "high": seen.high})
+        print(found[-1], flush=True)
+    values = sorted(round(float(row["distance"]), 3) for row in found)
+    return {"summary": {"start": given.start, "sorted": values}, "rows": found}

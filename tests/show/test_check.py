@@ -1,0 +1,104 @@
+"""What `check` says: verdict, reasons, problems, and the command to type next, in 80 columns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from warmstart.records import (
+    Checked,
+    DataCounts,
+    Evidence,
+    Finding,
+    SuspectLabel,
+    Verdict,
+)
+from warmstart.show import check_text
+
+SIGNAL = Evidence(
+    name="signal", value=0.83, low=0.29, high=0.39, n=180, details={"p": 0.005, "mde": 0.12},
+    meaning="The network's best guess is right 83 % of the time; with shuffled labels it is "
+    "right 29 to 39 %.",
+)  # fmt: skip
+TAIL = Evidence(
+    name="tail_gain", value=None, low=None, high=None, n=0, meaning="Not measured: no tail."
+)
+LEAK = Finding(
+    kind="leak", sentence="4 test images are in the training data as well.",
+    items=("test/a/1.jpg", "test/a/2.jpg", "test/b/1.jpg", "test/b/2.jpg"),
+)  # fmt: skip
+SUSPECT = SuspectLabel(
+    id="a/7.jpg", label="a", suggested="b", probability=0.95, wrong=0.8, believed=True
+)
+FOUND = Checked(
+    verdict=Verdict(kind="unclear", sentence="The labels can be learnt from this start.",
+                    evidence=(SIGNAL, TAIL)),
+    data=DataCounts(train=180, test=20, classes=3, unreadable=0, duplicates=0, leaks=4,
+                    suspect_labels=1),
+    findings=(LEAK,), suspects=(SUSPECT,), seconds={"total": 1.0}, path=None,
+)  # fmt: skip
+
+
+def test_a_verdict_with_its_reasons_and_problems():
+    assert (
+        check_text(FOUND, ["my photos", "--label", "kind"])
+        == """\
+Verdict  The labels can be learnt from this start.
+
+Because  signal: The network's best guess is right 83 % of the time; with
+         shuffled labels it is right 29 to 39 %.
+         tail gain: Not measured: no tail.
+
+Found    4 test images are in the training data as well. (test/a/1.jpg,
+         test/a/2.jpg, test/b/1.jpg and 1 more)
+
+Next     warmstart check 'my photos' --label kind --out doubts
+         warmstart fit 'my photos' --label kind"""
+    )
+
+
+def test_what_to_type_has_a_reason_where_there_is_room():
+    lines = check_text(FOUND, ["photos"]).splitlines()
+    assert lines[-2:] == [
+        "Next     warmstart check photos --out doubts  # writes the lists down",
+        "         warmstart fit photos                 # learn from it",
+    ]
+
+
+def test_files_are_named_and_the_list_comes_back():
+    lines = check_text(replace(FOUND, path="runs/my doubts"), ["photos"]).splitlines()
+    assert "Files    runs/my doubts" in lines
+    command = "warmstart fit photos --relabel 'runs/my doubts'/suspects.csv"
+    assert any(command in line for line in lines)
+    assert not any("--out" in line for line in lines)
+
+
+def test_clean_data_is_called_clean_and_nothing_is_to_be_written_down():
+    text = check_text(replace(FOUND, findings=(), suspects=()), ["photos"])
+    assert "Found    No problem in the data." in text
+    assert "--out" not in text
+    assert text.endswith("Next     warmstart fit photos  # learn from it")
+
+
+def test_without_a_signal_the_figures_come_first_and_nothing_is_to_be_fitted():
+    verdict = replace(FOUND.verdict, kind="no-signal", sentence="No signal found.")
+    text = check_text(replace(FOUND, verdict=verdict), ["photos"])
+    assert text.startswith("No signal found")
+    assert "warmstart fit" not in text
+    assert "Traceback" not in text
+
+
+def test_one_or_no_name_is_not_more():
+    one = replace(LEAK, items=("test/a/1.jpg",))
+    none = replace(LEAK, items=())
+    text = check_text(replace(FOUND, findings=(one, none)), ["photos"])
+    assert "(test/a/1.jpg)" in text
+    assert "more" not in text.partition("Found")[2].partition("Next")[0]
+
+
+def test_long_names_and_control_characters_do_not_break_the_lines():
+    odd = Finding(kind="duplicate", sentence="1 image.", items=("x\x1b[2J/" + "y" * 100 + ".png",))
+    text = check_text(replace(FOUND, findings=(odd,)), ["d" * 120])
+    for line in text.splitlines():
+        assert len(line) <= 80 or "y" * 60 in line or line.strip().count("d" * 120)
+    commands = [line for line in text.splitlines() if "warmstart" in line]
+    assert not any("#" in line for line in commands)

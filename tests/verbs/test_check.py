@@ -1,0 +1,238 @@
+"""`check` from data to verdict over tiny networks: what it says, what it writes, how it exits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from drawing import fill
+from looking import table
+from tiny import ARCH, KINDS, PREP, bytes_of, network, weights
+from warmstart.cli import main
+from warmstart.errors import DataError, RunFolderError, UsageError
+from warmstart.events import drain, follow
+from warmstart.folder import read_json, to_plain
+from warmstart.joints.request import Request
+from warmstart.records import DataRecord, Inspection
+from warmstart.verbs.check import check
+
+NAMES = [
+    "signal", "depth", "appetite", "knowledge", "distance", "preprocessing", "ceiling", "tail_gain",
+]  # fmt: skip
+CLOSE = {"knowledge", "distance", "preprocessing"}  # the network is run again for them
+FILES = {"data.json", "inspection.json", "suspects.csv", "DONE"}
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def ask(data, kind="convolutions", **options):
+    return drain(check(Request(data=data, start=network(kind), preprocessing=PREP, **options)))
+
+
+def names(found):
+    return [evidence.name for evidence in found.verdict.evidence]
+
+
+def noise(root, n, classes=("a", "b"), size=32):
+    """Pictures that say nothing about their classes."""
+    rng = np.random.default_rng(0)
+    for number in range(n):
+        path = root / classes[number % len(classes)] / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(path)
+    return root
+
+
+# ---- evidence ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_evidence_is_gathered_and_is_plain_numbers(kind, pictures):
+    found = ask(pictures, kind)
+    assert names(found) == NAMES
+    for evidence in found.verdict.evidence:
+        numbers = [evidence.value, evidence.low, evidence.high, *evidence.details.values()]
+        assert all(math.isfinite(x) for x in numbers if isinstance(x, (int, float)))
+        assert evidence.meaning.endswith(".")
+        if evidence.value is None:
+            assert evidence.low is evidence.high is None
+        elif evidence.name != "signal":  # whose interval is that of shuffled labels
+            assert evidence.low <= evidence.value <= evidence.high
+    json.dumps(to_plain(found), allow_nan=False)
+    assert (found.data.train, found.data.classes, found.path) == (36, 3, None)
+    assert found.seconds["total"] > 0
+
+
+def test_fast_does_not_run_the_network_again(pictures):
+    found = ask(pictures, budget="fast")
+    assert names(found) == [name for name in NAMES if name not in CLOSE]
+
+
+def test_without_a_signal_there_is_nothing_to_know(tmp_path):
+    found = ask(noise(tmp_path / "noise", 80))
+    assert found.verdict.kind == "no-signal"
+    assert names(found) == [name for name in NAMES if name not in CLOSE]
+
+
+@pytest.mark.parametrize("people", [3, 4])
+def test_a_few_large_groups_are_measured_as_well_as_they_can_be(tmp_path, people):
+    """Whole groups fill every draw of a few images; numbers must stay numbers."""
+    root = fill(tmp_path / "photos", {"blue": 100, "red": 100})
+    files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
+    source = table(root, [(f, f.parent, n % people) for n, f in enumerate(files)])
+    found = ask(source, "layers", label="label", group="person", out=tmp_path / "out")
+    assert "knowledge" in names(found)
+    json.dumps(to_plain(found), allow_nan=False)
+    assert read_json(tmp_path / "out" / "inspection.json", Inspection).suspects == found.suspects
+
+
+def test_many_classes_of_two_are_measured_as_well_as_they_can_be(tmp_path):
+    root = fill(tmp_path / "photos", {f"{n:02d}": 2 for n in range(25)})
+    json.dumps(to_plain(ask(root, "layers")), allow_nan=False)
+
+
+# ---- files ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_written_unless_it_was_asked_for(pictures, tmp_path):
+    before = bytes_of(pictures)
+    assert ask(pictures).path is None
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures", "cache"}
+    assert bytes_of(pictures) == before
+
+
+def test_files_where_they_were_asked_for(pictures, tmp_path):
+    before = bytes_of(pictures)
+    found = ask(pictures, out=tmp_path / "doubts")
+    assert found.path == str(tmp_path / "doubts")
+    assert bytes_of(tmp_path / "doubts").keys() == FILES
+    assert bytes_of(pictures) == before
+    inspection = read_json(tmp_path / "doubts" / "inspection.json", Inspection)
+    assert inspection.evidence == found.verdict.evidence
+    record = read_json(tmp_path / "doubts" / "data.json", DataRecord)
+    assert (*record.problems, *inspection.findings) == found.findings
+
+
+def test_fix_makes_a_folder_of_its_own_with_the_clean_index(pictures, tmp_path):
+    (pictures / "blue" / "copy.png").write_bytes((pictures / "blue" / "000.png").read_bytes())
+    before = bytes_of(pictures)
+    found = ask(pictures, fix=True)
+    assert found.path == "runs/pictures-check"
+    assert bytes_of(tmp_path / found.path).keys() == FILES | {"clean.csv"}
+    assert not (tmp_path / "runs" / "latest").exists()
+    assert bytes_of(pictures) == before
+    assert found.data.train == 36
+    again = ask(pictures, relabel=tmp_path / found.path / "clean.csv")
+    assert (again.data.train, again.data.duplicates) == (36, 0)
+
+
+def test_the_same_seed_gives_the_same_bytes(pictures, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / f"cache-{name}"))
+        ask(pictures, out=tmp_path / name, seed=3)
+    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+
+
+def test_a_stored_look_changes_nothing(pictures, tmp_path):
+    one, two = (ask(pictures, out=tmp_path / name) for name in ("a", "b"))
+    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+    assert one.verdict == two.verdict
+
+
+def test_the_list_of_doubts_comes_back(tmp_path):
+    root = fill(tmp_path / "photos", {"blue": 40, "green": 40, "red": 40})
+    for number in range(5):
+        (root / "blue" / f"00{number}.png").rename(root / "red" / f"x{number}.png")
+    first = ask(root, out=tmp_path / "first")
+    path = tmp_path / "first" / "suspects.csv"
+    with open(path, newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert {row["path"] for row in rows} >= {f"red/x{number}.png" for number in range(5)}
+    untouched = ask(root, relabel=path)
+    assert untouched.verdict == first.verdict
+    assert untouched.suspects == first.suspects
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows({**row, "label": row["suggested"]} for row in rows)
+    corrected = ask(root, relabel=path)
+    assert len(corrected.suspects) < len(first.suspects)
+    assert not any(suspect.id.startswith("red/x") for suspect in corrected.suspects)
+
+
+# ---- events and errors ---------------------------------------------------------------------
+
+
+def test_events_tell_the_stages(pictures):
+    events = []
+    request = Request(data=pictures, start=network(), preprocessing=PREP)
+    follow(check(request), events.append)
+    stages = [event.stage for event in events]
+    assert stages == sorted(stages, key=["read", "look", "check"].index)
+    notes = [event.values["title"] for event in events if event.kind == "note"]
+    assert notes[:2] == ["Data", "Start"]
+    ends = [(e.stage, e.kind) for e in events if e.kind in ("begin", "end")]
+    assert ends[-2:] == [("check", "begin"), ("check", "end")]
+
+
+def test_bad_requests_are_errors_and_leave_nothing(pictures, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    with pytest.raises(RunFolderError, match="full"):
+        ask(pictures, out=tmp_path / "full")
+    with pytest.raises(UsageError, match="--budget quick"):
+        ask(pictures, budget="quick")
+    with pytest.raises(DataError, match="does not exist"):
+        ask(tmp_path / "nowhere", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# ---- the command ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A small real design with random weights, as words of a command."""
+    folder = tmp_path / "start"
+    folder.mkdir()
+    return ["--start", str(weights(folder)), "--arch", ARCH]
+
+
+def test_random_labels_exit_with_3(tmp_path, start, capsys):
+    noise(tmp_path / "noise", 90, size=8)
+    assert main(["check", "noise", *start, "--budget", "fast", "--json"]) == 3
+    out, err = capsys.readouterr()
+    printed = json.loads(out)
+    assert printed.keys() >= {"verdict", "data", "findings"}
+    assert printed["verdict"]["kind"] == "no-signal"
+    assert printed["data"]["train"] == 90
+    assert "Look" in err
+    assert main(["check", "noise", *start, "--budget", "fast", "-q"]) == 3
+    out, err = capsys.readouterr()
+    assert "No signal found" in out
+    assert err == ""
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_signal_exits_with_0_and_names_the_next_command(pictures, start, capsys):
+    assert main(["check", "pictures", *start, "--budget", "fast", "--out", "doubts"]) == 0
+    out, _ = capsys.readouterr()
+    assert max(map(len, out.splitlines()[:-4])) <= 80
+    assert "warmstart fit pictures" in out
+    assert (pictures.parent / "doubts" / "DONE").exists()
+
+
+def test_a_misuse_exits_with_2(pictures, capsys):
+    assert main(["check", "nowhere"]) == 2
+    assert main(["check", "pictures", "--out", "pictures"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 2
