@@ -26,6 +26,7 @@ from warmstart.run import Run
 FILES = {
     "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
     "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json", "DONE",
+    "suspects.csv",
     "model/model.safetensors", "model/config.json", "model/labels.json", "model/preprocess.json",
     "model/calibration.json", "model/neighbours.safetensors",
 }  # fmt: skip
@@ -99,7 +100,10 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     assert len(summary["start"]["sha256"]) == 64
     assert summary["frozen"].keys() == {"parameters", "buffers", "identical"}
     assert summary["frozen"]["identical"] is True
-    assert summary["guards"] == summary["findings"] == []
+    assert summary["guards"] == []
+    # Drawn pictures are tinted to their very edge, and that is told.
+    assert [finding["kind"] for finding in summary["findings"]] == ["shortcut"]
+    assert summary["findings"][0].keys() == {"kind", "sentence", "items"}
     stages = {"read", "look", "check", "plan", "head", "tune", "evaluate", "deliver", "total"}
     assert summary["seconds"].keys() == stages
     parts = sum(value for name, value in summary["seconds"].items() if name != "total")
@@ -262,7 +266,7 @@ def test_copies_are_one_block_and_counted(pictures):
     assert len({fold[f"red/{name}"] for name in names}) == 1
     assert run.summary.data.duplicates == 3
     assert run.summary.data.train == 39
-    assert [finding.kind for finding in run.summary.findings] == ["duplicate"]
+    assert [finding.kind for finding in run.summary.findings] == ["duplicate", "shortcut"]
     assert look_of(run.path) == (36, 36)
 
 

@@ -14,7 +14,16 @@ from warmstart.errors import TrainingError, UsageError
 from warmstart.joints import check, model, request, score
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
-from warmstart.records import DataRecord, Evidence, Example, Finding, Inspection, Tap, Verdict
+from warmstart.records import (
+    DataRecord,
+    Evidence,
+    Example,
+    Finding,
+    Inspection,
+    SuspectLabel,
+    Tap,
+    Verdict,
+)
 from warmstart.solve.temperature import Calibration
 from warmstart.training.head import HeadFit
 
@@ -55,12 +64,17 @@ def features_of(n, seed=1):
 # ---- verdict and what ships --------------------------------------------------------------
 
 
-def inspection(p, mde):
+def inspection(p, mde, *more):
     evidence = Evidence(
         name="signal", value=0.8, low=0.2, high=0.4, n=90, meaning="…",
         details={**SIGNAL, "p": p, "mde": mde},
     )  # fmt: skip
-    return Inspection(evidence=(evidence,))
+    return Inspection(evidence=(evidence, *more))
+
+
+def knowledge(value, error):
+    return Evidence(name="knowledge", value=value, low=0.0, high=1.0, n=90, meaning="…",
+                    details={"error": error})  # fmt: skip
 
 
 @pytest.mark.parametrize(("p", "mde", "kind"), [
@@ -71,6 +85,14 @@ def test_the_verdict_carries_its_evidence(p, mde, kind):
     verdict = check.judge(found)
     assert (verdict.kind, verdict.evidence) == (kind, found.evidence)
     assert verdict.sentence.endswith(".")
+
+
+@pytest.mark.parametrize(("known", "kind"), [
+    ((0.3, 0.05), "unclear"), ((0.01, 0.02), "scratch-fair"), ((0.05, 0.08), "unclear"),
+    ((None, 0.0), "unclear"),
+])  # fmt: skip
+def test_the_verdict_weighs_what_the_start_knows(known, kind):
+    assert check.judge(inspection(0.001, 0.1, knowledge(*known))).kind == kind
 
 
 @pytest.mark.parametrize("kind", ["head", "deeper", "scratch-fair", "no-signal", "unclear"])
@@ -203,7 +225,13 @@ def test_counts_are_of_images():
         Finding(kind="tiny-class", sentence=".", items=("x", "y")),
         Finding(kind="leak", sentence=".", items=("t1", "t2")),
     ]
-    counts = model.count_data(arranged_of(), findings, 4)
+    suspects = [
+        SuspectLabel(
+            id=str(i), label="a", suggested="b", probability=0.9, wrong=0.8, believed=i < 4
+        )
+        for i in range(6)
+    ]
+    counts = model.count_data(arranged_of(), findings, suspects)
     assert (counts.unreadable, counts.duplicates, counts.leaks) == (3, 1, 2)
     assert (counts.train, counts.test, counts.classes, counts.suspect_labels) == (30, 6, 3, 4)
 

@@ -42,6 +42,16 @@ def test_scores_are_those_of_the_predictions(finished, pictures):
     assert 0 < scores.low < scores.accuracy < scores.high < 1
 
 
+def test_images_that_it_learnt_from_are_named(finished):
+    split, events = finished.path.parents[1] / "split", []
+    follow(evaluate(finished.path, split / "train"), events.append)
+    (leak,) = [e.values["text"] for e in events if e.values.get("title") == "Leak"]
+    assert leak.startswith("36 of the 36 images are among those that the model learnt from")
+    events.clear()
+    follow(evaluate(finished.path, split / "test"), events.append)
+    assert not [e for e in events if e.values.get("title") == "Leak"]
+
+
 def test_one_class_is_enough(finished, tmp_path):
     scores = drain(evaluate(finished.path, fill(tmp_path / "later", {"blue": 3})))
     assert scores.n == 3
@@ -60,7 +70,7 @@ def test_what_cannot_be_read_is_left_out_and_counted(finished, pictures):
     events = []
     scores = follow(evaluate(finished.path, pictures), events.append)
     assert scores.n == 34
-    texts = [event.values.get("text") for event in events if event.kind == "note"]
+    texts = [event.values.get("text") for event in events if event.values.get("title") == "Data"]
     assert texts == ["2 images could not be read and were left out"]
 
 

@@ -15,7 +15,8 @@ from warmstart.data.split import blocks
 from warmstart.errors import DataError
 from warmstart.evaluation.metrics import scores
 from warmstart.events import Event, Steps
-from warmstart.records import Example, Scores
+from warmstart.folder import read_json
+from warmstart.records import DataRecord, Example, Scores
 from warmstart.verbs.predictor import BATCH, Predictor, load
 
 
@@ -46,9 +47,24 @@ def evaluate(
     if len(kept) < len(examples):
         text = f"{len(examples) - len(kept)} images could not be read and were left out"
         yield Event(stage="look", kind="note", values={"title": "Data", "text": text})
+    if learnt := _learnt_from(run, kept):
+        text = (
+            f"{learnt:,} of the {len(kept):,} images are among those that the model learnt "
+            "from: the figures flatter it"
+        )
+        yield Event(stage="look", kind="note", values={"title": "Leak", "text": text})
     number = {name: index for index, name in enumerate(predictor.labels)}
     labels = np.array([number[example.label] for example in kept])
     return scores(np.concatenate(found), labels, blocks(kept))
+
+
+def _learnt_from(run: Path, examples: Sequence[Example]) -> int:
+    """How many of the examples the run learnt from, by their bytes; 0 where it keeps no record."""
+    if not (run / "data.json").is_file():
+        return 0
+    record = read_json(run / "data.json", DataRecord)
+    learnt = {example.sha256 for example in record.examples if example.split != "test"}
+    return sum(example.sha256 in learnt for example in examples)
 
 
 def _decode(
