@@ -25,7 +25,12 @@ NAMES = [
     "signal", "depth", "appetite", "knowledge", "distance", "preprocessing", "ceiling", "tail_gain",
 ]  # fmt: skip
 CLOSE = {"knowledge", "distance", "preprocessing"}  # the network is run again for them
-FILES = {"data.json", "inspection.json", "suspects.csv", "DONE"}
+FILES = {"data.json", "inspection.json", "suspects.csv", "progress.jsonl", "DONE"}
+
+
+def results(folder):
+    """The files without the clock's."""
+    return {name: text for name, text in bytes_of(folder).items() if name != "progress.jsonl"}
 
 
 @pytest.fixture(autouse=True)
@@ -138,13 +143,28 @@ def test_the_same_seed_gives_the_same_bytes(pictures, tmp_path, monkeypatch):
     for name in ("a", "b"):
         monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / f"cache-{name}"))
         ask(pictures, out=tmp_path / name, seed=3)
-    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+    assert results(tmp_path / "a") == results(tmp_path / "b")
 
 
 def test_a_stored_look_changes_nothing(pictures, tmp_path):
     one, two = (ask(pictures, out=tmp_path / name) for name in ("a", "b"))
-    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+    assert results(tmp_path / "a") == results(tmp_path / "b")
     assert one.verdict == two.verdict
+
+
+def test_a_check_that_was_stopped_is_taken_up_by_the_same_command(pictures, tmp_path):
+    request = Request(
+        data=pictures, start=network(), preprocessing=PREP, out=tmp_path / "out", fix=True
+    )
+    steps = check(request)
+    for event in steps:
+        if event.stage == "check":
+            break
+    steps.close()
+    assert (tmp_path / "out" / "INTERRUPTED").exists()
+    ask(pictures, out=tmp_path / "out", fix=True)
+    assert (tmp_path / "out" / "DONE").exists()
+    assert not (tmp_path / "out" / "INTERRUPTED").exists()
 
 
 def test_the_list_of_doubts_comes_back(tmp_path):

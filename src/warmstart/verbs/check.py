@@ -6,6 +6,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from warmstart.data.collection import Collection
 from warmstart.events import Steps
 from warmstart.folder import RunFolder, write_json
 from warmstart.joints import check as checks
@@ -15,8 +16,9 @@ from warmstart.joints.look import take_look
 from warmstart.joints.model import count_data
 from warmstart.joints.request import Request
 from warmstart.joints.starting import choose_start
+from warmstart.network.load import Start
 from warmstart.planning.profiles import profiles
-from warmstart.recording import Clock
+from warmstart.recording import Clock, recorded
 from warmstart.records import Checked
 
 
@@ -32,10 +34,17 @@ def check(asked: Request) -> Steps[Checked]:
     asked, start = yield from choose_start(asked, collection, clock)
     yield notes.start(start.record)
     clock.lap("read")
+    folder = _folder(asked, collection.record.name)
+    steps = _work(asked, folder, collection, start, clock)
+    return (yield from (recorded(steps, folder) if folder is not None else steps))
+
+
+def _work(
+    asked: Request, folder: RunFolder | None, collection: Collection, start: Start, clock: Clock
+) -> Steps[Checked]:
     look = yield from take_look(collection, start)
     clock.lap("look")
     with threadpool_limits(limits=1, user_api="blas"):
-        folder = _folder(asked, collection.record.name)
         fix_into = folder.path if asked.fix and folder else None
         collection = problems.settled(collection, look, fix_into)
         arranged = rows.arrange(collection.record)
@@ -51,7 +60,6 @@ def check(asked: Request) -> Steps[Checked]:
         write_json(folder.path / "data.json", collection.record)
         write_json(folder.path / "inspection.json", inspection)
         write_suspects(folder.path / "suspects.csv", inspection.suspects)
-        folder.mark("DONE")
     return Checked(
         verdict=checks.judge(inspection),
         data=count_data(arranged, found, inspection.suspects),
