@@ -68,4 +68,4 @@ def _verdict(pool: pools.Pool, labels: np.ndarray, rng: np.random.Generator) -> 
     found = signal(
         list(pair.values()), labels[rows], singles, rules.permutations("fast"), rng
     ).details
-    return verdict_kind(Facts(p=float(found["p"]), mde=float(found["mde"])))
+    return verdict_kind(Facts(p=float(found["p"]), mde=float(found["mde"]), n=len(rows)))

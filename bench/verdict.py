@@ -30,7 +30,7 @@ from warmstart.records import Preprocessing, Verdict
 from warmstart.solve.kernels import mixed_kernels
 
 NEAR = ("ants_bees", "cats_dogs", "clothing", "pacs_photo", "vehicles", "car_brands", "cat_breeds")
-FEW = (20, 30, 39)
+FEW = (20, 30, 39, 60)
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -128,7 +128,7 @@ def _few(given: Namespace, name: str, n: int, seed: int) -> dict[str, Any]:
     details = signal(
         list(kernels.values()), labels, singles, rules.permutations("balanced"), rng
     ).details
-    kind = verdict_kind(Facts(p=float(details["p"]), mde=float(details["mde"])))
+    kind = verdict_kind(Facts(p=float(details["p"]), mde=float(details["mde"]), n=n))
     fit = pools.fit_rows(pool, drawn, labels, rng)
     rest = np.setdiff1d(np.arange(len(pool.labels)), drawn)
     right = pools.predict(fit, pool, rest) == pool.labels[rest]

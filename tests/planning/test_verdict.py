@@ -12,6 +12,8 @@ CLEAR = {"p": 0.001, "mde": 0.1}
     [
         (Facts(p=0.2, mde=0.26), "unclear"),
         (Facts(p=0.2, mde=0.25), "no-signal"),
+        (Facts(p=0.2, mde=0.1, n=39), "unclear"),
+        (Facts(p=0.2, mde=0.1, n=40), "no-signal"),
         (Facts(p=0.011, mde=0.1), "no-signal"),
         (Facts(p=0.01, mde=0.1), "unclear"),
         (Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02), "scratch-fair"),
@@ -47,3 +49,4 @@ def test_groups_that_bind_all_labels_are_called_so():
 
 def test_too_few_examples_are_called_too_few():
     assert "too few" in sentence("unclear", Facts(p=0.3, mde=0.4), 12, 0.5)
+    assert "weak signal" in sentence("unclear", Facts(p=0.3, mde=0.1, n=39), 39, 0.5)

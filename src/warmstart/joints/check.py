@@ -136,6 +136,7 @@ def judge(inspection: Inspection) -> Verdict:
     facts = Facts(
         p=float(test.details["p"]),
         mde=float(test.details["mde"]),
+        n=test.n,
         knowledge=known.value if known else None,
         knowledge_error=float(known.details["error"]) if known else 0.0,
     )
