@@ -197,13 +197,13 @@ def test_ways_are_tried_that_come_nearer_to_the_old_data(dim):
     for wrong, right in (("0 to 255", "0 to 1"), ("0 to 1", "mean 0.5, spread 0.5")):
         module = settled_on(images, replace(PREP, mean=usual[right][0], std=usual[right][1]))
         prep = replace(PREP, mean=usual[wrong][0], std=usual[wrong][1])
-        names = controls._worth_trying(probes(scene_of(root, module, prep=prep))(24))
-        assert names[0] == habits.SWAPPED
-        assert right in names
-        assert wrong not in names
+        blind, nearer = controls._worth_trying(probes(scene_of(root, module, prep=prep))(24))
+        assert blind == (habits.SWAPPED,)
+        assert right in nearer
+        assert wrong not in nearer
         prep = replace(PREP, mean=usual[right][0], std=usual[right][1])
-        names = controls._worth_trying(probes(scene_of(root, module, prep=prep))(24))
-        assert wrong not in names
+        blind, nearer = controls._worth_trying(probes(scene_of(root, module, prep=prep))(24))
+        assert wrong not in blind + nearer
 
 
 def test_grey_pictures_have_no_channels_to_exchange(tmp_path):
@@ -211,11 +211,13 @@ def test_grey_pictures_have_no_channels_to_exchange(tmp_path):
     for path in root.rglob("*.png"):
         with Image.open(path) as picture:
             picture.convert("L").save(path)
-    assert habits.SWAPPED not in controls._worth_trying(probes(scene_of(root))(24))
+    blind, _ = controls._worth_trying(probes(scene_of(root))(24))
+    assert habits.SWAPPED not in blind
 
 
 def test_without_statistics_every_usual_way_is_tried(pictures):
-    names = controls._worth_trying(probes(scene_of(pictures, "layers"))(24))
+    names, nearer = controls._worth_trying(probes(scene_of(pictures, "layers"))(24))
+    assert nearer == ()
     assert set(names) == {habits.SWAPPED, *habits.USUAL} - {"mean 0.5, spread 0.5"}
 
 
@@ -251,12 +253,27 @@ def test_a_wrong_way_to_feed_images_in_is_warned_of_and_the_right_one_named(tmp_
 def test_more_images_are_taken_while_the_answer_is_open(pictures, monkeypatch):
     asked = []
 
-    def compare(probe, names):
+    def compare(probe, names, nearer):
         asked.append(len(probe.rows))
         return Evidence(name="preprocessing", value=0.04, low=0.0, high=0.1, n=9, meaning=".",
                         details={"error": 0.05, "best": "x"})  # fmt: skip
 
     monkeypatch.setattr(rules, "PREPROCESSING_STAGES", (8, 20))
     monkeypatch.setattr(controls, "_compare_habits", compare)
+    monkeypatch.setattr(controls, "_worth_trying", lambda probe: ((habits.SWAPPED,), ()))
     try_preprocessing(probes(scene_of(pictures)))
     assert asked == [8, 20]
+
+
+def test_where_the_old_statistics_speak_many_images_are_taken_at_once(pictures, monkeypatch):
+    asked = []
+
+    def compare(probe, names, nearer):
+        asked.append((len(probe.rows), names, nearer))
+        return Evidence(name="preprocessing", value=None, low=None, high=None, n=9, meaning=".")
+
+    monkeypatch.setattr(rules, "PREPROCESSING_STAGES", (8, 20))
+    monkeypatch.setattr(controls, "_compare_habits", compare)
+    monkeypatch.setattr(controls, "_worth_trying", lambda probe: (("a",), ("b",)))
+    try_preprocessing(probes(scene_of(pictures)))
+    assert asked == [(20, ("a", "b"), ("b",))]

@@ -28,6 +28,7 @@ USUAL: dict[str, Moments] = {
 SWAPPED = "blue and red exchanged"
 CLEARLY_NEARER = 0.7  # of the present distance: then another habit is worth a try
 SURE = 1.64  # standard errors; several habits are tried, so one is not enough
+SURE_IF_NEARER = 1.0  # where the old statistics say the same
 LEAST = 0.02  # a gain worth a warning
 
 
@@ -45,10 +46,12 @@ def preprocessing(
     others: Mapping[str, Sequence[Array]],
     labels: Labels,
     groups: Sequence[Rows],
+    nearer: Sequence[str] = (),
 ) -> Evidence:
     """Accuracy that the best other habit gains over the present one, by paired differences.
 
-    Shapes: kernels (n, n), several a habit (the best is taken); labels (n,).
+    Shapes: kernels (n, n), several a habit (the best is taken); labels (n,). `nearer` names
+    the habits under which the first layers come nearer to the old data's statistics.
     """
     k, blocks = int(labels.max()) + 1, number_blocks(groups)
     n = len(labels)
@@ -75,7 +78,7 @@ def preprocessing(
         high=min(value + 1.96 * error, 1.0),
         n=n,
         meaning=f"Fed in with {best}, the same head would gain {100 * value:+.0f} points.",
-        details={**details, "best": best, "error": error},
+        details={**details, "best": best, "error": error, "nearer": int(best in nearer)},
     )
 
 
@@ -90,7 +93,8 @@ def warning(found: Evidence) -> Finding | None:
     """The finding, where another habit is clearly better."""
     if found.value is None or found.value < LEAST:
         return None
-    if found.value - SURE * float(found.details["error"]) <= 0:
+    sure = SURE_IF_NEARER if found.details["nearer"] else SURE
+    if found.value - sure * float(found.details["error"]) <= 0:
         return None
     best = str(found.details["best"])
     return Finding(

@@ -74,7 +74,7 @@ DEPTH_ROWS = 300  # a fit a part and penalty: enough to say where the useful lay
 # 0.04, so that a start without knowledge is named as such (bench/results/verdict.json).
 KNOWLEDGE_STAGES = ((96, 2), (400, 3))
 SCALE_IMAGES = 24  # on which the scales of a network without BatchNorm are measured
-PREPROCESSING_STAGES = (64, 200)
+PREPROCESSING_STAGES = (64, 300)
 FIRST_PARTS_IMAGES = 8  # their every pixel counts, so few tell brightness and contrast
 DISTANCE_IMAGES = 24
 
