@@ -26,19 +26,28 @@ USUAL: dict[str, Moments] = {
     "0 to 255": ((0.0,) * 3, (1 / 255,) * 3),
 }
 SWAPPED = "blue and red exchanged"
-CLEARLY_NEARER = 0.7  # of the present distance: then another habit is worth a try
+CLEARLY_NEARER = 0.7  # of the present distance: then the old statistics speak for it
+AS_NEAR = 1.5  # of the present distance: up to there they do not speak against it
 SURE = 1.64  # standard errors; several habits are tried, so one is not enough
 SURE_IF_NEARER = 1.0  # where the old statistics say the same
 LEAST = 0.02  # a gain worth a warning
 
 
-def worth_trying(present: float, others: Mapping[str, float]) -> tuple[str, ...]:
-    """Habits under which the first layers' statistics are clearly nearer to the old data's.
+def worth_trying(
+    present: float, others: Mapping[str, float]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Habits about as near to the old data's statistics as the present one, and nearer ones.
 
-    >>> worth_trying(0.9, {"0 to 1": 0.1, "0 to 255": 0.8})
-    ('0 to 1',)
+    Of the first layers, where each habit puts them at the distance given. On 14 sets fed in
+    rightly no other habit comes nearer than 0.76; fed in with ImageNet's or without a mean the
+    right one is at 0.66 or nearer on 12, at 1.0 on hands and 1.3 on skin.
+
+    >>> worth_trying(0.9, {"0 to 1": 0.1, "0 to 255": 800.0, "other": 1.0})
+    (('other',), ('0 to 1',))
     """
-    return tuple(name for name, d in others.items() if d < CLEARLY_NEARER * present)
+    nearer = tuple(name for name, d in others.items() if d < CLEARLY_NEARER * present)
+    near = tuple(n for n, d in others.items() if n not in nearer and d < AS_NEAR * present)
+    return near, nearer
 
 
 def preprocessing(

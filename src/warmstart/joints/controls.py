@@ -162,7 +162,8 @@ def _compare_habits(probe: Probe, names: Sequence[str], nearer: Sequence[str]) -
 def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What is tried without a hint, and what comes nearer to BatchNorm's old statistics.
 
-    Exchanged channels are always tried; normalisations too where there is no BatchNorm.
+    Exchanged channels are always tried; normalisations where BatchNorm's statistics do not
+    speak against them, or where there are none.
     """
     names: tuple[str, ...] = () if habits.all_grey(probe.images) else (habits.SWAPPED,)
     if probe.prep.channels != 3:
@@ -176,7 +177,8 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
         name: mean_divergence(_first_parts(probe, _with(probe.prep, habits.USUAL[name])), rows)
         for name in others
     }
-    return names, habits.worth_trying(mean_divergence(now, rows), far)
+    near, nearer = habits.worth_trying(mean_divergence(now, rows), far)
+    return (*names, *near), nearer
 
 
 def _first_parts(probe: Probe, prep: Preprocessing) -> tuple[NormSeen, ...]:
