@@ -44,6 +44,16 @@ def test_figures_of_the_file(kind):
     assert found.is_colour[0]
 
 
+def test_a_jpeg_with_a_second_picture_inside_is_a_jpeg():
+    """Telephones add a brightness map or a preview; Pillow calls such a file MPO."""
+    first, second = (Image.new("RGB", (60, 40), colour) for colour in ("red", "blue"))
+    file = io.BytesIO()
+    first.save(file, "MPO", save_all=True, append_images=[second])
+    payload = file.getvalue()
+    seen = unpack(glance(payload, decode(payload, "a.jpg"))[None])
+    assert (seen.width[0], seen.height[0], seen.format[0]) == (60, 40, "JPEG")
+
+
 def test_a_draft_reports_the_size_of_the_original():
     payload = saved(photo(1600, 1200))
     assert decode(payload, "x", draft=64).width < 1600

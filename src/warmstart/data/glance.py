@@ -16,7 +16,6 @@ from PIL import Image
 
 from warmstart.data.decode import FORMATS
 
-VERSION = 1  # raise it when a row would hold something else
 SIDE = 64  # px of the small grey picture
 COLOUR_SIDE = 16
 RING = 0.04  # of the short side: how wide the border is
@@ -126,7 +125,9 @@ def _header(payload: bytes) -> tuple[int, int, str]:
         (height, width, *_), _, _ = header(file)
         return width, height, _ARRAY
     with Image.open(io.BytesIO(payload), formats=FORMATS) as opened:
-        return opened.width, opened.height, str(opened.format)
+        kind = str(opened.format)
+        # A JPEG with a second picture inside (many telephones make such) calls itself MPO.
+        return opened.width, opened.height, "JPEG" if kind == "MPO" else kind
 
 
 def _border(image: Image.Image) -> NDArray[np.uint8]:

@@ -68,10 +68,12 @@ def verdict_kind(facts: Facts) -> VerdictKind:
 def points(share: float) -> str:
     """A share as whole points where that says enough.
 
-    >>> points(0.124), points(0.004)
-    ('12', '0.4')
+    >>> points(0.124), points(0.004), points(-0.0001)
+    ('12', '0.4', '0')
     """
-    value = 100 * share
+    value = round(100 * share, 1)
+    if not value:
+        return "0"
     return f"{value:.0f}" if abs(value) >= 1.5 else f"{value:.1f}"
 
 
