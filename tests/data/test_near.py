@@ -195,3 +195,16 @@ def test_test_labels_change_neither_findings_nor_what_goes(case, rng: random.Ran
     one, two = (with_twins(collection(*es), pairs).record for es in (examples, other))
     assert one.problems == two.problems
     assert left_out(pairs, *examples) == left_out(pairs, *other)
+
+
+def test_pictures_of_one_scene_are_not_taken_for_copies():
+    """A fixed camera: everything is alike, and the labels are about something else."""
+    rows = [example(str(i), "ab"[i % 2]) for i in range(20)]
+    pairs = [(str(i), str(i + 1)) for i in range(19)]
+    record = with_twins(collection(*rows), pairs).record
+    assert record.twins == ()
+    (note,) = record.problems
+    assert (note.kind, note.items) == ("duplicate", ())
+    assert "fixed scene" in note.sentence
+    kept = with_twins(collection(*[example(str(i), "ab"[i // 10]) for i in range(20)]), pairs)
+    assert len(kept.record.twins) == 19

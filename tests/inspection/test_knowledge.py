@@ -2,11 +2,17 @@
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from refit import kernel_of, left_out, singles, told_apart
 from warmstart.inspection.hits import best_left_out
 from warmstart.inspection.knowledge import CLEAR, SHUFFLE_SD, Controls, is_clear, knowledge
-from warmstart.stats.intervals import number_blocks, standard_error
+from warmstart.stats.intervals import kish, number_blocks, standard_error
+
+
+def few(groups):
+    """How much wider few blocks make an interval of 90 %."""
+    return stdtrit(kish(number_blocks(groups)) - 1, 0.95) / 1.645
 
 
 def arms(rng, labels, strengths):
@@ -46,7 +52,9 @@ def test_the_value_is_what_the_trained_network_has_beyond_the_shuffled_ones():
     assert found.value == pytest.approx(trained.mean() - shuffles.mean())
     paired = standard_error(trained - shuffles.mean(axis=0), number_blocks(groups))
     spread = max(np.var(shuffles.mean(axis=1), ddof=1), SHUFFLE_SD**2)
-    assert found.details["error"] == pytest.approx(np.sqrt(paired**2 + spread / 3))
+    assert found.details["error"] == pytest.approx(
+        few(groups) * np.sqrt(paired**2 + spread / 3)
+    )
     assert found.low == pytest.approx(found.value - 1.96 * found.details["error"])
     assert (found.n, found.details["shuffles"]) == (90, 3)
 
@@ -58,7 +66,7 @@ def test_pixels_are_the_control_where_they_do_better():
     assert found.details["pixels"] > found.details["shuffled"]
     assert found.value == pytest.approx(trained.mean() - pixels.mean())
     error = standard_error(trained - pixels, number_blocks(groups))
-    assert found.details["error"] == pytest.approx(error)
+    assert found.details["error"] == pytest.approx(few(groups) * error)
 
 
 def test_one_shuffle_is_not_taken_for_certain():
@@ -68,7 +76,7 @@ def test_one_shuffle_is_not_taken_for_certain():
         controls.shuffles[0], labels, groups
     )
     paired = standard_error(gap, number_blocks(groups))
-    assert found.details["error"] == pytest.approx(np.hypot(paired, SHUFFLE_SD))
+    assert found.details["error"] == pytest.approx(few(groups) * np.hypot(paired, SHUFFLE_SD))
 
 
 def test_blocks_widen_the_interval():
@@ -109,3 +117,12 @@ def test_images_that_all_belong_together_tell_nothing():
     found, *_ = ask(np.random.default_rng(7), groups=[np.arange(90)])
     assert found.value is found.low is found.high is None
     assert not is_clear(found)
+
+
+def test_arms_that_err_on_the_same_rows_are_not_told_apart_exactly():
+    rng = np.random.default_rng(4)
+    labels = rng.permutation(np.arange(60) % 3)
+    (same,) = arms(rng, labels, (6.0,))
+    found = knowledge(Controls(trained=same, shuffles=[same], pixels=same), labels, singles(60))
+    assert found.value == 0.0
+    assert found.details["error"] >= 1 / 60

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
 from refit import kernel_of, singles
 from warmstart.inspection.hits import best_left_out
 from warmstart.inspection.preprocessing import (
     LEAST,
-    SURE,
+    LEVEL,
     all_grey,
     is_open,
     preprocessing,
@@ -79,10 +80,10 @@ def test_a_gain_that_may_be_chance_asks_for_more_images_and_warns_of_nothing():
         found = preprocessing(now, dict(enumerate(map(list, others))), labels, singles(48))
         warned += warning(found) is not None
         opened += is_open(found)
-        if found.value - SURE * found.details["error"] <= 0 or found.value < LEAST:
+        if found.value + ndtri(LEVEL / 4) * found.details["error"] <= 0 or found.value < LEAST:
             assert warning(found) is None
     assert opened > warned
-    assert warned <= 60 * 0.25
+    assert warned <= 60 * 0.15
 
 
 def test_nothing_to_try_is_said():

@@ -187,3 +187,14 @@ def test_no_kernel_is_made_where_rows_are_many():
 
     made = heads(plan, profiles(TAPS), never, 2001)
     assert {type(family).__name__ for family in made.values()} == {"SketchedRidge"}
+
+
+def test_of_many_classes_some_are_drawn_with_all_their_rows():
+    names = [f"c{n:03}" for n in range(300)]
+    examples = [example(5 * c + k, names[c]) for c in range(300) for k in range(5)]
+    arranged = arrange(record(examples))
+    drawn = draw_rows(arranged, 400, seed=0)
+    sizes = np.bincount(arranged.labels[drawn])
+    assert len(drawn) <= 500
+    assert set(sizes[sizes > 0]) <= {4, 5}
+    assert (sizes > 0).sum() >= 80

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from warmstart.records import Answer
 
 NO_SIGNAL = 3
-KEPT = ("--start", "--arch", "--test", "--label", "--group")  # what `fit` needs again
+KEPT = ("--start", "--arch", "--test", "--label", "--group", "--relabel")  # for `fit` as well
 LINE_KEYS = ("path", "label", "probability", "sure", "unknown", "scores")
 
 
@@ -64,6 +64,7 @@ def check(call: Call) -> int:
         print(dumps(found, indent=2))
     else:
         same = [word for pair in call.values.items() if pair[0] in KEPT for word in pair]
+        same += ["--fix"] if "--fix" in call.switches else []
         print(show.check_text(found, [call.places[0], *same]))
     return NO_SIGNAL if found.verdict.kind == "no-signal" else 0
 

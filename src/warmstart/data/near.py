@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -10,6 +11,12 @@ from warmstart.data.split import blocks
 from warmstart.records import DataRecord, Example, Finding
 
 Pair = tuple[str, str]
+MANY_PAIRS = 10  # below, so many labels that agree or not say nothing
+SCENES = (
+    "pairs of images are alike in every detail that is looked at and carry labels of their own, "
+    "as pictures of one fixed scene do: they are taken for different pictures. If several show "
+    "one object, name it with --group."
+)
 HOW = "re-encoded, resized, mirrored, cropped or exposed differently"
 
 
@@ -22,9 +29,34 @@ def with_twins(collection: Collection, twins: Iterable[Pair]) -> Collection:
     """
     record = collection.record
     pairs = tuple(sorted((min(pair), max(pair)) for pair in twins))
+    if are_scenes(record.examples, pairs):
+        note = Finding(kind="duplicate", sentence=f"{len(pairs):,} {SCENES}")
+        return replace(collection, record=replace(record, problems=(*record.problems, note)))
     found = (*_copies(record.examples, pairs), *_leaks(record.examples, pairs))
     settled = replace(record, twins=pairs, problems=(*record.problems, *found))
     return replace(collection, record=settled)
+
+
+def are_scenes(examples: Sequence[Example], pairs: Sequence[Pair]) -> bool:
+    """Whether the pairs are pictures of one scene (a fixed camera) rather than copies.
+
+    Copies carry one label nearly always. Where the training pairs agree hardly more often
+    than by chance, what they share is not what the labels are about; and under labels that
+    mean nothing the pictures are as good as independent.
+
+    >>> same = [Example(id=str(i), label="ab"[i % 2], split="train", sha256=str(i))
+    ...         for i in range(12)]
+    >>> are_scenes(same, [("0", str(i)) for i in range(1, 12)])
+    True
+    """
+    labels = {e.id: e.label for e in examples if e.split == "train"}
+    inside = [(a, b) for a, b in pairs if a in labels and b in labels]
+    if len(inside) < MANY_PAIRS:
+        return False
+    agree = sum(labels[a] == labels[b] for a, b in inside) / len(inside)
+    counts = Counter(labels.values())
+    chance = sum(n * n for n in counts.values()) / len(labels) ** 2
+    return agree < (1 + chance) / 2
 
 
 def _copies(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]:
@@ -53,7 +85,7 @@ def _copies(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]
     if mixed:
         sentence = (
             f"{count(len(mixed), 'training image')} are near copies of each other and carry "
-            "different labels. At most one label of each can be right."
+            "different labels. Not all of these labels can be right."
         )
         findings.append(Finding(kind="conflict", sentence=sentence, items=tuple(mixed)))
     return findings

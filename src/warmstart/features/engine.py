@@ -107,7 +107,7 @@ def fused(module: nn.Module, probe: Tensor) -> nn.Module:
         for (_, conv), (name, norm) in pairwise(list(parent.named_children())):
             if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
                 continue
-            if norm.num_features == conv.out_channels:
+            if norm.num_features == conv.out_channels and norm.running_mean is not None:
                 _fold(parent, conv, name, norm)
     with torch.inference_mode():
         pairs = zip(module(probe), candidate(probe), strict=True)

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from warmstart.inspection.hits import best_left_out
 from warmstart.records import Evidence
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Labels
-from warmstart.stats.intervals import Blocks, number_blocks, standard_error
+from warmstart.stats.intervals import Blocks, kish, number_blocks, standard_error
 
 SHUFFLE_SD = 0.03  # least spread of accuracy between shuffles that is reckoned with
+NORMAL_95 = 1.645
 CLEAR = 3.0  # standard errors above 0 from which more images would not change the answer
 
 
@@ -82,11 +84,17 @@ def is_clear(found: Evidence) -> bool:
 
 
 def _error(gap: Array, blocks: Blocks, by_shuffle: Sequence[float]) -> float:
-    paired = standard_error(gap, blocks)
-    if not by_shuffle:
-        return paired
-    spread = max(float(np.var(by_shuffle, ddof=1)) if len(by_shuffle) > 1 else 0.0, SHUFFLE_SD**2)
-    return float(np.sqrt(paired**2 + spread / len(by_shuffle)))
+    """Standard error, never below one row in n, and widened by the t quantile for few blocks.
+
+    Without the least value two arms that err on the same rows would be told apart exactly.
+    """
+    paired = max(standard_error(gap, blocks), 1.0 / len(gap))
+    spread = 0.0
+    if by_shuffle:
+        seen = float(np.var(by_shuffle, ddof=1)) if len(by_shuffle) > 1 else 0.0
+        spread = max(seen, SHUFFLE_SD**2) / len(by_shuffle)
+    few = float(stdtrit(max(kish(blocks) - 1, 1.0), 0.95)) / NORMAL_95
+    return few * float(np.sqrt(paired**2 + spread))
 
 
 def _meaning(details: dict[str, float | int | str], value: float) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.special import ndtri
 
 from warmstart.inspection.hits import best_left_out
 from warmstart.records import Evidence, Finding
@@ -28,7 +29,7 @@ USUAL: dict[str, Moments] = {
 SWAPPED = "blue and red exchanged"
 CLEARLY_NEARER = 0.7  # of the present distance: then the old statistics speak for it
 AS_NEAR = 1.5  # of the present distance: up to there they do not speak against it
-SURE = 1.64  # standard errors; several habits are tried, so one is not enough
+LEVEL = 0.05  # of a false warning, shared among the habits tried
 SURE_IF_NEARER = 1.0  # where the old statistics say the same
 LEAST = 0.02  # a gain worth a warning
 
@@ -102,7 +103,8 @@ def warning(found: Evidence) -> Finding | None:
     """The finding, where another habit is clearly better."""
     if found.value is None or found.value < LEAST:
         return None
-    sure = SURE_IF_NEARER if found.details["nearer"] else SURE
+    tried = sum(name.startswith("gain.") for name in found.details)
+    sure = SURE_IF_NEARER if found.details["nearer"] else float(-ndtri(LEVEL / tried))
     if found.value - sure * float(found.details["error"]) <= 0:
         return None
     best = str(found.details["best"])

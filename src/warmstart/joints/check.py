@@ -72,7 +72,7 @@ def draw(scene: Scene, most: int) -> Sample:
     read = scene.look.reader([scene.arranged.learn[row] for row in rows])
     vectors = {tap: read(tap) for tap in [*pair.values()][-1]}
     kernels = [*mixed_kernels(vectors.items(), pair).values()]
-    labels = scene.arranged.labels[rows]
+    labels = np.unique(scene.arranged.labels[rows], return_inverse=True)[1]
     return Sample(rows, labels, groups_among(rows, scene.arranged), vectors, kernels)
 
 
@@ -114,7 +114,8 @@ def _depth(sample: Sample) -> Evidence:
 def _appetite(scene: Scene, sample: Sample) -> Evidence:
     n = len(scene.arranged.learn) - scene.arranged.holdout
     kernel = sample.kernels[-1]
-    head: LeftOut = best_left_out([kernel], sample.labels, sample.groups, scene.arranged.n_classes)
+    n_classes = int(sample.labels.max()) + 1
+    head: LeftOut = best_left_out([kernel], sample.labels, sample.groups, n_classes)
     rng = np.random.default_rng([scene.seed, 6])
     return appetite(kernel, head, sample.labels, sample.groups, n, rng)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from warmstart.data.collection import Collection
@@ -18,7 +19,7 @@ from warmstart.features.engine import normalised
 from warmstart.inspection import preprocessing as habits
 from warmstart.inspection.distance import distance, mean_divergence
 from warmstart.inspection.knowledge import Controls, is_clear, knowledge
-from warmstart.joints.look import Look
+from warmstart.joints.look import Look, load_same
 from warmstart.joints.rows import Arranged, groups_among
 from warmstart.network.control import Rows, control_features, halved, layer_scales, pass_images
 from warmstart.network.statistics import NormSeen, norm_statistics
@@ -88,11 +89,12 @@ def open_probe(
     rng = np.random.default_rng([seed, 3])
     # Row by row: a few whole blocks may be one, and then none is left to judge by.
     order, _ = spread_order(arranged.labels[:n], [np.array([row]) for row in range(n)], rng)
+    torch.set_num_threads(look.threads)  # a look from the store has not set them
     decoded: list[Pixels] = []
 
     def decode(row: int) -> Pixels:
         example = arranged.learn[row]
-        return load_image(collection.load(example.id), example.id, prep)
+        return load_image(load_same(collection, example), example.id, prep)
 
     def probe(m: int) -> Probe:
         rows = order[:m]
@@ -111,10 +113,11 @@ def weigh_knowledge(
 ) -> Steps[Evidence]:
     """Few images and shuffles first; more where the answer is not plain."""
     (few, least), (many, most) = rules.KNOWLEDGE_STAGES
-    found = yield from _knowledge(open_images(max(few, 5 * n_classes)), least, seed)
+    enough = min(5 * n_classes, rules.KNOWLEDGE_MOST)
+    found = yield from _knowledge(open_images(max(few, enough)), least, seed)
     if is_clear(found):
         return found
-    return (yield from _knowledge(open_images(max(many, 5 * n_classes)), most, seed))
+    return (yield from _knowledge(open_images(max(many, enough)), most, seed))
 
 
 def _knowledge(probe: Probe, shuffles: int, seed: int) -> Steps[Evidence]:

@@ -21,13 +21,12 @@ from warmstart.inspection.shortcut import shortcut
 from warmstart.inspection.suspects import Ranking, rank_suspects, suspect_finding
 from warmstart.inspection.twins import Twin
 from warmstart.joints.look import Look
-from warmstart.joints.rows import Arranged, groups_among
+from warmstart.joints.rows import Arranged, draw_rows, groups_among
 from warmstart.planning import rules
 from warmstart.planning.profiles import Profile
 from warmstart.records import Evidence, Example, Finding, SuspectLabel
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.solve.ridge import Array, Rows
-from warmstart.solve.temperature import Labels
+from warmstart.solve.ridge import Array
 
 COLUMNS = ("path", "label", "suggested", "probability", "chance_wrong")
 LISTED = 0.1  # share of the labels that suspects.csv lists, whatever is believed of them
@@ -52,15 +51,15 @@ def doubt(look: Look, arranged: Arranged, pair: dict[str, Profile], classes: Seq
     """
     n = len(arranged.learn) - arranged.holdout
     examples, labels = arranged.learn[:n], arranged.labels[:n]
-    groups = groups_among(np.arange(n), arranged)
     probabilities = left_out_probabilities(look, arranged, pair, seed)
     ranking = rank_suspects(probabilities, labels)
     ids = [example.id for example in examples]
     glances = look.glances(examples)
-    right = float((probabilities.argmax(axis=1) == labels).mean())
+    judged = np.isfinite(probabilities[:, 0])
+    right = float((probabilities[judged].argmax(axis=1) == labels[judged]).mean())
     found = [
         suspect_finding(ranking, ids, classes),
-        _shortcut(glances, labels, classes, groups, right),
+        _shortcut(glances, arranged, classes, right, seed),
         *cues(glances, labels, classes, np.random.default_rng([seed, 7])),
         _drift(look, examples, arranged.test, seed),
     ]
@@ -83,25 +82,30 @@ def left_out_probabilities(
     rng = np.random.default_rng([seed, 8])
     blocks = arranged.blocks()[:n]
     part = folds(arranged.labels[:n], blocks, parts, rng) if parts > 1 else np.zeros(n, int)
-    found = np.empty((n, arranged.n_classes))
+    found = np.full((n, arranged.n_classes), np.nan)  # a part of one block is judged by nothing
     for number in range(int(part.max()) + 1):
         rows = np.flatnonzero(part == number)
         read = look.reader([arranged.learn[row] for row in rows])
         taps = [*pair.values()][-1]
         kernels = mixed_kernels(((tap, read(tap)) for tap in taps), pair)
         groups = groups_among(rows, arranged)
+        if len(groups) < 2:
+            continue
         head = best_left_out(kernels.values(), arranged.labels[rows], groups, arranged.n_classes)
         found[rows] = head.probabilities()
     return found
 
 
 def _shortcut(
-    glances: Glances, labels: Labels, classes: Sequence[str], groups: Sequence[Rows], right: float
+    glances: Glances, arranged: Arranged, classes: Sequence[str], right: float, seed: int
 ) -> Finding | None:
     """Nothing is said of small pictures: their border is part of the subject."""
     if np.median(glances.short_side()) < LEAST_SIDE:
         return None
-    return shortcut(glances.border, labels, classes, groups, right)
+    rows = draw_rows(arranged, rules.BORDER_ROWS, seed)
+    there, labels = np.unique(arranged.labels[rows], return_inverse=True)
+    names = [classes[number] for number in there]
+    return shortcut(glances.border[rows], labels, names, groups_among(rows, arranged), right)
 
 
 def _drift(
@@ -115,9 +119,14 @@ def _drift(
 
 
 def _pairs(arranged: Arranged, ids: Sequence[str]) -> list[Twin]:
-    """Near copies as rows of the training part."""
+    """Copies and near copies as rows of the training part."""
     place = {id: row for row, id in enumerate(ids)}
     inside = [(a, b) for a, b in arranged.twins if a in place and b in place]
+    first: dict[str, str] = {}
+    for example in arranged.learn[: len(ids)]:  # and the same bytes under two labels
+        other = first.setdefault(example.sha256, example.id)
+        if other != example.id:
+            inside.append((other, example.id))
     return [Twin(place[a], place[b], 1.0, False) for a, b in inside]
 
 

@@ -153,18 +153,24 @@ def _key(
     )
 
 
+def load_same(collection: Collection, example: Example) -> bytes:
+    """The bytes that were read before. Raises: Vanished where they are gone or have changed."""
+    try:
+        payload = collection.load(example.id)
+    except (DataError, OSError) as error:
+        raise Vanished(f"{example.id} can no longer be read: {error}") from error
+    if hashlib.sha256(payload).hexdigest() != example.sha256:
+        raise Vanished(f"{example.id} changed while the run was going on")
+    return payload
+
+
 def _decoder(
     collection: Collection, prep: Preprocessing, book: GlanceBook, wants_glance: set[str]
 ) -> Callable[[Example], Pixels]:
     """From example to pixels, noting a glance; bytes that are gone are told from bad ones."""
 
     def decode_one(example: Example) -> Pixels:
-        try:
-            payload = collection.load(example.id)
-        except (DataError, OSError) as error:
-            raise Vanished(f"{example.id} can no longer be read: {error}") from error
-        if hashlib.sha256(payload).hexdigest() != example.sha256:
-            raise Vanished(f"{example.id} changed while the run was going on")
+        payload = load_same(collection, example)
         image = decode(payload, example.id, draft=draft_side(prep))
         if example.sha256 in wants_glance:
             book.put(example.sha256, glance.glance(payload, image))

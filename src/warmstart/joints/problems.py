@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from warmstart.data.collection import Collection, count
 from warmstart.data.index import drop, write_index
 from warmstart.data.near import what_to_leave_out, with_twins
 from warmstart.data.settle import settle
+from warmstart.errors import DataError
 from warmstart.inspection.twins import find_twins
 from warmstart.joints.look import Look
 from warmstart.records import Finding
@@ -24,15 +26,15 @@ def settled(collection: Collection, look: Look, fix_into: Path | None = None) ->
     Raises: DataError where too little of a class is left.
     """
     plain = settle(collection, look.unreadable)
-    noted = with_twins(plain, _twins(plain, look))
+    noted = with_twins(plain, near_copies(plain, look))
     if fix_into is None:
         return noted
-    clean, reasons = repaired(noted)
+    reasons = what_to_leave_out(noted.record)
     write_index(fix_into / "clean.csv", noted, reasons)
-    return clean
+    return repaired(noted, reasons) if reasons else noted
 
 
-def _twins(collection: Collection, look: Look) -> list[tuple[str, str]]:
+def near_copies(collection: Collection, look: Look) -> list[tuple[str, str]]:
     """Near copies among all parts: pairs of ids. Exact copies are no news here."""
     examples = collection.record.examples
     first = {e.sha256: e for e in reversed(examples)}  # one example a content
@@ -54,15 +56,15 @@ def _twins(collection: Collection, look: Look) -> list[tuple[str, str]]:
     ]
 
 
-def repaired(collection: Collection) -> tuple[Collection, dict[str, str]]:
-    """What --fix works on, and what it left out: ids with reasons. No file is touched.
+def repaired(collection: Collection, reasons: Mapping[str, str]) -> Collection:
+    """What --fix works on: all but the ids that have a reason. No file is touched.
 
     Raises: DataError where too little of a class would be left.
     """
-    reasons = what_to_leave_out(collection.record)
-    if not reasons:
-        return collection, reasons
-    clean = drop(collection, reasons)
+    try:
+        clean = drop(collection, reasons)
+    except DataError as error:
+        raise DataError(f"--fix: {error} What it would leave out stands in clean.csv.") from error
     kept = tuple(p for p in clean.record.problems if p.kind not in COPIES)
     sentence = (
         f"--fix left {count(len(reasons), 'image')} out: copies of test images, exact copies "
@@ -71,4 +73,4 @@ def repaired(collection: Collection) -> tuple[Collection, dict[str, str]]:
     note = Finding(kind="duplicate", sentence=sentence)
     twins = [pair for pair in clean.record.twins if not reasons.keys() & set(pair)]
     bare = replace(clean, record=replace(clean.record, problems=(*kept, note), twins=()))
-    return with_twins(settle(bare, {}), twins), reasons
+    return with_twins(settle(bare, {}), twins)

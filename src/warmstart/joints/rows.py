@@ -91,8 +91,8 @@ def _check_blocks(found: int, needed: int) -> None:
     if found < needed:
         raise DataError(
             f"the training images form {found} independent set{'s' if found > 1 else ''} (images "
-            f"with the same bytes or the same group belong together) and {needed} are needed; "
-            "add images of other groups, or leave --group away."
+            "with the same bytes, near copies and those of one group belong together) and "
+            f"{needed} are needed; add other images, or, if you gave --group, leave it away."
         )
 
 
@@ -114,16 +114,25 @@ def draw_rows(arranged: Arranged, most: int, seed: int) -> Rows:
     Where blocks are too few to draw from, some rows of every block are drawn.
     """
     n = len(arranged.learn) - arranged.holdout
-    parts = -(-n // most)
-    if parts < 2:
-        return np.arange(n)
     rng = np.random.default_rng([seed, 1])
-    blocks = arranged.blocks()[:n]
+    pool = np.arange(n)
+    if n > most and rules.LEAST_A_CLASS * arranged.n_classes > most:
+        # A row or two of each class tell nothing: some classes, with all their rows.
+        size = n // arranged.n_classes
+        a_class = size if size < 2 * rules.LEAST_A_CLASS else rules.LEAST_A_CLASS
+        count = max(most // max(a_class, 1), 2)
+        chosen = rng.choice(arranged.n_classes, size=min(count, arranged.n_classes), replace=False)
+        pool = np.flatnonzero(np.isin(arranged.labels[:n], chosen))
+    parts = -(-len(pool) // most)
+    if parts < 2:
+        return pool
+    blocks, labels = arranged.blocks()[pool], arranged.labels[pool]
     if len(np.unique(blocks)) >= LEAST_BLOCKS * parts:
-        return np.flatnonzero(folds(arranged.labels[:n], blocks, parts, rng) == 0)
-    draw = folds(arranged.labels[:n], np.arange(n), parts, rng)
-    draws = [np.flatnonzero(draw == part) for part in range(parts)]
-    return max(draws, key=lambda rows: len(np.unique(blocks[rows])))
+        drawn: Rows = pool[folds(labels, blocks, parts, rng) == 0]
+        return drawn
+    draw = folds(labels, np.arange(len(pool)), parts, rng)
+    draws = [pool[draw == part] for part in range(parts)]
+    return max(draws, key=lambda rows: len(np.unique(arranged.blocks()[rows])))
 
 
 def groups_among(rows: Rows, arranged: Arranged) -> list[Rows]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from warmstart.data.collection import Collection
+from warmstart.data.near import with_twins
 from warmstart.data.settle import settle
 from warmstart.errors import StartError
 from warmstart.evaluation.metrics import MODEL_VARIANCE
@@ -22,6 +23,7 @@ from warmstart.events import Event, Steps, drain
 from warmstart.features.extract import Features
 from warmstart.joints import notes, request, rows
 from warmstart.joints.look import Look, take_look
+from warmstart.joints.problems import near_copies
 from warmstart.joints.request import DEFAULT_START, Request
 from warmstart.joints.rows import Arranged
 from warmstart.joints.score import estimate
@@ -38,7 +40,7 @@ from warmstart.records import (
     Ranking,
     StartRecord,
     Tap,
-)
+)  # fmt: skip
 from warmstart.stats.paired import Difference
 from warmstart.stats.selection import stand
 from warmstart.training.head import fit_head
@@ -112,6 +114,7 @@ class _Looked:
     taps: tuple[Tap, ...]
     features: Features
     unreadable: Mapping[str, str]  # example ids, with the reason
+    twins: tuple[tuple[str, str], ...]  # near copies, by id
     engine: Choice
     seconds: float
     per_second: float | None
@@ -152,7 +155,7 @@ def rank(
     if not looked:
         raise StartError(failed[0].error)
     lost = {id: why for one in looked for id, why in one.unreadable.items()}
-    arranged = rows.arrange(settle(seen, lost).record)
+    arranged = rows.arrange(with_twins(settle(seen, lost), looked[0].twins).record)
     judged: list[_Judged] = []
     yield Event(stage="head", kind="begin", of=len(looked))
     with threadpool_limits(limits=1, user_api="blas"):
@@ -183,6 +186,7 @@ def _look(name: str, collection: Collection) -> Steps[_Looked]:
     return _Looked(
         name=name, arch=arch, start=start.record, network=look.network.record, taps=look.taps,
         features=look.features, unreadable=look.unreadable, engine=look.engine,
+        twins=tuple(near_copies(settle(collection, look.unreadable), look)),
         seconds=time.perf_counter() - began, per_second=per_second,
     )  # fmt: skip
 
@@ -251,22 +255,16 @@ def _record(judged: _Judged, gap: Difference) -> RankedStart:
     looked, claim = judged.looked, judged.estimate
     macs, parameters = _work(looked)
     return RankedStart(
-        name=looked.name,
-        title=looked.start.title,
-        arch=looked.arch,
-        value=claim.value,
-        low=claim.low,
-        high=claim.high,
+        name=looked.name, title=looked.start.title, arch=looked.arch,
+        value=claim.value, low=claim.low, high=claim.high,
         seconds=round(judged.seconds, 3),
         parameters=parameters,
         macs=macs,
         seconds_per_image=1 / looked.per_second if looked.per_second else None,
         cached=not looked.features.passed,
         head=judged.head,
-        difference=gap.value,
-        difference_low=gap.low,
-        difference_high=gap.high,
-    )
+        difference=gap.value, difference_low=gap.low, difference_high=gap.high,
+    )  # fmt: skip
 
 
 def _because(

@@ -73,6 +73,9 @@ DEPTH_ROWS = 300  # a fit a part and penalty: enough to say where the useful lay
 # plain. 96 images tell all near-domain sets (3 standard errors); 400 bring the error below
 # 0.04, so that a start without knowledge is named as such (bench/results/verdict.json).
 KNOWLEDGE_STAGES = ((96, 2), (400, 3))
+KNOWLEDGE_MOST = 600  # images, however many classes there are
+LEAST_A_CLASS = 4  # rows below which a class cannot be told from rows left out
+BORDER_ROWS = 1000  # rows whose borders are compared with each other
 SCALE_IMAGES = 24  # on which the scales of a network without BatchNorm are measured
 PREPROCESSING_STAGES = (64, 300)
 FIRST_PARTS_IMAGES = 8  # their every pixel counts, so few tell brightness and contrast
