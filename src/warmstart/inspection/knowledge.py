@@ -73,7 +73,7 @@ def knowledge(controls: Controls, labels: Labels, groups: Sequence[Rows]) -> Evi
         low=max(value - 1.96 * error, -1.0),
         high=min(value + 1.96 * error, 1.0),
         n=len(labels),
-        meaning=_meaning(details, value),
+        meaning=_meaning(details, value, len(labels)),
         details=details,
     )
 
@@ -97,12 +97,12 @@ def _error(gap: Array, blocks: Blocks, by_shuffle: Sequence[float]) -> float:
     return few * float(np.sqrt(paired**2 + spread))
 
 
-def _meaning(details: dict[str, float | int | str], value: float) -> str:
+def _meaning(details: dict[str, float | int | str], value: float, n: int) -> str:
     trained, shuffled, pixels = (
         f"{100 * float(details[name]):.0f} %" for name in ("trained", "shuffled", "pixels")
     )
     return (
-        f"Right on {trained} with the start's knowledge, on {shuffled} with the same network "
-        f"scrambled, on {pixels} from plain pixels: what it has learnt is worth "
+        f"On {n:,} images right {trained} of the time with the start's knowledge, {shuffled} with "
+        f"the same network scrambled, {pixels} from plain pixels: what it has learnt is worth "
         f"{100 * value:+.0f} points here."
     )
