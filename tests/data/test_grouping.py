@@ -67,8 +67,9 @@ def test_a_table_with_a_patient_column(tmp_path):
     (finding,) = record.problems
     assert finding.kind == "group-proposed"
     assert finding.items == ("Patient ID",)
+    assert finding.sentence.startswith('Column "Patient ID" of ')
     assert finding.sentence.endswith(
-        'labels.csv has a column "Patient ID" (3 values); if rows of one Patient ID belong '
+        "labels.csv (3 values) looks like a group; if rows of one Patient ID belong "
         'together, add --group "Patient ID"'
     )
     assert {example.group for example in record.examples} == {None}  # proposed, not done

@@ -30,8 +30,8 @@ def propose_columns(table: Table, taken: Sequence[str | None], shown: str) -> tu
     >>> from warmstart.data.parsing import parse
     >>> table = parse(b"path,label,patient\\na,x,1\\nb,y,1\\nc,x,2\\n", "labels.csv")
     >>> print(propose_columns(table, ["path", "label"], "labels.csv")[0].sentence)
-    labels.csv has a column "patient" (2 values); if rows of one patient belong together, add \
---group patient
+    Column "patient" of labels.csv (2 values) looks like a group; if rows of one patient \
+belong together, add --group patient
     """
     findings = []
     for column in table.columns:
@@ -43,8 +43,8 @@ def propose_columns(table: Table, taken: Sequence[str | None], shown: str) -> tu
             continue
         option = f'"{column}"' if " " in column else column
         sentence = (
-            f'{shown} has a column "{column}" ({n_values:,} values); if rows of one {column} '
-            f"belong together, add --group {option}"
+            f'Column "{column}" of {shown} ({n_values:,} values) looks like a group; if rows of '
+            f"one {column} belong together, add --group {option}"
         )
         findings.append(Finding(kind="group-proposed", sentence=sentence, items=(column,)))
     return tuple(findings)
