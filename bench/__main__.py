@@ -4,41 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 
-from bench import (
-    accuracy,
-    coverage,
-    distances,
-    evidence,
-    habits,
-    planted,
-    random_labels,
-    ranking,
-    results,
-    speed,
-    startup,
-    suggest,
-    verdict,
-)
+from bench import results
 
-BENCHES = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (
-        accuracy,
-        coverage,
-        distances,
-        evidence,
-        habits,
-        planted,
-        random_labels,
-        ranking,
-        speed,
-        startup,
-        suggest,
-        verdict,
-    )
-}
+NAMES = (
+    "accuracy", "coverage", "distances", "evidence", "habits", "planted", "random_labels",
+    "ranking", "speed", "startup", "suggest", "verdict",
+)  # fmt: skip
+BENCHES = {name: import_module(f"bench.{name}") for name in NAMES}
 
 
 def main(argv: list[str]) -> int:

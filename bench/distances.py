@@ -8,12 +8,11 @@ from typing import Any
 from bench import sets
 from warmstart.data.read import read
 from warmstart.events import drain
-from warmstart.joints import check, rows
 from warmstart.joints.controls import measure_distance, open_probe
 from warmstart.joints.look import take_look
+from warmstart.joints.scene import set_scene
 from warmstart.network.load import load
 from warmstart.planning import rules
-from warmstart.planning.profiles import profiles
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -27,13 +26,8 @@ def measure(given: Namespace) -> dict[str, Any]:
     for name in sets.ALL:
         collection = drain(read(sets.root(given) / name))
         look = drain(take_look(collection, start))
-        arranged = rows.arrange(collection.record)
-        scene = check.Scene(
-            collection=collection, look=look, arranged=arranged, prep=start.record.preprocessing,
-            profiles=profiles(look.taps), budget="balanced", seed=0,
-        )  # fmt: skip
-        opened = open_probe(collection, look, arranged, scene.prep, scene.pair(), 0)
-        seen = measure_distance(opened(rules.DISTANCE_IMAGES), 0)
+        scene = set_scene(collection, look, start.record, "balanced", 0)
+        seen = measure_distance(open_probe(scene)(rules.DISTANCE_IMAGES))
         found.append({"set": name, "distance": seen.value, "low": seen.low, "high": seen.high})
         print(found[-1], flush=True)
     values = sorted(round(float(row["distance"]), 3) for row in found)

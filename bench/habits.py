@@ -16,11 +16,11 @@ from warmstart.data.read import read
 from warmstart.events import drain
 from warmstart.inspection.hits import best_left_out
 from warmstart.inspection.preprocessing import SWAPPED, USUAL, warning
-from warmstart.joints import check, problems, rows
+from warmstart.joints import problems
 from warmstart.joints.controls import open_probe, try_preprocessing
 from warmstart.joints.look import take_look
+from warmstart.joints.scene import draw, set_scene
 from warmstart.network.load import Start, load
-from warmstart.planning.profiles import profiles
 from warmstart.stats.paired import mean_interval
 
 SETS = ("ants_bees", "clothing", "trashnet", "textures10", "skin_lesions", "pacs_photo")
@@ -85,14 +85,7 @@ def _hits(given: Namespace, name: str, start: Start) -> tuple[np.ndarray, Any]:
     collection = drain(read(sets.root(given) / name / "train"))
     look = drain(take_look(collection, start))
     settled = problems.settled(collection, look)
-    arranged = rows.arrange(settled.record)
-    scene = check.Scene(
-        collection=settled, look=look, arranged=arranged, prep=start.record.preprocessing,
-        profiles=profiles(look.taps), budget="balanced", seed=0,
-    )  # fmt: skip
-    sample = check.draw(scene, len(arranged.learn))
-    head = best_left_out(sample.kernels, sample.labels, sample.groups, arranged.n_classes)
-    opened = open_probe(
-        settled, look, arranged, start.record.preprocessing, scene.pair(), scene.seed
-    )
-    return head.hits(sample.labels), try_preprocessing(opened)
+    scene = set_scene(settled, look, start.record, "balanced", 0)
+    sample = draw(scene, scene.arranged.n_train)
+    head = best_left_out(sample.kernels, sample.labels, sample.groups, scene.arranged.n_classes)
+    return head.hits(sample.labels), try_preprocessing(open_probe(scene))

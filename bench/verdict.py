@@ -19,8 +19,9 @@ from warmstart.data.read import read
 from warmstart.events import drain
 from warmstart.features.engine import normalised
 from warmstart.inspection.signal import signal
-from warmstart.joints import check, problems, rows
+from warmstart.joints import check, problems
 from warmstart.joints.look import Look, take_look
+from warmstart.joints.scene import set_scene
 from warmstart.network.control import CHUNK, shuffled
 from warmstart.network.load import Start, load
 from warmstart.planning import rules
@@ -63,11 +64,7 @@ def measure(given: Namespace) -> dict[str, Any]:
 
 
 def _judge(collection: Collection, look: Look, start: Start, seed: int = 0) -> Verdict:
-    arranged = rows.arrange(collection.record)
-    scene = check.Scene(
-        collection=collection, look=look, arranged=arranged, prep=start.record.preprocessing,
-        profiles=profiles(look.taps), budget="balanced", seed=seed,
-    )  # fmt: skip
+    scene = set_scene(collection, look, start.record, "balanced", seed)
     return check.judge(drain(check.check(scene)))
 
 

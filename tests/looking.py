@@ -3,10 +3,10 @@
 from tiny import PREP, network
 from warmstart.data.read import read
 from warmstart.events import drain, follow
-from warmstart.joints.check import Scene
 from warmstart.joints.look import take_look
 from warmstart.joints.problems import settled
 from warmstart.joints.rows import arrange
+from warmstart.joints.scene import Scene
 from warmstart.network.load import load
 from warmstart.planning.profiles import profiles
 

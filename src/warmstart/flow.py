@@ -12,10 +12,10 @@ from warmstart.joints.deliver import Finished, Results, deliver
 from warmstart.joints.look import take_look
 from warmstart.joints.model import Origin
 from warmstart.joints.request import Request
+from warmstart.joints.scene import set_scene
 from warmstart.joints.starting import choose_start
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import Start
-from warmstart.planning.profiles import profiles
 from warmstart.recording import Clock, recorded
 from warmstart.training.head import fit_head
 
@@ -47,14 +47,9 @@ def _work(
         origin = Origin(start.record, look.network, take_digests(look.network))
         clock.lap("look")
         collection = problems.settled(collection, look, folder.path if asked.fix else None)
-        record = collection.record
-        arranged = rows.arrange(record)
+        scene = set_scene(collection, look, start.record, asked.budget, asked.seed)
+        record, arranged, shapes = collection.record, scene.arranged, scene.profiles
         stored = look.reader(arranged.learn)
-        shapes = profiles(look.taps)
-        scene = check.Scene(
-            collection=collection, look=look, arranged=arranged, prep=start.record.preprocessing,
-            profiles=shapes, budget=asked.budget, seed=asked.seed, start=start.record.name,
-        )  # fmt: skip
         inspection = yield from check.check(scene)
         verdict = check.judge(inspection)
         yield notes.evidence(verdict)

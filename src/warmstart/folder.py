@@ -6,12 +6,15 @@ crash or a full disk never leaves half a file under a name that will be trusted.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import os
 import shutil
 import types
 import typing
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,6 +124,15 @@ def write_json_lines(path: Path, values: typing.Iterable[Any]) -> None:
     """Write one compact JSON document a line."""
     lines = (json.dumps(to_plain(v), ensure_ascii=False, allow_nan=False) for v in values)
     write_bytes(path, "".join(line + "\n" for line in lines).encode())
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table (RFC 4180, UTF-8) whole or not at all."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def read_json(path: Path, kind: type[R]) -> R:

@@ -34,7 +34,7 @@ COUNTS = {"blue": 12, "green": 12, "red": 12}
 
 
 def probes(scene, seed=0):
-    return open_probe(scene.collection, scene.look, scene.arranged, scene.prep, scene.pair(), seed)
+    return open_probe(replace(scene, seed=seed))
 
 
 # ---- a few images --------------------------------------------------------------------------
@@ -48,11 +48,11 @@ def test_images_are_those_of_the_rows_in_one_order(pictures):
     np.testing.assert_array_equal(few.images, all_of_them.images[:10])
     np.testing.assert_array_equal(few.images, again.images)
     for row, image in zip(all_of_them.rows, all_of_them.images, strict=True):
-        example = all_of_them.arranged.learn[row]
+        example = all_of_them.scene.arranged.learn[row]
         payload = (pictures / example.id).read_bytes()
         np.testing.assert_array_equal(image, load_image(payload, example.id, PREP))
     labels = all_of_them.labels()
-    assert [all_of_them.arranged.labels[row] for row in all_of_them.rows] == labels.tolist()
+    assert [all_of_them.scene.arranged.labels[row] for row in all_of_them.rows] == labels.tolist()
     assert set(few.labels()) == {0, 1, 2}
 
 
@@ -66,7 +66,7 @@ def test_kernels_are_those_of_the_store_and_of_plain_pixels(pictures):
     probe = probes(scene)(20)
     examples = [scene.arranged.learn[row] for row in probe.rows]
     read = scene.look.reader(examples)
-    truth = mixed_kernels([(tap, read(tap)) for tap in probe.taps], scene.pair())
+    truth = mixed_kernels([(tap, read(tap)) for tap in probe.scene.taps], scene.pair())
     for ours, theirs in zip(probe.stored(), truth.values(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     kinds = plain_features(scene.look.glances(examples))
@@ -145,7 +145,7 @@ def test_many_classes_take_more_images(pictures, monkeypatch):
 def test_the_distance_is_that_of_the_first_layers_here(pictures):
     scene = scene_of(pictures)
     probe = probes(scene)(24)
-    found = measure_distance(probe, seed=0)
+    found = measure_distance(probe)
     assert (found.name, found.n) == ("distance", 24)
     assert found.low <= found.value <= found.high
     module = network("convolutions")
@@ -161,7 +161,7 @@ def test_the_distance_is_that_of_the_first_layers_here(pictures):
 
 @pytest.mark.parametrize("kind", ["attention", "layers"])
 def test_networks_that_keep_no_statistics_have_none(kind, pictures):
-    assert measure_distance(probes(scene_of(pictures, kind))(24), seed=0).value is None
+    assert measure_distance(probes(scene_of(pictures, kind))(24)).value is None
 
 
 # ---- preprocessing -------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,12 +28,11 @@ from warmstart.solve.temperature import fit_temperature, log_losses, log_probabi
 
 
 def doubts_of(scene, seed=0):
-    classes = scene.collection.record.classes
-    return doubt(scene.look, scene.arranged, scene.pair(), classes, seed)
+    return doubt(replace(scene, seed=seed))
 
 
 def probabilities_of(scene, seed=0):
-    return left_out_probabilities(scene.look, scene.arranged, scene.pair(), seed)
+    return left_out_probabilities(replace(scene, seed=seed))
 
 
 CLASSES = ("blue", "green", "red")

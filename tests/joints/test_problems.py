@@ -13,8 +13,9 @@ from looking import collect, look_at
 from scenes import scene
 from tiny import bytes_of, fit
 from warmstart.errors import DataError
-from warmstart.joints.problems import LEAST_SIDE, settled
+from warmstart.joints.problems import settled
 from warmstart.joints.rows import arrange, groups_among
+from warmstart.planning.rules import LEAST_SIDE
 
 PER_CLASS = 5
 

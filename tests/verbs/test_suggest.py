@@ -223,7 +223,7 @@ def test_a_table_that_cannot_be_written_is_an_error(finished, inbox, monkeypatch
     def full(path, payload):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("warmstart.verbs.suggest.write_bytes", full)
+    monkeypatch.setattr("warmstart.folder.write_bytes", full)
     with pytest.raises(UsageError, match="cannot be written \\(No space left on device\\)"):
         drain(suggest(finished.path, [str(inbox)], count=1, out=inbox / "next.csv"))
 

@@ -142,6 +142,29 @@ def unreadable(reasons: Mapping[str, str], sentence: str) -> tuple[Finding, ...]
     return (Finding(kind="unreadable", sentence=sentence, items=items),)
 
 
+def is_are(n: int) -> str:
+    """The verb for so many.
+
+    >>> is_are(1), is_are(2)
+    ('is', 'are')
+    """
+    return "is" if n == 1 else "are"
+
+
+def check_left(
+    classes: Sequence[str], examples: Sequence[Example], wording: Wording, why: str
+) -> tuple[str, ...]:
+    """The classes of what is left of a data set; none of `classes` may be gone.
+
+    Raises: DataError naming a class that is gone with `why`, or as `check_classes`.
+    """
+    left = {example.label for example in examples if example.split == "train"}
+    gone = [label for label in classes if label not in left]
+    if gone:
+        raise DataError(f"{wording.place(gone[0])}: {why}, or remove {wording.remove}.")
+    return check_classes(examples, wording)
+
+
 def check_classes(rows: Sequence[Row] | Sequence[Example], wording: Wording) -> tuple[str, ...]:
     """The classes of the training part, sorted by name, each with at least 2 examples.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,10 @@ class Glances:
     n_bytes: NDArray[np.int64]
     is_colour: NDArray[np.bool_]
     format: NDArray[np.str_]
+
+    def of(self, rows: NDArray[np.intp]) -> Glances:
+        """The glances of some rows."""
+        return Glances(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def short_side(self) -> NDArray[np.int64]:
         """The shorter side of each original, in px. Shapes: (n,)."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from warmstart.data.collection import Collection, check_classes, check_known, count
+from warmstart.data.collection import Collection, check_known, check_left, count
 from warmstart.errors import DataError, RunFolderError
-from warmstart.folder import write_bytes
+from warmstart.folder import write_csv
 
 COLUMNS = ("path", "label", "split", "group", "note")
 
@@ -24,15 +22,8 @@ def drop(collection: Collection, dropped: Mapping[str, str]) -> Collection:
     _check_ids(collection, dropped)
     record = collection.record
     examples = tuple(example for example in record.examples if example.id not in dropped)
-    left = {example.label for example in examples if example.split == "train"}
-    gone = [label for label in record.classes if label not in left]
-    if gone:
-        raise DataError(
-            f"{collection.wording.place(gone[0])}: nothing is left of it when "
-            f"{count(len(dropped), 'image')} are dropped; add others, or remove "
-            f"{collection.wording.remove}."
-        )
-    classes = check_classes(examples, collection.wording)
+    why = f"nothing is left of it when {count(len(dropped), 'image')} are dropped; add others"
+    classes = check_left(record.classes, examples, collection.wording, why)
     check_known(examples, classes, collection.wording)
     return replace(collection, record=replace(record, classes=classes, examples=examples))
 
@@ -61,12 +52,9 @@ def write_index(path: Path, collection: Collection, dropped: Mapping[str, str]) 
     Written whole or not at all; nothing else is touched.
     Raises: DataError if an id is unknown, RunFolderError if the file cannot be written.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    writer.writerows(index_rows(collection, dropped))
+    rows = index_rows(collection, dropped)
     try:
-        write_bytes(path, text.getvalue().encode())
+        write_csv(path, COLUMNS, rows)
     except OSError as error:
         raise RunFolderError(
             f"{path} cannot be written ({error.strerror or error}); free space there or choose "

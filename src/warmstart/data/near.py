@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from warmstart.data.collection import Collection, count
+from warmstart.data.collection import Collection, count, is_are
 from warmstart.data.split import blocks
 from warmstart.records import DataRecord, Example, Finding
 
@@ -78,7 +78,7 @@ def _copies(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]
     if further:
         n = len(further)
         sentence = (
-            f"{count(n, 'training image')} {_is(n)} a near copy of another one ({HOW}). Copies "
+            f"{count(n, 'training image')} {is_are(n)} a near copy of another one ({HOW}). Copies "
             "count as one example when the accuracy is estimated; otherwise it would be too high."
         )
         findings.append(Finding(kind="duplicate", sentence=sentence, items=tuple(further)))
@@ -110,7 +110,7 @@ def _leaks(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]:
         if crossing:
             n = len(crossing)
             sentence = (
-                f"{count(n, f'{word} image')} {_is(n)} a near copy of a training image ({HOW}): "
+                f"{count(n, f'{word} image')} {is_are(n)} a near copy of a training image ({HOW}): "
                 f"the {word} flatters the model. --fix learns without those copies."
             )
             findings.append(Finding(kind="leak", sentence=sentence, items=tuple(sorted(crossing))))
@@ -146,7 +146,3 @@ def what_to_leave_out(record: DataRecord) -> dict[str, str]:
             if examples[other].split in later[examples[one].split]:
                 reasons[one] = f"near copy of {other} in the {examples[other].split} part"
     return {id: reasons[id] for id in sorted(reasons) if examples[id].split != "test"}
-
-
-def _is(n: int) -> str:
-    return "is" if n == 1 else "are"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from warmstart.data.collection import Collection, check_classes, count, some, unreadable
+from warmstart.data.collection import Collection, check_left, count, is_are, some, unreadable
 from warmstart.errors import DataError
 from warmstart.records import Example, Finding
 
@@ -27,14 +27,8 @@ def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
         if id not in known:
             raise DataError(f"{id} is called unreadable, but {record.name} holds no such image")
     examples = tuple(example for example in record.examples if example.id not in reasons)
-    left = {example.label for example in examples if example.split == "train"}
-    gone = [label for label in record.classes if label not in left]
-    if gone:
-        raise DataError(
-            f"{collection.wording.place(gone[0])}: none of its images can be read; replace "
-            f"them, or remove {collection.wording.remove}."
-        )
-    classes = check_classes(examples, collection.wording)
+    why = "none of its images can be read; replace them"
+    classes = check_left(record.classes, examples, collection.wording, why)
     n_lost = len(reasons)
     lost = unreadable(
         {id: reasons[id].removeprefix(id).strip() for id in sorted(reasons)},
@@ -73,7 +67,7 @@ def find_copies(examples: Sequence[Example]) -> tuple[Finding, ...]:
     findings = []
     if copies:
         n = len(copies)
-        sentence = f"{count(n, 'training image')} {_is(n)} an exact copy of another one."
+        sentence = f"{count(n, 'training image')} {is_are(n)} an exact copy of another one."
         findings.append(Finding(kind="duplicate", sentence=sentence, items=tuple(copies)))
     if conflicts:
         n = len(conflicts)
@@ -97,7 +91,7 @@ def find_leaks(examples: Sequence[Example]) -> tuple[Finding, ...]:
         shared = tuple(e.id for e in unseen if e.group in groups and e.sha256 not in hashes)
         if copies:
             n = len(copies)
-            sentence = f"{count(n, f'{word} image')} {_is(n)} in the training data as well."
+            sentence = f"{count(n, f'{word} image')} {is_are(n)} in the training data as well."
             findings.append(Finding(kind="leak", sentence=sentence, items=copies))
         if shared:
             sentence = f"{count(len(shared), f'{word} image')} share a group with training data."
@@ -116,10 +110,6 @@ def find_tiny(examples: Sequence[Example]) -> tuple[Finding, ...]:
         return ()
     sentence = f"{count(len(tiny), 'class')} with fewer than {TINY} training images: {some(tiny)}."
     return (Finding(kind="tiny-class", sentence=sentence, items=tiny),)
-
-
-def _is(n: int) -> str:
-    return "is" if n == 1 else "are"
 
 
 def _was(n: int) -> str:

@@ -11,9 +11,7 @@ from warmstart.errors import DataError, UsageError
 from warmstart.records import Example
 
 
-def blocks(
-    examples: Sequence[Example], twins: Iterable[tuple[str, str]] = ()
-) -> NDArray[np.int64]:
+def blocks(examples: Sequence[Example], twins: Iterable[tuple[str, str]] = ()) -> NDArray[np.int64]:
     """Number the sets of examples linked by equal bytes, an equal group or near copies.
 
     `twins` are pairs of ids; those of other examples are passed over.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from warmstart.data.collection import Collection
 from warmstart.events import Event, Steps
 from warmstart.inspection.appetite import appetite
 from warmstart.inspection.depth import depth
@@ -20,14 +19,10 @@ from warmstart.joints.controls import (
     weigh_knowledge,
 )
 from warmstart.joints.doubts import doubt
-from warmstart.joints.look import Look
-from warmstart.joints.rows import Arranged, draw_rows, groups_among
+from warmstart.joints.scene import Sample, Scene, draw
 from warmstart.planning import rules
-from warmstart.planning.profiles import Profile
 from warmstart.planning.verdict import Facts, has_signal, sentence, verdict_kind
-from warmstart.records import Evidence, Inspection, Preprocessing, Shipped, Tap, Verdict
-from warmstart.solve.kernels import Features, mixed_kernels
-from warmstart.solve.ridge import Array, Rows
+from warmstart.records import Evidence, Inspection, Shipped, Verdict
 
 NO_TAIL = Evidence(
     name="tail_gain", value=None, low=None, high=None, n=0,
@@ -35,60 +30,21 @@ NO_TAIL = Evidence(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    """What the checks look at."""
-
-    collection: Collection
-    look: Look
-    arranged: Arranged
-    prep: Preprocessing
-    profiles: dict[str, Profile]
-    budget: rules.Budget
-    seed: int
-    start: str = ""  # by name, for the reference sets measured with it
-
-    def pair(self) -> dict[str, Profile]:
-        """The last tap, and all parts alike: two mixtures that no label has touched."""
-        names = ("last", "equal") if "equal" in self.profiles else ("last",)
-        return {name: self.profiles[name] for name in names}
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Some training rows with what is measured on them. Shapes: labels (m,), rows (m,)."""
-
-    rows: Rows
-    labels: np.ndarray
-    groups: list[Rows]
-    vectors: dict[Tap, Features]
-    kernels: list[Array]
-
-
-def draw(scene: Scene, most: int) -> Sample:
-    """About `most` training rows; a hold-out and a test part are not looked at."""
-    rows = draw_rows(scene.arranged, most, scene.seed)
-    pair = scene.pair()
-    read = scene.look.reader([scene.arranged.learn[row] for row in rows])
-    vectors = {tap: read(tap) for tap in [*pair.values()][-1]}
-    kernels = [*mixed_kernels(vectors.items(), pair).values()]
-    labels = np.unique(scene.arranged.labels[rows], return_inverse=True)[1]
-    return Sample(rows, labels, groups_among(rows, scene.arranged), vectors, kernels)
-
-
 def check(scene: Scene) -> Steps[Inspection]:
     """Gather the evidence that this budget allows."""
     yield Event(stage="check", kind="begin")
-    sample = draw(scene, rules.evidence_rows(scene.budget))
+    # Few rows are all drawn, whatever the most: then one sample serves every test.
+    sample_of = cache(lambda most: draw(scene, most))
+    n = scene.arranged.n_train
+    sample = sample_of(min(rules.evidence_rows(scene.budget), n))
     evidence = [_signal(scene, sample)]
     yield Event(stage="check", kind="step", step=1, values={"p": evidence[0].details["p"]})
     if len(sample.kernels) > 1:
-        evidence.append(_depth(draw(scene, rules.DEPTH_ROWS)))
-    evidence.append(_appetite(scene, draw(scene, rules.appetite_rows(scene.budget))))
+        evidence.append(_depth(sample_of(min(rules.DEPTH_ROWS, n))))
+    evidence.append(_appetite(scene, sample_of(min(rules.appetite_rows(scene.budget), n))))
     if rules.looks_closely(scene.budget) and has_signal(float(evidence[0].details["p"])):
         evidence += yield from _closely(scene)
-    classes = scene.collection.record.classes
-    doubts = doubt(scene.look, scene.arranged, scene.pair(), classes, scene.seed)
+    doubts = doubt(scene)
     evidence += [doubts.ceiling, NO_TAIL]
     warned = tuple(f for f in (warning(e) for e in evidence if e.name == "preprocessing") if f)
     yield Event(stage="check", kind="end", step=len(evidence))
@@ -112,20 +68,18 @@ def _depth(sample: Sample) -> Evidence:
 
 
 def _appetite(scene: Scene, sample: Sample) -> Evidence:
-    n = len(scene.arranged.learn) - scene.arranged.holdout
     kernel = sample.kernels[-1]
     n_classes = int(sample.labels.max()) + 1
     head: LeftOut = best_left_out([kernel], sample.labels, sample.groups, n_classes)
     rng = np.random.default_rng([scene.seed, 6])
-    return appetite(kernel, head, sample.labels, sample.groups, n, rng)
+    return appetite(kernel, head, sample.labels, sample.groups, scene.arranged.n_train, rng)
 
 
 def _closely(scene: Scene) -> Steps[list[Evidence]]:
     """Evidence for which the network is run again."""
-    pair = scene.pair()
-    opened = open_probe(scene.collection, scene.look, scene.arranged, scene.prep, pair, scene.seed)
+    opened = open_probe(scene)
     found = [(yield from weigh_knowledge(opened, scene.arranged.n_classes, scene.seed))]
-    found.append(measure_distance(opened(rules.DISTANCE_IMAGES), scene.seed, scene.start))
+    found.append(measure_distance(opened(rules.DISTANCE_IMAGES)))
     yield Event(stage="check", kind="step", step=len(found))
     return [*found, try_preprocessing(opened)]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ import numpy as np
 
 from warmstart.data.glance import Glances
 from warmstart.data.split import folds
-from warmstart.folder import write_bytes
+from warmstart.folder import write_csv
 from warmstart.inspection.ceiling import ceiling
 from warmstart.inspection.cues import cues
 from warmstart.inspection.drift import drift
@@ -20,18 +18,15 @@ from warmstart.inspection.hits import best_left_out
 from warmstart.inspection.shortcut import shortcut
 from warmstart.inspection.suspects import Ranking, rank_suspects, suspect_finding
 from warmstart.inspection.twins import Twin
-from warmstart.joints.look import Look
-from warmstart.joints.rows import Arranged, draw_rows, groups_among
+from warmstart.joints.rows import Arranged, draw_rows, groups_among, labels_among
+from warmstart.joints.scene import Scene
 from warmstart.planning import rules
-from warmstart.planning.profiles import Profile
 from warmstart.records import Evidence, Example, Finding, SuspectLabel
-from warmstart.solve.kernels import mixed_kernels
 from warmstart.solve.ridge import Array
 
 COLUMNS = ("path", "label", "suggested", "probability", "chance_wrong")
 LISTED = 0.1  # share of the labels that suspects.csv lists, whatever is believed of them
 LEAST_LISTED = 20
-LEAST_SIDE = 32  # px
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,25 +38,24 @@ class Doubts:
     suspects: tuple[SuspectLabel, ...]
 
 
-def doubt(look: Look, arranged: Arranged, pair: dict[str, Profile], classes: Sequence[str],
-          seed: int) -> Doubts:  # fmt: skip
+def doubt(scene: Scene) -> Doubts:
     """Look for what is wrong with the training part, and whether the test part is like it.
 
     No label of the hold-out or the test part is looked at.
     """
-    n = len(arranged.learn) - arranged.holdout
-    examples, labels = arranged.learn[:n], arranged.labels[:n]
-    probabilities = left_out_probabilities(look, arranged, pair, seed)
+    arranged, classes = scene.arranged, scene.collection.record.classes
+    examples, labels = arranged.learn[: arranged.n_train], arranged.labels[: arranged.n_train]
+    probabilities = left_out_probabilities(scene)
     ranking = rank_suspects(probabilities, labels)
     ids = [example.id for example in examples]
-    glances = look.glances(examples)
+    glances = scene.look.glances(examples)
     judged = np.isfinite(probabilities[:, 0])
     right = float((probabilities[judged].argmax(axis=1) == labels[judged]).mean())
     found = [
         suspect_finding(ranking, ids, classes),
-        _shortcut(glances, arranged, classes, right, seed),
-        *cues(glances, labels, classes, np.random.default_rng([seed, 7])),
-        _drift(look, examples, arranged.test, seed),
+        _shortcut(glances, scene, right),
+        *cues(glances, labels, classes, np.random.default_rng([scene.seed, 7])),
+        _drift(scene, examples),
     ]
     return Doubts(
         ceiling=ceiling(ranking, _pairs(arranged, ids), labels),
@@ -70,51 +64,44 @@ def doubt(look: Look, arranged: Arranged, pair: dict[str, Profile], classes: Seq
     )
 
 
-def left_out_probabilities(
-    look: Look, arranged: Arranged, pair: dict[str, Profile], seed: int
-) -> Array:
+def left_out_probabilities(scene: Scene) -> Array:
     """Calibrated probabilities of every training row without its block. Shapes: (n, K).
 
     Where rows are many, parts of them are judged apart, each by the rest of its part.
     """
-    n = len(arranged.learn) - arranged.holdout
+    arranged, n = scene.arranged, scene.arranged.n_train
     parts = -(-n // rules.DUAL_LIMIT)
-    rng = np.random.default_rng([seed, 8])
+    rng = np.random.default_rng([scene.seed, 8])
     blocks = arranged.blocks()[:n]
     part = folds(arranged.labels[:n], blocks, parts, rng) if parts > 1 else np.zeros(n, int)
     found = np.full((n, arranged.n_classes), np.nan)  # a part of one block is judged by nothing
     for number in range(int(part.max()) + 1):
         rows = np.flatnonzero(part == number)
-        read = look.reader([arranged.learn[row] for row in rows])
-        taps = [*pair.values()][-1]
-        kernels = mixed_kernels(((tap, read(tap)) for tap in taps), pair)
         groups = groups_among(rows, arranged)
         if len(groups) < 2:
             continue
-        head = best_left_out(kernels.values(), arranged.labels[rows], groups, arranged.n_classes)
+        kernels = scene.kernels([*scene.vectors(rows).values()])
+        head = best_left_out(kernels, arranged.labels[rows], groups, arranged.n_classes)
         found[rows] = head.probabilities()
     return found
 
 
-def _shortcut(
-    glances: Glances, arranged: Arranged, classes: Sequence[str], right: float, seed: int
-) -> Finding | None:
+def _shortcut(glances: Glances, scene: Scene, right: float) -> Finding | None:
     """Nothing is said of small pictures: their border is part of the subject."""
-    if np.median(glances.short_side()) < LEAST_SIDE:
+    if np.median(glances.short_side()) < rules.LEAST_SIDE:
         return None
-    rows = draw_rows(arranged, rules.BORDER_ROWS, seed)
-    there, labels = np.unique(arranged.labels[rows], return_inverse=True)
-    names = [classes[number] for number in there]
-    return shortcut(glances.border[rows], labels, names, groups_among(rows, arranged), right)
+    rows, arranged = draw_rows(scene.arranged, rules.BORDER_ROWS, scene.seed), scene.arranged
+    names = [scene.collection.record.classes[n] for n in np.unique(arranged.labels[rows])]
+    labels, groups = labels_among(rows, arranged), groups_among(rows, arranged)
+    return shortcut(glances.border[rows], labels, names, groups, right)
 
 
-def _drift(
-    look: Look, examples: Sequence[Example], test: Sequence[Example], seed: int
-) -> Finding | None:
+def _drift(scene: Scene, examples: Sequence[Example]) -> Finding | None:
+    look, test = scene.look, scene.arranged.test
     if not test:
         return None
     last = look.taps[-1]
-    rng = np.random.default_rng([seed, 9])
+    rng = np.random.default_rng([scene.seed, 9])
     return drift(look.reader(examples)(last), look.reader(test)(last), rng)
 
 
@@ -153,8 +140,5 @@ def write_suspects(path: Path, suspects: Sequence[SuspectLabel]) -> None:
 
     The label column holds what the data says now, so that an untouched row changes nothing.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    writer.writerows((s.id, s.label, s.suggested, s.probability, s.wrong) for s in suspects)
-    write_bytes(path, text.getvalue().encode())
+    rows = ((s.id, s.label, s.suggested, s.probability, s.wrong) for s in suspects)
+    write_csv(path, COLUMNS, rows)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from warmstart.data.collection import Collection, count
 from warmstart.data.index import drop, write_index
 from warmstart.data.near import what_to_leave_out, with_twins
@@ -13,9 +15,9 @@ from warmstart.data.settle import settle
 from warmstart.errors import DataError
 from warmstart.inspection.twins import find_twins
 from warmstart.joints.look import Look
+from warmstart.planning import rules
 from warmstart.records import Finding
 
-LEAST_SIDE = 32  # px; smaller pictures have too few details to tell a copy from a look-alike
 COPIES = ("duplicate", "conflict", "leak", "tiny-class")  # found anew on what is left
 
 
@@ -34,26 +36,26 @@ def settled(collection: Collection, look: Look, fix_into: Path | None = None) ->
     return repaired(noted, reasons) if reasons else noted
 
 
-def near_copies(collection: Collection, look: Look) -> list[tuple[str, str]]:
+def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ...]:
     """Near copies among all parts: pairs of ids. Exact copies are no news here."""
     examples = collection.record.examples
     first = {e.sha256: e for e in reversed(examples)}  # one example a content
     shown = [e for e in examples if first[e.sha256] is e]
-    sides = look.glances(shown).short_side()
-    shown = [e for e, side in zip(shown, sides, strict=True) if side >= LEAST_SIDE]
+    glances = look.glances(shown)
+    large = np.flatnonzero(glances.short_side() >= rules.LEAST_SIDE)
+    shown = [shown[row] for row in large]
     if len(shown) < 2:
-        return []
-    features = look.reader(shown)(look.taps[-1])
-    found = find_twins(look.glances(shown), features)
+        return ()
+    found = find_twins(glances.of(large), look.reader(shown)(look.taps[-1]))
     same: dict[str, list[str]] = {}
     for example in examples:
         same.setdefault(example.sha256, []).append(example.id)
-    return [
+    return tuple(
         (one, other)
         for twin in found
         for one in same[shown[twin.first].sha256]
         for other in same[shown[twin.second].sha256]
-    ]
+    )
 
 
 def repaired(collection: Collection, reasons: Mapping[str, str]) -> Collection:

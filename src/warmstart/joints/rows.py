@@ -53,6 +53,11 @@ class Arranged:
             holdout=self.holdout,
         )
 
+    @property
+    def n_train(self) -> int:
+        """Learning rows that are not set apart; they come first."""
+        return len(self.learn) - self.holdout
+
     def blocks(self) -> NDArray[np.int64]:
         """The block number of each learning row. Shapes: (n,)."""
         return number_blocks(self.groups)
@@ -113,7 +118,7 @@ def draw_rows(arranged: Arranged, most: int, seed: int) -> Rows:
 
     Where blocks are too few to draw from, some rows of every block are drawn.
     """
-    n = len(arranged.learn) - arranged.holdout
+    n = arranged.n_train
     rng = np.random.default_rng([seed, 1])
     pool = np.arange(n)
     if n > most and rules.LEAST_A_CLASS * arranged.n_classes > most:
@@ -133,6 +138,12 @@ def draw_rows(arranged: Arranged, most: int, seed: int) -> Rows:
     draw = folds(labels, np.arange(len(pool)), parts, rng)
     draws = [pool[draw == part] for part in range(parts)]
     return max(draws, key=lambda rows: len(np.unique(arranged.blocks()[rows])))
+
+
+def labels_among(rows: Rows, arranged: Arranged) -> NDArray[np.int64]:
+    """The labels of chosen rows, numbered anew where a class is missing. Shapes: (m,)."""
+    numbers: NDArray[np.int64] = np.unique(arranged.labels[rows], return_inverse=True)[1]
+    return numbers
 
 
 def groups_among(rows: Rows, arranged: Arranged) -> list[Rows]:

@@ -148,7 +148,7 @@ def rank(
     failed: list[FailedStart] = []  # texts: an error kept would keep the network it came from
     for name in names:
         try:
-            looked.append((yield from _look(name, seen)))
+            looked.append((yield from _look(name, seen, looked)))
         except StartError as error:
             failed.append(FailedStart(name=name, error=str(error)))
             yield notes.note("read", "Failed", f"{name}: {error}")
@@ -172,8 +172,8 @@ def _forecast(n_starts: int, n_images: int) -> Event:
     return notes.note("read", "Rank", text)
 
 
-def _look(name: str, collection: Collection) -> Steps[_Looked]:
-    """Load, look, check that the features are numbers; keep what a head needs."""
+def _look(name: str, collection: Collection, before: Sequence[_Looked]) -> Steps[_Looked]:
+    """Load, look, check the features, keep what a head needs; near copies are found once."""
     file, arch = split_name(name)
     start = load(file, arch=arch)
     yield notes.start(start.record)
@@ -186,7 +186,8 @@ def _look(name: str, collection: Collection) -> Steps[_Looked]:
     return _Looked(
         name=name, arch=arch, start=start.record, network=look.network.record, taps=look.taps,
         features=look.features, unreadable=look.unreadable, engine=look.engine,
-        twins=tuple(near_copies(settle(collection, look.unreadable), look)),
+        twins=before[0].twins if before
+        else near_copies(settle(collection, look.unreadable), look),
         seconds=time.perf_counter() - began, per_second=per_second,
     )  # fmt: skip
 

@@ -75,6 +75,7 @@ DEPTH_ROWS = 300  # a fit a part and penalty: enough to say where the useful lay
 KNOWLEDGE_STAGES = ((96, 2), (400, 3))
 KNOWLEDGE_MOST = 600  # images, however many classes there are
 LEAST_A_CLASS = 4  # rows below which a class cannot be told from rows left out
+LEAST_SIDE = 32  # px below which pictures have too few details to tell copies or borders by
 BORDER_ROWS = 1000  # rows whose borders are compared with each other
 SCALE_IMAGES = 24  # on which the scales of a network without BatchNorm are measured
 PREPROCESSING_STAGES = (64, 300)

@@ -10,14 +10,14 @@ from warmstart.data.collection import Collection
 from warmstart.events import Steps
 from warmstart.folder import RunFolder, write_json
 from warmstart.joints import check as checks
-from warmstart.joints import notes, problems, request, rows
+from warmstart.joints import notes, problems, request
 from warmstart.joints.doubts import write_suspects
 from warmstart.joints.look import take_look
 from warmstart.joints.model import count_data
 from warmstart.joints.request import Request
+from warmstart.joints.scene import set_scene
 from warmstart.joints.starting import choose_start
 from warmstart.network.load import Start
-from warmstart.planning.profiles import profiles
 from warmstart.recording import Clock, recorded
 from warmstart.records import Checked
 
@@ -47,12 +47,7 @@ def _work(
     with threadpool_limits(limits=1, user_api="blas"):
         fix_into = folder.path if asked.fix and folder else None
         collection = problems.settled(collection, look, fix_into)
-        arranged = rows.arrange(collection.record)
-        scene = checks.Scene(
-            collection=collection, look=look, arranged=arranged, prep=start.record.preprocessing,
-            profiles=profiles(look.taps), budget=asked.budget, seed=asked.seed,
-            start=start.record.name,
-        )  # fmt: skip
+        scene = set_scene(collection, look, start.record, asked.budget, asked.seed)
         inspection = yield from checks.check(scene)
     clock.lap("check")
     found = (*collection.record.problems, *inspection.findings)
@@ -62,7 +57,7 @@ def _work(
         write_suspects(folder.path / "suspects.csv", inspection.suspects)
     return Checked(
         verdict=checks.judge(inspection),
-        data=count_data(arranged, found, inspection.suspects),
+        data=count_data(scene.arranged, found, inspection.suspects),
         findings=found,
         suspects=inspection.suspects,
         seconds=clock.table(),

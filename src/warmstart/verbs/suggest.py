@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from warmstart.data.prepare import load_image
 from warmstart.errors import DataError, UsageError
 from warmstart.evaluation.queries import choose_queries
 from warmstart.events import Event, Steps
-from warmstart.folder import read_json, write_bytes
+from warmstart.folder import read_json, write_csv
 from warmstart.records import (
     DataRecord,
     Evidence,
@@ -209,15 +207,13 @@ def write_sheet(path: Path, suggestions: Sequence[Suggestion]) -> None:
     Paths are relative to the table where they lie beside or below it, as `fit` reads them.
     Raises: UsageError if it cannot be written.
     """
-    text = io.StringIO()
-    rows = csv.writer(text)
-    rows.writerow(["path", "label", "suggested"])
     here = os.path.abspath(path.parent)
+    rows = []
     for one in suggestions:
         place = os.path.abspath(one.path)
         is_below = os.path.commonpath([here, place]) == here
-        rows.writerow([os.path.relpath(place, here) if is_below else place, "", one.label])
+        rows.append((os.path.relpath(place, here) if is_below else place, "", one.label))
     try:
-        write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+        write_csv(path, ("path", "label", "suggested"), rows)
     except OSError as error:
         raise UsageError(f"--out {path} cannot be written ({error.strerror}).") from error
