@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from warmstart.records.network import Preprocessing, Tap
+from warmstart.records.network import Preprocessing, Recipe, Tap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,10 @@ class ModelRecord:
     taps: tuple[Tap, ...]
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    strategy: str = "head"
+    recipe: Recipe | None = None  # how its layers were trained here; None: they were not
+    lineage: tuple[str, ...] = ()  # what it was trained from, the oldest first
+    added: tuple[int, ...] = ()  # hidden widths of the blocks added after the last part
     format: int = 1
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 Layout = Literal["NCHW", "NHWC", "NLC", "NC", "other"]
 Pool = Literal["avg", "grid2", "neck"]
+Family = Literal["convnet", "transformer", "mlp"]
 Fate = Literal["frozen", "kept", "trained", "reshaped", "new", "dropped", "merged"]
 
 
@@ -24,11 +25,36 @@ class Preprocessing:
     std: tuple[float, ...]
     interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos"] = "bicubic"
     squash: bool = False
+    # Raw values of each band that become 0 and 1, for images of more than 8 bits or more than
+    # four bands; empty for ordinary pictures.
+    ranges: tuple[tuple[float, float], ...] = ()
 
     @property
     def channels(self) -> int:
-        """Number of input channels, 1 or 3."""
+        """Number of input channels: 1 grey, 3 colour, 4 colour and alpha, or bands."""
         return len(self.mean)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How weights were trained, as far as that is on record."""
+
+    optimizer: str  # "adamw", "sgd", or another's name
+    rate: float  # peak learning rate
+    batch: int  # images a step
+    schedule: str  # "cosine", "constant", …
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One tensor that surgery at the input made, before anything was trained."""
+
+    tensor: str
+    fate: Literal["reshaped", "new", "dropped"]
+    shape_before: tuple[int, ...] | None  # None for `new`
+    shape_after: tuple[int, ...] | None  # None for `dropped`
+    before: str | None  # sha256 of the bytes in the start, None for `new`
+    because: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +69,10 @@ class StartRecord:
     classes: int  # outputs of the original head
     source: str  # where the weights came from
     preprocessing: Preprocessing
+    recipe: Recipe | None = None  # how it was trained, where that is on record
+    labels: tuple[str, ...] = ()  # class names of its head, where it carries them (a run)
+    lineage: tuple[str, ...] = ()  # what it was trained from, the oldest first
+    added: tuple[int, ...] = ()  # hidden widths of the blocks that earlier runs added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +96,7 @@ class NetworkRecord:
     cut: Literal["traced", "whole"]  # "whole": the network could not be cut, it is one part
     neck_width: int  # length of the vector that the original head sees
     neck_is_average: bool  # that vector is the plain average of the last part's output
+    family: Family = "convnet"  # decides the learning rate where none is on record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from warmstart.errors import PlanError
 
@@ -52,20 +52,62 @@ class HeadPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
-    """How the data is passed through the network."""
+    """How the data is passed through the network.
+
+    The choices with a default are there only where parts are trained step by step.
+    """
 
     engine: Choice
-    batch: Choice
+    batch: Choice  # images a step, and a pass of the look
     seed: Choice
+    optimizer: Choice | None = None  # "adamw" or "sgd" (momentum 0.9)
+    rate: Choice | None = None  # peak learning rate of the uppermost tuned part
+    layer_decay: Choice | None = None  # a part's rate over that of the part above it
+    weight_decay: Choice | None = None
+    passes: Choice | None = None  # images passed through in all, an image counting each time
+    warm_up: Choice | None = None  # share of the steps over which rates rise
+    crop: Choice | None = None  # least share of an image that a random crop keeps; 1: no crops
+    flip: Choice | None = None  # whether images are mirrored at random
+    folds: Choice | None = None  # trainings that hold a part out, for the estimate
+    rank: Choice | None = None  # of low-rank updates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputPlan:
+    """What an input looks like."""
+
+    size: Choice  # px of the square that the network sees
+    channels: Choice  # 1 grey, 3 colour, 4 colour and alpha, more: bands
+    rgb: Choice | None = None  # positions of red, green and blue among more than three bands
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """plan.toml: every choice, no "auto" left."""
+    """plan.toml: every choice, no "auto" left.
+
+    `parts` go from the input to the output: 1..P, layers that were added, then "output".
+    """
 
     start: Choice
     strategy: Choice
     parts: tuple[PartPlan, ...]
     head: HeadPlan
     training: TrainingPlan
+    arch: Choice | None = None  # of a start that is a file of weights
+    input: InputPlan | None = None  # None: as the start wants it
     format: int = 1
+
+    def action_of(self, name: str) -> Action:
+        """What the plan does to a part.
+
+        Raises: PlanError if it has no such part.
+        """
+        for part in self.parts:
+            if part.name == name:
+                return cast(Action, part.action.value)
+        raise PlanError(f"the plan has no part {name!r}; it was made for another network.")
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether some part is trained step by step; else the output alone, in closed form."""
+        return any(part.rate is not None for part in self.parts)

@@ -155,4 +155,5 @@ class Summary:
     findings: tuple[Finding, ...]
     seconds: dict[str, float]
     peak_rss_mb: float
+    step_zero: Estimate | None = None  # the new output on the start as it came, untrained
     format: int = 1
