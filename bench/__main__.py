@@ -10,8 +10,8 @@ from pathlib import Path
 from bench import results
 
 NAMES = (
-    "accuracy", "coverage", "distances", "evidence", "habits", "planted", "random_labels",
-    "ranking", "speed", "startup", "suggest", "verdict",
+    "accuracy", "coverage", "distances", "drift", "evidence", "forecast", "habits", "planted",
+    "prior", "random_labels", "ranking", "speed", "startup", "suggest", "verdict",
 )  # fmt: skip
 BENCHES = {name: import_module(f"bench.{name}") for name in NAMES}
 

@@ -75,8 +75,9 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     summary = summary_of(finished.path)
     assert summary.keys() == {
         "format", "task", "verdict", "shipped", "estimate", "test", "data", "start", "frozen",
-        "guards", "findings", "seconds", "peak_rss_mb",
+        "guards", "findings", "seconds", "peak_rss_mb", "step_zero",
     }  # fmt: skip
+    assert summary["step_zero"] is None  # nothing was trained step by step
     assert (summary["format"], summary["task"]) == (1, "classify")
     assert summary["verdict"].keys() == {"kind", "sentence", "evidence"}
     assert summary["verdict"]["kind"] in ("head", "deeper", "scratch-fair", "no-signal", "unclear")

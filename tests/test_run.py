@@ -7,7 +7,7 @@ import torch
 
 import warmstart
 from tiny import PREP, fit, lines, network
-from warmstart.errors import DataError, RunFolderError, UsageError
+from warmstart.errors import DataError, PlanError, RunFolderError, UsageError
 from warmstart.events import Event
 from warmstart.run import Run
 
@@ -86,7 +86,9 @@ def test_an_error_of_the_watcher_marks_the_folder_at_once(pictures, tmp_path):
 
 @pytest.mark.parametrize(("wrong", "error", "message"), [
     ({"budget": "quick"}, UsageError, "--budget quick is not one of fast, balanced, thorough"),
-    ({"strategy": "full"}, UsageError, "--strategy full is not part of this version"),
+    ({"strategy": "best"}, PlanError, "--strategy best: best is not a word of it"),
+    ({"lr": -1.0}, UsageError, "--lr -1: it needs a number above 0"),
+    ({"settings": {"training.batch": "auto"}}, PlanError, "training.batch=auto: auto is no value"),
     ({"seed": -1}, UsageError, "--seed -1 is not a whole number"),
     ({"seed": 1.5}, UsageError, "--seed 1.5 is not a whole number"),
     ({"start": "resnet18"}, warmstart.StartError, "did you mean timm:resnet18"),

@@ -22,7 +22,11 @@ _HOMES = {
     "StartError": "warmstart.errors",
     "WarmstartError": "warmstart.errors",
     "fit": "warmstart.run",
+    "freeze": "warmstart.verbs.freeze",
     "load": "warmstart.run",
+    "plan": "warmstart.verbs.plan",
+    "train": "warmstart.verbs.train",
+    "watch": "warmstart.verbs.watch",
 }
 
 __all__ = sorted(_HOMES)

@@ -1,4 +1,4 @@
-"""The order of work: read → look → check → plan → head → evaluate → deliver."""
+"""The order of work: read → look → check → plan → head → tune → evaluate → deliver."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from threadpoolctl import threadpool_limits
 from warmstart.data.collection import Collection
 from warmstart.events import Steps
 from warmstart.folder import RunFolder
-from warmstart.joints import check, notes, problems, request, rows, score
+from warmstart.joints import check, lineage, notes, planned, problems, request, rows, score, tune
 from warmstart.joints.deliver import Finished, Results, deliver
 from warmstart.joints.look import take_look
 from warmstart.joints.model import Origin
@@ -30,6 +30,7 @@ def fit(asked: Request) -> Steps[Finished]:
     """
     clock = Clock()
     request.check(asked)
+    asked = planned.settle(asked)
     collection = yield from request.read_data(asked)
     yield notes.data(collection)
     asked, start = yield from choose_start(asked, collection, clock)
@@ -42,34 +43,37 @@ def fit(asked: Request) -> Steps[Finished]:
 def _work(
     asked: Request, folder: RunFolder, collection: Collection, start: Start, clock: Clock
 ) -> Steps[Finished]:
-    look = yield from take_look(collection, start)
+    look = yield from take_look(collection, start, planned.engine_of(asked))
     with threadpool_limits(limits=1, user_api="blas"):  # small matrices: more threads only wait
-        origin = Origin(start.record, look.network, take_digests(look.network))
+        origin = Origin(start.record, look.network, take_digests(look.network), start.changes)
         clock.lap("look")
         collection = problems.settled(collection, look, folder.path if asked.fix else None)
-        scene = set_scene(collection, look, start.record, asked.budget, asked.seed)
-        record, arranged, shapes = collection.record, scene.arranged, scene.profiles
+        inherited = yield from lineage.inherit(start, look.network.record, collection.record)
+        scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
+        record, arranged, shapes = scene.collection.record, scene.arranged, scene.profiles
         stored = look.reader(arranged.learn)
         inspection = yield from check.check(scene)
         verdict = check.judge(inspection)
         yield notes.evidence(verdict)
         clock.lap("check")
-        plan = request.plan(
-            asked, arranged.facts(), look.network.record, tuple(shapes), look.engine
-        )
-        yield notes.plan(plan, look.network.record, record)
+        facts = planned.network_facts(asked, start, look.network, verdict)
+        names = inherited.names(tuple(shapes))
+        plan = planned.make_plan(asked, arranged.facts(), facts, names, look.engine)
+        yield notes.plan(plan, record)
         clock.lap("plan")
-        heads = rows.heads(plan, shapes, stored, len(arranged.learn))
+        heads = rows.heads(plan, shapes, stored, len(arranged.learn), scene.prior)
         head = yield from fit_head(
             heads, rows.pose(arranged, plan), 0 if arranged.holdout else None
         )
         clock.lap("head")
-        shipped = check.choose_shipped(asked.strategy, verdict, head.name, len(plan.parts) - 1)
+        worked = yield from tune.tune(scene, plan, head)
+        clock.lap("tune")
+        shipped = check.choose_shipped(verdict, plan, worked.head.name)
         is_shipped = shipped.strategy != "none"
-        measured = score.measure(head, arranged, look.reader(arranged.test), is_shipped)
+        measured = score.measure(worked.head, arranged, worked.reader, is_shipped)
         clock.lap("evaluate")
         results = Results(
             origin=origin, look=look, record=record, arranged=arranged, inspection=inspection,
-            verdict=verdict, plan=plan, head=head, measured=measured, shipped=shipped,
+            verdict=verdict, plan=plan, worked=worked, measured=measured, shipped=shipped,
         )  # fmt: skip
         return (yield from deliver(folder, results, collection, clock))

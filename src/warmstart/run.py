@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +86,9 @@ def fit(
     relabel: str | Path | None = None,
     fix: bool = False,
     seed: int = 0,
+    lr: float | None = None,
+    plan: str | Path | Plan | None = None,
+    settings: Mapping[str, Any] | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
     """Fit labelled images and return the finished run; the same as `warmstart fit`.
@@ -94,9 +97,12 @@ def fit(
     `start` is a name, a file of weights (with `arch`), or an `nn.Module` of one's own
     (with `preprocessing`, if it does not carry its own); "auto" looks once with each start
     on this computer and takes the winner, of those that tie the one with the least work.
-    `relabel` is a table of corrected labels, `fix` leaves copies and conflicts out, as on the
-    command line. `on_event` sees every event.
-    Raises: DataError, StartError, UsageError, RunFolderError; TrainingError if the work fails.
+    `strategy` is a word of the command line's grammar ("last:4", "full+lora"), `lr` the rate of
+    the uppermost tuned part, `plan` a plan or the file of one, `settings` single values of it
+    ({"training.passes": 3000}). `relabel` is a table of corrected labels, `fix` leaves copies
+    and conflicts out, as on the command line. `on_event` sees every event.
+    Raises: DataError, StartError, PlanError, UsageError, RunFolderError; TrainingError if the
+    work fails.
     """
     from warmstart.flow import Request
     from warmstart.flow import fit as steps
@@ -105,10 +111,19 @@ def fit(
         data=data, start=start, arch=arch, preprocessing=preprocessing, strategy=strategy,
         budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
         group=group, relabel=Path(relabel) if relabel is not None else None, fix=fix, seed=seed,
+        lr=lr, plan=Path(plan) if isinstance(plan, str) else plan,
+        settings=tuple(f"{path}={_as_typed(value)}" for path, value in (settings or {}).items()),
     )  # fmt: skip
     finished = follow(steps(request), on_event or (lambda event: None))
     network = None if isinstance(start, (str, Path)) else start
     return Run(finished.path, finished.summary, network)
+
+
+def _as_typed(value: Any) -> str:
+    """A value as it would be typed after --set."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def load(run: str | Path, network: nn.Module | None = None) -> Predictor:

@@ -8,8 +8,9 @@ from warmstart.cli.spec import LATER_VERBS, VERBS
 FIT = "Usage: warmstart fit DATA [options]"
 PREDICT = "Usage: warmstart predict RUN PATH... [options]"
 EVALUATE = "Usage: warmstart evaluate RUN DATA [options]"
-EXACT = "Not needed: the new output is computed exactly, in one step."
-CHOSEN = "Not needed: this version chooses it."
+PASSES = "Here it is --set training.passes=N: images passed in all (5 x the images is usual)."
+BATCH = "Here it is --set training.batch=16 (see --dry-run for all choices)."
+CHOSEN = "Not needed: warmstart chooses it."
 
 MISUSES = {
     # verbs
@@ -52,18 +53,15 @@ MISUSES = {
     "fit photos --budget quick": "--budget quick is not one of fast, balanced, thorough.",
     "fit photos --budget balance": "--budget balance is not one of fast, balanced, thorough. "
     "Did you mean balanced?",
-    "fit photos --strategy full": "--strategy full is not part of this version (0.1.0); "
-    "it has auto, head.",
-    "fit photos --strategy last:3+lora": "--strategy last:3+lora is not part of this version "
-    "(0.1.0); it has auto, head.",
-    "fit photos --strategy best": "--strategy best is not one of auto, head.",
+    "fit photos --strategy best": "--strategy best: best is not a word of it; it takes auto, "
+    "head, last:N, frozen:K, full or scratch, then +add, +lora or +gradual.",
     "fit photos --seed abc": "--seed abc: it needs a whole number, 0 or more.",
     "fit photos --seed=-1": "--seed -1: it needs a whole number, 0 or more.",
     "fit photos --seed 1.5": "--seed 1.5: it needs a whole number, 0 or more.",
     "fit photos --seed": "--seed needs a value: --seed N",
     "fit photos --out --json": "--out needs a value: --out RUN",
     "fit photos --out=": "--out needs a value: --out RUN",
-    "fit photos --strategy": "--strategy needs a value: --strategy auto or head",
+    "fit photos --strategy": "--strategy needs a value: --strategy S",
     "fit photos --json=yes": "--json is a switch and takes no value.",
     # options by another name
     "fit photos --model resnet18": "unknown option --model. Here it is --start.",
@@ -89,19 +87,15 @@ MISUSES = {
     "fit photos --starts a,b": "unknown option --starts. "
     "It is an option of `rank`, not of `fit`.",
     # options that nothing here needs, or that are still to come
-    "fit photos --lr 0.1": "unknown option --lr. This version (0.1.0) has no learning rate: "
-    "the new output is computed exactly, in one step.",
-    "fit photos --learning_rate 0.1": "unknown option --learning_rate. This version (0.1.0) has "
-    "no learning rate: the new output is computed exactly, in one step.",
-    "fit photos --epochs 5": f"unknown option --epochs. {EXACT}",
-    "fit photos --batch-size 5": f"unknown option --batch-size. {CHOSEN}",
-    "fit photos -b 5": f"unknown option -b. {CHOSEN}",
-    "fit photos -b5": f"unknown option -b5. {CHOSEN}",
+    "fit photos --learning_rate 0.1": "unknown option --learning_rate. Here it is --lr.",
+    "fit photos --epochs 5": f"unknown option --epochs. {PASSES}",
+    "fit photos --batch-size 5": f"unknown option --batch-size. {BATCH}",
+    "fit photos -b 5": f"unknown option -b. {BATCH}",
+    "fit photos -b5": f"unknown option -b5. {BATCH}",
     "fit photos --workers 5": f"unknown option --workers. {CHOSEN}",
-    "fit photos --patience 5": "unknown option --patience. Not needed: the new output is computed "
-    "exactly; there is nothing to stop early.",
+    "fit photos --patience 5": f"unknown option --patience. {CHOSEN}",
     "fit photos --img_size 5": "unknown option --img_size. "
-    "Not needed: the start brings its own image size.",
+    "The start brings its own image size; another one is --set input.size=PX.",
     "fit photos --val-split 0.2": "unknown option --val-split. Not needed: accuracy is estimated "
     "inside the training images, or on a val/ folder where there is one.",
     "fit photos --device cuda": "unknown option --device. "
@@ -114,8 +108,7 @@ MISUSES = {
     # misspelt and foreign options
     "fit photos --buget fast": "unknown option --buget. Did you mean --budget?",
     "fit photos --bud fast": "unknown option --bud. Did you mean --budget?",
-    "fit photos --learning-rte 1": "unknown option --learning-rte. This version (0.1.0) has no "
-    "learning rate: the new output is computed exactly, in one step.",
+    "fit photos --learning-rte 1": "unknown option --learning-rte. Here it is --lr.",
     "fit photos --xyzzy": "unknown option --xyzzy. `warmstart fit --help` lists its options.",
     "predict runs/x a.jpg --budget fast": "unknown option --budget. "
     "It is an option of `fit`, not of `predict`.",
@@ -127,7 +120,7 @@ MISUSES = {
     "fit photos model=resnet18": "unknown argument model=resnet18. "
     "Here it is --start resnet18",
     "fit photos seed=3": "unknown argument seed=3. Here it is --seed 3",
-    "fit photos epochs=3": f"unknown argument epochs=3. {EXACT}",
+    "fit photos epochs=3": f"unknown argument epochs=3. {PASSES}",
 }  # fmt: skip
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from networks import KINDS, cut_once
 
+from warmstart.network import added, fresh
 from warmstart.network.edit import assemble
 from warmstart.network.ledger import prove_frozen, take_digests, write_ledger
 from warmstart.network.taps import tap_width, taps
@@ -30,7 +33,7 @@ def test_rows_add_up_to_the_old_network_and_to_the_new_one(name):
     module, network = cut_once(name)
     before = take_digests(network)
     model = _warm(network)
-    rows = write_ledger(before, network, model, trained=False).rows
+    rows = write_ledger(before, network, model).rows
     assert sum(row.numel for row in rows if row.fate != "new") == _numel(module)
     assert sum(row.numel for row in rows if row.fate != "dropped") == _numel(model)
     assert len({(row.tensor, row.fate) for row in rows}) == len(rows)
@@ -39,7 +42,7 @@ def test_rows_add_up_to_the_old_network_and_to_the_new_one(name):
 @every_network
 def test_only_the_old_head_is_dropped_and_all_else_is_kept(name):
     _, network = cut_once(name)
-    ledger = write_ledger(take_digests(network), network, _warm(network), trained=False)
+    ledger = write_ledger(take_digests(network), network, _warm(network))
     for row in ledger.rows:
         assert row.fate == {"head": "new" if row.before is None else "dropped"}.get(
             row.part, "kept"
@@ -48,6 +51,36 @@ def test_only_the_old_head_is_dropped_and_all_else_is_kept(name):
     kept = [row for row in ledger.rows if row.fate == "kept"]
     assert proof.identical
     assert proof.parameters + proof.buffers == sum(row.numel for row in kept)
+
+
+@every_network
+def test_rows_add_up_whatever_is_done_to_the_parts(name):
+    """The first part frozen, the last fresh, the others tuned, two blocks added."""
+    module, network = cut_once(name)
+    before, rng = take_digests(network), torch.Generator().manual_seed(0)
+    names = [part.name for part in network.parts]
+    actions = {names[0]: "frozen", **dict.fromkeys(names[1:], "tuned"), names[-1]: "fresh"}
+    actions |= {"neck": "fresh", "added": "added", "added#2": "added"}
+    twin, last = copy.deepcopy(network), network.record.parts[-1]
+    twin = added.graft(twin, [added.make_block(last, rng) for _ in range(2)])
+    fresh.refresh(twin, [names[-1], "neck"], rng)
+    model = _warm(twin)
+    with torch.no_grad():
+        state = twin.trunk.state_dict()
+        for tensor, part in twin.owners.items():
+            if actions.get(part) == "tuned" and state[tensor].is_floating_point():
+                state[tensor] += 1
+    rows = write_ledger(before, network, model, actions=actions).rows
+    assert sum(row.numel for row in rows if row.fate != "new") == _numel(module)
+    assert sum(row.numel for row in rows if row.fate != "dropped") == _numel(model)
+    assert len({(row.tensor, row.fate) for row in rows}) == len(rows)
+    expected = {
+        "frozen": {"frozen"}, "tuned": {"trained", "frozen"}, "fresh": {"dropped", "new"},
+        "added": {"new"},
+    }  # fmt: skip
+    for row in rows:
+        default = {"head": {"dropped", "new"}, "unused": {"frozen"}}.get(row.part)
+        assert row.fate in (default or expected[actions[row.part]]), row
 
 
 @every_network

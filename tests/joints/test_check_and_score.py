@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from plans import plan_for
 from tiny import fit, lines
-from warmstart.errors import TrainingError, UsageError
+from warmstart.errors import PlanError, TrainingError, UsageError
 from warmstart.joints import check, model, request, score
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
@@ -98,7 +99,9 @@ def test_the_verdict_weighs_what_the_start_knows(known, kind):
 @pytest.mark.parametrize("kind", ["head", "deeper", "scratch-fair", "no-signal", "unclear"])
 @pytest.mark.parametrize("strategy", ["auto", "head", "last:0"])
 def test_nothing_ships_without_a_signal_unless_it_was_asked_for(kind, strategy):
-    shipped = check.choose_shipped(strategy, Verdict(kind=kind, sentence="."), "last", 4)
+    plan = plan_for(strategy)
+    assert not plan.is_trained
+    shipped = check.choose_shipped(Verdict(kind=kind, sentence="."), plan, "last")
     is_none = kind == "no-signal" and strategy == "auto"
     assert shipped.strategy == ("none" if is_none else "head")
     assert ("your choice" in shipped.why) == (strategy != "auto")
@@ -127,7 +130,7 @@ def test_the_estimate_counts_held_out_rows_only(head):
 
 
 def test_the_test_part_is_not_read_when_nothing_ships(head):
-    def never(tap):
+    def never(examples):
         raise AssertionError("the test part was looked at")
 
     measured = score.measure(head, arranged_of(), never, is_shipped=False)
@@ -137,7 +140,7 @@ def test_the_test_part_is_not_read_when_nothing_ships(head):
 
 def test_lines_follow_the_rows(head):
     arranged = arranged_of()
-    measured = score.measure(head, arranged, features_of(6), is_shipped=True)
+    measured = score.measure(head, arranged, lambda examples: features_of(6), is_shipped=True)
     found = score.predictions(head, arranged, NAMES, measured)
     assert [line.id for line in found] == [str(i) for i in range(36)]
     assert [line.split for line in found] == ["oof"] * 30 + ["test"] * 6
@@ -170,7 +173,8 @@ def test_no_answer_is_more_certain_than_the_examples_allow(finished):
 
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"budget": "quick"}, "--budget quick is not one of"),
-    ({"strategy": "scratch"}, "not part of this version; it has auto and head"),
+    ({"lr": 0.0}, "--lr 0: it needs a number above 0, such as 0.0003"),
+    ({"lr": float("nan")}, "--lr nan: it needs a number above 0"),
     ({"seed": 2**32}, "--seed 4294967296 is not a whole number from 0 to 4294967295"),
     ({"seed": "7"}, "--seed 7"),
 ])  # fmt: skip
@@ -178,6 +182,15 @@ def test_values_that_are_none_are_refused(wrong, message):
     with pytest.raises(UsageError, match=message):
         request.check(Request(data="photos", **wrong))
     request.check(Request(data="photos"))
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"strategy": "best"}, "--strategy best: best is not a word of it"),
+    ({"settings": ("training.passes",)}, "--set training.passes: it needs a path and a value"),
+])  # fmt: skip
+def test_what_is_no_plan_is_refused_before_anything_is_read(wrong, message):
+    with pytest.raises(PlanError, match=message):
+        request.check(Request(data="nowhere", **wrong))
 
 
 @pytest.mark.parametrize(("name", "folder"), [

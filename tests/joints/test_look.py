@@ -55,7 +55,7 @@ def counted(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(looks, "decode", counting("decode", looks.decode))
+    monkeypatch.setattr(looks, "open_image", counting("decode", looks.open_image))
     monkeypatch.setattr(looks.glance, "glance", counting("glance", looks.glance.glance))
     return counts
 

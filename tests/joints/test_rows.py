@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from warmstart.errors import DataError
 from warmstart.joints.rows import arrange, as_tuple, draw_rows, groups_among, heads, pose
-from warmstart.planning.build import Wishes, build
+from warmstart.planning.build import NetworkFacts, Wishes, build
 from warmstart.planning.profiles import profiles
 from warmstart.records import Choice, DataRecord, Example, NetworkRecord, PartRecord, Tap
 
@@ -41,7 +41,8 @@ def record(examples):
 def plan_of(arranged, budget="fast", seed=0):
     engine = Choice(value="torch", because="so", source="rule")
     wishes = Wishes(start="lite0", strategy="auto", budget=budget, seed=seed)
-    return build(wishes, arranged.facts(), NETWORK, tuple(profiles(TAPS)), engine)
+    network = NetworkFacts(record=NETWORK)
+    return build(wishes, arranged.facts(), network, tuple(profiles(TAPS)), engine)
 
 
 splits = st.sampled_from(["train", "holdout", "test"])

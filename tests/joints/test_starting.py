@@ -17,8 +17,9 @@ from warmstart.data.read import read
 from warmstart.errors import StartError, UsageError
 from warmstart.events import drain, follow
 from warmstart.joints import starting
-from warmstart.network.load import load
+from warmstart.network.load import InputWish, load
 from warmstart.network.registry import Listing
+from warmstart.network.revive import RevivedStart
 
 
 class Blind(Convolutions):
@@ -56,7 +57,7 @@ def disk(monkeypatch):
     """Starts by the names in MADE; what was loaded is told in the list that comes back."""
     loaded = []
 
-    def stand_in(name, *, arch=None, preprocessing=None):
+    def stand_in(name, **options):
         if name not in MADE:
             raise StartError(f"start {name!r} is not known")
         start = load(MADE[name](), preprocessing=PREP)
@@ -211,6 +212,16 @@ def test_with_one_start_on_disk_nothing_is_ranked(disk, monkeypatch, pictures, t
     assert (run.plan.start.value, run.plan.start.source) == ("small", "rule")
     assert "only start" in run.plan.start.because
     assert [name for name, _ in disk] == ["small"]
+
+
+def test_a_run_is_opened_and_changed_for_other_inputs(finished):
+    start = starting.open_start(finished.path)
+    assert isinstance(start, RevivedStart)
+    grey = starting.open_start(str(finished.path), inputs=InputWish(channels=1))
+    assert isinstance(grey, RevivedStart)
+    assert grey.record.preprocessing.channels == 1
+    assert [change.tensor for change in grey.changes] == ["conv_stem.weight"]
+    assert starting.open_start(network(), preprocessing=PREP).record.title == "Convolutions"
 
 
 def test_a_large_network_is_never_looked_at_unasked(disk, monkeypatch, pictures, tmp_path):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from warmstart.errors import StartError
+from warmstart.network.added import graft, make_block, shift_taps
 from warmstart.network.edit import TapHead, assemble, rebuild, unique_state
 from warmstart.network.load import load
 from warmstart.network.parts import cut
@@ -86,6 +87,41 @@ def test_saved_and_rebuilt_gives_the_same_logits(chosen, model, inputs, tmp_path
     assert digests(again) == digests(model)
 
 
+@pytest.fixture(scope="module")
+def extended(network, chosen):
+    """Two blocks of other widths behind the last part, which add something."""
+    rng, last = torch.Generator().manual_seed(4), network.record.parts[-1]
+    twin = graft(copy.deepcopy(network), [make_block(last, rng, width) for width in (4, 6)])
+    with torch.no_grad():
+        for block in (twin.trunk.added, twin.trunk.added_2):
+            block.up.weight.add_(torch.randn(block.up.weight.shape, generator=rng))
+    moved = shift_taps(chosen, len(network.parts), 2)
+    width = sum(tap_width(twin.record, tap) for tap in moved)
+    return moved, assemble(twin, moved, torch.randn(3, width, generator=rng), torch.zeros(3))
+
+
+def test_a_model_with_added_blocks_is_rebuilt_from_their_widths(extended, inputs, tmp_path):
+    moved, model = extended
+    save_file(unique_state(model), tmp_path / "model.safetensors")
+    state = load_file(tmp_path / "model.safetensors")
+    assert state["trunk.added_2.down.weight"].shape[0] == 6
+    again = rebuild("timm:resnet18", state, moved, 3, SMALL, added=(4, 6))
+    with torch.no_grad():
+        assert torch.equal(again(inputs), model(inputs))
+    assert digests(again) == digests(model)
+
+
+@pytest.mark.parametrize(("widths", "message"), [
+    ((), r"has no tap 11.neck"),
+    ((4,), r"has no tap 11.neck"),
+    ((4, 4), r"trunk.added_2.down.weight has shape \(6, 512\)"),
+])  # fmt: skip
+def test_rebuilding_with_other_blocks_is_refused(extended, widths, message):
+    moved, model = extended
+    with pytest.raises(StartError, match=message):
+        rebuild("timm:resnet18", unique_state(model), moved, 3, SMALL, added=widths)
+
+
 def test_a_copy_and_a_trace_give_the_same_logits(model, inputs):
     with torch.no_grad():
         expected = model(inputs)
@@ -105,6 +141,17 @@ class Own(nn.Module):
     def forward(self, x):
         x = self.first(x.flatten(1)).relu()
         return self.out(self.third(self.second(x).relu()).relu())
+
+
+def test_a_users_own_module_is_rebuilt_with_its_blocks(inputs):
+    network = cut(Own().eval(), SMALL)
+    rng, last = torch.Generator().manual_seed(4), network.record.parts[-1]
+    twin = graft(network, [make_block(last, rng)])
+    tap = taps(twin.record)[-1]
+    model = assemble(twin, [tap], torch.randn(3, 6, generator=rng), torch.zeros(3))
+    again = rebuild("module:Own", unique_state(model), [tap], 3, SMALL, network=Own(), added=(8,))
+    with torch.no_grad():
+        assert torch.equal(again(inputs), model(inputs))
 
 
 def test_a_users_own_module_is_rebuilt_from_an_instance(inputs, tmp_path):

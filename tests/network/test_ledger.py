@@ -8,14 +8,27 @@ import pytest
 import timm
 import torch
 
+from warmstart.errors import PlanError
 from warmstart.folder import from_plain, to_plain
+from warmstart.network import added, fresh, lowrank
 from warmstart.network.edit import assemble
-from warmstart.network.ledger import prove_frozen, take_digests, write_ledger
+from warmstart.network.ledger import (
+    prove_frozen,
+    summary_lines,
+    take_digests,
+    tensors_of,
+    violations,
+    write_ledger,
+)
 from warmstart.network.parts import cut
-from warmstart.network.taps import taps
-from warmstart.records import Ledger, Preprocessing
+from warmstart.network.taps import tap_width, taps
+from warmstart.network.tensors import digest
+from warmstart.records import Change, Ledger, LedgerRow, Preprocessing
 
 SMALL = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+PARTS = ("conv1", *(f"layer{n}.{k}" for n in (1, 2, 3, 4) for k in (0, 1)))
+TUNED = dict.fromkeys(PARTS, "tuned")
+FROZEN = dict.fromkeys(PARTS, "frozen")
 
 
 @pytest.fixture
@@ -32,7 +45,7 @@ def _row(ledger, name):
 
 
 def test_fates_without_training(made):
-    ledger = write_ledger(*made, trained=False)
+    ledger = write_ledger(*made)
     assert _row(ledger, "conv1.weight").fate == "kept"
     assert _row(ledger, "conv1.weight").part == "conv1"
     assert _row(ledger, "bn1.running_mean").buffer
@@ -46,7 +59,7 @@ def test_one_changed_bit_is_trained_and_breaks_the_proof_of_its_part(made):
     before, network, model = made
     with torch.no_grad():
         model.trunk.layer4[1].bn2.running_var[0] += 1e-3
-    ledger = write_ledger(before, network, model, trained=True)
+    ledger = write_ledger(before, network, model, actions=TUNED)
     assert _row(ledger, "layer4.1.bn2.running_var").fate == "trained"
     assert _row(ledger, "conv1.weight").fate == "frozen"
     assert not prove_frozen(ledger).identical
@@ -57,21 +70,244 @@ def test_one_changed_bit_is_trained_and_breaks_the_proof_of_its_part(made):
     assert proof.buffers == 64 * 2 * 3 + 3  # mean, variance and count of three BatchNorms
 
 
+def _fates(ledger, part):
+    return {row.fate for row in ledger.rows if row.part == part}
+
+
+def _move(module):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.1
+
+
+def test_tuned_tensors_are_trained_and_those_that_did_not_move_frozen(made):
+    before, network, model = made
+    _move(model.trunk.layer4[1])
+    ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "tuned"})
+    for row in ledger.rows:
+        if row.part == "layer4.1":
+            assert row.fate == ("frozen" if row.buffer else "trained")
+    assert _fates(ledger, "layer4.0") == {"frozen"}
+    assert _fates(ledger, "head") == {"new", "dropped"}
+
+
+def test_a_frozen_part_that_moved_is_called_trained_whatever_the_plan_says(made):
+    before, network, model = made
+    _move(model.trunk.layer4[1])
+    ledger = write_ledger(before, network, model, actions=FROZEN)
+    assert _row(ledger, "layer4.1.conv1.weight").fate == "trained"
+    assert not prove_frozen(ledger, frozenset(PARTS)).identical
+
+
+def test_fresh_tensors_are_dropped_and_new_under_one_name(made):
+    before, network, model = made
+    fresh.refresh(model.trunk, ["layer4.1"], torch.Generator())
+    ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "fresh"})
+    own = [row for row in ledger.rows if row.part == "layer4.1"]
+    names = [n for n, part in network.owners.items() if part == "layer4.1"]
+    assert sorted((row.tensor, row.fate) for row in own) == sorted(
+        (name, fate) for name in names for fate in ("dropped", "new")
+    )
+    for row in own:
+        digests = (before[row.tensor], None) if row.fate == "dropped" else (None, row.after)
+        assert (row.before, row.after) == digests
+
+
+def test_merged_low_rank_weights_are_merged_and_the_rest_of_the_part_frozen(made):
+    pytest.importorskip("peft")
+    before, network, model = made
+    targets = lowrank.inject(model.trunk, ["layer4.1"], 2, torch.Generator())
+    _move(model.trunk.layer4[1].conv1.lora_B)
+    _move(model.trunk.layer4[1].conv2.lora_B)
+    lowrank.merge(model)
+    ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "low-rank"})
+    merged = {row.tensor for row in ledger.rows if row.fate == "merged"}
+    assert merged == {f"{name}.weight" for name in targets}
+    assert _fates(ledger, "layer4.1") == {"frozen", "merged"}
+    assert prove_frozen(ledger, frozenset(PARTS) - {"layer4.1"}).identical
+
+
+def _extended(network, n=2):
+    rng, last = torch.Generator().manual_seed(0), network.record.parts[-1]
+    twin = added.graft(copy.deepcopy(network), [added.make_block(last, rng, 4) for _ in range(n)])
+    tap = taps(twin.record)[-1]
+    return twin, assemble(twin, [tap], torch.zeros(3, tap_width(twin.record, tap)), torch.zeros(3))
+
+
+def test_added_blocks_are_new_parts(made):
+    before, network, _ = made
+    twin, model = _extended(network)
+    actions = {**FROZEN, "added": "added", "added#2": "added"}
+    ledger = write_ledger(before, network, model, actions=actions)
+    assert ledger == write_ledger(before, twin, model, actions=actions)
+    for name in ("added", "added#2"):
+        own = [row for row in ledger.rows if row.part == name]
+        assert {row.fate for row in own} == {"new"}
+        assert len(own) == 6
+    assert _row(ledger, "trunk.added_2.up.bias").part == "added#2"
+
+
+def test_blocks_of_an_earlier_run_are_old_tensors(made):
+    """A start that had blocks: they stand in the old network, and may be frozen like any part."""
+    _, network, _ = made
+    old, model = _extended(network, 1)
+    before = take_digests(old)
+    assert "added.up.weight" in before
+    ledger = write_ledger(before, old, model, actions={**FROZEN, "added": "frozen"})
+    assert _fates(ledger, "added") == {"frozen"}
+
+
+def test_a_part_that_the_actions_forget_is_an_error(made):
+    with pytest.raises(PlanError, match=r"says nothing about part 'layer1.0'"):
+        write_ledger(*made, actions={"conv1": "frozen"})
+    with pytest.raises(PlanError, match=r"says nothing about part 'layer1.0'"):
+        violations(made[0], made[1], {"conv1": "frozen"})
+
+
+# ---- surgery at the input --------------------------------------------------------------------
+
+
+def _change(tensor, fate, before=None, after=None):
+    return Change(
+        tensor=tensor, fate=fate, shape_before=before, shape_after=after,
+        before=None if fate == "new" else "of the start", because="other channels",
+    )  # fmt: skip
+
+
+CHANGES = (
+    _change("conv1.weight", "reshaped", (64, 1, 7, 7), (64, 3, 7, 7)),
+    _change("bn1.bias", "new", None, (64,)),
+    _change("adapter.weight", "dropped", (5, 2), None),
+)
+
+
+@pytest.mark.parametrize("actions", [None, FROZEN, TUNED])
+def test_what_surgery_did_is_told_with_the_digest_of_the_start(made, actions):
+    ledger = write_ledger(*made, actions=actions, changes=CHANGES)
+    row = _row(ledger, "conv1.weight")
+    assert (row.fate, row.before, row.shape) == ("reshaped", "of the start", (64, 3, 7, 7))
+    assert row.after == made[0]["conv1.weight"]
+    row = _row(ledger, "bn1.bias")
+    assert (row.fate, row.before, row.part) == ("new", None, "conv1")
+    row = _row(ledger, "adapter.weight")
+    assert (row.fate, row.before, row.after) == ("dropped", "of the start", None)
+    assert (row.numel, row.part) == (10, "unused")
+    assert prove_frozen(ledger, frozenset(PARTS)).identical
+    assert len({(row.tensor, row.fate) for row in ledger.rows}) == len(ledger.rows)
+
+
+def test_what_surgery_reshaped_and_then_was_drawn_anew_is_dropped_as_it_was(made):
+    ledger = write_ledger(*made, actions={**FROZEN, "conv1": "fresh"}, changes=CHANGES)
+    rows = [row for row in ledger.rows if row.tensor == "conv1.weight"]
+    assert [(row.fate, row.shape) for row in rows] == [
+        ("dropped", (64, 1, 7, 7)), ("new", (64, 3, 7, 7)),
+    ]  # fmt: skip
+    assert rows[0].before == "of the start"
+    assert [row.fate for row in ledger.rows if row.tensor == "bn1.bias"] == ["new"]
+
+
+# ---- violations ------------------------------------------------------------------------------
+
+
+def test_violations_name_parameters_and_buffers_of_frozen_parts_alone(made):
+    before, network, model = made
+    assert violations(before, network, FROZEN) == ()
+    assert violations(before, network, FROZEN, model) == ()
+    with torch.no_grad():
+        model.trunk.layer4[1].bn2.running_var[0] += 1e-3
+        model.trunk.conv1.weight[0, 0, 0, 0] += 1e-3
+    moved = ("conv1.weight", "layer4.1.bn2.running_var")
+    assert violations(before, network, FROZEN, model) == moved
+    assert violations(before, network, {**FROZEN, "conv1": "tuned"}, model) == moved[1:]
+    assert violations(before, network, TUNED, model) == ()
+    assert violations(before, network, FROZEN) == ()  # the model is a copy
+
+
+def test_violations_of_low_rank_parts_until_they_are_merged(made):
+    pytest.importorskip("peft")
+    before, network, _ = made
+    actions = {**FROZEN, "layer4.1": "low-rank"}
+    lowrank.inject(network, ["layer4.1"], 2, torch.Generator())
+    _move(network.trunk.layer4[1].conv1.lora_B)
+    assert violations(before, network, actions) == ()
+    assert take_digests(network) == before
+    with torch.no_grad():
+        network.trunk.layer4[1].conv1.base_layer.weight[0] += 1
+        network.trunk.layer4[1].bn1.running_mean[0] += 1
+    moved = ("layer4.1.conv1.weight", "layer4.1.bn1.running_mean")
+    assert violations(before, network, actions) == moved
+    lowrank.merge(network.trunk)
+    assert violations(before, network, actions) == moved[1:]
+
+
+def test_blocks_that_were_added_have_no_bytes_to_keep(made):
+    before, network, _ = made
+    twin, model = _extended(network)
+    _move(twin.trunk.added)
+    actions = {**FROZEN, "added": "added", "added#2": "frozen"}
+    assert violations(before, twin, actions) == ()
+    assert violations(before, twin, actions, model) == ()
+
+
+# ---- lines for a terminal --------------------------------------------------------------------
+
+
+def _rows(fate, n, numel=1_000_000, buffer=False):
+    return [
+        LedgerRow(
+            tensor=f"{fate}{i}{buffer}", part="p", fate=fate, shape=(numel,), numel=numel,
+            buffer=buffer, before="a", after="a",
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def test_lines_count_tensors_and_weights_of_each_fate():
+    rows = [*_rows("frozen", 198, 3), *_rows("frozen", 2, 5, buffer=True), *_rows("new", 1, 1)]
+    assert summary_lines(Ledger(rows=tuple(rows))) == (
+        "frozen    200 tensors, 594 weights, unchanged bit for bit",
+        "new       1 tensor, 1 weight, not in the start",
+    )
+
+
+@pytest.mark.parametrize("without", ["", "frozen", "merged", "reshaped"])
+def test_lines_are_few_and_short_and_no_fate_is_left_out(without):
+    fates = {"frozen", "trained", "merged", "reshaped", "new", "dropped"} - {without}
+    rows = [row for fate in fates for row in _rows(fate, 1000, 12_345_678)]
+    lines = summary_lines(Ledger(rows=tuple(rows)))
+    assert len(lines) == 5
+    assert max(map(len, lines)) <= 71
+    assert all(any(fate in line for line in lines) for fate in fates)
+    assert sum(line.count("1,000 tensors") for line in lines) == len(fates)
+
+
+def test_lines_of_a_real_run(made):
+    lines = summary_lines(write_ledger(*made))
+    assert [line.split()[0] for line in lines] == ["kept", "new", "dropped"]
+    parameters = sum(p.numel() for p in made[2].trunk.parameters())
+    assert lines[0] == f"kept      120 tensors, {parameters:,} weights, unchanged bit for bit"
+
+
+def test_digests_are_those_of_the_original_names(made):
+    before, network, _ = made
+    assert before == {name: digest(tensor) for name, tensor in tensors_of(network).items()}
+
+
 def test_a_tensor_of_another_shape_is_reshaped(made):
     before, network, model = made
     model.trunk.conv1.weight = torch.nn.Parameter(torch.zeros(64, 1, 7, 7))
-    ledger = write_ledger(before, network, model, trained=True)
+    ledger = write_ledger(before, network, model, actions=TUNED)
     assert _row(ledger, "conv1.weight").fate == "reshaped"
 
 
 def test_tensors_added_to_the_trunk_are_new(made):
     before, network, model = made
     model.trunk.extra = torch.nn.Linear(2, 2)
-    ledger = write_ledger(before, network, model, trained=True)
+    ledger = write_ledger(before, network, model, actions=TUNED)
     assert _row(ledger, "trunk.extra.weight").fate == "new"
     assert _row(ledger, "trunk.extra.weight").part == "added"
 
 
 def test_the_ledger_survives_its_file(made):
-    ledger = write_ledger(*made, trained=False)
+    ledger = write_ledger(*made)
     assert from_plain(Ledger, to_plain(ledger)) == ledger

@@ -47,7 +47,7 @@ def test_the_same_call_gives_the_same_answer_and_a_table_its_groups(pictures, lo
 def test_without_names_what_is_on_disk_is_asked_for(pictures, monkeypatch):
     asked = []
 
-    def refuse(name, *, arch=None):
+    def refuse(name, **options):
         asked.append(name)
         raise StartError(f"{name} is refused")
 

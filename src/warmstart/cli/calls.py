@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from warmstart import show
 from warmstart.cli.parse import Call
-from warmstart.errors import DataError
+from warmstart.errors import DataError, UsageError
 from warmstart.events import Event, follow
 from warmstart.folder import to_plain
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NO_SIGNAL = 3
 KEPT = ("--start", "--arch", "--test", "--label", "--group", "--relabel")  # for `fit` as well
+PLANNED = frozenset({"start", "arch", "strategy", "budget", "seed", "lr"})  # a plan has them too
 LINE_KEYS = ("path", "label", "probability", "sure", "unknown", "scores")
 
 
@@ -36,6 +37,8 @@ def run(call: Call) -> int:
 
 def fit(call: Call) -> int:
     """`warmstart fit`: progress on stderr, the result on stdout; 3 without a signal."""
+    if "--dry-run" in call.switches:
+        return dry_run(call)
     with _watcher(call) as watch:
         # The libraries take seconds to load: say first that work has begun.
         watch.show(Event(stage="read", kind="begin"))
@@ -51,6 +54,21 @@ def fit(call: Call) -> int:
         sample = find_image(call.values.get("--test"), call.places[0])
         print(show.result_text(finished.summary, finished.path, sample))
     return NO_SIGNAL if finished.summary.verdict.kind == "no-signal" else 0
+
+
+def dry_run(call: Call) -> int:
+    """`warmstart fit --dry-run`: the plan and its forecast on stdout."""
+    with _watcher(call) as watch:
+        watch.show(Event(stage="read", kind="begin"))
+        from warmstart.verbs.dryrun import dry_run as steps
+
+        settle_imports()
+        found = follow(steps(_request(call)), watch.show)
+    if "--json" in call.switches:
+        print(dumps(found, indent=2))
+    else:
+        print(show.plan_text(found, call.places[0]))
+    return 0
 
 
 def check(call: Call) -> int:
@@ -86,6 +104,11 @@ def _request(call: Call) -> Request:
         relabel=Path(values["--relabel"]) if "--relabel" in values else None,
         fix="--fix" in call.switches,
         seed=int(values.get("--seed", "0")),
+        lr=float(values["--lr"]) if "--lr" in values else None,
+        plan=Path(values["--plan"]) if "--plan" in values else None,
+        settings=call.many.get("--set", ()),
+        given=frozenset(name.removeprefix("--") for name in values if values[name] != "auto")
+        & PLANNED,
     )
 
 
@@ -153,6 +176,23 @@ def rank(call: Call) -> int:
     return 0
 
 
+def audit(call: Call) -> int:
+    """`warmstart audit`: what became of each tensor of a start.
+
+    Raises: UsageError without --base.
+    """
+    from warmstart.verbs.audit import audit as compare
+
+    if "--base" not in call.values:
+        raise UsageError(
+            "audit needs --base START, what MODEL was made from: "
+            "warmstart audit MODEL --base timm:resnet18"
+        )
+    found = compare(call.places[0], call.values["--base"])
+    print(dumps(found, indent=2) if "--json" in call.switches else show.audit_text(found))
+    return 0
+
+
 def suggest(call: Call) -> int:
     """`warmstart suggest`: images to label next, progress on stderr."""
     run_path, *paths = call.places
@@ -195,7 +235,7 @@ def cache(call: Call) -> int:
 
 _CALLS: dict[str, Callable[[Call], int]] = {
     "fit": fit, "check": check, "predict": predict, "evaluate": evaluate, "rank": rank,
-    "suggest": suggest, "starts": starts, "cache": cache,
+    "audit": audit, "suggest": suggest, "starts": starts, "cache": cache,
 }  # fmt: skip
 
 

@@ -33,6 +33,12 @@ RENAMED = {
     **dict.fromkeys(("--test-dir", "--test-data", "--test-file", "--test-set"), "--test"),
     **dict.fromkeys(("--preset", "--presets", "--quality"), "--budget"),
     **dict.fromkeys(("--silent",), "--quiet"),
+    **dict.fromkeys(("--base-model", "--reference", "--original"), "--base"),
+    **dict.fromkeys(
+        ("--learning-rate", "--lr0", "--base-lr", "--head-lr", "--backbone-lr"), "--lr"
+    ),
+    **dict.fromkeys(("--config", "--cfg"), "--plan"),
+    **dict.fromkeys(("--dryrun", "--plan-only"), "--dry-run"),
     **dict.fromkeys(("--start", "--models", "--backbones", "--networks"), "--starts"),
 }  # fmt: skip
 
@@ -51,43 +57,55 @@ ARGUMENTS = {
         **dict.fromkeys(_RUN, "RUN"),
     },
     "rank": dict.fromkeys(_DATA, "DATA"),
+    "audit": dict.fromkeys(("--run", *_RUN), "MODEL"),
     "suggest": {**dict.fromkeys(_PATH, "UNLABELLED"), **dict.fromkeys(_RUN, "RUN")},
     "starts": {},
     "cache": {},
 }
 
-_EXACT = "Not needed: the new output is computed exactly, in one step."
-_CHOSEN = "Not needed: this version chooses it."
+_SET = "Here it is --set training.{} (see --dry-run for all choices)."
+_PASSES = "Here it is --set training.passes=N: images passed in all (5 x the images is usual)."
+_CHOSEN = "Not needed: warmstart chooses it."
 _LATER = f"It is not part of this version ({__version__})."
-_ONCE = f"Not part of this version ({__version__}): each image is looked at once, as it is."
+_VIEWS = "Here it is --set training.crop=0.35 and --set training.flip=true, where layers are tuned."
 _FROZEN = (
-    f"Not needed: this version ({__version__}) keeps every layer frozen and learns a new output."
+    "Here it is --strategy: head freezes all layers, frozen:K the first K, last:N all but the "
+    "last N."
 )
 
 # Options of `fit` elsewhere that have no counterpart in this version, and why.
 EXPLAINED = {
     **dict.fromkeys(
-        ("--lr", "--learning-rate", "--lr0", "--base-lr", "--head-lr", "--backbone-lr"),
-        f"This version ({__version__}) has no learning rate: "
-        "the new output is computed exactly, in one step.",
-    ),
-    **dict.fromkeys(
         ("--epochs", "-e", "--num-epochs", "--num-train-epochs", "--max-epochs", "--steps",
-         "--max-steps", "--optimizer", "--optim", "--momentum", "--scheduler", "--lr-scheduler",
-         "--warmup", "--warmup-steps", "--warmup-epochs", "--loss"),
-        _EXACT,
+         "--max-steps"),
+        _PASSES,
     ),
-    "--patience": "Not needed: the new output is computed exactly; there is nothing to stop early.",
+    **dict.fromkeys(("--optimizer", "--optim", "--opt"), _SET.format("optimizer=sgd")),
+    **dict.fromkeys(("--weight-decay", "--wd"), _SET.format("weight_decay=0.01")),
     **dict.fromkeys(
-        ("--batch-size", "-b", "--batch", "--per-device-train-batch-size", "--workers", "-j",
-         "--num-workers", "--threads", "--weight-decay", "--wd", "--dropout", "--fp16", "--bf16",
-         "--amp", "--folds", "--n-folds", "--cv"),
+        ("--batch-size", "-b", "--batch", "--per-device-train-batch-size"),
+        _SET.format("batch=16"),
+    ),
+    **dict.fromkeys(("--folds", "--n-folds", "--cv"), _SET.format("folds=5")),
+    **dict.fromkeys(
+        ("--warmup", "--warmup-steps", "--warmup-epochs", "--warmup-ratio"),
+        _SET.format("warm_up=0.1"),
+    ),
+    **dict.fromkeys(
+        ("--momentum", "--scheduler", "--lr-scheduler", "--loss", "--workers", "-j",
+         "--num-workers", "--threads", "--dropout", "--fp16", "--bf16", "--amp", "--patience"),
         _CHOSEN,
     ),
     **dict.fromkeys(
         ("--img-size", "--imgsz", "--image-size", "--input-size", "--resolution", "--resize"),
-        "Not needed: the start brings its own image size.",
+        "The start brings its own image size; another one is --set input.size=PX.",
     ),
+    **dict.fromkeys(
+        ("--channels", "--in-chans", "--in-channels", "--bands"),
+        "Here it is --set input.channels=N.",
+    ),
+    **dict.fromkeys(("--lora", "--peft"), "Here it is --strategy full+lora or last:N+lora."),
+    **dict.fromkeys(("--lora-rank", "--rank"), "Here it is --set training.rank=8."),
     **dict.fromkeys(
         ("--val-split", "--validation-split", "--val-size", "--test-size", "--split",
          "--train-val-split"),
@@ -104,7 +122,7 @@ EXPLAINED = {
     ),
     **dict.fromkeys(("--freeze", "--backbone-freeze", "--freeze-backbone"), _FROZEN),
     "--pretrained": "Not needed: every start is pretrained.",
-    **dict.fromkeys(("--augment", "--augmentation", "--aa", "--mixup", "--cutmix"), _ONCE),
+    **dict.fromkeys(("--augment", "--augmentation", "--aa"), _VIEWS),
     "--resume": "Run the same command again: what was computed is kept.",
     **dict.fromkeys(
         ("--exist-ok", "--overwrite", "--overwrite-output-dir", "--force", "-f"),
@@ -115,9 +133,9 @@ EXPLAINED = {
         f"This version ({__version__}) computes on the processor (CPU).",
     ),
     **dict.fromkeys(
-        ("--minutes", "--time-limit", "--time", "--max-time", "--plan", "--metric",
-         "--source-data", "--kind", "--task", "--track", "--parallel",
-         "--dry-run", "--set", "--config", "--cfg", "--lora", "--format", "--export"),
+        ("--minutes", "--time-limit", "--time", "--max-time", "--metric", "--source-data",
+         "--kind", "--task", "--track", "--parallel", "--format", "--export", "--mixup",
+         "--cutmix"),
         _LATER,
     ),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,10 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NoReturn
 
-from warmstart import __version__
 from warmstart.cli.hints import hyphened, nearest, unknown_assignment, unknown_option, unknown_verb
 from warmstart.cli.spec import CACHE_ACTIONS, VERBS, Option, Verb
 from warmstart.errors import UsageError
 
-GRAMMAR = re.compile(r"(auto|head|last:\d+|frozen:\d+|full|scratch)(\+(add|lora|gradual))?")
 ASSIGNMENT = re.compile(r"[A-Za-z][\w-]*=")
 
 
@@ -26,6 +25,7 @@ class Call:
     verb: str
     places: tuple[str, ...] = ()
     values: Mapping[str, str] = field(default_factory=dict)
+    many: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     switches: frozenset[str] = frozenset()
 
 
@@ -55,6 +55,7 @@ def parse(words: Sequence[str]) -> Call:
         return Call(verb=word, switches=frozenset({"--help"}))
     given, places = _options(verb, before)
     values = {name: value for name, value in given.items() if isinstance(value, str)}
+    many = {name: value for name, value in given.items() if isinstance(value, list)}
     for option in verb.options:
         if option.name in values:
             _check_value(option, values[option.name])
@@ -63,7 +64,8 @@ def parse(words: Sequence[str]) -> Call:
         verb=word,
         places=(*places, *after),
         values=values,
-        switches=frozenset(given.keys() - values.keys()),
+        many={name: tuple(found) for name, found in many.items()},
+        switches=frozenset(given.keys() - values.keys() - many.keys()),
     )
 
 
@@ -77,13 +79,15 @@ def _verb_first(words: Sequence[str]) -> list[str]:
     return [verb, *leading, *rest]
 
 
-def _options(verb: Verb, words: Sequence[str]) -> tuple[dict[str, str | bool], list[str]]:
+def _options(
+    verb: Verb, words: Sequence[str]
+) -> tuple[dict[str, str | bool | list[str]], list[str]]:
     words_in = [hyphened(word) if word.startswith("--") else word for word in words]
     typed = dict(zip(words_in, words, strict=True))
     parser = _Parser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in verb.options:
         names = [option.name, *([option.short] if option.short else [])]
-        action = "store_true" if option.value is None else "store"
+        action = "store_true" if option.value is None else "append" if option.is_many else "store"
         parser.add_argument(*names, dest=option.name, action=action, default=argparse.SUPPRESS)
     try:
         namespace, rest = parser.parse_known_args(words_in)
@@ -121,18 +125,23 @@ def _check_value(option: Option, value: str) -> None:
         raise UsageError(f"--seed {value}: it needs a whole number, 0 or more.")
     if option.name == "--count" and not (value.isascii() and value.isdigit() and int(value)):
         raise UsageError(f"--count {value}: it needs a whole number, 1 or more.")
+    if option.name == "--lr" and not _is_rate(value):
+        raise UsageError(f"--lr {value}: it needs a number above 0, such as 0.0003.")
     if not option.choices or value in (*option.choices, *option.also):
         return
     allowed = ", ".join(option.choices)
-    if option.name == "--strategy" and GRAMMAR.fullmatch(value):
-        raise UsageError(
-            f"--strategy {value} is not part of this version ({__version__}); it has {allowed}."
-        )
     like = nearest(value, option.choices)
     raise UsageError(
         f"{option.name} {value} is not one of {allowed}."
         + (f" Did you mean {like}?" if like else "")
     )
+
+
+def _is_rate(value: str) -> bool:
+    try:
+        return 0 < float(value) < math.inf
+    except ValueError:
+        return False
 
 
 def _check_places(verb: Verb, places: Sequence[str]) -> None:
@@ -143,6 +152,11 @@ def _check_places(verb: Verb, places: Sequence[str]) -> None:
     is_open = any(argument.endswith("...") for argument in verb.arguments)
     if not is_open and len(places) > len(verb.arguments):
         extra = places[len(verb.arguments)]
+        if verb.name == "audit":
+            raise UsageError(
+                f"audit compares weights; trying a model on images ({extra}) comes with a later "
+                f"version. {usage}"
+            )
         raise UsageError(f"`{extra}` is one argument too many. {usage}")
     if verb.name == "cache" and places[0] not in CACHE_ACTIONS:
         like = nearest(places[0], CACHE_ACTIONS, likeness=0.5)

@@ -2,69 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One option of a verb. `value` is what the help calls its value; None for a switch."""
-
-    name: str
-    help: str
-    value: str | None = None
-    choices: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()  # other words for a choice
-    short: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verb:
-    """One verb: the arguments it takes, in order, and its options.
-
-    `needs` tells, per argument that must be there, what it is. An argument that ends in
-    "..." may be given many times; one in brackets may be left away.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    needs: tuple[str, ...]
-    short: str  # the line of `warmstart --help`
-    about: str  # the first paragraph of `warmstart VERB --help`
-    options: tuple[Option, ...]
-    examples: tuple[tuple[str, str], ...]  # command, what it is for
-
-    @property
-    def usage(self) -> str:
-        """`warmstart predict RUN PATH... [options]`."""
-        return f"warmstart {self.name} {' '.join(self.arguments)} [options]"
-
-
-JSON = Option(name="--json", help="print the result as JSON on stdout")
-DEBUG = Option(name="--debug", help="on an error, show where in the program it arose")
-HELP = Option(name="--help", short="-h", help="show this text")
-LABEL = Option(name="--label", value="COLUMN", help="column of the table that holds the class")
-GROUP = Option(
-    name="--group",
-    value="COLUMN",
-    help="column that says which images belong together (one person, one visit)",
+from warmstart.cli.options import (
+    ARCH,
+    DEBUG,
+    FIX,
+    GROUP,
+    HELP,
+    JSON,
+    LABEL,
+    QUIET,
+    RELABEL,
+    SEED,
+    START,
+    Option,
+    Verb,
 )
-SEED = Option(name="--seed", value="N", help="number that fixes every random draw (default 0)")
-QUIET = Option(name="--quiet", short="-q", help="no progress, only the result and errors")
-START = Option(
-    name="--start",
-    value="NAME",
-    help="network to begin from (default lite0), or auto: the best of `warmstart starts`",
-)
-ARCH = Option(name="--arch", value="NAME", help="its design, where --start is a file of weights")
-RELABEL = Option(
-    name="--relabel",
-    value="FILE",
-    help="table of corrected labels (path,label); an empty label leaves the image out",
-)
-FIX = Option(
-    name="--fix",
-    help="leave out copies of test images, exact copies and conflicts; lists them in clean.csv",
-)
+
+__all__ = ["CACHE_ACTIONS", "LATER_VERBS", "VERBS", "Option", "Verb"]
 
 FIT = Verb(
     name="fit",
@@ -82,15 +36,30 @@ FIT = Verb(
         Option(
             name="--strategy",
             value="S",
-            choices=("auto", "head"),
-            also=("last:0",),  # the grammar's other word for head
-            help="auto (default) decides from the data; head always makes a new output",
+            help="auto (default) follows what is measured; head, last:N, frozen:K, full or "
+            "scratch, then +add, +lora or +gradual",
         ),
         Option(
             name="--budget",
             value="B",
             choices=("fast", "balanced", "thorough"),
             help="how much to try: fast, balanced (default) or thorough",
+        ),
+        Option(
+            name="--lr",
+            value="X",
+            help="learning rate of the uppermost tuned layers (default: by rule, see --dry-run)",
+        ),
+        Option(name="--plan", value="FILE", help="follow a plan.toml; other options given win"),
+        Option(
+            name="--set",
+            value="PATH=V",
+            is_many=True,
+            help="one value of the plan, such as training.passes=3000 or part.18.action=frozen",
+        ),
+        Option(
+            name="--dry-run",
+            help="show the plan with time, memory and disk, and stop; --out FILE.toml keeps it",
         ),
         Option(name="--test", value="DATA", help="images to measure the finished model on, once"),
         LABEL,
@@ -107,6 +76,7 @@ FIT = Verb(
     examples=(
         ("warmstart fit photos/", "photos/<class>/*.jpg"),
         ("warmstart fit labels.csv --label species --test later.csv", ""),
+        ("warmstart fit photos/ --strategy last:4 --dry-run", "what it would do, and how long"),
     ),
 )
 
@@ -190,7 +160,7 @@ RANK = Verb(
     name="rank",
     arguments=("DATA",),
     needs=("the labelled images",),
-    short="find out which network suits labelled images, without training",
+    short="find out which network suits labelled images",
     about=(
         "Looks at DATA once with each network and measures, on images held out, how often a "
         "new output on it is right. Networks whose difference could be chance are called ties. "
@@ -214,6 +184,29 @@ RANK = Verb(
     examples=(
         ("warmstart rank photos/ --starts lite0,lite1,timm:resnet18", ""),
         ("warmstart rank photos/ --starts lite0,my.safetensors@timm:resnet18", ""),
+    ),
+)
+
+AUDIT = Verb(
+    name="audit",
+    arguments=("MODEL",),
+    needs=("a model trained elsewhere",),
+    short="compare a model with the start it was made from",
+    about=(
+        "Compares MODEL with what it was made from, tensor by tensor: the same bytes, moved, of "
+        "another shape, or only in one of the two. Shows layers that were frozen in name only. "
+        "Each of the two is a file of weights (.safetensors, .pt, .pth, .bin), a run folder, or "
+        "the name of a start; no images are needed."
+    ),
+    options=(
+        Option(name="--base", value="START", help="what MODEL was made from; must be given"),
+        JSON,
+        DEBUG,
+        HELP,
+    ),
+    examples=(
+        ("warmstart audit tuned.safetensors --base timm:resnet18", ""),
+        ("warmstart audit runs/photos --base lite0 --json", "every tensor"),
     ),
 )
 
@@ -276,10 +269,12 @@ CACHE = Verb(
     examples=(("warmstart cache info", ""), ("warmstart cache clear", "")),
 )
 
-VERBS = {verb.name: verb for verb in (FIT, CHECK, PREDICT, EVALUATE, RANK, SUGGEST, STARTS, CACHE)}
+VERBS = {
+    verb.name: verb for verb in (FIT, CHECK, PREDICT, EVALUATE, RANK, AUDIT, SUGGEST, STARTS, CACHE)
+}
 CACHE_ACTIONS = ("info", "clear")
 
 # Verbs of the design that this version does not have: named when typed, never offered.
 LATER_VERBS = (
-    "resume", "compare", "audit", "export", "serve", "studio", "report",
+    "resume", "compare", "export", "serve", "studio", "report",
 )  # fmt: skip

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from warmstart.data.collection import Listing, Row, Wording, count
 from warmstart.data.pixels import to_uint8
 from warmstart.data.place import check_name, read_file
+from warmstart.data.raw import MOST_BANDS
 from warmstart.errors import DataError
 
 
 def list_arrays(images: Any, labels: Any) -> Listing:
     """List images (N, H, W) or (N, H, W, C) of uint8 or float, or N paths, with N labels.
 
-    Pixels become uint8 by one rule over the whole array; the array is not copied where it is
-    uint8 already, so leave it as it is while the run lasts. Ids are "0", "1", … or the paths.
+    Pixels become uint8 by one rule over the whole array, bands (C of 2 or 5 to 13) stay as they
+    are; where nothing changes the array is not copied, so leave it as it is while the run
+    lasts. Ids are "0", "1", … or the paths.
     Raises: DataError if shapes, types or values do not fit.
 
     >>> listing = list_arrays(np.zeros((2, 8, 8), np.uint8), ["cat", "dog"])
@@ -32,13 +34,14 @@ def list_arrays(images: Any, labels: Any) -> Listing:
     paths = _paths(images)
     if paths is not None:
         return _listing(paths, names, "list of paths", read_file)
-    pixels = to_uint8(_pixels(images), "X")
+    values = _pixels(images)
+    pixels = to_uint8(values, "X") if values.shape[3:] in ((), (1,), (3,), (4,)) else values
     ids = [str(index) for index in range(len(pixels))]
     return _listing(ids, names, f"array {pixels.shape}", lambda id: encode(pixels[int(id)]))
 
 
-def encode(pixels: NDArray[np.uint8]) -> bytes:
-    """One image (H, W) or (H, W, C) as the bytes of a .npy file.
+def encode(pixels: NDArray[np.generic]) -> bytes:
+    """One image (H, W) or (H, W, C), of any number type, as the bytes of a .npy file.
 
     >>> np.load(io.BytesIO(encode(np.ones((1, 2), np.uint8)))).tolist()
     [[1, 1]]
@@ -116,10 +119,25 @@ def _pixels(images: Any) -> NDArray[np.generic]:
         ) from None
     if values.dtype.kind == "O":
         raise DataError("X holds objects, not pixels; give an array (N, H, W, C) or file paths")
-    if values.ndim == 4 and values.shape[1] in (1, 3) and values.shape[3] not in (1, 3, 4):
+    if values.ndim == 4 and _is_first(values.shape):
         raise DataError(f"X has shape {values.shape}, channels first; use X.transpose(0, 2, 3, 1)")
-    if values.ndim not in (3, 4) or (values.ndim == 4 and values.shape[3] not in (1, 3, 4)):
-        raise DataError(f"X has shape {values.shape}; images are (N, H, W) or (N, H, W, 1, 3 or 4)")
+    if values.ndim not in (3, 4) or (values.ndim == 4 and values.shape[3] > MOST_BANDS):
+        raise DataError(
+            f"X has shape {values.shape}; images are (N, H, W), or (N, H, W, C) of 1 to "
+            f"{MOST_BANDS} channels"
+        )
+    if values.dtype.kind not in "buif":
+        raise DataError(f"X holds {values.dtype} values; give uint8, 0 to 255")
     if 0 in values.shape:
         raise DataError(f"X has shape {values.shape}, which holds nothing; give images")
     return values
+
+
+def _is_first(shape: tuple[int, ...]) -> bool:
+    """Whether an array of four axes has its channels before its rows.
+
+    >>> _is_first((9, 3, 8, 8)), _is_first((9, 13, 64, 64)), _is_first((9, 8, 8, 13))
+    (True, True, False)
+    """
+    is_picture = shape[1] in (1, 3) and shape[3] not in (1, 3, 4)
+    return is_picture or shape[1] <= MOST_BANDS < min(shape[2:])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-import math
 import struct
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,12 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from warmstart.data.pixels import to_uint8
+from warmstart.data.pixels import check_pixels, to_uint8
+from warmstart.data.raw import NUMPY, TIFF, count_samples, read_npy
 from warmstart.errors import DataError
 
-MAX_PIXELS = 64_000_000
+Read = TypeVar("Read")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-_NUMPY = b"\x93NUMPY"
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,17 +63,28 @@ def decode(payload: bytes, name: str, draft: int | None = None) -> Image.Image:
     >>> decode(buffer.getvalue(), "a.png").getpixel((0, 0))
     (255, 255, 255)
     """
+    return guarded(lambda: _decoded(payload, name, draft), payload, name)
+
+
+def decode_alpha(payload: bytes, name: str, draft: int | None = None) -> Image.Image:
+    """The same with transparency kept: mode "RGBA", opaque where the file knows none.
+
+    Raises: DataError as `decode`.
+
+    >>> buffer = io.BytesIO()
+    >>> Image.new("RGBA", (4, 2), (255, 0, 0, 7)).save(buffer, "PNG")
+    >>> decode_alpha(buffer.getvalue(), "a.png").getpixel((0, 0))
+    (255, 0, 0, 7)
+    """
+    return guarded(lambda: _with_alpha(payload, name, draft), payload, name)
+
+
+def guarded(read: Callable[[], Read], payload: bytes, name: str) -> Read:
+    """What `read` makes of untrusted bytes, every failure a DataError that names the file."""
     if not payload:
         raise DataError(f"{name} is empty")
     try:
-        if payload.startswith(_NUMPY):
-            return _from_array(_read_npy(payload, name))
-        image = _open(payload, name)
-        check_pixels(*image.size, name)
-        if draft is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
-            image.draft(None, (2 * draft, 2 * draft))
-        image.load()
-        return _flatten(_upright(image), name)
+        return read()
     except DataError:
         raise
     except MemoryError as error:
@@ -81,21 +93,40 @@ def decode(payload: bytes, name: str, draft: int | None = None) -> Image.Image:
         raise DataError(f"{name} {_reason(error)}") from error
 
 
-def check_pixels(width: int, height: int, name: str) -> None:
-    """Refuse images that are too large, from the header alone.
+def _decoded(payload: bytes, name: str, draft: int | None) -> Image.Image:
+    if payload.startswith(NUMPY):
+        return _from_array(to_uint8(read_npy(payload, name), name))
+    return _flatten(open_upright(payload, name, draft), name)
 
-    Raises: DataError above 64 megapixels or without pixels.
+
+def _with_alpha(payload: bytes, name: str, draft: int | None) -> Image.Image:
+    if payload.startswith(NUMPY):
+        pixels = to_uint8(read_npy(payload, name), name)
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+    else:
+        image = open_upright(payload, name, draft)
+    is_clear = image.has_transparency_data
+    return (image if is_clear else _flatten(image, name)).convert("RGBA")
+
+
+def open_upright(payload: bytes, name: str, draft: int | None = None) -> Image.Image:
+    """A picture in whatever mode it is stored, loaded and upright; call it within `guarded`.
+
+    Raises: DataError and whatever Pillow raises.
     """
-    if width < 1 or height < 1:
-        raise DataError(f"{name} is not an image (it has no pixels)")
-    if width * height > MAX_PIXELS:
-        size = width * height / 1e6
-        raise DataError(f"{name} has {size:,.0f} megapixels; the limit is 64")
+    image = _open(payload, name)
+    check_pixels(*image.size, name)
+    if draft is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+        image.draft(None, (2 * draft, 2 * draft))
+    image.load()
+    return _upright(image)
 
 
 def _open(payload: bytes, name: str) -> ImageFile.ImageFile:
     """Read the header. Not by Image.open: that warns about size where we raise."""
     head = payload[:16]
+    if payload.startswith(TIFF) and (bands := count_samples(payload)) > 4:
+        raise DataError(f"{name} has {bands} bands; a picture has 1, 3 or 4")
     for kind in FORMATS:
         factory, accept = Image.OPEN[kind]
         if accept is None or accept(head) is True:
@@ -128,39 +159,29 @@ def _flatten(image: Image.Image, name: str) -> Image.Image:
         return _from_array(to_uint8(np.asarray(image), name))
     is_grey = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image)
-        image = white
+        image = _over_white(image.convert("RGBA"))
     mode = "L" if is_grey else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An RGBA picture laid over white, as mode "RGB".
+
+    >>> on_white(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    return _over_white(image).convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image)
+    return white
 
 
 def _from_array(pixels: NDArray[np.uint8]) -> Image.Image:
     image = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
     return _flatten(image, "")
-
-
-def _read_npy(payload: bytes, name: str) -> NDArray[np.uint8]:
-    """Pixels of a .npy file; the header is checked before a byte of data is trusted."""
-    file = io.BytesIO(payload)
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise DataError(f"{name} has an unknown .npy version {version}")
-    first = version == (1, 0)
-    read_header = (
-        np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-    )
-    shape, is_fortran, dtype = read_header(file)
-    if dtype.hasobject or dtype.kind not in "buif":
-        raise DataError(f"{name} holds {dtype} values, not pixels")
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
-        raise DataError(f"{name} has shape {shape}; an image is (H, W) or (H, W, 1, 3 or 4)")
-    check_pixels(shape[1], shape[0], name)
-    if len(payload) - file.tell() < math.prod(shape) * dtype.itemsize:
-        raise DataError(f"{name} is cut off")
-    values = np.frombuffer(payload, dtype, math.prod(shape), file.tell())
-    return to_uint8(values.reshape(shape, order="F" if is_fortran else "C"), name)
 
 
 def _reason(error: Exception) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from warmstart.data.decode import FORMATS
+from warmstart.data.raw import NUMPY, read_header
 
 SIDE = 64  # px of the small grey picture
 COLOUR_SIDE = 16
@@ -74,7 +75,8 @@ class Glances:
 def glance(payload: bytes, image: Image.Image) -> NDArray[np.uint8]:
     """One picture as a row of `WIDTH` bytes; 0.5 ms at 256 px.
 
-    `payload` are the encoded bytes, `image` what `decode` made of them, at any draft size.
+    `payload` are the encoded bytes, `image` what `decode` made of them, at any draft size, or
+    some of their bands as a picture.
 
     >>> buffer = io.BytesIO()
     >>> Image.new("RGB", (300, 200), "red").save(buffer, "PNG")
@@ -119,15 +121,10 @@ def unpack(rows: NDArray[np.uint8]) -> Glances:
 
 def _header(payload: bytes) -> tuple[int, int, str]:
     """Width and height in px as stored, and the name of the format."""
-    if payload.startswith(np.lib.format.MAGIC_PREFIX):
-        file = io.BytesIO(payload)
-        version = np.lib.format.read_magic(file)
-        first = version == (1, 0)
-        header = (
-            np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-        )
-        (height, width, *_), _, _ = header(file)
-        return width, height, _ARRAY
+    header = read_header(payload, "the image")
+    is_array = payload.startswith(NUMPY)
+    if header is not None and (is_array or not header.is_picture):
+        return header.width, header.height, _ARRAY if is_array else "TIFF"
     with Image.open(io.BytesIO(payload), formats=FORMATS) as opened:
         kind = str(opened.format)
         # A JPEG with a second picture inside (many telephones make such) calls itself MPO.

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from warmstart.errors import DataError
 
+MAX_PIXELS = 64_000_000
+
 
 def to_uint8(values: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
     """Scale pixels to 0..255, any shape.
@@ -37,3 +39,15 @@ def to_uint8(values: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
         )
     scale = 255.0 if values.dtype.kind == "f" and high <= 1 else 1.0
     return np.rint(np.asarray(values, dtype=np.float64) * scale).astype(np.uint8)
+
+
+def check_pixels(width: int, height: int, name: str) -> None:
+    """Refuse images that are too large, from the header alone.
+
+    Raises: DataError above 64 megapixels or without pixels.
+    """
+    if width < 1 or height < 1:
+        raise DataError(f"{name} is not an image (it has no pixels)")
+    if width * height > MAX_PIXELS:
+        size = width * height / 1e6
+        raise DataError(f"{name} has {size:,.0f} megapixels; the limit is 64")

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from warmstart.data.decode import decode
-from warmstart.errors import StartError
+from warmstart.data.bands import as_picture as first_bands
+from warmstart.data.bands import decode_bands, scale_bands
+from warmstart.data.collection import count
+from warmstart.data.decode import decode, decode_alpha, on_white
+from warmstart.errors import DataError, StartError
 from warmstart.records import Preprocessing
 
-__all__ = ["decode", "draft_side", "load_image", "prepare"]
+__all__ = [
+    "as_picture", "decode", "decoder_name", "draft_side", "load_image", "open_image", "prepare",
+]  # fmt: skip
 
+Pixels = NDArray[np.uint8]
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -21,13 +31,73 @@ _FILTERS = {
 Box = tuple[float, float, float, float]
 
 
-def load_image(payload: bytes, name: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def load_image(payload: bytes, name: str, preprocessing: Preprocessing) -> Pixels:
     """Decode and prepare one image; `name` stands in messages.
 
     Returns: (H, W, C) uint8, C-contiguous, with H, W = preprocessing.size. Thread-safe.
     Raises: DataError if the bytes are no usable image.
     """
-    return prepare(decode(payload, name, draft=draft_side(preprocessing)), preprocessing)
+    return prepare(open_image(payload, name, preprocessing), preprocessing)
+
+
+def open_image(payload: bytes, name: str, preprocessing: Preprocessing) -> Image.Image | Pixels:
+    """Decode one image as the preprocessing needs it.
+
+    Returns: a picture of mode "L" or "RGB" for 1 or 3 channels, "RGBA" for 4, and for bands
+    (more than four channels, or with ranges) their values scaled to 8 bits, (H, W, C).
+    Raises: DataError if the bytes are no usable image, or have another number of bands.
+    """
+    draft = draft_side(preprocessing)
+    if has_bands(preprocessing):
+        return _open_bands(payload, name, preprocessing)
+    if preprocessing.channels == 4:
+        return decode_alpha(payload, name, draft=draft)
+    return decode(payload, name, draft=draft)
+
+
+def has_bands(preprocessing: Preprocessing) -> bool:
+    """Whether its images are bands, not pictures.
+
+    >>> has_bands(Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 13, std=(0.5,) * 13))
+    True
+    """
+    return bool(preprocessing.ranges) or preprocessing.channels not in (1, 3, 4)
+
+
+def _open_bands(payload: bytes, name: str, preprocessing: Preprocessing) -> Pixels:
+    values, wanted = decode_bands(payload, name), preprocessing.channels
+    if values.shape[2] != wanted and values.dtype == np.uint8 and wanted in (1, 3):
+        picture = decode(payload, name).convert("L" if wanted == 1 else "RGB")
+        values = np.asarray(picture).reshape(*picture.size[::-1], wanted)
+    if values.shape[2] != wanted:
+        raise DataError(f"{name} has {count(values.shape[2], 'band')}; the network takes {wanted}")
+    return scale_bands(values, preprocessing.ranges, name)
+
+
+def as_picture(image: Image.Image | Pixels) -> Image.Image:
+    """What was opened as a picture of mode "L" or "RGB", to be glanced at."""
+    if isinstance(image, Image.Image):
+        return on_white(image) if image.mode == "RGBA" else image
+    return first_bands(image)
+
+
+def decoder_name(preprocessing: Preprocessing) -> str:
+    """Names what turns bytes into pixels, with its version: what was kept depends on it.
+
+    A file of bands may be unreadable as a picture, or for want of a package.
+
+    >>> decoder_name(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)))[:7]
+    'pillow '
+    """
+    name = f"pillow {version('pillow')}"
+    if not has_bands(preprocessing):
+        return f"{name}, alpha" if preprocessing.channels == 4 else name
+    try:
+        tifffile = version("tifffile")
+    except PackageNotFoundError:
+        tifffile = "none"
+    ranges = hashlib.sha256(repr(preprocessing.ranges).encode()).hexdigest()[:16]
+    return f"{name}, tifffile {tifffile}, {preprocessing.channels} bands {ranges}"
 
 
 def draft_side(preprocessing: Preprocessing) -> int:
@@ -39,17 +109,24 @@ def draft_side(preprocessing: Preprocessing) -> int:
     return max(preprocessing.resize, *preprocessing.size)
 
 
-def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def prepare(image: Image.Image | Pixels, preprocessing: Preprocessing) -> Pixels:
     """Resize the short side (both if `squash`), cut the centre out, all in one resampling.
 
-    `image` has mode "L" or "RGB". Images too small for the crop are enlarged until it fits.
-    Returns: (H, W, C) uint8, C-contiguous, with H, W = preprocessing.size and C 1 or 3.
+    `image` is what `open_image` gives. Images too small for the crop are enlarged until it
+    fits. Bands are resized one by one, bilinearly; alpha as the colours are.
+    Returns: (H, W, C) uint8, C-contiguous, with H, W = preprocessing.size.
     Raises: StartError if the network wants another number of channels.
 
     >>> small = Preprocessing(size=(2, 3), resize=4, mean=(0.5,), std=(0.5,))
     >>> prepare(Image.new("L", (10, 10), 7), small)[..., 0].tolist()
     [[7, 7, 7], [7, 7, 7]]
     """
+    if not isinstance(image, Image.Image):
+        bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(image, 2, 0)]
+        return _stacked(bands, preprocessing, Image.Resampling.BILINEAR)
+    if preprocessing.channels == 4 and image.mode == "RGBA":
+        # Not at once: Pillow would weigh the colours by alpha.
+        return _stacked(image.split(), preprocessing, _FILTERS[preprocessing.interpolation])
     if preprocessing.channels not in (1, 3):
         raise StartError(
             f"the start wants {preprocessing.channels} channels, images have 1 or 3; "
@@ -69,6 +146,16 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint
         image = image.convert("RGB")
     pixels = np.array(image, dtype=np.uint8, order="C")
     return pixels.reshape(height, width, preprocessing.channels)
+
+
+def _stacked(
+    bands: Sequence[Image.Image], preprocessing: Preprocessing, how: Image.Resampling
+) -> Pixels:
+    """Grey pictures, resized alike, as one array. Shapes: (H, W, C)."""
+    height, width = preprocessing.size
+    box = crop_box(bands[0].size, preprocessing)
+    made = [np.asarray(band.resize((width, height), how, box=box)) for band in bands]
+    return np.ascontiguousarray(np.stack(made, axis=-1))
 
 
 def crop_box(size: tuple[int, int], preprocessing: Preprocessing) -> Box:

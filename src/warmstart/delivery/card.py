@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Template
 
 from warmstart.records import DataRecord, ModelRecord, StartRecord, Summary
+
+NAMED = 6  # classes of a start that are named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,8 @@ class CardFacts:
     start: StartRecord
     model: ModelRecord | None
     hooks: tuple[tuple[str, str, str], ...] | None
+    ancestors: tuple[str, ...] = ()  # what the start itself was made from, the oldest first
+    base_model: str | None = None  # where the oldest is published, as the hub names it
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -48,6 +53,8 @@ def card(facts: CardFacts) -> str:
 
 def _front_matter(facts: CardFacts) -> str:
     lines = ["---", "library_name: warmstart", "tags: [image-classification, warmstart]"]
+    if facts.model is not None and facts.base_model is not None:
+        lines.append(f"base_model: {_quoted(facts.base_model)}")
     if facts.model is not None and facts.summary.estimate is not None:
         scored = facts.summary.test
         value = scored.accuracy if scored else facts.summary.estimate.value
@@ -75,8 +82,23 @@ def _lead(facts: CardFacts) -> str:
     return (
         f"{verdict.sentence}\n\n"
         f"Start: {start.title}, {start.parameters / 1e6:.1f} M parameters. "
-        f"Shipped: {shipped.strategy}; {shipped.why}.\n"
+        f"{lineage(start, facts.ancestors)}Shipped: {shipped.strategy}; {shipped.why}.\n"
     )
+
+
+def lineage(start: StartRecord, ancestors: Sequence[str]) -> str:
+    """What a run that was the start was made from itself, as one sentence; else nothing.
+
+    >>> from types import SimpleNamespace as Record
+    >>> lineage(Record(name="runs/b", labels=("cat", "dog")), ["lite0", "runs/a"])
+    'Started from runs/b (cat, dog), which started from runs/a, which started from lite0. '
+    """
+    if not ancestors:
+        return ""
+    named, more = ", ".join(start.labels[:NAMED]), len(start.labels) - NAMED
+    classes = f" ({named}{f' and {more:,} more' if more > 0 else ''})" if named else ""
+    chain = [f"{start.name}{classes}", *reversed(ancestors)]
+    return f"Started from {', which started from '.join(chain)}. "
 
 
 def _numbers(facts: CardFacts) -> str:
@@ -87,7 +109,7 @@ def _numbers(facts: CardFacts) -> str:
     ]
     estimate, test = facts.summary.estimate, facts.summary.test
     if estimate is not None:
-        how = "on your hold-out" if estimate.method == "holdout" else "out of fold"
+        how = "held out once" if estimate.method == "holdout" else "out of fold"
         lines.append(
             f"| estimate, {how} | {percent(estimate.value, 1)} | "
             f"{percent(estimate.low, 1)} to {percent(estimate.high, 1)} | {estimate.n:,} |"
@@ -173,7 +195,10 @@ def plain_torch(model: ModelRecord, hooks: tuple[tuple[str, str, str], ...]) -> 
 
 
 def _plain_torch(facts: CardFacts) -> str:
+    """Where a few lines rebuild the network: a library's own design, ordinary pictures."""
     if facts.model is None or facts.hooks is None or not facts.model.arch.startswith("timm:"):
+        return ""
+    if facts.model.added or facts.model.preprocessing.channels not in (1, 3):
         return ""
     code = plain_torch(facts.model, facts.hooks)
     return f"## Without warmstart\n\n```python\n{code}```\n"

@@ -22,7 +22,8 @@ from warmstart.joints.doubts import doubt
 from warmstart.joints.scene import Sample, Scene, draw
 from warmstart.planning import rules
 from warmstart.planning.verdict import Facts, has_signal, sentence, verdict_kind
-from warmstart.records import Evidence, Inspection, Shipped, Verdict
+from warmstart.planning.wording import in_words
+from warmstart.records import Evidence, Inspection, Plan, Shipped, Verdict
 
 NO_TAIL = Evidence(
     name="tail_gain", value=None, low=None, high=None, n=0,
@@ -100,19 +101,22 @@ def judge(inspection: Inspection) -> Verdict:
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
 
 
-def choose_shipped(strategy: str, verdict: Verdict, head: str, n_parts: int) -> Shipped:
+def choose_shipped(verdict: Verdict, plan: Plan, head: str) -> Shipped:
     """What stands in model/: nothing where no signal was found, unless the user set a strategy."""
-    if verdict.kind == "no-signal" and strategy == "auto":
+    is_chosen = plan.strategy.source == "user"
+    if verdict.kind == "no-signal" and not is_chosen:
         return Shipped(strategy="none", why="no signal was found, so no model would be honest")
     heads = {
         "class-mean": "the nearest class mean on what the old output saw",
         "logistic": "a logistic regression on what the old output saw",
         "last": "a linear output on what the old output saw",
     }
-    what = heads.get(head, f"a linear output that listens to many layers ({head})")
-    chosen = (
-        "your choice"
-        if strategy != "auto"
-        else "of all tried it was best on examples it had not seen"
-    )
-    return Shipped(strategy="head", why=f"{what}, all {n_parts} layers frozen: {chosen}")
+    depth, plus, _ = head.partition("+prior")
+    what = heads.get(depth, f"a linear output that listens to many layers ({depth})")
+    what += ", begun from the start's output of classes with the same name" if plus else ""
+    if plan.is_trained:
+        layers, how = in_words(plan), "your choice" if is_chosen else "as the verdict says"
+        return Shipped(strategy=str(plan.strategy.value), why=f"{layers}; {how}")
+    why = "your choice" if is_chosen else "of all tried it was best on examples it had not seen"
+    n_parts = len(plan.parts) - 1
+    return Shipped(strategy="head", why=f"{what}, all {n_parts} layers frozen: {why}")

@@ -155,7 +155,7 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     names: tuple[str, ...] = () if habits.all_grey(probe.images) else (habits.SWAPPED,)
     prep = probe.scene.prep
-    if prep.channels != 3:
+    if prep.channels != 3 or prep.ranges:  # bands are scaled by their own values: no habit fits
         return (), ()
     others = [name for name, moments in habits.USUAL.items() if not _is_present(probe, moments)]
     now = _first_parts(probe, prep)

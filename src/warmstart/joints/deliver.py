@@ -10,17 +10,19 @@ import numpy as np
 from warmstart.data.collection import Collection
 from warmstart.data.prepare import load_image
 from warmstart.delivery.card import CardFacts, card
+from warmstart.errors import TrainingError
 from warmstart.events import Event, Steps
 from warmstart.features.engine import normalised
 from warmstart.folder import RunFolder, write_bytes, write_json, write_json_lines
+from warmstart.joints import lineage, notes
 from warmstart.joints import model as models
-from warmstart.joints import notes
 from warmstart.joints.doubts import write_suspects
 from warmstart.joints.look import Look
 from warmstart.joints.model import Origin
 from warmstart.joints.rows import Arranged
 from warmstart.joints.score import Measured, predictions
-from warmstart.network.ledger import prove_frozen, write_ledger
+from warmstart.joints.tune import Worked
+from warmstart.network.ledger import prove_frozen, summary_lines, write_ledger
 from warmstart.planning.planfile import write_plan
 from warmstart.recording import Clock, peak_rss_mb
 from warmstart.records import (
@@ -35,7 +37,6 @@ from warmstart.records import (
     Summary,
     Verdict,
 )
-from warmstart.training.head import HeadFit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ class Results:
     inspection: Inspection
     verdict: Verdict
     plan: Plan
-    head: HeadFit
+    worked: Worked
     measured: Measured
     shipped: Shipped
 
@@ -74,8 +75,8 @@ def deliver(
     described, proof = None, FrozenProof(parameters=0, buffers=0, identical=True)
     if results.shipped.strategy != "none":
         described, ledger = _write_model(folder, results, collection)
-        proof = prove_frozen(ledger)
-        yield notes.proof(proof)
+        proof = _prove(ledger, results.plan)
+        yield notes.proof(summary_lines(ledger))
     clock.lap("deliver")
     summary = _summary(results, proof, clock)
     facts = CardFacts(
@@ -84,7 +85,9 @@ def deliver(
         data=results.record,
         start=results.origin.start,
         model=described,
-        hooks=models.hooks(results.origin.network, results.head.taps),
+        hooks=models.hooks(results.worked.network, results.worked.head.taps),
+        ancestors=lineage.ancestors(results.origin.start),
+        base_model=lineage.base_model(results.origin.start),
     )
     write_bytes(folder.path / "README.md", card(facts).encode())
     write_json(folder.path / "summary.json", summary)
@@ -95,11 +98,12 @@ def deliver(
 def _write_records(folder: RunFolder, results: Results) -> None:
     path = folder.path
     write_json(path / "data.json", results.record)
-    write_json(path / "network.json", results.origin.network.record)
+    write_json(path / "network.json", results.worked.network.record)
     write_json(path / "inspection.json", results.inspection)
     write_suspects(path / "suspects.csv", results.inspection.suspects)
     write_bytes(path / "plan.toml", write_plan(results.plan).encode())
-    lines = predictions(results.head, results.arranged, results.record.classes, results.measured)
+    head, classes = results.worked.head, results.record.classes
+    lines = predictions(head, results.arranged, classes, results.measured)
     write_json_lines(path / "predictions.jsonl", lines)
     models.write_environment(folder, results.look.threads)
 
@@ -107,19 +111,33 @@ def _write_records(folder: RunFolder, results: Results) -> None:
 def _write_model(
     folder: RunFolder, results: Results, collection: Collection
 ) -> tuple[ModelRecord, Ledger]:
-    origin, arranged, head = results.origin, results.arranged, results.head
-    model = models.build_model(origin, head)
+    origin, arranged, worked = results.origin, results.arranged, results.worked
+    model = models.build_model(worked.network, worked.head)
     sample = arranged.learn[:CHECKED]
     prep = origin.start.preprocessing
     pixels = [load_image(collection.load(e.id), e.id, prep) for e in sample]
     inputs = normalised(np.stack(pixels), prep)
-    models.check_model(model, head, inputs, results.look.reader(sample))
-    described = models.write_model(
-        folder, origin, model, head, arranged, results.look.reader(arranged.learn), results.record
+    models.check_model(model, worked.head, inputs, worked.reader(sample))
+    read = worked.reader(arranged.learn)
+    described = models.describe(origin, results.plan, worked, results.record)
+    models.write_model(folder, described, model, worked.head, arranged, read)
+    ledger = write_ledger(
+        origin.digests, origin.network, model, actions=worked.actions, changes=origin.changes
     )
-    ledger = write_ledger(origin.digests, origin.network, model, trained=False)
     write_json(folder.path / "weights_ledger.json", ledger)
     return described, ledger
+
+
+def _prove(ledger: Ledger, plan: Plan) -> FrozenProof:
+    """That every tensor of a frozen part has the bytes it had. Raises: TrainingError if not."""
+    frozen = frozenset(p.name for p in plan.parts if p.action.value == "frozen")
+    proof = prove_frozen(ledger, frozen)
+    if not proof.identical:
+        raise TrainingError(
+            "a frozen layer is not what it was: the run is not to be trusted; "
+            "weights_ledger.json names the tensors. Please report it."
+        )
+    return proof
 
 
 def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
@@ -139,4 +157,5 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         findings=(*results.record.problems, *results.inspection.findings),
         seconds=clock.table(),
         peak_rss_mb=peak_rss_mb(),
+        step_zero=results.worked.step_zero,
     )

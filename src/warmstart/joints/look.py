@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from warmstart.data import glance
 from warmstart.data.collection import Collection
 from warmstart.data.glance import Glances
-from warmstart.data.prepare import decode, draft_side, prepare
+from warmstart.data.prepare import as_picture, decoder_name, draft_side, open_image, prepare
 from warmstart.errors import DataError, StartError
 from warmstart.events import Steps
 from warmstart.features.engine import EngineError, make_engine
@@ -33,7 +32,8 @@ from warmstart.features.key import EngineName, FeatureKey, GlanceKey, engine_ver
 from warmstart.features.store import Store, default_root
 from warmstart.joints import notes
 from warmstart.network.load import Start
-from warmstart.network.parts import Network, cut
+from warmstart.network.parts import Network
+from warmstart.network.revive import cut_start
 from warmstart.network.taps import Tapped, taps
 from warmstart.planning import rules
 from warmstart.records import Choice, Example, Preprocessing, StartRecord, Tap
@@ -88,24 +88,52 @@ def n_threads() -> int:
     return os.cpu_count() or 1
 
 
-def take_look(collection: Collection, start: Start) -> Steps[Look]:
-    """Cut the network, choose the engine with the least work left, pass what is missing."""
-    prep = start.record.preprocessing
-    network = cut(start.module, prep)
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a look will need: the network cut, and what the store lacks under each engine."""
+
+    network: Network
+    taps: tuple[Tap, ...]
+    store: Store
+    decoder: str
+    readable: tuple[str, ...]  # content hashes that are not known to be damaged
+    missing: Mapping[FeatureKey, list[str]]
+
+    def key(self, engine: str | None = None) -> FeatureKey:
+        """The key of an engine; without one, that with the least work left."""
+        keys = {key.engine: key for key in self.missing}
+        work = {name: len(self.missing[key]) for name, key in keys.items()}
+        chosen: str = engine or rules.choose_engine({str(n): count for n, count in work.items()})
+        return {str(name): key for name, key in keys.items()}[chosen]
+
+
+def survey(collection: Collection, start: Start) -> Survey:
+    """Cut the network and ask the store what it has of these images."""
+    network = cut_start(start)
     wanted = taps(network.record)
-    store, decoder = Store(default_root()), f"pillow {version('pillow')}"
-    examples = collection.record.examples
+    store, decoder = Store(default_root()), decoder_name(start.record.preprocessing)
     known = store.quarantined(decoder)
-    readable = [example.sha256 for example in examples if example.sha256 not in known]
+    hashes = (example.sha256 for example in collection.record.examples)
+    readable = tuple(sha256 for sha256 in hashes if sha256 not in known)
     keys = [store.resolve(_key(start.record, network, wanted, decoder, e)) for e in ENGINES]
     missing = {key: _missing(store, key, readable) for key in keys}
-    key, engine = yield from _open_engine(store, missing, Tapped(network, wanted), prep)
-    glance_key = GlanceKey(decoder=decoder, draft=draft_side(prep), version=glance.VERSION)
-    book = GlanceBook(store, glance_key)
-    decode_one = _decoder(collection, prep, book, set(book.missing(readable)))
+    return Survey(network, wanted, store, decoder, readable, missing)
+
+
+def take_look(collection: Collection, start: Start, asked_engine: str | None = None) -> Steps[Look]:
+    """Cut the network, choose the engine with the least work left, pass what is missing.
+
+    `asked_engine` is that of a plan that is followed.
+    """
+    prep, seen = start.record.preprocessing, survey(collection, start)
+    examples = collection.record.examples
+    key, engine = yield from _open_engine(seen, prep, asked_engine)
+    glance_key = GlanceKey(decoder=seen.decoder, draft=draft_side(prep), version=glance.VERSION)
+    book = GlanceBook(seen.store, glance_key)
+    decode_one = _decoder(collection, prep, book, set(book.missing(seen.readable)))
     source = Source(
-        shelf=store.shelf(key), store=store, decoder=decoder,
-        todo=first_of_each(examples, missing[key]), decode=decode_one, engine=engine,
+        shelf=seen.store.shelf(key), store=seen.store, decoder=seen.decoder,
+        todo=first_of_each(examples, seen.missing[key]), decode=decode_one, engine=engine,
     )  # fmt: skip
     try:
         features = yield from extract(examples, source)
@@ -115,26 +143,26 @@ def take_look(collection: Collection, start: Start) -> Steps[Look]:
         book.flush()
     because = "the engine with the least work left for these images on this machine"
     return Look(
-        network=network, taps=wanted, features=features, book=book,
+        network=seen.network, taps=seen.taps, features=features, book=book,
         unreadable={**features.unreadable, **gone},
         engine=Choice(value=key.engine, source="rule", because=because), threads=n_threads(),
     )  # fmt: skip
 
 
 def _open_engine(
-    store: Store, missing: Mapping[FeatureKey, list[str]], tapped: Tapped, prep: Preprocessing
+    seen: Survey, prep: Preprocessing, asked: str | None
 ) -> Steps[tuple[FeatureKey, Engine | None]]:
-    """The key with the least work left, and an engine for it where something is missing."""
-    keys: dict[str, FeatureKey] = {key.engine: key for key in missing}
-    key = keys[rules.choose_engine({name: len(missing[key]) for name, key in keys.items()})]
-    if not missing[key]:
+    """The key to look under, and an engine for it where something is missing."""
+    key, tapped = seen.key(asked), Tapped(seen.network, seen.taps)
+    if not seen.missing[key]:
         return key, None
     try:
         return key, make_engine(key.engine, tapped, prep, n_threads())
     except EngineError as error:
         yield notes.note("look", "Engine", f"{error}; torch is used instead")
-        store.redirect(key, keys["torch"])
-        return keys["torch"], make_engine("torch", tapped, prep, n_threads())
+        other = seen.key("torch")
+        seen.store.redirect(key, other)
+        return other, make_engine("torch", tapped, prep, n_threads())
 
 
 def _key(
@@ -171,9 +199,9 @@ def _decoder(
 
     def decode_one(example: Example) -> Pixels:
         payload = load_same(collection, example)
-        image = decode(payload, example.id, draft=draft_side(prep))
+        image = open_image(payload, example.id, prep)
         if example.sha256 in wants_glance:
-            book.put(example.sha256, glance.glance(payload, image))
+            book.put(example.sha256, glance.glance(payload, as_picture(image)))
         return prepare(image, prep)
 
     return decode_one

@@ -17,13 +17,18 @@ from warmstart.errors import TrainingError
 from warmstart.folder import RunFolder, write_json
 from warmstart.joints.rows import Arranged, ReadTap
 from warmstart.joints.score import calibration_record, head_scores
+from warmstart.joints.tune import Worked
+from warmstart.network.added import AddedBlock
 from warmstart.network.edit import WarmModel, assemble, unique_state
 from warmstart.network.parts import Network
 from warmstart.records import (
+    Change,
     DataCounts,
     DataRecord,
     Finding,
     ModelRecord,
+    Plan,
+    Recipe,
     StartRecord,
     SuspectLabel,
     Tap,
@@ -36,17 +41,21 @@ AGREEMENT = 5e-3  # of the scores' spread: how far the network may be from its s
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a model comes from: its start, the start cut into parts, and its digests then."""
+    """Where a model comes from: its start, the start cut into parts, its digests then.
+
+    `changes`: tensors that surgery at the input made before any look.
+    """
 
     start: StartRecord
     network: Network
     digests: Mapping[str, str]
+    changes: tuple[Change, ...] = ()
 
 
-def build_model(origin: Origin, head: HeadFit) -> WarmModel:
-    """The trunk and the chosen head as one network."""
+def build_model(network: Network, head: HeadFit) -> WarmModel:
+    """The trunk and the head as one network."""
     return assemble(
-        origin.network,
+        network,
         head.taps,
         torch.from_numpy(head.weight),
         torch.from_numpy(head.bias),
@@ -76,28 +85,52 @@ def check_model(model: WarmModel, head: HeadFit, inputs: torch.Tensor, read: Rea
     return gap
 
 
-def write_model(
-    folder: RunFolder,
-    origin: Origin,
-    model: WarmModel,
-    head: HeadFit,
-    arranged: Arranged,
-    read: ReadTap,
-    record: DataRecord,
-) -> ModelRecord:
-    """Write model/: nothing in it depends on the test part."""
-    neighbours, unknown_from, nearest = fit_neighbours(read, head.taps, arranged.groups, seed=0)
-    described = ModelRecord(
+def describe(origin: Origin, plan: Plan, worked: Worked, record: DataRecord) -> ModelRecord:
+    """model/config.json: what rebuilds the network, and how its layers were trained."""
+    start, head = origin.start, worked.head
+    return ModelRecord(
         task=record.task,
-        arch=origin.start.arch,
-        start=origin.start.name,
-        start_sha256=origin.start.sha256,
+        arch=start.arch,
+        start=start.name,
+        start_sha256=start.sha256,
         head=head.name,
         penalty=head.penalty,
         taps=head.taps,
         classes=record.classes,
-        preprocessing=origin.start.preprocessing,
+        preprocessing=start.preprocessing,
+        strategy=str(plan.strategy.value),
+        recipe=_recipe(plan) or start.recipe,
+        lineage=start.lineage or (start.name,),
+        added=_hidden_widths(worked.network),
     )
+
+
+def _hidden_widths(network: Network) -> tuple[int, ...]:
+    """Of the blocks that were added behind the last part, by this run or those before it."""
+    return tuple(m.hidden for m in network.trunk.modules() if isinstance(m, AddedBlock))
+
+
+def _recipe(plan: Plan) -> Recipe | None:
+    """How this run trained layers, for a run that starts from it; None if it did not."""
+    training = plan.training
+    if training.optimizer is None or training.rate is None:
+        return None
+    return Recipe(
+        optimizer=str(training.optimizer.value), rate=float(str(training.rate.value)),
+        batch=int(str(training.batch.value)), schedule="cosine",
+    )  # fmt: skip
+
+
+def write_model(
+    folder: RunFolder,
+    described: ModelRecord,
+    model: WarmModel,
+    head: HeadFit,
+    arranged: Arranged,
+    read: ReadTap,
+) -> None:
+    """Write model/: nothing in it depends on the test part. Shapes: read gives (n, d_t)."""
+    neighbours, unknown_from, nearest = fit_neighbours(read, head.taps, arranged.groups, seed=0)
     arrays: dict[str, NDArray[np.generic]] = {
         "points": neighbours.points.astype(np.float16),
         "target": neighbours.sketch.target.astype(np.int32),
@@ -115,7 +148,6 @@ def write_model(
             [example.id for example in arranged.learn],
         ),
     )
-    return described
 
 
 def hooks(network: Network, taps: Sequence[Tap]) -> tuple[tuple[str, str, str], ...] | None:

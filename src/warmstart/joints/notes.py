@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from warmstart.data.collection import Collection
 from warmstart.events import Event, Stage
+from warmstart.planning.wording import in_words
 from warmstart.records import (
     DataRecord,
-    FrozenProof,
-    NetworkRecord,
     Plan,
     StartRecord,
     Verdict,
@@ -48,16 +49,12 @@ def evidence(verdict: Verdict) -> Event:
     return note("check", "Check", found.get("knowledge", found["signal"]).meaning)
 
 
-def plan(plan: Plan, network: NetworkRecord, record: DataRecord) -> Event:
-    """What is frozen and what is new."""
-    count = len(network.parts)
-    layers = f"Layers 1–{count}" if count > 1 else "The network"
-    text = f"{layers} frozen · new output for {len(record.classes)} classes"
+def plan(plan: Plan, record: DataRecord) -> Event:
+    """What is frozen, what is trained at which rate, and what is new."""
+    text = f"{in_words(plan)} · new output for {len(record.classes)} classes"
     return note("plan", "Plan", text)
 
 
-def proof(frozen: FrozenProof) -> Event:
-    """That what was frozen is what it was."""
-    state = "unchanged, bit for bit" if frozen.identical else "CHANGED"
-    text = f"frozen: {frozen.parameters:,} weights and {frozen.buffers:,} statistics {state}"
-    return note("deliver", "Proof", text)
+def proof(lines: Sequence[str]) -> Event:
+    """What became of the weights, a line for each fate; the first says what stayed as it was."""
+    return note("deliver", "Proof", "\n".join(lines))

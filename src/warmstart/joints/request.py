@@ -1,9 +1,10 @@
-"""What the user asked for: checked, given a folder, turned into a plan."""
+"""What the user asked for: checked, its data read, given a folder."""
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ from warmstart.data.read import read
 from warmstart.errors import UsageError
 from warmstart.events import Steps
 from warmstart.folder import RunFolder
-from warmstart.planning.build import DataFacts, Wishes, build
+from warmstart.planning.paths import parse_settings
 from warmstart.planning.rules import Budget
-from warmstart.records import Choice, NetworkRecord, Plan, Preprocessing
+from warmstart.planning.strategy import parse
+from warmstart.records import Choice, Plan, Preprocessing
 
 BUDGETS = ("fast", "balanced", "thorough")
-STRATEGIES = ("auto", "head", "last:0")
 DEFAULT_START = "lite0"
 AUTO = "auto"  # the start that a ranking of those on disk chooses
+# Options that a plan answers too, and what they are where nobody typed them.
+_USUAL = {
+    "start": DEFAULT_START, "arch": None, "strategy": "auto", "budget": "balanced", "seed": 0,
+    "lr": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +46,21 @@ class Request:
     relabel: Path | None = None
     fix: bool = False
     seed: int = 0
+    lr: float | None = None
+    plan: Path | Plan | None = None  # a plan to follow
+    settings: tuple[str, ...] = ()  # path=value, each for one value of the plan
+    given: frozenset[str] | None = None  # options that were typed; None: not known
+
+    @property
+    def typed(self) -> frozenset[str]:
+        """The options that were typed, or, where that is not known, that differ from the usual."""
+        if self.given is not None:
+            return self.given
+        return frozenset(
+            name
+            for name, usual in _USUAL.items()
+            if getattr(self, name) is not usual and getattr(self, name) != usual
+        )
 
     @property
     def start_is_auto(self) -> bool:
@@ -50,15 +71,15 @@ class Request:
 def check(asked: Request) -> None:
     """Refuse what cannot be done before anything is read.
 
-    Raises: UsageError for a value that is none, RunFolderError for an --out in use.
+    Raises: UsageError or PlanError for a value that is none, RunFolderError for an --out in
+    use.
     """
     if asked.budget not in BUDGETS:
         raise UsageError(f"--budget {asked.budget} is not one of {', '.join(BUDGETS)}.")
-    if asked.strategy not in STRATEGIES:
-        raise UsageError(
-            f"--strategy {asked.strategy} is not part of this version; "
-            f"it has {' and '.join(STRATEGIES[:2])}."
-        )
+    parse(asked.strategy)
+    parse_settings(asked.settings)
+    if asked.lr is not None and not (math.isfinite(asked.lr) and asked.lr > 0):
+        raise UsageError(f"--lr {asked.lr:g}: it needs a number above 0, such as 0.0003.")
     if asked.start_is_auto and asked.arch is not None:
         raise UsageError(
             f"--arch {asked.arch} belongs to a file of weights; leave it away with --start auto."
@@ -100,28 +121,3 @@ def folder_name(data_name: str) -> str:
     'my-photos-2-.zip'
     """
     return re.sub(r"[^\w.-]+", "-", data_name).strip("-.") or "data"
-
-
-def plan(
-    asked: Request,
-    facts: DataFacts,
-    network: NetworkRecord,
-    profile_names: tuple[str, ...],
-    engine: Choice,
-) -> Plan:
-    """The plan; what the user set wins and is marked as theirs."""
-    given = {
-        name
-        for name, default in (("start", DEFAULT_START), ("strategy", "auto"), ("seed", 0))
-        if getattr(asked, name) != default
-    }
-    start = asked.start if isinstance(asked.start, (str, Path)) else type(asked.start).__name__
-    wishes = Wishes(
-        start=str(start),
-        strategy=asked.strategy,
-        budget=asked.budget,
-        seed=asked.seed,
-        given=frozenset(given),
-    )
-    made = build(wishes, facts, network, profile_names, engine)
-    return made if asked.start_choice is None else replace(made, start=asked.start_choice)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +19,11 @@ from warmstart.solve.ridge import Rows
 from warmstart.stats.intervals import number_blocks
 from warmstart.training.families import Family
 from warmstart.training.head import families
+from warmstart.training.prior import SUFFIX, Prior
 from warmstart.training.trials import Problem
 
 ReadTap = Callable[[Tap], Features]
+Reader = Callable[[Sequence[Example]], ReadTap]  # from examples to the reader of their taps
 
 LEAST_BLOCKS = 10  # blocks that a draw for the evidence should hold, on average
 
@@ -152,8 +154,13 @@ def groups_among(rows: Rows, arranged: Arranged) -> list[Rows]:
     return [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
 
 
-def heads(plan: Plan, shapes: Mapping[str, Profile], read: ReadTap, n: int) -> dict[str, Family]:
-    """The candidate heads of the plan over stored features, simplest first."""
+def heads(
+    plan: Plan, shapes: Mapping[str, Profile], read: ReadTap, n: int, prior: Prior | None = None
+) -> dict[str, Family]:
+    """The candidate heads of the plan over stored features, simplest first.
+
+    `prior`: an older head that those called `PROFILE+prior` go on from.
+    """
     names = [str(name) for name in as_tuple(plan.head.candidates)]
     kernels = {}
     if n <= rules.DUAL_LIMIT:
@@ -163,11 +170,11 @@ def heads(plan: Plan, shapes: Mapping[str, Profile], read: ReadTap, n: int) -> d
         kernels = mixed_kernels(((tap, read(tap)) for tap in taps), wanted)
     penalties = [float(value) for value in as_tuple(plan.head.penalties)]
     seed = int(plan.training.seed.value)  # type: ignore[arg-type]
-    return families(names, shapes, kernels, read, penalties, seed)
+    return families(names, shapes, kernels, read, penalties, seed, prior)
 
 
 def _profile_of(name: str) -> str:
-    return "last" if name in ("class-mean", "logistic") else name
+    return "last" if name in ("class-mean", "logistic") else name.removesuffix(SUFFIX)
 
 
 def as_tuple(choice: Choice) -> tuple[Plain, ...]:

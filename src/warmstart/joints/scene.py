@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.collection import Collection
+from warmstart.joints.lineage import NOTHING, Inherited
 from warmstart.joints.look import Look
 from warmstart.joints.rows import Arranged, arrange, draw_rows, groups_among, labels_among
 from warmstart.planning.profiles import Profile, profiles
@@ -16,6 +17,7 @@ from warmstart.planning.rules import Budget
 from warmstart.records import Example, Preprocessing, StartRecord, Tap
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
+from warmstart.training.prior import Prior
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,7 @@ class Scene:
     budget: Budget
     seed: int
     start: str = ""  # by name, for the reference sets measured with it
+    prior: Prior | None = None  # the head of a run, where classes have the same name
 
     def pair(self) -> dict[str, Profile]:
         """The last tap, and all parts alike: two mixtures that no label has touched."""
@@ -67,13 +70,18 @@ class Sample:
 
 
 def set_scene(
-    collection: Collection, look: Look, start: StartRecord, budget: Budget, seed: int
+    collection: Collection,
+    look: Look,
+    start: StartRecord,
+    budget: Budget,
+    seed: int,
+    inherited: Inherited = NOTHING,
 ) -> Scene:
     """Arrange settled data for the checks. Raises: DataError if too few blocks are left."""
     return Scene(
-        collection=collection, look=look, arranged=arrange(collection.record),
+        collection=inherited.told(collection), look=look, arranged=arrange(collection.record),
         prep=start.preprocessing, profiles=profiles(look.taps), budget=budget, seed=seed,
-        start=start.name,
+        start=start.name, prior=inherited.prior,
     )  # fmt: skip
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.split import blocks
 from warmstart.evaluation.metrics import accuracy_estimate, scores
-from warmstart.joints.rows import Arranged, ReadTap
+from warmstart.joints.rows import Arranged, Reader, ReadTap
 from warmstart.records import CalibrationRecord, Estimate, Example, Prediction, Scores
 from warmstart.solve.temperature import log_probabilities
 from warmstart.stats.intervals import effective_size
@@ -51,7 +52,7 @@ def head_scores(head: HeadFit, read: ReadTap) -> NDArray[np.float64]:
 def estimate(head: HeadFit, arranged: Arranged) -> Estimate:
     """Accuracy on the rows that some fold held out, with its interval."""
     held = head.fold >= 0
-    method = "holdout" if arranged.holdout else "nested-cv"
+    method: Literal["holdout", "nested-cv"] = "holdout" if head.fold.max() < 1 else "nested-cv"
     return accuracy_estimate(
         head.probabilities[held], arranged.labels[held], arranged.blocks()[held], method
     )
@@ -64,12 +65,12 @@ def score_test(head: HeadFit, arranged: Arranged, read: ReadTap) -> tuple[Scores
     return scores(probabilities, arranged.test_labels, found), probabilities
 
 
-def measure(head: HeadFit, arranged: Arranged, read_test: ReadTap, is_shipped: bool) -> Measured:
+def measure(head: HeadFit, arranged: Arranged, reader: Reader, is_shipped: bool) -> Measured:
     """The estimate, and the test where there is one and something to test."""
     claimed = estimate(head, arranged)
     if not arranged.test or not is_shipped:
         return Measured(claimed, None, None)
-    tested, probabilities = score_test(head, arranged, read_test)
+    tested, probabilities = score_test(head, arranged, reader(arranged.test))
     return Measured(claimed, tested, probabilities)
 
 

@@ -4,45 +4,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from warmstart.data.collection import Collection
 from warmstart.data.near import with_twins
 from warmstart.data.settle import settle
-from warmstart.errors import StartError
-from warmstart.evaluation.metrics import MODEL_VARIANCE
+from warmstart.errors import RunFolderError, StartError
 from warmstart.events import Event, Steps, drain
-from warmstart.features.extract import Features
-from warmstart.joints import notes, request, rows
+from warmstart.joints import lineage, notes, planned, rows
+from warmstart.joints.inputs import input_wish
 from warmstart.joints.look import Look, take_look
 from warmstart.joints.problems import near_copies
 from warmstart.joints.request import DEFAULT_START, Request
 from warmstart.joints.rows import Arranged
 from warmstart.joints.score import estimate
-from warmstart.network.load import Start, load
+from warmstart.joints.standing import Judged, Looked, ranking
+from warmstart.network.load import InputWish, Start, load
 from warmstart.network.registry import Listing, available
+from warmstart.network.revive import change
+from warmstart.planning.build import NetworkFacts
 from warmstart.planning.profiles import profiles
 from warmstart.recording import Clock
-from warmstart.records import (
-    Choice,
-    Estimate,
-    FailedStart,
-    NetworkRecord,
-    RankedStart,
-    Ranking,
-    StartRecord,
-    Tap,
-)  # fmt: skip
-from warmstart.stats.paired import Difference
-from warmstart.stats.selection import stand
+from warmstart.records import Choice, FailedStart, Preprocessing, Ranking
 from warmstart.training.head import fit_head
 
 UNASKED = 6  # starts looked at, at most, where none are named
@@ -55,14 +45,18 @@ def choose_start(
     """Load the start; under `--start auto` the one that a ranking of those on disk says to take.
 
     The request that comes back names it, with the reason. Raises: StartError if the start
-    cannot be loaded, or none of those on disk can be looked at.
+    cannot be loaded, or none of those on disk can be looked at; RunFolderError for a run
+    that is none, or shipped no model.
     """
+    wish = input_wish(asked, collection)
     if not asked.start_is_auto:
-        return asked, load(asked.start, arch=asked.arch, preprocessing=asked.preprocessing)
+        return asked, open_start(asked.start, asked.arch, asked.preprocessing, wish)
     clock.lap("read")
     names, left_out = on_disk(LARGE)
     if len(names) > 1:
-        ranking = yield from rank(collection, names, seed=asked.seed, left_out=left_out)
+        ranking = yield from rank(
+            collection, names, seed=asked.seed, left_out=left_out, inputs=wish
+        )
         choice = Choice(
             value=ranking.take, because=ranking.because, source="measured", rule=DEFAULT_START
         )
@@ -71,9 +65,26 @@ def choose_start(
         only = names[0] if names else DEFAULT_START
         why = "the only start on this computer that --start auto looks at"
         choice = Choice(value=only, because=why, source="rule", rule=DEFAULT_START)
-    start = load(str(choice.value))
+    start = open_start(str(choice.value), inputs=wish)
     clock.lap("look")
     return replace(asked, start=choice.value, start_choice=choice), start
+
+
+def open_start(
+    start: Any,
+    arch: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    inputs: InputWish | None = None,
+) -> Start:
+    """Load a start of any kind: a run's folder, or what `network.load` takes.
+
+    Raises: StartError if it cannot be loaded or changed for such inputs, RunFolderError for
+    a run that is none.
+    """
+    if lineage.is_run(start):
+        run = lineage.start_from_run(Path(start), arch, preprocessing)
+        return run if inputs is None else change(run, inputs)
+    return load(start, arch=arch, preprocessing=preprocessing, inputs=inputs)
 
 
 def on_disk(most: float = math.inf) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -103,36 +114,13 @@ def split_name(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Looked:
-    """What stays of a start after its look: the network itself is released."""
-
-    name: str
-    arch: str | None
-    start: StartRecord
-    network: NetworkRecord
-    taps: tuple[Tap, ...]
-    features: Features
-    unreadable: Mapping[str, str]  # example ids, with the reason
-    twins: tuple[tuple[str, str], ...]  # near copies, by id
-    engine: Choice
-    seconds: float
-    per_second: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """A start and its head. Shapes: hits (n,) of 0 and 1 over the rows held out."""
-
-    looked: _Looked
-    estimate: Estimate
-    hits: NDArray[np.float64]
-    head: str
-    seconds: float
-
-
 def rank(
-    collection: Collection, names: Sequence[str], *, seed: int, left_out: Sequence[str] = ()
+    collection: Collection,
+    names: Sequence[str],
+    *,
+    seed: int,
+    left_out: Sequence[str] = (),
+    inputs: InputWish | None = None,
 ) -> Steps[Ranking]:
     """Look once with each start, fit a head in closed form, compare on the same folds.
 
@@ -144,25 +132,25 @@ def rank(
     seen = replace(collection, record=replace(collection.record, examples=examples))
     names = tuple(dict.fromkeys(names))
     yield _forecast(len(names), len(examples))
-    looked: list[_Looked] = []
+    looked: list[Looked] = []
     failed: list[FailedStart] = []  # texts: an error kept would keep the network it came from
     for name in names:
         try:
-            looked.append((yield from _look(name, seen, looked)))
-        except StartError as error:
+            looked.append((yield from _look(name, seen, looked, inputs)))
+        except (StartError, RunFolderError) as error:
             failed.append(FailedStart(name=name, error=str(error)))
             yield notes.note("read", "Failed", f"{name}: {error}")
     if not looked:
         raise StartError(failed[0].error)
     lost = {id: why for one in looked for id, why in one.unreadable.items()}
     arranged = rows.arrange(with_twins(settle(seen, lost), looked[0].twins).record)
-    judged: list[_Judged] = []
+    judged: list[Judged] = []
     yield Event(stage="head", kind="begin", of=len(looked))
     with threadpool_limits(limits=1, user_api="blas"):
         for one in looked:
             judged.append(_judge(one, arranged, seed))
             yield Event(stage="head", kind="step", step=len(judged), of=len(looked))
-    found = _ranking(judged, arranged, seed)
+    found = ranking(judged, arranged, seed)
     return replace(found, failed=tuple(failed), left_out=tuple(left_out))
 
 
@@ -172,10 +160,12 @@ def _forecast(n_starts: int, n_images: int) -> Event:
     return notes.note("read", "Rank", text)
 
 
-def _look(name: str, collection: Collection, before: Sequence[_Looked]) -> Steps[_Looked]:
+def _look(
+    name: str, collection: Collection, before: Sequence[Looked], inputs: InputWish | None
+) -> Steps[Looked]:
     """Load, look, check the features, keep what a head needs; near copies are found once."""
     file, arch = split_name(name)
-    start = load(file, arch=arch)
+    start = open_start(file, arch, inputs=inputs)
     yield notes.start(start.record)
     began = time.perf_counter()
     look, per_second = yield from _timed(take_look(collection, start))
@@ -183,12 +173,13 @@ def _look(name: str, collection: Collection, before: Sequence[_Looked]) -> Steps
     read = look.reader(examples)
     for tap in look.taps:
         read(tap)
-    return _Looked(
+    inherited = yield from lineage.inherit(start, look.network.record, collection.record)
+    return Looked(
         name=name, arch=arch, start=start.record, network=look.network.record, taps=look.taps,
         features=look.features, unreadable=look.unreadable, engine=look.engine,
         twins=before[0].twins if before
         else near_copies(settle(collection, look.unreadable), look),
-        seconds=time.perf_counter() - began, per_second=per_second,
+        seconds=time.perf_counter() - began, per_second=per_second, inherited=inherited,
     )  # fmt: skip
 
 
@@ -205,94 +196,18 @@ def _timed(steps: Steps[Look]) -> Steps[tuple[Look, float | None]]:
             yield event
 
 
-def _judge(one: _Looked, arranged: Arranged, seed: int) -> _Judged:
+def _judge(one: Looked, arranged: Arranged, seed: int) -> Judged:
     """The head that `fit --budget fast` would give, and its hits on the rows held out."""
     began = time.perf_counter()
     asked = Request(data=None, start=one.name, budget="fast", seed=seed)
     shapes = profiles(one.taps)
-    plan = request.plan(asked, arranged.facts(), one.network, tuple(shapes), one.engine)
+    facts = NetworkFacts(record=one.network)
+    names = one.inherited.names(tuple(shapes))
+    plan = planned.make_plan(asked, arranged.facts(), facts, names, one.engine)
     read = partial(one.features.read, arranged.learn)
-    heads = rows.heads(plan, shapes, read, len(arranged.learn))
+    heads = rows.heads(plan, shapes, read, len(arranged.learn), one.inherited.prior)
     fit = drain(fit_head(heads, rows.pose(arranged, plan), 0 if arranged.holdout else None))
     held = fit.fold >= 0
     hits = fit.probabilities[held].argmax(axis=1) == arranged.labels[held]
     seconds = one.seconds + time.perf_counter() - began
-    return _Judged(one, estimate(fit, arranged), hits.astype(float), fit.name, seconds)
-
-
-def _ranking(judged: Sequence[_Judged], arranged: Arranged, seed: int) -> Ranking:
-    """Order, ties, and the start to take. All starts were judged on the same rows."""
-    n = len(judged[0].hits)
-    held = slice(len(arranged.learn) - n, None)  # a hold-out stands last; folds hold out all
-    light = sorted(judged, key=lambda one: _work(one.looked))  # of equals the lighter first
-    rng = np.random.default_rng([seed, 3])
-    standing = stand(
-        np.stack([one.hits for one in light]), arranged.blocks()[held], rng,
-        inflation=1.0 if arranged.holdout else MODEL_VARIANCE,
-    )  # fmt: skip
-    starts = {
-        index: _record(light[index], gap)
-        for index, gap in zip(standing.order, standing.to_best, strict=True)
-    }
-    groups = [[starts[index] for index in group] for group in standing.groups]
-    take = min(groups[0], key=lambda start: (start.macs, start.parameters))
-    labels = arranged.labels[held]
-    return Ranking(
-        starts=tuple(starts.values()),
-        ties=tuple(tuple(s.name for s in group) for group in groups if len(group) > 1),
-        take=take.name,
-        because=_because(take, groups[0], list(starts.values()), n),
-        n=n,
-        guess=float(np.bincount(labels).max() / n),
-        method=judged[0].estimate.method,
-    )
-
-
-def _work(looked: _Looked) -> tuple[int, int]:
-    return sum(part.macs for part in looked.network.parts), looked.start.parameters
-
-
-def _record(judged: _Judged, gap: Difference) -> RankedStart:
-    looked, claim = judged.looked, judged.estimate
-    macs, parameters = _work(looked)
-    return RankedStart(
-        name=looked.name, title=looked.start.title, arch=looked.arch,
-        value=claim.value, low=claim.low, high=claim.high,
-        seconds=round(judged.seconds, 3),
-        parameters=parameters,
-        macs=macs,
-        seconds_per_image=1 / looked.per_second if looked.per_second else None,
-        cached=not looked.features.passed,
-        head=judged.head,
-        difference=gap.value, difference_low=gap.low, difference_high=gap.high,
-    )  # fmt: skip
-
-
-def _because(
-    take: RankedStart, best: Sequence[RankedStart], starts: Sequence[RankedStart], n: int
-) -> str:
-    """Why this one: how often it is right, and what the others would bring."""
-    shown = f"{100 * take.value:.0f} % ({100 * take.low:.0f} to {100 * take.high:.0f})"
-    text = f"right on {shown} of {n:,} images it had not seen"
-    others = [start for start in best if start is not take]
-    if others:
-        verb = "ties" if len(others) == 1 else "tie"
-        names = _list([_tied(other, take) for other in others])
-        return f"{text}; {names} {verb} with it: the difference could be chance"
-    if len(starts) == 1:
-        return f"{text}; no other start was looked at"
-    gap = starts[1]
-    low, middle, high = (
-        100 * abs(d) for d in (gap.difference_high, gap.difference, gap.difference_low)
-    )
-    return f"{text}, {middle:.0f} points ({low:.0f} to {high:.0f}) above {gap.name}, the next"
-
-
-def _tied(other: RankedStart, take: RankedStart) -> str:
-    ratio = other.macs / max(take.macs, 1)
-    return f"{other.name} ({100 * other.value:.0f} %, {ratio:.1f} times the work)"
-
-
-def _list(items: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join(filter(None, (", ".join(items[:-1]), items[-1])))
+    return Judged(one, estimate(fit, arranged), hits.astype(float), fit.name, seconds)

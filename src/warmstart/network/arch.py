@@ -18,6 +18,7 @@ from warmstart.records import Preprocessing
 IMAGENET = Preprocessing(
     size=(224, 224), resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
+_TORCHVISION = (224, 224)  # what its networks are built for unless they are told
 _INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
 
 
@@ -60,13 +61,13 @@ def build(
     `size` (height, width in px) matters only to networks made for one input size.
     The global random state is left as it was.
 
-    Raises: StartError for an unknown architecture.
+    Raises: StartError for an unknown architecture, TypeError where the size cannot be chosen.
 
     >>> build("timm:resnet18", {"fc.weight": torch.zeros(7, 512)}).num_classes
     7
     """
     library, name = split_arch(arch)
-    options = _size_option(name, size) if library == "timm" else {}
+    options = size_option(arch, size)
     module = _create(library, name, options)
     adapted = _adaptations(library, module, weights or {})
     return _create(library, name, options | adapted) if adapted else module
@@ -78,7 +79,7 @@ def build_pretrained(arch: str, weights: Mapping[str, Tensor], size: tuple[int, 
     Raises: StartError if they do not fit, or if a tensor was left at its random start.
     """
     _, name = split_arch(arch)
-    options = _size_option(name, size)
+    options = size_option(arch, size)
     overlay = {"state_dict": dict(weights)}
     try:
         module = _create(
@@ -92,6 +93,27 @@ def build_pretrained(arch: str, weights: Mapping[str, Tensor], size: tuple[int, 
     cast(Any, module).pretrained_cfg.pop("state_dict", None)  # a second copy of all weights
     _check_touched(arch, module, _create("timm", name, options))
     return module
+
+
+def size_option(arch: str, size: tuple[int, int] | None) -> dict[str, Any]:
+    """What to tell the library about the input size (height, width in px), if anything.
+
+    Only networks made for one size want to know, and only of another than their own.
+
+    >>> size_option("timm:resnet18", (96, 96)), size_option("torchvision:vit_b_16", (96, 96))
+    ({}, {'image_size': 96})
+    """
+    library, name = split_arch(arch)
+    if size is None:
+        return {}
+    if library == "torchvision":
+        if name.startswith("vit_"):
+            return {} if size == _TORCHVISION else {"image_size": size[0]}
+        return {"input_size": size} if name.startswith("maxvit") and size != _TORCHVISION else {}
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.fixed_input_size:
+        return {}
+    return {} if tuple(config.input_size[1:]) == size else {"img_size": size}
 
 
 def classifier_name(module: nn.Module) -> str | None:
@@ -198,13 +220,6 @@ def _create(library: str, name: str, options: Mapping[str, Any]) -> nn.Module:
 
         module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
         return module
-
-
-def _size_option(name: str, size: tuple[int, int] | None) -> dict[str, Any]:
-    config = timm.get_pretrained_cfg(name)
-    if size is None or config is None or not config.fixed_input_size:
-        return {}
-    return {} if tuple(config.input_size[1:]) == size else {"img_size": size}
 
 
 def _adaptations(library: str, module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, int]:

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import StartError
+from warmstart.network.added import graft, make_block
 from warmstart.network.arch import build
 from warmstart.network.parts import Network, cut
+from warmstart.network.positions import refit_size
+from warmstart.network.stem import refit
 from warmstart.network.taps import Scan, plan_scan
 from warmstart.network.tensors import unique_tensors
 from warmstart.network.weights import check_finite, check_match
@@ -76,7 +79,9 @@ def assemble(
     temperature: float | Tensor = 1.0,
     class_bias: Tensor | None = None,
 ) -> WarmModel:
-    """Join a cut network and a fitted head; the trunk's tensors are shared and stay frozen.
+    """Join a cut network and a fitted head; the trunk's tensors are shared and frozen.
+
+    What is to be trained is thawed after that, by `freeze.apply`.
 
     Shapes: weight (K, D) with D the sum of the taps' widths, bias and class_bias (K,).
     Raises: StartError if the head does not fit the taps.
@@ -106,10 +111,12 @@ def rebuild(
     n_classes: int,
     preprocessing: Preprocessing,
     network: nn.Module | None = None,
+    added: Sequence[int] = (),
 ) -> WarmModel:
     """Make a warm model again from its architecture and its saved tensors, strictly.
 
     `network` is the user's own module where `arch` is "module:…"; it is left as it is.
+    `added` gives the hidden width of each block that was added behind the last part.
 
     Raises: StartError if the architecture is unknown or a tensor is missing, extra, of
     another shape, or not finite.
@@ -121,6 +128,8 @@ def rebuild(
         raise StartError(f"{where}: no head.weight for {n_classes} classes; restore the run.")
     blank = torch.zeros(n_classes, width)
     again = cut(_fresh(arch, state, preprocessing, network), preprocessing)
+    last, drawn = again.record.parts[-1], torch.Generator().manual_seed(0)
+    again = graft(again, [make_block(last, drawn, hidden) for hidden in added])
     model = assemble(again, taps, blank, torch.zeros(n_classes))
     own, unique = model.state_dict(), unique_tensors(model)
     check_match(unique, {n: t for n, t in state.items() if n in unique or n not in own}, where)
@@ -145,16 +154,21 @@ def _fresh(
     preprocessing: Preprocessing,
     network: nn.Module | None,
 ) -> nn.Module:
-    """The architecture with any weights: they are all replaced."""
+    """The architecture, shaped as in `state`, with any weights: they are all replaced."""
+    trunk = {name.removeprefix("trunk."): tensor for name, tensor in state.items()}
     if network is not None:
-        return copy.deepcopy(network).eval().requires_grad_(False)
+        own = copy.deepcopy(network)
+        refit_size(own, trunk, preprocessing.size)
+        refit(own, trunk, preprocessing.channels)
+        return own.eval().requires_grad_(False)
     if arch.startswith("module:"):
         raise StartError(
             f"this model was made from your own {arch.partition(':')[2]}; "
             "pass an instance of it as `network`."
         )
-    trunk = {name.removeprefix("trunk."): tensor for name, tensor in state.items()}
-    return build(arch, trunk, preprocessing.size).eval().requires_grad_(False)
+    module = build(arch, trunk, preprocessing.size)
+    refit(module, trunk, preprocessing.channels)
+    return module.eval().requires_grad_(False)
 
 
 def _copied(values: Tensor) -> Tensor:

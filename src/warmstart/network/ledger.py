@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from warmstart.network.edit import WarmModel
+from warmstart.network.freeze import action_of
+from warmstart.network.lowrank import base_tensors, has_updates
 from warmstart.network.parts import Network
 from warmstart.network.tensors import digest, unique_tensors
-from warmstart.records import Fate, FrozenProof, Ledger, LedgerRow
+from warmstart.records import Action, Change, Fate, FrozenProof, Ledger, LedgerRow
+
+MOST_LINES = 5
+_MEANINGS: dict[Fate, str] = {
+    "frozen": "unchanged bit for bit",
+    "kept": "unchanged bit for bit",
+    "trained": "trained from the start",
+    "merged": "low-rank updates added",
+    "reshaped": "fitted to the input",
+    "new": "not in the start",
+    "dropped": "not in the model",
+}
 
 
 def tensors_of(network: Network) -> dict[str, Tensor]:
     """All tensors of the original network by their original names, tied ones once.
+
+    Blocks that were added count; low-rank updates do not.
 
     >>> from warmstart.network import load, parts
     >>> start = load.load("lite0")
@@ -21,7 +38,7 @@ def tensors_of(network: Network) -> dict[str, Tensor]:
     >>> tensors_of(network).keys() == start.module.state_dict().keys()
     True
     """
-    found = dict(unique_tensors(network.trunk))
+    found = base_tensors(network.trunk)
     if network.classifier is not None:
         for name, tensor in unique_tensors(network.classifier).items():
             found[f"{network.steps.classifier}.{name}"] = tensor
@@ -34,13 +51,21 @@ def take_digests(network: Network) -> dict[str, str]:
 
 
 def write_ledger(
-    before: Mapping[str, str], network: Network, model: WarmModel, *, trained: bool
+    before: Mapping[str, str],
+    network: Network,
+    model: WarmModel,
+    *,
+    actions: Mapping[str, Action] | None = None,
+    changes: Sequence[Change] = (),
 ) -> Ledger:
     """One row per tensor of both networks, by comparing bytes with `before`.
 
-    Same bytes: `frozen` where training ran (`trained`), else `kept`. Other bytes:
-    `trained`; another shape: `reshaped`. Only in the old network: `dropped`; only in the
-    model: `new`.
+    `actions` says what training did to each part; None: nothing was trained. Same bytes:
+    `frozen`, or `kept` where nothing was trained. Other bytes: `trained`, or `merged` for
+    the weights of low-rank parts. A fresh part's tensors are `dropped` and `new`: two rows
+    of one name. What surgery at the input did is in `changes`: such a row has the digest of
+    the start before, and the shape in the model. Only in the old network: `dropped`; only
+    in the model: `new`. Low-rank updates must be merged.
 
     >>> from warmstart.network import edit, load, parts
     >>> from warmstart.records import Tap
@@ -50,21 +75,24 @@ def write_ledger(
     >>> taken = take_digests(network)
     >>> head = torch.zeros(2, 1280), torch.zeros(2)
     >>> model = edit.assemble(network, [Tap(part=18, pool="neck")], *head)
-    >>> ledger = write_ledger(taken, network, model, trained=False)
+    >>> ledger = write_ledger(taken, network, model)
     >>> sorted({row.fate for row in ledger.rows})
     ['dropped', 'kept', 'new']
     """
-    same: Fate = "frozen" if trained else "kept"
-    return Ledger(rows=(*_old_rows(before, network, model, same), *_new_rows(network, model)))
+    clerk = _Clerk(before, network, actions, {change.tensor: change for change in changes})
+    return Ledger(rows=(*clerk.old_rows(model), *clerk.lost_rows(), *clerk.new_rows(model)))
 
 
 def prove_frozen(ledger: Ledger, expected: frozenset[str] | None = None) -> FrozenProof:
     """Count the elements whose bytes are what they were, in parameters and in buffers.
 
     `expected` names the parts that should be so (None: every part that is still there);
-    `identical` says whether each of their tensors is.
+    `identical` says whether each of their tensors is. Tensors that surgery at the input
+    reshaped are not what they were in the start, nor are they counted; `violations` tells
+    whether training moved them.
     """
-    rows = [r for r in ledger.rows if r.before is not None and r.fate != "dropped"]
+    rows = [r for r in ledger.rows if r.before is not None]
+    rows = [r for r in rows if r.fate not in ("dropped", "reshaped")]
     rows = [r for r in rows if expected is None or r.part in expected]
     intact = [r for r in rows if r.before == r.after]
     return FrozenProof(
@@ -74,44 +102,157 @@ def prove_frozen(ledger: Ledger, expected: frozenset[str] | None = None) -> Froz
     )
 
 
-def _old_rows(
-    before: Mapping[str, str], network: Network, model: WarmModel, same: Fate
-) -> Iterator[LedgerRow]:
-    now = model.trunk.state_dict(keep_vars=True)
-    for name, old in tensors_of(network).items():
-        tensor = now.get(name)
-        after = None if tensor is None else digest(tensor)
-        yield LedgerRow(
-            tensor=name,
-            part=network.owners[name],
-            fate=_fate(before[name], after, old, tensor, same),
-            shape=tuple(old.shape),
-            numel=old.numel(),
-            buffer=not isinstance(old, nn.Parameter),
-            before=before[name],
-            after=after,
-        )
+def violations(
+    before: Mapping[str, str],
+    network: Network,
+    actions: Mapping[str, Action],
+    model: WarmModel | None = None,
+) -> tuple[str, ...]:
+    """Original names of tensors that should not have moved and did.
+
+    Those of frozen parts, parameters and buffers, and of low-rank parts; once updates are
+    merged, the latter's weights may differ. Looks at `network`, or at the trunk of `model`
+    where it is a copy. `before` are the digests taken when training began.
+
+    Raises: PlanError for a part that `actions` says nothing about.
+    """
+    trunk = network.trunk if model is None else model.trunk
+    now = tensors_of(network) if model is None else base_tensors(trunk)
+    is_merged = not has_updates(trunk)
+    moved = []
+    for name, tensor in now.items():
+        action = action_of(actions, network.owners[name])
+        is_free = action == "low-rank" and is_merged and _may_merge(name, tensor)
+        is_held = action in ("frozen", "low-rank") and name in before and not is_free
+        if is_held and digest(tensor) != before[name]:
+            moved.append(name)
+    return tuple(moved)
 
 
-def _fate(before: str, after: str | None, old: Tensor, tensor: Tensor | None, same: Fate) -> Fate:
-    if tensor is None:
-        return "dropped"
-    if tensor.shape != old.shape:
-        return "reshaped"
-    return same if after == before else "trained"
+def summary_lines(ledger: Ledger) -> tuple[str, ...]:
+    """What became of the weights, a line for each fate; at most five lines.
+
+    They are at most 71 columns wide, which leaves a title of nine beside them on a terminal.
+    Statistics and other buffers count as tensors, not as weights.
+
+    >>> row = LedgerRow(
+    ...     tensor="w", part="p", fate="frozen", shape=(2, 600), numel=1200, buffer=False,
+    ...     before="a", after="a",
+    ... )
+    >>> summary_lines(Ledger(rows=(row,)))
+    ('frozen    1 tensor, 1,200 weights, unchanged bit for bit',)
+    """
+    rows = {fate: [row for row in ledger.rows if row.fate == fate] for fate in _MEANINGS}
+    told = [fate for fate in _MEANINGS if rows[fate]]
+    lines = [f"{fate:<9} {_counted(rows[fate])}, {_MEANINGS[fate]}" for fate in told]
+    if len(lines) > MOST_LINES:  # all but `kept`: the last two share a line
+        both = f"{_counted(rows['new'])}; {_tensors(rows['dropped'])} dropped"
+        lines[-2:] = [f"{'new':<9} {both}"]
+    return tuple(lines)
 
 
-def _new_rows(network: Network, model: WarmModel) -> Iterator[LedgerRow]:
-    for name, tensor in unique_tensors(model).items():
-        if name.startswith("trunk.") and name.removeprefix("trunk.") in network.owners:
-            continue
-        yield LedgerRow(
-            tensor=name,
-            part="head" if name.startswith("head.") else "added",
-            fate="new",
-            shape=tuple(tensor.shape),
-            numel=tensor.numel(),
-            buffer=not isinstance(tensor, nn.Parameter),
-            before=None,
-            after=digest(tensor),
-        )
+def _counted(rows: Sequence[LedgerRow]) -> str:
+    weights = sum(row.numel for row in rows if not row.buffer)
+    return f"{_tensors(rows)}, {weights:,} weight" + ("" if weights == 1 else "s")
+
+
+def _tensors(rows: Sequence[LedgerRow]) -> str:
+    return f"{len(rows):,} tensor" + ("" if len(rows) == 1 else "s")
+
+
+@dataclass(frozen=True, slots=True)
+class _Clerk:
+    """Writes the rows; `before` names the tensors of the old network."""
+
+    before: Mapping[str, str]
+    network: Network
+    actions: Mapping[str, Action] | None
+    changes: Mapping[str, Change]
+
+    def old_rows(self, model: WarmModel) -> Iterator[LedgerRow]:
+        """Tensors that the network had when training began."""
+        now = model.trunk.state_dict(keep_vars=True)
+        for name, old in tensors_of(self.network).items():
+            if name not in self.before:
+                continue
+            change, tensor = self.changes.get(name), now.get(name)
+            shape, digest_before = tuple(old.shape), self.before[name]
+            if change is not None and change.shape_before is not None:
+                shape, digest_before = change.shape_before, change.before or digest_before
+            is_renewed = self._action(name) == "fresh"
+            is_new = change is not None and change.fate == "new"
+            if (tensor is None or is_renewed) and not is_new:
+                yield _row(name, self._part(name), old, "dropped", shape, digest_before, None)
+            if tensor is not None and (is_renewed or is_new):
+                after = digest(tensor)
+                yield _row(name, self._part(name), tensor, "new", tensor.shape, None, after)
+            elif tensor is not None:
+                after, fate = digest(tensor), self._fate(name, old, tensor)
+                yield _row(name, self._part(name), tensor, fate, tensor.shape, digest_before, after)
+
+    def lost_rows(self) -> Iterator[LedgerRow]:
+        """Tensors of the start that surgery at the input took away."""
+        for name, change in self.changes.items():
+            if change.fate == "dropped" and change.shape_before is not None:
+                yield LedgerRow(
+                    tensor=name,
+                    part=self._part(name),
+                    fate="dropped",
+                    shape=change.shape_before,
+                    numel=math.prod(change.shape_before),
+                    buffer=False,
+                    before=change.before,
+                    after=None,
+                )
+
+    def new_rows(self, model: WarmModel) -> Iterator[LedgerRow]:
+        """Tensors that only the model has."""
+        homes = {f"trunk.{n}": step.name for step in model.scan.steps.parts for n in step.modules}
+        for name, tensor in unique_tensors(model).items():
+            if name.startswith("trunk.") and name.removeprefix("trunk.") in self.before:
+                continue
+            outermost = ".".join(name.split(".")[:2])  # blocks stand directly in the trunk
+            part = "head" if name.startswith("head.") else homes.get(outermost, "added")
+            yield _row(name, part, tensor, "new", tensor.shape, None, digest(tensor))
+
+    def _part(self, name: str) -> str:
+        return self.network.owners.get(name, "unused")
+
+    def _action(self, name: str) -> Action | None:
+        part = self._part(name)
+        return None if self.actions is None else action_of(self.actions, part)
+
+    def _fate(self, name: str, old: Tensor, tensor: Tensor) -> Fate:
+        change = self.changes.get(name)
+        if tensor.shape != old.shape or (change is not None and change.fate == "reshaped"):
+            return "reshaped"
+        if digest(tensor) == self.before[name]:
+            return "kept" if self.actions is None else "frozen"
+        is_merged = self._action(name) == "low-rank" and _may_merge(name, tensor)
+        return "merged" if is_merged else "trained"
+
+
+def _may_merge(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor is such that low-rank updates can have been added to it."""
+    return name.endswith("weight") and tensor.ndim > 1 and isinstance(tensor, nn.Parameter)
+
+
+def _row(
+    name: str,
+    part: str,
+    tensor: Tensor,
+    fate: Fate,
+    shape: Sequence[int],
+    before: str | None,
+    after: str | None,
+) -> LedgerRow:
+    return LedgerRow(
+        tensor=name,
+        part=part,
+        fate=fate,
+        shape=tuple(shape),
+        numel=math.prod(shape),
+        buffer=not isinstance(tensor, nn.Parameter),
+        before=before,
+        after=after,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,27 @@ from warmstart.network.arch import (
     published_config,
     split_arch,
 )
+from warmstart.network.carry import take_over
+from warmstart.network.inputs import InputWish, change_inputs
 from warmstart.network.registry import DEFAULT, SHIPPED, available, shipped_file
 from warmstart.network.tensors import tensor_digest, unique_tensors
 from warmstart.network.weights import SUFFIXES, by_order, check_finite, check_match, read_weights
-from warmstart.records import Preprocessing, StartRecord
+from warmstart.records import Change, Preprocessing, StartRecord
 
-__all__ = ["Start", "available", "load"]
+__all__ = ["InputWish", "Start", "available", "load"]
+_CURE = "check --arch, or take over what fits with --set start.partial=true"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """A pretrained network, ready to be cut: eval mode, nothing requires a gradient."""
+    """A pretrained network, ready to be cut: eval mode, nothing requires a gradient.
+
+    `changes`: the tensors that surgery at the input made, before anything is trained.
+    """
 
     module: nn.Module
     record: StartRecord
+    changes: tuple[Change, ...] = ()
 
 
 def load(
@@ -47,19 +54,38 @@ def load(
     *,
     arch: str | None = None,
     preprocessing: Preprocessing | None = None,
+    inputs: InputWish | None = None,
 ) -> Start:
     """Load a pretrained network, strictly: each tensor is checked, none stays random.
 
     `start` is a shipped name (`lite0`), `timm:NAME`, `torchvision:NAME`, a file of weights
     (with `arch`), or a module of one's own, which is copied and left as it is.
-    `preprocessing` replaces what the start itself says about its inputs.
+    `preprocessing` replaces what the start itself says about its inputs; `inputs` changes the
+    network for other ones, and the record then says what the changed network wants.
 
-    Raises: StartError if the start is unknown, cannot be fetched, is damaged or does not fit.
+    Raises: StartError if the start is unknown, cannot be fetched, is damaged or does not fit,
+    or cannot be changed as wished.
 
     >>> start = load("lite0")
     >>> start.record.classes, start.module.training
     (1000, False)
+    >>> load("lite0", inputs=InputWish(channels=1)).changes[0].shape_after
+    (32, 1, 3, 3)
     """
+    if inputs is None:
+        return _load(start, arch, preprocessing)
+    found = _load(start, arch, preprocessing, is_partial=inputs.is_partial)
+    module, record, changes = change_inputs(found.module, found.record, inputs)
+    return Start(module=module, record=record, changes=(*found.changes, *changes))
+
+
+def _load(
+    start: str | Path | nn.Module,
+    arch: str | None,
+    preprocessing: Preprocessing | None,
+    *,
+    is_partial: bool = False,
+) -> Start:
     if isinstance(start, nn.Module):
         return _from_module(start, preprocessing)
     name = str(start)
@@ -70,7 +96,7 @@ def load(
     if name.startswith("torchvision:"):
         return _from_torchvision(name, preprocessing)
     if Path(name).suffix in SUFFIXES:
-        return _from_file(Path(name), arch, preprocessing)
+        return _from_file(Path(name), arch, preprocessing, is_partial)
     raise StartError(_unknown(name))
 
 
@@ -120,7 +146,7 @@ def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Start:
     path = hub.find_url(url) or hub.download_url(url)
     if path is None:
         raise StartError(_unreachable(name))
-    module = _filled(name, path, preprocessing)
+    module, _ = _filled(name, path, preprocessing, is_partial=False)
     return _start(
         module,
         preprocessing or preprocessing_of(name),
@@ -131,15 +157,17 @@ def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Start:
     )
 
 
-def _from_file(path: Path, arch: str | None, preprocessing: Preprocessing | None) -> Start:
+def _from_file(
+    path: Path, arch: str | None, preprocessing: Preprocessing | None, is_partial: bool
+) -> Start:
     if arch is None:
         raise StartError(
             f"{path.name} holds weights but not the network they belong to; "
             "add --arch timm:NAME or --arch torchvision:NAME."
         )
     split_arch(arch)
-    module = _filled(arch, path, preprocessing)
-    return _start(
+    module, changes = _filled(arch, path, preprocessing, is_partial=is_partial)
+    start = _start(
         module,
         preprocessing or for_channels(preprocessing_of(arch), module),
         name=str(path),
@@ -147,16 +175,24 @@ def _from_file(path: Path, arch: str | None, preprocessing: Preprocessing | None
         arch=arch,
         source=str(path),
     )
+    return replace(start, changes=changes)
 
 
-def _filled(arch: str, path: Path, preprocessing: Preprocessing | None) -> nn.Module:
-    """Build `arch` and fill it from a file, strictly."""
+def _filled(
+    arch: str, path: Path, preprocessing: Preprocessing | None, *, is_partial: bool
+) -> tuple[nn.Module, tuple[Change, ...]]:
+    """Build `arch` and fill it from a file: strictly, or with what fits."""
     weights = read_weights(path)
     check_finite(weights, path.name)
-    module = build(arch, weights, preprocessing.size if preprocessing else None)
-    check_match(module.state_dict(), weights, path.name)
+    size = preprocessing.size if preprocessing else None
+    if size is None and arch.startswith("torchvision:"):  # one ViT is published for 518 px
+        size = preprocessing_of(arch).size
+    module = build(arch, weights, size)
+    if is_partial:
+        return module, take_over(module, weights, path.name)
+    check_match(module.state_dict(), weights, path.name, _CURE)
     module.load_state_dict(weights)
-    return module
+    return module, ()
 
 
 def _from_module(module: nn.Module, preprocessing: Preprocessing | None) -> Start:
@@ -181,15 +217,25 @@ def _from_module(module: nn.Module, preprocessing: Preprocessing | None) -> Star
     )
 
 
-def _start(module: nn.Module, preprocessing: Preprocessing, **texts: str) -> Start:
+def _start(
+    module: nn.Module,
+    preprocessing: Preprocessing,
+    *,
+    name: str,
+    title: str,
+    arch: str,
+    source: str,
+) -> Start:
     module.eval().requires_grad_(False)
-    tensors = unique_tensors(module)
     record = StartRecord(
-        sha256=tensor_digest(tensors),
+        name=name,
+        title=title,
+        arch=arch,
+        source=source,
+        sha256=tensor_digest(unique_tensors(module)),
         parameters=sum(p.numel() for p in module.parameters()),
         classes=_n_outputs(module),
         preprocessing=preprocessing,
-        **texts,
     )
     return Start(module=module, record=record)
 

@@ -8,12 +8,13 @@ Parts share the network's own modules and tensors; nothing is copied or changed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from torch import Tensor, nn
 
 from warmstart.errors import StartError
+from warmstart.network.family import find_family
 from warmstart.network.measure import find_owners, measure
 from warmstart.network.segment import Step, Steps, segment
 from warmstart.network.trace import (
@@ -163,7 +164,10 @@ def _network(
         classifier=classifier,
         owners=owners,
         steps=steps,
-        record=measure(trunk, steps, classifier, owners, inputs.clone(), how),
+        record=replace(
+            measure(trunk, steps, classifier, owners, inputs.clone(), how),
+            family=find_family(module),
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from warmstart.network.trace import Outline
 
 Run = Callable[[nn.Module, Tensor], Tensor]  # (the whole network, state) -> next state
 
+_RESERVED = ("output", "neck", "head", "unused", "added")  # what else owns tensors in a plan
 _PRODUCTS = ("linear", "conv1d", "conv2d", "conv3d", "matmul", "mm", "bmm", "einsum", "bilinear")
 
 
@@ -197,8 +198,8 @@ def _inputs(groups: Sequence[_Segment], source: fx.Node) -> list[fx.Node]:
 
 
 def _named_apart(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Give a second part of the same module the name `name#2`."""
-    seen: dict[str, int] = {}
+    """Give a second part of the same module the name `name#2`; the plan's own words are taken."""
+    seen = dict.fromkeys(_RESERVED, 1)
     named = []
     for step in steps:
         seen[step.name] = count = seen.get(step.name, 0) + 1

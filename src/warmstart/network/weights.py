@@ -87,8 +87,13 @@ def _without_prefix(weights: Weights) -> Weights:
     return weights
 
 
-def check_match(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
-    """Compare names and shapes; `where` names the file in the message.
+def check_match(
+    expected: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    where: str,
+    cure: str = "check --arch",
+) -> None:
+    """Compare names and shapes; `where` names the file in the message, `cure` ends it.
 
     Raises: StartError at the first tensor that is missing, extra or of another shape.
 
@@ -98,15 +103,15 @@ def check_match(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], whe
     """
     for name, tensor in expected.items():
         if name not in found:
-            raise StartError(f"{where}: {name} is missing; check --arch.")
+            raise StartError(f"{where}: {name} is missing; {cure}.")
         if found[name].shape != tensor.shape:
             raise StartError(
                 f"{where}: {name} has shape {tuple(found[name].shape)}, "
-                f"the network needs {tuple(tensor.shape)}; check --arch."
+                f"the network needs {tuple(tensor.shape)}; {cure}."
             )
     for name in found:
         if name not in expected:
-            raise StartError(f"{where}: {name} is not in the network; check --arch.")
+            raise StartError(f"{where}: {name} is not in the network; {cure}.")
 
 
 def check_finite(weights: Mapping[str, Tensor], where: str) -> None:

@@ -3,108 +3,133 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
+from warmstart.errors import PlanError
 from warmstart.planning import rules
+from warmstart.planning.actions import parts, ruled
+from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.rules import Budget
-from warmstart.records import (
-    Choice,
-    HeadPlan,
-    NetworkRecord,
-    PartPlan,
-    Plan,
-    TrainingPlan,
-)
+from warmstart.planning.strategy import AUTO, Strategy, n_tuned, parse, resolve, word
+from warmstart.planning.tuning import spread_of, with_training
+from warmstart.records import Choice, HeadPlan, InputPlan, Plan, Preprocessing, TrainingPlan
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataFacts:
-    """What a plan needs to know of the training part."""
-
-    n: int
-    n_blocks: int
-    n_classes: int
-    smallest_class: int
-    holdout: int  # examples of a hold-out that the user gave, 0 without
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What the user set; a wish always wins. `given` names the options that were typed."""
-
-    start: str
-    strategy: str
-    budget: Budget
-    seed: int
-    given: frozenset[str] = frozenset()
+__all__ = ["DataFacts", "NetworkFacts", "Wishes", "build"]
 
 
 def build(
     wishes: Wishes,
     facts: DataFacts,
-    network: NetworkRecord,
+    network: NetworkFacts,
     profile_names: Sequence[str],
     engine: Choice,
 ) -> Plan:
-    """The plan of a head on a frozen network. Raises: nothing; wishes are checked before."""
-    strategy = Choice(
-        value="head",
-        because="your choice" if "strategy" in wishes.given else _WHY_HEAD,
-        source="user" if "strategy" in wishes.given else "rule",
-        rule="head",
-    )
-    start = Choice(
-        value=wishes.start,
-        because="your choice" if "start" in wishes.given else "shipped with warmstart",
-        source="user" if "start" in wishes.given else "rule",
-        rule="lite0",
-    )
+    """The plan for a strategy, the user's or the rule's.
+
+    Raises: PlanError for a strategy that is none, or that this network is too short for; for
+    --lr where nothing is trained; and where a part would stay frozen at random values.
+    """
+    names = [part.name for part in network.record.parts]
+    rule = ruled(network.verdict, names, network.fresh)
+    strategy = _strategy(wishes, network, rule)
+    is_trained = n_tuned(strategy, len(names)) > 0 or "add" in strategy.extras
+    training = _closed(wishes, engine)
+    if is_trained:
+        training = with_training(training, wishes, facts, network, strategy)
+    elif wishes.lr is not None:
+        raise PlanError(
+            f"--lr {wishes.lr:g}: nothing is trained step by step with strategy head; add "
+            "--strategy last:N, or leave --lr away."
+        )
+    is_wish = "strategy" in wishes.given and parse(wishes.strategy) != AUTO
     return Plan(
-        start=start,
-        strategy=strategy,
-        parts=(*map(_frozen, [part.name for part in network.parts]), _OUTPUT),
-        head=_head(wishes.budget, facts, tuple(profile_names)),
-        training=TrainingPlan(
-            engine=engine,
-            batch=Choice(
-                value=32, source="rule", because="fixed, so that a row never depends on others"
-            ),
-            seed=Choice(
-                value=wishes.seed,
-                source="user" if "seed" in wishes.given else "rule",
-                because="your choice"
-                if "seed" in wishes.given
-                else "any fixed number repeats a run",
-                rule=0,
-            ),
+        start=_start(wishes),
+        arch=_typed(wishes.arch) if wishes.arch is not None else None,
+        strategy=_strategy_choice(strategy, rule, network, is_wish),
+        parts=parts(
+            strategy, network.record, spread_of(training, strategy) if is_trained else None,
+            fresh=network.fresh, bare=network.bare, rule=rule if is_wish else None,
         ),
+        head=_head(wishes.budget, facts, tuple(profile_names)),
+        training=training,
+        input=_input(network.preprocessing),
+    )  # fmt: skip
+
+
+def _strategy(wishes: Wishes, network: NetworkFacts, rule: Strategy) -> Strategy:
+    """What was typed; where that is auto, at least as deep as the rule."""
+    typed = parse(wishes.strategy)
+    if typed.depth != "auto":
+        n_tuned(typed, network.n_parts, wishes.start)
+    found = resolve(typed, network.verdict, network.n_parts)
+    if typed.depth == "auto":
+        return replace(found, count=max(found.count, rule.count))
+    return found
+
+
+def _strategy_choice(
+    strategy: Strategy, rule: Strategy, network: NetworkFacts, is_wish: bool
+) -> Choice:
+    why = "a new output on the frozen network; nothing measured asks for more"
+    if rule.count:
+        why = "the verdict is that tuning upper layers pays: the last third"
+    if rule.count > resolve(AUTO, network.verdict, network.n_parts).count:
+        why = "down to the lowest layer whose weights did not carry over from the start"
+    return Choice(
+        value=word(strategy),
+        because="your choice" if is_wish else why,
+        source="user" if is_wish else "rule",
+        rule=word(rule),
     )
 
 
-_WHY_HEAD = "a new output on the frozen network; this version does not tune deeper"
-_OUTPUT = PartPlan(
-    name="output",
-    action=Choice(
-        value="replaced", source="rule", because="your classes; an old output is never kept"
-    ),
-)
+def _start(wishes: Wishes) -> Choice:
+    if "start" in wishes.given:
+        return replace(_typed(wishes.start), rule="lite0")
+    return Choice(value=wishes.start, because="shipped with warmstart", source="rule", rule="lite0")
 
 
-def _frozen(name: str) -> PartPlan:
-    return PartPlan(
-        name=name,
-        action=Choice(value="frozen", source="rule", because="only the output is learnt"),
+def _typed(value: str) -> Choice:
+    return Choice(value=value, because="your choice", source="user")
+
+
+def _closed(wishes: Wishes, engine: Choice) -> TrainingPlan:
+    """Training where nothing is trained step by step."""
+    seed = Choice(
+        value=wishes.seed, source="rule", because="any fixed number repeats a run", rule=0
     )
+    if "seed" in wishes.given:
+        seed = replace(seed, source="user", because="your choice")
+    batch = Choice(value=32, source="rule", because="fixed, so that a row never depends on others")
+    return TrainingPlan(engine=engine, batch=batch, seed=seed)
+
+
+def _input(preprocessing: Preprocessing | None) -> InputPlan | None:
+    """What the start was trained on; None where that is not a square, or not known."""
+    if preprocessing is None or preprocessing.size[0] != preprocessing.size[1]:
+        return None
+    size, channels = preprocessing.size[0], preprocessing.channels
+    because = "what the start has learnt from"
+    return InputPlan(
+        size=Choice(value=size, because=because, source="rule", rule=size),
+        channels=Choice(value=channels, because=because, source="rule", rule=channels),
+    )
+
+
+def _begun(names: Sequence[str]) -> str:
+    has_prior = any(name.endswith("+prior") for name in names)
+    return ", begun from the start's output of classes with the same name" if has_prior else ""
 
 
 def _head(budget: Budget, facts: DataFacts, profile_names: tuple[str, ...]) -> HeadPlan:
     names = rules.candidates(facts.n, facts.n_classes, facts.smallest_class, profile_names, budget)
+    many = f"label-free depth profiles that {facts.n:,} examples can choose among"
     folds = 1 if facts.holdout else rules.outer_folds(facts.n_blocks)
     return HeadPlan(
         candidates=Choice(
             value=names,
             source="rule",
-            because=f"label-free depth profiles that {facts.n:,} examples can choose among",
+            because=many + _begun(names),
         ),
         penalties=Choice(
             value=rules.penalties(facts.n), source="rule", because="half a decade apart or one"

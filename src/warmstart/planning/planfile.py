@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import tomllib
-from typing import Any
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
 
 import tomli_w
 
 from warmstart.errors import PlanError
-from warmstart.folder import from_plain, to_plain
-from warmstart.records import Plan
+from warmstart.folder import to_plain
+from warmstart.planning.strategy import nearest
+from warmstart.records import Choice, Plan
+
+R = TypeVar("R")
+FORMAT = 1
+_COMPARE = "write a plan with --dry-run to compare"
+_SOURCES = ("rule", "measured", "user")
 
 
 def write_plan(plan: Plan) -> str:
@@ -22,17 +33,34 @@ def write_plan(plan: Plan) -> str:
     return tomli_w.dumps(plain)
 
 
+def open_plan(path: Path) -> Plan:
+    """Read a plan's file. Raises: PlanError if it cannot be read, or as `read_plan` does."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise PlanError(f"--plan {path} does not exist; {_COMPARE}.") from None
+    except (OSError, ValueError) as error:  # a NUL in the name, or bytes that are no UTF-8
+        raise PlanError(
+            f"--plan {path} cannot be read as text ({error}); name a plan.toml."
+        ) from None
+    return read_plan(text, str(path))
+
+
 def read_plan(text: str, where: str = "plan.toml") -> Plan:
-    """Raises: PlanError if the text is not TOML or not a plan, with the place."""
+    """The plan in a text. Nothing is guessed: an unknown key is an error, as a missing one is.
+
+    Raises: PlanError, with the place, if the text is not TOML or not a plan.
+    """
     try:
         plain = tomllib.loads(text)
-        return from_plain(Plan, {**plain, "parts": plain["part"]})
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"{where} is not valid TOML ({error}); mend that line.") from error
-    except KeyError as error:
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+        raise PlanError(f"{where} is not valid TOML ({error}); mend that line.") from None
+    found = plain.get("format", FORMAT)
+    if type(found) is not int or found != FORMAT:
         raise PlanError(
-            f"{where} lacks {error}; write a plan with --dry-run to compare."
-        ) from error
+            f"{where}: format is {_shown(found)}; this version reads format {FORMAT}. {_COMPARE}."
+        )
+    return _Reader(where).record(Plan, plain, "")
 
 
 def _without_none(value: Any) -> Any:
@@ -41,3 +69,120 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_none(item) for item in value]
     return value
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Reader:
+    """Plain values to records by their type hints; `where` is the file, for errors.
+
+    The codec of the run folder does the same for files that warmstart wrote; this one names
+    the key that a person got wrong.
+    """
+
+    where: str
+
+    def record(self, kind: type[R], value: Any, key: str) -> R:
+        """A record of type `kind` from a table."""
+        if not isinstance(value, dict):
+            raise self._wrong(key, f"is {_shown(value)}; it is a table")
+        hints = typing.get_type_hints(kind)
+        fields = {_key(f.name): f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        for name in value:
+            if name not in fields:
+                like = nearest(name, fields)
+                cure = f"did you mean {like}?" if like else f"it has {', '.join(fields)}."
+                place = f" in [{key}]" if key else ""
+                raise PlanError(f"{self.where}: unknown key {name!r}{place}; {cure}")
+        made: dict[str, Any] = {}
+        for name, field in fields.items():
+            inner = f"{key}.{name}" if key else name
+            if name in value:
+                made[field.name] = self._value(hints[field.name], value[name], inner)
+            elif field.default is dataclasses.MISSING:
+                raise PlanError(f"{self.where} lacks {inner!r}; {_COMPARE}.")
+        return kind(**made)
+
+    def _value(self, hint: Any, value: Any, key: str) -> Any:
+        if typing.get_origin(hint) is types.UnionType:  # a record that may be left away
+            (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
+        if typing.get_origin(hint) is tuple:
+            return self._records(typing.get_args(hint)[0], value, key)
+        if hint is Choice:
+            return self._choice(value, key)
+        if dataclasses.is_dataclass(hint):
+            return self.record(typing.cast(type[Any], hint), value, key)
+        if type(value) is not hint:
+            kind = {"str": "a text", "int": "a whole number"}[hint.__name__]
+            raise self._wrong(key, f"is {_shown(value)}; it is {kind}")
+        return value
+
+    def _records(self, kind: type[R], value: Any, key: str) -> tuple[R, ...]:
+        if not isinstance(value, list):
+            raise self._wrong(key, f"is {_shown(value)}; write [[{key}]] above each")
+        return tuple(self.record(kind, item, f"{key} {n}") for n, item in enumerate(value, 1))
+
+    def _choice(self, value: Any, key: str) -> Choice:
+        """One value with its reason."""
+        if not isinstance(value, dict):
+            raise self._wrong(
+                key, f'is {_shown(value)}; write {{value = …, because = "…", source = "user"}}'
+            )
+        self._known(value, key)
+        for name in ("value", "because", "source"):
+            if name not in value:
+                raise PlanError(f"{self.where} lacks '{key}.{name}'; {_COMPARE}.")
+        because, source = value["because"], value["source"]
+        if not isinstance(because, str) or not because:
+            raise self._wrong(f"{key}.because", f"is {_shown(because)}; give the reason")
+        if source not in _SOURCES:
+            raise self._wrong(
+                f"{key}.source", f"is {_shown(source)}; it is one of {', '.join(_SOURCES)}"
+            )
+        rule = self._plain(value["rule"], f"{key}.rule") if "rule" in value else None
+        plain = self._plain(value["value"], f"{key}.value")
+        if plain == "auto":
+            raise self._wrong(f"{key}.value", 'is "auto"; write the value itself')
+        return Choice(value=plain, because=because, source=source, rule=rule)
+
+    def _known(self, value: dict[str, Any], key: str) -> None:
+        known = [field.name for field in dataclasses.fields(Choice)]
+        for name in value:
+            if name not in known:
+                like = nearest(name, known)
+                cure = f"did you mean {like}?" if like else f"a value has {', '.join(known)}."
+                raise PlanError(f"{self.where}: unknown key {name!r} in [{key}]; {cure}")
+
+    def _plain(self, value: Any, key: str) -> Any:
+        """A number, a text, true or false, or a list of these."""
+        items = value if isinstance(value, list) else [value]
+        for item in items:
+            if not _is_plain(item):
+                raise self._wrong(
+                    key, f"is {_shown(item)}; a value is a number, a text, true or false"
+                )
+        return tuple(items) if isinstance(value, list) else value
+
+    def _wrong(self, key: str, why: str) -> PlanError:
+        return PlanError(f"{self.where}: {key} {why}.")
+
+
+def _key(field: str) -> str:
+    """What a field is called in the file: each part has a table of its own."""
+    return "part" if field == "parts" else field
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value of a plan may be this: finite, and of at most 64 bits, as TOML has it."""
+    if isinstance(value, (int, float)):
+        return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63
+    return isinstance(value, str)
+
+
+def _shown(value: Any) -> str:
+    """A value in an error: short, on one line."""
+    if isinstance(value, (dict, list)):
+        return "a table" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "a number of more than 64 bits"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

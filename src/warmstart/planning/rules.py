@@ -106,6 +106,8 @@ def candidates(
     ('class-mean', 'logistic', 'last', 'late')
     >>> candidates(1800, 10, 100, ("last", "last-two", "late"), "fast")
     ('last', 'late')
+    >>> candidates(1800, 10, 100, ("last+prior", "last-two+prior"), "fast")
+    ('last+prior',)
     """
     names: tuple[str, ...] = ()
     if smallest_class <= 5 and n <= DUAL_LIMIT:
@@ -115,7 +117,7 @@ def candidates(
     if n <= MANY:
         return names + profile_names
     kept = DEPTHS_OF_MANY if n <= DUAL_LIMIT else DEPTHS_OF_MANY[:4]
-    return names + tuple(name for name in profile_names if name in kept)
+    return names + tuple(name for name in profile_names if name.partition("+")[0] in kept)
 
 
 def engine_seconds(engine: str, n_missing: int) -> float:
@@ -146,3 +148,50 @@ def choose_engine(missing: dict[str, int]) -> str:
     'torch'
     """
     return min(missing, key=lambda engine: engine_seconds(engine, missing[engine]))
+
+
+def deeper_parts(n_parts: int) -> int:
+    """Uppermost parts to tune where tuning deeper pays: a third of them, v0.
+
+    >>> [deeper_parts(n) for n in (1, 2, 12, 18)]
+    [1, 1, 4, 6]
+    """
+    return max(n_parts // 3, 1)
+
+
+SCRATCH_PASSES = 2  # times as many images as when tuning, v0
+# New layers learn the statistics of a batch, and those of few images mislead (Wu & He 2018,
+# "Group Normalization", figure 1: the error grows below 16).
+SCRATCH_BATCH = 32
+
+
+def passes(n: int) -> int:
+    """Images passed through in all: each five times, v0.
+
+    At least 1,000, so that few images still make enough steps; at most 16,000, for time.
+
+    >>> passes(50), passes(400), passes(9000)
+    (1000, 2000, 16000)
+    """
+    return min(max(5 * n, 1000), 16_000)
+
+
+def batch_size(n: int) -> int:
+    """Images a step: 32, or less where that leaves fewer than 20 steps a pass, at least 8.
+
+    >>> [batch_size(n) for n in (50, 320, 640)]
+    [8, 16, 32]
+    """
+    size = 32
+    while size > 8 and n // size < 20:
+        size //= 2
+    return size
+
+
+def training_folds(budget: Budget, n_blocks: int) -> int:
+    """Trainings that hold a part out, never more than there are independent examples.
+
+    >>> training_folds("fast", 300), training_folds("balanced", 300), training_folds("thorough", 4)
+    (1, 3, 4)
+    """
+    return min({"fast": 1, "balanced": 3, "thorough": 5}[budget], max(n_blocks, 1))

@@ -5,8 +5,10 @@ at birth. `folder.py` writes them as JSON and TOML and reads them back.
 """
 
 from warmstart.records.answer import Answer, CalibrationRecord, ModelRecord
+from warmstart.records.audit import Audit, AuditGroup, GroupState, Tally
 from warmstart.records.checked import Checked
 from warmstart.records.data import DataRecord, Example, Finding, FindingKind, Split, Task
+from warmstart.records.forecast import DryRun, Forecast
 from warmstart.records.network import (
     Change,
     Family,
@@ -54,12 +56,15 @@ from warmstart.records.summary import (
 __all__ = [
     "Action",
     "Answer",
+    "Audit",
+    "AuditGroup",
     "CalibrationRecord",
     "Change",
     "Checked",
     "Choice",
     "DataCounts",
     "DataRecord",
+    "DryRun",
     "Estimate",
     "Evidence",
     "Example",
@@ -69,7 +74,9 @@ __all__ = [
     "Fate",
     "Finding",
     "FindingKind",
+    "Forecast",
     "FrozenProof",
+    "GroupState",
     "GuardNote",
     "HeadPlan",
     "InputPlan",
@@ -99,6 +106,7 @@ __all__ = [
     "Suggestions",
     "Summary",
     "SuspectLabel",
+    "Tally",
     "Tap",
     "Task",
     "TrainingPlan",

@@ -94,6 +94,7 @@ class Plan:
     head: HeadPlan
     training: TrainingPlan
     arch: Choice | None = None  # of a start that is a file of weights
+    partial: Choice | None = None  # true: of a start that fits in part, what fits was taken
     input: InputPlan | None = None  # None: as the start wants it
     format: int = 1
 

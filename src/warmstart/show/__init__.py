@@ -1,7 +1,9 @@
 """Words and bars for people: records in, text out. Only the command line uses this."""
 
+from warmstart.show.audit import audit_text
 from warmstart.show.check import check_text
 from warmstart.show.choice import watcher
+from warmstart.show.plan import plan_text
 from warmstart.show.progress import Lines, Silent, Watcher
 from warmstart.show.ranking import ranking_text
 from warmstart.show.result import result_text
@@ -21,10 +23,12 @@ __all__ = [
     "Lines",
     "Silent",
     "Watcher",
+    "audit_text",
     "cache_text",
     "check_text",
     "cleared_text",
     "error_text",
+    "plan_text",
     "predict_lines",
     "ranking_text",
     "result_text",

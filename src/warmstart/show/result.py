@@ -60,13 +60,17 @@ def _accuracy(summary: Summary) -> list[str]:
         parts.append(_estimate(summary.estimate))
     if summary.test is not None:
         parts.append(f"{_score(summary.test)} on your test part")
+    if summary.step_zero is not None:
+        before = summary.step_zero
+        shown = interval(before.value, before.low, before.high, before.n)
+        parts.append(f"before any layer moved, the new output alone: {shown}")
     return [column("Accuracy", ";\n".join(parts) + ".")] if parts else []
 
 
 def _estimate(estimate: Estimate) -> str:
     shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
     if estimate.method == "holdout":
-        return f"{shown}, measured on the part you held out"
+        return f"{shown}, measured on {estimate.n:,} examples held out"
     return f"{shown}, estimated on examples it had not seen"
 
 

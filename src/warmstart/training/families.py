@@ -54,7 +54,7 @@ class Family(Protocol):
         ...
 
 
-def _over_taps(
+def over_taps(
     coefficients: Array, profile: Profile, read: ReadTap
 ) -> tuple[dict[Tap, Array], Array]:
     """Dual coefficients (n, K) as weights over taps, and what the centring adds to the bias."""
@@ -94,7 +94,7 @@ class KernelRidge:
     def refit(self, problem: Problem, penalty: float) -> Refit:
         """Fit on all rows."""
         dual = ridge.fit(self.kernel, problem.targets, penalty)
-        weights, shift = _over_taps(dual.coefficients, self.profile, self.read)
+        weights, shift = over_taps(dual.coefficients, self.profile, self.read)
         bias = ridge.intercept(self.kernel, dual, penalty) + shift
         return Refit(ridge.left_out(dual, problem.groups), weights, bias)
 
@@ -127,7 +127,7 @@ class ClassMean:
         scores = prototype.left_out_class_means(
             self.kernel, problem.labels, problem.n_classes, problem.groups
         )
-        weights, shift = _over_taps(coefficients, self.profile, self.read)
+        weights, shift = over_taps(coefficients, self.profile, self.read)
         return Refit(scores, weights, bias + shift)
 
 
@@ -185,7 +185,7 @@ class Logistic:
         coefficients = (axes / size) @ fit.weights
         # The axes are those of the centred kernel; predictions are made with the plain one.
         bias = fit.bias - (self.kernel @ coefficients).mean(axis=0)
-        weights, shift = _over_taps(coefficients, self.profile, self.read)
+        weights, shift = over_taps(coefficients, self.profile, self.read)
         return Refit(scores[0], weights, bias + shift)
 
 

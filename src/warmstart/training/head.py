@@ -26,6 +26,7 @@ from warmstart.training.families import (
     ReadTap,
     SketchedRidge,
 )
+from warmstart.training.prior import SUFFIX, Prior, PriorRidge
 from warmstart.training.trials import Problem, Trials
 
 
@@ -56,11 +57,12 @@ def families(
     read: ReadTap,
     penalties: Sequence[float],
     seed: int,
+    prior: Prior | None = None,
 ) -> dict[str, Family]:
     """The families behind the plan's candidate names, in their order.
 
     `kernels` holds one (n, n) kernel a profile, or nothing where rows are many: then
-    heads are solved in primal form.
+    heads are solved in primal form. `PROFILE+prior` goes on from the older head `prior`.
     """
     made: dict[str, Family] = {}
     for name in candidates:
@@ -68,6 +70,9 @@ def families(
             made[name] = ClassMean(kernels["last"], profiles["last"], read)
         elif name == "logistic":
             made[name] = Logistic(kernels["last"], profiles["last"], read)
+        elif name.endswith(SUFFIX) and prior is not None:
+            base = name.removesuffix(SUFFIX)
+            made[name] = PriorRidge(kernels[base], profiles[base], read, penalties, prior)
         elif name in kernels:
             made[name] = KernelRidge(kernels[name], profiles[name], read, penalties)
         else:

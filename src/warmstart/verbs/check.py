@@ -10,7 +10,7 @@ from warmstart.data.collection import Collection
 from warmstart.events import Steps
 from warmstart.folder import RunFolder, write_json
 from warmstart.joints import check as checks
-from warmstart.joints import notes, problems, request
+from warmstart.joints import lineage, notes, problems, request
 from warmstart.joints.doubts import write_suspects
 from warmstart.joints.look import take_look
 from warmstart.joints.model import count_data
@@ -47,7 +47,9 @@ def _work(
     with threadpool_limits(limits=1, user_api="blas"):
         fix_into = folder.path if asked.fix and folder else None
         collection = problems.settled(collection, look, fix_into)
-        scene = set_scene(collection, look, start.record, asked.budget, asked.seed)
+        inherited = yield from lineage.inherit(start, look.network.record, collection.record)
+        scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
+        collection = scene.collection
         inspection = yield from checks.check(scene)
     clock.lap("check")
     found = (*collection.record.problems, *inspection.findings)

@@ -177,7 +177,7 @@ def _rebuild(run: Path, bundle: Bundle, network: nn.Module | None) -> WarmModel:
     try:
         return rebuild(
             record.arch, bundle.tensors, record.taps, len(record.classes), record.preprocessing,
-            network,
+            network, record.added,
         )  # fmt: skip
     except Exception as error:  # an edited config.json makes torch and timm raise what they like
         if is_own and isinstance(error, StartError):

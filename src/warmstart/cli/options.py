@@ -1,0 +1,68 @@
+"""What a verb and an option are, and the options that several verbs share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option of a verb. `value` is what the help calls its value; None for a switch."""
+
+    name: str
+    help: str
+    value: str | None = None
+    choices: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()  # other words for a choice
+    short: str | None = None
+    is_many: bool = False  # may be given several times
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """One verb: the arguments it takes, in order, and its options.
+
+    `needs` tells, per argument that must be there, what it is. An argument that ends in
+    "..." may be given many times; one in brackets may be left away.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    needs: tuple[str, ...]
+    short: str  # the line of `warmstart --help`
+    about: str  # the first paragraph of `warmstart VERB --help`
+    options: tuple[Option, ...]
+    examples: tuple[tuple[str, str], ...]  # command, what it is for
+
+    @property
+    def usage(self) -> str:
+        """`warmstart predict RUN PATH... [options]`."""
+        return f"warmstart {self.name} {' '.join(self.arguments)} [options]"
+
+
+JSON = Option(name="--json", help="print the result as JSON on stdout")
+DEBUG = Option(name="--debug", help="on an error, show where in the program it arose")
+HELP = Option(name="--help", short="-h", help="show this text")
+LABEL = Option(name="--label", value="COLUMN", help="column of the table that holds the class")
+GROUP = Option(
+    name="--group",
+    value="COLUMN",
+    help="column that says which images belong together (one person, one visit)",
+)
+SEED = Option(name="--seed", value="N", help="number that fixes every random draw (default 0)")
+QUIET = Option(name="--quiet", short="-q", help="no progress, only the result and errors")
+START = Option(
+    name="--start",
+    value="NAME",
+    help="network to begin from (default lite0), or auto: the best of `warmstart starts`",
+)
+ARCH = Option(name="--arch", value="NAME", help="its design, where --start is a file of weights")
+RELABEL = Option(
+    name="--relabel",
+    value="FILE",
+    help="table of corrected labels (path,label); an empty label leaves the image out",
+)
+FIX = Option(
+    name="--fix",
+    help="leave out copies of test images, exact copies and conflicts; lists them in clean.csv",
+)

@@ -1,0 +1,174 @@
+"""A short measurement on this machine, and what a plan will take there."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from warmstart.data.collection import Collection
+from warmstart.data.prepare import load_image
+from warmstart.features.engine import make_engine
+from warmstart.features.key import BATCH
+from warmstart.joints.lesson import Lesson, Room
+from warmstart.joints.live import Pixels
+from warmstart.joints.look import load_same, n_threads
+from warmstart.joints.outfit import outfit
+from warmstart.joints.rows import Arranged
+from warmstart.network.ledger import take_digests
+from warmstart.network.parts import Network
+from warmstart.network.taps import Tapped, tap_width
+from warmstart.planning.forecast import Load, Speeds, forecast
+from warmstart.planning.schedule import Schedule, schedule, stage_actions
+from warmstart.records import Example, Forecast, Plan, Preprocessing, Tap
+from warmstart.solve.ridge import inverse
+from warmstart.solve.temperature import Calibration
+from warmstart.training.head import HeadFit
+
+STEPS = 4  # training steps that are measured; the first pays for what comes but once
+DECODED = 16  # images decoded
+ROWS = 300  # of the inverse that is the unit of linear algebra
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What is measured on: the network, its taps, the images to learn from and to test on."""
+
+    network: Network
+    taps: tuple[Tap, ...]
+    collection: Collection
+    arranged: Arranged
+    prep: Preprocessing
+
+
+def foresee(bench: Bench, plan: Plan, n_missing: int, is_close: bool, elapsed: float) -> Forecast:
+    """Measure for a few seconds, and forecast the whole run.
+
+    `n_missing` images are not in the store; `elapsed` seconds have gone so far.
+    Raises: PlanError where the plan cannot be followed, TrainingError where a step fails.
+    """
+    arranged, network, prep = bench.arranged, bench.network, bench.prep
+    speeds = measure(bench, plan, elapsed)
+    parameters = sum(p.numel() for p in network.trunk.parameters())
+    load = Load(
+        n=len(arranged.learn), n_test=len(arranged.test), n_missing=n_missing,
+        n_classes=arranged.n_classes, holdout=arranged.holdout,
+        width=sum(tap_width(network.record, tap) for tap in bench.taps),
+        image_bytes=prep.size[0] * prep.size[1] * prep.channels, model_bytes=4 * parameters,
+        is_close=is_close,
+    )  # fmt: skip
+    return forecast(plan, load, speeds)
+
+
+def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
+    """How fast this machine decodes, passes, inverts and trains."""
+    torch.set_num_threads(n_threads())
+    before = resident_mb()
+    decode = _decoding(bench.collection, bench.arranged.learn[:DECODED], bench.prep)
+    forward = _passing(bench)
+    between = resident_mb()
+    step = _training(bench, plan) if plan.is_trained else 0.0
+    return Speeds(
+        elapsed=elapsed, forward=forward, decode=decode, step=step, algebra=_inverting(),
+        resident_mb=max(before, between), step_mb=max(resident_mb() - between, 0.0),
+        threads=n_threads(),
+    )  # fmt: skip
+
+
+def resident_mb() -> float:
+    """Memory of this process now, in 10^6 bytes; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except OSError:
+        return 0.0
+
+
+def _timed(work: Callable[[], object], times: int) -> float:
+    """Seconds of the fastest of some times."""
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def _decoding(collection: Collection, examples: Sequence[Example], prep: Preprocessing) -> float:
+    began = time.perf_counter()
+    for example in examples:
+        load_image(load_same(collection, example), example.id, prep)
+    return (time.perf_counter() - began) / max(len(examples), 1)
+
+
+def _passing(bench: Bench) -> float:
+    engine = make_engine("torch", Tapped(bench.network, bench.taps), bench.prep, n_threads())
+    noise = _noise(BATCH, bench.prep)
+    return _timed(lambda: engine(noise), 3) / BATCH
+
+
+def _inverting() -> float:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(ROWS, ROWS + 100))
+    kernel = rows @ rows.T / (ROWS + 100)
+    return _timed(lambda: inverse(kernel, 1.0), 5)
+
+
+def _training(bench: Bench, plan: Plan) -> float:
+    """Seconds of a step; where parts join one after the other, between first and last stage."""
+    chosen = schedule(plan)
+    stages = stage_actions(chosen, {p.name: plan.action_of(p.name) for p in plan.parts})
+    first, last = stages[0], stages[-1]
+    few = [name for name in chosen.joining if first[name] == "tuned"]
+    found = [_steps(bench, plan, replace(chosen, n_steps=STEPS, joining=()))]
+    if first != last:
+        found.append(_steps(bench, _only(plan, few), replace(chosen, n_steps=STEPS, joining=())))
+    return sum(found) / len(found)
+
+
+def _only(plan: Plan, names: Sequence[str]) -> Plan:
+    """The plan with no more tuned parts than these."""
+    parts = [
+        part
+        if part.action.value != "tuned" or part.name in names
+        else replace(part, action=replace(part.action, value="frozen"), rate=None)
+        for part in plan.parts
+    ]
+    return replace(plan, parts=tuple(parts))
+
+
+def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:
+    """Train on noise, on a copy that is thrown away; seconds of a step, the first left out."""
+    ready = outfit(bench.network, plan, _blank(bench), _unread(bench), 0)
+    rows = np.arange(chosen.batch)
+    room = Room(
+        pixels=_noise(chosen.batch, bench.prep), labels=rows % bench.arranged.n_classes,
+        blocks=rows, prep=bench.prep, before=take_digests(bench.network), n_lessons=1,
+    )  # fmt: skip
+    ends = [event.t for event in Lesson(ready, chosen, room, rows, 0, 1).learn()]
+    return float(np.min(np.diff(ends)))
+
+
+def _blank(bench: Bench) -> HeadFit:
+    """A head of zeros on all taps: it costs what the widest costs."""
+    k, width = bench.arranged.n_classes, sum(tap_width(bench.network.record, t) for t in bench.taps)
+    n = len(bench.arranged.learn)
+    return HeadFit(
+        name="blank", penalty=0.0, taps=bench.taps, weight=np.zeros((k, width), np.float32),
+        bias=np.zeros(k, np.float32), calibration=Calibration(1.0, np.zeros(k)),
+        probabilities=np.full((n, k), np.nan), fold=np.full(n, -1), picks=(),
+    )  # fmt: skip
+
+
+def _unread(bench: Bench) -> Callable[[Tap], np.ndarray]:
+    rng = np.random.default_rng(0)
+    return lambda tap: rng.normal(size=(8, tap_width(bench.network.record, tap))).astype(np.float32)
+
+
+def _noise(n: int, prep: Preprocessing) -> Pixels:
+    shape = (n, *prep.size, prep.channels)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -1,0 +1,215 @@
+"""A finished run as a start: what it is called, what it was made from, what it may pass on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from warmstart.data.collection import Collection
+from warmstart.delivery.bundle import Bundle, read_bundle
+from warmstart.errors import RunFolderError, StartError
+from warmstart.events import Steps
+from warmstart.folder import read_json
+from warmstart.joints import notes
+from warmstart.network.arch import published_config
+from warmstart.network.load import Start
+from warmstart.network.registry import SHIPPED
+from warmstart.network.revive import RevivedStart, revive
+from warmstart.network.taps import tap_width, taps
+from warmstart.network.weights import SUFFIXES
+from warmstart.planning import rules
+from warmstart.records import (
+    DataRecord,
+    Example,
+    Finding,
+    NetworkRecord,
+    Preprocessing,
+    StartRecord,
+)
+from warmstart.training.prior import SUFFIX, Prior, prior_of
+
+_LIBRARIES = ("timm:", "torchvision:")
+
+
+def is_run(start: Any) -> bool:
+    """Whether a start is meant to be a run folder: a folder, or a path to none.
+
+    >>> is_run("runs/photos"), is_run("lite0"), is_run("weights/best.pt")
+    (True, False, False)
+    """
+    if not isinstance(start, (str, Path)) or str(start) in SHIPPED:
+        return False
+    name, path = str(start), Path(start)
+    is_path = os.sep in name and not name.startswith(_LIBRARIES) and not path.is_file()
+    return path.is_dir() or (is_path and path.suffix not in SUFFIXES)
+
+
+def start_from_run(
+    run: Path, arch: str | None = None, preprocessing: Preprocessing | None = None
+) -> RevivedStart:
+    """A run's network, head and history; `preprocessing` replaces the run's own.
+
+    Raises: RunFolderError if it is no run folder, shipped no model, or is damaged; StartError
+    for a design of the user's own, or one named beside it.
+    """
+    if arch is not None:
+        raise StartError(f"--arch {arch}: {run} knows its own design; leave --arch away.")
+    bundle = read_bundle(run)
+    record = bundle.record
+    if record.arch.startswith("module:"):
+        raise StartError(
+            f"{run} began from your own network ({record.arch.partition(':')[2]}); "
+            "in Python pass that network as start."
+        )
+    described = _described(run, bundle)
+    if preprocessing is not None:
+        described = replace(described, preprocessing=preprocessing)
+    try:
+        return revive(described, bundle.tensors, record.taps)
+    except Exception as error:  # an edited config.json makes torch and timm raise what they like
+        why = str(error).partition("\n")[0].partition("; ")[0]
+        raise RunFolderError(
+            f"{run / 'model'} does not hold together ({why}); restore it, or make the run again."
+        ) from error
+
+
+def _described(run: Path, bundle: Bundle) -> StartRecord:
+    record, name = bundle.record, own_name(run)
+    design = next((s.title for s in SHIPPED.values() if s.arch == record.arch), None)
+    design = design.partition(" (")[0] if design else record.arch.partition(":")[2]
+    return StartRecord(
+        name=name,
+        title=f"{run.resolve().name} ({design}, {len(record.classes)} classes)",
+        arch=record.arch,
+        sha256="", parameters=0, classes=len(record.classes),
+        source=f"run {name}",
+        preprocessing=record.preprocessing,
+        recipe=record.recipe,
+        labels=record.classes,
+        lineage=(*(record.lineage or (record.start,)), name),
+        added=record.added,
+    )  # fmt: skip
+
+
+def own_name(run: Path) -> str:
+    """As typed; of `runs/latest` what it points to now, for tomorrow it will be another."""
+    return str(run.parent / run.readlink()) if run.is_symlink() else str(run)
+
+
+def ancestors(start: StartRecord) -> tuple[str, ...]:
+    """Titles of what a start was made from, the oldest first; a run goes by its name.
+
+    >>> from types import SimpleNamespace as Record
+    >>> ancestors(Record(lineage=("lite0", "runs/a", "runs/b")))
+    ('EfficientNet-Lite0 (ImageNet)', 'runs/a')
+    """
+    return tuple(SHIPPED[n].title if n in SHIPPED else n for n in start.lineage[:-1])
+
+
+def base_model(start: StartRecord) -> str | None:
+    """Where the oldest of a start's ancestors is published, as the hub names it.
+
+    >>> from types import SimpleNamespace as Record
+    >>> base_model(Record(lineage=("lite0", "runs/a"), name="runs/a"))
+    'timm/tf_efficientnet_lite0.in1k'
+    """
+    oldest = (*start.lineage, start.name)[0]
+    arch = SHIPPED[oldest].arch if oldest in SHIPPED else oldest
+    if not arch.startswith("timm:"):
+        return None
+    found = published_config(arch.partition(":")[2]).get("hf_hub_id")
+    return str(found) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What a run passes on to the one that starts from it, and a leak that comes with it."""
+
+    prior: Prior | None = None
+    leak: Finding | None = None
+
+    def names(self, profiles: Sequence[str]) -> tuple[str, ...]:
+        """Names of the depth profiles that heads may have, for the plan."""
+        return tuple(f"{name}{SUFFIX}" if self.prior else name for name in profiles)
+
+    def told(self, collection: Collection) -> Collection:
+        """The collection with the leak among its problems."""
+        record = collection.record
+        if self.leak is None:
+            return collection
+        return replace(collection, record=replace(record, problems=(*record.problems, self.leak)))
+
+
+NOTHING = Inherited()
+
+
+def inherit(start: Start, network: NetworkRecord, data: DataRecord) -> Steps[Inherited]:
+    """The prior for classes of the same name, where it is knowledge from other images.
+
+    An image that the run learnt from tells the old head its own label: then that head is no
+    prior. Where layers were trained on such images every head on them has seen the label,
+    and that is reported, as it is where the test part holds them.
+    """
+    if not isinstance(start, RevivedStart):
+        return NOTHING
+    record, known = start.record, learnt_by(start.record)
+    seen = [example for example in data.examples if example.sha256 in known]
+    tested = [example for example in seen if example.split == "test"]
+    prior = _prior(start, network, data)
+    if prior is not None and len(seen) > len(tested):
+        prior = None
+        text = f"not used: {record.name} learnt from {len(seen) - len(tested):,} of these images"
+        yield notes.note("look", "Output", f"the old output is {text}")
+    if prior is not None:
+        text = f"{sum(prior.known):,} of {len(data.classes):,} classes have the name of a class in"
+        yield notes.note("look", "Output", f"{text} {record.name} and begin from its output")
+    if record.recipe is None:  # the layers are those of a network that saw none of them
+        seen = tested if prior is not None else []
+    leak = _leak(record, data, seen) if seen else None
+    if leak is not None:
+        yield notes.note("look", "Leak", leak.sentence)
+    return Inherited(prior, leak)
+
+
+def _prior(start: RevivedStart, network: NetworkRecord, data: DataRecord) -> Prior | None:
+    n_learn = sum(example.split != "test" for example in data.examples)
+    offered = taps(network)
+    if n_learn > rules.DUAL_LIMIT or not set(start.taps) <= set(offered):
+        return None
+    widths = [tap_width(network, tap) for tap in start.taps]
+    weight, bias = start.head.weight, start.head.bias
+    if sum(widths) != weight.shape[1]:
+        return None
+    head = weight.double().numpy(), bias.double().numpy()
+    return prior_of(start.taps, widths, head, start.record.labels, data.classes)
+
+
+def learnt_by(start: StartRecord) -> frozenset[str]:
+    """Hashes of the images that a run and those before it learnt from, where they are known.
+
+    A run keeps them in its data.json; of a folder that is no longer there nothing is known.
+    """
+    found: set[str] = set()
+    for name in start.lineage:
+        path = Path(name) / "data.json"
+        if path.is_file():
+            examples = read_json(path, DataRecord).examples
+            found.update(e.sha256 for e in examples if e.split != "test")
+    return frozenset(found)
+
+
+def _leak(start: StartRecord, data: DataRecord, seen: Sequence[Example]) -> Finding:
+    tested, test = (sum(e.split == "test" for e in part) for part in (seen, data.examples))
+    parts = [
+        (len(seen) - tested, len(data.examples) - test, "training"), (tested, test, "test"),
+    ]  # fmt: skip
+    shown = " and ".join(f"{n:,} of the {of:,} {what} images" for n, of, what in parts if n)
+    return Finding(
+        kind="leak",
+        sentence=f"{shown} {'is' if len(seen) == 1 else 'are'} among those that {start.name} "
+        "learnt from: the figures flatter this run",
+        items=tuple(example.id for example in seen),
+    )

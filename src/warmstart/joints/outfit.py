@@ -1,0 +1,106 @@
+"""A start made ready for a plan: a copy with what the plan adds, and a head that can be trained."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+
+from warmstart.joints.rows import ReadTap
+from warmstart.network import added, fresh, lowrank
+from warmstart.network.edit import TapHead, WarmModel, assemble
+from warmstart.network.parts import Network
+from warmstart.network.taps import tap_width, taps
+from warmstart.records import Action, Plan, Tap
+from warmstart.solve.kernels import fit_scaling
+from warmstart.training.head import HeadFit
+from warmstart.training.loop import ScaledHead
+
+
+@dataclass(frozen=True, slots=True)
+class Outfit:
+    """A network about to be trained. `model` runs on the trunk of `network`, which is a copy.
+
+    `owners` names the part behind each tensor of the model, `actions` and `rates` what the
+    plan does to that part.
+    """
+
+    network: Network
+    model: WarmModel
+    taps: tuple[Tap, ...]
+    owners: dict[str, str]
+    actions: dict[str, Action]
+    rates: dict[str, float]
+
+
+def outfit(network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int) -> Outfit:
+    """Copy the network, add and renew what the plan says, and put the fitted head on.
+
+    Step 0 gives the head's own answers: blocks are added with nothing to add, low-rank
+    updates begin at zero. Above fresh layers the head begins at zero.
+    Shapes: read gives (n, d_t) for the rows that the head was fitted on.
+    Raises: PlanError if a part cannot be given its action.
+    """
+    actions = {part.name: plan.action_of(part.name) for part in plan.parts}
+    rng = torch.Generator().manual_seed(seed)
+    twin, n_added = copy.deepcopy(network), [*actions.values()].count("added")
+    if n_added:
+        last = network.record.parts[-1]
+        twin = added.graft(twin, [added.make_block(last, rng) for _ in range(n_added)])
+    if renewed := [name for name, action in actions.items() if action == "fresh"]:
+        fresh.refresh(twin, renewed, rng)
+    if renewed:
+        scaled, wanted = _blank(twin, len(head.bias))
+    else:
+        scaled, wanted = _scaled(head, read)
+    if n_added and not renewed:
+        wanted = added.shift_taps(wanted, len(network.parts), n_added)
+    model = assemble(twin, wanted, *scaled.plain())
+    model.head = cast(TapHead, scaled)  # the same in and out, while it is trained
+    low_rank = [name for name, action in actions.items() if action == "low-rank"]
+    if low_rank and plan.training.rank is not None:
+        lowrank.inject(twin, low_rank, int(str(plan.training.rank.value)), rng)
+    return Outfit(
+        network=twin, model=model, taps=wanted, owners=_owners(twin),
+        actions=_with_rest(actions, network),
+        rates={part.name: float(str(part.rate.value)) for part in plan.parts if part.rate},
+    )  # fmt: skip
+
+
+def _owners(network: Network) -> dict[str, str]:
+    """Part names as in the plan, by the tensor names of the model."""
+    owners = {f"trunk.{name}": part for name, part in network.owners.items() if part != "head"}
+    return {**owners, "head.weight": "output", "head.bias": "output"}
+
+
+def _with_rest(actions: dict[str, Action], network: Network) -> dict[str, Action]:
+    """What stands between the last part and the output goes with that part.
+
+    Under low-rank updates it stays as it is: it has nothing to add them to.
+    """
+    above = actions[network.record.parts[-1].name]
+    return {**actions, "neck": "frozen" if above == "low-rank" else above, "unused": "frozen"}
+
+
+def _scaled(head: HeadFit, read: ReadTap) -> tuple[ScaledHead, tuple[Tap, ...]]:
+    """The fitted head, its calibration folded in, in the scale it was fitted in."""
+    found = [fit_scaling(read(tap)) for tap in head.taps]
+    offset = np.concatenate([scaling.offset for scaling in found])
+    scale = np.concatenate([scaling.scale for scaling in found]) / np.sqrt(len(found))
+    warmth, shift = head.calibration.temperature, head.calibration.bias
+    weight = warmth * head.weight.astype(np.float64)
+    bias = weight @ offset + warmth * head.bias.astype(np.float64) + shift
+    raised = np.divide(weight, scale, out=np.zeros_like(weight), where=scale > 0)
+    tensors = [torch.from_numpy(np.asarray(a)) for a in (raised, bias, offset, scale)]
+    return ScaledHead(*tensors), head.taps
+
+
+def _blank(network: Network, n_classes: int) -> tuple[ScaledHead, tuple[Tap, ...]]:
+    """A head of zeros on what the last part gives."""
+    last = taps(network.record)[-1]
+    width = tap_width(network.record, last)
+    zeros, ones = torch.zeros(width), torch.ones(width)
+    return ScaledHead(torch.zeros(n_classes, width), torch.zeros(n_classes), zeros, ones), (last,)

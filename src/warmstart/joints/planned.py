@@ -1,0 +1,112 @@
+"""From what was asked to a plan that can be followed: rules, then a plan file, then --set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from warmstart.errors import PlanError
+from warmstart.features.key import EngineName
+from warmstart.joints.inputs import PARTIAL, is_partial
+from warmstart.joints.request import Request
+from warmstart.network.load import Start
+from warmstart.network.lowrank import bare_parts
+from warmstart.network.parts import Network
+from warmstart.planning import rules
+from warmstart.planning.build import DataFacts, NetworkFacts, Wishes, build
+from warmstart.planning.check import check_facts, check_plan
+from warmstart.planning.overlay import overlay, wishes_for
+from warmstart.planning.planfile import open_plan
+from warmstart.planning.settings import apply_settings
+from warmstart.planning.strategy import parse
+from warmstart.records import Choice, Plan, Verdict
+
+
+def settle(asked: Request) -> Request:
+    """The request with its plan file read: its start and seed hold where none was typed.
+
+    Raises: PlanError if the file is no plan.
+    """
+    if asked.plan is None:
+        return asked
+    plan = open_plan(asked.plan) if isinstance(asked.plan, Path) else asked.plan
+    if plan.training.engine.value not in get_args(EngineName):
+        names = " and ".join(get_args(EngineName))
+        raise PlanError(
+            f"the plan has training.engine {plan.training.engine.value}; there are {names}."
+        )
+    typed, arch = asked.typed, plan.arch
+    read = replace(asked, plan=plan, given=typed)
+    if "seed" not in typed:
+        read = replace(read, seed=int(str(plan.training.seed.value)))
+    if "budget" not in typed:  # how closely the evidence looks is the budget's, too
+        is_fast = plan.head.permutations.value == rules.permutations("fast")
+        read = replace(read, budget="fast" if is_fast else "balanced")
+    if "start" not in typed:
+        own = str(arch.value) if arch is not None else None
+        read = replace(read, start=str(plan.start.value), arch=asked.arch or own)
+    return read
+
+
+def engine_of(asked: Request) -> str | None:
+    """The engine that a plan was made with, for the same features again; None without a plan."""
+    return str(asked.plan.training.engine.value) if isinstance(asked.plan, Plan) else None
+
+
+def make_plan(
+    asked: Request,
+    facts: DataFacts,
+    network: NetworkFacts,
+    profile_names: Sequence[str],
+    engine: Choice,
+) -> Plan:
+    """The plan; what the user set wins and is marked as theirs.
+
+    `asked` is settled. Raises: PlanError for a plan that this network or this data do not
+    allow.
+    """
+    start = asked.start if isinstance(asked.start, (str, Path)) else type(asked.start).__name__
+    wishes = Wishes(
+        start=str(start), strategy=asked.strategy, budget=asked.budget, seed=asked.seed,
+        arch=asked.arch, lr=asked.lr, given=asked.typed,
+    )  # fmt: skip
+    if isinstance(asked.plan, Plan):
+        wishes = wishes_for(asked.plan, wishes)
+    made = build(wishes, facts, network, profile_names, engine)
+    if asked.start_choice is not None:
+        made = replace(made, start=asked.start_choice)
+    if isinstance(asked.plan, Plan):
+        made = overlay(made, asked.plan, asked.typed)
+    if is_partial(asked):
+        mine = Choice(value=True, because="your choice (--set)", source="user", rule=False)
+        made = replace(made, partial=mine)
+    made = apply_settings(made, [s for s in asked.settings if not s.startswith(PARTIAL)])
+    check_plan(made, network.record)
+    check_facts(made, facts, network, profile_names)
+    return made
+
+
+def network_facts(
+    asked: Request, start: Start, network: Network, verdict: Verdict | None
+) -> NetworkFacts:
+    """What a plan needs to know of a start and its parts; parts with random values are fresh."""
+    new = {change.tensor for change in start.changes if change.fate == "new"}
+    fresh = frozenset(owner for name, owner in network.owners.items() if name in new)
+    return NetworkFacts(
+        record=network.record, recipe=start.record.recipe,
+        preprocessing=start.record.preprocessing, verdict=verdict.kind if verdict else None,
+        fresh=fresh - {"head", "unused"},
+        bare=bare_parts(network) if _is_low_rank(asked) else frozenset(),
+    )  # fmt: skip
+
+
+def _is_low_rank(asked: Request) -> bool:
+    """Whether some part may get low-rank updates; only then is it worth asking which can."""
+    planned = asked.plan.parts if isinstance(asked.plan, Plan) else ()
+    return (
+        "lora" in parse(asked.strategy).extras
+        or any("low-rank" in setting for setting in asked.settings)
+        or any(part.action.value == "low-rank" for part in planned)
+    )

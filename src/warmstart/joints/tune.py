@@ -1,0 +1,137 @@
+"""Training parts of the network: once for each fold that is held out, then on all examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+
+from warmstart.data.split import folds
+from warmstart.events import Event, Steps, drain
+from warmstart.joints import rows
+from warmstart.joints.lesson import Lesson, Room, Taught, scores_of
+from warmstart.joints.live import read_pixels, second_look
+from warmstart.joints.look import n_threads
+from warmstart.joints.outfit import outfit
+from warmstart.joints.rows import Reader
+from warmstart.joints.scene import Scene
+from warmstart.joints.score import estimate
+from warmstart.network.ledger import take_digests
+from warmstart.network.parts import Network
+from warmstart.planning.schedule import schedule
+from warmstart.records import Action, Estimate, Plan
+from warmstart.solve.ridge import Array, Rows
+from warmstart.training.crossfit import cross_calibrated
+from warmstart.training.head import HeadFit, fit_head
+from warmstart.training.loop import ScaledHead
+from warmstart.training.trials import Problem, groups_within
+
+HELD_ONCE = 5  # one part in five is held out where a single training makes the estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """The network that came out, its head, and a reader of its taps.
+
+    `actions` is None where nothing was trained step by step; `step_zero` is what the fitted
+    head was worth before.
+    """
+
+    network: Network
+    head: HeadFit
+    reader: Reader
+    actions: dict[str, Action] | None = None
+    step_zero: Estimate | None = None
+
+
+def tune(scene: Scene, plan: Plan, head: HeadFit) -> Steps[Worked]:
+    """Train what the plan says; the network as it was looked at where it trains nothing.
+
+    The estimate comes from trainings that held rows out, each with a head fitted without
+    them; then the network is trained on all rows.
+    Raises: TrainingError if training diverges, or if a frozen tensor changed.
+    """
+    if not plan.is_trained:
+        return Worked(scene.look.network, head, scene.look.reader)
+    yield Event(stage="tune", kind="begin")
+    torch.set_num_threads(n_threads())
+    held_out = _held_out(scene, schedule(plan).folds)
+    room = Room(
+        pixels=read_pixels(scene.collection, scene.arranged.learn, scene.prep),
+        labels=scene.arranged.labels, blocks=scene.arranged.blocks(), prep=scene.prep,
+        before=take_digests(scene.look.network), n_lessons=len(held_out) + 1,
+    )  # fmt: skip
+    everything = np.arange(len(room.labels))
+    scores = np.full((len(everything), scene.arranged.n_classes), np.nan)
+    fold = np.full(len(everything), -1, dtype=np.int64)
+    stages: list[int] = []
+    for number, held in enumerate(held_out):
+        keep = np.setdiff1d(everything, held)
+        fitted = _head_on(scene, plan, keep)
+        taught = yield from _lesson(scene, plan, fitted, room, keep, number, None)
+        scores[held] = scores_of(taught.outfit, room, held)
+        fold[held] = number
+        stages.append(taught.n_stages)
+    joined = int(np.median(stages))
+    taught = yield from _lesson(scene, plan, head, room, everything, len(held_out), joined)
+    tuned = _as_head(taught, head, scores, room, fold)
+    reader = second_look(taught.outfit.network, tuned.taps, scene.collection, scene.prep)
+    yield Event(stage="tune", kind="end", values={"joined": joined})
+    return Worked(
+        network=taught.outfit.network, head=tuned, reader=reader,
+        actions=taught.outfit.actions, step_zero=estimate(head, scene.arranged),
+    )  # fmt: skip
+
+
+def _lesson(
+    scene: Scene,
+    plan: Plan,
+    head: HeadFit,
+    room: Room,
+    keep: Rows,
+    number: int,
+    n_stages: int | None,
+) -> Steps[Taught]:
+    """One training of a fresh copy of the start on some rows."""
+    read = scene.look.reader(scene.examples(keep))
+    ready = outfit(scene.look.network, plan, head, read, scene.seed)
+    lesson = Lesson(ready, schedule(plan), room, keep, number, n_stages)
+    return (yield from lesson.learn())
+
+
+def _held_out(scene: Scene, n_folds: int) -> list[Rows]:
+    """The rows of each fold: the user's own hold-out, or whole blocks."""
+    arranged, n = scene.arranged, len(scene.arranged.learn)
+    if arranged.holdout:
+        return [np.arange(n - arranged.holdout, n)]
+    rng = np.random.default_rng([scene.seed, 7])
+    part = folds(arranged.labels, arranged.blocks(), HELD_ONCE if n_folds == 1 else n_folds, rng)
+    return [np.flatnonzero(part == f) for f in range(1 if n_folds == 1 else int(part.max()) + 1)]
+
+
+def _head_on(scene: Scene, plan: Plan, keep: Rows) -> HeadFit:
+    """The plan's head, chosen and fitted on some rows alone."""
+    arranged = scene.arranged
+    problem = Problem(
+        labels=arranged.labels[keep], n_classes=arranged.n_classes,
+        groups=tuple(groups_within(arranged.groups, keep, len(arranged.learn))), folds=(),
+    )  # fmt: skip
+    read = scene.look.reader(scene.examples(keep))
+    return drain(fit_head(rows.heads(plan, scene.profiles, read, len(keep), scene.prior), problem))
+
+
+def _as_head(taught: Taught, head: HeadFit, scores: Array, room: Room, fold: Rows) -> HeadFit:
+    """The trained head in the form that closed-form heads have, calibrated on held-out rows.
+
+    Divided by the temperature that it began with, its scores lie between 0 and 1 again.
+    """
+    warmth = head.calibration.temperature
+    weight, bias = cast(ScaledHead, taught.outfit.model.head).plain()
+    probabilities, calibration = cross_calibrated(scores / warmth, room.labels, fold)
+    return replace(
+        head, taps=taught.outfit.taps, weight=(weight / warmth).float().numpy(),
+        bias=(bias / warmth).float().numpy(), calibration=calibration,
+        probabilities=probabilities, fold=fold, picks=(),
+    )  # fmt: skip

@@ -1,0 +1,141 @@
+"""A finished run as a start: its trunk, the head that it answers with, the layers it added.
+
+The classifier of the network that the run once began from is not kept in a run. The design
+is built with a drawn one in its place, so that it can be cut like any other; once it is cut,
+the run's own head takes that place, and the drawn values are never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from warmstart.errors import StartError
+from warmstart.network.added import AddedBlock, graft
+from warmstart.network.arch import build
+from warmstart.network.edit import TapHead, rebuild
+from warmstart.network.inputs import InputWish, change_inputs
+from warmstart.network.load import Start
+from warmstart.network.parts import Network, cut
+from warmstart.network.stem import refit
+from warmstart.network.taps import Scan, plan_scan
+from warmstart.network.tensors import tensor_digest
+from warmstart.records import StartRecord, Tap
+
+TRUNK = "trunk."
+HEAD = "head"  # under this name the run's head stands in the ledger of a run that follows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevivedStart(Start):
+    """A start that was a run: `head` answers from `taps`; `added` are blocks of earlier runs.
+
+    `module` has a drawn classifier that nothing may read, and not the blocks: cut it with
+    `cut_start`.
+    """
+
+    head: TapHead
+    taps: tuple[Tap, ...]
+    added: tuple[AddedBlock, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RevivedNetwork(Network):
+    """A cut network whose classifier is a run's head, which may listen to many depths."""
+
+    scan: Scan
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """What the run answers: inputs (B, C, H, W) to (B, K), calibrated."""
+        if self.classifier is None:
+            raise StartError("this network has lost the head of its run; load the run again.")
+        logits: Tensor = self.classifier(self.scan.run(self.trunk, inputs))
+        return logits
+
+
+def revive(record: StartRecord, tensors: Mapping[str, Tensor], taps: Sequence[Tap]) -> RevivedStart:
+    """Build a run's network again from the tensors in its model.safetensors, strictly.
+
+    `record` describes the start; its digest and its numbers of parameters and classes are
+    filled in here. The digest is over the trunk alone: runs that differ in their head see
+    the same in an image.
+
+    Raises: StartError if the design is unknown, or a tensor is missing, extra, of another
+    shape, or not finite.
+    """
+    trunk = {n.removeprefix(TRUNK): t for n, t in tensors.items() if n.startswith(TRUNK)}
+    prep = record.preprocessing
+    module = build(record.arch, trunk, prep.size)
+    refit(module, trunk, prep.channels)
+    n_classes = len(record.labels)
+    model = rebuild(record.arch, tensors, taps, n_classes, prep, module, record.added)
+    own = module.state_dict()
+    module.load_state_dict({**own, **{name: t for name, t in trunk.items() if name in own}})
+    return RevivedStart(
+        module=module.eval().requires_grad_(False),
+        record=replace(
+            record,
+            sha256=tensor_digest(trunk),
+            parameters=sum(p.numel() for p in model.parameters()),
+            classes=n_classes,
+        ),
+        head=model.head.requires_grad_(False),
+        taps=tuple(taps),
+        added=tuple(m for m in model.trunk.modules() if isinstance(m, AddedBlock)),
+    )
+
+
+def change(start: RevivedStart, wish: InputWish) -> RevivedStart:
+    """The same start for other inputs. Raises: StartError if it cannot be done."""
+    before = _size(start.module)
+    module, record, changes = change_inputs(start.module, start.record, wish)
+    both = f"{record.sha256} {start.record.sha256}"  # the latter tells the added blocks too
+    described = replace(
+        record,
+        sha256=hashlib.sha256(both.encode()).hexdigest(),
+        parameters=start.record.parameters + _size(module) - before,
+    )
+    return replace(start, module=module, record=described, changes=(*start.changes, *changes))
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def cut_start(start: Start) -> Network:
+    """Cut a start into parts. Of a run: with the blocks that it added, and its own head.
+
+    Raises: StartError if the network does not take the inputs that its record names.
+
+    >>> from warmstart.network.load import load
+    >>> len(cut_start(load("lite0")).parts)
+    18
+    """
+    network = cut(start.module, start.record.preprocessing)
+    if not isinstance(start, RevivedStart):
+        return network
+    return _with_head(graft(network, start.added) if start.added else network, start)
+
+
+def _with_head(network: Network, start: RevivedStart) -> RevivedNetwork:
+    """The run's head in place of the drawn classifier, under a name that is free."""
+    # By what the trunk holds, not by the owner's name: a part may be called "head" as well.
+    trunk = network.trunk.state_dict()
+    kept = {name: owner for name, owner in network.owners.items() if name in trunk}
+    own = list(start.head.state_dict())
+    name = HEAD
+    while any(f"{name}.{tensor}" in kept for tensor in own):
+        name = f"run_{name}"
+    return RevivedNetwork(
+        trunk=network.trunk,
+        parts=network.parts,
+        neck=network.neck,
+        classifier=start.head,
+        owners=kept | {f"{name}.{tensor}": "head" for tensor in own},
+        steps=replace(network.steps, classifier=name),
+        record=replace(network.record, head_parameters=_size(start.head)),
+        scan=plan_scan(network, start.taps),
+    )

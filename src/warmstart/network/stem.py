@@ -1,0 +1,168 @@
+"""The first layer of a network: found by watching, and given another number of channels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import ParametrizationList
+
+from warmstart.errors import StartError
+from warmstart.network.whole import is_same
+
+_COUNTS = ("in_chans", "in_channels", "num_channels")  # what libraries call the number
+
+
+@dataclass(frozen=True, slots=True)
+class Stem:
+    """A convolution that meets the input, and the BatchNorm that alone is seen to follow it."""
+
+    name: str
+    conv: nn.Conv2d
+    norm: tuple[str, _BatchNorm] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    name: str
+    layer: nn.Module
+    inputs: Tensor | None
+    output: Any
+
+
+def find_stems(module: nn.Module, inputs: Tensor) -> tuple[Stem, ...]:
+    """The convolutions that see the input (B, C, H, W) itself: one, or parallel branches.
+
+    Raises: StartError if the first layer is none that can be given other channels.
+
+    >>> find_stems(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), torch.zeros(1, 3, 2, 2))[0].name
+    '0'
+    """
+    calls = _watch(module, inputs)
+    if not calls:
+        raise StartError(f"{type(module).__name__} has no layer whose channels could be changed.")
+    met = calls[0].inputs
+    first = [call for call in calls if met is not None and call.inputs is met] or calls[:1]
+    for call in first:
+        _check_stem(type(module).__name__, call, inputs)
+    return tuple(
+        Stem(call.name, call.layer, _follower(call, calls))
+        for call in first
+        if isinstance(call.layer, nn.Conv2d)
+    )
+
+
+def _watch(module: nn.Module, inputs: Tensor) -> list[_Call]:
+    """Calls of the layers that hold parameters themselves, in order."""
+    calls: list[_Call] = []
+
+    def note(name: str) -> Any:
+        def hook(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            given = [*args, *kwargs.values()]
+            tensor = next((value for value in given if isinstance(value, Tensor)), None)
+            calls.append(_Call(name, layer, tensor, output))
+
+        return hook
+
+    hooks = [
+        layer.register_forward_hook(note(name), with_kwargs=True)
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d) or _is_leaf(layer)
+    ]
+    try:
+        with torch.no_grad():
+            module(inputs.clone())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def _is_leaf(layer: nn.Module) -> bool:
+    if isinstance(layer, ParametrizationList):  # a piece of the layer around it
+        return False
+    own = next(layer.parameters(recurse=False), None) is not None
+    return own and all(not list(child.parameters()) for child in layer.children())
+
+
+def _check_stem(kind: str, call: _Call, inputs: Tensor) -> None:
+    where = f"{kind}: its first layer ({call.name or 'itself'})"
+    cure = "choose a start whose first layer is a plain Conv2d"
+    layer, channels = call.layer, inputs.shape[1]
+    if not isinstance(layer, nn.Conv2d):
+        raise StartError(
+            f"{where} is a {type(layer).__name__}; the number of channels can be changed at a "
+            f"convolution only; {cure}."
+        )
+    if layer.in_channels != channels:
+        raise StartError(
+            f"{where} sees {layer.in_channels} channels made of the input's {channels}; {cure}."
+        )
+    if layer.groups != 1:
+        raise StartError(f"{where} is a convolution in {layer.groups} groups; {cure}.")
+    if not _is_plain(layer, inputs):
+        raise StartError(
+            f"{where} is a {type(layer).__name__}, which works on its kernels before it uses "
+            f"them; {cure}."
+        )
+
+
+def _is_plain(conv: nn.Conv2d, inputs: Tensor) -> bool:
+    """Whether the output is linear in the kernel: no standardised or derived weights."""
+    if not isinstance(conv._parameters.get("weight"), nn.Parameter):
+        return False
+    twin = copy.deepcopy(conv)
+    with torch.no_grad():
+        twin.weight.mul_(2)
+        values = inputs.to(conv.weight.dtype)
+        bias = 0 if conv.bias is None else conv.bias[:, None, None]
+        return is_same(twin(values) - bias, 2 * (conv(values) - bias))
+
+
+def _follower(stem: _Call, calls: Sequence[_Call]) -> tuple[str, _BatchNorm] | None:
+    after = [call for call in calls if call.inputs is stem.output]
+    if len(after) != 1 or not isinstance(after[0].layer, _BatchNorm):
+        return None
+    norm = after[0].layer
+    return (after[0].name, norm) if norm.running_mean is not None else None
+
+
+def set_kernel(module: nn.Module, stem: str, kernel: Tensor) -> None:
+    """Put a kernel (O, N, h, w) into the convolution `stem`, of whatever number of channels N."""
+    conv = module.get_submodule(stem)
+    if not isinstance(conv, nn.Conv2d):
+        raise TypeError(f"{stem} is a {type(conv).__name__}")
+    old, new = conv.in_channels, kernel.shape[1]
+    conv.weight = nn.Parameter(kernel, requires_grad=conv.weight.requires_grad)
+    conv.in_channels = new
+    for name, around in module.named_modules():
+        is_around = not name or stem.startswith(f"{name}.")
+        for attribute in _COUNTS if is_around else ():
+            if getattr(around, attribute, None) == old:
+                setattr(around, attribute, new)
+
+
+def refit(module: nn.Module, state: Mapping[str, Tensor], channels: int) -> None:
+    """Shape a fresh network's first layer as in `state`, which was made for `channels`.
+
+    What its tensors hold does not matter: they are replaced afterwards.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False))
+    >>> refit(net, {"0.weight": torch.zeros(4, 1, 3, 3), "0.bias": torch.zeros(4)}, 1)
+    >>> net[0].weight.shape, net[0].bias.shape
+    (torch.Size([4, 1, 3, 3]), torch.Size([4]))
+    """
+    for name, conv in list(module.named_modules()):
+        weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
+        if not isinstance(conv, nn.Conv2d) or weight is None or weight.shape[1] != channels:
+            continue
+        is_stem = conv.groups == 1 and conv.weight.shape[2:] == weight.shape[2:]
+        if is_stem and conv.in_channels != channels:
+            set_kernel(module, name, torch.zeros_like(weight))
+        if is_stem and bias is not None and conv.bias is None:
+            conv.bias = nn.Parameter(torch.zeros_like(bias), requires_grad=False)

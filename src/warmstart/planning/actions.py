@@ -1,0 +1,157 @@
+"""What happens to each part of the network, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from warmstart.errors import PlanError
+from warmstart.planning.rates import Spread, part_rates
+from warmstart.planning.strategy import AUTO, HEAD, Strategy, n_tuned, resolve, word
+from warmstart.records import Action, Choice, NetworkRecord, PartPlan, VerdictKind
+
+OUTPUT = "output"  # the name of the new last layer among a plan's parts
+_REPLACED = Choice(
+    value="replaced", source="rule", because="your classes; an old output is never kept"
+)
+_ADDED = "new layers before the output; they begin by changing nothing"
+_BARE = "it has no linear or plain convolution layer for low-rank updates"
+_LOST = "starts at random: its weights did not carry over from the start"
+
+
+def parts(
+    strategy: Strategy,
+    network: NetworkRecord,
+    spread: Spread | None,
+    *,
+    fresh: frozenset[str] = frozenset(),
+    bare: frozenset[str] = frozenset(),
+    rule: Strategy | None = None,
+) -> tuple[PartPlan, ...]:
+    """Every part with its action and rate: 1..P, what is added, the output.
+
+    `strategy` is resolved; `spread` is None where nothing is trained step by step. `fresh`
+    names parts whose tensors did not carry over: they start at random whatever the strategy;
+    `bare` those without a layer for low-rank updates: they stay frozen.
+    `rule` is what the rule would have said, where the user chose the strategy.
+    Raises: PlanError where a part would stay frozen at random values, and as `n_tuned` does.
+    """
+    names = [part.name for part in network.parts]
+    if strategy == HEAD:
+        _refuse_frozen_noise(names, fresh)
+    said: Sequence[Action | None] = [None] * len(names)
+    if rule is not None:
+        said = body_actions(rule, names, fresh)
+    body = _without_bare(body_actions(strategy, names, fresh), names, bare)
+    rows: list[tuple[str, Choice]] = []
+    for name, action, usual in zip(names, body, said, strict=True):
+        is_wish = rule is not None and name not in fresh
+        why = _why(action, strategy, len(names)) if name not in fresh else _LOST
+        if action == "frozen" and name in bare:
+            why = _BARE
+        rows.append((name, _choice(action, why, strategy if is_wish else None, usual)))
+    if "add" in strategy.extras:
+        wished = strategy if rule is not None else None
+        rows.append((added_name(names), _choice("added", _ADDED, wished, None)))
+    rows.append((OUTPUT, _REPLACED))
+    actions = [cast(Action, choice.value) for _, choice in rows]
+    rates = part_rates(actions, spread) if spread else [None] * len(rows)
+    return tuple(
+        PartPlan(name=name, action=choice, rate=rate)
+        for (name, choice), rate in zip(rows, rates, strict=True)
+    )
+
+
+def body_actions(
+    strategy: Strategy, names: Sequence[str], fresh: frozenset[str] = frozenset()
+) -> list[Action]:
+    """The action of each part 1..P. Raises: PlanError as `n_tuned` does.
+
+    >>> body_actions(Strategy(depth="last", count=1), ["stem", "top"])
+    ['frozen', 'tuned']
+    """
+    n_frozen = len(names) - n_tuned(strategy, len(names))
+    upper: Action = "low-rank" if "lora" in strategy.extras else "tuned"
+    if strategy.depth == "scratch":
+        upper = "fresh"
+    return [
+        "fresh" if name in fresh else "frozen" if place < n_frozen else upper
+        for place, name in enumerate(names)
+    ]
+
+
+def _without_bare(
+    actions: Sequence[Action], names: Sequence[str], bare: frozenset[str]
+) -> list[Action]:
+    """Parts that low-rank updates cannot be added to stay frozen. Raises: PlanError if all are."""
+    low = [name for name, action in zip(names, actions, strict=True) if action == "low-rank"]
+    if low and bare.issuperset(low):
+        some, have = ("parts", "have") if len(low) > 1 else ("part", "has")
+        raise PlanError(
+            f"--strategy with +lora: {some} {', '.join(low)} {have} no linear or plain "
+            "convolution layer for low-rank updates; leave +lora away."
+        )
+    return [
+        "frozen" if action == "low-rank" and name in bare else action
+        for name, action in zip(names, actions, strict=True)
+    ]
+
+
+def ruled(verdict: VerdictKind | None, names: Sequence[str], fresh: frozenset[str]) -> Strategy:
+    """What the rule says without a wish: the verdict's depth, and down to parts at random values.
+
+    >>> word(ruled("deeper", "abcdef", frozenset())), word(ruled(None, "abcdef", frozenset("b")))
+    ('last:2', 'last:5')
+    """
+    found = resolve(AUTO, verdict, len(names))
+    heights = (len(names) - place for place, name in enumerate(names) if name in fresh)
+    return Strategy(depth="last", count=max(found.count, *heights, 0))
+
+
+def added_name(names: Iterable[str]) -> str:
+    """What added layers are called: "added", or a numbered name where that is taken.
+
+    >>> added_name(["stem"]), added_name(["stem", "added", "added#2"])
+    ('added', 'added#3')
+    """
+    taken, name, number = set(names), "added", 1
+    while name in taken:
+        number += 1
+        name = f"added#{number}"
+    return name
+
+
+def _refuse_frozen_noise(names: Sequence[str], fresh: frozenset[str]) -> None:
+    for place, name in enumerate(names):
+        if name in fresh:
+            raise PlanError(
+                f"--strategy head: part {name} would be frozen at random values, because its "
+                f"weights did not carry over; use --strategy last:{len(names) - place}, which "
+                "trains it."
+            )
+
+
+def _choice(action: Action, why: str, chosen: Strategy | None, rule: Action | None) -> Choice:
+    """The choice of an action; the user's where they have `chosen` the strategy."""
+    if chosen is None:
+        return Choice(value=action, because=why, source="rule")
+    because = f"your choice, {word(chosen)}: {why}"
+    return Choice(value=action, because=because, source="user", rule=rule)
+
+
+def _why(action: Action, strategy: Strategy, n_parts: int) -> str:
+    count = n_tuned(strategy, n_parts)
+    if action == "fresh":
+        return "starts at random: nothing of the start is kept"
+    if action == "frozen" and not count:
+        also = "what is added and the output are" if "add" in strategy.extras else "the output is"
+        return f"only {also} learnt"
+    last = "the last" if count == 1 else f"the last {count}"
+    upper = "all layers" if count == n_parts else f"{last} of {n_parts} layers"
+    if action == "frozen":
+        return f"only {upper} {'is' if count == 1 else 'are'} tuned"
+    if action == "low-rank":
+        return f"among {upper}; a low-rank update is learnt, its own weights stay"
+    if "gradual" in strategy.extras:
+        return f"among {upper}, which join from the top while validation improves"
+    return f"among {upper}, tuned from the start's weights on"

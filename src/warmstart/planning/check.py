@@ -1,0 +1,230 @@
+"""Whether a plan can be followed: by this network, on this data."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+from warmstart.errors import PlanError
+from warmstart.planning import rules
+from warmstart.planning.facts import DataFacts, NetworkFacts
+from warmstart.planning.rates import OPTIMIZERS
+from warmstart.planning.strategy import strategy_of
+from warmstart.records import Action, Choice, NetworkRecord, PartPlan, Plan
+
+LEAST_SIZE = 16  # px: less leaves nothing after a few halvings
+MOST_CHANNELS = 13  # bands of Sentinel-2, the most that the input surgery was made for
+ACTIONS: tuple[str, ...] = get_args(Action)
+_NEEDED = ("optimizer", "rate", "layer_decay", "weight_decay", "passes", "warm_up", "crop",
+           "flip", "folds")  # fmt: skip
+_AGAIN = "make a new plan with --dry-run"
+
+Test = Callable[[Any], bool]
+
+
+def _whole(least: int, most: float = math.inf) -> Test:
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def _number(test: Callable[[float], bool]) -> Test:
+    return lambda value: type(value) in (int, float) and math.isfinite(value) and test(value)
+
+
+_RATE = (_number(lambda value: value > 0), "a number above 0")
+_POSITIVE = (_whole(1), "a whole number, 1 or more")
+_SHARE = (_number(lambda value: 0 < value <= 1), "a number above 0, at most 1")
+_LIMITS: dict[str, tuple[Test, str]] = {
+    "training.batch": _POSITIVE,
+    "training.seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295"),
+    "training.optimizer": (lambda value: value in OPTIMIZERS, " or ".join(OPTIMIZERS)),
+    "training.rate": _RATE,
+    "training.layer_decay": _SHARE,
+    "training.weight_decay": (_number(lambda value: value >= 0), "a number, 0 or more"),
+    "training.passes": _POSITIVE,
+    "training.warm_up": (_number(lambda value: 0 <= value <= 1), "a number from 0 to 1"),
+    "training.crop": _SHARE,
+    "training.flip": (lambda value: type(value) is bool, "true or false"),
+    "training.folds": _POSITIVE,
+    "training.rank": _POSITIVE,
+    "head.outer_folds": _POSITIVE,
+    "head.permutations": _POSITIVE,
+    "input.size": (_whole(LEAST_SIZE), f"a whole number of px, {LEAST_SIZE} or more"),
+    "input.channels": (_whole(1, MOST_CHANNELS), f"a whole number from 1 to {MOST_CHANNELS}"),
+}
+
+
+def check_plan(plan: Plan, network: NetworkRecord) -> None:
+    """Refuse a plan that contradicts itself, or was made for another network.
+
+    Any action may stand at any part, frozen ones above tuned ones included.
+    Raises: PlanError that names the part or the value, and what it may be.
+    """
+    _check_parts(plan, network)
+    _check_values(plan)
+    is_trained = _check_actions(plan)
+    if not is_trained:
+        return
+    for name in _NEEDED:
+        if getattr(plan.training, name) is None:
+            raise PlanError(
+                f"the plan trains layers and lacks training.{name}; {_AGAIN} to compare."
+            )
+    passes, batch = (int(_value(plan, f"training.{name}")) for name in ("passes", "batch"))
+    if passes < batch:
+        raise PlanError(
+            f"the plan has training.passes {passes} and training.batch {batch}: that is not one "
+            "step; set training.passes higher."
+        )
+
+
+def check_facts(
+    plan: Plan, facts: DataFacts, network: NetworkFacts, profile_names: Sequence[str]
+) -> None:
+    """Refuse a plan that these images, or these weights, do not allow.
+
+    `profile_names` are the heads that `build` was given.
+    Raises: PlanError that names the value, and what it may be.
+    """
+    for part in plan.parts:
+        if part.name in network.fresh and part.action.value in ("frozen", "low-rank"):
+            raise PlanError(
+                f"the plan has part {part.name} {part.action.value}, and it would stay at random "
+                f"values, because its weights did not carry over; --set part.{part.name}."
+                "action=fresh trains it."
+            )
+        if part.action.value == "low-rank" and part.name in network.bare:
+            raise PlanError(
+                f"the plan has part {part.name} low-rank, and it has no linear or plain "
+                f"convolution layer for that; --set part.{part.name}.action=tuned, or frozen."
+            )
+    is_few = facts.n <= rules.DUAL_LIMIT
+    plain = [name.partition("+")[0] for name in profile_names]  # without an older head, too
+    known = [*(("class-mean", "logistic") if is_few else ()), *profile_names, *plain]
+    known = list(dict.fromkeys(known))
+    for name in _items(plan.head.candidates):
+        if name not in known:
+            raise PlanError(
+                f"the plan has {name!r} in head.candidates; for this start and {facts.n:,} "
+                f"images there are {', '.join(known)}."
+            )
+    folds = plan.head.outer_folds.value
+    if facts.holdout and folds != 1:
+        raise PlanError(
+            f"the plan has head.outer_folds {folds}, and the hold-out in your data is the only "
+            "fold; --set head.outer_folds=1."
+        )
+    if not facts.holdout and folds == 1:
+        raise PlanError(
+            "the plan has head.outer_folds 1, and your data sets no part apart; "
+            f"--set head.outer_folds={rules.outer_folds(facts.n_blocks)}."
+        )
+
+
+def _check_parts(plan: Plan, network: NetworkRecord) -> None:
+    """The parts of the network in its order, what is added, the output."""
+    start = plan.start.value
+    for name, count in Counter(part.name for part in plan.parts).items():
+        if count > 1:
+            raise PlanError(f"the plan has part {name} {count} times; keep one.")
+    for place, expected in enumerate(network.parts):
+        found = plan.parts[place].name if place < len(plan.parts) else None
+        if found != expected.name:
+            has = f"has part {found}" if found is not None else f"ends after {place} parts"
+            raise PlanError(
+                f"the plan was made for another network: it {has}, {start} has {expected.name} "
+                f"at place {place + 1}; {_AGAIN}."
+            )
+    above = plan.parts[len(network.parts) :]
+    if not above or above[-1].name != "output" or above[-1].action.value != "replaced":
+        raise PlanError("the plan has no part output, replaced, at its end; add it.")
+    for part in above[:-1]:
+        if part.action.value != "added":
+            raise PlanError(
+                f"the plan was made for another network: it has part {part.name}, which {start} "
+                f"has not; {_AGAIN}."
+            )
+    for part in plan.parts[: len(network.parts)]:
+        if part.action.value not in ACTIONS:
+            raise PlanError(
+                f"the plan has {part.action.value!r} as action of part {part.name}; there are "
+                "frozen, tuned, low-rank and fresh."
+            )
+        if part.action.value in ("added", "replaced"):
+            raise PlanError(
+                f"the plan has part {part.name} {part.action.value}; {start} has it, so it can "
+                "be frozen, tuned, low-rank or fresh."
+            )
+
+
+def _check_values(plan: Plan) -> None:
+    for path, (test, kind) in _LIMITS.items():
+        value = _value(plan, path)
+        if value is not None and not test(value):
+            raise PlanError(f"the plan has {path} {value!r}; it is {kind}.")
+    for penalty in _items(plan.head.penalties):
+        if not _RATE[0](penalty):
+            raise PlanError(f"the plan has {penalty!r} in head.penalties; each is {_RATE[1]}.")
+    for name in ("candidates", "penalties"):
+        if not _items(getattr(plan.head, name)):
+            raise PlanError(f"the plan has nothing in head.{name}; name at least one.")
+    if plan.input is not None and plan.input.rgb is not None:
+        rgb, channels = _items(plan.input.rgb), int(_value(plan, "input.channels"))
+        if len(set(rgb)) != 3 or len(rgb) != 3 or not all(map(_whole(0, channels - 1), rgb)):
+            raise PlanError(
+                f"the plan has input.rgb {','.join(map(str, rgb))}; it is three different bands "
+                f"from 0 to {channels - 1}."
+            )
+
+
+def _check_actions(plan: Plan) -> bool:
+    """Whether layers are trained step by step; what each needs for that is there."""
+    moving = [p for p in plan.parts if p.action.value not in ("frozen", "replaced")]
+    output = plan.parts[-1]
+    for part in (*moving, *([output] if moving or output.rate else [])):
+        if part.rate is None:
+            raise PlanError(
+                f"the plan has part {part.name} {part.action.value} and gives it no rate; add "
+                f"--set part.{part.name}.rate=0.001."
+            )
+    for part in plan.parts:
+        _check_rate(part)
+    strategy = strategy_of(plan)
+    is_low = any(part.action.value == "low-rank" for part in moving)
+    if is_low and plan.training.rank is None:
+        raise PlanError(
+            "the plan has low-rank parts and lacks training.rank; add --set training.rank=8."
+        )
+    if is_low and "gradual" in strategy.extras:
+        raise PlanError(
+            "the plan has low-rank parts and strategy gradual, which do not go together; "
+            "let those parts be tuned."
+        )
+    return bool(moving) or output.rate is not None
+
+
+def _check_rate(part: PartPlan) -> None:
+    if part.rate is None:
+        return
+    if part.action.value == "frozen":
+        raise PlanError(
+            f"the plan has a rate for part {part.name}, which is frozen; take the rate away, or "
+            f"--set part.{part.name}.action=tuned."
+        )
+    if not _RATE[0](part.rate.value):
+        raise PlanError(
+            f"the plan has rate {part.rate.value!r} for part {part.name}; it is {_RATE[1]}."
+        )
+
+
+def _value(plan: Plan, path: str) -> Any:
+    """The value at a path such as `training.batch`; None where the plan has none."""
+    section, name = path.split(".")
+    record = getattr(plan, section)
+    choice: Choice | None = getattr(record, name) if record is not None else None
+    return None if choice is None else choice.value
+
+
+def _items(choice: Choice) -> tuple[Any, ...]:
+    return choice.value if isinstance(choice.value, tuple) else (choice.value,)

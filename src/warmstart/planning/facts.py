@@ -1,0 +1,53 @@
+"""What a plan is made from: the data, the network, and what the user set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from warmstart.planning.rules import Budget
+from warmstart.records import NetworkRecord, Preprocessing, Recipe, VerdictKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """What a plan needs to know of the training part."""
+
+    n: int
+    n_blocks: int
+    n_classes: int
+    smallest_class: int
+    holdout: int  # examples of a hold-out that the user gave, 0 without
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkFacts:
+    """The start's network and what was measured with it.
+
+    `fresh` names the parts that hold tensors which did not carry over from the start:
+    their values are random.
+    """
+
+    record: NetworkRecord
+    recipe: Recipe | None = None
+    preprocessing: Preprocessing | None = None  # the start's own
+    verdict: VerdictKind | None = None  # None: not known
+    fresh: frozenset[str] = frozenset()
+    bare: frozenset[str] = frozenset()  # parts without a layer for low-rank updates
+
+    @property
+    def n_parts(self) -> int:
+        """Number of parts, the head apart."""
+        return len(self.record.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the user set; a wish always wins. `given` names the options that were typed."""
+
+    start: str
+    strategy: str
+    budget: Budget
+    seed: int
+    arch: str | None = None
+    lr: float | None = None
+    given: frozenset[str] = frozenset()

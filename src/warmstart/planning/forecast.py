@@ -1,0 +1,105 @@
+"""From a few measured speeds to what a run will take: plain numbers in, seconds and MB out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from warmstart.planning.schedule import schedule
+from warmstart.records import Forecast, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speeds:
+    """What this machine needs, measured with this network a moment ago."""
+
+    elapsed: float  # seconds until now: imports, reading, loading, cutting
+    forward: float  # seconds an image, passing the frozen network
+    decode: float  # seconds an image, on one core
+    step: float  # seconds of one training step; 0 where nothing is trained
+    algebra: float  # seconds of one inverse of 300 rows
+    resident_mb: float  # memory now
+    step_mb: float  # what a step of training, or else a pass, took beyond that
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How much there is to do."""
+
+    n: int
+    n_test: int
+    n_missing: int  # images whose features are not in the store
+    n_classes: int
+    holdout: int  # rows that the user set apart
+    width: int  # numbers kept of each image, all taps together
+    image_bytes: int  # of one prepared image
+    model_bytes: int
+    is_close: bool  # whether the budget runs the network again for evidence
+
+
+def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
+    """Seconds by stage, memory and disk of following a plan."""
+    see = speeds.forward + speeds.decode / speeds.threads
+    seconds = {
+        "read": speeds.elapsed,
+        "look": _look(plan, load, speeds),
+        "check": _check(load, speeds),
+        "head": _head(plan, load.n, speeds),
+        "tune": _tune(plan, load, speeds) if plan.is_trained else 0.0,
+        "evaluate": see * load.n_test if plan.is_trained else 0.1,
+        "deliver": 0.5 + (see * load.n if plan.is_trained else 0.0),
+    }
+    total = sum(seconds.values())
+    return Forecast(
+        seconds={**{k: round(v, 2) for k, v in seconds.items()}, "total": round(total, 2)},
+        memory_mb=round(_memory(plan, load, speeds), 1),
+        disk_mb=round((load.model_bytes + 4 * load.width * load.n_missing) / 1e6 + 1.0, 1),
+    )
+
+
+def _look(plan: Plan, load: Load, speeds: Speeds) -> float:
+    """Passing what the store lacks. ONNX Runtime: see `rules.engine_seconds`."""
+    if not load.n_missing:
+        return 0.3
+    decode = speeds.decode / speeds.threads
+    if plan.training.engine.value == "torch":
+        return 0.5 + load.n_missing * (speeds.forward + decode)
+    return 1.7 + load.n_missing * (speeds.forward * 75 / 160 + decode)
+
+
+def _check(load: Load, speeds: Speeds) -> float:
+    rows = min(load.n, 400 if not load.is_close else 1000) / 300
+    closed = 60 * speeds.algebra * (1 + rows**2)
+    passes = 350 if load.is_close else 0
+    return 0.5 + closed + passes * speeds.forward
+
+
+def _head(plan: Plan, n: int, speeds: Speeds) -> float:
+    """Every candidate and penalty: one inverse, and what the folds ask of it."""
+    fits = _count(plan.head.candidates.value) * _count(plan.head.penalties.value)
+    return 0.2 + float(fits * 3 * speeds.algebra * (n / 300) ** 2.5)
+
+
+def _tune(plan: Plan, load: Load, speeds: Speeds) -> float:
+    """All trainings, what they hold out, and a head for each."""
+    chosen = schedule(plan)
+    n_folds = 1 if load.holdout else chosen.folds
+    held = load.holdout or (load.n // 5 if n_folds == 1 else load.n)
+    kept = load.n - held // n_folds
+    fits = n_folds * _head(plan, kept, speeds) / 3
+    passed = held * 1.3 * speeds.forward + load.n * speeds.decode / speeds.threads
+    return (n_folds + 1) * chosen.n_steps * speeds.step + fits + passed
+
+
+def _memory(plan: Plan, load: Load, speeds: Speeds) -> float:
+    """What is resident now, and what the largest stage adds."""
+    rows = min(load.n, 2000)
+    features = 4 * load.width * (load.n + load.n_test) / 1e6
+    kernels = 8 * rows**2 * (_count(plan.head.candidates.value) + 4) / 1e6
+    pixels = load.image_bytes * load.n / 1e6 if plan.is_trained else 0.0
+    trained = 2 * load.model_bytes / 1e6 if plan.is_trained else 0.0
+    return speeds.resident_mb + features + max(kernels, pixels + trained + speeds.step_mb)
+
+
+def _count(value: object) -> int:
+    return len(value) if isinstance(value, tuple) else 1

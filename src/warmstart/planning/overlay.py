@@ -1,0 +1,77 @@
+"""--plan FILE: a plan from a file, with what was typed beside it on top."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from warmstart.errors import PlanError
+from warmstart.planning.facts import Wishes
+from warmstart.planning.settings import respread
+from warmstart.planning.strategy import strategy_of
+from warmstart.records import HeadPlan, Plan, TrainingPlan
+
+
+def wishes_for(file: Plan, wishes: Wishes) -> Wishes:
+    """The wishes under which `build` gives what `overlay` takes from it.
+
+    Without a --strategy of the user's own, that is a plan which trains as the file's does,
+    so that --lr and --budget find what they change. Its parts are not taken.
+    """
+    if "strategy" in wishes.given:
+        return wishes
+    strategy = "full" if file.is_trained else "head"
+    if file.is_trained and strategy_of(file).depth == "scratch":
+        strategy = "scratch"
+    elif any(part.action.value == "low-rank" for part in file.parts):
+        strategy = "full+lora"
+    return replace(wishes, strategy=strategy)
+
+
+def overlay(built: Plan, file: Plan, given: frozenset[str]) -> Plan:
+    """The file's plan; what was typed (`given`, by option names) comes from `built` instead.
+
+    `start` takes the input with it, `strategy` the parts and their rates, `budget` the heads
+    to try, the permutations and the folds of training, `lr` every rate that the user did not
+    set part by part. `built` is made from `wishes_for`.
+    Raises: PlanError where --lr meets a plan that trains nothing.
+    """
+    plan = replace(file, head=_head(built, file, given), training=_training(built, file, given))
+    if "start" in given:
+        plan = replace(plan, start=built.start, partial=built.partial, input=built.input)
+    if {"start", "arch"} & given:
+        plan = replace(plan, arch=built.arch)
+    if "strategy" in given:
+        return replace(plan, strategy=built.strategy, parts=built.parts)
+    if "lr" in given:
+        if plan.training.rate is None or not plan.is_trained:
+            raise PlanError(
+                "--lr: nothing is trained step by step in this plan; add --strategy last:N, or "
+                "leave --lr away."
+            )
+        return respread(plan, range(len(plan.parts)))
+    return plan
+
+
+def _head(built: Plan, file: Plan, given: frozenset[str]) -> HeadPlan:
+    if "budget" not in given:
+        return file.head
+    return replace(
+        file.head, candidates=built.head.candidates, permutations=built.head.permutations
+    )
+
+
+def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
+    """The file's training, with the choices that follow from what was typed."""
+    theirs, ours = file.training, built.training
+    if "strategy" in given and built.is_trained and file.is_trained:
+        theirs = replace(
+            theirs, optimizer=ours.optimizer, rate=ours.rate, layer_decay=ours.layer_decay,
+            weight_decay=ours.weight_decay, rank=ours.rank,
+        )  # fmt: skip
+    elif "strategy" in given:
+        theirs = replace(ours, engine=theirs.engine, seed=theirs.seed)
+    if "lr" in given and ours.rate is not None:
+        theirs = replace(theirs, rate=ours.rate)
+    if "budget" in given and theirs.folds is not None:
+        theirs = replace(theirs, folds=ours.folds or theirs.folds)
+    return replace(theirs, seed=ours.seed) if "seed" in given else theirs

@@ -1,0 +1,82 @@
+"""A plan's training choices as plain numbers, and which parts move when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from warmstart.errors import PlanError
+from warmstart.records import Action, Choice, Plan
+
+MOST_STAGES = 4  # groups of parts that join one after the other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The step-by-step training of a plan. `joining`: tuned parts that join from the top."""
+
+    optimizer: str
+    weight_decay: float
+    n_steps: int
+    batch: int
+    warm_up: float
+    crop: float
+    flip: bool
+    folds: int
+    seed: int
+    joining: tuple[str, ...] = ()  # from the input to the output; empty: all at once
+
+
+def schedule(plan: Plan) -> Schedule:
+    """Read a plan's training choices. Raises: PlanError where one is missing."""
+    training = plan.training
+    batch = int(_number(training.batch, "batch"))
+    tuned = tuple(p.name for p in plan.parts if p.action.value == "tuned")
+    return Schedule(
+        optimizer=str(_choice(training.optimizer, "optimizer").value),
+        weight_decay=_number(training.weight_decay, "weight_decay"),
+        n_steps=-(-int(_number(training.passes, "passes")) // batch),
+        batch=batch,
+        warm_up=_number(training.warm_up, "warm_up"),
+        crop=_number(training.crop, "crop"),
+        flip=bool(_choice(training.flip, "flip").value),
+        folds=int(_number(training.folds, "folds")),
+        seed=int(_number(training.seed, "seed")),
+        joining=tuned if "gradual" in str(plan.strategy.value) else (),
+    )
+
+
+def stage_actions(schedule: Schedule, actions: Mapping[str, Action]) -> list[dict[str, Action]]:
+    """What is done to each part, stage by stage: one stage, or parts that join from the top.
+
+    Gradual unfreezing: Howard & Ruder 2018, "Universal Language Model Fine-tuning", §3.3.
+    Many parts join in four groups, so that each has steps enough to be judged by.
+
+    >>> from dataclasses import replace
+    >>> plain = Schedule(optimizer="adamw", weight_decay=0.0, n_steps=8, batch=8, warm_up=0.1,
+    ...                  crop=1.0, flip=False, folds=1, seed=0, joining=("a", "b"))
+    >>> stage_actions(plain, {"a": "tuned", "b": "tuned"})
+    [{'a': 'frozen', 'b': 'tuned'}, {'a': 'tuned', 'b': 'tuned'}]
+    """
+    names = schedule.joining
+    if len(names) < 2:
+        return [dict(actions)]
+    n_groups = min(MOST_STAGES, len(names))
+    starts = [len(names) * group // n_groups for group in range(n_groups)]
+    return [{**actions, **dict.fromkeys(names[:start], "frozen")} for start in starts[::-1]]
+
+
+def _choice(choice: Choice | None, name: str) -> Choice:
+    if choice is None:
+        raise PlanError(
+            f"plan: training.{name} is missing though parts are trained; "
+            "write a plan with --dry-run to compare."
+        )
+    return choice
+
+
+def _number(choice: Choice | None, name: str) -> float:
+    value = _choice(choice, name).value
+    if isinstance(value, (str, tuple)):
+        raise PlanError(f"plan: training.{name} is {value!r}; it is a number.")
+    return float(value)

@@ -1,0 +1,210 @@
+"""--set path=value: single values of a plan, the user's word against the rule's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+from warmstart.errors import PlanError
+from warmstart.planning.actions import OUTPUT
+from warmstart.planning.paths import PATHS, check_path, parse_settings, typed
+from warmstart.planning.rates import OPTIMIZERS, WEIGHT_DECAY, Spread, converted, part_rates
+from warmstart.planning.strategy import nearest, strategy_of
+from warmstart.planning.tuning import number, spread_of
+from warmstart.records import Action, Choice, PartPlan, Plain, Plan
+
+BODY_ACTIONS = ("frozen", "tuned", "low-rank", "fresh")
+_MINE = "your choice (--set)"
+
+
+def apply_settings(plan: Plan, settings: Sequence[str]) -> Plan:
+    """The plan with the user's values in it; rates that follow from them are found anew.
+
+    A part is named, or numbered 1..P from the input: `part.blocks.0.rate=1e-4`,
+    `part.3.action=frozen`. The order of settings does not matter. Ranges are for
+    `check_plan` to check.
+    Raises: PlanError that names the setting and what it may be.
+    """
+    given = parse_settings(settings)
+    fixed = {path: text for path, text in given.items() if not path.startswith("part.")}
+    parts = _parts_set(plan, {path: text for path, text in given.items() if path not in fixed})
+    after, changed = _with_actions(_with_values(plan, fixed), parts)
+    if "training.rank" in fixed and "low-rank" not in _actions(after.parts):
+        raise PlanError(
+            f"--set training.rank={fixed['training.rank']}: no part is low-rank; add "
+            "--strategy full+lora."
+        )
+    if {"training.rate", "training.layer_decay", "training.optimizer"} & fixed.keys():
+        changed = set(range(len(plan.parts)))
+    return _with_rates(respread(after, changed), parts)
+
+
+def respread(plan: Plan, places: Iterable[int]) -> Plan:
+    """Give parts at these places the rate of the rule again; a rate that the user set stays."""
+    if not plan.is_trained:
+        return plan
+    chosen = set(places)
+    rates = part_rates(_actions(plan.parts), _spread(plan))
+    parts = [
+        replace(part, rate=rate) if place in chosen and not _is_mine(part, rate) else part
+        for place, (part, rate) in enumerate(zip(plan.parts, rates, strict=True))
+    ]
+    return replace(plan, parts=tuple(parts))
+
+
+def _is_mine(part: PartPlan, rate: Choice | None) -> bool:
+    """Whether the rate is the user's; a part that moves no more has none to keep."""
+    return rate is not None and part.rate is not None and part.rate.source == "user"
+
+
+def _spread(plan: Plan) -> Spread:
+    return spread_of(plan.training, strategy_of(plan))
+
+
+def _actions(parts: Sequence[PartPlan]) -> list[Action]:
+    return [cast(Action, part.action.value) for part in parts]
+
+
+# ---- values outside the parts ------------------------------------------------------------
+
+
+def _with_values(plan: Plan, given: Mapping[str, str]) -> Plan:
+    after = plan
+    for path, text in given.items():
+        section, _, name = path.partition(".")
+        check_path(path, text)
+        record = getattr(after, section)
+        if section == "training" and not plan.is_trained:
+            raise _untrained(f"{path}={text}", plan)
+        if record is None:
+            raise PlanError(f"--set {path}={text}: what this start sees is no square of pixels.")
+        made = _mine(typed(path, text, PATHS[path]), getattr(record, name))
+        after = replace(after, **{section: replace(record, **{name: made})})
+    return _with_optimizer(plan, after, given)
+
+
+def _with_optimizer(before: Plan, after: Plan, given: Mapping[str, str]) -> Plan:
+    """Another optimizer wants another rate and decay, where the user did not set them."""
+    old, new = before.training.optimizer, after.training.optimizer
+    if old is None or new is None or old.value == new.value:
+        return after
+    if not OPTIMIZERS.keys() >= {old.value, new.value}:
+        return after  # for check_plan to refuse
+    training, name, last = after.training, str(new.value), OPTIMIZERS[str(old.value)]
+    is_scratch = strategy_of(after).depth == "scratch"
+    rate, decay = training.rate, training.weight_decay
+    if rate is not None and rate.source != "user":
+        value = converted(number(rate), str(old.value), name, is_scratch)
+        why = f"{OPTIMIZERS[name]} moves at this what {last} moves at {number(rate):g}"
+        training = replace(training, rate=Choice(value=value, because=why, source="rule"))
+    if decay is not None and decay.source != "user":
+        why = f"mild, as is usual with {OPTIMIZERS[name]}"
+        decay = Choice(value=WEIGHT_DECAY[name], because=why, source="rule")
+        training = replace(training, weight_decay=decay)
+    return replace(after, training=training)
+
+
+def _mine(value: Plain | tuple[Plain, ...], old: Choice | None) -> Choice:
+    """The user's value; `rule` is what the rule said, as far as that is known."""
+    rule = None
+    if old is not None:
+        rule = old.value if old.rule is None and old.source != "user" else old.rule
+    return Choice(value=value, because=_MINE, source="user", rule=rule)
+
+
+def _untrained(setting: str, plan: Plan) -> PlanError:
+    return PlanError(
+        f"--set {setting}: nothing is trained step by step with strategy {plan.strategy.value}; "
+        "add --strategy last:N."
+    )
+
+
+# ---- parts -------------------------------------------------------------------------------
+
+
+def _parts_set(plan: Plan, given: Mapping[str, str]) -> dict[tuple[int, str], str]:
+    """The text for each place and field of the parts, `action` or `rate`."""
+    found: dict[tuple[int, str], str] = {}
+    for path, text in given.items():
+        place, field = _place(plan, path, text)
+        if not plan.is_trained:
+            raise _untrained(f"{path}={text}", plan)
+        if (place, field) in found:
+            raise PlanError(f"--set {path} is given twice, by name and by number; keep one.")
+        if field == "action":
+            _check_action(plan.parts[place], f"{path}={text}", text)
+        found[place, field] = text
+    return found
+
+
+def _place(plan: Plan, path: str, text: str) -> tuple[int, str]:
+    """Where in the plan a path points: the part's place, and `action` or `rate`."""
+    name, _, field = path.removeprefix("part.").rpartition(".")
+    if not name or field not in ("action", "rate"):
+        raise PlanError(
+            f"--set {path}={text}: of a part there are part.NAME.action and part.NAME.rate."
+        )
+    names = [part.name for part in plan.parts]
+    n_body = sum(part.action.value not in ("added", "replaced") for part in plan.parts)
+    if name in names:
+        return names.index(name), field
+    if name.isascii() and name.isdigit() and len(name) < 10 and 1 <= int(name) <= n_body:
+        return int(name) - 1, field
+    like = nearest(name, names)
+    cure = f"did you mean {like}?" if like else f"they are {names[0]} to {names[-1]}."
+    raise PlanError(
+        f"--set {path}={text}: there is no part {name}; they are numbered 1 to {n_body} from the "
+        f"input; {cure}"
+    )
+
+
+def _check_action(part: PartPlan, setting: str, action: str) -> None:
+    if part.name == OUTPUT and part.action.value == "replaced":
+        raise PlanError(f"--set {setting}: the output is always replaced; its rate can be set.")
+    if part.action.value == "added":
+        raise PlanError(
+            f"--set {setting}: added layers have no other action; leave +add away from --strategy."
+        )
+    if action in ("replaced", "added"):
+        raise PlanError(
+            f"--set {setting}: a part of the start cannot be {action}; it can be "
+            f"{', '.join(BODY_ACTIONS)}."
+        )
+    if action not in BODY_ACTIONS:
+        like = nearest(action, BODY_ACTIONS)
+        cure = f"did you mean {like}?" if like else f"there are {', '.join(BODY_ACTIONS)}."
+        raise PlanError(f"--set {setting}: {action} is no action; {cure}")
+
+
+def _with_actions(plan: Plan, given: Mapping[tuple[int, str], str]) -> tuple[Plan, set[int]]:
+    """The plan with these actions, and the places whose rates the rule has to find anew."""
+    parts = list(plan.parts)
+    for (place, field), text in given.items():
+        if field == "action":
+            parts[place] = replace(parts[place], action=_mine(text, parts[place].action))
+    before, after = _actions(plan.parts), _actions(parts)
+    if before != after and not set(after) - {"frozen", "replaced"}:
+        raise PlanError(
+            "--set part.NAME.action=frozen leaves no layer to train; use --strategy head instead."
+        )
+    changed = {n for n, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]}
+    if ("fresh" in before) != ("fresh" in after):
+        changed.add(len(parts) - 1)  # the output begins fitted, or at random too
+    return replace(plan, parts=tuple(parts)), changed
+
+
+def _with_rates(plan: Plan, given: Mapping[tuple[int, str], str]) -> Plan:
+    parts = list(plan.parts)
+    for (place, field), text in given.items():
+        if field != "rate":
+            continue
+        part = parts[place]
+        path = f"part.{part.name}.rate"
+        if part.action.value == "frozen":
+            raise PlanError(
+                f"--set {path}={text}: the part is frozen and has no rate; add "
+                f"--set part.{part.name}.action=tuned."
+            )
+        parts[place] = replace(part, rate=_mine(typed(path, text, "number"), part.rate))
+    return replace(plan, parts=tuple(parts))

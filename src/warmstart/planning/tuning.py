@@ -1,0 +1,140 @@
+"""The choices of training step by step: how fast, how long, on which views of the images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from warmstart.errors import PlanError
+from warmstart.planning import rules
+from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
+from warmstart.planning.rates import (
+    DECAY,
+    DECAY_PARTS,
+    OPTIMIZERS,
+    WEIGHT_DECAY,
+    Spread,
+    base_rate,
+    choose_optimizer,
+    layer_decay,
+    scratch_rate,
+)
+from warmstart.planning.strategy import Strategy
+from warmstart.records import Choice, Plain, TrainingPlan
+
+WARM_UP = 0.1  # v0
+CROP = 0.35  # v0
+RANK = 8  # of low-rank updates, as in Hu et al. 2021, "LoRA", §7.2: more brings little
+
+
+def with_training(
+    closed: TrainingPlan,
+    wishes: Wishes,
+    facts: DataFacts,
+    network: NetworkFacts,
+    strategy: Strategy,
+) -> TrainingPlan:
+    """The training of a plan whose parts move; `closed` is that of a plan where none do.
+
+    Raises: PlanError where --lr is not a rate.
+    """
+    is_scratch = strategy.depth == "scratch"
+    optimizer = choose_optimizer(network.recipe)
+    name = str(optimizer.value)
+    return replace(
+        closed,
+        optimizer=optimizer,
+        rate=_rate(wishes, network, name, is_scratch),
+        layer_decay=_layer_decay(network.n_parts, is_scratch),
+        weight_decay=_rule(WEIGHT_DECAY[name], f"mild, as is usual with {OPTIMIZERS[name]}"),
+        batch=_batch(facts.n, is_scratch),
+        passes=_passes(facts.n, is_scratch),
+        warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
+        crop=_crop(network),
+        flip=_rule(
+            True,
+            "mirrored pictures keep their class; set training.flip=false where left and right "
+            "matter",
+        ),
+        folds=_folds(wishes, facts),
+        rank=_rule(RANK, "more seldom brings more") if "lora" in strategy.extras else None,
+    )
+
+
+def spread_of(training: TrainingPlan, strategy: Strategy) -> Spread:
+    """What the rates of the parts follow from. Raises: PlanError where that is missing."""
+    if training.rate is None or training.layer_decay is None:
+        raise PlanError(
+            "the plan trains layers and lacks training.rate or training.layer_decay; write a "
+            "plan with --dry-run to compare."
+        )
+    return Spread(
+        base=number(training.rate),
+        decay=number(training.layer_decay),
+        is_scratch=strategy.depth == "scratch",
+    )
+
+
+def number(choice: Choice) -> float:
+    """The value of a choice that is a number. Raises: PlanError if it is none.
+
+    >>> number(Choice(value=8, because="so", source="rule"))
+    8.0
+    """
+    if isinstance(choice.value, (int, float)):
+        return float(choice.value)
+    raise PlanError(f"the plan has {choice.value!r} where a number belongs; write a number.")
+
+
+def _rule(value: Plain, because: str) -> Choice:
+    return Choice(value=value, because=because, source="rule")
+
+
+def _rate(wishes: Wishes, network: NetworkFacts, optimizer: str, is_scratch: bool) -> Choice:
+    rule = base_rate(network.record.family, optimizer, network.recipe)
+    if is_scratch:
+        rule = scratch_rate(optimizer)
+    if wishes.lr is None:
+        return rule
+    if not (math.isfinite(wishes.lr) and wishes.lr > 0):
+        raise PlanError(f"--lr {wishes.lr:g} is not a number above 0; write for instance 0.001.")
+    return Choice(value=float(wishes.lr), because="your choice", source="user", rule=rule.value)
+
+
+def _layer_decay(n_parts: int, is_scratch: bool) -> Choice:
+    if is_scratch:
+        return _rule(1.0, "every layer is new, so that none should move less than another")
+    why = "a layer nearer the input is more general, and moves less than the one above it"
+    if n_parts > DECAY_PARTS:
+        why = (
+            f"{DECAY:g} in a network of {DECAY_PARTS} parts, milder in one of {n_parts}, so that "
+            "its first layer moves as much"
+        )
+    return _rule(layer_decay(n_parts), why)
+
+
+def _batch(n: int, is_scratch: bool) -> Choice:
+    if is_scratch:
+        return _rule(rules.SCRATCH_BATCH, "new layers learn from the statistics of a batch")
+    size = rules.batch_size(n)
+    if n >= 20 * size:
+        return _rule(size, "the largest up to 32 that leaves 20 steps a pass")
+    return _rule(size, f"the least that is steady; {n:,} images make few steps a pass")
+
+
+def _passes(n: int, is_scratch: bool) -> Choice:
+    count = rules.passes(n) * (rules.SCRATCH_PASSES if is_scratch else 1)
+    times = f"each of {n:,} images about {count / max(n, 1):.2g} times"
+    return _rule(count, f"{times}, twice as often as in tuning" if is_scratch else times)
+
+
+def _crop(network: NetworkFacts) -> Choice:
+    if network.record.family == "mlp":
+        return _rule(1.0, "an MLP ties each weight to a place, so that crops would mislead it")
+    return _rule(CROP, "a crop of a third or more mostly still shows its class")
+
+
+def _folds(wishes: Wishes, facts: DataFacts) -> Choice:
+    if facts.holdout:
+        return _rule(1, "your hold-out is the only fold")
+    return _rule(rules.training_folds(wishes.budget, facts.n_blocks), f"--budget {wishes.budget}")

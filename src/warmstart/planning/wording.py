@@ -1,0 +1,77 @@
+"""A plan in words: which layers are frozen, which move, at which rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from warmstart.records import PartPlan, Plan
+
+_WORDS = {
+    "frozen": "frozen", "tuned": "tuned", "low-rank": "low-rank updates", "fresh": "made new",
+    "added": "added",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring parts with the same action; numbers count from the input, from 1.
+
+    `low` and `high` are their learning rates, None where nothing moves.
+    """
+
+    first: int
+    last: int
+    names: tuple[str, ...]
+    action: str
+    low: float | None
+    high: float | None
+
+    @property
+    def layers(self) -> str:
+        """`1–13` or `18`."""
+        return f"{self.first}" if self.first == self.last else f"{self.first}–{self.last}"
+
+    @property
+    def rates(self) -> str:
+        """`at 0.0003`, `at 1e-05 to 0.0003`, or nothing."""
+        if self.low is None or self.high is None:
+            return ""
+        low, high = f"{self.low:g}", f"{self.high:g}"
+        return f"at {high}" if low == high else f"at {low} to {high}"
+
+
+def runs(plan: Plan) -> Iterator[Run]:
+    """The parts of a plan but its output, neighbours of one action together."""
+    group: list[PartPlan] = []
+    body = [part for part in plan.parts if part.name != "output"]
+    for number, part in enumerate(body, 1):
+        group.append(part)
+        is_last = number == len(body) or body[number].action.value != part.action.value
+        if is_last:
+            rates = [float(str(p.rate.value)) for p in group if p.rate is not None]
+            names = tuple(p.name for p in group)
+            low, high = (min(rates), max(rates)) if rates else (None, None)
+            first = number - len(group) + 1
+            yield Run(first, number, names, str(part.action.value), low, high)
+            group = []
+
+
+def in_words(plan: Plan) -> str:
+    """What happens to the layers, in one line: `Layers 1–14 frozen · 15–18 tuned at 0.0003`."""
+    found = list(runs(plan))
+    if len(found) == 1 and found[0].first == found[0].last:
+        return f"The network {_words(found[0])}"
+    texts = [_words_of(run) for run in found]
+    return "Layers " + " · ".join(texts) if texts else ""
+
+
+def _words_of(run: Run) -> str:
+    if run.action == "added":
+        count = run.last - run.first + 1
+        return f"{count} layer block{'s' if count > 1 else ''} added {run.rates}"
+    return f"{run.layers} {_words(run)}"
+
+
+def _words(run: Run) -> str:
+    return f"{_WORDS[run.action]} {run.rates}".strip()

@@ -1,0 +1,80 @@
+"""`warmstart fit DATA --dry-run`: the plan and what it would take; nothing is trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from warmstart.errors import UsageError
+from warmstart.events import Steps
+from warmstart.folder import write_bytes
+from warmstart.joints import lineage, notes, planned, request
+from warmstart.joints.forecast import Bench, foresee
+from warmstart.joints.look import survey
+from warmstart.joints.request import Request
+from warmstart.joints.rows import arrange
+from warmstart.joints.starting import choose_start
+from warmstart.planning.planfile import write_plan
+from warmstart.planning.profiles import profiles
+from warmstart.planning.rules import looks_closely
+from warmstart.planning.strategy import parse
+from warmstart.recording import Clock, seconds_alive
+from warmstart.records import Choice, DryRun, Plan
+
+
+def dry_run(asked: Request) -> Steps[DryRun]:
+    """Read the data, load the start, make the plan, measure this machine for some seconds.
+
+    With `out`, the plan is written there as a file to edit and follow.
+    Raises: as `fit` does; UsageError where `out` is no new FILE.toml.
+    """
+    target = _check_out(asked.out)
+    request.check(replace(asked, out=None))
+    asked = planned.settle(asked)
+    collection = yield from request.read_data(asked)
+    yield notes.data(collection)
+    asked, start = yield from choose_start(asked, collection, Clock())
+    yield notes.start(start.record)
+    seen = survey(collection, start)
+    inherited = yield from lineage.inherit(start, seen.network.record, collection.record)
+    arranged = arrange(collection.record)
+    key = seen.key(planned.engine_of(asked))
+    why = "the engine with the least work left for these images on this machine"
+    plan = planned.make_plan(
+        asked, arranged.facts(), planned.network_facts(asked, start, seen.network, None),
+        inherited.names(tuple(profiles(seen.taps))),
+        Choice(value=key.engine, source="rule", because=why),
+    )  # fmt: skip
+    with threadpool_limits(limits=1, user_api="blas"):
+        bench = Bench(seen.network, seen.taps, collection, arranged, start.record.preprocessing)
+        is_close, n_missing = looks_closely(asked.budget), len(seen.missing[key])
+        found = foresee(bench, plan, n_missing, is_close, seconds_alive())
+    if target is not None:
+        write_bytes(target, write_plan(plan).encode())
+    return DryRun(
+        data=collection.record.name, title=start.record.title, n=len(arranged.learn),
+        n_test=len(arranged.test), classes=collection.record.classes, plan=plan, forecast=found,
+        parameters={part.name: part.parameters for part in seen.network.record.parts},
+        follows_verdict=_follows_verdict(asked), plan_file=str(target) if target else None,
+    )  # fmt: skip
+
+
+def _check_out(out: Path | None) -> Path | None:
+    if out is None:
+        return None
+    if out.suffix != ".toml":
+        raise UsageError(
+            f"--out {out}: with --dry-run it names the file for the plan, such as plan.toml."
+        )
+    if out.exists():
+        raise UsageError(f"--out {out} exists; nothing was changed. Choose another name.")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}; make it first.")
+    return out
+
+
+def _follows_verdict(asked: Request) -> bool:
+    """Whether what is measured in the run may still change the plan."""
+    return parse(asked.strategy).depth == "auto" and not isinstance(asked.plan, Plan)

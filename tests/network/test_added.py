@@ -1,0 +1,259 @@
+"""Added blocks: nothing at birth, a part like the others after, and the old network untouched."""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from warmstart.errors import StartError
+from warmstart.network.added import AddedBlock, graft, make_block, shift_taps
+from warmstart.network.edit import assemble
+from warmstart.network.parts import cut
+from warmstart.network.taps import Tapped, tap_width, taps
+from warmstart.network.tensors import digests, place, unique_tensors
+from warmstart.records import PartRecord, Preprocessing, Tap
+
+
+def _prep(side, channels=3):
+    return Preprocessing(
+        size=(side, side), resize=side, mean=(0.5,) * channels, std=(0.5,) * channels
+    )
+
+
+class Chain(nn.Sequential):
+    """Runs all that it holds, and cannot be cut: its control flow depends on the data."""
+
+    def forward(self, x):
+        for layer in self:
+            x = layer(x) if x.sum() < 1e9 else x
+        return x
+
+
+class Crowded(nn.Module):
+    """Has something called `added` of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.added = nn.Linear(12, 6)
+        self.added_2 = "not a module"
+        self.out = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.out(self.added(x.flatten(1)).relu())
+
+
+NETWORKS = {
+    "NCHW": (functools.partial(timm.create_model, "resnet18", num_classes=5), _prep(64)),
+    "NHWC": (
+        functools.partial(
+            timm.create_model, "swin_tiny_patch4_window7_224", img_size=64, window_size=2,
+            depths=(1, 1, 1, 1), num_classes=5,
+        ), _prep(64),
+    ),
+    "NLC": (
+        functools.partial(
+            timm.create_model, "vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5
+        ), _prep(32),
+    ),
+    "NC": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.Tanh(), nn.Linear(6, 2)),
+        _prep(2),
+    ),
+    "whole": (lambda: Chain(nn.Flatten(), nn.Linear(12, 6), nn.Linear(6, 2)), _prep(2)),
+    "crowded": (Crowded, _prep(2)),
+}  # fmt: skip
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+@functools.cache
+def _cut(name):
+    make, prep = NETWORKS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return cut(make().eval(), prep)
+
+
+def _inputs(name, n=3):
+    side = NETWORKS[name][1].size[0]
+    return torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(2))
+
+
+def _grafted(name, n=2):
+    network, rng = _cut(name), torch.Generator().manual_seed(0)
+    return graft(network, [make_block(network.record.parts[-1], rng, 4) for _ in range(n)])
+
+
+def _stir(network):
+    """Give the blocks something to add."""
+    rng = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for part in network.parts[-2:]:
+            for block in part.own:
+                for parameter in block.parameters() if isinstance(block, AddedBlock) else ():
+                    parameter.add_(0.1 * torch.randn(parameter.shape, generator=rng))
+    return network
+
+
+@every_network
+def test_at_birth_the_answers_are_the_old_ones_to_the_bit(name):
+    with torch.no_grad():
+        expected = _cut(name).logits(_inputs(name))
+        assert torch.equal(_grafted(name).logits(_inputs(name)), expected)
+
+
+@every_network
+def test_law_1_the_parts_compose_and_each_block_runs_once(name):
+    network = _stir(_grafted(name))
+    old = _cut(name)
+    blocks = [network.trunk.get_submodule(step.modules[0]) for step in network.steps.parts[-2:]]
+    assert all(isinstance(block, AddedBlock) for block in blocks)
+    with torch.no_grad():
+        value = {"main": _inputs(name)}
+        for part in old.parts:
+            value = part(value)
+        for block in blocks:
+            value = {"main": block(value["main"])}
+        expected = old.neck(value)["main"]
+        assert torch.equal(network.features(_inputs(name)), expected)
+        value = {"main": _inputs(name)}
+        for part in (*network.parts, network.neck):
+            value = part(value)
+        assert torch.equal(value["main"], expected)
+        assert not torch.equal(network.logits(_inputs(name)), old.logits(_inputs(name)))
+
+
+@every_network
+def test_the_old_network_is_left_alone_and_shares_its_tensors(name):
+    old = _cut(name)
+    before, names = digests(old.trunk), [*old.trunk._modules]
+    network = _stir(_grafted(name))
+    assert digests(old.trunk) == before
+    assert [*old.trunk._modules] == names
+    shared = {place(tensor) for tensor in unique_tensors(old.trunk).values()}
+    assert shared <= {place(tensor) for tensor in unique_tensors(network.trunk).values()}
+    assert len(old.parts) == len(network.parts) - 2 == len(old.record.parts)
+
+
+@every_network
+def test_record_and_owners_tell_what_is_there(name):
+    network, old = _grafted(name), _cut(name)
+    new = network.record.parts[-2:]
+    assert [part.name for part in network.parts] == [part.name for part in network.record.parts]
+    assert len({part.name for part in network.record.parts}) == len(network.parts)
+    for record, part, step in zip(new, network.parts[-2:], network.steps.parts[-2:], strict=True):
+        block = network.trunk.get_submodule(step.modules[0])
+        value = torch.zeros(1, *record.shape_in)
+        with FlopCounterMode(display=False) as counter:
+            assert tuple(block(value).shape[1:]) == record.shape_out
+        assert counter.get_total_flops() == 2 * record.macs
+        assert record.parameters == sum(p.numel() for p in block.parameters())
+        assert record.layout == old.record.parts[-1].layout
+        assert set(part.tensors) == {n for n, o in network.owners.items() if o == record.name}
+        assert {id(p) for p in part.parameters()} == {id(p) for p in block.parameters()}
+    assert network.owners.items() > old.owners.items()
+    owned = {place(network.trunk.state_dict(keep_vars=True)[n]) for n in network.owners
+             if network.owners[n] != "head"}  # fmt: skip
+    assert owned == {place(tensor) for tensor in unique_tensors(network.trunk).values()}
+
+
+def test_names_do_not_clash_and_are_the_same_each_time():
+    assert [s.modules[0] for s in _grafted("NCHW").steps.parts[-2:]] == ["added", "added_2"]
+    assert [p.name for p in _grafted("NCHW").parts[-2:]] == ["added", "added#2"]
+    crowded = _grafted("crowded", 1)
+    assert crowded.steps.parts[-1].modules == ("added_3",)
+    assert [p.name for p in crowded.parts] == ["added#2", "added"]  # the word is the block's
+    assert crowded.trunk.added_2 == "not a module"
+
+
+def test_blocks_can_be_added_again():
+    once = _grafted("NC", 1)
+    rng = torch.Generator().manual_seed(4)
+    twice = graft(once, [make_block(once.record.parts[-1], rng)])
+    assert [p.name for p in twice.parts[-2:]] == ["added", "added#2"]
+    with torch.no_grad():
+        assert torch.equal(twice.logits(_inputs("NC")), once.logits(_inputs("NC")))
+
+
+@every_network
+def test_taps_of_the_last_part_move_up_and_the_others_stay(name):
+    old, network = _cut(name), _stir(_grafted(name))
+    n = len(old.parts)
+    wanted = taps(old.record)
+    moved = shift_taps(wanted, n, 2)
+    assert [tap.pool for tap in moved] == [tap.pool for tap in wanted]
+    assert [tap.part for tap in moved] == [t.part if t.part < n else n + 2 for t in wanted]
+    widths = [tap_width(old.record, tap) for tap in wanted]
+    assert [tap_width(network.record, tap) for tap in moved] == widths
+    with torch.no_grad():
+        found = Tapped(network, moved)(_inputs(name))
+        expected = Tapped(old, wanted)(_inputs(name))
+    for tap, new, before in zip(wanted, found, expected, strict=True):
+        assert torch.equal(new, before) == (tap.part < n)
+
+
+@every_network
+def test_a_copy_of_a_model_runs_on_its_own_blocks(name):
+    network = _stir(_grafted(name))
+    last = taps(network.record)[-1]
+    model = assemble(
+        network, [last], torch.ones(2, tap_width(network.record, last)), torch.zeros(2)
+    )
+    with torch.no_grad():
+        expected = model(_inputs(name))
+        twin = copy.deepcopy(model)
+        for parameter in model.trunk.parameters():
+            parameter += 1
+        assert torch.equal(twin(_inputs(name)), expected)
+        assert not torch.equal(model(_inputs(name)), expected)
+        for parameter in model.trunk.parameters():
+            parameter -= 1
+
+
+def test_only_the_generator_is_drawn_from():
+    record = _cut("NCHW").record.parts[-1]
+    state = torch.random.get_rng_state()
+    one, two, other = (
+        make_block(record, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(one.down.weight, two.down.weight)
+    assert not torch.equal(one.down.weight, other.down.weight)
+    assert one.hidden == 128
+    assert not one.up.weight.any()
+    assert not one.up.bias.any()
+
+
+def test_a_block_learns_and_is_the_same_for_one_image_and_for_many():
+    block = make_block(_cut("NCHW").record.parts[-1], torch.Generator().manual_seed(1), 8)
+    x = torch.randn(4, 512, 2, 2, generator=torch.Generator().manual_seed(2))
+    (block(x) - 1).square().sum().backward()
+    assert block.up.weight.grad.any()
+    with torch.no_grad():
+        block.up.weight.add_(0.1)
+        block.train()
+        torch.testing.assert_close(block(x)[:1], block(x[:1]))
+
+
+def test_what_has_no_channels_is_refused():
+    odd = PartRecord(
+        name="odd", parameters=1, shape_in=(3,), shape_out=(2, 3, 4, 5), macs=1, layout="other"
+    )
+    with pytest.raises(StartError, match="no axis of channels: no layers can be added"):
+        make_block(odd, torch.Generator())
+
+
+def test_a_block_of_another_width_is_refused():
+    network = _cut("NC")
+    block = make_block(_cut("NCHW").record.parts[-1], torch.Generator(), 4)
+    with pytest.raises(StartError, match=r"does not fit the output \(6,\) \(NC\) of 1"):
+        graft(network, [block])
+
+
+def test_neck_taps_alone_can_be_moved():
+    assert shift_taps([Tap(part=3, pool="neck")], 3, 1) == (Tap(part=4, pool="neck"),)

@@ -1,0 +1,190 @@
+"""Other inputs end to end: loaded, cut (law 1), saved, built again; no wish changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import timm
+import torch
+import torchvision.models
+from safetensors.torch import save_file
+from torch import nn
+
+from tiny import PREP, network
+from warmstart.errors import StartError
+from warmstart.network.edit import assemble, rebuild, unique_state
+from warmstart.network.ledger import tensors_of
+from warmstart.network.load import InputWish, load
+from warmstart.network.parts import cut
+from warmstart.network.taps import taps
+from warmstart.network.tensors import digest, tensor_digest, unique_tensors
+
+NO_WISH = InputWish()
+WISHES = {
+    "grey": InputWish(channels=1),
+    "alpha": InputWish(channels=4, is_tuned=True),
+    "bands": InputWish(channels=13, rgb=(3, 2, 1), ranges=((0.0, 9.0),) * 13),
+    "size": InputWish(size=64),
+    "size and bands": InputWish(size=96, channels=13, is_tuned=True),
+    "size and grey": InputWish(size=96, channels=1),
+}
+ARCHES = {
+    "timm:lcnet_035": lambda: timm.create_model("lcnet_035"),
+    "timm:resnetv2_18d": lambda: timm.create_model("resnetv2_18d"),
+    "timm:vit_tiny_patch16_224": lambda: timm.create_model("vit_tiny_patch16_224"),
+    "torchvision:resnet18": torchvision.models.resnet18,
+}
+OWN = {
+    "convolutions": network,
+    "vit": lambda: timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2),
+    "torchvision": lambda: torchvision.models.VisionTransformer(32, 16, 1, 2, 24, 48),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Random weights of each design."""
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        for arch, make in ARCHES.items():
+            save_file(make().state_dict(), folder / f"{arch.partition(':')[2]}.safetensors")
+    return folder
+
+
+def found(files, arch, inputs):
+    return load(files / f"{arch.partition(':')[2]}.safetensors", arch=arch, inputs=inputs)
+
+
+def inputs_for(prep):
+    generator = torch.Generator().manual_seed(6)
+    return torch.randn(2, prep.channels, *prep.size, generator=generator)
+
+
+def check(start, own=None):
+    """Law 1 after surgery, and the same logits from what would be saved."""
+    prep = start.record.preprocessing
+    parts, inputs = cut(start.module, prep), inputs_for(prep)
+    with torch.no_grad():
+        torch.testing.assert_close(parts.logits(inputs), start.module(inputs))
+    chosen = (taps(parts.record)[0], taps(parts.record)[-1])
+    generator = torch.Generator().manual_seed(7)
+    from warmstart.network.taps import tap_width
+
+    width = sum(tap_width(parts.record, tap) for tap in chosen)
+    weight = torch.randn(3, width, generator=generator)
+    model = assemble(parts, chosen, weight, torch.zeros(3))
+    state = {name: tensor.clone() for name, tensor in unique_state(model).items()}
+    again = rebuild(start.record.arch, state, chosen, 3, prep, own)
+    with torch.no_grad():
+        torch.testing.assert_close(again(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("wish", WISHES)
+@pytest.mark.parametrize("arch", ARCHES)
+def test_changed_cut_saved_and_built_again(files, arch, wish):
+    wanted = WISHES[wish]
+    start = found(files, arch, wanted)
+    prep = start.record.preprocessing
+    assert prep.channels == (wanted.channels or 3)
+    assert prep.size == (wanted.size or 224,) * 2
+    assert prep.ranges == wanted.ranges
+    assert start.module(inputs_for(prep)).shape == (2, 1000)
+    check(start)
+
+
+@pytest.mark.parametrize("wish", WISHES)
+@pytest.mark.parametrize("kind", OWN)
+def test_a_module_of_ones_own_is_changed_on_a_copy_and_serves_to_build_it_again(kind, wish):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(8)
+        module = OWN[kind]().eval()
+    before = {name: digest(tensor) for name, tensor in module.state_dict().items()}
+    start = load(module, preprocessing=PREP, inputs=WISHES[wish])
+    check(start, own=module)
+    assert {name: digest(tensor) for name, tensor in module.state_dict().items()} == before
+
+
+def test_no_wish_is_what_it_was(files):
+    for arch in ARCHES:
+        plain, empty = found(files, arch, None), found(files, arch, NO_WISH)
+        assert plain.record == empty.record
+        assert plain.changes == empty.changes == ()
+    assert load("lite0", inputs=NO_WISH).record == load("lite0").record
+
+
+def test_the_record_is_that_of_the_changed_network(files):
+    plain = found(files, "timm:lcnet_035", None)
+    digests = {plain.record.sha256}
+    for wanted in (
+        WISHES["grey"],
+        WISHES["bands"],
+        dataclasses.replace(WISHES["bands"], is_tuned=True),
+    ):
+        start = found(files, "timm:lcnet_035", wanted)
+        assert start.record.sha256 == tensor_digest(unique_tensors(start.module))
+        assert start.record.parameters == sum(p.numel() for p in start.module.parameters())
+        assert dataclasses.replace(
+            start.record, sha256="", parameters=0, preprocessing=plain.record.preprocessing
+        ) == dataclasses.replace(plain.record, sha256="", parameters=0)
+        digests.add(start.record.sha256)
+    assert len(digests) == 4  # a store that asks for the digest never mixes them up
+
+
+def test_changes_name_the_tensors_of_the_start_by_their_bytes(files):
+    plain = found(files, "timm:vit_tiny_patch16_224", None)
+    before = {name: digest(tensor) for name, tensor in plain.module.state_dict().items()}
+    start = found(files, "timm:vit_tiny_patch16_224", WISHES["size and bands"])
+    assert [c.tensor for c in start.changes] == ["pos_embed", "patch_embed.proj.weight"]
+    changed = {c.tensor for c in start.changes}
+    assert all(c.before == before[c.tensor] for c in start.changes)
+    parts = cut(start.module, start.record.preprocessing)
+    for name, tensor in tensors_of(parts).items():  # law 2: all others are what they were
+        assert (digest(tensor) == before[name]) == (name not in changed), name
+
+
+def test_the_shipped_start_sees_rgb_among_thirteen_bands():
+    plain, start = load("lite0"), load("lite0", inputs=InputWish(
+        size=64, channels=13, rgb=(3, 2, 1), is_tuned=True))  # fmt: skip
+    bands = torch.randn(2, 13, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, given = plain.module(bands[:, [3, 2, 1]]), start.module(bands)
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_shipped_start_sees_grey_as_it_saw_copied_grey():
+    plain, start = load("lite0"), load("lite0", inputs=InputWish(channels=1))
+    grey = torch.randn(2, 1, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, given = plain.module(grey.expand(-1, 3, -1, -1)), start.module(grey)
+    assert float((given - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+
+
+def test_ranges_go_with_the_bands():
+    with pytest.raises(
+        StartError, match=r"ranges are given for 2 bands, the network takes 3; give"
+    ):
+        load("lite0", inputs=InputWish(ranges=((0.0, 1.0),) * 2))
+    start = load("lite0", inputs=InputWish(ranges=((0.0, 10.0),) * 3))
+    assert start.record.preprocessing.ranges == ((0.0, 10.0),) * 3
+    assert start.changes == ()
+
+
+def test_a_start_that_cannot_be_changed_says_why():
+    with pytest.raises(StartError, match="is a Linear"):
+        load(network("layers"), preprocessing=PREP, inputs=InputWish(channels=1))
+    with pytest.raises(StartError, match="Sequential cannot take images of 64 px"):
+        load(network("layers"), preprocessing=PREP, inputs=InputWish(size=64))
+    with pytest.raises(StartError, match="0 channels are not taken"):
+        load(network(), preprocessing=PREP, inputs=InputWish(channels=0))
+
+
+def test_a_model_of_other_channels_is_not_built_from_another_network():
+    start = load(network(), preprocessing=PREP, inputs=InputWish(channels=4))
+    parts = cut(start.module, start.record.preprocessing)
+    tap = taps(parts.record)[-1]
+    model = assemble(parts, [tap], torch.zeros(3, parts.record.neck_width), torch.zeros(3))
+    other = nn.Sequential(nn.Conv2d(3, 8, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(StartError, match="Sequential cannot take inputs of shape"):
+        rebuild("module:Net", unique_state(model), [tap], 3, start.record.preprocessing, other)

@@ -1,0 +1,114 @@
+"""What happens to each part, strategy by strategy."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plans import NAMES, actions, network, network_facts, plan_for, rates
+from warmstart.errors import PlanError
+from warmstart.planning.actions import added_name, body_actions, parts, ruled
+from warmstart.planning.rates import Spread
+from warmstart.planning.strategy import HEAD, parse, resolve, word
+
+TABLE = {
+    "head": "frozen frozen frozen frozen replaced",
+    "frozen:4": "frozen frozen frozen frozen replaced",
+    "last:1": "frozen frozen frozen tuned replaced",
+    "frozen:1": "frozen tuned tuned tuned replaced",
+    "full": "tuned tuned tuned tuned replaced",
+    "last:2+add": "frozen frozen tuned tuned added replaced",
+    "add": "frozen frozen frozen frozen added replaced",
+    "last:2+lora": "frozen frozen low-rank low-rank replaced",
+    "gradual": "tuned tuned tuned tuned replaced",
+    "scratch": "fresh fresh fresh fresh replaced",
+    "auto+gradual": "frozen frozen frozen tuned replaced",
+}
+
+
+@pytest.mark.parametrize(("strategy", "expected"), TABLE.items())
+def test_each_strategy_is_one_action_a_part(strategy, expected):
+    plan = plan_for(strategy)
+    assert [part.action.value for part in plan.parts] == expected.split()
+    assert plan.parts[-1].name == "output"
+    assert tuple(part.name for part in plan.parts[:4]) == NAMES
+
+
+def test_a_head_has_no_rate_and_every_other_strategy_gives_the_output_one():
+    assert rates(plan_for("head")) == {}
+    for strategy in TABLE.keys() - {"head", "frozen:4"}:
+        assert "output" in rates(plan_for(strategy))
+
+
+@given(count=st.integers(0, 4), extra=st.sampled_from(["", "+add", "+lora", "+gradual"]))
+def test_frozen_parts_and_only_they_have_no_rate(count, extra):
+    if not count and extra in ("+lora", "+gradual"):
+        return
+    strategy = resolve(parse(f"last:{count}{extra}"), None, 4)
+    spread = None if strategy == HEAD else Spread(base=0.001, decay=0.75)
+    found = parts(strategy, network(), spread)
+    for part in found:
+        is_still = part.action.value == "frozen" or strategy == HEAD
+        assert (part.rate is None) == is_still
+
+
+def test_a_choice_of_the_user_says_what_the_rule_would_have_done():
+    typed = plan_for("last:2")
+    marks = [(p.action.value, p.action.source, p.action.rule) for p in typed.parts]
+    assert marks == [
+        ("frozen", "user", "frozen"), ("frozen", "user", "frozen"), ("tuned", "user", "frozen"),
+        ("tuned", "user", "frozen"), ("replaced", "rule", None),
+    ]  # fmt: skip
+    assert "last:2" in typed.parts[2].action.because
+    asked = plan_for("head", network=network_facts(verdict="deeper"))
+    assert [p.action.rule for p in asked.parts] == ["frozen", "frozen", "frozen", "tuned", None]
+    for part in plan_for("auto", network=network_facts(verdict="deeper")).parts:
+        assert (part.action.source, part.action.rule) == ("rule", None)
+
+
+def test_the_reason_of_gradual_tells_how_parts_join():
+    for part in plan_for("last:2+gradual").parts[2:4]:
+        assert "join from the top while validation improves" in part.action.because
+
+
+def test_reasons_count_layers():
+    assert "only the last of 4 layers is tuned" in plan_for("last:1").parts[0].action.because
+    assert "only the last 2 of 4 layers are tuned" in plan_for("last:2").parts[0].action.because
+    assert "all layers" in plan_for("full").parts[0].action.because
+    assert "added and the output are learnt" in plan_for("add").parts[0].action.because
+
+
+def test_added_layers_have_a_name_of_their_own():
+    names = ("stem", "added", "added#2")
+    assert added_name(names) == "added#3"
+    plan = plan_for("last:1+add", network=network_facts(names))
+    assert list(actions(plan)) == [*names, "added#3", "output"]
+
+
+@pytest.mark.parametrize("strategy", ["last:1", "full", "full+lora", "add", "scratch", "auto"])
+def test_parts_that_did_not_carry_over_are_fresh_whatever_the_strategy(strategy):
+    plan = plan_for(strategy, network=network_facts(fresh=frozenset({"blocks.0"})))
+    part = plan.parts[1]
+    assert (part.action.value, part.action.source) == ("fresh", "rule")
+    assert "did not carry over" in part.action.because
+    times = 1 if strategy == "scratch" else 10
+    assert part.rate.value == pytest.approx(times * plan.training.rate.value)
+
+
+def test_a_part_frozen_at_random_values_is_refused_with_the_strategy_that_trains_it():
+    facts = network_facts(fresh=frozenset({"top", "blocks.1"}))
+    says = "head: part blocks.1 would be frozen at random values.*use --strategy last:2"
+    with pytest.raises(PlanError, match=says):
+        plan_for("head", network=facts)
+    assert actions(plan_for("last:2", network=facts))["blocks.1"] == "fresh"
+
+
+def test_auto_goes_down_to_what_did_not_carry_over():
+    plan = plan_for("auto", network=network_facts(fresh=frozenset({"blocks.0"}), verdict="deeper"))
+    assert plan.strategy.value == "last:3"
+    assert "did not carry over" in plan.strategy.because
+    assert word(ruled("deeper", NAMES, frozenset())) == "last:1"
+    assert word(ruled("deeper", NAMES, frozenset({"top"}))) == "last:1"
+
+
+def test_body_actions_are_those_of_the_parts():
+    assert body_actions(parse("frozen:1+lora"), "abc") == ["frozen", "low-rank", "low-rank"]

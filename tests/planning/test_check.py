@@ -1,0 +1,200 @@
+"""Plans that contradict themselves, the network or the data: each is named and has a cure."""
+
+from dataclasses import replace
+
+import pytest
+
+from plans import FACTS, PREPROCESSING, PROFILES, network, network_facts, plan_for, said, with_part
+from warmstart.errors import PlanError
+from warmstart.planning.check import check_facts, check_plan
+from warmstart.planning.settings import apply_settings
+
+HEAD = plan_for("head")
+FULL = plan_for("full")
+LORA = plan_for("full+lora")
+
+
+def training(**values):
+    """The plan `full` with other training choices; None takes one away."""
+    made = {name: None if value is None else said(value) for name, value in values.items()}
+    return replace(FULL, training=replace(FULL.training, **made))
+
+
+def inputs(**values):
+    """The plan `full` with another input."""
+    made = {name: said(value) for name, value in values.items()}
+    return replace(FULL, input=replace(FULL.input, **made))
+
+
+def head(**values):
+    """The plan `head` with other choices for its head."""
+    made = {name: said(value) for name, value in values.items()}
+    return replace(HEAD, head=replace(HEAD.head, **made))
+
+
+def parts(*order, of=FULL):
+    """The plan with its parts picked by their places."""
+    return replace(of, parts=tuple(of.parts[place] for place in order))
+
+
+BAD = {
+    "another part": (
+        with_part(FULL, 2, name="blocks.7"),
+        "made for another network: it has part blocks.7, lite0 has blocks.1 at place 3; make a",
+    ),
+    "another order": (
+        parts(1, 0, 2, 3, 4), "it has part blocks.0, lite0 has stem at place 1; make a new plan",
+    ),
+    "a part short": (parts(0, 1, 2, 4), "it has part output, lite0 has top at place 4; make"),
+    "no parts": (parts(), "it ends after 0 parts, lite0 has stem at place 1; make a new plan"),
+    "a part twice": (parts(0, 0, 1, 2, 3, 4), "the plan has part stem 2 times; keep one."),
+    "no output": (parts(0, 1, 2, 3), "no part output, replaced, at its end; add it."),
+    "an output that is kept": (
+        with_part(FULL, 4, action=said("tuned")), "no part output, replaced, at its end",
+    ),
+    "a part too many": (
+        replace(FULL, parts=(*FULL.parts[:4], replace(FULL.parts[3], name="more"), FULL.parts[4])),
+        "it has part more, which lite0 has not; make a new plan with --dry-run.",
+    ),
+    "an unknown action": (
+        with_part(FULL, 1, action=said("thawed")),
+        "the plan has 'thawed' as action of part blocks.0; there are frozen, tuned, low-rank",
+    ),
+    "an action of a number": (with_part(FULL, 1, action=said(3)), "the plan has 3 as action"),
+    "a body part replaced": (
+        with_part(FULL, 1, action=said("replaced")),
+        "the plan has part blocks.0 replaced; lite0 has it, so it can be frozen, tuned,",
+    ),
+    "a body part added": (with_part(FULL, 3, action=said("added")), "has part top added; lite0"),
+    "a rate of 0": (
+        with_part(FULL, 1, rate=said(0.0)),
+        "the plan has rate 0.0 for part blocks.0; it is a number above 0.",
+    ),
+    "a rate below 0": (with_part(FULL, 4, rate=said(-1e-3)), "has rate -0.001 for part output"),
+    "an endless rate": (with_part(FULL, 1, rate=said(float("inf"))), "has rate inf for part"),
+    "a rate that is none": (with_part(FULL, 1, rate=said(float("nan"))), "has rate nan for part"),
+    "a rate in words": (with_part(FULL, 1, rate=said("fast")), "has rate 'fast' for part"),
+    "a rate of a frozen part": (
+        with_part(FULL, 0, action=said("frozen")),
+        "has a rate for part stem, which is frozen; take the rate away, or --set part.stem.action",
+    ),
+    "a tuned part without a rate": (
+        with_part(FULL, 0, rate=None),
+        "has part stem tuned and gives it no rate; add --set part.stem.rate=0.001.",
+    ),
+    "an output without a rate": (with_part(FULL, 4, rate=None), "has part output replaced and"),
+    "low-rank without a rank": (
+        replace(LORA, training=replace(LORA.training, rank=None)),
+        "has low-rank parts and lacks training.rank; add --set training.rank=8.",
+    ),
+    "gradual and low-rank": (
+        replace(LORA, strategy=said("full+gradual")),
+        "has low-rank parts and strategy gradual, which do not go together; let those parts be",
+    ),
+    "a strategy that is none": (
+        replace(FULL, strategy=said("fulll")), "has strategy 'fulll': .* did you mean full?",
+    ),
+    "a strategy unsettled": (
+        replace(FULL, strategy=said("auto+add")), r"'auto\+add', which settles nothing; name a",
+    ),
+    "no passes": (training(passes=None), "trains layers and lacks training.passes; make a new"),
+    "no optimizer": (training(optimizer=None), "lacks training.optimizer; make a new plan"),
+    "not a step": (
+        training(passes=4), "training.passes 4 and training.batch 8: that is not one step; set",
+    ),
+    "a batch of 0": (training(batch=0), "has training.batch 0; it is a whole number, 1 or more."),
+    "a batch in parts": (training(batch=8.5), "has training.batch 8.5; it is a whole number"),
+    "a long warm-up": (training(warm_up=1.5), "training.warm_up 1.5; it is a number from 0 to 1."),
+    "a warm-up below 0": (training(warm_up=-0.1), "training.warm_up -0.1; it is a number from 0"),
+    "no crop": (training(crop=0.0), "training.crop 0.0; it is a number above 0, at most 1."),
+    "a wide crop": (training(crop=1.01), "training.crop 1.01; it is a number above 0, at most 1"),
+    "no folds": (training(folds=0), "training.folds 0; it is a whole number, 1 or more."),
+    "no decay": (training(layer_decay=0), "training.layer_decay 0; it is a number above 0, at"),
+    "a rising decay": (training(layer_decay=2.0), "training.layer_decay 2.0; it is a number"),
+    "an optimizer not ours": (training(optimizer="adam"), "'adam'; it is adamw or sgd."),
+    "weights that grow": (training(weight_decay=-1.0), "training.weight_decay -1.0; it is a num"),
+    "a flip of 1": (training(flip=1), "training.flip 1; it is true or false."),
+    "a rank of 0": (training(rank=0), "training.rank 0; it is a whole number, 1 or more."),
+    "a rate of true": (training(rate=True), "training.rate True; it is a number above 0."),
+    "a seed too large": (training(seed=2**32), "training.seed 4294967296; it is a whole number"),
+    "no channels": (inputs(channels=0), "input.channels 0; it is a whole number from 1 to 13."),
+    "many channels": (inputs(channels=14), "input.channels 14; it is a whole number from 1 to 13"),
+    "a small input": (inputs(size=15), "input.size 15; it is a whole number of px, 16 or more."),
+    "an input in parts": (inputs(size=224.0), "input.size 224.0; it is a whole number of px"),
+    "two bands of colour": (
+        inputs(channels=5, rgb=(0, 1)), "input.rgb 0,1; it is three different bands from 0 to 4.",
+    ),
+    "a band twice": (inputs(channels=5, rgb=(3, 3, 1)), "input.rgb 3,3,1; it is three different"),
+    "a band beyond": (inputs(channels=5, rgb=(5, 1, 2)), "input.rgb 5,1,2; it is three different"),
+    "a penalty of 0": (head(penalties=(0.1, 0.0)), "has 0.0 in head.penalties; each is a number"),
+    "no penalties": (head(penalties=()), "has nothing in head.penalties; name at least one."),
+    "no candidates": (head(candidates=()), "has nothing in head.candidates; name at least one."),
+    "no outer folds": (head(outer_folds=0), "head.outer_folds 0; it is a whole number, 1 or more"),
+    "a shuffle too few": (head(permutations=0), "head.permutations 0; it is a whole number, 1 or"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("plan", "says"), BAD.values(), ids=BAD.keys())
+def test_a_bad_plan_is_named_with_its_cure(plan, says):
+    with pytest.raises(PlanError, match=says) as caught:
+        check_plan(plan, network())
+    assert str(caught.value).startswith("the plan ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", [
+    ["part.top.action=frozen"], ["part.stem.action=fresh", "part.1.rate=1"],
+    ["part.blocks.0.action=frozen", "part.stem.action=fresh"], ["part.2.action=low-rank",
+     "training.rank=4"], ["training.warm_up=0", "training.crop=1", "training.weight_decay=0"],
+    ["input.channels=13", "input.rgb=12,0,5", "input.size=16"], ["training.warm_up=1"],
+])  # fmt: skip
+def test_parts_may_have_any_actions_in_any_order(settings):
+    check_plan(apply_settings(FULL, settings), network())
+
+
+def test_the_output_alone_may_be_trained_step_by_step():
+    still = [replace(p, action=said("frozen"), rate=None) for p in FULL.parts[:4]]
+    check_plan(replace(FULL, parts=(*still, FULL.parts[4])), network())
+
+
+def test_layers_may_be_added_more_than_once():
+    plan = plan_for("add")
+    again = replace(plan.parts[4], name="added#2")
+    check_plan(replace(plan, parts=(*plan.parts[:5], again, plan.parts[5])), network())
+
+
+def test_a_head_of_another_start_is_refused():
+    plan, facts = head(candidates=("last", "grid-late")), network_facts()
+    says = "'grid-late' in head.candidates; for this start and 300 images there are class-mean"
+    with pytest.raises(PlanError, match=says):
+        check_facts(plan, FACTS, facts, PROFILES)
+    check_facts(plan, FACTS, facts, (*PROFILES, "grid-late"))
+
+
+def test_heads_that_compare_all_pairs_are_for_few_images():
+    plan, many = head(candidates=("class-mean",)), replace(FACTS, n=3000)
+    check_facts(plan, FACTS, network_facts(), PROFILES)
+    with pytest.raises(PlanError, match="3,000 images there are last, late"):
+        check_facts(plan, many, network_facts(), PROFILES)
+
+
+def test_folds_and_hold_out_must_agree():
+    held = replace(FACTS, holdout=60)
+    with pytest.raises(PlanError, match="hold-out in your data is the only fold; --set head"):
+        check_facts(HEAD, held, network_facts(), PROFILES)
+    alone = plan_for("head", held)
+    check_facts(alone, held, network_facts(), PROFILES)
+    with pytest.raises(PlanError, match=r"sets no part apart; --set head\.outer_folds=10"):
+        check_facts(alone, FACTS, network_facts(), PROFILES)
+    check_facts(apply_settings(alone, ["head.outer_folds=10"]), FACTS, network_facts(), PROFILES)
+
+
+@pytest.mark.parametrize("action", ["frozen", "low-rank"])
+def test_random_values_are_not_kept(action):
+    facts = network_facts(fresh=frozenset({"stem"}), preprocessing=PREPROCESSING)
+    plan = plan_for("full+lora", network=facts)
+    check_facts(plan, FACTS, facts, PROFILES)
+    kept = apply_settings(plan, [f"part.stem.action={action}"])
+    says = f"part stem {action}, and it would stay at random.*--set part.stem.action=fresh trains"
+    with pytest.raises(PlanError, match=says):
+        check_facts(kept, FACTS, facts, PROFILES)

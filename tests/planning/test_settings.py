@@ -1,0 +1,248 @@
+"""--set: what it may set, what follows from it, and what it refuses."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plans import actions, network, network_facts, plan_for, rates, said
+from warmstart.errors import PlanError
+from warmstart.planning.check import check_plan
+from warmstart.planning.paths import PATHS, parse_settings, typed
+from warmstart.planning.settings import apply_settings, respread
+
+HEAD = plan_for("head")
+LAST = plan_for("last:2")
+FULL = plan_for("full")
+
+
+def value(plan, path):
+    """The choice at a path outside the parts."""
+    section, name = path.split(".")
+    return getattr(getattr(plan, section), name)
+
+
+SET = {
+    "training.batch=4": 4, "training.optimizer=SGD": "sgd", "training.rate=1e-2": 0.01,
+    "training.layer_decay=1": 1.0, "training.weight_decay=0": 0.0, "training.passes=9000": 9000,
+    "training.warm_up=.5": 0.5, "training.crop=1": 1.0, "training.flip=False": False,
+    "training.folds=2": 2, "head.candidates=last, late": ("last", "late"),
+    "head.penalties=1,2.5": (1.0, 2.5), "head.outer_folds=3": 3, "input.size=320": 320,
+    "input.channels=5": 5, "input.rgb=3,2,1": (3, 2, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("setting", "expected"), SET.items(), ids=SET.keys())
+def test_a_value_is_typed_by_its_place_and_is_the_users(setting, expected):
+    path = setting.partition("=")[0]
+    old, found = value(FULL, path), value(apply_settings(FULL, [setting]), path)
+    assert (found.value, type(found.value)) == (expected, type(expected))
+    assert (found.source, found.because) == ("user", "your choice (--set)")
+    rule = old and (old.value if old.rule is None else old.rule)
+    assert found.rule == rule
+    assert apply_settings(FULL, []) == FULL
+
+
+def test_every_path_that_may_be_set_is_tested():
+    assert {setting.partition("=")[0] for setting in SET} == PATHS.keys() - {"training.rank"}
+    low = apply_settings(plan_for("lora"), ["training.rank=4"])
+    assert (low.training.rank.value, low.training.rank.rule) == (4, 8)
+
+
+def test_a_rate_moves_the_parts_that_were_not_themselves_set():
+    found = apply_settings(FULL, ["training.rate=0.01", "part.top.rate=0.5"])
+    assert rates(found) == {"stem": 0.00422, "blocks.0": 0.00562, "blocks.1": 0.0075,
+                            "top": 0.5, "output": 0.01}  # fmt: skip
+    top = found.parts[3].rate
+    assert (top.source, top.rule) == ("user", 0.01)
+    assert "0.01 x 0.75^3" in found.parts[0].rate.because
+    again = apply_settings(found, ["training.layer_decay=1"])
+    assert rates(again) == {"stem": 0.01, "blocks.0": 0.01, "blocks.1": 0.01,
+                            "top": 0.5, "output": 0.01}  # fmt: skip
+    assert apply_settings(found, ["part.4.rate=0.2"]).parts[3].rate.rule == 0.01
+
+
+def test_an_action_brings_its_rate_and_takes_it_away():
+    frozen = apply_settings(FULL, ["part.stem.action=frozen"])
+    assert frozen.parts[0].rate is None
+    choice = frozen.parts[0].action
+    assert (choice.value, choice.source, choice.rule) == ("frozen", "user", "frozen")
+    tuned = apply_settings(LAST, ["part.blocks.0.action=tuned"])
+    assert rates(tuned) == {**rates(LAST), "blocks.0": 0.000169}
+    low = apply_settings(LAST, ["part.top.action=low-rank", "training.rank=2"])
+    assert rates(low)["top"] == 0.003
+    own = apply_settings(LAST, ["part.stem.rate=0.1", "part.stem.action=tuned"])
+    assert rates(own)["stem"] == 0.1
+    assert own.parts[0].rate.rule == 0.000127  # 0.0003 x 0.75^3
+
+
+def test_beside_a_fresh_part_the_output_is_new_too():
+    found = apply_settings(LAST, ["part.top.action=fresh"])
+    assert (rates(found)["top"], rates(found)["output"]) == (0.003, 0.003)
+    back = apply_settings(found, ["part.top.action=tuned"])
+    assert rates(back) == rates(LAST)
+    scratch = apply_settings(plan_for("scratch"), ["part.stem.action=frozen"])
+    assert set(rates(scratch).values()) == {0.001}
+
+
+def test_another_optimizer_brings_its_own_rate_and_decay():
+    found = apply_settings(FULL, ["training.optimizer=sgd"])
+    assert (found.training.rate.value, found.training.weight_decay.value) == (0.003, 0.0001)
+    assert rates(found)["top"] == 0.003
+    assert "AdamW moves at 0.0003" in found.training.rate.because
+    kept = apply_settings(
+        FULL, ["training.optimizer=sgd", "training.rate=0.5", "training.weight_decay=0"]
+    )
+    assert (kept.training.rate.value, kept.training.weight_decay.value) == (0.5, 0.0)
+    new = apply_settings(plan_for("scratch"), ["training.optimizer=sgd"])
+    assert new.training.rate.value == 0.05
+    same = apply_settings(FULL, ["training.optimizer=adamw"])
+    assert same.training.rate == FULL.training.rate
+    odd = replace(FULL, training=replace(FULL.training, optimizer=said("adam")))
+    assert apply_settings(odd, ["training.optimizer=sgd"]).training.rate.value == 0.0003
+
+
+def test_a_name_comes_before_a_number():
+    plan = plan_for("full", network=network_facts(("0", "1", "2")))
+    found = apply_settings(plan, ["part.1.rate=0.5", "part.3.rate=0.25"])
+    assert (rates(found)["1"], rates(found)["2"]) == (0.5, 0.25)
+
+
+ORDERED = ["training.rate=0.01", "part.top.rate=0.2", "part.blocks.0.action=tuned",
+           "part.2.rate=0.3", "training.layer_decay=0.5", "part.blocks.1.action=frozen",
+           "training.optimizer=sgd"]  # fmt: skip
+
+
+@given(order=st.permutations(ORDERED))
+def test_the_order_of_settings_does_not_matter(order):
+    found = apply_settings(LAST, order)
+    assert found == apply_settings(LAST, ORDERED)
+    check_plan(found, network())
+
+
+@given(base=st.floats(1e-6, 1), decay=st.floats(0.1, 1))
+def test_rates_set_one_by_one_are_those_of_the_rule_that_was_set(base, decay):
+    made = apply_settings(FULL, [f"training.rate={base!r}", f"training.layer_decay={decay!r}"])
+    by_lr = apply_settings(plan_for("full", lr=base), [f"training.layer_decay={decay!r}"])
+    assert rates(made) == rates(by_lr)
+    assert respread(made, range(5)) == made
+
+
+def test_a_plan_that_trains_nothing_is_left_alone():
+    assert respread(HEAD, range(5)) == HEAD
+    head = apply_settings(HEAD, ["head.candidates=last", "input.size=64"])
+    assert (head.head.candidates.value, head.input.size.value) == (("last",), 64)
+    assert head.parts == HEAD.parts
+
+
+BAD = {
+    "training.passes": "--set training.passes: it needs a path and a value, such as training.pa",
+    "training.passes=": "it needs a path and a value",
+    "=3": "it needs a path and a value",
+    "training.rate=auto": "auto is no value; leave this --set away instead.",
+    "training.pases=3": "there is no training.pases in a plan; did you mean training.passes?",
+    "passes=3": "there is no passes in a plan; did you mean training.passes?",
+    "lr=3": "there is no lr in a plan; did you mean training.rate?",
+    "batch_size=3": "did you mean training.batch?",
+    "start.partal=true": "did you mean start.partial?",
+    "xyzzy=3": "there is no xyzzy in a plan; there are training.NAME, head.NAME, input.NAME, part",
+    "training.seed=3": "it cannot be set here; use --seed.",
+    "training.engine=torch": "it cannot be set here; the first look at the images chooses it.",
+    "head.permutations=9": "it cannot be set here; use --budget.",
+    "start=lite1": "it cannot be set here; use --start.",
+    "strategy=full": "it cannot be set here; use --strategy.",
+    "training.passes=many": "training.passes=many: it takes a whole number, such as 8.",
+    "training.passes=2.5": "it takes a whole number",
+    "training.passes=1_000": "it takes a whole number",
+    "training.passes=" + "9" * 5000: "it takes a whole number",
+    "training.rate=nan": "it takes a number, such as 0.001.",
+    "training.rate=1e999": "it takes a number",
+    "training.rate=0,001": "it takes a number",
+    "training.flip=1": "it takes true or false.",
+    "head.penalties=1,x": "it takes numbers with commas between, such as 0.1,1.",
+    "head.candidates=last,,late": "it takes words with commas between.",
+    "input.rgb=red,green,blue": "it takes whole numbers with commas between, such as 3,2,1.",
+    "training.rank=4": "no part is low-rank; add --strategy full+lora.",
+    "part.stem=frozen": "of a part there are part.NAME.action and part.NAME.rate.",
+    "part.stem.colour=3": "of a part there are part.NAME.action and part.NAME.rate.",
+    "part.rate=3": "of a part there are part.NAME.action and part.NAME.rate.",
+    "part.blocks.7.rate=1": "no part blocks.7; they are numbered 1 to 4 from the input; did you",
+    "part.xyzzy.rate=1": "numbered 1 to 4 from the input; they are stem to output.",
+    "part.5.rate=1": "there is no part 5; they are numbered 1 to 4 from the input",
+    "part.0.rate=1": "there is no part 0; they are numbered 1 to 4 from the input",
+    "part.stem.rate=1": "the part is frozen and has no rate; add --set part.stem.action=tuned.",
+    "part.top.rate=fast": "it takes a number, such as 0.001.",
+    "part.top.action=replaced": "a part of the start cannot be replaced; it can be frozen, tuned",
+    "part.top.action=added": "a part of the start cannot be added; it can be frozen, tuned",
+    "part.top.action=froze": "froze is no action; did you mean frozen?",
+    "part.top.action=melted!": "melted! is no action; there are frozen, tuned, low-rank, fresh.",
+    "part.output.action=frozen": "the output is always replaced; its rate can be set.",
+}
+
+
+@pytest.mark.parametrize(("setting", "says"), BAD.items(), ids=lambda text: text[:30])
+def test_a_bad_setting_is_named_with_its_cure(setting, says):
+    with pytest.raises(PlanError) as caught:
+        apply_settings(LAST, [setting])
+    assert str(caught.value).startswith(f"--set {setting}: ")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(("settings", "says"), [
+    (["training.rate=1", "training.rate=1"], "--set training.rate is given twice; keep one."),
+    (["part.4.rate=1", "part.top.rate=1"],
+     "--set part.top.rate is given twice, by name and by number; keep one."),
+    (["part.3.action=frozen", "part.4.action=frozen"],
+     "--set part.NAME.action=frozen leaves no layer to train; use --strategy head instead."),
+])  # fmt: skip
+def test_settings_that_do_not_go_together(settings, says):
+    with pytest.raises(PlanError) as caught:
+        apply_settings(LAST, settings)
+    assert str(caught.value) == says
+
+
+def test_added_layers_keep_their_action():
+    plan = plan_for("add")
+    with pytest.raises(PlanError, match=r"no other action; leave \+add away from --strategy"):
+        apply_settings(plan, ["part.added.action=frozen"])
+    assert rates(apply_settings(plan, ["part.added.rate=0.5"]))["added"] == 0.5
+
+
+@pytest.mark.parametrize("setting", [
+    "training.passes=900", "training.batch=8", "part.top.action=tuned", "part.output.rate=0.1",
+])  # fmt: skip
+def test_training_cannot_be_set_where_nothing_is_trained(setting):
+    says = "nothing is trained step by step with strategy head; add --strategy last:N."
+    with pytest.raises(PlanError) as caught:
+        apply_settings(HEAD, [setting])
+    assert str(caught.value) == f"--set {setting}: {says}"
+
+
+def test_an_input_that_is_no_square_cannot_be_set():
+    plan = plan_for("full", network=network_facts())
+    with pytest.raises(PlanError, match="what this start sees is no square of pixels"):
+        apply_settings(plan, ["input.size=64"])
+
+
+@given(text=st.text(max_size=30), path=st.sampled_from([*PATHS, "part.top.rate", "part.9.x", "q"]))
+def test_any_text_is_a_value_or_a_plan_error(text, path):
+    for setting in (f"{path}={text}", text):
+        try:
+            found = apply_settings(FULL, [setting])
+        except PlanError:
+            continue
+        assert actions(found) == actions(FULL)
+
+
+@given(value=st.integers(-(10**17), 10**17) | st.floats(-1e6, 1e6))
+def test_numbers_are_read_as_python_writes_them(value):
+    assert typed("training.rate", repr(value), "number") == float(value)
+    if isinstance(value, int):
+        assert typed("training.passes", str(value), "whole") == value
+
+
+def test_settings_are_read_before_there_is_a_plan():
+    assert parse_settings(["input.size=64", " part.a.rate = 1=2 "]) == {
+        "input.size": "64", "part.a.rate": "1=2",
+    }  # fmt: skip

@@ -1,0 +1,189 @@
+"""The grammar of --strategy: what it reads, what it refuses, and how deep each word goes."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plans import plan_for, refusal, said
+from warmstart.errors import PlanError
+from warmstart.planning.strategy import (
+    AUTO,
+    EXTRAS,
+    HEAD,
+    Strategy,
+    n_tuned,
+    nearest,
+    parse,
+    resolve,
+    strategy_of,
+    word,
+)
+
+EXTRA_SETS = [frozenset(), *map(frozenset, ({"add"}, {"lora"}, {"gradual"}, {"add", "lora"},
+                                            {"add", "gradual"}))]  # fmt: skip
+
+
+@st.composite
+def strategies(draw):
+    """Every strategy that can be written."""
+    depth = draw(st.sampled_from(["auto", "last", "frozen", "scratch"]))
+    count = draw(st.integers(0, 10**9 - 1)) if depth in ("last", "frozen") else 0
+    allowed = EXTRA_SETS
+    if depth == "scratch":
+        allowed = [frozenset()]
+    elif (depth, count) == ("last", 0):
+        allowed = [extras for extras in EXTRA_SETS if extras <= {"add"}]
+    return Strategy(depth=depth, count=count, extras=draw(st.sampled_from(allowed)))
+
+
+@given(strategy=strategies())
+def test_a_strategy_reads_back_as_it_was_written(strategy):
+    text = word(strategy)
+    assert parse(text) == strategy
+    assert word(parse(text)) == text
+    assert parse(f" {text.upper()} ") == strategy
+
+
+@given(text=st.text() | st.text("ahedlst:0129frozn+gu -", max_size=20))
+def test_any_text_is_a_strategy_or_a_plan_error_of_one_line(text):
+    refused = refusal(parse, text)
+    if refused is None:
+        assert parse(word(parse(text))) == parse(text)
+    else:
+        assert refused.startswith("--strategy ")
+        assert "\n" not in refused or not text.isprintable()
+
+
+@pytest.mark.parametrize(("text", "full"), [
+    ("head", "last:0"), ("full", "frozen:0"), ("add", "head+add"), ("lora", "full+lora"),
+    ("gradual", "full+gradual"), ("lora+add", "full+add+lora"), ("add+lora", "full+lora+add"),
+    ("last:02", "last:2"), (" last:2 + add ", "last:2+add"),
+])  # fmt: skip
+def test_short_words_stand_for_long_ones(text, full):
+    assert parse(text) == parse(full)
+
+
+WRONG = {
+    "": "--strategy needs a value: auto, head, last:N",
+    "hed": "--strategy hed: hed is not a word of it; did you mean head?",
+    "last2": "did you mean last:2?",
+    "frozen-3": "did you mean frozen:3?",
+    "finetune": "did you mean full?",
+    "lst": "did you mean last:N?",
+    "froze": "did you mean frozen:K?",
+    "xyzzy": "xyzzy is not a word of it; it takes auto, head, last:N, frozen:K",
+    "head+gradul": "gradul is not a word of it; did you mean gradual?",
+    "last:2+full": "last:2 and full are two depths; keep one of them.",
+    "lora+last:2": "the depth comes first; write last:2+lora.",
+    "last": "last: it needs a number of parts; last:2 tunes the last two.",
+    "frozen:": "it needs a number of parts; frozen:2 freezes the first two.",
+    "last:-1": "-1 is not a whole number, 0 or more; last:2 tunes the last two.",
+    "last:two": "two is not a whole number",
+    "last:²": "² is not a whole number",
+    "last:" + "9" * 5000: "is not a whole number",
+    "head:2": "head takes no number; last:N and frozen:K do.",
+    "lora:8": "its rank is set by --set training.rank=8",
+    "head+add:2": "add takes no number",
+    "head+lora": "head leaves no layer to tune; write last:2+lora or full+lora.",
+    "last:0+gradual": "head leaves no layer to tune; write last:2+gradual or full+gradual.",
+    "head+add+lora": "write last:2+add+lora or full+add+lora.",
+    "scratch+lora": "every layer is new already, lora has no use; write scratch.",
+    "scratch+gradual": "gradual has no use; write scratch.",
+    "scratch+add": "add has no use; write scratch.",
+    "last:2+lora+gradual": "lora and gradual do not go together; keep one of them.",
+    "full+add+add": "add stands twice; once is enough.",
+    "lora+lora": "lora stands twice; once is enough.",
+    "head+": "a word is missing beside a +; write for instance head+add.",
+    "+add": "a word is missing beside a +",
+}
+
+
+@pytest.mark.parametrize(("text", "says"), WRONG.items(), ids=lambda text: text[:20])
+def test_a_wrong_strategy_is_named_with_the_right_one(text, says):
+    with pytest.raises(PlanError) as caught:
+        parse(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(n_parts=st.integers(1, 60), count=st.integers(0, 60))
+def test_depth_counts_from_either_end(n_parts, count):
+    for depth, tuned in (("last", count), ("frozen", n_parts - count)):
+        strategy = Strategy(depth=depth, count=count)
+        if count <= n_parts:
+            assert n_tuned(strategy, n_parts) == tuned
+        else:
+            with pytest.raises(PlanError, match=r"the head apart; use (last|frozen|full)"):
+                n_tuned(strategy, n_parts)
+    assert n_tuned(parse("full"), n_parts) == n_tuned(parse("scratch"), n_parts) == n_parts
+    assert n_tuned(HEAD, n_parts) == 0
+
+
+@pytest.mark.parametrize(("text", "n_parts", "says"), [
+    ("last:40", 18,
+     "--strategy last:40: lite0 has 18 parts, the head apart; use last:18 or full."),
+    ("frozen:40", 18,
+     "--strategy frozen:40: lite0 has 18 parts, the head apart; use frozen:18 or head."),
+    ("last:2+add", 1, "--strategy last:2+add: lite0 has 1 part, the head apart; use full or head."),
+    ("frozen:4+lora", 4,
+     "--strategy frozen:4+lora: lite0 has 4 parts, the head apart, and all are frozen; "
+     "use last:2+lora or full+lora."),
+])  # fmt: skip
+def test_a_network_that_is_too_short_is_named(text, n_parts, says):
+    with pytest.raises(PlanError) as caught:
+        n_tuned(parse(text), n_parts, "lite0")
+    assert str(caught.value) == says
+
+
+def test_the_cure_of_a_short_network_works():
+    for text, cure in (("last:9+add", "last:4+add"), ("frozen:9+add", "frozen:4+add")):
+        with pytest.raises(PlanError, match=cure.replace("+", r"\+")):
+            n_tuned(parse(text), 4)
+        n_tuned(parse(cure), 4)
+
+
+def test_auto_has_no_depth_of_its_own():
+    with pytest.raises(ValueError, match="resolve"):
+        n_tuned(AUTO, 18)
+
+
+@pytest.mark.parametrize(("text", "verdict", "becomes"), [
+    ("auto", None, "head"), ("auto", "head", "head"), ("auto", "unclear", "head"),
+    ("auto", "no-signal", "head"), ("auto", "scratch-fair", "head"), ("auto", "deeper", "last:6"),
+    ("auto+add", "head", "head+add"), ("auto+add", "deeper", "last:6+add"),
+    ("auto+lora", "head", "last:6+lora"), ("auto+gradual", None, "last:6+gradual"),
+    ("full", "head", "full"), ("head", "deeper", "head"), ("frozen:18", "deeper", "head"),
+    ("frozen:18+add", None, "head+add"), ("scratch", "head", "scratch"),
+])  # fmt: skip
+def test_auto_follows_the_verdict_and_a_wish_is_followed(text, verdict, becomes):
+    assert word(resolve(parse(text), verdict, 18)) == becomes
+
+
+@given(strategy=strategies(), n_parts=st.integers(1, 30))
+def test_what_is_resolved_has_a_depth_that_fits(strategy, n_parts):
+    try:
+        found = resolve(strategy, "deeper", n_parts)
+    except PlanError:
+        assert strategy.count > n_parts or strategy == replace(
+            strategy, depth="frozen", count=n_parts
+        )
+        return
+    assert found.depth != "auto"
+    assert 0 <= n_tuned(found, n_parts) <= n_parts
+    assert found.extras == strategy.extras
+
+
+@pytest.mark.parametrize(("value", "says"), [
+    ("headd", "the plan has strategy 'headd': headd is not a word of it; did you mean head?"),
+    ("auto+add", "the plan has strategy 'auto\\+add', which settles nothing; name a depth."),
+    (3, "the plan has strategy 3: 3 is not a word of it"),
+])  # fmt: skip
+def test_a_plan_names_a_settled_strategy(value, says):
+    with pytest.raises(PlanError, match=says):
+        strategy_of(replace(plan_for(), strategy=said(value)))
+
+
+def test_nearest_is_none_for_what_is_nothing_alike():
+    assert nearest("qqq", EXTRAS) is None

@@ -1,0 +1,80 @@
+"""Calibration of held-out scores: no row has a say in its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from warmstart.solve.temperature import fit_temperature_and_bias, log_probabilities
+from warmstart.training.crossfit import cross_calibrated
+
+
+def held(n=60, k=3, n_folds=5, seed=0):
+    """Scores that know something of their labels, with folds."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, k, n)
+    scores = 2 * np.eye(k)[labels] + rng.normal(size=(n, k))
+    return scores, labels, np.arange(n) % n_folds
+
+
+def slow(scores, labels, groups):
+    """Each row by a calibration of all rows of other groups."""
+    found = np.full(scores.shape, np.nan)
+    for row in range(len(labels)):
+        others = groups != groups[row]
+        fit = fit_temperature_and_bias(scores[others], labels[others])
+        found[row] = np.exp(log_probabilities(scores[[row]], fit))[0]
+    return found
+
+
+def test_each_row_is_calibrated_on_the_other_folds():
+    scores, labels, fold = held()
+    p, calibration = cross_calibrated(scores, labels, fold)
+    np.testing.assert_allclose(p, slow(scores, labels, fold), rtol=1e-9)
+    np.testing.assert_allclose(p.sum(1), 1)
+    whole = fit_temperature_and_bias(scores, labels)
+    assert calibration.temperature == whole.temperature
+    np.testing.assert_array_equal(calibration.bias, whole.bias)
+
+
+def test_a_single_fold_is_calibrated_half_by_half():
+    scores, labels, _ = held(30)
+    fold = np.full(30, -1)
+    rows = np.arange(4, 24)
+    fold[rows] = 0
+    p, calibration = cross_calibrated(scores, labels, fold)
+    halves = np.arange(len(rows)) % 2
+    np.testing.assert_allclose(p[rows], slow(scores[rows], labels[rows], halves), rtol=1e-9)
+    assert np.isnan(p[fold < 0]).all()
+    whole = fit_temperature_and_bias(scores[rows], labels[rows])
+    assert calibration.temperature == whole.temperature
+
+
+@pytest.mark.parametrize("n_folds", [1, 2, 5])
+def test_a_rows_own_label_does_not_change_its_probabilities(n_folds):
+    scores, labels, fold = held(n_folds=n_folds)
+    p, _ = cross_calibrated(scores, labels, fold)
+    for row in range(0, len(labels), 7):
+        told = labels.copy()
+        told[row] = (told[row] + 1) % 3
+        again, _ = cross_calibrated(scores, told, fold)
+        np.testing.assert_array_equal(again[row], p[row])
+        assert not np.array_equal(again, p)  # but it has a say in those of others
+
+
+def test_rows_that_no_fold_holds_out_have_no_say():
+    scores, labels, fold = held()
+    fold[::3] = -1
+    p, calibration = cross_calibrated(scores, labels, fold)
+    assert np.isnan(p[::3]).all()
+    keep = fold >= 0
+    alone, same = cross_calibrated(scores[keep], labels[keep], fold[keep])
+    np.testing.assert_array_equal(p[keep], alone)
+    assert calibration.temperature == same.temperature
+
+
+def test_noise_is_not_made_certain():
+    rng = np.random.default_rng(1)
+    labels, scores = rng.integers(0, 4, 400), 5 * rng.normal(size=(400, 4))
+    p, _ = cross_calibrated(scores, labels, np.arange(400) % 5)
+    assert abs(p.max(axis=1).mean() - 0.25) < 0.1
