@@ -10,11 +10,10 @@ from warmstart.folder import RunFolder
 from warmstart.joints import check, lineage, notes, planned, problems, request, rows, score, tune
 from warmstart.joints.deliver import Finished, Results, deliver
 from warmstart.joints.look import take_look
-from warmstart.joints.model import Origin
+from warmstart.joints.model import origin_of, surgery_of
 from warmstart.joints.request import Request
 from warmstart.joints.scene import set_scene
 from warmstart.joints.starting import choose_start
-from warmstart.network.ledger import take_digests
 from warmstart.network.load import Start
 from warmstart.recording import Clock, recorded
 from warmstart.training.head import fit_head
@@ -34,7 +33,8 @@ def fit(asked: Request) -> Steps[Finished]:
     collection = yield from request.read_data(asked)
     yield notes.data(collection)
     asked, start = yield from choose_start(asked, collection, clock)
-    yield notes.start(start.record)
+    yield notes.start(start.record, surgery_of(start))
+    planned.rehearse(asked, collection, start)
     folder = request.open_folder(asked, collection.record.name)
     clock.lap("read")
     return (yield from recorded(_work(asked, folder, collection, start, clock), folder))
@@ -45,7 +45,7 @@ def _work(
 ) -> Steps[Finished]:
     look = yield from take_look(collection, start, planned.engine_of(asked))
     with threadpool_limits(limits=1, user_api="blas"):  # small matrices: more threads only wait
-        origin = Origin(start.record, look.network, take_digests(look.network), start.changes)
+        origin = origin_of(start, look.network)
         clock.lap("look")
         collection = problems.settled(collection, look, folder.path if asked.fix else None)
         inherited = yield from lineage.inherit(start, look.network.record, collection.record)

@@ -14,7 +14,9 @@ KEY = FeatureKey(
     arch="timm:x",
     parts=("stem", "body"),
     taps=(Tap(part=1, pool="avg"), Tap(part=2, pool="avg")),
-    preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)),
+    preprocessing=Preprocessing(
+        size=(8, 8), resize=8, mean=(0.5,), std=(0.5,), ranges=((0.0, 9.0),)
+    ),
     decoder="pillow 11",
     engine="torch",
     engine_version="torch 2.8",

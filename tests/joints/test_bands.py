@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+import warmstart
 from banded import fill_bands, npy, tiff
+from banded import scene as scene_of
 from looking import collect
-from tiny import PREP, network
+from tiny import PREP, fit, network
 from warmstart.data.bands import band_ranges, count_bands
 from warmstart.data.prepare import load_image
 from warmstart.events import drain
@@ -146,3 +148,13 @@ def test_three_bands_of_other_values_are_fed_in_one_way_only(tmp_path):
     look = drain(take_look(collection, start))
     scene = set_scene(collection, look, start.record, "balanced", 0)
     assert try_preprocessing(open_probe(scene)).value is None
+
+
+def test_a_run_on_bands_answers_for_files_and_arrays(tmp_path):
+    root = fill_bands(tmp_path / "fields", n=12)
+    run = fit(root, out=tmp_path / "run")
+    predictor = warmstart.load(run.path, network=network())
+    asked = [root / "crop0" / "001.npy", scene_of(1, 99), np.moveaxis(scene_of(0, 98), 2, 0)]
+    assert [answer.label for answer in predictor.predict(asked)] == ["crop0", "crop1", "crop0"]
+    (answer,) = predictor.predict([np.zeros((9, 9, 3), np.uint8)])
+    assert answer.error == "#0 has 3 bands; the network takes 13"

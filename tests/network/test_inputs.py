@@ -188,3 +188,21 @@ def test_a_model_of_other_channels_is_not_built_from_another_network():
     other = nn.Sequential(nn.Conv2d(3, 8, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(StartError, match="Sequential cannot take inputs of shape"):
         rebuild("module:Net", unique_state(model), [tap], 3, start.record.preprocessing, other)
+
+
+def test_a_network_that_takes_as_many_channels_already_is_left_as_it_is(tmp_path):
+    """Whatever the library says of its published weights."""
+    module = timm.create_model("resnet18", in_chans=13, num_classes=2)
+    save_file(module.state_dict(), tmp_path / "w.safetensors")
+    wish = InputWish(channels=13, ranges=((0.0, 9.0),) * 13)
+    own = nn.Sequential(nn.Conv2d(13, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for start in (
+        load(tmp_path / "w.safetensors", arch="timm:resnet18", inputs=wish),
+        load(module, inputs=wish),
+        load(own, inputs=wish),
+    ):
+        assert start.changes == ()
+        prep = start.record.preprocessing
+        assert (prep.channels, prep.ranges) == (13, wish.ranges)
+        assert prep.mean[0] == prep.mean[12] == pytest.approx(0.449)
+        assert start.module(inputs_for(prep)).shape[0] == 2

@@ -110,7 +110,15 @@ def test_no_signal_without_numbers_falls_back_to_the_verdict():
 
 def test_a_holdout_is_called_what_it_is():
     text = result_text(replace(FITTED, estimate=replace(ESTIMATE, method="holdout")), RUN, None)
-    assert "86 % (82 to 89), measured on the part you held out;" in text
+    assert "86 % (82 to 89), measured on 300 examples held out;" in text
+
+
+def test_what_training_began_from_is_told_beside_what_it_reached():
+    before = replace(ESTIMATE, value=0.8, low=0.75, high=0.84)
+    tuned = replace(FITTED, shipped=replace(FITTED.shipped, strategy="last:4"), step_zero=before)
+    text = " ".join(result_text(tuned, RUN, None).split())
+    assert "before any layer moved, the new output alone: 80 % (75 to 84)." in text
+    assert "before any layer moved" not in result_text(FITTED, RUN, None)
 
 
 def test_without_an_image_the_text_says_how_to_fit_ones_own():

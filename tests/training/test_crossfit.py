@@ -78,3 +78,12 @@ def test_noise_is_not_made_certain():
     labels, scores = rng.integers(0, 4, 400), 5 * rng.normal(size=(400, 4))
     p, _ = cross_calibrated(scores, labels, np.arange(400) % 5)
     assert abs(p.max(axis=1).mean() - 0.25) < 0.1
+
+
+@pytest.mark.xfail(
+    strict=True, raises=RuntimeWarning, reason="a single row is calibrated on an empty half"
+)
+@pytest.mark.filterwarnings("error")
+def test_a_single_row_is_told_nothing_and_warns_of_nothing():
+    p, _ = cross_calibrated(np.array([[1.0, 0.0]]), np.array([0]), np.array([0]))
+    assert p.sum() == pytest.approx(1)

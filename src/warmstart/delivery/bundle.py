@@ -80,6 +80,9 @@ def read_bundle(run: Path) -> Bundle:
     prep = record.preprocessing
     if min(*prep.size, prep.resize) < 1 or len(prep.mean) != len(prep.std) or min(prep.std) <= 0:
         raise _damaged(folder / "config.json", "its preprocessing makes no sense")
+    ranges = prep.ranges
+    if ranges and (len(ranges) != prep.channels or any(low >= high for low, high in ranges)):
+        raise _damaged(folder / "config.json", "its ranges of bands make no sense")
     if not 1 <= calibration.nearest <= len(ids):
         raise _damaged(folder / "calibration.json", f"nearest is {calibration.nearest}")
     return Bundle(tensors, record, calibration, arrays, ids)

@@ -27,6 +27,10 @@ class CardFacts:
     hooks: tuple[tuple[str, str, str], ...] | None
     ancestors: tuple[str, ...] = ()  # what the start itself was made from, the oldest first
     base_model: str | None = None  # where the oldest is published, as the hub names it
+    layers: str = ""  # what was done to them, in words
+    weights: tuple[str, ...] = ()  # what became of them, a line for each fate
+    choices: tuple[str, ...] = ()  # what the user set, and what the rule would have said
+    surgery: str = ""  # what of the start did not carry over
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -46,7 +50,7 @@ def card(facts: CardFacts) -> str:
     """The text of README.md. No value in it depends on the clock or the machine."""
     sections = [_front_matter(facts), f"# {facts.name}\n", _lead(facts)]
     if facts.model is not None:
-        sections += [_numbers(facts), _use(facts), _plain_torch(facts)]
+        sections += [_numbers(facts), _layers(facts), _use(facts), _plain_torch(facts)]
     sections += [_evidence(facts), _data(facts), _limits(facts)]
     return "\n".join(section for section in sections if section)
 
@@ -131,6 +135,23 @@ def _numbers(facts: CardFacts) -> str:
     return "\n".join([*lines, ""])
 
 
+def _layers(facts: CardFacts) -> str:
+    """What was frozen and what was trained, what it did to the weights, who chose."""
+    lines = ["## What was learnt\n", f"{facts.layers} · new output."]
+    before = facts.summary.step_zero
+    if before is not None:
+        lines.append(
+            f"Before any of it: {percent(before.value, 1)} ({percent(before.low, 1)} to "
+            f"{percent(before.high, 1)}, {before.n:,} examples)."
+        )
+    if facts.surgery:
+        lines.append(facts.surgery)
+    lines += ["", *(f"- {line}" for line in facts.weights)]
+    if facts.choices:
+        lines += ["\nSet by the user:\n", *(f"- `{line}`" for line in facts.choices)]
+    return "\n".join([*lines, ""])
+
+
 def _use(facts: CardFacts) -> str:
     return (
         "## Use\n\n```bash\nwarmstart predict THIS_FOLDER photo.jpg\n```\n\n"
@@ -198,7 +219,7 @@ def _plain_torch(facts: CardFacts) -> str:
     """Where a few lines rebuild the network: a library's own design, ordinary pictures."""
     if facts.model is None or facts.hooks is None or not facts.model.arch.startswith("timm:"):
         return ""
-    if facts.model.added or facts.model.preprocessing.channels not in (1, 3):
+    if facts.model.added or facts.surgery or facts.model.preprocessing.channels not in (1, 3):
         return ""
     code = plain_torch(facts.model, facts.hooks)
     return f"## Without warmstart\n\n```python\n{code}```\n"

@@ -24,6 +24,7 @@ from warmstart.joints.score import Measured, predictions
 from warmstart.joints.tune import Worked
 from warmstart.network.ledger import prove_frozen, summary_lines, write_ledger
 from warmstart.planning.planfile import write_plan
+from warmstart.planning.wording import in_words, own_choices
 from warmstart.recording import Clock, peak_rss_mb
 from warmstart.records import (
     DataRecord,
@@ -73,26 +74,44 @@ def deliver(
     yield Event(stage="deliver", kind="begin")
     _write_records(folder, results)
     described, proof = None, FrozenProof(parameters=0, buffers=0, identical=True)
+    lines: tuple[str, ...] = ()
     if results.shipped.strategy != "none":
         described, ledger = _write_model(folder, results, collection)
         proof = _prove(ledger, results.plan)
-        yield notes.proof(summary_lines(ledger))
+        lines = summary_lines(ledger)
+        yield notes.proof(lines)
     clock.lap("deliver")
     summary = _summary(results, proof, clock)
-    facts = CardFacts(
-        name=folder.path.name,
-        summary=summary,
-        data=results.record,
-        start=results.origin.start,
-        model=described,
-        hooks=models.hooks(results.worked.network, results.worked.head.taps),
-        ancestors=lineage.ancestors(results.origin.start),
-        base_model=lineage.base_model(results.origin.start),
-    )
+    facts = _card_facts(folder, results, summary, described, lines)
     write_bytes(folder.path / "README.md", card(facts).encode())
     write_json(folder.path / "summary.json", summary)
     yield Event(stage="deliver", kind="end")
     return Finished(path=folder.path, summary=summary)
+
+
+def _card_facts(
+    folder: RunFolder,
+    results: Results,
+    summary: Summary,
+    described: ModelRecord | None,
+    weights: tuple[str, ...],
+) -> CardFacts:
+    """What the card tells beside the summary."""
+    origin, worked, plan = results.origin, results.worked, results.plan
+    return CardFacts(
+        name=folder.path.name,
+        summary=summary,
+        data=results.record,
+        start=origin.start,
+        model=described,
+        hooks=models.hooks(worked.network, worked.head.taps),
+        ancestors=lineage.ancestors(origin.start),
+        base_model=lineage.base_model(origin.start),
+        layers=in_words(plan),
+        weights=weights,
+        choices=tuple(own_choices(plan)),
+        surgery=origin.surgery,
+    )
 
 
 def _write_records(folder: RunFolder, results: Results) -> None:

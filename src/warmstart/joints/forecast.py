@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from warmstart.network.parts import Network
 from warmstart.network.taps import Tapped, tap_width
 from warmstart.planning.forecast import Load, Speeds, forecast
 from warmstart.planning.schedule import Schedule, schedule, stage_actions
+from warmstart.recording import peak_rss_mb
 from warmstart.records import Example, Forecast, Plan, Preprocessing, Tap
 from warmstart.solve.ridge import inverse
 from warmstart.solve.temperature import Calibration
@@ -67,25 +67,14 @@ def foresee(bench: Bench, plan: Plan, n_missing: int, is_close: bool, elapsed: f
 def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
     """How fast this machine decodes, passes, inverts and trains."""
     torch.set_num_threads(n_threads())
-    before = resident_mb()
     decode = _decoding(bench.collection, bench.arranged.learn[:DECODED], bench.prep)
     forward = _passing(bench)
-    between = resident_mb()
+    passed_mb = peak_rss_mb()  # what a pass needs for a moment counts too
     step = _training(bench, plan) if plan.is_trained else 0.0
     return Speeds(
         elapsed=elapsed, forward=forward, decode=decode, step=step, algebra=_inverting(),
-        resident_mb=max(before, between), step_mb=max(resident_mb() - between, 0.0),
-        threads=n_threads(),
+        passed_mb=passed_mb, step_mb=peak_rss_mb() - passed_mb, threads=n_threads(),
     )  # fmt: skip
-
-
-def resident_mb() -> float:
-    """Memory of this process now, in 10^6 bytes; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    except OSError:
-        return 0.0
 
 
 def _timed(work: Callable[[], object], times: int) -> float:

@@ -6,6 +6,7 @@ from typing import cast
 
 from warmstart.data.bands import band_ranges, count_bands
 from warmstart.data.collection import Collection
+from warmstart.errors import PlanError
 from warmstart.joints.request import Request
 from warmstart.network.load import InputWish
 from warmstart.planning.paths import parse_settings, typed
@@ -13,7 +14,7 @@ from warmstart.planning.strategy import parse
 from warmstart.records import Choice, Plan
 
 PARTIAL = "start.partial"
-PICTURE = 3  # channels of a picture, grey ones too: starts are made for colour
+PICTURE = (1, 3)  # channels of grey and colour pictures, which any start can be shown
 
 
 def input_wish(asked: Request, collection: Collection) -> InputWish | None:
@@ -26,9 +27,14 @@ def input_wish(asked: Request, collection: Collection) -> InputWish | None:
     size, channels = (_number(asked, f"input.{name}") for name in ("size", "channels"))
     examples, load = collection.record.examples, collection.load
     found = count_bands(load, examples)
-    if channels is None and found > PICTURE:
+    is_picture = found in PICTURE
+    if channels is None and not is_picture:
         channels = found
-    ranges = band_ranges(load, examples) if found > PICTURE else ()
+    if channels is not None and not is_picture and channels != found:
+        raise PlanError(
+            f"--set input.channels={channels}: the images have {found} bands; leave it away."
+        )
+    ranges = () if is_picture else band_ranges(load, examples)
     wish = InputWish(
         size=size, channels=channels, rgb=_rgb(asked), ranges=ranges,
         is_tuned=_tunes_stem(asked), is_partial=is_partial(asked),

@@ -19,7 +19,10 @@ from warmstart.joints.rows import Arranged, ReadTap
 from warmstart.joints.score import calibration_record, head_scores
 from warmstart.joints.tune import Worked
 from warmstart.network.added import AddedBlock
+from warmstart.network.carry import carried, surgery_sentence
 from warmstart.network.edit import WarmModel, assemble, unique_state
+from warmstart.network.ledger import take_digests
+from warmstart.network.load import Start
 from warmstart.network.parts import Network
 from warmstart.records import (
     Change,
@@ -50,6 +53,20 @@ class Origin:
     network: Network
     digests: Mapping[str, str]
     changes: tuple[Change, ...] = ()
+    surgery: str = ""  # the same in words
+
+
+def origin_of(start: Start, network: Network) -> Origin:
+    """The start as a run begins from it: take this before anything is trained."""
+    digests = take_digests(network)
+    return Origin(start.record, network, digests, start.changes, surgery_of(start))
+
+
+def surgery_of(start: Start) -> str:
+    """What surgery at the input did to a start, and what does not carry over; mostly nothing."""
+    if not start.changes:
+        return ""
+    return surgery_sentence(start.changes, carried(start.changes, start.module))
 
 
 def build_model(network: Network, head: HeadFit) -> WarmModel:

@@ -38,9 +38,10 @@ def data(collection: Collection) -> Event:
     return note("read", "Data", text)
 
 
-def start(record: StartRecord) -> Event:
-    """The pretrained network."""
-    return note("read", "Start", f"{record.title}, {record.parameters / 1e6:.1f} M parameters")
+def start(record: StartRecord, surgery: str = "") -> Event:
+    """The pretrained network, and what was changed in it to fit the inputs."""
+    text = f"{record.title}, {record.parameters / 1e6:.1f} M parameters"
+    return note("read", "Start", f"{text}\n{surgery}" if surgery else text)
 
 
 def evidence(verdict: Verdict) -> Event:

@@ -7,21 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from warmstart.data.collection import Collection
 from warmstart.errors import PlanError
 from warmstart.features.key import EngineName
 from warmstart.joints.inputs import PARTIAL, is_partial
 from warmstart.joints.request import Request
+from warmstart.joints.rows import arrange
 from warmstart.network.load import Start
 from warmstart.network.lowrank import bare_parts
 from warmstart.network.parts import Network
+from warmstart.network.revive import cut_start
+from warmstart.network.taps import taps
 from warmstart.planning import rules
 from warmstart.planning.build import DataFacts, NetworkFacts, Wishes, build
 from warmstart.planning.check import check_facts, check_plan
 from warmstart.planning.overlay import overlay, wishes_for
 from warmstart.planning.planfile import open_plan
+from warmstart.planning.profiles import profiles
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.strategy import parse
 from warmstart.records import Choice, Plan, Verdict
+from warmstart.training.prior import SUFFIX
 
 
 def settle(asked: Request) -> Request:
@@ -86,6 +92,23 @@ def make_plan(
     check_plan(made, network.record)
     check_facts(made, facts, network, profile_names)
     return made
+
+
+def rehearse(asked: Request, collection: Collection, start: Start) -> None:
+    """Make the plan once before any folder is made or any image is passed, where one was typed.
+
+    What only the run can know, the verdict and the engine, does not matter to what is refused.
+    Raises: PlanError as `make_plan` does; DataError where too few images are independent.
+    """
+    is_plain = asked.plan is None and not asked.settings and asked.lr is None
+    if is_plain and asked.strategy == "auto":
+        return
+    network = cut_start(start)
+    plain = tuple(profiles(taps(network.record)))
+    names = (*plain, *(f"{name}{SUFFIX}" for name in plain))
+    facts = network_facts(asked, start, network, None)
+    engine = Choice(value="torch", because="only rehearsed", source="rule")
+    make_plan(asked, arrange(collection.record).facts(), facts, names, engine)
 
 
 def network_facts(

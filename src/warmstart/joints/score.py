@@ -17,6 +17,7 @@ from warmstart.solve.temperature import log_probabilities
 from warmstart.stats.intervals import effective_size
 from warmstart.stats.selective import promise, sure_threshold
 from warmstart.training.head import HeadFit
+from warmstart.training.prior import Prior
 
 Probabilities = NDArray[np.float64]
 
@@ -63,6 +64,16 @@ def score_test(head: HeadFit, arranged: Arranged, read: ReadTap) -> tuple[Scores
     probabilities = head_probabilities(head, read)
     found = blocks(arranged.test, arranged.twins)
     return scores(probabilities, arranged.test_labels, found), probabilities
+
+
+def as_it_came(prior: Prior | None, arranged: Arranged, read: ReadTap) -> Estimate | None:
+    """What a run's own output, made of equally named classes, is worth before anything is learnt.
+
+    None where it does not know every class. Shapes: read gives (n, d_t) for the learning rows.
+    """
+    if prior is None or not all(prior.known):
+        return None
+    return accuracy_estimate(prior.scores(read), arranged.labels, arranged.blocks(), "holdout")
 
 
 def measure(head: HeadFit, arranged: Arranged, reader: Reader, is_shipped: bool) -> Measured:

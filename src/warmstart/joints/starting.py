@@ -83,8 +83,15 @@ def open_start(
     """
     if lineage.is_run(start):
         run = lineage.start_from_run(Path(start), arch, preprocessing)
-        return run if inputs is None else change(run, inputs)
+        return run if inputs is None else change(run, _as_before(run, inputs))
     return load(start, arch=arch, preprocessing=preprocessing, inputs=inputs)
+
+
+def _as_before(run: Start, inputs: InputWish) -> InputWish:
+    """A run that learnt from such bands keeps the ranges that it scaled them by."""
+    own = run.record.preprocessing.ranges
+    is_same = len(own) == (inputs.channels or len(own))
+    return replace(inputs, ranges=own) if own and is_same else inputs
 
 
 def on_disk(most: float = math.inf) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -17,7 +17,7 @@ from warmstart.joints.look import n_threads
 from warmstart.joints.outfit import outfit
 from warmstart.joints.rows import Reader
 from warmstart.joints.scene import Scene
-from warmstart.joints.score import estimate
+from warmstart.joints.score import as_it_came, estimate
 from warmstart.network.ledger import take_digests
 from warmstart.network.parts import Network
 from warmstart.planning.schedule import schedule
@@ -35,8 +35,8 @@ HELD_ONCE = 5  # one part in five is held out where a single training makes the 
 class Worked:
     """The network that came out, its head, and a reader of its taps.
 
-    `actions` is None where nothing was trained step by step; `step_zero` is what the fitted
-    head was worth before.
+    `actions` is None where nothing was trained step by step. `step_zero` is what the fitted
+    head was worth before training, or a run's own output before any new one was fitted.
     """
 
     network: Network
@@ -54,7 +54,9 @@ def tune(scene: Scene, plan: Plan, head: HeadFit) -> Steps[Worked]:
     Raises: TrainingError if training diverges, or if a frozen tensor changed.
     """
     if not plan.is_trained:
-        return Worked(scene.look.network, head, scene.look.reader)
+        read = scene.look.reader(scene.arranged.learn)
+        before = as_it_came(scene.prior, scene.arranged, read)
+        return Worked(scene.look.network, head, scene.look.reader, step_zero=before)
     yield Event(stage="tune", kind="begin")
     torch.set_num_threads(n_threads())
     held_out = _held_out(scene, schedule(plan).folds)

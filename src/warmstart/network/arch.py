@@ -6,6 +6,7 @@ import difflib
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import timm
@@ -174,20 +175,18 @@ def preprocessing_from(config: Mapping[str, Any]) -> Preprocessing:
     )
 
 
-def for_channels(preprocessing: Preprocessing, module: nn.Module) -> Preprocessing:
-    """Grey-level mean and std where the network's first convolution takes one channel."""
+def for_channels(preprocessing: Preprocessing, module: nn.Module, wanted: int = 1) -> Preprocessing:
+    """The average mean and std for each channel where the first convolution takes 1 or `wanted`.
+
+    >>> for_channels(IMAGENET, nn.Conv2d(13, 8, 3), 13).channels
+    13
+    """
     first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is None or first.in_channels != 1 or preprocessing.channels == 1:
+    n = preprocessing.channels if first is None else first.in_channels
+    if n == preprocessing.channels or preprocessing.channels == 1 or n not in (1, wanted):
         return preprocessing
-    grey = [sum(values) / len(values) for values in (preprocessing.mean, preprocessing.std)]
-    return Preprocessing(
-        size=preprocessing.size,
-        resize=preprocessing.resize,
-        mean=(grey[0],),
-        std=(grey[1],),
-        interpolation=preprocessing.interpolation,
-        squash=preprocessing.squash,
-    )
+    mean, std = (sum(values) / len(values) for values in (preprocessing.mean, preprocessing.std))
+    return replace(preprocessing, mean=(mean,) * n, std=(std,) * n)
 
 
 def _torchvision_names() -> list[str]:

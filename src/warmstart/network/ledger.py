@@ -79,7 +79,9 @@ def write_ledger(
     >>> sorted({row.fate for row in ledger.rows})
     ['dropped', 'kept', 'new']
     """
-    clerk = _Clerk(before, network, actions, {change.tensor: change for change in changes})
+    made = {change.tensor: change for change in changes if change.fate != "dropped"}
+    gone = tuple(change for change in changes if change.fate == "dropped")
+    clerk = _Clerk(before, network, actions, made, gone)
     return Ledger(rows=(*clerk.old_rows(model), *clerk.lost_rows(), *clerk.new_rows(model)))
 
 
@@ -167,7 +169,8 @@ class _Clerk:
     before: Mapping[str, str]
     network: Network
     actions: Mapping[str, Action] | None
-    changes: Mapping[str, Change]
+    changes: Mapping[str, Change]  # tensors that surgery made
+    gone: Sequence[Change]  # tensors that it took away; one of the same name may be made
 
     def old_rows(self, model: WarmModel) -> Iterator[LedgerRow]:
         """Tensors that the network had when training began."""
@@ -192,11 +195,11 @@ class _Clerk:
 
     def lost_rows(self) -> Iterator[LedgerRow]:
         """Tensors of the start that surgery at the input took away."""
-        for name, change in self.changes.items():
-            if change.fate == "dropped" and change.shape_before is not None:
+        for change in self.gone:
+            if change.shape_before is not None:
                 yield LedgerRow(
-                    tensor=name,
-                    part=self._part(name),
+                    tensor=change.tensor,
+                    part=self._part(change.tensor),
                     fate="dropped",
                     shape=change.shape_before,
                     numel=math.prod(change.shape_before),

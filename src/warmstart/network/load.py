@@ -73,8 +73,8 @@ def load(
     (32, 1, 3, 3)
     """
     if inputs is None:
-        return _load(start, arch, preprocessing)
-    found = _load(start, arch, preprocessing, is_partial=inputs.is_partial)
+        return _load(start, arch, preprocessing, InputWish())
+    found = _load(start, arch, preprocessing, inputs)
     module, record, changes = change_inputs(found.module, found.record, inputs)
     return Start(module=module, record=record, changes=(*found.changes, *changes))
 
@@ -83,11 +83,10 @@ def _load(
     start: str | Path | nn.Module,
     arch: str | None,
     preprocessing: Preprocessing | None,
-    *,
-    is_partial: bool = False,
+    inputs: InputWish,
 ) -> Start:
     if isinstance(start, nn.Module):
-        return _from_module(start, preprocessing)
+        return _from_module(start, preprocessing, inputs)
     name = str(start)
     if name in SHIPPED:
         return _from_package(name, preprocessing)
@@ -96,7 +95,7 @@ def _load(
     if name.startswith("torchvision:"):
         return _from_torchvision(name, preprocessing)
     if Path(name).suffix in SUFFIXES:
-        return _from_file(Path(name), arch, preprocessing, is_partial)
+        return _from_file(Path(name), arch, preprocessing, inputs)
     raise StartError(_unknown(name))
 
 
@@ -158,7 +157,7 @@ def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Start:
 
 
 def _from_file(
-    path: Path, arch: str | None, preprocessing: Preprocessing | None, is_partial: bool
+    path: Path, arch: str | None, preprocessing: Preprocessing | None, inputs: InputWish
 ) -> Start:
     if arch is None:
         raise StartError(
@@ -166,10 +165,10 @@ def _from_file(
             "add --arch timm:NAME or --arch torchvision:NAME."
         )
     split_arch(arch)
-    module, changes = _filled(arch, path, preprocessing, is_partial=is_partial)
+    module, changes = _filled(arch, path, preprocessing, is_partial=inputs.is_partial)
     start = _start(
         module,
-        preprocessing or for_channels(preprocessing_of(arch), module),
+        preprocessing or for_channels(preprocessing_of(arch), module, inputs.channels or 1),
         name=str(path),
         title=f"{path.name} ({arch.partition(':')[2]})",
         arch=arch,
@@ -195,7 +194,9 @@ def _filled(
     return module, ()
 
 
-def _from_module(module: nn.Module, preprocessing: Preprocessing | None) -> Start:
+def _from_module(
+    module: nn.Module, preprocessing: Preprocessing | None, inputs: InputWish
+) -> Start:
     kind = type(module).__name__
     try:
         own = copy.deepcopy(module)
@@ -206,7 +207,9 @@ def _from_module(module: nn.Module, preprocessing: Preprocessing | None) -> Star
         ) from error
     check_finite(own.state_dict(), kind)
     config = config_of(own)
-    usual = preprocessing_from(config) if config else for_channels(IMAGENET, own)
+    usual = preprocessing_from(config) if config else IMAGENET
+    if inputs.channels is not None or not config:
+        usual = for_channels(usual, own, inputs.channels or 1)
     return _start(
         own,
         preprocessing or usual,

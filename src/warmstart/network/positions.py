@@ -25,8 +25,7 @@ from torch.nn.functional import interpolate
 
 from warmstart.errors import StartError
 from warmstart.network.arch import build, size_option
-from warmstart.network.channels import REFUSALS
-from warmstart.network.stem import refit
+from warmstart.network.stem import REFUSALS, refit
 from warmstart.network.tensors import digest, unique_tensors
 from warmstart.network.whole import find_classifier, probe
 from warmstart.records import Change, Preprocessing

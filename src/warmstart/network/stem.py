@@ -15,6 +15,11 @@ from torch.nn.utils.parametrize import ParametrizationList
 from warmstart.errors import StartError
 from warmstart.network.whole import is_same
 
+# What a network, its library or the user's own code raises at inputs that it was not made for.
+REFUSALS = (
+    RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError, KeyError,
+    ZeroDivisionError, StartError,
+)  # fmt: skip
 _COUNTS = ("in_chans", "in_channels", "num_channels")  # what libraries call the number
 
 
@@ -77,6 +82,12 @@ def _watch(module: nn.Module, inputs: Tensor) -> list[_Call]:
     try:
         with torch.no_grad():
             module(inputs.clone())
+    except REFUSALS as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StartError(
+            f"{type(module).__name__} does not take inputs of {inputs.shape[1]} channels as it is "
+            f"({reason[:160]}); pass the preprocessing that it was trained with."
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from warmstart.records import PartPlan, Plan
+from warmstart.records import Choice, PartPlan, Plain, Plan
 
 _WORDS = {
     "frozen": "frozen", "tuned": "tuned", "low-rank": "low-rank updates", "fresh": "made new",
@@ -55,6 +55,35 @@ def runs(plan: Plan) -> Iterator[Run]:
             first = number - len(group) + 1
             yield Run(first, number, names, str(part.action.value), low, high)
             group = []
+
+
+def own_choices(plan: Plan) -> Iterator[str]:
+    """What the user set, and what the rule would have said, one line a value.
+
+    Parts that follow from a strategy of the user's own are not listed one by one.
+    """
+    named: dict[str, Choice | None] = {"start": plan.start, "strategy": plan.strategy}
+    for section, record in (
+        ("training", plan.training),
+        ("head", plan.head),
+        ("input", plan.input),
+    ):
+        if record is not None:
+            named |= {f"{section}.{f.name}": getattr(record, f.name) for f in fields(record)}
+    for part in plan.parts:
+        named[f"part.{part.name}.rate"] = part.rate
+        if plan.strategy.source != "user" or "--set" in part.action.because:
+            named[f"part.{part.name}.action"] = part.action
+    for name, choice in named.items():
+        if choice is not None and choice.source == "user":
+            rule = "" if choice.rule is None else f"; the rule: {_value(choice.rule)}"
+            yield f"{name} = {_value(choice.value)}{rule}"
+
+
+def _value(value: Plain | tuple[Plain, ...]) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_value, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def in_words(plan: Plan) -> str:

@@ -155,5 +155,6 @@ class Summary:
     findings: tuple[Finding, ...]
     seconds: dict[str, float]
     peak_rss_mb: float
-    step_zero: Estimate | None = None  # the new output on the start as it came, untrained
+    # The new output before any layer moved; without training a run's own output, as it came.
+    step_zero: Estimate | None = None
     format: int = 1

@@ -26,7 +26,7 @@ def plan_text(found: DryRun, data: str) -> str:
         column("Because", _because(plan)),
         *([column("Rate", _rate(plan.training.rate))] if plan.training.rate else []),
         *([column("Training", _training(plan))] if plan.is_trained else []),
-        *([column("Lost", sentence(found.surgery))] if found.surgery else []),
+        *([column("Surgery", sentence(found.surgery))] if found.surgery else []),
         column("Takes", _takes(found.forecast)),
         _next(found, shlex.quote(data)),
     ]

@@ -63,7 +63,10 @@ def _accuracy(summary: Summary) -> list[str]:
     if summary.step_zero is not None:
         before = summary.step_zero
         shown = interval(before.value, before.low, before.high, before.n)
-        parts.append(f"before any layer moved, the new output alone: {shown}")
+        lead = "before any layer moved, the new output alone"
+        if summary.shipped.strategy == "head":
+            lead = "the start's own output, before a new one was learnt"
+        parts.append(f"{lead}: {shown}")
     return [column("Accuracy", ";\n".join(parts) + ".")] if parts else []
 
 

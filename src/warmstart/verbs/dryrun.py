@@ -13,6 +13,7 @@ from warmstart.folder import write_bytes
 from warmstart.joints import lineage, notes, planned, request
 from warmstart.joints.forecast import Bench, foresee
 from warmstart.joints.look import survey
+from warmstart.joints.model import surgery_of
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
 from warmstart.joints.starting import choose_start
@@ -57,7 +58,8 @@ def dry_run(asked: Request) -> Steps[DryRun]:
         data=collection.record.name, title=start.record.title, n=len(arranged.learn),
         n_test=len(arranged.test), classes=collection.record.classes, plan=plan, forecast=found,
         parameters={part.name: part.parameters for part in seen.network.record.parts},
-        follows_verdict=_follows_verdict(asked), plan_file=str(target) if target else None,
+        surgery=surgery_of(start), follows_verdict=_follows_verdict(asked),
+        plan_file=str(target) if target else None,
     )  # fmt: skip
 
 

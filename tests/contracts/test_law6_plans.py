@@ -1,0 +1,145 @@
+"""Law 6: no "auto" is left in a plan, and a plan that is replayed gives the same run."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from networks import KINDS, cut_once
+
+import warmstart
+from drawing import fill
+from plans import ENGINE, FACTS, refusal
+from tiny import ARCH, PREP, bytes_of, fit, lines, network, weights
+from warmstart.errors import PlanError
+from warmstart.network.taps import taps
+from warmstart.planning.build import Wishes, build
+from warmstart.planning.check import LEAST_SIZE, check_facts, check_plan
+from warmstart.planning.facts import NetworkFacts
+from warmstart.planning.planfile import read_plan, write_plan
+from warmstart.planning.profiles import profiles
+from warmstart.records import Choice
+
+NETWORKS = ("resnet18", "vit_tiny", "mlp", "residual", "tied", "wandering")
+WORDS = (
+    "auto", "auto+add", "head", "last:1", "frozen:0", "full", "full+gradual", "head+add",
+    "full+lora", "scratch",
+)  # fmt: skip
+REPLAYED = ("head", "last:1", "full+gradual", "head+add", "scratch", "full+lora")
+SETTINGS = {"training.passes": 32, "training.batch": 8}
+
+
+# ---- nothing is left to be decided -------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("verdict", [None, "deeper", "unclear"])
+def test_a_plan_of_any_strategy_is_settled_sound_and_survives_its_file(name, verdict):
+    _, cut = cut_once(name)
+    prep = KINDS[name].preprocessing if KINDS[name].size_px >= LEAST_SIZE else None
+    facts = NetworkFacts(record=cut.record, verdict=verdict, preprocessing=prep)
+    names = tuple(profiles(taps(cut.record)))
+    for strategy in WORDS:
+        given = frozenset({"strategy"} if strategy != "auto" else ())
+        wishes = Wishes(start="x", strategy=strategy, budget="balanced", seed=1, given=given)
+        plan = build(wishes, FACTS, facts, names, ENGINE)
+        check_plan(plan, cut.record)
+        check_facts(plan, FACTS, facts, names)
+        text = write_plan(plan)
+        assert "auto" not in values_of(tomllib.loads(text)), strategy
+        assert read_plan(text) == plan
+
+
+def values_of(table):
+    """Every value of a plan's table, reasons apart."""
+    if isinstance(table, list):
+        return [value for item in table for value in values_of(item)]
+    if not isinstance(table, dict):
+        return [table]
+    if "because" in table:
+        return values_of(table["value"])
+    return [value for item in table.values() for value in values_of(item)]
+
+
+def test_auto_is_no_value_of_a_choice_wherever_it_comes_from():
+    with pytest.raises(PlanError, match='"auto" is not a value of a plan'):
+        Choice(value="auto", because="so", source="rule")
+    plan = build(
+        Wishes(start="x", strategy="head", budget="fast", seed=0), FACTS,
+        NetworkFacts(record=cut_once("mlp")[1].record), ("last",), ENGINE,
+    )  # fmt: skip
+    text = write_plan(plan).replace('value = "head"', 'value = "auto"')
+    assert 'strategy.value is "auto"' in refusal(read_plan, text)
+
+
+# ---- the same again ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("law6") / "split"
+    fill(root / "train", {"blue": 10, "green": 10, "red": 10})
+    fill(root / "test", {"blue": 3, "green": 3, "red": 3}, seed=1)
+    return root
+
+
+def same_run(one, again):
+    assert bytes_of(again.path / "model") == bytes_of(one.path / "model")
+    plans = [tomllib.loads((run.path / "plan.toml").read_text()) for run in (one, again)]
+    assert values_of(plans[0]) == values_of(plans[1])
+    assert lines(one.path, "predictions.jsonl") == lines(again.path, "predictions.jsonl")
+    assert (one.path / "weights_ledger.json").read_bytes() == (
+        again.path / "weights_ledger.json"
+    ).read_bytes()
+    for claim in ("estimate", "test", "verdict", "frozen", "step_zero"):
+        assert getattr(one.summary, claim) == getattr(again.summary, claim), claim
+
+
+@pytest.mark.parametrize("strategy", REPLAYED)
+def test_a_plan_that_is_replayed_gives_the_same_run(strategy, data, tmp_path, monkeypatch):
+    """With another cache, no other option typed, and a seed that was not the usual one."""
+    if "lora" in strategy:
+        pytest.importorskip("peft")
+    settings = SETTINGS if strategy != "head" else {}
+    one = fit(data, strategy=strategy, settings=settings, seed=3, out=tmp_path / "one" / "split")
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "another"))
+    again = warmstart.fit(
+        data, start=network(), preprocessing=PREP, plan=one.path / "plan.toml",
+        out=tmp_path / "again" / "split",
+    )  # fmt: skip
+    same_run(one, again)
+    record = warmstart.fit(
+        data, start=network(), preprocessing=PREP, plan=one.plan, out=tmp_path / "record" / "split"
+    ) if strategy == "head" else again  # fmt: skip
+    same_run(one, record)
+
+
+def test_a_plan_knows_its_own_start(data, tmp_path):
+    """A file of weights and its design come from the plan; single values are the user's own."""
+    one = fit(
+        data, start=weights(tmp_path), arch=ARCH, strategy="last:1", lr=0.001,
+        settings={**SETTINGS, "part.1.action": "tuned", "training.flip": False}, seed=2,
+        out=tmp_path / "one" / "split",
+    )  # fmt: skip
+    again = warmstart.fit(
+        data, preprocessing=PREP, plan=one.path / "plan.toml", out=tmp_path / "again" / "split"
+    )
+    same_run(one, again)
+    assert [part.action.value for part in again.plan.parts[:2]] == ["tuned", "frozen"]
+
+
+def test_a_change_of_the_plan_changes_the_run_and_nothing_else_in_the_plan(data, tmp_path):
+    one = fit(data, strategy="last:1", settings=SETTINGS, out=tmp_path / "one" / "split")
+    text = (one.path / "plan.toml").read_text()
+    assert text.count("value = 32\n") >= 1
+    head, passes = text.split("[training.passes]\n")
+    edited = tmp_path / "edited.toml"
+    edited.write_text(head + "[training.passes]\n" + passes.replace("value = 32", "value = 48", 1))
+    other = warmstart.fit(
+        data, start=network(), preprocessing=PREP, plan=edited, out=tmp_path / "two" / "split"
+    )
+    assert other.plan.training.passes.value == 48
+    assert bytes_of(one.path / "model") != bytes_of(other.path / "model")
+    ours, theirs = (values_of(tomllib.loads((r.path / "plan.toml").read_text()))
+                    for r in (one, other))  # fmt: skip
+    assert sum(a != b for a, b in zip(ours, theirs, strict=True)) == 1

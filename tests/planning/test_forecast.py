@@ -1,0 +1,140 @@
+"""Forecasts are sums of plain numbers, and more work never takes less."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import fields, replace
+
+import pytest
+
+from plans import FACTS, network_facts, plan_for, said
+from warmstart.planning.forecast import Load, Speeds, forecast
+
+SPEEDS = Speeds(
+    elapsed=2.0, forward=0.01, decode=0.004, step=0.3, algebra=0.002, passed_mb=400.0,
+    step_mb=150.0, threads=2,
+)  # fmt: skip
+LOAD = Load(
+    n=300, n_test=80, n_missing=380, n_classes=4, holdout=0, width=2000, image_bytes=150_528,
+    model_bytes=13_000_000, is_close=True,
+)  # fmt: skip
+STRATEGIES = ("head", "last:2", "full", "full+gradual", "head+add", "full+lora", "scratch")
+each = pytest.mark.parametrize("strategy", STRATEGIES)
+
+
+def plan(strategy, **wishes):
+    facts = wishes.pop("facts", FACTS)
+    return plan_for(strategy, facts, network_facts(), **wishes)
+
+
+def with_training(made, **values):
+    chosen = {name: said(value) for name, value in values.items()}
+    return replace(made, training=replace(made.training, **chosen))
+
+
+@each
+def test_the_total_is_the_sum_of_the_stages(strategy):
+    found = forecast(plan(strategy), LOAD, SPEEDS)
+    stages = {name: value for name, value in found.seconds.items() if name != "total"}
+    assert stages.keys() == {"read", "look", "check", "head", "tune", "evaluate", "deliver"}
+    assert found.total == pytest.approx(sum(stages.values()), abs=0.05)
+    assert all(value >= 0 for value in stages.values())
+    assert (stages["tune"] > 0) == (strategy != "head")
+    assert stages["read"] == 2.0
+    assert found.memory_mb > SPEEDS.passed_mb
+    assert found.disk_mb > LOAD.model_bytes / 1e6
+
+
+@each
+@pytest.mark.parametrize("name", ["n", "n_test", "n_missing", "width", "image_bytes"])
+def test_more_to_do_never_takes_less(strategy, name):
+    made = plan(strategy)
+    found = [forecast(made, replace(LOAD, **{name: getattr(LOAD, name) * times}), SPEEDS)
+             for times in (1, 2, 5)]  # fmt: skip
+    for less, more in itertools.pairwise(found):
+        for stage in less.seconds:
+            assert more.seconds[stage] >= less.seconds[stage], stage
+        assert more.memory_mb >= less.memory_mb
+        assert more.disk_mb >= less.disk_mb
+
+
+@each
+@pytest.mark.parametrize("name", [
+    field.name for field in fields(Speeds) if field.name not in ("threads",)
+])  # fmt: skip
+def test_a_slower_machine_is_never_forecast_to_be_faster(strategy, name):
+    made = plan(strategy)
+    slow = replace(SPEEDS, **{name: getattr(SPEEDS, name) * 3})
+    usual, slower = forecast(made, LOAD, SPEEDS), forecast(made, LOAD, slow)
+    assert all(slower.seconds[stage] >= usual.seconds[stage] for stage in usual.seconds)
+    assert slower.memory_mb >= usual.memory_mb
+    if name in ("elapsed", "forward", "decode", "algebra"):
+        assert slower.total > usual.total
+
+
+def test_every_training_counts_its_steps():
+    """`folds` trainings that hold a part out, and one on all."""
+    made = with_training(plan("full"), folds=3, passes=800, batch=8)
+    usual = forecast(made, LOAD, SPEEDS).seconds["tune"]
+    quick = forecast(made, LOAD, replace(SPEEDS, step=0.0)).seconds["tune"]
+    assert usual - quick == pytest.approx(4 * 100 * SPEEDS.step, abs=0.02)
+    once = with_training(made, folds=1)
+    gap = (
+        forecast(once, LOAD, SPEEDS).seconds["tune"]
+        - forecast(once, LOAD, replace(SPEEDS, step=0.0)).seconds["tune"]
+    )
+    assert gap == pytest.approx(2 * 100 * SPEEDS.step, abs=0.02)
+
+
+def test_a_hold_out_of_the_users_own_is_the_only_one():
+    facts = replace(FACTS, holdout=60)
+    made = plan("full", facts=facts)
+    load = replace(LOAD, holdout=60)
+    n_steps = -(-made.training.passes.value // made.training.batch.value)
+    with_steps = forecast(made, load, SPEEDS).seconds["tune"]
+    without = forecast(made, load, replace(SPEEDS, step=0.0)).seconds["tune"]
+    assert with_steps - without == pytest.approx(2 * n_steps * SPEEDS.step, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["passes", "folds"])
+def test_longer_training_takes_longer(name):
+    made = plan("last:2")
+    value = getattr(made.training, name).value
+    longer = with_training(made, **{name: 2 * value})
+    assert forecast(longer, LOAD, SPEEDS).total > forecast(made, LOAD, SPEEDS).total
+
+
+def test_what_is_in_the_store_is_not_passed_again():
+    fresh, known = (forecast(plan("head"), replace(LOAD, n_missing=n), SPEEDS) for n in (380, 0))
+    assert known.seconds["look"] < 1
+    assert fresh.seconds["look"] > 380 * SPEEDS.forward * 0.4
+    assert known.disk_mb < fresh.disk_mb
+
+
+def test_more_cores_decode_faster():
+    one, four = (forecast(plan("full"), LOAD, replace(SPEEDS, threads=n)) for n in (1, 4))
+    assert four.seconds["look"] < one.seconds["look"]
+
+
+def test_a_close_look_costs_more_than_a_quick_one():
+    close, quick = (
+        forecast(plan("head"), replace(LOAD, is_close=is_close), SPEEDS)
+        for is_close in (True, False)
+    )
+    assert close.seconds["check"] > quick.seconds["check"]
+
+
+def test_an_export_takes_memory_where_something_is_passed_by_it():
+    torch, onnx = (with_training(plan("head"), engine=name) for name in ("torch", "onnxruntime"))
+    nothing_missing = replace(LOAD, n_missing=0)
+    usual, exported = (forecast(made, LOAD, SPEEDS).memory_mb for made in (torch, onnx))
+    assert exported > usual + LOAD.model_bytes / 1e6
+    assert forecast(onnx, nothing_missing, SPEEDS).memory_mb == usual
+
+
+def test_training_holds_pixels_and_a_copy_of_the_network():
+    head, full = (forecast(plan(s), LOAD, SPEEDS).memory_mb for s in ("head", "full"))
+    pixels, copies = LOAD.n * LOAD.image_bytes / 1e6, 2 * LOAD.model_bytes / 1e6
+    features = 4 * LOAD.width * (LOAD.n + LOAD.n_test) / 1e6
+    assert full == pytest.approx(400 + features + pixels + copies + 150, abs=0.1)
+    assert head < full

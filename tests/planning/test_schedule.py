@@ -1,0 +1,132 @@
+"""From a plan to plain numbers, and which parts move in which stage."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from plans import actions, network_facts, plan_for, said
+from warmstart.errors import PlanError
+from warmstart.planning.check import check_plan
+from warmstart.planning.schedule import MOST_STAGES, schedule, stage_actions
+
+CHOICES = (
+    "optimizer", "weight_decay", "passes", "warm_up", "crop", "flip", "folds",
+)  # fmt: skip
+
+
+def trained(strategy="full+gradual", n_parts=4, **wishes):
+    names = tuple(f"p{i}" for i in range(n_parts))
+    return plan_for(strategy, network=network_facts(names), **wishes)
+
+
+def stages(plan):
+    return stage_actions(schedule(plan), {p.name: plan.action_of(p.name) for p in plan.parts})
+
+
+def tuned(stage):
+    return [name for name, action in stage.items() if action == "tuned"]
+
+
+# ---- numbers -----------------------------------------------------------------------------
+
+
+def test_the_schedule_is_what_the_plan_says():
+    plan = trained("last:2", seed=7)
+    found, training = schedule(plan), plan.training
+    for name in ("optimizer", "weight_decay", "warm_up", "crop", "flip", "folds", "batch"):
+        assert getattr(found, name) == getattr(training, name).value
+    assert (found.seed, found.joining) == (7, ())
+
+
+@pytest.mark.parametrize(
+    ("passes", "batch"), [(1, 1), (8, 8), (9, 8), (1000, 32), (1001, 7), (31, 16)]
+)
+def test_steps_pass_at_least_as_many_images_as_asked_for_and_less_than_a_batch_more(passes, batch):
+    plan = trained("full")
+    training = replace(plan.training, passes=said(passes), batch=said(batch))
+    found = schedule(replace(plan, training=training))
+    assert found.n_steps == math.ceil(passes / batch)
+    assert passes <= found.n_steps * batch < passes + batch
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_that_is_missing_is_named(name):
+    plan = trained("full")
+    lacking = replace(plan, training=replace(plan.training, **{name: None}))
+    with pytest.raises(PlanError, match=rf"training.{name} is missing though parts are trained"):
+        schedule(lacking)
+
+
+@pytest.mark.parametrize("value", ["many", ("1", "2")])
+def test_a_number_that_is_none_is_shown(value):
+    plan = trained("full")
+    odd = replace(plan, training=replace(plan.training, passes=said(value)))
+    with pytest.raises(PlanError, match=r"plan: training.passes is .*; it is a number"):
+        schedule(odd)
+
+
+def test_a_plan_that_trains_nothing_has_no_schedule():
+    with pytest.raises(PlanError, match="is missing though parts are trained"):
+        schedule(trained("head"))
+
+
+# ---- stages ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["full", "last:2", "head+add", "scratch", "full+lora"])
+def test_without_gradual_everything_moves_at_once(strategy):
+    plan = trained(strategy)
+    assert stages(plan) == [actions(plan)]
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3, 4, 5, 7, 18, 31])
+@pytest.mark.parametrize("extra", ["", "+add"])
+def test_parts_join_from_the_top_in_groups_that_share_them_out(n_parts, extra):
+    plan = trained(f"full{extra}+gradual", n_parts)
+    found = stages(plan)
+    assert len(found) == min(MOST_STAGES, n_parts)
+    assert found[-1] == actions(plan)
+    names = [f"p{i}" for i in range(n_parts)]
+    sizes = [len(tuned(stage)) for stage in found]
+    assert sizes == sorted(set(sizes))
+    for stage, size in zip(found, sizes, strict=True):
+        assert tuned(stage) == names[n_parts - size :]
+        assert [n for n in names if stage[n] == "frozen"] == names[: n_parts - size]
+    joining = [b - a for a, b in zip([0, *sizes], sizes, strict=False)]
+    assert sum(joining) == n_parts
+    assert max(joining) - min(joining) <= 1
+
+
+def test_what_is_frozen_stays_so_and_what_is_new_moves_from_the_start():
+    plan = trained("last:3+add+gradual", 6)
+    found = stages(plan)
+    assert len(found) == 3
+    for stage in found:
+        assert [stage[f"p{i}"] for i in range(3)] == ["frozen"] * 3
+        assert (stage["added"], stage["output"]) == ("added", "replaced")
+
+
+def test_stages_are_plans_that_can_be_followed():
+    """Every stage is a plan of its own: frozen parts have no rate, the others keep theirs."""
+    plan = trained("full+gradual", 9)
+    record = network_facts(tuple(f"p{i}" for i in range(9))).record
+    for stage in stages(plan):
+        parts = [
+            replace(part, action=said(stage[part.name]),
+                    rate=None if stage[part.name] == "frozen" else part.rate)
+            for part in plan.parts
+        ]  # fmt: skip
+        check_plan(replace(plan, parts=tuple(parts)), record)
+
+
+def test_the_actions_given_are_left_alone():
+    plan = trained("full+gradual", 4)
+    given = actions(plan)
+    before = dict(given)
+    found = stage_actions(schedule(plan), given)
+    found[0]["p0"] = "added"
+    assert given == before
+    assert found[-1] is not given
