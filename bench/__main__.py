@@ -11,7 +11,7 @@ from bench import results
 
 NAMES = (
     "accuracy", "coverage", "distances", "drift", "evidence", "forecast", "habits", "planted",
-    "prior", "random_labels", "ranking", "speed", "startup", "suggest", "verdict",
+    "prior", "random_labels", "ranking", "speed", "startup", "strategies", "suggest", "verdict",
 )  # fmt: skip
 BENCHES = {name: import_module(f"bench.{name}") for name in NAMES}
 

@@ -89,6 +89,8 @@ def test_an_error_of_the_watcher_marks_the_folder_at_once(pictures, tmp_path):
     ({"strategy": "best"}, PlanError, "--strategy best: best is not a word of it"),
     ({"lr": -1.0}, UsageError, "--lr -1: it needs a number above 0"),
     ({"settings": {"training.batch": "auto"}}, PlanError, "training.batch=auto: auto is no value"),
+    ({"settings": {"lr": 0.1}, "strategy": "full"}, PlanError, "did you mean training.rate"),
+    ({"lr": 0.1, "strategy": "head"}, PlanError, "nothing is trained step by step"),
     ({"seed": -1}, UsageError, "--seed -1 is not a whole number"),
     ({"seed": 1.5}, UsageError, "--seed 1.5 is not a whole number"),
     ({"start": "resnet18"}, warmstart.StartError, "did you mean timm:resnet18"),

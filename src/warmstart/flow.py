@@ -68,7 +68,7 @@ def _work(
         clock.lap("head")
         worked = yield from tune.tune(scene, plan, head)
         clock.lap("tune")
-        shipped = check.choose_shipped(verdict, plan, worked.head.name)
+        shipped = check.choose_shipped(verdict, plan, worked.head.name, worked.gain)
         is_shipped = shipped.strategy != "none"
         measured = score.measure(worked.head, arranged, worked.reader, is_shipped)
         clock.lap("evaluate")

@@ -47,7 +47,7 @@ def test_nothing_typed_is_nothing_given(work):
 @pytest.mark.parametrize(("words", "given"), [
     ("--start lite0", {"start"}), ("--seed 0", {"seed"}), ("--budget balanced", {"budget"}),
     ("--strategy head --seed 3", {"strategy", "seed"}), ("--arch timm:x --out r", {"arch"}),
-    ("--strategy auto", set()), ("--label kind --test later", set()),
+    ("--strategy auto", {"strategy"}), ("--label kind --test later", set()),
 ])  # fmt: skip
 def test_a_usual_value_that_was_typed_counts_as_typed(work, words, given):
     assert main(["fit", "photos", *words.split()]) == 0

@@ -52,9 +52,7 @@ def test_the_value_is_what_the_trained_network_has_beyond_the_shuffled_ones():
     assert found.value == pytest.approx(trained.mean() - shuffles.mean())
     paired = standard_error(trained - shuffles.mean(axis=0), number_blocks(groups))
     spread = max(np.var(shuffles.mean(axis=1), ddof=1), SHUFFLE_SD**2)
-    assert found.details["error"] == pytest.approx(
-        few(groups) * np.sqrt(paired**2 + spread / 3)
-    )
+    assert found.details["error"] == pytest.approx(few(groups) * np.sqrt(paired**2 + spread / 3))
     assert found.low == pytest.approx(found.value - 1.96 * found.details["error"])
     assert (found.n, found.details["shuffles"]) == (90, 3)
 

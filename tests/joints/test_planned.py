@@ -189,9 +189,6 @@ def test_a_network_of_ones_own_is_named_by_its_kind():
     assert made(start=network()).start.value == "Convolutions"
 
 
-@pytest.mark.xfail(
-    strict=True, raises=PlanError, reason="check_plan limits what the start itself brings"
-)
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 16)])
 def test_a_network_of_ones_own_sees_what_it_sees(side, channels):
     half = (0.5,) * channels

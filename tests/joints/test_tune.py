@@ -238,9 +238,6 @@ def test_groups_join_while_validation_improves(lesson_of):
     assert lesson._loss(judged) <= before._loss(judged)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="lesson._copied keeps what moved in the stage before, not what joins next"
-)
 def test_a_group_that_made_it_worse_is_as_it_was(lesson_of):
     """So high a rate ruins the first stage: nothing of it may stay, in any part."""
     settings = ("training.passes=64", "training.batch=8", "training.optimizer=sgd")
@@ -248,15 +245,12 @@ def test_a_group_that_made_it_worse_is_as_it_was(lesson_of):
     untouched = lesson_of("full+gradual", settings, four, lr=5.0)
     expected = scores_of(untouched.outfit, untouched.room, untouched.rows)
     taught = drain(lesson.learn())
-    assert taught.n_stages == 1
+    assert taught.n_stages == 0
     found = scores_of(lesson.outfit, lesson.room, lesson.rows)
     assert changed(lesson) == set()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="where two of four groups join, each has twice the steps it was judged with"
-)
 def test_the_last_training_repeats_what_was_validated(lesson_of):
     """Two groups of four: the same two stages as where validation had stopped there."""
     settings = ("training.passes=64", "training.batch=8")
@@ -327,7 +321,7 @@ def test_what_is_frozen_is_what_it_was_and_what_is_not_has_moved(runs, strategy)
     run, seen = runs(strategy)
     (end,) = [event for event in seen if (event.stage, event.kind) == ("tune", "end")]
     body = [part.name for part in run.plan.parts[:-1]]
-    joined = body[-end.values["joined"] :] if "gradual" in strategy else body
+    joined = body[len(body) - end.values["joined"] :] if "gradual" in strategy else body
     tensors = load_file(run.path / "model" / "model.safetensors")
     before = network().state_dict()
     rows = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
@@ -354,7 +348,7 @@ def test_what_is_frozen_is_what_it_was_and_what_is_not_has_moved(runs, strategy)
 
 @each
 def test_the_ledger_adds_up_to_both_networks(runs, strategy):
-    run, _ = runs(strategy)
+    run, seen = runs(strategy)
     rows = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
     old = sum(tensor.numel() for tensor in network().state_dict().values())
     tensors = load_file(run.path / "model" / "model.safetensors")
@@ -370,7 +364,8 @@ def test_the_ledger_adds_up_to_both_networks(runs, strategy):
     for row in rows:
         assert row["fate"] in fates.get(actions.get(row["part"]), {"dropped", "new"}), row
     told = {row["fate"] for row in rows}
-    if "tuned" in actions.values():
+    joined = [e.values["joined"] for e in seen if (e.stage, e.kind) == ("tune", "end")]
+    if "tuned" in actions.values() and joined != [0]:
         assert "trained" in told
     if "low-rank" in actions.values():
         assert "merged" in told
@@ -507,16 +502,13 @@ def unrelated(n, k, seed, balanced):
 
 # Left out, a row of equal classes looks like the others: scores that say nothing then say the
 # opposite, and their temperature is 0.
-_ZERO = pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="tune._as_head divides by a temperature that is 0"
-)
 
 
 @pytest.mark.parametrize(("strategy", "kind", "lr", "seed", "balanced"), [
     ("last:1", "convolutions", 0.03, 0, False),
     ("full", "layers", 0.003, 2, False),
     ("full", "layers", 0.003, 9, False),
-    pytest.param("last:1", "convolutions", 0.03, 0, True, marks=_ZERO),
+    ("last:1", "convolutions", 0.03, 0, True),
 ])  # fmt: skip
 def test_labels_that_mean_nothing_stay_at_chance(strategy, kind, lr, seed, balanced):
     data = unrelated(60, 3, seed, balanced)
@@ -534,9 +526,19 @@ def test_labels_that_mean_nothing_stay_at_chance(strategy, kind, lr, seed, balan
         assert learnt > 0.9
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="a network ruined by the last step is not noticed"
-)
+@pytest.mark.parametrize("seed", [5, 7])
+def test_the_head_that_a_fold_begins_with_has_not_seen_its_rows(seed):
+    """A penalty so small that a head knows its own rows by heart, and hardly a step after it."""
+    settings = {
+        "training.passes": 8, "training.batch": 8, "training.folds": 3,
+        "head.penalties": 1e-4, "head.candidates": "equal",
+    }  # fmt: skip
+    data = unrelated(36, 2, seed, False)
+    run = fit(data, kind="layers", strategy="full", lr=1e-6, settings=settings, seed=seed)
+    assert run.estimate.n == 36
+    assert run.estimate.low < 1 / 2 < run.estimate.high
+
+
 def test_a_last_step_that_ruins_the_network_is_a_divergence(pictures):
     with pytest.raises(TrainingError, match="diverged"):
         fit(pictures, strategy="last:1", lr=1e30, settings={"training.passes": 8})

@@ -21,8 +21,8 @@ def training(**values):
 
 
 def inputs(**values):
-    """The plan `full` with another input."""
-    made = {name: said(value) for name, value in values.items()}
+    """The plan `full` with another input, as a user would set it."""
+    made = {name: said(value, "user") for name, value in values.items()}
     return replace(FULL, input=replace(FULL.input, **made))
 
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from warmstart.solve.temperature import fit_temperature_and_bias, log_probabilities
-from warmstart.training.crossfit import cross_calibrated
+from warmstart.solve.temperature import (
+    Calibration,
+    fit_temperature_and_bias,
+    log_probabilities,
+)
+from warmstart.training import crossfit
+
+
+def cross_calibrated(scores, labels, fold, blocks=None, temperature=3.0):
+    """Rows that stand alone, beside a head with a calibration of its own."""
+    before = Calibration(temperature, np.zeros(scores.shape[1]))
+    blocks = np.arange(len(labels)) if blocks is None else blocks
+    return crossfit.cross_calibrated(scores, labels, fold, blocks, before)
 
 
 def held(n=60, k=3, n_folds=5, seed=0):
@@ -80,10 +91,21 @@ def test_noise_is_not_made_certain():
     assert abs(p.max(axis=1).mean() - 0.25) < 0.1
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RuntimeWarning, reason="a single row is calibrated on an empty half"
-)
 @pytest.mark.filterwarnings("error")
 def test_a_single_row_is_told_nothing_and_warns_of_nothing():
     p, _ = cross_calibrated(np.array([[1.0, 0.0]]), np.array([0]), np.array([0]))
     assert p.sum() == pytest.approx(1)
+
+
+def test_few_held_out_rows_keep_the_calibration_that_the_head_had():
+    scores, labels, _ = held(8)
+    p, calibration = cross_calibrated(scores, labels, np.zeros(8, int), temperature=0.5)
+    assert calibration.temperature == 0.5
+    np.testing.assert_allclose(p, np.exp(log_probabilities(scores, calibration)))
+
+
+def test_copies_of_one_picture_are_calibrated_by_the_other_half():
+    scores, labels, _ = held(40)
+    blocks = np.arange(40) // 2
+    p, _ = cross_calibrated(scores, labels, np.zeros(40, int), blocks)
+    np.testing.assert_allclose(p, slow(scores, labels, blocks % 2), rtol=1e-9)

@@ -107,8 +107,7 @@ def _request(call: Call) -> Request:
         lr=float(values["--lr"]) if "--lr" in values else None,
         plan=Path(values["--plan"]) if "--plan" in values else None,
         settings=call.many.get("--set", ()),
-        given=frozenset(name.removeprefix("--") for name in values if values[name] != "auto")
-        & PLANNED,
+        given=frozenset(name.removeprefix("--") for name in values) & PLANNED,
     )
 
 

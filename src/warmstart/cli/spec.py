@@ -76,7 +76,7 @@ FIT = Verb(
     examples=(
         ("warmstart fit photos/", "photos/<class>/*.jpg"),
         ("warmstart fit labels.csv --label species --test later.csv", ""),
-        ("warmstart fit photos/ --strategy last:4 --dry-run", "what it would do, and how long"),
+        ("warmstart fit photos/ --strategy last:4 --dry-run", "see the plan first"),
     ),
 )
 

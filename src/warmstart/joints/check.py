@@ -21,9 +21,10 @@ from warmstart.joints.controls import (
 from warmstart.joints.doubts import doubt
 from warmstart.joints.scene import Sample, Scene, draw
 from warmstart.planning import rules
-from warmstart.planning.verdict import Facts, has_signal, sentence, verdict_kind
+from warmstart.planning.verdict import Facts, has_signal, points, sentence, verdict_kind
 from warmstart.planning.wording import in_words
 from warmstart.records import Evidence, Inspection, Plan, Shipped, Verdict
+from warmstart.stats.paired import Difference
 
 NO_TAIL = Evidence(
     name="tail_gain", value=None, low=None, high=None, n=0,
@@ -101,7 +102,9 @@ def judge(inspection: Inspection) -> Verdict:
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
 
 
-def choose_shipped(verdict: Verdict, plan: Plan, head: str) -> Shipped:
+def choose_shipped(
+    verdict: Verdict, plan: Plan, head: str, gain: Difference | None = None
+) -> Shipped:
     """What stands in model/: nothing where no signal was found, unless the user set a strategy."""
     is_chosen = plan.strategy.source == "user"
     if verdict.kind == "no-signal" and not is_chosen:
@@ -116,7 +119,19 @@ def choose_shipped(verdict: Verdict, plan: Plan, head: str) -> Shipped:
     what += ", begun from the start's output of classes with the same name" if plus else ""
     if plan.is_trained:
         layers, how = in_words(plan), "your choice" if is_chosen else "as the verdict says"
-        return Shipped(strategy=str(plan.strategy.value), why=f"{layers}; {how}")
+        text = f"{layers}; {how}{_compared(gain)}"
+        return Shipped(strategy=str(plan.strategy.value), why=text)
     why = "your choice" if is_chosen else "of all tried it was best on examples it had not seen"
     n_parts = len(plan.parts) - 1
     return Shipped(strategy="head", why=f"{what}, all {n_parts} layers frozen: {why}")
+
+
+def _compared(gain: Difference | None) -> str:
+    """Training against the fitted output alone, on the same examples; nothing where even."""
+    if gain is None or gain.low <= 0 <= gain.high:
+        return ""
+    better = "better" if gain.value > 0 else "worse"
+    low, high = sorted((abs(gain.low), abs(gain.high)))
+    text = f"; {points(abs(gain.value))} points {better} ({points(low)} to {points(high)}) than "
+    cure = "" if gain.value > 0 else ": use --strategy head, or a lower rate"
+    return f"{text}the new output alone{cure}"

@@ -21,7 +21,7 @@ from warmstart.network import freeze, ledger, lowrank
 from warmstart.planning.schedule import Schedule, stage_actions
 from warmstart.records import Action, Preprocessing
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.loop import Batch, make_optimizer, train, warm_cosine
+from warmstart.training.loop import Batch, diverged, make_optimizer, train, warm_cosine
 from warmstart.training.views import Views, draw_batches, vary
 
 PASS = 32  # images in a pass that only looks
@@ -76,24 +76,25 @@ class Lesson:
         Raises: TrainingError where the loss is not a number, or a frozen tensor changed.
         """
         outfit = self.outfit
-        stages = stage_actions(self.schedule, outfit.actions)[: self.n_stages]
+        stages = stage_actions(self.schedule, outfit.actions)
         fit, judged_on = self.rows, self.rows[:0]
         if len(stages) > 1 and self.n_stages is None:
             fit, judged_on = self._set_apart()
         outfit.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         rng = np.random.default_rng([self.schedule.seed, self.number])
-        best, kept, joined = self._loss(judged_on), _copied(outfit), 0
-        for number, actions in enumerate(stages):
+        best, kept, joined = self._loss(judged_on), self._copied(judged_on), 0
+        for number, actions in enumerate(stages[: self.n_stages]):
             share = self.schedule.n_steps * np.arange(number, number + 2) // len(stages)
             yield from self._stage(actions, fit, range(*share.tolist()), rng)
             loss = self._loss(judged_on)
-            if len(judged_on) and loss >= best:
+            if len(judged_on) and not loss < best:
                 outfit.model.load_state_dict(kept, strict=False)
                 break
-            best, kept, joined = loss, _copied(outfit), number + 1
+            best, kept, joined = loss, self._copied(judged_on), number + 1
         self._prove()
         lowrank.merge(outfit.network.trunk)
-        return Taught(outfit, max(joined, 1))
+        scores_of(outfit, self.room, self.rows[:PASS])  # the last step may have ruined it
+        return Taught(outfit, joined)
 
     def _set_apart(self) -> tuple[Rows, Rows]:
         """Rows to learn from, and whole blocks to judge on."""
@@ -130,11 +131,21 @@ class Lesson:
             yield vary(self.room.inputs(chosen), views, rng), self.room.targets(chosen)
 
     def _loss(self, rows: Rows) -> float:
-        """Mean log-loss on rows that were set apart; infinite without any."""
+        """Mean log-loss on rows that were set apart; infinite without any, or where it is none."""
         if not len(rows):
             return float("inf")
         scores = torch.from_numpy(scores_of(self.outfit, self.room, rows))
         return float(cross_entropy(scores, self.room.targets(rows)))
+
+    def _copied(self, judged_on: Rows) -> dict[str, Tensor]:
+        """All that training may have changed, as it is now; nothing where nothing is judged."""
+        if not len(judged_on):
+            return {}
+        model, actions = self.outfit.model, self.outfit.actions
+        parts = freeze.tensor_parts(model, self.outfit.owners)
+        moving = {n for n, part in parts.items() if freeze.action_of(actions, part) != "frozen"}
+        state = model.state_dict()
+        return {name: state[name].detach().clone() for name in moving}
 
     def _prove(self) -> None:
         outfit = self.outfit
@@ -147,7 +158,10 @@ class Lesson:
 
 
 def scores_of(outfit: Outfit, room: Room, rows: Rows) -> Array:
-    """Logits of some rows, as they are, in eval mode. Shapes: returns (m, K) float64."""
+    """Logits of some rows, as they are, in eval mode. Shapes: returns (m, K) float64.
+
+    Raises: TrainingError where they are not numbers: the weights are lost.
+    """
     outfit.model.eval()
     with torch.inference_mode():
         found = [
@@ -155,15 +169,6 @@ def scores_of(outfit: Outfit, room: Room, rows: Rows) -> Array:
             for start in range(0, len(rows), PASS)
         ]
     scores: Array = torch.cat(found).double().numpy()
+    if not np.isfinite(scores).all():
+        raise diverged(max(outfit.rates.values()))
     return scores
-
-
-def _copied(outfit: Outfit) -> dict[str, Tensor]:
-    """What training may have changed, as it is now."""
-    state = outfit.model.state_dict()
-    moving = {n for n, p in outfit.model.named_parameters() if p.requires_grad}
-    return {
-        name: tensor.detach().clone()
-        for name, tensor in state.items()
-        if name in moving or "running" in name
-    }

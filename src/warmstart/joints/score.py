@@ -15,6 +15,7 @@ from warmstart.joints.rows import Arranged, Reader, ReadTap
 from warmstart.records import CalibrationRecord, Estimate, Example, Prediction, Scores
 from warmstart.solve.temperature import log_probabilities
 from warmstart.stats.intervals import effective_size
+from warmstart.stats.paired import Difference, difference
 from warmstart.stats.selective import promise, sure_threshold
 from warmstart.training.head import HeadFit
 from warmstart.training.prior import Prior
@@ -74,6 +75,17 @@ def as_it_came(prior: Prior | None, arranged: Arranged, read: ReadTap) -> Estima
     if prior is None or not all(prior.known):
         return None
     return accuracy_estimate(prior.scores(read), arranged.labels, arranged.blocks(), "holdout")
+
+
+def gain_over(before: HeadFit, after: HeadFit, arranged: Arranged, seed: int) -> Difference:
+    """What training brought in accuracy, on the rows that both held out. Shapes: (n,) rows."""
+    held = (before.fold >= 0) & (after.fold >= 0)
+    hits = [
+        (head.probabilities[held].argmax(axis=1) == arranged.labels[held]).astype(float)
+        for head in (after, before)
+    ]
+    rng = np.random.default_rng([seed, 9])
+    return difference(hits[0], hits[1], arranged.blocks()[held], rng)
 
 
 def measure(head: HeadFit, arranged: Arranged, reader: Reader, is_shipped: bool) -> Measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -14,15 +15,17 @@ from warmstart.joints import rows
 from warmstart.joints.lesson import Lesson, Room, Taught, scores_of
 from warmstart.joints.live import read_pixels, second_look
 from warmstart.joints.look import n_threads
+from warmstart.joints.notes import note
 from warmstart.joints.outfit import outfit
 from warmstart.joints.rows import Reader
 from warmstart.joints.scene import Scene
-from warmstart.joints.score import as_it_came, estimate
+from warmstart.joints.score import as_it_came, estimate, gain_over
 from warmstart.network.ledger import take_digests
 from warmstart.network.parts import Network
-from warmstart.planning.schedule import schedule
+from warmstart.planning.schedule import schedule, stage_actions
 from warmstart.records import Action, Estimate, Plan
 from warmstart.solve.ridge import Array, Rows
+from warmstart.stats.paired import Difference
 from warmstart.training.crossfit import cross_calibrated
 from warmstart.training.head import HeadFit, fit_head
 from warmstart.training.loop import ScaledHead
@@ -44,6 +47,7 @@ class Worked:
     reader: Reader
     actions: dict[str, Action] | None = None
     step_zero: Estimate | None = None
+    gain: Difference | None = None  # of accuracy over the fitted head, on the same rows
 
 
 def tune(scene: Scene, plan: Plan, head: HeadFit) -> Steps[Worked]:
@@ -77,6 +81,7 @@ def tune(scene: Scene, plan: Plan, head: HeadFit) -> Steps[Worked]:
         fold[held] = number
         stages.append(taught.n_stages)
     joined = int(np.median(stages))
+    yield from _tell_joined(plan, taught.outfit.actions, joined)
     taught = yield from _lesson(scene, plan, head, room, everything, len(held_out), joined)
     tuned = _as_head(taught, head, scores, room, fold)
     reader = second_look(taught.outfit.network, tuned.taps, scene.collection, scene.prep)
@@ -84,7 +89,17 @@ def tune(scene: Scene, plan: Plan, head: HeadFit) -> Steps[Worked]:
     return Worked(
         network=taught.outfit.network, head=tuned, reader=reader,
         actions=taught.outfit.actions, step_zero=estimate(head, scene.arranged),
+        gain=gain_over(head, tuned, scene.arranged, scene.seed),
     )  # fmt: skip
+
+
+def _tell_joined(plan: Plan, actions: Mapping[str, Action], joined: int) -> Steps[None]:
+    """How many groups of layers joined, where they join one after the other."""
+    groups = len(stage_actions(schedule(plan), actions))
+    if groups > 1:
+        text = f"{joined} of {groups} groups of layers joined"
+        text += "" if joined == groups else "; one more did not help on examples set apart"
+        yield note("tune", "Joined", text)
 
 
 def _lesson(
@@ -129,11 +144,19 @@ def _as_head(taught: Taught, head: HeadFit, scores: Array, room: Room, fold: Row
 
     Divided by the temperature that it began with, its scores lie between 0 and 1 again.
     """
-    warmth = head.calibration.temperature
+    warmth = head.calibration.temperature or 1.0  # 0: the fitted head says the same of all
     weight, bias = cast(ScaledHead, taught.outfit.model.head).plain()
-    probabilities, calibration = cross_calibrated(scores / warmth, room.labels, fold)
+    probabilities, calibration = cross_calibrated(
+        scores / warmth,
+        room.labels,
+        fold,
+        room.blocks,
+        replace(head.calibration, temperature=warmth),
+    )
+    is_fresh = "fresh" in taught.outfit.actions.values()
     return replace(
-        head, taps=taught.outfit.taps, weight=(weight / warmth).float().numpy(),
+        head, name="linear" if is_fresh else head.name, taps=taught.outfit.taps,
+        weight=(weight / warmth).float().numpy(),
         bias=(bias / warmth).float().numpy(), calibration=calibration,
         probabilities=probabilities, fold=fold, picks=(),
     )  # fmt: skip

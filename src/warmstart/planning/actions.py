@@ -51,6 +51,11 @@ def parts(
             why = _BARE
         rows.append((name, _choice(action, why, strategy if is_wish else None, usual)))
     if "add" in strategy.extras:
+        if network.parts[-1].layout == "other":
+            raise PlanError(
+                f"--strategy {word(strategy)}: what part {names[-1]} gives has no axis of "
+                "channels for added layers to work on; leave +add away."
+            )
         wished = strategy if rule is not None else None
         rows.append((added_name(names), _choice("added", _ADDED, wished, None)))
     rows.append((OUTPUT, _REPLACED))

@@ -50,6 +50,11 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.rank": _POSITIVE,
     "head.outer_folds": _POSITIVE,
     "head.permutations": _POSITIVE,
+    "input.size": _POSITIVE,
+    "input.channels": _POSITIVE,
+}
+# Of what the user sets; a start of their own may bring anything.
+_SET_LIMITS: dict[str, tuple[Test, str]] = {
     "input.size": (_whole(LEAST_SIZE), f"a whole number of px, {LEAST_SIZE} or more"),
     "input.channels": (_whole(1, MOST_CHANNELS), f"a whole number from 1 to {MOST_CHANNELS}"),
 }
@@ -115,6 +120,17 @@ def check_facts(
             f"the plan has head.outer_folds {folds}, and the hold-out in your data is the only "
             "fold; --set head.outer_folds=1."
         )
+    trained = plan.training.folds
+    if facts.holdout and trained is not None and trained.value != 1:
+        raise PlanError(
+            f"the plan has training.folds {trained.value}, and the hold-out in your data is the "
+            "only fold; leave it away, or --set training.folds=1."
+        )
+    if trained is not None and int(str(trained.value)) > facts.n_blocks:
+        raise PlanError(
+            f"the plan has training.folds {trained.value}, and the images form {facts.n_blocks} "
+            f"independent sets; --set training.folds={min(facts.n_blocks, 5)}."
+        )
     if not facts.holdout and folds == 1:
         raise PlanError(
             "the plan has head.outer_folds 1, and your data sets no part apart; "
@@ -159,7 +175,8 @@ def _check_parts(plan: Plan, network: NetworkRecord) -> None:
 
 
 def _check_values(plan: Plan) -> None:
-    for path, (test, kind) in _LIMITS.items():
+    limits = _LIMITS | {path: limit for path, limit in _SET_LIMITS.items() if _is_set(plan, path)}
+    for path, (test, kind) in limits.items():
         value = _value(plan, path)
         if value is not None and not test(value):
             raise PlanError(f"the plan has {path} {value!r}; it is {kind}.")
@@ -176,6 +193,12 @@ def _check_values(plan: Plan) -> None:
                 f"the plan has input.rgb {','.join(map(str, rgb))}; it is three different bands "
                 f"from 0 to {channels - 1}."
             )
+
+
+def _is_set(plan: Plan, path: str) -> bool:
+    section, _, name = path.partition(".")
+    choice = getattr(getattr(plan, section), name, None)
+    return choice is not None and choice.source == "user"
 
 
 def _check_actions(plan: Plan) -> bool:

@@ -92,7 +92,8 @@ def in_words(plan: Plan) -> str:
     if len(found) == 1 and found[0].first == found[0].last:
         return f"The network {_words(found[0])}"
     texts = [_words_of(run) for run in found]
-    return "Layers " + " · ".join(texts) if texts else ""
+    lead = "Layer " if found and found[0].first == found[0].last else "Layers "
+    return lead + " · ".join(texts) if texts else ""
 
 
 def _words_of(run: Run) -> str:

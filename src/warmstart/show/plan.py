@@ -28,7 +28,7 @@ def plan_text(found: DryRun, data: str) -> str:
         *([column("Training", _training(plan))] if plan.is_trained else []),
         *([column("Surgery", sentence(found.surgery))] if found.surgery else []),
         column("Takes", _takes(found.forecast)),
-        _next(found, shlex.quote(data)),
+        _next(found, printable(shlex.quote(data))),
     ]
     return "\n".join(blocks)
 
@@ -50,7 +50,8 @@ def _layers(found: DryRun) -> str:
         if first == "Layers":
             lead = f"{'Layers':<9}{'':<{wide[0]}}  "
         cells = f"{rest[0]:<{wide[1]}}  {rest[1]:<{wide[2]}}  {rest[2]:>{wide[3]}}  {rest[3]}"
-        lines.append(printable((lead + cells).rstrip())[:WIDTH])
+        line = printable((lead + cells).rstrip())
+        lines.append(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…")
     return "\n".join(lines)
 
 
@@ -90,6 +91,8 @@ def _training(plan: Plan) -> str:
             f"{int(str(training.passes.value)):,} images passed, {training.batch.value} a step"
         )
         texts.append(f"{count(n, 'part')} held out in turn for the estimate, then once on all")
+    if "gradual" in str(plan.strategy.value):
+        texts.append("layers join from the output downwards as long as it helps")
     return sentence("; ".join(texts))
 
 

@@ -12,23 +12,33 @@ from warmstart.solve.temperature import (
     log_probabilities,
 )
 
+LEAST = 10  # held-out rows below which the fitted head's calibration says more
 
-def cross_calibrated(scores: Array, labels: Labels, fold: Labels) -> tuple[Array, Calibration]:
+
+def cross_calibrated(
+    scores: Array, labels: Labels, fold: Labels, blocks: Labels, before: Calibration
+) -> tuple[Array, Calibration]:
     """Probabilities of held-out rows, each calibrated on other folds, and the calibration of all.
 
-    Where a single fold was held out, it is calibrated half by half. Shapes: scores (n, K),
-    labels (n,), fold (n,) with -1 for rows that no fold holds out (their probabilities are
-    NaN); returns (n, K).
+    Where a single fold was held out, it is calibrated half by half, blocks whole; where few
+    rows were, `before`, the calibration of the head that training began with, is kept.
+    Shapes: scores (n, K), labels and blocks (n,), fold (n,) with -1 for rows that no fold
+    holds out (their probabilities are NaN); returns (n, K).
 
-    >>> scores = np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [0.0, 2.0]])
-    >>> p, _ = cross_calibrated(scores, np.array([0, 1, 0, 1]), np.array([0, 0, 1, -1]))
-    >>> bool(p[0, 0] > 0.5), bool(np.isnan(p[3]).all())
+    >>> scores, labels = np.eye(2)[np.arange(24) % 2], np.arange(24) % 2
+    >>> fold = np.where(np.arange(24) < 22, np.arange(24) % 3, -1)
+    >>> p, _ = cross_calibrated(scores, labels, fold, np.arange(24), Calibration(1.0, np.zeros(2)))
+    >>> bool(p[0, 0] > 0.5), bool(np.isnan(p[23]).all())
     (True, True)
     """
     held = np.flatnonzero(fold >= 0)
     part = fold[held]
     if len(np.unique(part)) < 2:
-        part = np.arange(len(held)) % 2
+        part = np.unique(blocks[held], return_inverse=True)[1] % 2
+    if len(held) < LEAST or len(np.unique(part)) < 2:
+        kept = np.full(scores.shape, np.nan)
+        kept[held] = np.exp(log_probabilities(scores[held], before))
+        return kept, before
     probabilities = np.full(scores.shape, np.nan)
     for number in np.unique(part):
         inside, others = held[part == number], held[part != number]

@@ -85,14 +85,19 @@ def train(
             loss = cross_entropy(network(inputs), labels)
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise TrainingError(
-                    f"training diverged: the loss is {value} at step {index + 1}; use a lower "
-                    f"rate than {max(peaks):g} (--lr), or --strategy head, which cannot diverge."
-                )
+                raise diverged(max(peaks), f"the loss is {value} at step {index + 1}")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         yield Step(index, value, factor)
+
+
+def diverged(peak: float, what: str = "the network's answers are not numbers") -> TrainingError:
+    """The error for training that went out of bounds at rates of at most `peak`."""
+    return TrainingError(
+        f"training diverged: {what}; use a lower rate than {peak:g} (--lr), or --strategy head, "
+        "which cannot diverge."
+    )
 
 
 def _devices() -> range:

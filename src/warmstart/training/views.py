@@ -50,8 +50,8 @@ def vary(images: Tensor, views: Views, rng: np.random.Generator) -> Tensor:
     b = len(images)
     area = rng.uniform(views.crop, 1, b)
     stretch = np.exp(rng.uniform(-_STRETCH, _STRETCH, b) / 2) if views.crop < 1 else np.ones(b)
-    wide = np.minimum(np.sqrt(area) * stretch, 1)
-    high = np.minimum(np.sqrt(area) / stretch, 1)
+    stretch = np.clip(stretch, np.sqrt(area), 1 / np.sqrt(area))  # neither side beyond the picture
+    wide, high = np.sqrt(area) * stretch, np.sqrt(area) / stretch
     mirror = np.where(rng.random(b) < 0.5, -1.0, 1.0) if views.flip else np.ones(b)
     theta = np.zeros((b, 2, 3), np.float32)
     theta[:, 0, 0], theta[:, 1, 1] = wide * mirror, high

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from threadpoolctl import threadpool_limits
 
 from warmstart.errors import UsageError
@@ -17,12 +18,13 @@ from warmstart.joints.model import surgery_of
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
 from warmstart.joints.starting import choose_start
+from warmstart.network.added import make_block
 from warmstart.planning.planfile import write_plan
 from warmstart.planning.profiles import profiles
 from warmstart.planning.rules import looks_closely
 from warmstart.planning.strategy import parse
 from warmstart.recording import Clock, seconds_alive
-from warmstart.records import Choice, DryRun, Plan
+from warmstart.records import Choice, DryRun, NetworkRecord, Plan
 
 
 def dry_run(asked: Request) -> Steps[DryRun]:
@@ -57,10 +59,20 @@ def dry_run(asked: Request) -> Steps[DryRun]:
     return DryRun(
         data=collection.record.name, title=start.record.title, n=len(arranged.learn),
         n_test=len(arranged.test), classes=collection.record.classes, plan=plan, forecast=found,
-        parameters={part.name: part.parameters for part in seen.network.record.parts},
+        parameters=_parameters(plan, seen.network.record),
         surgery=surgery_of(start), follows_verdict=_follows_verdict(asked),
         plan_file=str(target) if target else None,
     )  # fmt: skip
+
+
+def _parameters(plan: Plan, network: NetworkRecord) -> dict[str, int]:
+    """Weights of each part, those of blocks to be added among them."""
+    found = {part.name: part.parameters for part in network.parts}
+    for part in plan.parts:
+        if part.action.value == "added":
+            block = make_block(network.parts[-1], torch.Generator())
+            found[part.name] = sum(parameter.numel() for parameter in block.parameters())
+    return found
 
 
 def _check_out(out: Path | None) -> Path | None:
