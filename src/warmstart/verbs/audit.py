@@ -34,7 +34,8 @@ def audit(model: str, base: str) -> Audit:
     Raises: UsageError if both are the same; StartError or RunFolderError if one of them
     cannot be read.
     """
-    if model == base or _place_of(model) == _place_of(base):
+    where = _place_of(model)
+    if model == base or (where is not None and where == _place_of(base)):
         raise UsageError(
             f"MODEL and --base are the same ({model}); --base names what MODEL was made from."
         )
