@@ -131,7 +131,7 @@ COMMANDS = {
     "a part that is not there": (
         "fit photos --strategy full --set part.99.rate=1", "part.99",
     ),
-    "an input too small": ("fit photos --strategy full --set input.size=9", "input.size"),
+    "an input too small": ("fit photos --strategy full --set input.size=9", "16 to 1024 px"),
     "a dry run into a folder": ("fit photos --dry-run --out runs/x", "such as plan.toml"),
     "an audit of nothing": ("audit none.pt --base lite0", "none.pt does not exist"),
     "an audit without a base": ("audit finished", "--base"),

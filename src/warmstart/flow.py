@@ -48,7 +48,7 @@ def _work(
         origin = origin_of(start, look.network)
         clock.lap("look")
         collection = problems.settled(collection, look, folder.path if asked.fix else None)
-        inherited = yield from lineage.inherit(start, look.network.record, collection.record)
+        inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
         scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
         record, arranged, shapes = scene.collection.record, scene.arranged, scene.profiles
         stored = look.reader(arranged.learn)
@@ -68,7 +68,7 @@ def _work(
         clock.lap("head")
         worked = yield from tune.tune(scene, plan, head)
         clock.lap("tune")
-        shipped = check.choose_shipped(verdict, plan, worked.head.name, worked.gain)
+        shipped = check.choose_shipped(verdict, worked.plan, worked.head.name, worked.compared)
         is_shipped = shipped.strategy != "none"
         measured = score.measure(worked.head, arranged, worked.reader, is_shipped)
         clock.lap("evaluate")

@@ -88,7 +88,7 @@ def fit(
     seed: int = 0,
     lr: float | None = None,
     plan: str | Path | Plan | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | Sequence[str] | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
     """Fit labelled images and return the finished run; the same as `warmstart fit`.
@@ -99,8 +99,9 @@ def fit(
     on this computer and takes the winner, of those that tie the one with the least work.
     `strategy` is a word of the command line's grammar ("last:4", "full+lora"), `lr` the rate of
     the uppermost tuned part, `plan` a plan or the file of one, `settings` single values of it
-    ({"training.passes": 3000}). `relabel` is a table of corrected labels, `fix` leaves copies
-    and conflicts out, as on the command line. `on_event` sees every event.
+    ({"training.passes": 3000}, or ["training.passes=3000"]). `relabel` is a table of corrected
+    labels, `fix` leaves copies and conflicts out, as on the command line. `on_event` sees every
+    event.
     Raises: DataError, StartError, PlanError, UsageError, RunFolderError; TrainingError if the
     work fails.
     """
@@ -112,11 +113,25 @@ def fit(
         budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
         group=group, relabel=Path(relabel) if relabel is not None else None, fix=fix, seed=seed,
         lr=lr, plan=Path(plan) if isinstance(plan, str) else plan,
-        settings=tuple(f"{path}={_as_typed(value)}" for path, value in (settings or {}).items()),
+        settings=_settings(settings),
     )  # fmt: skip
     finished = follow(steps(request), on_event or (lambda event: None))
     network = None if isinstance(start, (str, Path)) else start
     return Run(finished.path, finished.summary, network)
+
+
+def _settings(given: Mapping[str, Any] | Sequence[str] | None) -> tuple[str, ...]:
+    """Single values as they would be typed after --set."""
+    if given is None:
+        return ()
+    if isinstance(given, Mapping):
+        return tuple(f"{path}={_as_typed(value)}" for path, value in given.items())
+    if isinstance(given, (list, tuple)) and all(isinstance(item, str) for item in given):
+        return tuple(given)
+    raise UsageError(
+        f"settings of type {type(given).__name__} are not read; give "
+        '{"training.passes": 3000} or ["training.passes=3000"].'
+    )
 
 
 def _as_typed(value: Any) -> str:

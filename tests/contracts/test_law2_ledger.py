@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from networks import KINDS, cut_once
 
+import tiny
+from tiny import PREP
 from warmstart.network import added, fresh
 from warmstart.network.edit import assemble
 from warmstart.network.ledger import prove_frozen, take_digests, write_ledger
+from warmstart.network.load import InputWish, load
+from warmstart.network.parts import cut
 from warmstart.network.taps import tap_width, taps
-from warmstart.network.tensors import unique_tensors
+from warmstart.network.tensors import digest, unique_tensors
 
 every_network = pytest.mark.parametrize("name", KINDS)
 
@@ -81,6 +86,38 @@ def test_rows_add_up_whatever_is_done_to_the_parts(name):
     for row in rows:
         default = {"head": {"dropped", "new"}, "unused": {"frozen"}}.get(row.part)
         assert row.fate in (default or expected[actions[row.part]]), row
+
+
+SURGERY = {
+    "grey": ("convolutions", InputWish(channels=1)),
+    "alpha": ("convolutions", InputWish(channels=4, is_tuned=True)),
+    "bands": ("convolutions", InputWish(channels=5)),
+    "a grey bias": ("attention", InputWish(channels=1)),
+}
+
+
+@pytest.mark.parametrize("action", ["frozen", "tuned", "fresh"])
+@pytest.mark.parametrize("name", SURGERY)
+def test_rows_add_up_to_the_start_as_it_came_after_surgery(name, action):
+    kind, wish = SURGERY[name]
+    prep = replace(PREP, mean=(0.3, 0.5, 0.6))
+    plain = load(tiny.network(kind), preprocessing=prep)
+    start = load(tiny.network(kind), preprocessing=prep, inputs=wish)
+    assert start.changes
+    network = cut(start.module, start.record.preprocessing)
+    before, first = take_digests(network), network.record.parts[0].name
+    actions = {part.name: "frozen" for part in network.parts} | {first: action}
+    twin = copy.deepcopy(network)
+    if action == "fresh":
+        fresh.refresh(twin, [first], torch.Generator())
+    model = _warm(twin)
+    rows = write_ledger(before, network, model, actions=actions, changes=start.changes).rows
+    assert sum(row.numel_before for row in rows) == _numel(plain.module)
+    assert sum(row.numel for row in rows if row.fate != "dropped") == _numel(model)
+    old = {n: digest(tensor) for n, tensor in unique_tensors(plain.module).items()}
+    assert {row.tensor: row.before for row in rows if row.before is not None} == old
+    assert start.origin == plain.record
+    assert start.origin.sha256 != start.record.sha256
 
 
 @every_network

@@ -40,6 +40,8 @@ def test_a_plan_of_any_strategy_is_settled_sound_and_survives_its_file(name, ver
     facts = NetworkFacts(record=cut.record, verdict=verdict, preprocessing=prep)
     names = tuple(profiles(taps(cut.record)))
     for strategy in WORDS:
+        if "gradual" in strategy and len(cut.record.parts) < 2:
+            continue  # one layer has none to join it; refused in tests/planning/test_strategy.py
         given = frozenset({"strategy"} if strategy != "auto" else ())
         wishes = Wishes(start="x", strategy=strategy, budget="balanced", seed=1, given=given)
         plan = build(wishes, FACTS, facts, names, ENGINE)

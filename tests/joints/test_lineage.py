@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import warmstart
@@ -20,11 +22,12 @@ from warmstart.errors import RunFolderError, StartError
 from warmstart.events import drain
 from warmstart.folder import read_json, write_json
 from warmstart.joints.lineage import ancestors, base_model, inherit, is_run, start_from_run
+from warmstart.joints.look import take_look
 from warmstart.network.load import load
 from warmstart.network.parts import cut
 from warmstart.network.revive import cut_start
 from warmstart.planning import rules
-from warmstart.records import Ledger, ModelRecord, Recipe
+from warmstart.records import DataRecord, Ledger, ModelRecord, Recipe
 
 COUNTS = {"blue": 10, "green": 10, "red": 10}
 
@@ -322,6 +325,121 @@ def test_what_the_runs_before_it_learnt_from_counts_too(first, tmp_path):
     data = shutil.copytree(first.parent.parent / "colours", tmp_path / "data")
     found, _ = inherited(start, data, tuned=True)
     assert len(found.leak.items) == 30
+
+
+def forgetful(run):
+    """The same run as it was written before runs kept what they learnt from."""
+    path = run / "model" / "neighbours.safetensors"
+    with safe_open(path, "pt") as file:
+        ids = file.metadata()
+    arrays = load_file(path)
+    del arrays["learnt"]
+    save_file(arrays, path, ids)
+    return run
+
+
+def test_what_was_learnt_from_is_known_wherever_the_folders_are(first, tmp_path, monkeypatch):
+    """Neither another working directory nor a new name of an ancestor lets a leak through."""
+    (tmp_path / "work" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    shutil.copytree(first, "runs/colours")
+    run = follow_up(Path("runs/colours"), tmp_path, out="work/runs/next")
+    data = Path(shutil.copytree(first.parent.parent / "colours", tmp_path / "data"))
+    found, _ = inherited(start_from_run(run.path), data)
+    assert found.prior is None
+    Path("runs/colours").rename("runs/renamed")
+    (run.path / "data.json").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    start = start_from_run(Path("../work/runs/next"))
+    assert len(start.past.learnt) == 60
+    assert inherited(start, data)[0].prior is None
+    tuned, _ = inherited(start, data, tuned=True)
+    assert len(tuned.leak.items) == 30
+    others = fill(tmp_path / "others", COUNTS, seed=12)
+    assert inherited(start, others)[0].prior is not None
+
+
+def test_a_run_that_follows_keeps_what_all_before_it_learnt_from(first, tmp_path):
+    one = load_file(first / "model" / "neighbours.safetensors")["learnt"].tolist()
+    examples = read_json(first / "data.json", DataRecord).examples
+    assert one == sorted(int(example.sha256[:16], 16) for example in examples)
+    second = follow_up(first, tmp_path)
+    two = load_file(second.path / "model" / "neighbours.safetensors")["learnt"].tolist()
+    assert len(two) == 60
+    assert set(one) < set(two)
+
+
+def test_an_older_run_asks_the_folders_and_without_them_its_head_is_no_prior(
+    first, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    forgetful(Path(shutil.copytree(first, "old")))
+    second = follow_up(Path("old"), tmp_path)
+    start = start_from_run(second.path)
+    assert len(start.past.learnt) == 60
+    others = fill(tmp_path / "others", COUNTS, seed=12)
+    assert inherited(start, others)[0].prior is not None
+    forgetful(second.path)
+    assert inherited(start_from_run(second.path), others)[0].prior is not None
+    Path("old").rename("renamed")
+    start = start_from_run(second.path)
+    assert inherited(start, others)[0].prior is None
+    events = list(inherit(start, cut_start(start).record, drain(read(others)).record))
+    assert [event.values["text"] for event in events] == [
+        f"the old output is not used: what {second.path} or a run before it learnt from can no "
+        "longer be read"
+    ]
+    assert inherited(start, tmp_path / "data-next", tuned=True)[0].leak is not None
+    third = fit(others, start=second.path, preprocessing=None, out=tmp_path / "third")
+    assert "learnt" not in load_file(third.path / "model" / "neighbours.safetensors")
+
+
+def saved_again(source, target, quality=97):
+    """The pictures of a folder as JPEG: other bytes, to the eye the same."""
+    for path in source.rglob("*.png"):
+        copy = target / path.parent.name / f"{path.stem}-again.jpg"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(copy, quality=quality, subsampling=0)
+    return target
+
+
+def looked(start, data):
+    """What a run passes on where its look is at hand."""
+    collection = drain(read(data))
+    look = drain(take_look(collection, start))
+    return drain(inherit(start, look.network.record, collection.record, look))
+
+
+def test_pictures_that_were_saved_again_are_found_by_how_they_look(first, tmp_path):
+    copies = saved_again(first.parent.parent / "colours", tmp_path / "copies")
+    start = start_from_run(first)
+    assert inherited(start, copies)[0].prior is not None  # no byte is the same
+    assert looked(start, copies).prior is None
+    others = fill(tmp_path / "others", COUNTS, seed=12)
+    assert looked(start, others).prior is not None
+    tuned = replace(start.record, recipe=Recipe(
+        optimizer="adamw", rate=1e-4, batch=8, schedule="cosine",
+    ))  # fmt: skip
+    leak = looked(replace(start, record=tuned), copies).leak
+    assert leak.sentence == (
+        f"30 of the 30 training images are among those that {first} learnt from (the same or "
+        "nearly the same picture): the figures flatter this run"
+    )
+    assert looked(replace(start, record=tuned), others).leak is None
+
+
+def test_a_run_on_pictures_that_were_saved_again_says_so(first, tmp_path):
+    data = saved_again(first.parent.parent / "colours", tmp_path / "data-next")
+    fill(data, COUNTS, seed=12)
+    events = []
+    run = follow_up(first, tmp_path, on_event=events.append)
+    assert not any(name.endswith("+prior") for name in candidates(run))
+    said = (
+        f"the old output is not used: {first} learnt from 30 of these images (the same or nearly "
+        "the same picture)"
+    )
+    assert said in [str(event.values.get("text")) for event in events]
 
 
 def test_many_images_need_no_prior(first, tmp_path, monkeypatch):

@@ -112,6 +112,27 @@ def test_an_engine_that_is_none_is_refused():
         planned.settle(Request(data="d", plan=odd))
 
 
+@pytest.mark.parametrize(("section", "name", "value", "says"), [
+    ("training", "seed", "x", "has training.seed 'x'; it is a whole number from 0 to"),
+    ("training", "seed", True, "has training.seed True; it is a whole number"),
+    ("training", "seed", 1.5, "has training.seed 1.5; it is a whole number"),
+    ("input", "size", (64, 64), "has input.size [64, 64]; it is a whole number"),
+    ("input", "channels", "x", "has input.channels 'x'; it is a whole number"),
+    ("input", "rgb", ("a", 1, 2), "has input.rgb a,1,2; it is three different bands"),
+    ("head", "permutations", "many", "has head.permutations 'many'; it is a whole number"),
+])  # fmt: skip
+def test_a_file_with_values_of_a_wrong_type_is_refused_before_it_is_used(
+    tmp_path, section, name, value, says
+):
+    plan = file_plan()
+    odd = replace(plan, **{section: replace(getattr(plan, section), **{name: said(value)})})
+    path = tmp_path / "plan.toml"
+    path.write_text(write_plan(odd))
+    found = refusal(lambda: planned.settle(Request(data="d", plan=path)))
+    assert found is not None
+    assert says in found
+
+
 def test_a_file_that_is_no_plan_is_refused(tmp_path):
     with pytest.raises(PlanError, match=r"none.toml does not exist"):
         planned.settle(Request(data="d", plan=tmp_path / "none.toml"))
@@ -171,6 +192,14 @@ def test_single_values_win_over_the_file_part_by_part():
     assert rates(found)["output"] == rates(plan)["output"]
 
 
+def test_a_strategy_that_the_parts_outgrew_takes_their_name():
+    plan = made(plan=file_plan("last:2"), settings=("part.2.action=tuned",))
+    assert (plan.strategy.value, plan.strategy.rule) == ("last:3", "head")
+    assert made(plan=plan) == plan
+    edited = replace(file_plan("last:2"), strategy=said("scratch"))
+    assert made(plan=edited).strategy.value == "last:2"
+
+
 def test_rules_decide_what_neither_says():
     plain = made(strategy="last:2")
     assert plain.training.passes.source == "rule"
@@ -224,6 +253,10 @@ def test_a_plan_that_the_data_do_not_allow_is_refused(facts: DataFacts, message)
     ({"strategy": "full", "settings": ("training.batch=900", "training.passes=40")}, "one step"),
     ({"strategy": "full", "settings": ("training.folds=0",)}, "training.folds 0; it is a whole"),
     ({"strategy": "full", "settings": ("lr=0.1",)}, "did you mean training.rate?"),
+    ({"strategy": "scratch", "settings": ("part.1.action=frozen",)}, "write strategy full"),
+    ({"strategy": "last:1+gradual"}, "write last:2+gradual or full+gradual."),
+    ({"strategy": "full+lora", "settings": ("training.rank=300",)}, "from 1 to 256"),
+    ({"settings": ("head.outer_folds=301",)}, "the images form 300 independent sets"),
 ])  # fmt: skip
 def test_what_contradicts_itself_is_refused_with_a_cure(asked, message):
     found = refusal(lambda: made(**asked))

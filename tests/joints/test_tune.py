@@ -383,10 +383,22 @@ def test_nothing_is_left_to_be_decided_in_the_plan(runs, strategy):
 
 
 @each
-def test_step_zero_is_the_estimate_of_the_head_alone(runs, strategy):
+def test_step_zero_is_the_head_alone_on_the_rows_that_the_estimate_is_made_on(runs, strategy):
+    """The same heads on the same held-out rows, whatever is trained after them."""
     run, _ = runs(strategy)
-    assert run.summary.step_zero == runs("head")[0].estimate
+    assert run.summary.step_zero == runs("last:1")[0].summary.step_zero
+    assert run.summary.step_zero.n == run.estimate.n
+    assert run.summary.step_zero.method == run.estimate.method
     assert runs("head")[0].summary.step_zero is None
+
+
+def test_groups_that_did_not_join_are_not_said_to_be_tuned(runs):
+    run, seen = runs("full+gradual")
+    (end,) = [event for event in seen if (event.stage, event.kind) == ("tune", "end")]
+    why = run.summary.shipped.why
+    assert ("tuned" in why) == (end.values["joined"] > 0)
+    assert run.summary.shipped.strategy == "full+gradual"
+    assert run.plan.strategy.value == "full+gradual"
 
 
 @each

@@ -13,7 +13,7 @@ from warmstart.network.arch import build
 from warmstart.network.carry import carried, surgery_sentence, take_over
 from warmstart.network.load import InputWish, load
 from warmstart.network.parts import cut
-from warmstart.network.tensors import digest, unique_tensors
+from warmstart.network.tensors import digest, tensor_digest, unique_tensors
 from warmstart.records import Change
 
 ARCH = "timm:lcnet_035"
@@ -78,6 +78,17 @@ def test_a_file_that_fits_gives_what_a_strict_load_gives(tmp_path, state):
     path = saved(tmp_path, state)
     assert load(path, arch=ARCH, inputs=PARTIAL).changes == ()
     assert load(path, arch=ARCH, inputs=PARTIAL).record == load(path, arch=ARCH).record
+
+
+def test_what_was_drawn_is_named_and_the_file_as_it_came_is_kept(tmp_path, state):
+    other = spoilt(state)
+    start = load(saved(tmp_path, other), arch=ARCH, inputs=PARTIAL)
+    assert start.drawn == {c.tensor for c in start.changes if c.fate == "new"}
+    assert start.origin.sha256 == tensor_digest(other) != start.record.sha256
+    names = {*dict(start.module.named_parameters()), "extra.weight"}
+    assert start.origin.parameters == sum(t.numel() for n, t in other.items() if n in names)
+    grey = load(saved(tmp_path, other), arch=ARCH, inputs=InputWish(is_partial=True, channels=1))
+    assert (grey.origin, grey.drawn) == (start.origin, start.drawn)
 
 
 def test_the_classifier_does_not_count(tmp_path, state):

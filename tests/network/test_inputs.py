@@ -171,6 +171,39 @@ def test_ranges_go_with_the_bands():
     assert start.changes == ()
 
 
+def test_a_network_for_bands_is_not_shown_pictures():
+    own = nn.Sequential(nn.Conv2d(5, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    says = r"^module:Sequential takes 5 bands, the images have 3; choose a start for pictures"
+    with pytest.raises(StartError, match=says):
+        load(own, inputs=InputWish(held=3))
+    assert load(own, inputs=InputWish(held=5, channels=5)).record.preprocessing.channels == 5
+    focus = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3), nn.AdaptiveAvgPool2d(1),
+                          nn.Flatten())  # fmt: skip
+    assert load(focus, inputs=InputWish(held=3)).changes == ()  # its first layer is no stem
+    for held in (1, 3):  # any start for pictures can be shown pictures
+        for channels in (None, 1, 3, 4):
+            load(network(), preprocessing=PREP, inputs=InputWish(held=held, channels=channels))
+
+
+def test_the_start_as_it_came_is_kept():
+    plain = load(network(), preprocessing=PREP)
+    assert (plain.origin, plain.usual) == (plain.record, PREP)
+    start = load(network(), preprocessing=PREP, inputs=InputWish(channels=1, size=48))
+    assert (start.origin, start.usual) == (plain.record, PREP)
+    assert start.record.preprocessing.channels == 1
+    assert start.drawn == frozenset()
+
+
+@pytest.mark.parametrize(("told", "first", "is_zero"), [
+    ((), False, False), ((), True, True), ((("first", True),), False, True),
+    ((("first", False),), True, False), ((("second", True), ("fir", True)), False, False),
+])  # fmt: skip
+def test_new_channels_begin_at_zero_where_the_user_has_the_first_part_trained(told, first, is_zero):
+    wish = InputWish(channels=5, is_tuned=first, told=told)
+    kernel = load(network(), preprocessing=PREP, inputs=wish).module.first.weight
+    assert bool((kernel[:, 3:] == 0).all()) == is_zero
+
+
 def test_a_start_that_cannot_be_changed_says_why():
     with pytest.raises(StartError, match="is a Linear"):
         load(network("layers"), preprocessing=PREP, inputs=InputWish(channels=1))

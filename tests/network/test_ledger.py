@@ -186,6 +186,8 @@ def test_what_surgery_did_is_told_with_the_digest_of_the_start(made, actions):
     ledger = write_ledger(*made, actions=actions, changes=CHANGES)
     row = _row(ledger, "conv1.weight")
     assert (row.fate, row.before, row.shape) == ("reshaped", "of the start", (64, 3, 7, 7))
+    assert (row.shape_before, row.numel_before, row.numel) == ((64, 1, 7, 7), 3136, 9408)
+    assert [r.tensor for r in ledger.rows if r.shape_before is not None] == ["conv1.weight"]
     assert row.after == made[0]["conv1.weight"]
     row = _row(ledger, "bn1.bias")
     assert (row.fate, row.before, row.part) == ("new", None, "conv1")
@@ -298,6 +300,8 @@ def test_a_tensor_of_another_shape_is_reshaped(made):
     model.trunk.conv1.weight = torch.nn.Parameter(torch.zeros(64, 1, 7, 7))
     ledger = write_ledger(before, network, model, actions=TUNED)
     assert _row(ledger, "conv1.weight").fate == "reshaped"
+    assert _row(ledger, "conv1.weight").shape_before == (64, 3, 7, 7)
+    assert from_plain(Ledger, to_plain(ledger)) == ledger
 
 
 def test_tensors_added_to_the_trunk_are_new(made):

@@ -192,8 +192,6 @@ REFUSED = {
         "timm:mixer_s32_224", 96,
         r"fc1.weight has a value for each position and cannot be resampled\); the nearest size",
     ),
-    "hardly a pixel": (VIT, 4, r"cannot take images of 4 px \(8 to 4096 are taken\)"),
-    "none": (VIT, 0, r"cannot take images of 0 px"),
 }  # fmt: skip
 
 
@@ -202,6 +200,23 @@ def test_a_size_that_is_not_taken_comes_with_those_that_are(arch, size, message)
     module, prep = drawn(arch)
     with pytest.raises(StartError, match=message):
         resize(module, arch, prep, size)
+
+
+@pytest.mark.parametrize("size", [0, 15, 1025, 9999])
+def test_sizes_out_of_range_are_refused_without_a_trial(size):
+    class Untouchable(nn.Module):
+        def forward(self, inputs):
+            raise AssertionError("it was tried")
+
+    says = rf"^Untouchable cannot take images of {size} px; sizes from 16 to 1024 px are taken\.$"
+    with pytest.raises(StartError, match=says):
+        resize(Untouchable(), "module:Untouchable", own_prep(32), size)
+
+
+def test_no_size_out_of_range_is_proposed():
+    module, prep = drawn(VIT)
+    with pytest.raises(StartError, match=r"sizes? that it takes: 1008 and 1024\.$"):
+        resize(module, VIT, prep, 1020)
 
 
 def test_a_module_for_one_size_alone_says_so():

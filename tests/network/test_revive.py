@@ -177,12 +177,22 @@ def test_other_inputs_keep_the_head_the_blocks_and_a_digest_that_tells_them():
     assert grey[0].record.preprocessing.channels == 1
     assert grey[0].record.preprocessing.size == (48, 48)
     assert [c.tensor for c in grey[0].changes] == ["conv_stem.weight"]
+    assert grey[0].origin == starts[0].record
+    assert grey[0].usual == starts[0].record.preprocessing
     kernels = starts[0].module.conv_stem.weight.shape
     lost = 2 * kernels[0] * kernels[2] * kernels[3]
     assert grey[0].record.parameters == starts[0].record.parameters - lost
     network = cut_start(grey[0])
     assert network.parts[-1].name == "added"
     assert network.logits(torch.zeros(2, 1, 48, 48)).shape == (2, 3)
+
+
+def test_a_run_on_bands_is_not_shown_pictures_and_no_wish_leaves_a_run_as_it_is():
+    start = revived("timm:lcnet_035", run_of("timm:lcnet_035"))
+    assert change(start, InputWish(held=3)) is start
+    bands = change(start, InputWish(channels=5, held=5))
+    with pytest.raises(StartError, match=r"takes 5 bands, the images have 3; choose a start"):
+        change(bands, InputWish(held=3))
 
 
 def test_a_start_that_is_no_run_is_cut_as_before():

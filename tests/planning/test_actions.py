@@ -21,7 +21,7 @@ TABLE = {
     "last:2+lora": "frozen frozen low-rank low-rank replaced",
     "gradual": "tuned tuned tuned tuned replaced",
     "scratch": "fresh fresh fresh fresh replaced",
-    "auto+gradual": "frozen frozen frozen tuned replaced",
+    "auto+gradual": "frozen frozen tuned tuned replaced",
 }
 
 
@@ -41,7 +41,7 @@ def test_a_head_has_no_rate_and_every_other_strategy_gives_the_output_one():
 
 @given(count=st.integers(0, 4), extra=st.sampled_from(["", "+add", "+lora", "+gradual"]))
 def test_frozen_parts_and_only_they_have_no_rate(count, extra):
-    if not count and extra in ("+lora", "+gradual"):
+    if count < {"+lora": 1, "+gradual": 2}.get(extra, 0):
         return
     strategy = resolve(parse(f"last:{count}{extra}"), None, 4)
     spread = None if strategy == HEAD else Spread(base=0.001, decay=0.75)
@@ -108,6 +108,30 @@ def test_auto_goes_down_to_what_did_not_carry_over():
     assert "did not carry over" in plan.strategy.because
     assert word(ruled("deeper", NAMES, frozenset())) == "last:1"
     assert word(ruled("deeper", NAMES, frozenset({"top"}))) == "last:1"
+
+
+@pytest.mark.parametrize(("strategy", "action", "source"), [
+    ("last:1", "tuned", "rule"), ("full", "tuned", "user"), ("last:3+lora", "tuned", "rule"),
+    ("scratch", "fresh", "user"), ("add", "tuned", "rule"), ("auto", "tuned", "rule"),
+])  # fmt: skip
+def test_parts_that_carried_over_in_part_are_tuned_and_not_thrown_away(strategy, action, source):
+    facts = network_facts(touched=frozenset({"blocks.0"}))
+    part = plan_for(strategy, network=facts).parts[1]
+    assert (part.action.value, part.action.source) == (action, source)
+    raised = strategy in ("last:1", "last:3+lora", "add")
+    assert part.action.because.startswith("holds weights that did not carry over: ") == raised
+    assert part.rate is not None
+
+
+def test_a_part_that_carried_over_in_part_is_not_frozen_by_head_and_auto_goes_down_to_it():
+    facts = network_facts(touched=frozenset({"blocks.1"}), fresh=frozenset({"top"}))
+    with pytest.raises(PlanError, match=r"part blocks.1 would be frozen .*use --strategy last:2"):
+        plan_for("head", network=facts)
+    plan = plan_for("auto", network=facts)
+    assert plan.strategy.value == "last:2"
+    assert actions(plan) == dict(zip(
+        (*NAMES, "output"), ("frozen", "frozen", "tuned", "fresh", "replaced"), strict=True
+    ))  # fmt: skip
 
 
 def test_body_actions_are_those_of_the_parts():

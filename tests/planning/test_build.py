@@ -24,6 +24,7 @@ from warmstart.planning import rules
 from warmstart.planning.build import DataFacts, Wishes, build
 from warmstart.planning.check import check_facts, check_plan
 from warmstart.planning.planfile import read_plan, write_plan
+from warmstart.planning.settings import apply_settings
 from warmstart.records import Choice, InputPlan, Recipe, TrainingPlan
 
 STRATEGIES = ["auto", "head", "add", "last:1", "last:2+add", "frozen:3", "full", "full+lora",
@@ -173,6 +174,24 @@ def test_the_input_is_the_starts_own_where_that_is_a_square():
     wide = replace(PREPROCESSING, size=(224, 320))
     assert plan_for(network=network_facts(preprocessing=wide)).input is None
     assert plan_for(network=network_facts()).input is None
+
+
+def test_other_bands_are_measured_and_what_the_start_has_learnt_from_stays_the_rule():
+    bands = replace(PREPROCESSING, mean=(0.5,) * 5, std=(0.5,) * 5)
+    facts = network_facts(preprocessing=bands, usual=PREPROCESSING)
+    found = plan_for(network=facts).input
+    channels = found.channels
+    assert (channels.value, channels.rule, channels.source) == (5, 3, "measured")
+    assert channels.because == "your images have 5 bands"
+    assert (found.size.value, found.size.rule, found.size.source) == (224, 224, "rule")
+
+
+def test_what_the_user_set_stands_against_what_the_start_has_learnt_from():
+    small = replace(PREPROCESSING, size=(96, 96), mean=(0.5,), std=(0.5,))
+    plan = plan_for(network=network_facts(preprocessing=small, usual=PREPROCESSING))
+    found = apply_settings(plan, ["input.size=96", "input.channels=1"]).input
+    assert (found.size.value, found.size.rule, found.size.source) == (96, 224, "user")
+    assert (found.channels.value, found.channels.rule, found.channels.source) == (1, 3, "user")
 
 
 @pytest.mark.parametrize("lr", [0.0, -1.0, float("nan"), float("inf")])

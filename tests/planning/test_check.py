@@ -4,9 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from plans import FACTS, PREPROCESSING, PROFILES, network, network_facts, plan_for, said, with_part
+from plans import (
+    FACTS,
+    PREPROCESSING,
+    PROFILES,
+    network,
+    network_facts,
+    plan_for,
+    refusal,
+    said,
+    with_part,
+)
 from warmstart.errors import PlanError
-from warmstart.planning.check import check_facts, check_plan
+from warmstart.planning.check import check_facts, check_plan, check_values
 from warmstart.planning.settings import apply_settings
 
 HEAD = plan_for("head")
@@ -46,7 +56,8 @@ BAD = {
         parts(1, 0, 2, 3, 4), "it has part blocks.0, lite0 has stem at place 1; make a new plan",
     ),
     "a part short": (parts(0, 1, 2, 4), "it has part output, lite0 has top at place 4; make"),
-    "no parts": (parts(), "it ends after 0 parts, lite0 has stem at place 1; make a new plan"),
+    "no parts": (parts(), "the plan has no parts; make a new plan with --dry-run to compare."),
+    "few parts": (parts(0), "it ends after 1 parts, lite0 has blocks.0 at place 2; make a new"),
     "a part twice": (parts(0, 0, 1, 2, 3, 4), "the plan has part stem 2 times; keep one."),
     "no output": (parts(0, 1, 2, 3), "no part output, replaced, at its end; add it."),
     "an output that is kept": (
@@ -87,6 +98,10 @@ BAD = {
         replace(LORA, training=replace(LORA.training, rank=None)),
         "has low-rank parts and lacks training.rank; add --set training.rank=8.",
     ),
+    "layers added under another name": (
+        with_part(plan_for("add"), 4, name="X"),
+        "the plan calls the added layers X; here they are called added.",
+    ),
     "gradual and low-rank": (
         replace(LORA, strategy=said("full+gradual")),
         "has low-rank parts and strategy gradual, which do not go together; let those parts be",
@@ -114,7 +129,7 @@ BAD = {
     "an optimizer not ours": (training(optimizer="adam"), "'adam'; it is adamw or sgd."),
     "weights that grow": (training(weight_decay=-1.0), "training.weight_decay -1.0; it is a num"),
     "a flip of 1": (training(flip=1), "training.flip 1; it is true or false."),
-    "a rank of 0": (training(rank=0), "training.rank 0; it is a whole number, 1 or more."),
+    "a rank of 0": (training(rank=0), "training.rank 0; it is a whole number from 1 to 256."),
     "a rate of true": (training(rate=True), "training.rate True; it is a number above 0."),
     "a seed too large": (training(seed=2**32), "training.seed 4294967296; it is a whole number"),
     "no channels": (inputs(channels=0), "input.channels 0; it is a whole number from 1 to 13."),
@@ -130,7 +145,40 @@ BAD = {
     "no penalties": (head(penalties=()), "has nothing in head.penalties; name at least one."),
     "no candidates": (head(candidates=()), "has nothing in head.candidates; name at least one."),
     "no outer folds": (head(outer_folds=0), "head.outer_folds 0; it is a whole number, 1 or more"),
-    "a shuffle too few": (head(permutations=0), "head.permutations 0; it is a whole number, 1 or"),
+    "a shuffle too few": (head(permutations=0), "head.permutations 0; it is a whole number from 1"),
+    "a rank too large": (training(rank=257), "training.rank 257; it is a whole number from 1 to"),
+    "endless shuffles": (head(permutations=10**6), "head.permutations 1000000; it is a whole"),
+    "scratch over a start": (
+        with_part(plan_for("scratch"), 1, action=said("tuned")),
+        "has strategy scratch and part blocks.0 tuned, and in scratch every part is fresh; write",
+    ),
+    "a strategy that trains and parts that do not": (
+        replace(HEAD, strategy=said("last:2")),
+        "has strategy last:2, and nothing is trained step by step: every part is frozen; write "
+        "strategy head, or let parts be tuned.",
+    ),
+    "scratch that trains nothing": (
+        replace(HEAD, strategy=said("scratch")), "has strategy scratch, and nothing is trained",
+    ),
+    "layers that were not added": (
+        replace(HEAD, strategy=said("head+add")), r"has strategy head\+add, and nothing is trained",
+    ),
+    "training that trains nothing": (
+        replace(HEAD, training=FULL.training),
+        "has training.optimizer, and nothing is trained step by step: every part is frozen; take "
+        "it away, or add --strategy last:1.",
+    ),
+    "an output that moves alone": (
+        with_part(HEAD, 4, rate=said(0.1)),
+        "has a rate for part output, and nothing is trained step by step: every part is frozen;",
+    ),
+    "gradual with one layer": (
+        apply_settings(
+            replace(plan_for("last:2"), strategy=said("last:2+gradual")),
+            ["part.top.action=frozen"],
+        ),
+        r"has strategy last:2\+gradual and 1 tuned part; gradual needs at least two, such as",
+    ),
 }  # fmt: skip
 
 
@@ -152,9 +200,47 @@ def test_parts_may_have_any_actions_in_any_order(settings):
     check_plan(apply_settings(FULL, settings), network())
 
 
-def test_the_output_alone_may_be_trained_step_by_step():
-    still = [replace(p, action=said("frozen"), rate=None) for p in FULL.parts[:4]]
-    check_plan(replace(FULL, parts=(*still, FULL.parts[4])), network())
+@pytest.mark.parametrize("strategy", ["head", "frozen:4", "frozen:9"])
+def test_a_plan_that_trains_nothing_is_sound_under_each_word_for_it(strategy):
+    check_plan(replace(HEAD, strategy=said(strategy)), network())
+
+
+WRONG = [1.5, True, "x", "", -1, 0.0, (64, 64), ()]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=str)
+@pytest.mark.parametrize("path", [
+    "training.batch", "training.seed", "training.passes", "training.folds", "training.rank",
+    "head.outer_folds", "head.permutations", "input.size", "input.channels",
+])  # fmt: skip
+def test_what_is_no_whole_number_is_refused_before_anything_is_read(path, value):
+    section, name = path.split(".")
+    record = replace(getattr(FULL, section), **{name: said(value)})
+    shown = list(value) if isinstance(value, tuple) else value
+    found = refusal(check_values, replace(FULL, **{section: record}))
+    assert found.startswith(f"the plan has {path} {shown!r}; it is a whole number")
+
+
+@pytest.mark.parametrize(("name", "value", "says"), [
+    ("start", 3, "start 3; it is a text."), ("arch", True, "arch True; it is a text."),
+    ("strategy", 1.5, "strategy 1.5; it is a text."),
+    ("partial", "yes", "partial 'yes'; it is true or false."),
+    ("partial", 1, "partial 1; it is true or false."),
+])  # fmt: skip
+def test_choices_outside_the_sections_have_a_type_too(name, value, says):
+    assert refusal(check_values, replace(FULL, **{name: said(value)})) == f"the plan has {says}"
+
+
+@pytest.mark.parametrize("value", [True, "x", (1, 2), 0])
+def test_a_rate_that_is_no_number_is_refused_before_anything_is_read(value):
+    assert "for part stem; it is a number above 0" in refusal(
+        check_values, with_part(FULL, 0, rate=said(value))
+    )
+
+
+@pytest.mark.parametrize("plan", [HEAD, FULL, LORA, plan_for("add"), plan_for("scratch")])
+def test_values_of_plans_that_were_built_are_sound(plan):
+    check_values(replace(plan, partial=said(True), arch=said("timm:resnet18")))
 
 
 def test_layers_may_be_added_more_than_once():
@@ -198,3 +284,11 @@ def test_random_values_are_not_kept(action):
     says = f"part stem {action}, and it would stay at random.*--set part.stem.action=fresh trains"
     with pytest.raises(PlanError, match=says):
         check_facts(kept, FACTS, facts, PROFILES)
+
+
+def test_there_are_no_more_folds_than_independent_images():
+    few = replace(FACTS, n=60, n_blocks=6)
+    check_facts(head(outer_folds=6), few, network_facts(), PROFILES)
+    says = r"head.outer_folds 7, and the images form 6 independent sets; --set head.outer_folds="
+    with pytest.raises(PlanError, match=says):
+        check_facts(head(outer_folds=7), few, network_facts(), PROFILES)

@@ -121,7 +121,7 @@ BAD = {
     "empty": ("", "^plan.toml lacks 'start'; write a plan with --dry-run to compare.$"),
     "only a format": ("format = 1", "plan.toml lacks 'start'; write a plan"),
     "a later format": (
-        "format = 2\nnew = 3", "^plan.toml: format is 2; this version reads format 1. write a plan",
+        "format = 2\nnew = 3", "^plan.toml: format is 2; this version reads format 1; write a plan",
     ),
     "a format in words": ('format = "one"', "format is 'one'; this version reads format 1"),
     "a format of true": ("format = true", "format is True; this version reads format 1"),

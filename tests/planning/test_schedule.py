@@ -82,7 +82,7 @@ def test_without_gradual_everything_moves_at_once(strategy):
     assert stages(plan) == [actions(plan)]
 
 
-@pytest.mark.parametrize("n_parts", [1, 2, 3, 4, 5, 7, 18, 31])
+@pytest.mark.parametrize("n_parts", [2, 3, 4, 5, 7, 18, 31])
 @pytest.mark.parametrize("extra", ["", "+add"])
 def test_parts_join_from_the_top_in_groups_that_share_them_out(n_parts, extra):
     plan = trained(f"full{extra}+gradual", n_parts)

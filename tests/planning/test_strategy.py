@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from plans import plan_for, refusal, said
 from warmstart.errors import PlanError
+from warmstart.planning.actions import body_actions
 from warmstart.planning.strategy import (
     AUTO,
     EXTRAS,
@@ -19,6 +20,7 @@ from warmstart.planning.strategy import (
     resolve,
     strategy_of,
     word,
+    word_of,
 )
 
 EXTRA_SETS = [frozenset(), *map(frozenset, ({"add"}, {"lora"}, {"gradual"}, {"add", "lora"},
@@ -35,6 +37,8 @@ def strategies(draw):
         allowed = [frozenset()]
     elif (depth, count) == ("last", 0):
         allowed = [extras for extras in EXTRA_SETS if extras <= {"add"}]
+    elif (depth, count) == ("last", 1):
+        allowed = [extras for extras in EXTRA_SETS if "gradual" not in extras]
     return Strategy(depth=depth, count=count, extras=draw(st.sampled_from(allowed)))
 
 
@@ -95,6 +99,9 @@ WRONG = {
     "last:2+lora+gradual": "lora and gradual do not go together; keep one of them.",
     "full+add+add": "add stands twice; once is enough.",
     "lora+lora": "lora stands twice; once is enough.",
+    "last:1+gradual": "gradual needs at least two tuned layers, which join one after the other; "
+    "write last:2+gradual or full+gradual.",
+    "last:01+add+gradual": "write last:2+add+gradual or full+add+gradual.",
     "head+": "a word is missing beside a +; write for instance head+add.",
     "+add": "a word is missing beside a +",
 }
@@ -130,6 +137,12 @@ def test_depth_counts_from_either_end(n_parts, count):
     ("frozen:4+lora", 4,
      "--strategy frozen:4+lora: lite0 has 4 parts, the head apart, and all are frozen; "
      "use last:2+lora or full+lora."),
+    ("frozen:3+gradual", 4,
+     "--strategy frozen:3+gradual: lite0 has 4 parts, the head apart; gradual needs at least two "
+     "tuned layers, which join one after the other; use last:2+gradual or full+gradual."),
+    ("full+gradual", 1,
+     "--strategy full+gradual: lite0 has 1 part, the head apart; gradual needs at least two tuned "
+     "layers, which join one after the other; leave +gradual away."),
 ])  # fmt: skip
 def test_a_network_that_is_too_short_is_named(text, n_parts, says):
     with pytest.raises(PlanError) as caught:
@@ -166,13 +179,42 @@ def test_what_is_resolved_has_a_depth_that_fits(strategy, n_parts):
     try:
         found = resolve(strategy, "deeper", n_parts)
     except PlanError:
-        assert strategy.count > n_parts or strategy == replace(
-            strategy, depth="frozen", count=n_parts
+        is_single = "gradual" in strategy.extras and (
+            n_parts == 1 or (strategy.depth, strategy.count) == ("frozen", n_parts - 1)
         )
+        is_idle = (strategy.depth, strategy.count) == ("frozen", n_parts)
+        assert strategy.count > n_parts or is_idle or is_single
         return
     assert found.depth != "auto"
     assert 0 <= n_tuned(found, n_parts) <= n_parts
     assert found.extras == strategy.extras
+
+
+@pytest.mark.parametrize("n_parts", [2, 3, 5])
+def test_gradual_without_a_depth_takes_two_parts_where_a_third_is_fewer(n_parts):
+    assert word(resolve(parse("auto+gradual"), None, n_parts)) == "last:2+gradual"
+
+
+@given(strategy=strategies(), n_parts=st.integers(1, 30))
+def test_the_word_of_the_parts_of_a_strategy_does_the_same(strategy, n_parts):
+    try:
+        given = resolve(strategy, None, n_parts)
+    except PlanError:
+        return
+    above = ["added", "replaced"] if "add" in given.extras else ["replaced"]
+    found = word_of([*body_actions(given, "x" * n_parts), *above])
+    assert found is not None
+    assert body_actions(found, "x" * n_parts) == body_actions(given, "x" * n_parts)
+    assert found.extras == given.extras - {"gradual"}
+    assert (found.depth == "scratch") == (given.depth == "scratch")
+
+
+@pytest.mark.parametrize("text", [
+    "tuned frozen", "frozen tuned low-rank", "fresh tuned", "frozen fresh", "tuned frozen tuned",
+    "fresh fresh added",
+])  # fmt: skip
+def test_there_is_no_word_for_a_mixture(text):
+    assert word_of([*text.split(), "replaced"]) is None
 
 
 @pytest.mark.parametrize(("value", "says"), [

@@ -5,7 +5,8 @@ config.json              what rebuilds the network
 labels.json              class names in the order of the outputs
 preprocess.json          how an image becomes an input
 calibration.json         from scores to "sure" and "unknown"
-neighbours.safetensors   where the training examples lie; their ids in its metadata
+neighbours.safetensors   where the training examples lie; their ids in its metadata; numbers of
+                         the content hashes of all that the model ever learnt from
 """
 
 from __future__ import annotations

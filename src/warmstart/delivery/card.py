@@ -140,8 +140,10 @@ def _layers(facts: CardFacts) -> str:
     lines = ["## What was learnt\n", f"{facts.layers} · new output."]
     before = facts.summary.step_zero
     if before is not None:
+        is_new = facts.summary.shipped.strategy == "scratch"
+        lead = "With what the start knows, a new output alone" if is_new else "Before any of it"
         lines.append(
-            f"Before any of it: {percent(before.value, 1)} ({percent(before.low, 1)} to "
+            f"{lead}: {percent(before.value, 1)} ({percent(before.low, 1)} to "
             f"{percent(before.high, 1)}, {before.n:,} examples)."
         )
     if facts.surgery:

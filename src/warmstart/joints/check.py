@@ -21,10 +21,9 @@ from warmstart.joints.controls import (
 from warmstart.joints.doubts import doubt
 from warmstart.joints.scene import Sample, Scene, draw
 from warmstart.planning import rules
-from warmstart.planning.verdict import Facts, has_signal, points, sentence, verdict_kind
+from warmstart.planning.verdict import Facts, has_signal, sentence, verdict_kind
 from warmstart.planning.wording import in_words
 from warmstart.records import Evidence, Inspection, Plan, Shipped, Verdict
-from warmstart.stats.paired import Difference
 
 NO_TAIL = Evidence(
     name="tail_gain", value=None, low=None, high=None, n=0,
@@ -102,10 +101,11 @@ def judge(inspection: Inspection) -> Verdict:
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
 
 
-def choose_shipped(
-    verdict: Verdict, plan: Plan, head: str, gain: Difference | None = None
-) -> Shipped:
-    """What stands in model/: nothing where no signal was found, unless the user set a strategy."""
+def choose_shipped(verdict: Verdict, plan: Plan, head: str, compared: str = "") -> Shipped:
+    """What stands in model/: nothing where no signal was found, unless the user set a strategy.
+
+    `plan` is the plan as it was carried out, `compared` what training brought, in words.
+    """
     is_chosen = plan.strategy.source == "user"
     if verdict.kind == "no-signal" and not is_chosen:
         return Shipped(strategy="none", why="no signal was found, so no model would be honest")
@@ -114,24 +114,17 @@ def choose_shipped(
         "logistic": "a logistic regression on what the old output saw",
         "last": "a linear output on what the old output saw",
     }
-    depth, plus, _ = head.partition("+prior")
-    what = heads.get(depth, f"a linear output that listens to many layers ({depth})")
-    what += ", begun from the start's output of classes with the same name" if plus else ""
+    word, strategy = "your choice" if is_chosen else "as the verdict says", plan.strategy.value
     if plan.is_trained:
-        layers, how = in_words(plan), "your choice" if is_chosen else "as the verdict says"
-        text = f"{layers}; {how}{_compared(gain)}"
-        return Shipped(strategy=str(plan.strategy.value), why=text)
+        text = f"{in_words(plan)}; {word}" + (f"; {compared}" if compared else "")
+        return Shipped(strategy=str(strategy), why=text)
+    profile, _, older = head.partition("+")
+    what = heads.get(profile, f"a linear output that listens to many layers ({profile})")
+    what += ", begun from the start's output of classes with the same name" if older else ""
     why = "your choice" if is_chosen else "of all tried it was best on examples it had not seen"
+    if plan.training.rate is not None:
+        why += "; no group of layers helped on examples set apart"
     n_parts = len(plan.parts) - 1
-    return Shipped(strategy="head", why=f"{what}, all {n_parts} layers frozen: {why}")
-
-
-def _compared(gain: Difference | None) -> str:
-    """Training against the fitted output alone, on the same examples; nothing where even."""
-    if gain is None or gain.low <= 0 <= gain.high:
-        return ""
-    better = "better" if gain.value > 0 else "worse"
-    low, high = sorted((abs(gain.low), abs(gain.high)))
-    text = f"; {points(abs(gain.value))} points {better} ({points(low)} to {points(high)}) than "
-    cure = "" if gain.value > 0 else ": use --strategy head, or a lower rate"
-    return f"{text}the new output alone{cure}"
+    layers = f"all {n_parts} layers frozen" if n_parts > 1 else "the network frozen"
+    name = str(strategy) if plan.training.rate is not None else "head"
+    return Shipped(strategy=name, why=f"{what}, {layers}: {why}")

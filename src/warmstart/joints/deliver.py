@@ -107,10 +107,10 @@ def _card_facts(
         hooks=models.hooks(worked.network, worked.head.taps),
         ancestors=lineage.ancestors(origin.start),
         base_model=lineage.base_model(origin.start),
-        layers=in_words(plan),
+        layers=in_words(worked.plan),
         weights=weights,
         choices=tuple(own_choices(plan)),
-        surgery=origin.surgery,
+        surgery="" if plan.parts[0].action.value == "fresh" else origin.surgery,
     )
 
 
@@ -138,8 +138,8 @@ def _write_model(
     inputs = normalised(np.stack(pixels), prep)
     models.check_model(model, worked.head, inputs, worked.reader(sample))
     read = worked.reader(arranged.learn)
-    described = models.describe(origin, results.plan, worked, results.record)
-    models.write_model(folder, described, model, worked.head, arranged, read)
+    described = models.describe(origin, worked, results.record)
+    models.write_model(folder, described, model, worked.head, arranged, read, origin.learnt)
     ledger = write_ledger(
         origin.digests, origin.network, model, actions=worked.actions, changes=origin.changes
     )
@@ -160,7 +160,7 @@ def _prove(ledger: Ledger, plan: Plan) -> FrozenProof:
 
 
 def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
-    start = results.origin.start
+    start = results.origin.came
     return Summary(
         task=results.record.task,
         verdict=results.verdict,

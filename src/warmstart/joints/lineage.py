@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from warmstart.data.collection import Collection
 from warmstart.delivery.bundle import Bundle, read_bundle
 from warmstart.errors import RunFolderError, StartError
 from warmstart.events import Steps
-from warmstart.folder import read_json
 from warmstart.joints import notes
+from warmstart.joints.look import Look
+from warmstart.joints.past import Past, past_of
 from warmstart.network.arch import published_config
 from warmstart.network.load import Start
 from warmstart.network.registry import SHIPPED
@@ -23,7 +24,6 @@ from warmstart.network.weights import SUFFIXES
 from warmstart.planning import rules
 from warmstart.records import (
     DataRecord,
-    Example,
     Finding,
     NetworkRecord,
     Preprocessing,
@@ -32,6 +32,14 @@ from warmstart.records import (
 from warmstart.training.prior import SUFFIX, Prior, prior_of
 
 _LIBRARIES = ("timm:", "torchvision:")
+NEARLY = "the same or nearly the same picture"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStart(RevivedStart):
+    """A run as a start, with what it has learnt from."""
+
+    past: Past
 
 
 def is_run(start: Any) -> bool:
@@ -49,7 +57,7 @@ def is_run(start: Any) -> bool:
 
 def start_from_run(
     run: Path, arch: str | None = None, preprocessing: Preprocessing | None = None
-) -> RevivedStart:
+) -> RunStart:
     """A run's network, head and history; `preprocessing` replaces the run's own.
 
     Raises: RunFolderError if it is no run folder, shipped no model, or is damaged; StartError
@@ -68,7 +76,9 @@ def start_from_run(
     if preprocessing is not None:
         described = replace(described, preprocessing=preprocessing)
     try:
-        return revive(described, bundle.tensors, record.taps)
+        revived = revive(described, bundle.tensors, record.taps)
+        past = past_of(bundle, described.lineage[1:])  # the oldest is no run
+        return RunStart(**{f.name: getattr(revived, f.name) for f in fields(revived)}, past=past)
     except Exception as error:  # an edited config.json makes torch and timm raise what they like
         why = str(error).partition("\n")[0].partition("; ")[0]
         raise RunFolderError(
@@ -146,32 +156,56 @@ class Inherited:
 NOTHING = Inherited()
 
 
-def inherit(start: Start, network: NetworkRecord, data: DataRecord) -> Steps[Inherited]:
+def inherit(
+    start: Start, network: NetworkRecord, data: DataRecord, look: Look | None = None
+) -> Steps[Inherited]:
     """The prior for classes of the same name, where it is knowledge from other images.
 
     An image that the run learnt from tells the old head its own label: then that head is no
     prior. Where layers were trained on such images every head on them has seen the label,
-    and that is reported, as it is where the test part holds them.
+    and that is reported, as it is where the test part holds them. With a `look` at them,
+    near copies of such images count as they do; without, the same bytes alone.
     """
-    if not isinstance(start, RevivedStart):
+    if not isinstance(start, RunStart):
         return NOTHING
-    record, known = start.record, learnt_by(start.record)
-    seen = [example for example in data.examples if example.sha256 in known]
-    tested = [example for example in seen if example.split == "test"]
-    prior = _prior(start, network, data)
-    if prior is not None and len(seen) > len(tested):
+    record, prior = start.record, _prior(start, network, data)
+    if prior is None and record.recipe is None:  # the layers are those of a network that saw none
+        return NOTHING
+    seen = _seen(start.past, data, look)
+    why = _why_not(start, data, seen)
+    if prior is not None and why is not None:
         prior = None
-        text = f"not used: {record.name} learnt from {len(seen) - len(tested):,} of these images"
-        yield notes.note("look", "Output", f"the old output is {text}")
+        yield notes.note("look", "Output", f"the old output is not used: {why}")
     if prior is not None:
         text = f"{sum(prior.known):,} of {len(data.classes):,} classes have the name of a class in"
         yield notes.note("look", "Output", f"{text} {record.name} and begin from its output")
-    if record.recipe is None:  # the layers are those of a network that saw none of them
-        seen = tested if prior is not None else []
+    if record.recipe is None and prior is None:
+        return NOTHING
     leak = _leak(record, data, seen) if seen else None
     if leak is not None:
         yield notes.note("look", "Leak", leak.sentence)
     return Inherited(prior, leak)
+
+
+def _seen(past: Past, data: DataRecord, look: Look | None) -> dict[str, bool]:
+    """Ids of examples that a run learnt from, and whether as the very same bytes."""
+    seen = {example.id: True for example in data.examples if past.holds(example)}
+    if look is not None and set(past.taps) <= set(look.taps):
+        rest = [e for e in data.examples if e.id not in seen and e.id not in look.unreadable]
+        seen.update({example.id: False for example in past.alike(rest, look.reader)})
+    return seen
+
+
+def _why_not(start: RunStart, data: DataRecord, seen: Mapping[str, bool]) -> str | None:
+    """Why the old output is no knowledge from other images; None where it is."""
+    learn = [example.id for example in data.examples if example.split != "test"]
+    n, name = sum(id in seen for id in learn), start.record.name
+    if n:
+        how = "" if all(seen.get(id, True) for id in learn) else f" ({NEARLY})"
+        return f"{name} learnt from {n:,} of these images{how}"
+    if not start.past.is_whole:
+        return f"what {name} or a run before it learnt from can no longer be read"
+    return None
 
 
 def _prior(start: RevivedStart, network: NetworkRecord, data: DataRecord) -> Prior | None:
@@ -187,29 +221,17 @@ def _prior(start: RevivedStart, network: NetworkRecord, data: DataRecord) -> Pri
     return prior_of(start.taps, widths, head, start.record.labels, data.classes)
 
 
-def learnt_by(start: StartRecord) -> frozenset[str]:
-    """Hashes of the images that a run and those before it learnt from, where they are known.
-
-    A run keeps them in its data.json; of a folder that is no longer there nothing is known.
-    """
-    found: set[str] = set()
-    for name in start.lineage:
-        path = Path(name) / "data.json"
-        if path.is_file():
-            examples = read_json(path, DataRecord).examples
-            found.update(e.sha256 for e in examples if e.split != "test")
-    return frozenset(found)
-
-
-def _leak(start: StartRecord, data: DataRecord, seen: Sequence[Example]) -> Finding:
-    tested, test = (sum(e.split == "test" for e in part) for part in (seen, data.examples))
+def _leak(start: StartRecord, data: DataRecord, seen: Mapping[str, bool]) -> Finding:
+    found = [example for example in data.examples if example.id in seen]
+    tested, test = (sum(e.split == "test" for e in part) for part in (found, data.examples))
     parts = [
-        (len(seen) - tested, len(data.examples) - test, "training"), (tested, test, "test"),
+        (len(found) - tested, len(data.examples) - test, "training"), (tested, test, "test"),
     ]  # fmt: skip
     shown = " and ".join(f"{n:,} of the {of:,} {what} images" for n, of, what in parts if n)
+    how = "" if all(seen.values()) else f" ({NEARLY})"
     return Finding(
         kind="leak",
-        sentence=f"{shown} {'is' if len(seen) == 1 else 'are'} among those that {start.name} "
-        "learnt from: the figures flatter this run",
-        items=tuple(example.id for example in seen),
+        sentence=f"{shown} {'is' if len(found) == 1 else 'are'} among those that {start.name} "
+        f"learnt from{how}: the figures flatter this run",
+        items=tuple(example.id for example in found),
     )

@@ -15,6 +15,8 @@ import warmstart
 from warmstart.delivery.bundle import Bundle, write_bundle
 from warmstart.errors import TrainingError
 from warmstart.folder import RunFolder, write_json
+from warmstart.joints.lineage import RunStart
+from warmstart.joints.past import memory
 from warmstart.joints.rows import Arranged, ReadTap
 from warmstart.joints.score import calibration_record, head_scores
 from warmstart.joints.tune import Worked
@@ -46,20 +48,28 @@ AGREEMENT = 5e-3  # of the scores' spread: how far the network may be from its s
 class Origin:
     """Where a model comes from: its start, the start cut into parts, its digests then.
 
-    `changes`: tensors that surgery at the input made before any look.
+    `changes`: tensors that surgery at the input made before any look. `learnt`: numbers of
+    the images that the start is known to have learnt from; None where that is not known.
+    `came` is the start as it came, before surgery.
     """
 
     start: StartRecord
+    came: StartRecord
     network: Network
     digests: Mapping[str, str]
     changes: tuple[Change, ...] = ()
     surgery: str = ""  # the same in words
+    learnt: frozenset[int] | None = frozenset()
 
 
 def origin_of(start: Start, network: Network) -> Origin:
     """The start as a run begins from it: take this before anything is trained."""
     digests = take_digests(network)
-    return Origin(start.record, network, digests, start.changes, surgery_of(start))
+    learnt = start.past.kept if isinstance(start, RunStart) else frozenset()
+    return Origin(
+        start=start.record, came=start.origin, network=network, digests=digests,
+        changes=start.changes, surgery=surgery_of(start), learnt=learnt,
+    )  # fmt: skip
 
 
 def surgery_of(start: Start) -> str:
@@ -102,9 +112,9 @@ def check_model(model: WarmModel, head: HeadFit, inputs: torch.Tensor, read: Rea
     return gap
 
 
-def describe(origin: Origin, plan: Plan, worked: Worked, record: DataRecord) -> ModelRecord:
+def describe(origin: Origin, worked: Worked, record: DataRecord) -> ModelRecord:
     """model/config.json: what rebuilds the network, and how its layers were trained."""
-    start, head = origin.start, worked.head
+    start, head, plan = origin.start, worked.head, worked.plan
     return ModelRecord(
         task=record.task,
         arch=start.arch,
@@ -116,7 +126,7 @@ def describe(origin: Origin, plan: Plan, worked: Worked, record: DataRecord) -> 
         classes=record.classes,
         preprocessing=start.preprocessing,
         strategy=str(plan.strategy.value),
-        recipe=_recipe(plan) or start.recipe,
+        recipe=_recipe(plan, start.recipe),
         lineage=start.lineage or (start.name,),
         added=_hidden_widths(worked.network),
     )
@@ -127,11 +137,18 @@ def _hidden_widths(network: Network) -> tuple[int, ...]:
     return tuple(m.hidden for m in network.trunk.modules() if isinstance(m, AddedBlock))
 
 
-def _recipe(plan: Plan) -> Recipe | None:
-    """How this run trained layers, for a run that starts from it; None if it did not."""
+def _recipe(plan: Plan, before: Recipe | None) -> Recipe | None:
+    """How the layers were trained first, for a run that starts from this one.
+
+    The start's own record stays: else each run in a chain would move ten times less than the
+    one before. Another optimizer's says nothing of this one.
+    """
     training = plan.training
-    if training.optimizer is None or training.rate is None:
-        return None
+    if not plan.is_trained or training.optimizer is None or training.rate is None:
+        return before
+    is_scratch = any(part.action.value == "fresh" for part in plan.parts)
+    if before is not None and before.optimizer == training.optimizer.value and not is_scratch:
+        return before
     return Recipe(
         optimizer=str(training.optimizer.value), rate=float(str(training.rate.value)),
         batch=int(str(training.batch.value)), schedule="cosine",
@@ -145,8 +162,12 @@ def write_model(
     head: HeadFit,
     arranged: Arranged,
     read: ReadTap,
+    before: frozenset[int] | None = frozenset(),
 ) -> None:
-    """Write model/: nothing in it depends on the test part. Shapes: read gives (n, d_t)."""
+    """Write model/: nothing in it depends on the test part. Shapes: read gives (n, d_t).
+
+    `before`: what the start had learnt from, as `Origin.learnt`.
+    """
     neighbours, unknown_from, nearest = fit_neighbours(read, head.taps, arranged.groups, seed=0)
     arrays: dict[str, NDArray[np.generic]] = {
         "points": neighbours.points.astype(np.float16),
@@ -154,6 +175,7 @@ def write_model(
         "sign": neighbours.sketch.sign.astype(np.int8),
         "offset": neighbours.offset,
         "scale": neighbours.scale,
+        **memory(before, arranged.learn),
     }
     write_bundle(
         folder.path / "model",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
+
+from torch.nn import Parameter
 
 from warmstart.data.collection import Collection
 from warmstart.errors import PlanError
@@ -13,14 +16,16 @@ from warmstart.features.key import EngineName
 from warmstart.joints.inputs import PARTIAL, is_partial
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
+from warmstart.network.ledger import tensors_of
 from warmstart.network.load import Start
 from warmstart.network.lowrank import bare_parts
 from warmstart.network.parts import Network
 from warmstart.network.revive import cut_start
 from warmstart.network.taps import taps
 from warmstart.planning import rules
+from warmstart.planning.agreement import as_parts_say
 from warmstart.planning.build import DataFacts, NetworkFacts, Wishes, build
-from warmstart.planning.check import check_facts, check_plan
+from warmstart.planning.check import check_facts, check_plan, check_values
 from warmstart.planning.overlay import overlay, wishes_for
 from warmstart.planning.planfile import open_plan
 from warmstart.planning.profiles import profiles
@@ -33,11 +38,12 @@ from warmstart.training.prior import SUFFIX
 def settle(asked: Request) -> Request:
     """The request with its plan file read: its start and seed hold where none was typed.
 
-    Raises: PlanError if the file is no plan.
+    Raises: PlanError if the file is no plan, or has values that no plan can have.
     """
     if asked.plan is None:
         return asked
     plan = open_plan(asked.plan) if isinstance(asked.plan, Path) else asked.plan
+    check_values(plan)
     if plan.training.engine.value not in get_args(EngineName):
         names = " and ".join(get_args(EngineName))
         raise PlanError(
@@ -89,6 +95,7 @@ def make_plan(
         mine = Choice(value=True, because="your choice (--set)", source="user", rule=False)
         made = replace(made, partial=mine)
     made = apply_settings(made, [s for s in asked.settings if not s.startswith(PARTIAL)])
+    made = as_parts_say(made, network)
     check_plan(made, network.record)
     check_facts(made, facts, network, profile_names)
     return made
@@ -114,15 +121,37 @@ def rehearse(asked: Request, collection: Collection, start: Start) -> None:
 def network_facts(
     asked: Request, start: Start, network: Network, verdict: Verdict | None
 ) -> NetworkFacts:
-    """What a plan needs to know of a start and its parts; parts with random values are fresh."""
-    new = {change.tensor for change in start.changes if change.fate == "new"}
-    fresh = frozenset(owner for name, owner in network.owners.items() if name in new)
+    """What a plan needs to know of a start and its parts.
+
+    A part is fresh where more than half of its parameters have random values, and touched
+    where some tensors have. The neck counts as a piece of the last part, with which it is
+    trained.
+    """
+    touched, fresh = _random_parts(start.drawn, network)
     return NetworkFacts(
         record=network.record, recipe=start.record.recipe,
-        preprocessing=start.record.preprocessing, verdict=verdict.kind if verdict else None,
-        fresh=fresh - {"head", "unused"},
+        preprocessing=start.record.preprocessing, usual=start.usual,
+        verdict=verdict.kind if verdict else None, fresh=fresh, touched=touched - fresh,
         bare=bare_parts(network) if _is_low_rank(asked) else frozenset(),
     )  # fmt: skip
+
+
+def _random_parts(drawn: frozenset[str], network: Network) -> tuple[frozenset[str], frozenset[str]]:
+    """Parts with some drawn tensors, and those whose parameters are mostly drawn."""
+    names = [part.name for part in network.record.parts]
+    homes = {**{name: name for name in names}, "neck": names[-1]}
+    touched: set[str] = set()
+    whole, new = Counter[str](), Counter[str]()
+    for name, tensor in tensors_of(network).items() if drawn else ():
+        part = homes.get(network.owners[name])
+        if part is None:  # the old classifier, and what is never read
+            continue
+        n = tensor.numel() if isinstance(tensor, Parameter) else 0
+        whole[part] += n
+        if name in drawn:
+            new[part] += n
+            touched.add(part)
+    return frozenset(touched), frozenset(part for part in new if 2 * new[part] > whole[part])
 
 
 def _is_low_rank(asked: Request) -> bool:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from warmstart.data.split import blocks
 from warmstart.evaluation.metrics import accuracy_estimate, scores
 from warmstart.joints.rows import Arranged, Reader, ReadTap
+from warmstart.planning.verdict import points
 from warmstart.records import CalibrationRecord, Estimate, Example, Prediction, Scores
 from warmstart.solve.temperature import log_probabilities
 from warmstart.stats.intervals import effective_size
-from warmstart.stats.paired import Difference, difference
+from warmstart.stats.paired import difference
 from warmstart.stats.selective import promise, sure_threshold
 from warmstart.training.head import HeadFit
 from warmstart.training.prior import Prior
@@ -77,15 +78,30 @@ def as_it_came(prior: Prior | None, arranged: Arranged, read: ReadTap) -> Estima
     return accuracy_estimate(prior.scores(read), arranged.labels, arranged.blocks(), "holdout")
 
 
-def gain_over(before: HeadFit, after: HeadFit, arranged: Arranged, seed: int) -> Difference:
-    """What training brought in accuracy, on the rows that both held out. Shapes: (n,) rows."""
-    held = (before.fold >= 0) & (after.fold >= 0)
-    hits = [
-        (head.probabilities[held].argmax(axis=1) == arranged.labels[held]).astype(float)
+def compared(before: HeadFit, after: HeadFit, arranged: Arranged, seed: int) -> str:
+    """What training brought over the heads it began with, on the same held-out rows, in words.
+
+    Nothing where the difference could be chance, but for a network that is no better than
+    always guessing the largest class where the head was. Shapes: (n,) rows.
+    """
+    held = after.fold >= 0
+    labels = arranged.labels[held]
+    hits, base = (
+        (head.probabilities[held].argmax(axis=1) == labels).astype(float)
         for head in (after, before)
-    ]
+    )
+    guess = float(np.bincount(labels).max() / len(labels))
     rng = np.random.default_rng([seed, 9])
-    return difference(hits[0], hits[1], arranged.blocks()[held], rng)
+    gap = difference(hits, base, arranged.blocks()[held], rng)
+    cure = "use --strategy head, or a lower rate"
+    if hits.mean() <= guess < base.mean():
+        return f"no better than always guessing the largest class: {cure}"
+    if gap.low <= 0 <= gap.high:
+        return ""
+    low, high = sorted((abs(gap.low), abs(gap.high)))
+    text = f"{points(abs(gap.value))} points {'better' if gap.value > 0 else 'worse'}"
+    text += f" ({points(low)} to {points(high)}) than the new output alone"
+    return text if gap.value > 0 else f"{text}: {cure}"
 
 
 def measure(head: HeadFit, arranged: Arranged, reader: Reader, is_shipped: bool) -> Measured:

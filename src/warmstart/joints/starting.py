@@ -180,7 +180,7 @@ def _look(
     read = look.reader(examples)
     for tap in look.taps:
         read(tap)
-    inherited = yield from lineage.inherit(start, look.network.record, collection.record)
+    inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
     return Looked(
         name=name, arch=arch, start=start.record, network=look.network.record, taps=look.taps,
         features=look.features, unreadable=look.unreadable, engine=look.engine,

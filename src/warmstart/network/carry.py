@@ -12,7 +12,7 @@ from warmstart.network.arch import classifier_name
 from warmstart.network.tensors import digest, place, unique_tensors
 from warmstart.records import Change
 
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # no parameters
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # no parameters
 _NAMED = 3  # layers named in a sentence
 HARDLY = 0.5  # share below which a start is hardly warm
 
@@ -151,7 +151,7 @@ def _size(changes: Sequence[Change]) -> int:
     """Parameters among tensors that came or went, in numbers."""
     total = 0
     for change in changes:
-        if change.tensor.rpartition(".")[2] not in _STATISTICS:
+        if change.tensor.rpartition(".")[2] not in STATISTICS:
             n = 1
             for side in change.shape_after or change.shape_before or ():
                 n *= side

@@ -7,10 +7,14 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from warmstart.errors import StartError
-from warmstart.network.channels import Channels, rechannel
+from warmstart.network.channels import Channels, forward, rechannel
 from warmstart.network.positions import resize
 from warmstart.network.tensors import tensor_digest, unique_tensors
-from warmstart.records import Change, StartRecord
+from warmstart.network.whole import probe
+from warmstart.records import Change, Preprocessing, StartRecord
+
+PICTURE = (1, 3)  # channels of grey and colour pictures, which any start for them can be shown
+SHOWABLE = (*PICTURE, 4)  # channels that a picture can be given: grey, colours, and alpha
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +24,9 @@ class InputWish:
     None and empty: as the start wants it. `size` in px of the square that the network sees;
     `rgb`: positions of red, green and blue among more than three bands, counted from 0;
     `ranges`: raw values of each band that become 0 and 1; `is_tuned`: whether the first layer
-    will be trained; `is_partial`: take over from a file what fits.
+    will be trained; `told`: parts of which the user said so by name, and what they said;
+    `is_partial`: take over from a file what fits; `held`: channels that the images have, 1
+    and 3 being pictures.
     """
 
     size: int | None = None
@@ -28,7 +34,9 @@ class InputWish:
     rgb: tuple[int, int, int] | None = None
     ranges: tuple[tuple[float, float], ...] = ()
     is_tuned: bool = False
+    told: tuple[tuple[str, bool], ...] = ()
     is_partial: bool = False
+    held: int | None = None
 
 
 def change_inputs(
@@ -38,9 +46,13 @@ def change_inputs(
 
     Size comes first, since it may need the network to be built anew. The record that comes back
     says what the changed network wants, and its digest is that of the changed tensors.
-    Raises: StartError if it cannot be done.
+    Raises: StartError if it cannot be done, or if the images are pictures and the network is
+    one for bands.
     """
+    _check_held(module, record, wish)
     prep, sized = record.preprocessing, module
+    if wish.size is None and wish.channels is None and wish.rgb is None and not wish.ranges:
+        return module, record, ()
     changes: tuple[Change, ...] = ()
     if wish.size is not None:
         resized = resize(module, record.arch, prep, wish.size)
@@ -48,7 +60,7 @@ def change_inputs(
     channels = Channels(
         number=prep.channels if wish.channels is None else wish.channels,
         rgb=wish.rgb or (0, 1, 2),
-        is_tuned=wish.is_tuned,
+        is_tuned=_tunes_stem(sized, wish),
     )
     prep, reshaped = rechannel(sized, prep, channels)
     if wish.ranges and len(wish.ranges) != prep.channels:
@@ -63,3 +75,38 @@ def change_inputs(
         parameters=sum(p.numel() for p in sized.parameters()),
     )
     return sized, described, (*changes, *reshaped)
+
+
+def _check_held(module: nn.Module, record: StartRecord, wish: InputWish) -> None:
+    """A network for bands cannot be shown pictures; one for pictures is given more channels."""
+    if wish.held not in PICTURE:
+        return
+    prep = record.preprocessing
+    wanted = prep.channels if wish.channels is None else wish.channels
+    if wanted == prep.channels and wanted in SHOWABLE:
+        wanted = _taken(module, prep)
+    if wanted not in SHOWABLE:
+        raise StartError(
+            f"{record.name} takes {wanted} bands, the images have {wish.held}; choose a start "
+            "for pictures, such as lite0, or give images of as many bands."
+        )
+
+
+def _taken(module: nn.Module, prep: Preprocessing) -> int:
+    """Channels that a network takes: its first layer's, where it refuses those it should take."""
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.in_channels in SHOWABLE:
+        return prep.channels
+    try:
+        forward(module, probe(prep)[:2])
+    except StartError:
+        return first.in_channels
+    return prep.channels
+
+
+def _tunes_stem(module: nn.Module, wish: InputWish) -> bool:
+    """Whether the first layer learns: what was said of the part that holds it, by its name."""
+    layers = (n for n, layer in module.named_modules() if isinstance(layer, nn.Conv2d))
+    first = next(layers, "")
+    said = [is_tuned for name, is_tuned in wish.told if f"{first}.".startswith(f"{name}.")]
+    return said[-1] if said else wish.is_tuned

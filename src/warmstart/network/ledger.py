@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -64,8 +64,9 @@ def write_ledger(
     `frozen`, or `kept` where nothing was trained. Other bytes: `trained`, or `merged` for
     the weights of low-rank parts. A fresh part's tensors are `dropped` and `new`: two rows
     of one name. What surgery at the input did is in `changes`: such a row has the digest of
-    the start before, and the shape in the model. Only in the old network: `dropped`; only
-    in the model: `new`. Low-rank updates must be merged.
+    the start before, and the shape in the model, with the shape in the start beside it: rows
+    with `before` add up to the start by `numel_before`. Only in the old network: `dropped`;
+    only in the model: `new`. Low-rank updates must be merged.
 
     >>> from warmstart.network import edit, load, parts
     >>> from warmstart.records import Tap
@@ -191,7 +192,8 @@ class _Clerk:
                 yield _row(name, self._part(name), tensor, "new", tensor.shape, None, after)
             elif tensor is not None:
                 after, fate = digest(tensor), self._fate(name, old, tensor)
-                yield _row(name, self._part(name), tensor, fate, tensor.shape, digest_before, after)
+                row = _row(name, self._part(name), tensor, fate, tensor.shape, digest_before, after)
+                yield row if shape == row.shape else replace(row, shape_before=shape)
 
     def lost_rows(self) -> Iterator[LedgerRow]:
         """Tensors of the start that surgery at the input took away."""

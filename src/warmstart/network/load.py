@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import timm
-from torch import nn
+from torch import Tensor, nn
 
 from warmstart.errors import StartError
 from warmstart.network import hub
@@ -26,7 +27,7 @@ from warmstart.network.arch import (
     published_config,
     split_arch,
 )
-from warmstart.network.carry import take_over
+from warmstart.network.carry import STATISTICS, take_over
 from warmstart.network.inputs import InputWish, change_inputs
 from warmstart.network.registry import DEFAULT, SHIPPED, available, shipped_file
 from warmstart.network.tensors import tensor_digest, unique_tensors
@@ -42,11 +43,25 @@ class Start:
     """A pretrained network, ready to be cut: eval mode, nothing requires a gradient.
 
     `changes`: the tensors that surgery at the input made, before anything is trained.
+    `drawn`: names of tensors at random values, where only a part of a file was taken over.
+    `unchanged`: the record before any surgery; None where there was none.
     """
 
     module: nn.Module
     record: StartRecord
     changes: tuple[Change, ...] = ()
+    drawn: frozenset[str] = frozenset()
+    unchanged: StartRecord | None = None
+
+    @property
+    def origin(self) -> StartRecord:
+        """The start as it came: its digest and parameters before surgery."""
+        return self.record if self.unchanged is None else self.unchanged
+
+    @property
+    def usual(self) -> Preprocessing:
+        """What the start as it came wants of its inputs."""
+        return self.origin.preprocessing
 
 
 def load(
@@ -76,7 +91,10 @@ def load(
         return _load(start, arch, preprocessing, InputWish())
     found = _load(start, arch, preprocessing, inputs)
     module, record, changes = change_inputs(found.module, found.record, inputs)
-    return Start(module=module, record=record, changes=(*found.changes, *changes))
+    return replace(
+        found, module=module, record=record, changes=(*found.changes, *changes),
+        unchanged=found.origin,
+    )  # fmt: skip
 
 
 def _load(
@@ -145,7 +163,7 @@ def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Start:
     path = hub.find_url(url) or hub.download_url(url)
     if path is None:
         raise StartError(_unreachable(name))
-    module, _ = _filled(name, path, preprocessing, is_partial=False)
+    module, _, _ = _filled(name, path, preprocessing, InputWish())
     return _start(
         module,
         preprocessing or preprocessing_of(name),
@@ -165,7 +183,7 @@ def _from_file(
             "add --arch timm:NAME or --arch torchvision:NAME."
         )
     split_arch(arch)
-    module, changes = _filled(arch, path, preprocessing, is_partial=inputs.is_partial)
+    module, weights, changes = _filled(arch, path, preprocessing, inputs)
     start = _start(
         module,
         preprocessing or for_channels(preprocessing_of(arch), module, inputs.channels or 1),
@@ -174,24 +192,32 @@ def _from_file(
         arch=arch,
         source=str(path),
     )
-    return replace(start, changes=changes)
+    if not changes:
+        return start
+    sizes = (t.numel() for n, t in weights.items() if n.rpartition(".")[2] not in STATISTICS)
+    return replace(
+        start,
+        changes=changes,
+        drawn=frozenset(change.tensor for change in changes if change.fate == "new"),
+        unchanged=replace(start.record, sha256=tensor_digest(weights), parameters=sum(sizes)),
+    )
 
 
 def _filled(
-    arch: str, path: Path, preprocessing: Preprocessing | None, *, is_partial: bool
-) -> tuple[nn.Module, tuple[Change, ...]]:
-    """Build `arch` and fill it from a file: strictly, or with what fits."""
+    arch: str, path: Path, preprocessing: Preprocessing | None, inputs: InputWish
+) -> tuple[nn.Module, Mapping[str, Tensor], tuple[Change, ...]]:
+    """Build `arch` and fill it with a file's weights: strictly, or with what fits."""
     weights = read_weights(path)
     check_finite(weights, path.name)
     size = preprocessing.size if preprocessing else None
     if size is None and arch.startswith("torchvision:"):  # one ViT is published for 518 px
         size = preprocessing_of(arch).size
     module = build(arch, weights, size)
-    if is_partial:
-        return module, take_over(module, weights, path.name)
+    if inputs.is_partial:
+        return module, weights, take_over(module, weights, path.name)
     check_match(module.state_dict(), weights, path.name, _CURE)
     module.load_state_dict(weights)
-    return module, ()
+    return module, weights, ()
 
 
 def _from_module(

@@ -30,7 +30,7 @@ from warmstart.network.tensors import digest, unique_tensors
 from warmstart.network.whole import find_classifier, probe
 from warmstart.records import Change, Preprocessing
 
-_LEAST, _MOST = 8, 4096  # px of a side that are taken
+LEAST, MOST = 16, 1024  # px of a side that are taken
 _LEAST_PATCH = 8  # px from which a first layer without overlap counts as cutting patches
 _TRIES = 4  # sizes tried on each side of one that is refused
 
@@ -48,7 +48,8 @@ def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
     """The network for squares of `size` px; the share that the crop keeps stays the same.
 
     `module` is left as it is; it comes back where it takes that size without a change.
-    Raises: StartError naming the nearest sizes that it takes, where it does not take this one.
+    Raises: StartError for a size that no network is tried with, and naming the nearest sizes
+    that this one takes, where it does not take the size.
 
     >>> prep = Preprocessing(size=(8, 8), resize=10, mean=(0.5,), std=(0.5,))
     >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -57,6 +58,11 @@ def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
     """
     if preprocessing.size == (size, size):
         return Resized(module, preprocessing)
+    name = type(module).__name__ if arch.startswith("module:") else arch
+    if not LEAST <= size <= MOST:  # not tried: thousands of px take gigabytes
+        raise StartError(
+            f"{name} cannot take images of {size} px; sizes from {LEAST} to {MOST} px are taken."
+        )
     found = _attempt(module, arch, preprocessing, size)
     if isinstance(found, Resized):
         return found
@@ -69,7 +75,6 @@ def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
     near = " and ".join(str(n) for n in works)
     which = "nearest size" if len(works) == 1 else "nearest sizes"
     cure = f"the {which} that it takes: {near}" if works else f"it takes {own} px only"
-    name = type(module).__name__ if arch.startswith("module:") else arch
     raise StartError(f"{name} cannot take images of {size} px ({found}); {cure}.")
 
 
@@ -90,8 +95,6 @@ def _attempt(
     module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
 ) -> Resized | str:
     """The network for that size, or why there is none."""
-    if not _LEAST <= size <= _MOST:
-        return f"{_LEAST} to {_MOST} are taken"
     step = _patch(module)
     if step and size % step:
         return f"its patches are {step} px wide"
@@ -250,11 +253,11 @@ def _patch(module: nn.Module) -> int | None:
 def _nearest(size: int, patch: int | None, takes: Callable[[int], bool]) -> list[int]:
     """Up to one size below and one above that work, among multiples of the patch, or of 16."""
     step = patch or 16
-    sizes = range(step, _MOST + 1, step)
-    below = [n for n in reversed(sizes) if _LEAST <= n < size][:_TRIES]
+    sizes = range(step, MOST + 1, step)
+    below = [n for n in reversed(sizes) if LEAST <= n < size][:_TRIES]
     above = [n for n in sizes if n > size][:_TRIES]
     # Some networks halve the image five times and then look through windows of 7 or 8.
     below += [n for n in (size // 224 * 224, size // 256 * 256) if n]
-    above += [(size // 224 + 1) * 224, (size // 256 + 1) * 256]
+    above += [n for n in ((size // 224 + 1) * 224, (size // 256 + 1) * 256) if n <= MOST]
     found = [next((n for n in side if takes(n)), None) for side in (below, above)]
     return [n for n in found if n is not None]

@@ -92,13 +92,18 @@ def change(start: RevivedStart, wish: InputWish) -> RevivedStart:
     """The same start for other inputs. Raises: StartError if it cannot be done."""
     before = _size(start.module)
     module, record, changes = change_inputs(start.module, start.record, wish)
+    if not changes and record.preprocessing == start.record.preprocessing:
+        return start
     both = f"{record.sha256} {start.record.sha256}"  # the latter tells the added blocks too
     described = replace(
         record,
         sha256=hashlib.sha256(both.encode()).hexdigest(),
         parameters=start.record.parameters + _size(module) - before,
     )
-    return replace(start, module=module, record=described, changes=(*start.changes, *changes))
+    return replace(
+        start, module=module, record=described, changes=(*start.changes, *changes),
+        unchanged=start.origin,
+    )  # fmt: skip
 
 
 def _size(module: nn.Module) -> int:

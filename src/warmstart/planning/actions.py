@@ -16,6 +16,7 @@ _REPLACED = Choice(
 )
 _ADDED = "new layers before the output; they begin by changing nothing"
 _BARE = "it has no linear or plain convolution layer for low-rank updates"
+_TOUCHED = "holds weights that did not carry over: they start at random and have to be trained"
 _LOST = "starts at random: its weights did not carry over from the start"
 
 
@@ -25,6 +26,7 @@ def parts(
     spread: Spread | None,
     *,
     fresh: frozenset[str] = frozenset(),
+    touched: frozenset[str] = frozenset(),
     bare: frozenset[str] = frozenset(),
     rule: Strategy | None = None,
 ) -> tuple[PartPlan, ...]:
@@ -32,21 +34,26 @@ def parts(
 
     `strategy` is resolved; `spread` is None where nothing is trained step by step. `fresh`
     names parts whose tensors did not carry over: they start at random whatever the strategy;
+    `touched` those where some did not: they are tuned where they would be frozen or low-rank;
     `bare` those without a layer for low-rank updates: they stay frozen.
     `rule` is what the rule would have said, where the user chose the strategy.
     Raises: PlanError where a part would stay frozen at random values, and as `n_tuned` does.
     """
     names = [part.name for part in network.parts]
     if strategy == HEAD:
-        _refuse_frozen_noise(names, fresh)
+        _refuse_frozen_noise(names, fresh | touched)
     said: Sequence[Action | None] = [None] * len(names)
     if rule is not None:
-        said = body_actions(rule, names, fresh)
-    body = _without_bare(body_actions(strategy, names, fresh), names, bare)
+        said = body_actions(rule, names, fresh, touched)
+    plain = body_actions(strategy, names)
+    body = _without_bare(body_actions(strategy, names, fresh, touched), names, bare)
     rows: list[tuple[str, Choice]] = []
-    for name, action, usual in zip(names, body, said, strict=True):
-        is_wish = rule is not None and name not in fresh
+    for name, action, asked, usual in zip(names, body, plain, said, strict=True):
+        is_raised = name in touched and name not in fresh and action != asked
+        is_wish = rule is not None and name not in fresh and not is_raised
         why = _why(action, strategy, len(names)) if name not in fresh else _LOST
+        if is_raised:
+            why = _TOUCHED
         if action == "frozen" and name in bare:
             why = _BARE
         rows.append((name, _choice(action, why, strategy if is_wish else None, usual)))
@@ -68,9 +75,12 @@ def parts(
 
 
 def body_actions(
-    strategy: Strategy, names: Sequence[str], fresh: frozenset[str] = frozenset()
+    strategy: Strategy,
+    names: Sequence[str],
+    fresh: frozenset[str] = frozenset(),
+    touched: frozenset[str] = frozenset(),
 ) -> list[Action]:
-    """The action of each part 1..P. Raises: PlanError as `n_tuned` does.
+    """The action of each part 1..P; none keeps random values. Raises: PlanError as `n_tuned` does.
 
     >>> body_actions(Strategy(depth="last", count=1), ["stem", "top"])
     ['frozen', 'tuned']
@@ -79,10 +89,15 @@ def body_actions(
     upper: Action = "low-rank" if "lora" in strategy.extras else "tuned"
     if strategy.depth == "scratch":
         upper = "fresh"
-    return [
-        "fresh" if name in fresh else "frozen" if place < n_frozen else upper
-        for place, name in enumerate(names)
-    ]
+    found: list[Action] = []
+    for place, name in enumerate(names):
+        action: Action = "frozen" if place < n_frozen else upper
+        if name in fresh:
+            action = "fresh"
+        elif name in touched and action != "fresh":
+            action = "tuned"
+        found.append(action)
+    return found
 
 
 def _without_bare(
@@ -102,14 +117,14 @@ def _without_bare(
     ]
 
 
-def ruled(verdict: VerdictKind | None, names: Sequence[str], fresh: frozenset[str]) -> Strategy:
-    """What the rule says without a wish: the verdict's depth, and down to parts at random values.
+def ruled(verdict: VerdictKind | None, names: Sequence[str], random: frozenset[str]) -> Strategy:
+    """What the rule says without a wish: the verdict's depth, and down to parts with random values.
 
     >>> word(ruled("deeper", "abcdef", frozenset())), word(ruled(None, "abcdef", frozenset("b")))
     ('last:2', 'last:5')
     """
     found = resolve(AUTO, verdict, len(names))
-    heights = (len(names) - place for place, name in enumerate(names) if name in fresh)
+    heights = (len(names) - place for place, name in enumerate(names) if name in random)
     return Strategy(depth="last", count=max(found.count, *heights, 0))
 
 
@@ -126,9 +141,9 @@ def added_name(names: Iterable[str]) -> str:
     return name
 
 
-def _refuse_frozen_noise(names: Sequence[str], fresh: frozenset[str]) -> None:
+def _refuse_frozen_noise(names: Sequence[str], random: frozenset[str]) -> None:
     for place, name in enumerate(names):
-        if name in fresh:
+        if name in random:
             raise PlanError(
                 f"--strategy head: part {name} would be frozen at random values, because its "
                 f"weights did not carry over; use --strategy last:{len(names) - place}, which "

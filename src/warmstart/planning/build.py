@@ -12,7 +12,7 @@ from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import AUTO, Strategy, n_tuned, parse, resolve, word
 from warmstart.planning.tuning import spread_of, with_training
-from warmstart.records import Choice, HeadPlan, InputPlan, Plan, Preprocessing, TrainingPlan
+from warmstart.records import Choice, HeadPlan, InputPlan, Plan, TrainingPlan
 
 __all__ = ["DataFacts", "NetworkFacts", "Wishes", "build"]
 
@@ -30,7 +30,7 @@ def build(
     --lr where nothing is trained; and where a part would stay frozen at random values.
     """
     names = [part.name for part in network.record.parts]
-    rule = ruled(network.verdict, names, network.fresh)
+    rule = ruled(network.verdict, names, network.random)
     strategy = _strategy(wishes, network, rule)
     is_trained = n_tuned(strategy, len(names)) > 0 or "add" in strategy.extras
     training = _closed(wishes, engine)
@@ -48,11 +48,12 @@ def build(
         strategy=_strategy_choice(strategy, rule, network, is_wish),
         parts=parts(
             strategy, network.record, spread_of(training, strategy) if is_trained else None,
-            fresh=network.fresh, bare=network.bare, rule=rule if is_wish else None,
+            fresh=network.fresh, touched=network.touched, bare=network.bare,
+            rule=rule if is_wish else None,
         ),
         head=_head(wishes.budget, facts, tuple(profile_names)),
         training=training,
-        input=_input(network.preprocessing),
+        input=_input(network),
     )  # fmt: skip
 
 
@@ -104,16 +105,27 @@ def _closed(wishes: Wishes, engine: Choice) -> TrainingPlan:
     return TrainingPlan(engine=engine, batch=batch, seed=seed)
 
 
-def _input(preprocessing: Preprocessing | None) -> InputPlan | None:
-    """What the start was trained on; None where that is not a square, or not known."""
-    if preprocessing is None or preprocessing.size[0] != preprocessing.size[1]:
+def _input(network: NetworkFacts) -> InputPlan | None:
+    """What the network takes, against what the start has learnt from.
+
+    None where that is not a square, or not known.
+    """
+    prep, usual = network.preprocessing, network.usual or network.preprocessing
+    if prep is None or usual is None or prep.size[0] != prep.size[1]:
         return None
-    size, channels = preprocessing.size[0], preprocessing.channels
-    because = "what the start has learnt from"
+    size = usual.size[0] if usual.size[0] == usual.size[1] else None
     return InputPlan(
-        size=Choice(value=size, because=because, source="rule", rule=size),
-        channels=Choice(value=channels, because=because, source="rule", rule=channels),
+        size=_taken(prep.size[0], size, "as it was set"),
+        channels=_taken(prep.channels, usual.channels, f"your images have {prep.channels} bands"),
     )
+
+
+def _taken(value: int, usual: int | None, because: str) -> Choice:
+    """A value of the input; `because` tells why it is not the start's own, where it is not."""
+    if value == usual:
+        own = "what the start has learnt from"
+        return Choice(value=value, because=own, source="rule", rule=usual)
+    return Choice(value=value, because=because, source="measured", rule=usual)
 
 
 def _begun(names: Sequence[str]) -> str:

@@ -9,13 +9,16 @@ from typing import Any, get_args
 
 from warmstart.errors import PlanError
 from warmstart.planning import rules
+from warmstart.planning.actions import added_name
+from warmstart.planning.agreement import check_agreement
 from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.rates import OPTIMIZERS
-from warmstart.planning.strategy import strategy_of
-from warmstart.records import Action, Choice, NetworkRecord, PartPlan, Plan
+from warmstart.records import Action, Choice, NetworkRecord, Plan
 
 LEAST_SIZE = 16  # px: less leaves nothing after a few halvings
 MOST_CHANNELS = 13  # bands of Sentinel-2, the most that the input surgery was made for
+MOST_RANK = 256  # of updates: above it they are hardly smaller than what they are added to
+MOST_SHUFFLES = 100_000  # permutations: more tell nothing new and take hours
 ACTIONS: tuple[str, ...] = get_args(Action)
 _NEEDED = ("optimizer", "rate", "layer_decay", "weight_decay", "passes", "warm_up", "crop",
            "flip", "folds")  # fmt: skip
@@ -32,24 +35,30 @@ def _number(test: Callable[[float], bool]) -> Test:
     return lambda value: type(value) in (int, float) and math.isfinite(value) and test(value)
 
 
+_TEXT: tuple[Test, str] = (lambda value: type(value) is str, "a text")
+_SWITCH: tuple[Test, str] = (lambda value: type(value) is bool, "true or false")
 _RATE = (_number(lambda value: value > 0), "a number above 0")
 _POSITIVE = (_whole(1), "a whole number, 1 or more")
 _SHARE = (_number(lambda value: 0 < value <= 1), "a number above 0, at most 1")
 _LIMITS: dict[str, tuple[Test, str]] = {
+    "start": _TEXT,
+    "arch": _TEXT,
+    "strategy": _TEXT,
+    "partial": _SWITCH,
     "training.batch": _POSITIVE,
     "training.seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295"),
-    "training.optimizer": (lambda value: value in OPTIMIZERS, " or ".join(OPTIMIZERS)),
+    "training.optimizer": (lambda value: value in tuple(OPTIMIZERS), " or ".join(OPTIMIZERS)),
     "training.rate": _RATE,
     "training.layer_decay": _SHARE,
     "training.weight_decay": (_number(lambda value: value >= 0), "a number, 0 or more"),
     "training.passes": _POSITIVE,
     "training.warm_up": (_number(lambda value: 0 <= value <= 1), "a number from 0 to 1"),
     "training.crop": _SHARE,
-    "training.flip": (lambda value: type(value) is bool, "true or false"),
+    "training.flip": _SWITCH,
     "training.folds": _POSITIVE,
-    "training.rank": _POSITIVE,
+    "training.rank": (_whole(1, MOST_RANK), f"a whole number from 1 to {MOST_RANK}"),
     "head.outer_folds": _POSITIVE,
-    "head.permutations": _POSITIVE,
+    "head.permutations": (_whole(1, MOST_SHUFFLES), f"a whole number from 1 to {MOST_SHUFFLES}"),
     "input.size": _POSITIVE,
     "input.channels": _POSITIVE,
 }
@@ -66,10 +75,11 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
     Any action may stand at any part, frozen ones above tuned ones included.
     Raises: PlanError that names the part or the value, and what it may be.
     """
+    check_values(plan)
     _check_parts(plan, network)
-    _check_values(plan)
-    is_trained = _check_actions(plan)
-    if not is_trained:
+    _check_actions(plan)
+    check_agreement(plan)
+    if not plan.is_trained:
         return
     for name in _NEEDED:
         if getattr(plan.training, name) is None:
@@ -93,11 +103,12 @@ def check_facts(
     Raises: PlanError that names the value, and what it may be.
     """
     for part in plan.parts:
-        if part.name in network.fresh and part.action.value in ("frozen", "low-rank"):
+        if part.name in network.random and part.action.value in ("frozen", "low-rank"):
+            cure = "fresh" if part.name in network.fresh else "tuned"
             raise PlanError(
                 f"the plan has part {part.name} {part.action.value}, and it would stay at random "
                 f"values, because its weights did not carry over; --set part.{part.name}."
-                "action=fresh trains it."
+                f"action={cure} trains it."
             )
         if part.action.value == "low-rank" and part.name in network.bare:
             raise PlanError(
@@ -131,6 +142,11 @@ def check_facts(
             f"the plan has training.folds {trained.value}, and the images form {facts.n_blocks} "
             f"independent sets; --set training.folds={min(facts.n_blocks, 5)}."
         )
+    if int(str(folds)) > facts.n_blocks:
+        raise PlanError(
+            f"the plan has head.outer_folds {folds}, and the images form {facts.n_blocks} "
+            f"independent sets; --set head.outer_folds={rules.outer_folds(facts.n_blocks)}."
+        )
     if not facts.holdout and folds == 1:
         raise PlanError(
             "the plan has head.outer_folds 1, and your data sets no part apart; "
@@ -155,18 +171,19 @@ def _check_parts(plan: Plan, network: NetworkRecord) -> None:
     above = plan.parts[len(network.parts) :]
     if not above or above[-1].name != "output" or above[-1].action.value != "replaced":
         raise PlanError("the plan has no part output, replaced, at its end; add it.")
+    taken = [part.name for part in network.parts]
     for part in above[:-1]:
         if part.action.value != "added":
             raise PlanError(
                 f"the plan was made for another network: it has part {part.name}, which {start} "
                 f"has not; {_AGAIN}."
             )
-    for part in plan.parts[: len(network.parts)]:
-        if part.action.value not in ACTIONS:
+        if part.name != (name := added_name(taken)):
             raise PlanError(
-                f"the plan has {part.action.value!r} as action of part {part.name}; there are "
-                "frozen, tuned, low-rank and fresh."
+                f"the plan calls the added layers {part.name}; here they are called {name}."
             )
+        taken.append(name)
+    for part in plan.parts[: len(network.parts)]:
         if part.action.value in ("added", "replaced"):
             raise PlanError(
                 f"the plan has part {part.name} {part.action.value}; {start} has it, so it can "
@@ -174,12 +191,34 @@ def _check_parts(plan: Plan, network: NetworkRecord) -> None:
             )
 
 
-def _check_values(plan: Plan) -> None:
+def check_values(plan: Plan) -> None:
+    """Refuse values of a wrong type or out of bounds, before anything is read by this plan.
+
+    Raises: PlanError that names the value, and what it may be.
+    """
     limits = _LIMITS | {path: limit for path, limit in _SET_LIMITS.items() if _is_set(plan, path)}
     for path, (test, kind) in limits.items():
         value = _value(plan, path)
         if value is not None and not test(value):
-            raise PlanError(f"the plan has {path} {value!r}; it is {kind}.")
+            raise PlanError(f"the plan has {path} {_shown(value)}; it is {kind}.")
+    _check_lists(plan)
+    if not plan.parts:
+        raise PlanError(f"the plan has no parts; {_AGAIN} to compare.")
+    for part in plan.parts:
+        if part.action.value not in ACTIONS:
+            raise PlanError(
+                f"the plan has {_shown(part.action.value)} as action of part {part.name}; there "
+                "are frozen, tuned, low-rank and fresh."
+            )
+        if part.rate is not None and not _RATE[0](part.rate.value):
+            raise PlanError(
+                f"the plan has rate {_shown(part.rate.value)} for part {part.name}; it is "
+                f"{_RATE[1]}."
+            )
+
+
+def _check_lists(plan: Plan) -> None:
+    """The choices of several values: heads, penalties, bands."""
     for penalty in _items(plan.head.penalties):
         if not _RATE[0](penalty):
             raise PlanError(f"the plan has {penalty!r} in head.penalties; each is {_RATE[1]}.")
@@ -201,53 +240,38 @@ def _is_set(plan: Plan, path: str) -> bool:
     return choice is not None and choice.source == "user"
 
 
-def _check_actions(plan: Plan) -> bool:
-    """Whether layers are trained step by step; what each needs for that is there."""
+def _check_actions(plan: Plan) -> None:
+    """What each part needs for its action is there, and nothing that it has no use for."""
     moving = [p for p in plan.parts if p.action.value not in ("frozen", "replaced")]
-    output = plan.parts[-1]
-    for part in (*moving, *([output] if moving or output.rate else [])):
+    for part in (*moving, *(plan.parts[-1:] if moving else [])):
         if part.rate is None:
             raise PlanError(
                 f"the plan has part {part.name} {part.action.value} and gives it no rate; add "
                 f"--set part.{part.name}.rate=0.001."
             )
     for part in plan.parts:
-        _check_rate(part)
-    strategy = strategy_of(plan)
-    is_low = any(part.action.value == "low-rank" for part in moving)
-    if is_low and plan.training.rank is None:
+        if part.rate is not None and part.action.value == "frozen":
+            raise PlanError(
+                f"the plan has a rate for part {part.name}, which is frozen; take the rate away, "
+                f"or --set part.{part.name}.action=tuned."
+            )
+    if plan.training.rank is None and any(p.action.value == "low-rank" for p in moving):
         raise PlanError(
             "the plan has low-rank parts and lacks training.rank; add --set training.rank=8."
-        )
-    if is_low and "gradual" in strategy.extras:
-        raise PlanError(
-            "the plan has low-rank parts and strategy gradual, which do not go together; "
-            "let those parts be tuned."
-        )
-    return bool(moving) or output.rate is not None
-
-
-def _check_rate(part: PartPlan) -> None:
-    if part.rate is None:
-        return
-    if part.action.value == "frozen":
-        raise PlanError(
-            f"the plan has a rate for part {part.name}, which is frozen; take the rate away, or "
-            f"--set part.{part.name}.action=tuned."
-        )
-    if not _RATE[0](part.rate.value):
-        raise PlanError(
-            f"the plan has rate {part.rate.value!r} for part {part.name}; it is {_RATE[1]}."
         )
 
 
 def _value(plan: Plan, path: str) -> Any:
-    """The value at a path such as `training.batch`; None where the plan has none."""
-    section, name = path.split(".")
+    """The value at a path such as `training.batch` or `start`; None where the plan has none."""
+    section, _, name = path.partition(".")
     record = getattr(plan, section)
-    choice: Choice | None = getattr(record, name) if record is not None else None
+    choice: Choice | None = getattr(record, name) if name and record is not None else record
     return None if choice is None else choice.value
 
 
 def _items(choice: Choice) -> tuple[Any, ...]:
     return choice.value if isinstance(choice.value, tuple) else (choice.value,)
+
+
+def _shown(value: Any) -> str:
+    return repr(list(value) if isinstance(value, tuple) else value)

@@ -23,16 +23,24 @@ class DataFacts:
 class NetworkFacts:
     """The start's network and what was measured with it.
 
-    `fresh` names the parts that hold tensors which did not carry over from the start:
-    their values are random.
+    Tensors that did not carry over from the start have random values. `fresh` names the parts
+    that are mostly such, `touched` those that hold some: these are trained, and what they have
+    of the start is kept.
     """
 
     record: NetworkRecord
     recipe: Recipe | None = None
-    preprocessing: Preprocessing | None = None  # the start's own
+    preprocessing: Preprocessing | None = None  # what the network takes, after any surgery
+    usual: Preprocessing | None = None  # the start's own; None: the same
     verdict: VerdictKind | None = None  # None: not known
     fresh: frozenset[str] = frozenset()
+    touched: frozenset[str] = frozenset()
     bare: frozenset[str] = frozenset()  # parts without a layer for low-rank updates
+
+    @property
+    def random(self) -> frozenset[str]:
+        """Parts that must not be frozen, because they hold random values."""
+        return self.fresh | self.touched
 
     @property
     def n_parts(self) -> int:

@@ -58,7 +58,7 @@ def read_plan(text: str, where: str = "plan.toml") -> Plan:
     found = plain.get("format", FORMAT)
     if type(found) is not int or found != FORMAT:
         raise PlanError(
-            f"{where}: format is {_shown(found)}; this version reads format {FORMAT}. {_COMPARE}."
+            f"{where}: format is {_shown(found)}; this version reads format {FORMAT}; {_COMPARE}."
         )
     return _Reader(where).record(Plan, plain, "")
 

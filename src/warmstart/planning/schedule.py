@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from warmstart.errors import PlanError
 from warmstart.records import Action, Choice, Plan
 
+_WAITED = "it did not join: training it did not help on examples set apart"
 MOST_STAGES = 4  # groups of parts that join one after the other
 
 
@@ -64,6 +65,26 @@ def stage_actions(schedule: Schedule, actions: Mapping[str, Action]) -> list[dic
     n_groups = min(MOST_STAGES, len(names))
     starts = [len(names) * group // n_groups for group in range(n_groups)]
     return [{**actions, **dict.fromkeys(names[:start], "frozen")} for start in starts[::-1]]
+
+
+def carried_out(plan: Plan, joined: int) -> Plan:
+    """The plan as it was followed: parts that did not join are frozen in it.
+
+    Where none joined, and nothing else moves, the output is the fitted one.
+    """
+    stages = stage_actions(schedule(plan), {})
+    waiting = schedule(plan).joining if not joined else tuple(stages[joined - 1])
+    if len(stages) < 2 or not waiting:
+        return plan
+    parts = [
+        replace(part, action=replace(part.action, value="frozen", because=_WAITED), rate=None)
+        if part.name in waiting
+        else part
+        for part in plan.parts
+    ]
+    if all(part.action.value in ("frozen", "replaced") for part in parts):
+        parts = [replace(part, rate=None) for part in parts]
+    return replace(plan, parts=tuple(parts))
 
 
 def _choice(choice: Choice | None, name: str) -> Choice:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
 
 from warmstart.errors import PlanError
 from warmstart.planning import rules
-from warmstart.records import Plan, VerdictKind
+from warmstart.records import Action, Plan, VerdictKind
 
 Depth = Literal["auto", "last", "frozen", "scratch"]
 EXTRAS = ("add", "lora", "gradual")
@@ -21,6 +21,7 @@ _PLAIN: dict[str, tuple[Depth, int]] = {
 }  # fmt: skip
 _COUNTED: dict[str, Depth] = {"last": "last", "frozen": "frozen"}
 _MEANT = {"last": "last:2 tunes the last two", "frozen": "frozen:2 freezes the first two"}
+_TWO = "needs at least two tuned layers, which join one after the other"
 # What the same thing is called elsewhere.
 _HABITS = {
     "linear": "head", "probe": "head", "linear-probe": "head", "none": "head", "all": "full",
@@ -65,7 +66,10 @@ def parse(text: str) -> Strategy:
             right = "+".join([later, *(w for w in words[1:] if w != later)])
             raise _wrong(text, f"the depth comes first; write {right}.")
     depth, count = _depth(words[0], text)
-    return Strategy(depth=depth, count=count, extras=_extras(words, text))
+    extras = _extras(words, text)
+    if "gradual" in extras and (depth, count) == ("last", 1):
+        raise _wrong(text, f"gradual {_TWO}; write {_deeper(extras)}.")
+    return Strategy(depth=depth, count=count, extras=extras)
 
 
 def strategy_of(plan: Plan) -> Strategy:
@@ -93,6 +97,30 @@ def word(strategy: Strategy) -> str:
     return "+".join([first, *(extra for extra in EXTRAS if extra in strategy.extras)])
 
 
+def word_of(actions: Sequence[Action]) -> Strategy | None:
+    """The strategy that gives parts these actions, the output's included; None where none does.
+
+    Whether parts join gradually cannot be seen from them.
+
+    >>> word(word_of(["frozen", "tuned", "added", "replaced"]))
+    'last:1+add'
+    >>> word_of(["tuned", "frozen", "replaced"]) is None
+    True
+    """
+    body = [action for action in actions if action not in ("added", "replaced")]
+    moving = [action for action in body if action != "frozen"]
+    extras = {"add"} if "added" in actions else set()
+    if moving and set(body) == {"fresh"} and not extras:
+        return Strategy(depth="scratch")
+    if body[len(body) - len(moving) :] != moving or len(set(moving)) > 1 or "fresh" in moving:
+        return None
+    if "low-rank" in moving:
+        extras.add("lora")
+    if len(moving) == len(body):
+        return Strategy(depth="frozen", extras=frozenset(extras))
+    return Strategy(depth="last", count=len(moving), extras=frozenset(extras))
+
+
 def n_tuned(strategy: Strategy, n_parts: int, network: str = "the network") -> int:
     """How many of the uppermost parts are tuned, or made anew. `network` is its name in errors.
 
@@ -115,6 +143,9 @@ def n_tuned(strategy: Strategy, n_parts: int, network: str = "the network") -> i
         count = n_parts
     if not count and strategy.extras & TUNING:
         raise _wrong(word(strategy), f"{has}, and all are frozen; use {_deeper(strategy.extras)}.")
+    if count == 1 and "gradual" in strategy.extras:
+        cure = f"use {_deeper(strategy.extras)}" if n_parts > 1 else "leave +gradual away"
+        raise _wrong(word(strategy), f"{has}; gradual {_TWO}; {cure}.")
     return count
 
 
@@ -131,7 +162,11 @@ def resolve(strategy: Strategy, verdict: VerdictKind | None, n_parts: int) -> St
     if strategy.depth == "auto":
         is_deep = verdict == "deeper" or bool(strategy.extras & TUNING)
         count = rules.deeper_parts(n_parts) if is_deep else 0
-        return Strategy(depth="last", count=count, extras=strategy.extras)
+        if "gradual" in strategy.extras:
+            count = min(max(count, 2), n_parts)
+        found = Strategy(depth="last", count=count, extras=strategy.extras)
+        n_tuned(found, n_parts)
+        return found
     return strategy if n_tuned(strategy, n_parts) else replace(HEAD, extras=strategy.extras)
 
 

@@ -90,7 +90,8 @@ def in_words(plan: Plan) -> str:
     """What happens to the layers, in one line: `Layers 1–14 frozen · 15–18 tuned at 0.0003`."""
     found = list(runs(plan))
     if len(found) == 1 and found[0].first == found[0].last:
-        return f"The network {_words(found[0])}"
+        link = "with " if found[0].action == "low-rank" else ""
+        return f"The network {link}{_words(found[0])}"
     texts = [_words_of(run) for run in found]
     lead = "Layer " if found and found[0].first == found[0].last else "Layers "
     return lead + " · ".join(texts) if texts else ""

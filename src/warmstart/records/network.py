@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -127,6 +128,14 @@ class LedgerRow:
     buffer: bool
     before: str | None  # sha256 of the bytes in the start, None for `new`
     after: str | None  # sha256 of the bytes in the model, None for `dropped`
+    shape_before: tuple[int, ...] | None = None  # in the start, where that is not `shape`
+
+    @property
+    def numel_before(self) -> int:
+        """Elements that the start has of this tensor; 0 for a new one."""
+        if self.before is None:
+            return 0
+        return self.numel if self.shape_before is None else math.prod(self.shape_before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,7 +90,15 @@ def _training(plan: Plan) -> str:
         texts.append(
             f"{int(str(training.passes.value)):,} images passed, {training.batch.value} a step"
         )
-        texts.append(f"{count(n, 'part')} held out in turn for the estimate, then once on all")
+        is_own = "hold-out" in training.folds.because
+        held = (
+            "your hold-out gives the estimate"
+            if is_own
+            else "one image in five held out for the estimate"
+        )
+        if n > 1:
+            held = f"{n} parts held out in turn for the estimate"
+        texts.append(f"{held}, then once on all")
     if "gradual" in str(plan.strategy.value):
         texts.append("layers join from the output downwards as long as it helps")
     return sentence("; ".join(texts))

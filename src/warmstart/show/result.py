@@ -6,8 +6,13 @@ import shlex
 from pathlib import Path
 
 from warmstart.records import Estimate, Evidence, Finding, Scores, Summary, Verdict
-from warmstart.show.text import WIDTH, column, interval, percents, sentence, wrap
+from warmstart.show.text import WIDTH, column, count, interval, percents, sentence, wrap
 
+_LEAD = "before any layer moved, the new output alone"
+_LEADS = {
+    "head": "the start's own output, before a new one was learnt",
+    "scratch": "with what the start knows, a new output alone",
+}
 SHOWN = 5  # findings listed; the rest stand in the card
 
 
@@ -63,17 +68,14 @@ def _accuracy(summary: Summary) -> list[str]:
     if summary.step_zero is not None:
         before = summary.step_zero
         shown = interval(before.value, before.low, before.high, before.n)
-        lead = "before any layer moved, the new output alone"
-        if summary.shipped.strategy == "head":
-            lead = "the start's own output, before a new one was learnt"
-        parts.append(f"{lead}: {shown}")
+        parts.append(f"{_LEADS.get(summary.shipped.strategy, _LEAD)}: {shown}")
     return [column("Accuracy", ";\n".join(parts) + ".")] if parts else []
 
 
 def _estimate(estimate: Estimate) -> str:
     shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
     if estimate.method == "holdout":
-        return f"{shown}, measured on {estimate.n:,} examples held out"
+        return f"{shown}, measured on {count(estimate.n, 'example')} held out"
     return f"{shown}, estimated on examples it had not seen"
 
 

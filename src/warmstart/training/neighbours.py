@@ -7,7 +7,7 @@ beyond what 99 % of those examples have among themselves, each without its own b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,16 @@ class Neighbours:
     def nearest(self, joined: Features, k: int) -> tuple[NDArray[np.float64], Rows]:
         """Mean distance to the k nearest, and their rows. Shapes: (m,), (m, k)."""
         return _nearest(squared_distances(self.place(joined), self.points), k)
+
+
+def unpack(arrays: Mapping[str, NDArray[np.generic]]) -> Neighbours:
+    """As they were kept on disk: points, offset, scale, and the sketch's target and sign."""
+    points = arrays["points"].astype(np.float32)
+    sketch = Sketch(
+        arrays["target"].astype(np.int64), arrays["sign"].astype(np.float32), points.shape[1]
+    )
+    offset, scale = arrays["offset"].astype(np.float32), arrays["scale"].astype(np.float32)
+    return Neighbours(offset, scale, sketch, points)
 
 
 def squared_distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

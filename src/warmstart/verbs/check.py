@@ -47,7 +47,7 @@ def _work(
     with threadpool_limits(limits=1, user_api="blas"):
         fix_into = folder.path if asked.fix and folder else None
         collection = problems.settled(collection, look, fix_into)
-        inherited = yield from lineage.inherit(start, look.network.record, collection.record)
+        inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
         scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
         collection = scene.collection
         inspection = yield from checks.check(scene)

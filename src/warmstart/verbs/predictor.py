@@ -21,8 +21,7 @@ from warmstart.errors import DataError, RunFolderError, StartError
 from warmstart.network.edit import WarmModel, rebuild
 from warmstart.records import Answer
 from warmstart.solve.kernels import Features
-from warmstart.solve.projection import Sketch
-from warmstart.training.neighbours import Neighbours
+from warmstart.training.neighbours import Neighbours, unpack
 
 BATCH = 32
 Pixels = NDArray[np.uint8]
@@ -160,15 +159,7 @@ def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
     bundle = read_bundle(Path(run))
     model = _rebuild(Path(run), bundle, network)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    arrays = bundle.neighbours
-    points = arrays["points"].astype(np.float32)
-    sketch = Sketch(
-        arrays["target"].astype(np.int64), arrays["sign"].astype(np.float32), points.shape[1]
-    )
-    neighbours = Neighbours(
-        arrays["offset"].astype(np.float32), arrays["scale"].astype(np.float32), sketch, points
-    )
-    return Predictor(model, bundle, neighbours)
+    return Predictor(model, bundle, unpack(bundle.neighbours))
 
 
 def _rebuild(run: Path, bundle: Bundle, network: nn.Module | None) -> WarmModel:

@@ -8,6 +8,7 @@ from typing import Any
 from warmstart.data.read import read
 from warmstart.events import Steps
 from warmstart.joints import notes, request, starting
+from warmstart.joints.inputs import input_wish
 from warmstart.joints.request import Request
 from warmstart.records import Ranking
 
@@ -31,4 +32,6 @@ def rank(
     collection = yield from read(data, label=label, group=group)
     yield notes.data(collection)
     names, left_out = (tuple(starts), ()) if starts else starting.on_disk()
-    return (yield from starting.rank(collection, names, seed=seed, left_out=left_out))
+    wish = input_wish(Request(data=data, seed=seed), collection)
+    steps = starting.rank(collection, names, seed=seed, left_out=left_out, inputs=wish)
+    return (yield from steps)
