@@ -61,5 +61,6 @@ def _cell(data: Path, options: tuple[str, ...]) -> dict[str, Any]:
         "set": data.name, "plan": " ".join(options[1::2]), "dry_run_s": round(asked, 1),
         "seconds_forecast": said["seconds"]["total"], "seconds_taken": round(taken.seconds, 2),
         "memory_mb_forecast": said["memory_mb"], "memory_mb_taken": taken.peak_rss_mb,
+        "test": (taken.summary["test"] or {}).get("accuracy"),
         "stages_forecast": said["seconds"], "stages_taken": taken.summary["seconds"],
     }  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from plans import actions, network_facts, plan_for, said
 from warmstart.errors import PlanError
 from warmstart.planning.check import check_plan
-from warmstart.planning.schedule import MOST_STAGES, schedule, stage_actions
+from warmstart.planning.schedule import MOST_STAGES, carried_out, schedule, stage_actions
 
 CHOICES = (
     "optimizer", "weight_decay", "passes", "warm_up", "crop", "flip", "folds",
@@ -130,3 +130,23 @@ def test_the_actions_given_are_left_alone():
     found[0]["p0"] = "added"
     assert given == before
     assert found[-1] is not given
+
+
+# ---- what was carried out ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("joined", [0, 1, 2, 3, 4])
+def test_parts_that_did_not_join_are_frozen_in_what_was_carried_out(joined):
+    plan = trained("full+gradual", n_parts=6)
+    done = carried_out(plan, joined)
+    moved = [p.name for p in done.parts if p.action.value == "tuned"]
+    last = stages(plan)[joined - 1] if joined else {}
+    assert moved == tuned(last)
+    assert done.is_trained == (joined > 0)
+    for part in done.parts:
+        assert (part.rate is None) == (part.action.value == "frozen" or not joined)
+
+
+def test_a_plan_in_one_stage_was_carried_out_as_it_stands():
+    plan = trained("last:2")
+    assert carried_out(plan, 1) is plan
