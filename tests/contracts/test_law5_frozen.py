@@ -11,6 +11,7 @@ import copy
 import functools
 
 import pytest
+import timm
 import torch
 import torchvision.models
 from hypothesis import given, settings
@@ -43,6 +44,9 @@ KINDS = {
     **KINDS,
     "torchvision_mobilenet_v3_small": Kind(
         make=torchvision.models.mobilenet_v3_small, size_px=32, n_parts=13
+    ),
+    "convnext_tiny": Kind(
+        make=functools.partial(timm.create_model, "convnext_tiny"), size_px=32, n_parts=19
     ),
 }
 
