@@ -141,7 +141,9 @@ def _layers(facts: CardFacts) -> str:
     before = facts.summary.step_zero
     if before is not None:
         is_new = facts.summary.shipped.strategy == "scratch"
-        lead = "With what the start knows, a new output alone" if is_new else "Before any of it"
+        lead = "Before any layer moved, the new output alone"
+        if is_new:
+            lead = "With what the start knows, a new output alone"
         lines.append(
             f"{lead}: {percent(before.value, 1)} ({percent(before.low, 1)} to "
             f"{percent(before.high, 1)}, {before.n:,} examples)."
