@@ -66,7 +66,7 @@ def _work(
             heads, rows.pose(arranged, plan), 0 if arranged.holdout else None
         )
         clock.lap("head")
-        worked = yield from tune.tune(scene, plan, head)
+        worked = yield from tune.tune(scene, plan, head, origin.digests)
         clock.lap("tune")
         shipped = check.choose_shipped(verdict, worked.plan, worked.head.name, worked.compared)
         is_shipped = shipped.strategy != "none"

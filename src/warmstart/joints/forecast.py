@@ -24,7 +24,7 @@ from warmstart.network.ledger import take_digests
 from warmstart.network.parts import Network
 from warmstart.network.taps import Tapped, tap_width
 from warmstart.planning.forecast import Load, Speeds, forecast
-from warmstart.planning.schedule import Schedule, schedule, stage_actions
+from warmstart.planning.schedule import Schedule, carried_out, schedule, stage_actions
 from warmstart.recording import peak_rss_mb
 from warmstart.records import Example, Forecast, Plan, Preprocessing, Tap
 from warmstart.solve.ridge import inverse
@@ -115,22 +115,11 @@ def _training(bench: Bench, plan: Plan) -> float:
     chosen = schedule(plan)
     stages = stage_actions(chosen, {p.name: plan.action_of(p.name) for p in plan.parts})
     first, last = stages[0], stages[-1]
-    few = [name for name in chosen.joining if first[name] == "tuned"]
-    found = [_steps(bench, plan, replace(chosen, n_steps=STEPS, joining=()))]
+    short = replace(chosen, n_steps=STEPS, joining=())
+    found = [_steps(bench, plan, short)]
     if first != last:
-        found.append(_steps(bench, _only(plan, few), replace(chosen, n_steps=STEPS, joining=())))
+        found.append(_steps(bench, carried_out(plan, 1), short))
     return sum(found) / len(found)
-
-
-def _only(plan: Plan, names: Sequence[str]) -> Plan:
-    """The plan with no more tuned parts than these."""
-    parts = [
-        part
-        if part.action.value != "tuned" or part.name in names
-        else replace(part, action=replace(part.action, value="frozen"), rate=None)
-        for part in plan.parts
-    ]
-    return replace(plan, parts=tuple(parts))
 
 
 def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:

@@ -107,7 +107,6 @@ class Lesson:
         self, actions: Mapping[str, Action], rows: Rows, steps: range, rng: np.random.Generator
     ) -> Steps[None]:
         model, owners, schedule = self.outfit.model, self.outfit.owners, self.schedule
-        freeze.apply(model, actions, owners)
         groups = freeze.groups(model, actions, owners, self.outfit.rates)
         optimizer = make_optimizer(schedule.optimizer, groups, schedule.weight_decay)
         model.train()

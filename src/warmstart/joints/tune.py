@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -20,7 +20,6 @@ from warmstart.joints.outfit import outfit
 from warmstart.joints.rows import Reader
 from warmstart.joints.scene import Scene
 from warmstart.joints.score import as_it_came, compared, estimate, head_probabilities
-from warmstart.network.ledger import take_digests
 from warmstart.network.parts import Network
 from warmstart.planning.schedule import carried_out, schedule, stage_actions
 from warmstart.records import Action, Estimate, Plan
@@ -67,8 +66,10 @@ class _HeldOut:
     joined: int  # groups of parts, the median
 
 
-def tune(scene: Scene, plan: Plan, head: HeadFit) -> Steps[Worked]:
+def tune(scene: Scene, plan: Plan, head: HeadFit, digests: Mapping[str, str]) -> Steps[Worked]:
     """Train what the plan says; the network as it was looked at where it trains nothing.
+
+    `digests` are those of the start's tensors, taken before the run touched any.
 
     The estimate comes from trainings that held rows out, each with a head fitted without
     them; then the network is trained on all rows.
@@ -84,7 +85,7 @@ def tune(scene: Scene, plan: Plan, head: HeadFit) -> Steps[Worked]:
     room = Room(
         pixels=read_pixels(scene.collection, scene.arranged.learn, scene.prep),
         labels=scene.arranged.labels, blocks=scene.arranged.blocks(), prep=scene.prep,
-        before=take_digests(scene.look.network), n_lessons=len(folds_held) + 1,
+        before=digests, n_lessons=len(folds_held) + 1,
     )  # fmt: skip
     held = yield from _train_without(scene, plan, room, folds_held)
     yield from _tell_joined(plan, held.joined)

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from warmstart.errors import StartError
 from warmstart.network.arch import classifier_name
-from warmstart.network.tensors import digest, place, unique_tensors
+from warmstart.network.tensors import STATISTICS, digest, place, unique_tensors
 from warmstart.records import Change
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # no parameters
 _NAMED = 3  # layers named in a sentence
 HARDLY = 0.5  # share below which a start is hardly warm
 

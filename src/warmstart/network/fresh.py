@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from warmstart.errors import PlanError
 from warmstart.network.parts import Network
-from warmstart.network.tensors import place
+from warmstart.network.tensors import all_tensors, place
 
 _SPREAD = 0.02  # Devlin et al. 2018 (BERT); Dosovitskiy et al. 2020 (ViT): tables, tokens
 _SHIFTS = ("bias", "beta", "shift", "offset")
@@ -60,18 +60,13 @@ def _wanted(where: Network | nn.Module, names: Collection[str]) -> tuple[nn.Modu
         own = [n for n, owner in where.owners.items() if owner in chosen and n in state]
         return where.trunk, {place(state[name]) for name in own}
     _check(names, {name for name, _ in where.named_modules()})
-    return where, {place(t) for name in names for t in _tensors(where.get_submodule(name))}
+    return where, {place(t) for name in names for t in all_tensors(where.get_submodule(name))}
 
 
 def _check(names: Collection[str], known: set[str]) -> None:
     for name in names:
         if name not in known:
             raise PlanError(f"the network has no part {name!r} to make fresh; check its name.")
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    values = module.state_dict(keep_vars=True).values()
-    return [value for value in values if isinstance(value, Tensor)]
 
 
 def _redraw(module: nn.Module, wanted: Places) -> None:
@@ -81,7 +76,7 @@ def _redraw(module: nn.Module, wanted: Places) -> None:
     reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
     held = (*module._parameters.values(), *module._buffers.values())
     has_own = any(tensor is not None and place(tensor) in wanted for tensor in held)
-    is_alone = all(place(tensor) in wanted for tensor in _tensors(module))
+    is_alone = all(place(tensor) in wanted for tensor in all_tensors(module))
     if has_own and is_alone and reset is not None and _takes_nothing(reset):
         reset()
 

@@ -27,10 +27,10 @@ from warmstart.network.arch import (
     published_config,
     split_arch,
 )
-from warmstart.network.carry import STATISTICS, take_over
+from warmstart.network.carry import take_over
 from warmstart.network.inputs import InputWish, change_inputs
 from warmstart.network.registry import DEFAULT, SHIPPED, available, shipped_file
-from warmstart.network.tensors import tensor_digest, unique_tensors
+from warmstart.network.tensors import STATISTICS, tensor_digest, unique_tensors
 from warmstart.network.weights import SUFFIXES, by_order, check_finite, check_match, read_weights
 from warmstart.records import Change, Preprocessing, StartRecord
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from warmstart.errors import PlanError
 from warmstart.network.parts import Network
 from warmstart.network.segment import Step, is_weighty
-from warmstart.network.tensors import digest, place
+from warmstart.network.tensors import all_tensors, digest, place
 from warmstart.network.trace import evaluating
 from warmstart.records import PartRecord
 
@@ -192,7 +192,7 @@ def _no_layer(name: str) -> str:
 
 def _layers(module: nn.Module, paths: Sequence[str]) -> Iterator[str]:
     """Names of the layers below some modules that peft can adapt and merge exactly."""
-    uses = Counter(map(place, _tensors(module)))
+    uses = Counter(map(place, all_tensors(module)))
     for name, layer in module.named_modules():
         parent = module.get_submodule(name.rpartition(".")[0])
         is_inside = any(not path or f"{name}.".startswith(f"{path}.") for path in paths)
@@ -200,11 +200,6 @@ def _layers(module: nn.Module, paths: Sequence[str]) -> Iterator[str]:
             weight = layer._parameters.get("weight")
             if weight is not None and uses[place(weight)] == 1:
                 yield name
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    values = module.state_dict(keep_vars=True).values()
-    return [value for value in values if isinstance(value, Tensor)]
 
 
 def _is_plain(layer: nn.Module) -> bool:

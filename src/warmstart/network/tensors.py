@@ -12,6 +12,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+# What a normalisation layer gathers from the data it sees; no parameters.
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def all_tensors(module: nn.Module) -> list[Tensor]:
+    """Parameters and persistent buffers in the module's order, tied ones under each name.
+
+    >>> len(all_tensors(nn.Linear(2, 1)))
+    2
+    """
+    values = module.state_dict(keep_vars=True).values()
+    return [value for value in values if isinstance(value, Tensor)]
+
 
 def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name, tied ones once, in the module's order.

@@ -16,13 +16,12 @@ from torch import Tensor
 from warmstart.delivery.bundle import read_bundle
 from warmstart.errors import StartError, UsageError
 from warmstart.folder import read_json
-from warmstart.network.tensors import digest, place
+from warmstart.network.tensors import STATISTICS, digest, place
 from warmstart.network.weights import SUFFIXES, read_weights
 from warmstart.records import Audit, AuditGroup, Fate, GroupState, Ledger, LedgerRow, Tally
 
 # What wrappers put before every name: data parallel training, Lightning, torch.compile, ours.
 PREFIXES = ("module.", "model.", "_orig_mod.", "trunk.", "backbone.")
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 Weights = Mapping[str, Tensor]
 

@@ -14,7 +14,6 @@ from warmstart.errors import DataError, PlanError
 from warmstart.events import Event
 from warmstart.network.freeze import action_of
 from warmstart.network.sections import Sections, sections_for
-from warmstart.network.tensors import digest, unique_tensors
 from warmstart.network.whole import as_tensor
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.planning.tuning import number
@@ -22,7 +21,7 @@ from warmstart.records import Plan
 from warmstart.training.loop import Batch, make_optimizer, warm_cosine
 from warmstart.training.loop import train as updates
 from warmstart.verbs.freeze import Frozen, actions_of, rates_of
-from warmstart.verbs.watch import Findings, compare, require_frozen
+from warmstart.verbs.watch import Findings, compare, require_frozen, snapshot
 
 SURGERY = ("low-rank", "added", "fresh")
 
@@ -80,8 +79,7 @@ class _Job:
 
     def events(self, data: Iterable[Any]) -> Iterator[Event]:
         """Freeze, train, put back, prove."""
-        tensors = unique_tensors(self.network)
-        before = {name: (digest(tensor), tensor) for name, tensor in tensors.items()}
+        before = snapshot(self.network)
         try:
             with Frozen(self.network, self.plan, self.sections) as frozen:
                 yield from self._steps(frozen, data)

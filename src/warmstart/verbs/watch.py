@@ -14,9 +14,8 @@ from warmstart.network.built import OUTPUT
 from warmstart.network.freeze import action_of
 from warmstart.network.ledger import prove_frozen
 from warmstart.network.sections import Sections, sections_for
-from warmstart.network.tensors import digest, unique_tensors
+from warmstart.network.tensors import STATISTICS, digest, unique_tensors
 from warmstart.records import Action, Fate, FrozenProof, Ledger, LedgerRow, Plan
-from warmstart.verbs.audit import STATISTICS
 from warmstart.verbs.freeze import actions_of
 
 CURE = "Use warmstart.freeze(network, plan)"
@@ -76,8 +75,7 @@ class Proof:
 
     def __enter__(self) -> Proof:
         self._sections = sections_for(self._network, self._plan)
-        tensors = unique_tensors(self._network)
-        self._before = {name: (digest(tensor), tensor) for name, tensor in tensors.items()}
+        self._before = snapshot(self._network)
         self._findings = None
         return self
 
@@ -128,6 +126,12 @@ class Proof:
         if self._findings is None:
             return "watching; the proof is taken when the block ends"
         return "\n".join(_lines(self._findings, self._plan))
+
+
+def snapshot(network: nn.Module) -> dict[str, tuple[str, Tensor]]:
+    """The sha256 of each tensor, and the tensor itself: what `compare` compares with."""
+    tensors = unique_tensors(network)
+    return {name: (digest(tensor), tensor) for name, tensor in tensors.items()}
 
 
 def compare(
