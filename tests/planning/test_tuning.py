@@ -5,7 +5,7 @@ import pytest
 from plans import plan_for, said
 from warmstart.errors import PlanError
 from warmstart.planning.strategy import parse
-from warmstart.planning.tuning import number, spread_of
+from warmstart.planning.tuning import spread_of
 
 
 def test_a_spread_is_rate_decay_and_whether_all_is_new():
@@ -24,4 +24,4 @@ def test_a_plan_that_lacks_its_rate_is_refused():
 @pytest.mark.parametrize("value", ["0.1", (1, 2)])
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(PlanError, match="where a number belongs; write a number"):
-        number(said(value))
+        _ = said(value).number

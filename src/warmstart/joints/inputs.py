@@ -80,7 +80,7 @@ def _number(asked: Request, path: str) -> int | None:
     if text is not None:
         return cast(int, typed(path, text, "whole"))
     planned = _planned(asked, path.partition(".")[2])
-    return None if planned is None else int(str(planned.value))
+    return None if planned is None else int(planned.number)
 
 
 def _rgb(asked: Request) -> tuple[int, int, int] | None:

@@ -150,8 +150,8 @@ def _recipe(plan: Plan, before: Recipe | None) -> Recipe | None:
     if before is not None and before.optimizer == training.optimizer.value and not is_scratch:
         return before
     return Recipe(
-        optimizer=str(training.optimizer.value), rate=float(str(training.rate.value)),
-        batch=int(str(training.batch.value)), schedule="cosine",
+        optimizer=str(training.optimizer.value), rate=training.rate.number,
+        batch=int(training.batch.number), schedule="cosine",
     )  # fmt: skip
 
 

@@ -62,11 +62,11 @@ def outfit(network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int
     model.head = cast(TapHead, scaled)  # the same in and out, while it is trained
     low_rank = [name for name, action in actions.items() if action == "low-rank"]
     if low_rank and plan.training.rank is not None:
-        lowrank.inject(twin, low_rank, int(str(plan.training.rank.value)), rng)
+        lowrank.inject(twin, low_rank, int(plan.training.rank.number), rng)
     return Outfit(
         network=twin, model=model, taps=wanted, owners=_owners(twin),
         actions=_with_rest(actions, network),
-        rates={part.name: float(str(part.rate.value)) for part in plan.parts if part.rate},
+        rates={part.name: part.rate.number for part in plan.parts if part.rate},
     )  # fmt: skip
 
 

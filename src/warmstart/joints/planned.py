@@ -52,7 +52,7 @@ def settle(asked: Request) -> Request:
     typed, arch = asked.typed, plan.arch
     read = replace(asked, plan=plan, given=typed)
     if "seed" not in typed:
-        read = replace(read, seed=int(str(plan.training.seed.value)))
+        read = replace(read, seed=int(plan.training.seed.number))
     if "budget" not in typed:  # how closely the evidence looks is the budget's, too
         is_fast = plan.head.permutations.value == rules.permutations("fast")
         read = replace(read, budget="fast" if is_fast else "balanced")

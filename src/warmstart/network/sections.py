@@ -89,7 +89,7 @@ def _ways(module: nn.Module, plan: Plan) -> Iterator[Sections]:
     if plan.input is not None:
         size: Any = plan.input.size.value
         sides = tuple(size) if isinstance(size, tuple) else (size, size)
-        yield sections(module, preprocessing=_plain(int(str(plan.input.channels.value)), sides))
+        yield sections(module, preprocessing=_plain(int(plan.input.channels.number), sides))
     else:
         yield _made(module)
         yield sections(module)

@@ -137,7 +137,7 @@ def check_facts(
             f"the plan has training.folds {trained.value}, and the hold-out in your data is the "
             "only fold; leave it away, or --set training.folds=1."
         )
-    if trained is not None and int(str(trained.value)) > facts.n_blocks:
+    if trained is not None and int(trained.number) > facts.n_blocks:
         raise PlanError(
             f"the plan has training.folds {trained.value}, and the images form {facts.n_blocks} "
             f"independent sets; --set training.folds={min(facts.n_blocks, 5)}."

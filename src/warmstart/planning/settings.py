@@ -11,7 +11,7 @@ from warmstart.planning.actions import OUTPUT
 from warmstart.planning.paths import PATHS, check_path, parse_settings, typed
 from warmstart.planning.rates import OPTIMIZERS, WEIGHT_DECAY, Spread, converted, part_rates
 from warmstart.planning.strategy import nearest, strategy_of
-from warmstart.planning.tuning import number, spread_of
+from warmstart.planning.tuning import spread_of
 from warmstart.records import Action, Choice, PartPlan, Plain, Plan
 
 BODY_ACTIONS = ("frozen", "tuned", "low-rank", "fresh")
@@ -95,8 +95,8 @@ def _with_optimizer(before: Plan, after: Plan, given: Mapping[str, str]) -> Plan
     is_scratch = strategy_of(after).depth == "scratch"
     rate, decay = training.rate, training.weight_decay
     if rate is not None and rate.source != "user":
-        value = converted(number(rate), str(old.value), name, is_scratch)
-        why = f"{OPTIMIZERS[name]} moves at this what {last} moves at {number(rate):g}"
+        value = converted(rate.number, str(old.value), name, is_scratch)
+        why = f"{OPTIMIZERS[name]} moves at this what {last} moves at {rate.number:g}"
         training = replace(training, rate=Choice(value=value, because=why, source="rule"))
     if decay is not None and decay.source != "user":
         why = f"mild, as is usual with {OPTIMIZERS[name]}"

@@ -69,21 +69,10 @@ def spread_of(training: TrainingPlan, strategy: Strategy) -> Spread:
             "plan with --dry-run to compare."
         )
     return Spread(
-        base=number(training.rate),
-        decay=number(training.layer_decay),
+        base=training.rate.number,
+        decay=training.layer_decay.number,
         is_scratch=strategy.depth == "scratch",
     )
-
-
-def number(choice: Choice) -> float:
-    """The value of a choice that is a number. Raises: PlanError if it is none.
-
-    >>> number(Choice(value=8, because="so", source="rule"))
-    8.0
-    """
-    if isinstance(choice.value, (int, float)):
-        return float(choice.value)
-    raise PlanError(f"the plan has {choice.value!r} where a number belongs; write a number.")
 
 
 def _rule(value: Plain, because: str) -> Choice:

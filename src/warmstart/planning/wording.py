@@ -49,7 +49,7 @@ def runs(plan: Plan) -> Iterator[Run]:
         group.append(part)
         is_last = number == len(body) or body[number].action.value != part.action.value
         if is_last:
-            rates = [float(str(p.rate.value)) for p in group if p.rate is not None]
+            rates = [p.rate.number for p in group if p.rate is not None]
             names = tuple(p.name for p in group)
             low, high = (min(rates), max(rates)) if rates else (None, None)
             first = number - len(group) + 1

@@ -30,6 +30,17 @@ class Choice:
         if self.value == "auto":
             raise PlanError('plan: "auto" is not a value of a plan; write the value itself')
 
+    @property
+    def number(self) -> float:
+        """The value where it is a number. Raises: PlanError if it is none.
+
+        >>> Choice(value=8, because="so", source="rule").number
+        8.0
+        """
+        if isinstance(self.value, (int, float)):
+            return float(self.value)
+        raise PlanError(f"the plan has {self.value!r} where a number belongs; write a number.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartPlan:

@@ -40,7 +40,7 @@ def _layers(found: DryRun) -> str:
         weights = sum(found.parameters.get(name, 0) for name in run.names)
         rows.append((run.layers, ACTIONS[run.action], _rates(run), f"{weights:,}", _names(run)))
     output = found.plan.parts[-1]
-    rate = f"{float(str(output.rate.value)):g}" if output.rate else "exact"
+    rate = f"{output.rate.number:g}" if output.rate else "exact"
     rows.append(("output", "new", rate, "", f"for {len(found.classes)} classes"))
     head = ("Layers", "", "rate", "weights", "")
     wide = [max(len(row[i]) for row in (*rows, head)) for i in range(4)]
@@ -76,7 +76,7 @@ def _because(plan: Plan) -> str:
 
 
 def _rate(rate: Choice) -> str:
-    text = f"{float(str(rate.value)):g}: {rate.because}"
+    text = f"{rate.number:g}: {rate.because}"
     if rate.source == "user" and rate.rule is not None:
         text += f" (the rule would have said {float(str(rate.rule)):g})"
     return sentence(text)
@@ -86,9 +86,9 @@ def _training(plan: Plan) -> str:
     training = plan.training
     texts = []
     if training.passes and training.folds:
-        n = int(str(training.folds.value))
+        n = int(training.folds.number)
         texts.append(
-            f"{int(str(training.passes.value)):,} images passed, {training.batch.value} a step"
+            f"{int(training.passes.number):,} images passed, {training.batch.value} a step"
         )
         is_own = "hold-out" in training.folds.because
         held = (

@@ -8,7 +8,6 @@ from torch import nn
 
 from warmstart.network.freeze import Hold, groups
 from warmstart.network.sections import Sections, sections_for
-from warmstart.planning.tuning import number
 from warmstart.records import Action, Plan
 
 
@@ -67,4 +66,4 @@ def actions_of(plan: Plan) -> dict[str, Action]:
 
 def rates_of(plan: Plan) -> dict[str, float]:
     """The peak learning rate of each part that moves, by name."""
-    return {part.name: number(part.rate) for part in plan.parts if part.rate}
+    return {part.name: part.rate.number for part in plan.parts if part.rate}

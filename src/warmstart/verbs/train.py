@@ -16,7 +16,6 @@ from warmstart.network.freeze import action_of
 from warmstart.network.sections import Sections, sections_for
 from warmstart.network.whole import as_tensor
 from warmstart.planning.schedule import Schedule, schedule
-from warmstart.planning.tuning import number
 from warmstart.records import Plan
 from warmstart.training.loop import Batch, make_optimizer, warm_cosine
 from warmstart.training.loop import train as updates
@@ -121,7 +120,7 @@ class _Job:
 
 def _passes(plan: Plan) -> int:
     """Examples passed through in all; `schedule` has refused a plan without."""
-    return int(number(plan.training.passes)) if plan.training.passes else 0
+    return int(plan.training.passes.number) if plan.training.passes else 0
 
 
 @dataclass(slots=True)
