@@ -25,6 +25,7 @@ _HOMES = {
     "freeze": "warmstart.verbs.freeze",
     "load": "warmstart.run",
     "plan": "warmstart.verbs.plan",
+    "resume": "warmstart.run",
     "train": "warmstart.verbs.train",
     "watch": "warmstart.verbs.watch",
 }

@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 import os
+import shlex
 import shutil
 import types
 import typing
@@ -27,8 +28,9 @@ _SCALARS = (float, int, str, bool)
 RECORDS = (
     "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
     "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json",
-    "clean.csv", "suspects.csv",
+    "clean.csv", "suspects.csv", "request.json",
 )  # fmt: skip
+FOLDERS = ("model", "checkpoints")
 
 
 def to_plain(value: Any) -> Any:
@@ -102,16 +104,35 @@ def _from_union(kinds: tuple[Any, ...], value: Any) -> Any:
 
 def write_bytes(path: Path, payload: bytes) -> None:
     """Write a file whole or not at all: beside, fsync, rename."""
+    write_chunks(path, (payload,))
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """The same for what comes piece by piece, so that it need not lie in memory as a whole."""
     partial = path.with_name(path.name + ".partial")
     try:
         with open(partial, "wb") as file:
-            file.write(payload)
+            for chunk in chunks:
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Force the names in a folder to disk; a system that cannot open folders does without."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -161,11 +182,17 @@ class RunFolder:
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raises: RunFolderError if there is something, and not just a run that did not finish."""
+        """Raises: RunFolderError if there is something, and not just a run that failed."""
         try:
             is_free = not path.exists() or (path.is_dir() and _is_free(path))
+            is_waiting = not is_free and RunFolder(path).can_go_on
         except OSError as error:
             raise _unwritable(path, error) from error
+        if is_waiting:
+            raise RunFolderError(
+                f"{path} holds a run that has not come to its end; nothing was changed. "
+                f"Run {RunFolder(path).way_on} to go on with it, or choose another --out."
+            )
         if not is_free:
             raise RunFolderError(
                 f"{path} exists and is not empty; nothing was changed. "
@@ -174,7 +201,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """Make a new run folder; what a run that did not finish has left there is removed.
+        """Make a new run folder; what a run that failed has left there is removed.
 
         Raises: RunFolderError if it exists and is not empty, or cannot be made.
         """
@@ -207,8 +234,27 @@ class RunFolder:
         try:
             write_bytes(self.path / marker, (text + "\n").encode() if text else b"")
         except OSError:
-            # On a full disk an empty file is still to be had, and its name says what matters.
-            (self.path / marker).touch()
+            # On a full disk an empty file is mostly still to be had; its name says what matters.
+            with suppress(OSError):
+                (self.path / marker).touch()
+
+    def unmark(self) -> None:
+        """Take the markers away: the run is at work."""
+        for marker in MARKERS:
+            (self.path / marker).unlink(missing_ok=True)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it holds a run that was begun and has neither ended nor failed."""
+        is_over = any((self.path / marker).exists() for marker in ("DONE", "FAILED"))
+        return (self.path / "request.json").is_file() and not is_over
+
+    @property
+    def way_on(self) -> str:
+        """What to type to go on with an unfinished run."""
+        if self.can_go_on:
+            return f"`warmstart resume {shlex.quote(str(self.path))}`"
+        return "the same command again"
 
     def point_latest(self) -> None:
         """Let runs/latest point here; a file of that name that is not a link is left alone.
@@ -226,10 +272,10 @@ class RunFolder:
 
 
 def _is_free(path: Path) -> bool:
-    """True if the folder is empty, or holds a marked, unfinished run and not a file besides."""
+    """True if the folder is empty, or holds a marked run that cannot go on, and nothing besides."""
     names = {entry.name.removesuffix(".partial") for entry in path.iterdir()}
-    is_unfinished = not names.isdisjoint({"FAILED", "INTERRUPTED"})
-    return not names or (is_unfinished and names <= {*RECORDS, *MARKERS, "model"} - {"DONE"})
+    is_over = not names.isdisjoint({"FAILED", "INTERRUPTED"}) and not RunFolder(path).can_go_on
+    return not names or (is_over and names <= {*RECORDS, *MARKERS, *FOLDERS} - {"DONE"})
 
 
 def _unwritable(path: Path, error: OSError) -> RunFolderError:

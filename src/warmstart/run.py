@@ -120,6 +120,36 @@ def fit(
     return Run(finished.path, finished.summary, network)
 
 
+def resume(
+    run: str | Path,
+    *,
+    data: Any = None,
+    test: Any = None,
+    start: nn.Module | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Run:
+    """Go on with a run that was stopped or killed; the same as `warmstart resume`.
+
+    The result is, byte for byte, that of a run that was never stopped. A run that is done is
+    handed back. Give `data`, `test` and `start` again only where they were Python objects
+    (arrays, a DataFrame, an `nn.Module`), for no file holds those; whether they are the same
+    is checked.
+
+    Raises: RunFolderError where there is no such run, or it failed, is at work elsewhere, or
+    began with other versions; UsageError for objects that are missing; DataError or
+    StartError where data or start have changed; TrainingError if the work fails.
+    """
+    from warmstart.flow import fit as flow
+    from warmstart.verbs.resume import resume as steps
+
+    if not isinstance(run, (str, Path)):
+        raise UsageError("resume() wants the path of a run folder, such as runs/photos.")
+    given = {"data": data, "test": test, "start": start}
+    objects = {name: value for name, value in given.items() if value is not None}
+    finished = follow(steps(Path(run), flow, objects), on_event or (lambda event: None))
+    return Run(finished.path, finished.summary, start)
+
+
 def _settings(given: Mapping[str, Any] | Sequence[str] | None) -> tuple[str, ...]:
     """Single values as they would be typed after --set."""
     if given is None:

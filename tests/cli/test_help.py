@@ -17,6 +17,7 @@ FROZEN = {
         "--test", "--label", "--group", "--relabel", "--fix", "--out", "--seed", "--json", "-q",
         "--quiet", "--debug", "-h", "--help",
     ],
+    "resume": ["--json", "-q", "--quiet", "--debug", "-h", "--help"],
     "check": [
         "--start", "--arch", "--budget", "--test", "--label", "--group", "--relabel", "--fix",
         "--out", "--seed", "--json", "-q", "--quiet", "--debug", "-h", "--help",

@@ -103,8 +103,18 @@ MISUSES = {
     "fit photos --minutes 5": "unknown option --minutes. It is not part of this version (0.1.0).",
     "fit photos --exist-ok": "unknown option --exist-ok. A run folder is never overwritten; "
     "leave --out away and a new one is made.",
-    "fit photos --resume": "unknown option --resume. "
-    "Run the same command again: what was computed is kept.",
+    "fit photos --resume": "unknown option --resume. Here it is `warmstart resume RUN`.",
+    "fit photos --resume_from_checkpoint runs/x": "unknown option --resume_from_checkpoint. "
+    "Here it is `warmstart resume RUN`.",
+    "continue runs/x": "unknown verb `continue`. Here it is `resume`.",
+    "resume": "resume needs RUN, the folder of a run that was stopped. "
+    "Usage: warmstart resume RUN [options]",
+    "resume a b": "`b` is one argument too many. Usage: warmstart resume RUN [options]",
+    "resume --out runs/x": "unknown option --out. Here RUN stands alone: warmstart resume RUN",
+    "resume runs/x --epochs 5": "unknown option --epochs. "
+    "`warmstart resume --help` lists its options.",
+    "check photos --xyzzy": "unknown option --xyzzy. `warmstart check --help` lists its options.",
+    "check --data photos": "unknown option --data. Here DATA stands alone: warmstart check DATA",
     # misspelt and foreign options
     "fit photos --buget fast": "unknown option --buget. Did you mean --budget?",
     "fit photos --bud fast": "unknown option --bud. Did you mean --budget?",

@@ -219,14 +219,6 @@ def test_an_open_shelf_sees_what_another_appends(tmp_path):
     assert Store(tmp_path).info().rows == len(NAMES)
 
 
-def test_a_view_outlives_its_shelf(tmp_path):
-    fill(tmp_path)
-    with Store(tmp_path).shelf(KEY) as shelf:
-        view = shelf.rows(NAMES[:2])
-    Store(tmp_path).clear()
-    np.testing.assert_array_equal(view.read(NAMES[:2], "1.avg"), rows_of(NAMES[:2])[0])
-
-
 def keys(n):
     return [replace(KEY, threads=threads) for threads in range(1, n + 1)]
 

@@ -110,11 +110,55 @@ def test_a_job_that_breaks_at_once_shows_nothing():
     assert broken([event("read", "begin", 1.0)]) == ""
 
 
-def test_time_left_is_a_guess_from_the_speed():
-    from warmstart.show.bars import time_left
-    from warmstart.show.progress import Stage
+TRAINING = [
+    event("tune", "begin", 0.0, trainings=4),
+    event("tune", "step", 10.0, 1, 6000, lesson=1, loss=2.3, per_second=60.0),
+    event("tune", "step", 20.0, 150, 6000, lesson=1, loss=1.0, per_second=60.0),
+    event("tune", "step", 69.0, 900, 6000, lesson=1, loss=0.5, per_second=60.0),
+    event("tune", "step", 70.0, 915, 6000, lesson=1, loss=0.5, val=0.80, head=0.75),
+    event("tune", "step", 90.0, 1200, 6000, lesson=1, loss=0.5),
+    event("tune", "step", 200.0, 2850, 6000, lesson=2, loss=0.5),
+    note("tune", 205.0, "Guard", "the loss rises"),
+    event("tune", "step", 410.0, 6000, 6000, lesson=4, loss=0.3, per_second=64.0),
+    event("tune", "end", 411.0),
+    event("evaluate", "begin", 412.0),
+]
 
-    unknown = Stage("check", began=0.0, latest=9.0)
-    assert time_left(unknown) == ""
-    slow = Stage("head", began=0.0, latest=20.0, step=2, of=4)
-    assert time_left(slow) == "about 20 s left"
+
+def test_a_long_training_gives_a_sign_of_life_at_most_once_a_minute():
+    assert play(io.StringIO(), TRAINING).splitlines() == [
+        "Tune     900/6,000  about 6 min left  loss 1.20",
+        "Tune     2,850/6,000  about 4 min left  loss 0.50  val 0.80 (+0.05)",
+        "Guard    the loss rises",
+        "Tune     6,000/6,000  6 min 52 s  64 images/s  val 0.80 (+0.05)",
+        "Evaluate 0.0 s",
+    ]
+
+
+VIEWS = [
+    event("tune", "begin", 0.0, trainings=2),
+    event("tune", "begin", 1.0, of=64, title="Views"),
+    event("tune", "step", 2.0, 32, 64, per_second=32.0, title="Views"),
+    event("tune", "step", 3.0, 64, 64, per_second=32.0),
+    event("tune", "step", 4.0, 1, 20, lesson=1, per_second=99.0),
+    event("tune", "step", 5.0, 20, 20, lesson=1, per_second=99.0),
+]
+
+
+def test_views_that_are_stored_first_have_a_line_of_their_own():
+    assert play(io.StringIO(), VIEWS) == (
+        "Views    64/64  3.0 s  32/s\nTune     20/20  1.0 s  99 images/s\n"
+    )
+
+
+def test_a_look_that_the_cache_answers_is_not_lost_before_views():
+    begin = event("look", "begin", 0.0, of=0, missing=0, total=300)
+    views = [event("look", "begin", 0.1, of=9, title="Views"), event("look", "step", 9.0, 9, 9)]
+    assert play(io.StringIO(), [begin, *views]) == (
+        "Look     300 kept from an earlier look  0.1 s\nViews    9/9  8.9 s\n"
+    )
+
+
+def test_nothing_steers_the_terminal_that_reads_a_log():
+    text = play(io.StringIO(), [note("read", 0.0, "\x1b[2J", "a\x1b[1Jb\x07.jpg"), *TRAINING])
+    assert text.replace("\n", "").isprintable()

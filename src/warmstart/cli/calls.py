@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from warmstart import show
+from warmstart.cli.output import NO_SIGNAL, dumps, print_run, settle_imports, watcher
 from warmstart.cli.parse import Call
+from warmstart.cli.resume import resume
+from warmstart.cli.stop import stoppable
 from warmstart.errors import DataError, UsageError
 from warmstart.events import Event, follow
 from warmstart.folder import to_plain
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from warmstart.planning.rules import Budget
     from warmstart.records import Answer
 
-NO_SIGNAL = 3
 KEPT = ("--start", "--arch", "--test", "--label", "--group", "--relabel")  # for `fit` as well
 PLANNED = frozenset({"start", "arch", "strategy", "budget", "seed", "lr"})  # a plan has them too
 LINE_KEYS = ("path", "label", "probability", "sure", "unknown", "scores")
@@ -30,7 +29,7 @@ LINE_KEYS = ("path", "label", "probability", "sure", "unknown", "scores")
 
 def run(call: Call) -> int:
     """Do what a call asks for and print the result; returns the exit code."""
-    if call.verb != "fit":  # only its imports are worth the trouble
+    if call.verb not in ("fit", "resume"):  # only their imports are worth the trouble
         settle_imports()
     return _CALLS[call.verb](call)
 
@@ -39,26 +38,20 @@ def fit(call: Call) -> int:
     """`warmstart fit`: progress on stderr, the result on stdout; 3 without a signal."""
     if "--dry-run" in call.switches:
         return dry_run(call)
-    with _watcher(call) as watch:
+    with watcher(call) as watch:
         # The libraries take seconds to load: say first that work has begun.
         watch.show(Event(stage="read", kind="begin"))
         from warmstart.flow import fit as steps
 
         settle_imports()
-        finished = follow(steps(_request(call)), watch.show)
-    if "--json" in call.switches:
-        print(dumps(finished.summary, indent=2))
-        if "--quiet" not in call.switches:
-            print(f"Folder   {finished.path}", file=sys.stderr)
-    else:
-        sample = find_image(call.values.get("--test"), call.places[0])
-        print(show.result_text(finished.summary, finished.path, sample))
-    return NO_SIGNAL if finished.summary.verdict.kind == "no-signal" else 0
+        with stoppable(watch.show) as see:
+            finished = follow(steps(_request(call)), see)
+    return print_run(call, finished, (call.values.get("--test"), call.places[0]))
 
 
 def dry_run(call: Call) -> int:
     """`warmstart fit --dry-run`: the plan and its forecast on stdout."""
-    with _watcher(call) as watch:
+    with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
         from warmstart.verbs.dryrun import dry_run as steps
 
@@ -73,7 +66,7 @@ def dry_run(call: Call) -> int:
 
 def check(call: Call) -> int:
     """`warmstart check`: problems and verdict, progress on stderr; 3 without a signal."""
-    with _watcher(call) as watch:
+    with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
         from warmstart.verbs.check import check as steps
 
@@ -111,12 +104,6 @@ def _request(call: Call) -> Request:
     )
 
 
-def settle_imports() -> None:
-    """Collect garbage again; what the imports made is kept out of it, for it stays anyway."""
-    gc.freeze()
-    gc.enable()
-
-
 def predict(call: Call) -> int:
     """`warmstart predict`: one line an image.
 
@@ -139,7 +126,7 @@ def predict(call: Call) -> int:
 
 def evaluate(call: Call) -> int:
     """`warmstart evaluate`: metrics of a finished model."""
-    with _watcher(call) as watch:
+    with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
         from warmstart.verbs.evaluate import evaluate as steps
 
@@ -153,7 +140,7 @@ def evaluate(call: Call) -> int:
 def rank(call: Call) -> int:
     """`warmstart rank`: which start suits the data, progress on stderr."""
     values = call.values
-    with _watcher(call) as watch:
+    with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
         from warmstart.verbs.rank import rank as steps
 
@@ -197,7 +184,7 @@ def suggest(call: Call) -> int:
     run_path, *paths = call.places
     wanted = int(call.values.get("--count", "20"))
     sheet = Path(call.values["--out"]) if "--out" in call.values else None
-    with _watcher(call) as watch:
+    with watcher(call) as watch:
         watch.show(Event(stage="look", kind="begin"))
         from warmstart.verbs.suggest import suggest as steps
 
@@ -233,41 +220,9 @@ def cache(call: Call) -> int:
 
 
 _CALLS: dict[str, Callable[[Call], int]] = {
-    "fit": fit, "check": check, "predict": predict, "evaluate": evaluate, "rank": rank,
-    "audit": audit, "suggest": suggest, "starts": starts, "cache": cache,
+    "fit": fit, "resume": resume, "check": check, "predict": predict, "evaluate": evaluate,
+    "rank": rank, "audit": audit, "suggest": suggest, "starts": starts, "cache": cache,
 }  # fmt: skip
-
-
-def dumps(value: Any, indent: int | None = None) -> str:
-    """Any record as JSON that the terminal's encoding can hold.
-
-    >>> dumps({"a": (1, 2)})
-    '{"a": [1, 2]}'
-    """
-    plain = to_plain(value)
-    text = json.dumps(plain, indent=indent, ensure_ascii=False, allow_nan=False, default=str)
-    try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:  # an undecodable file name, or a terminal without UTF-8
-        text = json.dumps(plain, indent=indent, ensure_ascii=True, allow_nan=False, default=str)
-    return text
-
-
-def find_image(*folders: str | None) -> str | None:
-    """The first image in the first of these folders that holds one."""
-    from warmstart.data.place import IMAGE_SUFFIXES
-
-    for folder in filter(None, folders):
-        for root, inside, names in os.walk(folder):
-            inside[:] = sorted(name for name in inside if not name.startswith("."))
-            for name in sorted(names):
-                if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and name[0] != ".":
-                    return os.path.join(root, name)
-    return None
-
-
-def _watcher(call: Call) -> show.Watcher:
-    return show.Silent() if "--quiet" in call.switches else show.watcher(sys.stderr)
 
 
 def _json_line(answer: Answer) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -91,13 +92,21 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
 
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, KeyboardInterrupt):
-        verb = next((word for word in words if not word.startswith("-")), "")
-        print(KEPT if verb in ("fit", "rank") else "Interrupted.", file=sys.stderr)
+        print(_interrupted(error, words), file=sys.stderr)
         return INTERRUPTED
     message, code = explain(error)
     with suppress(BrokenPipeError):
         print(error_text(message, sys.stderr), file=sys.stderr)
     return code
+
+
+def _interrupted(error: KeyboardInterrupt, words: Sequence[str]) -> str:
+    """What to type to go on; `stoppable` puts the run folder into the error."""
+    verb = next((word for word in words if not word.startswith("-")), "")
+    if verb == "fit" and error.args:
+        run = shlex.quote(str(error.args[0]))
+        return f"Interrupted; what was computed is kept. Go on with: warmstart resume {run}"
+    return KEPT if verb in ("fit", "resume", "rank") else "Interrupted."
 
 
 def explain(error: BaseException) -> tuple[str, int]:

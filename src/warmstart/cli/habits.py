@@ -9,6 +9,7 @@ VERB_HABITS = {
     **dict.fromkeys(("val", "eval", "test", "validate", "score"), "evaluate"),
     **dict.fromkeys(("infer", "inference", "classify"), "predict"),
     **dict.fromkeys(("models", "zoo", "hub"), "starts"),
+    **dict.fromkeys(("continue", "restart", "go-on", "goon"), "resume"),
 }
 
 # Same meaning, another name: our option takes the value as it is.
@@ -51,6 +52,10 @@ _RUN = ("--model", "--model-name-or-path", "--run", "--weights", "--checkpoint",
 _PATH = ("--source", "--input", "--inputs", "--image", "--images", "--path", "--file", *_DATA)
 ARGUMENTS = {
     "fit": dict.fromkeys(_DATA, "DATA"),
+    "resume": dict.fromkeys(
+        ("--out", "--output-dir", "--resume", "--resume-from-checkpoint", *_RUN), "RUN"
+    ),
+    "check": dict.fromkeys(_DATA, "DATA"),
     "predict": {**dict.fromkeys(_PATH, "PATH"), **dict.fromkeys(_RUN, "RUN")},
     "evaluate": {
         **dict.fromkeys((*_DATA, "--test", "--test-dir", "--test-data"), "DATA"),
@@ -123,7 +128,10 @@ EXPLAINED = {
     **dict.fromkeys(("--freeze", "--backbone-freeze", "--freeze-backbone"), _FROZEN),
     "--pretrained": "Not needed: every start is pretrained.",
     **dict.fromkeys(("--augment", "--augmentation", "--aa"), _VIEWS),
-    "--resume": "Run the same command again: what was computed is kept.",
+    **dict.fromkeys(
+        ("--resume", "--resume-from-checkpoint", "--auto-resume", "--continue"),
+        "Here it is `warmstart resume RUN`.",
+    ),
     **dict.fromkeys(
         ("--exist-ok", "--overwrite", "--overwrite-output-dir", "--force", "-f"),
         "A run folder is never overwritten; leave --out away and a new one is made.",

@@ -19,7 +19,7 @@ def root_help() -> str:
             f"warmstart {__version__}: teach a network that already knows many images your own",
             "classes, on this computer, and learn how far its answers can be trusted.",
             "",
-            "Usage: warmstart VERB ...",
+            "Usage: warmstart VERB ...     (warmstart VERB --help explains a verb)",
             "",
             *_columns(verbs, left=26),
             "",
@@ -34,8 +34,6 @@ def root_help() -> str:
                     ("warmstart predict runs/photos new.jpg", ""),
                 ]
             ),
-            "",
-            "`warmstart VERB --help` explains a verb; --version shows the version.",
         ]
     )
 

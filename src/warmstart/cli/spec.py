@@ -17,6 +17,7 @@ from warmstart.cli.options import (
     Option,
     Verb,
 )
+from warmstart.cli.spec_runs import EVALUATE, PREDICT, RESUME, SUGGEST
 
 __all__ = ["CACHE_ACTIONS", "LATER_VERBS", "VERBS", "Option", "Verb"]
 
@@ -118,44 +119,6 @@ CHECK = Verb(
     ),
 )
 
-PREDICT = Verb(
-    name="predict",
-    arguments=("RUN", "PATH..."),
-    needs=("the folder that `warmstart fit` wrote", "the images to name"),
-    short="name the class of new images",
-    about=(
-        "Says for each image which class it shows and how likely that is. A folder stands for "
-        "the images in and below it. The model may also be not sure, or find an image unlike "
-        "all that it learnt from."
-    ),
-    options=(
-        Option(name="--json", help="one JSON document a line, one line an image"),
-        DEBUG,
-        HELP,
-    ),
-    examples=(
-        ("warmstart predict runs/photos new.jpg", "one image"),
-        ("warmstart predict runs/photos inbox/ --json > labels.jsonl", ""),
-    ),
-)
-
-EVALUATE = Verb(
-    name="evaluate",
-    arguments=("RUN", "DATA"),
-    needs=("the folder that `warmstart fit` wrote", "other labelled images"),
-    short="measure a finished model on other labelled images",
-    about=(
-        "Counts how often a finished model is right on labelled images that it did not learn "
-        "from. DATA is laid out as for fit, with the same class names; if it has a test/ part, "
-        "only that is used."
-    ),
-    options=(LABEL, GROUP, JSON, DEBUG, HELP),
-    examples=(
-        ("warmstart evaluate runs/photos later-photos/", ""),
-        ("warmstart evaluate runs/photos later.csv --label species --json", ""),
-    ),
-)
-
 RANK = Verb(
     name="rank",
     arguments=("DATA",),
@@ -210,35 +173,6 @@ AUDIT = Verb(
     ),
 )
 
-SUGGEST = Verb(
-    name="suggest",
-    arguments=("RUN", "UNLABELLED..."),
-    needs=("the folder that `warmstart fit` wrote", "images without a label"),
-    short="choose the images to label next",
-    about=(
-        "Chooses from UNLABELLED, images or folders of them, those whose labels should teach "
-        "the model most: it is in doubt about them, and they differ from each other. Says what "
-        "that should bring, where the run has measured it. Images that the run's data holds "
-        "already, and exact copies, are left out."
-    ),
-    options=(
-        Option(name="--count", value="N", help="how many images to choose (default 20)"),
-        Option(
-            name="--out",
-            value="FILE.csv",
-            help="write a table of path, label (empty, to be filled in) and suggested",
-        ),
-        JSON,
-        QUIET,
-        DEBUG,
-        HELP,
-    ),
-    examples=(
-        ("warmstart suggest runs/photos inbox/", ""),
-        ("warmstart suggest runs/photos inbox/ --count 50 --out inbox/next.csv", ""),
-    ),
-)
-
 STARTS = Verb(
     name="starts",
     arguments=("[WORD]",),
@@ -270,11 +204,10 @@ CACHE = Verb(
 )
 
 VERBS = {
-    verb.name: verb for verb in (FIT, CHECK, PREDICT, EVALUATE, RANK, AUDIT, SUGGEST, STARTS, CACHE)
+    verb.name: verb
+    for verb in (FIT, RESUME, CHECK, PREDICT, EVALUATE, RANK, AUDIT, SUGGEST, STARTS, CACHE)
 }
 CACHE_ACTIONS = ("info", "clear")
 
 # Verbs of the design that this version does not have: named when typed, never offered.
-LATER_VERBS = (
-    "resume", "compare", "export", "serve", "studio", "report",
-)  # fmt: skip
+LATER_VERBS = ("compare", "export", "serve", "studio", "report")

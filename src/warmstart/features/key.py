@@ -13,13 +13,14 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from warmstart.records import Preprocessing, Tap
 
-EngineName = Literal["torch", "onnxruntime"]
+EngineName = Literal["torch", "traced", "onnxruntime", "openvino"]
 
 # Raise it when the code of features/ computes other rows from the same members.
 FORMAT_VERSION = 1
@@ -57,8 +58,27 @@ def engine_version(name: EngineName) -> str:
     >>> engine_version("torch").startswith("torch ")
     True
     """
-    torch = f"torch {version_of('torch')}"  # onnxruntime runs the graph that torch exported
-    return torch if name == "torch" else f"onnxruntime {version_of('onnxruntime')}, {torch}"
+    torch = f"torch {version_of('torch')}"  # the others run the graph that torch wrote down
+    if name in ("torch", "traced"):
+        return torch
+    return f"{name} {version_of(name)}, {torch}"
+
+
+def installed_engines() -> tuple[EngineName, ...]:
+    """The engines that this Python can import; torch is always the first.
+
+    >>> installed_engines()[:2]
+    ('torch', 'traced')
+    """
+    return tuple(name for name in get_args(EngineName) if _is_installed(name))
+
+
+def _is_installed(name: EngineName) -> bool:
+    try:
+        engine_version(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 class Named(Protocol):

@@ -8,8 +8,8 @@ Three files, named by the digest of the look's key:
 
 One file per *look* and not one per tap: a pass gives all taps of an image at once, so one
 row makes an example present with all its taps or not at all, an append costs two fsyncs
-instead of sixty, and reading one tap is a strided slice of the mapped file. The list of
-taps is therefore a member of the key.
+instead of sixty, and reading one tap takes a few bytes of every row. The list of taps is
+therefore a member of the key.
 
 A crash may tear any file at any byte. Rows are on disk before their entries are written;
 an entry counts only if its own crc and its row's crc hold; a torn tail is cut before the
@@ -21,9 +21,9 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import FileIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from warmstart.features.key import ShelfKey
 from warmstart.features.lock import exclusive, mark_in_use
+from warmstart.features.rowfile import read_rows, side_by_side
 
 Values = NDArray[Any]  # of the key's dtype
 ENTRY_BYTES = 40  # 32 of sha256, 4 of row crc, 4 of entry crc
@@ -42,27 +43,6 @@ Files = tuple[FileIO, FileIO]  # rows, index
 class _Place(NamedTuple):
     position: int  # row number in the file
     crc: int  # of the row's bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """A fixed view of one shelf: some examples' rows, mapped from disk.
-
-    Rows stay readable for as long as this lives, also when the shelf is evicted meanwhile.
-    """
-
-    table: Values  # (rows on the shelf, all widths), memory-mapped
-    position: dict[str, int]  # sha256 -> row of `table`
-    columns: dict[str, slice]  # tap name -> columns of `table`
-
-    def read(self, hashes: Sequence[str], tap: str) -> Values:
-        """One tap's features in the asked order.
-
-        Shapes: returns (len(hashes), width of the tap), a copy in memory.
-        Raises: KeyError for an example or a tap that is not here.
-        """
-        positions = np.fromiter((self.position[h] for h in hashes), np.intp, len(hashes))
-        return np.ascontiguousarray(self.table[:, self.columns[tap]][positions])
 
 
 class Shelf:
@@ -97,6 +77,16 @@ class Shelf:
         """Features per tap, by tap name; empty until the first append."""
         return dict(self._widths)
 
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Where each tap stands in a row, by tap name; empty until the first append."""
+        ends = np.cumsum([0, *self._widths.values()]).tolist()
+        return {t: slice(*span) for t, span in zip(self._widths, pairwise(ends), strict=True)}
+
+    def absent(self, hashes: Iterable[str]) -> list[str]:
+        """The examples that have no row, each once, in the order given; no row is read."""
+        return [h for h in dict.fromkeys(hashes) if h not in self._where]
+
     def missing(self, hashes: Iterable[str]) -> list[str]:
         """The examples that have no sound row, each once, in the order given.
 
@@ -104,13 +94,9 @@ class Shelf:
         """
         asked = dict.fromkeys(hashes)
         unread = [h for h in asked if h in self._where and h not in self._sound]
-        table = self._map() if unread else None
+        row = np.empty((1, sum(self._widths.values())), self._dtype)
         for example in unread:
-            place = self._where[example]
-            if table is not None and zlib.crc32(table[place.position]) == place.crc:
-                self._sound.add(example)
-            else:
-                del self._where[example]  # a flipped bit: computed again
+            self._verify([example], row, self._fill([example], row))
         return [h for h in asked if h not in self._where]
 
     def append(self, hashes: Sequence[str], taps: Sequence[Values]) -> None:
@@ -130,30 +116,36 @@ class Shelf:
                 raise ValueError(f"{self._base.name}: widths {widths}, stored {self._widths}")
             fresh = {h: i for i, h in enumerate(hashes) if h not in self._where}
             if fresh:
-                rows = np.concatenate([a[[*fresh.values()]] for a in taps], axis=1)
-                self._make_room(rows.nbytes + ENTRY_BYTES * len(fresh))
-                self._write(files, [*fresh], rows.astype(self._dtype, copy=False))
-
-    def rows(self, hashes: Iterable[str]) -> Rows:
-        """A fixed view of these examples' rows.
-
-        Raises: KeyError naming an example that has no sound row.
-        """
-        asked = list(hashes)
-        for example in self.missing(asked):
-            raise KeyError(example)
-        ends = np.cumsum([0, *self._widths.values()]).tolist()
-        return Rows(
-            table=self._map(),
-            position={h: self._where[h].position for h in asked},
-            columns={
-                tap: slice(a, b) for tap, a, b in zip(self._widths, ends, ends[1:], strict=False)
-            },
-        )
+                self._make_room((self._row_bytes + ENTRY_BYTES) * len(fresh))
+                self._write(files, fresh, taps)
 
     def read(self, hashes: Sequence[str], tap: str) -> Values:
-        """One tap's features in the asked order: `rows(hashes).read(hashes, tap)`."""
-        return self.rows(hashes).read(hashes, tap)
+        """One tap's features in the asked order. Shapes: returns (len(hashes), width of the tap).
+
+        Raises: KeyError for an example that has no sound row, or a tap that is not here.
+        """
+        for example in self.missing(h for h in hashes if h not in self._sound):
+            raise KeyError(example)
+        part = self.columns[tap]
+        found = np.empty((len(hashes), part.stop - part.start), self._dtype)
+        for place in self._fill(hashes, found, part.start):
+            raise KeyError(hashes[place])  # cut off since it was compared with its crc
+        return found
+
+    def fetch(self, hashes: Sequence[str]) -> Values:
+        """Whole rows in the asked order, each compared with its crc the first time.
+
+        For rows of many KB, of which a few are read at a time; several threads may do so at
+        once while nothing is appended. Shapes: returns (len(hashes), all widths): `columns`.
+        Raises: KeyError naming an example whose row is absent or damaged; `missing` from now on.
+        """
+        for example in self.absent(hashes):
+            raise KeyError(example)
+        found = np.empty((len(hashes), sum(self._widths.values())), self._dtype)
+        self._verify(hashes, found, self._fill(hashes, found))
+        for example in self.absent(hashes):
+            raise KeyError(example)
+        return found
 
     # ---- files -------------------------------------------------------------------------
 
@@ -171,12 +163,29 @@ class Shelf:
         self._sound: set[str] = set()
         self._n_entries = 0
 
-    def _map(self) -> Values:
-        width = sum(self._widths.values())
-        if self._files is None or self._n_entries == 0:
-            return np.empty((0, width), self._dtype)
-        shape = (self._n_entries, width)
-        return np.memmap(self._files[0], dtype=self._dtype, mode="r", shape=shape)
+    def _fill(self, hashes: Sequence[str], out: Values, column: int = 0) -> list[int]:
+        """Read rows from a column on; returns the places that the file does not hold whole.
+
+        Shapes: out (len(hashes), at most the rest of a row).
+        """
+        if self._files is None:
+            return list(range(len(hashes)))
+        size, skip = self._row_bytes, column * self._dtype.itemsize
+        offsets = (self._where[h].position * size + skip for h in hashes)
+        return read_rows(self._files[0], offsets, out)
+
+    def _verify(self, hashes: Sequence[str], rows: Values, short: Sequence[int]) -> None:
+        """Compare rows that were read for the first time with their crcs; forget the damaged."""
+        for place, example in enumerate(hashes):
+            is_whole = place not in short
+            if is_whole and example in self._sound:
+                continue
+            known = self._where.get(example)
+            if is_whole and known is not None and zlib.crc32(rows[place]) == known.crc:
+                self._sound.add(example)
+            else:
+                self._where.pop(example, None)  # a flipped bit: computed again
+                self._sound.discard(example)
 
     def _open(self) -> None:
         """Make memory agree with the disk; the lock is held."""
@@ -245,29 +254,36 @@ class Shelf:
                 self._sound.discard(sha256.hex())
         self._n_entries = start + n_added
 
-    def _write(self, files: Files, hashes: list[str], rows: Values) -> None:
-        """Rows first, forced to disk; then their entries. The lock is held."""
-        start = self._n_entries
-        crcs = [zlib.crc32(row) for row in rows]
-        entries = b"".join(
-            _entry(start + i, bytes.fromhex(h), crc)
-            for i, (h, crc) in enumerate(zip(hashes, crcs, strict=True))
-        )
+    def _write(self, files: Files, fresh: Mapping[str, int], taps: Sequence[Values]) -> None:
+        """Rows first, forced to disk; then their entries. The lock is held.
+
+        `fresh` maps examples to their rows in `taps`. A few MB are laid side by side at a time:
+        the rows of many examples never lie in memory twice.
+        """
+        start, crcs = self._n_entries, list[int]()
         sizes = (start * self._row_bytes, start * ENTRY_BYTES)
         try:
-            for file, size, block in zip(files, sizes, (rows.tobytes(), entries), strict=True):
+            for file, size in zip(files, sizes, strict=True):
                 file.truncate(size)  # a torn tail of an earlier crash goes
                 file.seek(size)
-                _write_all(file, memoryview(block))
-                os.fsync(file.fileno())
+            for rows in side_by_side([*fresh.values()], taps, self._dtype):
+                crcs += [zlib.crc32(row) for row in rows]
+                _write_all(files[0], rows.data.cast("B"))
+            os.fsync(files[0].fileno())
+            entries = [
+                _entry(start + i, bytes.fromhex(h), crc)
+                for i, (h, crc) in enumerate(zip(fresh, crcs, strict=True))
+            ]
+            _write_all(files[1], memoryview(b"".join(entries)))
+            os.fsync(files[1].fileno())
         except BaseException:
             for file, size in zip(files, sizes, strict=True):
                 file.truncate(size)
             raise
-        for i, (example, crc) in enumerate(zip(hashes, crcs, strict=True)):
+        for i, (example, crc) in enumerate(zip(fresh, crcs, strict=True)):
             self._where[example] = _Place(start + i, crc)
             self._sound.add(example)
-        self._n_entries = start + len(hashes)
+        self._n_entries = start + len(fresh)
 
 
 def _entry(position: int, sha256: bytes, row_crc: int) -> bytes:

@@ -20,10 +20,11 @@ from warmstart.joints.controls import (
 )
 from warmstart.joints.doubts import doubt
 from warmstart.joints.scene import Sample, Scene, draw
+from warmstart.joints.tune import Worked
 from warmstart.planning import rules
 from warmstart.planning.verdict import Facts, has_signal, sentence, verdict_kind
 from warmstart.planning.wording import in_words
-from warmstart.records import Evidence, Inspection, Plan, Shipped, Verdict
+from warmstart.records import Evidence, Inspection, Shipped, Verdict
 
 NO_TAIL = Evidence(
     name="tail_gain", value=None, low=None, high=None, n=0,
@@ -101,12 +102,13 @@ def judge(inspection: Inspection) -> Verdict:
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
 
 
-def choose_shipped(verdict: Verdict, plan: Plan, head: str, compared: str = "") -> Shipped:
+def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
     """What stands in model/: nothing where no signal was found, unless the user set a strategy.
 
-    `plan` is the plan as it was carried out, `compared` what training brought, in words.
+    A training that the user chose and that was given up leaves the output alone.
     """
-    is_chosen = plan.strategy.source == "user"
+    plan, head, given_up = worked.plan, worked.head.name, worked.given_up
+    is_chosen = plan.strategy.source == "user" or bool(given_up)
     if verdict.kind == "no-signal" and not is_chosen:
         return Shipped(strategy="none", why="no signal was found, so no model would be honest")
     heads = {
@@ -116,13 +118,15 @@ def choose_shipped(verdict: Verdict, plan: Plan, head: str, compared: str = "") 
     }
     word, strategy = "your choice" if is_chosen else "as the verdict says", plan.strategy.value
     if plan.is_trained:
-        text = f"{in_words(plan)}; {word}" + (f"; {compared}" if compared else "")
+        text = f"{in_words(plan)}; {word}" + (f"; {worked.compared}" if worked.compared else "")
         return Shipped(strategy=str(strategy), why=text)
     profile, _, older = head.partition("+")
     what = heads.get(profile, f"a linear output that listens to many layers ({profile})")
     what += ", begun from the start's output of classes with the same name" if older else ""
     why = "your choice" if is_chosen else "of all tried it was best on examples it had not seen"
-    if plan.training.rate is not None:
+    if given_up:
+        why = f"{plan.strategy.rule} was given up, {given_up}"
+    elif plan.training.rate is not None:
         why += "; no group of layers helped on examples set apart"
     n_parts = len(plan.parts) - 1
     layers = f"all {n_parts} layers frozen" if n_parts > 1 else "the network frozen"

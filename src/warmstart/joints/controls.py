@@ -124,7 +124,8 @@ def measure_distance(probe: Probe) -> Evidence:
     scene = probe.scene
     parts = max(1, round(DISTANCE_DEPTH * len(scene.look.network.parts)))
     layers = norm_statistics(scene.look.network, normalised(probe.images, scene.prep), parts)
-    return distance(layers, parts, np.random.default_rng([scene.seed, 5]), scene.start)
+    name = scene.start.name if scene.start else ""  # of the reference sets measured with it
+    return distance(layers, parts, np.random.default_rng([scene.seed, 5]), name)
 
 
 def try_preprocessing(open_images: Callable[[int], Probe]) -> Evidence:

@@ -16,14 +16,12 @@ from warmstart.features.engine import normalised
 from warmstart.folder import RunFolder, write_bytes, write_json, write_json_lines
 from warmstart.joints import lineage, notes
 from warmstart.joints import model as models
-from warmstart.joints.doubts import write_suspects
 from warmstart.joints.look import Look
 from warmstart.joints.model import Origin
 from warmstart.joints.rows import Arranged
 from warmstart.joints.score import Measured, predictions
 from warmstart.joints.tune import Worked
 from warmstart.network.ledger import prove_frozen, summary_lines, write_ledger
-from warmstart.planning.planfile import write_plan
 from warmstart.planning.wording import in_words, own_choices
 from warmstart.recording import Clock, peak_rss_mb
 from warmstart.records import (
@@ -115,12 +113,8 @@ def _card_facts(
 
 
 def _write_records(folder: RunFolder, results: Results) -> None:
-    path = folder.path
-    write_json(path / "data.json", results.record)
+    path = folder.path  # data, inspection and plan stand there since they were settled
     write_json(path / "network.json", results.worked.network.record)
-    write_json(path / "inspection.json", results.inspection)
-    write_suspects(path / "suspects.csv", results.inspection.suspects)
-    write_bytes(path / "plan.toml", write_plan(results.plan).encode())
     head, classes = results.worked.head, results.record.classes
     lines = predictions(head, results.arranged, classes, results.measured)
     write_json_lines(path / "predictions.jsonl", lines)
@@ -172,7 +166,7 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         ),
         start=StartCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
         frozen=proof,
-        guards=(),
+        guards=results.worked.guards,
         findings=(*results.record.problems, *results.inspection.findings),
         seconds=clock.table(),
         peak_rss_mb=peak_rss_mb(),

@@ -9,26 +9,31 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from warmstart.data.collection import Collection
 from warmstart.data.prepare import load_image
 from warmstart.errors import DataError
-from warmstart.features.engine import make_engine
+from warmstart.features.engine import make_engine, normalised
 from warmstart.features.key import BATCH
-from warmstart.joints.lesson import Lesson, Room
-from warmstart.joints.live import Pixels
+from warmstart.joints.attempt import Attempt
+from warmstart.joints.lesson import Lesson
 from warmstart.joints.look import load_same, n_threads
 from warmstart.joints.outfit import outfit
+from warmstart.joints.room import Room
 from warmstart.joints.rows import Arranged
 from warmstart.network.ledger import take_digests
 from warmstart.network.parts import Network
+from warmstart.network.tail import stored_taps
 from warmstart.network.taps import Tapped, tap_width
 from warmstart.planning.forecast import Load, Speeds, forecast
 from warmstart.planning.schedule import Schedule, carried_out, schedule, stage_actions
 from warmstart.recording import peak_rss_mb
 from warmstart.records import Example, Forecast, Plan, Preprocessing, Tap
-from warmstart.solve.ridge import inverse
+from warmstart.solve.ridge import Rows, inverse
 from warmstart.solve.temperature import Calibration
+from warmstart.training.candidates import Route
+from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.head import HeadFit
 
 STEPS = 4  # training steps that are measured; the first pays for what comes but once
@@ -124,14 +129,40 @@ def _training(bench: Bench, plan: Plan) -> float:
 
 def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:
     """Train on noise, on a copy that is thrown away; seconds of a step, the first left out."""
-    ready = outfit(bench.network, plan, _blank(bench), _unread(bench), 0)
     rows = np.arange(chosen.batch)
     room = Room(
-        pixels=_noise(chosen.batch, bench.prep), labels=rows % bench.arranged.n_classes,
-        blocks=rows, prep=bench.prep, before=take_digests(bench.network), n_lessons=1,
+        source=_Noise(bench, chosen.cut), labels=rows % bench.arranged.n_classes, blocks=rows,
+        before=take_digests(bench.network), n_lessons=1, checkpoints=NoCheckpoints(),
     )  # fmt: skip
-    ends = [event.t for event in Lesson(ready, chosen, room, rows, 0, 1).learn()]
+    lesson = Lesson(
+        make=lambda: outfit(bench.network, plan, _blank(bench), _unread(bench), 0),
+        schedule=chosen, room=room, rows=rows, held=rows[:0], number=0, route=Route(),
+    )  # fmt: skip
+    ends = [event.t for event in Attempt(lesson, 1.0, ()).run()]
     return float(np.min(np.diff(ends)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """Inputs of the right shapes, the same for every row."""
+
+    bench: Bench
+    cut: int
+
+    def batch(
+        self, rows: Rows, numbers: NDArray[np.int64], taps: Sequence[Tap]
+    ) -> tuple[torch.Tensor, ...]:
+        """Images, or what the frozen parts might give."""
+        prep, record = self.bench.prep, self.bench.network.record
+        if not self.cut:
+            return (normalised(_noise(len(rows), prep), prep),)
+        rng = torch.Generator().manual_seed(0)
+        main = torch.randn(len(rows), *record.parts[self.cut - 1].shape_out, generator=rng)
+        if main.ndim == 4:
+            main = main.contiguous(memory_format=torch.channels_last)
+        below = stored_taps(taps, self.cut)
+        widths = [tap_width(record, tap) for tap in below]
+        return (main, *(torch.randn(len(rows), width, generator=rng) for width in widths))
 
 
 def _blank(bench: Bench) -> HeadFit:
@@ -150,6 +181,6 @@ def _unread(bench: Bench) -> Callable[[Tap], np.ndarray]:
     return lambda tap: rng.normal(size=(8, tap_width(bench.network.record, tap))).astype(np.float32)
 
 
-def _noise(n: int, prep: Preprocessing) -> Pixels:
+def _noise(n: int, prep: Preprocessing) -> NDArray[np.uint8]:
     shape = (n, *prep.size, prep.channels)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -1,153 +1,153 @@
-"""One training of an outfitted network on some rows: all parts at once, or joining from the top."""
+"""One training of an outfitted network on some rows, at a lower rate where a guard asks for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from warmstart.data.split import folds
 from warmstart.errors import TrainingError
-from warmstart.events import Event, Steps
-from warmstart.features.engine import normalised
-from warmstart.joints.live import Pixels
+from warmstart.events import Steps
+from warmstart.joints.attempt import Attempt
+from warmstart.joints.looks import PASS, held_scores, no_scores
+from warmstart.joints.notes import guard
 from warmstart.joints.outfit import Outfit
-from warmstart.network import freeze, ledger, lowrank
-from warmstart.planning.schedule import Schedule, stage_actions
-from warmstart.records import Action, Preprocessing
+from warmstart.joints.room import Room
+from warmstart.network import ledger, lowrank
+from warmstart.planning.schedule import Schedule
+from warmstart.records import GuardNote
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.loop import Batch, diverged, make_optimizer, train, warm_cosine
-from warmstart.training.views import Views, draw_batches, vary
+from warmstart.training.candidates import Route
+from warmstart.training.checkpoint import Saved
 
-PASS = 32  # images in a pass that only looks
-VALIDATION = 5  # one block in five judges whether the next group of parts joins
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What all trainings of a run share. Shapes: pixels (n, H, W, C), labels and blocks (n,)."""
-
-    pixels: Pixels
-    labels: NDArray[np.int64]
-    blocks: NDArray[np.int64]
-    prep: Preprocessing
-    before: Mapping[str, str]  # digests of the start's tensors
-    n_lessons: int
-
-    def inputs(self, rows: Rows) -> Tensor:
-        """Normalised images (b, C, H, W) in channels_last order."""
-        return normalised(np.ascontiguousarray(self.pixels[rows]), self.prep)
-
-    def targets(self, rows: Rows) -> Tensor:
-        """Class numbers (b,)."""
-        return torch.from_numpy(self.labels[rows])
+SCALES = (1.0, 1 / 3, 1 / 9)  # of every rate: RECIPE §6, "rate/3, twice"
 
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """A trained network, and how many groups of parts had joined."""
+    """A trained network, and what was seen on the way.
 
-    outfit: Outfit
+    `outfit` is None where no rate worked, and where a training that held rows out had been
+    finished before an interruption. `scores` holds what each candidate says of the rows
+    held out, (C, m, K). `n_stages` counts the groups of parts that joined; `scale` is that of
+    the rates that worked.
+    """
+
+    outfit: Outfit | None
     n_stages: int
+    scores: Array
+    scale: float
+    guards: tuple[GuardNote, ...] = ()
+    has_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One training: an outfit, the rows it learns from, and its place among all trainings.
+    """One training: how its outfit is made, its rows, and its place among all trainings.
 
-    `n_stages`: groups of parts that join; None: validation on some of the rows finds out.
+    `held`: rows that it must not learn from and that are looked at on the way. `route`: how
+    far it goes, None where that is to be found out. `scale` of every rate to begin with.
     """
 
-    outfit: Outfit
+    make: Callable[[], Outfit]
     schedule: Schedule
     room: Room
     rows: Rows
+    held: Rows
     number: int
-    n_stages: int | None = None
+    route: Route | None = None
+    scale: float = 1.0
 
     def learn(self) -> Steps[Taught]:
-        """Train the outfit in place; prove that what is frozen stayed as it was.
+        """Train a fresh outfit; prove that what is frozen stayed as it was.
 
-        Raises: TrainingError where the loss is not a number, or a frozen tensor changed.
+        A training that is stuck or has diverged begins anew at a third of its rates, twice.
+        What was done before an interruption is taken from the checkpoints.
+        Raises: TrainingError where a frozen tensor changed.
         """
-        outfit = self.outfit
-        stages = stage_actions(self.schedule, outfit.actions)
-        fit, judged_on = self.rows, self.rows[:0]
-        if len(stages) > 1 and self.n_stages is None:
-            fit, judged_on = self._set_apart()
-        outfit.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        rng = np.random.default_rng([self.schedule.seed, self.number])
-        best, kept, joined = self._loss(judged_on), self._copied(judged_on), 0
-        for number, actions in enumerate(stages[: self.n_stages]):
-            share = self.schedule.n_steps * np.arange(number, number + 2) // len(stages)
-            yield from self._stage(actions, fit, range(*share.tolist()), rng)
-            loss = self._loss(judged_on)
-            if len(judged_on) and not loss < best:
-                outfit.model.load_state_dict(kept, strict=False)
+        kept = self.room.checkpoints.kept(self.name)
+        if kept is not None:
+            return self._again(kept)
+        saved = self.room.checkpoints.load()
+        if saved is not None and saved.facts.get("lesson") != self.number:
+            saved = None
+        notes = [GuardNote(**fields) for fields in saved.facts["guards"]] if saved else []
+        begin = float(saved.facts["scale"]) if saved else self.scale
+        for scale in [s for s in SCALES if s <= begin]:
+            attempt = Attempt(self, scale, tuple(notes))
+            alarm = yield from attempt.run(saved)
+            saved = None
+            if alarm is None:
+                return self._taught(attempt, notes)
+            is_last = scale == SCALES[-1] or attempt.is_idle
+            done = _ACTIONS[is_last]
+            notes.append(GuardNote(kind=alarm.kind, step=alarm.step, action=done))
+            yield guard(alarm.kind, f"{alarm.sentence}; {done}")
+            if is_last:
                 break
-            best, kept, joined = loss, self._copied(judged_on), number + 1
-        self._prove()
+        scores = no_scores(attempt.outfit, self.held)
+        failed = Taught(None, 0, scores, scale, tuple(notes), has_failed=True)
+        self._keep(failed)
+        return failed
+
+    @property
+    def name(self) -> str:
+        """What it is called among the checkpoints."""
+        return f"lesson-{self.number}"
+
+    @property
+    def is_last(self) -> bool:
+        """Whether its network is shipped: nothing is held out."""
+        return not len(self.held)
+
+    def _taught(self, attempt: Attempt, notes: list[GuardNote]) -> Taught:
+        attempt.settle()
+        outfit = attempt.outfit
+        outfit.model.cpu()
+        self._prove(outfit)
+        taught = Taught(
+            outfit, attempt.joining.joined, attempt.looks.scores(), attempt.scale, tuple(notes)
+        )
+        self._keep(taught, attempt)
         lowrank.merge(outfit.network.trunk)
-        scores_of(outfit, self.room, self.rows[:PASS])  # the last step may have ruined it
-        return Taught(outfit, joined)
+        if not np.isfinite(held_scores(outfit, self.room, self.rows[:PASS])).all():
+            raise TrainingError(
+                "the trained network's answers are not numbers; use --strategy head."
+            )
+        return taught
 
-    def _set_apart(self) -> tuple[Rows, Rows]:
-        """Rows to learn from, and whole blocks to judge on."""
-        rng = np.random.default_rng([self.schedule.seed, 8])
-        labels, blocks = self.room.labels[self.rows], self.room.blocks[self.rows]
-        part = folds(labels, blocks, VALIDATION, rng)
-        return self.rows[part > 0], self.rows[part == 0]
+    def _keep(self, taught: Taught, attempt: Attempt | None = None) -> None:
+        tensors = {"scores": torch.from_numpy(taught.scores)}
+        if self.is_last and attempt is not None:
+            moving = attempt.trainer.moving.items()
+            tensors |= {f"now.{name}": tensor.detach().cpu() for name, tensor in moving}
+        facts = {
+            "n_stages": taught.n_stages, "scale": taught.scale, "has_failed": taught.has_failed,
+            "guards": [vars_of(one) for one in taught.guards],
+        }  # fmt: skip
+        self.room.checkpoints.keep(self.name, Saved(tensors, facts))
 
-    def _stage(
-        self, actions: Mapping[str, Action], rows: Rows, steps: range, rng: np.random.Generator
-    ) -> Steps[None]:
-        model, owners, schedule = self.outfit.model, self.outfit.owners, self.schedule
-        groups = freeze.groups(model, actions, owners, self.outfit.rates)
-        optimizer = make_optimizer(schedule.optimizer, groups, schedule.weight_decay)
-        model.train()
-        total, before = schedule.n_steps, schedule.n_steps * self.number
-        with freeze.hold(model, actions, owners):
-            for step in train(
-                model, self._batches(rows, len(steps), rng), optimizer,
-                warm_cosine(len(steps), schedule.warm_up), schedule.seed + steps.start,
-            ):  # fmt: skip
-                yield Event(
-                    stage="tune", kind="step", step=before + steps.start + step.index + 1,
-                    of=total * self.room.n_lessons,
-                    values={"loss": step.loss, "factor": step.factor, "lesson": self.number + 1},
-                )  # fmt: skip
-        model.eval()
+    def _again(self, kept: Saved) -> Taught:
+        """A training that was finished before an interruption."""
+        facts, scores = kept.facts, kept.tensors["scores"].numpy()
+        guards = tuple(GuardNote(**fields) for fields in facts["guards"])
+        taught = Taught(
+            None, int(facts["n_stages"]), scores, float(facts["scale"]), guards,
+            bool(facts["has_failed"]),
+        )  # fmt: skip
+        if taught.has_failed or not self.is_last:
+            return taught
+        attempt = Attempt(self, taught.scale, guards)
+        names = attempt.trainer.moving
+        attempt.trainer.put([kept.tensors[f"now.{name}"] for name in names])
+        attempt.outfit.model.cpu()
+        self._prove(attempt.outfit)
+        lowrank.merge(attempt.outfit.network.trunk)
+        return replace(taught, outfit=attempt.outfit)
 
-    def _batches(self, rows: Rows, n_steps: int, rng: np.random.Generator) -> Iterator[Batch]:
-        views = Views(self.schedule.crop, self.schedule.flip)
-        for drawn in draw_batches(len(rows), self.schedule.batch, n_steps, rng):
-            chosen = rows[drawn]
-            yield vary(self.room.inputs(chosen), views, rng), self.room.targets(chosen)
-
-    def _loss(self, rows: Rows) -> float:
-        """Mean log-loss on rows that were set apart; infinite without any, or where it is none."""
-        if not len(rows):
-            return float("inf")
-        scores = torch.from_numpy(scores_of(self.outfit, self.room, rows))
-        return float(cross_entropy(scores, self.room.targets(rows)))
-
-    def _copied(self, judged_on: Rows) -> dict[str, Tensor]:
-        """All that training may have changed, as it is now; nothing where nothing is judged."""
-        if not len(judged_on):
-            return {}
-        model, actions = self.outfit.model, self.outfit.actions
-        parts = freeze.tensor_parts(model, self.outfit.owners)
-        moving = {n for n, part in parts.items() if freeze.action_of(actions, part) != "frozen"}
-        state = model.state_dict()
-        return {name: state[name].detach().clone() for name in moving}
-
-    def _prove(self) -> None:
-        outfit = self.outfit
+    def _prove(self, outfit: Outfit) -> None:
         moved = ledger.violations(self.room.before, outfit.network, outfit.actions)
         if moved:
             raise TrainingError(
@@ -156,18 +156,12 @@ class Lesson:
             )
 
 
-def scores_of(outfit: Outfit, room: Room, rows: Rows) -> Array:
-    """Logits of some rows, as they are, in eval mode. Shapes: returns (m, K) float64.
+_ACTIONS = {
+    False: "training began anew at a third of the rates",
+    True: "training was given up",
+}
 
-    Raises: TrainingError where they are not numbers: the weights are lost.
-    """
-    outfit.model.eval()
-    with torch.inference_mode():
-        found = [
-            outfit.model(room.inputs(rows[start : start + PASS]))
-            for start in range(0, len(rows), PASS)
-        ]
-    scores: Array = torch.cat(found).double().numpy()
-    if not np.isfinite(scores).all():
-        raise diverged(max(outfit.rates.values()))
-    return scores
+
+def vars_of(guard: GuardNote) -> dict[str, str | int]:
+    """A guard's note as plain values."""
+    return {"kind": guard.kind, "step": guard.step, "action": guard.action}

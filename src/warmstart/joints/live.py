@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +19,7 @@ from warmstart.errors import DataError
 from warmstart.features.engine import make_engine
 from warmstart.features.extract import Prefetch
 from warmstart.features.key import BATCH
+from warmstart.features.store import default_root
 from warmstart.joints.look import load_same, n_threads
 from warmstart.joints.rows import Reader, ReadTap
 from warmstart.network.parts import Network
@@ -22,28 +28,106 @@ from warmstart.records import Example, Preprocessing, Tap
 from warmstart.solve.kernels import Features
 
 Pixels = NDArray[np.uint8]
-IN_MEMORY = 512_000_000  # bytes of pixels beyond which they lie in a file of their own
+IN_MEMORY = 64_000_000  # bytes of pixels beyond which they lie in a file of their own
 
 
-def read_pixels(collection: Collection, examples: Sequence[Example], prep: Preprocessing) -> Pixels:
-    """All images, prepared: (n, H, W, C) uint8; many of them in a file that nobody else sees.
+class PixelFile:
+    """Prepared images in memory, or many of them in a file that nobody else sees.
 
-    Raises: DataError or Vanished where an image can no longer be read.
+    Memory holds `IN_MEMORY` bytes at most, however many images there are; the file is gone
+    with the object. Rows may be read from several threads at once.
+    """
+
+    def __init__(self, images: Iterable[Pixels], shape: tuple[int, int, int, int]) -> None:
+        """Keep the images. Shapes: (n, H, W, C), as many as come and each of that size.
+
+        Raises: OSError with the folder's name where the disk is full.
+        """
+        self.shape = shape
+        self._file: int | None = None
+        if math.prod(shape) > IN_MEMORY:
+            self._file = _spill(images, math.prod(shape))
+            weakref.finalize(self, os.close, self._file)
+        else:
+            self._pixels: Pixels = np.empty(shape, np.uint8)
+            for row, image in enumerate(images):
+                self._pixels[row] = image
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def rows(self, rows: NDArray[np.int64]) -> Pixels:
+        """The images of these rows, in an array of their own. Shapes: (b,) to (b, H, W, C)."""
+        if self._file is None:
+            return self._pixels[rows]
+        found = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        size = math.prod(self.shape[1:])
+        for place, row in enumerate(rows.tolist()):
+            # Not a memory map: its touched pages would count as this process's memory.
+            payload = os.pread(self._file, size, row * size)
+            found[place] = np.frombuffer(payload, np.uint8).reshape(self.shape[1:])
+        return found
+
+
+def _spill(images: Iterable[Pixels], n_bytes: int) -> int:
+    """Write images into a file without a name; returns its descriptor."""
+    folder = roomy_folder(n_bytes)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # meets a full disk before anything is decoded
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            for image in images:
+                file.write(np.ascontiguousarray(image).data)
+            file.flush()
+            return os.dup(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or str(folder)
+        raise
+
+
+def roomy_folder(n_bytes: int) -> Path:
+    """The folder for temporary files; the cache folder where that one is too small.
+
+    One whose files lie in memory is used only where no other has room.
+    """
+    folders = (Path(tempfile.gettempdir()), default_root())
+    roomy = [folder for folder in folders if _free(folder) >= n_bytes]
+    on_disk = [folder for folder in roomy if not _is_in_memory(folder)]
+    return (*on_disk, *roomy, *folders)[0]
+
+
+def _free(folder: Path) -> int:
+    """Bytes free; 0 where there is no such folder."""
+    return shutil.disk_usage(folder).free if folder.is_dir() else 0
+
+
+def _is_in_memory(folder: Path) -> bool:
+    """Whether what is written there takes up memory, as far as the system tells."""
+    device = folder.stat().st_dev
+    mark = f" {os.major(device)}:{os.minor(device)} "
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return False
+    return any(mark in mount and " - tmpfs " in mount for mount in mounts)
+
+
+def read_pixels(
+    collection: Collection, examples: Sequence[Example], prep: Preprocessing
+) -> PixelFile:
+    """All images, prepared, in the order of the examples. Shapes: (n, H, W, C) uint8.
+
+    Raises: DataError or Vanished where an image can no longer be read; OSError with the
+    folder's name where the disk is full.
     """
     shape = (len(examples), *prep.size, prep.channels)
-    if np.prod(shape) > IN_MEMORY:
-        with tempfile.TemporaryFile() as file:
-            pixels: Pixels = np.memmap(file, np.uint8, "w+", shape=shape)
-    else:
-        pixels = np.empty(shape, np.uint8)
-    for row, image in enumerate(_prepared(collection, examples, prep)):
-        pixels[row] = image
-    return pixels
+    return PixelFile(prepared(collection, examples, prep), shape)
 
 
-def _prepared(
+def prepared(
     collection: Collection, examples: Sequence[Example], prep: Preprocessing
 ) -> Iterator[Pixels]:
+    """Images one by one, (H, W, C) uint8, decoded ahead. Raises: DataError or Vanished."""
     def decode(example: Example) -> Pixels:
         return load_image(load_same(collection, example), example.id, prep)
 
@@ -70,7 +154,7 @@ def second_look(
     def look(examples: Sequence[Example]) -> None:
         todo = list({e.sha256: e for e in examples if e.sha256 not in seen}.values())
         chunk: list[Pixels] = []
-        for number, image in enumerate(_prepared(collection, todo, prep), 1):
+        for number, image in enumerate(prepared(collection, todo, prep), 1):
             chunk.append(image)
             if len(chunk) == BATCH or number == len(todo):
                 rows = engine(np.stack(chunk))

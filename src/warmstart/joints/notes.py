@@ -24,6 +24,12 @@ def note(stage: Stage, title: str, text: str) -> Event:
     return Event(stage=stage, kind="note", values={"title": title, "text": text})
 
 
+def guard(kind: str, text: str) -> Event:
+    """What a guard saw, and what was done."""
+    values: dict[str, float | int | str] = {"title": "Guard", "text": text, "guard": kind}
+    return Event(stage="tune", kind="guard", values=values)
+
+
 def data(collection: Collection) -> Event:
     """How much was read, and how it is divided."""
     record = collection.record

@@ -30,6 +30,7 @@ from warmstart.planning.overlay import overlay, wishes_for
 from warmstart.planning.planfile import open_plan
 from warmstart.planning.profiles import profiles
 from warmstart.planning.settings import apply_settings
+from warmstart.planning.storing import with_store
 from warmstart.planning.strategy import parse
 from warmstart.records import Choice, Plan, Verdict
 from warmstart.training.prior import SUFFIX
@@ -95,7 +96,7 @@ def make_plan(
         mine = Choice(value=True, because="your choice (--set)", source="user", rule=False)
         made = replace(made, partial=mine)
     made = apply_settings(made, [s for s in asked.settings if not s.startswith(PARTIAL)])
-    made = as_parts_say(made, network)
+    made = with_store(as_parts_say(made, network), network, facts)
     check_plan(made, network.record)
     check_facts(made, facts, network, profile_names)
     return made

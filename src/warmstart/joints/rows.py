@@ -164,8 +164,8 @@ def heads(
     names = [str(name) for name in as_tuple(plan.head.candidates)]
     kernels = {}
     if n <= rules.DUAL_LIMIT:
-        used = {name: shapes[_profile_of(name)] for name in names}
-        wanted = {_profile_of(name): shape for name, shape in used.items()}
+        used = {name: shapes[profile_of(name)] for name in names}
+        wanted = {profile_of(name): shape for name, shape in used.items()}
         taps = sorted({t for shape in wanted.values() for t in shape}, key=lambda t: t.name)
         kernels = mixed_kernels(((tap, read(tap)) for tap in taps), wanted)
     penalties = [float(value) for value in as_tuple(plan.head.penalties)]
@@ -173,7 +173,8 @@ def heads(
     return families(names, shapes, kernels, read, penalties, seed, prior)
 
 
-def _profile_of(name: str) -> str:
+def profile_of(name: str) -> str:
+    """The depth profile behind a candidate head of a plan."""
     return "last" if name in ("class-mean", "logistic") else name.removesuffix(SUFFIX)
 
 

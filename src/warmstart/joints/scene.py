@@ -31,7 +31,7 @@ class Scene:
     profiles: dict[str, Profile]
     budget: Budget
     seed: int
-    start: str = ""  # by name, for the reference sets measured with it
+    start: StartRecord | None = None  # None: not known
     prior: Prior | None = None  # the head of a run, where classes have the same name
 
     def pair(self) -> dict[str, Profile]:
@@ -81,7 +81,7 @@ def set_scene(
     return Scene(
         collection=inherited.told(collection), look=look, arranged=arrange(collection.record),
         prep=start.preprocessing, profiles=profiles(look.taps), budget=budget, seed=seed,
-        start=start.name, prior=inherited.prior,
+        start=start, prior=inherited.prior,
     )  # fmt: skip
 
 

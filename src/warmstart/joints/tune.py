@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -12,19 +12,27 @@ import torch
 from warmstart.data.split import folds
 from warmstart.events import Event, Steps, drain
 from warmstart.joints import rows
-from warmstart.joints.lesson import Lesson, Room, Taught, scores_of
-from warmstart.joints.live import read_pixels, second_look
+from warmstart.joints.forgetting import ROWS, Memory, keep_memory
+from warmstart.joints.lesson import Lesson
+from warmstart.joints.live import read_pixels
 from warmstart.joints.look import n_threads
-from warmstart.joints.notes import note
-from warmstart.joints.outfit import outfit
+from warmstart.joints.looks import spread
+from warmstart.joints.notes import guard, note
+from warmstart.joints.outfit import Outfit, outfit
+from warmstart.joints.overfit import watch_overfit
+from warmstart.joints.relook import SecondLook
+from warmstart.joints.room import LiveSource, Room, Source
 from warmstart.joints.rows import Reader
 from warmstart.joints.scene import Scene
 from warmstart.joints.score import as_it_came, compared, estimate, head_probabilities
+from warmstart.joints.stored import store_views, views_of_plan
 from warmstart.network.parts import Network
-from warmstart.planning.schedule import carried_out, schedule, stage_actions
-from warmstart.records import Action, Estimate, Plan
+from warmstart.planning.schedule import carried_out, given_up, schedule, stage_actions
+from warmstart.records import Action, Estimate, GuardNote, Plan
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Calibration
+from warmstart.training.candidates import CANDIDATES, Chosen, Route, choose
+from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.crossfit import cross_calibrated
 from warmstart.training.head import HeadFit, fit_head
 from warmstart.training.loop import ScaledHead
@@ -37,10 +45,11 @@ HELD_ONCE = 5  # one part in five is held out where a single training makes the 
 class Worked:
     """The network that came out, its head, and a reader of its taps.
 
-    `plan` is the plan as it was carried out: parts that did not join are frozen in it.
-    `actions` is None where nothing was trained step by step. `step_zero` is what the fitted
-    head is worth without training, on the same rows; or a run's own output, before any new one
-    was fitted. `compared` says in words what training brought, where that is not chance.
+    `plan` is the plan as it was carried out: parts that did not join, and all of them where
+    training was given up, are frozen in it. `actions` is None where nothing was trained step
+    by step. `step_zero` is what the fitted head is worth without training, on the same rows;
+    or a run's own output, before any new one was fitted. `compared` says in words what
+    training brought, where that is not chance. `given_up` says why the head alone is left.
     """
 
     network: Network
@@ -50,76 +59,180 @@ class Worked:
     actions: dict[str, Action] | None = None
     step_zero: Estimate | None = None
     compared: str = ""
+    guards: tuple[GuardNote, ...] = ()
+    given_up: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _HeldOut:
     """What trainings without them said of held-out rows.
 
-    Shapes: scores (n, K) after training, before (n, K) probabilities of the heads that those
-    trainings began with, fold (n,); NaN and -1 for rows that were never held out.
+    Shapes: scores (C, n, K) of each candidate end, before (n, K) probabilities of the heads
+    that those trainings began with, fold (n,); NaN and -1 for rows that were never held out.
     """
 
     scores: Array
     before: Array
     fold: Rows
-    joined: int  # groups of parts, the median
+    joined: list[int] = field(default_factory=list)  # groups of parts
+    scale: float = 1.0
+    guards: list[GuardNote] = field(default_factory=list)
+    has_failed: bool = False
 
 
-def tune(scene: Scene, plan: Plan, head: HeadFit, digests: Mapping[str, str]) -> Steps[Worked]:
+def tune(
+    scene: Scene,
+    plan: Plan,
+    head: HeadFit,
+    digests: Mapping[str, str],
+    checkpoints: Checkpoints | NoCheckpoints | None = None,
+) -> Steps[Worked]:
     """Train what the plan says; the network as it was looked at where it trains nothing.
 
     `digests` are those of the start's tensors, taken before the run touched any.
 
     The estimate comes from trainings that held rows out, each with a head fitted without
-    them; then the network is trained on all rows.
-    Raises: TrainingError if training diverges, or if a frozen tensor changed.
+    them; then the network is trained on all rows, as far as held-out rows said was best.
+    Where no rate works, the fitted head is what is left.
+    Raises: TrainingError if a frozen tensor changed.
     """
     if not plan.is_trained:
         read = scene.look.reader(scene.arranged.learn)
         came = as_it_came(scene.prior, scene.arranged, read)
         return Worked(scene.look.network, head, scene.look.reader, plan, step_zero=came)
-    yield Event(stage="tune", kind="begin")
-    torch.set_num_threads(n_threads())
+    job = _Job(scene, plan, head, checkpoints or NoCheckpoints())
     folds_held = _held_out(scene, schedule(plan).folds)
+    values: dict[str, float | int | str] = {"trainings": len(folds_held) + 1}
+    yield Event(stage="tune", kind="begin", values=values)
+    torch.set_num_threads(n_threads())
+    source = yield from _source(scene, plan)
     room = Room(
-        pixels=read_pixels(scene.collection, scene.arranged.learn, scene.prep),
-        labels=scene.arranged.labels, blocks=scene.arranged.blocks(), prep=scene.prep,
-        before=digests, n_lessons=len(folds_held) + 1,
+        source=source, labels=scene.arranged.labels, blocks=scene.arranged.blocks(),
+        before=digests, n_lessons=len(folds_held) + 1, checkpoints=job.checkpoints,
     )  # fmt: skip
-    held = yield from _train_without(scene, plan, room, folds_held)
-    yield from _tell_joined(plan, held.joined)
-    everything, number = np.arange(len(room.labels)), len(folds_held)
-    taught = yield from _lesson(scene, plan, head, room, everything, number, held.joined)
-    tuned = _as_head(taught, head, held, room)
-    reader = second_look(taught.outfit.network, tuned.taps, scene.collection, scene.prep)
-    yield Event(stage="tune", kind="end", values={"joined": held.joined})
-    before = replace(head, probabilities=held.before, fold=held.fold)
+    held = yield from job.without(room, folds_held)
+    if held.has_failed:
+        return _head_alone(scene, plan, head, held)
+    return (yield from job.finish(room, held))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    scene: Scene
+    plan: Plan
+    head: HeadFit
+    checkpoints: Checkpoints | NoCheckpoints
+
+    def without(self, room: Room, folds_held: Sequence[Rows]) -> Steps[_HeldOut]:
+        """One training for each fold, on all rows but those; what they say of them."""
+        n, scene = len(room.labels), self.scene
+        shape = (n, scene.arranged.n_classes)
+        found = _HeldOut(
+            np.full((len(CANDIDATES), *shape), np.nan), np.full(shape, np.nan),
+            np.full(n, -1, dtype=np.int64),
+        )  # fmt: skip
+        for number, held in enumerate(folds_held):
+            keep = np.setdiff1d(np.arange(n), held)
+            fitted = _head_on(scene, self.plan, keep)
+            found.before[held] = head_probabilities(fitted, scene.look.reader(scene.examples(held)))
+            lesson = self._lesson(room, fitted, keep, held, number, None, found.scale)
+            taught = yield from lesson.learn()
+            found.guards += taught.guards
+            found.scale = taught.scale
+            found.has_failed = taught.has_failed
+            if taught.has_failed:
+                break
+            found.scores[:, held] = taught.scores
+            found.fold[held] = number
+            found.joined.append(taught.n_stages)
+        return found
+
+    def finish(self, room: Room, held: _HeldOut) -> Steps[Worked]:
+        """The training on all rows, the head that came out, what it is worth."""
+        scene, plan, head = self.scene, self.plan, self.head
+        joined = int(np.median(held.joined))
+        yield from _tell_joined(plan, joined)
+        chosen = choose(held.scores, room.labels, held.fold, room.blocks, _plain(head))
+        guards = list(held.guards)
+        if seen := watch_overfit(chosen, room.blocks, schedule(plan).n_steps):
+            guards.append(seen)
+            text = f"held-out examples got worse towards the end: {seen.action}"
+            yield guard("overfit", text)
+        route = replace(chosen.route, n_stages=joined)
+        everything, number = np.arange(len(room.labels)), room.n_lessons - 1
+        none = everything[:0]
+        lesson = self._lesson(room, head, everything, none, number, route, held.scale)
+        taught = yield from lesson.learn()
+        guards += taught.guards
+        if taught.outfit is None:
+            held.guards = guards
+            return _head_alone(scene, plan, head, held)
+        memory = Memory(scene, room, spread(everything, ROWS), schedule(plan).n_steps)
+        begun = lesson.make()
+        guards += yield from keep_memory(memory, taught.outfit, begun, chosen, room.blocks)
+        tuned = _as_head(taught.outfit, head, chosen, held, room)
+        reader = SecondLook(
+            taught.outfit.network, tuned.taps, room.source, scene.arranged.learn,
+            scene.collection, scene.prep,
+        )  # fmt: skip
+        yield Event(stage="tune", kind="end", values={"joined": joined})
+        before = replace(head, probabilities=held.before, fold=held.fold)
+        return Worked(
+            network=taught.outfit.network, head=tuned, reader=reader,
+            plan=carried_out(plan, joined), actions=taught.outfit.actions,
+            step_zero=estimate(before, scene.arranged),
+            compared=compared(before, tuned, scene.arranged, scene.seed),
+            guards=tuple(guards),
+        )  # fmt: skip
+
+    def _lesson(
+        self, room: Room, head: HeadFit, keep: Rows, held: Rows, number: int,
+        route: Route | None, scale: float,
+    ) -> Lesson:  # fmt: skip
+        """One training of fresh copies of the start on some rows."""
+        scene, plan = self.scene, self.plan
+        read = scene.look.reader(scene.examples(keep))
+
+        def make() -> Outfit:
+            return outfit(scene.look.network, plan, head, read, scene.seed)
+
+        return Lesson(
+            make=make, schedule=schedule(plan), room=room, rows=keep,
+            held=held, number=number, route=route, scale=scale,
+        )  # fmt: skip
+
+
+def _source(scene: Scene, plan: Plan) -> Steps[Source]:
+    """Stored outputs of the frozen parts, or images for the whole network."""
+    chosen, learn = schedule(plan), scene.arranged.learn
+    if chosen.cut:
+        return (yield from store_views(scene, plan))
+    return LiveSource(
+        pixels=read_pixels(scene.collection, learn, scene.prep),
+        contents=tuple(example.sha256 for example in learn), views=views_of_plan(chosen),
+        seed=chosen.seed, prep=scene.prep,
+    )  # fmt: skip
+
+
+def _head_alone(scene: Scene, plan: Plan, head: HeadFit, held: _HeldOut) -> Worked:
+    """What is left where training was given up: the network as it came, its fitted head."""
+    last = held.guards[-1]
+    tried = {"stuck": "training was stuck", "diverged": "training diverged"}[last.kind]
+    why = f"{tried} at every rate tried; the rule says a rate of {_usual_rate(plan):g}"
+    read = scene.look.reader(scene.arranged.learn)
     return Worked(
-        network=taught.outfit.network, head=tuned, reader=reader,
-        plan=carried_out(plan, held.joined), actions=taught.outfit.actions,
-        step_zero=estimate(before, scene.arranged),
-        compared=compared(before, tuned, scene.arranged, scene.seed),
+        network=scene.look.network, head=head, reader=scene.look.reader,
+        plan=given_up(plan, why), step_zero=as_it_came(scene.prior, scene.arranged, read),
+        guards=tuple(held.guards), given_up=why,
     )  # fmt: skip
 
 
-def _train_without(
-    scene: Scene, plan: Plan, room: Room, folds_held: Sequence[Rows]
-) -> Steps[_HeldOut]:
-    """One training for each fold, on all rows but those; what they say of them."""
-    everything, shape = np.arange(len(room.labels)), (len(room.labels), scene.arranged.n_classes)
-    scores, before = np.full(shape, np.nan), np.full(shape, np.nan)
-    fold = np.full(len(everything), -1, dtype=np.int64)
-    joined: list[int] = []
-    for number, held in enumerate(folds_held):
-        keep = np.setdiff1d(everything, held)
-        fitted = _head_on(scene, plan, keep)
-        before[held] = head_probabilities(fitted, scene.look.reader(scene.examples(held)))
-        taught = yield from _lesson(scene, plan, fitted, room, keep, number, None)
-        scores[held] = scores_of(taught.outfit, room, held)
-        fold[held] = number
-        joined.append(taught.n_stages)
-    return _HeldOut(scores, before, fold, int(np.median(joined)))
+def _usual_rate(plan: Plan) -> float:
+    """The rate that the rule says, or followed."""
+    rate = plan.training.rate
+    if rate is None:
+        return 0.0
+    return float(rate.rule) if isinstance(rate.rule, (int, float)) else rate.number
 
 
 def _tell_joined(plan: Plan, joined: int) -> Steps[None]:
@@ -129,22 +242,6 @@ def _tell_joined(plan: Plan, joined: int) -> Steps[None]:
         text = f"{joined} of {groups} groups of layers joined"
         text += "" if joined == groups else "; one more did not help on examples set apart"
         yield note("tune", "Joined", text)
-
-
-def _lesson(
-    scene: Scene,
-    plan: Plan,
-    head: HeadFit,
-    room: Room,
-    keep: Rows,
-    number: int,
-    n_stages: int | None,
-) -> Steps[Taught]:
-    """One training of a fresh copy of the start on some rows."""
-    read = scene.look.reader(scene.examples(keep))
-    ready = outfit(scene.look.network, plan, head, read, scene.seed)
-    lesson = Lesson(ready, schedule(plan), room, keep, number, n_stages)
-    return (yield from lesson.learn())
 
 
 def _held_out(scene: Scene, n_folds: int) -> list[Rows]:
@@ -168,21 +265,26 @@ def _head_on(scene: Scene, plan: Plan, keep: Rows) -> HeadFit:
     return drain(fit_head(rows.heads(plan, scene.profiles, read, len(keep), scene.prior), problem))
 
 
-def _as_head(taught: Taught, head: HeadFit, held: _HeldOut, room: Room) -> HeadFit:
+def _plain(head: HeadFit) -> Calibration:
+    """The fitted head's own calibration, for scores that were not divided by its temperature."""
+    return Calibration(1.0, np.zeros(len(head.bias)))
+
+
+def _as_head(outfit: Outfit, head: HeadFit, chosen: Chosen, held: _HeldOut, room: Room) -> HeadFit:
     """The trained head in the form that closed-form heads have, calibrated on held-out rows.
 
     Divided by the temperature that it began with, its scores lie between 0 and 1 again; the
     class bias of the fitted head stands in its bias already.
     """
     warmth = head.calibration.temperature or 1.0  # 0: the fitted head says the same of all
-    weight, bias = cast(ScaledHead, taught.outfit.model.head).plain()
+    weight, bias = cast(ScaledHead, outfit.model.head).plain()
     plain = Calibration(warmth, np.zeros(len(head.bias)))
     probabilities, calibration = cross_calibrated(
-        held.scores / warmth, room.labels, held.fold, room.blocks, plain
+        chosen.scores / warmth, room.labels, held.fold, room.blocks, plain
     )
-    is_fresh = "fresh" in taught.outfit.actions.values()
+    is_fresh = "fresh" in outfit.actions.values()
     return replace(
-        head, name="linear" if is_fresh else head.name, taps=taught.outfit.taps,
+        head, name="linear" if is_fresh else head.name, taps=outfit.taps,
         weight=(weight / warmth).float().numpy(),
         bias=(bias / warmth).float().numpy(), calibration=calibration,
         probabilities=probabilities, fold=held.fold, picks=(),

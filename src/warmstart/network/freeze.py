@@ -150,8 +150,13 @@ class Hold:
             module.register_forward_pre_hook(_rest, prepend=True) for module in self.resting
         ]
         # A module that is read but not called has no forward of its own to stop it.
-        self._hooks.append(model.register_forward_pre_hook(self._rest_all, prepend=True))
-        self._rest_all()
+        self._hooks.append(model.register_forward_pre_hook(self.rest, prepend=True))
+        self.rest()
+
+    def rest(self, *_: object) -> None:
+        """Put what rests into eval mode again, after somebody called `train()`."""
+        for module in self.resting:
+            module.training = False
 
     def remove(self) -> None:
         """Take the hooks away and put gradient flags and modes back as they were."""
@@ -162,10 +167,6 @@ class Hold:
         for module, mode in self._modes:
             module.training = mode
         self._hooks, self._flags, self._modes = [], [], []
-
-    def _rest_all(self, *_: object) -> None:
-        for module in self.resting:
-            module.training = False
 
     def __enter__(self) -> Hold:
         return self

@@ -71,7 +71,10 @@ class Network:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The original network's outputs: inputs (B, C, H, W) to (B, K)."""
-        vector = self.features(inputs)
+        return self.outputs(self.features(inputs))
+
+    def outputs(self, vector: Tensor) -> Tensor:
+        """The original outputs from what the classifier sees: (B, F) to (B, K)."""
         if self.classifier is None:
             return vector
         if isinstance(self.classifier, nn.Conv2d):

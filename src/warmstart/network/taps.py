@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -78,16 +78,26 @@ class Scan:
 
     def run(self, trunk: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
         """Inputs (B, C, H, W) to one float32 (B, d) per tap, on the modules of `trunk`."""
-        found: dict[Tap, Tensor] = {}
-        for number in range(1, max(tap.part for tap in self.taps) + 1):
-            inputs = self.steps.parts[number - 1].run(trunk, inputs)
-            for tap in self.taps:
-                if tap.part == number and tap.pool != "neck":
-                    found[tap] = _pooled(inputs, tap.pool, self.parts[number - 1])
+        return self.onward(trunk, 0, inputs, {})
+
+    def onward(
+        self, trunk: nn.Module, cut: int, main: Tensor, before: Mapping[Tap, Tensor]
+    ) -> tuple[Tensor, ...]:
+        """The same from what part `cut` gave, (B, …), and the taps taken up to there."""
+        found = dict(before)
+        for number in range(cut + 1, max(tap.part for tap in self.taps) + 1):
+            main = self.steps.parts[number - 1].run(trunk, main)
+            found |= self.taken(number, main)
         for tap in self.taps:
             if tap.pool == "neck" and tap not in found:  # last: a neck may work in place
-                found[tap] = self.steps.neck.run(trunk, inputs)
+                found[tap] = self.steps.neck.run(trunk, main)
         return tuple(found[tap].float() for tap in self.taps)
+
+    def taken(self, number: int, main: Tensor) -> dict[Tap, Tensor]:
+        """The taps after part `number`, which gave `main` (B, …); the neck is none of them."""
+        part = self.parts[number - 1]
+        here = [tap for tap in self.taps if tap.part == number and tap.pool != "neck"]
+        return {tap: _pooled(main, tap.pool, part) for tap in here}
 
 
 def plan_scan(network: Network, wanted: Sequence[Tap]) -> Scan:

@@ -12,7 +12,9 @@ from warmstart.planning import rules
 from warmstart.planning.actions import added_name
 from warmstart.planning.agreement import check_agreement
 from warmstart.planning.facts import DataFacts, NetworkFacts
+from warmstart.planning.machine import DEVICES, MOST_WORKERS, PRECISIONS
 from warmstart.planning.rates import OPTIMIZERS
+from warmstart.planning.storing import FORMATS, MOST_VIEWS, frozen_prefix
 from warmstart.records import Action, Choice, NetworkRecord, Plan
 
 LEAST_SIZE = 16  # px: less leaves nothing after a few halvings
@@ -21,7 +23,8 @@ MOST_RANK = 256  # of updates: above it they are hardly smaller than what they a
 MOST_SHUFFLES = 100_000  # permutations: more tell nothing new and take hours
 ACTIONS: tuple[str, ...] = get_args(Action)
 _NEEDED = ("optimizer", "rate", "layer_decay", "weight_decay", "passes", "warm_up", "crop",
-           "flip", "folds")  # fmt: skip
+           "flip", "folds", "colour", "views", "cut", "store", "average", "l2_sp",
+           "micro_batch", "recompute", "device", "precision", "workers", "compile")  # fmt: skip
 _AGAIN = "make a new plan with --dry-run"
 
 Test = Callable[[Any], bool]
@@ -56,6 +59,18 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.crop": _SHARE,
     "training.flip": _SWITCH,
     "training.folds": _POSITIVE,
+    "training.colour": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
+    "training.views": (_whole(0, MOST_VIEWS), f"a whole number from 0 to {MOST_VIEWS}"),
+    "training.cut": (_whole(0), "a whole number, 0 or more"),
+    "training.store": (lambda value: value in FORMATS, " or ".join(FORMATS)),
+    "training.average": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
+    "training.l2_sp": (_number(lambda value: value >= 0), "a number, 0 or more"),
+    "training.micro_batch": _POSITIVE,
+    "training.recompute": _SWITCH,
+    "training.device": (lambda value: value in DEVICES, " or ".join(DEVICES)),
+    "training.precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),
+    "training.workers": (_whole(0, MOST_WORKERS), f"a whole number from 0 to {MOST_WORKERS}"),
+    "training.compile": _SWITCH,
     "training.rank": (_whole(1, MOST_RANK), f"a whole number from 1 to {MOST_RANK}"),
     "head.outer_folds": _POSITIVE,
     "head.permutations": (_whole(1, MOST_SHUFFLES), f"a whole number from 1 to {MOST_SHUFFLES}"),
@@ -91,6 +106,17 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
         raise PlanError(
             f"the plan has training.passes {passes} and training.batch {batch}: that is not one "
             "step; set training.passes higher."
+        )
+    cut, prefix = int(_value(plan, "training.cut")), frozen_prefix(plan)
+    if cut > prefix:
+        raise PlanError(
+            f"the plan has training.cut {cut}, and only the first {prefix} parts are frozen in "
+            f"one piece, so that only their outputs can be stored; --set training.cut={prefix}."
+        )
+    if cut and not _value(plan, "training.views"):
+        raise PlanError(
+            f"the plan has training.cut {cut} and training.views 0: views that are new each time "
+            "cannot be stored; --set training.cut=0, or training.views=4."
         )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from warmstart.planning.machine import Machine
 from warmstart.planning.rules import Budget
 from warmstart.records import NetworkRecord, Preprocessing, Recipe, VerdictKind
 
@@ -36,6 +37,7 @@ class NetworkFacts:
     fresh: frozenset[str] = frozenset()
     touched: frozenset[str] = frozenset()
     bare: frozenset[str] = frozenset()  # parts without a layer for low-rank updates
+    room: int = 4_000_000_000  # bytes that stored outputs of frozen layers may take
 
     @property
     def random(self) -> frozenset[str]:
@@ -58,4 +60,5 @@ class Wishes:
     seed: int
     arch: str | None = None
     lr: float | None = None
+    machine: Machine = field(default_factory=Machine)
     given: frozenset[str] = frozenset()

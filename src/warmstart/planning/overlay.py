@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from warmstart.errors import PlanError
 from warmstart.planning.facts import Wishes
 from warmstart.planning.settings import respread
 from warmstart.planning.strategy import strategy_of
 from warmstart.records import HeadPlan, Plan, TrainingPlan
+
+_LATER = (  # choices of training that came with stored activations
+    "colour", "views", "cut", "store", "average", "l2_sp", "micro_batch", "recompute", "device",
+    "precision", "workers", "compile",
+)  # fmt: skip
 
 
 def wishes_for(file: Plan, wishes: Wishes) -> Wishes:
@@ -60,13 +65,22 @@ def _head(built: Plan, file: Plan, given: frozenset[str]) -> HeadPlan:
     )
 
 
+def _completed(file: TrainingPlan, built: TrainingPlan) -> TrainingPlan:
+    """Choices that a plan of an older version does not have, from the rule."""
+    if file.passes is None:
+        return file
+    names = [field.name for field in fields(file) if getattr(file, field.name) is None]
+    return replace(file, **{name: getattr(built, name) for name in names if name in _LATER})
+
+
 def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
     """The file's training, with the choices that follow from what was typed."""
-    theirs, ours = file.training, built.training
+    theirs, ours = _completed(file.training, built.training), built.training
     if "strategy" in given and built.is_trained and file.is_trained:
         theirs = replace(
             theirs, optimizer=ours.optimizer, rate=ours.rate, layer_decay=ours.layer_decay,
-            weight_decay=ours.weight_decay, rank=ours.rank,
+            weight_decay=ours.weight_decay, rank=ours.rank, cut=ours.cut, views=ours.views,
+            store=ours.store, l2_sp=ours.l2_sp,
         )  # fmt: skip
     elif "strategy" in given:
         theirs = replace(ours, engine=theirs.engine, seed=theirs.seed)

@@ -18,6 +18,10 @@ PATHS: dict[str, Kind] = {
     "training.layer_decay": "number", "training.weight_decay": "number",
     "training.passes": "whole", "training.warm_up": "number", "training.crop": "number",
     "training.flip": "switch", "training.folds": "whole", "training.rank": "whole",
+    "training.colour": "number", "training.views": "whole", "training.cut": "whole",
+    "training.store": "word", "training.average": "number", "training.l2_sp": "number",
+    "training.micro_batch": "whole", "training.recompute": "switch", "training.device": "word",
+    "training.precision": "word", "training.workers": "whole", "training.compile": "switch",
     "head.candidates": "words", "head.penalties": "numbers", "head.outer_folds": "whole",
     "input.size": "whole", "input.channels": "whole", "input.rgb": "wholes",
 }  # fmt: skip
@@ -41,6 +45,9 @@ _HABITS = {
     "steps": "training.passes", "batch_size": "training.batch", "wd": "training.weight_decay",
     "warmup": "training.warm_up", "warmup_ratio": "training.warm_up", "imgsz": "input.size",
     "image_size": "input.size", "r": "training.rank", "lora_r": "training.rank",
+    "ema": "training.average", "gradient_accumulation_steps": "training.micro_batch",
+    "gradient_checkpointing": "training.recompute", "bf16": "training.precision",
+    "fp16": "training.precision", "num_workers": "training.workers",
 }  # fmt: skip
 _NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})(e[+-]?[0-9]{1,3})?", re.I)
 

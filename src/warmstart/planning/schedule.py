@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from warmstart.errors import PlanError
-from warmstart.records import Action, Choice, Plan
+from warmstart.records import Action, Choice, Plan, TrainingPlan
 
 _WAITED = "it did not join: training it did not help on examples set apart"
 MOST_STAGES = 4  # groups of parts that join one after the other
@@ -25,6 +26,18 @@ class Schedule:
     flip: bool
     folds: int
     seed: int
+    colour: float = 0.0
+    views: int = 0  # different views of an image; 0: ever new ones
+    cut: int = 0  # parts whose outputs are stored
+    store: str = "float32"
+    average: float = 0.0
+    l2_sp: float = 0.0
+    micro_batch: int = 0  # 0: the whole batch
+    recompute: bool = False
+    device: str = "cpu"
+    precision: str = "float32"
+    workers: int = 0
+    compile: bool = False
     joining: tuple[str, ...] = ()  # from the input to the output; empty: all at once
 
 
@@ -43,8 +56,38 @@ def schedule(plan: Plan) -> Schedule:
         flip=bool(_choice(training.flip, "flip").value),
         folds=int(_number(training.folds, "folds")),
         seed=int(_number(training.seed, "seed")),
+        **_stored(training),
+        **_executed(training, batch),
         joining=tuned if "gradual" in str(plan.strategy.value) else (),
     )
+
+
+def _stored(training: TrainingPlan) -> dict[str, Any]:
+    """What a plan for a loop of one's own leaves open: views, and how weights are held."""
+    return {
+        "colour": _given(training.colour, 0.0),
+        "views": int(_given(training.views, 0)),
+        "cut": int(_given(training.cut, 0)),
+        "store": str(training.store.value) if training.store else "float32",
+        "average": _given(training.average, 0.0),
+        "l2_sp": _given(training.l2_sp, 0.0),
+    }
+
+
+def _executed(training: TrainingPlan, batch: int) -> dict[str, Any]:
+    """The same for how the machine is used."""
+    return {
+        "micro_batch": min(int(_given(training.micro_batch, batch)), batch),
+        "recompute": bool(training.recompute and training.recompute.value),
+        "device": str(training.device.value) if training.device else "cpu",
+        "precision": str(training.precision.value) if training.precision else "float32",
+        "workers": int(_given(training.workers, 0)),
+        "compile": bool(training.compile and training.compile.value),
+    }
+
+
+def _given(choice: Choice | None, otherwise: float) -> float:
+    return otherwise if choice is None else choice.number
 
 
 def stage_actions(schedule: Schedule, actions: Mapping[str, Action]) -> list[dict[str, Action]]:
@@ -85,6 +128,25 @@ def carried_out(plan: Plan, joined: int) -> Plan:
     if all(part.action.value in ("frozen", "replaced") for part in parts):
         parts = [replace(part, rate=None) for part in parts]
     return replace(plan, parts=tuple(parts))
+
+
+def given_up(plan: Plan, why: str) -> Plan:
+    """The plan as it was followed where training was given up: the output alone is learnt."""
+    parts = [
+        replace(part, action=replace(part.action, value="frozen", because=why), rate=None)
+        if part.action.value != "replaced"
+        else replace(part, rate=None)
+        for part in plan.parts
+        if part.action.value != "added"
+    ]
+    closed = TrainingPlan(
+        engine=plan.training.engine, batch=plan.training.batch, seed=plan.training.seed
+    )
+    strategy = Choice(
+        value="head", because=f"{plan.strategy.value} was given up: {why}", source="measured",
+        rule=plan.strategy.value,
+    )  # fmt: skip
+    return replace(plan, strategy=strategy, parts=tuple(parts), training=closed)
 
 
 def _choice(choice: Choice | None, name: str) -> Choice:

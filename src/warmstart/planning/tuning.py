@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from warmstart.errors import PlanError
-from warmstart.planning import rules
+from warmstart.planning import machine, rules, storing
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.rates import (
     DECAY,
@@ -24,6 +24,10 @@ from warmstart.records import Choice, Plain, TrainingPlan
 
 WARM_UP = 0.1  # v0
 CROP = 0.35  # v0
+COLOUR = 0.1  # v0
+AVERAGED = 0.1  # share of the steps that the moving average reaches back over, v0
+L2_SP = 1.0  # v0
+FEW_A_CLASS = 30  # examples a class below which weights are drawn back to the start: RECIPE §5
 RANK = 8  # of low-rank updates, as in Hu et al. 2021, "LoRA", §7.2: more brings little
 
 
@@ -41,14 +45,16 @@ def with_training(
     is_scratch = strategy.depth == "scratch"
     optimizer = choose_optimizer(network.recipe)
     name = str(optimizer.value)
+    batch, passes = _batch(facts.n, is_scratch), _passes(facts.n, is_scratch)
+    n_passes = int(passes.number)
     return replace(
         closed,
         optimizer=optimizer,
         rate=_rate(wishes, network, name, is_scratch),
         layer_decay=_layer_decay(network.n_parts, is_scratch),
         weight_decay=_rule(WEIGHT_DECAY[name], f"mild, as is usual with {OPTIMIZERS[name]}"),
-        batch=_batch(facts.n, is_scratch),
-        passes=_passes(facts.n, is_scratch),
+        batch=batch,
+        passes=passes,
         warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
         crop=_crop(network),
         flip=_rule(
@@ -57,6 +63,16 @@ def with_training(
             "matter",
         ),
         folds=_folds(wishes, facts),
+        colour=_colour(network),
+        views=storing.views(n_passes, facts.n, wishes.budget),
+        average=_average(n_passes // int(batch.number)),
+        l2_sp=_l2_sp(facts, is_scratch),
+        micro_batch=_rule(int(batch.number), "a whole step at once, unless memory runs out"),
+        recompute=_rule(False, "inner results are kept; anew they cost a third more time"),
+        device=machine.device(wishes.machine),
+        precision=machine.precision(wishes.machine),
+        workers=machine.workers(wishes.machine),
+        compile=machine.compiled(wishes.machine, n_passes // int(batch.number)),
         rank=_rule(RANK, "more seldom brings more") if "lora" in strategy.extras else None,
     )
 
@@ -121,6 +137,28 @@ def _crop(network: NetworkFacts) -> Choice:
     if network.record.family == "mlp":
         return _rule(1.0, "an MLP ties each weight to a place, so that crops would mislead it")
     return _rule(CROP, "a crop of a third or more mostly still shows its class")
+
+
+def _colour(network: NetworkFacts) -> Choice:
+    if network.preprocessing is not None and network.preprocessing.channels not in (1, 3):
+        return _rule(0.0, "bands are measurements: their brightness is not varied")
+    return _rule(COLOUR, "light that is a tenth brighter or paler mostly shows the same class")
+
+
+def _average(n_steps: int) -> Choice:
+    """Polyak & Juditsky 1992: the mean of the last steps is steadier than the last one."""
+    decay = round(1 - 1 / max(AVERAGED * n_steps, 2), 4)
+    return _rule(decay, "a moving average over the last tenth of the steps")
+
+
+def _l2_sp(facts: DataFacts, is_scratch: bool) -> Choice:
+    """Li, Grandvalet & Davoine 2018, "Explicit Inductive Bias for Transfer Learning", §3."""
+    if is_scratch:
+        return _rule(0.0, "there is no start to be drawn back to")
+    a_class = facts.n // max(facts.n_classes, 1)
+    if a_class >= FEW_A_CLASS:
+        return _rule(0.0, f"{a_class} images a class hold the weights themselves")
+    return _rule(L2_SP, f"with {a_class} images a class, weights are drawn back to the start's")
 
 
 def _folds(wishes: Wishes, facts: DataFacts) -> Choice:

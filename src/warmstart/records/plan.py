@@ -81,6 +81,18 @@ class TrainingPlan:
     flip: Choice | None = None  # whether images are mirrored at random
     folds: Choice | None = None  # trainings that hold a part out, for the estimate
     rank: Choice | None = None  # of low-rank updates
+    colour: Choice | None = None  # largest relative change of brightness, contrast, saturation
+    views: Choice | None = None  # different views of an image that training sees; 0: ever new ones
+    cut: Choice | None = None  # parts whose outputs are stored and not run again; 0: none, live
+    store: Choice | None = None  # number format of what is stored: "float32" or "float16"
+    average: Choice | None = None  # decay of the moving average of the weights; 0: none
+    l2_sp: Choice | None = None  # pull of a weight towards its start, times its rate; 0: none
+    micro_batch: Choice | None = None  # images worked through at once; their gradients add up
+    recompute: Choice | None = None  # whether inner results are made anew, to save memory
+    device: Choice | None = None  # "cpu", "cuda" or "mps"
+    precision: Choice | None = None  # "float32", or "bfloat16" or "float16" where a GPU gains
+    workers: Choice | None = None  # threads that prepare the next images meanwhile
+    compile: Choice | None = None  # whether torch.compile is used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

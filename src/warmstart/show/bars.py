@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from warmstart.events import Event
-from warmstart.show.progress import BAR, Stage, Track
-from warmstart.show.text import TITLE, WIDTH, duration
+from warmstart.show.progress import Stages
+from warmstart.show.stage import LEAST_BAR, Stage
+from warmstart.show.text import WIDTH, fitting, lead
 
 REFRESHES = 5  # a second: a moving bar costs time that the work could use
-
-
-class _Elapsed(ProgressColumn):
-    """Time since the stage began; it moves on between events."""
-
-    def render(self, task: Task) -> Text:
-        """The time as text."""
-        return Text(duration(task.elapsed or 0.0))
+BAR_END = 51  # the column in which finished bars end
+WIDEST = 34  # columns of a bar
 
 
 class Bars:
-    """The stage at work as a bar with speed and time left; a finished stage leaves its line."""
+    """The stage at work as a bar with what is left and how it goes; a finished one leaves a line.
 
-    def __init__(self, stream: TextIO) -> None:
-        console = Console(file=stream)  # honours NO_COLOR by itself
-        self.console = Console(file=stream, width=min(WIDTH, console.width))
-        self.progress = Progress(
-            TextColumn(f"{{task.description:<{TITLE - 1}}}", markup=False),
-            TextColumn("{task.fields[count]}", markup=False),
-            BarColumn(bar_width=24, complete_style="cyan", finished_style="cyan"),
-            _Elapsed(),
-            TextColumn("{task.fields[rest]}", markup=False),
+    `clock` gives seconds since the epoch, as events do.
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
+        self.console = Console(file=stream)  # honours NO_COLOR by itself
+        self.clock = clock
+        self.stages = Stages(BAR_END)
+        self.live = Live(
+            get_renderable=lambda: _Moving(self.stages.stage, self.clock()),
             console=self.console,
             transient=True,
             refresh_per_second=REFRESHES,
         )
-        self.track = Track(BAR)
-        self.task: tuple[str, TaskID] | None = None
 
     def __enter__(self) -> Self:
-        self.progress.start()
+        self.live.start()
         return self
 
     def __exit__(
@@ -54,49 +50,57 @@ class Bars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._drop()
-        self.progress.stop()
-        self._write(self.track.finish(is_broken=error is not None))
+        left = list(self.stages.finish(is_broken=error is not None))
+        self.live.stop()
+        self._write(iter(left))
         if error is None:
             self.console.print()  # the result follows on the same screen
 
     def show(self, event: Event) -> None:
-        """Move the bar; write above it what the event adds."""
-        self._write(self.track.feed(event))
-        stage = self.track.stage
-        if stage is None:
-            return
-        if self.task is None or self.task[0] != stage.name:
-            self._drop()
-            task = self.progress.add_task(stage.title, total=None, count="", rest="")
-            self.task = (stage.name, task)
-        self.progress.update(
-            self.task[1],
-            total=stage.of,
-            completed=stage.step,
-            count=stage.count,
-            rest=time_left(stage),
-        )
-
-    def _drop(self) -> None:
-        if self.task is not None:
-            self.progress.remove_task(self.task[1])
-            self.task = None
+        """Write what the event adds above the bar, which moves by itself."""
+        self.stages.width = min(WIDTH, self.console.width)
+        self._write(self.stages.feed(event))
 
     def _write(self, lines: Iterator[str]) -> None:
-        for line in lines:
-            self.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        for text in lines:
+            self.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def time_left(stage: Stage) -> str:
-    """`73/s, about 12 s left`; what is not known is left out.
+class _Moving:
+    """The stage at work as it is at one moment, as wide as the terminal then is."""
 
-    >>> time_left(Stage("look", began=0.0, latest=2.0, step=100, of=300, per_second=50.0))
-    '50/s, about 4.0 s left'
+    def __init__(self, stage: Stage | None, now: float) -> None:
+        self.stage = stage
+        self.now = now
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.stage is None:
+            return
+        left, n_bar, right = moving(self.stage, self.now, min(WIDTH, options.max_width))
+        bar = ProgressBar(
+            total=self.stage.of, completed=self.stage.step, width=n_bar, pulse=not self.stage.of,
+            complete_style="cyan", finished_style="cyan", animation_time=self.now,
+        )  # fmt: skip
+        cells: list[RenderableType] = [Text(left), *([bar] if n_bar else []), Text(right)]
+        row = Table.grid()
+        for _ in cells:
+            row.add_column(no_wrap=True, overflow="crop")
+        row.add_row(*cells)
+        yield row
+
+
+def moving(stage: Stage, now: float, width: int) -> tuple[str, int, str]:
+    """What stands left of the bar, the columns of the bar, what stands right of it.
+
+    Together they are at most `width` columns. What is least important gives way to the bar,
+    and the bar to what is important.
+
+    >>> moving(Stage("look", "Look", began=0.0, latest=9.0, step=64, of=300), 9.0, 40)
+    ('Look     64/300 ', 17, '  9.0 s')
     """
-    facts = [stage.speed] if stage.speed else []
-    spent = stage.latest - stage.began
-    if stage.of and 0 < stage.step < stage.of and spent > 1:
-        speed = stage.per_second or stage.step / spent
-        facts.append(f"about {duration((stage.of - stage.step) / speed)} left")
-    return ", ".join(facts)
+    left = f"{lead(stage.title)}{stage.count} " if stage.count else lead(stage.title)
+    news, room = stage.news(now), width - len(left)
+    right = fitting(news, room - LEAST_BAR - 2)
+    if not right:  # the most important of it before a bar
+        return left[:width], 0, fitting(news, room)
+    return left, min(WIDEST, room - 2 - len(right)), f"  {right}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from collections.abc import Sequence
 from typing import TextIO
 
 WIDTH = 80
@@ -76,6 +77,20 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
+def time_left(seconds: float) -> str:
+    """Seconds still to wait, the coarser the more there are.
+
+    >>> time_left(41.2), time_left(130), time_left(4700)
+    ('41 s left', 'about 2 min left', 'about 1 h 20 min left')
+    """
+    if seconds < 99.5:
+        return f"{max(round(seconds), 1)} s left"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"about {minutes} min left"
+    return f"about {duration(300 * round(seconds / 300))} left"
+
+
 def size(n_bytes: int) -> str:
     """Bytes in MB or GB of powers of ten, as disks are sold.
 
@@ -129,6 +144,40 @@ def wrap(text: str, left: str = "", hanging: str = "") -> str:
     )
 
 
+def line(title: str, facts: Sequence[tuple[int, str]], width: int = WIDTH) -> str:
+    """A title and the facts beside it, as many as fit into `width` columns.
+
+    >>> line("Tune", [(3, "9/9"), (1, "41 s"), (2, "val 0.86")])
+    'Tune     9/9  41 s  val 0.86'
+    """
+    beside = fitting(facts, width - len(lead(title)))
+    return f"{lead(title)}{beside}"[:width].rstrip()
+
+
+def fitting(facts: Sequence[tuple[int, str]], width: int) -> str:
+    """As many facts as fit: each comes with its importance, the least important ones go first.
+
+    >>> fitting([(3, "9/9"), (1, "41 s"), (2, "val 0.86")], 13)
+    '9/9  val 0.86'
+    """
+    kept = [fact for fact in facts if fact[1]]
+    while kept:
+        text = "  ".join(fact for _, fact in kept)
+        if len(text) <= width:
+            return text
+        kept.remove(min(kept, key=lambda fact: fact[0]))
+    return ""
+
+
+def lead(title: str) -> str:
+    """A title with the space up to its text.
+
+    >>> lead("Look")
+    'Look     '
+    """
+    return f"{printable(title):<{TITLE - 1}} "
+
+
 def column(title: str, text: str) -> str:
     """A title at the left and its text beside it; each line of the text begins anew.
 
@@ -136,10 +185,10 @@ def column(title: str, text: str) -> str:
     Data     500 photographs
              3 unreadable
     """
-    lead, blank = f"{title:<{TITLE - 1}} ", " " * TITLE
-    rows = [line for line in text.splitlines() if line.strip()] or [""]
-    filled = [wrap(line, lead if i == 0 else blank, blank) for i, line in enumerate(rows)]
-    return "\n".join(line.rstrip() for line in filled)
+    blank = " " * TITLE
+    rows = [row for row in text.splitlines() if row.strip()] or [""]
+    filled = [wrap(row, blank if place else lead(title), blank) for place, row in enumerate(rows)]
+    return "\n".join(row.rstrip() for row in filled)
 
 
 def error_text(message: str, stream: TextIO | None) -> str:

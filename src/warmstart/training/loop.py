@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +81,7 @@ def train(
         factor = schedule(index)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = factor * peak
-        with torch.random.fork_rng(devices=_devices()):
-            torch.manual_seed(seed + index)
+        with seeded(seed + index):
             loss = cross_entropy(network(inputs), labels)
             value = float(loss.detach())
             if not math.isfinite(value):
@@ -98,6 +98,14 @@ def diverged(peak: float, what: str = "the network's answers are not numbers") -
         f"training diverged: {what}; use a lower rate than {peak:g} (--lr), or --strategy head, "
         "which cannot diverge."
     )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's global generators at a seed for a while; put back after."""
+    with torch.random.fork_rng(devices=_devices()):
+        torch.manual_seed(seed)
+        yield
 
 
 def _devices() -> range:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from warmstart.errors import DataError, PlanError
@@ -17,7 +20,8 @@ from warmstart.network.sections import Sections, sections_for
 from warmstart.network.whole import as_tensor
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records import Plan
-from warmstart.training.loop import Batch, make_optimizer, warm_cosine
+from warmstart.training.guards import Alarm, Watch, largest_change
+from warmstart.training.loop import Batch, diverged, make_optimizer, seeded, warm_cosine
 from warmstart.training.loop import train as updates
 from warmstart.verbs.freeze import Frozen, actions_of, rates_of
 from warmstart.verbs.watch import Findings, compare, require_frozen, snapshot
@@ -37,13 +41,17 @@ def train(
     one's size; the rates rise, then fall along a cosine. The network is trained as it stands:
     nothing is put in or taken out.
 
+    What the guards see is an event of kind "guard" whose values are `kind` ("diverged": the loss
+    rose; "stuck": it stayed that of blind answers, or nothing moved) and `text`; each kind comes
+    once, and training goes on: stopping is yours.
+
     Whether it ends or is closed early, modes and gradient flags are put back as they were,
     and what is frozen is compared bit for bit. The same seed (the plan's, unless given) and
     the same batches give the same network; the global random state is left alone.
 
     Raises: PlanError if the plan does not fit the network or trains nothing; while it runs,
-    DataError for batches that cannot be used, TrainingError where the loss is not a number
-    or a frozen tensor moved.
+    DataError for batches that cannot be used, TrainingError where the loss or the answers are
+    no numbers, or a frozen tensor moved.
 
     >>> import warmstart
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -97,21 +105,40 @@ class _Job:
         return found
 
     def _steps(self, frozen: Frozen, data: Iterable[Any]) -> Iterator[Event]:
-        self.network.train()
         course, peak = self.course, max(rates_of(self.plan).values())
         optimizer = make_optimizer(course.optimizer, frozen.groups(), course.weight_decay)
         feed = _Feed(data, self.network, self.sections.n_outputs)
         stream = feed.batches()
         first = next(stream)
         n_steps = -(-_passes(self.plan) // len(first[1]))
+        sentry = _Sentry(n_steps, course.warm_up)
+        before = self._answers(first[0])
         rising = warm_cosine(n_steps, course.warm_up)
         batches = islice(chain([first], stream), n_steps)
+        self.network.train()
         for step in updates(self._logits, batches, optimizer, rising, course.seed):
             rate = step.factor * peak
             yield Event(
                 stage="tune", kind="step", step=step.index + 1, of=n_steps,
                 values={"loss": step.loss, "rate": rate, "images": feed.n_seen},
             )  # fmt: skip
+            yield from sentry.see(step.index + 1, step.loss, feed.n_by_class)
+        after = self._answers(first[0])
+        if not np.isfinite(after).all():
+            raise diverged(peak)  # by the last update: no loss has told
+        yield from sentry.finish(largest_change(before, after), feed.n_by_class)
+
+    def _answers(self, inputs: Any) -> NDArray[np.float64]:
+        """Logits (B, K) of one batch at rest; neither modes nor the random state change."""
+        modes = [(module, module.training) for module in self.network.modules()]
+        self.network.eval()
+        try:
+            with torch.no_grad(), seeded(self.course.seed):
+                answers: NDArray[np.float64] = self._logits(inputs).double().cpu().numpy()
+                return answers
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
     def _logits(self, inputs: Any) -> Tensor:
         is_mapping = isinstance(inputs, Mapping)
@@ -124,6 +151,41 @@ def _passes(plan: Plan) -> int:
 
 
 @dataclass(slots=True)
+class _Sentry:
+    """A `Watch` that learns the class shares on the way: data are not gone through before."""
+
+    n_steps: int
+    warm_up: float
+    state: dict[str, float] = field(default_factory=dict)
+
+    def see(self, step: int, loss: float, n_by_class: Mapping[int, int]) -> Iterator[Event]:
+        """The event of an alarm, where the loss raises one."""
+        watch = self._watch(n_by_class)
+        alarm = watch.see(step, loss)
+        self.state = watch.state
+        yield from self._told(alarm)
+
+    def finish(self, moved: float, n_by_class: Mapping[int, int]) -> Iterator[Event]:
+        """The same, after the last update."""
+        yield from self._told(self._watch(n_by_class).finish(moved))
+
+    def _watch(self, n_by_class: Mapping[int, int]) -> Watch:
+        # An output that was put in anew begins with the loss of blind answers, as fresh layers do.
+        watch = Watch(
+            n_steps=self.n_steps, warm_up=self.warm_up, class_shares=[*n_by_class.values()],
+            begins_fitted=False,
+        )  # fmt: skip
+        if self.state:
+            watch.restore(self.state)
+        return watch
+
+    def _told(self, alarm: Alarm | None) -> Iterator[Event]:
+        if alarm is not None:
+            values: dict[str, float | int | str] = {"kind": alarm.kind, "text": alarm.sentence}
+            yield Event(stage="tune", kind="guard", step=alarm.step, of=self.n_steps, values=values)
+
+
+@dataclass(slots=True)
 class _Feed:
     """Batches without end from data that is gone through again and again."""
 
@@ -131,6 +193,7 @@ class _Feed:
     network: nn.Module
     n_outputs: int | None
     n_seen: int = 0  # examples given out, an example counting each time
+    n_by_class: Counter[int] = field(default_factory=Counter)
 
     def batches(self) -> Iterator[Batch]:
         """Raises: DataError where a pass gives none, or one that cannot be used."""
@@ -141,6 +204,7 @@ class _Feed:
             for batch in self.data:
                 inputs, labels = self._parted(batch)
                 self.n_seen += len(labels)
+                self.n_by_class.update(labels.tolist())
                 yield _moved(inputs, device), labels.to(device)
             if self.n_seen == n_before:
                 raise DataError(

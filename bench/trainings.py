@@ -1,0 +1,252 @@
+"""Short trainings on draws of images: the loss of every update, and what is left of the start."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from warmstart.data.near import with_twins
+from warmstart.data.settle import settle
+from warmstart.data.split import folds
+from warmstart.events import drain
+from warmstart.features.engine import normalised
+from warmstart.joints import planned, tune
+from warmstart.joints.attempt import Attempt
+from warmstart.joints.lesson import Lesson
+from warmstart.joints.live import read_pixels
+from warmstart.joints.look import take_look
+from warmstart.joints.looks import held_scores
+from warmstart.joints.outfit import Outfit, outfit
+from warmstart.joints.request import Request, read_data
+from warmstart.joints.room import Room
+from warmstart.joints.scene import Scene, set_scene
+from warmstart.joints.starting import choose_start
+from warmstart.network.ledger import take_digests
+from warmstart.network.load import Start
+from warmstart.network.taps import Tapped
+from warmstart.planning.schedule import schedule
+from warmstart.recording import Clock
+from warmstart.records import Plan, Tap
+from warmstart.solve.temperature import log_losses
+from warmstart.stats.cka import agreement, cka
+from warmstart.training.candidates import LOOKS
+from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.guards import Alarm, Watch
+
+MOST = 100  # images of a draw
+SIDE = 96  # pixels
+HELD = 5  # one part in five judges
+PASS = 32  # images in a pass that only looks
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One training: a set, the seed of its draw, what is trained and how fast."""
+
+    name: str
+    seed: int
+    strategy: str
+    factor: float = 1.0  # times the rule's rate
+    passes: int | None = None  # None: as many as the rule says
+
+
+@dataclass
+class Trained:
+    """What came of it.
+
+    `shares` counts the classes among what is learnt from. Where training broke off, `ended`
+    says why, and what stands below it is missing. `looks`: log-losses of rows held out, one
+    list a look; `blocks` says which of these rows depend on each other.
+    """
+
+    ask: Ask
+    n_steps: int
+    warm_up: float
+    shares: list[int]
+    begins_fitted: bool
+    losses: list[float] = field(default_factory=list)
+    ended: str = ""
+    moved: float | None = None
+    cka: dict[str, float] = field(default_factory=dict)  # by part that was to change
+    agreement: float | None = None
+    held: dict[str, float] = field(default_factory=dict)  # log-loss and accuracy
+    looks: list[list[float]] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
+    n_joined: int = 1  # groups of parts
+
+
+def kept(asks: list[Ask], root: Path, file: Path | None) -> list[Trained]:
+    """The trainings asked for; those that stand in `file` already are not done again."""
+    done = {} if file is None else {t.ask: t for t in _stored(file)}
+    draws: dict[tuple[str, int], list[Ask]] = {}
+    for ask in asks:
+        if ask not in done:
+            draws.setdefault((ask.name, ask.seed), []).append(ask)
+    for (name, seed), wanted in draws.items():
+        for trained in _on_draw(root / name / "train", seed, wanted):
+            done[trained.ask] = trained
+            if file is not None:
+                with file.open("a") as out:
+                    out.write(json.dumps(asdict(trained)) + "\n")
+    return [done[ask] for ask in asks]
+
+
+def _stored(file: Path) -> Iterator[Trained]:
+    if file.exists():
+        for line in file.read_text().splitlines():
+            values = json.loads(line)
+            yield Trained(**{**values, "ask": Ask(**values["ask"])})
+
+
+class _Recorder(Watch):
+    """Takes the losses down and says nothing."""
+
+    def __init__(self, found: Trained) -> None:
+        super().__init__(
+            n_steps=found.n_steps, warm_up=found.warm_up, class_shares=found.shares,
+            begins_fitted=found.begins_fitted,
+        )  # fmt: skip
+        self.found = found
+
+    def see(self, step: int, loss: float) -> Alarm | None:
+        """After a loss that is no number there is nothing more to see."""
+        if not math.isfinite(loss):
+            return Alarm("diverged", step, f"the loss was {loss}")
+        self.found.losses.append(float(f"{loss:.5g}"))
+        return None
+
+    def finish(self, moved: float) -> None:
+        """How far answers moved."""
+        self.found.moved = moved
+
+
+def _on_draw(folder: Path, seed: int, asks: list[Ask]) -> Iterator[Trained]:
+    """All trainings on one draw of images: read and looked at once."""
+    with tempfile.TemporaryDirectory() as place:
+        data = _draw(folder, seed, Path(place))
+        asked = Request(data=data, seed=seed, budget="fast", settings=(f"input.size={SIDE}",))
+        collection = drain(read_data(asked))
+        asked, start = drain(choose_start(asked, collection, Clock()))
+        look = drain(take_look(collection, start))
+        plain = settle(collection, look.unreadable)
+        scene = set_scene(with_twins(plain, ()), look, start.record, "fast", seed)
+        learn = scene.arranged.learn
+        pixels = read_pixels(scene.collection, learn, scene.prep)
+        images = normalised(pixels.rows(np.arange(len(learn))), scene.prep)
+        for ask in asks:
+            yield _train(asked, scene, start, images, ask)
+
+
+def _draw(folder: Path, seed: int, place: Path) -> Path:
+    """At most MOST images, classes in their proportions; classes of fewer than 5 left out."""
+    rng = np.random.default_rng(seed)
+    files = sorted(path for path in folder.glob("*/*") if path.is_file())
+    chosen = rng.permutation(len(files))[:MOST]
+    taken: dict[str, list[Path]] = {}
+    for number in sorted(chosen):
+        taken.setdefault(files[number].parent.name, []).append(files[number])
+    for label, members in taken.items():
+        if len(members) >= HELD:
+            (place / folder.parent.name / label).mkdir(parents=True)
+            for path in members:
+                shutil.copy(path, place / folder.parent.name / label)
+    return place / folder.parent.name
+
+
+def _train(asked: Request, scene: Scene, start: Start, images: Tensor, ask: Ask) -> Trained:
+    plan = _plan(asked, scene, start, ask)
+    course, arranged, network = schedule(plan), scene.arranged, scene.look.network
+    labels, blocks = arranged.labels, arranged.blocks()
+    part = folds(labels, blocks, HELD, np.random.default_rng([ask.seed, 7]))
+    keep, held = np.flatnonzero(part > 0), np.flatnonzero(part == 0)
+    torch.set_num_threads(1)  # two threads wait for each other where the machine has other work
+    room = Room(
+        source=drain(tune._source(scene, plan)), labels=labels, blocks=blocks,
+        before=take_digests(network), n_lessons=1, checkpoints=NoCheckpoints(),
+    )  # fmt: skip
+    head, read = tune._head_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
+    lesson = Lesson(
+        make=lambda: outfit(network, plan, head, read, ask.seed), schedule=course, room=room,
+        rows=keep, held=held, number=0,
+    )  # fmt: skip
+    attempt = Attempt(lesson, 1.0, ())
+    is_fresh = "fresh" in attempt.outfit.actions.values()
+    counts = np.bincount(labels[keep]).tolist()
+    found = Trained(ask, course.n_steps, course.warm_up, counts, not is_fresh)
+    attempt._watch = _Recorder(found)
+    before, seen = attempt.looks.say(held), _see(attempt.outfit, images)
+    alarm = drain(attempt.run())
+    if alarm is not None:
+        found.ended = alarm.sentence
+        return found
+    _measure(found, attempt, before, labels[held])
+    found.blocks = blocks[held].tolist()
+    now = _see(attempt.outfit, images)
+    found.cka = {name: cka(seen.features[name], x) for name, x in now.features.items()}
+    found.agreement = agreement(seen.output, now.output) if found.cka else None
+    return found
+
+
+def _plan(asked: Request, scene: Scene, start: Start, ask: Ask) -> Plan:
+    """The plan of this training: the rule's, its rates times the factor."""
+
+    def made(lr: float | None) -> Plan:
+        passes = () if ask.passes is None else (f"training.passes={ask.passes}",)
+        wanted = replace(asked, strategy=ask.strategy, lr=lr, settings=(*asked.settings, *passes))
+        facts = planned.network_facts(wanted, start, scene.look.network, None)
+        names = tuple(scene.profiles)
+        return planned.make_plan(wanted, scene.arranged.facts(), facts, names, scene.look.engine)
+
+    plain = made(None)
+    if ask.factor == 1 or plain.training.rate is None:
+        return plain
+    return made(ask.factor * plain.training.rate.number)
+
+
+def _measure(
+    found: Trained, attempt: Attempt, before: NDArray[np.float64], labels: NDArray[np.int64]
+) -> None:
+    """Log-losses and accuracy on what was held out, before, on the way and after."""
+    looks = [log_losses(scores, labels) for scores in attempt.looks.scores()[:LOOKS]]
+    found.looks = [[float(f"{loss:.4g}") for loss in losses] for losses in looks]
+    found.n_joined = attempt.joining.joined
+    attempt.settle()
+    after = held_scores(attempt.outfit, attempt.lesson.room, attempt.lesson.held)
+    for when, scores in (("before", before), ("after", after)):
+        found.held[f"log_loss_{when}"] = float(log_losses(scores, labels).mean())
+        found.held[f"accuracy_{when}"] = float((scores.argmax(axis=1) == labels).mean())
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a network gives for all images. Shapes: features (n, d_part), output (n, K_old)."""
+
+    features: dict[str, NDArray[np.float64]]  # by part that is tuned
+    output: NDArray[np.float64]  # of the start's own last layer
+
+
+def _see(ready: Outfit, images: Tensor) -> _Seen:
+    """Look at all images with the parts as they are now."""
+    record = ready.network.record
+    moving = [n for n, p in enumerate(record.parts, 1) if ready.actions.get(p.name) == "tuned"]
+    if not moving:
+        return _Seen({}, np.empty((0, 0)))
+    tapped = Tapped(ready.network, [Tap(part=number, pool="avg") for number in moving])
+    chunks, outputs = [], []
+    with torch.inference_mode():
+        for inputs in images.split(PASS):
+            chunks.append(tapped(inputs))
+            outputs.append(ready.network.logits(inputs))
+    columns = [torch.cat(list(column)).double().numpy() for column in zip(*chunks, strict=True)]
+    names = [record.parts[number - 1].name for number in moving]
+    return _Seen(dict(zip(names, columns, strict=True)), torch.cat(outputs).double().numpy())

@@ -1,0 +1,91 @@
+"""The verbs that take the folder of a run."""
+
+from __future__ import annotations
+
+from warmstart.cli.options import DEBUG, GROUP, HELP, JSON, LABEL, QUIET, Option, Verb
+
+__all__ = ["EVALUATE", "PREDICT", "RESUME", "SUGGEST"]
+
+RESUME = Verb(
+    name="resume",
+    arguments=("RUN",),
+    needs=("the folder of a run that was stopped",),
+    short="go on with a run that was stopped or killed",
+    about=(
+        "Goes on in RUN from where it was left. The result is the one that the run would have "
+        "had without the break, to the last digit; images, weights and versions must be what "
+        "they were. A run that is done is shown again."
+    ),
+    options=(JSON, QUIET, DEBUG, HELP),
+    examples=(("warmstart resume runs/photos", ""), ("warmstart resume runs/latest", "")),
+)
+
+
+PREDICT = Verb(
+    name="predict",
+    arguments=("RUN", "PATH..."),
+    needs=("the folder that `warmstart fit` wrote", "the images to name"),
+    short="name the class of new images",
+    about=(
+        "Says for each image which class it shows and how likely that is. A folder stands for "
+        "the images in and below it. The model may also be not sure, or find an image unlike "
+        "all that it learnt from."
+    ),
+    options=(
+        Option(name="--json", help="one JSON document a line, one line an image"),
+        DEBUG,
+        HELP,
+    ),
+    examples=(
+        ("warmstart predict runs/photos new.jpg", "one image"),
+        ("warmstart predict runs/photos inbox/ --json > labels.jsonl", ""),
+    ),
+)
+
+
+EVALUATE = Verb(
+    name="evaluate",
+    arguments=("RUN", "DATA"),
+    needs=("the folder that `warmstart fit` wrote", "other labelled images"),
+    short="measure a finished model on other labelled images",
+    about=(
+        "Counts how often a finished model is right on labelled images that it did not learn "
+        "from. DATA is laid out as for fit, with the same class names; if it has a test/ part, "
+        "only that is used."
+    ),
+    options=(LABEL, GROUP, JSON, DEBUG, HELP),
+    examples=(
+        ("warmstart evaluate runs/photos later-photos/", ""),
+        ("warmstart evaluate runs/photos later.csv --label species --json", ""),
+    ),
+)
+
+
+SUGGEST = Verb(
+    name="suggest",
+    arguments=("RUN", "UNLABELLED..."),
+    needs=("the folder that `warmstart fit` wrote", "images without a label"),
+    short="choose the images to label next",
+    about=(
+        "Chooses from UNLABELLED, images or folders of them, those whose labels should teach "
+        "the model most: it is in doubt about them, and they differ from each other. Says what "
+        "that should bring, where the run has measured it. Images that the run's data holds "
+        "already, and exact copies, are left out."
+    ),
+    options=(
+        Option(name="--count", value="N", help="how many images to choose (default 20)"),
+        Option(
+            name="--out",
+            value="FILE.csv",
+            help="write a table of path, label (empty, to be filled in) and suggested",
+        ),
+        JSON,
+        QUIET,
+        DEBUG,
+        HELP,
+    ),
+    examples=(
+        ("warmstart suggest runs/photos inbox/", ""),
+        ("warmstart suggest runs/photos inbox/ --count 50 --out inbox/next.csv", ""),
+    ),
+)

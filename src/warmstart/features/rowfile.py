@@ -1,0 +1,78 @@
+"""Rows of a file: read into arrays of one's own at any place, and put together for writing.
+
+Reading may be done by several threads at once. It is not done through a memory map: the
+pages that a map has touched count as memory of the process, and the system brings in the
+pages around each. Measured on rows of 62 KB, one tap of 300 to 10,000 of them: as fast as a
+map, and nothing stays in memory but what was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from io import FileIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK_BYTES = 4 << 20  # of rows laid side by side at a time, before they are written
+_HAS_PREADV = hasattr(os, "preadv")  # not on Windows, nor on macOS before 11
+_moving = threading.Lock()  # without preadv a file has one position, which reading moves
+
+
+def read_rows(file: FileIO, offsets: Iterable[int], out: NDArray[Any]) -> list[int]:
+    """Fill each row of `out` with the bytes from its offset on.
+
+    Shapes: offsets n, out (n, …) contiguous. Returns the places of rows that reach beyond the
+    end of the file; what stands in those is not defined.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryFile(buffering=0) as file:
+    ...     done, out = file.write(b"abcdef"), np.empty((3, 2), "S1")
+    ...     read_rows(file, [4, 0, 5], out), out[:2].tolist()
+    ([2], [[b'e', b'f'], [b'a', b'b']])
+    """
+    if not out.size:
+        return []
+    view, size, short = out.data.cast("B"), out[0].nbytes, []
+    for place, offset in enumerate(offsets):
+        into = view[place * size : (place + 1) * size]
+        if not _fill(file, offset, into):
+            short.append(place)
+    return short
+
+
+def _fill(file: FileIO, offset: int, into: memoryview) -> bool:
+    """Read until `into` is full; False where the file ends before."""
+    while n := _read_some(file, offset, into):
+        if n == len(into):
+            return True
+        offset, into = offset + n, into[n:]
+    return False
+
+
+def _read_some(file: FileIO, offset: int, into: memoryview) -> int:
+    if _HAS_PREADV:
+        return os.preadv(file.fileno(), (into,), offset)
+    with _moving:
+        file.seek(offset)
+        return file.readinto(into) or 0
+
+
+def side_by_side(
+    rows: Sequence[int], columns: Sequence[NDArray[Any]], dtype: np.dtype[Any]
+) -> Iterator[NDArray[Any]]:
+    """Chosen rows of all columns as rows of a file, about `CHUNK_BYTES` at a time.
+
+    >>> two = [np.array([[1, 2], [3, 4]]), np.array([[5], [6]])]
+    >>> [block.tolist() for block in side_by_side([1, 0], two, np.dtype(np.int64))]
+    [[[3, 4, 6], [1, 2, 5]]]
+    """
+    row_bytes = dtype.itemsize * sum(column.shape[1] for column in columns)
+    count = max(CHUNK_BYTES // max(row_bytes, 1), 1)
+    for at in range(0, len(rows), count):
+        chosen = [column[rows[at : at + count]] for column in columns]
+        yield np.concatenate(chosen, axis=1, dtype=dtype, casting="unsafe")

@@ -1,0 +1,245 @@
+"""One attempt at a training: updates, looks, guards, checkpoints; it can be gone on with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from warmstart.events import Event, Steps
+from warmstart.joints.feed import ahead
+from warmstart.joints.joining import Joining
+from warmstart.joints.looks import Looks, spread
+from warmstart.joints.outfit import Outfit
+from warmstart.joints.room import Inputs, view_numbers
+from warmstart.network import freeze
+from warmstart.network.tail import Tail
+from warmstart.planning.schedule import Schedule, stage_actions
+from warmstart.recording import peak_rss_mb
+from warmstart.records import Action, GuardNote
+from warmstart.solve.ridge import Rows
+from warmstart.training.candidates import Route
+from warmstart.training.checkpoint import Saved
+from warmstart.training.guards import Alarm, Watch, largest_change
+from warmstart.training.loop import warm_cosine
+from warmstart.training.trainer import Course, Trainer
+from warmstart.training.views import draw_batches
+
+if TYPE_CHECKING:
+    from warmstart.joints.lesson import Lesson
+
+COMPARED = 64  # rows on which it is seen whether answers moved at all
+NEW = frozenset[Action]({"fresh", "added"})
+
+
+class Attempt:
+    """A training from its start to its end, or to an alarm.
+
+    `guards` tells of earlier attempts, for the checkpoints. `is_idle`: training moved nothing.
+    """
+
+    def __init__(self, lesson: Lesson, scale: float, guards: tuple[GuardNote, ...]) -> None:
+        self.lesson, self.scale, self.guards = lesson, scale, guards
+        self.outfit, schedule = lesson.make(), lesson.schedule
+        self.outfit.model.to(schedule.device)
+        self.outfit.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        tail = Tail(self.outfit.model, schedule.cut, schedule.recompute)
+        run: Any = torch.compile(tail) if schedule.compile else tail
+        self.trainer = Trainer(run, _moving(self.outfit), _course(schedule))
+        self.looks = Looks(lesson.room, lesson.held, self.outfit, tail, self.trainer)
+        self.stages = stage_actions(schedule, self.outfit.actions)
+        is_judged = len(self.stages) > 1 and lesson.route is None
+        self.joining = Joining(self.looks, lesson.rows, schedule.seed, is_judged)
+        self.is_idle = False
+        self._watch = _watch(lesson, self.outfit)
+        self._clock = _Clock(schedule.batch)
+
+    def run(self, saved: Saved | None = None) -> Steps[Alarm | None]:
+        """Train; the alarm that ended it, None where it came to its end.
+
+        `saved`: the state that an earlier process left this attempt in.
+        """
+        lesson = self.lesson
+        route = lesson.route or Route()
+        stop = route.n_steps(lesson.schedule.n_steps)
+        first = int(saved.facts["stage"]) if saved else 0
+        if saved is None:
+            self.looks.begin()
+            self.joining.begin()
+        for number, actions in enumerate(self.stages[: route.n_stages]):
+            steps = self._steps_of(number, stop)
+            if number < first or not steps:
+                continue
+            alarm = yield from self._stage(number, actions, steps, saved)
+            saved = None
+            if alarm is not None:
+                return alarm
+            if not self.joining.joins(number):
+                break
+        return self._end()
+
+    def settle(self) -> None:
+        """Leave the network with the weights of its route."""
+        self.trainer.settle((self.lesson.route or Route()).share)
+
+    def _steps_of(self, number: int, stop: int) -> range:
+        total, n = self.lesson.schedule.n_steps, len(self.stages)
+        return range(total * number // n, min(total * (number + 1) // n, stop))
+
+    def _stage(
+        self, number: int, actions: Mapping[str, Action], steps: range, saved: Saved | None
+    ) -> Steps[Alarm | None]:
+        model, begin = self.outfit.model, steps.start
+        with freeze.hold(model, actions, self.outfit.owners) as held:
+            self.trainer.begin(self._groups(actions))
+            if saved is not None:
+                begin = self._restore(saved)
+            feed = self._batches(number, steps, begin)
+            try:
+                for step, (inputs, labels) in zip(range(begin, steps.stop), feed, strict=False):
+                    model.train()
+                    held.rest()
+                    factor = self._factor(number, step)
+                    loss = self.trainer.update(step, factor, inputs, labels)
+                    alarm = self._watch.see(step + 1, loss)
+                    if alarm is not None:
+                        return alarm
+                    values = {"loss": round(loss, 6), "factor": round(factor * self.scale, 6)}
+                    values |= self.looks.look(step + 1, self.lesson.schedule.n_steps)
+                    yield from self._told(number, step, values)
+            finally:
+                feed.close()
+                model.eval()
+        return None
+
+    def _groups(self, actions: Mapping[str, Action]) -> list[dict[str, Any]]:
+        found = freeze.groups(self.outfit.model, actions, self.outfit.owners, self.outfit.rates)
+        for group in found:
+            group["lr"] *= self.scale
+            group["is_anchored"] = freeze.action_of(actions, group["part"]) not in NEW
+        return found
+
+    def _factor(self, number: int, step: int) -> float:
+        """Warm-up and cosine of a stage; a route that ends early ends on the same curve."""
+        whole = self._steps_of(number, self.lesson.schedule.n_steps)
+        return warm_cosine(len(whole), self.lesson.schedule.warm_up)(step - whole.start)
+
+    def _batches(
+        self, number: int, steps: range, begin: int
+    ) -> Generator[tuple[Inputs, Tensor], None, None]:
+        """Inputs and labels of each step from `begin` on; drawn as from the stage's first."""
+        chosen, room, rows = self.lesson.schedule, self.lesson.room, self.joining.fit
+        rng = np.random.default_rng([chosen.seed, self.lesson.number, number])
+        drawn = [*draw_batches(len(rows), chosen.batch, len(steps), rng)][begin - steps.start :]
+
+        def make(one: tuple[Rows, Rows]) -> tuple[Inputs, Tensor]:
+            places, visits = rows[one[0]], view_numbers(one[1], chosen)
+            return room.source.batch(places, visits, self.outfit.taps), room.targets(places)
+
+        for inputs, labels in ahead(make, drawn, chosen.workers):
+            yield tuple(value.to(chosen.device) for value in inputs), labels.to(chosen.device)
+
+    def _told(self, number: int, step: int, values: dict[str, float]) -> Steps[None]:
+        """The event of an update; a checkpoint where one is due, or where the caller stops."""
+        total, room = self.lesson.schedule.n_steps, self.lesson.room
+        told = {
+            **values, "lesson": self.lesson.number + 1, "per_second": self._clock.per_second(),
+            "memory_mb": peak_rss_mb(),
+        }  # fmt: skip
+        done = total * self.lesson.number + step + 1
+        try:
+            yield Event(
+                stage="tune", kind="step", step=done, of=total * room.n_lessons, values={**told}
+            )
+        except GeneratorExit:
+            self._save(number, step + 1)
+            raise
+        if room.checkpoints.is_due:
+            self._save(number, step + 1)
+
+    def _end(self) -> Alarm | None:
+        """The last looks; an alarm where training moved nothing, or ruined the weights."""
+        some, n_steps = spread(self.lesson.rows, COMPARED), self.lesson.schedule.n_steps
+        ended = self.looks.shown(1.0, some)
+        self.looks.finish()
+        if not np.isfinite(ended).all() or not self.looks.are_finite:
+            what = "the network's answers are not numbers any more"
+            return Alarm(kind="diverged", step=n_steps, sentence=what)
+        alarm = self._watch.finish(largest_change(self.looks.shown(0.0, some), ended))
+        self.is_idle = alarm is not None
+        return alarm
+
+    # ---- checkpoints -----------------------------------------------------------------------
+
+    def _save(self, number: int, step: int) -> None:
+        tensors = {
+            **self.trainer.tensors(), **self.looks.tensors(), **self.joining.tensors(),
+        }  # fmt: skip
+        facts = {
+            "lesson": self.lesson.number, "scale": self.scale, "stage": number, "step": step,
+            "watch": self._watch.state, "trainer": self.trainer.facts(),
+            "joining": self.joining.facts(),
+            "guards": [
+                {"kind": g.kind, "step": g.step, "action": g.action} for g in self.guards
+            ],
+        }  # fmt: skip
+        self.lesson.room.checkpoints.save(Saved(tensors, facts))
+
+    def _restore(self, saved: Saved) -> int:
+        """Be as when this was saved; the step to go on with."""
+        facts = saved.facts
+        self.trainer.restore(saved.tensors, facts["trainer"])
+        self.looks.restore(saved.tensors)
+        self.joining.restore(saved.tensors, facts["joining"])
+        self._watch.restore(facts["watch"])
+        return int(facts["step"])
+
+
+class _Clock:
+    """Images a second, smoothed."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch, self._last, self._seconds = batch, time.perf_counter(), 0.0
+
+    def per_second(self) -> float:
+        """After one more update."""
+        now = time.perf_counter()
+        took, self._last = now - self._last, now
+        self._seconds = took if not self._seconds else 0.9 * self._seconds + 0.1 * took
+        return round(self._batch / max(self._seconds, 1e-9), 1)
+
+
+def _course(chosen: Schedule) -> Course:
+    return Course(
+        optimizer=chosen.optimizer, weight_decay=chosen.weight_decay, average=chosen.average,
+        l2_sp=chosen.l2_sp, micro_batch=chosen.micro_batch or chosen.batch,
+        device=chosen.device, precision=chosen.precision, seed=chosen.seed,
+    )  # fmt: skip
+
+
+def _moving(outfit: Outfit) -> dict[str, Tensor]:
+    """Every tensor that training may change: parameters that move, statistics of new parts."""
+    model, owners, actions = outfit.model, outfit.owners, outfit.actions
+    groups = freeze.groups(model, actions, owners, outfit.rates)
+    moving = {id(parameter) for group in groups for parameter in group["params"]}
+    parts = freeze.tensor_parts(model, owners)
+
+    def is_new(name: str, tensor: Tensor) -> bool:
+        is_buffer = not isinstance(tensor, nn.Parameter)
+        return is_buffer and name in parts and freeze.action_of(actions, parts[name]) in NEW
+
+    state = model.state_dict(keep_vars=True).items()
+    return {name: t for name, t in state if id(t) in moving or is_new(name, t)}
+
+
+def _watch(lesson: Lesson, outfit: Outfit) -> Watch:
+    labels = lesson.room.labels[lesson.rows]
+    return Watch(
+        n_steps=lesson.schedule.n_steps, warm_up=lesson.schedule.warm_up,
+        class_shares=(np.bincount(labels) / len(labels)).tolist(),
+        begins_fitted="fresh" not in outfit.actions.values(),
+    )  # fmt: skip

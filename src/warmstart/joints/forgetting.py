@@ -1,0 +1,127 @@
+"""What tuning did to what the start knew, and a way part of the way back where it lost much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warmstart.events import Steps
+from warmstart.joints.notes import guard
+from warmstart.joints.outfit import Outfit
+from warmstart.joints.relook import run_from
+from warmstart.joints.room import Room
+from warmstart.joints.scene import Scene
+from warmstart.network.parts import Network
+from warmstart.network.taps import plan_scan
+from warmstart.network.taps import taps as offered
+from warmstart.records import GuardNote, Tap
+from warmstart.solve.ridge import Array, Rows
+from warmstart.stats.cka import agreement, cka
+from warmstart.stats.intervals import standard_error
+from warmstart.training.candidates import CANDIDATES, SHARES, Chosen
+from warmstart.training.guards import Alarm, forgetting
+
+ROWS = 200  # examples on which it is measured
+TIE = 0.25  # standard errors of a loss below which less forgetting decides: RECIPE §2
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the start gives for some rows, at every layer that is tuned."""
+
+    scene: Scene
+    room: Room
+    rows: Rows
+    step: int
+
+    def weigh(self, outfit: Outfit) -> Alarm | None:
+        """An alarm where tuned layers do not tell these rows apart as the start's did."""
+        wanted = self._taps(outfit)
+        if not wanted:
+            return None
+        examples = self.scene.examples(self.rows)
+        read, start = self.scene.look.reader(examples), self.scene.look.network
+        after = self._after(outfit, wanted)
+        likeness = {
+            start.record.parts[tap.part - 1].name: cka(read(tap), after[tap])
+            for tap in wanted
+            if tap.pool != "neck" or len([t for t in wanted if t.part == tap.part]) == 1
+        }
+        neck = wanted[-1]
+        said = None
+        if neck.pool == "neck" and start.classifier is not None:
+            before, now = (outputs(start, values) for values in (read(neck), after[neck]))
+            said = agreement(before, now)
+        return forgetting(likeness, said, self.step)
+
+    def _taps(self, outfit: Outfit) -> tuple[Tap, ...]:
+        """One tap of each tuned part of the start; the last is the neck where that is tuned."""
+        record = self.scene.look.network.record
+        tuned = {
+            number for number, part in enumerate(record.parts, 1)
+            if outfit.actions[part.name] in ("tuned", "low-rank")
+        }  # fmt: skip
+        return tuple(t for t in offered(record) if t.part in tuned and t.pool != "grid2")
+
+    def _after(self, outfit: Outfit, wanted: tuple[Tap, ...]) -> dict[Tap, Array]:
+        """Shapes: (m, d_t) each. Blocks that were added come after the parts of the start."""
+        scan = plan_scan(self.scene.look.network, wanted)
+        plain = self.room.source.batch(self.rows, np.zeros(len(self.rows), np.int64), wanted)
+        made = run_from(outfit.network, scan, self.room.source.cut, plain)
+        return {tap: rows.numpy() for tap, rows in zip(wanted, made, strict=True)}
+
+
+def outputs(network: Network, vectors: Array) -> Array:
+    """The original outputs from what its classifier sees: (m, F) to (m, K)."""
+    with torch.inference_mode():
+        return network.outputs(torch.from_numpy(np.asarray(vectors, np.float32))).numpy()
+
+
+def keep_memory(
+    memory: Memory, outfit: Outfit, begun: Outfit, chosen: Chosen, blocks: Rows
+) -> Steps[tuple[GuardNote, ...]]:
+    """Weigh what was forgotten; go part of the way back where held-out rows do not mind.
+
+    `begun` is the outfit before training; `outfit` is changed in place.
+    """
+    alarm = memory.weigh(outfit)
+    if alarm is None:
+        return ()
+    action = "kept: held-out examples are answered better so"
+    ended = {n: t.detach().clone() for n, t in outfit.model.state_dict().items()}
+    for share in _shares(chosen, blocks):
+        blend(outfit, begun, ended, share)
+        if memory.weigh(outfit) is None:
+            action = f"weights {share:.0%} of the way from the start's are shipped instead"
+            break
+    else:
+        outfit.model.load_state_dict(ended)
+    yield guard(alarm.kind, f"{alarm.sentence}; {action}")
+    return (GuardNote(kind=alarm.kind, step=alarm.step, action=action),)
+
+
+def _shares(chosen: Chosen, blocks: Rows) -> list[float]:
+    """Smaller shares of the way that are as good on held-out rows, the largest first."""
+    losses = chosen.losses
+    held = np.isfinite(losses[chosen.candidate])
+    found = []
+    for number, route in enumerate(CANDIDATES):
+        if route.share not in SHARES or route.share >= chosen.route.share or not held.any():
+            continue
+        gap = (losses[number] - losses[chosen.candidate])[held]
+        if gap.mean() <= TIE * standard_error(gap, blocks[held]):
+            found.append(route.share)
+    return found
+
+
+@torch.no_grad()
+def blend(outfit: Outfit, begun: Outfit, ended: dict[str, Tensor], share: float) -> None:
+    """Put weights `share` of the way from those at the beginning to those at the end."""
+    start = begun.model.state_dict()
+    state = outfit.model.state_dict()
+    for name, tensor in ended.items():
+        if tensor.is_floating_point() and name in start and start[name].shape == tensor.shape:
+            state[name].copy_(torch.lerp(start[name], tensor, share))

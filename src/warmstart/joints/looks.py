@@ -1,0 +1,134 @@
+"""What held-out rows say while a training goes on, and at each of its candidate ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from warmstart.joints.outfit import Outfit
+from warmstart.joints.room import Room
+from warmstart.network.tail import Tail
+from warmstart.solve.ridge import Array, Rows
+from warmstart.training.candidates import CANDIDATES, LOOKS, SHARES, Route
+from warmstart.training.trainer import Trainer
+
+PASS = 32  # images in a pass that only looks
+_BEFORE = "look.before"
+
+
+class Looks:
+    """Scores of the rows that a training holds out: before it, on the way, at its ends.
+
+    `before` is what the plain head says, (m, K); None where nothing is held out.
+    """
+
+    def __init__(
+        self, room: Room, held: Rows, outfit: Outfit, tail: Tail, trainer: Trainer
+    ) -> None:
+        self.room, self.held, self.outfit = room, held, outfit
+        self.tail, self.trainer = tail, trainer
+        self.before: Array | None = None
+        self._found: dict[str, Array] = {}
+
+    def begin(self) -> None:
+        """Before the first update."""
+        if len(self.held):
+            self.before = self.say(self.held)
+
+    def look(self, done: int, n_steps: int) -> dict[str, float]:
+        """Look, where that is due after `done` of `n_steps` updates; what there is to tell."""
+        due = [k for k in range(1, LOOKS + 1) if Route(look=k).n_steps(n_steps) == done]
+        if not due or not len(self.held):
+            return {}
+        scores = self.shown(1.0, self.held)
+        self._found |= {f"{k}": scores for k in due}
+        labels = self.room.labels[self.held]
+        told = {"val": _accuracy(scores, labels), "val_loss": round(log_loss(scores, labels), 6)}
+        if self.before is not None:
+            told["head"] = _accuracy(self.before, labels)
+        return told
+
+    def finish(self) -> None:
+        """Look at the shares of the way."""
+        for share in SHARES if len(self.held) else ():
+            self._found[f"{share}"] = self.shown(share, self.held)
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether all scores are numbers."""
+        return all(bool(np.isfinite(scores).all()) for scores in self._found.values())
+
+    def scores(self) -> Array:
+        """What each candidate end says of the rows held out: (C, m, K).
+
+        Where training ended early, later looks say what the last one did.
+        """
+        if not self._found:
+            return no_scores(self.outfit, self.held)
+        looked = [self._found.get(f"{k}") for k in range(1, LOOKS + 1)]
+        last = self.shown(1.0, self.held) if looked[-1] is None else looked[-1]
+        found = [last if scores is None else scores for scores in looked]
+        return np.stack([*found, *(self._found[f"{share}"] for share in SHARES)])
+
+    def shown(self, share: float, rows: Rows) -> Array:
+        """Scores at a share of the way from the start's weights to the averaged ones."""
+        with self.trainer.shown(share):
+            return self.say(rows)
+
+    def say(self, rows: Rows) -> Array:
+        """Scores of some rows with the weights as they stand, (m, K)."""
+        return held_scores(self.outfit, self.room, rows, self.tail)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        found = {f"look.{name}": torch.from_numpy(s) for name, s in self._found.items()}
+        return found if self.before is None else {**found, _BEFORE: torch.from_numpy(self.before)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """As when `tensors` was asked."""
+        kept = {n.removeprefix("look."): t.numpy() for n, t in tensors.items() if n[:5] == "look."}
+        self.before = kept.pop("before", None)
+        self._found = kept
+
+
+def held_scores(outfit: Outfit, room: Room, rows: Rows, tail: Tail | None = None) -> Array:
+    """Logits of some rows, as they are, in eval mode. Shapes: returns (m, K) float64."""
+    outfit.model.eval()
+    run: Any = tail or Tail(outfit.model, room.source.cut)
+    device = outfit.model.head.bias.device
+    found = [torch.empty(0, len(outfit.model.head.bias))]
+    with torch.inference_mode():
+        for start in range(0, len(rows), PASS):
+            inputs = room.plain(rows[start : start + PASS], outfit.taps)
+            found.append(run(*(value.to(device) for value in inputs)).float().cpu())
+    scores: Array = torch.cat(found).double().numpy()
+    return scores
+
+
+def spread(rows: Rows, most: int) -> Rows:
+    """At most so many rows, at equal distances: neighbours often show the same class.
+
+    >>> spread(np.arange(10), 3).tolist(), spread(np.arange(2), 3).tolist()
+    ([0, 3, 6], [0, 1])
+    """
+    n = min(most, len(rows))
+    return rows[np.arange(n) * len(rows) // max(n, 1)]
+
+
+def no_scores(outfit: Outfit, held: Rows) -> Array:
+    """Where nothing was held out, or nothing came of it: (C, m, K) of NaN."""
+    return np.full((len(CANDIDATES), len(held), len(outfit.model.head.bias)), np.nan)
+
+
+def log_loss(scores: Array, labels: Rows) -> float:
+    """Mean log-loss in nats. Shapes: scores (m, K), labels (m,)."""
+    return float(cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels)))
+
+
+def _accuracy(scores: Array, labels: Rows) -> float:
+    return round(float((scores.argmax(axis=1) == labels).mean()), 4)

@@ -1,0 +1,92 @@
+"""A second look: the taps of a network that was trained here."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warmstart.data.collection import Collection
+from warmstart.features.activations import ScratchKey
+from warmstart.features.engine import normalised
+from warmstart.features.key import BATCH, Column
+from warmstart.features.store import Store
+from warmstart.joints.live import prepared, roomy_folder
+from warmstart.joints.room import Source
+from warmstart.joints.rows import ReadTap
+from warmstart.network.parts import Network
+from warmstart.network.tail import stored_taps
+from warmstart.network.taps import Scan, plan_scan
+from warmstart.records import Example, Preprocessing, Tap
+from warmstart.solve.kernels import Features
+
+
+class SecondLook:
+    """A reader of a trained network's taps: images are passed when first asked for.
+
+    What was learnt from is passed from where training took it; other images are decoded. Rows
+    lie in a folder of their own that ends with this.
+    """
+
+    def __init__(
+        self, network: Network, taps: Sequence[Tap], source: Source, learn: Sequence[Example],
+        collection: Collection, prep: Preprocessing,
+    ) -> None:  # fmt: skip
+        self._network, self._scan = network, plan_scan(network, taps)
+        self._source, self._collection, self._prep = source, collection, prep
+        self._rows = {example.sha256: row for row, example in enumerate(learn)}
+        width = 4 * sum(self._scan.widths)
+        # Kept for as long as this is: the folder goes with it.
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="warmstart-", dir=roomy_folder(width * (len(learn) + 1))
+        )
+        key = ScratchKey(taps=tuple(Column(name=tap.name) for tap in taps))
+        self._shelf = Store(Path(self._folder.name)).shelf(key)
+
+    def __call__(self, examples: Sequence[Example]) -> ReadTap:
+        """From examples to the reader of their taps, (n, d_t) each."""
+        hashes = [example.sha256 for example in examples]
+        lost = set(self._shelf.missing(hashes))
+        todo = list({e.sha256: e for e in examples if e.sha256 in lost}.values())
+        for chunk, inputs, cut in self._inputs(todo):
+            self._shelf.append([e.sha256 for e in chunk], self._pass(inputs, cut))
+
+        def read(tap: Tap) -> Features:
+            found: Features = self._shelf.read(hashes, tap.name)
+            return found
+
+        return read
+
+    def _inputs(
+        self, todo: Sequence[Example]
+    ) -> Iterator[tuple[Sequence[Example], tuple[Tensor, ...], int]]:
+        """Examples, what the network takes for them, and the cut above which that is."""
+        learnt = [example for example in todo if example.sha256 in self._rows]
+        for at in range(0, len(learnt), BATCH):
+            chunk = learnt[at : at + BATCH]
+            rows = np.array([self._rows[e.sha256] for e in chunk])
+            plain = np.zeros(len(rows), np.int64)
+            yield chunk, self._source.batch(rows, plain, self._scan.taps), self._source.cut
+        others = [example for example in todo if example.sha256 not in self._rows]
+        images = prepared(self._collection, others, self._prep)
+        for at in range(0, len(others), BATCH):
+            chunk = others[at : at + BATCH]
+            pixels = np.stack([next(images) for _ in chunk])
+            yield chunk, (normalised(pixels, self._prep),), 0
+
+    def _pass(self, inputs: tuple[Tensor, ...], cut: int) -> list[np.ndarray]:
+        return [rows.numpy() for rows in run_from(self._network, self._scan, cut, inputs)]
+
+
+def run_from(
+    network: Network, scan: Scan, cut: int, inputs: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """The taps of a scan from what a source gives: main (b, …), then taps below the cut."""
+    taken = dict(zip(stored_taps(scan.taps, cut), inputs[1:], strict=True))
+    network.trunk.eval()
+    with torch.inference_mode():
+        return scan.onward(network.trunk, cut, inputs[0].clone(), taken)

@@ -1,0 +1,138 @@
+"""What all trainings of a run share, and where the inputs of a step come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from warmstart.features.engine import normalised
+from warmstart.joints.live import PixelFile
+from warmstart.network.tail import stored_taps
+from warmstart.planning.schedule import Schedule
+from warmstart.records import Preprocessing, Tap
+from warmstart.solve.ridge import Rows
+from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
+from warmstart.training.views import Views, view_of
+
+Inputs = tuple[Tensor, ...]
+Numbers = NDArray[np.int64]
+
+
+class Source(Protocol):
+    """Inputs of the tail: what it maps to logits, for chosen rows."""
+
+    @property
+    def cut(self) -> int:
+        """How many parts have been run already."""
+        ...
+
+    def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[Tap]) -> Inputs:
+        """View number `numbers` of each row, (b,); 0 is the image as it is.
+
+        `taps` are those that the head listens to. Shapes: main (b, …), then one (b, d) for
+        each of them that lies below the cut.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSource:
+    """The whole network is run: inputs are images, (b, C, H, W) in channels_last order."""
+
+    pixels: PixelFile
+    contents: tuple[str, ...]  # sha256 of each row's bytes
+    views: Views
+    seed: int
+    prep: Preprocessing
+    cut: int = 0
+
+    def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[Tap]) -> Inputs:
+        """Made when asked for."""
+        images = self.pixels.rows(rows)
+        for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
+            if number:
+                content = self.contents[row]
+                images[place] = view_of(images[place], content, int(number), self.views, self.seed)
+        return (normalised(images, self.prep),)
+
+
+class Fetch(Protocol):
+    """A shelf of stored rows: see `features.shelf`."""
+
+    def fetch(self, hashes: Sequence[str]) -> NDArray[np.floating]:
+        """Rows by content, (b, width). Raises: KeyError for one that is not there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSource:
+    """The frozen parts have been run: inputs are what they gave, once for each view.
+
+    `shelves` by view number; a row holds what part `cut` gave, of `shape`, then `columns`.
+    """
+
+    shelves: tuple[Fetch, ...]
+    contents: tuple[str, ...]
+    cut: int
+    shape: tuple[int, ...]
+    columns: dict[Tap, slice]
+
+    def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[Tap]) -> Inputs:
+        """Read from disk. Raises: KeyError where a stored row is damaged."""
+        found: NDArray[np.floating] | None = None
+        for number in np.unique(numbers):
+            places = np.flatnonzero(numbers == number)
+            got = self.shelves[number].fetch([self.contents[row] for row in rows[places]])
+            if found is None:
+                found = np.empty((len(rows), got.shape[1]), np.float32)
+            found[places] = got
+        values = torch.from_numpy(found if found is not None else np.empty((0, 0), np.float32))
+        main = values[:, : int(np.prod(self.shape))].reshape(len(rows), *self.shape)
+        if main.ndim == 4:
+            main = main.contiguous(memory_format=torch.channels_last)
+        wanted = stored_taps(taps, self.cut)
+        return (main, *(values[:, self.columns[tap]].contiguous() for tap in wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Shapes: labels and blocks (n,) over the learning rows."""
+
+    source: Source
+    labels: NDArray[np.int64]
+    blocks: NDArray[np.int64]
+    before: Mapping[str, str]  # digests of the start's tensors
+    n_lessons: int
+    checkpoints: Checkpoints | NoCheckpoints
+
+    def targets(self, rows: Rows) -> Tensor:
+        """Class numbers (b,)."""
+        return torch.from_numpy(self.labels[rows])
+
+    def plain(self, rows: Rows, taps: Sequence[Tap]) -> Inputs:
+        """Inputs of images as they are."""
+        return self.source.batch(rows, np.zeros(len(rows), np.int64), taps)
+
+
+def view_numbers(visits: Numbers, chosen: Schedule) -> Numbers:
+    """Which view of an image stands for its `visits`-th time, from 0; 0 where all are alike.
+
+    Views 1, 2, … come in turn, and again from 1 where the plan has a number of them.
+
+    >>> from dataclasses import replace
+    >>> plain = Schedule(optimizer="adamw", weight_decay=0.0, n_steps=8, batch=8, warm_up=0.1,
+    ...                  crop=1.0, flip=True, folds=1, seed=0, views=2)
+    >>> view_numbers(np.arange(4), plain).tolist()
+    [1, 2, 1, 2]
+    >>> view_numbers(np.arange(4), replace(plain, flip=False)).tolist()
+    [0, 0, 0, 0]
+    """
+    if chosen.crop >= 1 and not chosen.flip and not chosen.colour:
+        return np.zeros_like(visits)
+    return 1 + (visits % chosen.views if chosen.views else visits)

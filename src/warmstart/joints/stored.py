@@ -1,0 +1,168 @@
+"""The frozen layers are run once for each view of each image; what they give is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.data.prepare import decoder_name, load_image
+from warmstart.errors import TrainingError
+from warmstart.events import Event, Steps
+from warmstart.features.activations import ActivationKey
+from warmstart.features.engine import Engine, EngineError, make_engine
+from warmstart.features.extract import first_of_each
+from warmstart.features.key import BATCH, EngineName, FeatureKey, engine_version
+from warmstart.features.shelf import Shelf
+from warmstart.features.store import Store, default_root
+from warmstart.joints import notes, rows
+from warmstart.joints.feed import ahead
+from warmstart.joints.look import load_same, n_threads
+from warmstart.joints.room import StoredSource
+from warmstart.joints.scene import Scene
+from warmstart.network.tail import Prefix, stored_taps
+from warmstart.network.taps import tap_width
+from warmstart.planning.schedule import Schedule, schedule
+from warmstart.records import Example, Plan, Tap
+from warmstart.training.views import Views, view_of
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is to be passed: the scene, the plan's numbers, one shelf a view."""
+
+    scene: Scene
+    chosen: Schedule
+    views: Views
+    shelves: tuple[Shelf, ...]
+    missing: tuple[frozenset[str], ...]  # by view number
+
+    @property
+    def todo(self) -> list[Example]:
+        """Images of which some view is missing, one a content."""
+        lost = frozenset[str]().union(*self.missing)
+        return first_of_each(self.scene.arranged.learn, [*lost])
+
+    def views_of(self, examples: Sequence[Example]) -> list[Pixels]:
+        """The missing views of some images, one array a view: decoded once."""
+        scene = self.scene
+        images = [
+            load_image(load_same(scene.collection, example), example.id, scene.prep)
+            for example in examples
+        ]
+        pairs = [*zip(examples, images, strict=True)]
+        return [
+            np.stack(made) if made else np.empty((0, *images[0].shape), np.uint8)
+            for number, lost in enumerate(self.missing)
+            for made in [
+                [view_of(i, e.sha256, number, self.views, self.chosen.seed)
+                 for e, i in pairs if e.sha256 in lost]
+            ]
+        ]  # fmt: skip
+
+
+def views_of_plan(chosen: Schedule) -> Views:
+    """How images vary under a plan."""
+    return Views(crop=chosen.crop, flip=chosen.flip, colour=chosen.colour)
+
+
+def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
+    """Run the frozen parts for every view that the store lacks.
+
+    Shelves stay open, and are not evicted, for as long as the source lives.
+    Raises: TrainingError where half precision cannot hold an output.
+    """
+    chosen, network = schedule(plan), scene.look.network
+    wanted = _wanted(scene, plan, chosen.cut)
+    store, engine = Store(default_root()), str(plan.training.engine.value)
+    keys = [
+        ActivationKey(look=base, cut=chosen.cut, wanted=wanted, dtype=chosen.store)
+        for base in _bases(scene, chosen, engine)
+    ]
+    shelves = tuple(store.shelf(key) for key in keys)
+    hashes = [example.sha256 for example in scene.arranged.learn]
+    missing = tuple(frozenset(shelf.missing(hashes)) for shelf in shelves)
+    work = _Work(scene, chosen, views_of_plan(chosen), shelves, missing)
+    if any(missing):
+        yield from _pass(work, engine, Prefix(network, chosen.cut, wanted))
+    shape = network.record.parts[chosen.cut - 1].shape_out
+    ends = np.cumsum([int(np.prod(shape)), *(tap_width(network.record, t) for t in wanted)])
+    columns = {
+        tap: slice(int(a), int(b)) for tap, a, b in zip(wanted, ends, ends[1:], strict=False)
+    }
+    return StoredSource(shelves, tuple(hashes), chosen.cut, shape, columns)
+
+
+def _wanted(scene: Scene, plan: Plan, cut: int) -> tuple[Tap, ...]:
+    """Every tap below the cut that some head of the plan may listen to."""
+    heads = [rows.profile_of(str(name)) for name in rows.as_tuple(plan.head.candidates)]
+    taps = {tap for name in heads for tap in scene.profiles[name]}
+    if scene.prior is not None:
+        taps |= set(scene.prior.weights)
+    return stored_taps(sorted(taps, key=lambda tap: (tap.part, tap.pool)), cut)
+
+
+def _bases(scene: Scene, chosen: Schedule, engine: str) -> Iterator[FeatureKey]:
+    """The members of the keys of view 0, the plain image, and of views 1, 2, …"""
+    start, name = scene.start, cast(EngineName, engine)
+    if start is None:
+        raise ValueError("stored activations need the record of their start")
+    plain = FeatureKey(
+        network=start.sha256, arch=start.arch,
+        parts=tuple(part.name for part in scene.look.network.record.parts), taps=(),
+        preprocessing=scene.prep, decoder=decoder_name(scene.prep), engine=name,
+        engine_version=engine_version(name), threads=n_threads(),
+    )  # fmt: skip
+    yield plain
+    for number in range(1, chosen.views + 1):
+        yield replace(
+            plain, view=f"{views_of_plan(chosen).policy} seed={chosen.seed} view={number}"
+        )
+
+
+def _pass(work: _Work, engine: str, prefix: Prefix) -> Steps[None]:
+    todo = work.todo
+    begin: dict[str, float | int | str] = {"title": "Views", "missing": len(todo)}
+    yield Event(stage="tune", kind="begin", of=len(todo), values=begin)
+    run = yield from _open(engine, prefix, work)
+    began, done = time.perf_counter(), 0
+    chunks = [todo[at : at + BATCH] for at in range(0, len(todo), BATCH)]
+    for chunk, made in zip(chunks, ahead(work.views_of, chunks, workers=1), strict=True):
+        for number, images in enumerate(made):
+            if len(images):
+                lost = work.missing[number]
+                contents = [e.sha256 for e in chunk if e.sha256 in lost]
+                _keep(work, number, contents, run(images))
+        done += len(chunk)
+        speed = done / max(time.perf_counter() - began, 1e-9)
+        values: dict[str, float | int | str] = {"title": "Views", "per_second": round(speed, 1)}
+        yield Event(stage="tune", kind="step", step=done, of=len(todo), values=values)
+
+
+def _open(engine: str, prefix: Prefix, work: _Work) -> Steps[Engine]:
+    """The plan's engine for the frozen parts, or torch where it cannot run them."""
+    prep, threads = work.scene.prep, n_threads()
+    try:
+        return make_engine(cast(EngineName, engine), prefix, prep, threads)
+    except EngineError as error:
+        yield notes.note("tune", "Engine", f"{error}; torch is used instead")
+        return make_engine("torch", prefix, prep, threads)
+
+
+def _keep(
+    work: _Work, number: int, contents: Sequence[str], made: list[NDArray[np.float32]]
+) -> None:
+    flat = [values.reshape(len(contents), -1) for values in made]
+    most = max(float(np.abs(values).max(initial=0.0)) for values in flat)
+    if not most <= np.finfo(work.chosen.store).max:
+        raise TrainingError(
+            f"the frozen layers give {most:.3g}, which {work.chosen.store} cannot hold; use "
+            "--set training.store=float32."
+        )
+    work.shelves[number].append(contents, flat)

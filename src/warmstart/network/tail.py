@@ -1,0 +1,100 @@
+"""A network in two pieces: the frozen parts below a cut, run once, and the tail that is trained.
+
+    logits = tail(prefix(x)),   prefix(x) = (a_cut, the taps taken up to there)
+
+The frozen prefix is a pure function of an image, so what it gives can be kept. Both pieces run
+on the modules of the network itself; nothing is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from warmstart.errors import PlanError
+from warmstart.network.edit import WarmModel
+from warmstart.network.parts import Network
+from warmstart.network.segment import Run
+from warmstart.network.taps import Scan, plan_scan
+from warmstart.records import Tap
+
+
+def stored_taps(taps: Sequence[Tap], cut: int) -> tuple[Tap, ...]:
+    """The taps whose values a stored prefix holds: the necks come after all parts.
+
+    >>> stored_taps([Tap(part=2, pool="avg"), Tap(part=3, pool="neck")], 3)
+    (Tap(part=2, pool='avg'),)
+    """
+    return tuple(tap for tap in taps if tap.part <= cut and tap.pool != "neck")
+
+
+class Prefix(nn.Module):
+    """Parts 1..cut: inputs (B, C, H, W) to what part `cut` gives, (B, …), and (B, d) a tap.
+
+    Raises: PlanError where the network has no such part.
+    """
+
+    def __init__(self, network: Network, cut: int, taps: Sequence[Tap]) -> None:
+        super().__init__()
+        if not 1 <= cut <= len(network.parts):
+            raise PlanError(
+                f"the plan has training.cut {cut}; the network has parts 1 to {len(network.parts)}."
+            )
+        self.trunk = network.trunk
+        self.cut = cut
+        self.wanted = tuple(taps)
+        last = Tap(part=len(network.parts), pool="neck")
+        self.scan = plan_scan(network, self.wanted or (last,))
+        self.eval()
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """The main output first, then the taps in the order they were asked for."""
+        found: dict[Tap, Tensor] = {}
+        for number in range(1, self.cut + 1):
+            inputs = self.scan.steps.parts[number - 1].run(self.trunk, inputs)
+            found |= self.scan.taken(number, inputs)
+        return (inputs, *(found[tap].float() for tap in self.wanted))
+
+
+class Tail(nn.Module):
+    """What is trained above a cut: (what part `cut` gives, its taps) to logits (B, K).
+
+    With `cut` 0 it is the whole model, on normalised inputs (B, C, H, W). The model is a child,
+    so that modes, devices and hooks reach it. With `recompute`, what a part computes inside is
+    not kept for the backward pass but computed again (Chen et al. 2016, "Training Deep Nets
+    with Sublinear Memory Cost"); parts that gather statistics must not be among them.
+    """
+
+    def __init__(self, model: WarmModel, cut: int, recompute: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.cut = cut
+        self.stored = stored_taps(model.scan.taps, cut)
+        self.scan = _recomputing(model.scan) if recompute else model.scan
+
+    def forward(self, main: Tensor, *stored: Tensor) -> Tensor:
+        """Logits; `stored` holds the values of the taps `self.stored`, each (B, d)."""
+        taken = dict(zip(self.stored, stored, strict=True))
+        features = self.scan.onward(self.model.trunk, self.cut, main, taken)
+        logits: Tensor = self.model.head(features)
+        return logits
+
+
+def _recomputing(scan: Scan) -> Scan:
+    """The same scan, each part of which keeps its input and output alone."""
+    parts = [replace(step, run=_again(step.run)) for step in scan.steps.parts]
+    return replace(scan, steps=replace(scan.steps, parts=tuple(parts)))
+
+
+def _again(run: Run) -> Run:
+    def wrapped(trunk: nn.Module, value: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return run(trunk, value)
+        made: Tensor = checkpoint(run, trunk, value, use_reentrant=False)
+        return made
+
+    return wrapped

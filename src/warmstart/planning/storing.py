@@ -1,0 +1,97 @@
+"""What training keeps of the frozen layers: their outputs, for a few views of each image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from warmstart.planning.facts import DataFacts, NetworkFacts
+from warmstart.planning.rules import Budget
+from warmstart.records import Choice, NetworkRecord, Plan
+
+FORMATS = ("float32", "float16")
+BYTES = {"float32": 4, "float16": 2}
+MOST_VIEWS = 64
+FULL_BYTES = 1_000_000_000  # stored in full precision up to here
+
+
+def frozen_prefix(plan: Plan) -> int:
+    """How many parts from the input on are frozen without a gap."""
+    count = 0
+    for part in plan.parts:
+        if part.action.value != "frozen":
+            break
+        count += 1
+    return count
+
+
+def views(passes: int, n: int, budget: Budget) -> Choice:
+    """Views of each image, never more than the times that it is passed.
+
+    Four views after a fitted head brought what fresh ones bring; a single one collapsed
+    (bench/results/tail.json).
+
+    >>> views(1000, 50, "balanced").value, views(16000, 9000, "balanced").value
+    (4, 2)
+    """
+    most = 8 if budget == "thorough" else 4
+    count = min(most, max(math.ceil(passes / max(n, 1)), 1))
+    seen = "as often as it is passed" if count < most else f"--budget {budget}"
+    return Choice(value=count, because=seen, source="rule")
+
+
+def stored_bytes(record: NetworkRecord, cut: int, n: int, n_views: int, format: str) -> int:
+    """Disk space of the outputs of part `cut` for all views and the plain image."""
+    values = math.prod(record.parts[cut - 1].shape_out)
+    return n * (n_views + 1) * values * BYTES[format]
+
+
+def with_store(plan: Plan, network: NetworkFacts, facts: DataFacts) -> Plan:
+    """Settle where a trained plan's frozen layers end, and how their outputs are kept.
+
+    What stands in the plan already stays, as far as its parts allow. A plan that trains
+    nothing comes back as it is.
+    """
+    if not plan.is_trained:
+        return plan
+    training, prefix = plan.training, frozen_prefix(plan)
+    cut = training.cut
+    if cut is None or (cut.source != "user" and (cut.number > prefix or 0 < cut.number < prefix)):
+        cut = _cut(plan, network, facts, prefix)
+    is_live = cut.value == 0
+    seen = training.views
+    if is_live and seen is not None and seen.source != "user":
+        why = "they cost next to nothing where the whole network is run at each step"
+        seen = Choice(value=0, because=f"ever new ones: {why}", source="rule")
+    store = training.store
+    if store is None or store.source != "user":
+        store = _format(plan, network, facts, cut)
+    return replace(plan, training=replace(training, cut=cut, views=seen, store=store))
+
+
+def _n_views(plan: Plan) -> int:
+    return int(plan.training.views.number) if plan.training.views is not None else 0
+
+
+def _cut(plan: Plan, network: NetworkFacts, facts: DataFacts, prefix: int) -> Choice:
+    if not prefix:
+        return Choice(value=0, because="no frozen layers at the input", source="rule")
+    if not _n_views(plan):
+        why = "views that are new each time have to pass the whole network"
+        return Choice(value=0, because=why, source="rule", rule=prefix)
+    least = stored_bytes(network.record, prefix, facts.n, _n_views(plan), "float16")
+    if least > network.room:
+        why = f"the outputs of the frozen layers would take {least / 1e9:.1f} GB of disk"
+        return Choice(value=0, because=why, source="rule")
+    why = "the frozen layers are run once a view, and what they give is kept"
+    return Choice(value=prefix, because=why, source="rule")
+
+
+def _format(plan: Plan, network: NetworkFacts, facts: DataFacts, cut: Choice) -> Choice:
+    if not cut.value:
+        return Choice(value="float32", because="nothing is stored", source="rule")
+    size = stored_bytes(network.record, int(cut.number), facts.n, _n_views(plan), "float32")
+    if size > FULL_BYTES:
+        why = f"half precision: in full it would be {size / 1e9:.1f} GB"
+        return Choice(value="float16", because=why, source="rule")
+    return Choice(value="float32", because=f"{size / 1e6:,.0f} MB in full precision", source="rule")

@@ -1,0 +1,72 @@
+"""How much of what a network knew is left: likeness of features, agreement of answers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.floating]
+LEAST = 4  # rows: with fewer the unbiased estimate does not exist
+
+
+def cka(before: Matrix, after: Matrix) -> float:
+    """Linear centred kernel alignment of two feature matrices of the same rows, debiased.
+
+    1: the same up to turning and scaling; about 0: nothing in common, however wide the
+    features are; a little below 0 by chance. Features that are the same for every row are
+    like each other (1) and unlike any others (0).
+
+    The plain form of Kornblith et al. 2019, "Similarity of Neural Network Representations
+    Revisited", §3, comes near 1 for any features wider than the rows are many. Its products
+    are replaced by the unbiased ones of Song et al. 2012, "Feature Selection via Dependence
+    Maximization", §2.3, as in Nguyen et al. 2021, "Do Wide and Deep Networks Learn the Same
+    Things?", §3. Time and memory grow with n².
+
+    Shapes: before (n, d1), after (n, d2). Raises: ValueError for fewer than 4 rows, or rows
+    that differ in number.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(60, 500))
+    >>> round(cka(x, 3 * x[:, ::-1]), 3), round(abs(cka(x, rng.normal(size=(60, 300)))), 1)
+    (1.0, 0.0)
+    """
+    if len(before) != len(after) or len(before) < LEAST:
+        raise ValueError(
+            f"{len(before)} and {len(after)} rows of features; give the same {LEAST} or more."
+        )
+    one, two = _centred(before), _centred(after)
+    own = (float((one * one).sum()), float((two * two).sum()))
+    if not all(own):
+        return float(own[0] == own[1])
+    return float((one * two).sum()) / float(np.sqrt(own[0]) * np.sqrt(own[1]))
+
+
+def agreement(before: Matrix, after: Matrix) -> float:
+    """Share of rows whose largest score is in the same column. Shapes: (n, K) both.
+
+    >>> agreement(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([[0.4, 0.6], [0.3, 0.7]]))
+    0.5
+    """
+    return float((before.argmax(axis=1) == after.argmax(axis=1)).mean())
+
+
+def _centred(features: Matrix) -> NDArray[np.float64]:
+    """The U-centred Gram matrix of features brought to unit size: (n, n), diagonal 0.
+
+    Sums of products of two such matrices are Song's estimator times n (n - 3): Székely &
+    Rizzo 2014, "Partial Distance Correlation with Methods for Dissimilarities", §2.
+    """
+    n = len(features)
+    values = features.astype(np.float64)
+    values = values - values.mean(axis=0)
+    size = np.sqrt((values**2).mean())
+    # Rounding of a mean is no difference between rows.
+    if size <= 1e-9 * np.abs(features).max(initial=0.0):
+        return np.zeros((n, n))
+    values /= size
+    gram: NDArray[np.float64] = values @ values.T
+    np.fill_diagonal(gram, 0.0)
+    rows = gram.sum(axis=0) / (n - 2)
+    gram += gram.sum() / ((n - 1) * (n - 2)) - rows[:, None] - rows
+    np.fill_diagonal(gram, 0.0)
+    return gram

@@ -1,0 +1,268 @@
+"""Keeping a training, so that it can go on from there after it was stopped or killed.
+
+A folder of safetensors files: `last` and `previous` of the piece of work at hand, and one
+file for each piece that is finished. Each is written beside its name, forced to disk and
+renamed; each carries the digest of all that is in it, so that a damaged one is noticed and
+the one before it taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from warmstart.folder import sync_folder, write_chunks
+
+FIRST = 3.0  # seconds of work before the first checkpoint
+EVERY = 10.0  # seconds from one to the next, at least
+SHARE = 0.03  # of the time that writing may take
+FORMAT = "warmstart checkpoint 1"
+SUFFIX = ".safetensors"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_DTYPES = {
+    torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32",
+    torch.float16: "F16", torch.bfloat16: "BF16", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A moment of some work: tensors with their exact values, and plain facts beside them."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]  # as JSON holds them: lists for tuples, texts as keys
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a folder that the first write makes.
+
+    `key` is the digest of all that the training depends on: files written under another key
+    are not seen, and the first write removes them.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoints = Checkpoints(Path(folder) / "checkpoints", key="of plan and data")
+    ...     checkpoints.save(Saved({"weight": torch.ones(2)}, {"step": 7}))
+    ...     found = checkpoints.load()
+    >>> found.facts, found.tensors["weight"]
+    ({'step': 7}, tensor([1., 1.]))
+    """
+
+    def __init__(self, path: Path, key: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path, self.key = path, key
+        self._clock = clock
+        self._since: float | None = None  # when there first was something to save, or it was saved
+        self._wait = FIRST
+        self._serial: int | None = None  # of the newest file; None before the first write
+        self._damaged: set[Path] = set()
+
+    def save(self, saved: Saved) -> None:
+        """Keep this as the last state; the one before it stays as the previous.
+
+        Raises: OSError, a full disk among them; all that was kept before is whole then.
+        TypeError for a tensor of a kind that is not kept (complex numbers).
+        """
+        self._begin()
+        following, last = self._file("next"), self._file("last")
+        self._write(following, saved)
+        if last.exists():
+            last.replace(self._file("previous"))
+        following.replace(last)
+        sync_folder(self.path)
+
+    def load(self) -> Saved | None:
+        """The newest sound state, or None: the last, else the previous.
+
+        One from before the latest finished piece of work counts no more.
+        """
+        done = max((self._serial_of(path) for path in self.path.glob(f"kept-*{SUFFIX}")), default=0)
+        for name in ("next", "last", "previous"):
+            path = self._file(name)
+            if self._serial_of(path) > done and (found := self._read(path)) is not None:
+                return found
+        return None
+
+    def keep(self, name: str, saved: Saved) -> None:
+        """Keep a finished piece of work; the states on the way to it are removed.
+
+        Raises: ValueError for a name that is no plain word; else as `save`.
+        """
+        path = self._kept(name)
+        self._begin()
+        self._write(path, saved)
+        for left in ("next", "last", "previous"):
+            self._file(left).unlink(missing_ok=True)
+
+    def kept(self, name: str) -> Saved | None:
+        """A finished piece of work, if it was kept and is sound.
+
+        Raises: ValueError for a name that is no plain word.
+        """
+        return self._read(self._kept(name))
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to save now.
+
+        The first time after some seconds of work; then every ten seconds, or so much less
+        often as writing takes long. Ask after each step: the first question starts the clock.
+        """
+        now = self._clock()
+        if self._since is None:
+            self._since = now
+        return now - self._since >= self._wait
+
+    def clear(self) -> None:
+        """Remove all checkpoints, and the folder if it holds nothing else: the work is done."""
+        for pattern in (f"*{SUFFIX}", f"*{SUFFIX}.partial"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
+    def _begin(self) -> None:
+        """Before a write: a folder that holds sound files of this key alone."""
+        if self._serial is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            files = {path: self._serial_of(path) for path in self.path.glob(f"*{SUFFIX}")}
+            self._damaged |= {path for path, serial in files.items() if not serial}
+            self._damaged |= set(self.path.glob(f"*{SUFFIX}.partial"))
+            self._serial = max(files.values(), default=0)
+        while self._damaged:
+            self._damaged.pop().unlink(missing_ok=True)
+
+    def _write(self, path: Path, saved: Saved) -> None:
+        began, serial = self._clock(), (self._serial or 0) + 1
+        tensors = {name: _plain(tensor) for name, tensor in saved.tensors.items()}
+        told = {
+            "format": FORMAT, "key": self.key, "serial": str(serial),
+            "facts": json.dumps(saved.facts, ensure_ascii=False),
+        }  # fmt: skip
+        write_chunks(path, _chunks(tensors, {**told, "digest": _digest(tensors, told)}))
+        self._serial, self._since = serial, self._clock()
+        self._wait = max(EVERY, (self._since - began) / SHARE)
+
+    def _read(self, path: Path) -> Saved | None:
+        """What a file holds; None where there is none, it is of another key, or it is damaged."""
+        if not self._serial_of(path):
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                told = dict(file.metadata())
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if told.pop("digest") == _digest(tensors, told):
+                    # Copies: these lie in the file itself, mapped into memory.
+                    own = {name: tensor.clone() for name, tensor in tensors.items()}
+                    return Saved(own, json.loads(told["facts"]))
+        except (OSError, SafetensorError, KeyError, ValueError):
+            pass
+        self._damaged.add(path)
+        return None
+
+    def _serial_of(self, path: Path) -> int:
+        """Which write made a file, from 1; 0 where it is missing, of another key or no file."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                told = file.metadata() or {}
+            return int(told["serial"]) if (told["format"], told["key"]) == (FORMAT, self.key) else 0
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return 0
+
+    def _file(self, name: str) -> Path:
+        return self.path / f"{name}{SUFFIX}"
+
+    def _kept(self, name: str) -> Path:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name for a piece of work; write it as fold-1")
+        return self._file(f"kept-{name}")
+
+
+class NoCheckpoints(Checkpoints):
+    """Keeps nothing and asks for nothing: for forecasts, and where there is no run folder."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), "")
+
+    def save(self, saved: Saved) -> None:
+        """Nothing is written."""
+
+    def load(self) -> Saved | None:
+        """Nothing was kept."""
+        return None
+
+    def keep(self, name: str, saved: Saved) -> None:
+        """Nothing is written."""
+
+    def kept(self, name: str) -> Saved | None:
+        """Nothing was kept."""
+        return None
+
+    @property
+    def is_due(self) -> bool:
+        """Never."""
+        return False
+
+    def clear(self) -> None:
+        """There is nothing to remove."""
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The same values on the processor, in row-major order."""
+    return tensor.detach().cpu().contiguous()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """A tensor's own bytes, seen as such."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _outline(tensors: Mapping[str, Tensor]) -> list[tuple[str, str, list[int]]]:
+    """Name, kind and shape of each tensor; the widest numbers first, so that all lie aligned.
+
+    Raises: TypeError for a kind of numbers that is not kept.
+    """
+    strange = [name for name, tensor in tensors.items() if tensor.dtype not in _DTYPES]
+    if strange:
+        raise TypeError(f"{strange[0]} holds {tensors[strange[0]].dtype}, which is not kept")
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    return [(name, _DTYPES[tensors[name].dtype], list(tensors[name].shape)) for name in names]
+
+
+def _digest(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> str:
+    """SHA-256 over all that a file tells: what it says of itself, names, shapes, numbers."""
+    outline = _outline(tensors)
+    digest = hashlib.sha256(json.dumps([sorted(told.items()), outline]).encode())
+    for name, _, _ in outline:
+        digest.update(_bytes(tensors[name]))
+    return digest.hexdigest()
+
+
+def _chunks(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """A safetensors file, tensor by tensor.
+
+    The library's own writer copies all of them into memory first, and hides the number of an
+    error of the system, by which a full disk is told from others.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(told)}
+    offset, outline = 0, _outline(tensors)
+    for name, kind, shape in outline:
+        end = offset + tensors[name].nbytes
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name, _, _ in outline:
+        yield _bytes(tensors[name])

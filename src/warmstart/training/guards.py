@@ -1,0 +1,213 @@
+"""What can go wrong while a network trains, seen early: four guards that raise an alarm.
+
+A guard says what it saw, never what to do: that is the caller's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.stats.intervals import Blocks, Values
+from warmstart.stats.paired import mean_interval
+
+GuardKind = Literal["stuck", "diverged", "overfit", "forgetting"]
+
+# Calibrated on clean and on broken trainings: bench/guards.py, docs/guards.md.
+FIRST = 3  # updates whose mean loss is the start's
+KEEP = 0.9  # of the weight of a loss after each update: about the last ten count
+MOST = 2.0  # times the limit: as much as one loss counts
+RISE = 3.0  # times the start's loss is diverged, if it is also
+FLOOR = 2.0  # times the entropy of the classes
+LEAST_BLIND = math.log(2) / 2  # nats; where one class is nearly all, a few mistakes are no trend
+STUCK = 0.98  # times the entropy
+SETTLED = 10  # updates after the warm-up before training from a fitted head can be stuck
+LATE = 0.75  # share of the updates before that of fresh layers can be
+LEAST_CHANGE = 1e-3  # of the answers' size: less is nothing
+RISING = 3  # looks in a row
+MARGIN = 1.6  # half widths of a 95 % interval: the best of several looks is best by luck, too
+LEAST_LIKENESS = 0.3  # CKA of a part before and after
+_STATE = ("seen", "first", "start", "sum", "weight", "stuck", "diverged")
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What a guard saw, after which update, in plain words with figures."""
+
+    kind: GuardKind
+    step: int
+    sentence: str
+
+
+def entropy(class_shares: Sequence[float]) -> float:
+    """The loss, in nats, of always answering how frequent the classes are.
+
+    Shares need not add up to 1: counts will do.
+
+    >>> round(entropy([10, 10]), 3), entropy([5, 0])
+    (0.693, 0.0)
+    """
+    total = sum(class_shares)
+    shares = [share / total for share in class_shares if share > 0]
+    return sum(-share * math.log(share) for share in shares)
+
+
+class Watch:
+    """The guards that read the loss of one training: `diverged` and `stuck`.
+
+    `see` after every update, `finish` after the last; each kind of alarm is raised once.
+    `begins_fitted`: training begins from a head that is fitted already, so that a loss as
+    high as that of blind answers is wrong soon after the warm-up; fresh layers begin there,
+    and are given most of the steps. Steps count from 1 to `n_steps`; `class_shares` may be
+    counts.
+
+    `state` is plain numbers: a watch that takes it up by `restore` decides the same.
+
+    >>> watch = Watch(n_steps=100, warm_up=0.1, class_shares=[1, 1], begins_fitted=True)
+    >>> watch.see(1, 0.3), watch.see(2, float("nan")).kind
+    (None, 'diverged')
+    """
+
+    def __init__(
+        self, *, n_steps: int, warm_up: float, class_shares: Sequence[float], begins_fitted: bool
+    ) -> None:
+        self._n_steps = n_steps
+        self._blind = entropy(class_shares)
+        after = math.ceil(warm_up * n_steps)
+        self._judged_from = after + SETTLED if begins_fitted else max(after, LATE * n_steps)
+        self.state: dict[str, float] = dict.fromkeys(_STATE, 0.0)
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Go on from a state that was taken before."""
+        self.state = {name: float(state[name]) for name in _STATE}
+
+    def see(self, step: int, loss: float) -> Alarm | None:
+        """Take in the loss of update `step` (from 1), in nats; an alarm where one is due."""
+        if not math.isfinite(loss):
+            return self._raise("diverged", step, f"the loss was {loss} {self._at(step)}")
+        self._take(loss)
+        mean, limit = self.state["sum"] / self.state["weight"], self._limit()
+        if mean > limit:
+            return self._raise(
+                "diverged", step,
+                f"the loss rose from {self._start():.2f} to {loss:.2f} {self._at(step)}; "
+                f"{self._blindly()}",
+            )  # fmt: skip
+        if step > self._judged_from and self._blind and mean > STUCK * self._blind:
+            return self._raise(
+                "stuck", step, f"the loss was {mean:.2f} {self._at(step)}; {self._blindly()}"
+            )
+        return None
+
+    def finish(self, moved: float) -> Alarm | None:
+        """After the last update: `moved` is the largest change of any answer (`largest_change`)."""
+        if not moved < LEAST_CHANGE:
+            return None
+        return self._raise(
+            "stuck", self._n_steps,
+            f"nothing moved: after {self._n_steps:,} updates answers differ by at most "
+            f"{100 * moved:.1g} % from what they were",
+        )  # fmt: skip
+
+    def _take(self, loss: float) -> None:
+        state = self.state
+        state["first"] = state["first"] if state["seen"] else loss
+        state["seen"] += 1
+        if state["seen"] <= FIRST:
+            state["start"] += (loss - state["start"]) / state["seen"]
+        # One batch alone, however bad, is no trend.
+        loss = min(loss, MOST * self._limit())
+        state["sum"] = KEEP * state["sum"] + loss
+        state["weight"] = KEEP * state["weight"] + 1
+
+    def _start(self) -> float:
+        """The loss before training tells: steps that have gone wrong already do not raise it."""
+        return min(self.state["first"], self.state["start"])
+
+    def _limit(self) -> float:
+        return max(RISE * self._start(), FLOOR * max(self._blind, LEAST_BLIND))
+
+    def _raise(self, kind: GuardKind, step: int, sentence: str) -> Alarm | None:
+        if self.state[kind]:
+            return None
+        self.state[kind] = 1.0
+        return Alarm(kind, step, sentence)
+
+    def _at(self, step: int) -> str:
+        return f"at update {step:,} of {self._n_steps:,}"
+
+    def _blindly(self) -> str:
+        return f"always answering the class shares has {self._blind:.2f}"
+
+
+def largest_change(before: NDArray[np.floating], after: NDArray[np.floating]) -> float:
+    """The largest change of any answer, relative to how far answers differ at all.
+
+    Scores that are shifted by the same amount in all classes are the same answer.
+    Shapes: logits (n, K) both.
+
+    >>> largest_change(np.array([[1.0, -1.0], [3.0, -3.0]]), np.array([[1.0, -1.0], [3.0, -3.0]]))
+    0.0
+    """
+    one, two = (scores - scores.mean(axis=1, keepdims=True) for scores in (before, after))
+    size = max(float(np.sqrt((one**2).mean())), float(np.sqrt((two**2).mean())))
+    return float(np.abs(two - one).max()) / size if size else 0.0
+
+
+def overfit(
+    held_losses: Sequence[Values], blocks: Blocks, steps: Sequence[int]
+) -> tuple[Alarm | None, int]:
+    """Whether held-out losses rise, and which look was the best.
+
+    Alarm: the mean has risen for three looks in a row, and the last is worse than the best by
+    more than chance (paired by row, rows of one block counted as dependent).
+
+    Shapes: one array (m,) of log-losses a look, in the order of the looks, which came after
+    updates `steps`; blocks (m,). Raises: ValueError without a look.
+
+    >>> losses = [np.full(40, x) + np.linspace(0, 0.1, 40) for x in (0.9, 0.5, 0.6, 0.7, 0.8)]
+    >>> alarm, best = overfit(losses, np.arange(40), [10, 20, 30, 40, 50])
+    >>> alarm.step, best
+    (50, 1)
+    """
+    means = [float(losses.mean()) for losses in held_losses]
+    best, last = int(np.argmin(means)), len(means) - 1
+    tail = means[-RISING - 1 :]
+    if len(tail) <= RISING or not all(a < b for a, b in itertools.pairwise(tail)):
+        return None, best
+    rise, low, _ = mean_interval(held_losses[last] - held_losses[best], blocks)
+    if not rise > MARGIN * (rise - low):
+        return None, best
+    return Alarm(
+        "overfit", steps[last],
+        f"the loss on held-out examples rose from {means[best]:.2f} at update {steps[best]:,} to "
+        f"{means[last]:.2f} at update {steps[last]:,}",
+    ), best  # fmt: skip
+
+
+def forgetting(
+    cka_by_part: Mapping[str, float], agreement: float | None, step: int
+) -> Alarm | None:
+    """Whether tuned parts have lost what they knew, by `stats.cka` of before and after.
+
+    `agreement`: share of examples of which the start's own output says the same as before;
+    None where it has none. It is told and decides nothing: ordinary tuning changes most of it.
+    """
+    lost = {part: value for part, value in cka_by_part.items() if value < LEAST_LIKENESS}
+    if not lost:
+        return None
+    part = min(lost, key=lost.__getitem__)
+    kept = ""
+    if agreement is not None:
+        kept = f"; the start's own output says the same as before for {agreement:.0%} of them"
+    return Alarm(
+        "forgetting", step,
+        f"{len(lost)} of {len(cka_by_part)} tuned layers no longer tell these examples apart as "
+        f"the start did (least alike: {part}, {lost[part]:.2f} on a scale from 0 to 1){kept}",
+    )  # fmt: skip

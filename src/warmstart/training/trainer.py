@@ -1,0 +1,252 @@
+"""One training's moving state: weights, optimizer, their average, what they are drawn back to.
+
+A `Trainer` makes one update at a time, so that a caller can look, keep, stop and go on: its
+state after a step says all that the next step depends on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from warmstart.training.loop import make_optimizer, seeded
+
+Inputs = tuple[Tensor, ...]
+Groups = Sequence[Mapping[str, Any]]
+_HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How updates are made.
+
+    `average`: decay of the moving average of the weights, 0: none. `l2_sp`: pull towards the
+    weights at the beginning, times the rate. `micro_batch`: examples worked through at once.
+    """
+
+    optimizer: str
+    weight_decay: float
+    average: float = 0.0
+    l2_sp: float = 0.0
+    micro_batch: int = 32
+    device: str = "cpu"
+    precision: str = "float32"
+    seed: int = 0
+
+
+class Trainer:
+    """Trains a network in place.
+
+    `network` maps a batch's inputs to logits (B, K); `moving` names every tensor that training
+    may change, in a fixed order: parameters, and buffers such as statistics.
+    """
+
+    def __init__(
+        self, network: Callable[..., Tensor], moving: Mapping[str, Tensor], course: Course
+    ) -> None:
+        self.network = network
+        self.course = course
+        self.moving = dict(moving)
+        self.micro_batch = course.micro_batch
+        self.start = [tensor.detach().clone() for tensor in self.moving.values()]
+        self.mean = [tensor.detach().clone() for tensor in self.moving.values()]
+        self._n_averaged = 0
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._peaks: list[float] = []
+        self._scaler = torch.amp.GradScaler(course.device, enabled=course.precision == "float16")
+
+    def begin(self, groups: Groups) -> None:
+        """Begin a stage: these parameters move from now on, each group at its own rate."""
+        course = self.course
+        own = [dict(group) for group in groups]
+        for group in own if course.l2_sp else ():
+            if group.get("is_anchored", True):
+                group["weight_decay"] = 0.0  # drawn to the start instead of to nothing
+        self._optimizer = make_optimizer(course.optimizer, own, course.weight_decay)
+        self._peaks = [float(group["lr"]) for group in self._optimizer.param_groups]
+
+    def update(self, index: int, factor: float, inputs: Inputs, labels: Tensor) -> float:
+        """One step at `factor` times the rates; the mean loss before it, in nats.
+
+        Where that is not a number, nothing was changed. A batch that the memory does not hold
+        is worked through in halves from then on (`micro_batch`); the step is the same but for
+        rounding.
+        Raises: RuntimeError, MemoryError of torch's where even one example does not fit.
+        """
+        while True:
+            try:
+                return self._update(index, factor, inputs, labels)
+            except (RuntimeError, MemoryError) as error:
+                most = min(self.micro_batch, len(labels))
+                if not is_out_of_memory(error) or most <= 1:
+                    raise
+                self.micro_batch = most // 2
+            self._release()
+
+    def _update(self, index: int, factor: float, inputs: Inputs, labels: Tensor) -> float:
+        optimizer = cast(torch.optim.Optimizer, self._optimizer)
+        for group, peak in zip(optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = factor * peak
+        optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        with seeded(self.course.seed + index):
+            for rows in range(0, len(labels), self.micro_batch):
+                piece = slice(rows, rows + self.micro_batch)
+                with self._autocast():
+                    logits = self.network(*(value[piece] for value in inputs))
+                loss = cross_entropy(logits.float(), labels[piece], reduction="sum") / len(labels)
+                total += float(loss.detach())
+                if not math.isfinite(total):
+                    optimizer.zero_grad(set_to_none=True)
+                    return total
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        with torch.no_grad():
+            self._draw_back(optimizer)
+            self._absorb()
+        return total
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        half = _HALF.get(self.course.precision)
+        return torch.autocast(self.course.device, half) if half else nullcontext()
+
+    def _draw_back(self, optimizer: torch.optim.Optimizer) -> None:
+        """L2-SP: Li, Grandvalet & Davoine 2018, §3, decoupled from the gradient as in AdamW."""
+        if not self.course.l2_sp:
+            return
+        home = {id(t): s for t, s in zip(self.moving.values(), self.start, strict=True)}
+        for group in optimizer.param_groups:
+            if group.get("is_anchored", True):
+                params = [p for p in group["params"] if p.grad is not None]
+                share = min(float(group["lr"]) * self.course.l2_sp, 1.0)
+                torch._foreach_lerp_(params, [home[id(p)] for p in params], share)
+
+    def _absorb(self) -> None:
+        """Take the weights into their moving average; its first steps count for less."""
+        if not self.course.average:
+            return
+        self._n_averaged += 1
+        n = self._n_averaged
+        share = 1 - min(self.course.average, n / (10 + n))
+        floats = [(m, t) for m, t in self._pairs() if m.is_floating_point()]
+        torch._foreach_lerp_([m for m, _ in floats], [t.detach() for _, t in floats], share)
+        for mean, tensor in self._pairs():
+            if not mean.is_floating_point():
+                mean.copy_(tensor)
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.mean, self.moving.values(), strict=True)
+
+    def _release(self) -> None:
+        if self._optimizer is not None:
+            self._optimizer.zero_grad(set_to_none=True)
+        if self.course.device == "cuda":
+            torch.cuda.empty_cache()
+
+    # ---- weights that are looked at -------------------------------------------------------
+
+    @contextmanager
+    def shown(self, share: float = 1.0) -> Iterator[None]:
+        """The averaged weights, or a share of the way to them from the start, for a while.
+
+        Weight interpolation: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
+        """
+        own = [tensor.detach().clone() for tensor in self.moving.values()]
+        try:
+            self.settle(share)
+            yield
+        finally:
+            self.put(own)
+
+    @torch.no_grad()
+    def settle(self, share: float = 1.0) -> None:
+        """Leave the network with the weights that `shown` shows."""
+        ends = self.mean if self.course.average else [*self.moving.values()]
+        ends = [end.detach().clone() for end in ends]
+        if share < 1:
+            for end, begin in zip(ends, self.start, strict=True):
+                if end.is_floating_point():
+                    end.copy_(torch.lerp(begin, end, share))
+        self.put(ends)
+
+    @torch.no_grad()
+    def put(self, values: Sequence[Tensor]) -> None:
+        """Copy values into the moving tensors; their memory and its order stay."""
+        for tensor, value in zip(self.moving.values(), values, strict=True):
+            tensor.copy_(value)
+
+    # ---- what a checkpoint holds ------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors that the next step depends on, the start's own apart."""
+        found = {f"now.{name}": tensor.detach() for name, tensor in self.moving.items()}
+        if self.course.average:
+            found |= {f"mean.{n}": m for n, m in zip(self.moving, self.mean, strict=True)}
+        if self._optimizer is not None:
+            for place, parameter in enumerate(self._parameters()):
+                for key, value in self._optimizer.state.get(parameter, {}).items():
+                    if value is not None:
+                        found[f"optimizer.{place}.{key}"] = torch.as_tensor(value)
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """The same for plain numbers."""
+        return {
+            "n_averaged": self._n_averaged, "micro_batch": self.micro_batch,
+            "scaler": self._scaler.state_dict(),
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Be as after the step that these were taken at; `begin` has been called as then.
+
+        Raises: KeyError where a tensor is missing.
+        """
+        self.put([tensors[f"now.{name}"] for name in self.moving])
+        if self.course.average:
+            for name, mean in zip(self.moving, self.mean, strict=True):
+                mean.copy_(tensors[f"mean.{name}"])
+        optimizer = cast(torch.optim.Optimizer, self._optimizer)
+        for place, parameter in enumerate(self._parameters()):
+            begun = f"optimizer.{place}."
+            kept = {n.removeprefix(begun): t for n, t in tensors.items() if n.startswith(begun)}
+            if kept:
+                optimizer.state[parameter] = {
+                    key: _like(value, parameter) for key, value in kept.items()
+                }
+        self._n_averaged = int(facts["n_averaged"])
+        self.micro_batch = int(facts["micro_batch"])
+        self._scaler.load_state_dict(dict(facts["scaler"]))
+
+    def _parameters(self) -> Iterator[Tensor]:
+        optimizer = cast(torch.optim.Optimizer, self._optimizer)
+        return (parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """In the order of memory that the parameter has: other orders may round otherwise."""
+    if value.shape != parameter.shape:
+        return value.clone()
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, on any device, could not have the memory it asked for.
+
+    >>> is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    True
+    >>> is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    False
+    """
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        word in text for word in ("out of memory", "can't allocate memory", "not enough memory")
+    )

@@ -1,0 +1,472 @@
+"""Checkpoints: exact there and back, damage is noticed, a crash at any moment leaves one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from warmstart import folder
+from warmstart.training import checkpoint
+from warmstart.training.checkpoint import Checkpoints, NoCheckpoints, Saved
+
+KINDS = [
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+    torch.int16, torch.int8, torch.uint8, torch.bool,
+]  # fmt: skip
+FACTS = {"step": 3, "best": float("inf"), "loss": [0.1, 1e-300], "größe": None, "on": True}
+
+
+def state(step=1, n=40):
+    """A state with a few kinds of tensors."""
+    generator = torch.Generator().manual_seed(step)
+    return Saved(
+        {
+            "weight": torch.randn(n, 3, generator=generator),
+            "mean": torch.randn(5, generator=generator).to(torch.bfloat16),
+            "step": torch.tensor(step),
+            "mask": torch.tensor([True, False, True]),
+            "empty": torch.zeros(0, 4),
+        },
+        {"step": step},
+    )
+
+
+def equal(found, saved):
+    """Whether a state came back with the same facts, names, dtypes and bits."""
+    if found is None or found.facts != saved.facts or found.tensors.keys() != saved.tensors.keys():
+        return False
+    pairs = [(found.tensors[name], tensor) for name, tensor in saved.tensors.items()]
+    return all(a.dtype == b.dtype and a.shape == b.shape and bits(a) == bits(b) for a, b in pairs)
+
+
+def bits(tensor):
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def names(path):
+    return sorted(file.name for file in path.iterdir())
+
+
+# ---- there and back ----------------------------------------------------------------------
+
+
+def test_what_was_saved_comes_back(tmp_path):
+    path = tmp_path / "checkpoints"
+    first = Checkpoints(path, "key")
+    assert first.load() is None
+    assert first.kept("fold-1") is None
+    assert not path.exists()  # asking makes no folder
+    first.save(state(1))
+    first.save(state(2))
+    assert names(path) == ["last.safetensors", "previous.safetensors"]
+    for checkpoints in (first, Checkpoints(path, "key")):
+        assert equal(checkpoints.load(), state(2))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_every_kind_of_number_keeps_its_bits(tmp_path, kind):
+    raw = torch.randint(0, 256, (24 * 8,), dtype=torch.uint8, generator=torch.Generator())
+    tensor = (raw % 2).bool() if kind is torch.bool else raw.view(kind)  # NaN among the floats
+    saved = Saved({"all": tensor, "none": tensor[:0], "one": tensor[3]}, FACTS)
+    Checkpoints(tmp_path, "key").save(saved)
+    assert equal(Checkpoints(tmp_path, "key").load(), saved)
+    assert load_file(tmp_path / "last.safetensors")["all"].dtype == kind  # others can read it
+
+
+def test_views_and_other_orders_of_memory_keep_their_values(tmp_path):
+    base = torch.arange(2 * 3 * 4 * 5, dtype=torch.float32).reshape(2, 3, 4, 5)
+    saved = Saved(
+        {
+            "last": base.to(memory_format=torch.channels_last),
+            "across": base.T if base.ndim == 2 else base.permute(3, 1, 0, 2),
+            "every second": base[..., ::2],
+            "spread": torch.ones(1).expand(7),
+            "same": base, "again": base,
+            "learnt": torch.nn.Parameter(base[0]),
+        },
+        {},
+    )  # fmt: skip
+    Checkpoints(tmp_path, "key").save(saved)
+    found = Checkpoints(tmp_path, "key").load()
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in saved.tensors.items())
+    found.tensors["same"][0] = -1  # what comes back is one's own
+    assert torch.equal(found.tensors["again"], base)
+    assert torch.equal(Checkpoints(tmp_path, "key").load().tensors["same"], base)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    facts=st.dictionaries(
+        st.text(max_size=8),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+            | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner,
+                                                                       max_size=3),
+            max_leaves=6,
+        ),
+        max_size=4,
+    )
+)  # fmt: skip
+def test_facts_come_back_exactly(tmp_path_factory, facts):
+    path = tmp_path_factory.mktemp("facts")
+    Checkpoints(path, "key").save(Saved({}, facts))
+    assert Checkpoints(path, "key").load() == Saved({}, facts)
+
+
+def test_numbers_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(TypeError, match=r"z holds torch\.complex64, which is not kept"):
+        Checkpoints(tmp_path, "key").save(Saved({"z": torch.zeros(2, dtype=torch.complex64)}, {}))
+    assert names(tmp_path) == []
+
+
+# ---- finished pieces of work -------------------------------------------------------------
+
+
+def test_a_finished_piece_is_kept_and_its_way_there_dropped(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "key")
+    checkpoints.save(state(1))
+    checkpoints.save(state(2))
+    checkpoints.keep("fold-1", state(3))
+    assert names(tmp_path) == ["kept-fold-1.safetensors"]
+    again = Checkpoints(tmp_path, "key")
+    assert equal(again.kept("fold-1"), state(3))
+    assert again.kept("fold-2") is None
+    assert again.load() is None
+
+
+def test_a_state_from_before_a_finished_piece_counts_no_more(tmp_path, monkeypatch):
+    """Killed when the piece was on disk and the states on the way to it still were."""
+    checkpoints = Checkpoints(tmp_path, "key")
+    checkpoints.save(state(1))
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    checkpoints.keep("fold-1", state(2))
+    assert (tmp_path / "last.safetensors").exists()
+    assert Checkpoints(tmp_path, "key").load() is None
+    Checkpoints(tmp_path, "key").save(state(3))
+    assert equal(Checkpoints(tmp_path, "key").load(), state(3))
+
+
+@pytest.mark.parametrize("name", ["", "../up", "A b", "a/b", ".hidden", "größe"])
+def test_a_name_that_is_no_plain_word_is_refused(tmp_path, name):
+    for ask in (
+        Checkpoints(tmp_path, "key").kept,
+        lambda n: Checkpoints(tmp_path, "key").keep(n, state()),
+    ):
+        with pytest.raises(ValueError, match="is no name for a piece of work"):
+            ask(name)
+    assert names(tmp_path) == []
+
+
+# ---- other keys --------------------------------------------------------------------------
+
+
+def test_files_of_another_key_are_not_seen_and_make_room(tmp_path):
+    other = Checkpoints(tmp_path, "other")
+    other.keep("fold-1", state(1))
+    other.save(state(2))
+    (tmp_path / "look.json").touch()  # not ours
+    mine = Checkpoints(tmp_path, "mine")
+    assert mine.load() is None
+    assert mine.kept("fold-1") is None
+    assert equal(Checkpoints(tmp_path, "other").load(), state(2))  # asking has removed nothing
+    mine.save(state(3))
+    assert names(tmp_path) == ["last.safetensors", "look.json"]
+    assert equal(mine.load(), state(3))
+
+
+# ---- damage ------------------------------------------------------------------------------
+
+
+def flip(path, place, bit):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A folder with a last and a previous state, never changed."""
+    path = tmp_path_factory.mktemp("two")
+    checkpoints = Checkpoints(path, "key")
+    checkpoints.save(state(1))
+    checkpoints.save(state(2))
+    checkpoints_of = Checkpoints(path, "key")
+    assert equal(checkpoints_of.load(), state(2))
+    return path
+
+
+def damaged(two, damage):
+    """What is loaded after some damage to the last state; saving goes on from there."""
+    copy = two.parent / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(two, copy)
+    damage(copy / "last.safetensors")
+    checkpoints = Checkpoints(copy, "key")
+    found = checkpoints.load()
+    checkpoints.save(state(3))
+    assert equal(Checkpoints(copy, "key").load(), state(3))
+    if equal(found, state(1)):  # the sound one was not given up for the damaged one
+        (copy / "last.safetensors").unlink()
+        assert equal(Checkpoints(copy, "key").load(), state(1))
+    return found
+
+
+def test_every_flipped_bit_of_the_header_is_noticed(two):
+    """Or says the same: a flipped bit never changes what is read."""
+    content = (two / "last.safetensors").read_bytes()
+    length = 8 + int.from_bytes(content[:8], "little")
+    for place in range(length):
+        found = damaged(two, lambda path, at=place: flip(path, at, at % 8))
+        assert equal(found, state(1)), place
+
+
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_anywhere_is_noticed(two, share, bit):
+    place = int(share * (two / "last.safetensors").stat().st_size)
+    assert equal(damaged(two, lambda path: flip(path, place, bit)), state(1))
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_torn_file_is_noticed(two, share):
+    def tear(path):
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+
+    assert equal(damaged(two, tear), state(1))
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    share=st.floats(0, 1, exclude_max=True), junk=st.binary(min_size=1, max_size=64),
+)  # fmt: skip
+def test_bytes_written_over_are_noticed(two, share, junk):
+    def overwrite(path):
+        content = bytearray(path.read_bytes())
+        place = int(share * len(content))
+        junked = content[:place] + junk + content[place + len(junk) :]
+        path.write_bytes(junked)
+
+    content = (two / "last.safetensors").read_bytes()
+    found = damaged(two, overwrite)
+    place = int(share * len(content))
+    is_same = content[place : place + len(junk)] == junk
+    assert equal(found, state(2 if is_same else 1))
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "gone": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir(), path.rmdir()),
+    "another file": lambda path: save_file({"weight": torch.zeros(2)}, path),
+    "another file that tells": lambda path: save_file(
+        {"weight": torch.zeros(2)}, path, {"format": checkpoint.FORMAT, "key": "key", "serial": "9"}
+    ),
+    "no number": lambda path: save_file(
+        {"weight": torch.zeros(2)}, path, {"format": checkpoint.FORMAT, "key": "key", "serial": "x"}
+    ),
+    "an image": lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_any_damage_falls_back_to_the_state_before(two, damage):
+    assert equal(damaged(two, damage), state(1))
+
+
+def test_both_damaged_is_no_state_at_all(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "key")
+    checkpoints.save(state(1))
+    checkpoints.save(state(2))
+    for name in ("last", "previous"):
+        flip(tmp_path / f"{name}.safetensors", -1, 0)
+    assert Checkpoints(tmp_path, "key").load() is None
+
+
+def test_a_damaged_piece_of_work_is_done_again(tmp_path):
+    Checkpoints(tmp_path, "key").keep("fold-1", state(1))
+    flip(tmp_path / "kept-fold-1.safetensors", -3, 5)
+    checkpoints = Checkpoints(tmp_path, "key")
+    assert checkpoints.kept("fold-1") is None
+    checkpoints.keep("fold-1", state(2))
+    assert equal(checkpoints.kept("fold-1"), state(2))
+
+
+# ---- a crash at any moment ---------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands in for a kill: nothing after it is done, no clean-up either."""
+
+
+@pytest.mark.parametrize("moment", range(1, 9))
+def test_killed_at_any_moment_a_sound_state_is_left(tmp_path, monkeypatch, moment):
+    """Each system call of a write may be the last."""
+    for number in (1, 2):
+        Checkpoints(tmp_path, "key").save(state(number))
+    left = [moment]
+
+    def counted(call):
+        def counting(*args, **kwargs):
+            left[0] -= 1
+            if left[0] <= 0:
+                raise Killed
+            return call(*args, **kwargs)
+
+        return counting
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.os, "fsync", counted(folder.os.fsync))
+        patch.setattr(Path, "replace", counted(Path.replace))
+        patch.setattr(Path, "unlink", counted(Path.unlink))
+        patch.setattr(folder.os, "open", counted(folder.os.open))
+        try:
+            Checkpoints(tmp_path, "key").save(state(3))
+        except Killed:
+            is_killed = True
+        else:
+            is_killed = False
+    found = Checkpoints(tmp_path, "key").load()
+    assert equal(found, state(3)) or (is_killed and equal(found, state(2)))
+    again = Checkpoints(tmp_path, "key")
+    again.save(state(4))
+    assert equal(Checkpoints(tmp_path, "key").load(), state(4))
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("act", ["save", "keep"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_leaves_the_earlier_states_whole(tmp_path, monkeypatch, act, number):
+    checkpoints = Checkpoints(tmp_path, "key")
+    checkpoints.save(state(1))
+    checkpoints.save(state(2))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_):
+        raise OSError(number, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.os, "fsync", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            checkpoints.save(state(3)) if act == "save" else checkpoints.keep("fold-1", state(3))
+    assert caught.value.errno == number
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    checkpoints.save(state(3))
+    assert equal(checkpoints.load(), state(3))
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    """/dev/full takes nothing: the error has its number, and is not one of a library."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    checkpoints = Checkpoints(tmp_path, "key")
+    checkpoints.save(state(1))
+    (tmp_path / "next.safetensors.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        checkpoints.save(state(2, n=100_000))
+    assert caught.value.errno == errno.ENOSPC
+    assert names(tmp_path) == ["last.safetensors"]
+    assert equal(Checkpoints(tmp_path, "key").load(), state(1))
+
+
+# ---- when to save ------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_the_first_is_due_after_some_work_and_then_every_ten_seconds(tmp_path):
+    clock = Clock()
+    checkpoints = Checkpoints(tmp_path, "key", clock)
+    clock.now += 100  # a long look before any training
+    assert not checkpoints.is_due
+    clock.now += checkpoint.FIRST
+    assert checkpoints.is_due
+    checkpoints.save(state())
+    assert not checkpoints.is_due
+    clock.now += checkpoint.EVERY - 0.1
+    assert not checkpoints.is_due
+    clock.now += 0.1
+    assert checkpoints.is_due
+
+
+@pytest.mark.parametrize("took", [0.001, 0.2, 0.4, 3.0, 60.0])
+def test_writing_takes_a_small_share_of_the_time(tmp_path, monkeypatch, took):
+    """However slow the disk is: 3 % from the first one on."""
+    clock = Clock()
+    checkpoints = Checkpoints(tmp_path, "key", clock)
+
+    def slow(path, chunks):
+        clock.now += took
+        list(chunks)
+        path.touch()
+
+    monkeypatch.setattr(checkpoint, "write_chunks", slow)
+    written, began, n = 0.0, None, 0
+    while n < 12:
+        if checkpoints.is_due:
+            if began is not None:
+                written += took
+            checkpoints.save(state(n=1))
+            n += 1
+            began = clock.now if began is None else began
+        clock.now += 0.05
+    assert written <= 0.031 * (clock.now - began)
+    if took < 0.3:
+        assert (clock.now - began) / (n - 1) < 10.5  # at least every ten seconds
+
+
+def test_nothing_is_kept_where_nothing_is_to_be_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints = NoCheckpoints()
+    checkpoints.save(state())
+    checkpoints.keep("fold-1", state())
+    assert checkpoints.load() is None
+    assert checkpoints.kept("fold-1") is None
+    assert not checkpoints.is_due
+    checkpoints.clear()
+    assert names(tmp_path) == []
+    assert tmp_path.exists()
+
+
+def test_clearing_removes_the_folder(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", "key")
+    checkpoints.clear()  # there was none
+    checkpoints.save(state())
+    checkpoints.clear()
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_file_says_what_it_is(tmp_path):
+    Checkpoints(tmp_path, "key").save(state(4))
+    content = (tmp_path / "last.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    told = header["__metadata__"]
+    assert (told["format"], told["key"], told["facts"]) == (checkpoint.FORMAT, "key", '{"step": 4}')
+    assert np.prod(header["weight"]["shape"]) == 120
