@@ -37,7 +37,7 @@ from warmstart.network.taps import Tapped
 from warmstart.planning.schedule import schedule
 from warmstart.recording import Clock
 from warmstart.records import Plan, Tap
-from warmstart.solve.temperature import log_losses
+from warmstart.solve.temperature import Calibration, log_losses
 from warmstart.stats.cka import agreement, cka
 from warmstart.training.candidates import LOOKS
 from warmstart.training.checkpoint import NoCheckpoints
@@ -217,14 +217,18 @@ def _measure(
     found: Trained, attempt: Attempt, before: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> None:
     """Log-losses and accuracy on what was held out, before, on the way and after."""
-    looks = [log_losses(scores, labels) for scores in attempt.looks.scores()[:LOOKS]]
+    looks = [_log_losses(scores, labels) for scores in attempt.looks.scores()[:LOOKS]]
     found.looks = [[float(f"{loss:.4g}") for loss in losses] for losses in looks]
     found.n_joined = attempt.joining.joined
     attempt.settle()
     after = held_scores(attempt.outfit, attempt.lesson.room, attempt.lesson.held)
     for when, scores in (("before", before), ("after", after)):
-        found.held[f"log_loss_{when}"] = float(log_losses(scores, labels).mean())
+        found.held[f"log_loss_{when}"] = float(_log_losses(scores, labels).mean())
         found.held[f"accuracy_{when}"] = float((scores.argmax(axis=1) == labels).mean())
+
+
+def _log_losses(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    return log_losses(scores, labels, Calibration(1.0, np.zeros(scores.shape[1])))
 
 
 @dataclass(frozen=True)

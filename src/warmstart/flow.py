@@ -6,16 +6,17 @@ from threadpoolctl import threadpool_limits
 
 from warmstart.data.collection import Collection
 from warmstart.events import Steps
-from warmstart.joints import check, lineage, notes, planned, problems, request, rows, score, tune
+from warmstart.joints import budgeted, check, heads, lineage, notes, planned, problems, request
 from warmstart.joints.deliver import Finished, Results, deliver
 from warmstart.joints.journal import Journal, Unfinished, open_journal
 from warmstart.joints.model import origin_of, surgery_of
 from warmstart.joints.request import Request
 from warmstart.joints.scene import set_scene
+from warmstart.joints.score import measure
 from warmstart.joints.starting import choose_start
+from warmstart.joints.tune import tune
 from warmstart.network.load import Start
 from warmstart.recording import Clock
-from warmstart.training.head import fit_head
 
 __all__ = ["Request", "fit"]
 
@@ -50,28 +51,24 @@ def _work(
         collection = problems.settled(collection, look, journal.path if asked.fix else None)
         inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
         scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
-        record, arranged, shapes = scene.collection.record, scene.arranged, scene.profiles
+        record, arranged = scene.collection.record, scene.arranged
         journal.settle(record)
         inspection = yield from journal.inspect(scene)
         verdict = check.judge(inspection)
         yield notes.evidence(verdict)
         clock.lap("check")
         facts = planned.network_facts(asked, start, look.network, verdict)
-        names = inherited.names(tuple(shapes))
-        plan = journal.plan(
-            lambda: planned.make_plan(asked, arranged.facts(), facts, names, look.engine)
-        )
+        names = inherited.names(tuple(scene.profiles))
+        plan = journal.plan(lambda: budgeted.make_plan(asked, scene, facts, names, clock))
         yield notes.plan(plan, record)
         clock.lap("plan")
-        stored, n_rows = look.reader(arranged.learn), len(arranged.learn)
-        heads = rows.heads(plan, shapes, stored, n_rows, scene.prior)
-        problem, held = rows.pose(arranged, plan), 0 if arranged.holdout else None
-        head = yield from fit_head(heads, problem, held)
+        head = yield from heads.fit_all(scene, plan)
         clock.lap("head")
-        worked = yield from tune.tune(scene, plan, head, origin.digests, journal.checkpoints)
+        allowed, kept = budgeted.allow(asked, scene, plan, clock), journal.checkpoints
+        worked = yield from tune(scene, plan, head, origin.digests, kept, allowed)
         clock.lap("tune")
         shipped = check.choose_shipped(verdict, worked)
-        measured = score.measure(worked.head, arranged, worked.reader, shipped.strategy != "none")
+        measured = measure(worked.head, arranged, worked.reader, shipped.strategy != "none")
         clock.lap("evaluate")
         results = Results(
             origin=origin, look=look, record=record, arranged=arranged, inspection=inspection,

@@ -87,6 +87,8 @@ def fit(
     fix: bool = False,
     seed: int = 0,
     lr: float | None = None,
+    minutes: float | None = None,
+    device: str = "auto",
     plan: str | Path | Plan | None = None,
     settings: Mapping[str, Any] | Sequence[str] | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -98,7 +100,8 @@ def fit(
     (with `preprocessing`, if it does not carry its own); "auto" looks once with each start
     on this computer and takes the winner, of those that tie the one with the least work.
     `strategy` is a word of the command line's grammar ("last:4", "full+lora"), `lr` the rate of
-    the uppermost tuned part, `plan` a plan or the file of one, `settings` single values of it
+    the uppermost tuned part, `minutes` the time for everything, `device` where layers are
+    trained (auto, cpu, cuda, mps), `plan` a plan or the file of one, `settings` single values of it
     ({"training.passes": 3000}, or ["training.passes=3000"]). `relabel` is a table of corrected
     labels, `fix` leaves copies and conflicts out, as on the command line. `on_event` sees every
     event.
@@ -112,7 +115,7 @@ def fit(
         data=data, start=start, arch=arch, preprocessing=preprocessing, strategy=strategy,
         budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
         group=group, relabel=Path(relabel) if relabel is not None else None, fix=fix, seed=seed,
-        lr=lr, plan=Path(plan) if isinstance(plan, str) else plan,
+        lr=lr, minutes=minutes, device=device, plan=Path(plan) if isinstance(plan, str) else plan,
         settings=_settings(settings),
     )  # fmt: skip
     finished = follow(steps(request), on_event or (lambda event: None))

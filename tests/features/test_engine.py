@@ -1,16 +1,30 @@
-"""A row depends on its image alone, and both engines are the network that they were given."""
+"""A row depends on its image alone, and every engine is the network that it was given."""
+
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+from warmstart.features import engine as engines
+from warmstart.features import engine_graph
 from warmstart.features.engine import EngineError, fused, make_engine, normalised
-from warmstart.features.key import BATCH
+from warmstart.features.key import BATCH, EngineName, installed_engines
 from warmstart.records import Preprocessing
 
 PREP = Preprocessing(size=(24, 24), resize=24, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
-ENGINES = ("torch", "onnxruntime")
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.skipif(
+        name not in installed_engines(), reason=f"{name} is not installed"
+    ))
+    for name in get_args(EngineName)
+]  # fmt: skip
+needs_openvino = pytest.mark.skipif(
+    "openvino" not in installed_engines(), reason="openvino is not installed"
+)
 
 
 class NormAct(nn.BatchNorm2d):
@@ -70,11 +84,21 @@ NETWORKS = {"convnet": lively(Convnet()), "transformer": lively(Transformer())}
 IMAGES = np.random.default_rng(0).integers(0, 256, (BATCH, 24, 24, 3), dtype=np.uint8)
 
 
-@pytest.fixture(scope="module", params=[(n, e) for n in NETWORKS for e in ENGINES], ids="-".join)
-def built(request):
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request):
+    """The name of a network."""
+    return request.param
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def built(network, request):
     """A network and an engine made of it."""
-    network, engine = request.param
-    return NETWORKS[network], make_engine(engine, NETWORKS[network], PREP, threads=2)
+    return NETWORKS[network], make_engine(request.param, NETWORKS[network], PREP, threads=2)
+
+
+def test_every_engine_is_tried_here():
+    assert [param.values[0] for param in ENGINES] == list(get_args(EngineName))
+    assert {"torch", "traced", "onnxruntime"} <= set(installed_engines())
 
 
 def test_an_engine_is_its_network(built):
@@ -102,6 +126,42 @@ def test_a_row_does_not_depend_on_its_company(built, n):
     _, engine = built
     for rows, fewer in zip(engine(IMAGES), engine(IMAGES[:n]), strict=True):
         assert rows[:n].tobytes() == fewer.tobytes()
+
+
+@settings(max_examples=15, deadline=None)
+@given(order=st.permutations(range(BATCH)), n=st.integers(1, BATCH))
+def test_any_images_in_any_order_have_the_rows_that_they_have_elsewhere(built, order, n):
+    """So that a look at what was added gives the bits that a look at everything would."""
+    _, engine = built
+    chosen = order[:n]
+    for rows, some in zip(engine(IMAGES), engine(IMAGES[chosen]), strict=True):
+        assert rows[chosen].tobytes() == some.tobytes()
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_that_is_made_again_gives_the_same_bits(name, network):
+    first, second = (make_engine(name, NETWORKS[network], PREP, threads=2) for _ in range(2))
+    expected = [rows.tobytes() for rows in first(IMAGES)]
+    for engine in (first, first, second, second):  # a call may not depend on those before it
+        assert [rows.tobytes() for rows in engine(IMAGES)] == expected
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_maps_come_out_as_maps(name):
+    body = nn.Sequential(nn.Conv2d(3, 5, 3, 2, 1), nn.ReLU())
+
+    class Maps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = body
+
+        def forward(self, x):
+            found = self.body(x)
+            return found, found.mean((2, 3))
+
+    maps, means = make_engine(name, Maps(), PREP, threads=2)(IMAGES[:3])
+    assert (maps.shape, means.shape) == ((3, 5, 12, 12), (3, 5))
+    np.testing.assert_allclose(maps.mean((2, 3)), means, rtol=1e-4)
 
 
 def test_more_than_a_batch_is_refused(built):
@@ -156,6 +216,64 @@ class Unexportable(nn.Module):
         return (torch.linalg.eigvals(x.mean(1)[:, :4, :4]).real,)
 
 
-def test_a_network_that_onnx_cannot_hold_is_an_engine_error():
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_network_that_onnx_cannot_hold_is_an_engine_error(name):
     with pytest.raises(EngineError, match="cannot be exported to ONNX"):
-        make_engine("onnxruntime", Unexportable(), PREP, threads=2)
+        make_engine(name, Unexportable(), PREP, threads=2)
+
+
+class Untraceable(nn.Module):
+    def forward(self, x):
+        if torch.jit.is_tracing():
+            raise RuntimeError("not like this")
+        return (x.mean((2, 3)),)
+
+
+def test_a_network_that_cannot_be_traced_is_an_engine_error():
+    with pytest.raises(EngineError, match=r"the network cannot be traced: not like this"):
+        make_engine("traced", Untraceable(), PREP, threads=2)
+
+
+@pytest.mark.parametrize(("name", "title"), [
+    ("onnxruntime", "ONNX Runtime"), pytest.param("openvino", "OpenVINO", marks=needs_openvino),
+])  # fmt: skip
+def test_a_graph_that_is_none_is_an_engine_error(name, title, monkeypatch):
+    monkeypatch.setattr(engine_graph, "_export", lambda module, prep: b"no graph")
+    with pytest.raises(EngineError, match=f"{title} cannot load the network"):
+        make_engine(name, NETWORKS["convnet"], PREP, threads=2)
+
+
+def wrapped(monkeypatch, change):
+    """ONNX Runtime's engine with something done to what it gives."""
+    make = engines.onnxruntime_engine
+
+    def made(*arguments):
+        run = make(*arguments)
+        return lambda images: [change(rows.copy()) for rows in run(images)]
+
+    monkeypatch.setattr(engines, "onnxruntime_engine", made)
+
+
+def test_an_engine_that_is_another_network_is_refused(monkeypatch):
+    wrapped(monkeypatch, lambda rows: rows * np.float32(1.01))
+    with pytest.raises(EngineError, match="ONNX Runtime disagrees with torch at tap 1"):
+        make_engine("onnxruntime", NETWORKS["convnet"], PREP, threads=2)
+
+
+def test_an_engine_of_numbers_that_are_none_is_refused(monkeypatch):
+    wrapped(monkeypatch, lambda rows: rows * np.float32("nan"))
+    with pytest.raises(EngineError, match="disagrees with torch at tap 1"):
+        make_engine("onnxruntime", NETWORKS["convnet"], PREP, threads=2)
+
+
+@pytest.mark.parametrize("place", [2, 17, BATCH - 1])
+def test_an_engine_that_rounds_by_place_is_refused(monkeypatch, place):
+    """One bit in one value: any later look at other images would find other rows."""
+
+    def flip(rows):
+        rows[place].view(np.uint32)[0] ^= 1
+        return rows
+
+    wrapped(monkeypatch, flip)
+    with pytest.raises(EngineError, match="rounds an image by its place among others, at tap 1"):
+        make_engine("onnxruntime", NETWORKS["convnet"], PREP, threads=2)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def rows_of(names):
     """What the network says about these examples: a function of the name alone."""
     seeds = [int(name[:8], 16) for name in names]
     draws = [np.random.default_rng(s).normal(size=sum(WIDTHS)).astype(np.float32) for s in seeds]
-    table = np.stack(draws)
+    table = np.array(draws, np.float32).reshape(len(names), sum(WIDTHS))
     return [table[:, : WIDTHS[0]], table[:, WIDTHS[0] :]]
 
 
@@ -217,6 +218,125 @@ def test_an_open_shelf_sees_what_another_appends(tmp_path):
         one.append(NAMES[5:], rows_of(NAMES[5:]))
         assert check_all_present_are_right(one) == len(NAMES)
     assert Store(tmp_path).info().rows == len(NAMES)
+
+
+def whole(names):
+    return np.concatenate(rows_of(names), axis=1)
+
+
+def test_fetch_gives_whole_rows_in_the_asked_order(tmp_path):
+    fill(tmp_path)
+    asked = [NAMES[7], NAMES[0], NAMES[7]]
+    with Store(tmp_path).shelf(KEY) as shelf:
+        np.testing.assert_array_equal(shelf.fetch(asked), whole(asked))
+        assert shelf.fetch([]).shape == (0, sum(WIDTHS))
+        assert shelf.columns == {"1.avg": slice(0, 3), "2.neck": slice(3, 8)}
+
+
+def test_fetch_names_what_is_not_there(tmp_path):
+    fill(tmp_path, NAMES[:3])
+    with Store(tmp_path).shelf(KEY) as shelf:
+        assert shelf.absent([NAMES[5], NAMES[1], NAMES[4], NAMES[5]]) == [NAMES[5], NAMES[4]]
+        with pytest.raises(KeyError, match=NAMES[5]):
+            shelf.fetch([NAMES[1], NAMES[5], NAMES[4]])
+
+
+def flip(root, name, key=KEY):
+    """Damage the row of one of NAMES, as they were written in order."""
+    path = root / (key.digest + ".rows")
+    content = bytearray(path.read_bytes())
+    content[NAMES.index(name) * 4 * sum(WIDTHS) + 13] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_damaged_row_is_found_when_it_is_fetched_and_can_be_written_again(tmp_path):
+    fill(tmp_path)
+    flip(tmp_path, NAMES[4])
+    with Store(tmp_path).shelf(KEY) as shelf:
+        assert shelf.absent(NAMES) == []  # no row was read
+        np.testing.assert_array_equal(shelf.fetch(NAMES[:4]), whole(NAMES[:4]))
+        with pytest.raises(KeyError, match=NAMES[4]):
+            shelf.fetch(NAMES[2:7])
+        assert shelf.absent(NAMES) == shelf.missing(NAMES) == [NAMES[4]]
+        shelf.append(NAMES, rows_of(NAMES))
+        np.testing.assert_array_equal(shelf.fetch(NAMES), whole(NAMES))
+        np.testing.assert_array_equal(shelf.read(NAMES, "2.neck"), rows_of(NAMES)[1])
+
+
+def test_each_row_is_compared_with_its_crc_the_first_time_only(tmp_path, monkeypatch):
+    fill(tmp_path)
+    with Store(tmp_path).shelf(KEY) as shelf:
+        compared = []
+        crc32 = shelf_module.zlib.crc32
+        monkeypatch.setattr(
+            shelf_module.zlib, "crc32", lambda block: compared.append(1) or crc32(block)
+        )
+        for asked in (NAMES[:5], NAMES[3:8], NAMES[:8]):
+            shelf.fetch(asked)
+        shelf.read(NAMES[:8], "1.avg")
+        assert len(compared) == 8
+
+
+@pytest.mark.parametrize("kept", [0, 100, 320])
+def test_rows_that_were_cut_off_while_the_shelf_was_open_are_missing(tmp_path, kept):
+    fill(tmp_path)
+    with Store(tmp_path).shelf(KEY) as shelf:
+        shelf.missing(NAMES)  # all sound
+        os.truncate(tmp_path / (KEY.digest + ".rows"), kept)
+        n = kept // (4 * sum(WIDTHS))
+        np.testing.assert_array_equal(shelf.fetch(NAMES[:n]), whole(NAMES[:n]))
+        for ask in (shelf.fetch, lambda names: shelf.read(names, "2.neck")):
+            with pytest.raises(KeyError, match=NAMES[n]):
+                ask(NAMES[: n + 1])
+        assert shelf.missing(NAMES[: n + 1]) == [NAMES[n]]
+
+
+def test_rows_are_fetched_by_several_threads_at_once(tmp_path):
+    fill(tmp_path, MANY)
+    with Store(tmp_path).shelf(KEY) as shelf, ThreadPoolExecutor(4) as pool:
+        draws = [np.random.default_rng(seed).permutation(MANY)[:32].tolist() for seed in range(40)]
+        for asked, found in zip(draws, pool.map(shelf.fetch, draws), strict=True):
+            np.testing.assert_array_equal(found, whole(asked))
+
+
+def test_rows_are_fetched_while_another_process_appends(tmp_path):
+    here = str(Path(__file__).parent)
+    (tmp_path / "down").touch()  # the writer does not wait for a second one
+    fill(tmp_path, MANY[:5])
+    with Store(tmp_path).shelf(KEY) as shelf:
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), here, "up"])
+        while writer.poll() is None:
+            np.testing.assert_array_equal(shelf.fetch(MANY[:5]), whole(MANY[:5]))
+        shelf.append(MANY[:1], rows_of(MANY[:1]))  # learns what the other one wrote
+        np.testing.assert_array_equal(shelf.fetch(MANY), whole(MANY))
+
+
+def test_a_shelf_that_is_open_is_fetched_from_after_others_were_evicted_and_cleared(tmp_path):
+    first, second = keys(2)
+    fill(tmp_path, key=first)
+    with Store(tmp_path).shelf(first) as used:
+        fill(tmp_path, key=second, limit_bytes=1)
+        Store(tmp_path).clear()
+        np.testing.assert_array_equal(used.fetch(NAMES), whole(NAMES))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
+def test_rows_of_any_type_are_kept(tmp_path, dtype):
+    key = replace(KEY, dtype=dtype)
+    values = [(50 * part).astype(dtype) for part in map(np.abs, rows_of(NAMES))]
+    with Store(tmp_path).shelf(key) as shelf:
+        shelf.append(NAMES, [part.astype(np.float64) for part in values])
+    with Store(tmp_path).shelf(key) as shelf:
+        found = shelf.fetch(NAMES)
+        assert found.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(found, np.concatenate(values, axis=1))
+
+
+def test_a_shelf_that_was_closed_has_nothing_to_fetch(tmp_path):
+    with Store(tmp_path).shelf(KEY) as shelf:
+        shelf.append(NAMES, rows_of(NAMES))
+    with pytest.raises(KeyError, match=NAMES[0]):
+        shelf.fetch(NAMES[:1])
 
 
 def keys(n):

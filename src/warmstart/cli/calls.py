@@ -82,6 +82,7 @@ def check(call: Call) -> int:
 
 def _request(call: Call) -> Request:
     from warmstart.joints.request import Request
+    from warmstart.recording import seconds_alive
 
     values = call.values
     return Request(
@@ -98,6 +99,9 @@ def _request(call: Call) -> Request:
         fix="--fix" in call.switches,
         seed=int(values.get("--seed", "0")),
         lr=float(values["--lr"]) if "--lr" in values else None,
+        minutes=float(values["--minutes"]) if "--minutes" in values else None,
+        elapsed=seconds_alive(),
+        device=values.get("--device", "auto"),
         plan=Path(values["--plan"]) if "--plan" in values else None,
         settings=call.many.get("--set", ()),
         given=frozenset(name.removeprefix("--") for name in values) & PLANNED,

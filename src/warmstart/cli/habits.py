@@ -25,6 +25,7 @@ RENAMED = {
         "--out",
     ),
     **dict.fromkeys(("--architecture", "--model-type"), "--arch"),
+    **dict.fromkeys(("--time-limit", "--time", "--max-time", "--time-budget"), "--minutes"),
     **dict.fromkeys(("--random-state", "--random-seed", "--manual-seed"), "--seed"),
     **dict.fromkeys(
         ("--label-column", "--label-col", "--label-column-name", "--target", "--target-column"),
@@ -72,6 +73,7 @@ _SET = "Here it is --set training.{} (see --dry-run for all choices)."
 _PASSES = "Here it is --set training.passes=N: images passed in all (5 x the images is usual)."
 _CHOSEN = "Not needed: warmstart chooses it."
 _LATER = f"It is not part of this version ({__version__})."
+_ON_CPU = "Only `fit` uses another device, for training; the rest runs on the processor."
 _VIEWS = "Here it is --set training.crop=0.35 and --set training.flip=true, where layers are tuned."
 _FROZEN = (
     "Here it is --strategy: head freezes all layers, frozen:K the first K, last:N all but the "
@@ -136,12 +138,9 @@ EXPLAINED = {
         ("--exist-ok", "--overwrite", "--overwrite-output-dir", "--force", "-f"),
         "A run folder is never overwritten; leave --out away and a new one is made.",
     ),
+    **dict.fromkeys(("--gpu", "--gpus", "--cuda", "--accelerator"), "Here it is --device cuda."),
     **dict.fromkeys(
-        ("--device", "--gpu", "--gpus", "--cuda", "--accelerator"),
-        f"This version ({__version__}) computes on the processor (CPU).",
-    ),
-    **dict.fromkeys(
-        ("--minutes", "--time-limit", "--time", "--max-time", "--metric", "--source-data",
+        ("--metric", "--source-data",
          "--kind", "--task", "--track", "--parallel", "--format", "--export", "--mixup",
          "--cutmix"),
         _LATER,
@@ -154,10 +153,7 @@ EVERYWHERE = {
         ("--verbose", "-v", "--log-level"),
         "Here --debug shows where an error arose; progress is always shown.",
     ),
-    **dict.fromkeys(
-        ("--device", "--gpu", "--gpus", "--cuda"),
-        f"This version ({__version__}) computes on the processor (CPU).",
-    ),
+    **dict.fromkeys(("--device", "--gpu", "--gpus", "--cuda"), _ON_CPU),
     **dict.fromkeys(("--batch-size", "-b", "--workers", "--num-workers"), _CHOSEN),
 }
 SAVED = {

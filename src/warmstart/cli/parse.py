@@ -127,6 +127,8 @@ def _check_value(option: Option, value: str) -> None:
         raise UsageError(f"--count {value}: it needs a whole number, 1 or more.")
     if option.name == "--lr" and not _is_rate(value):
         raise UsageError(f"--lr {value}: it needs a number above 0, such as 0.0003.")
+    if option.name == "--minutes" and not _is_rate(value):
+        raise UsageError(f"--minutes {value}: it needs a number above 0, such as 5.")
     if not option.choices or value in (*option.choices, *option.also):
         return
     allowed = ", ".join(option.choices)

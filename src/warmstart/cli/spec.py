@@ -51,6 +51,17 @@ FIT = Verb(
             value="X",
             help="learning rate of the uppermost tuned layers (default: by rule, see --dry-run)",
         ),
+        Option(
+            name="--minutes",
+            value="M",
+            help="for everything; the plan is cut down to fit, and says what was given up",
+        ),
+        Option(
+            name="--device",
+            value="D",
+            choices=("auto", "cpu", "cuda", "mps"),
+            help="where layers are trained: auto (default) takes a GPU where there is one",
+        ),
         Option(name="--plan", value="FILE", help="follow a plan.toml; other options given win"),
         Option(
             name="--set",

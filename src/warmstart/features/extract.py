@@ -21,6 +21,7 @@ from warmstart.events import Event, Steps
 from warmstart.features.key import BATCH
 from warmstart.features.shelf import Shelf
 from warmstart.features.store import Store
+from warmstart.features.stored import StoredTaps
 from warmstart.records import Example, Tap
 
 
@@ -39,7 +40,7 @@ FLUSH_S = 2.0  # computed rows wait at most this long before they are on disk
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """What a look gave. Rows are read from the store's mapped file.
+    """What a look gave. Rows are read from the store's file.
 
     `passed` and `decoded` count the images of this look alone; `unreadable` maps example
     ids to reasons.
@@ -56,6 +57,10 @@ class Features:
         Raises: KeyError for an example that could not be read.
         """
         return self.shelf.read([example.sha256 for example in examples], tap.name)
+
+    def reader(self, examples: Sequence[Example]) -> StoredTaps:
+        """From tap to the features of these examples, all at once or a few at a time."""
+        return StoredTaps(self.shelf, tuple(examples))
 
 
 class Prefetch:

@@ -21,6 +21,10 @@ from typing import Any, Literal, Protocol, get_args
 from warmstart.records import Preprocessing, Tap
 
 EngineName = Literal["torch", "traced", "onnxruntime", "openvino"]
+ENGINE_TITLES: dict[EngineName, str] = {
+    "torch": "torch", "traced": "traced torch", "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+}  # fmt: skip
 
 # Raise it when the code of features/ computes other rows from the same members.
 FORMAT_VERSION = 1

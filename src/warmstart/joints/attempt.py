@@ -14,6 +14,7 @@ from warmstart.events import Event, Steps
 from warmstart.joints.feed import ahead
 from warmstart.joints.joining import Joining
 from warmstart.joints.looks import Looks, spread
+from warmstart.joints.notes import note
 from warmstart.joints.outfit import Outfit
 from warmstart.joints.room import Inputs, view_numbers
 from warmstart.network import freeze
@@ -78,7 +79,7 @@ class Attempt:
             saved = None
             if alarm is not None:
                 return alarm
-            if not self.joining.joins(number):
+            if not self.joining.joins(number) or self._is_late(steps.stop):
                 break
         return self._end()
 
@@ -111,10 +112,23 @@ class Attempt:
                     values = {"loss": round(loss, 6), "factor": round(factor * self.scale, 6)}
                     values |= self.looks.look(step + 1, self.lesson.schedule.n_steps)
                     yield from self._told(number, step, values)
+                    if self._is_late(step + 1):
+                        yield note("tune", "Stopped", self._late(step + 1))
+                        break
             finally:
                 feed.close()
                 model.eval()
         return None
+
+    def _is_late(self, done: int) -> bool:
+        """Whether the time is over before the steps are."""
+        until = self.lesson.until
+        is_short = done < self.lesson.schedule.n_steps
+        return until is not None and is_short and time.perf_counter() > until
+
+    def _late(self, done: int) -> str:
+        of = self.lesson.schedule.n_steps
+        return f"after {done:,} of {of:,} updates: the minutes were over"
 
     def _groups(self, actions: Mapping[str, Action]) -> list[dict[str, Any]]:
         found = freeze.groups(self.outfit.model, actions, self.outfit.owners, self.outfit.rates)

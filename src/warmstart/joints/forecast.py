@@ -22,6 +22,7 @@ from warmstart.joints.look import load_same, n_threads
 from warmstart.joints.outfit import outfit
 from warmstart.joints.room import Room
 from warmstart.joints.rows import Arranged
+from warmstart.joints.stored import views_of_plan
 from warmstart.network.ledger import take_digests
 from warmstart.network.parts import Network
 from warmstart.network.tail import stored_taps
@@ -35,6 +36,7 @@ from warmstart.solve.temperature import Calibration
 from warmstart.training.candidates import Route
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.head import HeadFit
+from warmstart.training.views import view_of
 
 STEPS = 4  # training steps that are measured; the first pays for what comes but once
 DECODED = 16  # images decoded
@@ -58,6 +60,13 @@ def foresee(bench: Bench, plan: Plan, n_missing: int, is_close: bool, elapsed: f
     `n_missing` images are not in the store; `elapsed` seconds have gone so far.
     Raises: PlanError where the plan cannot be followed, TrainingError where a step fails.
     """
+    return outlook(bench, plan, n_missing, is_close, elapsed)(plan)
+
+
+def outlook(
+    bench: Bench, plan: Plan, n_missing: int, is_close: bool, elapsed: float
+) -> Callable[[Plan], Forecast]:
+    """The same as a function of the plan, for plans that differ in how long they train alone."""
     arranged, network, prep = bench.arranged, bench.network, bench.prep
     speeds = measure(bench, plan, elapsed)
     parameters = sum(p.numel() for p in network.trunk.parameters())
@@ -66,20 +75,28 @@ def foresee(bench: Bench, plan: Plan, n_missing: int, is_close: bool, elapsed: f
         n_classes=arranged.n_classes, holdout=arranged.holdout,
         width=sum(tap_width(network.record, tap) for tap in bench.taps),
         image_bytes=prep.size[0] * prep.size[1] * prep.channels, model_bytes=4 * parameters,
-        is_close=is_close,
+        is_close=is_close, tail=tail_share(network, plan),
     )  # fmt: skip
-    return forecast(plan, load, speeds)
+    return lambda other: forecast(other, load, speeds)
+
+
+def tail_share(network: Network, plan: Plan) -> float:
+    """The share of a pass that lies above the stored outputs."""
+    costs = [part.macs for part in network.record.parts]
+    cut = int(plan.training.cut.number) if plan.training.cut else 0
+    return sum(costs[cut:]) / max(sum(costs), 1)
 
 
 def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
     """How fast this machine decodes, passes, inverts and trains."""
     torch.set_num_threads(n_threads())
     decode = _decoding(bench.collection, bench.arranged.learn[:DECODED], bench.prep)
-    forward = _passing(bench)
+    forward = passing(bench)
     passed_mb = peak_rss_mb()  # what a pass needs for a moment counts too
     step = _training(bench, plan) if plan.is_trained else 0.0
     return Speeds(
         elapsed=elapsed, forward=forward, decode=decode, step=step, algebra=_inverting(),
+        view=_viewing(bench, plan) if plan.is_trained else 0.0,
         passed_mb=passed_mb, step_mb=peak_rss_mb() - passed_mb, threads=n_threads(),
     )  # fmt: skip
 
@@ -102,10 +119,16 @@ def _decoding(collection: Collection, examples: Sequence[Example], prep: Preproc
     return (time.perf_counter() - began) / max(len(examples), 1)
 
 
-def _passing(bench: Bench) -> float:
+def passing(bench: Bench) -> float:
+    """Seconds an image, passing the whole network."""
     engine = make_engine("torch", Tapped(bench.network, bench.taps), bench.prep, n_threads())
     noise = _noise(BATCH, bench.prep)
     return _timed(lambda: engine(noise), 3) / BATCH
+
+
+def _viewing(bench: Bench, plan: Plan) -> float:
+    policy, image = views_of_plan(schedule(plan)), _noise(1, bench.prep)[0]
+    return _timed(lambda: view_of(image, "0" * 64, 1, policy, 0), 3)
 
 
 def _inverting() -> float:

@@ -59,6 +59,7 @@ class Lesson:
     number: int
     route: Route | None = None
     scale: float = 1.0
+    until: float | None = None  # of time.perf_counter: when it has to end
 
     def learn(self) -> Steps[Taught]:
         """Train a fresh outfit; prove that what is frozen stayed as it was.

@@ -6,15 +6,12 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from warmstart.data import glance
 from warmstart.data.collection import Collection
 from warmstart.data.glance import Glances
 from warmstart.data.prepare import as_picture, decoder_name, draft_side, open_image, prepare
-from warmstart.errors import DataError, StartError
+from warmstart.errors import DataError
 from warmstart.events import Steps
 from warmstart.features.engine import EngineError, make_engine
 from warmstart.features.extract import (
@@ -30,6 +27,7 @@ from warmstart.features.extract import (
 from warmstart.features.glances import GlanceBook
 from warmstart.features.key import EngineName, FeatureKey, GlanceKey, engine_version
 from warmstart.features.store import Store, default_root
+from warmstart.features.stored import StoredTaps
 from warmstart.joints import notes
 from warmstart.network.load import Start
 from warmstart.network.parts import Network
@@ -57,24 +55,12 @@ class Look:
         """These examples at a glance."""
         return glance.unpack(self.book.read([example.sha256 for example in examples]))
 
-    def reader(self, examples: Sequence[Example]) -> Callable[[Tap], Any]:
+    def reader(self, examples: Sequence[Example]) -> StoredTaps:
         """A function from tap to the features of these examples, (n, d).
 
         Raises (the function): StartError where a feature is not a finite number.
         """
-
-        def read(tap: Tap) -> Any:
-            values = self.features.read(examples, tap)
-            lost = np.flatnonzero(~np.isfinite(values).all(axis=1))
-            if len(lost):
-                raise StartError(
-                    f"the start gives values that are not numbers for {len(lost):,} of "
-                    f"{len(examples):,} images (first: {examples[lost[0]].id}, at part "
-                    f"{tap.part}); check its preprocessing, or choose another start."
-                )
-            return values
-
-        return read
+        return self.features.reader(examples)
 
 
 def n_threads() -> int:

@@ -14,6 +14,8 @@ from warmstart.data.collection import Collection
 from warmstart.errors import PlanError
 from warmstart.features.key import EngineName
 from warmstart.joints.inputs import PARTIAL, is_partial
+from warmstart.joints.look import n_threads
+from warmstart.joints.machine import find_machine
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
 from warmstart.network.ledger import tensors_of
@@ -84,6 +86,7 @@ def make_plan(
     wishes = Wishes(
         start=str(start), strategy=asked.strategy, budget=asked.budget, seed=asked.seed,
         arch=asked.arch, lr=asked.lr, given=asked.typed,
+        machine=find_machine(asked.device, n_threads()),
     )  # fmt: skip
     if isinstance(asked.plan, Plan):
         wishes = wishes_for(asked.plan, wishes)

@@ -13,6 +13,7 @@ from warmstart.data.read import read
 from warmstart.errors import UsageError
 from warmstart.events import Steps
 from warmstart.folder import RunFolder
+from warmstart.joints.machine import check_device
 from warmstart.planning.paths import parse_settings
 from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import parse
@@ -47,6 +48,9 @@ class Request:
     fix: bool = False
     seed: int = 0
     lr: float | None = None
+    minutes: float | None = None  # for everything, from the command to the run folder
+    elapsed: float = 0.0  # seconds that had gone before the work began, of those minutes
+    device: str = "auto"
     plan: Path | Plan | None = None  # a plan to follow
     settings: tuple[str, ...] = ()  # path=value, each for one value of the plan
     given: frozenset[str] | None = None  # options that were typed; None: not known
@@ -80,6 +84,9 @@ def check(asked: Request) -> None:
     parse_settings(asked.settings)
     if asked.lr is not None and not (math.isfinite(asked.lr) and asked.lr > 0):
         raise UsageError(f"--lr {asked.lr:g}: it needs a number above 0, such as 0.0003.")
+    if asked.minutes is not None and not (math.isfinite(asked.minutes) and asked.minutes > 0):
+        raise UsageError(f"--minutes {asked.minutes:g}: it needs a number above 0, such as 5.")
+    check_device(asked.device)
     if asked.start_is_auto and asked.arch is not None:
         raise UsageError(
             f"--arch {asked.arch} belongs to a file of weights; leave it away with --start auto."

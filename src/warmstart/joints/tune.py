@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from warmstart.data.split import folds
-from warmstart.events import Event, Steps, drain
-from warmstart.joints import rows
+from warmstart.events import Event, Steps
+from warmstart.joints.allowance import Allowance
 from warmstart.joints.forgetting import ROWS, Memory, keep_memory
+from warmstart.joints.heads import fit_on
 from warmstart.joints.lesson import Lesson
 from warmstart.joints.live import read_pixels
 from warmstart.joints.look import n_threads
@@ -34,10 +35,10 @@ from warmstart.solve.temperature import Calibration
 from warmstart.training.candidates import CANDIDATES, Chosen, Route, choose
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.crossfit import cross_calibrated
-from warmstart.training.head import HeadFit, fit_head
+from warmstart.training.head import HeadFit
 from warmstart.training.loop import ScaledHead
-from warmstart.training.trials import Problem, groups_within
 
+NO_LIMIT = Allowance()
 HELD_ONCE = 5  # one part in five is held out where a single training makes the estimate
 
 
@@ -85,7 +86,8 @@ def tune(
     plan: Plan,
     head: HeadFit,
     digests: Mapping[str, str],
-    checkpoints: Checkpoints | NoCheckpoints | None = None,
+    checkpoints: Checkpoints | None = None,
+    allowance: Allowance = NO_LIMIT,
 ) -> Steps[Worked]:
     """Train what the plan says; the network as it was looked at where it trains nothing.
 
@@ -100,7 +102,7 @@ def tune(
         read = scene.look.reader(scene.arranged.learn)
         came = as_it_came(scene.prior, scene.arranged, read)
         return Worked(scene.look.network, head, scene.look.reader, plan, step_zero=came)
-    job = _Job(scene, plan, head, checkpoints or NoCheckpoints())
+    job = _Job(scene, plan, head, checkpoints or NoCheckpoints(), allowance)
     folds_held = _held_out(scene, schedule(plan).folds)
     values: dict[str, float | int | str] = {"trainings": len(folds_held) + 1}
     yield Event(stage="tune", kind="begin", values=values)
@@ -121,7 +123,8 @@ class _Job:
     scene: Scene
     plan: Plan
     head: HeadFit
-    checkpoints: Checkpoints | NoCheckpoints
+    checkpoints: Checkpoints
+    allowance: Allowance
 
     def without(self, room: Room, folds_held: Sequence[Rows]) -> Steps[_HeldOut]:
         """One training for each fold, on all rows but those; what they say of them."""
@@ -133,7 +136,7 @@ class _Job:
         )  # fmt: skip
         for number, held in enumerate(folds_held):
             keep = np.setdiff1d(np.arange(n), held)
-            fitted = _head_on(scene, self.plan, keep)
+            fitted = fit_on(scene, self.plan, keep)
             found.before[held] = head_probabilities(fitted, scene.look.reader(scene.examples(held)))
             lesson = self._lesson(room, fitted, keep, held, number, None, found.scale)
             taught = yield from lesson.learn()
@@ -199,6 +202,7 @@ class _Job:
         return Lesson(
             make=make, schedule=schedule(plan), room=room, rows=keep,
             held=held, number=number, route=route, scale=scale,
+            until=self.allowance.share(room.n_lessons - number),
         )  # fmt: skip
 
 
@@ -252,17 +256,6 @@ def _held_out(scene: Scene, n_folds: int) -> list[Rows]:
     rng = np.random.default_rng([scene.seed, 7])
     part = folds(arranged.labels, arranged.blocks(), HELD_ONCE if n_folds == 1 else n_folds, rng)
     return [np.flatnonzero(part == f) for f in range(1 if n_folds == 1 else int(part.max()) + 1)]
-
-
-def _head_on(scene: Scene, plan: Plan, keep: Rows) -> HeadFit:
-    """The plan's head, chosen and fitted on some rows alone."""
-    arranged = scene.arranged
-    problem = Problem(
-        labels=arranged.labels[keep], n_classes=arranged.n_classes,
-        groups=tuple(groups_within(arranged.groups, keep, len(arranged.learn))), folds=(),
-    )  # fmt: skip
-    read = scene.look.reader(scene.examples(keep))
-    return drain(fit_head(rows.heads(plan, scene.profiles, read, len(keep), scene.prior), problem))
 
 
 def _plain(head: HeadFit) -> Calibration:

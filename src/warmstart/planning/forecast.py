@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from warmstart.planning.schedule import schedule
 from warmstart.records import Forecast, Plan
 
+LOOKS = 9  # passes of the rows held out: before, on the way, and at shares of the way
+ENDS = 2  # passes of some rows at the end of each training
+PIXELS_MB = 64  # of images kept in memory; more lie on disk
 EXPORT_MB = 100  # what ONNX Runtime takes beside torch, measured with EfficientNet-Lite0
 
 
@@ -18,6 +21,7 @@ class Speeds:
     forward: float  # seconds an image, passing the frozen network
     decode: float  # seconds an image, on one core
     step: float  # seconds of one training step; 0 where nothing is trained
+    view: float  # seconds of one random view of an image, on one core; 0 likewise
     algebra: float  # seconds of one inverse of 300 rows
     passed_mb: float  # most memory until a pass of the network was over
     step_mb: float  # what a step of training took beyond that
@@ -36,7 +40,8 @@ class Load:
     width: int  # numbers kept of each image, all taps together
     image_bytes: int  # of one prepared image
     model_bytes: int
-    is_close: bool  # whether the budget runs the network again for evidence
+    tail: float = 1.0  # share of a pass that training repeats, above what is stored
+    is_close: bool = False  # whether the budget runs the network again for evidence
 
 
 def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
@@ -49,7 +54,7 @@ def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
         "head": _head(plan, load.n, speeds),
         "tune": _tune(plan, load, speeds) if plan.is_trained else 0.0,
         "evaluate": see * load.n_test if plan.is_trained else 0.1,
-        "deliver": 0.5 + (see * load.n if plan.is_trained else 0.0),
+        "deliver": 0.5 + (load.tail * see * load.n if plan.is_trained else 0.0),
     }
     total = sum(seconds.values())
     return Forecast(
@@ -94,14 +99,27 @@ def _head(plan: Plan, n: int, speeds: Speeds) -> float:
 
 
 def _tune(plan: Plan, load: Load, speeds: Speeds) -> float:
-    """All trainings, what they hold out, and a head for each."""
+    """All trainings and their looks, a head for each, and what is stored before them."""
     chosen = schedule(plan)
     n_folds = 1 if load.holdout else chosen.folds
     held = load.holdout or (load.n // 5 if n_folds == 1 else load.n)
     kept = load.n - held // n_folds
     fits = n_folds * _head(plan, kept, speeds) / 3
-    passed = held * 1.3 * speeds.forward + load.n * speeds.decode / speeds.threads
-    return (n_folds + 1) * chosen.n_steps * speeds.step + fits + passed
+    # A pass without a gradient takes a third of a step.
+    seen = speeds.step / chosen.batch / 3
+    looks = LOOKS * held * seen + (n_folds + 1) * ENDS * min(kept, 64) * seen
+    return (n_folds + 1) * chosen.n_steps * speeds.step + fits + looks + _stored(load, speeds, plan)
+
+
+def _stored(load: Load, speeds: Speeds, plan: Plan) -> float:
+    """The images decoded once; where outputs are stored, every view of them passed."""
+    chosen = schedule(plan)
+    decoded = load.n * speeds.decode / speeds.threads
+    if not chosen.cut:
+        return decoded
+    passed = (chosen.views + 1) * (1 - load.tail) * speeds.forward
+    made = chosen.views * speeds.view / speeds.threads
+    return decoded + load.n * (passed + made)
 
 
 def _memory(plan: Plan, load: Load, speeds: Speeds) -> float:
@@ -109,8 +127,8 @@ def _memory(plan: Plan, load: Load, speeds: Speeds) -> float:
     rows = min(load.n, 2000)
     features = 4 * load.width * (load.n + load.n_test) / 1e6
     kernels = 8 * rows**2 * (_count(plan.head.candidates.value) + 4) / 1e6
-    pixels = load.image_bytes * load.n / 1e6 if plan.is_trained else 0.0
-    trained = 2 * load.model_bytes / 1e6 if plan.is_trained else 0.0
+    pixels = min(load.image_bytes * load.n / 1e6, PIXELS_MB) if plan.is_trained else 0.0
+    trained = 4 * load.model_bytes / 1e6 if plan.is_trained else 0.0
     is_exported = load.n_missing and plan.training.engine.value == "onnxruntime"
     exported = EXPORT_MB + load.model_bytes / 1e6 if is_exported else 0.0
     stages = max(kernels, pixels + trained + speeds.step_mb)

@@ -43,7 +43,11 @@ def fit_scaling(features: Features) -> Scaling:
     [1.0, 0.0]
     """
     offset = features.mean(axis=0, dtype=np.float64)
-    spread = features.std(axis=0, dtype=np.float64)
+    return scaling_of(offset, features.std(axis=0, dtype=np.float64))
+
+
+def scaling_of(offset: Array, spread: Array) -> Scaling:
+    """The scaling of features of this mean and standard deviation. Shapes: both (d,) float64."""
     # Rounding alone gives a constant feature a spread of about 1e-7 of its size.
     alive = spread > 1e-6 * np.abs(offset) + 1e-6 * spread.max(initial=0.0)
     if not alive.any():

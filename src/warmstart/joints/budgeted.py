@@ -1,0 +1,46 @@
+"""--minutes: the plan cut down to the time there is, and the moment at which training ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from warmstart.joints import planned
+from warmstart.joints.allowance import Allowance
+from warmstart.joints.forecast import Bench, outlook, passing, tail_share
+from warmstart.joints.request import Request
+from warmstart.joints.scene import Scene
+from warmstart.planning.facts import NetworkFacts
+from warmstart.planning.minutes import within
+from warmstart.recording import Clock
+from warmstart.records import Plan
+
+DELIVERY = 3.0  # seconds for what comes after training, beside passing images
+
+
+def make_plan(
+    asked: Request, scene: Scene, facts: NetworkFacts, names: Sequence[str], clock: Clock
+) -> Plan:
+    """The plan, cut down where the user has set minutes. Raises: PlanError as planning does."""
+    plan = planned.make_plan(asked, scene.arranged.facts(), facts, names, scene.look.engine)
+    if asked.minutes is None or not plan.is_trained:
+        return plan
+    elapsed = asked.elapsed + clock.table()["total"]
+    foreseen = outlook(_bench(scene), plan, 0, False, elapsed)
+    return within(plan, 60 * asked.minutes, lambda other: foreseen(other).total)
+
+
+def allow(asked: Request, scene: Scene, plan: Plan, clock: Clock) -> Allowance:
+    """The time for training: what is left, without what comes after it."""
+    if asked.minutes is None or not plan.is_trained:
+        return Allowance()
+    arranged, bench = scene.arranged, _bench(scene)
+    images = len(arranged.test) + tail_share(bench.network, plan) * len(arranged.learn)
+    after = DELIVERY + passing(bench) * images
+    left = 60 * asked.minutes - asked.elapsed - clock.table()["total"] - after
+    return Allowance(time.perf_counter() + left)
+
+
+def _bench(scene: Scene) -> Bench:
+    look = scene.look
+    return Bench(look.network, look.taps, scene.collection, scene.arranged, scene.prep)

@@ -1,0 +1,32 @@
+"""The plan's head on the stored features: chosen and fitted on all learning rows, or on some."""
+
+from __future__ import annotations
+
+from warmstart.events import Steps, drain
+from warmstart.joints import rows
+from warmstart.joints.scene import Scene
+from warmstart.records import Plan
+from warmstart.solve.ridge import Rows
+from warmstart.training.head import HeadFit, fit_head
+from warmstart.training.trials import Problem, groups_within
+
+
+def fit_all(scene: Scene, plan: Plan) -> Steps[HeadFit]:
+    """On all learning rows, with the estimate of the plan's folds or the user's hold-out."""
+    arranged = scene.arranged
+    read = scene.look.reader(arranged.learn)
+    heads = rows.heads(plan, scene.profiles, read, len(arranged.learn), scene.prior)
+    problem = rows.pose(arranged, plan)
+    return (yield from fit_head(heads, problem, 0 if arranged.holdout else None))
+
+
+def fit_on(scene: Scene, plan: Plan, keep: Rows) -> HeadFit:
+    """On some rows alone, chosen among the same candidates."""
+    arranged = scene.arranged
+    problem = Problem(
+        labels=arranged.labels[keep], n_classes=arranged.n_classes,
+        groups=tuple(groups_within(arranged.groups, keep, len(arranged.learn))), folds=(),
+    )  # fmt: skip
+    read = scene.look.reader(scene.examples(keep))
+    heads = rows.heads(plan, scene.profiles, read, len(keep), scene.prior)
+    return drain(fit_head(heads, problem))
