@@ -6,14 +6,14 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from warmstart.data.near import with_twins
 from warmstart.data.settle import settle
@@ -51,13 +51,15 @@ PASS = 32  # images in a pass that only looks
 
 @dataclass(frozen=True)
 class Ask:
-    """One training: a set, the seed of its draw, what is trained and how fast."""
+    """One training: a set, the seed of its draw, what is trained and how fast; what is wrong."""
 
     name: str
     seed: int
     strategy: str
     factor: float = 1.0  # times the rule's rate
     passes: int | None = None  # None: as many as the rule says
+    wrong: float = 0.0  # share of the labels that are exchanged among each other
+    is_blind: bool = False  # the output sees zeros: a layer before it gives a constant
 
 
 @dataclass
@@ -77,6 +79,7 @@ class Trained:
     losses: list[float] = field(default_factory=list)
     ended: str = ""
     moved: float | None = None
+    end_loss: float | None = None  # of the trained network on what it learnt from
     cka: dict[str, float] = field(default_factory=dict)  # by part that was to change
     agreement: float | None = None
     held: dict[str, float] = field(default_factory=dict)  # log-loss and accuracy
@@ -88,12 +91,12 @@ class Trained:
 def kept(asks: list[Ask], root: Path, file: Path | None) -> list[Trained]:
     """The trainings asked for; those that stand in `file` already are not done again."""
     done = {} if file is None else {t.ask: t for t in _stored(file)}
-    draws: dict[tuple[str, int], list[Ask]] = {}
+    draws: dict[tuple[str, int, float], list[Ask]] = {}
     for ask in asks:
         if ask not in done:
-            draws.setdefault((ask.name, ask.seed), []).append(ask)
-    for (name, seed), wanted in draws.items():
-        for trained in _on_draw(root / name / "train", seed, wanted):
+            draws.setdefault((ask.name, ask.seed, ask.wrong), []).append(ask)
+    for (name, _, _), wanted in draws.items():
+        for trained in _on_draw(root / name / "train", wanted):
             done[trained.ask] = trained
             if file is not None:
                 with file.open("a") as out:
@@ -130,10 +133,11 @@ class _Recorder(Watch):
         self.found.moved = moved
 
 
-def _on_draw(folder: Path, seed: int, asks: list[Ask]) -> Iterator[Trained]:
+def _on_draw(folder: Path, asks: list[Ask]) -> Iterator[Trained]:
     """All trainings on one draw of images: read and looked at once."""
+    seed = asks[0].seed
     with tempfile.TemporaryDirectory() as place:
-        data = _draw(folder, seed, Path(place))
+        data = _draw(folder, seed, asks[0].wrong, Path(place))
         asked = Request(data=data, seed=seed, budget="fast", settings=(f"input.size={SIDE}",))
         collection = drain(read_data(asked))
         asked, start = drain(choose_start(asked, collection, Clock()))
@@ -147,19 +151,24 @@ def _on_draw(folder: Path, seed: int, asks: list[Ask]) -> Iterator[Trained]:
             yield _train(asked, scene, start, images, ask)
 
 
-def _draw(folder: Path, seed: int, place: Path) -> Path:
+def _draw(folder: Path, seed: int, wrong: float, place: Path) -> Path:
     """At most MOST images, classes in their proportions; classes of fewer than 5 left out."""
     rng = np.random.default_rng(seed)
     files = sorted(path for path in folder.glob("*/*") if path.is_file())
-    chosen = rng.permutation(len(files))[:MOST]
+    chosen = [files[number] for number in np.sort(rng.permutation(len(files))[:MOST])]
+    labels = [path.parent.name for path in chosen]
+    swapped = rng.permutation(len(chosen))[: round(wrong * len(chosen))]
+    for place_of, label in zip(swapped, [labels[n] for n in rng.permutation(swapped)], strict=True):
+        labels[place_of] = label
     taken: dict[str, list[Path]] = {}
-    for number in sorted(chosen):
-        taken.setdefault(files[number].parent.name, []).append(files[number])
+    for path, label in zip(chosen, labels, strict=True):
+        taken.setdefault(label, []).append(path)
     for label, members in taken.items():
         if len(members) >= HELD:
             (place / folder.parent.name / label).mkdir(parents=True)
             for path in members:
-                shutil.copy(path, place / folder.parent.name / label)
+                name = f"{path.parent.name}-{path.name}"
+                shutil.copy(path, place / folder.parent.name / label / name)
     return place / folder.parent.name
 
 
@@ -184,6 +193,8 @@ def _train(asked: Request, scene: Scene, start: Start, images: Tensor, ask: Ask)
     counts = np.bincount(labels[keep]).tolist()
     found = Trained(ask, course.n_steps, course.warm_up, counts, not is_fresh)
     attempt._watch = _Recorder(found)
+    if ask.is_blind:
+        attempt.outfit.model.head.register_forward_pre_hook(_blinded)
     before, seen = attempt.looks.say(held), _see(attempt.outfit, images)
     alarm = drain(attempt.run())
     if alarm is not None:
@@ -195,6 +206,11 @@ def _train(asked: Request, scene: Scene, start: Start, images: Tensor, ask: Ask)
     found.cka = {name: cka(seen.features[name], x) for name, x in now.features.items()}
     found.agreement = agreement(seen.output, now.output) if found.cka else None
     return found
+
+
+def _blinded(_: nn.Module, arguments: tuple[Sequence[Tensor]]) -> tuple[list[Tensor]]:
+    """What the output listens to, without anything in it."""
+    return ([0 * tap for tap in arguments[0]],)
 
 
 def _plan(asked: Request, scene: Scene, start: Start, ask: Ask) -> Plan:
@@ -221,7 +237,10 @@ def _measure(
     found.looks = [[float(f"{loss:.4g}") for loss in losses] for losses in looks]
     found.n_joined = attempt.joining.joined
     attempt.settle()
-    after = held_scores(attempt.outfit, attempt.lesson.room, attempt.lesson.held)
+    lesson = attempt.lesson
+    own = held_scores(attempt.outfit, lesson.room, lesson.rows)
+    found.end_loss = float(_log_losses(own, lesson.room.labels[lesson.rows]).mean())
+    after = held_scores(attempt.outfit, lesson.room, lesson.held)
     for when, scores in (("before", before), ("after", after)):
         found.held[f"log_loss_{when}"] = float(_log_losses(scores, labels).mean())
         found.held[f"accuracy_{when}"] = float((scores.argmax(axis=1) == labels).mean())

@@ -16,11 +16,11 @@ def collect(source, **options):
     return drain(read(source, **options))
 
 
-def look_at(collection, module="convolutions", prep=PREP):
+def look_at(collection, module="convolutions", prep=PREP, engine=None):
     """The look, and what it said."""
     module = network(module) if isinstance(module, str) else module
     events = []
-    look = follow(take_look(collection, load(module, preprocessing=prep)), events.append)
+    look = follow(take_look(collection, load(module, preprocessing=prep), engine), events.append)
     return look, [event.values["text"] for event in events if event.kind == "note"]
 
 

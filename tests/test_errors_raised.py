@@ -118,6 +118,7 @@ COMMANDS = {
     "a file as parent": ("fit photos --out letter.txt/run", "cannot be written"),
     "a name too long": (f"fit photos --out {'n' * 300}", "cannot be written"),
     "an unknown budget": ("fit photos --budget quick", "--budget quick is not one of"),
+    "an unknown tracker": ("fit photos --track tensorbord", "Did you mean tensorboard?"),
     "an unknown strategy": ("fit photos --strategy deep", "deep is not a word of it"),
     "two depths": ("fit photos --strategy full+head", "full and head are two depths"),
     "too many layers": ("fit photos --strategy last:40", "use last:18 or full"),

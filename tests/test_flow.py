@@ -26,11 +26,12 @@ from warmstart.run import Run
 FILES = {
     "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
     "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json", "DONE",
-    "suspects.csv",
+    "suspects.csv", "request.json",
     "model/model.safetensors", "model/config.json", "model/labels.json", "model/preprocess.json",
     "model/calibration.json", "model/neighbours.safetensors",
 }  # fmt: skip
 CLOCKED = ("seconds", "peak_rss_mb")
+OWN = {"progress.jsonl", "summary.json", "request.json"}  # they tell times, and where it is
 
 
 @pytest.fixture(autouse=True)
@@ -191,7 +192,7 @@ def test_a_second_run_passes_nothing_and_ships_the_same_bytes(split_pictures, tm
     assert unclocked(first.path) == unclocked(second.path)
     ours, theirs = bytes_of(first.path), bytes_of(second.path)
     differing = {name for name in ours if ours[name] != theirs[name]}
-    assert differing <= {"progress.jsonl", "summary.json"}
+    assert differing <= OWN
 
 
 @pytest.mark.parametrize("kind", ["convolutions", "attention"])
@@ -202,7 +203,7 @@ def test_two_cold_runs_are_equal_byte_for_byte(kind, split_pictures, tmp_path, m
         runs.append(fit(split_pictures, kind=kind, out=tmp_path / name / "split").path)
     assert [look_of(run) for run in runs] == [(51, 51)] * 2
     ours, theirs = map(bytes_of, runs)
-    assert {n for n in ours if ours[n] != theirs[n]} <= {"progress.jsonl", "summary.json"}
+    assert {n for n in ours if ours[n] != theirs[n]} <= OWN
     assert unclocked(runs[0]) == unclocked(runs[1])
 
 
@@ -476,15 +477,31 @@ def test_an_interrupt_while_the_network_works_keeps_the_batch_before(
     assert look_of(fit(pictures, out=tmp_path / "again").path) == (4, 4)
 
 
-def test_the_same_command_goes_on_after_an_interruption(pictures, tmp_path):
+def test_the_same_command_names_what_goes_on_after_an_interruption(pictures, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         fit(pictures, out=out, on_event=stopping(("deliver", "begin"), KeyboardInterrupt()))
-    run = fit(pictures, out=out)
+    before = bytes_of(out)
+    with pytest.raises(RunFolderError, match=r"Run `warmstart resume .*` to go on with it"):
+        fit(pictures, out=out)
+    assert bytes_of(out) == before
+    run = warmstart.resume(out, start=network())
     whole = fit(pictures, out=tmp_path / "whole")
     assert bytes_of(out).keys() == FILES
     assert bytes_of(out / "model") == bytes_of(whole.path / "model")
     assert run.estimate == whole.estimate
+
+
+def test_the_same_command_begins_anew_after_a_failure(pictures, tmp_path, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("by zero")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("warmstart.joints.deliver._write_records", broken)
+        with pytest.raises(ZeroDivisionError):
+            fit(pictures, out=tmp_path / "out")
+    assert (tmp_path / "out" / "checkpoints").exists()
+    assert bytes_of(fit(pictures, out=tmp_path / "out").path).keys() == FILES
 
 
 def test_a_full_disk_is_an_interruption(pictures, tmp_path, monkeypatch):
@@ -495,7 +512,7 @@ def test_a_full_disk_is_an_interruption(pictures, tmp_path, monkeypatch):
         patch.setattr("warmstart.joints.deliver._write_records", full)
         with pytest.raises(TrainingError, match=r"the disk is full \(plan.toml\)"):
             fit(pictures, out=tmp_path / "out")
-    assert (tmp_path / "out" / "INTERRUPTED").read_text() == "the disk is full\n"
+    assert (tmp_path / "out" / "INTERRUPTED").read_text() == "the disk is full (plan.toml)\n"
     assert look_of(fit(pictures, out=tmp_path / "again").path) == (0, 0)
 
 

@@ -18,6 +18,7 @@ from warmstart.folder import (
     read_json,
     to_plain,
     write_bytes,
+    write_chunks,
     write_json,
     write_json_lines,
 )
@@ -162,33 +163,56 @@ def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):
         RunFolder.check_free(tmp_path)
 
 
-@pytest.mark.parametrize("marker", ["FAILED", "INTERRUPTED"])
-def test_a_run_that_did_not_finish_makes_room_for_the_same_command(tmp_path, marker):
-    (tmp_path / "model").mkdir()
-    for name in (
-        "progress.jsonl",
-        "plan.toml",
-        "summary.json.partial",
-        "model/config.json",
-        marker,
-    ):
-        (tmp_path / name).touch()
+LEFT = ("progress.jsonl", "plan.toml", "summary.json.partial", "checkpoints/last.safetensors",
+        "model/config.json")  # fmt: skip
+
+
+def fill(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize("names", [
+    (*LEFT, "request.json", "FAILED"),
+    (*LEFT, "FAILED"),
+    ("progress.jsonl", "inspection.json", "INTERRUPTED"),  # of `check`: there is nothing to resume
+    ("progress.jsonl", "request.json.partial"),  # killed before anything was promised
+])  # fmt: skip
+def test_a_run_that_cannot_go_on_makes_room_for_the_same_command(tmp_path, names):
+    fill(tmp_path, names)
     RunFolder.create(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("names", [
-    ("progress.jsonl", "plan.toml"),  # still at work, or killed
+    ("progress.jsonl", "plan.toml"),
     ("DONE", "summary.json", "plan.toml"),
+    ("DONE", "summary.json", "plan.toml", "request.json"),
     ("INTERRUPTED", "plan.toml", "letter.txt"),  # something of somebody else's
+    ("FAILED", "request.json", "letter.txt"),
     ("INTERRUPTED", "DONE"),
 ])  # fmt: skip
 def test_every_other_folder_is_left_alone(tmp_path, names):
-    for name in names:
-        (tmp_path / name).touch()
-    with pytest.raises(RunFolderError, match="nothing was changed"):
+    fill(tmp_path, names)
+    with pytest.raises(RunFolderError, match="exists and is not empty; nothing was changed"):
         RunFolder.create(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(names)
+
+
+@pytest.mark.parametrize("marker", [(), ("INTERRUPTED",)])
+def test_a_run_that_can_go_on_is_never_wiped(tmp_path, marker):
+    """Killed, at work or interrupted: the error names what goes on with it."""
+    path = tmp_path / "my run"
+    names = ("request.json", "progress.jsonl", "plan.toml", *marker)
+    fill(path, names)
+    with pytest.raises(RunFolderError) as caught:
+        RunFolder.create(path)
+    assert str(caught.value) == (
+        f"{path} holds a run that has not come to its end; nothing was changed. "
+        f"Run `warmstart resume '{path}'` to go on with it, or choose another --out."
+    )
+    assert {path.name for path in path.iterdir()} == set(names)
 
 
 def test_taken_names_are_counted_up(tmp_path):
@@ -238,9 +262,47 @@ def test_one_marker_at_a_time(tmp_path):
 
 
 def test_a_full_disk_still_takes_a_marker(tmp_path, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(folder, "write_bytes", full)
     RunFolder(tmp_path).mark("INTERRUPTED", "the disk is full")
     assert (tmp_path / "INTERRUPTED").read_bytes() == b""
+    monkeypatch.setattr(Path, "touch", full)
+    RunFolder(tmp_path).mark("FAILED", "why")  # not even that: then no marker says anything
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_at_work_has_no_marker(tmp_path):
+    fill(tmp_path, ("INTERRUPTED", "FAILED", "plan.toml"))
+    RunFolder(tmp_path).unmark()
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.toml"]
+
+
+@pytest.mark.parametrize(("names", "can"), [
+    (("request.json",), True),
+    (("request.json", "INTERRUPTED"), True),
+    (("request.json", "FAILED"), False),
+    (("request.json", "DONE"), False),
+    (("INTERRUPTED",), False),
+    ((), False),
+])  # fmt: skip
+def test_what_can_go_on_was_begun_and_is_not_over(tmp_path, names, can):
+    fill(tmp_path, names)
+    run = RunFolder(tmp_path)
+    assert run.can_go_on == can
+    assert run.way_on == (f"`warmstart resume {tmp_path}`" if can else "the same command again")
+
+
+def test_large_files_are_written_piece_by_piece(tmp_path):
+    write_chunks(tmp_path / "a", (bytes([n]) * 3 for n in range(3)))
+    assert (tmp_path / "a").read_bytes() == b"\0\0\0\1\1\1\2\2\2"
+
+    def torn():
+        yield b"half"
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        write_chunks(tmp_path / "a", torn())
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert len((tmp_path / "a").read_bytes()) == 9

@@ -53,7 +53,9 @@ def test_every_event_is_seen(pictures, tmp_path):
     assert all(isinstance(event, Event) for event in seen)
     stages = list(dict.fromkeys(event.stage for event in seen))
     assert stages == ["read", "look", "check", "plan", "head", "deliver"]
-    assert len(lines(run.path, "progress.jsonl")) == sum(e.stage != "read" for e in seen)
+    logged = lines(run.path, "progress.jsonl")
+    assert logged[0]["values"]["folder"] == str(tmp_path / "out")  # from then on there was a log
+    assert len(logged) == 1 + sum(e.stage != "read" for e in seen)
 
 
 def test_a_run_from_a_module_answers_at_once_and_its_folder_wants_the_module(pictures, tmp_path):

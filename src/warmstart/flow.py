@@ -5,6 +5,7 @@ from __future__ import annotations
 from threadpoolctl import threadpool_limits
 
 from warmstart.data.collection import Collection
+from warmstart.delivery.track import tracked
 from warmstart.events import Steps
 from warmstart.joints import budgeted, check, heads, lineage, notes, planned, problems, request
 from warmstart.joints.deliver import Finished, Results, deliver
@@ -37,7 +38,8 @@ def fit(asked: Request, unfinished: Unfinished | None = None) -> Steps[Finished]
     planned.rehearse(asked, collection, start)
     journal = open_journal(asked, collection, start, unfinished)
     clock.lap("read")
-    return (yield from journal.record(_work(asked, journal, collection, start, clock)))
+    work = tracked(_work(asked, journal, collection, start, clock), asked.track)
+    return (yield from journal.record(work))
 
 
 def _work(

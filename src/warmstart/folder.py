@@ -30,7 +30,7 @@ RECORDS = (
     "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json",
     "clean.csv", "suspects.csv", "request.json",
 )  # fmt: skip
-FOLDERS = ("model", "checkpoints")
+FOLDERS = ("model", "checkpoints", "track")
 
 
 def to_plain(value: Any) -> Any:
@@ -272,9 +272,16 @@ class RunFolder:
 
 
 def _is_free(path: Path) -> bool:
-    """True if the folder is empty, or holds a marked run that cannot go on, and nothing besides."""
+    """True if the folder is empty, or holds a run that cannot go on, and nothing besides.
+
+    Such a run failed, was none of `fit`, or was killed before its request was written down.
+    """
     names = {entry.name.removesuffix(".partial") for entry in path.iterdir()}
-    is_over = not names.isdisjoint({"FAILED", "INTERRUPTED"}) and not RunFolder(path).can_go_on
+    if RunFolder(path).can_go_on:
+        return False
+    if names == {"progress.jsonl", "request.json"}:  # the latter was still being written
+        return True
+    is_over = not names.isdisjoint({"FAILED", "INTERRUPTED"})
     return not names or (is_over and names <= {*RECORDS, *MARKERS, *FOLDERS} - {"DONE"})
 
 

@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from typing import TextIO, TypeVar
 
 from warmstart.errors import RunFolderError, TrainingError, WarmstartError
 from warmstart.events import Event, Steps
+from warmstart.features.store import default_root
 from warmstart.folder import RunFolder
 
 Result = TypeVar("Result")
@@ -167,11 +169,17 @@ def _lack(error: BaseException | None, folder: RunFolder) -> tuple[str, str] | N
     """What the computer ran out of, where that is why the work ended, and what helps."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
-            return f"the disk is full ({error.filename or folder.path})", "Make room"
+            return f"the disk is full ({error.filename or _fullest(folder)})", "Make room"
         if isinstance(error, MemoryError):
             return "there is not enough memory", "Close other programs"
         error = error.__cause__
     return None
+
+
+def _fullest(folder: RunFolder) -> Path:
+    """Of the folders that a run writes to the one whose disk has least room left."""
+    places = [folder.path, default_root(), Path(tempfile.gettempdir())]
+    return min((p for p in places if p.exists()), key=lambda p: shutil.disk_usage(p).free)
 
 
 def _logged(steps: Steps[Result], log: TextIO) -> Steps[Result]:

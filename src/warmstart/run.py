@@ -91,6 +91,7 @@ def fit(
     device: str = "auto",
     plan: str | Path | Plan | None = None,
     settings: Mapping[str, Any] | Sequence[str] | None = None,
+    track: str | Sequence[str] = (),
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
     """Fit labelled images and return the finished run; the same as `warmstart fit`.
@@ -103,8 +104,9 @@ def fit(
     the uppermost tuned part, `minutes` the time for everything, `device` where layers are
     trained (auto, cpu, cuda, mps), `plan` a plan or the file of one, `settings` single values of it
     ({"training.passes": 3000}, or ["training.passes=3000"]). `relabel` is a table of corrected
-    labels, `fix` leaves copies and conflicts out, as on the command line. `on_event` sees every
-    event.
+    labels, `fix` leaves copies and conflicts out, as on the command line. `track` names what
+    shows the curves of training as they grow ("tensorboard", ["wandb", "mlflow"]), `on_event`
+    sees every event.
     Raises: DataError, StartError, PlanError, UsageError, RunFolderError; TrainingError if the
     work fails.
     """
@@ -116,7 +118,7 @@ def fit(
         budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
         group=group, relabel=Path(relabel) if relabel is not None else None, fix=fix, seed=seed,
         lr=lr, minutes=minutes, device=device, plan=Path(plan) if isinstance(plan, str) else plan,
-        settings=_settings(settings),
+        settings=_settings(settings), track=(track,) if isinstance(track, str) else tuple(track),
     )  # fmt: skip
     finished = follow(steps(request), on_event or (lambda event: None))
     network = None if isinstance(start, (str, Path)) else start

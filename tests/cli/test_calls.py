@@ -171,12 +171,12 @@ def test_other_verbs_keep_nothing_when_interrupted(work, capsys):
 
 
 def test_the_work_is_closed_when_showing_it_is_interrupted(work, monkeypatch):
-    def interrupted(track, event):
+    def interrupted(stages, event):
         if event.stage == "look":
             raise KeyboardInterrupt
         return iter(())
 
-    monkeypatch.setattr("warmstart.show.progress.Track.feed", interrupted)
+    monkeypatch.setattr("warmstart.show.progress.Stages.feed", interrupted)
     assert main(["fit", "photos"]) == 130
     assert work.closed  # the generator of the run was ended: it could mark its folder
 

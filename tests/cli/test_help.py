@@ -13,9 +13,9 @@ from warmstart.cli.spec import LATER_VERBS, VERBS
 # A new option is a promise to users: it enters here when it was decided, never by accident.
 FROZEN = {
     "fit": [
-        "--start", "--arch", "--strategy", "--budget", "--lr", "--plan", "--set", "--dry-run",
-        "--test", "--label", "--group", "--relabel", "--fix", "--out", "--seed", "--json", "-q",
-        "--quiet", "--debug", "-h", "--help",
+        "--start", "--arch", "--strategy", "--budget", "--lr", "--minutes", "--device", "--plan",
+        "--set", "--dry-run", "--test", "--label", "--group", "--relabel", "--fix", "--track",
+        "--out", "--seed", "--json", "-q", "--quiet", "--debug", "-h", "--help",
     ],
     "resume": ["--json", "-q", "--quiet", "--debug", "-h", "--help"],
     "check": [

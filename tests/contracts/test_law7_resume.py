@@ -15,6 +15,7 @@ import pytest
 import tiny
 import warmstart
 from drawing import fill
+from warmstart.errors import RunFolderError
 from warmstart.training import checkpoint
 
 DYING = Path(__file__).with_name("dying.py")
@@ -107,27 +108,20 @@ def die(whole: Whole, out: Path, **moment: int) -> None:
     assert not [name for name in ("DONE", "FAILED", "INTERRUPTED") if (out / name).exists()]
 
 
-def places(whole: Whole, *marks: tuple[str, str]) -> list[int]:
-    """The numbers, from 1, of the first events of these stages and kinds."""
-    return [whole.events.index(mark) + 1 for mark in marks]
-
-
 class Stop(BaseException):
     """Somebody closes the run: Ctrl-C, or a notebook."""
 
 
-def stop_after(number: int, whole: Whole, out: Path) -> None:
-    """The same run in this process, closed after some event."""
-    left = [number]
+def stop_at(mark: tuple[str, str], nth: int = 1):
+    """Closes a run after the nth event of a stage and kind."""
+    left = [nth]
 
-    def see(_):
-        left[0] -= 1
+    def see(event):
+        left[0] -= (event.stage, event.kind) == mark
         if not left[0]:
             raise Stop
 
-    with pytest.raises(Stop):
-        warmstart.fit(**whole.asked, out=out, on_event=see)
-    assert (out / "INTERRUPTED").exists()
+    return see
 
 
 # ---- the head ----------------------------------------------------------------------------
@@ -136,52 +130,86 @@ def stop_after(number: int, whole: Whole, out: Path) -> None:
 @pytest.mark.parametrize("mark", [("look", "step"), ("check", "step"), ("head", "step")])
 def test_killed_at_an_event(wholes, tmp_path, mark):
     whole = wholes("head")
-    (number,) = places(whole, mark)
-    die(whole, tmp_path / "run", event=number + 1)
+    die(whole, tmp_path / "run", event=whole.events.index(mark) + 1)
     run = warmstart.resume(tmp_path / "run")
     assert differences(run.path, whole) == []
 
 
-@pytest.mark.parametrize("number", [1, 4, 7, 12])
+@pytest.mark.parametrize("number", [2, 4, 7, 12])
 def test_killed_before_a_file_is_renamed(wholes, tmp_path, number):
     """What was on disk under its own name is whole, what was not is written again."""
     whole = wholes("head")
     die(whole, tmp_path / "run", rename=number)
     assert list((tmp_path / "run").rglob("*.partial"))
-    if not (tmp_path / "run" / "request.json").exists():  # nothing was promised yet
-        assert number == 1
-        return
     run = warmstart.resume(tmp_path / "run")
+    assert differences(run.path, whole) == []
+    assert not list(run.path.rglob("*.partial"))
+
+
+def test_killed_before_anything_was_written_down(wholes, tmp_path):
+    """Nothing is there to go on with, and nothing is in the way of the same command."""
+    whole = wholes("head")
+    die(whole, tmp_path / "run", rename=1)
+    with pytest.raises(RunFolderError, match=r"has no request\.json: it is no run that can go on"):
+        warmstart.resume(tmp_path / "run")
+    run = warmstart.fit(**whole.asked, out=tmp_path / "run")
     assert differences(run.path, whole) == []
 
 
-def test_stopped_after_any_event(wholes, tmp_path):
+MARKS = [
+    ("look", "begin"), ("check", "end"), ("plan", "note"), ("head", "end"), ("deliver", "note"),
+    ("deliver", "end"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mark", MARKS, ids=" ".join)
+def test_closed_after_an_event(wholes, tmp_path, mark):
     whole = wholes("head")
-    first = whole.events.index(("look", "begin"))
-    for number in range(first + 1, len(whole.events) + 1):
-        out = tmp_path / str(number) / "run"
-        stop_after(number, whole, out)
-        run = warmstart.resume(out)
-        assert differences(run.path, whole) == [], f"after event {number}"
+    with pytest.raises(Stop):
+        warmstart.fit(**whole.asked, out=tmp_path / "run", on_event=stop_at(mark))
+    assert (tmp_path / "run" / "INTERRUPTED").exists()
+    run = warmstart.resume(tmp_path / "run")
+    assert differences(run.path, whole) == []
 
 
 def test_killed_again_and_again(wholes, tmp_path):
     """A run that is resumed may be killed as well."""
     whole = wholes("head")
     out = tmp_path / "run"
-    die(whole, out, event=places(whole, ("look", "step"))[0])
-    for number in (8, 14, 20):
-        left = [number]
-
-        def see(_, left=left):
-            left[0] -= 1
-            if not left[0]:
-                raise Stop
-
+    die(whole, out, event=whole.events.index(("look", "step")) + 1)
+    for mark in (("look", "end"), ("check", "end"), ("head", "step")):
         with pytest.raises(Stop):
-            warmstart.resume(out, on_event=see)
+            warmstart.resume(out, on_event=stop_at(mark))
     run = warmstart.resume(out)
     assert differences(run.path, whole) == []
     told = [line["values"] for line in tiny.lines(out, "progress.jsonl")]
     assert sum("folder" in values for values in told) == 5
     assert sum(values.get("title") == "Resumed" for values in told) == 4
+
+
+# ---- trainings ---------------------------------------------------------------------------
+
+STEP = ("tune", "step")
+TRAINED = [strategy for strategy in STRATEGIES if strategy != "head"]
+
+
+@pytest.mark.parametrize("strategy", TRAINED)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_killed_while_it_trains(wholes, tmp_path, strategy, share):
+    whole = wholes(strategy)
+    steps = [n for n, event in enumerate(whole.events, 1) if event == STEP]
+    done = int(share * len(steps))
+    die(whole, tmp_path / "run", event=steps[done])
+    seen: list[tuple[str, str]] = []
+    run = warmstart.resume(tmp_path / "run", on_event=lambda e: seen.append((e.stage, e.kind)))
+    assert differences(run.path, whole) == []
+    assert seen.count(STEP) <= len(steps) - done  # what was kept was not trained again
+
+
+@pytest.mark.parametrize("strategy", TRAINED)
+def test_closed_while_it_trains(wholes, tmp_path, strategy):
+    whole = wholes(strategy)
+    with pytest.raises(Stop):
+        warmstart.fit(**whole.asked, out=tmp_path / "run", on_event=stop_at(STEP, nth=3))
+    run = warmstart.resume(tmp_path / "run")
+    assert differences(run.path, whole) == []

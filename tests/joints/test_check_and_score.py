@@ -171,7 +171,7 @@ def test_the_test_part_is_not_read_when_nothing_ships(head):
 def test_lines_follow_the_rows(head):
     arranged = arranged_of()
     measured = score.measure(head, arranged, lambda examples: features_of(6), is_shipped=True)
-    found = score.predictions(head, arranged, NAMES, measured)
+    found = list(score.predictions(head, arranged, NAMES, measured))
     assert [line.id for line in found] == [str(i) for i in range(36)]
     assert [line.split for line in found] == ["oof"] * 30 + ["test"] * 6
     assert [line.fold for line in found[:30]] == [i % 5 for i in range(30)]

@@ -9,7 +9,6 @@ from looking import collect, look_at
 from tiny import PREP
 from warmstart.data.glance import glance, unpack
 from warmstart.data.prepare import decode, draft_side
-from warmstart.features.engine import EngineError
 from warmstart.joints import look as looks
 
 
@@ -153,24 +152,3 @@ def test_a_file_that_vanished_is_reported(pictures, cache, stored, harm):
     if harm == "gone":  # nothing is remembered against bytes that were not seen
         draw(np.random.default_rng(9), 0).save(pictures / "red" / "003.png")
     assert look_at(collect(pictures))[0].unreadable == {}
-
-
-def test_an_engine_that_cannot_be_made_gives_way_once(pictures, monkeypatch):
-    """It is not tried again, however many images come later."""
-    made = []
-
-    def make(name, *rest):
-        made.append(name)
-        if name == "onnxruntime":
-            raise EngineError("it cannot")
-        return looks_make(name, *rest)
-
-    looks_make = looks.make_engine
-    monkeypatch.setattr(looks, "make_engine", make)
-    monkeypatch.setattr(looks.rules, "engine_seconds", lambda engine, n: n * (engine == "torch"))
-    look, said = look_at(collect(pictures))
-    assert (made, look.engine.value) == (["onnxruntime", "torch"], "torch")
-    assert said == ["it cannot; torch is used instead"]
-    draw(np.random.default_rng(9), 0).save(pictures / "blue" / "new.png")
-    look, said = look_at(collect(pictures))
-    assert (made[2:], look.engine.value, said) == (["torch"], "torch", [])

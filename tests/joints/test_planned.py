@@ -21,12 +21,12 @@ from plans import (
 )
 from tiny import network
 from warmstart.errors import PlanError
-from warmstart.joints import planned
+from warmstart.joints import engines, planned
 from warmstart.joints.request import Request
 from warmstart.planning.build import DataFacts
 from warmstart.planning.planfile import write_plan
 from warmstart.planning.settings import apply_settings
-from warmstart.records import Preprocessing
+from warmstart.records import Choice, Preprocessing
 
 FACTS_OF_START = network_facts(preprocessing=PREPROCESSING)
 
@@ -68,7 +68,7 @@ def test_start_seed_and_budget_come_from_the_file(tmp_path, given):
     assert (asked.start, asked.arch, asked.seed, asked.budget) == (
         "lite1", "timm:resnet18", 5, "fast",
     )  # fmt: skip
-    assert planned.engine_of(asked) == "torch"
+    assert planned.engine_of(asked) == plan.training.engine
     assert asked.typed == frozenset()
 
 
@@ -108,8 +108,33 @@ def test_how_closely_the_evidence_looks_follows_from_the_file(permutations, budg
 def test_an_engine_that_is_none_is_refused():
     plan = file_plan()
     odd = replace(plan, training=replace(plan.training, engine=said("tpu")))
-    with pytest.raises(PlanError, match=r"training.engine tpu; there are torch and onnxruntime\."):
+    with pytest.raises(PlanError, match=r"plan's training.engine: tpu is no engine; there are to"):
         planned.settle(Request(data="d", plan=odd))
+    with pytest.raises(PlanError, match=r"--set training.engine=TPU: tpu is no engine; there are"):
+        planned.settle(Request(data="d", settings=("training.engine=TPU",)))
+
+
+def test_an_engine_that_is_not_installed_is_refused_unless_another_is_set(monkeypatch):
+    monkeypatch.setattr(engines, "installed_engines", lambda: ("torch", "traced"))
+    plan = file_plan()
+    far = replace(plan, training=replace(plan.training, engine=said("openvino")))
+    with pytest.raises(PlanError, match=r"plan's training.engine: openvino is not installed; "):
+        planned.settle(Request(data="d", plan=far))
+    with pytest.raises(PlanError, match=r"--set training.engine=openvino: openvino is not install"):
+        planned.settle(Request(data="d", settings=("training.engine=openvino",)))
+    asked = planned.settle(Request(data="d", plan=far, settings=("training.engine=traced",)))
+    assert planned.engine_of(asked) == Choice(
+        value="traced", because="your choice (--set)", source="user"
+    )
+
+
+@pytest.mark.parametrize("setting", ["training.engine=traced", " training.engine = Traced "])
+def test_the_plan_holds_the_engine_that_the_look_has_taken(setting):
+    taken = Choice(value="traced", because="your choice (--set)", source="user", rule="torch")
+    for plan in (None, file_plan()):
+        asked = planned.settle(Request(data=None, plan=plan, settings=(setting,)))
+        made = planned.make_plan(asked, FACTS, FACTS_OF_START, PROFILES, taken)
+        assert made.training.engine == taken
 
 
 @pytest.mark.parametrize(("section", "name", "value", "says"), [

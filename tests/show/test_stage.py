@@ -1,7 +1,7 @@
 """A stage from its events: what it counts, what it has learnt, and its line."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmstart.events import Event
@@ -10,7 +10,7 @@ from warmstart.show.stage import Stage, title_of
 NUMBERS = st.one_of(st.floats(), st.integers(-(10**30), 10**30))
 VALUES = st.dictionaries(
     st.sampled_from(["loss", "val", "head", "per_second", "lesson", "missing", "total"]),
-    st.one_of(NUMBERS, st.text(max_size=5)),
+    st.one_of(NUMBERS, st.just("many")),
 )
 
 
@@ -33,6 +33,7 @@ def after(*seen, name="tune", title="Tune"):
     return stage
 
 
+@settings(deadline=None)
 @given(seen=st.lists(events(), min_size=1, max_size=8), width=st.integers(1, 120),
        bar_end=st.sampled_from([0, 51]))  # fmt: skip
 def test_no_line_is_wider_than_it_may_be(seen, width, bar_end):
@@ -100,6 +101,12 @@ def test_images_are_counted_by_the_second_and_updates_are_not():
     look = Event(stage="look", kind="step", step=64, of=300, t=1.0, values={"per_second": 8.25})
     assert after(look, name="look", title="Look").speed == "8.2/s"
     assert after(tune(1.0, 64, lesson=1, per_second=73.0)).speed == "73 images/s"
+
+
+def test_the_speed_of_a_training_is_that_of_all_its_updates():
+    seen = [tune(float(t), t, lesson=1, per_second=speed) for t, speed in enumerate((20.0, 60.0))]
+    assert after(*seen).speed == "30 images/s"  # as many images at each: 2 / (1/20 + 1/60)
+    assert after(*seen, tune(3.0, 3, lesson=1, per_second=0.0)).speed == "30 images/s"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The guards: quiet where training goes well, heard where it does not, the same after a pause."""
 
-import itertools
 import json
 import math
 
@@ -9,7 +8,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from warmstart.training import guards
 from warmstart.training.guards import (
     Watch,
     entropy,
@@ -55,10 +53,10 @@ def test_a_loss_that_is_no_number_is_an_alarm_at_once(loss, step):
 
 
 def test_a_loss_that_grows_is_an_alarm():
-    (alarm,) = alarms([0.5] * 20 + [1.3**n for n in range(60)])[:1]
+    alarm = alarms([0.5] * 20 + [2.0**n for n in range(60)])[-1]
     assert alarm.kind == "diverged"
-    assert 20 < alarm.step < 40
-    assert "the loss rose from 0.50 to" in alarm.sentence
+    assert 20 < alarm.step < 33
+    assert "the loss rose from 0.5 to" in alarm.sentence
     assert "always answering the class shares has 1.39" in alarm.sentence
 
 
@@ -74,7 +72,7 @@ def test_three_times_a_start_near_nothing_is_no_alarm():
 
 
 def test_one_bad_batch_is_no_alarm():
-    for at in (3, 40, 99):
+    for at in range(100):
         losses = noisy(0.4, 100)
         losses[at] = 50.0
         assert alarms(losses) == []
@@ -87,10 +85,19 @@ def test_a_start_above_the_entropy_may_come_down():
 
 
 def test_a_fitted_head_that_is_lost_is_stuck_soon_after_the_warm_up():
-    (alarm,) = alarms([0.5, 0.6, 0.9] + noisy(1.05 * BLIND, 197, spread=0.2))
+    (alarm,) = alarms([0.5, 0.6, 0.9, *noisy(1.05 * BLIND, 197, spread=0.2)])
     assert alarm.kind == "stuck"
     assert 20 < alarm.step < 100
     assert "of 200; always answering the class shares has 1.39" in alarm.sentence
+
+
+def test_a_head_that_knows_little_has_time_before_it_is_stuck():
+    """Where the frozen network says little, tuning begins near blind answers, as it should."""
+    slow = noisy(0.99 * BLIND, 130, spread=0.2) + noisy(0.8 * BLIND, 70, spread=0.2)
+    assert alarms(slow) == []
+    (alarm,) = alarms(noisy(1.03 * BLIND, 200, spread=0.2))
+    assert alarm.kind == "stuck"
+    assert alarm.step > 150
 
 
 def test_fresh_layers_have_time_before_they_are_stuck():
@@ -146,6 +153,18 @@ def test_nothing_moved_is_stuck():
     assert seen.finish(1e-5) is None
 
 
+def test_what_the_last_update_left_is_judged_too():
+    """Weights that are drawn back to the start at a high rate may be ruined by the last step."""
+    assert watch().finish(0.5, 0.4) is None
+    assert watch().finish(0.5, 0.97 * BLIND) is None
+    assert watch(shares=[1]).finish(0.5, 0.1) is None
+    for loss in (14.66, math.nan, math.inf):
+        alarm = watch().finish(0.5, loss)
+        assert (alarm.kind, alarm.step) == ("diverged", 100)
+        assert f"the loss of the trained network is {loss:.3g}; always" in alarm.sentence
+    assert watch().finish(0.5, 1.01 * BLIND).kind == "stuck"
+
+
 def test_the_largest_change_is_that_of_any_answer():
     rng = np.random.default_rng(0)
     before = rng.normal(size=(40, 5))
@@ -189,7 +208,7 @@ def test_a_rise_that_chance_explains_is_none():
 def test_rows_of_one_block_count_as_dependent():
     rng = np.random.default_rng(3)
     shift = np.repeat(rng.normal(size=6), 20)  # six groups that go up or down as a whole
-    found = [np.ones(120) + look * (0.35 + shift) for look in range(4)]
+    found = [np.ones(120) + look * (0.7 + shift - shift.mean()) for look in range(4)]
     assert overfit(found, np.arange(120), range(4))[0] is not None
     assert overfit(found, np.repeat(np.arange(6), 20), range(4))[0] is None
 
@@ -207,3 +226,14 @@ def test_flat_losses_are_seldom_called_overfit():
                 n_alarms += 1
                 break
     assert n_alarms <= 9  # 3 %
+
+
+def test_parts_that_are_like_nothing_before_are_forgetting():
+    assert forgetting({}, None, 50) is None
+    assert forgetting({"low": 0.99, "high": 0.8}, 0.1, 50) is None  # ordinary tuning
+    alarm = forgetting({"low": 0.99, "middle": 0.2, "high": 0.05}, 0.1, 50)
+    assert (alarm.kind, alarm.step) == ("forgetting", 50)
+    assert "2 of 3 tuned layers" in alarm.sentence
+    assert "least alike: high, 0.05" in alarm.sentence
+    assert alarm.sentence.endswith("same as before for 10% of them")
+    assert "own output" not in forgetting({"high": 0.05}, None, 50).sentence

@@ -201,3 +201,64 @@ def test_plans_that_cannot_be_followed_are_refused_at_once():
     short = replace(plan, training=replace(plan.training, passes=None))
     with pytest.raises(PlanError, match=r"training\.passes"):
         warmstart.train(short, net, batches())
+
+
+def guards(events):
+    return [(event.step, event.values["kind"]) for event in events if event.kind == "guard"]
+
+
+def test_training_that_goes_well_raises_no_alarm():
+    net, plan = made("full", lr=0.03)
+    assert guards(warmstart.train(plan, net, batches())) == []
+
+
+def test_a_rate_that_is_too_high_is_told_and_training_is_yours_to_stop():
+    net, plan = made("full", lr=30.0)
+    events = warmstart.train(plan, net, batches())
+    told = next(event for event in events if event.kind == "guard")
+    events.close()
+    assert (told.stage, told.of, told.values["kind"]) == ("tune", 125, "diverged")
+    assert told.step < 30
+    assert "the loss rose from" in told.values["text"]
+
+
+def test_a_rate_that_moves_nothing_is_told_at_the_end():
+    net, plan = made("full", lr=0.03)
+    list(warmstart.train(plan, net, batches()))
+    again = warmstart.plan(net, "full", inputs=IMAGE, lr=1e-9)
+    *_, told, end = warmstart.train(again, net, batches())
+    assert (told.kind, told.step, end.kind) == ("guard", 125, "end")
+    assert told.values["text"].startswith("nothing moved: after 125 updates answers differ by")
+
+
+def test_a_loss_that_stays_that_of_blind_answers_is_told_once():
+    data = [(torch.zeros_like(images), labels) for images, labels in batches()]
+    net, plan = made("full", lr=0.01)
+    ((step, kind),) = guards(warmstart.train(plan, net, data))
+    assert kind == "stuck"
+    assert 90 < step < 125
+
+
+def test_answers_that_the_last_update_ruined_are_an_error():
+    net, plan = made("full")
+    events = warmstart.train(plan, net, batches())
+    for event in events:
+        if event.step == 124:
+            break
+    net[8].register_forward_hook(lambda m, i, out: out if m.training else out * math.inf)
+    with pytest.raises(TrainingError, match="the network's answers are not numbers"):
+        list(events)
+
+
+def test_looking_at_answers_leaves_modes_and_the_random_state_alone():
+    plain, plan = made("full", dropout=0.5)
+    modes = []
+    plain[7].register_forward_hook(lambda m, i, out: modes.append(m.training))
+    events = warmstart.train(plan, plain, batches())
+    next(events)
+    assert modes[-2:] == [False, True]
+    assert all(m.training == (not isinstance(m, nn.BatchNorm2d)) for m in plain.modules())
+    state = torch.get_rng_state()
+    list(events)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert modes[-1] is False

@@ -104,6 +104,7 @@ def _request(call: Call) -> Request:
         device=values.get("--device", "auto"),
         plan=Path(values["--plan"]) if "--plan" in values else None,
         settings=call.many.get("--set", ()),
+        track=names_in(values.get("--track", "")),
         given=frozenset(name.removeprefix("--") for name in values) & PLANNED,
     )
 
@@ -151,7 +152,7 @@ def rank(call: Call) -> int:
         ranking = follow(
             steps(
                 call.places[0],
-                [name.strip() for name in values.get("--starts", "").split(",") if name.strip()],
+                names_in(values.get("--starts", "")),
                 label=values.get("--label"),
                 group=values.get("--group"),
                 seed=int(values.get("--seed", "0")),
@@ -227,6 +228,15 @@ _CALLS: dict[str, Callable[[Call], int]] = {
     "fit": fit, "resume": resume, "check": check, "predict": predict, "evaluate": evaluate,
     "rank": rank, "audit": audit, "suggest": suggest, "starts": starts, "cache": cache,
 }  # fmt: skip
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a list with commas.
+
+    >>> names_in("lite0,, lite1")
+    ('lite0', 'lite1')
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _json_line(answer: Answer) -> str:

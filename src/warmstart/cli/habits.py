@@ -40,6 +40,7 @@ RENAMED = {
         ("--learning-rate", "--lr0", "--base-lr", "--head-lr", "--backbone-lr"), "--lr"
     ),
     **dict.fromkeys(("--config", "--cfg"), "--plan"),
+    **dict.fromkeys(("--report-to", "--log-with", "--logger", "--loggers"), "--track"),
     **dict.fromkeys(("--dryrun", "--plan-only"), "--dry-run"),
     **dict.fromkeys(("--start", "--models", "--backbones", "--networks"), "--starts"),
 }  # fmt: skip
@@ -111,6 +112,9 @@ EXPLAINED = {
         ("--channels", "--in-chans", "--in-channels", "--bands"),
         "Here it is --set input.channels=N.",
     ),
+    **dict.fromkeys(("--tensorboard", "--tb"), "Here it is --track tensorboard."),
+    "--wandb": "Here it is --track wandb.",
+    "--mlflow": "Here it is --track mlflow.",
     **dict.fromkeys(("--lora", "--peft"), "Here it is --strategy full+lora or last:N+lora."),
     **dict.fromkeys(("--lora-rank", "--rank"), "Here it is --set training.rank=8."),
     **dict.fromkeys(
@@ -141,7 +145,7 @@ EXPLAINED = {
     **dict.fromkeys(("--gpu", "--gpus", "--cuda", "--accelerator"), "Here it is --device cuda."),
     **dict.fromkeys(
         ("--metric", "--source-data",
-         "--kind", "--task", "--track", "--parallel", "--format", "--export", "--mixup",
+         "--kind", "--task", "--parallel", "--format", "--export", "--mixup",
          "--cutmix"),
         _LATER,
     ),

@@ -78,6 +78,11 @@ FIT = Verb(
         GROUP,
         RELABEL,
         FIX,
+        Option(
+            name="--track",
+            value="NAME,...",
+            help="curves of the training in tensorboard, wandb, mlflow ...",
+        ),
         Option(name="--out", value="RUN", help="run folder to make (default runs/<name of DATA>)"),
         SEED,
         JSON,

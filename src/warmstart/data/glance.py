@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -43,6 +44,21 @@ VERSION = 1  # raise it when the same picture gives another row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """The figures of n files alone. Shapes: all (n,), as in `Glances`."""
+
+    width: NDArray[np.int64]
+    height: NDArray[np.int64]
+    n_bytes: NDArray[np.int64]
+    is_colour: NDArray[np.bool_]
+    format: NDArray[np.str_]
+
+    def short_side(self) -> NDArray[np.int64]:
+        """The shorter side of each original, in px. Shapes: (n,)."""
+        return np.minimum(self.width, self.height)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Glances:
     """n pictures at a glance.
 
@@ -67,9 +83,9 @@ class Glances:
         """The glances of some rows."""
         return Glances(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
-    def short_side(self) -> NDArray[np.int64]:
-        """The shorter side of each original, in px. Shapes: (n,)."""
-        return np.minimum(self.width, self.height)
+    def files(self) -> Files:
+        """The figures of the files alone."""
+        return Files(**{f.name: getattr(self, f.name) for f in fields(Files)})
 
 
 def glance(payload: bytes, image: Image.Image) -> NDArray[np.uint8]:
@@ -116,6 +132,13 @@ def unpack(rows: NDArray[np.uint8]) -> Glances:
         n_bytes=table["n_bytes"].astype(np.int64),
         is_colour=table["is_colour"].astype(bool),
         format=np.array(_FORMATS)[table["format"]],
+    )
+
+
+def joined(parts: Sequence[Files]) -> Files:
+    """Figures of several lots of files, at least one, as those of one."""
+    return Files(
+        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Files)}
     )
 
 

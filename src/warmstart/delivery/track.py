@@ -6,11 +6,12 @@ holds every event, whether there is a tracker or not.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -143,7 +144,7 @@ class _Board:
     def _try(self, name: str, action: Callable[[], None]) -> None:
         """Do it; a tracker that cannot is out."""
         try:
-            with redirect_stdout(sys.stderr):  # stdout is for results
+            with unattended():
                 action()
         except Exception as error:
             self.trackers.pop(name, None)
@@ -157,6 +158,21 @@ class _Board:
     def _told(self) -> list[Event]:
         notes, self.notes = self.notes, []
         return notes
+
+
+@contextmanager
+def unattended() -> Iterator[None]:
+    """Keep a library from asking questions, for nobody may be there, and off stdout.
+
+    stdout is for results; asked where nobody can answer, trackers fail at once and say why.
+    """
+    typed = sys.stdin
+    with open(os.devnull) as nobody, redirect_stdout(sys.stderr):
+        sys.stdin = nobody
+        try:
+            yield
+        finally:
+            sys.stdin = typed
 
 
 def read_choices(path: Path) -> Choices:

@@ -43,13 +43,13 @@ class StoredTaps:
         return replace(self, examples=chosen, origin=self.origin or self.examples)
 
     def chunks(self, taps: Sequence[Tap]) -> Iterator[Mapping[Tap, Floats]]:
-        """All rows, in order, a few MB at a time. Shapes: each tap (m, d)."""
+        """All rows, in order, a few MB at a time; no rows once. Shapes: each tap (m, d)."""
         widths = self.shelf.widths
         wanted = sum(widths[tap.name] for tap in taps)
         is_whole = WHOLE * wanted > sum(widths.values())
         n_bytes = 4 * (sum(widths.values()) if is_whole else wanted)
         count = min(max(CHUNK_BYTES // max(n_bytes, 1), 1), CHUNK_ROWS)
-        for at in range(0, len(self.examples), count):
+        for at in range(0, max(len(self.examples), 1), count):
             hashes = [example.sha256 for example in self.examples[at : at + count]]
             if is_whole:
                 row, columns = self.shelf.fetch(hashes), self.shelf.columns

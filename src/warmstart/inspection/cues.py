@@ -28,6 +28,7 @@ CERTAIN = 0.001
 LEAST = 5  # files of a class below which nothing is said of it
 PERMUTATIONS = 999
 _BINS = 8
+_ROWS = 2000  # files told apart at a time: of each the counts of all classes are looked at
 
 
 class HasFiles(Protocol):
@@ -98,12 +99,15 @@ def informedness(codes: Codes, labels: Labels, n_classes: int) -> Values:
     n, sizes = len(labels), np.bincount(labels, minlength=n_classes)
     table = np.zeros((int(codes.max()) + 1, n_classes))
     np.add.at(table, (codes, labels), 1)
-    others, rest = table[codes], np.tile(sizes, (n, 1))
-    row = np.arange(n)
-    others[row, labels] -= 1
-    rest[row, labels] -= 1
-    share = others / np.maximum(rest, 1)
-    named = np.where(others.sum(axis=1) > 0, share.argmax(axis=1), -1)
+    named = np.empty(n, dtype=np.int64)
+    for start in range(0, n, _ROWS):
+        part = slice(start, start + _ROWS)
+        others, rest = table[codes[part]], np.tile(sizes, (len(labels[part]), 1))
+        row = np.arange(len(others))
+        others[row, labels[part]] -= 1
+        rest[row, labels[part]] -= 1
+        share = others / np.maximum(rest, 1)
+        named[part] = np.where(others.sum(axis=1) > 0, share.argmax(axis=1), -1)
     right = np.bincount(labels[named == labels], minlength=n_classes)
     called = np.bincount(named[named >= 0], minlength=n_classes)
     gain: Values = right / np.maximum(sizes, 1) - (called - right) / np.maximum(n - sizes, 1)

@@ -7,6 +7,8 @@ Classifier Two-Sample Tests", with a closed-form classifier and permutations.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from warmstart.inspection.hits import PENALTIES
@@ -24,7 +26,19 @@ CERTAIN = 0.005  # p-value of the permutations; they stop here when none came ne
 CLEAR = 3.1  # and standard deviations above what they reach, which is p = .001
 
 
-def drift(train: Features, test: Features, rng: np.random.Generator) -> Finding | None:
+class Drawable(Protocol):
+    """Features of many rows, of which some are asked for; an array is one."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def __getitem__(self, rows: Rows, /) -> Features:
+        """Shapes: (m,) to (m, d)."""
+        ...
+
+
+def drift(train: Drawable, test: Drawable, rng: np.random.Generator) -> Finding | None:
     """A finding where the two parts can be told apart with ease, else None.
 
     Shapes: train (n, d), test (m, d), one tap. Blocks (several pictures of one object in one
@@ -48,7 +62,7 @@ def drift(train: Features, test: Features, rng: np.random.Generator) -> Finding 
     )
 
 
-def two_samples(train: Features, test: Features, rng: np.random.Generator) -> SignalTest | None:
+def two_samples(train: Drawable, test: Drawable, rng: np.random.Generator) -> SignalTest | None:
     """How well the parts can be told apart, with equally many rows of each; None if too few."""
     size = min(len(train), len(test), MOST)
     if size < LEAST:
@@ -61,5 +75,5 @@ def two_samples(train: Features, test: Features, rng: np.random.Generator) -> Si
     return signal_test(inverses, part, singles, rng, PERMUTATIONS)
 
 
-def _draw(features: Features, size: int, rng: np.random.Generator) -> Rows:
+def _draw(features: Drawable, size: int, rng: np.random.Generator) -> Rows:
     return np.sort(rng.choice(len(features), size=size, replace=False))

@@ -53,11 +53,12 @@ def best_left_out(
     little, alike in whatever is compared.
     """
     targets = np.eye(n_classes)[labels]
-    tried = [
+    # One by one: each holds an inverse as large as its kernel.
+    tried = (
         _left_out(number, kernel, penalty, targets, labels, groups)
         for number, kernel in enumerate(kernels)
         for penalty in PENALTIES
-    ]
+    )
     return min(tried, key=lambda pair: pair[0])[1]
 
 

@@ -8,14 +8,14 @@ white) agrees in outline, not in detail.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.inspection.align import STARTS, Pictures, Poses, details, register, warp
+from warmstart.inspection.nearest import nearest
 from warmstart.solve.kernels import Features, apply_scaling, fit_scaling
 
 Rows = NDArray[np.intp]
@@ -27,19 +27,32 @@ PROMISING = 0.5  # correlation at 32 px from the best start: copies .54 and more
 LIKELY = 0.8  # after registration at 32 px: copies .85 and more
 ALIKE = 0.89  # after that at 64 px: copies .91 up, look-alikes .88 down (but one of .94 in 7,358)
 TINT = 0.09  # difference in hue: copies .07 and less (1 of 840: .11), other paint .10 and more
+IN_MEMORY = 4000  # pictures whose details are made once; those of more when they are asked for
 _ROWS = 256  # pictures, or pairs, in memory at a time
+
+
+class Indexed(Protocol):
+    """An array, or what gives some of its rows when asked: all would not fit in memory."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.uint8]:
+        """Chosen rows."""
+        ...
 
 
 class HasPictures(Protocol):
     """Pictures at a glance. Shapes: grey (n, 64, 64), colour (n, 16, 16, 3), both uint8."""
 
     @property
-    def grey(self) -> NDArray[np.uint8]:
+    def grey(self) -> Indexed:
         """Small grey pictures."""
         ...
 
     @property
-    def colour(self) -> NDArray[np.uint8]:
+    def colour(self) -> Indexed:
         """Smaller ones in colour."""
         ...
 
@@ -86,7 +99,7 @@ def find_twins(glances: HasPictures, features: Features | None = None) -> tuple[
     if len(glances.grey) < 2:
         return ()
     near = candidates(glances.grey, features)
-    pairs = _promising(details(glances.grey, 32), near)
+    pairs = _promising(_Details(glances.grey), near)
     pairs = _once(pairs)
     pairs = _registered(pairs, glances.grey, 32, steps=4)
     pairs = pairs.keep(pairs.likeness >= LIKELY)
@@ -101,17 +114,29 @@ def find_twins(glances: HasPictures, features: Features | None = None) -> tuple[
     )
 
 
-def candidates(grey: NDArray[np.uint8], features: Features | None) -> Rows:
+def candidates(grey: Indexed, features: Features | None) -> Rows:
     """The nearest rows of each row by look, then by features. Shapes: returns (n, m)."""
-    look, mirrored = _coarse(grey), _coarse(grey[:, :, ::-1])
-    found = [
-        _nearest(lambda rows: np.maximum(look[rows] @ look.T, look[rows] @ mirrored.T), len(grey))
-    ]
+    n = len(grey)
+    parts = (grey[start : start + _ROWS] for start in range(0, n, _ROWS))
+    sides = [(_coarse(part), _coarse(part[:, :, ::-1])) for part in parts]
+    look, mirrored = (np.concatenate(side) for side in zip(*sides, strict=True))
+    count = min(NEIGHBOURS, n - 1)
+    found = [nearest(look, [look, mirrored], count)]
     if features is not None:
-        thin = features[:, :: max(features.shape[1] // WIDEST, 1)]
-        scaled = _unit(apply_scaling(thin, fit_scaling(thin)))
-        found.append(_nearest(lambda rows: scaled[rows] @ scaled.T, len(grey)))
+        few = thin(features)
+        scaled = _unit(apply_scaling(few, fit_scaling(few)))
+        found.append(nearest(scaled, [scaled], count))
     return np.concatenate(found, axis=1)
+
+
+def thin(features: Features) -> Features:
+    """The features that are compared; thinned again they stay as they are.
+
+    >>> thin(np.zeros((2, 1280), np.float32)).shape, thin(np.zeros((2, 511), np.float32)).shape
+    ((2, 256), (2, 511))
+    """
+    few: Features = features[:, :: max(features.shape[1] // WIDEST, 1)]
+    return few
 
 
 def _coarse(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -130,36 +155,41 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return unit
 
 
-def _nearest(similarity: Callable[[slice], NDArray[np.float32]], n: int) -> Rows:
-    """The most similar other rows of each row. Shapes: similarity gives (rows, n)."""
-    count = min(NEIGHBOURS, n - 1)
-    nearest = np.empty((n, count), dtype=np.intp)
-    for start in range(0, n, _ROWS):
-        block = similarity(slice(start, start + _ROWS))
-        here = np.arange(len(block))
-        block[here, start + here] = -np.inf
-        nearest[start : start + _ROWS] = np.argpartition(-block, count - 1, axis=1)[:, :count]
-    return nearest
+class _Details:
+    """Details at 32 px of chosen pictures."""
+
+    def __init__(self, grey: Indexed) -> None:
+        self._grey = grey
+        self._made = details(grey[:], 32) if len(grey) <= IN_MEMORY else None
+
+    def __len__(self) -> int:
+        return len(self._grey)
+
+    def of(self, rows: Rows) -> Pictures:
+        """Shapes: (m,) to (m, 32, 32)."""
+        return details(self._grey[rows], 32) if self._made is None else self._made[rows]
 
 
-def _promising(small: Pictures, near: Rows) -> _Pairs:
+def _promising(small: _Details, near: Rows) -> _Pairs:
     """Each row laid over its candidates from every start: the best start, where it is good.
 
-    Shapes: small (n, 32, 32), near (n, m).
+    Shapes: near (n, m).
     """
     n = len(small)
-    sides = [_unit(view.reshape(n, -1)) for view in (small, small[:, :, ::-1])]
     found: list[tuple[NDArray[np.generic], ...]] = []
     for start in range(0, n, _ROWS):
         rows = np.arange(start, min(start + _ROWS, n))
-        views = _views(small[rows])
+        views = _views(small.of(rows))
+        partners, place = np.unique(near[rows], return_inverse=True)
+        pictures, place = small.of(partners), place.reshape(near[rows].shape)
+        sides = [_unit(x.reshape(len(partners), -1)) for x in (pictures, pictures[:, :, ::-1])]
         likeness = np.concatenate(
-            [views @ side[near[rows]].transpose(0, 2, 1) for side in sides], axis=1
+            [views @ side[place].transpose(0, 2, 1) for side in sides], axis=1
         )  # (rows, as it is or mirrored x start, m)
         best = likeness.max(axis=1)
-        row, place = np.nonzero(best >= PROMISING)
-        choice = likeness.argmax(axis=1)[row, place]
-        found.append((near[rows[row], place], rows[row], choice, best[row, place]))
+        row, column = np.nonzero(best >= PROMISING)
+        choice = likeness.argmax(axis=1)[row, column]
+        found.append((near[rows[row], column], rows[row], choice, best[row, column]))
     partner, row, choice, best = (np.concatenate(part) for part in zip(*found, strict=True))
     mirrored, poses = choice >= len(STARTS), STARTS[choice % len(STARTS)]
     # The row was moved and its partner mirrored; from here on the row is mirrored, then moved.
@@ -182,7 +212,7 @@ def _once(pairs: _Pairs) -> _Pairs:
     return pairs.keep(order[is_new])
 
 
-def _registered(pairs: _Pairs, grey: NDArray[np.uint8], side: int, steps: int) -> _Pairs:
+def _registered(pairs: _Pairs, grey: Indexed, side: int, steps: int) -> _Pairs:
     poses, likeness = pairs.poses.copy(), pairs.likeness.copy()
     for start in range(0, len(poses), _ROWS):
         part = slice(start, start + _ROWS)
@@ -194,14 +224,18 @@ def _registered(pairs: _Pairs, grey: NDArray[np.uint8], side: int, steps: int) -
     return _Pairs(pairs.first, pairs.second, pairs.mirrored, poses, likeness)
 
 
-def _tint_gap(colour: NDArray[np.uint8], pairs: _Pairs) -> NDArray[np.float32]:
+def _tint_gap(colour: Indexed, pairs: _Pairs) -> NDArray[np.float32]:
     """Mean difference in hue and saturation where the pictures overlap. Shapes: (P,)."""
-    first = colour[pairs.first].astype(np.float32)
-    second = colour[pairs.second].astype(np.float32)
-    second = np.where(pairs.mirrored[:, None, None, None], second[:, :, ::-1], second)
-    moved, inside = warp(second, pairs.poses)
-    gap = np.abs(_tint(first) - _tint(moved)).sum(axis=3)
-    return np.asarray((gap * inside).sum((1, 2)) / inside.sum((1, 2)), dtype=np.float32)
+    found = np.empty(len(pairs.first), np.float32)
+    for start in range(0, len(found), _ROWS):
+        part = slice(start, start + _ROWS)
+        first = colour[pairs.first[part]].astype(np.float32)
+        second = colour[pairs.second[part]].astype(np.float32)
+        second = np.where(pairs.mirrored[part, None, None, None], second[:, :, ::-1], second)
+        moved, inside = warp(second, pairs.poses[part])
+        gap = np.abs(_tint(first) - _tint(moved)).sum(axis=3)
+        found[part] = (gap * inside).sum((1, 2)) / inside.sum((1, 2))
+    return found
 
 
 def _tint(colour: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -55,7 +55,11 @@ class Attempt:
         self.stages = stage_actions(schedule, self.outfit.actions)
         is_judged = len(self.stages) > 1 and lesson.route is None
         self.joining = Joining(self.looks, lesson.rows, schedule.seed, is_judged)
+        self._route = lesson.route or Route()
+        last = self._steps_of(len(self.stages[: self._route.n_stages]) - 1, schedule.n_steps).stop
+        self._goal = min(self._route.n_steps(schedule.n_steps), last)  # updates in all
         self.is_idle = False
+        self._stopped = 0  # after so many updates, where the time was over before they were
         self._watch = _watch(lesson, self.outfit)
         self._clock = _Clock(schedule.batch)
 
@@ -64,28 +68,31 @@ class Attempt:
 
         `saved`: the state that an earlier process left this attempt in.
         """
-        lesson = self.lesson
-        route = lesson.route or Route()
-        stop = route.n_steps(lesson.schedule.n_steps)
+        lesson, route = self.lesson, self._route
         first = int(saved.facts["stage"]) if saved else 0
         if saved is None:
             self.looks.begin()
             self.joining.begin()
         for number, actions in enumerate(self.stages[: route.n_stages]):
-            steps = self._steps_of(number, stop)
+            steps = self._steps_of(number, self._goal)
             if number < first or not steps:
                 continue
             alarm = yield from self._stage(number, actions, steps, saved)
             saved = None
             if alarm is not None:
                 return alarm
-            if not self.joining.joins(number) or self._is_late(steps.stop):
+            has_joined = self.joining.joins(number)
+            if not has_joined:
+                self.looks.forget(steps.start, lesson.schedule.n_steps)
+            if self._is_over(steps.stop):
+                yield note("tune", "Stopped", self._over())
+            if not has_joined or self._stopped:
                 break
         return self._end()
 
     def settle(self) -> None:
         """Leave the network with the weights of its route."""
-        self.trainer.settle((self.lesson.route or Route()).share)
+        self.trainer.settle(self._route.share)
 
     def _steps_of(self, number: int, stop: int) -> range:
         total, n = self.lesson.schedule.n_steps, len(self.stages)
@@ -112,23 +119,22 @@ class Attempt:
                     values = {"loss": round(loss, 6), "factor": round(factor * self.scale, 6)}
                     values |= self.looks.look(step + 1, self.lesson.schedule.n_steps)
                     yield from self._told(number, step, values)
-                    if self._is_late(step + 1):
-                        yield note("tune", "Stopped", self._late(step + 1))
+                    if self._is_over(step + 1):
                         break
             finally:
                 feed.close()
                 model.eval()
         return None
 
-    def _is_late(self, done: int) -> bool:
+    def _is_over(self, done: int) -> bool:
         """Whether the time is over before the steps are."""
         until = self.lesson.until
-        is_short = done < self.lesson.schedule.n_steps
-        return until is not None and is_short and time.perf_counter() > until
+        if until is not None and done < self._goal and time.perf_counter() > until:
+            self._stopped = self._stopped or done
+        return self._stopped > 0
 
-    def _late(self, done: int) -> str:
-        of = self.lesson.schedule.n_steps
-        return f"after {done:,} of {of:,} updates: the minutes were over"
+    def _over(self) -> str:
+        return f"after {self._stopped:,} of {self._goal:,} updates: the minutes were over"
 
     def _groups(self, actions: Mapping[str, Action]) -> list[dict[str, Any]]:
         found = freeze.groups(self.outfit.model, actions, self.outfit.owners, self.outfit.rates)
@@ -183,6 +189,8 @@ class Attempt:
         if not np.isfinite(ended).all() or not self.looks.are_finite:
             what = "the network's answers are not numbers any more"
             return Alarm(kind="diverged", step=n_steps, sentence=what)
+        if not self.joining.joined or self._stopped:
+            return None  # no group of parts helped, or there was no time: no fault of the rate
         alarm = self._watch.finish(largest_change(self.looks.shown(0.0, some), ended))
         self.is_idle = alarm is not None
         return alarm

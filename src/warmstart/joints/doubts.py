@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from warmstart.data.glance import Glances
 from warmstart.data.split import folds
 from warmstart.folder import write_csv
 from warmstart.inspection.ceiling import ceiling
@@ -18,11 +17,14 @@ from warmstart.inspection.hits import best_left_out
 from warmstart.inspection.shortcut import shortcut
 from warmstart.inspection.suspects import Ranking, rank_suspects, suspect_finding
 from warmstart.inspection.twins import Twin
+from warmstart.joints.album import Album
+from warmstart.joints.look import Look
 from warmstart.joints.rows import Arranged, draw_rows, groups_among, labels_among
 from warmstart.joints.scene import Scene
 from warmstart.planning import rules
 from warmstart.records import Evidence, Example, Finding, SuspectLabel
-from warmstart.solve.ridge import Array
+from warmstart.solve.kernels import Features
+from warmstart.solve.ridge import Array, Rows
 
 COLUMNS = ("path", "label", "suggested", "probability", "chance_wrong")
 LISTED = 0.1  # share of the labels that suspects.csv lists, whatever is believed of them
@@ -48,13 +50,13 @@ def doubt(scene: Scene) -> Doubts:
     probabilities = left_out_probabilities(scene)
     ranking = rank_suspects(probabilities, labels)
     ids = [example.id for example in examples]
-    glances = scene.look.glances(examples)
+    album = Album(scene.look, examples)
     judged = np.isfinite(probabilities[:, 0])
     right = float((probabilities[judged].argmax(axis=1) == labels[judged]).mean())
     found = [
         suspect_finding(ranking, ids, classes),
-        _shortcut(glances, scene, right),
-        *cues(glances, labels, classes, np.random.default_rng([scene.seed, 7])),
+        _shortcut(album, scene, right),
+        *cues(album.files, labels, classes, np.random.default_rng([scene.seed, 7])),
         _drift(scene, examples),
     ]
     return Doubts(
@@ -86,23 +88,37 @@ def left_out_probabilities(scene: Scene) -> Array:
     return found
 
 
-def _shortcut(glances: Glances, scene: Scene, right: float) -> Finding | None:
+def _shortcut(album: Album, scene: Scene, right: float) -> Finding | None:
     """Nothing is said of small pictures: their border is part of the subject."""
-    if np.median(glances.short_side()) < rules.LEAST_SIDE:
+    if np.median(album.files.short_side()) < rules.LEAST_SIDE:
         return None
     rows, arranged = draw_rows(scene.arranged, rules.BORDER_ROWS, scene.seed), scene.arranged
     names = [scene.collection.record.classes[n] for n in np.unique(arranged.labels[rows])]
     labels, groups = labels_among(rows, arranged), groups_among(rows, arranged)
-    return shortcut(glances.border[rows], labels, names, groups, right)
+    return shortcut(album.of(rows).border, labels, names, groups, right)
 
 
 def _drift(scene: Scene, examples: Sequence[Example]) -> Finding | None:
     look, test = scene.look, scene.arranged.test
     if not test:
         return None
-    last = look.taps[-1]
     rng = np.random.default_rng([scene.seed, 9])
-    return drift(look.reader(examples)(last), look.reader(test)(last), rng)
+    return drift(_Last(look, examples), _Last(look, test), rng)
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """The last tap of some examples, of which a few rows are asked for."""
+
+    look: Look
+    examples: Sequence[Example]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, rows: Rows) -> Features:
+        chosen = [self.examples[row] for row in rows]
+        return self.look.reader(chosen)(self.look.taps[-1])
 
 
 def _pairs(arranged: Arranged, ids: Sequence[str]) -> list[Twin]:

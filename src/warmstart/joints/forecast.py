@@ -16,7 +16,9 @@ from warmstart.data.prepare import load_image
 from warmstart.errors import DataError
 from warmstart.features.engine import make_engine, normalised
 from warmstart.features.key import BATCH
+from warmstart.features.store import default_root
 from warmstart.joints.attempt import Attempt
+from warmstart.joints.engines import kept_paces, work_of
 from warmstart.joints.lesson import Lesson
 from warmstart.joints.look import load_same, n_threads
 from warmstart.joints.outfit import outfit
@@ -28,6 +30,7 @@ from warmstart.network.parts import Network
 from warmstart.network.tail import stored_taps
 from warmstart.network.taps import Tapped, tap_width
 from warmstart.planning.forecast import Load, Speeds, forecast
+from warmstart.planning.rules import USUAL, Pace, paces
 from warmstart.planning.schedule import Schedule, carried_out, schedule, stage_actions
 from warmstart.recording import peak_rss_mb
 from warmstart.records import Example, Forecast, Plan, Preprocessing, Tap
@@ -94,11 +97,21 @@ def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
     forward = passing(bench)
     passed_mb = peak_rss_mb()  # what a pass needs for a moment counts too
     step = _training(bench, plan) if plan.is_trained else 0.0
+    pace = _pace(bench, plan, forward)
     return Speeds(
         elapsed=elapsed, forward=forward, decode=decode, step=step, algebra=_inverting(),
+        setup=pace.setup, look=1 / pace.speed,
         view=_viewing(bench, plan) if plan.is_trained else 0.0,
         passed_mb=passed_mb, step_mb=peak_rss_mb() - passed_mb, threads=n_threads(),
     )  # fmt: skip
+
+
+def _pace(bench: Bench, plan: Plan, forward: float) -> Pace:
+    """The pace of the look's engine: as it was measured, else as usual beside torch's."""
+    work = work_of(bench.network.record, bench.prep, len(bench.taps))
+    torch_now = {"torch": Pace(USUAL["torch"].setup, 1 / max(forward, 1e-9))}
+    found = paces(torch_now, work.macs) | kept_paces(default_root(), work) | torch_now
+    return found[str(plan.training.engine.value)]
 
 
 def _timed(work: Callable[[], object], times: int) -> float:
@@ -151,7 +164,10 @@ def _training(bench: Bench, plan: Plan) -> float:
 
 
 def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:
-    """Train on noise, on a copy that is thrown away; seconds of a step, the first left out."""
+    """Train on noise, on a copy that is thrown away; seconds of a step, the first left out.
+
+    At a rate of nothing: no rate that the user set, however high, can end it.
+    """
     rows = np.arange(chosen.batch)
     room = Room(
         source=_Noise(bench, chosen.cut), labels=rows % bench.arranged.n_classes, blocks=rows,
@@ -161,7 +177,7 @@ def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:
         make=lambda: outfit(bench.network, plan, _blank(bench), _unread(bench), 0),
         schedule=chosen, room=room, rows=rows, held=rows[:0], number=0, route=Route(),
     )  # fmt: skip
-    ends = [event.t for event in Attempt(lesson, 1.0, ()).run()]
+    ends = [event.t for event in Attempt(lesson, 0.0, ()).run()]
     return float(np.min(np.diff(ends)))
 
 

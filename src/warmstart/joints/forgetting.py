@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,18 +15,23 @@ from warmstart.joints.outfit import Outfit
 from warmstart.joints.relook import run_from
 from warmstart.joints.room import Room
 from warmstart.joints.scene import Scene
+from warmstart.network import lowrank
 from warmstart.network.parts import Network
 from warmstart.network.taps import plan_scan
 from warmstart.network.taps import taps as offered
 from warmstart.records import GuardNote, Tap
+from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
-from warmstart.training.candidates import CANDIDATES, SHARES, Chosen
+from warmstart.training.candidates import CANDIDATES, LOOKS, SHARES, Chosen
 from warmstart.training.guards import Alarm, forgetting
 
 ROWS = 200  # examples on which it is measured
 TIE = 0.25  # standard errors of a loss below which less forgetting decides: RECIPE §2
+_KEPT = "kept: held-out examples are answered better so"
+_AS_MUCH = "kept: part of the way back, as much is forgotten"
+_EARLY = "kept: training ended early already, as held-out examples said"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class Memory:
         neck = wanted[-1]
         said = None
         if neck.pool == "neck" and start.classifier is not None:
-            before, now = (outputs(start, values) for values in (read(neck), after[neck]))
+            before, now = outputs(start, read(neck)), outputs(start, after[neck])
             said = agreement(before, now)
         return forgetting(likeness, said, self.step)
 
@@ -66,7 +72,7 @@ class Memory:
         }  # fmt: skip
         return tuple(t for t in offered(record) if t.part in tuned and t.pool != "grid2")
 
-    def _after(self, outfit: Outfit, wanted: tuple[Tap, ...]) -> dict[Tap, Array]:
+    def _after(self, outfit: Outfit, wanted: tuple[Tap, ...]) -> dict[Tap, Features]:
         """Shapes: (m, d_t) each. Blocks that were added come after the parts of the start."""
         scan = plan_scan(self.scene.look.network, wanted)
         plain = self.room.source.batch(self.rows, np.zeros(len(self.rows), np.int64), wanted)
@@ -74,46 +80,71 @@ class Memory:
         return {tap: rows.numpy() for tap, rows in zip(wanted, made, strict=True)}
 
 
-def outputs(network: Network, vectors: Array) -> Array:
+def outputs(network: Network, vectors: Features) -> Features:
     """The original outputs from what its classifier sees: (m, F) to (m, K)."""
     with torch.inference_mode():
         return network.outputs(torch.from_numpy(np.asarray(vectors, np.float32))).numpy()
 
 
 def keep_memory(
-    memory: Memory, outfit: Outfit, begun: Outfit, chosen: Chosen, blocks: Rows
-) -> Steps[tuple[GuardNote, ...]]:
+    memory: Memory, outfit: Outfit, make: Callable[[], Outfit], chosen: Chosen, scores: Array
+) -> Steps[tuple[tuple[GuardNote, ...], Chosen]]:
     """Weigh what was forgotten; go part of the way back where held-out rows do not mind.
 
-    `begun` is the outfit before training; `outfit` is changed in place.
+    `make` gives the outfit before training; `outfit` is changed in place. Returns what is told
+    of it, and the end that is taken then.
+    Shapes: scores (C, n, K) of each candidate end.
     """
     alarm = memory.weigh(outfit)
     if alarm is None:
-        return ()
-    action = "kept: held-out examples are answered better so"
-    ended = {n: t.detach().clone() for n, t in outfit.model.state_dict().items()}
-    for share in _shares(chosen, blocks):
-        blend(outfit, begun, ended, share)
-        if memory.weigh(outfit) is None:
+        return (), chosen
+    action = _KEPT
+    if shares := _shares(chosen, memory.room.blocks):
+        found = _go_back(memory, outfit, make, shares, chosen.route.share)
+        action = _AS_MUCH
+        if found is not None:
+            share = CANDIDATES[found].share
             action = f"weights {share:.0%} of the way from the start's are shipped instead"
-            break
-    else:
-        outfit.model.load_state_dict(ended)
+            chosen = replace(chosen, candidate=found, scores=scores[found])
+    elif chosen.route.look < LOOKS:
+        action = _EARLY
     yield guard(alarm.kind, f"{alarm.sentence}; {action}")
-    return (GuardNote(kind=alarm.kind, step=alarm.step, action=action),)
+    return (GuardNote(kind=alarm.kind, step=alarm.step, action=action),), chosen
 
 
-def _shares(chosen: Chosen, blocks: Rows) -> list[float]:
-    """Smaller shares of the way that are as good on held-out rows, the largest first."""
+def _go_back(
+    memory: Memory, outfit: Outfit, make: Callable[[], Outfit], ends: Sequence[int], gone: float
+) -> int | None:
+    """The first of these ends at which nothing is forgotten; None, and as it was, if none is.
+
+    `gone`: the share of the way that lies behind `outfit`.
+    """
+    begun = make()
+    lowrank.merge(begun.network.trunk)  # tensors are called as in the trained one
+    ended = {n: t.detach().clone() for n, t in outfit.model.state_dict().items()}
+    for number in ends:
+        blend(outfit, begun, ended, CANDIDATES[number].share / gone)
+        if memory.weigh(outfit) is None:
+            return number
+    outfit.model.load_state_dict(ended)
+    return None
+
+
+def _shares(chosen: Chosen, blocks: Rows) -> list[int]:
+    """Candidates nearer to the start that are as good on held-out rows, the nearest end first.
+
+    Only where training goes all of the way: shares of shorter ways were not looked at.
+    """
     losses = chosen.losses
     held = np.isfinite(losses[chosen.candidate])
     found = []
     for number, route in enumerate(CANDIDATES):
-        if route.share not in SHARES or route.share >= chosen.route.share or not held.any():
+        is_nearer = route.share in SHARES and route.share < chosen.route.share
+        if not is_nearer or chosen.route.look < LOOKS or not held.any():
             continue
         gap = (losses[number] - losses[chosen.candidate])[held]
         if gap.mean() <= TIE * standard_error(gap, blocks[held]):
-            found.append(route.share)
+            found.append(number)
     return found
 
 

@@ -36,7 +36,7 @@ from warmstart.training.checkpoint import Checkpoints
 
 Result = TypeVar("Result")
 FOLDER = "checkpoints"
-READ, NOTES = "read.json", "journal.json"
+READ, NOTES, PLAN = "read.json", "journal.json", "plan.toml"
 NEW_RUN = "or begin a new run with `warmstart fit`."
 
 
@@ -96,8 +96,8 @@ class Journal:
 
         Which one that is stands in the journal before the first image is passed.
         """
-        engine = self.notes.get("engine")
-        steps = take_look(collection, start, engine or planned.engine_of(asked))
+        engine = planned.engine_of(asked) or self.notes.get("engine")
+        steps = take_look(collection, start, engine)
         look = yield from self._noting_engine(steps)
         if "choice" not in self.notes:
             self._note(choice=to_plain(look.engine))
@@ -120,27 +120,18 @@ class Journal:
         return inspection
 
     def plan(self, make: Callable[[], Plan]) -> Plan:
-        """The plan: made, or strictly as it was, for some of it rests on measured times.
-
-        Raises: RunFolderError if its file was changed.
-        """
-        path = self.path / "plan.toml"
+        """The plan: made, or strictly as it was, for some of it rests on measured times."""
+        path = self.path / PLAN
         key = self._key("plan", _digest(self.path / "inspection.json"))
-        made, digest = self.notes.get("plan", ["", ""])
-        if made != key:
+        if self.notes.get("plan", [""])[0] != key:
             write_bytes(path, write_plan(make()).encode())
             self._note(plan=[key, _digest(path)])
-        elif digest != _digest(path):
-            raise RunFolderError(
-                f"{path} was changed or removed after its run had begun; put it back, or give "
-                f"what you want to a new run: warmstart fit DATA --plan FILE"
-            )
         return read_plan(path.read_text("utf-8"), str(path))
 
     @property
     def checkpoints(self) -> Checkpoints:
         """For the trainings of the plan that is settled."""
-        names = ("data.json", "inspection.json", "plan.toml")
+        names = ("data.json", "inspection.json", PLAN)
         key = self._key("training", *(_digest(self.path / name) for name in names))
         return Checkpoints(self.path / FOLDER, key)
 
@@ -171,8 +162,8 @@ def open_journal(
 ) -> Journal:
     """The journal of a new run, in a new folder, or of one that goes on.
 
-    Raises: RunFolderError if no folder can be made; DataError or StartError where the data or
-    the start are not what they were.
+    Raises: RunFolderError if no folder can be made, or its plan was changed; DataError or
+    StartError where the data or the start are not what they were.
     """
     about = _about(asked, start)
     if unfinished is None:
@@ -188,6 +179,11 @@ def open_journal(
         before = read_json(folder.path / FOLDER / READ, DataRecord)
         check_same_data(folder.path, before, collection.record)
     notes = _read_notes(folder.path / FOLDER / NOTES)
+    if "plan" in notes and notes["plan"][1] != _digest(folder.path / PLAN):
+        raise RunFolderError(
+            f"{folder.path / PLAN} was changed or removed after its run had begun; put it back, or "
+            "give what you want to a new run: warmstart fit DATA --plan FILE"
+        )
     earlier = worked(folder.path / LOG)
     folder.unmark()
     return Journal(folder, unfinished.log, about, notes, earlier, unfinished.remark)
@@ -222,7 +218,7 @@ def _difference(old: Example | None, new: Example | None) -> str:
 def _about(asked: Request, start: Start) -> str:
     """What stages depend on, apart from each other, the data and the processor's name."""
     now = {name: value for name, value in around().items() if name != "cpu"}
-    plain = {name: value for name, value in as_plain(asked).items() if name != "out"}
+    plain = {n: value for n, value in as_plain(asked).items() if n not in ("out", "track")}
     text = json.dumps([plain, start.record.sha256, now], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -48,10 +48,18 @@ class Looks:
         scores = self.shown(1.0, self.held)
         self._found |= {f"{k}": scores for k in due}
         labels = self.room.labels[self.held]
+        if not np.isfinite(scores).all():
+            return {}  # what the next loss will tell
         told = {"val": _accuracy(scores, labels), "val_loss": round(log_loss(scores, labels), 6)}
         if self.before is not None:
             told["head"] = _accuracy(self.before, labels)
         return told
+
+    def forget(self, done: int, n_steps: int) -> None:
+        """Drop what was seen after `done` of `n_steps` updates: weights are as they were then."""
+        for k in range(1, LOOKS + 1):
+            if Route(look=k).n_steps(n_steps) > done:
+                self._found.pop(f"{k}", None)
 
     def finish(self) -> None:
         """Look at the shares of the way."""

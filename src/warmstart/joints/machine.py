@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from warmstart.errors import UsageError
+from warmstart.errors import PlanError, UsageError
 from warmstart.planning.machine import DEVICES, Machine
+from warmstart.records import Plan
 
 AUTO = "auto"
 
@@ -15,6 +16,16 @@ def check_device(name: str) -> None:
     if name in ("cuda", "mps") and name not in _usable():
         raise UsageError(
             f"--device {name}: torch finds no such device here; use --device cpu, or leave it away."
+        )
+
+
+def check_machine(plan: Plan) -> None:
+    """Raises: PlanError where a plan trains on a device that torch cannot use here."""
+    device = plan.training.device
+    if device is not None and device.value not in _usable():
+        raise PlanError(
+            f"the plan has training.device {device.value}, and torch finds no such device here; "
+            "add --device cpu, or leave training.device away."
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -40,7 +41,8 @@ def outfit(network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int
     """Copy the network, add and renew what the plan says, and put the fitted head on.
 
     Step 0 gives the head's own answers: blocks are added with nothing to add, low-rank
-    updates begin at zero. Above fresh layers the head begins at zero.
+    updates begin at zero. Above fresh layers the head begins at zero. Where parts move that
+    the head does not listen to, it listens to the last one too, with weights of zero at first.
     Shapes: read gives (n, d_t) for the rows that the head was fitted on.
     Raises: PlanError if a part cannot be given its action.
     """
@@ -55,7 +57,7 @@ def outfit(network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int
     if renewed:
         scaled, wanted = _blank(twin, len(head.bias))
     else:
-        scaled, wanted = _scaled(head, read)
+        scaled, wanted = _scaled(_heard(head, network, actions), read)
     if n_added and not renewed:
         wanted = added.shift_taps(wanted, len(network.parts), n_added)
     model = assemble(twin, wanted, *scaled.plain())
@@ -83,6 +85,19 @@ def _with_rest(actions: dict[str, Action], network: Network) -> dict[str, Action
     """
     above = actions[network.record.parts[-1].name]
     return {**actions, "neck": "frozen" if above == "low-rank" else above, "unused": "frozen"}
+
+
+def _heard(head: HeadFit, network: Network, actions: Mapping[str, Action]) -> HeadFit:
+    """The head with a tap of zeros above all parts that move, where it has none."""
+    top = max(tap.part for tap in head.taps)
+    above = [part.name for part in network.record.parts[top:]]
+    is_deaf = any(actions[name] != "frozen" for name in above)
+    if not is_deaf and not (above and "added" in actions.values()):
+        return head
+    last = taps(network.record)[-1]
+    zeros = np.zeros((len(head.bias), tap_width(network.record, last)), np.float32)
+    weight = np.concatenate([head.weight, zeros], axis=1)
+    return replace(head, taps=(*head.taps, last), weight=weight)
 
 
 def _scaled(head: HeadFit, read: ReadTap) -> tuple[ScaledHead, tuple[Tap, ...]]:

@@ -17,7 +17,8 @@ from warmstart.delivery.bundle import Arrays, Bundle
 from warmstart.errors import RunFolderError
 from warmstart.folder import read_json
 from warmstart.records import DataRecord, Example, Tap
-from warmstart.training.neighbours import Neighbours, squared_distances, unpack
+from warmstart.solve.chunks import chunks
+from warmstart.training.neighbours import Neighbours, to_nearest_other, unpack
 
 LEARNT = "learnt"  # an array in neighbours.safetensors: sorted numbers of content hashes
 DIGITS = 16  # of a hash: two of a million images share them once in 40 million such sets
@@ -73,9 +74,11 @@ class Past:
         limit, found = limit_of(self.points.points), []
         for start in range(0, len(examples) if limit > 0 else 0, ROWS):
             part = examples[start : start + ROWS]
-            features = read(part)
-            joined = np.concatenate([features(tap) for tap in self.taps], axis=1)
-            distances, _ = self.points.nearest(joined, 1)
+            joined = [
+                self.points.place(np.concatenate([chunk[tap] for tap in self.taps], axis=1))
+                for chunk in chunks(read(part), self.taps)
+            ]
+            distances, _ = self.points.nearest_to(np.concatenate(joined), 1)
             found += [e for e, d in zip(part, distances, strict=True) if d < limit]
         return found
 
@@ -91,9 +94,7 @@ def limit_of(points: NDArray[np.float32]) -> float:
     if len(points) < 2:
         return 0.0
     rows = np.unique(np.linspace(0, len(points) - 1, TYPICAL).astype(int))
-    squares = squared_distances(points[rows], points)
-    squares[np.arange(len(rows)), rows] = np.inf
-    return NEAR * float(np.quantile(np.sqrt(squares.min(axis=1)), LOW))
+    return NEAR * float(np.quantile(to_nearest_other(points, rows), LOW))
 
 
 def past_of(bundle: Bundle, names: Sequence[str]) -> Past:

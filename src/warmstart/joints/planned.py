@@ -6,16 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 from torch.nn import Parameter
 
 from warmstart.data.collection import Collection
-from warmstart.errors import PlanError
-from warmstart.features.key import EngineName
-from warmstart.joints.inputs import PARTIAL, is_partial
+from warmstart.joints.engines import SETTING, check_name
+from warmstart.joints.inputs import is_partial
 from warmstart.joints.look import n_threads
-from warmstart.joints.machine import find_machine
+from warmstart.joints.machine import AUTO, check_machine, find_machine
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
 from warmstart.network.ledger import tensors_of
@@ -29,6 +27,7 @@ from warmstart.planning.agreement import as_parts_say
 from warmstart.planning.build import DataFacts, NetworkFacts, Wishes, build
 from warmstart.planning.check import check_facts, check_plan, check_values
 from warmstart.planning.overlay import overlay, wishes_for
+from warmstart.planning.paths import EARLY, parse_settings
 from warmstart.planning.planfile import open_plan
 from warmstart.planning.profiles import profiles
 from warmstart.planning.settings import apply_settings
@@ -41,17 +40,16 @@ from warmstart.training.prior import SUFFIX
 def settle(asked: Request) -> Request:
     """The request with its plan file read: its start and seed hold where none was typed.
 
-    Raises: PlanError if the file is no plan, or has values that no plan can have.
+    Raises: PlanError if the file is no plan, or has values that no plan can have; for an
+    engine that is none, or is not installed.
     """
+    own = _own_engine(asked)
     if asked.plan is None:
         return asked
     plan = open_plan(asked.plan) if isinstance(asked.plan, Path) else asked.plan
     check_values(plan)
-    if plan.training.engine.value not in get_args(EngineName):
-        names = " and ".join(get_args(EngineName))
-        raise PlanError(
-            f"the plan has training.engine {plan.training.engine.value}; there are {names}."
-        )
+    if own is None:
+        check_name(str(plan.training.engine.value), f"the plan's {SETTING}")
     typed, arch = asked.typed, plan.arch
     read = replace(asked, plan=plan, given=typed)
     if "seed" not in typed:
@@ -65,9 +63,20 @@ def settle(asked: Request) -> Request:
     return read
 
 
-def engine_of(asked: Request) -> str | None:
-    """The engine that a plan was made with, for the same features again; None without a plan."""
-    return str(asked.plan.training.engine.value) if isinstance(asked.plan, Plan) else None
+def engine_of(asked: Request) -> Choice | None:
+    """The engine that --set names, else that of the plan; None where the look chooses.
+
+    Raises: PlanError for an engine that is none, or is not installed.
+    """
+    own = _own_engine(asked)
+    if own is not None:
+        return Choice(value=own, because="your choice (--set)", source="user")
+    return asked.plan.training.engine if isinstance(asked.plan, Plan) else None
+
+
+def _own_engine(asked: Request) -> str | None:
+    text = parse_settings(asked.settings).get(SETTING)
+    return None if text is None else check_name(text.lower(), f"--set {SETTING}={text}")
 
 
 def make_plan(
@@ -79,8 +88,8 @@ def make_plan(
 ) -> Plan:
     """The plan; what the user set wins and is marked as theirs.
 
-    `asked` is settled. Raises: PlanError for a plan that this network or this data do not
-    allow.
+    `asked` is settled; `engine` is the one that the look has taken.
+    Raises: PlanError for a plan that this network or this data do not allow.
     """
     start = asked.start if isinstance(asked.start, (str, Path)) else type(asked.start).__name__
     wishes = Wishes(
@@ -94,14 +103,17 @@ def make_plan(
     if asked.start_choice is not None:
         made = replace(made, start=asked.start_choice)
     if isinstance(asked.plan, Plan):
-        made = overlay(made, asked.plan, asked.typed)
+        on_device = {"device"} if asked.device != AUTO else set[str]()
+        made = overlay(made, asked.plan, asked.typed | on_device)
     if is_partial(asked):
         mine = Choice(value=True, because="your choice (--set)", source="user", rule=False)
         made = replace(made, partial=mine)
-    made = apply_settings(made, [s for s in asked.settings if not s.startswith(PARTIAL)])
+    late = [s for s in asked.settings if s.partition("=")[0].strip() not in EARLY]
+    made = apply_settings(replace(made, training=replace(made.training, engine=engine)), late)
     made = with_store(as_parts_say(made, network), network, facts)
     check_plan(made, network.record)
     check_facts(made, facts, network, profile_names)
+    check_machine(made)
     return made
 
 

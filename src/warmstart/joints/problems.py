@@ -13,10 +13,12 @@ from warmstart.data.index import drop, write_index
 from warmstart.data.near import what_to_leave_out, with_twins
 from warmstart.data.settle import settle
 from warmstart.errors import DataError
-from warmstart.inspection.twins import find_twins
+from warmstart.inspection.twins import find_twins, thin
+from warmstart.joints.album import Album
 from warmstart.joints.look import Look
 from warmstart.planning import rules
 from warmstart.records import Finding
+from warmstart.solve.chunks import chunks
 
 COPIES = ("duplicate", "conflict", "leak", "tiny-class")  # found anew on what is left
 
@@ -41,12 +43,13 @@ def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ..
     examples = collection.record.examples
     first = {e.sha256: e for e in reversed(examples)}  # one example a content
     shown = [e for e in examples if first[e.sha256] is e]
-    glances = look.glances(shown)
-    large = np.flatnonzero(glances.short_side() >= rules.LEAST_SIDE)
+    large = np.flatnonzero(Album(look, shown).files.short_side() >= rules.LEAST_SIDE)
     shown = [shown[row] for row in large]
     if len(shown) < 2:
         return ()
-    found = find_twins(glances.of(large), look.reader(shown)(look.taps[-1]))
+    last = look.taps[-1]
+    parts = [thin(chunk[last]) for chunk in chunks(look.reader(shown), [last])]
+    found = find_twins(Album(look, shown), np.concatenate(parts))
     same: dict[str, list[str]] = {}
     for example in examples:
         same.setdefault(example.sha256, []).append(example.id)

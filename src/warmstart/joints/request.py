@@ -10,6 +10,7 @@ from typing import Any
 
 from warmstart.data.collection import Collection
 from warmstart.data.read import read
+from warmstart.delivery.trackers import check_trackers
 from warmstart.errors import UsageError
 from warmstart.events import Steps
 from warmstart.folder import RunFolder
@@ -53,6 +54,7 @@ class Request:
     device: str = "auto"
     plan: Path | Plan | None = None  # a plan to follow
     settings: tuple[str, ...] = ()  # path=value, each for one value of the plan
+    track: tuple[str, ...] = ()  # names of trackers
     given: frozenset[str] | None = None  # options that were typed; None: not known
 
     @property
@@ -87,6 +89,7 @@ def check(asked: Request) -> None:
     if asked.minutes is not None and not (math.isfinite(asked.minutes) and asked.minutes > 0):
         raise UsageError(f"--minutes {asked.minutes:g}: it needs a number above 0, such as 5.")
     check_device(asked.device)
+    check_trackers(asked.track)
     if asked.start_is_auto and asked.arch is not None:
         raise UsageError(
             f"--arch {asked.arch} belongs to a file of weights; leave it away with --start auto."

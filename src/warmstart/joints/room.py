@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,7 +66,11 @@ class Fetch(Protocol):
     """A shelf of stored rows: see `features.shelf`."""
 
     def fetch(self, hashes: Sequence[str]) -> NDArray[np.floating]:
-        """Rows by content, (b, width). Raises: KeyError for one that is not there."""
+        """Rows by content, (b, width). Raises: KeyError for one that is not there, or damaged."""
+        ...
+
+    def absent(self, hashes: Sequence[str]) -> list[str]:
+        """Those that are not there; what `fetch` found damaged among them."""
         ...
 
 
@@ -75,6 +79,7 @@ class StoredSource:
     """The frozen parts have been run: inputs are what they gave, once for each view.
 
     `shelves` by view number; a row holds what part `cut` gave, of `shape`, then `columns`.
+    `again` gives a view of some images, by their contents, as the shelves should: (b, width).
     """
 
     shelves: tuple[Fetch, ...]
@@ -82,13 +87,14 @@ class StoredSource:
     cut: int
     shape: tuple[int, ...]
     columns: dict[Tap, slice]
+    again: Callable[[int, Sequence[str]], NDArray[np.floating]]
 
     def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[Tap]) -> Inputs:
-        """Read from disk. Raises: KeyError where a stored row is damaged."""
+        """Read from disk; what is damaged there is made again."""
         found: NDArray[np.floating] | None = None
         for number in np.unique(numbers):
             places = np.flatnonzero(numbers == number)
-            got = self.shelves[number].fetch([self.contents[row] for row in rows[places]])
+            got = self._fetch(int(number), [self.contents[row] for row in rows[places]])
             if found is None:
                 found = np.empty((len(rows), got.shape[1]), np.float32)
             found[places] = got
@@ -98,6 +104,15 @@ class StoredSource:
             main = main.contiguous(memory_format=torch.channels_last)
         wanted = stored_taps(taps, self.cut)
         return (main, *(values[:, self.columns[tap]].contiguous() for tap in wanted))
+
+    def _fetch(self, number: int, contents: Sequence[str]) -> NDArray[np.floating]:
+        shelf = self.shelves[number]
+        try:
+            return shelf.fetch(contents)
+        except KeyError:
+            lost = shelf.absent(contents)
+        made = dict(zip(lost, self.again(number, lost), strict=True))
+        return np.stack([made[c] if c in made else shelf.fetch([c])[0] for c in contents])
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +148,11 @@ def view_numbers(visits: Numbers, chosen: Schedule) -> Numbers:
     >>> view_numbers(np.arange(4), replace(plain, flip=False)).tolist()
     [0, 0, 0, 0]
     """
-    if chosen.crop >= 1 and not chosen.flip and not chosen.colour:
+    if not is_varied(chosen):
         return np.zeros_like(visits)
     return 1 + (visits % chosen.views if chosen.views else visits)
+
+
+def is_varied(chosen: Schedule) -> bool:
+    """Whether any view of an image differs from the image as it is."""
+    return chosen.crop < 1 or chosen.flip or chosen.colour > 0

@@ -79,7 +79,7 @@ def arrange(record: DataRecord) -> Arranged:
     block_of = np.concatenate(
         [blocks(train, record.twins), blocks(holdout, record.twins) + len(train)]
     )
-    groups = tuple(np.flatnonzero(block_of == b) for b in np.unique(block_of))
+    groups = tuple(members(block_of))
     _check_blocks(len(np.unique(block_of[: len(train)])), 2 if holdout else 3)
     return Arranged(
         learn=learn,
@@ -150,8 +150,17 @@ def labels_among(rows: Rows, arranged: Arranged) -> NDArray[np.int64]:
 
 def groups_among(rows: Rows, arranged: Arranged) -> list[Rows]:
     """The blocks of chosen rows, or what was chosen of them, numbered by their place there."""
-    blocks = arranged.blocks()[rows]
-    return [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
+    return members(arranged.blocks()[rows])
+
+
+def members(blocks: NDArray[np.int64]) -> list[Rows]:
+    """The rows of each block, in order of its number.
+
+    >>> [rows.tolist() for rows in members(np.array([7, 2, 7]))]
+    [[1], [0, 2]]
+    """
+    counts = np.unique(blocks, return_counts=True)[1]
+    return np.split(np.argsort(blocks, kind="stable"), np.cumsum(counts)[:-1])
 
 
 def heads(

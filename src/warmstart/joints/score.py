@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ from warmstart.evaluation.metrics import accuracy_estimate, scores
 from warmstart.joints.rows import Arranged, Reader, ReadTap
 from warmstart.planning.verdict import points
 from warmstart.records import CalibrationRecord, Estimate, Example, Prediction, Scores
+from warmstart.solve.chunks import chunks
 from warmstart.solve.temperature import log_probabilities
 from warmstart.stats.intervals import effective_size
 from warmstart.stats.paired import difference
@@ -43,13 +44,15 @@ def head_probabilities(head: HeadFit, read: ReadTap) -> Probabilities:
 
 def head_scores(head: HeadFit, read: ReadTap) -> NDArray[np.float64]:
     """Uncalibrated scores W · taps + b from stored taps. Shapes: returns (m, K)."""
-    start, total = 0, head.bias.astype(np.float64)
-    for tap in head.taps:
-        features = read(tap)
-        stop = start + features.shape[1]
-        total = total + features @ head.weight[:, start:stop].T
-        start = stop
-    return total
+    found = []
+    for chunk in chunks(read, head.taps):
+        start, total = 0, head.bias.astype(np.float64)
+        for tap in head.taps:
+            stop = start + chunk[tap].shape[1]
+            total = total + chunk[tap] @ head.weight[:, start:stop].T
+            start = stop
+        found.append(total)
+    return np.concatenate(found)
 
 
 def estimate(head: HeadFit, arranged: Arranged) -> Estimate:
@@ -133,17 +136,15 @@ def calibration_record(
 
 def predictions(
     head: HeadFit, arranged: Arranged, classes: Sequence[str], measured: Measured
-) -> list[Prediction]:
+) -> Iterator[Prediction]:
     """One line for every row held out by a fold, then for every test row."""
-    lines = [
-        _line(example, int(fold), p, classes)
-        for example, fold, p in zip(arranged.learn, head.fold, head.probabilities, strict=True)
-        if fold >= 0
-    ]
+    rows = zip(arranged.learn, head.fold, head.probabilities, strict=True)
+    for example, fold, p in rows:
+        if fold >= 0:
+            yield _line(example, int(fold), p, classes)
     if measured.test_probabilities is not None:
-        pairs = zip(arranged.test, measured.test_probabilities, strict=True)
-        lines += [_line(example, None, p, classes) for example, p in pairs]
-    return lines
+        for example, p in zip(arranged.test, measured.test_probabilities, strict=True):
+            yield _line(example, None, p, classes)
 
 
 def _line(

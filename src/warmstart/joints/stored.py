@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from warmstart.data.prepare import decoder_name, load_image
 from warmstart.errors import TrainingError
-from warmstart.events import Event, Steps
+from warmstart.events import Event, Steps, drain
 from warmstart.features.activations import ActivationKey
 from warmstart.features.engine import Engine, EngineError, make_engine
 from warmstart.features.extract import first_of_each
@@ -22,7 +23,7 @@ from warmstart.features.store import Store, default_root
 from warmstart.joints import notes, rows
 from warmstart.joints.feed import ahead
 from warmstart.joints.look import load_same, n_threads
-from warmstart.joints.room import StoredSource
+from warmstart.joints.room import StoredSource, is_varied
 from warmstart.joints.scene import Scene
 from warmstart.network.tail import Prefix, stored_taps
 from warmstart.network.taps import tap_width
@@ -42,6 +43,12 @@ class _Work:
     views: Views
     shelves: tuple[Shelf, ...]
     missing: tuple[frozenset[str], ...]  # by view number
+
+    def only(self, number: int, contents: Sequence[str]) -> _Work:
+        """The same for one view of some images."""
+        none = [frozenset[str]()] * len(self.shelves)
+        none[number] = frozenset(contents)
+        return replace(self, missing=tuple(none))
 
     @property
     def todo(self) -> list[Example]:
@@ -89,14 +96,16 @@ def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
     hashes = [example.sha256 for example in scene.arranged.learn]
     missing = tuple(frozenset(shelf.missing(hashes)) for shelf in shelves)
     work = _Work(scene, chosen, views_of_plan(chosen), shelves, missing)
+    prefix = Prefix(network, chosen.cut, wanted)
     if any(missing):
-        yield from _pass(work, engine, Prefix(network, chosen.cut, wanted))
+        yield from _pass(work, engine, prefix)
     shape = network.record.parts[chosen.cut - 1].shape_out
     ends = np.cumsum([int(np.prod(shape)), *(tap_width(network.record, t) for t in wanted)])
     columns = {
         tap: slice(int(a), int(b)) for tap, a, b in zip(wanted, ends, ends[1:], strict=False)
     }
-    return StoredSource(shelves, tuple(hashes), chosen.cut, shape, columns)
+    again = _Again(work, engine, prefix)
+    return StoredSource(shelves, tuple(hashes), chosen.cut, shape, columns, again)
 
 
 def _wanted(scene: Scene, plan: Plan, cut: int) -> tuple[Tap, ...]:
@@ -120,7 +129,7 @@ def _bases(scene: Scene, chosen: Schedule, engine: str) -> Iterator[FeatureKey]:
         engine_version=engine_version(name), threads=n_threads(),
     )  # fmt: skip
     yield plain
-    for number in range(1, chosen.views + 1):
+    for number in range(1, chosen.views + 1 if is_varied(chosen) else 1):
         yield replace(
             plain, view=f"{views_of_plan(chosen).policy} seed={chosen.seed} view={number}"
         )
@@ -147,22 +156,51 @@ def _pass(work: _Work, engine: str, prefix: Prefix) -> Steps[None]:
 
 def _open(engine: str, prefix: Prefix, work: _Work) -> Steps[Engine]:
     """The plan's engine for the frozen parts, or torch where it cannot run them."""
-    prep, threads = work.scene.prep, n_threads()
     try:
-        return make_engine(cast(EngineName, engine), prefix, prep, threads)
+        return _make(engine, prefix, work)
     except EngineError as error:
         yield notes.note("tune", "Engine", f"{error}; torch is used instead")
-        return make_engine("torch", prefix, prep, threads)
+        return _make("torch", prefix, work)
+
+
+def _make(engine: str, prefix: Prefix, work: _Work) -> Engine:
+    return make_engine(cast(EngineName, engine), prefix, work.scene.prep, n_threads())
+
+
+class _Again:
+    """Passes images again of which a stored row was damaged since training began."""
+
+    def __init__(self, work: _Work, engine: str, prefix: Prefix) -> None:
+        self._work, self._engine, self._prefix = work, engine, prefix
+        self._run: Engine | None = None
+        self._lock = threading.Lock()  # rows are asked for by several threads
+
+    def __call__(self, number: int, contents: Sequence[str]) -> NDArray[np.floating]:
+        """One row a content: (b, width)."""
+        with self._lock:
+            run = self._run = self._run or drain(_open(self._engine, self._prefix, self._work))
+            rows = [self._row(run, number, content) for content in contents]
+        return np.concatenate(rows).astype(self._work.chosen.store)
+
+    def _row(self, run: Engine, number: int, content: str) -> NDArray[np.float32]:
+        work = self._work.only(number, [content])
+        made = run(work.views_of(work.todo)[number])
+        return np.concatenate([values.reshape(1, -1) for values in made], axis=1)
 
 
 def _keep(
     work: _Work, number: int, contents: Sequence[str], made: list[NDArray[np.float32]]
 ) -> None:
-    flat = [values.reshape(len(contents), -1) for values in made]
-    most = max(float(np.abs(values).max(initial=0.0)) for values in flat)
-    if not most <= np.finfo(work.chosen.store).max:
+    flat, store = [values.reshape(len(contents), -1) for values in made], work.chosen.store
+    most = float(np.max([np.abs(values).max(initial=0.0) for values in flat]))  # NaN, if any is
+    if not np.isfinite(most):
         raise TrainingError(
-            f"the frozen layers give {most:.3g}, which {work.chosen.store} cannot hold; use "
+            f"the frozen layers give {most} for view {number} of some images; use milder views "
+            "(--set training.crop=0.8), or --strategy head."
+        )
+    if most > np.finfo(store).max:
+        raise TrainingError(
+            f"the frozen layers give {most:.3g}, which {store} cannot hold; use "
             "--set training.store=float32."
         )
     work.shelves[number].append(contents, flat)

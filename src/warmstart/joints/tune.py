@@ -171,8 +171,9 @@ class _Job:
             held.guards = guards
             return _head_alone(scene, plan, head, held)
         memory = Memory(scene, room, spread(everything, ROWS), schedule(plan).n_steps)
-        begun = lesson.make()
-        guards += yield from keep_memory(memory, taught.outfit, begun, chosen, room.blocks)
+        kept = keep_memory(memory, taught.outfit, lesson.make, chosen, held.scores)
+        told, chosen = yield from kept
+        guards += told
         tuned = _as_head(taught.outfit, head, chosen, held, room)
         reader = SecondLook(
             taught.outfit.network, tuned.taps, room.source, scene.arranged.learn,

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from warmstart.errors import PlanError
 from warmstart.network.edit import WarmModel
 from warmstart.network.parts import Network
-from warmstart.network.segment import Run
+from warmstart.network.segment import Run, Step
 from warmstart.network.taps import Scan, plan_scan
 from warmstart.records import Tap
 
@@ -66,7 +66,8 @@ class Tail(nn.Module):
     With `cut` 0 it is the whole model, on normalised inputs (B, C, H, W). The model is a child,
     so that modes, devices and hooks reach it. With `recompute`, what a part computes inside is
     not kept for the backward pass but computed again (Chen et al. 2016, "Training Deep Nets
-    with Sublinear Memory Cost"); parts that gather statistics must not be among them.
+    with Sublinear Memory Cost"); but not in parts that gather statistics of the batch, which
+    would take them twice.
     """
 
     def __init__(self, model: WarmModel, cut: int, recompute: bool = False) -> None:
@@ -86,15 +87,27 @@ class Tail(nn.Module):
 
 def _recomputing(scan: Scan) -> Scan:
     """The same scan, each part of which keeps its input and output alone."""
-    parts = [replace(step, run=_again(step.run)) for step in scan.steps.parts]
+    parts = [replace(step, run=_again(step)) for step in scan.steps.parts]
     return replace(scan, steps=replace(scan.steps, parts=tuple(parts)))
 
 
-def _again(run: Run) -> Run:
+def _again(step: Step) -> Run:
+    def apart(trunk: nn.Module, value: Tensor) -> Tensor:
+        return step.run(trunk, value.clone())  # a part may work in place on what it is given
+
     def wrapped(trunk: nn.Module, value: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return run(trunk, value)
-        made: Tensor = checkpoint(run, trunk, value, use_reentrant=False)
+        if not torch.is_grad_enabled() or _gathers(trunk, step):
+            return step.run(trunk, value)
+        made: Tensor = checkpoint(apart, trunk, value, use_reentrant=False)
         return made
 
     return wrapped
+
+
+def _gathers(trunk: nn.Module, step: Step) -> bool:
+    """Whether a part takes the statistics of each batch, as BatchNorm does while it trains."""
+    return any(
+        module.training and any(name.startswith("running_") for name in module._buffers)
+        for called in step.modules
+        for module in trunk.get_submodule(called).modules()
+    )

@@ -10,7 +10,8 @@ from warmstart.records import Forecast, Plan
 LOOKS = 9  # passes of the rows held out: before, on the way, and at shares of the way
 ENDS = 2  # passes of some rows at the end of each training
 PIXELS_MB = 64  # of images kept in memory; more lie on disk
-EXPORT_MB = 100  # what ONNX Runtime takes beside torch, measured with EfficientNet-Lite0
+# What an engine takes beside torch, measured with EfficientNet-Lite0.
+ENGINE_MB = {"torch": 0, "traced": 30, "onnxruntime": 100, "openvino": 100}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,9 @@ class Speeds:
     """What this machine needs, measured with this network a moment ago."""
 
     elapsed: float  # seconds until now: imports, reading, loading, cutting
-    forward: float  # seconds an image, passing the frozen network
+    forward: float  # seconds an image, passing the frozen network in torch
+    setup: float  # seconds until the engine of the look runs
+    look: float  # seconds an image, passing the network in that engine
     decode: float  # seconds an image, on one core
     step: float  # seconds of one training step; 0 where nothing is trained
     view: float  # seconds of one random view of an image, on one core; 0 likewise
@@ -49,7 +52,7 @@ def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
     see = speeds.forward + speeds.decode / speeds.threads
     seconds = {
         "read": speeds.elapsed,
-        "look": _look(plan, load, speeds),
+        "look": _look(load, speeds),
         "check": _check(load, speeds),
         "head": _head(plan, load.n, speeds),
         "tune": _tune(plan, load, speeds) if plan.is_trained else 0.0,
@@ -64,14 +67,12 @@ def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
     )
 
 
-def _look(plan: Plan, load: Load, speeds: Speeds) -> float:
-    """Passing what the store lacks. ONNX Runtime: see `rules.engine_seconds`."""
+def _look(load: Load, speeds: Speeds) -> float:
+    """Passing what the store lacks."""
     if not load.n_missing:
         return 0.3
-    decode = speeds.decode / speeds.threads
-    if plan.training.engine.value == "torch":
-        return 0.5 + load.n_missing * (speeds.forward + decode)
-    return 1.7 + load.n_missing * (speeds.forward * 75 / 160 + decode)
+    see = speeds.look + speeds.decode / speeds.threads
+    return 0.2 + speeds.setup + load.n_missing * see
 
 
 def _check(load: Load, speeds: Speeds) -> float:
@@ -129,8 +130,8 @@ def _memory(plan: Plan, load: Load, speeds: Speeds) -> float:
     kernels = 8 * rows**2 * (_count(plan.head.candidates.value) + 4) / 1e6
     pixels = min(load.image_bytes * load.n / 1e6, PIXELS_MB) if plan.is_trained else 0.0
     trained = 4 * load.model_bytes / 1e6 if plan.is_trained else 0.0
-    is_exported = load.n_missing and plan.training.engine.value == "onnxruntime"
-    exported = EXPORT_MB + load.model_bytes / 1e6 if is_exported else 0.0
+    beside = ENGINE_MB.get(str(plan.training.engine.value), 0) if load.n_missing else 0
+    exported = beside + load.model_bytes / 1e6 if beside else 0.0
     stages = max(kernels, pixels + trained + speeds.step_mb)
     return speeds.passed_mb + exported + features + stages
 

@@ -37,7 +37,7 @@ def overlay(built: Plan, file: Plan, given: frozenset[str]) -> Plan:
 
     `start` takes the input with it, `strategy` the parts and their rates, `budget` the heads
     to try, the permutations and the folds of training, `lr` every rate that the user did not
-    set part by part. `built` is made from `wishes_for`.
+    set part by part, `device` all that follows from it. `built` is made from `wishes_for`.
     Raises: PlanError where --lr meets a plan that trains nothing.
     """
     plan = replace(file, head=_head(built, file, given), training=_training(built, file, given))
@@ -86,6 +86,11 @@ def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
         theirs = replace(ours, engine=theirs.engine, seed=theirs.seed)
     if "lr" in given and ours.rate is not None:
         theirs = replace(theirs, rate=ours.rate)
+    if "device" in given and theirs.device is not None and ours.device is not None:
+        theirs = replace(
+            theirs, device=ours.device, precision=ours.precision, workers=ours.workers,
+            compile=ours.compile,
+        )  # fmt: skip
     if "budget" in given and theirs.folds is not None:
         theirs = replace(theirs, folds=ours.folds or theirs.folds)
     return replace(theirs, seed=ours.seed) if "seed" in given else theirs

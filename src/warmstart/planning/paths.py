@@ -25,12 +25,11 @@ PATHS: dict[str, Kind] = {
     "head.candidates": "words", "head.penalties": "numbers", "head.outer_folds": "whole",
     "input.size": "whole", "input.channels": "whole", "input.rgb": "wholes",
 }  # fmt: skip
-EARLY = ("start.partial",)  # what loading the start has followed already
+EARLY = ("start.partial", "training.engine")  # what the load and the look have followed already
 # What a plan holds that is settled before there is one, and the option that settles it.
 ELSEWHERE = {
     "training.seed": "use --seed", "head.permutations": "use --budget", "start": "use --start",
     "arch": "use --arch", "strategy": "use --strategy",
-    "training.engine": "the first look at the images chooses it",
 }  # fmt: skip
 _LIKE: dict[Kind, str] = {
     "whole": "a whole number, such as 8", "number": "a number, such as 0.001",
@@ -45,6 +44,7 @@ _HABITS = {
     "steps": "training.passes", "batch_size": "training.batch", "wd": "training.weight_decay",
     "warmup": "training.warm_up", "warmup_ratio": "training.warm_up", "imgsz": "input.size",
     "image_size": "input.size", "r": "training.rank", "lora_r": "training.rank",
+    "engine": "training.engine",
     "ema": "training.average", "gradient_accumulation_steps": "training.micro_batch",
     "gradient_checkpointing": "training.recompute", "bf16": "training.precision",
     "fp16": "training.precision", "num_workers": "training.workers",

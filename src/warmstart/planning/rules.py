@@ -6,7 +6,9 @@ experiment has yet to set; others carry their source.
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 Budget = Literal["fast", "balanced", "thorough"]
 
@@ -120,34 +122,103 @@ def candidates(
     return names + tuple(name for name in profile_names if name.partition("+")[0] in kept)
 
 
-def engine_seconds(engine: str, n_missing: int) -> float:
-    """Forecast of passing so many images, for choosing between engines.
+class Pace(NamedTuple):
+    """How fast an engine is with one network on one machine."""
 
-    Measured on two cores with EfficientNet-Lite0 at 224 px: torch about 75 images/s at
-    once, ONNX Runtime about 160 images/s after an export of about 1.2 s. Other networks
-    shift both speeds alike. Nothing missing costs nothing: no engine is built.
+    setup: float  # seconds until it runs
+    speed: float  # images a second
 
-    >>> engine_seconds("onnxruntime", 0), engine_seconds("torch", 750)
-    (0.0, 10.0)
+
+# EfficientNet-Lite0 at 224 px on two cores (bench/results/engines.json).
+USUAL = {
+    "torch": Pace(0.3, 75.0), "traced": Pace(2.0, 85.0), "onnxruntime": Pace(1.3, 150.0),
+    "openvino": Pace(1.7, 200.0),
+}  # fmt: skip
+USUAL_MACS = 384e6  # multiply-adds that this network takes
+LEAST_WORK = 0.02  # of that, below which an image does not get any faster
+MEASURED = 64  # images that a measurement passes
+TENTH = 0.1  # of the look, which all measurements may take
+SHORT = 3.0  # seconds of a look below which a better engine would hardly be noticed
+HOPE = 1.5  # times its usual speed, at which an engine that was not measured may still win
+
+
+def paces(kept: Mapping[str, Pace], macs: int) -> dict[str, Pace]:
+    """Every engine's pace: as measured (`kept`), else as usual for so many multiply-adds.
+
+    Where some were measured, the machine is taken to be faster or slower by as much with
+    the others.
+
+    >>> paces({}, 384_000_000)["torch"], paces({}, 768_000_000)["torch"]
+    (Pace(setup=0.3, speed=75.0), Pace(setup=0.3, speed=37.5))
+    >>> paces({"onnxruntime": Pace(1.0, 75.0)}, 384_000_000)["torch"]
+    Pace(setup=0.3, speed=37.5)
     """
-    if not n_missing:
-        return 0.0
-    return n_missing / 75 if engine == "torch" else 1.2 + n_missing / 160
+    work = max(macs / USUAL_MACS, LEAST_WORK)
+    ratios = [math.log(pace.speed * work / USUAL[name].speed) for name, pace in kept.items()]
+    faster = math.exp(sum(ratios) / len(ratios)) if ratios else 1.0
+    usual = {name: Pace(pace.setup, pace.speed / work * faster) for name, pace in USUAL.items()}
+    return usual | dict(kept)
 
 
-def choose_engine(missing: dict[str, int]) -> str:
+def engine_seconds(pace: Pace, n_missing: int) -> float:
+    """Forecast of passing so many images. Nothing missing costs nothing: no engine is built.
+
+    >>> engine_seconds(Pace(0.5, 75.0), 0), engine_seconds(Pace(0.5, 75.0), 750)
+    (0.0, 10.5)
+    """
+    return pace.setup + n_missing / pace.speed if n_missing else 0.0
+
+
+def choose_engine(missing: Mapping[str, int], found: Mapping[str, Pace]) -> str:
     """The engine with the least work left; `missing` counts images not in its store.
 
     Asking each engine's store keeps a data set that grew on the engine it began with.
 
-    >>> choose_engine({"torch": 100, "onnxruntime": 100})
+    >>> usual = paces({}, 384_000_000)
+    >>> choose_engine({"torch": 100, "onnxruntime": 100}, usual)
     'torch'
-    >>> choose_engine({"torch": 1000, "onnxruntime": 1000})
+    >>> choose_engine({"torch": 1000, "onnxruntime": 1000}, usual)
     'onnxruntime'
-    >>> choose_engine({"torch": 50, "onnxruntime": 150})
+    >>> choose_engine({"torch": 50, "onnxruntime": 250}, usual)
     'torch'
     """
-    return min(missing, key=lambda engine: engine_seconds(engine, missing[engine]))
+    return min(missing, key=lambda engine: engine_seconds(found[engine], missing[engine]))
+
+
+def engine_to_measure(
+    missing: Mapping[str, int], kept: Mapping[str, Pace], macs: int
+) -> str | None:
+    """The engine to measure before an engine is chosen; None where it would not pay.
+
+    First the one that would be chosen: it costs two batches. Then those that would win if they
+    were half as fast again as they are thought to be. All measurements together may take a
+    tenth of the look. What the answer rests on is all kept, so that two runs decide alike.
+
+    >>> few, many = ({"torch": n, "onnxruntime": n} for n in (200, 2000))
+    >>> engine_to_measure(few, {}, 384_000_000), engine_to_measure(many, {}, 384_000_000)
+    (None, 'onnxruntime')
+    >>> engine_to_measure(many, {"onnxruntime": Pace(1.3, 150.0)}, 384_000_000) is None
+    True
+    """
+    found = paces(kept, macs)
+    best = choose_engine(missing, found)
+    look = engine_seconds(found[best], missing[best])
+    spent = MEASURED / found[best].speed
+    if look < SHORT:
+        return None
+    if best not in kept:
+        return best if spent <= TENTH * look else None
+    cost = {name: pace.setup + MEASURED / pace.speed for name, pace in found.items()}
+    hoped = {
+        name: engine_seconds(Pace(found[name].setup, HOPE * found[name].speed), missing[name])
+        for name in missing
+        if name != best
+    }
+    spent += sum(cost[name] for name in hoped if name in kept)
+    for name in sorted(hoped, key=hoped.__getitem__):
+        if name not in kept and hoped[name] < look and spent + cost[name] <= TENTH * look:
+            return name
+    return None
 
 
 def deeper_parts(n_parts: int) -> int:

@@ -51,6 +51,8 @@ class Stage:
     pace: Pace = field(init=False)
     _losses: float = 0.0  # the older the less they count, and the sum of what they count
     _weight: float = 0.0
+    _pauses: float = 0.0  # seconds an image at each update, and how many updates told them
+    _n_pauses: int = 0
 
     def __post_init__(self) -> None:
         self.pace = Pace(self.began)
@@ -112,8 +114,7 @@ class Stage:
             return
         if event.kind == "step" or event.of:
             self._count(event)
-        speed = _number(event.values, "per_second")
-        self.per_second = self.per_second if speed is None else speed
+        self._hurry(_number(event.values, "per_second"))
         self._learn(event.values)
 
     def _count(self, event: Event) -> None:
@@ -128,6 +129,16 @@ class Stage:
         if event.step < self.step:  # it began anew
             self._losses = self._weight = 0.0
         self.step = event.step
+
+    def _hurry(self, speed: float | None) -> None:
+        """Take in a speed: a look tells its mean so far, a training that of the moment."""
+        if speed is None or speed <= 0:
+            return
+        self.per_second = speed
+        if self.lesson is not None:
+            self._pauses += 1 / speed
+            self._n_pauses += 1
+            self.per_second = self._n_pauses / self._pauses
 
     def _learn(self, values: Mapping[str, float | int | str]) -> None:
         loss, val = _number(values, "loss"), _number(values, "val")

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from warmstart.solve.ridge import Array
 
 Features = NDArray[np.float32]
+_ROWS = 256  # of a kernel that are weighted at a time: each array in passing is of its size
+
 Key = TypeVar("Key", bound=Hashable)
 Weights = Mapping[Key, float]  # tap -> weight, summing to 1
 
@@ -81,10 +83,11 @@ def mixed_kernels(
         if not users:
             continue
         scaled = apply_scaling(features, fit_scaling(features))
-        kernel = (scaled @ scaled.T).astype(np.float64)
+        kernel = scaled @ scaled.T
         for name, weight in users.items():
-            if name in mixed:
-                mixed[name] += weight * kernel
-            else:
-                mixed[name] = weight * kernel
+            if name not in mixed:
+                mixed[name] = np.zeros(kernel.shape)
+            for start in range(0, len(kernel), _ROWS):
+                part = slice(start, start + _ROWS)
+                mixed[name][part] += weight * kernel[part].astype(np.float64)
     return {name: mixed[name] for name in profiles}

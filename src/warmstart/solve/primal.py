@@ -1,70 +1,143 @@
 """Ridge with an unpenalised intercept in primal form: for more rows than a kernel allows.
 
-With centred features Z = V-rotated, H = 11'/n + Z (Z'Z + penalty I)^-1 Z' and residuals
-r = Y - HY, the prediction of a block B without itself is Y_B - (I - H_BB)^-1 r_B, as in
-`solve.ridge` (there G = (I - H) / penalty). One eigendecomposition serves every penalty.
+Rows are seen a few at a time: what is kept of them are sums, float64, which add up over
+chunks and are subtracted for a fold that is held out. With centred features Z = V-rotated,
+H = 11'/n + Z (Z'Z + penalty I)^-1 Z' and residuals r = Y - HY, the prediction of a block B
+without itself is Y_B - (I - H_BB)^-1 r_B, as in `solve.ridge` (there G = (I - H) / penalty).
+One eigendecomposition serves every penalty.
 
 Shapes: n rows, d features, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.linalg.blas import dsyrk
 
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 
 
 @dataclass(frozen=True, slots=True)
-class Spectrum:
-    """Features in the axes of their own scatter.
+class Sums:
+    """What a ridge needs to know of n rows X and their targets Y.
 
-    Shapes: rotated (n, d), centred; values (d,); axes (d, d); mean (d,).
+    Shapes: features (d,) and targets (K,) are sums; squares (d, d) is X'X, of which only the
+    lower triangle is kept, in Fortran order; cross (d, K) is X'Y.
     """
 
-    rotated: Array
+    n: int
+    features: Array
+    targets: Array
+    squares: Array
+    cross: Array
+
+    def minus(self, other: Sums) -> Sums:
+        """The sums without some of the rows."""
+        return Sums(
+            self.n - other.n,
+            self.features - other.features,
+            self.targets - other.targets,
+            self.squares - other.squares,
+            self.cross - other.cross,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """Rows in the axes of their own scatter.
+
+    Shapes: values (d,); axes (d, d); mean (d,) and centre (K,) of features and targets;
+    right (d, K) is Z'Y in the axes.
+    """
+
+    n: int
     values: Array
     axes: Array
     mean: Array
+    centre: Array
+    right: Array
+
+    def rotate(self, features: Features) -> Array:
+        """Rows in the axes, centred. Shapes: (m, d) to (m, d)."""
+        rotated: Array = (features.astype(np.float64) - self.mean) @ self.axes
+        return rotated
 
 
-def spectrum(features: Features) -> Spectrum:
-    """Centre and rotate. Shapes: features (n, d); float64 sums."""
-    mean = features.mean(axis=0, dtype=np.float64)
-    centred = features.astype(np.float64) - mean
-    values, axes = eigh(centred.T @ centred, driver="evd", overwrite_a=True)
-    return Spectrum(centred @ axes, np.maximum(values, 0.0), axes, mean)
+def add_up(parts: Iterable[tuple[Features, Array]], d: int, k: int) -> Sums:
+    """Sum over chunks of rows. Shapes: each part (m, d) features and (m, K) targets.
+
+    >>> sums = add_up([(np.array([[1.0], [3.0]], np.float32), np.eye(2))], d=1, k=2)
+    >>> sums.n, sums.squares.item(), sums.cross.tolist()
+    (2, 10.0, [[1.0, 3.0]])
+    """
+    n, features, targets = 0, np.zeros(d), np.zeros(k)
+    squares, cross = np.zeros((d, d), order="F"), np.zeros((d, k))
+    for part, answers in parts:
+        rows = part.astype(np.float64)
+        n += len(rows)
+        features += rows.sum(axis=0)
+        targets += answers.sum(axis=0)
+        cross += rows.T @ answers
+        # In place: a product of d x d beside the sum would be as large as the sum itself.
+        squares = dsyrk(1.0, rows.T, beta=1.0, c=squares, lower=1, overwrite_c=1)
+    return Sums(n, features, targets, squares, cross)
 
 
-def solve(space: Spectrum, targets: Array, penalty: float) -> tuple[Array, Array]:
+def spectrum(sums: Sums) -> Spectrum:
+    """Centre and rotate. The squares are overwritten: they are the largest of all arrays."""
+    mean, centre = sums.features / sums.n, sums.targets / sums.n
+    scatter = sums.squares
+    for column, value in enumerate(sums.features):
+        scatter[:, column] -= value * mean
+    values, axes = eigh(scatter, driver="evd", overwrite_a=True, check_finite=False)
+    right = axes.T @ (sums.cross - np.outer(sums.features, centre))
+    return Spectrum(sums.n, np.maximum(values, 0.0), axes, mean, centre, right)
+
+
+def solve(space: Spectrum, penalty: float) -> tuple[Array, Array]:
     """Weights and intercept for predictions X W + b. Shapes: W (d, K), b (K,).
 
-    >>> x = np.array([[0.0], [2.0]], dtype=np.float32)
-    >>> W, b = solve(spectrum(x), np.array([[0.0], [2.0]]), penalty=2.0)
+    >>> sums = add_up([(np.array([[0.0], [2.0]], np.float32), np.array([[0.0], [2.0]]))], 1, 1)
+    >>> W, b = solve(spectrum(sums), penalty=2.0)
     >>> W.item(), b.item()
     (0.5, 0.5)
     """
-    right = space.rotated.T @ targets / (space.values + penalty)[:, None]
-    weights = space.axes @ right
-    return weights, targets.mean(axis=0) - space.mean @ weights
+    weights = space.axes @ (space.right / (space.values + penalty)[:, None])
+    return weights, space.centre - space.mean @ weights
 
 
-def left_out(space: Spectrum, targets: Array, penalty: float, groups: Sequence[Rows]) -> Array:
-    """Prediction of every row from all rows outside its group. Shapes: returns (n, K)."""
-    n = len(targets)
+def solve_once(sums: Sums, penalty: float) -> tuple[Array, Array]:
+    """The same from sums, by Cholesky: for one penalty. The sums stay as they are."""
+    mean, centre = sums.features / sums.n, sums.targets / sums.n
+    scatter = sums.squares - np.outer(sums.features, mean)
+    scatter[np.diag_indices(len(scatter))] += penalty
+    factor = cho_factor(scatter, lower=True, overwrite_a=True, check_finite=False)
+    weights = cho_solve(factor, sums.cross - np.outer(sums.features, centre))
+    return weights, centre - mean @ weights
+
+
+def left_out(
+    space: Spectrum, rotated: Array, targets: Array, penalty: float, groups: Sequence[Rows]
+) -> Array:
+    """Prediction of some of the rows, each from all rows outside its group.
+
+    Shapes: rotated (m, d) and targets (m, K) of rows that are in the spectrum; groups, whole
+    ones, partition them; returns (m, K).
+    """
     shrink = 1.0 / (space.values + penalty)
-    fitted = space.rotated @ (space.rotated.T @ targets * shrink[:, None])
-    residuals = targets - targets.mean(axis=0) - fitted
-    leverage = (space.rotated**2) @ shrink + 1.0 / n
+    fitted = rotated @ (space.right * shrink[:, None]) + space.centre
+    residuals = targets - fitted
+    leverage = (rotated**2) @ shrink + 1.0 / space.n
     result = residuals / (1.0 - leverage)[:, None]
     for rows in groups:
         if len(rows) > 1:
-            z = space.rotated[rows]
-            hat = (z * shrink) @ z.T + 1.0 / n
+            z = rotated[rows]
+            hat = (z * shrink) @ z.T + 1.0 / space.n
             result[rows] = np.linalg.solve(np.eye(len(rows)) - hat, residuals[rows])
     predictions: Array = targets - result
     return predictions

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from warmstart.solve.ridge import Array
-from warmstart.solve.temperature import Calibration, Labels
-from warmstart.training.crossfit import LEAST, cross_calibrated
+from warmstart.solve.temperature import Calibration, Labels, fit_temperature, log_losses
+from warmstart.training.crossfit import LEAST
 
 LOOKS = 5  # at equal distances; the last is the end
 SHARES = (0.75, 0.5, 0.25)  # of the way from the start's weights to the end's
+WORST = 27.6  # nats, the most that a row's loss counts: one in 10^12; of what is no number, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def choose(
 ) -> Chosen:
     """Choose among candidates by calibrated log-loss on held-out rows; few rows choose nothing.
 
+    Where a single fold was held out, its halves choose for each other, blocks whole. A
+    candidate with scores that are no numbers is never chosen.
     Shapes: scores (C, n, K) in the order of `CANDIDATES`, labels and blocks (n,), fold (n,)
     with -1 for rows that no fold holds out. `plain` calibrates where too few rows are there.
 
@@ -81,22 +84,44 @@ def choose(
     2
     """
     held = np.flatnonzero(fold >= 0)
-    losses = np.full(scores.shape[:2], np.nan)
-    for number, one in enumerate(scores):
-        probabilities, _ = cross_calibrated(one, labels, fold, blocks, plain)
-        chance = probabilities[held, labels[held]]
-        losses[number, held] = -np.log(np.clip(chance, 1e-12, None))
-    if len(held) < LEAST:
-        return Chosen(END, scores[END], losses)
     part = fold[held]
     if len(np.unique(part)) < 2:
         part = np.unique(blocks[held], return_inverse=True)[1] % 2
+    said, truth = scores[:, held], labels[held]
+    losses = np.full(scores.shape[:2], np.nan)
+    losses[:, held] = [_apart(one, truth, part, plain) for one in said]
+    if len(held) < LEAST:
+        return Chosen(END, scores[END], losses)
     found = np.full(scores.shape[1:], np.nan)
     for number in np.unique(part):
-        inside, others = held[part == number], held[part != number]
-        best = _best(losses[:, others]) if len(others) else END
-        found[inside] = scores[best][inside]
+        inside, others = part == number, part != number
+        best = END
+        if others.sum() >= LEAST:
+            # Calibrated anew, without this fold: what calibrates has a say in the choice.
+            best = _best(np.stack([_calibrated(one[others], truth[others]) for one in said]))
+        found[held[inside]] = said[best, inside]
     return Chosen(_best(losses[:, held]), found, losses)
+
+
+def _apart(scores: Array, labels: Labels, part: Labels, plain: Calibration) -> Array:
+    """Log-loss of each row, calibrated on the rows of other parts. Shapes: (m, K) to (m,)."""
+    found = np.full(len(labels), WORST)
+    for number in np.unique(part) if np.isfinite(scores).all() else ():
+        inside, others = part == number, part != number
+        calibration = plain
+        if others.sum() >= LEAST:
+            calibration = fit_temperature(scores[others], labels[others])
+        found[inside] = log_losses(scores[inside], labels[inside], calibration)
+    clipped: Array = np.minimum(found, WORST)
+    return clipped
+
+
+def _calibrated(scores: Array, labels: Labels) -> Array:
+    """Log-loss of each row, calibrated on these rows: one number fits no noise that matters."""
+    if not np.isfinite(scores).all():
+        return np.full(len(labels), WORST)
+    losses: Array = log_losses(scores, labels, fit_temperature(scores, labels))
+    return np.minimum(losses, WORST)
 
 
 def _best(losses: Array) -> int:

@@ -14,10 +14,9 @@ import numpy as np
 from scipy.linalg import eigh
 
 from warmstart.records import Tap
-from warmstart.solve import primal, prototype, ridge
+from warmstart.solve import prototype, ridge
 from warmstart.solve.kernels import Features, apply_scaling, fit_scaling
 from warmstart.solve.logistic import Linear, logistic_path
-from warmstart.solve.projection import Sketch, make_sketch
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.trials import Problem, Trials, groups_within, judge
 
@@ -25,7 +24,6 @@ ReadTap = Callable[[Tap], Features]
 Profile = Mapping[Tap, float]
 
 LOGISTIC_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)  # in units of the kernel's mean diagonal
-SKETCH_WIDTH = 2048  # features kept in the primal form
 _RANK = 1e-7  # kernel axes below this share of the largest carry rounding only
 
 
@@ -193,54 +191,3 @@ def _path(
     coordinates: Array, problem: Problem, rows: Rows, penalties: Sequence[float]
 ) -> list[Linear]:
     return logistic_path(coordinates[rows], problem.labels[rows], problem.n_classes, penalties)
-
-
-@dataclass(frozen=True, slots=True)
-class SketchedRidge:
-    """Ridge for many rows: the joined taps, at most 2,048 features of them."""
-
-    profile: Profile
-    read: ReadTap
-    penalties: Sequence[float]
-    rng_seed: int
-
-    def _features(self) -> tuple[Features, Sketch]:
-        joined = []
-        for tap, share in self.profile.items():
-            features = self.read(tap)
-            joined.append(np.sqrt(share) * apply_scaling(features, fit_scaling(features)))
-        wide = np.concatenate(joined, axis=1, dtype=np.float32)
-        sketch = make_sketch(wide.shape[1], SKETCH_WIDTH, np.random.default_rng(self.rng_seed))
-        return sketch.apply(wide), sketch
-
-    def trials(self, problem: Problem) -> Trials:
-        """One eigendecomposition a training set serves every penalty."""
-        features, _ = self._features()
-        trials: Trials = []
-        for keep, fold in problem.training_sets():
-            space, targets = primal.spectrum(features[keep]), problem.targets[keep]
-            groups = groups_within(problem.groups, keep, len(features))
-            here = []
-            for penalty in self.penalties:
-                inside = primal.left_out(space, targets, penalty, groups)
-                weights, bias = primal.solve(space, targets, penalty)
-                outside = features[fold] @ weights + bias
-                here.append(judge(problem, keep, penalty, inside, outside))
-            trials.append(here)
-        return trials
-
-    def refit(self, problem: Problem, penalty: float) -> Refit:
-        """Fit on all rows and undo the sketch."""
-        features, sketch = self._features()
-        space = primal.spectrum(features)
-        weights, bias = primal.solve(space, problem.targets, penalty)
-        wide = sketch.sign[:, None] * weights[sketch.target]
-        by_tap, start = {}, 0
-        for tap, share in self.profile.items():
-            scaling = fit_scaling(self.read(tap))
-            stop = start + len(scaling.scale)
-            by_tap[tap] = np.sqrt(share) * scaling.scale[:, None] * wide[start:stop]
-            bias = bias - scaling.offset @ by_tap[tap]
-            start = stop
-        scores = primal.left_out(space, problem.targets, penalty, problem.groups)
-        return Refit(scores, by_tap, bias)

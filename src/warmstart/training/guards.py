@@ -21,19 +21,23 @@ GuardKind = Literal["stuck", "diverged", "overfit", "forgetting"]
 
 # Calibrated on clean and on broken trainings: bench/guards.py, docs/guards.md.
 FIRST = 3  # updates whose mean loss is the start's
-KEEP = 0.9  # of the weight of a loss after each update: about the last ten count
-MOST = 2.0  # times the limit: as much as one loss counts
+SHORT = 10.0  # updates, about, over which losses are averaged to see whether they rise
+LONG = 1 / 8  # share of all updates, to see whether they stay high; no less than SHORT
+MOST = 1.5  # times the limit: as much as one loss counts
 RISE = 3.0  # times the start's loss is diverged, if it is also
 FLOOR = 2.0  # times the entropy of the classes
 LEAST_BLIND = math.log(2) / 2  # nats; where one class is nearly all, a few mistakes are no trend
 STUCK = 0.98  # times the entropy
-SETTLED = 10  # updates after the warm-up before training from a fitted head can be stuck
-LATE = 0.75  # share of the updates before that of fresh layers can be
+KNOWN = 0.75  # times the entropy: a head that begins above this knows little that can be lost
+SURE = 2.0  # standard errors that the average lies above
+LATE = 0.75  # share of the updates before a training that began at blind answers can be stuck
 LEAST_CHANGE = 1e-3  # of the answers' size: less is nothing
 RISING = 3  # looks in a row
 MARGIN = 1.6  # half widths of a 95 % interval: the best of several looks is best by luck, too
-LEAST_LIKENESS = 0.3  # CKA of a part before and after
-_STATE = ("seen", "first", "start", "sum", "weight", "stuck", "diverged")
+LEAST_LIKENESS = 0.4  # CKA of a part before and after
+_STATE = (
+    "seen", "first", "start", "short", "short_n", "long", "long_n", "squares", "stuck", "diverged",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +66,10 @@ class Watch:
     """The guards that read the loss of one training: `diverged` and `stuck`.
 
     `see` after every update, `finish` after the last; each kind of alarm is raised once.
-    `begins_fitted`: training begins from a head that is fitted already, so that a loss as
-    high as that of blind answers is wrong soon after the warm-up; fresh layers begin there,
-    and are given most of the steps. Steps count from 1 to `n_steps`; `class_shares` may be
+    `begins_fitted`: training begins from a head that is fitted already. Where that head knew
+    something, a loss as high as that of blind answers is wrong soon after the warm-up; where
+    it did not, and with fresh layers, training begins there and is given most of the steps.
+    Steps count from 1 to `n_steps`; `class_shares` may be
     counts.
 
     `state` is plain numbers: a watch that takes it up by `restore` decides the same.
@@ -79,8 +84,9 @@ class Watch:
     ) -> None:
         self._n_steps = n_steps
         self._blind = entropy(class_shares)
-        after = math.ceil(warm_up * n_steps)
-        self._judged_from = after + SETTLED if begins_fitted else max(after, LATE * n_steps)
+        self._begins_fitted = begins_fitted
+        self._long = max(SHORT, LONG * n_steps)
+        self._soon = math.ceil(warm_up * n_steps) + self._long
         self.state: dict[str, float] = dict.fromkeys(_STATE, 0.0)
 
     def restore(self, state: Mapping[str, float]) -> None:
@@ -92,28 +98,40 @@ class Watch:
         if not math.isfinite(loss):
             return self._raise("diverged", step, f"the loss was {loss} {self._at(step)}")
         self._take(loss)
-        mean, limit = self.state["sum"] / self.state["weight"], self._limit()
+        state, limit = self.state, self._limit()
+        mean = state["short"] / state["short_n"]
         if mean > limit:
             return self._raise(
                 "diverged", step,
-                f"the loss rose from {self._start():.2f} to {loss:.2f} {self._at(step)}; "
-                f"{self._blindly()}",
+                f"the loss rose from {self._start():.3g} to {max(loss, mean):.3g} "
+                f"{self._at(step)}; {self._blindly()}",
             )  # fmt: skip
-        if step > self._judged_from and self._blind and mean > STUCK * self._blind:
+        if self._is_stuck(step):
+            mean = state["long"] / state["long_n"]
             return self._raise(
-                "stuck", step, f"the loss was {mean:.2f} {self._at(step)}; {self._blindly()}"
+                "stuck", step, f"the loss was {mean:.3g} {self._at(step)}; {self._blindly()}"
             )
         return None
 
-    def finish(self, moved: float) -> Alarm | None:
-        """After the last update: `moved` is the largest change of any answer (`largest_change`)."""
-        if not moved < LEAST_CHANGE:
+    def finish(self, moved: float, loss: float | None = None) -> Alarm | None:
+        """After the last update: what it left, which no loss has told yet.
+
+        `moved` is the largest change of any answer (`largest_change`), `loss` the mean loss of
+        the trained network on what it learnt from, where the caller has it.
+        """
+        last = self._n_steps
+        if moved < LEAST_CHANGE:
+            return self._raise(
+                "stuck", last,
+                f"nothing moved: after {last:,} updates answers differ by at most "
+                f"{100 * moved:.1g} % from what they were",
+            )  # fmt: skip
+        if loss is None or (self._blind and loss <= STUCK * self._blind):
             return None
-        return self._raise(
-            "stuck", self._n_steps,
-            f"nothing moved: after {self._n_steps:,} updates answers differ by at most "
-            f"{100 * moved:.1g} % from what they were",
-        )  # fmt: skip
+        ended = f"the loss of the trained network is {loss:.3g}; {self._blindly()}"
+        if not loss <= self._limit():
+            return self._raise("diverged", last, ended)
+        return self._raise("stuck", last, ended) if self._blind else None
 
     def _take(self, loss: float) -> None:
         state = self.state
@@ -121,10 +139,12 @@ class Watch:
         state["seen"] += 1
         if state["seen"] <= FIRST:
             state["start"] += (loss - state["start"]) / state["seen"]
-        # One batch alone, however bad, is no trend.
-        loss = min(loss, MOST * self._limit())
-        state["sum"] = KEEP * state["sum"] + loss
-        state["weight"] = KEEP * state["weight"] + 1
+        loss = min(loss, MOST * self._limit())  # one batch alone, however bad, is no trend
+        for name, memory, value in (
+            ("short", SHORT, loss), ("short_n", SHORT, 1.0), ("long", self._long, loss),
+            ("long_n", self._long, 1.0), ("squares", self._long, loss * loss),
+        ):  # fmt: skip
+            state[name] = (1 - 1 / memory) * state[name] + value
 
     def _start(self) -> float:
         """The loss before training tells: steps that have gone wrong already do not raise it."""
@@ -132,6 +152,20 @@ class Watch:
 
     def _limit(self) -> float:
         return max(RISE * self._start(), FLOOR * max(self._blind, LEAST_BLIND))
+
+    def _is_stuck(self, step: int) -> bool:
+        """Whether a loss of blind answers is wrong by now, and there beyond chance.
+
+        The average of an exponential memory of m updates is worth one of 2 m - 1.
+        """
+        knew = self._begins_fitted and self._start() < KNOWN * self._blind
+        if not self._blind or step <= (self._soon if knew else LATE * self._n_steps):
+            return False
+        state = self.state
+        mean = state["long"] / state["long_n"]
+        variance = max(state["squares"] / state["long_n"] - mean * mean, 0.0)
+        error = math.sqrt(variance / (2 * self._long - 1))
+        return mean - SURE * error > STUCK * self._blind
 
     def _raise(self, kind: GuardKind, step: int, sentence: str) -> Alarm | None:
         if self.state[kind]:
@@ -143,7 +177,7 @@ class Watch:
         return f"at update {step:,} of {self._n_steps:,}"
 
     def _blindly(self) -> str:
-        return f"always answering the class shares has {self._blind:.2f}"
+        return f"always answering the class shares has {self._blind:.3g}"
 
 
 def largest_change(before: NDArray[np.floating], after: NDArray[np.floating]) -> float:
@@ -186,8 +220,8 @@ def overfit(
         return None, best
     return Alarm(
         "overfit", steps[last],
-        f"the loss on held-out examples rose from {means[best]:.2f} at update {steps[best]:,} to "
-        f"{means[last]:.2f} at update {steps[last]:,}",
+        f"the loss on held-out examples rose from {means[best]:.3g} at update {steps[best]:,} to "
+        f"{means[last]:.3g} at update {steps[last]:,}",
     ), best  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from warmstart.solve.temperature import (
     fit_temperature_and_bias,
     log_probabilities,
 )
-from warmstart.training.choose import choose_head
+from warmstart.training.choose import choose_head, choose_penalty
 from warmstart.training.families import (
     ClassMean,
     Family,
@@ -24,9 +24,9 @@ from warmstart.training.families import (
     Logistic,
     Profile,
     ReadTap,
-    SketchedRidge,
 )
 from warmstart.training.prior import SUFFIX, Prior, PriorRidge
+from warmstart.training.sketched import SketchedRidge
 from warmstart.training.trials import Problem, Trials
 
 
@@ -91,7 +91,7 @@ def fit_head(
     yield Event(stage="head", kind="begin", of=len(candidates))
     trials: dict[str, Trials] = {}
     for number, (name, family) in enumerate(candidates.items()):
-        trials[name] = family.trials(problem)
+        trials[name] = _best_penalties(family.trials(problem), problem)
         yield Event(stage="head", kind="step", step=number + 1, of=len(candidates))
     probabilities, fold, picks = _out_of_fold(trials, problem)
     which = len(problem.folds) if choose_in is None else choose_in
@@ -111,6 +111,13 @@ def fit_head(
         fold=fold,
         picks=picks,
     )
+
+
+def _best_penalties(trials: Trials, problem: Problem) -> Trials:
+    """One penalty a training set: of many heads and rows, all trials would fill the memory."""
+    blocks = problem.blocks()
+    pairs = zip(trials, problem.training_sets(), strict=True)
+    return [[choose_penalty(each, blocks[keep])] for each, (keep, _) in pairs]
 
 
 def _out_of_fold(

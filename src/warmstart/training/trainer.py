@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from warmstart.training.loop import make_optimizer, seeded
@@ -55,6 +55,7 @@ class Trainer:
         self.course = course
         self.moving = dict(moving)
         self.micro_batch = course.micro_batch
+        self._buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]
         self.start = [tensor.detach().clone() for tensor in self.moving.values()]
         self.mean = [tensor.detach().clone() for tensor in self.moving.values()]
         self._n_averaged = 0
@@ -77,23 +78,39 @@ class Trainer:
 
         Where that is not a number, nothing was changed. A batch that the memory does not hold
         is worked through in halves from then on (`micro_batch`); the step is the same but for
-        rounding.
+        rounding, and for what layers do to a batch as a whole: dropout draws anew for each
+        piece, BatchNorm of a fresh part sees the pieces one by one.
         Raises: RuntimeError, MemoryError of torch's where even one example does not fit.
         """
+        optimizer = cast(torch.optim.Optimizer, self._optimizer)
+        for group, peak in zip(optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = factor * peak
+        statistics = [buffer.clone() for buffer in self._buffers]
         while True:
             try:
-                return self._update(index, factor, inputs, labels)
+                loss = self._gradients(optimizer, index, inputs, labels)
+                break
             except (RuntimeError, MemoryError) as error:
                 most = min(self.micro_batch, len(labels))
                 if not is_out_of_memory(error) or most <= 1:
                     raise
                 self.micro_batch = most // 2
+            self._undo(statistics)
             self._release()
+        if not math.isfinite(loss):
+            self._undo(statistics)
+            return loss
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        with torch.no_grad():
+            self._draw_back(optimizer)
+            self._absorb()
+        return loss
 
-    def _update(self, index: int, factor: float, inputs: Inputs, labels: Tensor) -> float:
-        optimizer = cast(torch.optim.Optimizer, self._optimizer)
-        for group, peak in zip(optimizer.param_groups, self._peaks, strict=True):
-            group["lr"] = factor * peak
+    def _gradients(
+        self, optimizer: torch.optim.Optimizer, index: int, inputs: Inputs, labels: Tensor
+    ) -> float:
+        """Those of a batch, in pieces; its mean loss, or the first that is not a number."""
         optimizer.zero_grad(set_to_none=True)
         total = 0.0
         with seeded(self.course.seed + index):
@@ -107,12 +124,13 @@ class Trainer:
                     optimizer.zero_grad(set_to_none=True)
                     return total
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self._scaler.step(optimizer)
-        self._scaler.update()
-        with torch.no_grad():
-            self._draw_back(optimizer)
-            self._absorb()
         return total
+
+    @torch.no_grad()
+    def _undo(self, statistics: Sequence[Tensor]) -> None:
+        """Put back what a pass that came to nothing did to the statistics of batches."""
+        for buffer, before in zip(self._buffers, statistics, strict=True):
+            buffer.copy_(before)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         half = _HALF.get(self.course.precision)
@@ -125,9 +143,9 @@ class Trainer:
         home = {id(t): s for t, s in zip(self.moving.values(), self.start, strict=True)}
         for group in optimizer.param_groups:
             if group.get("is_anchored", True):
-                params = [p for p in group["params"] if p.grad is not None]
                 share = min(float(group["lr"]) * self.course.l2_sp, 1.0)
-                torch._foreach_lerp_(params, [home[id(p)] for p in params], share)
+                if params := [p for p in group["params"] if p.grad is not None]:
+                    torch._foreach_lerp_(params, [home[id(p)] for p in params], share)
 
     def _absorb(self) -> None:
         """Take the weights into their moving average; its first steps count for less."""

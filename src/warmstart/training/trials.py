@@ -41,6 +41,10 @@ class Problem:
         """One-hot labels, uncentred. Shapes: (n, K)."""
         return np.eye(self.n_classes)[self.labels]
 
+    def targets_of(self, rows: Rows) -> Array:
+        """The targets of some rows. Shapes: (len(rows), K)."""
+        return np.eye(self.n_classes)[self.labels[rows]]
+
     def training_sets(self) -> Iterator[tuple[Rows, Rows]]:
         """(kept, held out) for every fold, then for all rows together."""
         everything = np.arange(len(self.labels))

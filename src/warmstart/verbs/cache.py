@@ -1,7 +1,8 @@
-"""`warmstart cache info|clear`: the feature store of this machine."""
+"""`warmstart cache info|clear`: the features, and the speeds of engines, kept on this machine."""
 
 from __future__ import annotations
 
+from warmstart.features import calibration
 from warmstart.features.store import Store, StoreInfo, default_root
 
 
@@ -15,4 +16,5 @@ def clear() -> StoreInfo:
     store = Store(default_root())
     before = store.info()
     store.clear()
+    calibration.clear(store.root)
     return before

@@ -11,9 +11,8 @@ from threadpoolctl import threadpool_limits
 from warmstart.errors import UsageError
 from warmstart.events import Steps
 from warmstart.folder import write_bytes
-from warmstart.joints import lineage, notes, planned, request
+from warmstart.joints import engines, lineage, notes, planned, request
 from warmstart.joints.forecast import Bench, foresee
-from warmstart.joints.look import survey
 from warmstart.joints.model import surgery_of
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
@@ -24,7 +23,7 @@ from warmstart.planning.profiles import profiles
 from warmstart.planning.rules import looks_closely
 from warmstart.planning.strategy import parse
 from warmstart.recording import Clock, seconds_alive
-from warmstart.records import Choice, DryRun, NetworkRecord, Plan
+from warmstart.records import DryRun, NetworkRecord, Plan
 
 
 def dry_run(asked: Request) -> Steps[DryRun]:
@@ -40,20 +39,19 @@ def dry_run(asked: Request) -> Steps[DryRun]:
     yield notes.data(collection)
     asked, start = yield from choose_start(asked, collection, Clock())
     yield notes.start(start.record)
-    seen = survey(collection, start)
+    seen = engines.survey(collection, start)
     inherited = yield from lineage.inherit(start, seen.network.record, collection.record)
     arranged = arrange(collection.record)
-    key = seen.key(planned.engine_of(asked))
-    why = "the engine with the least work left for these images on this machine"
+    elapsed = seconds_alive()  # the engines are measured in the look
+    chosen = yield from engines.choose(seen, planned.engine_of(asked))
     plan = planned.make_plan(
         asked, arranged.facts(), planned.network_facts(asked, start, seen.network, None),
-        inherited.names(tuple(profiles(seen.taps))),
-        Choice(value=key.engine, source="rule", because=why),
+        inherited.names(tuple(profiles(seen.taps))), chosen.choice,
     )  # fmt: skip
     with threadpool_limits(limits=1, user_api="blas"):
         bench = Bench(seen.network, seen.taps, collection, arranged, start.record.preprocessing)
-        is_close, n_missing = looks_closely(asked.budget), len(seen.missing[key])
-        found = foresee(bench, plan, n_missing, is_close, seconds_alive())
+        is_close, n_missing = looks_closely(asked.budget), len(seen.missing[chosen.key])
+        found = foresee(bench, plan, n_missing, is_close, elapsed)
     if target is not None:
         write_bytes(target, write_plan(plan).encode())
     return DryRun(

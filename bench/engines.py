@@ -1,0 +1,90 @@
+"""Images a second of the engines of the look, set-up included: noise at the start's own size."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from argparse import ArgumentParser, Namespace
+from importlib.metadata import version
+from typing import Any
+
+from warmstart.features.key import installed_engines
+
+# A process of its own for each engine, so that importing it counts and none warms another.
+ALONE = """
+import json, sys, time
+from warmstart.cli.entry import prepare
+prepare()
+import numpy as np
+from warmstart.features.engine import make_engine, noise
+from warmstart.joints.engines import n_threads, work_of
+from warmstart.network.load import load
+from warmstart.network.revive import cut_start
+from warmstart.network.taps import Tapped, taps
+engine, start, counts = sys.argv[1], load(sys.argv[2]), [int(n) for n in sys.argv[3:]]
+network, prep = cut_start(start), start.record.preprocessing
+tapped = Tapped(network, taps(network.record))
+images, passed, batches, seconds = noise(prep, 256), 0, [], {}
+began, worked = time.perf_counter(), time.process_time()
+run = make_engine(engine, tapped, prep, n_threads())
+setup, setup_cpu = time.perf_counter() - began, time.process_time() - worked
+for count in counts:
+    while passed < count:
+        at = time.perf_counter(), time.process_time()
+        run(images[passed % 256 : passed % 256 + min(32, count - passed)])
+        batches.append((time.perf_counter() - at[0], time.process_time() - at[1]))
+        passed += min(32, count - passed)
+    passed = -(-passed // 32) * 32  # the next images begin another batch
+    seconds[count] = time.perf_counter() - began
+macs = work_of(network.record, prep, len(tapped.widths)).macs
+best = min(wall for wall, _ in batches), min(cpu for _, cpu in batches)
+print(json.dumps({"setup": setup, "setup cpu": setup_cpu, "batch": best[0], "batch cpu": best[1],
+                  "seconds": seconds, "macs": macs}))
+"""
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--start, --counts, --repeats."""
+    parser.add_argument("--start", default="lite0")
+    parser.add_argument("--counts", type=int, nargs="+", default=[250, 1000, 4000])
+    parser.add_argument("--repeats", type=int, default=2)
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """The quickest of some repeats, engines in turn: a busy machine is never faster than it is."""
+    counts = sorted(given.counts)
+    told: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(given.repeats):
+        for engine in installed_engines():
+            told.setdefault(engine, []).append(_alone(engine, given.start, counts))
+            print(engine, told[engine][-1], flush=True)
+    rows: list[dict[str, Any]] = []
+    for engine, found in told.items():
+        setup, batch = (min(one[name] for one in found) for name in ("setup", "batch"))
+        for count in counts:
+            seconds = min(one["seconds"][str(count)] for one in found)
+            rows.append({
+                "engine": engine, "images": count, "seconds": seconds,
+                "per second": count / seconds, "setup s": setup,
+                "fastest batch, per second": 32 / batch,
+                "setup, processor s": min(one["setup cpu"] for one in found),
+                "batch, processor s": min(one["batch cpu"] for one in found),
+            })  # fmt: skip
+    quickest = {
+        f"quickest for {count} images": min(
+            (row for row in rows if row["images"] == count), key=lambda row: row["seconds"]
+        )["engine"]
+        for count in counts
+    }
+    work = {"start": given.start, "million multiply-adds": told["torch"][0]["macs"] / 1e6}
+    if "openvino" in told:
+        work["openvino"] = version("openvino")
+    return {"summary": {**work, **quickest}, "rows": rows}
+
+
+def _alone(engine: str, start: str, counts: list[int]) -> dict[str, Any]:
+    command = [sys.executable, "-c", ALONE, engine, start, *map(str, counts)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return told

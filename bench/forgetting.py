@@ -1,0 +1,57 @@
+"""What is left of a start after training: likeness of its layers, agreement of its old output."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from bench.guards import BROKEN, SHORT
+from bench.sets import root
+from bench.trainings import Ask, Trained, kept
+from warmstart.training.guards import forgetting
+
+STRATEGIES = ("last:4", "last:6", "full")
+FACTORS = (1.0, 10.0, 100.0, 1000.0)  # times the rule's rate
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--trainings."""
+    parser.add_argument("--trainings", type=Path, help="file that keeps every training done")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Train at the rule's rate and at higher ones; compare what each tuned part gives."""
+    asks = [
+        Ask(name, 0, strategy, factor, SHORT)
+        for factor in FACTORS for strategy in STRATEGIES for name in BROKEN
+    ]  # fmt: skip
+    rows = [_row(t) for t in kept(asks, root(given), given.trainings) if t.cka]
+    return {
+        "summary": {f"rate x {factor:g}": _summed(rows, factor) for factor in FACTORS},
+        "rows": rows,
+    }
+
+
+def _row(trained: Trained) -> dict[str, Any]:
+    parts = [*trained.cka.items()]
+    least = min(parts, key=lambda part: part[1])
+    heard = forgetting(trained.cka, trained.agreement, trained.n_steps)
+    return {
+        "set": trained.ask.name, "strategy": trained.ask.strategy, "factor": trained.ask.factor,
+        "least_cka": round(least[1], 3), "least_part": least[0],
+        "cka": {name: round(value, 3) for name, value in parts},
+        "agreement": trained.agreement, "heard": heard is not None,
+        **{name: round(value, 3) for name, value in trained.held.items()},
+    }  # fmt: skip
+
+
+def _summed(rows: list[dict[str, Any]], factor: float) -> str:
+    found = [row for row in rows if row["factor"] == factor]
+    least = sorted(row["least_cka"] for row in found)
+    agreed = sorted(row["agreement"] for row in found)
+    heard = sum(row["heard"] for row in found)
+    return (
+        f"{heard} of {len(found)} alarms; least CKA {least[0]:.2f} to {least[-1]:.2f}, "
+        f"agreement {agreed[0]:.2f} to {agreed[-1]:.2f}"
+    )

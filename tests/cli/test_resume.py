@@ -1,0 +1,110 @@
+"""`warmstart resume`: the words before and after the work."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from warmstart.cli import main
+from warmstart.errors import RunFolderError
+from warmstart.events import Event
+
+
+@pytest.fixture
+def resumed(work, monkeypatch, tmp_path):
+    """A stand-in for the work; what it was asked."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MKL_CBWR", "AVX2,STRICT")
+    asked = SimpleNamespace(runs=[], error=None, summary=work.summary, arithmetic=None)
+
+    def resume(run, fit):
+        asked.runs.append((run, fit))
+        asked.arithmetic = os.environ.get("MKL_CBWR")
+        yield Event(stage="look", kind="step", step=1, of=1, t=0.0)
+        if asked.error is not None:
+            raise asked.error
+        return SimpleNamespace(path=run, summary=asked.summary)
+
+    module = ModuleType("warmstart.verbs.resume")
+    module.resume = resume
+    monkeypatch.setitem(sys.modules, "warmstart.verbs.resume", module)
+    return asked
+
+
+def test_the_result_is_printed_as_that_of_a_fit(resumed, work, capsys):
+    assert main(["resume", "runs/photos"]) == 0
+    out, err = capsys.readouterr()
+    assert resumed.runs == [(Path("runs/photos"), work.fit)]
+    assert out.startswith("Accuracy 86 % (82 to 89)")
+    assert "warmstart predict runs/photos photo.jpg" in out
+    assert "Nothing to do" not in err
+
+
+def test_json_is_the_summary(resumed, capsys):
+    assert main(["resume", "runs/photos", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["estimate"]["value"] == 0.86
+    assert err.splitlines()[-1] == "Folder   runs/photos"
+    assert main(["resume", "runs/photos", "--json", "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_no_signal_is_exit_3_as_with_fit(resumed, work):
+    resumed.summary = work.no_signal
+    assert main(["resume", "runs/photos", "-q"]) == 3
+
+
+def test_a_run_that_is_done_is_shown_again(resumed, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "DONE").touch()
+    assert main(["resume", "run"]) == 0
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1] == "Nothing to do: run is done. Its result:"
+    assert out.startswith("Accuracy")
+    assert main(["resume", "run", "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_is_one_line(resumed, capsys):
+    resumed.error = RunFolderError("nowhere does not exist.")
+    assert main(["resume", "nowhere", "-q"]) == 2
+    assert capsys.readouterr() == ("", "warmstart: nowhere does not exist.\n")
+
+
+def test_interrupted_again_the_same_command_goes_on(resumed, capsys):
+    resumed.error = KeyboardInterrupt()
+    assert main(["resume", "run", "-q"]) == 130
+    assert capsys.readouterr().err == (
+        "Interrupted; what was computed is kept. Run the same command again to go on.\n"
+    )
+
+
+@pytest.mark.parametrize(("told", "mode"), [
+    ('{"around": {"arithmetic": "AVX512,STRICT"}}', "AVX512,STRICT"),
+    ('{"around": {"arithmetic": ""}}', None),
+    ('{"around": {"arithmetic": 3}}', "AVX2,STRICT"),
+    ('{"around": []}', "AVX2,STRICT"),
+    ("[]", "AVX2,STRICT"),
+    ("{", "AVX2,STRICT"),
+    (None, "AVX2,STRICT"),
+])  # fmt: skip
+def test_numbers_are_rounded_as_when_the_run_began(resumed, tmp_path, told, mode):
+    (tmp_path / "run").mkdir()
+    if told is not None:
+        (tmp_path / "run" / "request.json").write_text(told)
+    assert main(["resume", "run", "-q"]) == 0
+    assert resumed.arithmetic == mode
+
+
+def test_an_image_of_the_data_is_named_as_an_example(resumed, tmp_path, capsys):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.jpg").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "request.json").write_text('{"asked": {"data": "photos", "test": null}}')
+    assert main(["resume", "run", "-q"]) == 0
+    assert "warmstart predict run photos/cat/1.jpg" in capsys.readouterr().out

@@ -1,0 +1,118 @@
+"""Engines: the quickest is taken, measured where that pays, and every run decides alike."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warmstart.planning.rules import (
+    HOPE,
+    MEASURED,
+    SHORT,
+    TENTH,
+    USUAL,
+    USUAL_MACS,
+    Pace,
+    choose_engine,
+    engine_seconds,
+    engine_to_measure,
+    paces,
+)
+
+counts = st.integers(1, 200_000)
+macs = st.integers(0, 20_000_000_000)
+truths = st.fixed_dictionaries({
+    name: st.builds(Pace, st.floats(0.01, 30), st.floats(0.1, 3000)) for name in USUAL
+})  # fmt: skip
+some_engines = st.sets(st.sampled_from([*USUAL]), min_size=1)
+
+
+def calibrated(missing, truth, n_macs):
+    """What is measured before an engine is chosen, and which were, in order."""
+    kept, order = {}, []
+    while (name := engine_to_measure(missing, kept, n_macs)) is not None:
+        assert name not in kept
+        kept[name] = truth[name]
+        order.append(name)
+    return kept, order
+
+
+@given(engines=some_engines, n=counts, truth=truths, n_macs=macs)
+def test_what_was_measured_once_is_not_measured_again(engines, n, truth, n_macs):
+    missing = dict.fromkeys(sorted(engines), n)
+    kept, order = calibrated(missing, truth, n_macs)
+    assert set(order) <= engines
+    assert engine_to_measure(missing, kept, n_macs) is None
+
+
+@given(engines=some_engines, n=counts, truth=truths, n_macs=macs, share=st.floats(0, 1))
+def test_a_look_that_goes_on_decides_as_it_did_when_it_began(engines, n, truth, n_macs, share):
+    """However many images were passed before it was stopped."""
+    missing = dict.fromkeys(sorted(engines), n)
+    kept, _ = calibrated(missing, truth, n_macs)
+    chosen = choose_engine(missing, paces(kept, n_macs))
+    left = missing | {chosen: int(share * n)}
+    assert engine_to_measure(left, kept, n_macs) is None
+    assert choose_engine(left, paces(kept, n_macs)) == chosen
+
+
+@given(engines=some_engines, n=counts, n_macs=macs)
+def test_measuring_takes_a_tenth_of_the_look_at_most(engines, n, n_macs):
+    """Where engines are as fast as they usually are; the set-up of the one used is no loss."""
+    missing, usual = dict.fromkeys(sorted(engines), n), paces({}, n_macs)
+    kept, _ = calibrated(missing, usual, n_macs)
+    chosen = choose_engine(missing, usual)
+    assert not kept or chosen in kept
+    spent = sum(p.setup + MEASURED / p.speed for p in kept.values())
+    look = engine_seconds(usual[chosen], n)
+    assert not kept or spent - usual[chosen].setup <= TENTH * look * 1.000001
+
+
+@given(n=counts, truth=truths, n_macs=macs)
+def test_an_engine_that_cannot_win_is_not_measured(n, truth, n_macs):
+    missing = dict.fromkeys(USUAL, n)
+    kept: dict[str, Pace] = {}
+    while (name := engine_to_measure(missing, kept, n_macs)) is not None:
+        found = paces(kept, n_macs)
+        best = choose_engine(missing, found)
+        hoped = Pace(found[name].setup, HOPE * found[name].speed)
+        look = engine_seconds(found[best], n)
+        assert name == best or engine_seconds(hoped, n) < look
+        kept[name] = truth[name]
+
+
+@given(engines=some_engines, n=counts, n_macs=macs)
+def test_a_short_look_is_not_made_longer(engines, n, n_macs):
+    missing, usual = dict.fromkeys(sorted(engines), n), paces({}, n_macs)
+    if engine_seconds(usual[choose_engine(missing, usual)], n) < SHORT:
+        assert engine_to_measure(missing, {}, n_macs) is None
+
+
+@given(n=st.integers(1, 290), engines=some_engines.filter(lambda names: "torch" in names))
+def test_few_images_are_never_worth_a_measurement(n, engines):
+    missing = dict.fromkeys(sorted(engines), n)
+    if engines != {"torch"}:
+        assert engine_to_measure(missing, {}, int(USUAL_MACS)) is None
+
+
+@given(n=counts, n_macs=macs, truth=truths)
+def test_the_choice_is_the_quickest_of_what_is_known(n, n_macs, truth):
+    found = paces(truth, n_macs)
+    assert found == truth
+    chosen = choose_engine(dict.fromkeys(USUAL, n), found)
+    assert all(engine_seconds(found[chosen], n) <= engine_seconds(p, n) for p in truth.values())
+
+
+def test_more_work_makes_every_engine_slower_alike():
+    light, heavy = paces({}, 1_000_000_000), paces({}, 4_000_000_000)
+    for name in USUAL:
+        assert light[name].speed / heavy[name].speed == 4.0
+        assert light[name].setup == heavy[name].setup
+
+
+def test_features_that_are_kept_win_against_a_faster_engine():
+    found = paces({}, int(USUAL_MACS))
+    everything = dict.fromkeys(USUAL, 2000)
+    fastest = choose_engine(everything, found)
+    assert fastest != "torch"
+    assert choose_engine(everything | {"torch": 0}, found) == "torch"

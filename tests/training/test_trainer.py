@@ -1,0 +1,477 @@
+"""The trainer against updates written out by hand; what it keeps, against never having stopped."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from warmstart.training.checkpoint import Checkpoints, Saved
+from warmstart.training.trainer import Course, Trainer, is_out_of_memory
+
+RATE, DECAY = 0.02, 0.1
+property_of = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+class Net(nn.Module):
+    """A convolution, BatchNorm and dropout, a matrix: always with the same weights."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(3, 6, 3, stride=2, bias=False)  # BatchNorm takes it away
+            self.norm = nn.BatchNorm2d(6)
+            self.drop = nn.Dropout(dropout)
+            self.out = nn.Linear(6, 4)
+            nn.init.uniform_(self.norm.running_mean, -0.2, 0.2)
+
+    def forward(self, x):
+        return self.out(self.drop(torch.tanh(self.norm(self.conv(x))).mean((2, 3))))
+
+
+def data(n_steps, n=12, seed=1):
+    rng = torch.Generator().manual_seed(seed)
+    return [
+        (torch.randn(n, 3, 9, 9, generator=rng), torch.randint(4, (n,), generator=rng))
+        for _ in range(n_steps)
+    ]
+
+
+def groups(network):
+    """A lower group, drawn back to its start, and one that is new."""
+    return [
+        {"params": [network.conv.weight], "lr": RATE / 2, "part": "conv"},
+        {"params": [network.norm.weight, network.norm.bias], "lr": RATE, "weight_decay": 0.0},
+        {"params": [*network.out.parameters()], "lr": RATE, "is_anchored": False},
+    ]
+
+
+def moving(network):
+    return network.state_dict(keep_vars=True)
+
+
+def trainer(network, run=None, **course):
+    course = {"optimizer": "adamw", "weight_decay": DECAY, "seed": 3, **course}
+    made = Trainer(run or network, moving(network), Course(**course))
+    made.begin(groups(network))
+    return made
+
+
+def train(made, batches, begin=0):
+    return [
+        made.update(step, 1 - step / 20, (inputs,), labels)
+        for step, (inputs, labels) in enumerate(batches, begin)
+    ]
+
+
+def state(network):
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def assert_close(ours, theirs, **tolerance):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], **tolerance)
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def by_hand(network, batches, name="adamw", l2_sp=0.0):
+    """The same updates by torch alone; the weights after each."""
+    own = groups(network)
+    home = {id(p): p.detach().clone() for group in own for p in group["params"]}
+    anchored = [group["params"] for group in own if group.pop("is_anchored", True)]
+    for group in own[: len(anchored)] if l2_sp else ():
+        group["weight_decay"] = 0.0
+    rates = [group["lr"] for group in own]
+    if name == "adamw":
+        optimizer = torch.optim.AdamW(own, weight_decay=DECAY)
+    else:
+        optimizer = torch.optim.SGD(own, weight_decay=DECAY, momentum=0.9)
+    seen = []
+    for step, (inputs, labels) in enumerate(batches):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * (1 - step / 20)
+        optimizer.zero_grad()
+        cross_entropy(network(inputs), labels).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for params, rate in zip(anchored, rates, strict=False):
+                for p in params:
+                    p += min(rate * (1 - step / 20) * l2_sp, 1.0) * (home[id(p)] - p)
+        seen.append(state(network))
+    return seen
+
+
+# ---- updates -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_updates_are_those_that_torch_makes(name):
+    ours, theirs, batches = Net(), Net(), data(5)
+    losses = train(trainer(ours, optimizer=name), batches)
+    with torch.no_grad():
+        first = cross_entropy(Net().train()(batches[0][0]), batches[0][1])
+    assert losses[0] == pytest.approx(float(first), abs=1e-6)
+    assert_close(state(ours), by_hand(theirs, batches, name)[-1], rtol=0, atol=1e-6)
+
+
+@property_of
+@given(name=st.sampled_from(["adamw", "sgd"]), micro=st.integers(1, 13))
+def test_pieces_of_a_batch_make_the_same_step(name, micro):
+    """Without layers that look at the batch as a whole."""
+    ours, theirs, batches = Net().eval(), Net().eval(), data(3)
+    pieces = train(trainer(ours, optimizer=name, micro_batch=micro), batches)
+    whole = train(trainer(theirs, optimizer=name), batches)
+    assert pieces == pytest.approx(whole, abs=1e-6)
+    assert_close(state(ours), state(theirs), rtol=0, atol=1e-6)
+
+
+def test_dropout_repeats_with_seed_and_step_and_leaves_the_callers_generator_alone():
+    batches, found = data(3), []
+    for seed in (3, 3, 4):
+        network = Net(0.5)
+        torch.manual_seed(len(found))
+        before = torch.get_rng_state()
+        losses = train(trainer(network, seed=seed), batches)
+        assert torch.equal(torch.get_rng_state(), before)
+        found.append((losses, state(network)))
+    assert found[0][0] == found[1][0] != found[2][0]
+    assert_same(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("at", [0, 5, 11])
+def test_a_loss_that_is_no_number_changes_nothing(at):
+    network = Net()
+    made = trainer(network, average=0.9, l2_sp=1.0, micro_batch=4)
+    train(made, data(2))
+    before = {name: tensor.clone() for name, tensor in made.tensors().items()}
+    facts = made.facts()
+    inputs, labels = data(1)[0]
+    inputs[at] = math.inf
+    assert not math.isfinite(made.update(2, 1.0, (inputs,), labels))
+    assert_same(made.tensors(), before)
+    assert made.facts() == facts
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert math.isfinite(made.update(2, 1.0, (inputs.nan_to_num(posinf=0.0),), labels))
+
+
+# ---- memory that is not enough -------------------------------------------------------------
+
+LACKS = {
+    "gpu": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "cpu": lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't "
+                                "allocate memory: you tried to allocate 9 bytes."),
+    "python": MemoryError,
+}  # fmt: skip
+
+
+class Greedy(torch.autograd.Function):
+    """Fails on the way back for more than so many examples."""
+
+    @staticmethod
+    def forward(ctx, x, most, error):
+        ctx.most, ctx.error = most, error
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if len(gradient) > ctx.most:
+            raise ctx.error()
+        return gradient, None, None
+
+
+def greedy(network, most, error, way="forward"):
+    """The network on a machine with memory for `most` examples; sizes that were tried."""
+    sizes = []
+
+    def run(inputs):
+        sizes.append(len(inputs))
+        logits = network(inputs)
+        if way == "forward" and len(inputs) > most:
+            raise error()
+        return Greedy.apply(logits, most, error) if way == "backward" else logits
+
+    return run, sizes
+
+
+@pytest.mark.parametrize("way", ["forward", "backward"])
+@pytest.mark.parametrize("error", LACKS.values(), ids=LACKS.keys())
+def test_a_batch_that_memory_does_not_hold_is_halved_until_it_fits(error, way):
+    ours, theirs, batches = Net(0.5), Net(0.5), data(3, n=16)
+    run, sizes = greedy(ours, 5, error, way)
+    made = trainer(ours, run, micro_batch=32, average=0.9)
+    losses = train(made, batches)
+    assert sizes == [16, 8, 4, 4, 4, 4, *[4] * 8]
+    assert made.micro_batch == 4
+    assert losses == train(trainer(theirs, micro_batch=4, average=0.9), batches)
+    assert_same(state(ours), state(theirs))  # statistics of the passes that failed, too
+
+
+def test_where_one_example_does_not_fit_the_error_is_told():
+    network = Net().eval()
+    run, sizes = greedy(network, 0, LACKS["cpu"])
+    made = trainer(network, run)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        train(made, data(1, n=6))
+    assert sizes == [6, 3, 1]
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory():
+    network = Net()
+    run, sizes = greedy(network, 4, lambda: RuntimeError("shapes cannot be multiplied"))
+    made = trainer(network, run)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        train(made, data(1))
+    assert (sizes, made.micro_batch) == ([12], 32)
+
+
+def test_errors_of_memory_are_told_from_others():
+    assert all(is_out_of_memory(error()) for error in LACKS.values())
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"))
+    assert not is_out_of_memory(RuntimeError("a view needs contiguous memory"))
+    assert not is_out_of_memory(ValueError("memory"))
+
+
+# ---- drawn back, averaged, part of the way -------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("pull", [0.5, 8.0])
+def test_weights_are_drawn_back_to_their_start_and_new_ones_are_not(name, pull):
+    ours, theirs, batches = Net(), Net(), data(4)
+    train(trainer(ours, optimizer=name, l2_sp=pull), batches)
+    assert_close(state(ours), by_hand(theirs, batches, name, pull)[-1], rtol=0, atol=1e-6)
+
+
+def test_a_pull_that_is_very_strong_keeps_the_start_and_never_oversteps():
+    network, start = Net(), state(Net())
+    train(trainer(network, l2_sp=1e9), data(3))
+    for name, tensor in state(network).items():
+        is_old = name.split(".")[0] in ("conv", "norm") and "running" not in name
+        is_old &= "tracked" not in name
+        assert torch.equal(tensor, start[name]) == is_old, name
+
+
+def test_a_group_that_nothing_reaches_stays_as_it_is():
+    """Of layers above all that the head listens to."""
+    network = Net()
+    network.spare = nn.Linear(2, 2)
+    before = state(network)
+    made = Trainer(network, moving(network), Course(optimizer="adamw", weight_decay=0.0, l2_sp=1.0))
+    made.begin([*groups(network), {"params": [*network.spare.parameters()], "lr": RATE}])
+    train(made, data(2))
+    assert torch.equal(network.spare.weight, before["spare.weight"])
+    assert not torch.equal(network.conv.weight, before["conv.weight"])
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.99])
+def test_the_average_is_its_definition(decay):
+    network, batches = Net(), data(30)
+    made = trainer(network, average=decay)
+    seen = by_hand(Net(), batches)
+    mean = {name: tensor.double() for name, tensor in Net().state_dict().items()}
+    for n, (now, (inputs, labels)) in enumerate(zip(seen, batches, strict=True), 1):
+        made.update(n - 1, 1 - (n - 1) / 20, (inputs,), labels)
+        kept = min(decay, n / (10 + n))  # the first weights count for less
+        mean = {name: kept * mean[name] + (1 - kept) * now[name] for name in mean}
+    mean["norm.num_batches_tracked"] = torch.tensor(30.0).double()
+    found = {n: m.double() for n, m in zip(moving(network), made.mean, strict=True)}
+    assert_close(found, mean, rtol=0, atol=2e-5)
+    assert_close(state(network), seen[-1], rtol=0, atol=1e-5)
+    made.settle()
+    assert_close({n: t.double() for n, t in state(network).items()}, mean, rtol=0, atol=2e-5)
+
+
+@property_of
+@given(share=st.floats(0, 1), average=st.sampled_from([0.0, 0.9]))
+def test_part_of_the_way_is_a_straight_line_and_counters_count(share, average):
+    network, begin = Net(), state(Net())
+    made = trainer(network, average=average)
+    train(made, data(4))
+    own = state(network)
+    end = dict(zip(moving(network), made.mean, strict=True)) if average else own
+    end = {name: tensor.clone() for name, tensor in end.items()}
+    with made.shown(share):
+        for name, tensor in state(network).items():
+            if tensor.is_floating_point():  # weights, and the statistics of new layers
+                line = torch.lerp(begin[name].double(), end[name].double(), share)
+                torch.testing.assert_close(tensor.double(), line, rtol=1e-6, atol=1e-7)
+            else:
+                assert int(tensor) == 4
+    assert_same(state(network), own)
+    assert_same(end, dict(zip(moving(network), made.mean, strict=True)) if average else own)
+
+
+def test_weights_that_were_shown_are_put_back_whatever_happens():
+    network = Net()
+    made = trainer(network, average=0.9)
+    train(made, data(2))
+    own, home = state(network), network.conv.weight
+    with pytest.raises(KeyError), made.shown(0.5):
+        assert not torch.equal(network.conv.weight, own["conv.weight"])
+        raise KeyError
+    assert_same(state(network), own)
+    assert network.conv.weight is home
+    made.settle(0.0)
+    assert torch.equal(network.conv.weight, Net().conv.weight)
+
+
+# ---- going on ------------------------------------------------------------------------------
+
+
+def kept(folder, made, step):
+    """Through a file of the kind that a run keeps."""
+    checkpoints = Checkpoints(Path(folder), "key")
+    facts = {"step": step, "trainer": made.facts()}
+    checkpoints.save(Saved(made.tensors(), facts))
+    found = Checkpoints(Path(folder), "key").load()
+    assert found.facts["step"] == step
+    return found
+
+
+def courses():
+    return st.fixed_dictionaries({
+        "optimizer": st.sampled_from(["adamw", "sgd"]),
+        "average": st.sampled_from([0.0, 0.8]),
+        "l2_sp": st.sampled_from([0.0, 2.0]),
+        "micro_batch": st.sampled_from([32, 5]),
+        "precision": st.sampled_from(["float32", "bfloat16", "float16"]),
+    })  # fmt: skip
+
+
+@property_of
+@given(course=courses(), done=st.integers(0, 4), layout=st.sampled_from(["plain", "last"]))
+def test_what_goes_on_from_a_file_never_stopped(course, done, layout):
+    """Bit for bit, and in another trainer: weights, statistics, moments, average, scale."""
+
+    def make():
+        network = Net(0.3)
+        if layout == "last":
+            network = network.to(memory_format=torch.channels_last)
+        return network, trainer(network, **course)
+
+    batches = data(6)
+    whole_network, whole = make()
+    losses = train(whole, batches)
+    _, first = make()
+    assert train(first, batches[:done]) == losses[:done]
+    with TemporaryDirectory() as folder:
+        saved = kept(folder, first, done)
+    network, again = make()
+    again.restore(saved.tensors, saved.facts["trainer"])
+    assert train(again, batches[done:], done) == losses[done:]
+    assert_same(again.tensors(), whole.tensors())
+    assert again.facts() == whole.facts()
+    for one, other in zip(network.parameters(), whole_network.parameters(), strict=True):
+        assert one.stride() == other.stride()
+    for made in (whole, again):
+        made.settle(0.5)
+    assert_same(state(network), state(whole_network))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_later_stage_goes_on_with_its_own_moments(tmp_path, name):
+    """Parts that join: a new stage begins with new moments, over more parameters."""
+
+    def run(stop):
+        network = Net()
+        made = Trainer(network, moving(network), Course(optimizer=name, weight_decay=0.0))
+        made.begin(groups(network)[2:])
+        train(made, data(2))
+        made.begin(groups(network))
+        train(made, data(4)[2:stop], 2)
+        return network, made
+
+    whole, _ = run(4)
+    _, half = run(3)
+    saved = kept(tmp_path, half, 3)
+    network = Net()
+    again = Trainer(network, moving(network), Course(optimizer=name, weight_decay=0.0))
+    again.begin(groups(network))
+    again.restore(saved.tensors, saved.facts["trainer"])
+    train(again, data(4)[3:], 3)
+    assert_same(state(network), state(whole))
+
+
+def test_a_batch_that_was_halved_stays_so(tmp_path):
+    network = Net()
+    run, _ = greedy(network, 5, LACKS["gpu"])
+    made = trainer(network, run)
+    train(made, data(1))
+    saved = kept(tmp_path, made, 1)
+    again = trainer(Net())
+    again.restore(saved.tensors, saved.facts["trainer"])
+    assert again.micro_batch == made.micro_batch == 3
+
+
+def test_what_lacks_a_tensor_is_refused():
+    made = trainer(Net(), average=0.9)
+    train(made, data(1))
+    tensors = made.tensors()
+    del tensors["mean.conv.weight"]
+    with pytest.raises(KeyError, match=r"mean\.conv\.weight"):
+        trainer(Net(), average=0.9).restore(tensors, made.facts())
+
+
+# ---- number formats ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_products_in_half_precision_come_close_and_weights_stay_whole(precision):
+    seen = []
+
+    def run(inputs):
+        hidden = network.conv(inputs)
+        seen.append(hidden.dtype)
+        return network.out(torch.tanh(network.norm(hidden)).mean((2, 3)))
+
+    network, plain, batches = Net(), Net(), data(20)
+    losses = train(trainer(network, run, precision=precision), batches)
+    expected = train(trainer(plain), batches)
+    assert set(seen) == {getattr(torch, precision)}
+    assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
+    assert losses == pytest.approx(expected, abs=0.02)
+    assert losses != expected
+
+
+def test_a_scale_at_which_gradients_overflow_skips_the_step_and_is_halved():
+    network = Net()
+    made = trainer(network, precision="float16")
+    before = state(network)
+    scale = made.facts()["scaler"]["scale"]
+    inputs, labels = data(1)[0]
+    big = inputs.clone().requires_grad_()
+    big.register_hook(lambda gradient: gradient)
+    handle = network.out.weight.register_hook(lambda gradient: gradient * math.inf)
+    assert math.isfinite(made.update(0, 1.0, (big,), labels))
+    handle.remove()
+    after = state(network)
+    assert all(torch.equal(after[n], before[n]) for n, _ in network.named_parameters())
+    assert made.facts()["scaler"]["scale"] == scale / 2
+    made.update(1, 1.0, (inputs,), labels)
+    assert not torch.equal(network.conv.weight, before["conv.weight"])
+    assert json.loads(json.dumps(made.facts())) == made.facts()
+
+
+def test_the_start_is_a_copy():
+    network = Net()
+    begin = copy.deepcopy(network.state_dict())
+    made = trainer(network)
+    train(made, data(2))
+    assert_same(dict(zip(moving(network), made.start, strict=True)), begin)
