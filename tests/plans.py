@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from warmstart.errors import PlanError
 from warmstart.planning.build import DataFacts, NetworkFacts, Wishes, build
+from warmstart.planning.storing import with_store
 from warmstart.records import Choice, NetworkRecord, PartRecord, Preprocessing
 
 ENGINE = Choice(value="torch", because="few images", source="rule")
@@ -45,7 +46,7 @@ def wish(strategy="auto", budget="balanced", seed=0, start="lite0", **more):
 def plan_for(strategy="auto", facts=FACTS, network=None, **wishes):
     """The plan for a strategy, on the small network unless another is given."""
     found = network or network_facts(preprocessing=PREPROCESSING)
-    return build(wish(strategy, **wishes), facts, found, PROFILES, ENGINE)
+    return with_store(build(wish(strategy, **wishes), facts, found, PROFILES, ENGINE), found, facts)
 
 
 def rates(plan):

@@ -98,9 +98,12 @@ MISUSES = {
     "The start brings its own image size; another one is --set input.size=PX.",
     "fit photos --val-split 0.2": "unknown option --val-split. Not needed: accuracy is estimated "
     "inside the training images, or on a val/ folder where there is one.",
-    "fit photos --device cuda": "unknown option --device. "
-    "This version (0.1.0) computes on the processor (CPU).",
-    "fit photos --minutes 5": "unknown option --minutes. It is not part of this version (0.1.0).",
+    "fit photos --gpu": "unknown option --gpu. Here it is --device cuda.",
+    "fit photos --time-limit 5": "unknown option --time-limit. Here it is --minutes.",
+    "fit photos --minutes none": "--minutes none: it needs a number above 0, such as 5.",
+    "fit photos --device tpu": "--device tpu is not one of auto, cpu, cuda, mps.",
+    "predict runs/photos a.jpg --device cuda": "unknown option --device. Only `fit` uses another "
+    "device, for training; the rest runs on the processor.",
     "fit photos --exist-ok": "unknown option --exist-ok. A run folder is never overwritten; "
     "leave --out away and a new one is made.",
     "fit photos --resume": "unknown option --resume. Here it is `warmstart resume RUN`.",

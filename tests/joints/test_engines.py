@@ -96,7 +96,7 @@ def test_few_images_are_passed_by_torch_unmeasured(pictures, monkeypatch):
     assert (names, said) == (["torch"], [])
     choice = look.engine
     assert (choice.value, choice.source, choice.rule) == ("torch", "rule", "torch")
-    assert choice.because.startswith("torch: 36 images in about 0.3 s as a rule, ")
+    assert choice.because.startswith("torch: 36 images in about 0.2 s as a rule, ")
     assert calibration.read(default_root(), surveyed(pictures).work) == {}
 
 

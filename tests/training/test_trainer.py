@@ -323,9 +323,8 @@ def test_weights_that_were_shown_are_put_back_whatever_happens():
     made = trainer(network, average=0.9)
     train(made, data(2))
     own, home = state(network), network.conv.weight
-    with pytest.raises(KeyError), made.shown(0.5):
-        assert not torch.equal(network.conv.weight, own["conv.weight"])
-        raise KeyError
+    with pytest.raises(ZeroDivisionError), made.shown(0.5):
+        1 / torch.equal(network.conv.weight, own["conv.weight"])
     assert_same(state(network), own)
     assert network.conv.weight is home
     made.settle(0.0)
@@ -456,10 +455,8 @@ def test_a_scale_at_which_gradients_overflow_skips_the_step_and_is_halved():
     before = state(network)
     scale = made.facts()["scaler"]["scale"]
     inputs, labels = data(1)[0]
-    big = inputs.clone().requires_grad_()
-    big.register_hook(lambda gradient: gradient)
     handle = network.out.weight.register_hook(lambda gradient: gradient * math.inf)
-    assert math.isfinite(made.update(0, 1.0, (big,), labels))
+    assert math.isfinite(made.update(0, 1.0, (inputs,), labels))
     handle.remove()
     after = state(network)
     assert all(torch.equal(after[n], before[n]) for n, _ in network.named_parameters())

@@ -54,13 +54,13 @@ FIT = Verb(
         Option(
             name="--minutes",
             value="M",
-            help="for everything; the plan is cut down to fit, and says what was given up",
+            help="time for everything; the plan is cut to fit, and says where",
         ),
         Option(
             name="--device",
             value="D",
             choices=("auto", "cpu", "cuda", "mps"),
-            help="where layers are trained: auto (default) takes a GPU where there is one",
+            help="auto (default: a GPU where there is one), cpu, cuda or mps",
         ),
         Option(name="--plan", value="FILE", help="follow a plan.toml; other options given win"),
         Option(

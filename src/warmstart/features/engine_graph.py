@@ -14,6 +14,7 @@ from warmstart.features.engine_torch import (
     EngineError,
     Pixels,
     Rows,
+    first_line,
     noise,
     normalised,
     silent,
@@ -59,7 +60,7 @@ def _export(module: nn.Module, preprocessing: Preprocessing) -> bytes:
                 input_names=[_INPUT], dynamic_axes={_INPUT: {0: "batch"}},
             )  # fmt: skip
     except Exception as error:  # the exporter raises whatever an operator raises
-        raise EngineError(f"the network cannot be exported to ONNX: {error}") from error
+        raise EngineError(f"the network cannot be exported to ONNX: {first_line(error)}") from error
     return buffer.getvalue()
 
 
@@ -77,7 +78,7 @@ def _session(graph: bytes, threads: int) -> Any:
         options.add_free_dimension_override_by_name("batch", BATCH)
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class of their own
-        raise EngineError(f"ONNX Runtime cannot load the network: {error}") from error
+        raise EngineError(f"ONNX Runtime cannot load the network: {first_line(error)}") from error
 
 
 def _request(graph: bytes, preprocessing: Preprocessing, threads: int) -> Any:
@@ -96,4 +97,4 @@ def _request(graph: bytes, preprocessing: Preprocessing, threads: int) -> Any:
         }  # fmt: skip
         return core.compile_model(model, "CPU", wanted).create_infer_request()
     except Exception as error:  # openvino raises plain RuntimeErrors
-        raise EngineError(f"OpenVINO cannot load the network: {error}") from error
+        raise EngineError(f"OpenVINO cannot load the network: {first_line(error)}") from error

@@ -59,6 +59,15 @@ def agree(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and float((a - b).abs().max()) <= AGREEMENT * rms
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, on one line; torch's may fill a screen.
+
+    >>> first_line(RuntimeError("no such operator\\n  at line 3"))
+    'no such operator'
+    """
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def eager_engine(module: nn.Module, preprocessing: Preprocessing) -> Engine:
     """The module as it is, in channels_last, its BatchNorms folded into convolutions."""
     module = _in_channels_last(module, preprocessing)
@@ -85,7 +94,7 @@ def traced_engine(module: nn.Module, preprocessing: Preprocessing) -> Engine:
             traced = torch.jit.trace(module, (inputs,), check_trace=False)  # type: ignore[no-untyped-call]
             graph = torch.jit.freeze(traced)
     except Exception as error:  # tracing raises whatever an operator raises
-        raise EngineError(f"the network cannot be traced: {error}") from error
+        raise EngineError(f"the network cannot be traced: {first_line(error)}") from error
 
     def run(images: Pixels) -> Rows:
         # Without optimising as it runs: the second call could round otherwise than the first.

@@ -146,8 +146,6 @@ def extract(examples: Sequence[Example], source: Source) -> Steps[Features]:
     known = source.store.quarantined(source.decoder)
     missing = len(source.todo)
     begin: dict[str, float | int | str] = {"total": len(examples), "missing": missing}
-    if "engine" in source.shelf.key.plain:
-        begin["engine"] = str(source.shelf.key.plain["engine"])
     yield Event(stage="look", kind="begin", of=missing, values=begin)
     progress = _Progress(missing)
     if source.engine is not None:

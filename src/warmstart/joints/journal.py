@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -96,12 +96,9 @@ class Journal:
 
         Which one that is stands in the journal before the first image is passed.
         """
-        engine = planned.engine_of(asked) or self.notes.get("engine")
-        steps = take_look(collection, start, engine)
-        look = yield from self._noting_engine(steps)
-        if "choice" not in self.notes:
-            self._note(choice=to_plain(look.engine))
-        return replace(look, engine=from_plain(Choice, self.notes["choice"]))
+        kept = self.notes.get("engine")
+        engine = planned.engine_of(asked) if kept is None else from_plain(Choice, kept)
+        return (yield from take_look(collection, start, engine, self._keep_engine))
 
     def settle(self, record: DataRecord) -> None:
         """Write data.json: the data that the run works on."""
@@ -135,18 +132,9 @@ class Journal:
         key = self._key("training", *(_digest(self.path / name) for name in names))
         return Checkpoints(self.path / FOLDER, key)
 
-    def _noting_engine(self, steps: Steps[Look]) -> Steps[Look]:
-        try:
-            while True:
-                event = next(steps)
-                if "engine" in event.values and "engine" not in self.notes:
-                    self._note(engine=event.values["engine"])
-                yield event
-        except StopIteration as stop:
-            look: Look = stop.value
-            return look
-        finally:
-            steps.close()
+    def _keep_engine(self, engine: Choice) -> None:
+        if "engine" not in self.notes:
+            self._note(engine=to_plain(engine))
 
     def _key(self, *parts: str) -> str:
         told = [self.about, self.notes.get("engine"), *parts]

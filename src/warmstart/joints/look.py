@@ -56,15 +56,22 @@ class Look:
         return self.features.reader(examples)
 
 
-def take_look(collection: Collection, start: Start, asked: Asked = None) -> Steps[Look]:
+def take_look(
+    collection: Collection,
+    start: Start,
+    asked: Asked = None,
+    tell: Callable[[Choice], None] = lambda choice: None,
+) -> Steps[Look]:
     """Cut the network, choose the engine, pass what is missing.
 
     `asked` is the engine of the user, of a plan that is followed, or of the run that goes on.
+    `tell` hears which it is before an image is passed.
     Raises: PlanError where the user's own engine is not there, or cannot run this network.
     """
     prep, seen = start.record.preprocessing, survey(collection, start)
     examples = collection.record.examples
     chosen = yield from open_engine(seen, asked)
+    tell(chosen.choice)
     glance_key = GlanceKey(decoder=seen.decoder, draft=draft_side(prep), version=glance.VERSION)
     book = GlanceBook(seen.store, glance_key)
     decode_one = _decoder(collection, prep, book, set(book.missing(seen.readable)))

@@ -131,8 +131,8 @@ class Pace(NamedTuple):
 
 # EfficientNet-Lite0 at 224 px on two cores (bench/results/engines.json).
 USUAL = {
-    "torch": Pace(0.3, 75.0), "traced": Pace(2.0, 85.0), "onnxruntime": Pace(1.3, 150.0),
-    "openvino": Pace(1.7, 200.0),
+    "torch": Pace(0.2, 75.0), "traced": Pace(2.0, 80.0), "onnxruntime": Pace(1.7, 140.0),
+    "openvino": Pace(1.9, 160.0),
 }  # fmt: skip
 USUAL_MACS = 384e6  # multiply-adds that this network takes
 LEAST_WORK = 0.02  # of that, below which an image does not get any faster
@@ -149,9 +149,9 @@ def paces(kept: Mapping[str, Pace], macs: int) -> dict[str, Pace]:
     the others.
 
     >>> paces({}, 384_000_000)["torch"], paces({}, 768_000_000)["torch"]
-    (Pace(setup=0.3, speed=75.0), Pace(setup=0.3, speed=37.5))
-    >>> paces({"onnxruntime": Pace(1.0, 75.0)}, 384_000_000)["torch"]
-    Pace(setup=0.3, speed=37.5)
+    (Pace(setup=0.2, speed=75.0), Pace(setup=0.2, speed=37.5))
+    >>> paces({"onnxruntime": Pace(1.0, 70.0)}, 384_000_000)["torch"]
+    Pace(setup=0.2, speed=37.5)
     """
     work = max(macs / USUAL_MACS, LEAST_WORK)
     ratios = [math.log(pace.speed * work / USUAL[name].speed) for name, pace in kept.items()]

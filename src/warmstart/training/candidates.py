@@ -88,6 +88,9 @@ def choose(
     if len(np.unique(part)) < 2:
         part = np.unique(blocks[held], return_inverse=True)[1] % 2
     said, truth = scores[:, held], labels[held]
+    said = np.where(
+        np.isfinite(said).all(axis=(1, 2), keepdims=True), said, np.nan
+    )  # or not at all
     losses = np.full(scores.shape[:2], np.nan)
     losses[:, held] = [_apart(one, truth, part, plain) for one in said]
     if len(held) < LEAST:
