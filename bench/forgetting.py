@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from bench.guards import BROKEN, SHORT
+from bench.guards import BROKEN, SHORT, SHORTER
 from bench.sets import root
 from bench.trainings import Ask, Trained, kept
 from warmstart.training.guards import forgetting
@@ -23,7 +23,7 @@ def add_options(parser: ArgumentParser) -> None:
 def measure(given: Namespace) -> dict[str, Any]:
     """Train at the rule's rate and at higher ones; compare what each tuned part gives."""
     asks = [
-        Ask(name, 0, strategy, factor, SHORT)
+        Ask(name, 0, strategy, factor, SHORTER.get(strategy, SHORT))
         for factor in FACTORS for strategy in STRATEGIES for name in BROKEN
     ]  # fmt: skip
     rows = [_row(t) for t in kept(asks, root(given), given.trainings) if t.cka]

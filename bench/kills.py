@@ -24,7 +24,16 @@ PLANS = (  # heads alone, stored activations, the whole network, parts that join
     ("--strategy", "full"),
     ("--strategy", "last:6+gradual"),
 )
-COMMON = (*SIZE, "--set", "training.passes=320", "--minutes", "1", "--quiet")
+COMMON = (
+    *SIZE,
+    "--set",
+    "training.passes=320",
+    "--set",
+    "training.folds=2",
+    "--minutes",
+    "1",
+    "--quiet",
+)
 FILES = ("plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
          "predictions.jsonl", "suspects.csv")  # fmt: skip
 METRICS = ("verdict", "shipped", "estimate", "test", "data", "start", "frozen", "guards",

@@ -27,11 +27,13 @@ def look_at(collection, module="convolutions", prep=PREP, engine=None):
 def scene_of(source, module="convolutions", *, budget="balanced", prep=PREP, seed=0, **options):
     """What the checks look at."""
     collection = collect(source, **options)
+    module = network(module) if isinstance(module, str) else module
     look, _ = look_at(collection, module, prep)
     collection = settled(collection, look)
     return Scene(
         collection=collection, look=look, arranged=arrange(collection.record), prep=prep,
         profiles=profiles(look.taps), budget=budget, seed=seed,
+        start=load(module, preprocessing=prep).record,
     )  # fmt: skip
 
 

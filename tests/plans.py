@@ -46,7 +46,9 @@ def wish(strategy="auto", budget="balanced", seed=0, start="lite0", **more):
 def plan_for(strategy="auto", facts=FACTS, network=None, **wishes):
     """The plan for a strategy, on the small network unless another is given."""
     found = network or network_facts(preprocessing=PREPROCESSING)
-    return with_store(build(wish(strategy, **wishes), facts, found, PROFILES, ENGINE), found, facts)
+    is_raw = wishes.pop("raw", False)  # as it is built, before it is settled what is stored
+    plan = build(wish(strategy, **wishes), facts, found, PROFILES, ENGINE)
+    return plan if is_raw else with_store(plan, found, facts)
 
 
 def rates(plan):

@@ -153,6 +153,8 @@ def test_the_folder_is_one_with_room_and_on_a_disk_where_there_is_one(spill, mon
     monkeypatch.setattr(live, "_is_in_memory", lambda folder: False)
     monkeypatch.setattr(live, "_free", lambda folder: 500 if folder == spill else 2000)
     assert live.roomy_folder(1000) == cache
+    monkeypatch.setattr(live, "_is_in_memory", lambda folder: folder == cache)
+    assert live.roomy_folder(1000) == cache  # better there than nowhere
     assert live.roomy_folder(3000) == spill  # none has room: it is the first that says so
 
 

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans import PREPROCESSING, network, network_facts, plan_for, refusal, said
+from plans import FACTS, PREPROCESSING, network, network_facts, plan_for, refusal, said
 from warmstart.planning.agreement import as_parts_say, check_agreement
 from warmstart.planning.check import check_plan
 from warmstart.planning.settings import apply_settings
+from warmstart.planning.storing import with_store
 from warmstart.planning.strategy import parse, strategy_of, word_of
 
 FACTS_OF_START = network_facts(preprocessing=PREPROCESSING)
@@ -54,7 +55,7 @@ def test_a_word_that_the_parts_have_is_their_strategy(strategy, settings, word):
     assert str(before.strategy.value) in plan.strategy.because
     assert replace(plan, strategy=before.strategy) == apply_settings(before, settings)
     assert as_parts_say(plan, FACTS_OF_START) == plan
-    check_plan(plan, network())
+    check_plan(with_store(plan, FACTS_OF_START, FACTS), network())
 
 
 def test_a_mixture_keeps_the_word_and_its_reason_tells_so():

@@ -113,17 +113,22 @@ def test_the_verdict_decides_the_depth_where_nobody_else_does():
     assert (typed.strategy.value, typed.strategy.source) == ("last:1+lora", "user")
 
 
-@pytest.mark.parametrize(("strategy", "passes", "batch", "decay"), [
-    ("last:2", 1500, 8, 0.75), ("full+lora", 1500, 8, 0.75), ("add", 1500, 8, 0.75),
-    ("scratch", 3000, 32, 1.0),
+@pytest.mark.parametrize(("strategy", "passes", "batch", "decay", "average", "cut"), [
+    ("last:2", 1500, 8, 0.75, 0.9468, 2), ("full+lora", 1500, 8, 0.75, 0.9468, 0),
+    ("add", 1500, 8, 0.75, 0.9468, 4), ("scratch", 3000, 32, 1.0, 0.8936, 0),
 ])  # fmt: skip
-def test_the_choices_of_training_by_hand(strategy, passes, batch, decay):
+def test_the_choices_of_training_by_hand(strategy, passes, batch, decay, average, cut):
     training = plan_for(strategy).training
-    found = {f.name: c.value for f in fields(training) if (c := getattr(training, f.name))}
+    found = {
+        f.name: c.value for f in fields(training) if (c := getattr(training, f.name)) is not None
+    }
     assert found == {
         "engine": "torch", "seed": 0, "optimizer": "adamw", "weight_decay": 0.01, "warm_up": 0.1,
         "crop": 0.35, "flip": True, "folds": 3, "passes": passes, "batch": batch,
         "layer_decay": decay, "rate": 0.001 if strategy == "scratch" else 0.0003,
+        "colour": 0.1, "views": 4 if cut else 0, "cut": cut, "store": "float32",
+        "average": average, "l2_sp": 0.0, "micro_batch": batch, "recompute": False,
+        "device": "cpu", "precision": "float32", "workers": 1, "compile": False,
         **({"rank": 8} if "lora" in strategy else {}),
     }  # fmt: skip
 

@@ -72,28 +72,54 @@ def test_a_slower_machine_is_never_forecast_to_be_faster(strategy, name):
         assert slower.total > usual.total
 
 
-def test_every_training_counts_its_steps():
+def steps_alone(made, load=LOAD):
+    """What the seconds of a step add to the forecast."""
+    with_steps = forecast(made, load, SPEEDS).seconds["tune"]
+    return with_steps - forecast(made, load, replace(SPEEDS, step=0.0)).seconds["tune"]
+
+
+def looked(held, n_trainings, kept):
+    """Examples passed without a gradient: at 9 looks those held out, at each end 64 twice."""
+    return 9 * held + n_trainings * 2 * min(kept, 64)
+
+
+@pytest.mark.parametrize(("folds", "held", "kept"), [(3, 300, 200), (1, 60, 240), (300, 300, 299)])
+def test_every_training_counts_its_steps_and_its_looks(folds, held, kept):
     """`folds` trainings that hold a part out, and one on all."""
-    made = with_training(plan("full"), folds=3, passes=800, batch=8)
-    usual = forecast(made, LOAD, SPEEDS).seconds["tune"]
-    quick = forecast(made, LOAD, replace(SPEEDS, step=0.0)).seconds["tune"]
-    assert usual - quick == pytest.approx(4 * 100 * SPEEDS.step, abs=0.02)
-    once = with_training(made, folds=1)
-    gap = (
-        forecast(once, LOAD, SPEEDS).seconds["tune"]
-        - forecast(once, LOAD, replace(SPEEDS, step=0.0)).seconds["tune"]
-    )
-    assert gap == pytest.approx(2 * 100 * SPEEDS.step, abs=0.02)
+    made = with_training(plan("full"), folds=folds, passes=800, batch=8)
+    steps = (folds + 1) * 100
+    seen = looked(held, folds + 1, kept) / 8 / 3  # a pass forward is a third of a step
+    assert steps_alone(made) == pytest.approx((steps + seen) * SPEEDS.step, abs=0.02)
 
 
 def test_a_hold_out_of_the_users_own_is_the_only_one():
-    facts = replace(FACTS, holdout=60)
-    made = plan("full", facts=facts)
-    load = replace(LOAD, holdout=60)
+    facts = replace(FACTS, holdout=50)
+    made, load = plan("full", facts=facts), replace(LOAD, holdout=50)
     n_steps = -(-made.training.passes.value // made.training.batch.value)
-    with_steps = forecast(made, load, SPEEDS).seconds["tune"]
-    without = forecast(made, load, replace(SPEEDS, step=0.0)).seconds["tune"]
-    assert with_steps - without == pytest.approx(2 * n_steps * SPEEDS.step, abs=0.02)
+    seen = looked(50, 2, 250) / made.training.batch.value / 3
+    expected = (2 * n_steps + seen) * SPEEDS.step
+    assert steps_alone(made, load) == pytest.approx(expected, abs=0.02)
+
+
+def test_what_is_stored_is_passed_once_a_view_and_takes_room():
+    """Four views and the plain image, through the frozen three quarters of the network."""
+    load = replace(LOAD, tail=0.25, stored=1000)
+    stored = with_training(plan("last:1"), views=4, cut=3, store="float32")
+    live = with_training(stored, cut=0)
+    decoded = 300 * SPEEDS.decode / 2
+    passed = 300 * (5 * 0.75 * SPEEDS.forward + 4 * SPEEDS.view / 2)
+    usual, other = (forecast(made, load, SPEEDS) for made in (stored, live))
+    gap = usual.seconds["tune"] - other.seconds["tune"]
+    assert gap == pytest.approx(passed, abs=0.02)
+    assert usual.seconds["tune"] > decoded + passed
+    assert usual.disk_mb - other.disk_mb == pytest.approx(300 * 5 * 1000 * 4 / 1e6, abs=0.1)
+    half = forecast(with_training(stored, store="float16"), load, SPEEDS)
+    assert half.disk_mb - other.disk_mb == pytest.approx(300 * 5 * 1000 * 2 / 1e6, abs=0.1)
+    plain = with_training(stored, crop=1.0, flip=False, colour=0.0)
+    once = forecast(plain, load, SPEEDS)
+    views = 300 * 4 * (0.75 * SPEEDS.forward + SPEEDS.view / 2)
+    assert usual.seconds["tune"] - once.seconds["tune"] == pytest.approx(views, abs=0.02)
+    assert once.disk_mb - other.disk_mb == pytest.approx(300 * 1000 * 4 / 1e6, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["passes", "folds"])
@@ -134,9 +160,12 @@ def test_an_engine_beside_torch_takes_memory_where_something_is_passed_by_it(nam
     assert forecast(onnx, nothing_missing, SPEEDS).memory_mb == usual
 
 
-def test_training_holds_pixels_and_a_copy_of_the_network():
+def test_training_holds_pixels_copies_of_the_weights_and_what_a_step_takes():
+    """Weights, their start, their average, two moments: four more than the network has."""
     head, full = (forecast(plan(s), LOAD, SPEEDS).memory_mb for s in ("head", "full"))
-    pixels, copies = LOAD.n * LOAD.image_bytes / 1e6, 2 * LOAD.model_bytes / 1e6
+    pixels, copies = LOAD.n * LOAD.image_bytes / 1e6, 4 * LOAD.model_bytes / 1e6
     features = 4 * LOAD.width * (LOAD.n + LOAD.n_test) / 1e6
     assert full == pytest.approx(400 + features + pixels + copies + 150, abs=0.1)
     assert head < full
+    stored = forecast(plan("last:2"), LOAD, SPEEDS).memory_mb  # read from disk, batch by batch
+    assert stored == pytest.approx(full - pixels, abs=0.1)

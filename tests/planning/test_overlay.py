@@ -1,6 +1,6 @@
 """A plan from a file with options typed beside it: what was typed wins, all else stays."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -22,10 +22,16 @@ from plans import (
 from warmstart.errors import PlanError
 from warmstart.planning.build import build
 from warmstart.planning.check import check_plan
+from warmstart.planning.machine import Machine
 from warmstart.planning.overlay import overlay, wishes_for
 from warmstart.planning.planfile import read_plan, write_plan
 from warmstart.planning.settings import apply_settings
+from warmstart.planning.storing import with_store
 
+LATER = (
+    "colour", "views", "cut", "store", "average", "l2_sp", "micro_batch", "recompute", "device",
+    "precision", "workers", "compile",
+)  # fmt: skip
 FACTS_OF_START = network_facts(preprocessing=PREPROCESSING)
 FILES = {
     "head": plan_for("head", budget="fast", seed=5),
@@ -40,7 +46,7 @@ FILES = {
 def laid(file, wishes):
     """The whole way: wishes for the file, a plan built, the file's laid over it."""
     built = build(wishes_for(file, wishes), FACTS, FACTS_OF_START, PROFILES, ENGINE)
-    return overlay(built, file, wishes.given)
+    return with_store(overlay(built, file, wishes.given), FACTS_OF_START, FACTS)
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
@@ -70,6 +76,44 @@ def test_whatever_is_typed_the_plan_is_sound_or_refused(file, strategy, budget, 
         assert plan.strategy.value == ("head+add" if strategy == "add" else strategy)
     else:
         assert (plan.strategy, actions(plan)) == (file.strategy, actions(file))
+
+
+def older(plan):
+    """The plan as the version before stored activations wrote it."""
+    return replace(plan, training=replace(plan.training, **dict.fromkeys(LATER)))
+
+
+@pytest.mark.parametrize("strategy", ["last:2", "full", "scratch", "lora", "add", "full+gradual"])
+@pytest.mark.parametrize("batch", [8, 64])
+def test_a_file_of_the_version_before_is_completed_by_the_rule(strategy, batch):
+    settings = [f"training.batch={batch}", "training.passes=3000"]
+    new = apply_settings(plan_for(strategy, seed=5), settings)
+    old = older(new)
+    plan = laid(read_plan(write_plan(old)), wish())
+    check_plan(plan, network())
+    assert plan.parts == old.parts
+    assert plan.training == new.training
+    kept = [field.name for field in fields(old.training) if field.name not in LATER]
+    assert all(getattr(plan.training, name) == getattr(old.training, name) for name in kept)
+
+
+def test_a_plan_of_the_version_before_that_trains_nothing_needs_nothing():
+    assert older(FILES["head"]) == FILES["head"]
+    assert laid(FILES["head"], wish()).training.cut is None
+
+
+def test_a_typed_device_brings_what_follows_from_it():
+    gpu = Machine(device="cuda", has_bfloat16=True, threads=16, is_wish=True)
+    file = plan_for("last:2", seed=5, machine=gpu)
+    assert file.training.precision.value == "bfloat16"
+    assert laid(file, wish()) == file
+    plan = laid(file, wish(machine=Machine(is_wish=True), given={"device"}))
+    found, expected = plan.training, plan_for("last:2").training
+    assert (found.device.value, found.device.source) == ("cpu", "user")
+    for name in ("precision", "workers", "compile"):
+        assert getattr(found, name) == getattr(expected, name)
+    assert plan.parts == file.parts
+    assert laid(FILES["head"], wish(machine=gpu, given={"device"})).training.device is None
 
 
 def test_a_typed_strategy_brings_parts_and_rates_and_leaves_the_rest():

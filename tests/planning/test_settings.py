@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans import actions, network, network_facts, plan_for, rates, said
+from plans import FACTS, actions, network, network_facts, plan_for, rates, said
 from warmstart.errors import PlanError
 from warmstart.planning.check import check_plan
 from warmstart.planning.paths import PATHS, parse_settings, typed
 from warmstart.planning.settings import apply_settings, respread
+from warmstart.planning.storing import with_store
 
 HEAD = plan_for("head")
 LAST = plan_for("last:2")
@@ -29,7 +30,12 @@ SET = {
     "training.warm_up=.5": 0.5, "training.crop=1": 1.0, "training.flip=False": False,
     "training.folds=2": 2, "head.candidates=last, late": ("last", "late"),
     "head.penalties=1,2.5": (1.0, 2.5), "head.outer_folds=3": 3, "input.size=320": 320,
-    "input.channels=5": 5, "input.rgb=3,2,1": (3, 2, 1),
+    "input.channels=5": 5, "input.rgb=3,2,1": (3, 2, 1), "training.colour=0.3": 0.3,
+    "training.views=8": 8, "training.cut=2": 2, "training.store=Float16": "float16",
+    "training.average=0": 0.0, "training.l2_sp=2": 2.0, "training.micro_batch=1": 1,
+    "training.recompute=TRUE": True, "training.device=cuda": "cuda",
+    "training.precision=bfloat16": "bfloat16", "training.workers=0": 0,
+    "training.compile=true": True,
 }  # fmt: skip
 
 
@@ -103,6 +109,25 @@ def test_another_optimizer_brings_its_own_rate_and_decay():
     assert apply_settings(odd, ["training.optimizer=sgd"]).training.rate.value == 0.0003
 
 
+def test_how_many_are_worked_through_at_once_follows_the_batch():
+    """And the average reaches back over a tenth of the steps that there are."""
+    found = apply_settings(FULL, ["training.batch=64"]).training
+    assert (found.micro_batch.value, found.micro_batch.source) == (64, "rule")
+    assert found.average.value == 0.5833  # 1 - 1 / 2.4 of 24 steps
+    longer = apply_settings(FULL, ["training.passes=80000"]).training
+    assert (longer.average.value, longer.micro_batch.value) == (0.999, 8)
+    mine = ["training.batch=64", "training.micro_batch=16", "training.average=0.9"]
+    kept = apply_settings(FULL, mine).training
+    assert (kept.micro_batch.value, kept.average.value) == (16, 0.9)
+    older = replace(FULL, training=replace(FULL.training, micro_batch=None, average=None))
+    assert apply_settings(older, ["training.batch=64"]).training.micro_batch is None
+
+
+def test_numbers_of_python_are_taken_as_it_writes_them():
+    text = repr(0.0033973793341815772)
+    assert apply_settings(FULL, [f"training.rate={text}"]).training.rate.value == float(text)
+
+
 def test_a_name_comes_before_a_number():
     plan = plan_for("full", network=network_facts(("0", "1", "2")))
     found = apply_settings(plan, ["part.1.rate=0.5", "part.3.rate=0.25"])
@@ -118,7 +143,7 @@ ORDERED = ["training.rate=0.01", "part.top.rate=0.2", "part.blocks.0.action=tune
 def test_the_order_of_settings_does_not_matter(order):
     found = apply_settings(LAST, order)
     assert found == apply_settings(LAST, ORDERED)
-    check_plan(found, network())
+    check_plan(with_store(found, network_facts(), FACTS), network())
 
 
 @given(base=st.floats(1e-6, 1), decay=st.floats(0.1, 1))

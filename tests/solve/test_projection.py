@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.solve.projection import make_sketch
+from warmstart.solve.projection import Sketch, make_sketch
 
 
 @settings(max_examples=30, deadline=None)
@@ -22,3 +23,31 @@ def test_inner_products_are_kept_on_average():
     kept = [np.prod(make_sketch(500, 64, rng).apply(x), axis=0).sum() for _ in range(400)]
     error = np.std(kept) / np.sqrt(400)
     assert abs(np.mean(kept) - x[0] @ x[1]) < 4 * error
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    target=st.lists(st.integers(0, 5), max_size=40),
+    spare=st.integers(0, 3),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_every_feature_is_added_to_its_target_with_its_sign(target, spare, dtype):
+    """Few features a target and many go different ways; targets without one get nothing."""
+    rng = np.random.default_rng(len(target))
+    width = max(target, default=0) + 1 + spare
+    sign = rng.choice(np.float32([-1, 1]), size=len(target))
+    features = rng.normal(size=(4, len(target))).astype(dtype)
+    dense = np.zeros((len(target), width))
+    dense[np.arange(len(target)), target] = sign
+    sums = Sketch(np.array(target, np.int64), sign, width).apply(features)
+    assert sums.dtype == np.float32
+    np.testing.assert_allclose(sums, features @ dense, atol=1e-5)
+    assert (sums[:, (dense == 0).all(axis=0)] == 0).all()
+
+
+@pytest.mark.parametrize("width", [8, 30])
+def test_a_row_does_not_depend_on_its_neighbours(width):
+    sketch = make_sketch(100, width, np.random.default_rng(0))
+    features = np.random.default_rng(1).normal(size=(9, 100)).astype(np.float32)
+    alone = np.concatenate([sketch.apply(row[None]) for row in features])
+    np.testing.assert_array_equal(sketch.apply(features), alone)

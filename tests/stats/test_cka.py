@@ -66,6 +66,8 @@ def test_features_that_are_the_same_for_every_row_say_nothing():
     assert cka(x, np.ones((10, 4))) == 0
     assert cka(np.full((10, 2), 1e6 / 3), x) == 0
     assert cka(np.ones((10, 4)), np.zeros((10, 2))) == 1
+    for lost in (np.nan, np.inf):
+        assert cka(x, np.full((10, 2), lost)) == 0
 
 
 def test_single_precision_and_huge_values_are_taken():

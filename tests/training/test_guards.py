@@ -235,5 +235,5 @@ def test_parts_that_are_like_nothing_before_are_forgetting():
     assert (alarm.kind, alarm.step) == ("forgetting", 50)
     assert "2 of 3 tuned layers" in alarm.sentence
     assert "least alike: high, 0.05" in alarm.sentence
-    assert alarm.sentence.endswith("same as before for 10% of them")
+    assert alarm.sentence.endswith("its own output says what it said before for 10% of them")
     assert "own output" not in forgetting({"high": 0.05}, None, 50).sentence

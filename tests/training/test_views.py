@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as transform
 
-from warmstart.training.views import Views, draw_batches, view, view_of
+from warmstart.training.views import Views, _box, draw_batches, view, view_of
 
 CROP = 0.35
 ALL = Views(CROP, True, 0.1)
@@ -152,6 +152,17 @@ def test_crops_lie_everywhere():
         assert place.min() < 0.05
         assert place.max() > 0.95
         assert 0.4 < place.mean() < 0.6
+
+
+def test_a_crop_may_begin_at_every_pixel_where_it_fits():
+    generator, begins = rng(), {}
+    for _ in range(2000):
+        top, left, height, width = _box(6, 5, CROP, generator)
+        begins.setdefault(("top", 6 - height), set()).add(top)
+        begins.setdefault(("left", 5 - width), set()).add(left)
+    assert {("top", 0), ("top", 2), ("left", 0), ("left", 1)} <= begins.keys()
+    for (_, most), found in begins.items():
+        assert found == {*range(most + 1)}
 
 
 def test_a_picture_that_is_not_square_is_not_squeezed():

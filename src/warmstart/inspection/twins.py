@@ -28,7 +28,8 @@ LIKELY = 0.8  # after registration at 32 px: copies .85 and more
 ALIKE = 0.89  # after that at 64 px: copies .91 up, look-alikes .88 down (but one of .94 in 7,358)
 TINT = 0.09  # difference in hue: copies .07 and less (1 of 840: .11), other paint .10 and more
 IN_MEMORY = 4000  # pictures whose details are made once; those of more when they are asked for
-_ROWS = 256  # pictures, or pairs, in memory at a time
+_ROWS = 256  # pictures in memory at a time
+_FEW = 64  # that are seen from every start, or pairs that are registered, at a time
 
 
 class Indexed(Protocol):
@@ -177,8 +178,8 @@ def _promising(small: _Details, near: Rows) -> _Pairs:
     """
     n = len(small)
     found: list[tuple[NDArray[np.generic], ...]] = []
-    for start in range(0, n, _ROWS):
-        rows = np.arange(start, min(start + _ROWS, n))
+    for start in range(0, n, _FEW):
+        rows = np.arange(start, min(start + _FEW, n))
         views = _views(small.of(rows))
         partners, place = np.unique(near[rows], return_inverse=True)
         pictures, place = small.of(partners), place.reshape(near[rows].shape)
@@ -214,8 +215,8 @@ def _once(pairs: _Pairs) -> _Pairs:
 
 def _registered(pairs: _Pairs, grey: Indexed, side: int, steps: int) -> _Pairs:
     poses, likeness = pairs.poses.copy(), pairs.likeness.copy()
-    for start in range(0, len(poses), _ROWS):
-        part = slice(start, start + _ROWS)
+    for start in range(0, len(poses), _FEW):
+        part = slice(start, start + _FEW)
         second = grey[pairs.second[part]]
         second = np.where(pairs.mirrored[part, None, None], second[:, :, ::-1], second)
         poses[part], likeness[part] = register(

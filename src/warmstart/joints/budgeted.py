@@ -12,6 +12,7 @@ from warmstart.joints.request import Request
 from warmstart.joints.scene import Scene
 from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.minutes import within
+from warmstart.planning.storing import with_store
 from warmstart.recording import Clock
 from warmstart.records import Plan
 
@@ -26,8 +27,13 @@ def make_plan(
     if asked.minutes is None or not plan.is_trained:
         return plan
     elapsed = asked.elapsed + clock.table()["total"]
-    foreseen = outlook(_bench(scene), plan, 0, False, elapsed)
-    return within(plan, 60 * asked.minutes, lambda other: foreseen(other).total)
+    foreseen, n = outlook(_bench(scene), plan, 0, False, elapsed), scene.arranged.facts()
+
+    def settled(other: Plan) -> Plan:
+        return with_store(other, facts, n)  # fewer images passed need fewer views
+
+    found = within(plan, 60 * asked.minutes, lambda other: foreseen(settled(other)).total)
+    return settled(found)
 
 
 def allow(asked: Request, scene: Scene, plan: Plan, clock: Clock) -> Allowance:

@@ -13,7 +13,7 @@ from warmstart.folder import write_csv
 from warmstart.inspection.ceiling import ceiling
 from warmstart.inspection.cues import cues
 from warmstart.inspection.drift import drift
-from warmstart.inspection.hits import best_left_out
+from warmstart.inspection.hits import best_probabilities
 from warmstart.inspection.shortcut import shortcut
 from warmstart.inspection.suspects import Ranking, rank_suspects, suspect_finding
 from warmstart.inspection.twins import Twin
@@ -23,7 +23,7 @@ from warmstart.joints.rows import Arranged, draw_rows, groups_among, labels_amon
 from warmstart.joints.scene import Scene
 from warmstart.planning import rules
 from warmstart.records import Evidence, Example, Finding, SuspectLabel
-from warmstart.solve.kernels import Features
+from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
 
 COLUMNS = ("path", "label", "suggested", "probability", "chance_wrong")
@@ -82,9 +82,10 @@ def left_out_probabilities(scene: Scene) -> Array:
         groups = groups_among(rows, arranged)
         if len(groups) < 2:
             continue
-        kernels = scene.kernels([*scene.vectors(rows).values()])
-        head = best_left_out(kernels, arranged.labels[rows], groups, arranged.n_classes)
-        found[rows] = head.probabilities()
+        read = scene.look.reader(scene.examples(rows))
+        kernels = mixed_kernels(((tap, read(tap)) for tap in scene.taps), scene.pair())
+        labels, k = arranged.labels[rows], arranged.n_classes
+        found[rows] = best_probabilities(kernels.values(), labels, groups, k)
     return found
 
 

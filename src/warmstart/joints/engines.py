@@ -35,7 +35,6 @@ from warmstart.planning.strategy import nearest
 from warmstart.records import Choice, NetworkRecord, Preprocessing, StartRecord, Tap
 
 SETTING = "training.engine"
-Asked = Choice | str | None  # a choice of a plan or of the user; a bare name: as a run began
 
 
 def n_threads() -> int:
@@ -136,7 +135,7 @@ def kept_paces(root: Path, work: calibration.Work) -> dict[str, Pace]:
     return {name: Pace(*timing) for name, timing in calibration.read(root, work).items()}
 
 
-def open_engine(seen: Survey, asked: Asked = None) -> Steps[Chosen]:
+def open_engine(seen: Survey, asked: Choice | None = None) -> Steps[Chosen]:
     """Choose an engine, and make it where something is missing; one that fails is left out.
 
     Raises: PlanError where the user's own engine is not there, or cannot run this network.
@@ -155,7 +154,7 @@ def open_engine(seen: Survey, asked: Asked = None) -> Steps[Chosen]:
             seen, asked = (yield from _refuse(seen, chosen.key.engine, error)), None
 
 
-def choose(seen: Survey, asked: Asked = None) -> Steps[Chosen]:
+def choose(seen: Survey, asked: Choice | None = None) -> Steps[Chosen]:
     """Choose an engine, after measuring where that pays; it may have been made for that.
 
     Raises: PlanError where the user's own engine is not there, or cannot run this network.
@@ -163,13 +162,13 @@ def choose(seen: Survey, asked: Asked = None) -> Steps[Chosen]:
     return (yield from _choose(seen, asked))[1]
 
 
-def _choose(seen: Survey, asked: Asked) -> Steps[tuple[Survey, Chosen]]:
+def _choose(seen: Survey, asked: Choice | None) -> Steps[tuple[Survey, Chosen]]:
     kept = kept_paces(seen.store.root, seen.work)
     made: dict[str, Engine] = {}
     if asked is None:
         seen, made = yield from _measure(seen, kept)
     ruled = _ruled(seen, kept)
-    choice = ruled if asked is None else _as_asked(asked, ruled, _fastest(seen, kept))
+    choice = ruled if asked is None else _as_asked(asked, _fastest(seen, kept))
     name = check_name(str(choice.value), SETTING)
     if name not in seen.keys:  # known from an earlier look
         why = f"this network cannot be run by {ENGINE_TITLES[name]}"
@@ -180,15 +179,8 @@ def _choose(seen: Survey, asked: Asked) -> Steps[tuple[Survey, Chosen]]:
     return seen, Chosen(choice, seen.keys[name], made.get(name))
 
 
-def _as_asked(asked: Choice | str, ruled: Choice, fastest: str) -> Choice:
-    """The choice of a plan as it stands; the user's own with what the rule would have said.
-
-    That is what it says of an empty store, so that a look that goes on says the same.
-    """
-    if isinstance(asked, str):
-        why = "the engine that this run began with"
-        old = Choice(value=asked, because=why, source="rule", rule=fastest)
-        return ruled if asked == ruled.value else old
+def _as_asked(asked: Choice, fastest: str) -> Choice:
+    """A plan's choice as it stands; the user's own with what the rule says of an empty store."""
     if asked.source == "user" and asked.rule is None:
         return replace(asked, rule=fastest)
     return asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -78,16 +79,28 @@ def outlook(
         n_classes=arranged.n_classes, holdout=arranged.holdout,
         width=sum(tap_width(network.record, tap) for tap in bench.taps),
         image_bytes=prep.size[0] * prep.size[1] * prep.channels, model_bytes=4 * parameters,
-        is_close=is_close, tail=tail_share(network, plan),
+        is_close=is_close, tail=tail_share(network, plan), stored=_stored(bench, plan),
     )  # fmt: skip
     return lambda other: forecast(other, load, speeds)
+
+
+def _stored(bench: Bench, plan: Plan) -> int:
+    """Numbers that are stored of a view: what the frozen layers give, and their taps."""
+    cut, record = _cut(plan), bench.network.record
+    if not cut:
+        return 0
+    taps = sum(tap_width(record, tap) for tap in stored_taps(bench.taps, cut))
+    return math.prod(record.parts[cut - 1].shape_out) + taps
+
+
+def _cut(plan: Plan) -> int:
+    return int(plan.training.cut.number) if plan.training.cut else 0
 
 
 def tail_share(network: Network, plan: Plan) -> float:
     """The share of a pass that lies above the stored outputs."""
     costs = [part.macs for part in network.record.parts]
-    cut = int(plan.training.cut.number) if plan.training.cut else 0
-    return sum(costs[cut:]) / max(sum(costs), 1)
+    return sum(costs[_cut(plan) :]) / max(sum(costs), 1)
 
 
 def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:

@@ -128,6 +128,7 @@ def prepared(
     collection: Collection, examples: Sequence[Example], prep: Preprocessing
 ) -> Iterator[Pixels]:
     """Images one by one, (H, W, C) uint8, decoded ahead. Raises: DataError or Vanished."""
+
     def decode(example: Example) -> Pixels:
         return load_image(load_same(collection, example), example.id, prep)
 

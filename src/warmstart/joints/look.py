@@ -24,7 +24,7 @@ from warmstart.features.extract import (
 from warmstart.features.glances import GlanceBook
 from warmstart.features.key import GlanceKey
 from warmstart.features.stored import StoredTaps
-from warmstart.joints.engines import Asked, n_threads, open_engine, survey
+from warmstart.joints.engines import n_threads, open_engine, survey
 from warmstart.network.load import Start
 from warmstart.network.parts import Network
 from warmstart.records import Choice, Example, Preprocessing, Tap
@@ -59,7 +59,7 @@ class Look:
 def take_look(
     collection: Collection,
     start: Start,
-    asked: Asked = None,
+    asked: Choice | None = None,
     tell: Callable[[Choice], None] = lambda choice: None,
 ) -> Steps[Look]:
     """Cut the network, choose the engine, pass what is missing.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from warmstart.data.collection import Collection
 from warmstart.events import Event, Stage
+from warmstart.planning.minutes import given_up
 from warmstart.planning.wording import in_words
 from warmstart.records import (
     DataRecord,
@@ -59,7 +60,8 @@ def evidence(verdict: Verdict) -> Event:
 def plan(plan: Plan, record: DataRecord) -> Event:
     """What is frozen, what is trained at which rate, and what is new."""
     text = f"{in_words(plan)} · new output for {len(record.classes)} classes"
-    return note("plan", "Plan", text)
+    cut = given_up(plan)
+    return note("plan", "Plan", f"{text}\nto fit your minutes: {cut}" if cut else text)
 
 
 def proof(lines: Sequence[str]) -> Event:

@@ -69,17 +69,13 @@ class Fetch(Protocol):
         """Rows by content, (b, width). Raises: KeyError for one that is not there, or damaged."""
         ...
 
-    def absent(self, hashes: Sequence[str]) -> list[str]:
-        """Those that are not there; what `fetch` found damaged among them."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class StoredSource:
     """The frozen parts have been run: inputs are what they gave, once for each view.
 
     `shelves` by view number; a row holds what part `cut` gave, of `shape`, then `columns`.
-    `again` gives a view of some images, by their contents, as the shelves should: (b, width).
+    `again` gives the row of a view of an image, (width,), where its shelf does not.
     """
 
     shelves: tuple[Fetch, ...]
@@ -87,7 +83,7 @@ class StoredSource:
     cut: int
     shape: tuple[int, ...]
     columns: dict[Tap, slice]
-    again: Callable[[int, Sequence[str]], NDArray[np.floating]]
+    again: Callable[[int, str], NDArray[np.floating]]
 
     def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[Tap]) -> Inputs:
         """Read from disk; what is damaged there is made again."""
@@ -106,13 +102,16 @@ class StoredSource:
         return (main, *(values[:, self.columns[tap]].contiguous() for tap in wanted))
 
     def _fetch(self, number: int, contents: Sequence[str]) -> NDArray[np.floating]:
-        shelf = self.shelves[number]
         try:
-            return shelf.fetch(contents)
+            return self.shelves[number].fetch(contents)
         except KeyError:
-            lost = shelf.absent(contents)
-        made = dict(zip(lost, self.again(number, lost), strict=True))
-        return np.stack([made[c] if c in made else shelf.fetch([c])[0] for c in contents])
+            return np.stack([self._row(number, content) for content in contents])
+
+    def _row(self, number: int, content: str) -> NDArray[np.floating]:
+        try:
+            return self.shelves[number].fetch([content])[0]
+        except KeyError:
+            return self.again(number, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +147,6 @@ def view_numbers(visits: Numbers, chosen: Schedule) -> Numbers:
     >>> view_numbers(np.arange(4), replace(plain, flip=False)).tolist()
     [0, 0, 0, 0]
     """
-    if not is_varied(chosen):
+    if not chosen.is_varied:
         return np.zeros_like(visits)
     return 1 + (visits % chosen.views if chosen.views else visits)
-
-
-def is_varied(chosen: Schedule) -> bool:
-    """Whether any view of an image differs from the image as it is."""
-    return chosen.crop < 1 or chosen.flip or chosen.colour > 0

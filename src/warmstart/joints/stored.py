@@ -23,7 +23,7 @@ from warmstart.features.store import Store, default_root
 from warmstart.joints import notes, rows
 from warmstart.joints.feed import ahead
 from warmstart.joints.look import load_same, n_threads
-from warmstart.joints.room import StoredSource, is_varied
+from warmstart.joints.room import StoredSource
 from warmstart.joints.scene import Scene
 from warmstart.network.tail import Prefix, stored_taps
 from warmstart.network.taps import tap_width
@@ -44,10 +44,10 @@ class _Work:
     shelves: tuple[Shelf, ...]
     missing: tuple[frozenset[str], ...]  # by view number
 
-    def only(self, number: int, contents: Sequence[str]) -> _Work:
-        """The same for one view of some images."""
+    def only(self, number: int, content: str) -> _Work:
+        """The same for one view of one image."""
         none = [frozenset[str]()] * len(self.shelves)
-        none[number] = frozenset(contents)
+        none[number] = frozenset({content})
         return replace(self, missing=tuple(none))
 
     @property
@@ -129,7 +129,7 @@ def _bases(scene: Scene, chosen: Schedule, engine: str) -> Iterator[FeatureKey]:
         engine_version=engine_version(name), threads=n_threads(),
     )  # fmt: skip
     yield plain
-    for number in range(1, chosen.views + 1 if is_varied(chosen) else 1):
+    for number in range(1, chosen.views + 1 if chosen.is_varied else 1):
         yield replace(
             plain, view=f"{views_of_plan(chosen).policy} seed={chosen.seed} view={number}"
         )
@@ -175,17 +175,13 @@ class _Again:
         self._run: Engine | None = None
         self._lock = threading.Lock()  # rows are asked for by several threads
 
-    def __call__(self, number: int, contents: Sequence[str]) -> NDArray[np.floating]:
-        """One row a content: (b, width)."""
+    def __call__(self, number: int, content: str) -> NDArray[np.floating]:
+        """The row of a view of an image, (width,)."""
+        work = self._work.only(number, content)
         with self._lock:
-            run = self._run = self._run or drain(_open(self._engine, self._prefix, self._work))
-            rows = [self._row(run, number, content) for content in contents]
-        return np.concatenate(rows).astype(self._work.chosen.store)
-
-    def _row(self, run: Engine, number: int, content: str) -> NDArray[np.float32]:
-        work = self._work.only(number, [content])
-        made = run(work.views_of(work.todo)[number])
-        return np.concatenate([values.reshape(1, -1) for values in made], axis=1)
+            run = self._run = self._run or drain(_open(self._engine, self._prefix, work))
+            made = run(work.views_of(work.todo)[number])
+        return np.concatenate([values.ravel() for values in made]).astype(work.chosen.store)
 
 
 def _keep(

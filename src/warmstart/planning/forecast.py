@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from warmstart.planning.schedule import schedule
+from warmstart.planning.schedule import Schedule, schedule
+from warmstart.planning.storing import BYTES
 from warmstart.records import Forecast, Plan
 
 LOOKS = 9  # passes of the rows held out: before, on the way, and at shares of the way
@@ -44,6 +45,7 @@ class Load:
     image_bytes: int  # of one prepared image
     model_bytes: int
     tail: float = 1.0  # share of a pass that training repeats, above what is stored
+    stored: int = 0  # numbers that are stored of each view of an image
     is_close: bool = False  # whether the budget runs the network again for evidence
 
 
@@ -63,8 +65,21 @@ def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
     return Forecast(
         seconds={**{k: round(v, 2) for k, v in seconds.items()}, "total": round(total, 2)},
         memory_mb=round(_memory(plan, load, speeds), 1),
-        disk_mb=round((load.model_bytes + 4 * load.width * load.n_missing) / 1e6 + 1.0, 1),
+        disk_mb=round(_disk(plan, load) / 1e6 + 1.0, 1),
     )
+
+
+def _disk(plan: Plan, load: Load) -> float:
+    """Bytes of the model, of features, of the stored outputs of frozen layers."""
+    features = 4 * load.width * load.n_missing
+    if not plan.is_trained or not (chosen := schedule(plan)).cut:
+        return load.model_bytes + features
+    return load.model_bytes + features + load.n * _views(chosen) * load.stored * BYTES[chosen.store]
+
+
+def _views(chosen: Schedule) -> int:
+    """Views of an image that are stored, the plain one among them."""
+    return chosen.views + 1 if chosen.is_varied else 1
 
 
 def _look(load: Load, speeds: Speeds) -> float:
@@ -118,8 +133,8 @@ def _stored(load: Load, speeds: Speeds, plan: Plan) -> float:
     decoded = load.n * speeds.decode / speeds.threads
     if not chosen.cut:
         return decoded
-    passed = (chosen.views + 1) * (1 - load.tail) * speeds.forward
-    made = chosen.views * speeds.view / speeds.threads
+    passed = _views(chosen) * (1 - load.tail) * speeds.forward
+    made = (_views(chosen) - 1) * speeds.view / speeds.threads
     return decoded + load.n * (passed + made)
 
 
@@ -128,7 +143,8 @@ def _memory(plan: Plan, load: Load, speeds: Speeds) -> float:
     rows = min(load.n, 2000)
     features = 4 * load.width * (load.n + load.n_test) / 1e6
     kernels = 8 * rows**2 * (_count(plan.head.candidates.value) + 4) / 1e6
-    pixels = min(load.image_bytes * load.n / 1e6, PIXELS_MB) if plan.is_trained else 0.0
+    is_live = plan.is_trained and not schedule(plan).cut
+    pixels = min(load.image_bytes * load.n / 1e6, PIXELS_MB) if is_live else 0.0
     trained = 4 * load.model_bytes / 1e6 if plan.is_trained else 0.0
     beside = ENGINE_MB.get(str(plan.training.engine.value), 0) if load.n_missing else 0
     exported = beside + load.model_bytes / 1e6 if beside else 0.0

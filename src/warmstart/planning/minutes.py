@@ -13,6 +13,7 @@ from warmstart.records import Choice, Plan
 
 MARGIN = 0.9  # share of the minutes that the forecast may fill: it may be wrong by a tenth
 LEAST_STEPS = 20  # updates below which a training says little
+_FROM = "cut from "
 _CUTS = (2, 4, 8)  # by which the images passed are divided
 
 
@@ -29,13 +30,14 @@ def within(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -> Pla
     return found
 
 
-def given_up(before: Plan, after: Plan) -> str:
-    """What was cut, in words; nothing where nothing was."""
+def given_up(plan: Plan) -> str:
+    """What was cut from a plan, in words; nothing where nothing was."""
     found = []
-    for name, what in (("folds", "trainings that hold rows out"), ("passes", "images passed")):
-        old, new = getattr(before.training, name), getattr(after.training, name)
-        if old is not None and new is not None and old.value != new.value:
-            found.append(f"{what} {new.number:,.0f} instead of {old.number:,.0f}")
+    for name, what in (("folds", "trainings that hold images out"), ("passes", "images passed")):
+        choice: Choice | None = getattr(plan.training, name)
+        if choice is not None and choice.because.startswith(_FROM):
+            before = choice.because.removeprefix(_FROM).partition(" ")[0]
+            found.append(f"{what} {choice.number:,.0f} instead of {before}")
     return "; ".join(found)
 
 
@@ -59,6 +61,6 @@ def _cheaper(plan: Plan, minutes: float) -> Iterator[Plan]:
 
 
 def _cut(choice: Choice, value: int, minutes: float) -> Choice:
-    because = f"cut from {choice.number:,.0f} to fit --minutes {minutes:g}"
+    because = f"{_FROM}{choice.number:,.0f} to fit --minutes {minutes:g}"
     rule = choice.value if choice.rule is None else choice.rule
     return Choice(value=value, because=because, source="measured", rule=rule)

@@ -8,6 +8,7 @@ from warmstart.errors import PlanError
 from warmstart.planning.facts import Wishes
 from warmstart.planning.settings import respread
 from warmstart.planning.strategy import strategy_of
+from warmstart.planning.tuning import at_once, averaging
 from warmstart.records import HeadPlan, Plan, TrainingPlan
 
 _LATER = (  # choices of training that came with stored activations
@@ -69,8 +70,12 @@ def _completed(file: TrainingPlan, built: TrainingPlan) -> TrainingPlan:
     """Choices that a plan of an older version does not have, from the rule."""
     if file.passes is None:
         return file
+    ours = replace(
+        built, micro_batch=at_once(int(file.batch.number)),
+        average=averaging(int(file.passes.number), int(file.batch.number)),
+    )  # fmt: skip
     names = [field.name for field in fields(file) if getattr(file, field.name) is None]
-    return replace(file, **{name: getattr(built, name) for name in names if name in _LATER})
+    return replace(file, **{name: getattr(ours, name) for name in names if name in _LATER})
 
 
 def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:

@@ -49,7 +49,7 @@ _HABITS = {
     "gradient_checkpointing": "training.recompute", "bf16": "training.precision",
     "fp16": "training.precision", "num_workers": "training.workers",
 }  # fmt: skip
-_NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})(e[+-]?[0-9]{1,3})?", re.I)
+_NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30})(e[+-]?[0-9]{1,3})?", re.I)
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, str]:

@@ -40,6 +40,11 @@ class Schedule:
     compile: bool = False
     joining: tuple[str, ...] = ()  # from the input to the output; empty: all at once
 
+    @property
+    def is_varied(self) -> bool:
+        """Whether any view of an image differs from the image as it is."""
+        return self.crop < 1 or self.flip or self.colour > 0
+
 
 def schedule(plan: Plan) -> Schedule:
     """Read a plan's training choices. Raises: PlanError where one is missing."""

@@ -11,7 +11,7 @@ from warmstart.planning.actions import OUTPUT
 from warmstart.planning.paths import PATHS, check_path, parse_settings, typed
 from warmstart.planning.rates import OPTIMIZERS, WEIGHT_DECAY, Spread, converted, part_rates
 from warmstart.planning.strategy import nearest, strategy_of
-from warmstart.planning.tuning import spread_of
+from warmstart.planning.tuning import at_once, averaging, spread_of
 from warmstart.records import Action, Choice, PartPlan, Plain, Plan
 
 BODY_ACTIONS = ("frozen", "tuned", "low-rank", "fresh")
@@ -81,7 +81,20 @@ def _with_values(plan: Plan, given: Mapping[str, str]) -> Plan:
             raise PlanError(f"--set {path}={text}: what this start sees is no square of pixels.")
         made = _mine(typed(path, text, PATHS[path]), getattr(record, name))
         after = replace(after, **{section: replace(record, **{name: made})})
+    after = _with_steps(after) if {"training.passes", "training.batch"} & given.keys() else after
     return _with_optimizer(plan, after, given)
+
+
+def _with_steps(plan: Plan) -> Plan:
+    """What the rule takes from the number of steps and their size, found anew."""
+    training, passes = plan.training, plan.training.passes
+    average, micro_batch = training.average, training.micro_batch
+    batch = int(training.batch.number)
+    if average is not None and average.source == "rule" and passes is not None:
+        average = averaging(int(passes.number), batch)
+    if micro_batch is not None and micro_batch.source == "rule":
+        micro_batch = at_once(batch)
+    return replace(plan, training=replace(training, average=average, micro_batch=micro_batch))
 
 
 def _with_optimizer(before: Plan, after: Plan, given: Mapping[str, str]) -> Plan:

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.rules import Budget
-from warmstart.records import Choice, NetworkRecord, Plan
+from warmstart.records import Choice, NetworkRecord, Plan, TrainingPlan
 
 FORMATS = ("float32", "float16")
 BYTES = {"float32": 4, "float16": 2}
 MOST_VIEWS = 64
 FULL_BYTES = 1_000_000_000  # stored in full precision up to here
+_AS_OFTEN = "as often as it is passed"
 
 
 def frozen_prefix(plan: Plan) -> int:
@@ -36,7 +37,7 @@ def views(passes: int, n: int, budget: Budget) -> Choice:
     """
     most = 8 if budget == "thorough" else 4
     count = min(most, max(math.ceil(passes / max(n, 1)), 1))
-    seen = "as often as it is passed" if count < most else f"--budget {budget}"
+    seen = _AS_OFTEN if count < most else f"--budget {budget}"
     return Choice(value=count, because=seen, source="rule")
 
 
@@ -58,15 +59,23 @@ def with_store(plan: Plan, network: NetworkFacts, facts: DataFacts) -> Plan:
     cut = training.cut
     if cut is None or (cut.source != "user" and (cut.number > prefix or 0 < cut.number < prefix)):
         cut = _cut(plan, network, facts, prefix)
-    is_live = cut.value == 0
-    seen = training.views
-    if is_live and seen is not None and seen.source != "user":
-        why = "they cost next to nothing where the whole network is run at each step"
-        seen = Choice(value=0, because=f"ever new ones: {why}", source="rule")
+    plan = replace(plan, training=replace(training, cut=cut, views=_seen(training, cut, facts)))
     store = training.store
     if store is None or store.source != "user":
         store = _format(plan, network, facts, cut)
-    return replace(plan, training=replace(training, cut=cut, views=seen, store=store))
+    return replace(plan, training=replace(plan.training, store=store))
+
+
+def _seen(training: TrainingPlan, cut: Choice, facts: DataFacts) -> Choice | None:
+    """Views: ever new ones where nothing is stored, else no more than are ever passed."""
+    seen, passes = training.views, training.passes
+    if seen is None or seen.source == "user":
+        return seen
+    if not cut.value:
+        why = "they cost next to nothing where the whole network is run at each step"
+        return Choice(value=0, because=f"ever new ones: {why}", source="rule")
+    most = max(math.ceil(passes.number / max(facts.n, 1)), 1) if passes is not None else 1
+    return Choice(value=most, because=_AS_OFTEN, source="rule") if seen.number > most else seen
 
 
 def _n_views(plan: Plan) -> int:

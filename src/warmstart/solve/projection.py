@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_FEW = 8  # features a target, at most, that are added layer by layer
+
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
@@ -25,12 +27,33 @@ class Sketch:
     def apply(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Shapes: features (n, d); returns (n, width) float32."""
         order = np.argsort(self.target, kind="stable")
-        starts = np.searchsorted(self.target[order], np.arange(self.width))
-        signed = (features[:, order] * self.sign[order]).astype(np.float32)
+        counts = np.bincount(self.target, minlength=self.width)
+        if counts.max(initial=0) <= _FEW:
+            return self._in_layers(features, order, counts)
+        starts = np.cumsum(counts) - counts
+        signed = (features[:, order] * self.sign[order]).astype(np.float32, copy=False)
         padded = np.concatenate([signed, np.zeros((len(signed), 1), np.float32)], axis=1)
         sums = np.add.reduceat(padded, starts, axis=1)
-        empty = np.bincount(self.target, minlength=self.width) == 0
-        sums[:, empty] = 0.0  # reduceat gives an element, not nothing, for an empty run
+        sums[:, counts == 0] = 0.0  # reduceat gives an element, not nothing, for an empty run
+        return sums
+
+    def _in_layers(
+        self, features: NDArray[np.floating], order: NDArray[np.intp], counts: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """The first feature of each target, then the second, …: summing runs takes five times.
+
+        Added as `reduceat` does it, to the last bit: the first to the sum of all others.
+        """
+        starts = np.cumsum(counts) - counts
+        sums = np.zeros((len(features), self.width), np.float32)
+        for place in (*range(1, counts.max(initial=0)), 0):
+            filled = np.flatnonzero(counts > place)
+            columns = order[starts[filled] + place]
+            layer = np.take(features, columns, axis=1) * self.sign[columns]
+            if len(filled) == self.width:
+                sums += layer.astype(np.float32, copy=False)
+            else:
+                sums[:, filled] += layer.astype(np.float32, copy=False)
         return sums
 
 

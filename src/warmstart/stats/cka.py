@@ -14,7 +14,7 @@ def cka(before: Matrix, after: Matrix) -> float:
 
     1: the same up to turning and scaling; about 0: nothing in common, however wide the
     features are; a little below 0 by chance. Features that are the same for every row are
-    like each other (1) and unlike any others (0).
+    like each other (1) and unlike any others (0); those that are no numbers are unlike all.
 
     The plain form of Kornblith et al. 2019, "Similarity of Neural Network Representations
     Revisited", §3, comes near 1 for any features wider than the rows are many. Its products
@@ -34,6 +34,8 @@ def cka(before: Matrix, after: Matrix) -> float:
         raise ValueError(
             f"{len(before)} and {len(after)} rows of features; give the same {LEAST} or more."
         )
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return 0.0
     one, two = _centred(before), _centred(after)
     own = (float((one * one).sum()), float((two * two).sum()))
     if not all(own):

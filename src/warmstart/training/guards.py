@@ -69,8 +69,7 @@ class Watch:
     `begins_fitted`: training begins from a head that is fitted already. Where that head knew
     something, a loss as high as that of blind answers is wrong soon after the warm-up; where
     it did not, and with fresh layers, training begins there and is given most of the steps.
-    Steps count from 1 to `n_steps`; `class_shares` may be
-    counts.
+    Steps count from 1 to `n_steps`; `class_shares` may be counts.
 
     `state` is plain numbers: a watch that takes it up by `restore` decides the same.
 
@@ -230,8 +229,8 @@ def forgetting(
 ) -> Alarm | None:
     """Whether tuned parts have lost what they knew, by `stats.cka` of before and after.
 
-    `agreement`: share of examples of which the start's own output says the same as before;
-    None where it has none. It is told and decides nothing: ordinary tuning changes most of it.
+    `agreement`: share of the examples for which the start's own output says what it said
+    before; None where it has none. It is told and decides nothing: ordinary tuning changes most.
     """
     lost = {part: value for part, value in cka_by_part.items() if value < LEAST_LIKENESS}
     if not lost:
@@ -239,7 +238,7 @@ def forgetting(
     part = min(lost, key=lost.__getitem__)
     kept = ""
     if agreement is not None:
-        kept = f"; the start's own output says the same as before for {agreement:.0%} of them"
+        kept = f"; its own output says what it said before for {agreement:.0%} of them"
     return Alarm(
         "forgetting", step,
         f"{len(lost)} of {len(cka_by_part)} tuned layers no longer tell these examples apart as "

@@ -20,6 +20,7 @@ from warmstart.training.loop import make_optimizer, seeded
 
 Inputs = tuple[Tensor, ...]
 Groups = Sequence[Mapping[str, Any]]
+PULL = 0.1  # of the way back at most: all of it would hide that a rate is far too high
 _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -143,7 +144,7 @@ class Trainer:
         home = {id(t): s for t, s in zip(self.moving.values(), self.start, strict=True)}
         for group in optimizer.param_groups:
             if group.get("is_anchored", True):
-                share = min(float(group["lr"]) * self.course.l2_sp, 1.0)
+                share = min(float(group["lr"]) * self.course.l2_sp, PULL)
                 if params := [p for p in group["params"] if p.grad is not None]:
                     torch._foreach_lerp_(params, [home[id(p)] for p in params], share)
 

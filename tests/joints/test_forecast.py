@@ -1,0 +1,69 @@
+"""What the look will take is forecast for the engine that it will have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from looking import collect
+from tiny import PREP, network
+from warmstart.events import drain
+from warmstart.features import calibration
+from warmstart.features.calibration import Timing
+from warmstart.features.store import default_root
+from warmstart.joints import forecast as measuring
+from warmstart.joints.engines import survey, work_of
+from warmstart.joints.forecast import Bench, foresee, measure
+from warmstart.joints.request import Request
+from warmstart.joints.rows import arrange
+from warmstart.network.load import load
+from warmstart.planning.rules import USUAL
+from warmstart.records import Choice
+from warmstart.verbs.dryrun import dry_run
+
+
+@pytest.fixture
+def bench(pictures):
+    """What a forecast is measured on."""
+    collection = collect(pictures)
+    seen = survey(collection, load(network(), preprocessing=PREP))
+    return Bench(seen.network, seen.taps, collection, arrange(collection.record), PREP)
+
+
+@pytest.fixture
+def plan(pictures):
+    """A plan that trains nothing."""
+    return drain(
+        dry_run(Request(data=pictures, start=network(), preprocessing=PREP, strategy="head"))
+    ).plan
+
+
+def with_engine(plan, name):
+    engine = Choice(value=name, because="so", source="rule")
+    return replace(plan, training=replace(plan.training, engine=engine))
+
+
+def test_torch_is_as_fast_as_it_was_just_now(bench, plan, monkeypatch):
+    monkeypatch.setattr(measuring, "passing", lambda bench: 0.125)
+    speeds = measure(bench, with_engine(plan, "torch"), 0.0)
+    assert (speeds.forward, speeds.look) == (0.125, 0.125)
+    assert speeds.setup == USUAL["torch"].setup
+
+
+@pytest.mark.parametrize("name", ["traced", "onnxruntime", "openvino"])
+def test_another_engine_is_as_fast_beside_torch_as_usual(bench, plan, monkeypatch, name):
+    monkeypatch.setattr(measuring, "passing", lambda bench: 0.125)
+    speeds = measure(bench, with_engine(plan, name), 0.0)
+    assert speeds.look == pytest.approx(0.125 * USUAL["torch"].speed / USUAL[name].speed)
+    assert speeds.setup == USUAL[name].setup
+
+
+def test_or_as_it_was_when_it_was_measured(bench, plan):
+    work = work_of(bench.network.record, PREP, len(bench.taps))
+    calibration.keep(default_root(), work, "onnxruntime", Timing(7.0, 4.0))
+    planned = with_engine(plan, "onnxruntime")
+    speeds = measure(bench, planned, 0.0)
+    assert (speeds.setup, speeds.look) == (7.0, 0.25)
+    look = foresee(bench, planned, 36, False, 0.0).seconds["look"]
+    assert look >= 7.0 + 36 * 0.25

@@ -1,0 +1,113 @@
+"""Single trainings of tiny networks on a scene, as a run makes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from looking import scene_of
+from plans import plan_for
+from tiny import network
+from warmstart.events import drain
+from warmstart.joints import heads, tune
+from warmstart.joints.lesson import Lesson
+from warmstart.joints.outfit import outfit
+from warmstart.joints.room import Room
+from warmstart.network.ledger import take_digests
+from warmstart.planning.facts import NetworkFacts
+from warmstart.planning.schedule import schedule
+from warmstart.planning.settings import apply_settings
+from warmstart.planning.storing import with_store
+from warmstart.training.checkpoint import NoCheckpoints
+
+PLAIN = ("training.crop=1", "training.flip=false", "training.colour=0")
+FEW = ("training.passes=32", "training.batch=8")
+
+
+class Four(nn.Module):
+    """Four layers to join one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 8, 3, stride=2)
+        self.c, self.d = nn.Conv2d(8, 12, 3), nn.Conv2d(12, 16, 3)
+        self.out = nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.b(torch.relu(self.a(x))))
+        x = torch.relu(self.d(torch.relu(self.c(x))))
+        return self.out(x.mean((2, 3)))
+
+
+def four() -> nn.Module:
+    """Always with the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Four().eval()
+
+
+def scene(data, module=network, **options):
+    """Settled data and a look at it through a network."""
+    return scene_of(data, module(), budget="fast", **options)
+
+
+def planned(scene, strategy, settings=(), lr=None, **wishes):
+    """The plan of a run on a scene."""
+    facts = NetworkFacts(record=scene.look.network.record, preprocessing=scene.prep)
+    data = scene.arranged.facts()
+    made = plan_for(strategy, data, facts, lr=lr, raw=True, **wishes)
+    return with_store(apply_settings(made, settings), facts, data)
+
+
+def room(scene, plan, checkpoints=None, n_lessons=3):
+    """What trainings share."""
+    return Room(
+        source=drain(tune._source(scene, plan)), labels=scene.arranged.labels,
+        blocks=scene.arranged.blocks(), before=take_digests(scene.look.network),
+        n_lessons=n_lessons, checkpoints=checkpoints or NoCheckpoints(),
+    )  # fmt: skip
+
+
+def lesson(scene, plan, held=(), checkpoints=None, **options):
+    """A training on all rows but those held out."""
+    rows = np.arange(len(scene.arranged.learn))
+    held = np.asarray(held, np.int64)
+    keep = np.setdiff1d(rows, held)
+    head = heads.fit_on(scene, plan, keep)
+    read = scene.look.reader(scene.examples(keep))
+    options = {"number": 1, **options}
+    return Lesson(
+        make=lambda: outfit(scene.look.network, plan, head, read, 0), schedule=schedule(plan),
+        room=room(scene, plan, checkpoints), rows=keep, held=held, **options,
+    )  # fmt: skip
+
+
+def state(model):
+    """All tensors of a model, copied."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def differing(one, other):
+    """Names of tensors that are not the same bit for bit."""
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def changed(lesson, outfit):
+    """Parts of which some tensor is not what it was in the start."""
+    now, before = take_digests(outfit.network), lesson.room.before
+    return {outfit.network.owners[name] for name in before if now[name] != before[name]}
+
+
+def with_room(lesson, **changes):
+    """The same training in another room."""
+    return replace(lesson, room=replace(lesson.room, **changes))
+
+
+def with_engine(plan, name):
+    """The plan as if the look had taken another engine."""
+    engine = replace(plan.training.engine, value=name)
+    return replace(plan, training=replace(plan.training, engine=engine))
