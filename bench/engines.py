@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
@@ -60,6 +61,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     """
     counts = sorted(given.counts)
     told: dict[str, list[dict[str, Any]]] = {}
+    busy = os.getloadavg()[0]
     for _ in range(given.repeats):
         for engine in installed_engines():
             told.setdefault(engine, []).append(_alone(engine, given.start, counts))
@@ -78,16 +80,17 @@ def measure(given: Namespace) -> dict[str, Any]:
                 "setup, processor s": min(one["setup cpu"] for one in found),
                 "batch, processor s": min(one["batch cpu"] for one in found),
             })  # fmt: skip
-    quickest = {
-        f"quickest for {count} images": min(
-            (row for row in rows if row["images"] == count), key=lambda row: row["seconds"]
+    least = {
+        f"least {name} for {count} images": min(
+            (row for row in rows if row["images"] == count), key=lambda row: row[name]
         )["engine"]
+        for name in ("seconds", "processor s")
         for count in counts
     }
     work = {"start": given.start, "million multiply-adds": told["torch"][0]["macs"] / 1e6}
     if "openvino" in told:
         work["openvino"] = version("openvino")
-    return {"summary": {**work, **quickest}, "rows": rows}
+    return {"summary": {**work, "jobs beside it": round(busy, 1), **least}, "rows": rows}
 
 
 def _alone(engine: str, start: str, counts: list[int]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ BROKEN = ("ants_bees", "sign_digits", "wbc_cells", "pacs_sketch", "skin_lesions"
 STRATEGIES = ("last:4", "last:6+gradual", "head+add", "full", "scratch")
 RATES = {"rate x 1,000": 1e3, "rate x 1,000,000": 1e6, "rate x 0.000001": 1e-6}
 SHORT = 400  # images passed
-SHORTER = {"full": 160, "scratch": 640}  # where a step takes long and something is wrong
+SHORTER = {"full": 160, "scratch": 320}  # where a step takes long and something is wrong
 N_FLAT, N_ROWS = 1000, 60  # simulated trainings whose held-out loss goes nowhere, rows held out
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from warmstart.errors import DataError
 from warmstart.events import drain
+from warmstart.features import extract as extract_module
 from warmstart.features import shelf as shelf_module
 from warmstart.features.extract import AHEAD, Prefetch, Source, Vanished, extract, first_of_each
 from warmstart.features.key import BATCH, FeatureKey
@@ -246,3 +247,21 @@ def test_a_file_that_vanished_is_left_out_but_not_held_against_its_bytes(tmp_pat
     again = look(tmp_path, EXAMPLES, Worker())
     assert again.unreadable == {}
     assert again.passed == 1
+
+
+@pytest.mark.parametrize(("seconds", "n_bytes", "kept"), [
+    (1e9, 10**9, [N]), (1e9, 8 * 4 * BATCH, [2 * BATCH, N - 2 * BATCH]), (-1.0, 10**9, None),
+    (1e9, 0, None),
+])  # fmt: skip
+def test_rows_wait_for_a_while_and_never_too_many(tmp_path, monkeypatch, seconds, n_bytes, kept):
+    monkeypatch.setattr(extract_module, "FLUSH_S", seconds)
+    monkeypatch.setattr(extract_module, "FLUSH_BYTES", n_bytes)
+    appended, plain = [], shelf_module.Shelf.append
+    monkeypatch.setattr(
+        shelf_module.Shelf, "append",
+        lambda self, hashes, taps: appended.append(len(hashes)) or plain(self, hashes, taps),
+    )  # fmt: skip
+    features = look(tmp_path, EXAMPLES, Worker())
+    assert appended == (kept or [BATCH, BATCH, N - 2 * BATCH])
+    for tap, rows in zip(TAPS, expected(EXAMPLES), strict=True):
+        np.testing.assert_array_equal(features.read(EXAMPLES, tap), rows)

@@ -32,3 +32,21 @@ def test_too_few_test_images_say_nothing():
 def test_many_rows_cost_no_more_than_500_a_side():
     found = drift(sample(5000, 0.0, 0), sample(4000, 1.0, 1), np.random.default_rng(0))
     assert found is not None
+
+
+def test_only_the_rows_that_are_drawn_are_asked_for():
+    class Many:
+        def __init__(self, values):
+            self.values, self.asked = values, []
+
+        def __len__(self):
+            return len(self.values)
+
+        def __getitem__(self, rows):
+            self.asked.append(len(rows))
+            return self.values[rows]
+
+    parts = Many(sample(5000, 0.0, 0)), Many(sample(700, 1.0, 1))
+    found = drift(*parts, np.random.default_rng(0))
+    assert [part.asked for part in parts] == [[500], [500]]
+    assert found == drift(*(part.values for part in parts), np.random.default_rng(0))

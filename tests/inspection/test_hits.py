@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from refit import kernel_of, left_out, singles, told_apart
-from warmstart.inspection.hits import PENALTIES, best_left_out
+from warmstart.inspection.hits import PENALTIES, best_left_out, best_probabilities
 from warmstart.solve.temperature import fit_temperature, log_losses
 
 
@@ -56,3 +56,14 @@ def test_a_class_without_rows_is_never_named():
     head = best_left_out([kernel_of(features)], labels, singles(24), 3)
     assert head.scores.shape == (24, 3)
     assert (head.scores.argmax(axis=1) < 2).all()
+
+
+def test_probabilities_alone_are_those_of_the_best_head():
+    rng = np.random.default_rng(2)
+    features, labels = told_apart(rng, 30, 3, 1.0)
+    kernels = [kernel_of(features[:, :1]), kernel_of(features), kernel_of(features[:, 1:])]
+    groups = blocks_of(rng, 30, 2)
+    np.testing.assert_array_equal(
+        best_probabilities(iter(kernels), labels, groups, 3),
+        best_left_out(kernels, labels, groups, 3).probabilities(),
+    )

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from scenes import glances, scene
+from warmstart.inspection import nearest, twins
 from warmstart.inspection.twins import Twin, find_twins
 
 N = 24
@@ -144,3 +145,40 @@ def test_few_or_blank_pictures_are_no_trouble(n):
 def test_equal_pictures_are_twins_of_similarity_one(scenes):
     (twin,) = find_twins(glances([*scenes[:4], scenes[1]]))
     assert twin == Twin(1, 4, pytest.approx(1, abs=0.01), False)
+
+
+class Lazy:
+    """An array of which a few rows at a time are asked for, and never all."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, rows):
+        found = self.values[rows]
+        assert len(found) <= 80
+        return found
+
+
+def test_pictures_that_do_not_fit_in_memory_have_the_same_twins(scenes, monkeypatch):
+    copies = [make(scenes[n % N]) for n, make in enumerate(ALTERATIONS.values())]
+    seen = glances([*scenes, *scenes[20:22], *copies])
+    features = np.random.default_rng(0).normal(size=(len(seen.grey), 600)).astype(np.float32)
+    expected = find_twins(seen, features)
+    assert len(expected) >= len(copies)
+    monkeypatch.setattr(twins, "IN_MEMORY", 10)
+    monkeypatch.setattr(twins, "_FEW", 7)
+    monkeypatch.setattr(twins, "_ROWS", 11)
+    lazy = type("Lazily", (), {"grey": Lazy(seen.grey), "colour": Lazy(seen.colour)})()
+    assert find_twins(lazy, features) == expected
+    assert find_twins(lazy, twins.thin(features)) == expected
+
+
+def test_near_copies_among_many_are_found_in_cells(scenes, monkeypatch):
+    monkeypatch.setattr(nearest, "EXACT", 20)
+    monkeypatch.setattr(nearest, "CELL", 16)
+    copies = [make(scenes[n % N]) for n, make in enumerate(ALTERATIONS.values())]
+    found = {(t.first, t.second) for t in find_twins(glances([*scenes, *copies]))}
+    assert found >= {(n % N, N + n) for n in range(len(copies))}

@@ -62,7 +62,7 @@ def test_fewer_processors_are_refused():
     )
 
 
-@pytest.mark.parametrize("what", ["cpu", "arithmetic"])
+@pytest.mark.parametrize("what", ["cpu", "gpu", "arithmetic"])
 def test_another_processor_is_told(what):
     assert check_same(RUN, changed(**{what: "another"})) == (
         "another processor than before: last digits may differ"

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import lessons
+from drawing import fill
 from lessons import FEW, changed, differing, lesson, planned, state
 from warmstart.errors import TrainingError
 from warmstart.events import drain, follow
@@ -19,7 +20,7 @@ from warmstart.joints.attempt import Attempt
 from warmstart.joints.lesson import SCALES
 from warmstart.joints.looks import held_scores
 from warmstart.network.ledger import take_digests
-from warmstart.training.candidates import CANDIDATES, LOOKS, SHARES, Route
+from warmstart.training.candidates import CANDIDATES, LOOKS, Route
 from warmstart.training.views import draw_batches
 
 HELD = np.arange(0, 36, 5)
@@ -29,8 +30,6 @@ SGD = ("training.optimizer=sgd", "training.weight_decay=0.01", "training.average
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    from drawing import fill
-
     root = tmp_path_factory.mktemp("attempt")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
@@ -150,7 +149,7 @@ def test_scores_of_looks_are_those_of_the_weights_then(scene):
 
 @pytest.mark.parametrize("strategy", ["last:1", "full", "head+add", "scratch", "full+gradual"])
 def test_the_same_training_ends_with_the_same_bytes_and_another_does_not(scene, strategy):
-    plan = planned(scene, strategy, FEW)
+    plan = planned(scene, strategy, LONG[:2] if strategy == "scratch" else FEW)
     torch.manual_seed(11)
     before = torch.get_rng_state()
     made = lesson(scene, plan)
@@ -174,28 +173,25 @@ def test_threads_that_prepare_images_change_nothing(scene, strategy, workers):
 
 @pytest.mark.parametrize("setting", ["training.recompute=true", "training.micro_batch=3"])
 def test_ways_to_save_memory_come_to_the_same(scene, setting):
-    one, other = (
-        state(learnt(lesson(scene, planned(scene, "full", (*FEW, *more), lr=0.001)))[0].outfit.model)
-        for more in ((), (setting,))
-    )  # fmt: skip
+    plans = [planned(scene, "full", (*FEW, *more), lr=0.001) for more in ((), (setting,))]
+    one, other = (state(learnt(lesson(scene, plan))[0].outfit.model) for plan in plans)
     for name in one:
         torch.testing.assert_close(other[name], one[name], rtol=1e-3, atol=1e-4)
 
 
 def test_new_layers_take_the_statistics_of_each_batch_once(scene):
     one, other = (
-        state(learnt(lesson(scene, planned(scene, "scratch", (*FEW, *more))))[0].outfit.model)
+        state(learnt(lesson(scene, planned(scene, "scratch", (*LONG, *more))))[0].outfit.model)
         for more in ((), ("training.recompute=true",))
     )  # fmt: skip
-    assert int(one["trunk.norm.num_batches_tracked"]) == 4
+    assert int(one["trunk.norm.num_batches_tracked"]) == 20
     assert differing(one, other) == []
 
 
 def test_half_precision_products_come_close(scene):
-    one, other = (
-        state(learnt(lesson(scene, planned(scene, "full", (*FEW, *more), lr=1e-4)))[0].outfit.model)
-        for more in ((), ("training.precision=bfloat16",))
-    )  # fmt: skip
+    half = ("training.precision=bfloat16",)
+    plans = [planned(scene, "full", (*FEW, *more), lr=1e-4) for more in ((), half)]
+    one, other = (state(learnt(lesson(scene, plan))[0].outfit.model) for plan in plans)
     assert differing(one, other)
     for name in one:
         assert other[name].dtype == one[name].dtype
@@ -275,10 +271,8 @@ def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(scene):
     says = "; always answering the class shares has 1.1; training began anew at a third of the ra"
     assert all(values["text"].startswith("the loss rose from 0.0") for values in told)
     assert all(says in values["text"] for values in told)
-    # It ends where a training ends that began at that rate.
-    lower, _ = learnt(lesson(scene, planned(scene, "full", LONG, lr=0.3 / 9), HELD))
-    for name, tensor in state(lower.outfit.model).items():
-        torch.testing.assert_close(state(taught.outfit.model)[name], tensor, rtol=1e-4, atol=1e-5)
+    factors = [e.values["factor"] for e in events if e.kind == "step"]
+    assert max(factors[-20:]) == pytest.approx(1 / 9, abs=1e-6)
     again, _ = learnt(replace(made, scale=taught.scale))  # and the next one begins there
     assert again.guards == ()
     assert differing(state(again.outfit.model), state(taught.outfit.model)) == []
@@ -315,9 +309,8 @@ def test_a_loss_that_is_no_number_is_seen_at_once(scene):
 def test_weights_that_are_no_numbers_are_seen_after_the_last_update_too(scene, when):
     """Also by what is told of it: no line of progress holds what is no number."""
     made, outfits = lesson(scene, planned(scene, "full", LONG), HELD), []
-    made = replace(made, make=lambda: outfits.append(made.make()) or outfits[-1], scale=SCALES[2])
-    made_by = lesson(scene, planned(scene, "full", LONG), HELD)
-    made = replace(made, make=lambda: outfits.append(made_by.make()) or outfits[-1])
+    spied = replace(made, make=lambda: outfits.append(made.make()) or outfits[-1])
+    made_last = replace(spied, scale=SCALES[2])
 
     def spoil(event):
         if event.kind == "step":
@@ -326,7 +319,7 @@ def test_weights_that_are_no_numbers_are_seen_after_the_last_update_too(scene, w
             with torch.no_grad():
                 outfits[-1].network.trunk.first.weight.fill_(torch.nan)
 
-    taught = follow(made.learn(), spoil)
+    taught = follow(made_last.learn(), spoil)
     assert (kinds(taught), taught.has_failed) == (["diverged"], True)
     assert taught.guards[0].step == when
 
@@ -334,18 +327,11 @@ def test_weights_that_are_no_numbers_are_seen_after_the_last_update_too(scene, w
 def test_answers_that_are_ruined_at_the_end_are_a_divergence(scene, monkeypatch):
     """Where no further loss would tell."""
     made = lesson(scene, planned(scene, "last:1", FEW), HELD, scale=SCALES[2])
-    real = attempts.Looks.shown
-
-    def shown(looks, share, rows):
-        found = real(looks, share, rows)
-        return found if share else found * np.nan
-
     monkeypatch.setattr(attempts.Looks, "finish", lambda looks: looks._found.update(x=np.nan))
     taught, events = learnt(made)
     assert (kinds(taught), taught.has_failed) == (["diverged"], True)
     (told,) = [e.values["text"] for e in events if e.kind == "guard"]
     assert told == "the network's answers are not numbers any more; training was given up"
-    assert shown
 
 
 def test_a_network_that_was_spoilt_after_training_is_not_shipped(scene, monkeypatch):
@@ -358,18 +344,7 @@ def test_a_network_that_was_spoilt_after_training_is_not_shipped(scene, monkeypa
 # ---- time ----------------------------------------------------------------------------------
 
 
-class Watch:
-    """A clock that goes on by a second at each step."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def perf_counter(self):
-        self.now += 1.0
-        return self.now
-
-
-def test_a_training_ends_when_the_minutes_are_over_and_says_so(scene, monkeypatch):
+def test_a_training_ends_when_the_minutes_are_over_and_says_so(scene):
     made = lesson(scene, planned(scene, "full", LONG), HELD)
     whole, _ = learnt(made)
     taught, events = learnt(replace(made, until=time.perf_counter() - 1.0))
@@ -383,7 +358,6 @@ def test_a_training_ends_when_the_minutes_are_over_and_says_so(scene, monkeypatc
     for candidate in range(LOOKS):
         np.testing.assert_allclose(taught.scores[candidate], found, rtol=1e-4, atol=1e-4)
     assert not np.allclose(whole.scores[LOOKS - 1], found)
-    assert len(SHARES) == len(CANDIDATES) - LOOKS
 
 
 def test_little_time_is_not_taken_for_a_rate_that_moves_nothing(scene):
@@ -392,7 +366,7 @@ def test_little_time_is_not_taken_for_a_rate_that_moves_nothing(scene):
     assert taught.guards == ()
 
 
-def test_a_route_that_ends_early_is_not_cut_short_by_minutes_that_end_later(scene, monkeypatch):
+def test_a_route_that_ends_early_is_not_cut_short_by_minutes_that_end_later(scene):
     made = lesson(scene, planned(scene, "full", LONG), route=Route(look=1))
     attempt = Attempt(replace(made, until=0.0), 1.0, ())
     events = []

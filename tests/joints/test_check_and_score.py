@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -102,7 +103,8 @@ def test_the_verdict_weighs_what_the_start_knows(known, kind):
 def test_nothing_ships_without_a_signal_unless_it_was_asked_for(kind, strategy):
     plan = plan_for(strategy)
     assert not plan.is_trained
-    shipped = check.choose_shipped(Verdict(kind=kind, sentence="."), plan, "last")
+    worked = SimpleNamespace(plan=plan, head=SimpleNamespace(name="last"), given_up="")
+    shipped = check.choose_shipped(Verdict(kind=kind, sentence="."), worked)
     is_none = kind == "no-signal" and strategy == "auto"
     assert shipped.strategy == ("none" if is_none else "head")
     assert ("your choice" in shipped.why) == (strategy != "auto")
@@ -119,6 +121,22 @@ def test_scores_from_taps_are_one_matrix_product(head):
     logits = 1.7 * scores + [0.1, -0.1, 0.0]
     slow = functional.softmax(torch.tensor(logits), dim=1).numpy()
     np.testing.assert_allclose(score.head_probabilities(head, read), slow, rtol=1e-4)
+
+
+def test_scores_of_a_few_rows_at_a_time_are_those_of_all(head):
+    class Few:
+        def __call__(self, tap):
+            raise AssertionError("all rows were asked for")
+
+        def some(self, rows):
+            raise AssertionError("no rows were to be chosen")
+
+        def chunks(self, taps):
+            for rows in (slice(0, 4), slice(4, 4), slice(4, 6)):
+                yield {tap: features_of(6)(tap)[rows] for tap in taps}
+
+    whole = score.head_scores(head, features_of(6))
+    np.testing.assert_allclose(score.head_scores(head, Few()), whole, rtol=1e-6)
 
 
 def test_the_estimate_counts_held_out_rows_only(head):

@@ -27,6 +27,15 @@ def test_blocks_widen_the_interval():
     assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low)
 
 
+@pytest.mark.parametrize("picks", [1, 7, 100, 1000])
+def test_what_is_drawn_at_a_time_changes_nothing(monkeypatch, picks):
+    a, b = np.random.default_rng(2).random((2, 45))
+    blocks = np.arange(45) // 2
+    whole = paired.difference(a, b, blocks, np.random.default_rng(3), draws=301)
+    monkeypatch.setattr(paired, "_PICKS", picks)
+    assert paired.difference(a, b, blocks, np.random.default_rng(3), draws=301) == whole
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_never_lowers_a_p_value_and_keeps_their_order(p):
     adjusted = paired.holm(p)

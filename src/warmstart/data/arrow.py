@@ -7,7 +7,6 @@ of bytes become images, all others are passed over.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
+from warmstart.data.pages import Pages
 from warmstart.data.parsing import Pictures, Stored, Table, text_of
 from warmstart.data.place import MAX_FILE_BYTES
 from warmstart.errors import DataError
@@ -36,6 +36,7 @@ class _Contents:
     column: Callable[[str], Any]
     images: Callable[[str], Any]
     names: Names
+    pages: Pages
 
 
 def parse_parquet(source: str | os.PathLike[str] | bytes, shown: str) -> Table:
@@ -43,7 +44,7 @@ def parse_parquet(source: str | os.PathLike[str] | bytes, shown: str) -> Table:
 
     Raises: DataError if pyarrow is missing, the file is damaged, or it has no rows.
     """
-    pa = load_pyarrow(shown)
+    pa, pages = load_pyarrow(shown), Pages()
     with _readable(shown, "Parquet"):
         handle = pa.BufferReader(source) if isinstance(source, bytes) else pa.OSFile(str(source))
         file = pa.parquet.ParquetFile(handle)
@@ -54,8 +55,9 @@ def parse_parquet(source: str | os.PathLike[str] | bytes, shown: str) -> Table:
             schema=schema,
             n_rows=file.metadata.num_rows,
             column=lambda name: file.read(columns=[name]).column(0),
-            images=lambda name: _spool(file, name, shown, n_bytes),
+            images=lambda name: _spool(file, name, shown, n_bytes, pages),
             names=names,
+            pages=pages,
         )
         return _table(contents, shown, "Parquet")
 
@@ -65,11 +67,11 @@ def parse_streams(sources: Sequence[str | bytes], names: Names, shown: str) -> T
 
     Raises: DataError if pyarrow is missing, a stream is damaged, or they have no rows.
     """
-    pa = load_pyarrow(shown)
+    pa, pages = load_pyarrow(shown), Pages()
     batches: list[Any] = []
     with _readable(shown, "Arrow stream"):
         for source in sources:
-            handle = pa.BufferReader(source) if isinstance(source, bytes) else pa.memory_map(source)
+            handle = pa.BufferReader(pa.py_buffer(_mapped(source, pages)))
             n_bytes = 0
             for batch in pa.ipc.open_stream(handle):
                 batch.validate(full=True)  # offsets that point outside would crash later
@@ -83,8 +85,16 @@ def parse_streams(sources: Sequence[str | bytes], names: Names, shown: str) -> T
             column=table.column,
             images=table.column,
             names=names,
+            pages=pages,
         )
         return _table(contents, shown, "Arrow stream")
+
+
+def _mapped(source: str | bytes, pages: Pages) -> Any:
+    if isinstance(source, bytes):
+        return source
+    with open(source, "rb") as file:
+        return pages.map(file)
 
 
 def load_pyarrow(shown: str) -> Any:
@@ -149,7 +159,7 @@ def _table(contents: _Contents, shown: str, kind: str) -> Table:
 
     def pictures() -> Stored:
         with _readable(shown, kind):
-            return _stored(_whole(contents, contents.images(str(image))))
+            return _stored(_whole(contents, contents.images(str(image))), contents.pages)
 
     return Table(
         columns=tuple(contents.schema.names),
@@ -207,8 +217,8 @@ def _named(
     return named
 
 
-def _stored(column: Any) -> Stored:
-    """The images of a column of bytes, or of structs {bytes, path}."""
+def _stored(column: Any, pages: Pages) -> Stored:
+    """The images of a column of bytes, or of structs {bytes, path}, as they lie in `pages`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -225,6 +235,7 @@ def _stored(column: Any) -> Stored:
             raise DataError("holds no image")
         if payload.as_buffer().size > MAX_FILE_BYTES:
             raise DataError("is larger than 512 MB")
+        pages.have_read(payload.as_buffer().size)
         return bytes(payload.as_py())
 
     return Stored(paths=paths, inside=payloads.is_valid().to_pylist(), load=load)
@@ -237,7 +248,7 @@ def _check_plausible(n_unpacked: int, n_packed: int, shown: str) -> None:
         raise DataError(f"{shown} unpacks to more than is plausible; save its images as files")
 
 
-def _spool(file: Any, name: str, shown: str, n_bytes: int) -> Any:
+def _spool(file: Any, name: str, shown: str, n_bytes: int, pages: Pages) -> Any:
     """A column of a Parquet file, unpacked batch by batch to disk and mapped into memory."""
     import pyarrow as pa
 
@@ -248,5 +259,4 @@ def _spool(file: Any, name: str, shown: str, n_bytes: int) -> Any:
             writer.write_batch(batch)
             _check_plausible(spool.tell(), n_bytes, shown)
     spool.flush()
-    mapped = mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ)
-    return pa.ipc.open_stream(pa.py_buffer(mapped)).read_all().column(0)
+    return pa.ipc.open_stream(pa.py_buffer(pages.map(spool))).read_all().column(0)

@@ -36,6 +36,7 @@ Engine = Callable[[Pixels], list[Floats]]
 
 AHEAD = 4 * BATCH  # images decoded or being decoded beyond the batch at work
 FLUSH_S = 2.0  # computed rows wait at most this long before they are on disk
+FLUSH_BYTES = 16_000_000  # or until they are as many: a fast machine computes GB in that time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,8 +171,7 @@ def extract(examples: Sequence[Example], source: Source) -> Steps[Features]:
 def _pass_all(prefetch: Prefetch, engine: Engine, shelf: Shelf, progress: _Progress) -> Steps[None]:
     hashes: list[str] = []
     batch: list[Pixels] = []
-    done: list[tuple[list[str], list[Floats]]] = []
-    last = time.perf_counter()
+    computed = _Computed(shelf)
     try:
         for example, pixels in prefetch:
             progress.decoded += 1
@@ -183,26 +183,41 @@ def _pass_all(prefetch: Prefetch, engine: Engine, shelf: Shelf, progress: _Progr
             hashes.append(example.sha256)
             batch.append(pixels)
             if len(batch) == BATCH:
-                done.append((hashes, engine(np.stack(batch))))
+                computed.add(hashes, engine(np.stack(batch)))
                 hashes, batch = [], []
                 progress.passed += BATCH
                 yield progress.event()
-                if time.perf_counter() - last > FLUSH_S:
-                    _flush(shelf, done)
-                    last = time.perf_counter()
+                if computed.is_due():
+                    computed.keep()
         if batch:
-            done.append((hashes, engine(np.stack(batch))))
+            computed.add(hashes, engine(np.stack(batch)))
             progress.passed += len(batch)
             yield progress.event()
     finally:
-        _flush(shelf, done)
+        computed.keep()
 
 
-def _flush(shelf: Shelf, done: list[tuple[list[str], list[Floats]]]) -> None:
-    """Append what has been computed; emptied first, so that a full disk is met once."""
-    ready = done.copy()
-    done.clear()
-    if ready:
-        hashes = [h for names, _ in ready for h in names]
-        taps = [np.concatenate(rows) for rows in zip(*(rows for _, rows in ready), strict=True)]
-        shelf.append(hashes, taps)
+@dataclass
+class _Computed:
+    """Rows that wait to be appended."""
+
+    shelf: Shelf
+    hashes: list[str] = field(default_factory=list)
+    batches: list[list[Floats]] = field(default_factory=list)
+    since: float = field(default_factory=time.perf_counter)
+
+    def add(self, hashes: Sequence[str], rows: list[Floats]) -> None:
+        self.hashes += hashes
+        self.batches.append(rows)
+
+    def is_due(self) -> bool:
+        waiting = sum(rows.nbytes for batch in self.batches for rows in batch)
+        return waiting > FLUSH_BYTES or time.perf_counter() - self.since > FLUSH_S
+
+    def keep(self) -> None:
+        """Append what waits; emptied first, so that a full disk is met once."""
+        hashes, batches = self.hashes, self.batches
+        self.hashes, self.batches = [], []
+        if batches:
+            self.shelf.append(hashes, [np.concatenate(rows) for rows in zip(*batches, strict=True)])
+        self.since = time.perf_counter()

@@ -14,7 +14,7 @@ from warmstart.solve.temperature import (
     Labels,
     fit_temperature,
     log_losses,
-    log_probabilities,
+    probabilities,
 )
 
 PENALTIES = (0.1, 1.0)
@@ -40,8 +40,7 @@ class LeftOut:
 
     def probabilities(self) -> Array:
         """Calibrated probabilities, each row's without its block. Shapes: (n, K)."""
-        found: Array = np.exp(log_probabilities(self.scores, self.calibration))
-        return found
+        return probabilities(self.scores, self.calibration)
 
 
 def best_left_out(

@@ -28,6 +28,7 @@ def around() -> dict[str, Any]:
         "processors": n_threads(),
         "threads": torch.get_num_threads(),
         "cpu": cpu_name(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "arithmetic": os.environ.get(ARITHMETIC, ""),
     }
 
@@ -63,7 +64,9 @@ def check_same(run: Path, before: Mapping[str, Any]) -> str:
             f"{run} began on {before['processors']} processors, and this process may use "
             f"{now['processors']}, so that results would differ; allow it as many, {new}"
         )
-    changed = [what for what in ("cpu", "arithmetic") if now[what] != before[what]]
+    changed = [
+        what for what in ("cpu", "gpu", "arithmetic") if now[what] != before.get(what, now[what])
+    ]
     return "another processor than before: last digits may differ" if changed else ""
 
 

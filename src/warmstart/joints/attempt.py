@@ -18,6 +18,7 @@ from warmstart.joints.notes import note
 from warmstart.joints.outfit import Outfit
 from warmstart.joints.room import Inputs, view_numbers
 from warmstart.network import freeze
+from warmstart.network.folded import folded
 from warmstart.network.tail import Tail
 from warmstart.planning.schedule import Schedule, stage_actions
 from warmstart.recording import peak_rss_mb
@@ -102,7 +103,10 @@ class Attempt:
         self, number: int, actions: Mapping[str, Action], steps: range, saved: Saved | None
     ) -> Steps[Alarm | None]:
         model, begin = self.outfit.model, steps.start
-        with freeze.hold(model, actions, self.outfit.owners) as held:
+        with (
+            freeze.hold(model, actions, self.outfit.owners) as held,
+            folded(model, held.resting, self._probe),
+        ):
             self.trainer.begin(self._groups(actions))
             if saved is not None:
                 begin = self._restore(saved)
@@ -125,6 +129,14 @@ class Attempt:
                 feed.close()
                 model.eval()
         return None
+
+    def _probe(self) -> Tensor:
+        """Outputs for two images, in eval mode."""
+        self.outfit.model.eval()
+        inputs = self.lesson.room.plain(spread(self.lesson.rows, 2), self.outfit.taps)
+        device = self.lesson.schedule.device
+        scores: Tensor = self.looks.tail(*(value.to(device) for value in inputs))
+        return scores
 
     def _is_over(self, done: int) -> bool:
         """Whether the time is over before the steps are."""

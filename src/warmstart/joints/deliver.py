@@ -75,7 +75,7 @@ def deliver(
     lines: tuple[str, ...] = ()
     if results.shipped.strategy != "none":
         described, ledger = _write_model(folder, results, collection)
-        proof = _prove(ledger, results.plan)
+        proof = _prove(ledger, results.worked.plan)
         lines = summary_lines(ledger)
         yield notes.proof(lines)
     clock.lap("deliver")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,11 +82,15 @@ def left_out_probabilities(scene: Scene) -> Array:
         groups = groups_among(rows, arranged)
         if len(groups) < 2:
             continue
-        read = scene.look.reader(scene.examples(rows))
-        kernels = mixed_kernels(((tap, read(tap)) for tap in scene.taps), scene.pair())
         labels, k = arranged.labels[rows], arranged.n_classes
-        found[rows] = best_probabilities(kernels.values(), labels, groups, k)
+        found[rows] = best_probabilities(_kernels(scene, rows), labels, groups, k)
     return found
+
+
+def _kernels(scene: Scene, rows: Rows) -> Iterable[Array]:
+    """Of the pair; taps are read one by one, for of 2,000 rows all would take 30 MB."""
+    read = scene.look.reader(scene.examples(rows))
+    return mixed_kernels(((tap, read(tap)) for tap in scene.taps), scene.pair()).values()
 
 
 def _shortcut(album: Album, scene: Scene, right: float) -> Finding | None:

@@ -204,8 +204,8 @@ def _difference(old: Example | None, new: Example | None) -> str:
 
 
 def _about(asked: Request, start: Start) -> str:
-    """What stages depend on, apart from each other, the data and the processor's name."""
-    now = {name: value for name, value in around().items() if name != "cpu"}
+    """What stages depend on, apart from each other, the data and the processors' names."""
+    now = {name: value for name, value in around().items() if name not in ("cpu", "gpu")}
     plain = {n: value for n, value in as_plain(asked).items() if n not in ("out", "track")}
     text = json.dumps([plain, start.record.sha256, now], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -220,9 +220,17 @@ def _digest(path: Path) -> str:
 
 
 def _read_notes(path: Path) -> dict[str, Any]:
-    """What the journal says; nothing where it is missing or no JSON: then all is done anew."""
+    """What the journal says. What is missing or damaged in it is nothing: it is done anew."""
     try:
         notes = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        kept = {name: notes[name] for name in ("inspection", "plan") if _is_pair(notes.get(name))}
+        if "engine" in notes:
+            kept["engine"] = to_plain(from_plain(Choice, notes["engine"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return notes if isinstance(notes, dict) else {}
+    return kept
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether this is the key and the digest of a file."""
+    return isinstance(value, list) and [type(item) for item in value] == [str, str]

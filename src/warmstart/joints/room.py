@@ -109,9 +109,10 @@ class StoredSource:
 
     def _row(self, number: int, content: str) -> NDArray[np.floating]:
         try:
-            return self.shelves[number].fetch([content])[0]
+            row: NDArray[np.floating] = self.shelves[number].fetch([content])[0]
         except KeyError:
-            return self.again(number, content)
+            row = self.again(number, content)
+        return row
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from warmstart.joints.rows import Arranged, Reader, ReadTap
 from warmstart.planning.verdict import points
 from warmstart.records import CalibrationRecord, Estimate, Example, Prediction, Scores
 from warmstart.solve.chunks import chunks
-from warmstart.solve.temperature import log_probabilities
+from warmstart.solve.temperature import probabilities
 from warmstart.stats.intervals import effective_size
 from warmstart.stats.paired import difference
 from warmstart.stats.selective import promise, sure_threshold
@@ -39,7 +39,7 @@ class Measured:
 
 def head_probabilities(head: HeadFit, read: ReadTap) -> Probabilities:
     """Calibrated probabilities from stored taps. Shapes: read gives (m, d_t); returns (m, K)."""
-    return np.exp(log_probabilities(head_scores(head, read), head.calibration))
+    return probabilities(head_scores(head, read), head.calibration)
 
 
 def head_scores(head: HeadFit, read: ReadTap) -> NDArray[np.float64]:

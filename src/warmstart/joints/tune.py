@@ -14,7 +14,7 @@ from warmstart.events import Event, Steps
 from warmstart.joints.allowance import Allowance
 from warmstart.joints.forgetting import ROWS, Memory, keep_memory
 from warmstart.joints.heads import fit_on
-from warmstart.joints.lesson import Lesson
+from warmstart.joints.lesson import SCALES, Lesson
 from warmstart.joints.live import read_pixels
 from warmstart.joints.look import n_threads
 from warmstart.joints.looks import spread
@@ -29,6 +29,7 @@ from warmstart.joints.score import as_it_came, compared, estimate, head_probabil
 from warmstart.joints.stored import store_views, views_of_plan
 from warmstart.network.parts import Network
 from warmstart.planning.schedule import carried_out, given_up, schedule, stage_actions
+from warmstart.planning.wording import gave_up
 from warmstart.records import Action, Estimate, GuardNote, Plan
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Calibration
@@ -78,7 +79,7 @@ class _HeldOut:
     joined: list[int] = field(default_factory=list)  # groups of parts
     scale: float = 1.0
     guards: list[GuardNote] = field(default_factory=list)
-    has_failed: bool = False
+    failed: tuple[float, ...] = ()  # scales of the rates of a training that was given up
 
 
 def tune(
@@ -113,7 +114,7 @@ def tune(
         before=digests, n_lessons=len(folds_held) + 1, checkpoints=job.checkpoints,
     )  # fmt: skip
     held = yield from job.without(room, folds_held)
-    if held.has_failed:
+    if held.failed:
         return _head_alone(scene, plan, head, held)
     return (yield from job.finish(room, held))
 
@@ -141,10 +142,10 @@ class _Job:
             lesson = self._lesson(room, fitted, keep, held, number, None, found.scale)
             taught = yield from lesson.learn()
             found.guards += taught.guards
-            found.scale = taught.scale
-            found.has_failed = taught.has_failed
             if taught.has_failed:
+                found.failed = _scales(found.scale, taught.scale)
                 break
+            found.scale = taught.scale
             found.scores[:, held] = taught.scores
             found.fold[held] = number
             found.joined.append(taught.n_stages)
@@ -168,7 +169,7 @@ class _Job:
         taught = yield from lesson.learn()
         guards += taught.guards
         if taught.outfit is None:
-            held.guards = guards
+            held.guards, held.failed = guards, _scales(held.scale, taught.scale)
             return _head_alone(scene, plan, head, held)
         memory = Memory(scene, room, spread(everything, ROWS), schedule(plan).n_steps)
         kept = keep_memory(memory, taught.outfit, lesson.make, chosen, held.scores)
@@ -221,9 +222,7 @@ def _source(scene: Scene, plan: Plan) -> Steps[Source]:
 
 def _head_alone(scene: Scene, plan: Plan, head: HeadFit, held: _HeldOut) -> Worked:
     """What is left where training was given up: the network as it came, its fitted head."""
-    last = held.guards[-1]
-    tried = {"stuck": "training was stuck", "diverged": "training diverged"}[last.kind]
-    why = f"{tried} at every rate tried; the rule says a rate of {_usual_rate(plan):g}"
+    why = gave_up(plan, held.guards[-1].kind, held.failed)
     read = scene.look.reader(scene.arranged.learn)
     return Worked(
         network=scene.look.network, head=head, reader=scene.look.reader,
@@ -232,12 +231,9 @@ def _head_alone(scene: Scene, plan: Plan, head: HeadFit, held: _HeldOut) -> Work
     )  # fmt: skip
 
 
-def _usual_rate(plan: Plan) -> float:
-    """The rate that the rule says, or followed."""
-    rate = plan.training.rate
-    if rate is None:
-        return 0.0
-    return float(rate.rule) if isinstance(rate.rule, (int, float)) else rate.number
+def _scales(first: float, last: float) -> tuple[float, ...]:
+    """Of the rates of a training from its first attempt to its last."""
+    return tuple(scale for scale in SCALES if first >= scale >= last)
 
 
 def _tell_joined(plan: Plan, joined: int) -> Steps[None]:

@@ -129,7 +129,7 @@ class Pace(NamedTuple):
     speed: float  # images a second
 
 
-# EfficientNet-Lite0 at 224 px on two cores (bench/results/engines.json).
+# EfficientNet-Lite0 at 224 px, two cores, from processor seconds (bench/results/engines.json).
 USUAL = {
     "torch": Pace(0.2, 75.0), "traced": Pace(2.0, 80.0), "onnxruntime": Pace(1.7, 140.0),
     "openvino": Pace(1.9, 160.0),

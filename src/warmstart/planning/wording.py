@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from warmstart.records import Choice, PartPlan, Plain, Plan
@@ -106,3 +106,19 @@ def _words_of(run: Run) -> str:
 
 def _words(run: Run) -> str:
     return f"{_WORDS[run.action]} {run.rates}".strip()
+
+
+def gave_up(plan: Plan, kind: str, scales: Sequence[float]) -> str:
+    """Why a training was given up, and what the rule says of its rate.
+
+    `kind` is that of the guard that saw it, `scales` those of the rates that were tried.
+    """
+    rate = plan.training.rate
+    own = rate.number if rate is not None else 0.0
+    tried = [f"{own * scale:.3g}" for scale in scales]
+    rates = f"rate {tried[0]}"
+    if len(tried) > 1:
+        rates = f"rates {', '.join(tried[:-1])} and {tried[-1]}"
+    went = "diverged" if kind == "diverged" else "got nowhere"
+    usual = own if rate is None or not isinstance(rate.rule, (int, float)) else float(rate.rule)
+    return f"training {went} at {rates}" + (f"; the rule says {usual:g}" if usual != own else "")

@@ -40,10 +40,22 @@ def log_probabilities(scores: Array, calibration: Calibration) -> Array:
     >>> np.exp(log_probabilities(np.zeros((1, 2)), flat)).tolist()
     [[0.5, 0.5]]
     """
-    logits = calibration.temperature * scores + calibration.bias
-    logits = logits - logits.max(axis=1, keepdims=True)
-    result: Array = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return result
+    # In place: of many rows and classes each array made in passing is as large as the scores.
+    logits: Array = np.multiply(calibration.temperature, scores, dtype=np.float64)
+    logits += calibration.bias
+    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logits
+
+
+def probabilities(scores: Array, calibration: Calibration) -> Array:
+    """Calibrated probabilities. Shapes: scores (n, K) to (n, K).
+
+    >>> probabilities(np.zeros((1, 2)), Calibration(1.0, np.zeros(2))).tolist()
+    [[0.5, 0.5]]
+    """
+    logits = log_probabilities(scores, calibration)
+    return np.exp(logits, out=logits)
 
 
 def log_losses(scores: Array, labels: Labels, calibration: Calibration) -> Array:
@@ -57,9 +69,10 @@ def _targets(labels: Labels, k: int) -> Array:
     return (1 - share) * np.eye(k)[labels] + share / k
 
 
-def _smooth_loss(scores: Array, labels: Labels, calibration: Calibration) -> float:
-    targets = _targets(labels, scores.shape[1])
-    return float(-(targets * log_probabilities(scores, calibration)).sum(axis=1).mean())
+def _smooth_loss(scores: Array, targets: Array, calibration: Calibration) -> float:
+    logits = log_probabilities(scores, calibration)
+    logits *= targets
+    return float(-logits.sum(axis=1).mean())
 
 
 def fit_temperature(scores: Array, labels: Labels) -> Calibration:
@@ -71,28 +84,29 @@ def fit_temperature(scores: Array, labels: Labels) -> Calibration:
     >>> 1 < fit_temperature(scores, np.array([0, 0, 1, 1])).temperature < 10
     True
     """
-    zero = np.zeros(scores.shape[1])
-    right = (_targets(labels, scores.shape[1]) * scores).sum(axis=1)
+    zero, targets = np.zeros(scores.shape[1]), _targets(labels, scores.shape[1])
+    right = (targets * scores).sum(axis=1)
     value, loss = 1.0, np.inf
     for _ in range(60):
-        p = np.exp(log_probabilities(scores, Calibration(value, zero)))
+        p = probabilities(scores, Calibration(value, zero))
         mean = (p * scores).sum(axis=1)
         slope = float((mean - right).mean())
-        bend = float(((p * scores**2).sum(axis=1) - mean**2).mean())
+        p *= scores**2
+        bend = float((p.sum(axis=1) - mean**2).mean())
         step = slope / max(bend, 1e-12)
-        new, new_loss = _line_search(scores, labels, value, step)
+        new, new_loss = _line_search(scores, targets, value, step)
         if loss - new_loss < 1e-10:
             return Calibration(new, zero)
         value, loss = new, new_loss
     return Calibration(value, zero)
 
 
-def _line_search(scores: Array, labels: Labels, value: float, step: float) -> tuple[float, float]:
+def _line_search(scores: Array, targets: Array, value: float, step: float) -> tuple[float, float]:
     zero = np.zeros(scores.shape[1])
-    start = _smooth_loss(scores, labels, Calibration(value, zero))
+    start = _smooth_loss(scores, targets, Calibration(value, zero))
     for _ in range(30):
         new = min(max(value - step, 0.0), _MOST)
-        loss = _smooth_loss(scores, labels, Calibration(new, zero))
+        loss = _smooth_loss(scores, targets, Calibration(new, zero))
         if loss <= start:
             return new, loss
         step /= 2
@@ -108,14 +122,15 @@ def fit_temperature_and_bias(scores: Array, labels: Labels) -> Calibration:
     _, k = scores.shape
     if np.bincount(labels, minlength=k).min() < LEAST_FOR_BIAS:
         return first
+    targets = _targets(labels, k)
     values = np.concatenate([[first.temperature], np.zeros(k)])
-    loss = _smooth_loss(scores, labels, first)
+    loss = _smooth_loss(scores, targets, first)
     for _ in range(30):
-        step = _newton_step(scores, labels, values)
+        step = _newton_step(scores, targets, values)
         for _ in range(20):
             new = values - step
             new[0] = min(max(new[0], 0.0), _MOST)
-            fresh = _smooth_loss(scores, labels, Calibration(new[0], new[1:]))
+            fresh = _smooth_loss(scores, targets, Calibration(new[0], new[1:]))
             if fresh <= loss:
                 break
             step /= 2
@@ -125,10 +140,10 @@ def fit_temperature_and_bias(scores: Array, labels: Labels) -> Calibration:
     return Calibration(float(values[0]), values[1:] - values[1:].mean())
 
 
-def _newton_step(scores: Array, labels: Labels, values: Array) -> Array:
+def _newton_step(scores: Array, targets: Array, values: Array) -> Array:
     n, k = scores.shape
-    p = np.exp(log_probabilities(scores, Calibration(float(values[0]), values[1:])))
-    error = p - _targets(labels, k)
+    p = probabilities(scores, Calibration(float(values[0]), values[1:]))
+    error = p - targets
     slope = np.concatenate([[(error * scores).sum()], error.sum(axis=0)]) / n
     mean = (p * scores).sum(axis=1, keepdims=True)
     cross = (p * (scores - mean)).sum(axis=0) / n

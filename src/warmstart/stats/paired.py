@@ -10,6 +10,8 @@ from scipy.special import stdtrit
 
 from warmstart.stats.intervals import Blocks, Values, kish, standard_error
 
+_PICKS = 1_000_000  # blocks drawn at a time
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -37,8 +39,12 @@ def difference(
     n_blocks = int(index.max()) + 1
     sums = np.bincount(index, weights=gap, minlength=n_blocks)
     sizes = np.bincount(index, minlength=n_blocks)
-    picks = rng.integers(n_blocks, size=(draws, n_blocks))
-    means = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
+    means = np.empty(draws)
+    count = max(_PICKS // n_blocks, 1)
+    for start in range(0, draws, count):
+        # Drawn a few at a time: the stream of numbers is the same as for all at once.
+        picks = rng.integers(n_blocks, size=(min(count, draws - start), n_blocks))
+        means[start : start + count] = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
     value = float(gap.mean())
     low, high = (float(q) for q in np.quantile(means, [0.025, 0.975]))
     extreme = int((np.abs(means - value) >= abs(value) - 1e-12).sum())

@@ -6,7 +6,7 @@ is one matrix whatever family it came from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from warmstart.solve import prototype, ridge
 from warmstart.solve.kernels import Features, apply_scaling, fit_scaling
 from warmstart.solve.logistic import Linear, logistic_path
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.trials import Problem, Trials, groups_within, judge
+from warmstart.training.trials import Problem, Trial, Trials, groups_within, judge
 
 ReadTap = Callable[[Tap], Features]
 Profile = Mapping[Tap, float]
@@ -43,8 +43,8 @@ class Refit:
 class Family(Protocol):
     """One way to make a head."""
 
-    def trials(self, problem: Problem) -> Trials:
-        """Judge every penalty in every training set."""
+    def trials(self, problem: Problem) -> Iterable[list[Trial]]:
+        """Judge every penalty, weakest first, in every training set."""
         ...
 
     def refit(self, problem: Problem, penalty: float) -> Refit:

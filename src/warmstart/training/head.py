@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from warmstart.solve.ridge import Array
 from warmstart.solve.temperature import (
     Calibration,
     fit_temperature_and_bias,
-    log_probabilities,
+    probabilities,
 )
 from warmstart.training.choose import choose_head, choose_penalty
 from warmstart.training.families import (
@@ -27,7 +27,7 @@ from warmstart.training.families import (
 )
 from warmstart.training.prior import SUFFIX, Prior, PriorRidge
 from warmstart.training.sketched import SketchedRidge
-from warmstart.training.trials import Problem, Trials
+from warmstart.training.trials import Problem, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,14 @@ def fit_head(
     set `choose_in`: a hold-out that the user gave is never chosen on.
     """
     yield Event(stage="head", kind="begin", of=len(candidates))
-    trials: dict[str, Trials] = {}
+    trials: dict[str, list[Trial]] = {}
     for number, (name, family) in enumerate(candidates.items()):
         trials[name] = _best_penalties(family.trials(problem), problem)
         yield Event(stage="head", kind="step", step=number + 1, of=len(candidates))
-    probabilities, fold, picks = _out_of_fold(trials, problem)
+    held_out, fold, picks = _out_of_fold(trials, problem)
     which = len(problem.folds) if choose_in is None else choose_in
     keep = list(problem.training_sets())[which][0]
-    name, trial = choose_head({n: t[which] for n, t in trials.items()}, problem.blocks()[keep])
+    name, trial = choose_head({n: [t[which]] for n, t in trials.items()}, problem.blocks()[keep])
     fit = candidates[name].refit(problem, trial.penalty)
     calibration = fit_temperature_and_bias(fit.scores, problem.labels)
     yield Event(stage="head", kind="end", values={"head": name, "penalty": trial.penalty})
@@ -107,30 +107,30 @@ def fit_head(
         weight=np.concatenate(list(fit.weights.values())).T.astype(np.float32),
         bias=fit.bias.astype(np.float32),
         calibration=calibration,
-        probabilities=probabilities,
+        probabilities=held_out,
         fold=fold,
         picks=picks,
     )
 
 
-def _best_penalties(trials: Trials, problem: Problem) -> Trials:
-    """One penalty a training set: of many heads and rows, all trials would fill the memory."""
+def _best_penalties(trials: Iterable[list[Trial]], problem: Problem) -> list[Trial]:
+    """One trial a training set: of many heads and rows, all would fill the memory."""
     blocks = problem.blocks()
     pairs = zip(trials, problem.training_sets(), strict=True)
-    return [[choose_penalty(each, blocks[keep])] for each, (keep, _) in pairs]
+    return [choose_penalty(each, blocks[keep]) for each, (keep, _) in pairs]
 
 
 def _out_of_fold(
-    trials: Mapping[str, Trials], problem: Problem
+    trials: Mapping[str, Sequence[Trial]], problem: Problem
 ) -> tuple[Array, NDArray[np.int64], tuple[str, ...]]:
     n = len(problem.labels)
-    probabilities = np.full((n, problem.n_classes), np.nan)
+    found = np.full((n, problem.n_classes), np.nan)
     fold_of, picks, blocks = np.full(n, -1, dtype=np.int64), [], problem.blocks()
     for number, (keep, fold) in enumerate(problem.training_sets()):
         if not len(fold):
             continue
-        name, trial = choose_head({n: t[number] for n, t in trials.items()}, blocks[keep])
-        probabilities[fold] = np.exp(log_probabilities(trial.outside, trial.calibration))
+        name, trial = choose_head({n: [t[number]] for n, t in trials.items()}, blocks[keep])
+        found[fold] = probabilities(trial.outside, trial.calibration)
         fold_of[fold] = number
         picks.append(name)
-    return probabilities, fold_of, tuple(picks)
+    return found, fold_of, tuple(picks)

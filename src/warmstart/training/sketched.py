@@ -14,7 +14,7 @@ from warmstart.solve.kernels import Features, Scaling, apply_scaling
 from warmstart.solve.projection import Sketch, make_sketch
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.families import Profile, ReadTap, Refit
-from warmstart.training.trials import Problem, Trial, Trials, groups_within, judge
+from warmstart.training.trials import Problem, Trial, groups_within, judge
 
 SKETCH_WIDTH = 2048  # features kept in the primal form
 STRETCH = 512  # rows in memory at a time, but for a larger block
@@ -75,15 +75,13 @@ class SketchedRidge:
         sketch = make_sketch(width, SKETCH_WIDTH, np.random.default_rng(self.rng_seed))
         return Embedding(self.read, scalings, sketch)
 
-    def trials(self, problem: Problem) -> Trials:
+    def trials(self, problem: Problem) -> Iterator[list[Trial]]:
         """One eigendecomposition a training set serves every penalty."""
         made = self.embedding()
         whole = _add_up(made, problem, np.arange(len(problem.labels)))
-        trials: Trials = []
         for keep, fold in problem.training_sets():
             one = _TrainingSet(made, problem, keep, whole.minus(_add_up(made, problem, fold)))
-            trials.append(one.trials(self.penalties, fold))
-        return trials
+            yield one.trials(self.penalties, fold)
 
     def refit(self, problem: Problem, penalty: float) -> Refit:
         """Fit on all rows and undo the sketch."""
@@ -91,17 +89,16 @@ class SketchedRidge:
         one = _TrainingSet(made, problem, everything, _add_up(made, problem, everything))
         (scores,), ((weights, bias),) = one.fit([penalty])
         by_tap, shift = made.over_taps(weights)
-        return Refit(scores, by_tap, bias + shift)
+        return Refit(scores.astype(float), by_tap, bias + shift)
 
 
 def _add_up(made: Embedding, problem: Problem, rows: Rows) -> primal.Sums:
-    targets, start = problem.targets_of(rows), 0
-
     def parts() -> Iterator[tuple[Features, Array]]:
-        nonlocal start
+        start = 0
         for features in made.stretches(rows):
-            yield features, targets[start : start + len(features)]
-            start += len(features)
+            stop = start + len(features)
+            yield features, problem.targets_of(rows[start:stop])
+            start = stop
 
     return primal.add_up(parts(), made.sketch.width, problem.n_classes)
 
@@ -125,16 +122,20 @@ class _TrainingSet:
             for scores, (weights, bias) in zip(outside, fits, strict=True):
                 scores[start:stop] = features @ weights + bias
             start = stop
-        return [
-            judge(self.problem, self.keep, *found)
-            for found in zip(penalties, inside, outside, strict=True)
-        ]
+        found = []
+        for penalty, within, beyond in zip(penalties, inside, outside, strict=True):
+            found.append(judge(self.problem, self.keep, penalty, within.astype(float), beyond))
+        return found
 
-    def fit(self, penalties: Sequence[float]) -> tuple[list[Array], list[tuple[Array, Array]]]:
-        """Per penalty the scores (m, K) of each kept row without its block, and (W, b)."""
+    def fit(self, penalties: Sequence[float]) -> tuple[list[Features], list[tuple[Array, Array]]]:
+        """Per penalty the scores (m, K) of each kept row without its block, and (W, b).
+
+        Scores lie between 0 and 1: single precision is enough, as there are many of them.
+        """
         groups = groups_within(self.problem.groups, self.keep, len(self.problem.labels))
         large = [rows for rows in groups if len(rows) >= LARGE]
-        inside = [np.empty((len(self.keep), self.problem.n_classes)) for _ in penalties]
+        shape = len(self.keep), self.problem.n_classes
+        inside = [np.empty(shape, np.float32) for _ in penalties]
         for rows in large:
             self._without(rows, penalties, inside)
         space = primal.spectrum(self.sums)
@@ -145,7 +146,7 @@ class _TrainingSet:
                 scores[rows] = primal.left_out(space, rotated, targets, penalty, within)
         return inside, [primal.solve(space, penalty) for penalty in penalties]
 
-    def _without(self, rows: Rows, penalties: Sequence[float], inside: list[Array]) -> None:
+    def _without(self, rows: Rows, penalties: Sequence[float], inside: list[Features]) -> None:
         """Scores of a large block, from ridges on all other rows."""
         others = self.sums.minus(_add_up(self.made, self.problem, self.keep[rows]))
         for scores, penalty in zip(inside, penalties, strict=True):

@@ -1,0 +1,96 @@
+"""--minutes: the plan is cut until it fits, training ends in time, and both are said."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tiny import fit
+from warmstart.errors import UsageError
+from warmstart.joints import budgeted, forecast
+from warmstart.joints.allowance import Allowance
+
+SETTINGS = {"training.batch": 8}
+
+
+@pytest.fixture
+def speeds(monkeypatch):
+    """Says how long a step takes, instead of measuring it."""
+
+    def say(seconds):
+        monkeypatch.setattr(forecast, "_training", lambda bench, plan: seconds)
+
+    return say
+
+
+def run(data, minutes, **options):
+    seen = []
+    made = fit(data, strategy="last:1", budget="balanced", settings=SETTINGS, minutes=minutes,
+               on_event=seen.append, **options)  # fmt: skip
+    return made, seen
+
+
+def steps(seen):
+    return [e for e in seen if e.kind == "step" and "lesson" in e.values]
+
+
+def test_minutes_enough_change_nothing(pictures, speeds, tmp_path):
+    speeds(1e-4)
+    made, seen = run(pictures, 100.0)
+    training = made.plan.training
+    assert (training.folds.value, training.passes.value) == (3, 1000)
+    assert training.passes.source == "rule"
+    assert len(steps(seen)) > 3 * 125
+    assert not [e for e in seen if "fit your minutes" in str(e.values.get("text"))]
+
+
+def test_few_minutes_cut_the_plan_and_say_so(pictures, speeds):
+    speeds(0.1)  # 4 trainings of 125 steps: 50 seconds; one of 20, twice: 4
+    made, seen = run(pictures, 0.5)
+    training = made.plan.training
+    assert training.folds.value == 1
+    assert training.passes.value < 1000
+    assert (training.passes.source, training.passes.rule) == ("measured", 1000)
+    assert training.passes.because == "cut from 1,000 to fit --minutes 0.5"
+    assert training.views.value <= max(-(-training.passes.value // 36), 1)
+    (told,) = [e.values["text"] for e in seen if e.values.get("title") == "Plan"]
+    assert told.splitlines()[1] == (
+        "to fit your minutes: trainings that hold images out 1 instead of 3; images passed "
+        f"{training.passes.value} instead of 1,000"
+    )
+    assert made.summary.shipped.strategy == "last:1"
+
+
+def test_where_no_plan_fits_training_ends_when_the_minutes_do(pictures, speeds):
+    """The cheapest plan is begun, each training is stopped, and a model is there."""
+    speeds(100.0)
+    made, seen = run(pictures, 0.001)
+    assert made.plan.training.passes.value == 160
+    notes = [e.values["text"] for e in seen if e.values.get("title") == "Stopped"]
+    assert len(notes) == 2
+    assert notes[0] == "after 1 of 20 updates: the minutes were over"
+    assert len(steps(seen)) == 2
+    assert made.summary.guards == ()
+    assert made.summary.shipped.strategy == "last:1"
+
+
+def test_minutes_do_not_matter_to_a_head(pictures, monkeypatch):
+    monkeypatch.setattr(budgeted, "outlook", None)  # nothing is measured
+    made = fit(pictures, strategy="head", minutes=0.001)
+    assert made.summary.shipped.strategy == "head"
+
+
+@pytest.mark.parametrize("minutes", [0, -1.0, float("nan"), float("inf")])
+def test_minutes_are_a_number_above_0(pictures, minutes):
+    with pytest.raises(UsageError, match=r"--minutes .*: it needs a number above 0, such as 5"):
+        fit(pictures, minutes=minutes)
+
+
+def test_what_is_left_is_shared_among_the_trainings_that_are_left():
+    now = time.perf_counter()
+    allowance = Allowance(now + 100.0)
+    shares = [allowance.share(n) - now for n in (4, 2, 1, 0)]
+    assert shares == pytest.approx([25.0, 50.0, 100.0, 100.0], abs=1.0)
+    assert Allowance(now - 5.0).share(3) == pytest.approx(now, abs=1.0)  # over: as soon as it can
+    assert Allowance().share(3) is None
