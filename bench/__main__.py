@@ -11,8 +11,8 @@ from bench import results
 
 NAMES = (
     "accuracy", "coverage", "distances", "drift", "engines", "evidence", "forecast", "habits",
-    "memory", "planted", "prior", "random_labels", "ranking", "speed", "startup", "strategies",
-    "suggest", "verdict",
+    "kills", "memory", "planted", "prior", "random_labels", "ranking", "speed", "startup",
+    "strategies", "suggest", "train_speed", "verdict",
 )  # fmt: skip
 BENCHES = {name: import_module(f"bench.{name}") for name in NAMES}
 

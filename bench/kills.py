@@ -27,7 +27,7 @@ PLANS = (  # heads alone, stored activations, the whole network, parts that join
 COMMON = (
     *SIZE,
     "--set",
-    "training.passes=320",
+    "training.passes=160",
     "--set",
     "training.folds=2",
     "--minutes",
@@ -38,6 +38,7 @@ FILES = ("plan.toml", "network.json", "data.json", "inspection.json", "weights_l
          "predictions.jsonl", "suspects.csv")  # fmt: skip
 METRICS = ("verdict", "shipped", "estimate", "test", "data", "start", "frozen", "guards",
            "findings", "step_zero")  # fmt: skip
+MOST = 60  # training images
 MOST_STARTS = 6  # resumptions of one run: it may be killed again and again
 
 
@@ -51,7 +52,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
         env = os.environ | {"WARMSTART_CACHE": str(Path(place) / "cache")}
-        data = {name: copy_few(root(given) / name, Path(place)) for name in SETS}
+        data = {name: copy_few(root(given) / name, Path(place), MOST) for name in SETS}
         cases = [(name, plan) for plan in PLANS for name in SETS]
         wholes = {case: _whole(data[case[0]], case[1], place, env) for case in cases}
         draw = random.Random(7)
