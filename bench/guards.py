@@ -65,7 +65,7 @@ def clean(n_seeds: int) -> list[Ask]:
     """Nothing wrong: every set and strategy; whole nets and fresh ones on fewer draws."""
     quick, slow = STRATEGIES[:3], STRATEGIES[3:]
     asks = [_ask(s, seed, name) for seed in range(n_seeds) for s in SETS for name in quick]
-    n_slow = -(-n_seeds // 2)
+    n_slow = -(-n_seeds // 3)
     return asks + [_ask(s, seed, name) for seed in range(n_slow) for s in SETS for name in slow]
 
 

@@ -26,6 +26,7 @@ from warmstart.joints.request import Request
 from warmstart.planning.build import DataFacts
 from warmstart.planning.planfile import write_plan
 from warmstart.planning.settings import apply_settings
+from warmstart.planning.storing import with_store
 from warmstart.records import Choice, Preprocessing
 
 FACTS_OF_START = network_facts(preprocessing=PREPROCESSING)
@@ -33,7 +34,8 @@ FACTS_OF_START = network_facts(preprocessing=PREPROCESSING)
 
 def file_plan(strategy="last:2", settings=("training.passes=500", "training.batch=10"), **wishes):
     """What a user kept: another seed and start, some values of their own."""
-    return apply_settings(plan_for(strategy, seed=5, start="lite1", **wishes), settings)
+    plan = apply_settings(plan_for(strategy, seed=5, start="lite1", **wishes), settings)
+    return with_store(plan, FACTS_OF_START, FACTS)
 
 
 def made(facts=FACTS, **asked):

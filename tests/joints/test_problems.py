@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import ImageOps
 
+import warmstart
 from looking import collect, look_at
 from scenes import scene
-from tiny import bytes_of, fit
+from tiny import bytes_of, fit, network
 from warmstart.errors import DataError
 from warmstart.joints.problems import settled
 from warmstart.joints.rows import arrange, groups_among
@@ -198,7 +199,7 @@ def test_a_class_of_which_too_little_is_left_is_named(photos, tmp_path):
         settle(photos, fix_into=tmp_path)
 
 
-def test_an_interrupted_run_with_fix_goes_on_by_the_same_command(pictures, tmp_path):
+def test_an_interrupted_run_with_fix_goes_on(pictures, tmp_path):
     copy(pictures / "red/000.png", pictures / "red/copy.png")
 
     def stop(event):
@@ -209,6 +210,6 @@ def test_an_interrupted_run_with_fix_goes_on_by_the_same_command(pictures, tmp_p
     with pytest.raises(KeyboardInterrupt):
         fit(pictures, **options, on_event=stop)
     assert {"clean.csv", "INTERRUPTED"} <= bytes_of(tmp_path / "out").keys()
-    run = fit(pictures, **options)
+    run = warmstart.resume(tmp_path / "out", start=network())
     assert (run.summary.data.train, run.summary.data.duplicates) == (36, 0)
     assert {"clean.csv", "suspects.csv", "DONE"} <= bytes_of(run.path).keys()

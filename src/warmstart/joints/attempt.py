@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from warmstart.events import Event, Steps
 from warmstart.joints.feed import ahead
 from warmstart.joints.joining import Joining
-from warmstart.joints.looks import Looks, spread
+from warmstart.joints.looks import Looks, log_loss, spread
 from warmstart.joints.notes import note
 from warmstart.joints.outfit import Outfit
 from warmstart.joints.room import Inputs, view_numbers
@@ -26,7 +26,7 @@ from warmstart.records import Action, GuardNote
 from warmstart.solve.ridge import Rows
 from warmstart.training.candidates import Route
 from warmstart.training.checkpoint import Saved
-from warmstart.training.guards import Alarm, Watch, largest_change
+from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
 from warmstart.training.loop import warm_cosine
 from warmstart.training.trainer import Course, Trainer
 from warmstart.training.views import draw_batches
@@ -203,9 +203,11 @@ class Attempt:
             return Alarm(kind="diverged", step=n_steps, sentence=what)
         if not self.joining.joined or self._stopped:
             return None  # no group of parts helped, or there was no time: no fault of the rate
-        alarm = self._watch.finish(largest_change(self.looks.shown(0.0, some), ended))
-        self.is_idle = alarm is not None
-        return alarm
+        is_whole = self._route == Route(n_stages=self._route.n_stages)
+        loss = log_loss(ended, self.lesson.room.labels[some]) if is_whole else None
+        moved = largest_change(self.looks.shown(0.0, some), ended)
+        self.is_idle = moved < LEAST_CHANGE
+        return self._watch.finish(moved, loss)
 
     # ---- checkpoints -----------------------------------------------------------------------
 

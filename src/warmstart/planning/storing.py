@@ -74,7 +74,9 @@ def _seen(training: TrainingPlan, cut: Choice, facts: DataFacts) -> Choice | Non
     if not cut.value:
         why = "they cost next to nothing where the whole network is run at each step"
         return Choice(value=0, because=f"ever new ones: {why}", source="rule")
-    most = max(math.ceil(passes.number / max(facts.n, 1)), 1) if passes is not None else 1
+    if passes is None or passes.source == "rule":  # the views have been chosen beside it
+        return seen
+    most = max(math.ceil(passes.number / max(facts.n, 1)), 1)
     return Choice(value=most, because=_AS_OFTEN, source="rule") if seen.number > most else seen
 
 
