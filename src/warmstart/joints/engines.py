@@ -191,6 +191,7 @@ def _measure(seen: Survey, kept: dict[str, Pace]) -> Steps[tuple[Survey, dict[st
     made: dict[str, Engine] = {}
     while (name := rules.engine_to_measure(seen.counts, kept, seen.work.macs)) is not None:
         engine = cast(EngineName, name)
+        made.clear()  # two at a time would be the most memory of a run
         try:
             make = partial(_make, seen, engine)
             made[name], timing = calibration.measure(make, noise(seen.prep, BATCH))

@@ -16,7 +16,7 @@ from warmstart.network.edit import TapHead, WarmModel, assemble
 from warmstart.network.parts import Network
 from warmstart.network.taps import tap_width, taps
 from warmstart.records import Action, Plan, Tap
-from warmstart.solve.kernels import fit_scaling
+from warmstart.solve.chunks import fit_scalings
 from warmstart.training.head import HeadFit
 from warmstart.training.loop import ScaledHead
 
@@ -102,7 +102,8 @@ def _heard(head: HeadFit, network: Network, actions: Mapping[str, Action]) -> He
 
 def _scaled(head: HeadFit, read: ReadTap) -> tuple[ScaledHead, tuple[Tap, ...]]:
     """The fitted head, its calibration folded in, in the scale it was fitted in."""
-    found = [fit_scaling(read(tap)) for tap in head.taps]
+    by_tap = fit_scalings(read, head.taps)
+    found = [by_tap[tap] for tap in head.taps]
     offset = np.concatenate([scaling.offset for scaling in found])
     scale = np.concatenate([scaling.scale for scaling in found]) / np.sqrt(len(found))
     warmth, shift = head.calibration.temperature, head.calibration.bias

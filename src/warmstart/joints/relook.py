@@ -15,6 +15,7 @@ from warmstart.features.activations import ScratchKey
 from warmstart.features.engine import normalised
 from warmstart.features.key import BATCH, Column
 from warmstart.features.store import Store
+from warmstart.features.stored import StoredTaps
 from warmstart.joints.live import prepared, roomy_folder
 from warmstart.joints.room import Source
 from warmstart.joints.rows import ReadTap
@@ -22,7 +23,6 @@ from warmstart.network.parts import Network
 from warmstart.network.tail import stored_taps
 from warmstart.network.taps import Scan, plan_scan
 from warmstart.records import Example, Preprocessing, Tap
-from warmstart.solve.kernels import Features
 
 
 class SecondLook:
@@ -54,12 +54,7 @@ class SecondLook:
         todo = list({e.sha256: e for e in examples if e.sha256 in lost}.values())
         for chunk, inputs, cut in self._inputs(todo):
             self._shelf.append([e.sha256 for e in chunk], self._pass(inputs, cut))
-
-        def read(tap: Tap) -> Features:
-            found: Features = self._shelf.read(hashes, tap.name)
-            return found
-
-        return read
+        return StoredTaps(self._shelf, tuple(examples))
 
     def _inputs(
         self, todo: Sequence[Example]
