@@ -108,13 +108,56 @@ def _move(made):
                 )
 
 
+def heard(name, strategy, wanted):
+    """An outfit under a head that listens to these taps, what that says, and images."""
+    network, plan = planned(name, strategy)
+    read, inputs = seen(network, name, taps(network.record))
+    head = fitted(network, read, wanted)
+    return outfit(network, plan, head, read, 0), answers(head, read), inputs
+
+
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny"])
-def test_one_tap_or_many_it_is_the_heads_own_taps_that_are_read(name):
-    _, network = cut_once(name)
-    for wanted in (taps(network.record)[-1:], taps(network.record)[1:4]):
-        _, made, expected, inputs = ready(name, "full", wanted)
+@pytest.mark.parametrize("strategy", ["head", "last:1", "full"])
+def test_one_tap_or_many_it_is_the_heads_own_taps_that_are_read(name, strategy):
+    offered = taps(cut_once(name)[1].record)
+    for wanted in (offered[-1:], (offered[1], offered[-2], offered[-1])):
+        made, expected, inputs = heard(name, strategy, wanted)
         assert made.taps == tuple(wanted)
         np.testing.assert_allclose(say(made.model, inputs), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny"])
+@pytest.mark.parametrize("strategy", ["last:1", "full", "head+add", "last:2+add", "full+lora"])
+def test_a_head_that_hears_no_layer_that_moves_listens_to_the_last_one_too(name, strategy):
+    """With weights of zero at first: else nothing that is tuned would have a say."""
+    pytest.importorskip("peft") if "lora" in strategy else None
+    offered = taps(cut_once(name)[1].record)
+    wanted = offered[1:3]
+    made, expected, inputs = heard(name, strategy, wanted)
+    assert [tap.part for tap in made.taps[:2]] == [tap.part for tap in wanted]
+    assert len(made.taps) == 3
+    assert made.taps[-1].pool == "neck"
+    np.testing.assert_allclose(say(made.model, inputs), expected, rtol=1e-4, atol=1e-4)
+    for _ in range(2):  # the output first, then what it has begun to listen to
+        moved = _gradients(made, inputs)
+    moving = {part for part, action in made.actions.items() if action not in ("frozen", "replaced")}
+    assert moving <= moved | {"neck"}
+
+
+def _gradients(made, inputs):
+    """One step down; the parts whose parameters have a gradient that is not zero."""
+    freeze.apply(made.model, made.actions, made.owners)
+    groups = freeze.groups(made.model, made.actions, made.owners, made.rates)
+    made.model.zero_grad()
+    torch.nn.functional.cross_entropy(made.model(inputs), torch.arange(N) % K).backward()
+    found = set()
+    with torch.no_grad():
+        for group in groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter.grad.any():
+                    found.add(group["part"])
+                    parameter -= 0.1 * parameter.grad
+    return found
 
 
 @pytest.mark.parametrize("name", NETWORKS)
