@@ -28,6 +28,8 @@ STRATEGIES: dict[str, dict[str, object]] = {
     "last:1": SMALL,
     "full": SMALL,
     "full+gradual": SMALL,
+    "head+add": SMALL,
+    "last:2": {**SMALL, "lr": 30.0},  # at none of its rates does training work
 }
 
 
@@ -190,7 +192,8 @@ def test_killed_again_and_again(wholes, tmp_path):
 # ---- trainings ---------------------------------------------------------------------------
 
 STEP = ("tune", "step")
-TRAINED = [strategy for strategy in STRATEGIES if strategy != "head"]
+TRAINED = ("last:1", "full", "full+gradual")
+MORE = [strategy for strategy in STRATEGIES if strategy not in ("head", *TRAINED)]
 
 
 @pytest.mark.parametrize("strategy", TRAINED)
@@ -211,5 +214,18 @@ def test_closed_while_it_trains(wholes, tmp_path, strategy):
     whole = wholes(strategy)
     with pytest.raises(Stop):
         warmstart.fit(**whole.asked, out=tmp_path / "run", on_event=stop_at(STEP, nth=3))
+    run = warmstart.resume(tmp_path / "run")
+    assert differences(run.path, whole) == []
+
+
+@pytest.mark.parametrize("strategy", MORE)
+def test_any_kind_of_training_goes_on_where_it_was_closed(wholes, tmp_path, strategy):
+    """Low-rank updates and new layers: tests/joints/test_lesson.py, where that takes less time."""
+    whole = wholes(strategy)
+    guards = json.loads((whole.path / "summary.json").read_text("utf-8"))["guards"]
+    assert guards or "lr" not in whole.asked
+    nth = 2 * whole.events.count(STEP) // 3
+    with pytest.raises(Stop):
+        warmstart.fit(**whole.asked, out=tmp_path / "run", on_event=stop_at(STEP, nth=nth))
     run = warmstart.resume(tmp_path / "run")
     assert differences(run.path, whole) == []

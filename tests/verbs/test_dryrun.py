@@ -188,10 +188,10 @@ def test_speeds_are_measured_and_the_start_is_not_moved(bench, pictures):
 
 def test_a_slow_step_is_seen_as_one(bench, pictures, monkeypatch):
     """A network that sleeps 20 ms: the step that is measured takes at least that."""
-    real = measuring.Lesson.learn
+    real = measuring.Attempt.run
 
-    def slow(lesson):
-        steps = real(lesson)
+    def slow(attempt, saved=None):
+        steps = real(attempt, saved)
         while True:
             time.sleep(0.02)
             try:
@@ -201,7 +201,7 @@ def test_a_slow_step_is_seen_as_one(bench, pictures, monkeypatch):
             yield replace(event, t=time.time())
 
     plan = plan_of(pictures, "full")
-    monkeypatch.setattr(measuring.Lesson, "learn", slow)
+    monkeypatch.setattr(measuring.Attempt, "run", slow)
     assert 0.02 < measure(bench, plan, elapsed=0).step < 1
 
 
