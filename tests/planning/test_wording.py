@@ -9,7 +9,7 @@ import pytest
 
 from plans import actions, network_facts, plan_for, rates, said, with_part
 from warmstart.planning.settings import apply_settings
-from warmstart.planning.wording import in_words, own_choices, runs
+from warmstart.planning.wording import gave_up, in_words, own_choices, runs
 
 NAMES = tuple(f"p{i}" for i in range(18))
 WORDS = (
@@ -118,3 +118,13 @@ def test_every_choice_of_ones_own_is_told_with_what_the_rule_said():
 def test_no_choice_of_the_rules_is_told_as_ones_own(strategy):
     made = plan(strategy)
     assert [line.partition(" = ")[0] for line in own_choices(made)] == ["strategy"]
+
+
+@pytest.mark.parametrize(("lr", "kind", "scales", "says"), [
+    (10.0, "diverged", (1.0, 1 / 3, 1 / 9),
+     "training diverged at rates 10, 3.33 and 1.11; the rule says 0.0003"),
+    (1e-9, "stuck", (1.0,), "training got nowhere at rate 1e-09; the rule says 0.0003"),
+    (None, "stuck", (1 / 3, 1 / 9), "training got nowhere at rates 0.0001 and 3.33e-05"),
+])  # fmt: skip
+def test_what_was_given_up_is_told_with_its_rates(lr, kind, scales, says):
+    assert gave_up(plan_for("full", lr=lr), kind, scales) == says

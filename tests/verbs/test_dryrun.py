@@ -48,6 +48,23 @@ def ask(data, strategy="auto", **options):
 # ---- what it gives -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("lr", [10.0, 1e30])
+@pytest.mark.parametrize("strategy", ["full", "last:1", "full+gradual"])
+def test_a_rate_at_which_training_would_diverge_is_measured_all_the_same(pictures, strategy, lr):
+    found = ask(pictures, strategy, lr=lr)
+    assert 0 < found.forecast.seconds["tune"] < 60
+
+
+def test_what_is_stored_of_the_frozen_layers_takes_disk_that_is_forecast(pictures):
+    """Outputs of the first part and its two taps, in full precision: the image and its views."""
+    live, stored = (
+        ask(pictures, "last:1", settings=(*FEW, f"training.cut={cut}", "training.views=3"))
+        for cut in (0, 1)
+    )
+    gap = stored.forecast.disk_mb - live.forecast.disk_mb
+    assert gap == pytest.approx(36 * 4 * (8 * 16 * 16 + 8 + 32) * 4 / 1e6, abs=0.11)
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_plan_and_a_forecast_of_every_strategy(pictures, strategy):
     if "lora" in strategy:

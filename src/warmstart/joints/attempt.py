@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -166,7 +167,9 @@ class Attempt:
         """Inputs and labels of each step from `begin` on; drawn as from the stage's first."""
         chosen, room, rows = self.lesson.schedule, self.lesson.room, self.joining.fit
         rng = np.random.default_rng([chosen.seed, self.lesson.number, number])
-        drawn = [*draw_batches(len(rows), chosen.batch, len(steps), rng)][begin - steps.start :]
+        drawn = islice(
+            draw_batches(len(rows), chosen.batch, len(steps), rng), begin - steps.start, None
+        )
 
         def make(one: tuple[Rows, Rows]) -> tuple[Inputs, Tensor]:
             places, visits = rows[one[0]], view_numbers(one[1], chosen)

@@ -104,19 +104,17 @@ class Lesson:
         return not len(self.held)
 
     def _taught(self, attempt: Attempt, notes: list[GuardNote]) -> Taught:
+        outfit, scores = attempt.outfit, attempt.looks.scores()
         attempt.settle()
-        outfit = attempt.outfit
         outfit.model.cpu()
         self._prove(outfit)
-        taught = Taught(
-            outfit, attempt.joining.joined, attempt.looks.scores(), attempt.scale, tuple(notes)
-        )
-        self._keep(taught, attempt)
-        lowrank.merge(outfit.network.trunk)
         if not np.isfinite(held_scores(outfit, self.room, self.rows[:PASS])).all():
             raise TrainingError(
                 "the trained network's answers are not numbers; use --strategy head."
             )
+        taught = Taught(outfit, attempt.joining.joined, scores, attempt.scale, tuple(notes))
+        self._keep(taught, attempt)
+        lowrank.merge(outfit.network.trunk)
         return taught
 
     def _keep(self, taught: Taught, attempt: Attempt | None = None) -> None:
