@@ -27,10 +27,11 @@ MOST = 1.3  # times the memory of the smallest size that the largest may take
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--sizes, --strategy, --budgets."""
+    """--sizes, --strategy, --budgets, --set: passes of training add no memory, only time."""
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--strategy", nargs="+", default=["head"])
     parser.add_argument("--budgets", nargs="+", default=["fast", "balanced"])
+    parser.add_argument("--set", action="append", default=[], help="as of `fit`")
 
 
 def measure(given: Namespace) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def measure(given: Namespace) -> dict[str, Any]:
             data = Path(place) / f"images-{n}"
             make_images(root(given), data, n)
             for number, plan in enumerate([plans[0], *plans]):
-                rows.append(_cell(data, n, *plan, is_cold=not number))
+                rows.append(_cell(data, n, *plan, given.set, is_cold=not number))
                 print(rows[-1], file=sys.stderr, flush=True)
     return {"summary": _summary(rows, min(given.sizes), max(given.sizes)), "rows": rows}
 
@@ -100,13 +101,16 @@ def _crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
 
 
-def _cell(data: Path, n: int, strategy: str, budget: str, *, is_cold: bool) -> dict[str, Any]:
+def _cell(
+    data: Path, n: int, strategy: str, budget: str, settings: list[str], *, is_cold: bool
+) -> dict[str, Any]:
     """One fit: its own peak, and the largest memory seen from outside in each stage."""
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "run"
         env = os.environ | {"WARMSTART_CACHE": str(data) + ".cache"}
         command = [sys.executable, "-m", "warmstart", "fit", str(data), "--out", str(out), "-q"]
         options = ["--budget", budget, "--strategy", strategy]
+        options += [word for one in settings for word in ("--set", one)]
         began = time.perf_counter()
         with open(Path(place) / "log", "w+") as log:
             child = subprocess.Popen([*command, *options], env=env, stdout=log, stderr=log)
@@ -124,7 +128,7 @@ def _cell(data: Path, n: int, strategy: str, budget: str, *, is_cold: bool) -> d
     if summary["peak_rss_mb"] <= peak_rss_mb():  # a child's peak begins at its parent's
         sys.exit(f"this bench took {peak_rss_mb():.0f} MB itself, as much as what it measures")
     return {
-        "n": n, "strategy": strategy, "budget": budget, "cold": is_cold,
+        "n": n, "strategy": strategy, "budget": budget, "settings": settings, "cold": is_cold,
         "peak_rss_mb": summary["peak_rss_mb"], "seconds": round(seconds, 1),
         "accuracy": round(summary["estimate"]["value"], 4),
         "duplicates": summary["data"]["duplicates"],

@@ -77,7 +77,7 @@ def test_a_plan_and_a_forecast_of_every_strategy(pictures, strategy):
     seconds = {k: v for k, v in found.forecast.seconds.items() if k != "total"}
     assert found.forecast.total == pytest.approx(sum(seconds.values()), abs=0.05)
     assert (seconds["tune"] > 0) == found.plan.is_trained == (strategy not in ("auto", "head"))
-    assert 0 < found.forecast.total < 600
+    assert found.forecast.total > 0
     assert found.forecast.memory_mb > 50
     assert (found.parameters.get("added", 0) > 0) == (strategy == "head+add")
     assert sum(n for name, n in found.parameters.items() if name != "added") == sum(
@@ -90,6 +90,12 @@ def test_a_plan_and_a_forecast_of_every_strategy(pictures, strategy):
     assert {"plan", "forecast", "n", "classes"} <= printed.keys()
     assert printed["plan"]["strategy"]["value"] == found.plan.strategy.value
     assert printed["forecast"]["seconds"]["total"] == found.forecast.total
+
+
+def test_time_before_the_call_counts_only_where_the_caller_says_so(pictures):
+    """A notebook's process may be days old; on the command line it began with the command."""
+    assert ask(pictures, "head", elapsed=1e6).forecast.seconds["read"] >= 1e6
+    assert ask(pictures, "head").forecast.seconds["read"] < 1e6
 
 
 def test_nothing_is_written_and_nothing_is_changed(pictures, tmp_path):

@@ -22,7 +22,7 @@ from warmstart.planning.planfile import write_plan
 from warmstart.planning.profiles import profiles
 from warmstart.planning.rules import looks_closely
 from warmstart.planning.strategy import parse
-from warmstart.recording import Clock, seconds_alive
+from warmstart.recording import Clock
 from warmstart.records import DryRun, NetworkRecord, Plan
 
 
@@ -32,17 +32,17 @@ def dry_run(asked: Request) -> Steps[DryRun]:
     With `out`, the plan is written there as a file to edit and follow.
     Raises: as `fit` does; UsageError where `out` is no new FILE.toml.
     """
-    target = _check_out(asked.out)
+    clock, target = Clock(), _check_out(asked.out)
     request.check(replace(asked, out=None))
     asked = planned.settle(asked)
     collection = yield from request.read_data(asked)
     yield notes.data(collection)
-    asked, start = yield from choose_start(asked, collection, Clock())
+    asked, start = yield from choose_start(asked, collection, clock)
     yield notes.start(start.record)
     seen = engines.survey(collection, start)
     inherited = yield from lineage.inherit(start, seen.network.record, collection.record)
     arranged = arrange(collection.record)
-    elapsed = seconds_alive()  # the engines are measured in the look
+    elapsed = asked.elapsed + clock.table()["total"]  # the engines are measured in the look
     chosen = yield from engines.choose(seen, planned.engine_of(asked))
     plan = planned.make_plan(
         asked, arranged.facts(), planned.network_facts(asked, start, seen.network, None),
