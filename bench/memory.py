@@ -110,7 +110,8 @@ def _cell(
         env = os.environ | {"WARMSTART_CACHE": str(data) + ".cache"}
         command = [sys.executable, "-m", "warmstart", "fit", str(data), "--out", str(out), "-q"]
         options = ["--budget", budget, "--strategy", strategy]
-        options += [word for one in settings for word in ("--set", one)]
+        if strategy != "head":
+            options += [word for one in settings for word in ("--set", one)]
         began = time.perf_counter()
         with open(Path(place) / "log", "w+") as log:
             child = subprocess.Popen([*command, *options], env=env, stdout=log, stderr=log)
