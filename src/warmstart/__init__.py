@@ -21,6 +21,7 @@ _HOMES = {
     "Run": "warmstart.run",
     "StartError": "warmstart.errors",
     "WarmstartError": "warmstart.errors",
+    "compare": "warmstart.verbs.compare",
     "fit": "warmstart.run",
     "freeze": "warmstart.verbs.freeze",
     "load": "warmstart.run",

@@ -13,9 +13,8 @@ from warmstart.joints.journal import Journal, Unfinished, open_journal
 from warmstart.joints.model import origin_of, surgery_of
 from warmstart.joints.request import Request
 from warmstart.joints.scene import set_scene
-from warmstart.joints.score import measure
+from warmstart.joints.ship import measure, tune_and_weigh
 from warmstart.joints.starting import choose_start
-from warmstart.joints.tune import tune
 from warmstart.network.load import Start
 from warmstart.recording import Clock
 
@@ -59,7 +58,8 @@ def _work(
         verdict = check.judge(inspection)
         yield notes.evidence(verdict)
         clock.lap("check")
-        facts = planned.network_facts(asked, start, look.network, verdict)
+        depth = verdict, check.tries_tail(scene, verdict)
+        facts = planned.network_facts(asked, start, look.network, *depth)
         names = inherited.names(tuple(scene.profiles))
         plan = journal.plan(lambda: budgeted.make_plan(asked, scene, facts, names, clock))
         yield notes.plan(plan, record)
@@ -67,10 +67,11 @@ def _work(
         head = yield from heads.fit_all(scene, plan)
         clock.lap("head")
         allowed, kept = budgeted.allow(asked, scene, plan, clock), journal.checkpoints
-        worked = yield from tune(scene, plan, head, origin.digests, kept, allowed)
+        worked = yield from tune_and_weigh(scene, plan, head, origin.digests, kept, allowed)
+        inspection, verdict = check.concluded(inspection, worked)
         clock.lap("tune")
         shipped = check.choose_shipped(verdict, worked)
-        measured = measure(worked.head, arranged, worked.reader, shipped.strategy != "none")
+        measured = measure(worked, arranged, shipped.strategy != "none")
         clock.lap("evaluate")
         results = Results(
             origin=origin, look=look, record=record, arranged=arranged, inspection=inspection,

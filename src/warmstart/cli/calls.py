@@ -6,30 +6,29 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from warmstart import show
+from warmstart.cli.asked import names_in, request_of
+from warmstart.cli.compare import compare
 from warmstart.cli.output import NO_SIGNAL, dumps, print_run, settle_imports, watcher
 from warmstart.cli.parse import Call
 from warmstart.cli.resume import resume
 from warmstart.cli.stop import stoppable
-from warmstart.errors import DataError, UsageError
+from warmstart.errors import DataError
 from warmstart.events import Event, follow
 from warmstart.folder import to_plain
 
 if TYPE_CHECKING:
-    from warmstart.joints.request import Request
-    from warmstart.planning.rules import Budget
     from warmstart.records import Answer
 
 KEPT = ("--start", "--arch", "--test", "--label", "--group", "--relabel")  # for `fit` as well
-PLANNED = frozenset({"start", "arch", "strategy", "budget", "seed", "lr"})  # a plan has them too
 LINE_KEYS = ("path", "label", "probability", "sure", "unknown", "scores")
 
 
 def run(call: Call) -> int:
     """Do what a call asks for and print the result; returns the exit code."""
-    if call.verb not in ("fit", "resume"):  # only their imports are worth the trouble
+    if call.verb not in ("fit", "resume", "compare"):  # only their imports are worth the trouble
         settle_imports()
     return _CALLS[call.verb](call)
 
@@ -45,7 +44,7 @@ def fit(call: Call) -> int:
 
         settle_imports()
         with stoppable(watch.show) as see:
-            finished = follow(steps(_request(call)), see)
+            finished = follow(steps(request_of(call)), see)
     return print_run(call, finished, (call.values.get("--test"), call.places[0]))
 
 
@@ -56,7 +55,7 @@ def dry_run(call: Call) -> int:
         from warmstart.verbs.dryrun import dry_run as steps
 
         settle_imports()
-        found = follow(steps(_request(call)), watch.show)
+        found = follow(steps(request_of(call)), watch.show)
     if "--json" in call.switches:
         print(dumps(found, indent=2))
     else:
@@ -70,7 +69,7 @@ def check(call: Call) -> int:
         watch.show(Event(stage="read", kind="begin"))
         from warmstart.verbs.check import check as steps
 
-        found = follow(steps(_request(call)), watch.show)
+        found = follow(steps(request_of(call)), watch.show)
     if "--json" in call.switches:
         print(dumps(found, indent=2))
     else:
@@ -78,35 +77,6 @@ def check(call: Call) -> int:
         same += ["--fix"] if "--fix" in call.switches else []
         print(show.check_text(found, [call.places[0], *same]))
     return NO_SIGNAL if found.verdict.kind == "no-signal" else 0
-
-
-def _request(call: Call) -> Request:
-    from warmstart.joints.request import Request
-    from warmstart.recording import seconds_alive
-
-    values = call.values
-    return Request(
-        data=call.places[0],
-        start=values.get("--start", "lite0"),
-        arch=values.get("--arch"),
-        strategy=values.get("--strategy", "auto"),
-        budget=cast("Budget", values.get("--budget", "balanced")),
-        out=Path(values["--out"]) if "--out" in values else None,
-        label=values.get("--label"),
-        group=values.get("--group"),
-        test=values.get("--test"),
-        relabel=Path(values["--relabel"]) if "--relabel" in values else None,
-        fix="--fix" in call.switches,
-        seed=int(values.get("--seed", "0")),
-        lr=float(values["--lr"]) if "--lr" in values else None,
-        minutes=float(values["--minutes"]) if "--minutes" in values else None,
-        elapsed=seconds_alive(),
-        device=values.get("--device", "auto"),
-        plan=Path(values["--plan"]) if "--plan" in values else None,
-        settings=call.many.get("--set", ()),
-        track=names_in(values.get("--track", "")),
-        given=frozenset(name.removeprefix("--") for name in values) & PLANNED,
-    )
 
 
 def predict(call: Call) -> int:
@@ -168,19 +138,19 @@ def rank(call: Call) -> int:
 
 
 def audit(call: Call) -> int:
-    """`warmstart audit`: what became of each tensor of a start.
+    """`warmstart audit`: a model on images, against its start, or both.
 
-    Raises: UsageError without --base.
+    Raises: UsageError with neither.
     """
-    from warmstart.verbs.audit import audit as compare
+    from warmstart.cli.auditing import audit as work
 
-    if "--base" not in call.values:
-        raise UsageError(
-            "audit needs --base START, what MODEL was made from: "
-            "warmstart audit MODEL --base timm:resnet18"
-        )
-    found = compare(call.places[0], call.values["--base"])
-    print(dumps(found, indent=2) if "--json" in call.switches else show.audit_text(found))
+    moved, judged = work(call)
+    found = [record for record in (moved, judged) if record is not None]
+    if "--json" in call.switches:
+        print(dumps({k: v for record in found for k, v in to_plain(record).items()}, indent=2))
+    else:
+        texts = [show.judged_text(judged)] if judged else []
+        print("\n\n".join([*texts, *([show.audit_text(moved)] if moved else [])]))
     return 0
 
 
@@ -226,17 +196,9 @@ def cache(call: Call) -> int:
 
 _CALLS: dict[str, Callable[[Call], int]] = {
     "fit": fit, "resume": resume, "check": check, "predict": predict, "evaluate": evaluate,
-    "rank": rank, "audit": audit, "suggest": suggest, "starts": starts, "cache": cache,
+    "compare": compare, "rank": rank, "audit": audit, "suggest": suggest, "starts": starts,
+    "cache": cache,
 }  # fmt: skip
-
-
-def names_in(text: str) -> tuple[str, ...]:
-    """The names in a list with commas.
-
-    >>> names_in("lite0,, lite1")
-    ('lite0', 'lite1')
-    """
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _json_line(answer: Answer) -> str:

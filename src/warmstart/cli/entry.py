@@ -20,6 +20,7 @@ from warmstart.errors import WarmstartError
 
 INTERRUPTED = 130
 CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+FINISHED = "Interrupted; runs that are finished are kept. Go on with the one at work:"
 KEPT = "Interrupted; what was computed is kept. Run the same command again to go on."
 
 
@@ -106,6 +107,9 @@ def _interrupted(error: KeyboardInterrupt, words: Sequence[str]) -> str:
     if verb == "fit" and error.args:
         run = shlex.quote(str(error.args[0]))
         return f"Interrupted; what was computed is kept. Go on with: warmstart resume {run}"
+    if verb == "compare" and error.args:
+        run = shlex.quote(str(error.args[0]))
+        return f"{FINISHED} warmstart resume {run}\nthen: warmstart compare RUN RUN ..."
     return KEPT if verb in ("fit", "resume", "rank") else "Interrupted."
 
 

@@ -8,6 +8,7 @@ VERB_HABITS = {
     **dict.fromkeys(("train", "run", "launch", "finetune", "fine-tune"), "fit"),
     **dict.fromkeys(("val", "eval", "test", "validate", "score"), "evaluate"),
     **dict.fromkeys(("infer", "inference", "classify"), "predict"),
+    **dict.fromkeys(("diff", "benchmark", "versus", "vs"), "compare"),
     **dict.fromkeys(("models", "zoo", "hub"), "starts"),
     **dict.fromkeys(("continue", "restart", "go-on", "goon"), "resume"),
 }
@@ -43,6 +44,7 @@ RENAMED = {
     **dict.fromkeys(("--report-to", "--log-with", "--logger", "--loggers"), "--track"),
     **dict.fromkeys(("--dryrun", "--plan-only"), "--dry-run"),
     **dict.fromkeys(("--start", "--models", "--backbones", "--networks"), "--starts"),
+    "--strategy": "--strategies",
 }  # fmt: skip
 
 # The thing is an argument here, without an option before it.
@@ -62,6 +64,10 @@ ARGUMENTS = {
     "evaluate": {
         **dict.fromkeys((*_DATA, "--test", "--test-dir", "--test-data"), "DATA"),
         **dict.fromkeys(_RUN, "RUN"),
+    },
+    "compare": {
+        **dict.fromkeys(("--data", "--train-dir", "--dataset"), "DATA"),
+        **dict.fromkeys(("--run", "--runs"), "RUN"),
     },
     "rank": dict.fromkeys(_DATA, "DATA"),
     "audit": dict.fromkeys(("--run", *_RUN), "MODEL"),
@@ -115,6 +121,8 @@ EXPLAINED = {
     **dict.fromkeys(("--tensorboard", "--tb"), "Here it is --track tensorboard."),
     "--wandb": "Here it is --track wandb.",
     "--mlflow": "Here it is --track mlflow.",
+    "--strategies": "Here --strategy takes one; `warmstart compare DATA --strategies A,B` runs "
+    "several.",
     **dict.fromkeys(("--lora", "--peft"), "Here it is --strategy full+lora or last:N+lora."),
     **dict.fromkeys(("--lora-rank", "--rank"), "Here it is --set training.rank=8."),
     **dict.fromkeys(

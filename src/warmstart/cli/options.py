@@ -66,3 +66,27 @@ FIX = Option(
     name="--fix",
     help="leave out copies of test images, exact copies and conflicts; lists them in clean.csv",
 )
+BUDGET = Option(
+    name="--budget",
+    value="B",
+    choices=("fast", "balanced", "thorough"),
+    help="how much to try: fast, balanced (default) or thorough",
+)
+MINUTES = Option(
+    name="--minutes",
+    value="M",
+    help="time for everything; the plan is cut to fit, and says where",
+)
+DEVICE = Option(
+    name="--device",
+    value="D",
+    choices=("auto", "cpu", "cuda", "mps"),
+    help="auto (default: a GPU where there is one), cpu, cuda or mps",
+)
+SET = Option(
+    name="--set",
+    value="PATH=V",
+    is_many=True,
+    help="one value of the plan, such as training.passes=3000 or part.18.action=frozen",
+)
+TEST = Option(name="--test", value="DATA", help="images to measure the finished model on, once")

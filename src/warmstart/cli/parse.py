@@ -154,11 +154,6 @@ def _check_places(verb: Verb, places: Sequence[str]) -> None:
     is_open = any(argument.endswith("...") for argument in verb.arguments)
     if not is_open and len(places) > len(verb.arguments):
         extra = places[len(verb.arguments)]
-        if verb.name == "audit":
-            raise UsageError(
-                f"audit compares weights; trying a model on images ({extra}) comes with a later "
-                f"version. {usage}"
-            )
         raise UsageError(f"`{extra}` is one argument too many. {usage}")
     if verb.name == "cache" and places[0] not in CACHE_ACTIONS:
         like = nearest(places[0], CACHE_ACTIONS, likeness=0.5)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from warmstart.cli.options import (
     ARCH,
+    BUDGET,
     DEBUG,
+    DEVICE,
     FIX,
     GROUP,
     HELP,
     JSON,
     LABEL,
+    MINUTES,
     QUIET,
     RELABEL,
     SEED,
+    SET,
     START,
+    TEST,
     Option,
     Verb,
 )
-from warmstart.cli.spec_runs import EVALUATE, PREDICT, RESUME, SUGGEST
+from warmstart.cli.spec_runs import COMPARE, EVALUATE, PREDICT, RESUME, SUGGEST
 
 __all__ = ["CACHE_ACTIONS", "LATER_VERBS", "VERBS", "Option", "Verb"]
 
@@ -40,40 +45,21 @@ FIT = Verb(
             help="auto (default) follows what is measured; head, last:N, frozen:K, full or "
             "scratch, then +add, +lora or +gradual",
         ),
-        Option(
-            name="--budget",
-            value="B",
-            choices=("fast", "balanced", "thorough"),
-            help="how much to try: fast, balanced (default) or thorough",
-        ),
+        BUDGET,
         Option(
             name="--lr",
             value="X",
             help="learning rate of the uppermost tuned layers (default: by rule, see --dry-run)",
         ),
-        Option(
-            name="--minutes",
-            value="M",
-            help="time for everything; the plan is cut to fit, and says where",
-        ),
-        Option(
-            name="--device",
-            value="D",
-            choices=("auto", "cpu", "cuda", "mps"),
-            help="auto (default: a GPU where there is one), cpu, cuda or mps",
-        ),
+        MINUTES,
+        DEVICE,
         Option(name="--plan", value="FILE", help="follow a plan.toml; other options given win"),
-        Option(
-            name="--set",
-            value="PATH=V",
-            is_many=True,
-            help="one value of the plan, such as training.passes=3000 or part.18.action=frozen",
-        ),
+        SET,
         Option(
             name="--dry-run",
             help="show the plan with time, memory and disk, and stop; --out FILE.toml keeps it",
         ),
-        Option(name="--test", value="DATA", help="images to measure the finished model on, once"),
+        TEST,
         LABEL,
         GROUP,
         RELABEL,
@@ -168,24 +154,42 @@ RANK = Verb(
 
 AUDIT = Verb(
     name="audit",
-    arguments=("MODEL",),
+    arguments=("MODEL", "[DATA]"),
     needs=("a model trained elsewhere",),
-    short="compare a model with the start it was made from",
+    short="judge a model trained elsewhere, on images or against its start",
     about=(
-        "Compares MODEL with what it was made from, tensor by tensor: the same bytes, moved, of "
-        "another shape, or only in one of the two. Shows layers that were frozen in name only. "
-        "Each of the two is a file of weights (.safetensors, .pt, .pth, .bin), a run folder, or "
-        "the name of a start; no images are needed."
+        "With DATA: how often MODEL is right and how far that can be trusted, leaks, each class, "
+        "whether it is as sure as it is right. With --base: what moved, tensor by tensor. MODEL "
+        "is a file of weights (.safetensors, .pt, .pth, .bin) with --arch, an ONNX file, a "
+        "folder of the Hugging Face hub, a run folder, or the name of a start."
     ),
     options=(
-        Option(name="--base", value="START", help="what MODEL was made from; must be given"),
+        Option(name="--base", value="START", help="what MODEL was made from"),
+        Option(
+            name="--arch",
+            value="NAME",
+            help="its design: timm:NAME, torchvision:NAME or transformers:FOLDER",
+        ),
+        Option(
+            name="--labels",
+            value="FILE",
+            help="names of its outputs in their order: one a line, or JSON",
+        ),
+        Option(name="--train", value="DATA", help="what it was trained on, to look for leaks"),
+        LABEL,
+        GROUP,
+        Option(name="--size", value="PX", help="image size that it takes: 224 or 224x320"),
+        Option(name="--mean", value="X,...", help="what is taken off values 0 to 1"),
+        Option(name="--std", value="X,...", help="what they are then divided by"),
         JSON,
+        QUIET,
         DEBUG,
         HELP,
     ),
     examples=(
-        ("warmstart audit tuned.safetensors --base timm:resnet18", ""),
-        ("warmstart audit runs/photos --base lite0 --json", "every tensor"),
+        ("warmstart audit best.pt photos/ --arch timm:resnet18", "photos/{train,test}/<class>"),
+        ("warmstart audit model.onnx test/ --train train/", ""),
+        ("warmstart audit tuned.safetensors --base timm:resnet18", "what moved"),
     ),
 )
 
@@ -219,11 +223,11 @@ CACHE = Verb(
     examples=(("warmstart cache info", ""), ("warmstart cache clear", "")),
 )
 
-VERBS = {
-    verb.name: verb
-    for verb in (FIT, RESUME, CHECK, PREDICT, EVALUATE, RANK, AUDIT, SUGGEST, STARTS, CACHE)
-}
+_ALL = (
+    FIT, RESUME, CHECK, PREDICT, EVALUATE, COMPARE, RANK, AUDIT, SUGGEST, STARTS, CACHE,
+)  # fmt: skip
+VERBS = {verb.name: verb for verb in _ALL}
 CACHE_ACTIONS = ("info", "clear")
 
 # Verbs of the design that this version does not have: named when typed, never offered.
-LATER_VERBS = ("compare", "export", "serve", "studio", "report")
+LATER_VERBS = ("export", "serve", "studio", "report")

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-from warmstart.cli.options import DEBUG, GROUP, HELP, JSON, LABEL, QUIET, Option, Verb
+from warmstart.cli.options import (
+    ARCH,
+    BUDGET,
+    DEBUG,
+    DEVICE,
+    FIX,
+    GROUP,
+    HELP,
+    JSON,
+    LABEL,
+    QUIET,
+    RELABEL,
+    SEED,
+    SET,
+    START,
+    TEST,
+    Option,
+    Verb,
+)
 
-__all__ = ["EVALUATE", "PREDICT", "RESUME", "SUGGEST"]
+__all__ = ["COMPARE", "EVALUATE", "PREDICT", "RESUME", "SUGGEST"]
 
 RESUME = Verb(
     name="resume",
@@ -57,6 +75,48 @@ EVALUATE = Verb(
     examples=(
         ("warmstart evaluate runs/photos later-photos/", ""),
         ("warmstart evaluate runs/photos later.csv --label species --json", ""),
+    ),
+)
+
+
+COMPARE = Verb(
+    name="compare",
+    arguments=("RUN|DATA...",),
+    needs=("finished runs, or labelled images and --strategies",),
+    short="compare runs, or strategies, on the same images",
+    about=(
+        "Compares finished runs on the images that all of them held out: the difference of each "
+        "pair with its interval, ties called ties, and how soon each was near its end. With "
+        "--strategies each of them is run on DATA first, into a run folder of its own; a RUN may "
+        "stand beside DATA. The options below say how, as for fit."
+    ),
+    options=(
+        Option(
+            name="--strategies",
+            value="A,B",
+            help="run these on DATA first, such as head,full,scratch (scratch shows what the "
+            "start is worth)",
+        ),
+        START,
+        ARCH,
+        BUDGET,
+        Option(name="--minutes", value="M", help="time for all of them, in equal parts"),
+        DEVICE,
+        SET,
+        TEST,
+        LABEL,
+        GROUP,
+        RELABEL,
+        FIX,
+        SEED,
+        JSON,
+        QUIET,
+        DEBUG,
+        HELP,
+    ),
+    examples=(
+        ("warmstart compare runs/photos runs/photos-2", ""),
+        ("warmstart compare photos/ --strategies head,full,scratch", "warm against scratch"),
     ),
 )
 

@@ -10,6 +10,8 @@ from warmstart.records import DataRecord, ModelRecord, StartRecord, Summary
 
 NAMED = 6  # classes of a start that are named
 
+Hook = tuple[str, str, str, str]  # whose layers (as `Tap.of`), module, pooling, layout
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFacts:
@@ -24,7 +26,7 @@ class CardFacts:
     data: DataRecord
     start: StartRecord
     model: ModelRecord | None
-    hooks: tuple[tuple[str, str, str], ...] | None
+    hooks: tuple[Hook, ...] | None
     ancestors: tuple[str, ...] = ()  # what the start itself was made from, the oldest first
     base_model: str | None = None  # where the oldest is published, as the hub names it
     layers: str = ""  # what was done to them, in words
@@ -172,18 +174,18 @@ from safetensors.torch import load_file
 
 config = json.load(open("model/config.json"))
 tensors = load_file("model/model.safetensors")
-trunk = timm.create_model("$arch", num_classes=0$options).eval()
-trunk.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("trunk.")})
-
+def make(): return timm.create_model("$arch", num_classes=0$options).eval()
+state = {k[6:]: v for k, v in tensors.items() if k.startswith("trunk.")}
+$load
 taken = {}
 HOOKS = $hooks
-for module in {name for name, _, _ in HOOKS}:
-    trunk.get_submodule(module).register_forward_hook(
-        lambda _m, _i, out, module=module: taken.__setitem__(module, out)
+for of, module in {(of, name) for of, name, _, _ in HOOKS}:
+    networks[of].get_submodule(module).register_forward_hook(
+        lambda _m, _i, out, key=(of, module): taken.__setitem__(key, out)
     )
 
 def pool(x, how, layout):
-    if how == "neck": return neck
+    if how == "neck": return x
     if layout == "NLC": return x.mean(1)
     if layout == "NHWC": x = x.permute(0, 3, 1, 2)
     if x.ndim == 2: return x
@@ -201,17 +203,30 @@ pixels = bytearray(image.crop((left, top, left + w, top + h)).tobytes())
 x = torch.frombuffer(pixels, dtype=torch.uint8).reshape(1, h, w, -1)
 x = (x / 255 - torch.tensor(prep["mean"])) / torch.tensor(prep["std"])
 with torch.no_grad():
-    neck = trunk(x.permute(0, 3, 1, 2))
-features = torch.cat([pool(taken.get(m), how, layout) for m, how, layout in HOOKS], 1)
+    for network in networks.values(): network(x.permute(0, 3, 1, 2))
+features = torch.cat([pool(taken[of, name], how, layout) for of, name, how, layout in HOOKS], 1)
 scores = features @ tensors["head.weight"].T + tensors["head.bias"]
 logits = tensors["head.temperature"] * scores + tensors["head.class_bias"]
 print(dict(zip(config["classes"], logits.softmax(1)[0].tolist())))
 """)
 
 
-def plain_torch(model: ModelRecord, hooks: tuple[tuple[str, str, str], ...]) -> str:
+_ONE = """\
+networks = {"": make()}
+networks[""].load_state_dict(state)
+"""
+_BOTH = """\
+above = {k[6:]: state.pop(k) for k in list(state) if k.startswith("start.")}
+networks = {"": make(), "start": make()}  # tuned layers, and the start's own beside them
+networks[""].load_state_dict(state)
+networks["start"].load_state_dict({**state, **above})
+"""
+
+
+def plain_torch(model: ModelRecord, hooks: tuple[Hook, ...]) -> str:
     """A script that predicts without warmstart, run inside the run folder."""
     return _SNIPPET.substitute(
+        load=_ONE if model.beside is None else _BOTH,
         arch=model.arch.partition(":")[2],
         options=", in_chans=1" if model.preprocessing.channels == 1 else "",
         hooks=repr(list(hooks)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from warmstart.stats.intervals import Blocks, proportion
 
 Probabilities = NDArray[np.float64]
 Labels = NDArray[np.int64]
+Method = Literal["nested-cv", "bbc-cv", "holdout"]
 
 # Variance of (estimate - accuracy of the finished model) over that of independent hits. The
 # model that is shipped is not the models that were scored, and their mistakes share training
@@ -22,19 +25,20 @@ _SMALLEST = 1e-12  # a probability of zero for the truth costs 27.6 nats, not in
 
 
 def accuracy_estimate(
-    probabilities: Probabilities, labels: Labels, blocks: Blocks, method: str
+    probabilities: Probabilities, labels: Labels, blocks: Blocks, method: Method
 ) -> Estimate:
     """Accuracy out of fold with its cluster-robust 95 % interval, or on a hold-out.
 
     Shapes: probabilities (n, K), labels and blocks (n,).
     """
-    correct = (probabilities.argmax(axis=1) == labels).astype(float)
+    return hits_estimate((probabilities.argmax(axis=1) == labels).astype(float), blocks, method)
+
+
+def hits_estimate(hits: NDArray[np.float64], blocks: Blocks, method: Method) -> Estimate:
+    """The same from how often each row was answered rightly, 0 to 1. Shapes: (n,)."""
     inflation = 1.0 if method == "holdout" else MODEL_VARIANCE
-    value, low, high = proportion(correct, blocks, inflation)
-    return Estimate(
-        metric="accuracy", value=value, low=low, high=high, n=len(labels),
-        method="holdout" if method == "holdout" else "nested-cv",
-    )  # fmt: skip
+    value, low, high = proportion(hits, blocks, inflation)
+    return Estimate(metric="accuracy", value=value, low=low, high=high, n=len(hits), method=method)
 
 
 def scores(probabilities: Probabilities, labels: Labels, blocks: Blocks) -> Scores:

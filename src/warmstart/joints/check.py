@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -21,14 +22,14 @@ from warmstart.joints.controls import (
 from warmstart.joints.doubts import doubt
 from warmstart.joints.scene import Sample, Scene, draw
 from warmstart.joints.tune import Worked
-from warmstart.planning import rules
+from warmstart.planning import rules, tail
 from warmstart.planning.verdict import Facts, has_signal, sentence, verdict_kind
 from warmstart.planning.wording import in_words
 from warmstart.records import Evidence, Inspection, Shipped, Verdict
 
 NO_TAIL = Evidence(
     name="tail_gain", value=None, low=None, high=None, n=0,
-    meaning="Not measured: this version compares outputs on the frozen network only.",
+    meaning="Not measured: only outputs on the frozen network were compared.",
 )  # fmt: skip
 
 
@@ -86,20 +87,45 @@ def _closely(scene: Scene) -> Steps[list[Evidence]]:
     return [*found, try_preprocessing(opened)]
 
 
+def tries_tail(scene: Scene, verdict: Verdict | None) -> bool:
+    """Whether upper layers are trained beside a head, where the depth is ours to choose.
+
+    `verdict` as far as it is known; without a signal there is nothing to train for.
+    """
+    if verdict is not None:
+        tests = {evidence.name: evidence for evidence in verdict.evidence}
+        if not has_signal(float(tests["signal"].details["p"])):
+            return False
+    facts = scene.arranged.facts()
+    return tail.tries_tail(scene.look.network.record, facts, scene.budget)
+
+
 def judge(inspection: Inspection) -> Verdict:
     """The verdict that the evidence gives."""
     found = {evidence.name: evidence for evidence in inspection.evidence}
-    test, known = found["signal"], found.get("knowledge")
+    test, known, gain = found["signal"], found.get("knowledge"), found.get("tail_gain")
+    is_tried = gain is not None and gain.value is not None
     facts = Facts(
         p=float(test.details["p"]),
         mde=float(test.details["mde"]),
         n=test.n,
         knowledge=known.value if known else None,
         knowledge_error=float(known.details["error"]) if known else 0.0,
+        tail_gain=gain.value if gain and is_tried else None,
+        tail_error=float(gain.details["error"]) if gain and is_tried else 0.0,
     )
     kind = verdict_kind(facts)
     text = sentence(kind, facts, test.n, test.value or 0.0)
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
+
+
+def concluded(inspection: Inspection, worked: Worked) -> tuple[Inspection, Verdict]:
+    """The evidence with what training upper layers brought, where some were trained."""
+    gain = worked.gain
+    if gain is not None:
+        found = tuple(gain if e.name == gain.name else e for e in inspection.evidence)
+        inspection = replace(inspection, evidence=found)
+    return inspection, judge(inspection)
 
 
 def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
@@ -118,12 +144,14 @@ def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
     }
     word, strategy = "your choice" if is_chosen else "as the verdict says", plan.strategy.value
     if plan.is_trained:
-        text = f"{in_words(plan)}; {word}" + (f"; {worked.compared}" if worked.compared else "")
-        return Shipped(strategy=str(strategy), why=text)
+        told = (worked.why or word, worked.compared if is_chosen else "")
+        text = "; ".join([in_words(plan), *filter(None, told)])
+        return Shipped(strategy=worked.shipped or str(strategy), why=text)
     profile, _, older = head.partition("+")
     what = heads.get(profile, f"a linear output that listens to many layers ({profile})")
     what += ", begun from the start's output of classes with the same name" if older else ""
     why = "your choice" if is_chosen else "of all tried it was best on examples it had not seen"
+    why += f"; {worked.why}" if worked.why else ""
     if given_up:
         why = f"{plan.strategy.rule} was given up, {given_up}"
     elif plan.training.rate is not None:

@@ -113,7 +113,8 @@ def _card_facts(
 
 
 def _write_records(folder: RunFolder, results: Results) -> None:
-    path = folder.path  # data, inspection and plan stand there since they were settled
+    path = folder.path  # data and plan stand there since they were settled
+    write_json(path / "inspection.json", results.inspection)
     write_json(path / "network.json", results.worked.network.record)
     head, classes = results.worked.head, results.record.classes
     lines = predictions(head, results.arranged, classes, results.measured)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from warmstart.events import Steps
+from warmstart.joints.looks import PASS
 from warmstart.joints.notes import guard
 from warmstart.joints.outfit import Outfit
 from warmstart.joints.relook import run_from
@@ -74,10 +75,13 @@ class Memory:
 
     def _after(self, outfit: Outfit, wanted: tuple[Tap, ...]) -> dict[Tap, Features]:
         """Shapes: (m, d_t) each. Blocks that were added come after the parts of the start."""
-        scan = plan_scan(self.scene.look.network, wanted)
-        plain = self.room.source.batch(self.rows, np.zeros(len(self.rows), np.int64), wanted)
-        made = run_from(outfit.network, scan, self.room.source.cut, plain)
-        return {tap: rows.numpy() for tap, rows in zip(wanted, made, strict=True)}
+        scan, source = plan_scan(self.scene.look.network, wanted), self.room.source
+        made = []
+        for first in range(0, len(self.rows), PASS):  # all at once would be the run's peak memory
+            plain = self.room.plain(self.rows[first : first + PASS], wanted)
+            made.append(run_from(outfit.network, scan, source.cut, plain))
+        joined = [torch.cat(rows).numpy() for rows in zip(*made, strict=True)]
+        return dict(zip(wanted, joined, strict=True))
 
 
 def outputs(network: Network, vectors: Features) -> Features:

@@ -76,7 +76,7 @@ def start_from_run(
     if preprocessing is not None:
         described = replace(described, preprocessing=preprocessing)
     try:
-        revived = revive(described, bundle.tensors, record.taps)
+        revived = revive(described, bundle.tensors, record.taps, record.beside)
         past = past_of(bundle, described.lineage[1:])  # the oldest is no run
         return RunStart(**{f.name: getattr(revived, f.name) for f in fields(revived)}, past=past)
     except Exception as error:  # an edited config.json makes torch and timm raise what they like

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import warmstart
 from warmstart.delivery.bundle import Bundle, write_bundle
+from warmstart.delivery.card import Hook
 from warmstart.errors import TrainingError
 from warmstart.folder import RunFolder, write_json
 from warmstart.joints.lineage import RunStart
@@ -21,6 +22,7 @@ from warmstart.joints.rows import Arranged, ReadTap
 from warmstart.joints.score import calibration_record, head_scores
 from warmstart.joints.tune import Worked
 from warmstart.network.added import AddedBlock
+from warmstart.network.beside import NAME
 from warmstart.network.carry import carried, surgery_sentence
 from warmstart.network.edit import WarmModel, assemble, unique_state
 from warmstart.network.ledger import take_digests
@@ -125,16 +127,18 @@ def describe(origin: Origin, worked: Worked, record: DataRecord) -> ModelRecord:
         taps=head.taps,
         classes=record.classes,
         preprocessing=start.preprocessing,
-        strategy=str(plan.strategy.value),
+        strategy=worked.shipped or str(plan.strategy.value),
         recipe=_recipe(plan, start.recipe),
         lineage=start.lineage or (start.name,),
         added=_hidden_widths(worked.network),
+        beside=worked.network.beside.cut if worked.network.beside else None,
     )
 
 
 def _hidden_widths(network: Network) -> tuple[int, ...]:
     """Of the blocks that were added behind the last part, by this run or those before it."""
-    return tuple(m.hidden for m in network.trunk.modules() if isinstance(m, AddedBlock))
+    blocks = ((n, m) for n, m in network.trunk.named_modules() if isinstance(m, AddedBlock))
+    return tuple(m.hidden for name, m in blocks if not name.startswith(f"{NAME}."))
 
 
 def _recipe(plan: Plan, before: Recipe | None) -> Recipe | None:
@@ -168,7 +172,8 @@ def write_model(
 
     `before`: what the start had learnt from, as `Origin.learnt`.
     """
-    neighbours, unknown_from, nearest = fit_neighbours(read, head.taps, arranged.groups, seed=0)
+    own = described.own_taps
+    neighbours, unknown_from, nearest = fit_neighbours(read, own, arranged.groups, seed=0)
     arrays: dict[str, NDArray[np.generic]] = {
         "points": neighbours.points.astype(np.float16),
         "target": neighbours.sketch.target.astype(np.int32),
@@ -189,15 +194,15 @@ def write_model(
     )
 
 
-def hooks(network: Network, taps: Sequence[Tap]) -> tuple[tuple[str, str, str], ...] | None:
-    """Per tap the module to hook, the pooling and the layout; None if a tap has no module."""
+def hooks(network: Network, taps: Sequence[Tap]) -> tuple[Hook, ...] | None:
+    """Per tap whose module to hook, the pooling and the layout; None if a tap has no module."""
     found = []
     for tap in taps:
         modules = network.steps.parts[tap.part - 1].modules
         if tap.pool != "neck" and not modules:
             return None
         layout = network.record.parts[tap.part - 1].layout
-        found.append((modules[-1] if tap.pool != "neck" else "", tap.pool, layout))
+        found.append((tap.of, modules[-1] if tap.pool != "neck" else "", tap.pool, layout))
     return tuple(found)
 
 

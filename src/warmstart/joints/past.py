@@ -104,10 +104,10 @@ def past_of(bundle: Bundle, names: Sequence[str]) -> Past:
     """
     kept, points = bundle.neighbours.get(LEARNT), unpack(bundle.neighbours)
     if kept is not None:
-        return Past(frozenset(int(n) for n in kept), True, points, bundle.record.taps)
+        return Past(frozenset(int(n) for n in kept), True, points, bundle.record.own_taps)
     found = [_from_folder(Path(name)) for name in names]
     known = frozenset[int]().union(*(numbers for numbers in found if numbers is not None))
-    return Past(known, None not in found, points, bundle.record.taps)
+    return Past(known, None not in found, points, bundle.record.own_taps)
 
 
 def _from_folder(run: Path) -> frozenset[int] | None:

@@ -135,7 +135,11 @@ def rehearse(asked: Request, collection: Collection, start: Start) -> None:
 
 
 def network_facts(
-    asked: Request, start: Start, network: Network, verdict: Verdict | None
+    asked: Request,
+    start: Start,
+    network: Network,
+    verdict: Verdict | None,
+    tries_tail: bool = False,
 ) -> NetworkFacts:
     """What a plan needs to know of a start and its parts.
 
@@ -147,7 +151,8 @@ def network_facts(
     return NetworkFacts(
         record=network.record, recipe=start.record.recipe,
         preprocessing=start.record.preprocessing, usual=start.usual,
-        verdict=verdict.kind if verdict else None, fresh=fresh, touched=touched - fresh,
+        verdict=verdict.kind if verdict else None, tries_tail=tries_tail,
+        fresh=fresh, touched=touched - fresh,
         bare=bare_parts(network) if _is_low_rank(asked) else frozenset(),
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from warmstart.data.split import blocks
 from warmstart.evaluation.metrics import accuracy_estimate, scores
-from warmstart.joints.rows import Arranged, Reader, ReadTap
+from warmstart.joints.rows import Arranged, ReadTap
 from warmstart.planning.verdict import points
 from warmstart.records import CalibrationRecord, Estimate, Example, Prediction, Scores
 from warmstart.solve.chunks import chunks
@@ -105,15 +105,6 @@ def compared(before: HeadFit, after: HeadFit, arranged: Arranged, seed: int) -> 
     text = f"{points(abs(gap.value))} points {'better' if gap.value > 0 else 'worse'}"
     text += f" ({points(low)} to {points(high)}) than the new output alone"
     return text if gap.value > 0 else f"{text}: {cure}"
-
-
-def measure(head: HeadFit, arranged: Arranged, reader: Reader, is_shipped: bool) -> Measured:
-    """The estimate, and the test where there is one and something to test."""
-    claimed = estimate(head, arranged)
-    if not arranged.test or not is_shipped:
-        return Measured(claimed, None, None)
-    tested, probabilities = score_test(head, arranged, reader(arranged.test))
-    return Measured(claimed, tested, probabilities)
 
 
 def calibration_record(

@@ -30,7 +30,7 @@ from warmstart.joints.stored import store_views, views_of_plan
 from warmstart.network.parts import Network
 from warmstart.planning.schedule import carried_out, given_up, schedule, stage_actions
 from warmstart.planning.wording import gave_up
-from warmstart.records import Action, Estimate, GuardNote, Plan
+from warmstart.records import Action, Estimate, Evidence, GuardNote, Plan
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Calibration
 from warmstart.training.candidates import CANDIDATES, Chosen, Route, choose
@@ -52,6 +52,11 @@ class Worked:
     by step. `step_zero` is what the fitted head is worth without training, on the same rows;
     or a run's own output, before any new one was fitted. `compared` says in words what
     training brought, where that is not chance. `given_up` says why the head alone is left.
+    `before`: what heads fitted without them say of the rows that trainings held out.
+
+    The ship rule fills in the rest: `hits` (m,), how often each of these rows is answered
+    rightly by what was chosen without it; `gain`, what training brought; `shipped`, where that
+    is not the plan's strategy; `why`.
     """
 
     network: Network
@@ -63,6 +68,11 @@ class Worked:
     compared: str = ""
     guards: tuple[GuardNote, ...] = ()
     given_up: str = ""
+    before: HeadFit | None = None
+    hits: Array | None = None
+    gain: Evidence | None = None
+    shipped: str = ""
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -187,7 +197,7 @@ class _Job:
             plan=carried_out(plan, joined), actions=taught.outfit.actions,
             step_zero=estimate(before, scene.arranged),
             compared=compared(before, tuned, scene.arranged, scene.seed),
-            guards=tuple(guards),
+            guards=tuple(guards), before=before,
         )  # fmt: skip
 
     def _lesson(

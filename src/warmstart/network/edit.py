@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from warmstart.errors import StartError
 from warmstart.network.added import graft, make_block
 from warmstart.network.arch import build
+from warmstart.network.beside import put_beside
 from warmstart.network.parts import Network, cut
 from warmstart.network.positions import refit_size
 from warmstart.network.stem import refit
@@ -112,11 +113,13 @@ def rebuild(
     preprocessing: Preprocessing,
     network: nn.Module | None = None,
     added: Sequence[int] = (),
+    beside: int | None = None,
 ) -> WarmModel:
     """Make a warm model again from its architecture and its saved tensors, strictly.
 
     `network` is the user's own module where `arch` is "module:…"; it is left as it is.
-    `added` gives the hidden width of each block that was added behind the last part.
+    `added` gives the hidden width of each block that was added behind the last part, `beside`
+    the part above which the start's own layers stand beside tuned ones.
 
     Raises: StartError if the architecture is unknown or a tensor is missing, extra, of
     another shape, or not finite.
@@ -130,6 +133,8 @@ def rebuild(
     again = cut(_fresh(arch, state, preprocessing, network), preprocessing)
     last, drawn = again.record.parts[-1], torch.Generator().manual_seed(0)
     again = graft(again, [make_block(last, drawn, hidden) for hidden in added])
+    if beside is not None:
+        again = put_beside(again, again.trunk, beside)
     model = assemble(again, taps, blank, torch.zeros(n_classes))
     own, unique = model.state_dict(), unique_tensors(model)
     check_match(unique, {n: t for n, t in state.items() if n in unique or n not in own}, where)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from warmstart.network.beside import NAME
 from warmstart.network.edit import WarmModel
 from warmstart.network.freeze import action_of
 from warmstart.network.lowrank import base_tensors, has_updates
@@ -19,6 +20,7 @@ MOST_LINES = 5
 _MEANINGS: dict[Fate, str] = {
     "frozen": "unchanged bit for bit",
     "kept": "unchanged bit for bit",
+    "copied": "the start's own, beside the tuned",
     "trained": "trained from the start",
     "merged": "low-rank updates added",
     "reshaped": "fitted to the input",
@@ -61,7 +63,8 @@ def write_ledger(
     """One row per tensor of both networks, by comparing bytes with `before`.
 
     `actions` says what training did to each part; None: nothing was trained. Same bytes:
-    `frozen`, or `kept` where nothing was trained. Other bytes: `trained`, or `merged` for
+    `frozen`, or `kept` where nothing was trained; `copied`, the start's own beside a tuned
+    one. Other bytes: `trained`, or `merged` for
     the weights of low-rank parts. A fresh part's tensors are `dropped` and `new`: two rows
     of one name. What surgery at the input did is in `changes`: such a row has the digest of
     the start before, and the shape in the model, with the shape in the start beside it: rows
@@ -96,11 +99,12 @@ def prove_frozen(ledger: Ledger, expected: frozenset[str] | None = None) -> Froz
     """
     rows = [r for r in ledger.rows if r.before is not None]
     rows = [r for r in rows if r.fate not in ("dropped", "reshaped")]
-    rows = [r for r in rows if expected is None or r.part in expected]
+    rows = [r for r in rows if expected is None or r.part in expected or r.fate == "copied"]
     intact = [r for r in rows if r.before == r.after]
+    once = [r for r in intact if r.fate != "copied"]
     return FrozenProof(
-        parameters=sum(r.numel for r in intact if not r.buffer),
-        buffers=sum(r.numel for r in intact if r.buffer),
+        parameters=sum(r.numel for r in once if not r.buffer),
+        buffers=sum(r.numel for r in once if r.buffer),
         identical=len(intact) == len(rows),
     )
 
@@ -216,9 +220,20 @@ class _Clerk:
         for name, tensor in unique_tensors(model).items():
             if name.startswith("trunk.") and name.removeprefix("trunk.") in self.before:
                 continue
+            if (copied := self._copied_from(name, model)) is not None:
+                yield _row(
+                    name, NAME, tensor, "copied", tensor.shape, self.before[copied], digest(tensor)
+                )
+                continue
             outermost = ".".join(name.split(".")[:2])  # blocks stand directly in the trunk
             part = "head" if name.startswith("head.") else homes.get(outermost, "added")
             yield _row(name, part, tensor, "new", tensor.shape, None, digest(tensor))
+
+    def _copied_from(self, name: str, model: WarmModel) -> str | None:
+        """The start's tensor that stands under this name of the model beside a tuned one."""
+        prefix = f"trunk.{NAME}."
+        is_beside = model.scan.beside is not None and name.startswith(prefix)
+        return name.removeprefix(prefix) if is_beside else None
 
     def _part(self, name: str) -> str:
         return self.network.owners.get(name, "unused")

@@ -31,6 +31,14 @@ from warmstart.records import NetworkRecord, Preprocessing
 State = dict[str, Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Layers of the start beside tuned ones: a submodule of the trunk, fed by part `cut`."""
+
+    name: str
+    cut: int
+
+
 class Part(nn.Module):
     """One link of a cut network: a state in, a state out; `main` is the tensor that is tapped.
 
@@ -64,6 +72,7 @@ class Network:
     owners: dict[str, str]  # each tensor, once: a part's name, "neck", "head" or "unused"
     steps: Steps
     record: NetworkRecord
+    beside: Beside | None = None  # the start's own upper layers, where they stand beside tuned ones
 
     def features(self, inputs: Tensor) -> Tensor:
         """What the classifier sees: inputs (B, C, H, W) to (B, F)."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, nn
 
 from warmstart.errors import StartError
 from warmstart.network.added import AddedBlock, graft
 from warmstart.network.arch import build
-from warmstart.network.edit import TapHead, rebuild
+from warmstart.network.beside import NAME
+from warmstart.network.edit import TapHead, WarmModel, rebuild
 from warmstart.network.inputs import InputWish, change_inputs
 from warmstart.network.load import Start
 from warmstart.network.parts import Network, cut
@@ -26,6 +28,7 @@ from warmstart.network.tensors import tensor_digest
 from warmstart.records import StartRecord, Tap
 
 TRUNK = "trunk."
+_BESIDE = f"{TRUNK}{NAME}."
 HEAD = "head"  # under this name the run's head stands in the ledger of a run that follows
 
 
@@ -46,7 +49,7 @@ class RevivedStart(Start):
 class RevivedNetwork(Network):
     """A cut network whose classifier is a run's head, which may listen to many depths."""
 
-    scan: Scan
+    scan: Scan = field(kw_only=True)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """What the run answers: inputs (B, C, H, W) to (B, K), calibrated."""
@@ -56,36 +59,53 @@ class RevivedNetwork(Network):
         return logits
 
 
-def revive(record: StartRecord, tensors: Mapping[str, Tensor], taps: Sequence[Tap]) -> RevivedStart:
+def revive(
+    record: StartRecord,
+    tensors: Mapping[str, Tensor],
+    taps: Sequence[Tap],
+    beside: int | None = None,
+) -> RevivedStart:
     """Build a run's network again from the tensors in its model.safetensors, strictly.
 
     `record` describes the start; its digest and its numbers of parameters and classes are
     filled in here. The digest is over the trunk alone: runs that differ in their head see
-    the same in an image.
+    the same in an image. Where the start's own layers stand `beside` tuned ones, the tuned
+    ones are taken, and their share of the head: the others are what the run began from.
 
     Raises: StartError if the design is unknown, or a tensor is missing, extra, of another
     shape, or not finite.
     """
-    trunk = {n.removeprefix(TRUNK): t for n, t in tensors.items() if n.startswith(TRUNK)}
+    own = {n: t for n, t in tensors.items() if beside is None or not n.startswith(_BESIDE)}
+    trunk = {n.removeprefix(TRUNK): t for n, t in own.items() if n.startswith(TRUNK)}
     prep = record.preprocessing
     module = build(record.arch, trunk, prep.size)
     refit(module, trunk, prep.channels)
     n_classes = len(record.labels)
-    model = rebuild(record.arch, tensors, taps, n_classes, prep, module, record.added)
-    own = module.state_dict()
-    module.load_state_dict({**own, **{name: t for name, t in trunk.items() if name in own}})
+    model = rebuild(record.arch, tensors, taps, n_classes, prep, module, record.added, beside)
+    state = module.state_dict()
+    module.load_state_dict({**state, **{name: t for name, t in trunk.items() if name in state}})
+    head, taps = _own_head(model)
     return RevivedStart(
         module=module.eval().requires_grad_(False),
         record=replace(
             record,
             sha256=tensor_digest(trunk),
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=sum(t.numel() for n, t in model.named_parameters() if n in own),
             classes=n_classes,
         ),
-        head=model.head.requires_grad_(False),
+        head=head.requires_grad_(False),
         taps=tuple(taps),
         added=tuple(m for m in model.trunk.modules() if isinstance(m, AddedBlock)),
     )
+
+
+def _own_head(model: WarmModel) -> tuple[TapHead, tuple[Tap, ...]]:
+    """The head on the taps of the network itself, without those of layers beside it."""
+    head, scan = model.head, model.scan
+    pairs = zip(scan.taps, torch.split(head.weight, list(scan.widths), dim=1), strict=True)
+    own = {tap: weight for tap, weight in pairs if not tap.of}
+    weight = torch.cat([*own.values()], dim=1)
+    return TapHead(weight, head.bias, head.temperature, head.class_bias), tuple(own)
 
 
 def change(start: RevivedStart, wish: InputWish) -> RevivedStart:

@@ -17,7 +17,14 @@ from warmstart.network.trace import Outline
 
 Run = Callable[[nn.Module, Tensor], Tensor]  # (the whole network, state) -> next state
 
-_RESERVED = ("output", "neck", "head", "unused", "added")  # what else owns tensors in a plan
+_RESERVED = (
+    "output",
+    "neck",
+    "head",
+    "unused",
+    "added",
+    "start",
+)  # what else owns tensors in a plan
 _PRODUCTS = ("linear", "conv1d", "conv2d", "conv3d", "matmul", "mm", "bmm", "einsum", "bilinear")
 
 

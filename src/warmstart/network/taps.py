@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from warmstart.errors import StartError
 from warmstart.network.measure import pool_average, pool_grid2
-from warmstart.network.parts import Network
+from warmstart.network.parts import Beside, Network
 from warmstart.network.segment import Steps
 from warmstart.records import NetworkRecord, PartRecord, Pool, Tap
 
@@ -42,6 +42,7 @@ def tap_width(record: NetworkRecord, tap: Tap) -> int:
 
     Raises: StartError if the network has no such tap.
     """
+    tap = replace(tap, of="")
     is_twin = record.neck_is_average and tap == Tap(part=len(record.parts), pool="avg")
     if tap not in taps(record) and not is_twin:
         raise StartError(
@@ -75,29 +76,52 @@ class Scan:
     widths: tuple[int, ...]  # of each tap's features
     steps: Steps
     parts: tuple[PartRecord, ...]  # whose shapes and layouts say how to pool
+    beside: Beside | None = None
 
     def run(self, trunk: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
         """Inputs (B, C, H, W) to one float32 (B, d) per tap, on the modules of `trunk`."""
-        return self.onward(trunk, 0, inputs, {})
+        if self.beside is None:
+            return self.onward(trunk, 0, inputs, {})
+        cut, found = self.beside.cut, dict[Tap, Tensor]()
+        main = self._walk(trunk, range(1, cut + 1), inputs, found, "")
+        other = main.clone()  # layers may work in place
+        self._finish(trunk, cut, main, found, "")
+        self._finish(trunk.get_submodule(self.beside.name), cut, other, found, "start")
+        return tuple(found[tap].float() for tap in self.taps)
 
     def onward(
         self, trunk: nn.Module, cut: int, main: Tensor, before: Mapping[Tap, Tensor]
     ) -> tuple[Tensor, ...]:
         """The same from what part `cut` gave, (B, …), and the taps taken up to there."""
         found = dict(before)
-        for number in range(cut + 1, max(tap.part for tap in self.taps) + 1):
-            main = self.steps.parts[number - 1].run(trunk, main)
-            found |= self.taken(number, main)
-        for tap in self.taps:
-            if tap.pool == "neck" and tap not in found:  # last: a neck may work in place
-                found[tap] = self.steps.neck.run(trunk, main)
+        self._finish(trunk, cut, main, found, "")
         return tuple(found[tap].float() for tap in self.taps)
 
-    def taken(self, number: int, main: Tensor) -> dict[Tap, Tensor]:
+    def taken(self, number: int, main: Tensor, of: str = "") -> dict[Tap, Tensor]:
         """The taps after part `number`, which gave `main` (B, …); the neck is none of them."""
         part = self.parts[number - 1]
         here = [tap for tap in self.taps if tap.part == number and tap.pool != "neck"]
-        return {tap: _pooled(main, tap.pool, part) for tap in here}
+        return {tap: _pooled(main, tap.pool, part) for tap in here if tap.of == of}
+
+    def _walk(
+        self, trunk: nn.Module, numbers: range, main: Tensor, found: dict[Tap, Tensor], of: str
+    ) -> Tensor:
+        """Run some parts; what they give lies in `found`. Returns what the last one gave."""
+        for number in numbers:
+            main = self.steps.parts[number - 1].run(trunk, main)
+            found |= self.taken(number, main, of)
+        return main
+
+    def _finish(
+        self, trunk: nn.Module, cut: int, main: Tensor, found: dict[Tap, Tensor], of: str
+    ) -> None:
+        """The same from part `cut` up to the last one that is tapped, and the neck."""
+        own = [tap for tap in self.taps if tap.of == of]
+        last = max((tap.part for tap in own), default=0)
+        main = self._walk(trunk, range(cut + 1, last + 1), main, found, of)
+        for tap in own:
+            if tap.pool == "neck" and tap not in found:  # last: a neck may work in place
+                found[tap] = self.steps.neck.run(trunk, main)
 
 
 def plan_scan(network: Network, wanted: Sequence[Tap]) -> Scan:
@@ -112,6 +136,7 @@ def plan_scan(network: Network, wanted: Sequence[Tap]) -> Scan:
         widths=tuple(tap_width(network.record, tap) for tap in wanted),
         steps=network.steps,
         parts=network.record.parts,
+        beside=network.beside,
     )
 
 

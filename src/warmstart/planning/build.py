@@ -30,7 +30,7 @@ def build(
     --lr where nothing is trained; and where a part would stay frozen at random values.
     """
     names = [part.name for part in network.record.parts]
-    rule = ruled(network.verdict, names, network.random)
+    rule = ruled(network.asked, names, network.random)
     strategy = _strategy(wishes, network, rule)
     is_trained = n_tuned(strategy, len(names)) > 0 or "add" in strategy.extras
     training = _closed(wishes, engine)
@@ -62,7 +62,7 @@ def _strategy(wishes: Wishes, network: NetworkFacts, rule: Strategy) -> Strategy
     typed = parse(wishes.strategy)
     if typed.depth != "auto":
         n_tuned(typed, network.n_parts, wishes.start)
-    found = resolve(typed, network.verdict, network.n_parts)
+    found = resolve(typed, network.asked, network.n_parts)
     if typed.depth == "auto":
         return replace(found, count=max(found.count, rule.count))
     return found
@@ -74,7 +74,9 @@ def _strategy_choice(
     why = "a new output on the frozen network; nothing measured asks for more"
     if rule.count:
         why = "the verdict is that tuning upper layers pays: the last third"
-    if rule.count > resolve(AUTO, network.verdict, network.n_parts).count:
+        if network.tries_tail:
+            why = "trained beside a new output on the frozen network; the better one is shipped"
+    if rule.count > resolve(AUTO, network.asked, network.n_parts).count:
         why = "down to the lowest layer whose weights did not carry over from the start"
     return Choice(
         value=word(strategy),

@@ -37,12 +37,18 @@ class NetworkFacts:
     fresh: frozenset[str] = frozenset()
     touched: frozenset[str] = frozenset()
     bare: frozenset[str] = frozenset()  # parts without a layer for low-rank updates
+    tries_tail: bool = False  # whether upper layers are trained beside a head, to be compared
     room: int = 4_000_000_000  # bytes that stored outputs of frozen layers may take
 
     @property
     def random(self) -> frozenset[str]:
         """Parts that must not be frozen, because they hold random values."""
         return self.fresh | self.touched
+
+    @property
+    def asked(self) -> VerdictKind | None:
+        """What decides the depth: the verdict, or that both depths are to be compared."""
+        return "deeper" if self.tries_tail else self.verdict
 
     @property
     def n_parts(self) -> int:

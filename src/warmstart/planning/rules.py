@@ -259,6 +259,9 @@ def batch_size(n: int) -> int:
     return size
 
 
+MOST_STORED: dict[Budget, int] = {"fast": 4, "balanced": 4, "thorough": 8}  # views of an image
+
+
 def training_folds(budget: Budget, n_blocks: int) -> int:
     """Trainings that hold a part out, never more than there are independent examples.
 

@@ -137,6 +137,14 @@ def carried_out(plan: Plan, joined: int) -> Plan:
 
 def given_up(plan: Plan, why: str) -> Plan:
     """The plan as it was followed where training was given up: the output alone is learnt."""
+    return head_alone(plan, why, f"{plan.strategy.value} was given up: {why}")
+
+
+def head_alone(plan: Plan, why: str, because: str = "") -> Plan:
+    """The plan as it was followed where nothing of a training is kept.
+
+    `because` is the reason beside the strategy, where that says more.
+    """
     parts = [
         replace(part, action=replace(part.action, value="frozen", because=why), rate=None)
         if part.action.value != "replaced"
@@ -148,7 +156,7 @@ def given_up(plan: Plan, why: str) -> Plan:
         engine=plan.training.engine, batch=plan.training.batch, seed=plan.training.seed
     )
     strategy = Choice(
-        value="head", because=f"{plan.strategy.value} was given up: {why}", source="measured",
+        value="head", because=because or why, source="measured",
         rule=plan.strategy.value,
     )  # fmt: skip
     return replace(plan, strategy=strategy, parts=tuple(parts), training=closed)

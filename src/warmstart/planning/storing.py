@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from warmstart.planning.facts import DataFacts, NetworkFacts
-from warmstart.planning.rules import Budget
+from warmstart.planning.rules import MOST_STORED, Budget
 from warmstart.records import Choice, NetworkRecord, Plan, TrainingPlan
 
 FORMATS = ("float32", "float16")
@@ -35,7 +35,7 @@ def views(passes: int, n: int, budget: Budget) -> Choice:
     >>> views(1000, 50, "balanced").value, views(16000, 9000, "balanced").value
     (4, 2)
     """
-    most = 8 if budget == "thorough" else 4
+    most = MOST_STORED[budget]
     count = min(most, max(math.ceil(passes / max(n, 1)), 1))
     seen = _AS_OFTEN if count < most else f"--budget {budget}"
     return Choice(value=count, because=seen, source="rule")

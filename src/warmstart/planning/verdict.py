@@ -90,8 +90,8 @@ def sentence(kind: VerdictKind, facts: Facts, n: int, accuracy: float) -> str:
         )
     if kind == "deeper":
         return (
-            f"Tune deeper: training the upper layers too would bring about "
-            f"{points(facts.tail_gain or 0.0)} points."
+            f"Tune deeper: training the upper layers too brings about "
+            f"{points(facts.tail_gain or 0.0)} points ({_gain(facts)})."
         )
     if kind == "head":
         most = (facts.tail_gain or 0.0) + 1.28 * facts.tail_error
@@ -127,10 +127,11 @@ def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
 def _unclear(facts: Facts, accuracy: float) -> str:
     right = f"about {points(accuracy)} % right"
     if facts.knowledge is None:
-        return (
-            f"The labels can be learnt from this start ({right} in the signal test). Whether "
-            "tuning deeper would pay was not measured: only new outputs on the frozen network "
-            "were compared."
+        return f"The labels can be learnt from this start ({right} in the signal test). " + (
+            "Whether tuning deeper would pay was not measured: only new outputs on the frozen "
+            "network were compared."
+            if facts.tail_gain is None
+            else _open(facts)
         )
     if facts.knowledge - 1.64 * facts.knowledge_error <= 0:
         return (
@@ -139,12 +140,30 @@ def _unclear(facts: Facts, accuracy: float) -> str:
         )
     return (
         f"This start knows this kind of picture: a new output on it is {right}, and what it has "
-        f"learnt is worth {points(facts.knowledge)} points of that ({_range(facts)}). Whether "
-        "tuning deeper would bring more was not measured."
+        f"learnt is worth {points(facts.knowledge)} points of that ({_range(facts)}). "
+    ) + (
+        "Whether tuning deeper would bring more was not measured."
+        if facts.tail_gain is None
+        else _open(facts)
+    )
+
+
+def _open(facts: Facts) -> str:
+    return (
+        "Whether tuning deeper pays is open: on examples held out it brings "
+        f"{points(facts.tail_gain or 0.0)} points ({_gain(facts)})."
     )
 
 
 def _range(facts: Facts) -> str:
     """The 90 % interval of the knowledge."""
-    k, half = facts.knowledge or 0.0, 1.64 * facts.knowledge_error
-    return f"{points(k - half)} to {points(k + half)}"
+    return _interval(facts.knowledge or 0.0, facts.knowledge_error)
+
+
+def _gain(facts: Facts) -> str:
+    """The 90 % interval of what tuning deeper brings."""
+    return _interval(facts.tail_gain or 0.0, facts.tail_error)
+
+
+def _interval(value: float, error: float) -> str:
+    return f"{points(value - 1.64 * error)} to {points(value + 1.64 * error)}"

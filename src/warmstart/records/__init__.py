@@ -7,8 +7,16 @@ at birth. `folder.py` writes them as JSON and TOML and reads them back.
 from warmstart.records.answer import Answer, CalibrationRecord, ModelRecord
 from warmstart.records.audit import Audit, AuditGroup, GroupState, Tally
 from warmstart.records.checked import Checked
+from warmstart.records.comparison import (
+    ComparedRows,
+    ComparedRun,
+    Comparison,
+    FailedRun,
+    Pair,
+)
 from warmstart.records.data import DataRecord, Example, Finding, FindingKind, Split, Task
 from warmstart.records.forecast import DryRun, Forecast
+from warmstart.records.judged import ClassScore, Guess, Hits, Judged, Reliability, TrainGap
 from warmstart.records.network import (
     Change,
     Family,
@@ -62,6 +70,10 @@ __all__ = [
     "Change",
     "Checked",
     "Choice",
+    "ClassScore",
+    "ComparedRows",
+    "ComparedRun",
+    "Comparison",
     "DataCounts",
     "DataRecord",
     "DryRun",
@@ -69,6 +81,7 @@ __all__ = [
     "Evidence",
     "Example",
     "ExpectedGain",
+    "FailedRun",
     "FailedStart",
     "Family",
     "Fate",
@@ -78,14 +91,18 @@ __all__ = [
     "FrozenProof",
     "GroupState",
     "GuardNote",
+    "Guess",
     "HeadPlan",
+    "Hits",
     "InputPlan",
     "Inspection",
+    "Judged",
     "Layout",
     "Ledger",
     "LedgerRow",
     "ModelRecord",
     "NetworkRecord",
+    "Pair",
     "PartPlan",
     "PartRecord",
     "Plain",
@@ -96,6 +113,7 @@ __all__ = [
     "RankedStart",
     "Ranking",
     "Recipe",
+    "Reliability",
     "Scores",
     "Shipped",
     "Skipped",
@@ -109,6 +127,7 @@ __all__ = [
     "Tally",
     "Tap",
     "Task",
+    "TrainGap",
     "TrainingPlan",
     "Verdict",
     "VerdictKind",

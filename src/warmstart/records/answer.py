@@ -24,7 +24,13 @@ class ModelRecord:
     recipe: Recipe | None = None  # how its layers were trained here; None: they were not
     lineage: tuple[str, ...] = ()  # what it was trained from, the oldest first
     added: tuple[int, ...] = ()  # hidden widths of the blocks added after the last part
+    beside: int | None = None  # part after which the start's own layers stand beside tuned ones
     format: int = 1
+
+    @property
+    def own_taps(self) -> tuple[Tap, ...]:
+        """Where pictures are compared: without the layers that stand beside tuned ones."""
+        return tuple(tap for tap in self.taps if not tap.of)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

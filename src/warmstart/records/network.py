@@ -9,7 +9,7 @@ from typing import Literal
 Layout = Literal["NCHW", "NHWC", "NLC", "NC", "other"]
 Pool = Literal["avg", "grid2", "neck"]
 Family = Literal["convnet", "transformer", "mlp"]
-Fate = Literal["frozen", "kept", "trained", "reshaped", "new", "dropped", "merged"]
+Fate = Literal["frozen", "kept", "copied", "trained", "reshaped", "new", "dropped", "merged"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Change:
     fate: Literal["reshaped", "new", "dropped"]
     shape_before: tuple[int, ...] | None  # None for `new`
     shape_after: tuple[int, ...] | None  # None for `dropped`
-    before: str | None  # sha256 of the bytes in the start, None for `new`
+    before: str | None  # sha256 of the bytes in the start, None for `new`; `copied`: of the copied
     because: str
 
 
@@ -104,16 +104,18 @@ class NetworkRecord:
 class Tap:
     """Where features are taken: after part `part` (1..P), pooled by `pool`.
 
-    `neck` (only for the last part) is what the original head's linear layer sees.
+    `neck` (only for the last part) is what the original head's linear layer sees. `of` says
+    whose layers: "" those of the network, "start" those of the start that stand beside them.
     """
 
     part: int
     pool: Pool
+    of: Literal["", "start"] = ""
 
     @property
     def name(self) -> str:
-        """`17.grid2`: the key of this tap's features in files and arrays."""
-        return f"{self.part}.{self.pool}"
+        """`17.grid2`, `17.grid2.start`: the key of this tap's features in files and arrays."""
+        return f"{self.part}.{self.pool}" + (f".{self.of}" if self.of else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +134,8 @@ class LedgerRow:
 
     @property
     def numel_before(self) -> int:
-        """Elements that the start has of this tensor; 0 for a new one."""
-        if self.before is None:
+        """Elements that the start has of this tensor; 0 for a new one and for a second copy."""
+        if self.before is None or self.fate == "copied":
             return 0
         return self.numel if self.shape_before is None else math.prod(self.shape_before)
 

@@ -3,6 +3,8 @@
 from warmstart.show.audit import audit_text
 from warmstart.show.check import check_text
 from warmstart.show.choice import watcher
+from warmstart.show.compare import comparison_text
+from warmstart.show.judged import judged_text
 from warmstart.show.plan import plan_text
 from warmstart.show.progress import Lines, Silent, Watcher
 from warmstart.show.ranking import ranking_text
@@ -27,7 +29,9 @@ __all__ = [
     "cache_text",
     "check_text",
     "cleared_text",
+    "comparison_text",
     "error_text",
+    "judged_text",
     "plan_text",
     "predict_lines",
     "ranking_text",

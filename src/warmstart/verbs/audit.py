@@ -16,6 +16,7 @@ from torch import Tensor
 from warmstart.delivery.bundle import read_bundle
 from warmstart.errors import StartError, UsageError
 from warmstart.folder import read_json
+from warmstart.network.hubfolder import is_hub_folder, read_folder
 from warmstart.network.tensors import STATISTICS, digest, place
 from warmstart.network.weights import SUFFIXES, read_weights
 from warmstart.records import Audit, AuditGroup, Fate, GroupState, Ledger, LedgerRow, Tally
@@ -62,6 +63,8 @@ def read_tensors(name: str) -> Weights:
     Raises: StartError or RunFolderError if there are none.
     """
     path = Path(name)
+    if is_hub_folder(path):
+        return read_folder(path)
     if path.is_dir():
         return _as_listed(read_bundle(path).tensors, path / "weights_ledger.json")
     if path.suffix in SUFFIXES or path.is_file():

@@ -22,6 +22,7 @@ from warmstart.planning.planfile import write_plan
 from warmstart.planning.profiles import profiles
 from warmstart.planning.rules import looks_closely
 from warmstart.planning.strategy import parse
+from warmstart.planning.tail import tries_tail
 from warmstart.recording import Clock
 from warmstart.records import DryRun, NetworkRecord, Plan
 
@@ -44,8 +45,10 @@ def dry_run(asked: Request) -> Steps[DryRun]:
     arranged = arrange(collection.record)
     elapsed = asked.elapsed + clock.table()["total"]  # the engines are measured in the look
     chosen = yield from engines.choose(seen, planned.engine_of(asked))
+    facts, record = arranged.facts(), seen.network.record
+    is_tried = tries_tail(record, facts, asked.budget)
     plan = planned.make_plan(
-        asked, arranged.facts(), planned.network_facts(asked, start, seen.network, None),
+        asked, facts, planned.network_facts(asked, start, seen.network, None, is_tried),
         inherited.names(tuple(profiles(seen.taps))), chosen.choice,
     )  # fmt: skip
     with threadpool_limits(limits=1, user_api="blas"):

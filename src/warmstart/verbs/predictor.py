@@ -100,7 +100,9 @@ class Predictor:
         with torch.inference_mode():
             taps = self.model.features(normalise(pixels, self.bundle))
             logits = self.model.head(taps).double()
-            return logits.softmax(dim=1).numpy(), torch.cat(taps, dim=1).numpy()
+            named = zip(self.bundle.record.taps, taps, strict=True)
+            own = [features for tap, features in named if not tap.of]
+            return logits.softmax(dim=1).numpy(), torch.cat(own, dim=1).numpy()
 
 
 def normalise(pixels: Pixels, bundle: Bundle) -> Tensor:
@@ -168,7 +170,7 @@ def _rebuild(run: Path, bundle: Bundle, network: nn.Module | None) -> WarmModel:
     try:
         return rebuild(
             record.arch, bundle.tensors, record.taps, len(record.classes), record.preprocessing,
-            network, record.added,
+            network, record.added, record.beside,
         )  # fmt: skip
     except Exception as error:  # an edited config.json makes torch and timm raise what they like
         if is_own and isinstance(error, StartError):

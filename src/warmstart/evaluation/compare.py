@@ -1,0 +1,79 @@
+"""Runs on the same examples: how right each is, every pair, who wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.evaluation.metrics import MODEL_VARIANCE
+from warmstart.records import ComparedRows, Estimate, Pair
+from warmstart.stats.intervals import Blocks, proportion
+from warmstart.stats.paired import holm
+from warmstart.stats.paired_hits import hits_difference
+
+Accuracy = tuple[float, float, float]  # value, low, high
+SIGNIFICANT = 0.05
+
+
+def inflation_of(rows: ComparedRows, claims: Sequence[Estimate | None]) -> float:
+    """Variance of a difference over that of independent hits.
+
+    1 on a test part, or a hold-out that the user set apart: there the finished models
+    themselves, or ones that differ little from them, are compared. Elsewhere every row was
+    answered by a model that learnt without it.
+    """
+    is_held = all(claim is not None and claim.method == "holdout" for claim in claims)
+    return 1.0 if rows == "test" or is_held else MODEL_VARIANCE
+
+
+def choice_factor(hits: NDArray[np.float64], claim: Estimate | None) -> float:
+    """What a run's hits count for, where the same rows chose what it ships; else 1.
+
+    `hits` are all that it said out of fold; its own estimate is corrected for the choice.
+
+    >>> claim = Estimate(metric="accuracy", value=0.6, low=0, high=1, n=4, method="bbc-cv")
+    >>> round(choice_factor(np.array([1.0, 1.0, 1.0, 0.0]), claim), 3)
+    0.8
+    """
+    if claim is None or claim.method != "bbc-cv" or not hits.any():
+        return 1.0
+    return min(claim.value / float(hits.mean()), 1.0)
+
+
+def accuracies(hits: NDArray[np.float64], blocks: Blocks, inflation: float = 1.0) -> list[Accuracy]:
+    """Accuracy of each run with its 95 % interval. Shapes: hits (M, n), blocks (n,)."""
+    return [proportion(row, blocks, inflation) for row in hits]
+
+
+def pairs(
+    names: Sequence[str], hits: NDArray[np.float64], blocks: Blocks, inflation: float = 1.0
+) -> tuple[Pair, ...]:
+    """Every pair of runs, in the order of `names`.
+
+    A run wins where the difference is more than chance for all pairs together (Holm).
+    Shapes: hits (M, n), blocks (n,).
+
+    >>> sure, unsure = np.ones(60), np.tile([1.0, 0.0, 1.0], 20)
+    >>> found = pairs(["a", "b", "c"], np.stack([sure, unsure, unsure]), np.arange(60))
+    >>> [(pair.a, pair.b, pair.winner) for pair in found]
+    [('a', 'b', 'a'), ('a', 'c', 'a'), ('b', 'c', None)]
+    """
+    both = list(combinations(range(len(names)), 2))
+    gaps = [hits_difference(hits[a], hits[b], blocks, inflation) for a, b in both]
+    adjusted = holm([gap.p for gap in gaps])
+    return tuple(
+        Pair(
+            a=names[a], b=names[b], difference=gap.value, low=gap.low, high=gap.high,
+            n=hits.shape[1], p=p, winner=_winner(names[a], names[b], gap.value, p),
+        )
+        for (a, b), gap, p in zip(both, gaps, adjusted, strict=True)
+    )  # fmt: skip
+
+
+def _winner(a: str, b: str, difference: float, p: float) -> str | None:
+    if p >= SIGNIFICANT:
+        return None
+    return a if difference > 0 else b

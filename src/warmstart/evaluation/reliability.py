@@ -1,0 +1,93 @@
+"""Are a model's probabilities what they say, and what would mend them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from warmstart.evaluation.metrics import (
+    Labels,
+    Probabilities,
+    expected_calibration_error,
+    log_loss,
+)
+from warmstart.records import Reliability
+from warmstart.solve.ridge import Array
+from warmstart.solve.temperature import Calibration, fit_temperature, probabilities
+from warmstart.stats.intervals import Blocks
+from warmstart.stats.paired import mean_interval
+
+FOLDS = 5
+LEAST = 20  # blocks; a temperature fitted on fewer says more about them than about the model
+LEAST_FACTOR = 0.01  # on the logits; what is fitted below says that they know nothing
+
+
+def reliability(
+    scores: Array, labels: Labels, blocks: Blocks, rng: np.random.Generator
+) -> Reliability:
+    """Mean confidence against accuracy, and the temperature that would bring them together.
+
+    The temperature is fitted on all rows; its effect is measured on rows, whole blocks of them,
+    that it was not fitted on. Shapes: scores (n, K) are logits or log-probabilities, labels and
+    blocks (n,).
+
+    >>> sure, labels = np.eye(2)[np.arange(80) % 2] * 9.0, np.arange(80) % 2
+    >>> labels[::4] = 1 - labels[::4]
+    >>> found = reliability(sure, labels, np.arange(80), np.random.default_rng(0))
+    >>> round(found.gap, 2), found.temperature > 5, found.ece_after < found.ece
+    (0.25, True, True)
+    """
+    p = probabilities(scores, Calibration(1.0, np.zeros(scores.shape[1])))
+    confidence, right = p.max(axis=1), (p.argmax(axis=1) == labels).astype(float)
+    gap, low, high = mean_interval(confidence - right, blocks)
+    factor = fit_temperature(scores, labels).temperature if _is_enough(blocks) else 0.0
+    after = _left_out(scores, labels, blocks, rng) if factor >= LEAST_FACTOR else None
+    is_known = bool(np.isfinite([low, high]).all())
+    return Reliability(
+        ece=expected_calibration_error(p, labels),
+        confidence=float(confidence.mean()),
+        accuracy=float(right.mean()),
+        gap=gap,
+        low=low if is_known else None,
+        high=high if is_known else None,
+        temperature=None if after is None else 1 / factor,
+        ece_after=None if after is None else expected_calibration_error(after, labels),
+        log_loss_after=None if after is None else log_loss(after, labels),
+        sentence=_sentence(float(confidence.mean()), float(right.mean()), low, high),
+    )
+
+
+def _is_enough(blocks: Blocks) -> bool:
+    return len(np.unique(blocks)) >= LEAST
+
+
+def _left_out(
+    scores: Array, labels: Labels, blocks: Blocks, rng: np.random.Generator
+) -> Probabilities:
+    """Probabilities of each row by a temperature fitted without its block. Shapes: (n, K)."""
+    numbers, index = np.unique(blocks, return_inverse=True)
+    fold = rng.permutation(np.arange(len(numbers)) % FOLDS)[index]
+    found = np.empty(scores.shape)
+    for number in range(FOLDS):
+        held = fold == number
+        found[held] = probabilities(scores[held], fit_temperature(scores[~held], labels[~held]))
+    return found
+
+
+def _sentence(confidence: float, accuracy: float, low: float, high: float) -> str:
+    """How sure the model is and how often it is right, in words; low and high are of the gap.
+
+    >>> _sentence(0.93, 0.81, 0.08, 0.16)
+    'On average it is 93 % sure and right 81 % of the time: over-confident by 12 points (8 to 16).'
+    """
+    says = f"On average it is {100 * confidence:.0f} % sure and right {100 * accuracy:.0f} % of"
+    gap = f"{100 * abs(confidence - accuracy):.0f} points"
+    if low > 0:
+        return f"{says} the time: over-confident by {gap} ({100 * low:.0f} to {100 * high:.0f})."
+    if high < 0:
+        return f"{says} the time: under-confident by {gap} ({-100 * high:.0f} to {-100 * low:.0f})."
+    if not np.isfinite([low, high]).all():
+        return f"{says} the time: all of these images belong together, so that it tells nothing."
+    return (
+        f"{says} the time: no difference that chance does not explain "
+        f"({100 * low:+.0f} to {100 * high:+.0f} points)."
+    )

@@ -1,0 +1,182 @@
+"""The ship rule, where the depth is not the user's: head, tuned network, or both in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from warmstart.evaluation.metrics import hits_estimate
+from warmstart.events import Steps
+from warmstart.joints.allowance import Allowance
+from warmstart.joints.memory import freed_memory_kept
+from warmstart.joints.notes import note
+from warmstart.joints.rows import Arranged, Reader, ReadTap
+from warmstart.joints.scene import Scene
+from warmstart.joints.score import Measured, estimate, score_test
+from warmstart.joints.tune import Worked, tune
+from warmstart.network.beside import may_stand_beside, put_beside
+from warmstart.network.taps import tap_width
+from warmstart.planning.schedule import head_alone
+from warmstart.planning.storing import frozen_prefix
+from warmstart.planning.verdict import points
+from warmstart.records import Evidence, Example, Plan, Tap
+from warmstart.solve.kernels import Features
+from warmstart.solve.ridge import Array, Rows
+from warmstart.stats.intervals import standard_error
+from warmstart.training.checkpoint import Checkpoints
+from warmstart.training.head import HeadFit
+from warmstart.training.ship import HEAD, TUNED, Decision, Option, decide
+
+BLEND = "blend"
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """A reader of the taps of tuned layers, and of the start's own beside them."""
+
+    tuned: Reader
+    start: Reader
+
+    def __call__(self, examples: Sequence[Example]) -> ReadTap:
+        """From examples to the reader of their taps, (n, d_t) each."""
+        tuned, start = self.tuned(examples), self.start(examples)
+
+        def read(tap: Tap) -> Features:
+            return start(replace(tap, of="")) if tap.of else tuned(tap)
+
+        return read
+
+
+def tune_and_weigh(
+    scene: Scene,
+    plan: Plan,
+    head: HeadFit,
+    digests: Mapping[str, str],
+    checkpoints: Checkpoints,
+    allowance: Allowance,
+) -> Steps[Worked]:
+    """Train as the plan says, then choose what is shipped. Raises: as `tune` does."""
+    with freed_memory_kept():
+        worked = yield from tune(scene, plan, head, digests, checkpoints, allowance)
+    return (yield from weigh(scene, plan, head, worked))
+
+
+def measure(worked: Worked, arranged: Arranged, is_shipped: bool) -> Measured:
+    """The estimate, and the test where there is one and something to test."""
+    head, held = worked.head, worked.head.fold >= 0
+    claimed = estimate(head, arranged)
+    if worked.hits is not None:  # the rows held out had a say in what is shipped
+        claimed = hits_estimate(worked.hits, arranged.blocks()[held], "bbc-cv")
+    if not arranged.test or not is_shipped:
+        return Measured(claimed, None, None)
+    tested, probabilities = score_test(head, arranged, worked.reader(arranged.test))
+    return Measured(claimed, tested, probabilities)
+
+
+def weigh(scene: Scene, plan: Plan, head: HeadFit, worked: Worked) -> Steps[Worked]:
+    """What is shipped, by rows that were held out; a depth that the user set ships as it is.
+
+    `head` is the fitted one on the frozen network, fitted on all rows.
+    """
+    if plan.strategy.source == "user" or worked.actions is None or worked.before is None:
+        return worked
+    before, arranged = worked.before, scene.arranged
+    rng = np.random.default_rng([scene.seed, 10])
+    decision = decide(
+        before.probabilities, worked.head.probabilities, arranged.labels, before.fold,
+        arranged.blocks(), rng,
+    )  # fmt: skip
+    found = _carried_out(scene, head, worked, decision)
+    found = replace(
+        found, hits=decision.hits, gain=tail_gain(decision, arranged.blocks()[before.fold >= 0])
+    )
+    yield note("tune", "Compared", found.why)
+    return found
+
+
+def _carried_out(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
+    kind = decision.kind
+    if kind == HEAD:
+        return _head(scene, head, worked, decision)
+    gain = f"{points(decision.deeper.mean() - decision.head.mean())} points"
+    if kind == TUNED or not _can_blend(scene, worked):
+        why = f"on examples held out the tuned layers are ahead of the new output alone by {gain}"
+        return replace(worked, why=why)
+    return _blended(scene, head, worked, decision.option)
+
+
+def _head(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
+    """The network as it came: training is reported, and nothing of it is kept."""
+    why = (
+        f"{worked.plan.strategy.value} was trained beside it and is no better on examples held "
+        f"out ({points(decision.deeper.mean() - decision.head.mean())} points)"
+    )
+    held = worked.before or head
+    return replace(
+        worked, network=scene.look.network,
+        head=replace(head, probabilities=held.probabilities, fold=held.fold),
+        reader=scene.look.reader, plan=head_alone(worked.plan, why), actions=None,
+        step_zero=None, compared="", shipped="head", why=why,
+    )  # fmt: skip
+
+
+def _can_blend(scene: Scene, worked: Worked) -> bool:
+    """Whether both can stand in one network; where they cannot, the tuned one ships."""
+    return "added" not in (worked.actions or {}).values() and may_stand_beside(
+        worked.network, frozen_prefix(worked.plan)
+    )
+
+
+def _blended(scene: Scene, head: HeadFit, worked: Worked, option: Option) -> Worked:
+    """Both in one network: the head listens to the tuned layers and to the start's own."""
+    cut, share = frozen_prefix(worked.plan), option.share
+    network = put_beside(worked.network, scene.look.network.trunk, cut)
+    tuned, own = _by_tap(worked.head, scene), _by_tap(head, scene)
+    columns = {tap: share * weight for tap, weight in tuned.items()}
+    for tap, weight in own.items():
+        place = tap if tap.part <= cut else replace(tap, of="start")
+        columns[place] = columns.get(place, 0.0) + (1 - share) * weight
+    bias = share * _bias(worked.head) + (1 - share) * _bias(head)
+    made = replace(
+        worked.head, name=f"{head.name}+{worked.plan.strategy.value}", taps=tuple(columns),
+        weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),
+        bias=bias.astype(np.float32), calibration=option.calibration,
+        probabilities=option.probabilities, picks=(),
+    )  # fmt: skip
+    why = (
+        f"on examples held out {worked.plan.strategy.value} and the new output together "
+        f"({100 * share:.0f} to {100 * (1 - share):.0f}) err least"
+    )
+    return replace(
+        worked, network=network, head=made, reader=Both(worked.reader, scene.look.reader),
+        shipped=BLEND, why=why,
+    )  # fmt: skip
+
+
+def _by_tap(head: HeadFit, scene: Scene) -> dict[Tap, Array]:
+    """Columns of a head's weights, its temperature in them. Shapes: (K, d_t) each."""
+    record = scene.look.network.record
+    ends = np.cumsum([tap_width(record, tap) for tap in head.taps])[:-1]
+    weight = head.calibration.temperature * head.weight.astype(np.float64)
+    return dict(zip(head.taps, np.split(weight, ends, axis=1), strict=True))
+
+
+def _bias(head: HeadFit) -> Array:
+    return head.calibration.temperature * head.bias.astype(np.float64) + head.calibration.bias
+
+
+def tail_gain(decision: Decision, blocks: Rows) -> Evidence:
+    """What training upper layers brings over the head alone, on rows that neither had seen."""
+    gap = decision.deeper - decision.head
+    value, error = float(gap.mean()), standard_error(gap, blocks)
+    return Evidence(
+        name="tail_gain", value=value, low=max(value - 1.96 * error, -1.0),
+        high=min(value + 1.96 * error, 1.0), n=len(gap),
+        meaning=(
+            f"Trained in full beside the new output, upper layers bring {100 * value:+.1f} points "
+            "on examples held out."
+        ),
+        details={"error": error, "log_loss_gain": decision.gain, "log_loss_error": decision.error},
+    )  # fmt: skip

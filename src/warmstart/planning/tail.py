@@ -1,0 +1,33 @@
+"""Whether upper layers are trained beside a head, where nobody asked for a depth."""
+
+from __future__ import annotations
+
+from warmstart.planning import rules
+from warmstart.planning.facts import DataFacts
+from warmstart.planning.rules import USUAL, USUAL_MACS, Budget
+from warmstart.records import NetworkRecord
+
+LEAST_BLOCKS = 40  # independent examples below which held-out rows cannot tell the two apart
+# Seconds on two cores, by multiply-adds: as long as people wait without having been asked.
+MOST_SECONDS = {"fast": 0.0, "balanced": 900.0, "thorough": 5400.0}
+STEP = 3.0  # passes that an update costs
+
+
+def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> float:
+    """About what storing the outputs of the lower two thirds takes, and training the rest.
+
+    From multiply-adds alone, so that two runs agree.
+    """
+    count = rules.deeper_parts(len(network.parts))
+    prefix = sum(part.macs for part in network.parts[:-count])
+    tail = sum(part.macs for part in network.parts[-count:])
+    views = rules.MOST_STORED[budget] + 1
+    trainings = 1 + (1 if facts.holdout else rules.training_folds(budget, facts.n_blocks))
+    passes = views * facts.n * prefix + trainings * rules.passes(facts.n) * STEP * tail
+    return passes / (USUAL_MACS * USUAL["torch"].speed)
+
+
+def tries_tail(network: NetworkRecord, facts: DataFacts, budget: Budget) -> bool:
+    """True where it can be told whether training pays, in the time that the budget allows."""
+    is_many = facts.n_blocks >= LEAST_BLOCKS
+    return is_many and tail_seconds(network, facts, budget) <= MOST_SECONDS[budget]

@@ -1,0 +1,114 @@
+"""What a finished model is worth on labelled images (`audit MODEL DATA --json`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from warmstart.records.data import Finding
+from warmstart.records.network import Preprocessing
+from warmstart.records.summary import Scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hits:
+    """How often a model is right on some images, with its 95 % interval."""
+
+    n: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainGap:
+    """The training images beside those judged on; `gap` is the difference of accuracies.
+
+    `n` may be a draw of them, `of` is how many there are.
+    """
+
+    n: int
+    of: int
+    accuracy: float
+    low: float
+    high: float
+    gap: float
+    gap_low: float
+    gap_high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassScore:
+    """One class: how many of its images are found, and how far its name can be believed."""
+
+    label: str
+    n: int
+    recall: float
+    low: float
+    high: float
+    precision: float | None  # None: the model never answers with it
+    answers: int  # how often the model answers with it
+    taken_for: str | None  # what its images are most often taken for, None: for nothing else
+    taken: int  # how many of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reliability:
+    """Whether the model's probabilities are what they say.
+
+    `gap` is mean confidence less accuracy, with its interval. `temperature` is what logits are
+    divided by to mend it; the figures after that are of images that it was not fitted on. None
+    where too few images are there to fit one, or the model knows too little.
+    """
+
+    ece: float
+    confidence: float
+    accuracy: float
+    gap: float
+    low: float | None
+    high: float | None
+    temperature: float | None
+    ece_after: float | None
+    log_loss_after: float | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """Answering always with the largest class."""
+
+    label: str
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A finished model on labelled images of which it knows the classes.
+
+    `trained_on` counts the training images that copies were looked for in; 0: none were given,
+    so that leaks were not looked for. `without_leaks` is the accuracy on the images that are
+    not among them, nor near copies, nor of one group with them; None where nothing leaks, or
+    all does.
+    """
+
+    model: str
+    title: str
+    data: str
+    n_classes: int
+    outputs: int
+    labels_from: str
+    is_assumed: bool  # the order of the outputs was assumed, nothing tells it
+    better_order: float | None  # accuracy under another order, where the assumed one is wrong
+    preprocessing: Preprocessing
+    fed_as: str  # whose preprocessing that is
+    test: Scores
+    guess: Guess
+    leaked: int
+    without_leaks: Hits | None
+    trained_on: int
+    train: TrainGap | None
+    classes: tuple[ClassScore, ...]
+    calibration: Reliability
+    findings: tuple[Finding, ...]
+    unknown_classes: tuple[str, ...]  # of the data, that the model has no output for
+    unknown_images: int  # of those; they are left out of all figures
+    unused_outputs: tuple[str, ...]  # that the data has no image of

@@ -1,0 +1,127 @@
+"""The head alone, the tuned network, or both in one: chosen on rows that neither had learnt from.
+
+Both in one: a weighted mean of the two networks' log-probabilities, which is a linear output on
+the taps of both. An ensemble of a head that listens to many depths and of tuned layers errs less
+than either where they err differently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from warmstart.solve.ridge import Array
+from warmstart.solve.temperature import Calibration, Labels
+from warmstart.stats.bbc import Rows, chosen_hits
+from warmstart.stats.intervals import Values, standard_error
+from warmstart.training.crossfit import cross_calibrated
+
+# Of the tuned network in the mean, from the simplest choice to the one that is only taken where
+# neither of the two alone is as good.
+SHARES = (0.0, 1.0, 0.25, 0.5, 0.75)
+HEAD, TUNED = 0, 1
+WORTH = 0.5  # v0: standard errors by which a more elaborate choice has to be better
+WORSE = 0.005  # of accuracy that it may lose against the head, beyond half a standard error
+_LEAST = 1e-12  # a probability of zero for the truth costs 27.6 nats, not infinity
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One of `SHARES`, as it answers rows held out.
+
+    Shapes: probabilities (n, K), calibrated on other folds, NaN for rows never held out.
+    """
+
+    share: float
+    probabilities: Array
+    calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is shipped, and what that is worth.
+
+    Shapes: hits (m,) of the rows held out, each answered by what was chosen without it;
+    deeper (m,) the same, chosen among all but the head; head (m,) the head's own.
+    """
+
+    option: Option
+    hits: Values
+    deeper: Values
+    head: Values
+    gain: float  # mean log-loss, in nats, of the head minus that of the tuned network
+    error: float  # its standard error
+
+    @property
+    def kind(self) -> int:
+        """Place in `SHARES`."""
+        return SHARES.index(self.option.share)
+
+
+def decide(
+    head: Array,
+    tuned: Array,
+    labels: Labels,
+    fold: Labels,
+    blocks: Labels,
+    rng: np.random.Generator,
+) -> Decision:
+    """Choose by calibrated log-loss; ties, within half a standard error, go to the simpler.
+
+    Shapes: head, tuned (n, K) probabilities of rows held out, NaN elsewhere; labels, blocks
+    (n,), fold (n,) with -1 for rows that no fold holds out.
+
+    >>> labels, fold = np.arange(60) % 2, np.arange(60) % 3
+    >>> good, coin = np.eye(2)[labels] * 0.8 + 0.1, np.full((60, 2), 0.5)
+    >>> rng = np.random.default_rng(0)
+    >>> decide(coin, good, labels, fold, np.arange(60), rng).option.share
+    1.0
+    >>> decide(good, good, labels, fold, np.arange(60), rng).option.share
+    0.0
+    """
+    options = [_option(share, head, tuned, labels, fold, blocks) for share in SHARES]
+    held = np.flatnonzero(fold >= 0)
+    truth, part = labels[held], blocks[held]
+    said = np.stack([option.probabilities[held] for option in options])
+    losses = -np.log(np.maximum(said[:, np.arange(len(held)), truth], _LEAST))
+    hits = (said.argmax(axis=2) == truth).astype(float)
+
+    def choose(rows: Rows) -> int:
+        return _best(losses[:, rows], hits[:, rows], part[rows])
+
+    def choose_deeper(rows: Rows) -> int:
+        return 1 + int(losses[1:, rows].mean(axis=1).argmin())
+
+    gap = losses[HEAD] - losses[TUNED]
+    return Decision(
+        option=options[choose(np.arange(len(held)))],
+        hits=chosen_hits(hits, choose, part, rng),
+        deeper=chosen_hits(hits, choose_deeper, part, rng),
+        head=hits[HEAD],
+        gain=float(gap.mean()),
+        error=standard_error(gap, part),
+    )
+
+
+def _option(
+    share: float, head: Array, tuned: Array, labels: Labels, fold: Labels, blocks: Labels
+) -> Option:
+    """Calibrated again, all alike: a mean of two is less sure of itself than it may be."""
+    plain = Calibration(1.0, np.zeros(head.shape[1]))
+    own, other = (np.log(np.maximum(p, _LEAST)) for p in (tuned, head))
+    mean = share * own + (1 - share) * other
+    return Option(share, *cross_calibrated(mean, labels, fold, blocks, plain))
+
+
+def _best(losses: Array, hits: Array, blocks: Labels) -> int:
+    """The simplest option that no other is clearly better than, and no less right than the head."""
+    means, lost = losses.mean(axis=1), hits[HEAD] - hits
+    slack = np.array([WORTH * standard_error(row, blocks) for row in lost])
+    allowed = np.flatnonzero(lost.mean(axis=1) <= WORSE + slack)
+    best = int(allowed[means[allowed].argmin()])
+    for simple in (HEAD, TUNED):
+        gap = losses[simple] - losses[best]
+        if simple in allowed and gap.mean() <= WORTH * standard_error(gap, blocks):
+            return simple
+    return best

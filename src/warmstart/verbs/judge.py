@@ -1,0 +1,102 @@
+"""`warmstart audit MODEL DATA`: what a finished model is worth on labelled images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warmstart.data.given import list_given
+from warmstart.errors import StartError
+from warmstart.events import Event, Steps
+from warmstart.folder import read_json
+from warmstart.joints.engines import n_threads
+from warmstart.joints.judging import judge as judged
+from warmstart.network.hubfolder import PREFIX, is_hub_folder, open_folder, open_with
+from warmstart.network.onnxfile import SUFFIX, open_onnx
+from warmstart.network.outside import Array, Feeding, Outside, is_published, open_file, open_named
+from warmstart.records import DataRecord, Judged
+from warmstart.verbs.predictor import load
+
+
+def judge(
+    model: str, data: Any, *, arch: str | None = None, labels: Path | None = None,
+    train: Any = None, label: str | None = None, group: str | None = None,
+    feeding: Feeding | None = None,
+) -> Steps[Judged]:  # fmt: skip
+    """Show a finished model labelled images; nothing is trained or written.
+
+    `model` is a file of weights (with `arch`), an ONNX file, a folder in the format of the
+    Hugging Face hub, a run folder, or the name of a start. `labels` is a file that names its
+    outputs in their order, `train` the images that it was trained on, to look for leaks.
+    Raises: StartError, RunFolderError or DataError where one of them cannot be used.
+    """
+    listing = list_given(data, label=label, group=group, train=train)
+    yield Event(stage="look", kind="begin")
+    opened = open_model(model, arch, feeding or Feeding())
+    return (yield from judged(listing, opened, labels))
+
+
+def open_model(name: str, arch: str | None, feeding: Feeding) -> Outside:
+    """A finished model by its name, of whatever kind it is.
+
+    Raises: StartError or RunFolderError if it cannot be opened, or a design is named for one
+    that knows its own.
+    """
+    path = Path(name)
+    if path.suffix in (SUFFIX, ".safetensors", ".pt", ".pth", ".bin") or path.is_file():
+        if path.suffix == SUFFIX:
+            _check_alone(name, arch)
+            return open_onnx(path, feeding, n_threads())
+        if arch is not None and arch.startswith(PREFIX):
+            return open_with(path, arch.removeprefix(PREFIX), feeding)
+        if arch is None and is_hub_folder(path.parent):
+            return open_folder(path.parent, feeding)
+        return open_file(path, arch, feeding)
+    _check_alone(name, arch)
+    if name.startswith(PREFIX):
+        return open_folder(Path(name.removeprefix(PREFIX)), feeding)
+    if path.is_dir():
+        return open_folder(path, feeding) if is_hub_folder(path) else _open_run(path, feeding)
+    if not is_published(name):
+        raise StartError(
+            f"{name} does not exist; name a file of weights, an ONNX file, a run folder or a start."
+        )
+    return open_named(name, feeding)
+
+
+def _check_alone(name: str, arch: str | None) -> None:
+    if arch is not None:
+        raise StartError(f"--arch {arch}: {name} knows its own design; leave --arch away.")
+
+
+def _open_run(run: Path, feeding: Feeding) -> Outside:
+    """A run: its calibrated output, and the images that it learnt from."""
+    predictor = load(run)
+    if feeding.is_said:
+        raise StartError(f"{run} says itself how images are fed in; leave those options away.")
+    record, model = predictor.bundle.record, predictor.model
+
+    def answer(inputs: Tensor) -> tuple[Array, Array]:
+        with torch.inference_mode():
+            taps = model.features(inputs)
+            return model.head(taps).float().numpy(), taps[-1].flatten(1).float().numpy()
+
+    n_numbers = sum(parameter.numel() for parameter in model.parameters())
+    return Outside(
+        name=str(run), title=f"{os.path.normpath(run)} (a run), {n_numbers / 1e6:.1f} M parameters",
+        answer=answer, outputs=len(record.classes), preprocessing=record.preprocessing,
+        fed_as="the run", labels=record.classes, labels_from="the run",
+        learnt=_learnt(run),
+    )  # fmt: skip
+
+
+def _learnt(run: Path) -> frozenset[str]:
+    """Content hashes of what a run learnt from; none where it keeps no record."""
+    if not (run / "data.json").is_file():
+        return frozenset()
+    examples = read_json(run / "data.json", DataRecord).examples
+    return frozenset(example.sha256 for example in examples if example.split != "test")
