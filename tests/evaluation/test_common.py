@@ -110,7 +110,8 @@ def test_hits_are_those_of_each_image_whatever_the_order(right, random):
     data = rows("x", len(right))
     wrong = {row[0] for row, good in zip(data, right, strict=True) if not good}
     one = run(data, answer=lambda id, target: "none" if id in wrong else target)
-    mixed = [(f"{random.random()}", c, k, s) for _, c, k, s in data]
+    names = random.sample(range(100), len(data))
+    mixed = [(f"{name}", c, k, s) for name, (_, c, k, s) in zip(names, data, strict=True)]
     random.shuffle(mixed)
     found = common([one, run(mixed)])
     assert found.hits[0].sum() == sum(right)

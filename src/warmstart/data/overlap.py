@@ -55,18 +55,16 @@ def _leaks(
     groups = {example.group for example in train.values() if example.group is not None}
     near = {a for pair in pairs for a, b in (pair, pair[::-1]) if b in train}
     ways: tuple[tuple[Callable[[Example], bool], str], ...] = (
-        (lambda e: e.sha256 in hashes, "{} byte for byte among the training images"),
-        (lambda e: e.id in near, f"{{}} a near copy of a training image ({HOW})"),
-        (lambda e: e.group in groups, "{} of one group with training images"),
+        (lambda e: e.sha256 in hashes, "among the training images, byte for byte"),
+        (lambda e: e.id in near, f"near copies of training images ({HOW})"),
+        (lambda e: e.group in groups, "of one group with training images"),
     )
     findings: list[Finding] = []
     leaked: set[str] = set()
     for is_so, what in ways:
         found = [example.id for example in judged if example.id not in leaked and is_so(example)]
         if found:
-            n = len(found)
-            sentence = f"{count(n, 'image')} of the {len(judged):,} judged on "
-            sentence += f"{what.format(is_are(n))}: such images flatter the model."
+            sentence = f"{len(found):,} of the {len(judged):,} images judged on are {what}."
             findings.append(Finding(kind="leak", sentence=sentence, items=tuple(found)))
         leaked.update(found)
     return findings, frozenset(leaked)

@@ -87,17 +87,15 @@ def _closely(scene: Scene) -> Steps[list[Evidence]]:
     return [*found, try_preprocessing(opened)]
 
 
-def tries_tail(scene: Scene, verdict: Verdict | None) -> bool:
+def tries_tail(scene: Scene, verdict: Verdict) -> bool:
     """Whether upper layers are trained beside a head, where the depth is ours to choose.
 
-    `verdict` as far as it is known; without a signal there is nothing to train for.
+    Without a signal there is nothing to train for.
     """
-    if verdict is not None:
-        tests = {evidence.name: evidence for evidence in verdict.evidence}
-        if not has_signal(float(tests["signal"].details["p"])):
-            return False
-    facts = scene.arranged.facts()
-    return tail.tries_tail(scene.look.network.record, facts, scene.budget)
+    tests = {evidence.name: evidence for evidence in verdict.evidence}
+    facts, record = scene.arranged.facts(), scene.look.network.record
+    is_signal = has_signal(float(tests["signal"].details["p"]))
+    return is_signal and tail.tries_tail(record, facts, scene.budget)
 
 
 def judge(inspection: Inspection) -> Verdict:

@@ -23,7 +23,7 @@ from warmstart.joints.habits import STAGES, try_habits
 from warmstart.joints.witness import Seen, draw, look_alikes, question
 from warmstart.network.names import imagenet_names, read_names
 from warmstart.network.outside import Outside
-from warmstart.records import Example, Finding, Guess, Hits, Judged, TrainGap
+from warmstart.records import Example, Finding, Guess, Judged, Scores, TrainGap
 from warmstart.solve.temperature import Calibration, probabilities
 from warmstart.stats.gap import gap
 from warmstart.stats.intervals import proportion
@@ -51,12 +51,20 @@ class _Lot:
     blocks: NDArray[np.int64]
     scores: NDArray[np.float64]
 
-    def hits(self, keep: NDArray[np.bool_] | None = None) -> Hits:
-        """How often the model is right, on all or on some rows."""
-        rows = slice(None) if keep is None else keep
-        right = self.scores.argmax(axis=1) == self.labels
-        value, low, high = proportion(right[rows].astype(float), self.blocks[rows])
-        return Hits(n=len(self.labels[rows]), accuracy=value, low=low, high=high)
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """What the model says of each. Shapes: (n,)."""
+        return self.scores.argmax(axis=1)
+
+    def some(self, keep: NDArray[np.bool_]) -> _Lot:
+        """Some of them."""
+        examples = tuple(e for e, is_kept in zip(self.examples, keep, strict=True) if is_kept)
+        return _Lot(examples, self.labels[keep], self.blocks[keep], self.scores[keep])
+
+    def measured(self) -> Scores:
+        """All metrics."""
+        p = probabilities(self.scores, Calibration(1.0, np.zeros(self.scores.shape[1])))
+        return scores(p, self.labels, self.blocks)
 
 
 def settle_names(model: Outside, given: Path | None, classes: Sequence[str], data: str) -> Names:
@@ -109,7 +117,9 @@ def judge(listing: Listing, model: Outside, labels: Path | None, seed: int = 0) 
     seen = yield from question(listing, model, shown, kept)
     yield Event(stage="check", kind="begin")
     with threadpool_limits(limits=1, user_api="blas"):
-        return _judged(listing, model, names, seen, rng)
+        found = _judged(listing, model, names, seen, rng)
+    yield Event(stage="check", kind="end")
+    return found
 
 
 def _judged(
@@ -117,23 +127,24 @@ def _judged(
 ) -> Judged:
     found = overlap(seen.examples, look_alikes(seen), model.learnt)
     test = _lot(seen, names, found, "test")
-    p = probabilities(test.scores, Calibration(1.0, np.zeros(model.outputs)))
     leaks = np.array([example.id in found.leaked for example in test.examples])
+    has_clean = bool(leaks.any() and not leaks.all())
+    clean = test.some(~leaks) if has_clean else test
     strangers = [r for r in listing.rows if r.split == "test" and r.label not in names.outputs]
     present = {example.label for example in test.examples}
-    train = [example for example in seen.examples if example.split != "test"]
-    clean = test.hits(~leaks) if leaks.any() and not leaks.all() else None
+    n_train = sum(example.split != "test" for example in seen.examples)
     return Judged(
         model=model.name, title=model.title, data=listing.title, n_classes=len(present),
         outputs=model.outputs, labels_from=names.source, is_assumed=names.is_assumed,
-        preprocessing=model.preprocessing, fed_as=model.fed_as,
-        test=scores(p, test.labels, test.blocks), guess=_guess(test, names),
-        leaked=int(leaks.sum()), without_leaks=clean,
-        trained_on=len(train) or len(model.learnt),
         better_order=_better_order(test) if names.is_assumed else None,
-        train=_train(seen, names, found, clean or test.hits(), len(train)),
-        classes=per_class(p.argmax(axis=1), test.labels, test.blocks, names.outputs),
-        calibration=reliability(test.scores, test.labels, test.blocks, rng),
+        preprocessing=model.preprocessing, fed_as=model.fed_as,
+        test=test.measured(), without_leaks=clean.measured() if has_clean else None,
+        guess=_guess(clean, names), leaked=int(leaks.sum()),
+        leaks_by="near copies" if n_train else "bytes" if model.learnt else "nothing",
+        trained_on=n_train or len(model.learnt),
+        train=_train(_lot(seen, names, found, "train"), clean.measured(), n_train),
+        classes=per_class(clean.predicted, clean.labels, clean.blocks, names.outputs),
+        calibration=reliability(clean.scores, clean.labels, clean.blocks, rng),
         findings=(*_problems(listing, seen), *found.findings, *_fed_in(model, seen, test, rng)),
         unknown_classes=tuple(sorted({row.label for row in strangers})),
         unknown_images=len(strangers),
@@ -161,7 +172,7 @@ def _better_order(test: _Lot) -> float | None:
         return None
     n, k = test.scores.shape
     table = np.zeros((k, k))
-    np.add.at(table, (test.labels, test.scores.argmax(axis=1)), 1 / n)
+    np.add.at(table, (test.labels, test.predicted), 1 / n)
     best = float(table[linear_sum_assignment(table, maximize=True)].sum())
     return best if best - float(np.trace(table)) > ANOTHER_ORDER else None
 
@@ -172,17 +183,15 @@ def _guess(test: _Lot, names: Names) -> Guess:
     return Guess(label=label, accuracy=float(sizes.max() / sizes.sum()))
 
 
-def _train(seen: Seen, names: Names, found: Overlap, unseen: Hits, of: int) -> TrainGap | None:
+def _train(lot: _Lot, unseen: Scores, of: int) -> TrainGap | None:
     """What the model says of training images, beside what it says of others."""
-    lot = _lot(seen, names, found, "train")
     if not lot.examples:
         return None
-    hits = lot.hits()
-    value, low, high = gap(
-        (hits.accuracy, hits.low, hits.high), (unseen.accuracy, unseen.low, unseen.high)
-    )
+    right = (lot.predicted == lot.labels).astype(float)
+    own = proportion(right, lot.blocks)
+    value, low, high = gap(own, (unseen.accuracy, unseen.low, unseen.high))
     return TrainGap(
-        n=hits.n, of=of, accuracy=hits.accuracy, low=hits.low, high=hits.high,
+        n=len(right), of=of, accuracy=own[0], low=own[1], high=own[2],
         gap=value, gap_low=low, gap_high=high,
     )  # fmt: skip
 

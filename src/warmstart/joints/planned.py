@@ -33,7 +33,8 @@ from warmstart.planning.profiles import profiles
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.storing import with_store
 from warmstart.planning.strategy import parse
-from warmstart.records import Choice, Plan, Verdict
+from warmstart.planning.tail import tries_tail
+from warmstart.records import Choice, NetworkRecord, Plan, Verdict
 from warmstart.training.prior import SUFFIX
 
 
@@ -91,6 +92,8 @@ def make_plan(
     `asked` is settled; `engine` is the one that the look has taken.
     Raises: PlanError for a plan that this network or this data do not allow.
     """
+    if may_try_tail(asked, network.record, facts) and not network.tries_tail:
+        asked = _untrained(asked)
     start = asked.start if isinstance(asked.start, (str, Path)) else type(asked.start).__name__
     wishes = Wishes(
         start=str(start), strategy=asked.strategy, budget=asked.budget, seed=asked.seed,
@@ -117,6 +120,18 @@ def make_plan(
     return made
 
 
+def may_try_tail(asked: Request, network: NetworkRecord, facts: DataFacts) -> bool:
+    """Whether upper layers will be trained beside a head, if only there is a signal."""
+    is_ours = parse(asked.strategy).depth == "auto" and not isinstance(asked.plan, Plan)
+    return is_ours and tries_tail(network, facts, asked.budget)
+
+
+def _untrained(asked: Request) -> Request:
+    """Without what was set for a training that turned out to have no signal to train for."""
+    kept = tuple(s for s in asked.settings if not s.strip().startswith("training."))
+    return replace(asked, lr=None, settings=kept)
+
+
 def rehearse(asked: Request, collection: Collection, start: Start) -> None:
     """Make the plan once before any folder is made or any image is passed, where one was typed.
 
@@ -129,9 +144,10 @@ def rehearse(asked: Request, collection: Collection, start: Start) -> None:
     network = cut_start(start)
     plain = tuple(profiles(taps(network.record)))
     names = (*plain, *(f"{name}{SUFFIX}" for name in plain))
-    facts = network_facts(asked, start, network, None)
+    data = arrange(collection.record).facts()
+    facts = network_facts(asked, start, network, None, may_try_tail(asked, network.record, data))
     engine = Choice(value="torch", because="only rehearsed", source="rule")
-    make_plan(asked, arrange(collection.record).facts(), facts, names, engine)
+    make_plan(asked, data, facts, names, engine)
 
 
 def network_facts(
@@ -139,7 +155,7 @@ def network_facts(
     start: Start,
     network: Network,
     verdict: Verdict | None,
-    tries_tail: bool = False,
+    is_tried: bool = False,
 ) -> NetworkFacts:
     """What a plan needs to know of a start and its parts.
 
@@ -151,7 +167,7 @@ def network_facts(
     return NetworkFacts(
         record=network.record, recipe=start.record.recipe,
         preprocessing=start.record.preprocessing, usual=start.usual,
-        verdict=verdict.kind if verdict else None, tries_tail=tries_tail,
+        verdict=verdict.kind if verdict else None, tries_tail=is_tried,
         fresh=fresh, touched=touched - fresh,
         bare=bare_parts(network) if _is_low_rank(asked) else frozenset(),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from warmstart.records.comparison import (
 )
 from warmstart.records.data import DataRecord, Example, Finding, FindingKind, Split, Task
 from warmstart.records.forecast import DryRun, Forecast
-from warmstart.records.judged import ClassScore, Guess, Hits, Judged, Reliability, TrainGap
+from warmstart.records.judged import ClassScore, Guess, Judged, LeakCheck, Reliability, TrainGap
 from warmstart.records.network import (
     Change,
     Family,
@@ -93,11 +93,11 @@ __all__ = [
     "GuardNote",
     "Guess",
     "HeadPlan",
-    "Hits",
     "InputPlan",
     "Inspection",
     "Judged",
     "Layout",
+    "LeakCheck",
     "Ledger",
     "LedgerRow",
     "ModelRecord",

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from warmstart.records.data import Finding
 from warmstart.records.network import Preprocessing
 from warmstart.records.summary import Scores
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hits:
-    """How often a model is right on some images, with its 95 % interval."""
-
-    n: int
-    accuracy: float
-    low: float
-    high: float
+LeakCheck = Literal["near copies", "bytes", "nothing"]  # what was looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +78,10 @@ class Guess:
 class Judged:
     """A finished model on labelled images of which it knows the classes.
 
-    `trained_on` counts the training images that copies were looked for in; 0: none were given,
-    so that leaks were not looked for. `without_leaks` is the accuracy on the images that are
-    not among them, nor near copies, nor of one group with them; None where nothing leaks, or
-    all does.
+    `test` is of all of them, `without_leaks` of those that are no training images, nor near
+    copies of such, nor of one group with them; it is None where nothing leaks, or everything.
+    `guess`, `classes` and `calibration` are without leaks, where that is not None.
+    `trained_on` counts the training images that copies were looked for among.
     """
 
     model: str
@@ -103,7 +97,8 @@ class Judged:
     test: Scores
     guess: Guess
     leaked: int
-    without_leaks: Hits | None
+    without_leaks: Scores | None
+    leaks_by: LeakCheck
     trained_on: int
     train: TrainGap | None
     classes: tuple[ClassScore, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from warmstart.records import ClassScore, Finding, Judged, Preprocessing
+from warmstart.records import ClassScore, Finding, Judged, Preprocessing, Scores
 from warmstart.show.text import WIDTH, column, count, interval, percent, printable
 from warmstart.show.text import sentence as as_sentence
 
@@ -82,12 +82,12 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _accuracy(found: Judged) -> list[str]:
-    test, clean = found.test, found.without_leaks
-    text = [interval(test.accuracy, test.low, test.high, test.n)]
-    if clean is not None:
-        shown = interval(clean.accuracy, clean.low, clean.high, clean.n)
-        text = [f"{shown} on the {clean.n:,} images that do not leak; {text[0]} with those that do"]
-    guess = percent(found.guess.accuracy, test.n)
+    test = found.without_leaks or found.test
+    text = [_share(test)]
+    if found.without_leaks:
+        text = [f"{text[0]} on the {test.n:,} images that do not leak; {_share(found.test)} on all"]
+    text[0] += "."
+    guess = f"{percent(found.guess.accuracy, test.n)} of the time"
     if found.guess.accuracy >= test.low:
         text.append(
             f'Not clearly better than always answering "{found.guess.label}", which is right '
@@ -99,6 +99,10 @@ def _accuracy(found: Judged) -> list[str]:
         balanced = percent(test.balanced_accuracy, test.n)
         text.append(f"Mean over classes {balanced}, macro F1 {test.macro_f1:.2f}.")
     return [*text, *_wide(found), *_gap(found)]
+
+
+def _share(test: Scores) -> str:
+    return interval(test.accuracy, test.low, test.high, test.n)
 
 
 def _wide(found: Judged) -> list[str]:
@@ -143,11 +147,13 @@ def _leaks(found: Judged) -> str:
     leaks = [finding for finding in found.findings if finding.kind == "leak"]
     if leaks:
         return "\n".join(map(_finding, leaks))
-    if not found.trained_on:
+    if found.leaks_by == "nothing":
         return (
             "Not looked for: no training images are known. --train DIR names what the model was "
             "trained on."
         )
+    if found.leaks_by == "bytes":
+        return f"None of the {count(found.trained_on, 'image')} that it learnt from, byte for byte."
     return f"None: no copy or near copy of {count(found.trained_on, 'training image')}."
 
 

@@ -22,7 +22,6 @@ from warmstart.planning.planfile import write_plan
 from warmstart.planning.profiles import profiles
 from warmstart.planning.rules import looks_closely
 from warmstart.planning.strategy import parse
-from warmstart.planning.tail import tries_tail
 from warmstart.recording import Clock
 from warmstart.records import DryRun, NetworkRecord, Plan
 
@@ -46,7 +45,7 @@ def dry_run(asked: Request) -> Steps[DryRun]:
     elapsed = asked.elapsed + clock.table()["total"]  # the engines are measured in the look
     chosen = yield from engines.choose(seen, planned.engine_of(asked))
     facts, record = arranged.facts(), seen.network.record
-    is_tried = tries_tail(record, facts, asked.budget)
+    is_tried = planned.may_try_tail(asked, record, facts)
     plan = planned.make_plan(
         asked, facts, planned.network_facts(asked, start, seen.network, None, is_tried),
         inherited.names(tuple(profiles(seen.taps))), chosen.choice,
