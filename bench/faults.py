@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
@@ -22,7 +23,6 @@ from bench.alter import jpeg
 from bench.small import copy_few
 from warmstart import fit
 from warmstart.errors import WarmstartError
-from warmstart.folder import read_lines
 from warmstart.network.load import load
 from warmstart.records import Summary
 from warmstart.stats.paired import mean_interval
@@ -152,8 +152,8 @@ def run(data: Path, options: dict[str, Any]) -> Outcome:
 def _outcome(summary: Summary, folder: Path) -> Outcome:
     guards, findings = summary.guards, summary.findings
     said = {g.kind for g in guards} | {f.kind for f in findings} | {summary.verdict.kind}
-    lines = [p for p in read_lines(folder / "predictions.jsonl") if p["split"] == "test"]
-    right = {p["id"]: p["target"] == p["label"] for p in lines}
+    lines = map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
+    right = {p["id"]: p["target"] == p["label"] for p in lines if p["split"] == "test"}
     correct = np.array([right[id] for id in sorted(right)])
     return Outcome(frozenset(said), summary.verdict.sentence, correct if len(right) else None)
 

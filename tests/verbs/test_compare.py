@@ -256,7 +256,7 @@ def test_what_is_no_finished_run(finished, copy, tmp_path, pictures):
     waiting = copy("waiting")
     for name in ("summary.json", "DONE"):
         (waiting / name).unlink()
-    with pytest.raises(RunFolderError, match="has not come to its end.*warmstart resume"):
+    with pytest.raises(RunFolderError, match=r"has not come to its end.*warmstart resume"):
         compare(finished, waiting)
     (waiting / "FAILED").write_text("the disk is full.\n")
     with pytest.raises(RunFolderError, match=r"failed \(the disk is full\); mend that"):
@@ -280,7 +280,7 @@ def test_other_classes_are_named(finished, copy):
     def violet(data):
         data["classes"] = ["blue", "green", "violet"]
 
-    with pytest.raises(DataError, match="'red' only in .*split, 'violet' only in .*other"):
+    with pytest.raises(DataError, match=r"'red' only in .*split, 'violet' only in .*other"):
         compare(finished, copy("other", data=violet))
 
     def more(data):

@@ -1,0 +1,174 @@
+"""Strategies on the same data: run first, then compared; one that fails stops no other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tiny import PREP, bytes_of, lines, network
+from warmstart.errors import DataError, PlanError, TrainingError, UsageError
+from warmstart.events import drain, follow
+from warmstart.flow import Request, fit
+from warmstart.run import Run
+from warmstart.verbs import strategies
+from warmstart.verbs.strategies import compare_strategies, is_run
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def request(**options):
+    given = {"data": None, "start": network(), "preprocessing": PREP, "budget": "fast", **options}
+    return Request(**given)
+
+
+def compared(places, words, **options):
+    return drain(compare_strategies(places, words, request(**options), fit))
+
+
+def folders():
+    return sorted(path.name for path in Path("runs").iterdir()) if Path("runs").exists() else []
+
+
+def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures):
+    texts = []
+    steps = compare_strategies(["split"], ["head", "full", "head", "scratch"], request(), fit)
+    found = follow(steps, lambda event: texts.append(event.values.get("text")))
+    assert folders() == ["latest", "split-full", "split-head", "split-scratch"]
+    assert Path("runs/latest").resolve().name == "split-scratch"
+    assert {run.name: run.path for run in found.runs} == {
+        "head": "runs/split-head", "full": "runs/split-full", "scratch": "runs/split-scratch",
+    }  # fmt: skip
+    assert (found.rows, found.n, found.failed) == ("test", 15, ())
+    assert {run.name: run.kept for run in found.runs} == {
+        "head": False, "full": True, "scratch": True,
+    }  # fmt: skip
+    assert [
+        text for text in texts if text and " of 3" in str(text) and "," in str(text)
+    ] == ["head, 1 of 3", "full, 2 of 3", "scratch, 3 of 3"]
+    runs = {run.name: run for run in found.runs}
+    assert (runs["head"].updates, runs["head"].near_end_updates) == (0, 0)
+    for name in ("full", "scratch"):
+        told = [e for e in lines(Path(runs[name].path), "progress.jsonl")
+                if (e["stage"], e["kind"]) == ("tune", "step")]  # fmt: skip
+        assert runs[name].updates == len(told)
+    assert all(Run.open(run.path).plan.strategy.source == "user" for run in found.runs)
+
+
+def test_it_is_the_run_that_fit_would_have_made(pictures):
+    compared(["pictures"], ["head", "full"])
+    drain(fit(request(data="pictures", strategy="full", out=Path("alone"))))
+    one, other = bytes_of(Path("runs/pictures-full")), bytes_of(Path("alone"))
+    assert one.keys() == other.keys()
+    for name in ("plan.toml", "predictions.jsonl", "data.json", "model/model.safetensors"):
+        assert one[name] == other[name], name
+
+
+def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(pictures):
+    compared(["pictures"], ["head", "full"])
+    found = compared(["runs/pictures-head", "pictures"], ["head"], seed=1)
+    assert {run.name for run in found.runs} == {"pictures-head", "head"}
+    assert {run.path for run in found.runs} == {"runs/pictures-head", "runs/pictures-head-2"}
+    assert found.rows == "held-out"
+
+
+def test_a_run_that_is_called_like_a_strategy_goes_by_its_path(pictures):
+    drain(fit(request(data="pictures", out=Path("head"), strategy="head")))
+    found = compared(["head", "pictures"], ["head"])
+    assert {run.name for run in found.runs} == {"./head", "runs/pictures-head"} or {
+        run.name for run in found.runs
+    } == {"head", "runs/pictures-head"}
+
+
+def test_one_that_fails_is_told_of_and_leaves_nothing(pictures):
+    texts = []
+    steps = compare_strategies(["pictures"], ["head", "last:40", "full"], request(), fit)
+    found = follow(steps, lambda event: texts.append(str(event.values.get("text"))))
+    assert {run.name for run in found.runs} == {"head", "full"}
+    (failed,) = found.failed
+    assert failed.name == "last:40"
+    assert f"last:40: {failed.error}" in texts
+    assert folders() == ["latest", "pictures-full", "pictures-head"]
+
+
+def test_where_fewer_than_two_are_left_that_is_an_error(pictures):
+    with pytest.raises(TrainingError, match=r"only head came to its end \(runs/pictures-head\)"):
+        compared(["pictures"], ["head", "last:40"])
+    with pytest.raises(PlanError, match="last:40"):
+        compared(["pictures"], ["last:40", "last:41"])
+
+
+def test_a_failure_amid_the_work_is_told_of_too(pictures):
+    def broken(asked):
+        if asked.strategy == "full":
+            raise TrainingError("the disk is full; make room")
+        return (yield from fit(asked))
+
+    asked = request()
+    found = drain(compare_strategies(["pictures"], ["head", "full", "scratch"], asked, broken))
+    assert [(one.name, one.error) for one in found.failed] == [
+        ("full", "the disk is full; make room")
+    ]
+
+
+def test_an_interruption_leaves_what_is_finished(pictures):
+    steps = compare_strategies(["pictures"], ["head", "full", "scratch"], request(), fit)
+    for event in steps:
+        if event.stage == "tune" and event.kind == "step":
+            break
+    steps.close()
+    assert folders() == ["latest", "pictures-full", "pictures-head"]
+    assert Path("runs/pictures-head/DONE").exists()
+    assert Path("runs/pictures-full/INTERRUPTED").exists()
+    assert Path("runs/latest").resolve().name == "pictures-head"
+
+
+def test_minutes_are_shared_out_equally(pictures, monkeypatch):
+    asked = []
+
+    def noted(request):
+        asked.append(request)
+        return (yield from fit(replace(request, minutes=None)))
+
+    whole = request(minutes=8.0, elapsed=60.0, given=frozenset({"budget"}))
+    drain(compare_strategies(["pictures"], ["head", "full"], whole, noted))
+    assert [(one.minutes, one.elapsed) for one in asked] == [(3.5, 0.0), (3.5, 0.0)]
+    assert all(one.given == {"budget", "strategy"} for one in asked)
+
+
+def test_bad_words_are_refused_before_anything_is_run(pictures, finished, monkeypatch):
+    monkeypatch.setattr(strategies, "list_source", None)
+    with pytest.raises(PlanError, match="deep is not a word of it"):
+        compared(["pictures"], ["head", "deep"])
+    with pytest.raises(UsageError, match="at least two runs or strategies"):
+        compared(["pictures"], ["head", "last:0"])
+    with pytest.raises(UsageError, match="neither is a run"):
+        compared(["pictures", "others"], ["head", "full"])
+    with pytest.raises(UsageError, match="needs data to run them on"):
+        compared([str(finished.path)], ["head", "full"])
+    assert folders() == []
+
+
+def test_bad_data_are_refused_once(tmp_path):
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        compared(["nowhere"], ["head", "full"])
+    assert folders() == []
+
+
+def test_a_bad_option_is_no_failed_strategy(pictures):
+    with pytest.raises(UsageError, match="--seed"):
+        compared(["pictures"], ["head", "full"], seed=-1)
+    assert folders() == []
+
+
+def test_a_run_is_told_from_data(finished, pictures, tmp_path):
+    assert is_run(finished.path)
+    assert not is_run(pictures)
+    assert not is_run("sample:digits")
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped" / "request.json").write_text("{}")
+    assert is_run(tmp_path / "stopped")
