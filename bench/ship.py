@@ -59,7 +59,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "mean test accuracy of each": np.round(right.mean(axis=0), 4).tolist(),
         "of the rule's choice": round(float(chosen.mean()), 4),
         "regret against the best on the test": round(float((right.max(axis=1) - chosen).mean()), 4),
-        "intervals of estimate and test that meet": f"{sum(r['holds'] for r in rows)} of {len(rows)}",
+        "intervals of estimate and test meet": f"{sum(r['holds'] for r in rows)} of {len(rows)}",
     }  # fmt: skip
 
 

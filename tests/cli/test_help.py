@@ -28,7 +28,10 @@ FROZEN = {
         "--starts", "--label", "--group", "--seed", "--json", "-q", "--quiet", "--debug", "-h",
         "--help",
     ],
-    "audit": ["--base", "--json", "--debug", "-h", "--help"],
+    "audit": [
+        "--base", "--arch", "--labels", "--train", "--label", "--group", "--size", "--mean",
+        "--std", "--json", "-q", "--quiet", "--debug", "-h", "--help",
+    ],
     "suggest": ["--count", "--out", "--json", "-q", "--quiet", "--debug", "-h", "--help"],
     "starts": ["--json", "--debug", "-h", "--help"],
     "cache": ["--json", "--debug", "-h", "--help"],

@@ -251,8 +251,8 @@ def test_a_change_that_has_no_size_is_none(base, value):
 MISTAKES = {
     "the same twice": ("audit base.pt --base base.pt", "are the same"),
     "the same by another path": ("audit ./base.pt --base base.pt", "are the same"),
-    "no base": ("audit base.pt", "audit needs --base START"),
-    "images": ("audit base.pt photos --base lite0", "comes with a later version"),
+    "neither images nor base": ("audit base.pt", "audit needs labelled images, or --base START"),
+    "two data": ("audit base.pt photos more", "one argument too many"),
     "no such file": ("audit gone.pt --base base.pt", "gone.pt does not exist"),
     "no such folder": ("audit runs/gone --base base.pt", "runs/gone does not exist"),
     "no such start": ("audit base.pt --base efficientnet-b9", "is not known"),

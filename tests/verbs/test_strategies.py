@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tiny import PREP, bytes_of, lines, network
-from warmstart.errors import DataError, PlanError, TrainingError, UsageError
-from warmstart.events import drain, follow
+from warmstart.errors import DataError, PlanError, RunFolderError, TrainingError, UsageError
+from warmstart.events import Event, drain, follow
 from warmstart.flow import Request, fit
+from warmstart.joints.deliver import Finished
 from warmstart.run import Run
-from warmstart.verbs import strategies
 from warmstart.verbs.strategies import compare_strategies, is_run
 
 
@@ -26,8 +26,24 @@ def request(**options):
     return Request(**given)
 
 
-def compared(places, words, **options):
-    return drain(compare_strategies(places, words, request(**options), fit))
+@pytest.fixture
+def stand_in(finished):
+    """A flow that hands out copies of the finished run; `asked` is what it was asked."""
+
+    def flow(asked):
+        if "40" in asked.strategy:
+            raise PlanError(f"--strategy {asked.strategy}: the network has 2 parts")
+        flow.asked.append(asked)
+        yield Event(stage="read", kind="note", values={"folder": str(asked.out)})
+        shutil.copytree(finished.path, asked.out, dirs_exist_ok=True)
+        return Finished(path=asked.out, summary=finished.summary)
+
+    flow.asked = []
+    return flow
+
+
+def compared(flow, places, words, **options):
+    return drain(compare_strategies(places, words, request(**options), flow))
 
 
 def folders():
@@ -47,9 +63,11 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures)
     assert {run.name: run.kept for run in found.runs} == {
         "head": False, "full": True, "scratch": True,
     }  # fmt: skip
-    assert [
-        text for text in texts if text and " of 3" in str(text) and "," in str(text)
-    ] == ["head, 1 of 3", "full, 2 of 3", "scratch, 3 of 3"]
+    assert [text for text in texts if text and " of 3" in str(text) and "," in str(text)] == [
+        "head, 1 of 3",
+        "full, 2 of 3",
+        "scratch, 3 of 3",
+    ]
     runs = {run.name: run for run in found.runs}
     assert (runs["head"].updates, runs["head"].near_end_updates) == (0, 0)
     for name in ("full", "scratch"):
@@ -57,36 +75,35 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures)
                 if (e["stage"], e["kind"]) == ("tune", "step")]  # fmt: skip
         assert runs[name].updates == len(told)
     assert all(Run.open(run.path).plan.strategy.source == "user" for run in found.runs)
-
-
-def test_it_is_the_run_that_fit_would_have_made(pictures):
-    compared(["pictures"], ["head", "full"])
-    drain(fit(request(data="pictures", strategy="full", out=Path("alone"))))
-    one, other = bytes_of(Path("runs/pictures-full")), bytes_of(Path("alone"))
+    drain(fit(request(data="split", strategy="head", out=Path("alone"))))
+    one, other = bytes_of(Path("runs/split-head")), bytes_of(Path("alone"))
     assert one.keys() == other.keys()
     for name in ("plan.toml", "predictions.jsonl", "data.json", "model/model.safetensors"):
         assert one[name] == other[name], name
 
 
-def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(pictures):
-    compared(["pictures"], ["head", "full"])
-    found = compared(["runs/pictures-head", "pictures"], ["head"], seed=1)
-    assert {run.name for run in found.runs} == {"pictures-head", "head"}
-    assert {run.path for run in found.runs} == {"runs/pictures-head", "runs/pictures-head-2"}
-    assert found.rows == "held-out"
+def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(
+    pictures, stand_in, finished
+):
+    compared(stand_in, ["pictures"], ["head", "full"])
+    found = compared(stand_in, ["runs/pictures-head", "pictures"], ["head"], seed=1)
+    assert {run.name: run.path for run in found.runs} == {
+        "pictures-head": "runs/pictures-head", "head": "runs/pictures-head-2",
+    }  # fmt: skip
+    assert [(one.strategy, one.seed) for one in stand_in.asked] == [
+        ("head", 0), ("full", 0), ("head", 1),
+    ]  # fmt: skip
 
 
-def test_a_run_that_is_called_like_a_strategy_goes_by_its_path(pictures):
-    drain(fit(request(data="pictures", out=Path("head"), strategy="head")))
-    found = compared(["head", "pictures"], ["head"])
-    assert {run.name for run in found.runs} == {"./head", "runs/pictures-head"} or {
-        run.name for run in found.runs
-    } == {"head", "runs/pictures-head"}
+def test_a_run_that_is_called_like_a_strategy_goes_by_its_path(pictures, stand_in, finished):
+    shutil.copytree(finished.path, "old/head")
+    found = compared(stand_in, ["old/head", "pictures"], ["head"])
+    assert {run.name for run in found.runs} == {"old/head", "runs/pictures-head"}
 
 
-def test_one_that_fails_is_told_of_and_leaves_nothing(pictures):
+def test_one_that_fails_is_told_of_and_leaves_nothing(pictures, stand_in):
     texts = []
-    steps = compare_strategies(["pictures"], ["head", "last:40", "full"], request(), fit)
+    steps = compare_strategies(["pictures"], ["head", "last:40", "full"], request(), stand_in)
     found = follow(steps, lambda event: texts.append(str(event.values.get("text"))))
     assert {run.name for run in found.runs} == {"head", "full"}
     (failed,) = found.failed
@@ -95,24 +112,31 @@ def test_one_that_fails_is_told_of_and_leaves_nothing(pictures):
     assert folders() == ["latest", "pictures-full", "pictures-head"]
 
 
-def test_where_fewer_than_two_are_left_that_is_an_error(pictures):
+def test_where_fewer_than_two_are_left_that_is_an_error(pictures, stand_in):
     with pytest.raises(TrainingError, match=r"only head came to its end \(runs/pictures-head\)"):
-        compared(["pictures"], ["head", "last:40"])
+        compared(stand_in, ["pictures"], ["head", "last:40"])
     with pytest.raises(PlanError, match="last:40"):
-        compared(["pictures"], ["last:40", "last:41"])
+        compared(stand_in, ["pictures"], ["last:40", "last:400"])
 
 
-def test_a_failure_amid_the_work_is_told_of_too(pictures):
+def test_a_failure_amid_the_work_and_a_run_without_a_model_are_told_of_too(
+    pictures, stand_in, finished
+):
     def broken(asked):
         if asked.strategy == "full":
             raise TrainingError("the disk is full; make room")
-        return (yield from fit(asked))
+        done = yield from stand_in(asked)
+        if asked.strategy == "auto":
+            told = (done.path / "summary.json").read_text("utf-8")
+            (done.path / "summary.json").write_text(told.replace('"head",', '"none",', 1), "utf-8")
+        return done
 
-    asked = request()
-    found = drain(compare_strategies(["pictures"], ["head", "full", "scratch"], asked, broken))
-    assert [(one.name, one.error) for one in found.failed] == [
-        ("full", "the disk is full; make room")
-    ]
+    words = ["head", "full", "scratch", "auto"]
+    found = compared(broken, ["pictures"], words)
+    assert {run.name for run in found.runs} == {"head", "scratch"}
+    assert [one.name for one in found.failed] == ["full", "auto"]
+    assert found.failed[0].error == "the disk is full; make room"
+    assert "shipped no model" in found.failed[1].error
 
 
 def test_an_interruption_leaves_what_is_finished(pictures):
@@ -127,41 +151,35 @@ def test_an_interruption_leaves_what_is_finished(pictures):
     assert Path("runs/latest").resolve().name == "pictures-head"
 
 
-def test_minutes_are_shared_out_equally(pictures, monkeypatch):
-    asked = []
-
-    def noted(request):
-        asked.append(request)
-        return (yield from fit(replace(request, minutes=None)))
-
-    whole = request(minutes=8.0, elapsed=60.0, given=frozenset({"budget"}))
-    drain(compare_strategies(["pictures"], ["head", "full"], whole, noted))
-    assert [(one.minutes, one.elapsed) for one in asked] == [(3.5, 0.0), (3.5, 0.0)]
-    assert all(one.given == {"budget", "strategy"} for one in asked)
+def test_minutes_are_shared_out_equally(pictures, stand_in):
+    whole = {"minutes": 8.0, "elapsed": 60.0, "given": frozenset({"budget"})}
+    compared(stand_in, ["pictures"], ["head", "full"], **whole)
+    assert [(one.minutes, one.elapsed) for one in stand_in.asked] == [(3.5, 0.0), (3.5, 0.0)]
+    assert all(one.given == {"budget", "strategy"} for one in stand_in.asked)
 
 
-def test_bad_words_are_refused_before_anything_is_run(pictures, finished, monkeypatch):
-    monkeypatch.setattr(strategies, "list_source", None)
+def test_bad_words_are_refused_before_anything_is_run(pictures, finished, stand_in):
     with pytest.raises(PlanError, match="deep is not a word of it"):
-        compared(["pictures"], ["head", "deep"])
+        compared(stand_in, ["pictures"], ["head", "deep"])
     with pytest.raises(UsageError, match="at least two runs or strategies"):
-        compared(["pictures"], ["head", "last:0"])
+        compared(stand_in, ["pictures"], ["head", "last:0"])
     with pytest.raises(UsageError, match="neither is a run"):
-        compared(["pictures", "others"], ["head", "full"])
+        compared(stand_in, ["pictures", "others"], ["head", "full"])
     with pytest.raises(UsageError, match="needs data to run them on"):
-        compared([str(finished.path)], ["head", "full"])
-    assert folders() == []
-
-
-def test_bad_data_are_refused_once(tmp_path):
+        compared(stand_in, [str(finished.path)], ["head", "full"])
     with pytest.raises(DataError, match="nowhere does not exist"):
-        compared(["nowhere"], ["head", "full"])
+        compared(stand_in, ["nowhere"], ["head", "full"])
+    with pytest.raises(RunFolderError, match="has not come to its end"):
+        Path("stopped").mkdir()
+        Path("stopped/request.json").write_text("{}")
+        compared(stand_in, ["stopped", "pictures"], ["head"])
     assert folders() == []
+    assert stand_in.asked == []
 
 
 def test_a_bad_option_is_no_failed_strategy(pictures):
     with pytest.raises(UsageError, match="--seed"):
-        compared(["pictures"], ["head", "full"], seed=-1)
+        compared(fit, ["pictures"], ["head", "full"], seed=-1)
     assert folders() == []
 
 

@@ -156,10 +156,10 @@ AUDIT = Verb(
     name="audit",
     arguments=("MODEL", "[DATA]"),
     needs=("a model trained elsewhere",),
-    short="judge a model trained elsewhere, on images or against its start",
+    short="judge a model that was trained elsewhere",
     about=(
-        "With DATA: how often MODEL is right and how far that can be trusted, leaks, each class, "
-        "whether it is as sure as it is right. With --base: what moved, tensor by tensor. MODEL "
+        "With DATA, labelled images: how often MODEL is right and how far that can be trusted, "
+        "leaks, each class, whether it is as sure as it is right. With --base: what moved, tensor by tensor. MODEL "
         "is a file of weights (.safetensors, .pt, .pth, .bin) with --arch, an ONNX file, a "
         "folder of the Hugging Face hub, a run folder, or the name of a start."
     ),
@@ -187,7 +187,7 @@ AUDIT = Verb(
         HELP,
     ),
     examples=(
-        ("warmstart audit best.pt photos/ --arch timm:resnet18", "photos/{train,test}/<class>"),
+        ("warmstart audit best.pt photos/ --arch timm:resnet18", ""),
         ("warmstart audit model.onnx test/ --train train/", ""),
         ("warmstart audit tuned.safetensors --base timm:resnet18", "what moved"),
     ),

@@ -54,7 +54,8 @@ class _Lot:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """What the model says of each. Shapes: (n,)."""
-        return self.scores.argmax(axis=1)
+        said: NDArray[np.int64] = self.scores.argmax(axis=1)
+        return said
 
     def some(self, keep: NDArray[np.bool_]) -> _Lot:
         """Some of them."""

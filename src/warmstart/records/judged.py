@@ -9,7 +9,6 @@ from warmstart.records.data import Finding
 from warmstart.records.network import Preprocessing
 from warmstart.records.summary import Scores
 
-
 LeakCheck = Literal["near copies", "bytes", "nothing"]  # what was looked for
 
 
