@@ -25,8 +25,8 @@ def timm_folder(path, **more):
     module = timm.create_model("lcnet_035", num_classes=3).eval()
     path.mkdir(exist_ok=True)
     save_file(module.state_dict(), path / "model.safetensors")
-    config = {"architecture": "lcnet_035", "num_classes": 3, "pretrained_cfg": {
-        "input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 0.8}}  # fmt: skip
+    fed = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 0.8}
+    config = {"architecture": "lcnet_035", "num_classes": 3, "pretrained_cfg": fed}
     (path / "config.json").write_text(json.dumps(config | more))
     return path, module
 

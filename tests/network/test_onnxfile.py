@@ -58,9 +58,7 @@ def test_half_precision_and_bytes(tmp_path):
 def test_probabilities_become_scores_of_the_same_softmax(tmp_path):
     found = open_onnx(onnx_file(tmp_path / "p.onnx", softmax=True, sharpness=3.0), SMALL)
     logits = Colours(sharpness=3.0)(X).detach()
-    np.testing.assert_allclose(
-        np.exp(found.answer(X)[0]), logits.softmax(dim=1).numpy(), atol=1e-5
-    )
+    np.testing.assert_allclose(np.exp(found.answer(X)[0]), logits.softmax(dim=1).numpy(), atol=1e-5)
 
 
 def test_the_metadata_is_used_and_options_win(tmp_path):
@@ -126,7 +124,7 @@ def test_mistakes_are_told(tmp_path):
         open_onnx(graph(path, same, ["n", 3, 8, 8], ["n", 3, 8, 8]), Feeding())
     with pytest.raises(StartError, match="images of 32 x 32 px only; leave --size away"):
         open_onnx(onnx_file(path, side=32), Feeding(size=(64, 64)))
-    with pytest.raises(StartError, match="m.onnx gives one number an image"):
+    with pytest.raises(StartError, match=r"m\.onnx gives one number an image"):
         open_onnx(onnx_file(path, order=(0,)), Feeding())
     flat = [helper.make_node("Reshape", ["x", "s"], ["y"])]
     fixed = helper.make_graph(

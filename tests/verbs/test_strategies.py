@@ -169,9 +169,9 @@ def test_bad_words_are_refused_before_anything_is_run(pictures, finished, stand_
         compared(stand_in, [str(finished.path)], ["head", "full"])
     with pytest.raises(DataError, match="nowhere does not exist"):
         compared(stand_in, ["nowhere"], ["head", "full"])
+    Path("stopped").mkdir()
+    Path("stopped/request.json").write_text("{}")
     with pytest.raises(RunFolderError, match="has not come to its end"):
-        Path("stopped").mkdir()
-        Path("stopped/request.json").write_text("{}")
         compared(stand_in, ["stopped", "pictures"], ["head"])
     assert folders() == []
     assert stand_in.asked == []

@@ -22,6 +22,7 @@ from warmstart.joints.attempt import Attempt
 from warmstart.joints.engines import kept_paces, work_of
 from warmstart.joints.lesson import Lesson
 from warmstart.joints.look import load_same, n_threads
+from warmstart.joints.memory import freed_memory_kept
 from warmstart.joints.outfit import outfit
 from warmstart.joints.room import Room
 from warmstart.joints.rows import Arranged
@@ -109,7 +110,8 @@ def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
     decode = _decoding(bench.collection, bench.arranged.learn[:DECODED], bench.prep)
     forward = passing(bench)
     passed_mb = peak_rss_mb()  # what a pass needs for a moment counts too
-    step = _training(bench, plan) if plan.is_trained else 0.0
+    with freed_memory_kept():  # as in the run
+        step = _training(bench, plan) if plan.is_trained else 0.0
     pace = _pace(bench, plan, forward)
     return Speeds(
         elapsed=elapsed, forward=forward, decode=decode, step=step, algebra=_inverting(),
