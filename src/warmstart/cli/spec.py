@@ -160,8 +160,8 @@ AUDIT = Verb(
     about=(
         "With DATA, labelled images: how often MODEL is right and how far that can be trusted, "
         "leaks, each class, whether it is as sure as it is right. With --base: what moved, "
-        "tensor by tensor. MODEL is a file of weights (.safetensors, .pt, .pth, .bin) with --arch, an "
-        "ONNX file, a folder of the Hugging Face hub, a run folder, or the name of a start."
+        "tensor by tensor. MODEL is a file of weights (.safetensors, .pt, .pth, .bin) with --arch, "
+        "an ONNX file, a folder of the Hugging Face hub, a run folder, or the name of a start."
     ),
     options=(
         Option(name="--base", value="START", help="what MODEL was made from"),
