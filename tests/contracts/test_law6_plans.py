@@ -14,8 +14,9 @@ from tiny import ARCH, PREP, bytes_of, fit, lines, network, weights
 from warmstart.errors import PlanError
 from warmstart.network.taps import taps
 from warmstart.planning.build import Wishes, build
-from warmstart.planning.check import LEAST_SIZE, check_facts, check_plan
+from warmstart.planning.check import check_facts, check_plan
 from warmstart.planning.facts import NetworkFacts
+from warmstart.planning.limits import LEAST_SIZE
 from warmstart.planning.planfile import read_plan, write_plan
 from warmstart.planning.profiles import profiles
 from warmstart.planning.storing import with_store

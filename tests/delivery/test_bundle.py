@@ -196,7 +196,7 @@ def test_what_is_no_run_is_told_from_what_has_no_model(own_run, tmp_path):
     refused(own_run, "holds no model: none was shipped", "summary.json")
     (own_run / "DONE").unlink()
     (own_run / "INTERRUPTED").touch()
-    refused(own_run, "its run did not finish")
+    refused(own_run, "its run did not finish", "resume")
 
 
 def test_a_bundle_is_made_of_records(finished):

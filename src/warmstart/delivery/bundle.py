@@ -26,7 +26,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from warmstart.errors import RunFolderError
-from warmstart.folder import read_json, write_bytes, write_json
+from warmstart.folder import RunFolder, read_json, write_bytes, write_json
 from warmstart.records import CalibrationRecord, ModelRecord
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -118,6 +118,7 @@ def _why_none(run: Path) -> str:
             "holds no model: none was shipped, as no signal was found in its data. "
             f"{run / 'summary.json'} says more."
         )
-    if (run / "INTERRUPTED").exists() or (run / "FAILED").exists():
-        return "holds no model: its run did not finish. Run the same `warmstart fit` again."
+    folder = RunFolder(run)
+    if folder.can_go_on or (run / "INTERRUPTED").exists() or (run / "FAILED").exists():
+        return f"holds no model: its run did not finish. Run {folder.way_on}."
     return "is not a finished run folder; name one that `warmstart fit` wrote."

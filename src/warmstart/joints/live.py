@@ -1,4 +1,4 @@
-"""Images for live training, and a second look: the taps of a network that was trained here."""
+"""Images for live training: prepared once, in memory or in a file of their own."""
 
 from __future__ import annotations
 
@@ -16,16 +16,10 @@ from numpy.typing import NDArray
 from warmstart.data.collection import Collection
 from warmstart.data.prepare import load_image
 from warmstart.errors import DataError
-from warmstart.features.engine import make_engine
 from warmstart.features.extract import Prefetch
-from warmstart.features.key import BATCH
 from warmstart.features.store import default_root
 from warmstart.joints.look import load_same, n_threads
-from warmstart.joints.rows import Reader, ReadTap
-from warmstart.network.parts import Network
-from warmstart.network.taps import Tapped
-from warmstart.records import Example, Preprocessing, Tap
-from warmstart.solve.kernels import Features
+from warmstart.records import Example, Preprocessing
 
 Pixels = NDArray[np.uint8]
 IN_MEMORY = 64_000_000  # bytes of pixels beyond which they lie in a file of their own
@@ -140,37 +134,3 @@ def prepared(
             yield image
     finally:
         prefetch.close()
-
-
-def second_look(
-    network: Network, taps: Sequence[Tap], collection: Collection, prep: Preprocessing
-) -> Reader:
-    """A reader of a trained network's taps: images are passed when first asked for.
-
-    It replaces the store, which holds what the network was before.
-    """
-    engine = make_engine("torch", Tapped(network, taps), prep, n_threads())
-    seen: dict[str, list[NDArray[np.float32]]] = {}  # by content, one row a tap
-
-    def look(examples: Sequence[Example]) -> None:
-        todo = list({e.sha256: e for e in examples if e.sha256 not in seen}.values())
-        chunk: list[Pixels] = []
-        for number, image in enumerate(prepared(collection, todo, prep), 1):
-            chunk.append(image)
-            if len(chunk) == BATCH or number == len(todo):
-                rows = engine(np.stack(chunk))
-                for place in range(len(chunk)):
-                    example = todo[number - len(chunk) + place]
-                    seen[example.sha256] = [tap[place] for tap in rows]
-                chunk = []
-
-    def reader(examples: Sequence[Example]) -> ReadTap:
-        look(examples)
-
-        def read(tap: Tap) -> Features:
-            column = list(taps).index(tap)
-            return np.stack([seen[example.sha256][column] for example in examples])
-
-        return read
-
-    return reader

@@ -25,7 +25,8 @@ from warmstart.network.taps import taps
 from warmstart.planning import rules
 from warmstart.planning.agreement import as_parts_say
 from warmstart.planning.build import DataFacts, NetworkFacts, Wishes, build
-from warmstart.planning.check import check_facts, check_plan, check_values
+from warmstart.planning.check import check_facts, check_plan
+from warmstart.planning.limits import check_values
 from warmstart.planning.overlay import overlay, wishes_for
 from warmstart.planning.paths import EARLY, parse_settings
 from warmstart.planning.planfile import open_plan

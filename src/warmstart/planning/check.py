@@ -2,86 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from collections.abc import Sequence
 
 from warmstart.errors import PlanError
 from warmstart.planning import rules
 from warmstart.planning.actions import added_name
 from warmstart.planning.agreement import check_agreement
 from warmstart.planning.facts import DataFacts, NetworkFacts
-from warmstart.planning.machine import DEVICES, MOST_WORKERS, PRECISIONS
-from warmstart.planning.rates import OPTIMIZERS
-from warmstart.planning.storing import FORMATS, MOST_VIEWS, frozen_prefix
-from warmstart.records import Action, Choice, NetworkRecord, Plan
+from warmstart.planning.limits import AGAIN, check_values, items, value_at
+from warmstart.planning.storing import frozen_prefix
+from warmstart.records import NetworkRecord, Plan
 
-LEAST_SIZE = 16  # px: less leaves nothing after a few halvings
-MOST_CHANNELS = 13  # bands of Sentinel-2, the most that the input surgery was made for
-MOST_RANK = 256  # of updates: above it they are hardly smaller than what they are added to
-MOST_SHUFFLES = 100_000  # permutations: more tell nothing new and take hours
-ACTIONS: tuple[str, ...] = get_args(Action)
 _NEEDED = ("optimizer", "rate", "layer_decay", "weight_decay", "passes", "warm_up", "crop",
            "flip", "folds", "colour", "views", "cut", "store", "average", "l2_sp",
            "micro_batch", "recompute", "device", "precision", "workers", "compile")  # fmt: skip
-_AGAIN = "make a new plan with --dry-run"
-
-Test = Callable[[Any], bool]
-
-
-def _whole(least: int, most: float = math.inf) -> Test:
-    return lambda value: type(value) is int and least <= value <= most
-
-
-def _number(test: Callable[[float], bool]) -> Test:
-    return lambda value: type(value) in (int, float) and math.isfinite(value) and test(value)
-
-
-_TEXT: tuple[Test, str] = (lambda value: type(value) is str, "a text")
-_SWITCH: tuple[Test, str] = (lambda value: type(value) is bool, "true or false")
-_RATE = (_number(lambda value: value > 0), "a number above 0")
-_POSITIVE = (_whole(1), "a whole number, 1 or more")
-_SHARE = (_number(lambda value: 0 < value <= 1), "a number above 0, at most 1")
-_LIMITS: dict[str, tuple[Test, str]] = {
-    "start": _TEXT,
-    "arch": _TEXT,
-    "strategy": _TEXT,
-    "partial": _SWITCH,
-    "training.batch": _POSITIVE,
-    "training.seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295"),
-    "training.optimizer": (lambda value: value in tuple(OPTIMIZERS), " or ".join(OPTIMIZERS)),
-    "training.rate": _RATE,
-    "training.layer_decay": _SHARE,
-    "training.weight_decay": (_number(lambda value: value >= 0), "a number, 0 or more"),
-    "training.passes": _POSITIVE,
-    "training.warm_up": (_number(lambda value: 0 <= value <= 1), "a number from 0 to 1"),
-    "training.crop": _SHARE,
-    "training.flip": _SWITCH,
-    "training.folds": _POSITIVE,
-    "training.colour": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
-    "training.views": (_whole(0, MOST_VIEWS), f"a whole number from 0 to {MOST_VIEWS}"),
-    "training.cut": (_whole(0), "a whole number, 0 or more"),
-    "training.store": (lambda value: value in FORMATS, " or ".join(FORMATS)),
-    "training.average": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
-    "training.l2_sp": (_number(lambda value: value >= 0), "a number, 0 or more"),
-    "training.micro_batch": _POSITIVE,
-    "training.recompute": _SWITCH,
-    "training.device": (lambda value: value in DEVICES, " or ".join(DEVICES)),
-    "training.precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),
-    "training.workers": (_whole(0, MOST_WORKERS), f"a whole number from 0 to {MOST_WORKERS}"),
-    "training.compile": _SWITCH,
-    "training.rank": (_whole(1, MOST_RANK), f"a whole number from 1 to {MOST_RANK}"),
-    "head.outer_folds": _POSITIVE,
-    "head.permutations": (_whole(1, MOST_SHUFFLES), f"a whole number from 1 to {MOST_SHUFFLES}"),
-    "input.size": _POSITIVE,
-    "input.channels": _POSITIVE,
-}
-# Of what the user sets; a start of their own may bring anything.
-_SET_LIMITS: dict[str, tuple[Test, str]] = {
-    "input.size": (_whole(LEAST_SIZE), f"a whole number of px, {LEAST_SIZE} or more"),
-    "input.channels": (_whole(1, MOST_CHANNELS), f"a whole number from 1 to {MOST_CHANNELS}"),
-}
 
 
 def check_plan(plan: Plan, network: NetworkRecord) -> None:
@@ -99,21 +34,21 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
     for name in _NEEDED:
         if getattr(plan.training, name) is None:
             raise PlanError(
-                f"the plan trains layers and lacks training.{name}; {_AGAIN} to compare."
+                f"the plan trains layers and lacks training.{name}; {AGAIN} to compare."
             )
-    passes, batch = (int(_value(plan, f"training.{name}")) for name in ("passes", "batch"))
+    passes, batch = (int(value_at(plan, f"training.{name}")) for name in ("passes", "batch"))
     if passes < batch:
         raise PlanError(
             f"the plan has training.passes {passes} and training.batch {batch}: that is not one "
             "step; set training.passes higher."
         )
-    cut, prefix = int(_value(plan, "training.cut")), frozen_prefix(plan)
+    cut, prefix = int(value_at(plan, "training.cut")), frozen_prefix(plan)
     if cut > prefix:
         raise PlanError(
             f"the plan has training.cut {cut}, and only the first {prefix} parts are frozen in "
             f"one piece, so that only their outputs can be stored; --set training.cut={prefix}."
         )
-    if cut and not _value(plan, "training.views"):
+    if cut and not value_at(plan, "training.views"):
         raise PlanError(
             f"the plan has training.cut {cut} and training.views 0: views that are new each time "
             "cannot be stored; --set training.cut=0, or training.views=4."
@@ -128,6 +63,13 @@ def check_facts(
     `profile_names` are the heads that `build` was given.
     Raises: PlanError that names the value, and what it may be.
     """
+    _check_weights(plan, network)
+    _check_heads(plan, facts, profile_names)
+    _check_folds(plan, facts)
+
+
+def _check_weights(plan: Plan, network: NetworkFacts) -> None:
+    """Nothing stays at random values, and low-rank parts have what updates can stand beside."""
     for part in plan.parts:
         if part.name in network.random and part.action.value in ("frozen", "low-rank"):
             cure = "fresh" if part.name in network.fresh else "tuned"
@@ -141,16 +83,24 @@ def check_facts(
                 f"the plan has part {part.name} low-rank, and it has no linear or plain "
                 f"convolution layer for that; --set part.{part.name}.action=tuned, or frozen."
             )
+
+
+def _check_heads(plan: Plan, facts: DataFacts, profile_names: Sequence[str]) -> None:
+    """The heads are among those that can be fitted."""
     is_few = facts.n <= rules.DUAL_LIMIT
     plain = [name.partition("+")[0] for name in profile_names]  # without an older head, too
     known = [*(("class-mean", "logistic") if is_few else ()), *profile_names, *plain]
     known = list(dict.fromkeys(known))
-    for name in _items(plan.head.candidates):
+    for name in items(plan.head.candidates):
         if name not in known:
             raise PlanError(
                 f"the plan has {name!r} in head.candidates; for this start and {facts.n:,} "
                 f"images there are {', '.join(known)}."
             )
+
+
+def _check_folds(plan: Plan, facts: DataFacts) -> None:
+    """A hold-out is the only fold; there are no more folds than independent sets."""
     folds = plan.head.outer_folds.value
     if facts.holdout and folds != 1:
         raise PlanError(
@@ -192,7 +142,7 @@ def _check_parts(plan: Plan, network: NetworkRecord) -> None:
             has = f"has part {found}" if found is not None else f"ends after {place} parts"
             raise PlanError(
                 f"the plan was made for another network: it {has}, {start} has {expected.name} "
-                f"at place {place + 1}; {_AGAIN}."
+                f"at place {place + 1}; {AGAIN}."
             )
     above = plan.parts[len(network.parts) :]
     if not above or above[-1].name != "output" or above[-1].action.value != "replaced":
@@ -202,7 +152,7 @@ def _check_parts(plan: Plan, network: NetworkRecord) -> None:
         if part.action.value != "added":
             raise PlanError(
                 f"the plan was made for another network: it has part {part.name}, which {start} "
-                f"has not; {_AGAIN}."
+                f"has not; {AGAIN}."
             )
         if part.name != (name := added_name(taken)):
             raise PlanError(
@@ -215,55 +165,6 @@ def _check_parts(plan: Plan, network: NetworkRecord) -> None:
                 f"the plan has part {part.name} {part.action.value}; {start} has it, so it can "
                 "be frozen, tuned, low-rank or fresh."
             )
-
-
-def check_values(plan: Plan) -> None:
-    """Refuse values of a wrong type or out of bounds, before anything is read by this plan.
-
-    Raises: PlanError that names the value, and what it may be.
-    """
-    limits = _LIMITS | {path: limit for path, limit in _SET_LIMITS.items() if _is_set(plan, path)}
-    for path, (test, kind) in limits.items():
-        value = _value(plan, path)
-        if value is not None and not test(value):
-            raise PlanError(f"the plan has {path} {_shown(value)}; it is {kind}.")
-    _check_lists(plan)
-    if not plan.parts:
-        raise PlanError(f"the plan has no parts; {_AGAIN} to compare.")
-    for part in plan.parts:
-        if part.action.value not in ACTIONS:
-            raise PlanError(
-                f"the plan has {_shown(part.action.value)} as action of part {part.name}; there "
-                "are frozen, tuned, low-rank and fresh."
-            )
-        if part.rate is not None and not _RATE[0](part.rate.value):
-            raise PlanError(
-                f"the plan has rate {_shown(part.rate.value)} for part {part.name}; it is "
-                f"{_RATE[1]}."
-            )
-
-
-def _check_lists(plan: Plan) -> None:
-    """The choices of several values: heads, penalties, bands."""
-    for penalty in _items(plan.head.penalties):
-        if not _RATE[0](penalty):
-            raise PlanError(f"the plan has {penalty!r} in head.penalties; each is {_RATE[1]}.")
-    for name in ("candidates", "penalties"):
-        if not _items(getattr(plan.head, name)):
-            raise PlanError(f"the plan has nothing in head.{name}; name at least one.")
-    if plan.input is not None and plan.input.rgb is not None:
-        rgb, channels = _items(plan.input.rgb), int(_value(plan, "input.channels"))
-        if len(set(rgb)) != 3 or len(rgb) != 3 or not all(map(_whole(0, channels - 1), rgb)):
-            raise PlanError(
-                f"the plan has input.rgb {','.join(map(str, rgb))}; it is three different bands "
-                f"from 0 to {channels - 1}."
-            )
-
-
-def _is_set(plan: Plan, path: str) -> bool:
-    section, _, name = path.partition(".")
-    choice = getattr(getattr(plan, section), name, None)
-    return choice is not None and choice.source == "user"
 
 
 def _check_actions(plan: Plan) -> None:
@@ -285,19 +186,3 @@ def _check_actions(plan: Plan) -> None:
         raise PlanError(
             "the plan has low-rank parts and lacks training.rank; add --set training.rank=8."
         )
-
-
-def _value(plan: Plan, path: str) -> Any:
-    """The value at a path such as `training.batch` or `start`; None where the plan has none."""
-    section, _, name = path.partition(".")
-    record = getattr(plan, section)
-    choice: Choice | None = getattr(record, name) if name and record is not None else record
-    return None if choice is None else choice.value
-
-
-def _items(choice: Choice) -> tuple[Any, ...]:
-    return choice.value if isinstance(choice.value, tuple) else (choice.value,)
-
-
-def _shown(value: Any) -> str:
-    return repr(list(value) if isinstance(value, tuple) else value)

@@ -10,8 +10,6 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -152,26 +150,3 @@ def _grey(values: Floats) -> Floats:
     red, green, blue = np.moveaxis(values, 2, 0)
     found: Floats = _RED * red + _GREEN * green + _BLUE * blue
     return found[..., None]
-
-
-def vary(images: Tensor, views: Views, rng: np.random.Generator) -> Tensor:
-    """A random view of each image. Shapes: (B, C, H, W) to (B, C, H, W).
-
-    A crop keeps `views.crop` to 1 of the area, within the picture, and is resized bilinearly
-    (Szegedy et al. 2015, "Going Deeper with Convolutions", §6).
-    """
-    if views.crop >= 1 and not views.flip:
-        return images
-    b = len(images)
-    area = rng.uniform(views.crop, 1, b)
-    stretch = np.exp(rng.uniform(-_STRETCH, _STRETCH, b) / 2) if views.crop < 1 else np.ones(b)
-    stretch = np.clip(stretch, np.sqrt(area), 1 / np.sqrt(area))  # neither side beyond the picture
-    wide, high = np.sqrt(area) * stretch, np.sqrt(area) / stretch
-    mirror = np.where(rng.random(b) < 0.5, -1.0, 1.0) if views.flip else np.ones(b)
-    theta = np.zeros((b, 2, 3), np.float32)
-    theta[:, 0, 0], theta[:, 1, 1] = wide * mirror, high
-    theta[:, 0, 2] = rng.uniform(-1, 1, b) * (1 - wide)  # in half widths from the centre
-    theta[:, 1, 2] = rng.uniform(-1, 1, b) * (1 - high)
-    grid = affine_grid(torch.from_numpy(theta), list(images.shape), align_corners=False)
-    found = grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return found.contiguous(memory_format=torch.channels_last)
