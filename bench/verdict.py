@@ -55,7 +55,7 @@ def measure(given: Namespace) -> dict[str, Any]:
             random = _relabelled(settled, seed)
             found.append(_row(name, "random labels", seed, _judge(random, look, start, seed)))
         for seed in range(given.shuffles):
-            blank = _without_knowledge(collection, start, seed)
+            blank = without_knowledge(collection, start, seed)
             seen = drain(take_look(collection, blank))
             found.append(_row(name, "no knowledge", seed, _judge(settled, seen, blank, seed)))
         found += [_few(given, name, n, seed) for n in FEW for seed in range(given.few)]
@@ -87,7 +87,7 @@ def _relabelled(collection: Collection, seed: int) -> Collection:
     return replace(collection, record=replace(record, examples=examples))
 
 
-def _without_knowledge(collection: Collection, start: Start, seed: int) -> Start:
+def without_knowledge(collection: Collection, start: Start, seed: int) -> Start:
     """The start with each weight tensor shuffled; BatchNorm learns its statistics here."""
     blank = shuffled(start.module, np.random.default_rng([seed, 17]))
     prep = start.record.preprocessing

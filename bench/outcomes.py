@@ -1,0 +1,193 @@
+"""Verdict against outcome (E1): head, tuned layers and scratch, each run in full on small cells."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import results, sets
+from bench.small import copy_few
+from bench.trial import judged, set_up, try_tail
+from bench.verdict import without_knowledge
+from warmstart import fit
+from warmstart.events import drain
+from warmstart.joints import check
+from warmstart.joints.request import Request, read_data
+from warmstart.network.load import load
+from warmstart.stats.paired import mean_interval
+
+KEPT = results.FOLDER / "outcomes.jsonl"
+SIDE = "input.size=96"  # px; everything is run at it, scratch too
+POINT = 0.01
+KINDS = ("head", "deeper", "scratch-fair", "no-signal")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Some images of a set, a start, true or random labels."""
+
+    set: str
+    n: int  # training images, about
+    start: str = "lite0"  # or "blank": the same, its weights shuffled
+    labels: str = "true"  # or "random"
+
+
+def cells() -> Iterator[Cell]:
+    """True labels at two sizes, labels by lot, a start that knows nothing."""
+    few = ("car_brands", "wbc_cells_site2")
+    yield from (Cell(name, 100) for name in sets.ALL)
+    yield from (Cell(name, 240) for name in sets.ALL if name not in few)
+    yield from (Cell(name, 100, labels="random") for name in sets.ALL[:9])
+    yield from (Cell(name, 100, start="blank") for name in sets.ALL[:9])
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--most: cells run in this call; those that are kept are not run again."""
+    parser.add_argument("--most", type=int, default=1000)
+    parser.add_argument("--only", nargs="+", default=list(sets.ALL), help="sets")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Run the cells that are missing, then judge the verdicts of all that are kept."""
+    rows = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+    done = {Cell(**row["cell"]) for row in rows}
+    todo = [c for c in cells() if c not in done and c.set in given.only]
+    for cell in todo[: given.most]:
+        rows.append(_run(sets.root(given), cell))
+        with open(KEPT, "a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+        print(json.dumps({k: v for k, v in rows[-1].items() if k != "hits"}), file=sys.stderr)
+    return {"summary": summary(rows), "rows": [_row(row) for row in rows]}
+
+
+# ---- one cell ----------------------------------------------------------------------------
+
+
+def _run(root: Path, cell: Cell) -> dict[str, Any]:
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as place:
+        data = copy_few(root / cell.set, Path(place), most=cell.n)
+        if cell.labels == "random":
+            _shuffle(data, np.random.default_rng(len(cell.set)))
+        asked = Request(data=data, settings=(SIDE,))
+        if cell.start == "blank":
+            known = load("lite0")
+            blank = without_knowledge(drain(read_data(asked)), known, 0)
+            asked = replace(asked, start=blank.module, preprocessing=blank.record.preprocessing)
+        scene, start = set_up(asked)
+        inspection = drain(check.check(scene))
+        trial = try_tail(asked, scene, start)
+        verdict = judged(trial, inspection)
+        hits = {"head": trial.hits[0], "deeper": trial.hits[trial.deeper]}
+        hits["scratch"] = _scratch(data, Path(place) / "run", [e.id for e in scene.arranged.test])
+        labels = scene.arranged.test_labels
+    usual = int(np.bincount(scene.arranged.labels).argmax())
+    hits["majority"] = (labels == usual).astype(float)
+    return {
+        "cell": asdict(cell), "verdict": verdict.kind, "n": len(scene.arranged.learn),
+        "n_test": len(labels), "evidence": _evidence(verdict.evidence),
+        "accuracy": {name: round(float(h.mean()), 4) for name, h in hits.items()},
+        "shipped": "head" if trial.chosen == 0 else "deeper",
+        "hits": {name: "".join(str(int(x)) for x in h) for name, h in hits.items()},
+        "seconds": round(time.perf_counter() - began, 1),
+    }  # fmt: skip
+
+
+def _shuffle(data: Path, rng: np.random.Generator) -> None:
+    """Labels by lot, in both parts."""
+    for part in ("train", "test"):
+        files = sorted((data / part).rglob("*.jpg"))
+        homes = [file.parent for file in files]
+        moved = [file.rename(data / f"{part}-{i:05d}.jpg") for i, file in enumerate(files)]
+        order = rng.permutation(len(files))
+        for i, file in enumerate(moved):
+            file.rename(homes[order[i]] / f"{i:05d}.jpg")
+
+
+def _scratch(data: Path, out: Path, order: list[str]) -> np.ndarray:
+    """Whether a network trained from nothing answers each test image rightly."""
+    fit(data, strategy="scratch", budget="fast", settings=[SIDE], out=out)
+    lines = map(json.loads, (out / "predictions.jsonl").read_text().splitlines())
+    right = {p["id"]: p["target"] == p["label"] for p in lines if p["split"] == "test"}
+    return np.array([right[name] for name in order], dtype=float)
+
+
+def _evidence(found: Any) -> dict[str, Any]:
+    """The numbers that the table of the verdict looks at."""
+    told: dict[str, Any] = {}
+    for one in found:
+        if one.name == "signal":
+            told |= {"p": one.details["p"], "mde": one.details["mde"], "n": one.n}
+        elif one.name in ("knowledge", "tail_gain") and one.value is not None:
+            told |= {one.name: one.value, f"{one.name}_error": one.details["error"]}
+    return told
+
+
+# ---- what was right ----------------------------------------------------------------------
+
+
+def right_kinds(row: dict[str, Any]) -> set[str]:
+    """Every verdict that the outcome on the test images would bear out."""
+    hits = {k: np.array([int(c) for c in text], float) for k, text in row["hits"].items()}
+    warm = max(("head", "deeper"), key=lambda k: hits[k].mean())
+    best = max(("head", "deeper", "scratch"), key=lambda k: hits[k].mean())
+    found = set()
+    if _is_near(hits["head"], hits[best]):
+        found.add("head")
+    if _is_near(hits["deeper"], hits[best]):
+        found.add("deeper")
+    if _is_near(hits["scratch"], hits[warm]):
+        found.add("scratch-fair")
+    if not any(_beats(hits[k], hits["majority"]) for k in ("head", "deeper", "scratch")):
+        found.add("no-signal")
+    return found
+
+
+def _is_near(mine: np.ndarray, best: np.ndarray) -> bool:
+    """Within a point, or one standard error of the paired difference."""
+    gap = best - mine
+    return bool(gap.mean() <= max(POINT, gap.std(ddof=1) / np.sqrt(len(gap))))
+
+
+def _beats(mine: np.ndarray, usual: np.ndarray) -> bool:
+    low = mean_interval(mine - usual, np.arange(len(mine)))[1]
+    return low > 0
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    cell = row["cell"]
+    return {
+        "set": cell["set"], "n": row["n"], "start": cell["start"], "labels": cell["labels"],
+        "verdict": row["verdict"], "right": sorted(right_kinds(row)), **row["accuracy"],
+        **row["evidence"],
+    }  # fmt: skip
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How often verdicts are right, and what answering always alike would score."""
+    told = [row["verdict"] for row in rows]
+    right = [right_kinds(row) for row in rows]
+    clear = [(t, r) for t, r in zip(told, right, strict=True) if t != "unclear"]
+    return {
+        "cells": len(rows), "verdicts": dict(Counter(told)),
+        "right of those that say something": f"{sum(t in r for t, r in clear)} of {len(clear)}",
+        "unclear": f"{told.count('unclear')} of {len(rows)}",
+        "always the same": {
+            kind: round(float(np.mean([kind in r for r in right])), 3) for kind in KINDS
+        },
+        "wrong": [
+            f"{row['cell']['set']} {row['n']} {row['cell']['start']} {row['cell']['labels']}: "
+            f"{t}, {'/'.join(sorted(r))}"
+            for row, t, r in zip(rows, told, right, strict=True) if t != "unclear" and t not in r
+        ],
+    }  # fmt: skip
