@@ -11,14 +11,13 @@ from warmstart.joints import budgeted, check, heads, lineage, notes, planned, pr
 from warmstart.joints.deliver import Finished, Results, deliver
 from warmstart.joints.journal import Journal, Unfinished, open_journal
 from warmstart.joints.model import origin_of, surgery_of
-from warmstart.joints.request import Request
+from warmstart.joints.request import Request as Request
 from warmstart.joints.scene import set_scene
+from warmstart.joints.scratch import concluded
 from warmstart.joints.ship import measure, tune_and_weigh
 from warmstart.joints.starting import choose_start
 from warmstart.network.load import Start
 from warmstart.recording import Clock
-
-__all__ = ["Request", "fit"]
 
 
 def fit(asked: Request, unfinished: Unfinished | None = None) -> Steps[Finished]:
@@ -68,7 +67,7 @@ def _work(
         clock.lap("head")
         allowed, kept = budgeted.allow(asked, scene, plan, clock), journal.checkpoints
         worked = yield from tune_and_weigh(scene, plan, head, origin.digests, kept, allowed)
-        inspection, verdict = check.concluded(inspection, worked)
+        inspection, verdict = yield from concluded(asked, scene, inspection, worked)
         clock.lap("tune")
         shipped = check.choose_shipped(verdict, worked)
         measured = measure(worked, arranged, shipped.strategy != "none")

@@ -23,6 +23,9 @@ CLEAR = {"p": 0.001, "mde": 0.1}
         (Facts(**CLEAR, knowledge=0.3, tail_gain=0.0, tail_error=0.01), "head"),
         (Facts(**CLEAR, knowledge=0.3, tail_gain=0.01, tail_error=0.01), "unclear"),
         (Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02, tail_gain=0.2), "scratch-fair"),
+        (Facts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.01), "scratch-fair"),
+        (Facts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.05), "unclear"),
+        (Facts(**CLEAR, knowledge=0.3, scratch_gap=-0.3, tail_gain=0.1), "deeper"),
     ],
 )
 def test_rows_of_the_table(facts, kind):
@@ -41,6 +44,13 @@ def test_every_kind_has_a_sentence_with_its_figures(kind):
     text = sentence(kind, facts, 180, 0.35)
     assert any(c.isdigit() for c in text)
     assert text.endswith(".")
+
+
+def test_a_curve_from_nothing_is_told_as_what_it_is():
+    facts = Facts(**CLEAR, knowledge=0.3, scratch_gap=0.03, scratch_error=0.01, scratch_later=0.9)
+    text = sentence("scratch-fair", facts, 180, 0.87)
+    assert "90 % right" in text
+    assert "3 points more" in text
 
 
 def test_groups_that_bind_all_labels_are_called_so():

@@ -111,10 +111,19 @@ def judge(inspection: Inspection) -> Verdict:
         knowledge_error=float(known.details["error"]) if known else 0.0,
         tail_gain=gain.value if gain and is_tried else None,
         tail_error=float(gain.details["error"]) if gain and is_tried else 0.0,
+        **_from_nothing(found.get("scratch")),
     )
     kind = verdict_kind(facts)
     text = sentence(kind, facts, test.n, test.value or 0.0)
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
+
+
+def _from_nothing(found: Evidence | None) -> dict[str, float]:
+    """What the table looks at of networks that were trained from nothing, where some were."""
+    if found is None or found.value is None:
+        return {}
+    error, later = (float(found.details[name]) for name in ("error", "later"))
+    return {"scratch_gap": found.value, "scratch_error": error, "scratch_later": later}
 
 
 def concluded(inspection: Inspection, worked: Worked) -> tuple[Inspection, Verdict]:

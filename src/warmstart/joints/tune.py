@@ -114,7 +114,7 @@ def tune(
         came = as_it_came(scene.prior, scene.arranged, read)
         return Worked(scene.look.network, head, scene.look.reader, plan, step_zero=came)
     job = _Job(scene, plan, head, checkpoints or NoCheckpoints(), allowance)
-    folds_held = _held_out(scene, schedule(plan).folds)
+    folds_held = held_out(scene, schedule(plan).folds)
     values: dict[str, float | int | str] = {"trainings": len(folds_held) + 1}
     yield Event(stage="tune", kind="begin", values=values)
     torch.set_num_threads(n_threads())
@@ -255,8 +255,8 @@ def _tell_joined(plan: Plan, joined: int) -> Steps[None]:
         yield note("tune", "Joined", text)
 
 
-def _held_out(scene: Scene, n_folds: int) -> list[Rows]:
-    """The rows of each fold: the user's own hold-out, or whole blocks."""
+def held_out(scene: Scene, n_folds: int) -> list[Rows]:
+    """The rows of each training that holds some out: the user's own hold-out, or whole blocks."""
     arranged, n = scene.arranged, len(scene.arranged.learn)
     if arranged.holdout:
         return [np.arange(n - arranged.holdout, n)]

@@ -27,6 +27,12 @@ def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> fl
     return passes / (USUAL_MACS * USUAL["torch"].speed)
 
 
+def scratch_seconds(network: NetworkRecord, passes: float) -> float:
+    """About what it takes to train a network from nothing on so many images."""
+    macs = sum(part.macs for part in network.parts)
+    return passes * STEP * macs / (USUAL_MACS * USUAL["torch"].speed)
+
+
 def tries_tail(network: NetworkRecord, facts: DataFacts, budget: Budget) -> bool:
     """True where it can be told whether training pays, in the time that the budget allows."""
     is_many = facts.n_blocks >= LEAST_BLOCKS

@@ -14,6 +14,7 @@ BLIND_MDE = 0.25  # an undetectable effect this large: too few examples to say a
 # Below so many examples a p above 0.01 says little: of 12 draws of 20 to 39 images from real
 # sets that would have been called no-signal, the model beat chance in 10 (bench/verdict).
 LEAST_EXAMPLES = 40
+NEAR = 0.01  # of accuracy: a difference that nobody would train longer for
 FAIR_GAIN = 0.10  # v0: knowledge worth less than this, at most, makes scratch fair
 
 
@@ -28,6 +29,9 @@ class Facts:
     knowledge_error: float = 0.0
     tail_gain: float | None = None
     tail_error: float = 0.0
+    scratch_gap: float | None = None  # from nothing with twice the examples, less what is there
+    scratch_error: float = 0.0
+    scratch_later: float = 0.0  # accuracy from nothing with twice the examples
 
 
 def has_signal(p: float) -> bool:
@@ -57,12 +61,20 @@ def verdict_kind(facts: Facts) -> VerdictKind:
     k, s = facts.knowledge, facts.knowledge_error
     if k is not None and k - 1.64 * s <= 0:
         return "scratch-fair" if k + 1.64 * s < FAIR_GAIN else "unclear"
+    if _reaches(facts):
+        return "scratch-fair"
     gain, error = facts.tail_gain, facts.tail_error
     if gain is not None and gain - 1.28 * error > 0:
         return "deeper"
     if gain is not None and gain + 1.28 * error < max(0.01, 2 * error):
         return "head"
     return "unclear"
+
+
+def _reaches(facts: Facts) -> bool:
+    """Whether, with 90 % certainty, scratch with twice the examples misses a point at most."""
+    gap = facts.scratch_gap
+    return gap is not None and gap - 1.28 * facts.scratch_error > -NEAR
 
 
 def points(share: float) -> str:
@@ -81,6 +93,13 @@ def sentence(kind: VerdictKind, facts: Facts, n: int, accuracy: float) -> str:
     """The verdict for someone who never trained a network."""
     if not has_signal(facts.p):
         return _without_signal(kind, facts, n)
+    if kind == "scratch-fair" and _reaches(facts):
+        return (
+            "Training from scratch is as fair: with twice the examples the same design from "
+            f"nothing is expected to be {points(facts.scratch_later)} % right, which is "
+            f"{_more(facts.scratch_gap or 0.0)} than what this start gives with these "
+            f"({_interval(facts.scratch_gap or 0.0, facts.scratch_error)})."
+        )
     if kind == "scratch-fair":
         return (
             "Do not fine-tune from this start: what it has learnt is worth "
@@ -163,6 +182,10 @@ def _range(facts: Facts) -> str:
 def _gain(facts: Facts) -> str:
     """The 90 % interval of what tuning deeper brings."""
     return _interval(facts.tail_gain or 0.0, facts.tail_error)
+
+
+def _more(gap: float) -> str:
+    return f"{points(abs(gap))} points {'more' if gap >= 0 else 'less'}"
 
 
 def _interval(value: float, error: float) -> str:

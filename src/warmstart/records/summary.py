@@ -14,7 +14,7 @@ VerdictKind = Literal["head", "deeper", "scratch-fair", "no-signal", "unclear"]
 class Evidence:
     """One measured fact the verdict rests on, with its interval."""
 
-    name: str  # signal knowledge depth appetite tail_gain distance ceiling preprocessing
+    name: str  # signal knowledge depth appetite tail_gain distance ceiling preprocessing; scratch
     value: float | None
     low: float | None
     high: float | None

@@ -1,0 +1,70 @@
+"""Would the same design, trained from nothing, reach this start with twice the examples?"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.records import Evidence
+from warmstart.stats.curve import FORECAST_SD, fit_power_law
+
+NAME = "scratch"
+BOOTS = 400
+Values = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+def scratch(
+    sizes: Values, hits: Values, warm: Values, blocks: Rows, side: int, rng: np.random.Generator
+) -> Evidence:
+    """Accuracy from nothing at twice the examples, less that of the warm start with these.
+
+    A power law of the odds through the sizes, carried on to twice the largest; rows are drawn
+    with replacement, blocks whole, for the interval, and the form's own error stands beside.
+    Shapes: sizes (S,) rows learnt from, S >= 2, hits (S, n) whether each row is answered
+    rightly by a network that had not seen it, warm (n,) the same of the warm start, blocks (n,).
+    `side` of the images in px.
+    """
+    n = hits.shape[1]
+    to = 2 * sizes[-1]
+    law = fit_power_law(sizes, hits.mean(axis=1))
+    value = law.at(to) - float(warm.mean())
+    spread = float(np.std([_drawn(sizes, hits, warm, blocks, to, rng) for _ in range(BOOTS)]))
+    error = float(np.hypot(spread, FORECAST_SD / np.sqrt(sizes[-1])))
+    now, later = float(hits[-1].mean()), law.at(to)
+    return Evidence(
+        name=NAME, value=value, low=max(value - 1.96 * error, -1.0),
+        high=min(value + 1.96 * error, 1.0), n=n,
+        meaning=(
+            f"Trained from nothing at {side} px, the same design is right {100 * now:.0f} % of "
+            f"the time, and about {100 * later:.0f} % with twice the images; this start is right "
+            f"{100 * float(warm.mean()):.0f} % of the time with these."
+        ),
+        details={
+            "error": error, "now": now, "later": later, "warm": float(warm.mean()),
+            **{f"accuracy.{round(float(m))}": float(h.mean())
+               for m, h in zip(sizes, hits, strict=True)},
+        },
+    )  # fmt: skip
+
+
+def not_measured(n: int, why: str) -> Evidence:
+    """The same, where no network was trained from nothing.
+
+    >>> not_measured(30, "too few examples").meaning
+    'Not measured: too few examples.'
+    """
+    return Evidence(
+        name=NAME, value=None, low=None, high=None, n=n, meaning=f"Not measured: {why}."
+    )
+
+
+def _drawn(
+    sizes: Values, hits: Values, warm: Values, blocks: Rows, to: float, rng: np.random.Generator
+) -> float:
+    """The same of blocks drawn with replacement."""
+    names, place = np.unique(blocks, return_inverse=True)
+    weight = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[place]
+    total = max(int(weight.sum()), 1)
+    law = fit_power_law(sizes, hits @ weight / total)
+    return law.at(to) - float(warm @ weight) / total

@@ -1,0 +1,210 @@
+"""The same design trained from nothing at several sizes, beside what the run has made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from warmstart.events import Event, Steps
+from warmstart.inspection.scratch import not_measured, scratch
+from warmstart.joints import check, planned
+from warmstart.joints.inputs import SIZE, input_wish
+from warmstart.joints.lesson import Lesson
+from warmstart.joints.live import read_pixels
+from warmstart.joints.memory import freed_memory_kept
+from warmstart.joints.notes import note
+from warmstart.joints.outfit import Outfit, outfit
+from warmstart.joints.request import Request
+from warmstart.joints.room import LiveSource, Room
+from warmstart.joints.rows import members
+from warmstart.joints.scene import Scene
+from warmstart.joints.starting import open_start
+from warmstart.joints.stored import views_of_plan
+from warmstart.joints.tune import Worked, held_out
+from warmstart.network.ledger import take_digests
+from warmstart.network.load import Start
+from warmstart.network.parts import Network
+from warmstart.network.revive import cut_start
+from warmstart.network.taps import taps
+from warmstart.planning import rules, tail
+from warmstart.planning.schedule import schedule
+from warmstart.planning.verdict import has_signal
+from warmstart.records import Evidence, Inspection, Plan, Verdict
+from warmstart.solve.kernels import Features
+from warmstart.solve.ridge import Array, Rows
+from warmstart.solve.temperature import Calibration, Labels
+from warmstart.stats.draws import spread_order
+from warmstart.training.candidates import CANDIDATES, choose
+from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.head import HeadFit
+
+SIDE = 96  # px at most, a fifth of the work of 224
+SHARES = (0.25, 0.5, 1.0)  # of the rows that a fold leaves
+FOLDS = 3
+
+
+def concluded(
+    asked: Request, scene: Scene, inspection: Inspection, worked: Worked
+) -> Steps[tuple[Inspection, Verdict]]:
+    """The evidence with what training brought, and the verdict.
+
+    With `--budget thorough` and a signal, what training from nothing brings is measured too.
+    """
+    if _is_wanted(asked, inspection):
+        with freed_memory_kept():
+            found = yield from measure(asked, scene, worked)
+        inspection = replace(inspection, evidence=(*inspection.evidence, found))
+    return check.concluded(inspection, worked)
+
+
+def _is_wanted(asked: Request, inspection: Inspection) -> bool:
+    """Not where the user counts the minutes: nothing that ships depends on it."""
+    p = next(float(e.details["p"]) for e in inspection.evidence if e.name == "signal")
+    return asked.budget == "thorough" and asked.minutes is None and has_signal(p)
+
+
+@dataclass(frozen=True, slots=True)
+class _Nothing:
+    """Networks of the start's design, about to be trained from nothing on prepared images."""
+
+    scene: Scene
+    network: Network
+    room: Room
+    plans: tuple[Plan, ...]  # one for each of SHARES
+
+    def hits(self, number: int, folds: Sequence[Rows]) -> Steps[tuple[Array, float]]:
+        """Whether each row is answered rightly by a network that had not seen it, (n,).
+
+        And how many rows the networks learnt from, on average.
+        """
+        room, arranged = self.room, self.scene.arranged
+        n, k = len(room.labels), arranged.n_classes
+        scores, fold = np.full((len(CANDIDATES), n, k), np.nan), np.full(n, -1)
+        learnt = []
+        for place, held in enumerate(folds):
+            keep = self._drawn(np.setdiff1d(np.arange(n), held), SHARES[number], place)
+            taught = yield from self._lesson(number, keep, held).learn()
+            scores[:, held], fold[held] = taught.scores, place
+            learnt.append(len(keep))
+        plain = Calibration(1.0, np.zeros(k))
+        said = choose(scores, room.labels, fold, room.blocks, plain).scores
+        is_right = np.nan_to_num(said).argmax(axis=1) == room.labels
+        return is_right.astype(float), float(np.mean(learnt))
+
+    def _drawn(self, rows: Rows, share: float, place: int) -> Rows:
+        """Some rows, whole blocks, classes in proportion; smaller draws lie in larger ones."""
+        rng = np.random.default_rng([self.scene.seed, 14, place])
+        own = np.unique(self.room.blocks[rows], return_inverse=True)[1]
+        order, ends = spread_order(self.room.labels[rows], members(own), rng)
+        stop = int(ends[min(int(np.searchsorted(ends, share * len(rows))), len(ends) - 1)])
+        return np.sort(rows[order[:stop]])
+
+    def _lesson(self, number: int, keep: Rows, held: Rows) -> Lesson:
+        plan, seed = self.plans[number], self.scene.seed
+
+        def make() -> Outfit:
+            return outfit(self.network, plan, _blank(self.network, self.scene), _none, seed)
+
+        return Lesson(
+            make=make, schedule=schedule(plan), room=self.room, rows=keep, held=held, number=0,
+        )  # fmt: skip
+
+
+def measure(asked: Request, scene: Scene, worked: Worked) -> Steps[Evidence]:
+    """Train from nothing at three sizes, three folds each, and carry the curve on."""
+    arranged, n = scene.arranged, len(scene.arranged.learn)
+    small = _small_start(asked, scene)
+    network = cut_start(small)
+    count = arranged.facts().n_blocks
+    seconds = tail.scratch_seconds(network.record, FOLDS * sum(map(_passes, _sizes(n))))
+    if count < tail.LEAST_BLOCKS or seconds > tail.MOST_SECONDS[asked.budget]:
+        is_few = count < tail.LEAST_BLOCKS
+        more = f"it would take about {seconds / 60:.0f} minutes more"
+        return not_measured(n, "too few independent examples" if is_few else more)
+    yield note("tune", "Scratch", "the same design is trained from nothing, to compare")
+    yield Event(stage="tune", kind="begin", values={"trainings": FOLDS * len(SHARES)})
+    folds = held_out(scene, FOLDS)
+    nothing = _nothing(asked, scene, small, network)
+    found = []
+    for number in range(len(SHARES)):
+        found.append((yield from nothing.hits(number, folds)))
+    yield Event(stage="tune", kind="end")
+    warm = _warm(worked, arranged.labels)
+    rows = np.intersect1d(np.concatenate(folds), np.flatnonzero(~np.isnan(warm)))
+    hits = np.stack([one[rows] for one, _ in found])
+    return scratch(
+        np.array([size for _, size in found]), hits, warm[rows], arranged.blocks()[rows],
+        small.record.preprocessing.size[0], np.random.default_rng([scene.seed, 15]),
+    )  # fmt: skip
+
+
+def _sizes(n: int) -> list[int]:
+    """Rows learnt from at each of SHARES."""
+    return [max(round(share * n * (1 - 1 / FOLDS)), 1) for share in SHARES]
+
+
+def _passes(n: int) -> int:
+    return rules.SCRATCH_PASSES * rules.passes(n)
+
+
+def _small_start(asked: Request, scene: Scene) -> Start:
+    """The design, for images of SIDE px at most. What it has learnt is of no account."""
+    wish = input_wish(asked, scene.collection)
+    side = min(*scene.prep.size, SIDE)
+    wish = replace(wish, size=None if side == scene.prep.size[0] else side)
+    return open_start(asked.start, asked.arch, asked.preprocessing, wish)
+
+
+def _nothing(asked: Request, scene: Scene, small: Start, network: Network) -> _Nothing:
+    arranged, prep = scene.arranged, small.record.preprocessing
+    size = () if prep == scene.prep else (f"{SIZE}={prep.size[0]}",)
+    kept = tuple(s for s in asked.settings if s.startswith(("input.", "start.")))
+    wanted = replace(
+        asked, strategy="scratch", lr=None, plan=None, given=frozenset({"strategy"}),
+        settings=tuple(s for s in kept if not (size and s.startswith(SIZE))) + size,
+    )  # fmt: skip
+    facts = planned.network_facts(wanted, small, network, None)
+    plans = tuple(
+        planned.make_plan(
+            wanted, replace(arranged.facts(), n=n), facts, tuple(scene.profiles), scene.look.engine
+        )
+        for n in _sizes(len(arranged.learn))
+    )
+    chosen = schedule(plans[-1])
+    source = LiveSource(
+        pixels=read_pixels(scene.collection, arranged.learn, prep),
+        contents=tuple(example.sha256 for example in arranged.learn),
+        views=views_of_plan(chosen), seed=chosen.seed, prep=prep,
+    )  # fmt: skip
+    room = Room(
+        source=source, labels=arranged.labels, blocks=arranged.blocks(),
+        before=take_digests(network), n_lessons=FOLDS * len(SHARES), checkpoints=NoCheckpoints(),
+    )  # fmt: skip
+    return _Nothing(scene, network, room, plans)
+
+
+def _warm(worked: Worked, labels: Labels) -> Array:
+    """How often what the run has made answers each row rightly, (n,); NaN if never held out."""
+    head, held = worked.head, worked.head.fold >= 0
+    found = np.full(len(labels), np.nan)
+    said = head.probabilities[held].argmax(axis=1) == labels[held]
+    found[held] = said if worked.hits is None else worked.hits
+    return found
+
+
+def _blank(network: Network, scene: Scene) -> HeadFit:
+    """Only how many classes there are: above fresh layers an output begins at zero."""
+    k, n = scene.arranged.n_classes, len(scene.arranged.learn)
+    last = taps(network.record)[-1]
+    return HeadFit(
+        name="linear", penalty=0.0, taps=(last,), weight=np.zeros((k, 0), np.float32),
+        bias=np.zeros(k, np.float32), calibration=Calibration(1.0, np.zeros(k)),
+        probabilities=np.full((n, k), np.nan), fold=np.full(n, -1), picks=(),
+    )  # fmt: skip
+
+
+def _none(tap: object) -> Features:
+    """Nothing is read: no head was fitted."""
+    raise LookupError(tap)

@@ -1,0 +1,84 @@
+"""With `thorough`, the same design from nothing beside the warm start."""
+
+import numpy as np
+import pytest
+
+from drawing import fill
+from tiny import fit
+from warmstart.joints import scratch
+from warmstart.planning import rules, tail
+
+COUNTS = {"blue": 16, "green": 16, "red": 16}
+SHORT = {"training.passes": 32, "training.batch": 8, "training.folds": 2}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """As long as a test may be."""
+    monkeypatch.setattr(rules, "passes", lambda n: 48)
+    monkeypatch.setattr(rules, "SCRATCH_PASSES", 1)
+
+
+def run(place, **options):
+    fill(place / "pictures", COUNTS)
+    usual = {"budget": "thorough", "settings": SHORT, "out": place / "run"}
+    return fit(place / "pictures", **{**usual, **options})
+
+
+def evidence(done):
+    return {one.name: one for one in done.verdict.evidence}
+
+
+@pytest.mark.parametrize("kind", ["convolutions", "attention", "layers"])
+def test_networks_from_nothing_are_measured_at_three_sizes(tmp_path, short, kind):
+    done = run(tmp_path, kind=kind)
+    found = evidence(done)["scratch"]
+    assert found.n == 48
+    assert found.low <= found.value <= found.high
+    sizes = [int(name.partition(".")[2]) for name in found.details if name.startswith("accuracy.")]
+    assert len(sizes) == 3
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == 32  # two thirds of 48
+    assert done.summary.frozen.identical
+
+
+def test_it_is_the_same_again_and_moves_nothing_that_ships(tmp_path, short, monkeypatch):
+    first, second = (run(tmp_path / name) for name in ("a", "b"))
+    assert evidence(first)["scratch"] == evidence(second)["scratch"]
+    monkeypatch.setattr(scratch, "_is_wanted", lambda asked, inspection: False)
+    without = run(tmp_path / "c")
+    assert "scratch" not in evidence(without)
+    names = ["model.safetensors", "calibration.json"]
+    for name in names:
+        assert (first.path / "model" / name).read_bytes() == (
+            without.path / "model" / name
+        ).read_bytes()
+
+
+@pytest.mark.parametrize("options", [{"budget": "balanced"}, {"minutes": 1.0}])
+def test_it_is_left_out_where_it_was_not_asked_for(tmp_path, short, options):
+    assert "scratch" not in evidence(run(tmp_path, **options))
+
+
+def test_what_would_take_too_long_is_said_not_done(tmp_path, short, monkeypatch):
+    monkeypatch.setattr(tail, "scratch_seconds", lambda network, passes: 6000.0)
+    found = evidence(run(tmp_path))["scratch"]
+    assert found.value is None
+    assert "100 minutes more" in found.meaning
+
+
+def test_smaller_draws_lie_in_larger_ones_and_blocks_stay_whole():
+    class Room:
+        blocks = np.repeat(np.arange(20), 3)
+        labels = np.repeat(np.arange(2), 30)
+
+    class Scene:
+        seed = 0
+
+    nothing = scratch._Nothing(Scene(), None, Room(), ())
+    rows = np.arange(6, 60)
+    draws = [set(nothing._drawn(rows, share, 0).tolist()) for share in scratch.SHARES]
+    assert draws[0] < draws[1] < draws[2] == set(rows.tolist())
+    for drawn in draws:
+        held = {int(Room.blocks[row]) for row in drawn}
+        assert all(set(np.flatnonzero(Room.blocks == b).tolist()) <= drawn for b in held)
