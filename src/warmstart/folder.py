@@ -28,7 +28,7 @@ _SCALARS = (float, int, str, bool)
 RECORDS = (
     "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
     "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json",
-    "clean.csv", "suspects.csv", "request.json",
+    "clean.csv", "suspects.csv", "request.json", "report.html",
 )  # fmt: skip
 FOLDERS = ("model", "checkpoints", "track")
 

@@ -72,6 +72,7 @@ Decided  A linear output, all 18 layers frozen: your choice.
 Found    3 images could not be read.
 
 Model    runs/clothing/model
+Report   open runs/clothing/report.html
 Card     runs/clothing/README.md
 Next     warmstart predict runs/clothing photo.jpg  # name the class of an image
          warmstart evaluate runs/clothing more/     # measure it on other images"""
@@ -90,6 +91,7 @@ person can tell the classes apart.
 
 Decided  Nothing was shipped: no signal was found.
 
+Report   open runs/survey/report.html
 Card     runs/survey/README.md"""
     )
 
@@ -138,7 +140,7 @@ def test_only_the_first_findings_are_listed():
     text = result_text(replace(FITTED, findings=many), RUN, None)
     assert "Finding 4." in text
     assert "Finding 5." not in text
-    assert "4 more in runs/clothing/data.json" in text
+    assert "4 more in runs/clothing/report.html" in text
 
 
 @pytest.mark.parametrize("summary", [FITTED, NOTHING])

@@ -52,7 +52,7 @@ def read(
     ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
     yield Event(stage="read", kind="begin")
-    listing = _listed(source, Columns(label=label, group=group), test)
+    listing = listed(source, Columns(label=label, group=group), test)
     if relabel is not None:
         shown = os.fspath(relabel)
         listing = apply_relabel(listing, load_table(Path(shown).expanduser(), shown), shown)
@@ -80,7 +80,7 @@ def read_for_scoring(
     Raises: DataError if there is no image, or a label is none of the model's classes.
     """
     yield Event(stage="read", kind="begin")
-    listing = _listed(source, Columns(label=label, group=group), None)
+    listing = listed(source, Columns(label=label, group=group), None)
     tests = [row for row in listing.rows if row.split == "test"] or listing.rows
     strangers = sorted({row.label for row in tests} - set(classes))
     if not tests:
@@ -120,7 +120,11 @@ def with_test(listing: Listing, test: Listing) -> Listing:
     return joined((listing, under(test, prefix, "test")), layout)
 
 
-def _listed(source: Source, columns: Columns, test: Source | None) -> Listing:
+def listed(source: Source, columns: Columns, test: Source | None) -> Listing:
+    """List labelled images, with another source as their test part; no file is opened.
+
+    Raises: DataError if there is no such thing, or it has no such column.
+    """
     listing = list_source(source, columns)
     if test is not None:
         listing = with_test(listing, list_source(test, columns))

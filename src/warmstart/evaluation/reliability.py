@@ -10,13 +10,15 @@ from warmstart.evaluation.metrics import (
     expected_calibration_error,
     log_loss,
 )
-from warmstart.records import Reliability
+from warmstart.records import Certainty, CertaintyBin, Reliability
 from warmstart.solve.ridge import Array
 from warmstart.solve.temperature import Calibration, fit_temperature, probabilities
-from warmstart.stats.intervals import Blocks
+from warmstart.stats.intervals import Blocks, proportion
 from warmstart.stats.paired import mean_interval
 
 FOLDS = 5
+BINS = 10  # of as many answers each, where there are enough of them
+LEAST_IN_BIN = 20
 LEAST = 20  # blocks; a temperature fitted on fewer says more about them than about the model
 LEAST_FACTOR = 0.01  # on the logits; what is fitted below says that they know nothing
 
@@ -54,6 +56,29 @@ def reliability(
         log_loss_after=None if after is None else log_loss(after, labels),
         sentence=_sentence(float(confidence.mean()), float(right.mean()), low, high),
     )
+
+
+def certainty(confidence: Array, right: Array, blocks: Blocks) -> Certainty:
+    """How often answers are right, by how sure they are: bins of about as many answers each.
+
+    Shapes: confidence, right (0 or 1) and blocks (n,), n >= 1.
+
+    >>> found = certainty(np.full(40, 0.9), np.arange(40) % 2 * 1.0, np.arange(40))
+    >>> [(b.confidence, b.accuracy, b.n) for b in found.bins], found.sentence[:44]
+    ([(0.9, 0.5, 20), (0.9, 0.5, 20)], 'On average it is 90 % sure and right 50 % of')
+    """
+    order = np.argsort(confidence, kind="stable")
+    n_bins = min(max(len(order) // LEAST_IN_BIN, 1), BINS)
+    bins = []
+    for rows in np.array_split(order, n_bins):
+        accuracy, low, high = proportion(right[rows], blocks[rows])
+        mean = round(float(confidence[rows].mean()), 6)
+        bins.append(
+            CertaintyBin(confidence=mean, accuracy=accuracy, low=low, high=high, n=len(rows))
+        )
+    _, low, high = mean_interval(confidence - right, blocks)
+    words = _sentence(float(confidence.mean()), float(right.mean()), low, high)
+    return Certainty(sentence=words, bins=tuple(bins))
 
 
 def _is_enough(blocks: Blocks) -> bool:

@@ -1,4 +1,4 @@
-"""The last stage: model, record files, card, summary; the summary comes last."""
+"""The last stage: model, record files, card, summary; then the report made of them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from warmstart.joints import lineage, notes
 from warmstart.joints import model as models
 from warmstart.joints.look import Look
 from warmstart.joints.model import Origin
+from warmstart.joints.report import write_report
 from warmstart.joints.rows import Arranged
 from warmstart.joints.score import Measured, predictions
 from warmstart.joints.tune import Worked
@@ -68,7 +69,7 @@ class Results:
 def deliver(
     folder: RunFolder, results: Results, collection: Collection, clock: Clock
 ) -> Steps[Finished]:
-    """Write the run folder. Files are whole or absent; summary.json is written last."""
+    """Write the run folder. Files are whole or absent; summary.json is the last of its records."""
     yield Event(stage="deliver", kind="begin")
     _write_records(folder, results)
     described, proof = None, FrozenProof(parameters=0, buffers=0, identical=True)
@@ -83,8 +84,18 @@ def deliver(
     facts = _card_facts(folder, results, summary, described, lines)
     write_bytes(folder.path / "README.md", card(facts).encode())
     write_json(folder.path / "summary.json", summary)
+    yield from _write_report(folder, collection)
     yield Event(stage="deliver", kind="end")
     return Finished(path=folder.path, summary=summary)
+
+
+def _write_report(folder: RunFolder, collection: Collection) -> Steps[None]:
+    """The report, made of the files that stand there now. The run is done with or without it."""
+    try:
+        write_report(folder.path, collection.load)
+    except Exception as error:  # whatever it is: nothing of the result depends on it
+        text = f"report.html could not be written ({error}); `warmstart report` tries again"
+        yield notes.note("deliver", "Report", text)
 
 
 def _card_facts(

@@ -116,6 +116,15 @@ def shipped_file(start: Shipped) -> Path:
     return path
 
 
+def title_of(name: str) -> str:
+    """A start as a person would say it, where it comes inside a package; else its name.
+
+    >>> title_of("lite0"), title_of("runs/a")
+    ('EfficientNet-Lite0 (ImageNet)', 'runs/a')
+    """
+    return next((start.title for start in _SHIPPED if start.name == name), name)
+
+
 def available(word: str = "") -> tuple[Listing, ...]:
     """Starts usable here without a download whose name or title holds `word`.
 

@@ -16,7 +16,16 @@ from warmstart.records.comparison import (
 )
 from warmstart.records.data import DataRecord, Example, Finding, FindingKind, Split, Task
 from warmstart.records.forecast import DryRun, Forecast
-from warmstart.records.judged import ClassScore, Guess, Judged, LeakCheck, Reliability, TrainGap
+from warmstart.records.judged import (
+    Certainty,
+    CertaintyBin,
+    ClassScore,
+    Guess,
+    Judged,
+    LeakCheck,
+    Reliability,
+    TrainGap,
+)
 from warmstart.records.network import (
     Change,
     Family,
@@ -67,6 +76,8 @@ __all__ = [
     "Audit",
     "AuditGroup",
     "CalibrationRecord",
+    "Certainty",
+    "CertaintyBin",
     "Change",
     "Checked",
     "Choice",

@@ -66,6 +66,25 @@ class Reliability:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertaintyBin:
+    """Answers that are about as sure: how sure, and how often right, with its interval."""
+
+    confidence: float
+    accuracy: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certainty:
+    """Whether answers are right as often as they are sure, in words and by how sure they are."""
+
+    sentence: str
+    bins: tuple[CertaintyBin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Guess:
     """Answering always with the largest class."""
 

@@ -13,7 +13,7 @@ _LEADS = {
     "head": "the start's own output, before a new one was learnt",
     "scratch": "with what the start knows, a new output alone",
 }
-SHOWN = 5  # findings listed; the rest stand in the card
+SHOWN = 5  # findings listed; the rest stand in the report
 
 
 def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> str:
@@ -97,7 +97,7 @@ def _findings(summary: Summary, run_path: Path) -> list[str]:
     findings = summary.findings
     shown = [_finding(finding) for finding in findings[:SHOWN]]
     if len(findings) > SHOWN:
-        shown.append(f"{len(findings) - SHOWN} more in {run_path / 'data.json'}")
+        shown.append(f"{len(findings) - SHOWN} more in {run_path / 'report.html'}")
     return [column("Found", "\n".join(shown))] if shown else []
 
 
@@ -107,7 +107,8 @@ def _finding(finding: Finding) -> str:
 
 def _places(run_path: Path, ships: bool) -> list[str]:
     lines = [f"Model    {run_path / 'model'}"] if ships else []
-    return [*lines, f"Card     {run_path / 'README.md'}"]
+    report = shlex.quote(str(run_path / "report.html"))
+    return [*lines, f"Report   open {report}", f"Card     {run_path / 'README.md'}"]
 
 
 def _next(run_path: Path, sample_path: str | None, ships: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""Numbers, lines and columns as people read them, at most 80 columns wide."""
+"""Lines and columns as people read them, at most 80 columns wide; numbers from delivery."""
 
 from __future__ import annotations
 
@@ -7,74 +7,18 @@ import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 
+from warmstart.delivery.numbers import MANY as MANY
+from warmstart.delivery.numbers import count as count
+from warmstart.delivery.numbers import duration as duration
+from warmstart.delivery.numbers import interval as interval
+from warmstart.delivery.numbers import percent as percent
+from warmstart.delivery.numbers import percents as percents
+from warmstart.delivery.numbers import printable as printable
+from warmstart.delivery.numbers import sentence as sentence
+from warmstart.delivery.numbers import size as size
+
 WIDTH = 80
 TITLE = 9  # columns of the title at the left of each paragraph
-MANY = 1000  # from so many examples on, a tenth of a per cent says something
-
-
-def percents(*shares: float, n: int) -> list[str]:
-    """Shares in per cent, all with as many decimals, without the sign.
-
-    Whole numbers below 1,000 examples, else one decimal; also one decimal where a whole
-    number would make 100 of less than all, or 0 of more than nothing.
-
-    >>> percents(0.864, 0.82, 0.894, n=300)
-    ['86', '82', '89']
-    >>> percents(0.996, 0.981, 1.0, n=300), percents(0.86, n=5000)
-    (['99.6', '98.1', '100'], ['86.0'])
-    """
-    exact = [
-        round(share, 9) for share in shares
-    ]  # the bounds of 0 and 1 come with a rounding error
-    is_close = any(0 < share < 0.005 or 0.995 <= share < 1 for share in exact)
-    digits = 1 if n >= MANY or is_close else 0
-    return [_percent(share, digits) for share in exact]
-
-
-def _percent(share: float, digits: int) -> str:
-    if share in (0.0, 1.0):
-        return f"{100 * share:.0f}"
-    text = f"{100 * share:.{digits}f}"
-    if digits and float(text) in (0.0, 100.0):
-        return "0.1" if share < 0.5 else "99.9"
-    return text
-
-
-def percent(share: float, n: int) -> str:
-    """One share of n examples.
-
-    >>> percent(0.35, n=180)
-    '35 %'
-    """
-    return f"{percents(share, n=n)[0]} %"
-
-
-def interval(value: float, low: float, high: float, n: int) -> str:
-    """A share with its interval.
-
-    >>> interval(0.84, 0.78, 0.88, n=200)
-    '84 % (78 to 88)'
-    """
-    middle, least, most = percents(value, low, high, n=n)
-    return f"{middle} % ({least} to {most})"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the two largest units that matter.
-
-    >>> duration(4.13), duration(41.2), duration(200), duration(3900)
-    ('4.1 s', '41 s', '3 min 20 s', '1 h 5 min')
-    """
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 def time_left(seconds: float) -> str:
@@ -89,47 +33,6 @@ def time_left(seconds: float) -> str:
     if minutes < 60:
         return f"about {minutes} min left"
     return f"about {duration(300 * round(seconds / 300))} left"
-
-
-def size(n_bytes: int) -> str:
-    """Bytes in MB or GB of powers of ten, as disks are sold.
-
-    >>> size(0), size(130_400_000), size(2_000_000_000)
-    ('0 MB', '130 MB', '2.0 GB')
-    """
-    if n_bytes >= 1e9:
-        return f"{n_bytes / 1e9:.1f} GB"
-    if 0 < n_bytes < 1e6:
-        return "less than 1 MB"
-    return f"{n_bytes / 1e6:.0f} MB"
-
-
-def count(n: int, noun: str) -> str:
-    """A number and its noun; plural in -s.
-
-    >>> count(1, "image"), count(1200, "image")
-    ('1 image', '1,200 images')
-    """
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
-
-
-def printable(text: str) -> str:
-    """Text without control characters: a file's name must not steer the terminal.
-
-    >>> printable("a\\x1b[2Jb.jpg")
-    'a?[2Jb.jpg'
-    """
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def sentence(text: str) -> str:
-    """Begin with a capital, end with a full stop.
-
-    >>> sentence("nothing was shipped")
-    'Nothing was shipped.'
-    """
-    text = text.strip()
-    return text if not text else text[0].upper() + text[1:].rstrip(".") + "."
 
 
 def wrap(text: str, left: str = "", hanging: str = "") -> str:

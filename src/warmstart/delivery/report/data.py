@@ -1,0 +1,107 @@
+"""Data: what it learnt from, and what is wrong with that."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from warmstart.delivery.figures.bars import Bar, lying, standing
+from warmstart.delivery.numbers import percent, sentence
+from warmstart.delivery.report import html
+from warmstart.delivery.report.facts import Facts
+from warmstart.delivery.report.pictures import problem_examples, shots, suspects
+from warmstart.records import Finding
+
+NAMED = 14  # classes with a bar and a name of their own
+LISTED = 12  # items of a finding
+_WHAT = {"conflict": "two labels", "leak": "also in training, or nearly", "duplicate": "a copy"}
+
+
+def data_section(facts: Facts) -> str:
+    """Sizes, classes, what was found wrong, labels that the images contradict."""
+    return html.section(
+        "data", "Data: what it learnt from",
+        _counts(facts), _classes(facts), _findings(facts), _problems(facts), _suspects(facts),
+    )  # fmt: skip
+
+
+def _counts(facts: Facts) -> str:
+    data = facts.summary.data
+    rows = [(data.train, "images to learn from"), (data.test, "test images"),
+            (data.classes, "classes"), (data.unreadable, "unreadable"),
+            (data.duplicates, "copies"), (data.leaks, "test images known from training"),
+            (data.suspect_labels, "labels that look wrong")]  # fmt: skip
+    return html.figures((f"{n:,}", words) for n, words in rows if n)
+
+
+def _classes(facts: Facts) -> str:
+    """How many images each class has to learn from."""
+    if facts.data is None:
+        return ""
+    learnt = Counter(e.label for e in facts.data.examples if e.split != "test")
+    if not learnt:
+        return ""
+    sizes = sorted(learnt.items(), key=lambda pair: (-pair[1], pair[0]))
+    most, least = sizes[0], sizes[-1]
+    about = (
+        f"{len(sizes)} classes; the largest, {most[0]}, has {most[1]:,} images, the smallest, "
+        f"{least[0]}, has {least[1]:,}."
+    )
+    if len(sizes) <= NAMED:
+        bars = [Bar(name, n / most[1], f"{n:,}") for name, n in sizes]
+        half = -(-len(bars) // 2)
+        pictures = [
+            lying(some, name=f"sizes{k}", title="Images of each class", about=about)
+            for k, some in enumerate((bars[:half], bars[half:]))
+            if some
+        ]
+        return (
+            f"<figure>{html.heading('Images of each class')}{html.side_by_side(*pictures)}</figure>"
+        )
+    picture = standing(
+        [float(n) for _, n in sizes], first=most[0], last=least[0], unit="images",
+        name="sizes", title="Images of each class", about=about,
+    )  # fmt: skip
+    return html.figure("Images of each class", picture, about)
+
+
+def _findings(facts: Facts) -> str:
+    found = facts.summary.findings
+    if not found:
+        return html.paragraph("Nothing wrong was found in the data.")
+    return html.heading("What was found") + html.items(map(_finding, found), "plain")
+
+
+def _finding(finding: Finding) -> str:
+    text = html.escaped(sentence(finding.sentence))
+    if not finding.items or finding.kind == "suspect-label":  # those are shown as pictures
+        return text
+    more = len(finding.items) - LISTED
+    rows = [html.escaped(item) for item in finding.items[:LISTED]]
+    rows += [f"and {more:,} more, in data.json"] if more > 0 else []
+    return text + html.fold("Which ones", html.items(rows, "plain"))
+
+
+def _problems(facts: Facts) -> str:
+    found = [(id, _WHAT[kind]) for id, kind in problem_examples(facts)]
+    return html.heading("The examples that were named") + shots(facts, found) if found else ""
+
+
+def _suspects(facts: Facts) -> str:
+    found = suspects(facts)
+    if not found:
+        return ""
+    is_believed = found[0].believed
+    title = "Labels that look wrong" if is_believed else "Labels that are contradicted most"
+    text = (
+        "A model that had not seen the image is sure of another class. All of them stand in "
+        "suspects.csv, to be corrected and given back with --relabel."
+        if is_believed
+        else "None of these is called wrong: the model may simply err. All stand in suspects.csv."
+    )
+    n = facts.summary.data.train
+    shown = [
+        (one.id, f"labelled {one.label}, looks like {one.suggested} "
+                 f"({percent(one.probability, n)})")
+        for one in found
+    ]  # fmt: skip
+    return html.heading(title) + html.paragraph(text) + shots(facts, shown)

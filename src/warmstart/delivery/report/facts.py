@@ -1,0 +1,127 @@
+"""All that the report tells, read from the files of one run folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from warmstart.events import Event
+from warmstart.records import (
+    CalibrationRecord,
+    Certainty,
+    ClassScore,
+    DataRecord,
+    Evidence,
+    Inspection,
+    Ledger,
+    NetworkRecord,
+    Plan,
+    Summary,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What was said of one example that was held out; `own` is the probability of its label."""
+
+    id: str
+    split: str  # "oof" or "test"
+    target: str
+    label: str
+    probability: float
+    own: float
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the label was named."""
+        return self.target == self.label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Neighbouring layers with the same fate; `share` is theirs of all weights of the start."""
+
+    layers: str
+    names: str
+    action: str
+    rates: str
+    weights: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """How to make the run again, and what words further commands are made of."""
+
+    command: str
+    data: str  # as it is typed; DATA where it was no path
+    budget: str
+    is_own_strategy: bool
+    rows: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What stands in a run folder; what an older one lacks is None or empty.
+
+    `place` is the folder as commands name it, `title` the start as a person would say it,
+    `thumbs` are small pictures as data URIs by the id of their example.
+    """
+
+    place: str
+    title: str
+    summary: Summary
+    repeat: Repeat
+    data: DataRecord | None = None
+    inspection: Inspection | None = None
+    network: NetworkRecord | None = None
+    plan: Plan | None = None
+    ledger: Ledger | None = None
+    calibration: CalibrationRecord | None = None
+    said: tuple[Said, ...] = ()
+    events: tuple[Event, ...] = ()
+    classes: tuple[ClassScore, ...] = ()
+    tested: tuple[ClassScore, ...] = ()
+    certainty: Certainty | None = None
+    layers: tuple[Stretch, ...] = ()
+    in_words: str = ""  # what was planned for the layers
+    fates: tuple[str, ...] = ()  # what became of the weights, a line for each fate
+    thumbs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The data set's name, or the run's."""
+        return self.data.name if self.data is not None else self.place.rstrip("/").split("/")[-1]
+
+    @property
+    def ships(self) -> bool:
+        """Whether there is a model."""
+        return self.summary.shipped.strategy != "none"
+
+    @property
+    def held(self) -> tuple[Said, ...]:
+        """What was said of examples to learn from while they were held out."""
+        return tuple(said for said in self.said if said.split == "oof")
+
+    @property
+    def guess(self) -> tuple[str, float] | None:
+        """The largest class and its share: right without looking. None where it is not known."""
+        sizes = Counter(said.target for said in self.held)
+        if not sizes and self.data is not None:
+            sizes = Counter(e.label for e in self.data.examples if e.split != "test")
+        if not sizes:
+            return None
+        label = min(sizes, key=lambda name: (-sizes[name], name))
+        return label, sizes[label] / sizes.total()
+
+    def evidence(self, name: str) -> Evidence | None:
+        """One measured fact, where it was measured."""
+        found = (e for e in self.summary.verdict.evidence if e.name == name)
+        return next((e for e in found if e.value is not None), None)
+
+    def detail(self, name: str, key: str) -> float | None:
+        """A number that belongs to a measured fact."""
+        evidence = self.evidence(name)
+        value = evidence.details.get(key) if evidence is not None else None
+        return float(value) if isinstance(value, (int, float)) else None

@@ -1,0 +1,185 @@
+"""The first screen: is it of use, how often is it right, what to do next."""
+
+from __future__ import annotations
+
+from warmstart.delivery.figures.line import Mark, Measure, on_a_line
+from warmstart.delivery.figures.svg import short
+from warmstart.delivery.numbers import count, interval, percent, sentence
+from warmstart.delivery.report import html
+from warmstart.delivery.report.facts import Facts
+from warmstart.delivery.report.pictures import shots
+from warmstart.delivery.report.steps import next_steps
+
+# What a lower end of an interval is worth, in words.
+ENOUGH = (
+    (0.99, "99 of 100"), (0.98, "49 of 50"), (0.95, "19 of 20"), (0.9, "9 of 10"),
+    (0.8, "4 of 5"), (0.75, "3 of 4"), (2 / 3, "2 of 3"), (0.6, "3 of 5"), (0.5, "1 of 2"),
+    (0.4, "2 of 5"), (1 / 3, "1 of 3"), (0.25, "1 of 4"), (0.2, "1 of 5"), (0.1, "1 of 10"),
+)  # fmt: skip
+# Kinds of findings that change how far a figure can be believed, and what to say then.
+WARNINGS = {
+    "leak": "Some test images are among the training images, or nearly: the test flatters it.",
+    "drift": "The test images are not like the training images: both figures hold for their own "
+    "kind only.",
+    "shortcut": "It may have learnt the borders of the images instead of their subject.",
+    "size-cue": "Something about the files themselves gives the class away; on other files that "
+    "help is gone.",
+    "preprocessing": "The images may be fed in wrongly; with another preprocessing it was better.",
+}
+
+
+def first_screen(facts: Facts) -> str:
+    """Headline, the accuracy as a picture, whether one would use it, the next steps."""
+    summary = facts.summary
+    kind = "verdict bad" if summary.verdict.kind in ("no-signal", "scratch-fair") else "verdict"
+    steps = [
+        f"<h3><span>{number}</span>{html.escaped(step.title)}</h3>{html.paragraph(step.text)}"
+        + (html.command(step.command) if step.command else "")
+        + shots(facts, step.shown)
+        for number, step in enumerate(next_steps(facts), 1)
+    ]
+    cards = "".join(f"<li>{step}</li>" for step in steps)
+    return (
+        html.paragraph(f"{facts.name}: {_sizes(facts)}", "over")
+        + f"<h1>{html.escaped(headline(facts))}</h1>"
+        + html.paragraph(sentence(summary.verdict.sentence), kind)
+        + _picture(facts)
+        + "<h2>Would I use it?</h2>"
+        + "".join(html.paragraph(text) for text in would_use(facts))
+        + "<h2>What to do next</h2>"
+        + f'<ol class="cards">{cards}</ol>'
+    )
+
+
+def _sizes(facts: Facts) -> str:
+    data = facts.summary.data
+    words = f"{count(data.train, 'image')} to learn from, {data.classes} classes"
+    return words + (f", {count(data.test, 'test image')}" if data.test else "")
+
+
+def headline(facts: Facts) -> str:
+    """What the model is good enough for, by the lower end of what was measured."""
+    low = _lowest(facts)
+    if not facts.ships or low is None:
+        if facts.summary.verdict.kind == "no-signal":
+            return "There is nothing to use yet: these labels cannot be told from shuffled ones."
+        return "There is nothing to use yet: no model was shipped."
+    if facts.summary.verdict.kind == "no-signal":
+        return "Do not rely on this model: its labels cannot be told from shuffled ones."
+    if facts.guess is not None and low <= facts.guess[1]:
+        name = short(facts.guess[0], 30)
+        return f"Not ready: it may be no better than always answering “{name}”."
+    words = next((words for least, words in ENOUGH if low >= least), None)
+    if words is None:
+        return "You can use this model for a hint only: most of its answers are wrong."
+    return f"You can use this model where {words} right is good enough."
+
+
+def _lowest(facts: Facts) -> float | None:
+    estimate, test = facts.summary.estimate, facts.summary.test
+    lows = [found.low for found in (estimate, test) if found is not None]
+    return min(lows) if lows else None
+
+
+def _picture(facts: Facts) -> str:
+    """The accuracy on a line, beside what comes without learning."""
+    estimate, test = facts.summary.estimate, facts.summary.test
+    measures, told = [], []
+    if test is not None:
+        shown = interval(test.accuracy, test.low, test.high, test.n)
+        words = f"{shown} on your test part"
+        measures.append(Measure(words, test.accuracy, test.low, test.high, is_main=False))
+        told.append(words)
+    if estimate is not None:
+        shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
+        words = f"{shown} right"
+        measures.append(Measure(words, estimate.value, estimate.low, estimate.high))
+        told.append(words)
+    marks = list(_marks(facts))
+    if not measures:
+        return ""
+    about = "; ".join([*told, *(f"{mark.words} for comparison" for mark in marks)])
+    title = "How often it is right, in per cent"
+    picture = on_a_line(measures, marks, name="accuracy", title=title, about=about)
+    return f"<figure>{picture}<figcaption>{html.escaped(_caption(facts))}</figcaption></figure>"
+
+
+def _marks(facts: Facts) -> list[Mark]:
+    found = []
+    signal = facts.evidence("signal")
+    n = signal.n if signal is not None else facts.summary.data.train
+    if facts.guess is not None:
+        name, share = facts.guess
+        found.append(Mark(f"always “{short(name, 14)}” {percent(share, n)}", share))
+    shuffled = facts.detail("knowledge", "shuffled")
+    if shuffled is not None:
+        found.append(Mark(f"scrambled network {percent(shuffled, n)}", shuffled))
+    if facts.summary.verdict.kind == "no-signal" and signal is not None:
+        low, high = signal.low or 0.0, signal.high or 0.0
+        found.append(Mark(f"shuffled labels reach {percent(high, n)}", max(low, high)))
+    return found
+
+
+def _caption(facts: Facts) -> str:
+    estimate = facts.summary.estimate
+    if estimate is None:
+        return "Measured on your test part."
+    unseen = {
+        "holdout": f"Measured on {count(estimate.n, 'image')} held out",
+    }.get(
+        estimate.method, f"Measured on {count(estimate.n, 'image')}, each by a model that had not "
+        "seen it",
+    )  # fmt: skip
+    words = f"{unseen}; the bar shows where the truth lies with 95 % certainty."
+    if facts.detail("knowledge", "shuffled") is not None:
+        words += (
+            " The scrambled network is the same one with its weights shuffled: what lies to the "
+            "right of its mark comes from what the network had learnt before."
+        )
+    return words
+
+
+def would_use(facts: Facts) -> list[str]:
+    """Whether one would use it, in sentences for someone who never trained a network."""
+    if not facts.ships:
+        return [
+            "No. Nothing was shipped, for a model that has found nothing in the labels would "
+            "answer by chance. Training longer will not help."
+        ]
+    found = [text for text in (_of_100(facts), _sure(facts)) if text]
+    kinds = [finding.kind for finding in facts.summary.findings]
+    if any(evidence.kind == "preprocessing" for evidence in facts.summary.findings):
+        kinds.append("preprocessing")
+    found += [f"But: {words}" for kind, words in WARNINGS.items() if kind in kinds]
+    return found
+
+
+def _of_100(facts: Facts) -> str:
+    estimate = facts.summary.estimate
+    if estimate is None:
+        return ""
+    value, low, high = (round(100 * x) for x in (estimate.value, estimate.low, estimate.high))
+    text = f"Of 100 new images like these it names about {value} rightly ({low} to {high})"
+    if facts.guess is not None:
+        name, share = facts.guess
+        text += f"; always answering “{short(name, 30)}” would name {round(100 * share)}"
+    return text + "."
+
+
+def _sure(facts: Facts) -> str:
+    """What it is sure of, and what is promised for that."""
+    calibration, held = facts.calibration, facts.held
+    if calibration is None or not held:
+        return ""
+    if calibration.sure_from is None:
+        return (
+            "Of no single answer can it promise yet that it is right: too few examples. Look at "
+            "each of them yourself where a mistake matters."
+        )
+    share = sum(said.probability >= calibration.sure_from for said in held) / len(held)
+    wrong = 100 * calibration.promised_error
+    words = f"{wrong:.0f}" if wrong >= 1.5 else f"{wrong:.1f}".removesuffix(".0")
+    return (
+        f"It is sure of about {round(100 * share)} of 100, and of its sure answers at most {words} "
+        "in 100 are wrong. Take those as they are, and look at the others yourself."
+    )

@@ -1,0 +1,61 @@
+"""Examples as small pictures: which ones the page shows, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from warmstart.delivery.figures.svg import escaped
+from warmstart.delivery.report import html
+from warmstart.delivery.report.facts import Facts, Said
+from warmstart.delivery.report.steps import next_steps
+from warmstart.records import SuspectLabel
+
+MOST = 40  # pictures on one page
+WORST, SUSPECTS, PROBLEMS = 12, 12, 6
+PROBLEM_KINDS = ("conflict", "leak", "duplicate")
+
+
+def wanted(facts: Facts) -> tuple[str, ...]:
+    """Ids of the examples that the page shows, in its order, each once, at most 40."""
+    ids = [id for step in next_steps(facts) for id, _ in step.shown]
+    ids += [one.id for one in suspects(facts)]
+    ids += [said.id for said in worst(facts)]
+    ids += [id for id, _ in problem_examples(facts)]
+    return tuple(dict.fromkeys(ids))[:MOST]
+
+
+def worst(facts: Facts) -> tuple[Said, ...]:
+    """The mistakes of which the model was surest, among examples held out."""
+    wrong = [said for said in facts.held if not said.is_right]
+    return tuple(sorted(wrong, key=lambda said: (-said.probability, said.id))[:WORST])
+
+
+def suspects(facts: Facts) -> tuple[SuspectLabel, ...]:
+    """The most contradicted labels: those believed wrong; where there are none, others."""
+    found = facts.inspection.suspects if facts.inspection is not None else ()
+    believed = tuple(one for one in found if one.believed)
+    return (believed or found)[:SUSPECTS]
+
+
+def problem_examples(facts: Facts) -> tuple[tuple[str, str], ...]:
+    """Examples that a finding names, with the kind of it, as far as the data list them."""
+    known = {e.id for e in facts.data.examples} if facts.data is not None else set()
+    found = []
+    for finding in facts.summary.findings:
+        if finding.kind in PROBLEM_KINDS:
+            named = [item for item in finding.items if item in known]
+            found += [(id, finding.kind) for id in named[:PROBLEMS]]
+    return tuple(found)
+
+
+def shots(facts: Facts, shown: Sequence[tuple[str, str]]) -> str:
+    """Pictures with what is said of each and where it lies; a gap where there is no picture."""
+    rows = []
+    for id, words in shown:
+        uri = facts.thumbs.get(id)
+        picture = '<span class="gone">no picture</span>'
+        if uri is not None:
+            kind = ' class="tiny"' if uri.startswith("data:image/png") else ""
+            picture = f'<img src="{escaped(uri)}" alt="{escaped("Image " + id)}"{kind}>'
+        rows.append(f'{picture}{escaped(words)}<span class="path">{escaped(id)}</span>')
+    return html.items(rows, "shots")

@@ -1,0 +1,118 @@
+"""Plan: every choice of the run, and its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from warmstart.delivery.figures.bars import Piece, stacked
+from warmstart.delivery.numbers import sentence
+from warmstart.delivery.report import html
+from warmstart.delivery.report.facts import Facts
+from warmstart.records import Choice, Plan
+
+CLASSES = {"frozen": "frozen", "tuned": "tuned", "low-rank": "tuned", "fresh": "new",
+           "added": "new", "replaced": "new"}  # fmt: skip
+WORDS = {"frozen": "frozen", "tuned": "tuned", "low-rank": "low-rank updates",
+         "fresh": "made new", "added": "added", "replaced": "new"}  # fmt: skip
+_SOURCES = {"rule": "rule", "measured": "measured here", "user": "you"}
+
+
+def plan_section(facts: Facts) -> str:
+    """The layers as a strip, their table, and all other choices."""
+    if facts.plan is None:
+        return ""
+    return html.section(
+        "plan", "Plan: what was decided, and why",
+        _strip(facts), _layers(facts),
+        html.paragraph(sentence(f"{facts.plan.strategy.value}: {facts.plan.strategy.because}")),
+        _own(facts.plan),
+        html.fold("Every choice, with its reason", _choices(facts.plan)),
+    )  # fmt: skip
+
+
+def _strip(facts: Facts) -> str:
+    """Each layer from the image to the output, and what was planned for it."""
+    if not facts.layers:
+        return ""
+    total = sum(one.n for one in facts.layers) + 1
+    pieces = [
+        Piece(f"{one.layers}: {WORDS.get(one.action, one.action)}", one.n / total,
+              CLASSES.get(one.action, "new"))
+        for one in facts.layers
+    ]  # fmt: skip
+    pieces.append(Piece("output: new", 1 / total, "new"))
+    title = "The layers, from the image to the output"
+    picture = stacked(pieces, name="layers", title=title, about=facts.in_words)
+    used = dict.fromkeys((*(CLASSES.get(one.action, "new") for one in facts.layers), "new"))
+    names = {"frozen": "frozen: not a bit may change", "tuned": "tuned", "new": "new"}
+    legend = html.legend((class_, names[class_]) for class_ in used)
+    return f"<figure>{html.heading(title)}{picture}{legend}</figure>"
+
+
+def _layers(facts: Facts) -> str:
+    rows = [
+        (html.escaped(one.layers), html.escaped(WORDS.get(one.action, one.action)),
+         html.escaped(one.rates or "–"), f"{one.weights:,}", html.escaped(one.names))
+        for one in facts.layers
+    ]  # fmt: skip
+    if facts.plan is not None and rows:
+        rate = facts.plan.parts[-1].rate
+        words = f"{rate.number:g}" if rate is not None else "in closed form"
+        rows.append(("output", "new", words, "", f"for {facts.summary.data.classes} classes"))
+    return html.table("Layers", ("layers", "", "learning rate", "weights", "called"), rows)
+
+
+def _own(plan: Plan) -> str:
+    """What the user set, beside what the rule would have said."""
+    rows = [
+        html.escaped(f"{name} = {_shown(choice.value)}" + (
+            "" if choice.rule is None else f"; the rule would have said {_shown(choice.rule)}"))
+        for name, choice in choices(plan)
+        if choice.source == "user" and not name.startswith("layer ")
+    ]  # fmt: skip
+    return html.heading("What you set") + html.items(rows, "plain") if rows else ""
+
+
+def _choices(plan: Plan) -> str:
+    rows = [
+        (html.escaped(name), html.escaped(_shown(choice.value)), html.escaped(choice.because),
+         html.escaped(_SOURCES[choice.source]))
+        for name, choice in choices(plan)
+    ]  # fmt: skip
+    return html.table("Choices", ("choice", "value", "because", "decided by"), rows)
+
+
+def choices(plan: Plan) -> Iterator[tuple[str, Choice]]:
+    """Every choice of a plan with its name; equal ones of neighbouring layers only once."""
+    named = {"start": plan.start, "arch": plan.arch, "partial": plan.partial,
+             "strategy": plan.strategy}  # fmt: skip
+    yield from ((name, choice) for name, choice in named.items() if choice is not None)
+    for name, record in (
+        ("head", plan.head),
+        ("training", plan.training),
+        ("input", plan.input),
+    ):
+        for field in fields(record) if record is not None else ():
+            choice = getattr(record, field.name)
+            if isinstance(choice, Choice):
+                yield f"{name}.{field.name}", choice
+    before = None
+    for part in plan.parts:
+        told = part.action.value, part.action.because
+        if told != before:
+            yield f"layer {part.name}", part.action
+        before = told
+
+
+def _shown(value: object) -> str:
+    """A value as a person reads it.
+
+    >>> _shown((0.01, 1.0)), _shown(True), _shown("adamw")
+    ('0.01, 1', 'yes', 'adamw')
+    """
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

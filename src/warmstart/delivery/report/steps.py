@@ -1,0 +1,192 @@
+"""The three best next steps: which class needs images, which labels to check, what to try."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from warmstart.delivery.numbers import count, interval
+from warmstart.delivery.report.facts import Facts
+from warmstart.records import ClassScore, SuspectLabel
+
+LEAST_IMAGES = 5  # of a class, below which how often it is found says nothing
+SHOWN = 3  # thumbnails on a card
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One card: what to do, why, what to type, and examples to look at."""
+
+    title: str
+    text: str
+    command: str = ""
+    shown: tuple[tuple[str, str], ...] = ()  # ids of examples, and what is said of each
+
+
+def next_steps(facts: Facts) -> tuple[Step, ...]:
+    """Three steps at most, the most urgent of each sort."""
+    found = (_repair(facts) or _images(facts), _labels(facts), _try(facts), _use(facts))
+    return tuple(step for step in found if step is not None)[:3]
+
+
+def weakest(facts: Facts) -> ClassScore | None:
+    """The class that is found least often, where that is plain enough to act on."""
+    known = [score for score in facts.classes if score.n >= LEAST_IMAGES]
+    if len(known) < 2:
+        return None
+    found = min(known, key=lambda score: (score.recall, score.n, score.label))
+    return found if found.recall < 1 else None
+
+
+def _repair(facts: Facts) -> Step | None:
+    """What must be mended before any figure can be believed."""
+    leaks = [f for f in facts.summary.findings if f.kind == "leak"]
+    feeding = [f for f in facts.summary.findings if f.kind == "preprocessing"]
+    if leaks:
+        return Step(
+            title="Take the copies out",
+            text=f"{leaks[0].sentence} Until they are apart the test flatters the model.",
+            command=_fit(facts, "--fix"),
+        )
+    if feeding:
+        return Step(
+            title="Feed the images in another way",
+            text=f"{feeding[0].sentence} Nothing else is likely to bring as much.",
+        )
+    return None
+
+
+def _images(facts: Facts) -> Step | None:
+    """The class that more images would help, or that more images would not."""
+    appetite, score = facts.evidence("appetite"), weakest(facts)
+    gain = appetite.meaning if appetite is not None else ""
+    if not facts.ships:
+        return Step(
+            title="Look at the images as a stranger would",
+            text="Can a person tell the classes apart from these images alone? If not, no network "
+            "will. If so, there are too few of them, or the labels are wrong.",
+        )
+    if score is None:
+        if not gain:
+            return None
+        return Step(title="More images", text=gain, command=_suggest(facts))
+    shown = interval(score.recall, score.low, score.high, score.n)
+    text = f"“{score.label}” is found least often: {shown} of its {count(score.n, 'image')}"
+    if score.taken_for is not None:
+        text += f", most often taken for “{score.taken_for}” ({score.taken})"
+    wrong = _mistakes_of(facts, score)
+    return Step(
+        title=f"Add images of “{score.label}”", text=f"{text}. {gain}".strip(),
+        command=_suggest(facts), shown=wrong,
+    )  # fmt: skip
+
+
+def _mistakes_of(facts: Facts, score: ClassScore) -> tuple[tuple[str, str], ...]:
+    wrong = [said for said in facts.held if said.target == score.label and not said.is_right]
+    wrong.sort(key=lambda said: (said.own, said.id))
+    return tuple((said.id, f"taken for {said.label}") for said in wrong[:SHOWN])
+
+
+def _labels(facts: Facts) -> Step | None:
+    """Labels that look wrong, or the most contradicted ones where none does for certain."""
+    suspects = facts.inspection.suspects if facts.inspection is not None else ()
+    believed = [one for one in suspects if one.believed]
+    if believed:
+        n = len(believed)
+        return Step(
+            title=f"Check {count(n, 'label')}",
+            text=f"{'This label contradicts' if n == 1 else 'These labels contradict'} what the "
+            "image shows. Correct the column “label” in suspects.csv, then:",
+            command=_fit(facts, "--relabel", f"{facts.place}/suspects.csv"),
+            shown=tuple(_said(one) for one in believed[:SHOWN]),
+        )
+    if not suspects:
+        return None
+    if facts.ships:
+        return Step(
+            title="Labels: nothing urgent",
+            text="No label stands out as wrong beyond honest mistakes of the model. These are "
+            "contradicted most; a look at them costs a minute.",
+            shown=tuple(_said(one) for one in suspects[:SHOWN]),
+        )
+    return Step(
+        title="Check how the labels were made",
+        text="A column that slipped by one row, or a table sorted without its labels, looks "
+        "exactly like this. These contradict the images most:",
+        shown=tuple(_said(one) for one in suspects[:SHOWN]),
+    )
+
+
+def _said(one: SuspectLabel) -> tuple[str, str]:
+    return one.id, f"labelled {one.label}, looks like {one.suggested}"
+
+
+def _try(facts: Facts) -> Step | None:
+    """The strategy, or the start, that is most promising after this run."""
+    kind, strategy = facts.summary.verdict.kind, facts.summary.shipped.strategy
+    gain = facts.evidence("tail_gain")
+    if kind == "no-signal":
+        return Step(
+            title="Measure again, cheaply",
+            text="After each change of images or labels, ask again whether anything can be learnt. "
+            "It trains nothing.",
+            command=f"warmstart check {facts.repeat.data}",
+        )
+    if kind == "scratch-fair":
+        return Step(
+            title="Try a start that knows such images",
+            text="What this start has learnt is of no use here. Look once with each network on "
+            "this computer, and compare with one trained from scratch.",
+            command=f"warmstart rank {facts.repeat.data}",
+        )
+    if facts.repeat.is_own_strategy:
+        return Step(
+            title="See what another depth gives",
+            text=f"You chose {strategy}. Beside another depth on the same images:",
+            command=_compare(facts, "head" if strategy != "head" else "last:4"),
+        )
+    if gain is None and facts.repeat.budget == "fast":
+        return Step(
+            title="Try deeper tuning",
+            text="This run only fitted a new output. The usual budget trains upper layers beside "
+            "it, and keeps whichever is better on images held out.",
+            command=_fit(facts),
+        )
+    return Step(
+        title="Try another start",
+        text=_deeper(facts) + "Another network may know these images better: one look with each of "
+        "those on this computer tells.",
+        command=f"warmstart rank {facts.repeat.data}",
+    )
+
+
+def _use(facts: Facts) -> Step | None:
+    if not facts.ships:
+        return None
+    return Step(
+        title="Use it",
+        text="Name new images, and see what it says of those that it finds strange.",
+        command=f"warmstart predict {shlex.quote(facts.place)} new/",
+    )
+
+
+def _deeper(facts: Facts) -> str:
+    gain = facts.evidence("tail_gain")
+    if gain is None or gain.value is None:
+        return ""
+    verb = "brought" if gain.value >= 0 else "cost"
+    low, high = 100 * (gain.low or 0.0), 100 * (gain.high or 0.0)
+    return f"Tuning deeper {verb} {abs(100 * gain.value):.1f} points ({low:.1f} to {high:.1f}). "
+
+
+def _compare(facts: Facts, other: str) -> str:
+    words = f"{facts.summary.shipped.strategy},{other}"
+    return f"warmstart compare {facts.repeat.data} --strategies {words}"
+
+
+def _fit(facts: Facts, *options: str) -> str:
+    return " ".join(["warmstart fit", facts.repeat.data, *map(shlex.quote, options)])
+
+
+def _suggest(facts: Facts) -> str:
+    return f"warmstart suggest {shlex.quote(facts.place)} unlabelled/"

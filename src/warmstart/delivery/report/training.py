@@ -1,0 +1,155 @@
+"""Training: what happened step by step, and what the guards saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from warmstart.delivery.curves import Axis, Reader
+from warmstart.delivery.figures.chart import Curve, Point, axes, chart, steps_to, thinned, upright
+from warmstart.delivery.numbers import sentence
+from warmstart.delivery.report import html
+from warmstart.delivery.report.facts import Facts
+from warmstart.events import Event
+
+FINAL = "final"
+ALONE = ("train", FINAL)
+
+
+@dataclass(slots=True)
+class Course:
+    """What the events of a training tell: points by curve, and what guards saw, at which step."""
+
+    points: dict[str, list[Point]] = field(default_factory=dict)
+    guards: list[tuple[float, str, str]] = field(default_factory=list)  # step, kind, words
+
+    def of(self, name: str) -> dict[str, list[Point]]:
+        """The curves of one quantity, by training."""
+        found = {}
+        for key, points in self.points.items():
+            group, _, quantity = key.partition("/")
+            if quantity == name:
+                found[group] = points
+        return found
+
+
+def course(events: Sequence[Event]) -> Course:
+    """Read the curves of a run from its events."""
+    reader, axis, found = Reader(), Axis(), Course()
+    for event in events:
+        values = reader.read(event)
+        if not values:
+            continue
+        axis.see(event)
+        if event.kind == "guard":
+            kind = str(event.values.get("guard", "guard"))
+            found.guards.append((float(axis.at), kind, str(event.values.get("text", ""))))
+            continue
+        for name, value in values.items():
+            found.points.setdefault(name, []).append((float(axis.at), value))
+    return found
+
+
+def training_section(facts: Facts) -> str:
+    """The curves of loss and accuracy, and the guards."""
+    found = course(facts.events)
+    before = facts.summary.step_zero
+    return html.section(
+        "training", "Training: what happened",
+        _nothing(facts, found),
+        html.side_by_side(_losses(found), _accuracies(found)),
+        html.paragraph(
+            f"Before any layer moved the new output alone was right {100 * before.value:.0f} % of "
+            f"the time ({100 * before.low:.0f} to {100 * before.high:.0f})."
+            if before is not None
+            else ""
+        ),
+        _guards(facts, found),
+    )  # fmt: skip
+
+
+def _nothing(facts: Facts, found: Course) -> str:
+    if found.points:
+        return ""
+    head = facts.summary.seconds.get("head", 0.0)
+    return html.paragraph(
+        "No layer was trained step by step: the new output was computed in one go on what the "
+        f"frozen network gives, in {head:.1f} s. There is no curve to show, and none that could "
+        "have gone wrong."
+    )
+
+
+def _losses(found: Course) -> str:
+    curves = found.of("loss")
+    if not curves:
+        return ""
+    drawn = [(group, thinned(points)) for group, points in curves.items()]
+    top = max(y for _, points in drawn for _, y in points)
+    title = "Loss: how surprised the network is by the labels"
+    return _figure(
+        found, [(group, "curve" if group in ALONE else "curve pale", points)
+                for group, points in drawn],
+        top, title, "loss", is_share=False,
+        caption=_caption(curves, "Lower is better."),
+    )  # fmt: skip
+
+
+def _accuracies(found: Course) -> str:
+    curves, base = found.of("val_accuracy"), found.of("head_accuracy")
+    if not curves:
+        return ""
+    drawn = [(group, "curve base", thinned(points)) for group, points in base.items()]
+    drawn += [(group, "curve", thinned(points)) for group, points in curves.items()]
+    title = "Accuracy on images held out, while it trains"
+    return _figure(
+        found, drawn, 1.0, title, "held", is_share=True,
+        caption="Dashed: the fitted output before any layer moved. A few images only; the figures "
+        "of the proof come from all of them.",
+    )  # fmt: skip
+
+
+def _caption(curves: dict[str, list[Point]], words: str) -> str:
+    folds = [group for group in curves if group not in ALONE]
+    if not folds:
+        return words
+    pale = "a training that" if len(folds) == 1 else f"{len(folds)} trainings that each"
+    return f"{words} Pale: {pale} held a part of the images out; dark: the last one, on all images."
+
+
+def _figure(
+    found: Course, drawn: Sequence[tuple[str, str, list[Point]]], top: float, title: str,
+    name: str, *, is_share: bool, caption: str,
+) -> str:  # fmt: skip
+    last = max(x for _, _, points in drawn for x, _ in points)
+    heights = [0.0, 0.25, 0.5, 0.75, 1.0] if is_share else steps_to(top)
+    frame = axes(
+        (0.0, last), (0.0, max(top, heights[-1])), x_words="updates of the weights",
+        x_ticks=[(step, f"{step:,.0f}") for step in steps_to(last)],
+        y_ticks=[(y, f"{100 * y:.0f} %" if is_share else f"{y:g}") for y in heights],
+    )  # fmt: skip
+    lines = "".join(upright(frame, step, kind, "peg thin") for step, kind, _ in found.guards)
+    about = f"{len(drawn)} curves over {last:,.0f} updates; {caption}"
+    picture = chart(
+        frame, [Curve(points, class_) for _, class_, points in drawn], lines,
+        name=name, title=title, about=about,
+    )  # fmt: skip
+    return html.figure(title, picture, caption)
+
+
+def _guards(facts: Facts, found: Course) -> str:
+    """What the guards saw, as the events tell it, else as the summary does."""
+    rows = [
+        html.escaped(sentence(f"At update {step:,.0f}: {words}")) for step, _, words in found.guards
+    ]
+    if not rows:
+        rows = [
+            html.escaped(sentence(f"{note.kind}, at update {note.step:,}: {note.action}"))
+            for note in facts.summary.guards
+        ]
+    if rows:
+        return html.heading("What the guards saw") + html.items(rows, "plain")
+    if not found.points:
+        return ""
+    return html.paragraph(
+        "The guards (stuck, diverged, overfit, forgetting) watched all of it and saw nothing."
+    )

@@ -1,0 +1,104 @@
+"""report.html of a run, from the files in its folder and the pictures that these name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from warmstart.data.collection import Load
+from warmstart.delivery.report import Facts, Stretch, page, wanted
+from warmstart.folder import read_json, write_bytes
+from warmstart.joints.repeat import repeat_of
+from warmstart.joints.saved import (
+    first_folder,
+    read_if_there,
+    read_plan_if_there,
+    read_said,
+    read_training,
+    scored,
+    weighed,
+)
+from warmstart.joints.thumbnails import thumbnails
+from warmstart.network.ledger import summary_lines
+from warmstart.network.registry import title_of
+from warmstart.planning.wording import in_words, runs
+from warmstart.records import (
+    CalibrationRecord,
+    DataRecord,
+    Inspection,
+    Ledger,
+    NetworkRecord,
+    Plan,
+    Preprocessing,
+    Summary,
+)
+
+NAME = "report.html"
+
+
+def write_report(run: Path, load: Load) -> Path:
+    """Write report.html; `load` gives the bytes of an example by its id.
+
+    The same folder and pictures give the same bytes.
+    Raises: RunFolderError without a summary, or for a file that is damaged.
+    """
+    facts = read_facts(run)
+    if facts.data is not None:
+        prep = read_if_there(run / "model" / "preprocess.json", Preprocessing)
+        facts = replace(facts, thumbs=thumbnails(wanted(facts), facts.data, load, prep))
+    path = run / NAME
+    write_bytes(path, page(facts).encode("utf-8", "replace"))
+    return path
+
+
+def read_facts(run: Path) -> Facts:
+    """All that the report tells, without pictures. Raises: as `write_report`."""
+    summary = read_json(run / "summary.json", Summary)
+    place = first_folder(run) or run.name
+    data = read_if_there(run / "data.json", DataRecord)
+    plan = read_plan_if_there(run / "plan.toml")
+    network = read_if_there(run / "network.json", NetworkRecord)
+    ledger = read_if_there(run / "weights_ledger.json", Ledger)
+    said = read_said(run / "predictions.jsonl")
+    held = [one for one in said if one.split == "oof"]
+    tested = [one for one in said if one.split == "test"]
+    return Facts(
+        place=place,
+        title=title_of(summary.start.name),
+        summary=summary,
+        repeat=repeat_of(run, place),
+        data=data,
+        inspection=read_if_there(run / "inspection.json", Inspection),
+        network=network,
+        plan=plan,
+        ledger=ledger,
+        calibration=read_if_there(run / "model" / "calibration.json", CalibrationRecord),
+        said=said,
+        events=read_training(run),
+        classes=scored(held, data) if data is not None else (),
+        tested=scored(tested, data) if data is not None else (),
+        certainty=weighed(held, data) if data is not None else None,
+        layers=_layers(plan, _weights(network)) if plan is not None else (),
+        in_words=in_words(plan) if plan is not None else "",
+        fates=summary_lines(ledger) if ledger is not None else (),
+    )
+
+
+def _weights(network: NetworkRecord | None) -> dict[str, int]:
+    return {} if network is None else {part.name: part.parameters for part in network.parts}
+
+
+def _layers(plan: Plan, weights: Mapping[str, int]) -> tuple[Stretch, ...]:
+    """Neighbouring layers with the same fate, from the image to the output."""
+    return tuple(
+        Stretch(
+            layers=run.layers,
+            names=run.names[0] if len(run.names) == 1 else f"{run.names[0]} … {run.names[-1]}",
+            action=run.action,
+            rates=run.rates.removeprefix("at "),
+            weights=sum(weights.get(name, 0) for name in run.names),
+            n=len(run.names),
+        )
+        for run in runs(plan)
+    )

@@ -1,0 +1,72 @@
+"""Examples as small pictures for the report, read through the safe decoder."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+
+from PIL import Image
+
+from warmstart.data.collection import Load
+from warmstart.data.decode import decode
+from warmstart.data.prepare import as_picture, has_bands, open_image
+from warmstart.errors import DataError
+from warmstart.records import DataRecord, Preprocessing
+
+SIDE = 160  # px of the longer side
+TINY = 48  # px below which a picture is kept as it is, without loss
+QUALITY = 72
+WORKERS = 4
+
+
+def thumbnails(
+    ids: Sequence[str], record: DataRecord, load: Load, preprocessing: Preprocessing | None
+) -> dict[str, str]:
+    """Small pictures as data URIs, by id; `load` gives the bytes of an example.
+
+    Left out is what the record does not list, has another content than the recorded one, or
+    cannot be decoded. `preprocessing` tells how bands become a picture.
+    """
+    digests = {example.id: example.sha256 for example in record.examples}
+
+    def one(id: str) -> str | None:
+        try:
+            payload = load(id)
+            if sha256(payload).hexdigest() != digests[id]:
+                return None
+            return data_uri(_opened(payload, id, preprocessing))
+        except (DataError, OSError, KeyError):
+            return None
+
+    known = [id for id in ids if id in digests]
+    with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
+        made = pool.map(one, known)
+        return {id: uri for id, uri in zip(known, made, strict=True) if uri is not None}
+
+
+def data_uri(image: Image.Image) -> str:
+    """A picture made small, as text that stands in a page; tiny ones lose nothing.
+
+    >>> data_uri(Image.new("L", (8, 8)))[:22]
+    'data:image/png;base64,'
+    """
+    kind, options = ("JPEG", {"quality": QUALITY, "optimize": True})
+    if max(image.size) <= TINY:
+        kind, options = "PNG", {"optimize": True}
+    elif max(image.size) > SIDE:
+        image = image.copy()
+        image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _opened(payload: bytes, id: str, preprocessing: Preprocessing | None) -> Image.Image:
+    """Raises: DataError if it is no usable image."""
+    if preprocessing is not None and has_bands(preprocessing):
+        return as_picture(open_image(payload, id, preprocessing))
+    return decode(payload, id, draft=SIDE)

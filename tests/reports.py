@@ -1,0 +1,204 @@
+"""Facts of made-up runs, for tests of the report: 3 classes, some wrong, some sure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from warmstart.delivery.report import Facts, Repeat, Said, Stretch
+from warmstart.events import Event
+from warmstart.records import (
+    CalibrationRecord,
+    Certainty,
+    CertaintyBin,
+    ClassScore,
+    DataCounts,
+    DataRecord,
+    Estimate,
+    Evidence,
+    Example,
+    Finding,
+    FrozenProof,
+    GuardNote,
+    Inspection,
+    Ledger,
+    LedgerRow,
+    Scores,
+    Shipped,
+    StartCounts,
+    Summary,
+    SuspectLabel,
+    Verdict,
+)
+
+PICTURE = "data:image/jpeg;base64,/9j/"
+CLASSES = ("dress", "hat", "shirt")
+EVIDENCE = (
+    Evidence(
+        name="signal", value=0.82, low=0.06, high=0.15, n=300, meaning="It can be learnt.",
+        details={"p": 0.005, "mde": 0.09, "null_mean": 0.1, "permutations": 199},
+    ),
+    Evidence(
+        name="depth", value=0.01, low=-0.01, high=0.03, n=300, meaning="Layer 3 is best.",
+        details={"part.1": 0.3, "part.2": 0.5, "part.3": 0.8, "part.4": 0.78, "best_part": 3},
+    ),
+    Evidence(
+        name="appetite", value=0.04, low=0.02, high=0.06, n=300,
+        meaning="About 30 more a class would bring 4.0 points (2.0 to 6.0).",
+        details={"accuracy.30": 0.6, "accuracy.100": 0.74, "accuracy.270": 0.82,
+                 "scale": 0.4, "rate": 0.44},
+    ),
+    Evidence(
+        name="knowledge", value=0.27, low=0.16, high=0.38, n=96, meaning="It knows much.",
+        details={"trained": 0.69, "shuffled": 0.27, "pixels": 0.42, "error": 0.05},
+    ),
+    Evidence(name="tail_gain", value=None, low=None, high=None, n=0, meaning="Not measured."),
+)  # fmt: skip
+
+
+def summary(**changes: object) -> Summary:
+    """A finished run of 300 images."""
+    plain: dict[str, object] = {
+        "task": "classify",
+        "verdict": Verdict(kind="unclear", sentence="This start knows it.", evidence=EVIDENCE),
+        "shipped": Shipped(strategy="head", why="a linear output, all layers frozen"),
+        "estimate": Estimate(
+            metric="accuracy", value=0.83, low=0.77, high=0.88, n=300, method="nested-cv"
+        ),
+        "test": Scores(
+            n=200, accuracy=0.78, low=0.72, high=0.84, balanced_accuracy=0.77, macro_f1=0.76,
+            log_loss=0.6, ece=0.04,
+        ),
+        "data": DataCounts(
+            train=300, test=200, classes=3, unreadable=1, duplicates=2, leaks=0, suspect_labels=1
+        ),
+        "start": StartCounts(name="lite0", sha256="ab" * 32, parameters=4_652_008),
+        "frozen": FrozenProof(parameters=198, buffers=34, identical=True),
+        "guards": (),
+        "findings": (
+            Finding(kind="unreadable", sentence="1 image could not be read.", items=("x: torn",)),
+            Finding(kind="duplicate", sentence="2 are copies.", items=("hat/000.jpg",)),
+        ),
+        "seconds": {"read": 1.0, "look": 12.0, "check": 3.0, "head": 2.5, "total": 20.0},
+        "peak_rss_mb": 900.0,
+    }  # fmt: skip
+    return Summary(**{**plain, **changes})
+
+
+def said(classes: tuple[str, ...] = CLASSES, each: int = 10) -> tuple[Said, ...]:
+    """Of each class most are named rightly, the others taken for the next class."""
+    found = []
+    for k, name in enumerate(classes):
+        for i in range(each):
+            wrong = i < 1 + k % 3
+            label = classes[(k + 1) % len(classes)] if wrong else name
+            p = 0.6 + 0.03 * i
+            own = 1 - p if wrong else p
+            found.append(
+                Said(id=f"{name}/{i:03}.jpg", split="oof", target=name, label=label,
+                     probability=p, own=own)
+            )  # fmt: skip
+    return tuple(found)
+
+
+def scores(rows: tuple[Said, ...]) -> tuple[ClassScore, ...]:
+    """Class by class, with rough intervals."""
+    found = []
+    for name in sorted({row.target for row in rows}):
+        own = [row for row in rows if row.target == name]
+        recall = float(np.mean([row.is_right for row in own]))
+        wrong = [row.label for row in own if not row.is_right]
+        found.append(
+            ClassScore(
+                label=name, n=len(own), recall=recall, low=max(recall - 0.2, 0.0),
+                high=min(recall + 0.15, 1.0), precision=0.8, answers=10,
+                taken_for=wrong[0] if wrong else None, taken=len(wrong),
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def record(classes: tuple[str, ...] = CLASSES, each: int = 10) -> DataRecord:
+    """The data behind `said`."""
+    examples = tuple(
+        Example(id=f"{name}/{i:03}.jpg", label=name, split="train", sha256=f"{name}{i}")
+        for name in classes
+        for i in range(each)
+    )
+    return DataRecord(
+        name="clothing", kind="image", task="classify", layout="folders", classes=classes,
+        examples=examples,
+    )  # fmt: skip
+
+
+def ledger() -> Ledger:
+    """Two tensors kept, one new, one dropped."""
+
+    def row(name: str, fate: str, numel: int) -> LedgerRow:
+        before, after = (None if fate == "new" else "a"), (None if fate == "dropped" else "a")
+        return LedgerRow(tensor=name, part="p", fate=fate, shape=(numel,), numel=numel,
+                         buffer=False, before=before, after=after)  # fmt: skip
+
+    return Ledger(rows=(row("a", "frozen", 90), row("b", "trained", 40), row("c", "new", 10),
+                        row("d", "dropped", 20)))  # fmt: skip
+
+
+def training(guards: int = 1) -> tuple[Event, ...]:
+    """One training with a part held out, one on all, and what a guard saw."""
+    events = [Event(stage="tune", kind="begin", values={"trainings": 2}, t=0.0)]
+    for step in range(1, 201):
+        values: dict[str, float | int | str] = {
+            "loss": 2.0 / (1 + step / 40),
+            "factor": 1.0,
+            "lesson": 1 + (step > 100),
+        }
+        if step % 20 == 0 and step <= 100:
+            values |= {"val": 0.7 + step / 1000, "head": 0.72}
+        events.append(Event(stage="tune", kind="step", step=step, of=200, values=values, t=0.0))
+    for _ in range(guards):
+        told = {"title": "Guard", "text": "held-out examples got worse", "guard": "overfit"}
+        events.append(Event(stage="tune", kind="guard", values=told, t=0.0))
+    return tuple(events)
+
+
+def facts(classes: tuple[str, ...] = CLASSES, **changes: object) -> Facts:
+    """All facts of a run with a test part, a training and suspects."""
+    rows = said(classes)
+    first, second = classes[:2]
+    plain: dict[str, object] = {
+        "place": "runs/clothing", "title": "EfficientNet-Lite0 (ImageNet)", "summary": summary(),
+        "repeat": Repeat(
+            command="warmstart fit clothing", data="clothing", budget="fast",
+            is_own_strategy=False, rows=(("seed", "0"), ("torch", "2.13")),
+        ),
+        "data": record(classes),
+        "inspection": Inspection(
+            evidence=EVIDENCE,
+            suspects=(SuspectLabel(id=f"{first}/000.jpg", label=first, suggested=second,
+                                   probability=0.97, wrong=0.9, believed=True),),
+        ),
+        "ledger": ledger(),
+        "calibration": CalibrationRecord(
+            temperature=1.0, class_bias=(0.0,) * len(classes), sure_from=0.8, promised_error=0.02,
+            unknown_from=3.0, nearest=5,
+        ),
+        "said": rows, "events": training(), "classes": scores(rows), "tested": scores(rows),
+        "certainty": Certainty(
+            sentence="On average it is 73 % sure and right 80 % of the time.",
+            bins=(CertaintyBin(confidence=0.62, accuracy=0.5, low=0.3, high=0.7, n=10),
+                  CertaintyBin(confidence=0.85, accuracy=0.95, low=0.8, high=0.99, n=20)),
+        ),
+        "layers": (
+            Stretch(layers="1–14", names="stem … b5", action="frozen", rates="", weights=90, n=14),
+            Stretch(layers="15–18", names="b6 … top", action="tuned", rates="0.0003", weights=40,
+                    n=4),
+        ),
+        "in_words": "Layers 1–14 frozen · 15–18 tuned at 0.0003",
+        "fates": ("frozen    1 tensor, 90 weights, unchanged bit for bit",),
+        "thumbs": {row.id: PICTURE for row in rows},
+    }  # fmt: skip
+    return Facts(**{**plain, **changes})
+
+
+def guard() -> GuardNote:
+    """What a summary keeps of a guard."""
+    return GuardNote(kind="forgetting", step=60, action="kept: examples are answered better so")
