@@ -12,8 +12,8 @@ from bench import results
 NAMES = (
     "accuracy", "coverage", "distances", "drift", "engines", "evidence", "faults",
     "forecast", "forgetting", "guards", "habits", "kills", "memory", "minutes", "outcomes",
-    "planted", "prior", "random_labels", "ranking", "ship", "speed", "startup", "strategies",
-    "suggest", "train_speed", "verdict",
+    "planted", "prior", "random_labels", "ranking", "serve", "ship", "speed", "startup",
+    "strategies", "suggest", "train_speed", "verdict",
 )  # fmt: skip
 BENCHES = {name: import_module(f"bench.{name}") for name in NAMES}
 

@@ -14,6 +14,7 @@ from warmstart.cli.compare import compare
 from warmstart.cli.output import NO_SIGNAL, dumps, print_run, settle_imports, watcher
 from warmstart.cli.parse import Call
 from warmstart.cli.resume import resume
+from warmstart.cli.serving import serve
 from warmstart.cli.stop import stoppable
 from warmstart.errors import DataError
 from warmstart.events import Event, follow
@@ -171,6 +172,20 @@ def suggest(call: Call) -> int:
     return 0
 
 
+def report(call: Call) -> int:
+    """`warmstart report`: writes the report of a run again; `--open` shows it in the browser."""
+    from warmstart.verbs.report import report as write
+
+    path = write(Path(call.places[0]))
+    print(dumps({"path": str(path)}) if "--json" in call.switches else path)
+    if "--open" in call.switches:
+        import webbrowser
+
+        if not webbrowser.open(path.resolve().as_uri()):
+            print("No browser was found; open that file in one.", file=sys.stderr)
+    return 0
+
+
 def starts(call: Call) -> int:
     """`warmstart starts`: what a run can begin from here."""
     from warmstart.verbs.starts import starts as listed
@@ -196,8 +211,8 @@ def cache(call: Call) -> int:
 
 _CALLS: dict[str, Callable[[Call], int]] = {
     "fit": fit, "resume": resume, "check": check, "predict": predict, "evaluate": evaluate,
-    "compare": compare, "rank": rank, "audit": audit, "suggest": suggest, "starts": starts,
-    "cache": cache,
+    "compare": compare, "rank": rank, "audit": audit, "suggest": suggest, "serve": serve,
+    "report": report, "starts": starts, "cache": cache,
 }  # fmt: skip
 
 

@@ -11,6 +11,8 @@ VERB_HABITS = {
     **dict.fromkeys(("diff", "benchmark", "versus", "vs"), "compare"),
     **dict.fromkeys(("models", "zoo", "hub"), "starts"),
     **dict.fromkeys(("continue", "restart", "go-on", "goon"), "resume"),
+    **dict.fromkeys(("lr_find", "lr-find", "lr_finder", "lr-finder"), "fit DATA --dry-run"),
+    **dict.fromkeys(("server", "api", "deploy", "web", "app", "ui", "webui"), "serve"),
 }
 
 # Same meaning, another name: our option takes the value as it is.
@@ -45,6 +47,11 @@ RENAMED = {
     **dict.fromkeys(("--dryrun", "--plan-only"), "--dry-run"),
     **dict.fromkeys(("--start", "--models", "--backbones", "--networks"), "--starts"),
     "--strategy": "--strategies",
+    **dict.fromkeys(("--bind", "--address", "--ip", "--server-name", "-H"), "--host"),
+    **dict.fromkeys(("--server-port", "-p"), "--port"),
+    **dict.fromkeys(("--api-key", "--key", "--password", "--auth", "--api-token"), "--token"),
+    **dict.fromkeys(("--inbrowser", "--browser", "--open-browser"), "--open"),
+    **dict.fromkeys(("--allowed-hosts", "--allowed-host", "--allow-hosts"), "--allow-host"),
 }  # fmt: skip
 
 # The thing is an argument here, without an option before it.
@@ -72,6 +79,8 @@ ARGUMENTS = {
     "rank": dict.fromkeys(_DATA, "DATA"),
     "audit": dict.fromkeys(("--run", *_RUN), "MODEL"),
     "suggest": {**dict.fromkeys(_PATH, "UNLABELLED"), **dict.fromkeys(_RUN, "RUN")},
+    "serve": dict.fromkeys(_RUN, "RUN"),
+    "report": dict.fromkeys(_RUN, "RUN"),
     "starts": {},
     "cache": {},
 }
@@ -81,6 +90,10 @@ _PASSES = "Here it is --set training.passes=N: images passed in all (5 x the ima
 _CHOSEN = "Not needed: warmstart chooses it."
 _LATER = f"It is not part of this version ({__version__})."
 _ON_CPU = "Only `fit` uses another device, for training; the rest runs on the processor."
+_RATE = (
+    "Here the rate comes by rule (--dry-run says why) and --lr sets another; rate_probe compares "
+    "three in Python: docs/notebook.md."
+)
 _VIEWS = "Here it is --set training.crop=0.35 and --set training.flip=true, where layers are tuned."
 _FROZEN = (
     "Here it is --strategy: head freezes all layers, frozen:K the first K, last:N all but the "
@@ -93,6 +106,10 @@ EXPLAINED = {
         ("--epochs", "-e", "--num-epochs", "--num-train-epochs", "--max-epochs", "--steps",
          "--max-steps"),
         _PASSES,
+    ),
+    **dict.fromkeys(
+        ("--lr-find", "--lr-finder", "--find-lr", "--auto-lr-find", "--auto-lr", "--lr-range-test"),
+        _RATE,
     ),
     **dict.fromkeys(("--optimizer", "--optim", "--opt"), _SET.format("optimizer=sgd")),
     **dict.fromkeys(("--weight-decay", "--wd"), _SET.format("weight_decay=0.01")),

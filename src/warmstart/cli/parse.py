@@ -125,6 +125,8 @@ def _check_value(option: Option, value: str) -> None:
         raise UsageError(f"--seed {value}: it needs a whole number, 0 or more.")
     if option.name == "--count" and not (value.isascii() and value.isdigit() and int(value)):
         raise UsageError(f"--count {value}: it needs a whole number, 1 or more.")
+    if option.name == "--port" and not _is_port(value):
+        raise UsageError(f"--port {value}: it needs a whole number from 0 to 65535.")
     if option.name == "--lr" and not _is_rate(value):
         raise UsageError(f"--lr {value}: it needs a number above 0, such as 0.0003.")
     if option.name == "--minutes" and not _is_rate(value):
@@ -137,6 +139,10 @@ def _check_value(option: Option, value: str) -> None:
         f"{option.name} {value} is not one of {allowed}."
         + (f" Did you mean {like}?" if like else "")
     )
+
+
+def _is_port(value: str) -> bool:
+    return value.isascii() and value.isdigit() and int(value) < 2**16
 
 
 def _is_rate(value: str) -> bool:

@@ -22,7 +22,7 @@ from warmstart.cli.options import (
     Option,
     Verb,
 )
-from warmstart.cli.spec_runs import COMPARE, EVALUATE, PREDICT, RESUME, SUGGEST
+from warmstart.cli.spec_runs import COMPARE, EVALUATE, PREDICT, REPORT, RESUME, SERVE, SUGGEST
 
 __all__ = ["CACHE_ACTIONS", "LATER_VERBS", "VERBS", "Option", "Verb"]
 
@@ -224,10 +224,11 @@ CACHE = Verb(
 )
 
 _ALL = (
-    FIT, RESUME, CHECK, PREDICT, EVALUATE, COMPARE, RANK, AUDIT, SUGGEST, STARTS, CACHE,
+    FIT, RESUME, CHECK, PREDICT, EVALUATE, COMPARE, RANK, AUDIT, SUGGEST, SERVE, REPORT,
+    STARTS, CACHE,
 )  # fmt: skip
 VERBS = {verb.name: verb for verb in _ALL}
 CACHE_ACTIONS = ("info", "clear")
 
 # Verbs of the design that this version does not have: named when typed, never offered.
-LATER_VERBS = ("export", "serve", "studio", "report")
+LATER_VERBS = ("export", "studio")

@@ -22,7 +22,7 @@ from warmstart.cli.options import (
     Verb,
 )
 
-__all__ = ["COMPARE", "EVALUATE", "PREDICT", "RESUME", "SUGGEST"]
+__all__ = ["COMPARE", "EVALUATE", "PREDICT", "REPORT", "RESUME", "SERVE", "SUGGEST"]
 
 RESUME = Verb(
     name="resume",
@@ -148,4 +148,60 @@ SUGGEST = Verb(
         ("warmstart suggest runs/photos inbox/", ""),
         ("warmstart suggest runs/photos inbox/ --count 50 --out inbox/next.csv", ""),
     ),
+)
+
+
+SERVE = Verb(
+    name="serve",
+    arguments=("RUN",),
+    needs=("the folder that `warmstart fit` wrote",),
+    short="a page and an HTTP API for a finished model",
+    about=(
+        "Answers on this computer alone: a page to drop, paste or photograph an image on, and "
+        "an HTTP API beside it (/docs lists it). Ctrl-C ends it when all that has come is "
+        "answered. Needs pip install 'warmstart[serve]'."
+    ),
+    options=(
+        Option(
+            name="--host",
+            value="H",
+            help="where to listen (default 127.0.0.1: this computer alone; 0.0.0.0: everywhere)",
+        ),
+        Option(name="--port", value="N", help="port (default 8000; 0: any that is free)"),
+        Option(
+            name="--token",
+            value="T",
+            help="secret that every request must bring; better in WARMSTART_TOKEN, where "
+            "other users of this computer do not see it",
+        ),
+        Option(
+            name="--allow-host",
+            value="NAME",
+            is_many=True,
+            help="name that the server is called by, such as models.example.org",
+        ),
+        Option(name="--open", help="open the page in the browser"),
+        JSON,
+        DEBUG,
+        HELP,
+    ),
+    examples=(
+        ("warmstart serve runs/photos --open", ""),
+        ("warmstart serve runs/latest --host 0.0.0.0 --port 8080", "for other computers"),
+    ),
+)
+
+
+REPORT = Verb(
+    name="report",
+    arguments=("RUN",),
+    needs=("the folder that `warmstart fit` wrote",),
+    short="write the report of a run again, and open it",
+    about=(
+        "Writes RUN/report.html from the files in RUN: one page that needs nothing else. fit "
+        "has written it already; again is for runs of an older version. Pictures are shown "
+        "where the images still are where they were, unchanged."
+    ),
+    options=(Option(name="--open", help="show it in the browser"), JSON, DEBUG, HELP),
+    examples=(("warmstart report runs/latest --open", ""),),
 )

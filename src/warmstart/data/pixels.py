@@ -10,6 +10,10 @@ from warmstart.errors import DataError
 MAX_PIXELS = 64_000_000
 
 
+class TooLarge(DataError):
+    """An image has more pixels than are decoded; its bytes may be sound."""
+
+
 def to_uint8(values: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
     """Scale pixels to 0..255, any shape.
 
@@ -44,10 +48,10 @@ def to_uint8(values: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
 def check_pixels(width: int, height: int, name: str) -> None:
     """Refuse images that are too large, from the header alone.
 
-    Raises: DataError above 64 megapixels or without pixels.
+    Raises: TooLarge above 64 megapixels, DataError without pixels.
     """
     if width < 1 or height < 1:
         raise DataError(f"{name} is not an image (it has no pixels)")
     if width * height > MAX_PIXELS:
         size = width * height / 1e6
-        raise DataError(f"{name} has {size:,.0f} megapixels; the limit is 64")
+        raise TooLarge(f"{name} has {size:,.0f} megapixels; the limit is 64")

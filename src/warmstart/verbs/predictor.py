@@ -15,16 +15,19 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from warmstart.data.arrays import encode
+from warmstart.data.bands import as_picture as first_bands
 from warmstart.data.prepare import load_image
 from warmstart.delivery.bundle import Bundle, read_bundle
 from warmstart.errors import DataError, RunFolderError, StartError
+from warmstart.features.engine import normalised
 from warmstart.network.edit import WarmModel, rebuild
-from warmstart.records import Answer
+from warmstart.records import Answer, Preprocessing
 from warmstart.solve.kernels import Features
 from warmstart.training.neighbours import Neighbours, unpack
 
 BATCH = 32
 Pixels = NDArray[np.uint8]
+Picture = Image.Image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,21 +60,48 @@ class Predictor:
             batch = inputs[start : start + BATCH]
             read = [self._read(item, start + i) for i, item in enumerate(batch)]
             pixels = [item for item in read if not isinstance(item, Answer)]
-            answers = iter(self._answer([name for name, _ in pixels], [x for _, x in pixels]))
+            answers = iter(self.answer([name for name, _ in pixels], [x for _, x in pixels]))
             yield from (item if isinstance(item, Answer) else next(answers) for item in read)
 
+    def prepared(self, inputs: Sequence[Any]) -> Iterator[tuple[str, Pixels]]:
+        """Each input's name, and its pixels as the network gets them, (H, W, C) uint8.
+
+        Raises: DataError at the first that cannot be read.
+        """
+        for index, item in enumerate(inputs):
+            name = _name_of(item, index)
+            yield name, self._pixels(item, name)
+
+    def show_inputs(self, inputs: Sequence[Any], labels: Sequence[Any] | None = None) -> Picture:
+        """What the network sees of these inputs, as one picture, each with its label or name.
+
+        Prepared as for the network and brought back from its normalisation.
+        Raises: DataError at the first that cannot be read, or for labels of another number.
+        """
+        from warmstart.show.grid import grid
+
+        if labels is not None and len(labels) != len(inputs):
+            raise DataError(f"{len(inputs)} inputs have {len(labels)} labels; give one label each")
+        seen, prep = list(self.prepared(inputs)), self.bundle.record.preprocessing
+        titles = [Path(name).name for name, _ in seen] if labels is None else map(str, labels)
+        tiles = [as_seen(pixels, prep) for _, pixels in seen]
+        return grid([[tile] for tile in tiles], [*titles])
+
     def _read(self, item: Any, index: int) -> Answer | tuple[str, Pixels]:
-        prep = self.bundle.record.preprocessing
-        name = str(item) if isinstance(item, (str, Path)) else f"#{index}"
+        name = _name_of(item, index)
         try:
-            return name, load_image(_payload(item, name), name, prep)
+            return name, self._pixels(item, name)
         except DataError as error:
             return Answer(
                 path=name, label=None, probability=None, sure=None, unknown=False,
                 scores={}, error=str(error),
             )  # fmt: skip
 
-    def _answer(self, names: Sequence[str], pixels: Sequence[Pixels]) -> list[Answer]:
+    def _pixels(self, item: Any, name: str) -> Pixels:
+        return load_image(_payload(item, name), name, self.bundle.record.preprocessing)
+
+    def answer(self, names: Sequence[str], pixels: Sequence[Pixels]) -> list[Answer]:
+        """Answers for prepared images, each (H, W, C) uint8, in one pass of the network."""
         if not names:
             return []
         probabilities, joined = self.probabilities(np.stack(pixels))
@@ -111,6 +141,21 @@ def normalise(pixels: Pixels, bundle: Bundle) -> Tensor:
     values = torch.from_numpy(pixels).float().div_(255)
     values = values.sub_(torch.tensor(prep.mean)).div_(torch.tensor(prep.std))
     return values.permute(0, 3, 1, 2)
+
+
+def as_seen(pixels: Pixels, prep: Preprocessing) -> Image.Image:
+    """A prepared image (H, W, C) as the network sees it, made a picture again.
+
+    It is normalised and brought back, so that what the network could not see is not shown.
+    """
+    mean, std = torch.tensor(prep.mean), torch.tensor(prep.std)
+    values = normalised(pixels[None], prep)[0].permute(1, 2, 0) * std + mean
+    shown = values.mul(255).round().clamp(0, 255).byte().numpy()
+    return first_bands(shown)
+
+
+def _name_of(item: Any, index: int) -> str:
+    return str(item) if isinstance(item, (str, Path)) else f"#{index}"
 
 
 def _payload(item: Any, name: str) -> bytes:
@@ -158,13 +203,17 @@ def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
     Raises: RunFolderError if there is no model or it is damaged, StartError if `network` is
     missing or another one.
     """
-    bundle = read_bundle(Path(run))
-    model = _rebuild(Path(run), bundle, network)
+    return open_bundle(read_bundle(Path(run)), str(Path(run) / "model"), network)
+
+
+def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) -> Predictor:
+    """The same for a model in memory; `where` is what messages call it."""
+    model = _rebuild(where, bundle, network)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Predictor(model, bundle, unpack(bundle.neighbours))
 
 
-def _rebuild(run: Path, bundle: Bundle, network: nn.Module | None) -> WarmModel:
+def _rebuild(where: str, bundle: Bundle, network: nn.Module | None) -> WarmModel:
     record = bundle.record
     is_own = network is not None or record.arch.startswith("module:")
     try:
@@ -177,5 +226,5 @@ def _rebuild(run: Path, bundle: Bundle, network: nn.Module | None) -> WarmModel:
             raise
         why = str(error).partition("\n")[0].partition("; ")[0]
         raise RunFolderError(
-            f"{run / 'model'} does not hold together ({why}); restore it, or make the run again."
+            f"{where} does not hold together ({why}); restore it, or make the run again."
         ) from error

@@ -1,0 +1,68 @@
+// The OpenAPI description as a plain page.
+const $ = (id) => document.getElementById(id);
+
+function element(tag, text, ...children) {
+  const made = document.createElement(tag);
+  if (text) made.textContent = text;
+  made.append(...children);
+  return made;
+}
+
+function list(title, pairs) {
+  if (!pairs.length) return [];
+  const items = pairs.flatMap(([name, text]) => [element("dt", "", element("code", name)), element("dd", text)]);
+  return [element("h3", title), element("dl", "", ...items)];
+}
+
+// The words of a type: `number | null`, `Near[]`.
+function kind(schema) {
+  if (!schema) return "";
+  if (schema.$ref) return schema.$ref.split("/").at(-1);
+  if (schema.anyOf) return schema.anyOf.map(kind).join(" or ");
+  if (schema.prefixItems) return `[${schema.prefixItems.map(kind).join(", ")}]`;
+  if (schema.type === "array") return `${kind(schema.items)}[]`;
+  if (schema.format === "binary" || schema.contentMediaType) return "file";
+  if (schema.additionalProperties?.type) return `object of ${schema.additionalProperties.type}`;
+  return schema.type || "any";
+}
+
+function fields(schema, parts) {
+  const own = schema?.$ref ? parts[schema.$ref.split("/").at(-1)] : schema;
+  return Object.entries(own?.properties ?? {}).map(([name, one]) => [
+    name, [kind(one), one.description].filter(Boolean).join(": "),
+  ]);
+}
+
+function example(method, path, operation) {
+  const where = `${location.origin}${path.replace("{index}", "0")}`;
+  const held = sessionStorage.getItem("token") ? ' -H "Authorization: Bearer $WARMSTART_TOKEN"' : "";
+  return `curl${held} ${operation.requestBody ? "-F file=@photo.jpg " : ""}${where}`;
+}
+
+function section(method, path, operation, parts) {
+  const body = Object.entries(operation.requestBody?.content ?? {});
+  const good = operation.responses["200"]?.content?.["application/json"]?.schema;
+  const shapes = new Set([...fields(good, parts).map(([, text]) => text.match(/^(\w+)\[\]/)?.[1])].filter((name) => parts[name]));
+  return element(
+    "section", "",
+    element("h2", "", element("code", `${method.toUpperCase()} ${path}`)),
+    element("p", operation.description || operation.summary || ""),
+    element("pre", "", element("code", example(method, path, operation))),
+    ...list("Takes, one of", body.map(([type, one]) => [type, fields(one.schema, parts).map(([n, t]) => `${n} (${t})`).join(", ") || kind(one.schema)])),
+    ...list("Answers", fields(good, parts)),
+    ...[...shapes].flatMap((name) => list(name, fields(parts[name], parts))),
+    ...list("Errors", Object.entries(operation.responses).filter(([status]) => status !== "200").map(([status, one]) => [status, one.description])),
+  );
+}
+
+async function describe() {
+  const api = await (await fetch("/openapi.json")).json();
+  const parts = api.components?.schemas ?? {};
+  $("title").textContent = `${api.info.title}, for programs`;
+  $("promise").textContent = api.info.description;
+  const routes = Object.entries(api.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, operation]) => section(method, path, operation, parts)));
+  $("routes").replaceChildren(...routes);
+}
+
+describe().catch(() => $("routes").replaceChildren(element("p", "The server does not answer.")));

@@ -1,0 +1,248 @@
+// One picture in, one answer out. Nothing is loaded from elsewhere, nothing is kept.
+import { showAnswer, showHeat, hideHeat } from "./look.js";
+
+const $ = (id) => document.getElementById(id);
+const SCREENS = ["door", "ask", "answer", "trouble"];
+let about = null; // what GET /metadata said
+let current = null; // the picture at hand
+let turn = 0; // an answer that comes after the next picture was chosen is dropped
+
+// ---- talking to the server -----------------------------------------------------------------
+
+class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+function token() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) {
+    sessionStorage.setItem("token", given);
+    history.replaceState(null, "", location.pathname);
+  }
+  return sessionStorage.getItem("token");
+}
+
+async function call(path, options = {}) {
+  const held = token();
+  const headers = { ...options.headers, ...(held ? { Authorization: `Bearer ${held}` } : {}) };
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers });
+  } catch {
+    throw new Refused(0, "");
+  }
+  if (response.ok) return response;
+  const problem = await response.json().catch(() => ({}));
+  throw new Refused(response.status, problem.detail || response.statusText);
+}
+
+function form(file) {
+  const body = new FormData();
+  body.append("file", file, file.name || "picture");
+  return body;
+}
+
+// ---- screens -------------------------------------------------------------------------------
+
+function show(name) {
+  for (const screen of SCREENS) $(screen).hidden = screen !== name;
+  $("busy").textContent = "";
+}
+
+function start() {
+  turn += 1;
+  current = null;
+  for (const id of ["file", "camera"]) $(id).value = "";
+  show("ask");
+  $("file").focus({ preventScroll: true });
+}
+
+function fail(error) {
+  if (error.status === 401) {
+    sessionStorage.removeItem("token");
+    show("door");
+    $("token").value = "";
+    $("token").focus();
+    return;
+  }
+  const [wrong, cure] = told(error);
+  $("wrong").textContent = wrong;
+  $("cure").textContent = cure;
+  $("retry").hidden = current !== null && ![0, 408, 503].includes(error.status);
+  show("trouble");
+  ($("retry").hidden ? $("back") : $("retry")).focus();
+}
+
+function told(error) {
+  if (error.status === 0) {
+    return ["The server does not answer", "Start it again where it ran, then try once more."];
+  }
+  if (error.status === 503) return ["Too many ask at once", "Try again in a moment."];
+  if (error.status === 413) return ["This picture is too large", `${error.message}.`];
+  if (error.status === 422) return ["This is no picture I can read", `${error.message}.`];
+  if (error.status) return ["That did not work", `${error.message}.`];
+  return ["That did not work", "Load this page again."];
+}
+
+// ---- a picture -----------------------------------------------------------------------------
+
+async function take(file) {
+  if (!file) return;
+  const mine = ++turn;
+  current = file;
+  const most = about?.limits?.body_bytes;
+  if (most && file.size > most) {
+    fail(new Refused(413, `It has ${mega(file.size)} MB; the limit is ${mega(most)} MB`));
+    return;
+  }
+  $("busy").textContent = "Looking …";
+  try {
+    const response = await call("/predict", { method: "POST", body: form(file) });
+    const { answers } = await response.json();
+    if (mine !== turn) return;
+    hideHeat();
+    $("explain").disabled = false;
+    $("explain").textContent = "What mattered?";
+    show("answer");
+    showAnswer(answers[0], file);
+    showNear(answers[0].nearest, mine);
+    $("words").focus({ preventScroll: true });
+    window.scrollTo(0, 0);
+  } catch (error) {
+    if (mine === turn) fail(error);
+  }
+}
+
+function mega(bytes) {
+  return (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
+}
+
+async function showNear(nearest, mine) {
+  const three = nearest.slice(0, 3);
+  const pictures = about?.pictures ? await Promise.all(three.map(thumbnail)) : three.map(() => null);
+  if (mine !== turn) {
+    pictures.forEach((url) => url && URL.revokeObjectURL(url));
+    return;
+  }
+  $("near").replaceChildren(...three.map((one, n) => neighbour(one, pictures[n])));
+  $("why").hidden = three.length === 0;
+}
+
+async function thumbnail(one) {
+  try {
+    const response = await call(`/examples/${one.index}/thumbnail`);
+    return URL.createObjectURL(await response.blob());
+  } catch {
+    return null; // moved or changed since: its label still says something
+  }
+}
+
+function neighbour(one, url) {
+  const item = document.createElement("li");
+  if (url) {
+    const image = document.createElement("img");
+    image.alt = "";
+    image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
+    image.src = url;
+    item.append(image);
+  }
+  const label = document.createElement("span");
+  label.textContent = one.label;
+  item.append(label);
+  return item;
+}
+
+async function explain() {
+  const button = $("explain");
+  if (!$("heat").hidden) {
+    hideHeat();
+    button.textContent = "What mattered?";
+    return;
+  }
+  const mine = turn;
+  button.disabled = true;
+  button.textContent = "Covering parts …";
+  try {
+    const response = await call("/explain", { method: "POST", body: form(current) });
+    const found = await response.json();
+    if (mine !== turn) return;
+    showHeat(found);
+    button.textContent = "Hide what mattered";
+  } catch (error) {
+    if (mine === turn) fail(error);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+// ---- the ways a picture comes in -----------------------------------------------------------
+
+function pictureOf(transfer) {
+  return [...(transfer?.files ?? [])][0];
+}
+
+for (const id of ["file", "camera"]) {
+  $(id).addEventListener("change", (event) => take(event.target.files[0]));
+}
+document.addEventListener("paste", (event) => {
+  const file = pictureOf(event.clipboardData);
+  if (file) {
+    event.preventDefault();
+    take(file);
+  }
+});
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("over");
+});
+document.addEventListener("dragleave", (event) => {
+  if (event.relatedTarget === null) document.body.classList.remove("over");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("over");
+  take(pictureOf(event.dataTransfer));
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && $("ask").hidden && $("door").hidden) start();
+});
+$("drop").addEventListener("click", (event) => {
+  if (event.target === $("drop") || event.target.tagName === "P") $("file").click();
+});
+$("again").addEventListener("click", start);
+$("back").addEventListener("click", start);
+$("explain").addEventListener("click", explain);
+$("retry").addEventListener("click", () => (current ? take(current) : introduce()));
+$("door").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("token", $("token").value);
+  introduce();
+});
+window.addEventListener("hashchange", introduce);
+
+// ---- the beginning -------------------------------------------------------------------------
+
+async function introduce() {
+  try {
+    about = await (await call("/metadata")).json();
+  } catch (error) {
+    fail(error);
+    return;
+  }
+  document.title = about.name;
+  $("title").textContent = about.name;
+  $("promise").textContent = [about.promise, about.notice].filter(Boolean).join(" ");
+  $("classes").textContent = `It knows: ${some(about.labels)}.`;
+  $("made").textContent = `· ${about.start} · warmstart ${about.warmstart}`;
+  if (current) take(current);
+  else show("ask");
+}
+
+function some(labels) {
+  return labels.length <= 24 ? labels.join(", ") : `${labels.slice(0, 24).join(", ")}, … (${labels.length} in all)`;
+}
+
+introduce();

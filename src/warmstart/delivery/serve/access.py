@@ -1,0 +1,118 @@
+"""Who may ask: the host that was meant, the page that asks, the token that it holds."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from warmstart.delivery.serve.problems import Problem
+
+LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
+# Neither the page itself nor what probes ask tells anything of the model.
+OPEN = frozenset(
+    ("/", "/page.css", "/page.js", "/look.js", "/icon.svg", "/docs", "/docs.css", "/docs.js",
+     "/openapi.json", "/health", "/ready")
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Which hosts a server answers to, and the token that it wants, if any.
+
+    A page elsewhere can point a name of its own at this computer and so reach a server that
+    listens on it alone; the name in the Host header gives that away. A number cannot be
+    pointed anywhere, so a server that is open to others takes any.
+    """
+
+    hosts: frozenset[str] = LOCAL
+    any_number: bool = False
+    token: str | None = None
+
+    def refuse(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> Problem | None:
+        """Why a request is refused; None where it may pass."""
+        found = dict(headers)
+        host = host_name(found.get(b"host", b"").decode("latin-1"))
+        if host is None:
+            return Problem(400, "the request names no host")
+        if not self._is_ours(host):
+            return Problem(421, _elsewhere(host))
+        origin = found.get(b"origin")
+        if origin is not None and not self._is_our_page(origin.decode("latin-1")):
+            return Problem(403, "pages of other hosts may not ask here")
+        if self.token is not None and path not in OPEN and not self._is_known(found):
+            headers_out = {"WWW-Authenticate": 'Bearer realm="warmstart"'}
+            return Problem(
+                401, "a token is needed: send Authorization: Bearer TOKEN", headers=headers_out
+            )
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        return host in self.hosts or (self.any_number and is_number(host))
+
+    def _is_our_page(self, origin: str) -> bool:
+        try:
+            host = host_name(urlsplit(origin).netloc)
+        except ValueError:
+            return False
+        return host is not None and self._is_ours(host)
+
+    def _is_known(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Compared in constant time: how long it takes must not tell how much was right."""
+        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
+        wanted = (self.token or "").encode()
+        return hmac.compare_digest(given.strip(), wanted) and kind.lower() == b"bearer"
+
+
+def access_for(host: str, token: str | None, names: Sequence[str] = ()) -> Access:
+    """The rule for a server that listens on `host`; `names` are other names it answers to.
+
+    >>> access_for("127.0.0.1", None).any_number, access_for("0.0.0.0", None).any_number
+    (False, True)
+    """
+    own = {host.lower().strip("[]"), *(name.lower() for name in names)}
+    return Access(hosts=LOCAL | own, any_number=not is_local(host), token=token)
+
+
+def is_local(host: str) -> bool:
+    """Whether only this computer reaches a server that listens there.
+
+    >>> is_local("127.0.0.1"), is_local("localhost"), is_local("::1"), is_local("0.0.0.0")
+    (True, True, True, False)
+    """
+    if host.lower() == "localhost":
+        return True
+    return is_number(host) and ipaddress.ip_address(host.strip("[]")).is_loopback
+
+
+def is_number(host: str) -> bool:
+    """Whether a host is an address in numbers.
+
+    >>> is_number("192.168.0.7"), is_number("::1"), is_number("example.org")
+    (True, True, False)
+    """
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def host_name(header: str) -> str | None:
+    """The name in a Host header, without its port, in small letters; None if there is none.
+
+    >>> host_name("LocalHost:8000"), host_name("[::1]:8000"), host_name("[::1"), host_name("")
+    ('localhost', '::1', None, None)
+    """
+    header = header.strip().lower()
+    if header.startswith("["):
+        name, bracket, port = header[1:].partition("]")
+        is_whole = bool(bracket) and (not port or port.startswith(":"))
+        return name if name and is_whole else None
+    return header.partition(":")[0].rstrip(".") or None
+
+
+def _elsewhere(host: str) -> str:
+    return f"this server is not {host[:100]}; if it is to be, start it with --allow-host"

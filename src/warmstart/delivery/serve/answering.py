@@ -1,0 +1,130 @@
+"""POST /predict and POST /explain: body in, images decoded in a pool, network in its thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+
+from warmstart.delivery.serve.batching import Batcher
+from warmstart.delivery.serve.inputs import Sent, images_in
+from warmstart.delivery.serve.intake import Intake
+from warmstart.delivery.serve.metrics import Metrics, outcome_of
+from warmstart.delivery.serve.problems import Problem
+from warmstart.delivery.serve.served import Limits, Picture, Served, Unread
+from warmstart.delivery.serve.wording import heat_words, words
+from warmstart.records import Answer
+
+Done = TypeVar("Done")
+Batches = Batcher[Picture, Answer]
+
+
+class Answering:
+    """Everything between a request with images and its answer."""
+
+    def __init__(
+        self,
+        served: Served,
+        limits: Limits,
+        batcher: Batches,
+        pool: ThreadPoolExecutor,
+        metrics: Metrics,
+    ) -> None:
+        self._served = served
+        self._limits = limits
+        self._batcher = batcher
+        self._pool = pool
+        self._metrics = metrics
+        self._intake = Intake(limits)
+
+    async def predict(self, request: Request) -> JSONResponse:
+        """Which class each image shows, and how likely that is."""
+        async with self._intake.body(request) as body:
+            sent = await self._images(request, body)
+            with self._batcher.room(len(sent)):
+                read = await self._decoded(sent)
+                pictures = [one for one in read if isinstance(one, Picture)]
+                answers = iter(await self._batcher.ask(pictures))
+        found = [
+            self._unread(one) if isinstance(one, Unread) else self._named(one, next(answers))
+            for one in read
+        ]
+        return JSONResponse({"answers": found})
+
+    async def explain(self, request: Request) -> JSONResponse:
+        """What in one image mattered for its label."""
+        async with self._intake.body(request) as body:
+            sent = await self._images(request, body)
+            if len(sent) != 1:
+                raise Problem(422, f"{len(sent)} images were sent; one at a time is explained")
+            (picture,) = await self._decoded(sent)
+        if isinstance(picture, Unread):  # `_decoded` has raised; this tells the type checker
+            raise _refused([picture])
+        heat = await self._batcher.alone(lambda: self._served.explain(picture))
+        return JSONResponse({
+            "label": heat.label,
+            "words": heat_words(heat.label, heat.probability, heat.covered),
+            "grid": [[round(float(value), 3) for value in row] for row in heat.grid],
+            "box": [round(side, 4) for side in picture.box],
+        })  # fmt: skip
+
+    async def thumbnail(self, index: int) -> bytes | None:
+        """A small picture of a training example, None where it is gone."""
+        return await self._beside(lambda: self._served.thumbnail(index))
+
+    async def _images(self, request: Request, body: bytes) -> list[Sent]:
+        kind = request.headers.get("content-type", "")
+        return await self._beside(lambda: images_in(kind, body, self._limits))
+
+    async def _decoded(self, sent: Sequence[Sent]) -> list[Picture | Unread]:
+        """Raises: Problem 413 or 422 where not one of them could be read."""
+        decode = self._served.decode
+        read = await asyncio.gather(
+            *(self._beside(lambda one=one: decode(one.payload, one.name)) for one in sent)
+        )
+        lost = [one for one in read if isinstance(one, Unread)]
+        for _ in lost:
+            self._metrics.saw_image("unreadable")
+        if len(lost) == len(read):
+            raise _refused(lost)
+        return list(read)
+
+    async def _beside(self, work: Callable[[], Done]) -> Done:
+        """Work that must not hold up the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _named(self, picture: Picture, answer: Answer) -> dict[str, Any]:
+        self._metrics.saw_image(outcome_of(answer))
+        return {
+            "name": picture.name,
+            "label": answer.label,
+            "probability": answer.probability,
+            "sure": answer.sure,
+            "unknown": answer.unknown,
+            "words": words(answer),
+            "scores": answer.scores,
+            "nearest": self._near(answer.nearest),
+            "error": None,
+        }
+
+    def _near(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        numbers = [self._served.number(id) for id in ids]
+        return [{"index": n, "label": self._served.kin(n)} for n in numbers if n is not None]
+
+    def _unread(self, one: Unread) -> dict[str, Any]:
+        return {
+            "name": one.name, "label": None, "probability": None, "sure": None, "unknown": False,
+            "words": "not an image", "scores": {}, "nearest": [], "error": one.why,
+        }  # fmt: skip
+
+
+def _refused(lost: Sequence[Unread]) -> Problem:
+    status = 413 if all(one.is_too_large for one in lost) else 422
+    if len(lost) == 1:
+        return Problem(status, lost[0].why)
+    images = [{"name": one.name, "error": one.why} for one in lost]
+    return Problem(status, f"none of {len(lost)} images could be read", images=images)

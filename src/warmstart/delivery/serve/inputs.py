@@ -1,0 +1,163 @@
+"""A body to the images in it: multipart files, base64 in JSON, or one image as it is."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from warmstart.delivery.serve.problems import Problem
+from warmstart.delivery.serve.served import Limits
+
+FIELDS = 32  # parts of a form that are no files
+NAME = 120  # letters of a file name that are kept
+KINDS = "send multipart/form-data, application/json with base64, or one image as image/*"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One image as it came. `name` is a label for people, never a path that is opened."""
+
+    name: str
+    payload: bytes
+
+
+class SentImages(BaseModel):
+    """`{"images": ["<base64>", …]}` or `{"image": "<base64>"}`; data: URLs are taken as well."""
+
+    model_config = ConfigDict(extra="forbid")
+    image: str | None = None
+    images: list[str] = []
+
+
+def images_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
+    """The images of a body, in order; at least one.
+
+    Raises: Problem 400, 413, 415 or 422.
+
+    >>> images_in("image/png", b"bytes", Limits())
+    [Sent(name='image', payload=b'bytes')]
+    """
+    kind, options = parse_options_header(content_type)
+    if kind == b"multipart/form-data":
+        found = _in_form(options.get(b"boundary", b""), body, limits)
+    elif kind == b"application/json":
+        found = _in_json(body, limits)
+    elif kind.startswith(b"image/") or kind == b"application/octet-stream":
+        found = [Sent("image", body)] if body else []
+    else:
+        raise Problem(415, KINDS)
+    if not found:
+        raise Problem(400, f"no image was sent; {KINDS}")
+    return found
+
+
+def _in_json(body: bytes, limits: Limits) -> list[Sent]:
+    try:
+        asked = SentImages.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Problem(422, f"{where}: {first['msg']}".removeprefix(": ")) from None
+    texts = [*([asked.image] if asked.image is not None else []), *asked.images]
+    if len(texts) > limits.images:
+        raise _too_many(limits)
+    return [Sent(f"#{n}", _decoded(text, n)) for n, text in enumerate(texts)]
+
+
+def _decoded(text: str, number: int) -> bytes:
+    text = re.sub(r"\Adata:[^,]{0,200},", "", text)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Problem(422, f"image {number} is not base64") from None
+
+
+def _in_form(boundary: bytes, body: bytes, limits: Limits) -> list[Sent]:
+    if not boundary:
+        raise Problem(400, "the form has no boundary")
+    form = _Form(limits)
+    parser = MultipartParser(
+        boundary,
+        {
+            "on_part_begin": form.begin,
+            "on_header_field": form.header_field,
+            "on_header_value": form.header_value,
+            "on_header_end": form.header_end,
+            "on_part_data": form.data,
+            "on_part_end": form.end,
+            "on_end": form.finish,
+        },
+    )
+    try:
+        parser.write(body)
+        parser.finalize()
+    except FormParserError:
+        raise Problem(400, "the form cannot be read") from None
+    if not form.is_whole:
+        raise Problem(400, "the form breaks off")
+    return form.found
+
+
+@dataclass(slots=True)
+class _Form:
+    """What the parser of a form tells of, piece by piece."""
+
+    limits: Limits
+    found: list[Sent] = field(default_factory=list)
+    is_whole: bool = False
+    _others: int = 0
+    _name: str | None = None
+    _field: bytearray = field(default_factory=bytearray)
+    _value: bytearray = field(default_factory=bytearray)
+    _payload: bytearray = field(default_factory=bytearray)
+
+    def begin(self) -> None:
+        self._name, self._payload = None, bytearray()
+
+    def header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def header_end(self) -> None:
+        if bytes(self._field).lower() == b"content-disposition":
+            _, options = parse_options_header(bytes(self._value))
+            name = options.get(b"filename")
+            self._name = None if name is None else shown_name(name)
+        self._field, self._value = bytearray(), bytearray()
+
+    def data(self, data: bytes, start: int, end: int) -> None:
+        self._payload += data[start:end]
+
+    def end(self) -> None:
+        if self._name is None:
+            self._others += 1
+        else:
+            self.found.append(Sent(self._name, bytes(self._payload)))
+        if len(self.found) > self.limits.images or self._others > FIELDS:
+            raise _too_many(self.limits)
+
+    def finish(self) -> None:
+        self.is_whole = True
+
+
+def _too_many(limits: Limits) -> Problem:
+    return Problem(413, f"more than {limits.images} images in one request; send them in several")
+
+
+def shown_name(name: bytes) -> str:
+    """A file's name as it is shown: without folders and without what cannot be printed.
+
+    >>> shown_name(b"../../etc/passwd"), shown_name(b"C:\\\\a\\x00.jpg"), shown_name(b"")
+    ('passwd', 'a.jpg', 'image')
+    """
+    last = re.split(r"[/\\]", name.decode("utf-8", "replace"))[-1]
+    kept = "".join(letter for letter in last if letter.isprintable())
+    return kept[:NAME] or "image"

@@ -1,0 +1,67 @@
+"""A request's body, bounded in size and time; all bodies together are bounded as well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from warmstart.delivery.serve.problems import Problem, retry
+from warmstart.delivery.serve.served import Limits
+
+
+class Intake:
+    """Reads bodies and knows how many bytes of them are held."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._held = 0
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """The whole body, held for as long as the context lasts.
+
+        Raises: Problem 413 as soon as it is known to be too large, 408 where it comes too
+        slowly, 503 where too much is held already, 400 where it breaks off.
+        """
+        self.check_length(request)
+        taken = [0]
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                payload = await self._read(request, taken)
+            yield payload
+        except TimeoutError:
+            raise Problem(408, f"no whole body came in {self._limits.body_s:g} s") from None
+        except ClientDisconnect:
+            raise Problem(400, "the body breaks off") from None
+        finally:
+            self._held -= taken[0]
+
+    def check_length(self, request: Request) -> None:
+        """Refuse by the head alone. Raises: Problem 400, 413."""
+        told = request.headers.get("content-length")
+        if told is None:
+            return
+        if not (told.isascii() and told.isdigit()):
+            raise Problem(400, "Content-Length is no number")
+        if int(told) > self._limits.body_bytes:
+            raise self._too_large()
+
+    async def _read(self, request: Request, taken: list[int]) -> bytes:
+        chunks: list[bytes] = []
+        async for chunk in request.stream():
+            if taken[0] + len(chunk) > self._limits.body_bytes:
+                raise self._too_large()
+            if self._held + len(chunk) > self._limits.held_bytes:
+                raise retry("too much is being sent at once; try again", 2)
+            taken[0] += len(chunk)
+            self._held += len(chunk)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _too_large(self) -> Problem:
+        most = self._limits.body_bytes / 1e6
+        return Problem(413, f"the body is larger than {most:.0f} MB; send fewer or smaller images")

@@ -1,0 +1,112 @@
+"""The socket, and the server on it: started, told to stop, finished."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+
+from warmstart.delivery.serve.gate import Gate
+from warmstart.delivery.serve.protocol import patient
+from warmstart.delivery.serve.served import Limits
+from warmstart.errors import ServeError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take a port, 0 for any that is free, before a model is loaded for it.
+
+    Raises: ServeError where the host is not this computer's, or the port is taken.
+    """
+    try:
+        family, kind, proto, _, place = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ServeError(f"--host {host}: {error.strerror}; use 127.0.0.1 or 0.0.0.0.") from error
+    found = socket.socket(family, kind, proto)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind(place)
+        found.listen(2048)
+    except OSError as error:
+        found.close()
+        raise ServeError(
+            f"port {port} on {host} cannot be used ({error.strerror}); choose another with --port."
+        ) from error
+    return found
+
+
+def address(taken: socket.socket) -> str:
+    """Where a browser on this computer finds the server."""
+    host, port = taken.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}/"
+
+
+def run(server: Server, taken: socket.socket) -> None:
+    """Serve on a socket until told to stop; what is inside is answered first.
+
+    Raises: ServeError where the server could not start.
+    """
+    asyncio.run(server.serve(sockets=[taken]))
+    if not server.started:
+        raise ServeError("the server did not start; run it again with --debug to see why.")
+
+
+def make_server(
+    app: Gate, limits: Limits, ready: Callable[[], None], stopping: Callable[[], None]
+) -> Server:
+    """A server of an app. `ready` is called when the first request can come, `stopping` at the
+    first signal."""
+    config = uvicorn.Config(
+        app, http=patient(limits), ws="none", lifespan="on", log_config=None, access_log=False,
+        log_level="error", server_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=int(limits.stop_s),
+    )  # fmt: skip
+    return Server(config, ready, stopping)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server: says when it is ready, and takes a signal as a wish, not an error."""
+
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._ready = ready
+        self._stopping = stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals for as long as it serves; what they did before is put back, none is raised."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal ends it when all are answered, the second at once."""
+        if self.should_exit:
+            self.force_exit = True
+        else:
+            self.should_exit = True
+            self._stopping()

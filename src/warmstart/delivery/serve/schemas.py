@@ -1,0 +1,107 @@
+"""What requests and answers look like, for the OpenAPI description."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from warmstart.delivery.serve.inputs import SentImages
+from warmstart.delivery.serve.problems import MEDIA_TYPE
+
+
+class Near(BaseModel):
+    """A training image that is most similar."""
+
+    index: int = Field(description="its place in data.json; see /examples/{index}/thumbnail")
+    label: str
+
+
+class Named(BaseModel):
+    """One image answered, or `error` where it could not be read."""
+
+    name: str
+    label: str | None
+    probability: float | None = Field(description="calibrated: of all 0.8, eight in ten are right")
+    sure: bool | None = Field(description="null where nothing could be promised")
+    unknown: bool = Field(description="unlike all that the model was shown")
+    words: str
+    scores: dict[str, float]
+    nearest: list[Near]
+    error: str | None = None
+
+
+class Answers(BaseModel):
+    """One answer an image, in the order in which they were sent."""
+
+    answers: list[Named]
+
+
+class HeatMap(BaseModel):
+    """What mattered for the label."""
+
+    label: str
+    words: str
+    grid: list[list[float]] = Field(description="rows from the top; 1: covering it changed most")
+    box: tuple[float, float, float, float] = Field(
+        description="the part of the picture that the grid lies over: left, top, right, bottom"
+    )
+
+
+class Labels(BaseModel):
+    """Class names in the order of the model's outputs."""
+
+    labels: list[str]
+
+
+class State(BaseModel):
+    """Whether the server lives, or takes more work."""
+
+    status: str
+
+
+class ProblemNote(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    images: list[dict[str, str]] = []
+
+
+_SAID = {
+    400: "the request makes no sense", 401: "a token is needed", 403: "asked by a foreign page",
+    404: "nothing here", 408: "the body came too slowly", 413: "too large",
+    415: "of a kind that is not read", 421: "meant for another host",
+    422: "no image, or not one that can be read", 503: "too much at once; see Retry-After",
+}  # fmt: skip
+ALWAYS = (400, 401, 403, 421)
+OF_A_BODY = (*ALWAYS, 408, 413, 415, 422, 503)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of a route.
+
+    >>> sorted(problems(404))
+    [404]
+    """
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemNote"}}}
+    return {status: {"description": _SAID[status], "content": content} for status in statuses}
+
+
+def image_body(many: bool) -> dict[str, Any]:
+    """The request body of a route that takes images, as a part of an operation."""
+    file = {"type": "string", "format": "binary"}
+    files = {"type": "array", "items": file, "minItems": 1} if many else file
+    form = {"type": "object", "properties": {"file": files}, "required": ["file"]}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "application/json": {"schema": SentImages.model_json_schema()},
+                "image/*": {"schema": file},
+            },
+        }
+    }

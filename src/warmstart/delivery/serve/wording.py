@@ -1,0 +1,81 @@
+"""An answer in words, before any number: what the page shows first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from warmstart.records import Answer, Estimate
+
+UNKNOWN = "unlike anything I was shown"
+ALMOST = 0.98  # a calibrated probability from which "sure" needs no "fairly"
+RIVAL = 0.5  # of the best: a class as probable as that is named beside it
+NAMED = 3  # classes, at most
+
+
+def words(answer: Answer) -> str:
+    """What one would say to a friend.
+
+    >>> seen = dict(path="", unknown=False, label="shirt", probability=0.9, scores={"shirt": 0.9})
+    >>> words(Answer(sure=True, **seen)), words(Answer(sure=None, **seen))
+    ('shirt, fairly sure', 'probably shirt')
+    >>> words(Answer(sure=False, **(seen | {"scores": {"shirt": 0.4, "dress": 0.3, "hat": 0.1}})))
+    'not sure: shirt or dress'
+    >>> words(Answer(sure=False, **(seen | {"unknown": True})))
+    'unlike anything I was shown'
+    """
+    if answer.label is None or answer.probability is None:
+        return "not an image"
+    if answer.unknown:
+        return UNKNOWN
+    if answer.sure:
+        return f"{answer.label}, {'sure' if answer.probability >= ALMOST else 'fairly sure'}"
+    rivals = close_classes(answer)
+    if answer.sure is False or len(rivals) > 1:
+        return f"not sure: {either(rivals)}"
+    return f"probably {answer.label}"
+
+
+def close_classes(answer: Answer) -> list[str]:
+    """The best class and those nearly as probable, the best first."""
+    least = RIVAL * max(answer.scores.values(), default=0.0)
+    return [label for label, p in answer.scores.items() if p >= least][:NAMED]
+
+
+def either(names: Sequence[str]) -> str:
+    """Names in a row.
+
+    >>> either(["a"]), either(["a", "b"]), either(["a", "b", "c"])
+    ('perhaps a', 'a or b', 'a, b or c')
+    """
+    if len(names) == 1:
+        return f"perhaps {names[0]}"
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def promise_words(estimate: Estimate | None) -> str:
+    """How often the model is right, for a reader who never trained a network.
+
+    >>> said = Estimate(metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="holdout")
+    >>> promise_words(said)
+    'Right about 86 times in 100 (82 to 89) on images it had not seen.'
+    """
+    if estimate is None:
+        return "How often it is right was not measured."
+    value, low, high = (
+        f"{100 * share:.0f}" for share in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"Right about {value} times in 100 ({low} to {high}) on images it had not seen."
+
+
+def heat_words(label: str, probability: float, covered: float) -> str:
+    """What a heat map says.
+
+    >>> heat_words("shirt", 0.83, 0.41)
+    'With the brightest part covered, shirt falls from 83 % to 41 %.'
+    >>> heat_words("shirt", 0.83, 0.82)
+    'No single part decides: with any one of them covered, the answer stays.'
+    """
+    before, after = (f"{100 * share:.0f} %" for share in (probability, covered))
+    if probability - covered < 0.02:
+        return "No single part decides: with any one of them covered, the answer stays."
+    return f"With the brightest part covered, {label} falls from {before} to {after}."

@@ -1,0 +1,181 @@
+"""`warmstart serve RUN`: a finished model behind a page and an HTTP API on this computer."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from PIL import Image
+
+from warmstart import __version__
+from warmstart.data.pixels import MAX_PIXELS, TooLarge
+from warmstart.data.prepare import crop_box, open_image, prepare
+from warmstart.delivery.serve.served import Limits, Picture, Served, Unread
+from warmstart.errors import DataError, RunFolderError, ServeError
+from warmstart.folder import read_json, to_plain
+from warmstart.records import Answer, DataRecord, Preprocessing, Summary
+from warmstart.verbs.gallery import Gallery
+from warmstart.verbs.heat import cells_for, find_heat, measure_pace
+from warmstart.verbs.predictor import Predictor, load
+
+if TYPE_CHECKING:
+    from warmstart.delivery.serve.gate import Gate
+
+Record = TypeVar("Record")
+NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """Where a server listens and whom it answers. `names` are hosts it is called by besides."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    names: tuple[str, ...] = ()
+
+
+def serve(
+    run: Path,
+    asked: Serving,
+    ready: Callable[[str], None],
+    stopping: Callable[[], None],
+    limits: Limits | None = None,
+) -> None:
+    """Load a run's model and answer for it until a signal comes.
+
+    `ready` is told the address when the first request can come, `stopping` when the first
+    signal has; what is inside by then is still answered.
+    Raises: ServeError where the server cannot start, RunFolderError without a model.
+    """
+    check_installed()
+    from warmstart.delivery.serve import running
+
+    check_token(asked.token)
+    limits = limits or Limits()
+    taken = running.bind(asked.host, asked.port)
+    try:
+        app = application(run, asked, limits)
+        address = running.address(taken)
+        server = running.make_server(app, limits, lambda: ready(address), stopping)
+        running.run(server, taken)
+    finally:
+        taken.close()
+
+
+def application(run: Path, asked: Serving, limits: Limits) -> Gate:
+    """The ASGI application of a run's model. Raises: RunFolderError without a model."""
+    from warmstart.delivery.serve.access import access_for
+    from warmstart.delivery.serve.app import make_app
+
+    served = serve_model(run, load(run), limits)
+    return make_app(served, access_for(asked.host, asked.token, asked.names), limits)
+
+
+def check_installed() -> None:
+    """Raises: ServeError naming the extra where a package of it is missing."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ServeError(
+            f"serving needs {missing[0].replace('_', '-')}, which is not installed; "
+            "run pip install 'warmstart[serve]'."
+        )
+
+
+def check_token(token: str | None) -> None:
+    """Raises: ServeError for a token that no header can carry."""
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
+        raise ServeError(
+            "the token is empty or holds letters that no header carries; use a-z, 0-9."
+        )
+    if token is not None and token != token.strip():
+        raise ServeError("the token begins or ends with a space; leave it away.")
+
+
+def serve_model(run: Path, predictor: Predictor, limits: Limits) -> Served:
+    """A model's work as the functions that a server calls."""
+    prep = predictor.bundle.record.preprocessing
+    record = _read(run / "data.json", DataRecord)
+    name = record.name if record else run.resolve().name
+    gallery = Gallery(run, record.examples if record else (), prep)
+    cells = cells_for(measure_pace(predictor))
+    return Served(
+        title=name,
+        labels=predictor.labels,
+        metadata={
+            "name": name,
+            **describe(run, predictor),
+            "limits": taken_on(limits),
+            "pictures": gallery.is_there,
+        },
+        decode=lambda payload, name: read_picture(payload, name, prep),
+        answer=lambda pictures: _answers(predictor, pictures),
+        explain=lambda picture: find_heat(predictor, picture.pixels, cells),
+        number=gallery.number,
+        kin=gallery.label,
+        thumbnail=gallery.thumbnail,
+    )
+
+
+def read_picture(payload: bytes, name: str, prep: Preprocessing) -> Picture | Unread:
+    """Encoded bytes as the network takes them, or why they cannot be read."""
+    try:
+        opened = open_image(payload, name, prep)
+        is_picture = isinstance(opened, Image.Image)
+        width, height = opened.size if is_picture else (opened.shape[1], opened.shape[0])
+        left, top, right, bottom = crop_box((width, height), prep)
+        box = (left / width, top / height, right / width, bottom / height)
+        return Picture(name, prepare(opened, prep), box)
+    except TooLarge as error:
+        return Unread(name, str(error), is_too_large=True)
+    except DataError as error:
+        return Unread(name, str(error))
+
+
+def _answers(predictor: Predictor, pictures: Sequence[Picture]) -> list[Answer]:
+    return predictor.answer([one.name for one in pictures], [one.pixels for one in pictures])
+
+
+def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
+    """What GET /metadata says of the model: what it is, and how often it is right."""
+    from warmstart.delivery.serve.wording import promise_words
+
+    record, calibration = predictor.bundle.record, predictor.bundle.calibration
+    summary = _read(run / "summary.json", Summary)
+    estimate = summary.estimate if summary else None
+    is_unclear = summary is not None and summary.verdict.kind == "unclear"
+    height, width = record.preprocessing.size
+    return {
+        "warmstart": __version__,
+        "task": record.task,
+        "labels": list(record.classes),
+        "start": record.start,
+        "strategy": record.strategy,
+        "estimate": to_plain(estimate),
+        "test": to_plain(summary.test) if summary else None,
+        "promise": promise_words(estimate),
+        "notice": summary.verdict.sentence if summary and is_unclear else "",
+        "sure_from": calibration.sure_from,
+        "promised_error": calibration.promised_error,
+        "input": {"height": height, "width": width, "channels": record.preprocessing.channels},
+    }
+
+
+def taken_on(limits: Limits) -> dict[str, int]:
+    """What GET /metadata says of how much may be sent.
+
+    >>> taken_on(Limits())["images"]
+    32
+    """
+    return {"body_bytes": limits.body_bytes, "images": limits.images, "pixels": MAX_PIXELS}
+
+
+def _read(path: Path, kind: type[Record]) -> Record | None:
+    """A record of the run; None where it is missing, for a model alone still answers."""
+    try:
+        return read_json(path, kind)
+    except RunFolderError:
+        return None

@@ -1,0 +1,396 @@
+"""The application behind a real server on loopback: answers, refusals, limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from serving import answer_plain, app_of, live, plain, png, read_all, wait_until
+from warmstart.delivery.serve.app import decoders
+from warmstart.delivery.serve.served import Limits, Unread
+
+GREEN, RED = png((0, 200, 0)), png((200, 0, 0))
+PROBLEM = "application/problem+json"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with live(app_of()) as running:
+        yield running
+
+
+def check_problem(got, status):
+    """RFC 9457: its own media type, the status within, a reason for people."""
+    assert (got.status, got.headers["content-type"]) == (status, PROBLEM)
+    told = got.json
+    assert told["status"] == status
+    assert {"type", "title", "detail"} <= told.keys()
+    assert "\n" not in told["detail"]
+    return told["detail"]
+
+
+# ---- answers -----------------------------------------------------------------------------
+
+
+def test_one_answer_an_image_in_order(server):
+    got = server.send(("a.png", GREEN), ("b.png", RED), ("c.txt", b"dear"))
+    assert got.status == 200
+    first, second, third = got.json["answers"]
+    assert [first["name"], first["label"], first["words"]] == [
+        "a.png",
+        "green",
+        "green, fairly sure",
+    ]
+    assert second["label"] == "red"
+    assert second["nearest"] == [{"index": 0, "label": "red"}]
+    assert third["label"] is None
+    assert third["error"] == "c.txt is not an image"
+
+
+def test_what_it_tells_of_itself(server):
+    assert server.ask("GET", "/labels").json == {"labels": ["blue", "green", "red"]}
+    assert server.ask("GET", "/metadata").json == {"name": "colours"}
+    assert server.ask("GET", "/health").json == {"status": "alive"}
+    assert server.ask("GET", "/ready").json == {"status": "ready"}
+
+
+def test_a_heat_map(server):
+    got = server.send(("a.png", RED), path="/explain")
+    assert got.json["grid"] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert got.json["words"] == "With the brightest part covered, red falls from 90 % to 40 %."
+    check_problem(server.send(("a.png", RED), ("b.png", RED), path="/explain"), 422)
+    check_problem(server.send(("a.txt", b"dear"), path="/explain"), 422)
+
+
+def test_a_thumbnail_by_its_number_alone(server):
+    got = server.ask("GET", "/examples/0/thumbnail")
+    assert (got.body, got.headers["content-type"]) == (b"jpeg", "image/jpeg")
+    check_problem(server.ask("GET", "/examples/1/thumbnail"), 404)
+    for number in ("-1", "a.png", "0x0", "1e3", "9" * 30, "%00"):
+        check_problem(server.ask("GET", f"/examples/{number}/thumbnail"), 422)
+
+
+def test_metrics_count_what_happened(server):
+    before = server.number('warmstart_images_total{outcome="sure"}')
+    server.send(("a.png", GREEN), ("b.png", RED))
+    assert server.number('warmstart_images_total{outcome="sure"}') == before + 2
+    server.ask("GET", "/none-of-ours/" + "x" * 50)
+    text = server.ask("GET", "/metrics").body.decode()
+    assert 'path="/predict",status="200"' in text
+    assert 'path="other",status="404"' in text
+    assert "none-of-ours" not in text
+    assert server.number("warmstart_queue_images ") == 0
+    assert server.number("process_resident_memory_bytes") > 1e6
+
+
+def test_every_answer_protects_the_page(server):
+    for got in (
+        server.ask("GET", "/"), server.ask("GET", "/nowhere"), server.ask("PUT", "/predict"),
+        server.send(("a", b"")), server.ask("GET", "/", Host="evil.example"),
+    ):  # fmt: skip
+        assert "default-src 'none'" in got.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in got.headers["content-security-policy"]
+        assert got.headers["x-content-type-options"] == "nosniff"
+        assert got.headers["referrer-policy"] == "no-referrer"
+        assert got.headers["cache-control"]
+
+
+def test_a_bug_is_a_problem_with_its_headers_and_the_server_lives(capfd):
+    def broken(pictures):
+        raise ZeroDivisionError
+
+    with live(app_of(plain(answer=broken))) as server:
+        got = server.send(("a.png", RED))
+        assert "bug" in check_problem(got, 500)
+        assert got.headers["x-content-type-options"] == "nosniff"
+        assert server.ask("GET", "/health").status == 200
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+# ---- refusals ----------------------------------------------------------------------------
+
+
+def test_unreadable_images_are_named(server):
+    assert check_problem(server.send(("a.txt", b"dear")), 422) == "a.txt is not an image"
+    got = server.send(("a.txt", b"dear"), ("b.txt", b""))
+    assert check_problem(got, 422) == "none of 2 images could be read"
+    assert [one["name"] for one in got.json["images"]] == ["a.txt", "b.txt"]
+
+
+def test_too_many_pixels_is_another_status():
+    large = plain(decode=lambda payload, name: Unread(name, "too many pixels", True))
+    with live(app_of(large)) as server:
+        check_problem(server.send(("a.png", RED)), 413)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/predict", 405), ("PUT", "/predict", 405), ("DELETE", "/labels", 405),
+        ("GET", "/nowhere", 404), ("GET", "/predict/", 404), ("GET", "//etc/passwd", 404),
+        ("OPTIONS", "/predict", 405), ("BREW", "/", 405), ("GET", "/page", 404),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_a_problem(server, method, path, status):
+    got = server.ask(method, path)
+    check_problem(got, status)
+    assert status != 405 or got.headers["allow"]
+
+
+PATHS = (
+    "/../../../../etc/passwd", "/..%2f..%2f..%2fetc%2fpasswd", "/%2e%2e/%2e%2e/etc/passwd",
+    "/page.css/../../../etc/passwd", "/examples/../../etc/passwd/thumbnail",
+    "/examples/..%2f..%2fetc%2fpasswd/thumbnail", "/examples/%2e%2e/thumbnail",
+    "/examples//etc/passwd/thumbnail", "/examples/0%00.jpg/thumbnail", "/docs/../../etc/passwd",
+    "/examples/0/thumbnail/../../../../etc/passwd", "/%5c..%5c..%5cetc%5cpasswd", "/\\..\\etc",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_path_leads_out(server, path):
+    head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    answer = server.raw(head.encode())
+    assert re.match(rb"HTTP/1.1 4\d\d ", answer), answer
+    assert b"root:" not in answer
+    assert server.ask("GET", "/health").status == 200
+
+
+def test_foreign_hosts_and_pages_are_refused(server):
+    check_problem(server.ask("GET", "/labels", Host="evil.example"), 421)
+    check_problem(server.ask("POST", "/predict", b"", Origin="https://evil.example"), 403)
+    got = server.raw(b"GET /labels HTTP/1.0\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_token_is_needed_where_there_is_one():
+    with live(app_of(token="secret")) as server:
+        got = server.ask("GET", "/labels")
+        check_problem(got, 401)
+        assert got.headers["www-authenticate"].startswith("Bearer")
+        check_problem(server.send(("a.png", RED)), 401)
+        check_problem(server.ask("GET", "/metrics", Authorization="Bearer wrong"), 401)
+        assert server.send(("a.png", RED), Authorization="Bearer secret").status == 200
+        assert server.ask("GET", "/").status == server.ask("GET", "/health").status == 200
+        assert "HTTPBearer" in server.ask("GET", "/openapi.json").body.decode()
+
+
+@pytest.mark.parametrize("payload", [b"\x00" * 50, b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02"])
+def test_what_is_no_http_ends_the_connection(server, payload):
+    server.raw(payload + b"\r\n\r\n")
+    assert server.ask("GET", "/health").status == 200
+
+
+# ---- limits ------------------------------------------------------------------------------
+
+
+def test_a_body_of_a_gigabyte_is_refused_by_its_head(server):
+    head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
+        link.sendall(head)
+        assert b" 413 " in link.recv(65536)
+
+
+def test_a_body_without_an_end_is_refused_once_it_is_too_long():
+    """A gigabyte in pieces: the server reads little more than its limit, answers and closes."""
+    sent, piece = 0, b"x" * 65536
+    chunk = f"{len(piece):x}\r\n".encode() + piece + b"\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with live(app_of(limits=Limits(body_bytes=500_000))) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
+            link.sendall(head)
+            link.settimeout(0.01)
+            answer = b""
+            while sent < 1_000_000_000 and not answer:
+                link.setblocking(True)
+                link.sendall(chunk)
+                sent += len(piece)
+                link.settimeout(0.001)
+                try:
+                    answer = link.recv(65536)
+                except TimeoutError:
+                    continue
+        assert b" 413 " in answer
+        assert sent < 20_000_000  # what lay in the buffers between us besides
+        assert server.ask("GET", "/health").status == 200
+
+
+def test_bodies_together_are_bounded():
+    half = (
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n" + b"x" * 50000
+    )
+    with live(app_of(limits=Limits(held_bytes=100_000))) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as link:
+            link.sendall(half)
+            wait_until(lambda: server.ask("POST", "/predict", b"x" * 60_000).status == 503)
+            got = server.ask("POST", "/predict", b"x" * 60_000)
+            check_problem(got, 503)
+            assert int(got.headers["retry-after"]) > 0
+        wait_until(lambda: server.ask("POST", "/predict", b"x" * 60_000).status == 415)
+
+
+def test_a_body_that_drips_is_given_up():
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx"
+    with live(app_of(limits=Limits(body_s=0.3))) as server:
+        assert b" 408 " in server.raw(head)
+        assert server.ask("GET", "/health").status == 200
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: loc"])
+def test_a_head_that_drips_is_cut_off(begun):
+    """Slow loris: many connections that never say what they want."""
+    with live(app_of(limits=Limits(head_s=0.4))) as server:
+        links = [
+            socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(40)
+        ]
+        for link in links:
+            link.sendall(begun)
+        assert server.ask("GET", "/health").status == 200
+        assert [read_all(link) for link in links] == [b""] * 40
+        for link in links:
+            link.close()
+
+
+def test_a_drip_on_a_connection_that_was_used_before_is_cut_off():
+    with live(app_of(limits=Limits(head_s=0.4))) as server:
+        got = server.raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea")
+        assert got.count(b"HTTP/1.1 200") == 1
+
+
+def test_connections_are_bounded():
+    with live(app_of(limits=Limits(connections=5, head_s=20))) as server:
+        held = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(5)]
+        wait_until(lambda: len(server.server.server_state.connections) == 5)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as one_more:
+            assert read_all(one_more) == b""
+        for link in held:
+            link.close()
+        wait_until(lambda: not server.server.server_state.connections)
+        assert server.ask("GET", "/health").status == 200
+
+
+def test_a_full_queue_is_announced():
+    gate, begun = threading.Event(), threading.Event()
+
+    def slow(pictures):
+        begun.set()
+        gate.wait(30)
+        return answer_plain(pictures)
+
+    limits = Limits(queue=3, batch=1)
+    with live(app_of(plain(answer=slow), limits), limits) as server, ThreadPoolExecutor(3) as many:
+        waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(3)]
+        begun.wait(20)
+        wait_until(lambda: server.number("warmstart_queue_images ") == 3)
+        got = server.send(("b.png", RED))
+        check_problem(got, 503)
+        assert 1 <= int(got.headers["retry-after"]) <= 60
+        check_problem(server.ask("GET", "/ready"), 503)
+        assert server.ask("GET", "/health").status == 200
+        gate.set()
+        assert [one.result().status for one in waiting] == [200] * 3
+        assert server.ask("GET", "/ready").status == 200
+
+
+def test_an_answer_that_takes_too_long_is_a_problem():
+    gate = threading.Event()
+    limits = Limits(answer_s=0.3)
+
+    def slow(pictures):
+        gate.wait(30)
+        return answer_plain(pictures)
+
+    with live(app_of(plain(answer=slow), limits), limits) as server:
+        check_problem(server.send(("a.png", RED)), 503)
+        gate.set()
+        wait_until(lambda: server.send(("a.png", RED)).status == 200)
+
+
+def test_what_is_inside_is_answered_before_it_stops():
+    gate = threading.Event()
+
+    def slow(pictures):
+        gate.wait(30)
+        return answer_plain(pictures)
+
+    limits = Limits(batch=2)
+    with live(app_of(plain(answer=slow), limits), limits) as server, ThreadPoolExecutor(6) as many:
+        waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(6)]
+        wait_until(lambda: server.number("warmstart_queue_images ") == 6)
+        server.server.should_exit = True
+        wait_until(lambda: not can_connect(server.port))
+        gate.set()
+        assert [one.result().status for one in waiting] == [200] * 6
+
+
+def can_connect(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_decoding_large_pictures_does_not_hold_up_the_rest():
+    """The event loop answers while every decoder is at work."""
+    gate = threading.Event()
+
+    def slow(payload, name):
+        gate.wait(30)
+        return Unread(name, "late")
+
+    with live(app_of(plain(decode=slow))) as server, ThreadPoolExecutor(8) as many:
+        waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(8)]
+        busy = decoders(os.cpu_count() or 1)
+        wait_until(lambda: server.number("warmstart_queue_images ") == busy)
+        assert server.ask("GET", "/labels").status == 200
+        gate.set()
+        assert {one.result().status for one in waiting} == {422}
+
+
+# ---- description -------------------------------------------------------------------------
+
+
+def test_the_description_names_every_route_and_its_errors(server):
+    described = server.ask("GET", "/openapi.json").json
+    assert set(described["paths"]) == {
+        "/predict", "/explain", "/labels", "/metadata", "/health", "/ready", "/metrics",
+        "/examples/{index}/thumbnail",
+    }  # fmt: skip
+    assert described["openapi"].startswith("3.")
+    text = json.dumps(described)
+    for name in re.findall(r'"#/components/schemas/(\w+)"', text):
+        assert name in described["components"]["schemas"]
+    predict = described["paths"]["/predict"]["post"]
+    assert {"413", "422", "503"} <= predict["responses"].keys()
+    assert "multipart/form-data" in predict["requestBody"]["content"]
+
+
+def test_bytes_of_chance_break_nothing(server):
+    """Every operation of the description, with inputs made of it and against it."""
+    schemathesis = pytest.importorskip("schemathesis")
+    hypothesis = pytest.importorskip("hypothesis")
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    settings = hypothesis.settings(
+        max_examples=12, deadline=None, database=None, derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )  # fmt: skip
+    seen = set()
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @settings
+        @hypothesis.given(case=operation.as_strategy())
+        def check(case):
+            response = case.call(timeout=30)
+            assert response.status_code < 500
+            seen.add((case.operation.path, response.status_code))
+
+        check()
+    assert {path for path, _ in seen} == set(server.ask("GET", "/openapi.json").json["paths"])
+    assert server.send(("a.png", RED)).status == 200

@@ -1,0 +1,168 @@
+"""A server on loopback for tests, and the plainest client that can talk to it."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from warmstart.delivery.serve import running
+from warmstart.delivery.serve.access import access_for
+from warmstart.delivery.serve.app import make_app
+from warmstart.delivery.serve.served import Heat, Limits, Picture, Served, Unread
+from warmstart.records import Answer
+
+
+@dataclass(frozen=True)
+class Got:
+    """One answer."""
+
+    status: int
+    headers: dict
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Live:
+    """A server that runs; `port` on 127.0.0.1."""
+
+    port: int
+    server: running.Server = field(repr=False)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method, path, body=None, **headers):
+        """One request on a connection of its own; header names with _ for -."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            connection.request(method, path, body=body, headers=named)
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Got(response.status, headers, response.read())
+        finally:
+            connection.close()
+
+    def send(self, *files, path="/predict", **headers):
+        """Files (name, bytes) as a form."""
+        body, kind = form(files)
+        return self.ask("POST", path, body, content_type=kind, **headers)
+
+    def raw(self, payload, timeout=30):
+        """Bytes in, all bytes out until the server closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as link:
+            link.sendall(payload)
+            return read_all(link)
+
+    def number(self, name):
+        """The value of one line of /metrics."""
+        lines = self.ask("GET", "/metrics").body.decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def read_all(link):
+    """What comes until the other side closes, or resets what it had refused."""
+    found = b""
+    try:
+        while chunk := link.recv(65536):
+            found += chunk
+    except ConnectionResetError:
+        pass
+    return found
+
+
+def form(files):
+    """A multipart body and its content type."""
+    edge, lines = "edge-of-a-part", []
+    for name, payload in files:
+        head = f'Content-Disposition: form-data; name="file"; filename="{name}"'
+        lines += [f"--{edge}", head, "Content-Type: image/png", "", payload]
+    lines += [f"--{edge}--", ""]
+    encoded = (line if isinstance(line, bytes) else line.encode() for line in lines)
+    return b"\r\n".join(encoded), f"multipart/form-data; boundary={edge}"
+
+
+def png(colour=(200, 30, 30), size=(20, 20)):
+    """A picture of one colour."""
+    made = io.BytesIO()
+    Image.new("RGB", size, colour).save(made, "PNG")
+    return made.getvalue()
+
+
+@contextmanager
+def live(app, limits=None):
+    """The app behind a real uvicorn, in a thread."""
+    limits = limits or Limits()
+    taken = running.bind("127.0.0.1", 0)
+    up = threading.Event()
+    server = running.make_server(app, limits, up.set, lambda: None)
+    thread = threading.Thread(target=running.run, args=(server, taken), daemon=True)
+    thread.start()
+    try:
+        assert up.wait(30)
+        yield Live(taken.getsockname()[1], server)
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        taken.close()
+        assert not thread.is_alive()
+
+
+def plain(answer=None, decode=None, **changes):
+    """A model of one line: the class is the strongest colour."""
+    return Served(**{
+        "title": "colours", "labels": ("blue", "green", "red"), "metadata": {"name": "colours"},
+        "decode": decode or decode_plain, "answer": answer or answer_plain,
+        "explain": lambda picture: Heat("red", 0.9, 0.4, np.eye(3)),
+        "number": {"a.png": 0}.get, "kin": lambda number: "red",
+        "thumbnail": lambda number: b"jpeg" if number == 0 else None,
+        **changes,
+    })  # fmt: skip
+
+
+def decode_plain(payload, name):
+    try:
+        with Image.open(io.BytesIO(payload)) as image:
+            return Picture(name, np.asarray(image.convert("RGB").resize((2, 2))), (0, 0, 1, 1))
+    except OSError:
+        return Unread(name, f"{name} is not an image")
+
+
+def answer_plain(pictures):
+    return [answer_one(picture) for picture in pictures]
+
+
+def answer_one(picture):
+    best = ("red", "green", "blue")[int(picture.pixels.sum((0, 1)).argmax())]
+    scores = {best: 0.9} | {name: 0.05 for name in ("blue", "green", "red") if name != best}
+    return Answer(
+        path=picture.name, label=best, probability=0.9, sure=True, unknown=False, scores=scores,
+        nearest=("a.png", "gone.png"),
+    )  # fmt: skip
+
+
+def app_of(served=None, limits=None, token=None, host="127.0.0.1"):
+    """The application of a plain model."""
+    return make_app(served or plain(), access_for(host, token), limits or Limits())
+
+
+def wait_until(happens, seconds=20.0):
+    """Wait for something that will happen."""
+    until = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < until
+        time.sleep(0.01)
