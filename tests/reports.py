@@ -10,6 +10,7 @@ from warmstart.records import (
     CalibrationRecord,
     Certainty,
     CertaintyBin,
+    Choice,
     ClassScore,
     DataCounts,
     DataRecord,
@@ -19,19 +20,34 @@ from warmstart.records import (
     Finding,
     FrozenProof,
     GuardNote,
+    HeadPlan,
     Inspection,
     Ledger,
     LedgerRow,
+    PartPlan,
+    Plain,
+    Plan,
     Scores,
     Shipped,
     StartCounts,
     Summary,
     SuspectLabel,
+    TrainingPlan,
     Verdict,
 )
 
-PICTURE = "data:image/jpeg;base64,/9j/"
+# The smallest JPEG: one grey pixel.
+PICTURE = (
+    "data:image/jpeg;base64,/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAKBueIx4ZKCMgoy0qqC+8P//8"
+    "Nzc8P//////////////////////////////////////////////////////////wAALCAABAAEBAREA/"
+    "8QAHwAAAQUBAQEBAQEAAAAAAAAAAAECAwQFBgcICQoL/8QAtRAAAgEDAwIEAwUFBAQAAAF9AQIDAAQRB"
+    "RIhMUEGE1FhByJxFDKBkaEII0KxwRVS0fAkM2JyggkKFhcYGRolJicoKSo0NTY3ODk6Q0RFRkdISUpTV"
+    "FVWV1hZWmNkZWZnaGlqc3R1dnd4eXqDhIWGh4iJipKTlJWWl5iZmqKjpKWmp6ipqrKztLW2t7i5usLDx"
+    "MXGx8jJytLT1NXW19jZ2uHi4+Tl5ufo6erx8vP09fb3+Pn6/9oACAEBAAA/ACv/2Q=="
+)
 CLASSES = ("dress", "hat", "shirt")
+MANY = tuple(f"class number {i:02}" for i in range(80))
+NASTY = '<script>alert("x")</script>'
 EVIDENCE = (
     Evidence(
         name="signal", value=0.82, low=0.06, high=0.15, n=300, meaning="It can be learnt.",
@@ -160,25 +176,25 @@ def training(guards: int = 1) -> tuple[Event, ...]:
     return tuple(events)
 
 
-def facts(classes: tuple[str, ...] = CLASSES, **changes: object) -> Facts:
+def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> Facts:
     """All facts of a run with a test part, a training and suspects."""
-    rows = said(classes)
-    first, second = classes[:2]
+    rows = said(names)
+    first, second = names[:2]
     plain: dict[str, object] = {
         "place": "runs/clothing", "title": "EfficientNet-Lite0 (ImageNet)", "summary": summary(),
         "repeat": Repeat(
             command="warmstart fit clothing", data="clothing", budget="fast",
             is_own_strategy=False, rows=(("seed", "0"), ("torch", "2.13")),
         ),
-        "data": record(classes),
+        "data": record(names),
         "inspection": Inspection(
             evidence=EVIDENCE,
             suspects=(SuspectLabel(id=f"{first}/000.jpg", label=first, suggested=second,
                                    probability=0.97, wrong=0.9, believed=True),),
         ),
-        "ledger": ledger(),
+        "plan": plan(), "ledger": ledger(),
         "calibration": CalibrationRecord(
-            temperature=1.0, class_bias=(0.0,) * len(classes), sure_from=0.8, promised_error=0.02,
+            temperature=1.0, class_bias=(0.0,) * len(names), sure_from=0.8, promised_error=0.02,
             unknown_from=3.0, nearest=5,
         ),
         "said": rows, "events": training(), "classes": scores(rows), "tested": scores(rows),
@@ -199,6 +215,59 @@ def facts(classes: tuple[str, ...] = CLASSES, **changes: object) -> Facts:
     return Facts(**{**plain, **changes})
 
 
+def plan() -> Plan:
+    """Two layers frozen, one tuned; the rate is the user's."""
+
+    def rule(value: Plain, because: str = "by rule") -> Choice:
+        return Choice(value=value, because=because, source="rule")
+
+    rate = Choice(value=3e-4, because="your choice (--lr)", source="user", rule=1e-4)
+    return Plan(
+        start=rule("lite0"), strategy=rule("last:1", "layers were worth trying"),
+        parts=(
+            PartPlan(name="stem", action=rule("frozen")),
+            PartPlan(name="blocks", action=rule("frozen")),
+            PartPlan(name="top", action=rule("tuned"), rate=rate),
+            PartPlan(name="output", action=rule("replaced"), rate=rate),
+        ),
+        head=HeadPlan(
+            candidates=Choice(value=("last", "late"), because="label-free", source="rule"),
+            penalties=rule(1.0), outer_folds=rule(10), permutations=rule(199),
+        ),
+        training=TrainingPlan(
+            engine=Choice(value="torch", because="quickest here", source="measured"),
+            batch=rule(32), seed=rule(0), rate=rate, flip=rule(True),
+        ),
+    )  # fmt: skip
+
+
 def guard() -> GuardNote:
     """What a summary keeps of a guard."""
     return GuardNote(kind="forgetting", step=60, action="kept: examples are answered better so")
+
+
+def nothing() -> Facts:
+    """A run without a signal."""
+    return facts(
+        summary=summary(
+            verdict=Verdict(kind="no-signal", sentence="No signal found in 300 examples."),
+            shipped=Shipped(strategy="none", why="no signal was found"), test=None,
+        ),
+        ledger=None, calibration=None, events=(), tested=(),
+    )  # fmt: skip
+
+
+def cases() -> dict[str, Facts]:
+    """Runs of every sort that the page must serve."""
+    return {
+        "full": facts(),
+        "no signal": nothing(),
+        "summary alone": Facts(
+            place="x", title="lite0", summary=summary(), repeat=facts().repeat
+        ),
+        "many classes": facts(MANY),
+        "two classes": facts(("a", "b")),
+        "no pictures": facts(thumbs={}),
+        "no training": facts(events=()),
+        "nasty": facts((NASTY, "b\"'&", "c\x00\x1b‮")),
+    }  # fmt: skip

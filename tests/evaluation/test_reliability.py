@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from warmstart.evaluation.reliability import LEAST, reliability
+from warmstart.evaluation.reliability import LEAST, certainty, reliability
 
 K = 4
 
@@ -56,3 +56,21 @@ def test_a_model_that_knows_nothing_is_mended_by_no_temperature():
     scores, labels = rng.normal(0, 5, (400, K)), rng.integers(K, size=400)
     scores[np.arange(400), labels] -= 5  # worse than chance
     assert reliability(scores, labels, np.arange(400), rng).temperature is None
+
+
+def test_bins_hold_all_answers_once_the_less_sure_first():
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.3, 1.0, 500)
+    right = (rng.uniform(size=500) < sure).astype(float)
+    found = certainty(sure, right, np.arange(500))
+    assert sum(one.n for one in found.bins) == 500
+    assert [one.confidence for one in found.bins] == sorted(one.confidence for one in found.bins)
+    assert sum(one.n * one.accuracy for one in found.bins) / 500 == pytest.approx(right.mean())
+    inside = sum(one.low <= one.confidence <= one.high for one in found.bins)
+    assert inside >= len(found.bins) - 2  # calibrated: about one interval in twenty misses
+    assert "no difference that chance does not explain" in found.sentence
+
+
+def test_few_answers_are_one_bin():
+    found = certainty(np.array([0.9, 0.8]), np.array([1.0, 0.0]), np.arange(2))
+    assert [one.n for one in found.bins] == [2]

@@ -60,7 +60,7 @@ def read_facts(run: Path) -> Facts:
     plan = read_plan_if_there(run / "plan.toml")
     network = read_if_there(run / "network.json", NetworkRecord)
     ledger = read_if_there(run / "weights_ledger.json", Ledger)
-    said = read_said(run / "predictions.jsonl")
+    said = read_said(run / "predictions.jsonl", data)
     held = [one for one in said if one.split == "oof"]
     tested = [one for one in said if one.split == "test"]
     return Facts(

@@ -11,6 +11,7 @@ import numpy as np
 
 from warmstart.data.split import blocks
 from warmstart.delivery.report import Said
+from warmstart.errors import RunFolderError
 from warmstart.evaluation.classes import per_class
 from warmstart.evaluation.reliability import certainty
 from warmstart.events import Event
@@ -32,9 +33,24 @@ def read_plan_if_there(path: Path) -> Plan | None:
     return read_plan(path.read_text("utf-8"), str(path)) if path.is_file() else None
 
 
-def read_said(path: Path) -> tuple[Said, ...]:
-    """What was said of examples held out; of each only what the report needs is kept."""
-    return tuple(_said(path)) if path.is_file() else ()
+def read_said(path: Path, record: DataRecord | None) -> tuple[Said, ...]:
+    """What was said of examples held out; of each only what the report needs is kept.
+
+    Examples that the record does not list are passed over.
+    Raises: RunFolderError if the file is damaged.
+    """
+    if not path.is_file():
+        return ()
+    try:
+        found = tuple(_said(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(
+            f"{path} cannot be read ({error}); restore it, or make the run again."
+        ) from error
+    if record is None:
+        return found
+    ids, names = {example.id for example in record.examples}, set(record.classes)
+    return tuple(one for one in found if one.id in ids and {one.label, one.target} <= names)
 
 
 def _said(path: Path) -> Iterator[Said]:

@@ -9,7 +9,7 @@ from warmstart.delivery.figures.bars import Bar, Piece, lying, stacked
 from warmstart.delivery.figures.certainty import diagram
 from warmstart.delivery.figures.line import interval_bar
 from warmstart.delivery.figures.matrix import Table, matrix, small_matrix
-from warmstart.delivery.numbers import count, interval, percent
+from warmstart.delivery.numbers import count, interval, percent, sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts, Said
 from warmstart.delivery.report.pictures import shots, worst
@@ -276,7 +276,7 @@ def _forgetting(facts: Facts) -> str:
     ]
     if told or seen:
         words = told or [note.action for note in seen]
-        return html.heading("Forgetting") + "".join(map(html.paragraph, words))
+        return html.heading("Forgetting") + "".join(html.paragraph(sentence(w)) for w in words)
     if any(event.kind == "step" for event in facts.events):
         return html.heading("Forgetting") + html.paragraph(
             "The tuned layers still tell these images apart as the start's did; nothing that it "

@@ -1,0 +1,159 @@
+"""The page as a whole: whole HTML, nothing foreign, nothing that runs, the same bytes again."""
+
+import re
+from dataclasses import fields, replace
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+
+from reports import NASTY, cases, facts, guard, summary
+from warmstart.delivery.report import Facts, page
+from warmstart.records import Inspection
+
+VOID = {"meta", "img", "br", "link", "input"}
+CASES = cases()
+
+
+class Reader(HTMLParser):
+    """Checks that elements are closed in their order; collects tags, ids and texts."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.ids, self.attributes, self.texts = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def case(request):
+    return request.param
+
+
+def test_it_is_whole_html(case):
+    found = Reader(page(case))
+    assert len(found.ids) == len(set(found.ids))
+    assert found.tags.count("h1") == found.tags.count("main") == 1
+
+
+def test_links_and_labels_point_to_what_is_there(case):
+    found = Reader(page(case))
+    for _, name, value in found.attributes:
+        if name == "href":
+            assert value.removeprefix("#") in found.ids
+        if name == "aria-labelledby":
+            assert set(value.split()) <= set(found.ids)
+
+
+def test_nothing_is_loaded_and_nothing_runs(case):
+    text = page(case)
+    found = Reader(text)
+    assert not {"script", "iframe", "object", "embed", "link", "form", "base"} & set(found.tags)
+    for tag, name, value in found.attributes:
+        assert not name.startswith("on"), (tag, name)
+        if name in ("src", "href", "srcset", "data", "action"):
+            assert value.startswith(("data:image/", "#")), value
+    assert not re.search(r"url\(|@import|https?:", text)
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert any(name == "content" and value.startswith(policy) for _, name, value in
+               found.attributes)  # fmt: skip
+
+
+def test_the_same_facts_give_the_same_bytes(case):
+    assert page(case) == page(replace(case))
+
+
+def test_headings_go_down_one_step_at_a_time(case):
+    levels = [int(tag[1]) for tag in Reader(page(case)).tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(b <= a + 1 for a, b in pairwise(levels))
+
+
+def test_what_a_user_named_is_text():
+    found = Reader(page(CASES["nasty"]))
+    assert "script" not in found.tags
+    assert any(NASTY in text for text in found.texts)
+    everything = "".join(found.texts)
+    assert not {x for x in everything if not x.isprintable()} - {"\n"}
+
+
+def test_a_run_that_misnames_itself_stays_text():
+    nasty = replace(facts(), place=NASTY, title=NASTY, in_words=NASTY, fates=(NASTY,))
+    nasty = replace(nasty, repeat=replace(nasty.repeat, command=NASTY, data=NASTY,
+                                          rows=((NASTY, NASTY),)))  # fmt: skip
+    assert "script" not in Reader(page(nasty)).tags
+
+
+def test_every_picture_has_its_words(case):
+    found = Reader(page(case))
+    images = [tag for tag in found.tags if tag == "img"]
+    assert len([1 for tag, name, value in found.attributes if tag == "img" and name == "alt"
+                and value]) == len(images)  # fmt: skip
+
+
+OPTIONAL = [f.name for f in fields(Facts) if f.name not in ("place", "title", "summary", "repeat")]
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_what_an_older_run_lacks_is_left_out(name):
+    field = next(f for f in fields(Facts) if f.name == name)
+    empty = {} if name == "thumbs" else field.default
+    Reader(page(replace(facts(), **{name: empty})))
+
+
+def test_sections_come_in_the_order_of_the_work():
+    titles = re.findall(r'<section id="(\w+)"', page(facts()))
+    assert titles == ["data", "start", "verdict", "plan", "training", "proof", "cost"]
+
+
+def test_eighty_classes_stay_legible_and_small():
+    text = page(CASES["many classes"])
+    assert "the 12 classes with the most mistakes" in text
+    assert "All 80 classes at once" in text
+    assert "all others" in text
+    assert len(text.encode()) < 400_000
+
+
+def test_one_class_that_is_never_found_is_named_first():
+    rows = tuple(replace(s, label="hat") if s.target == "shirt" else s for s in facts().said)
+    classes = tuple(
+        replace(c, recall=0.0, low=0.0, high=0.3) if c.label == "shirt" else c
+        for c in facts().classes
+    )
+    text = page(facts(said=rows, classes=classes))
+    assert "Add images of “shirt”" in text
+    assert text.index('<th scope="row">shirt') < text.index('<th scope="row">hat')
+
+
+def test_a_perfect_run_says_so():
+    rows = tuple(replace(s, label=s.target) for s in facts().said)
+    classes = tuple(replace(c, recall=1.0, taken_for=None, taken=0) for c in facts().classes)
+    text = page(facts(said=rows, classes=classes, inspection=Inspection(evidence=())))
+    assert "It made no mistake on examples held out." in text
+    assert "Add images of" not in text
+
+
+def test_forgetting_is_told_where_it_was_seen():
+    seen = facts(summary=summary(guards=(guard(),)), events=())
+    assert "Kept: examples are answered better so" in page(seen)
+    assert "None is possible: no layer of the start was changed." in page(facts(events=()))
+    assert "nothing that it knew was seen to go" in page(facts())

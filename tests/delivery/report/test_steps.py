@@ -1,0 +1,100 @@
+"""Next steps: which class, which labels, which strategy; the urgent ones first."""
+
+from dataclasses import replace
+
+import pytest
+
+from reports import EVIDENCE, facts, summary
+from warmstart.delivery.report.steps import LEAST_IMAGES, next_steps, weakest
+from warmstart.records import Evidence, Finding, Inspection, Shipped, SuspectLabel, Verdict
+
+NONE = summary(
+    verdict=Verdict(kind="no-signal", sentence="No signal."),
+    shipped=Shipped(strategy="none", why="none"), test=None,
+)  # fmt: skip
+
+
+def titles(found):
+    return [step.title for step in next_steps(found)]
+
+
+def test_three_steps_with_something_to_type_and_to_look_at():
+    images, labels, deeper = next_steps(facts())
+    assert images.title == "Add images of “shirt”"
+    assert "most often taken for “dress” (3)" in images.text
+    assert images.command == "warmstart suggest runs/clothing unlabelled/"
+    assert {id.split("/")[0] for id, _ in images.shown} == {"shirt"}
+    assert labels.title == "Check 1 label"
+    assert labels.command == "warmstart fit clothing --relabel runs/clothing/suspects.csv"
+    assert deeper.title == "Try deeper tuning"
+
+
+def test_a_leak_comes_before_everything():
+    leak = Finding(kind="leak", sentence="2 test images are training images.")
+    first = next_steps(facts(summary=summary(findings=(leak,))))[0]
+    assert (first.title, first.command) == ("Take the copies out", "warmstart fit clothing --fix")
+
+
+def test_wrong_feeding_comes_before_more_images():
+    fed = Finding(kind="preprocessing", sentence="Fed in with exchanged channels it is better.")
+    assert titles(facts(summary=summary(findings=(fed,))))[0] == "Feed the images in another way"
+
+
+def test_labels_that_are_only_contradicted_are_not_called_wrong():
+    suspect = SuspectLabel(id="hat/000.jpg", label="hat", suggested="shirt", probability=0.6,
+                           wrong=0.2, believed=False)  # fmt: skip
+    found = facts(inspection=Inspection(evidence=EVIDENCE, suspects=(suspect,)))
+    assert titles(found)[1] == "Labels: nothing urgent"
+
+
+def test_without_a_signal_labels_and_images_are_doubted():
+    suspect = SuspectLabel(id="hat/000.jpg", label="hat", suggested="shirt", probability=0.6,
+                           wrong=0.2, believed=False)  # fmt: skip
+    found = facts(summary=NONE, inspection=Inspection(evidence=EVIDENCE, suspects=(suspect,)))
+    assert titles(found) == [
+        "Look at the images as a stranger would", "Check how the labels were made",
+        "Measure again, cheaply",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "strategy", "budget", "own", "title"),
+    [
+        ("scratch-fair", "head", "balanced", False, "Try a start that knows such images"),
+        ("unclear", "head", "fast", False, "Try deeper tuning"),
+        ("head", "head", "balanced", False, "Try another start"),
+        ("deeper", "last:6", "balanced", False, "Try another start"),
+        ("unclear", "last:4", "balanced", True, "See what another depth gives"),
+    ],
+)
+def test_what_to_try_follows_from_what_was_tried(kind, strategy, budget, own, title):
+    gain = Evidence(name="tail_gain", value=0.02, low=-0.01, high=0.05, n=300, meaning="…")
+    evidence = EVIDENCE if budget == "fast" else (*EVIDENCE[:-1], gain)
+    found = facts(
+        summary=summary(
+            verdict=Verdict(kind=kind, sentence="…", evidence=evidence),
+            shipped=Shipped(strategy=strategy, why="…"),
+        ),
+    )
+    repeat = replace(found.repeat, budget=budget, is_own_strategy=own)
+    step = next_steps(replace(found, repeat=repeat))[2]
+    assert step.title == title
+    if title == "Try another start":
+        assert "Tuning deeper brought 2.0 points (-1.0 to 5.0)." in step.text
+    if own:
+        assert step.command == "warmstart compare clothing --strategies last:4,head"
+
+
+def test_a_class_of_very_few_images_is_not_called_weak():
+    classes = [replace(score, n=LEAST_IMAGES - 1) for score in facts().classes]
+    assert weakest(facts(classes=tuple(classes))) is None
+
+
+def test_with_nothing_left_to_do_it_says_use_it():
+    found = facts(classes=(), inspection=None)
+    assert titles(found)[-1] == "Use it"
+
+
+def test_paths_with_spaces_can_be_typed():
+    step = next_steps(replace(facts(), place="runs/my photos"))[1]
+    assert step.command.endswith("'runs/my photos/suspects.csv'")
