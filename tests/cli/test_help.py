@@ -37,6 +37,7 @@ FROZEN = {
         "--host", "--port", "--token", "--allow-host", "--open", "--json", "--debug", "-h",
         "--help",
     ],
+    "report": ["--open", "--json", "--debug", "-h", "--help"],
     "starts": ["--json", "--debug", "-h", "--help"],
     "cache": ["--json", "--debug", "-h", "--help"],
 }  # fmt: skip
