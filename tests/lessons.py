@@ -65,7 +65,7 @@ def planned(scene, strategy, settings=(), lr=None, **wishes):
 def room(scene, plan, checkpoints=None, n_lessons=3):
     """What trainings share."""
     return Room(
-        source=drain(tune._source(scene, plan)), labels=scene.arranged.labels,
+        source=drain(tune.open_source(scene, plan)), labels=scene.arranged.labels,
         blocks=scene.arranged.blocks(), before=take_digests(scene.look.network),
         n_lessons=n_lessons, checkpoints=checkpoints or NoCheckpoints(),
     )  # fmt: skip

@@ -25,11 +25,11 @@ RANKS = {
     **dict.fromkeys(("records", "events"), 1),
     **dict.fromkeys(("solve", "stats", "folder"), 2),
     **dict.fromkeys(STAGES, 3),
-    "recording": 4,
+    **dict.fromkeys(("recording", "show"), 4),
     "joints": 5,
     **dict.fromkeys(("flow", "verbs"), 6),
     "run": 7,
-    "show": 8,
+    "estimator": 8,
     "cli": 9,
     "__main__": 10,
 }

@@ -6,18 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from warmstart.errors import UsageError
-from warmstart.events import Event, follow
+from warmstart.events import Event, Steps, follow
 from warmstart.folder import read_json
 from warmstart.planning.planfile import read_plan
 from warmstart.records import Answer, Estimate, Plan, Preprocessing, Scores, Summary, Verdict
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import nn
 
     from warmstart.verbs.predictor import Predictor
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,24 @@ class Run:
         """Answer for paths, PIL images or uint8 arrays, in order."""
         return self.predictor.predict(inputs)
 
+    def show_inputs(self, n: int = 8, *, data: Any = None) -> Image:
+        """What the network saw of `n` training images, as one picture that a notebook shows.
+
+        Where layers were trained, followed by the views they were trained on. `data` is wanted
+        only where the run began from Python objects. `load(run).show_inputs(paths)` shows other
+        images.
+        Raises: UsageError, DataError or RunFolderError where the images cannot be had again.
+        """
+        from warmstart.verbs.inputs import show_inputs
+
+        return show_inputs(self.path, n, data)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a run that stands last in a cell."""
+        from warmstart.show.html import run_html
+
+        return run_html(self.summary, self.path)
+
 
 def fit(
     data: Any,
@@ -92,6 +113,7 @@ def fit(
     plan: str | Path | Plan | None = None,
     settings: Mapping[str, Any] | Sequence[str] | None = None,
     track: str | Sequence[str] = (),
+    progress: bool | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
     """Fit labelled images and return the finished run; the same as `warmstart fit`.
@@ -105,22 +127,25 @@ def fit(
     trained (auto, cpu, cuda, mps), `plan` a plan or the file of one, `settings` single values of it
     ({"training.passes": 3000}, or ["training.passes=3000"]). `relabel` is a table of corrected
     labels, `fix` leaves copies and conflicts out, as on the command line. `track` names what
-    shows the curves of training as they grow ("tensorboard", ["wandb", "mlflow"]), `on_event`
+    shows the curves of training as they grow ("tensorboard", ["wandb", "mlflow"]), `progress`
+    shows it all at work: in a notebook unless False, elsewhere on stderr if True. `on_event`
     sees every event.
     Raises: DataError, StartError, PlanError, UsageError, RunFolderError; TrainingError if the
     work fails.
     """
     from warmstart.flow import Request
     from warmstart.flow import fit as steps
+    from warmstart.joints.request import typed_settings
 
     request = Request(
         data=data, start=start, arch=arch, preprocessing=preprocessing, strategy=strategy,
         budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
         group=group, relabel=Path(relabel) if relabel is not None else None, fix=fix, seed=seed,
         lr=lr, minutes=minutes, device=device, plan=Path(plan) if isinstance(plan, str) else plan,
-        settings=_settings(settings), track=(track,) if isinstance(track, str) else tuple(track),
+        settings=typed_settings(settings),
+        track=(track,) if isinstance(track, str) else tuple(track),
     )  # fmt: skip
-    finished = follow(steps(request), on_event or (lambda event: None))
+    finished = _shown(steps(request), progress, on_event)
     network = None if isinstance(start, (str, Path)) else start
     return Run(finished.path, finished.summary, network)
 
@@ -131,6 +156,7 @@ def resume(
     data: Any = None,
     test: Any = None,
     start: nn.Module | None = None,
+    progress: bool | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
     """Go on with a run that was stopped or killed; the same as `warmstart resume`.
@@ -151,29 +177,24 @@ def resume(
         raise UsageError("resume() wants the path of a run folder, such as runs/photos.")
     given = {"data": data, "test": test, "start": start}
     objects = {name: value for name, value in given.items() if value is not None}
-    finished = follow(steps(Path(run), flow, objects), on_event or (lambda event: None))
+    finished = _shown(steps(Path(run), flow, objects), progress, on_event)
     return Run(finished.path, finished.summary, start)
 
 
-def _settings(given: Mapping[str, Any] | Sequence[str] | None) -> tuple[str, ...]:
-    """Single values as they would be typed after --set."""
-    if given is None:
-        return ()
-    if isinstance(given, Mapping):
-        return tuple(f"{path}={_as_typed(value)}" for path, value in given.items())
-    if isinstance(given, (list, tuple)) and all(isinstance(item, str) for item in given):
-        return tuple(given)
-    raise UsageError(
-        f"settings of type {type(given).__name__} are not read; give "
-        '{"training.passes": 3000} or ["training.passes=3000"].'
-    )
+def _shown(
+    steps: Steps[Result], progress: bool | None, on_event: Callable[[Event], None] | None
+) -> Result:
+    """Run steps to their end; every event is shown, then handed on."""
+    from warmstart.show.choice import asked_watcher
 
+    with asked_watcher(progress) as watcher:
 
-def _as_typed(value: Any) -> str:
-    """A value as it would be typed after --set."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+        def see(event: Event) -> None:
+            watcher.show(event)
+            if on_event is not None:
+                on_event(event)
+
+        return follow(steps, see)
 
 
 def load(run: str | Path, network: nn.Module | None = None) -> Predictor:

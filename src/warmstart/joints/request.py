@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,31 @@ def open_folder(asked: Request, data_name: str) -> RunFolder:
     folder = RunFolder.create_beside(Path("runs"), folder_name(data_name))
     folder.point_latest()
     return folder
+
+
+def typed_settings(given: Mapping[str, Any] | Sequence[str] | None) -> tuple[str, ...]:
+    """Single values as they would be typed after --set. Raises: UsageError for another type.
+
+    >>> typed_settings({"training.passes": 3000})
+    ('training.passes=3000',)
+    """
+    if given is None:
+        return ()
+    if isinstance(given, Mapping):
+        return tuple(f"{path}={_as_typed(value)}" for path, value in given.items())
+    if isinstance(given, (list, tuple)) and all(isinstance(item, str) for item in given):
+        return tuple(given)
+    raise UsageError(
+        f"settings of type {type(given).__name__} are not read; give "
+        '{"training.passes": 3000} or ["training.passes=3000"].'
+    )
+
+
+def _as_typed(value: Any) -> str:
+    """A value as it would be typed after --set."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def folder_name(data_name: str) -> str:

@@ -118,7 +118,7 @@ def tune(
     values: dict[str, float | int | str] = {"trainings": len(folds_held) + 1}
     yield Event(stage="tune", kind="begin", values=values)
     torch.set_num_threads(n_threads())
-    source = yield from _source(scene, plan)
+    source = yield from open_source(scene, plan)
     room = Room(
         source=source, labels=scene.arranged.labels, blocks=scene.arranged.blocks(),
         before=digests, n_lessons=len(folds_held) + 1, checkpoints=job.checkpoints,
@@ -218,7 +218,7 @@ class _Job:
         )  # fmt: skip
 
 
-def _source(scene: Scene, plan: Plan) -> Steps[Source]:
+def open_source(scene: Scene, plan: Plan) -> Steps[Source]:
     """Stored outputs of the frozen parts, or images for the whole network."""
     chosen, learn = schedule(plan), scene.arranged.learn
     if chosen.cut:

@@ -62,9 +62,9 @@ def _signal(evidence: Evidence, n_classes: int) -> str:
 def _accuracy(summary: Summary) -> list[str]:
     parts = []
     if summary.estimate is not None:
-        parts.append(_estimate(summary.estimate))
+        parts.append(estimate_text(summary.estimate))
     if summary.test is not None:
-        parts.append(f"{_score(summary.test)} on your test part")
+        parts.append(f"{score_text(summary.test)} on your test part")
     if summary.step_zero is not None:
         before = summary.step_zero
         shown = interval(before.value, before.low, before.high, before.n)
@@ -72,14 +72,16 @@ def _accuracy(summary: Summary) -> list[str]:
     return [column("Accuracy", ";\n".join(parts) + ".")] if parts else []
 
 
-def _estimate(estimate: Estimate) -> str:
+def estimate_text(estimate: Estimate) -> str:
+    """How often it is right, with its interval and how that is known."""
     shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
     if estimate.method == "holdout":
         return f"{shown}, measured on {count(estimate.n, 'example')} held out"
     return f"{shown}, estimated on examples it had not seen"
 
 
-def _score(scores: Scores) -> str:
+def score_text(scores: Scores) -> str:
+    """The same for what was looked at once."""
     return interval(scores.accuracy, scores.low, scores.high, scores.n)
 
 

@@ -63,74 +63,86 @@ def log_losses(scores: Array, labels: Labels, calibration: Calibration) -> Array
     return -log_probabilities(scores, calibration)[np.arange(len(labels)), labels]
 
 
-def _targets(labels: Labels, k: int) -> Array:
+def _targets(labels: Labels, k: int, weights: Array | None) -> Array:
     """One-hot labels smoothed by 1 / (n + 2). Shapes: (n,) to (n, K)."""
-    share = 1.0 / (len(labels) + 2)
+    share = 1.0 / ((len(labels) if weights is None else weights.sum()) + 2)
     return (1 - share) * np.eye(k)[labels] + share / k
 
 
-def _smooth_loss(scores: Array, targets: Array, calibration: Calibration) -> float:
+def _mean(values: Array, weights: Array | None) -> float:
+    return float(values.mean() if weights is None else weights @ values / weights.sum())
+
+
+def _smooth_loss(
+    scores: Array, targets: Array, calibration: Calibration, weights: Array | None
+) -> float:
     logits = log_probabilities(scores, calibration)
     logits *= targets
-    return float(-logits.sum(axis=1).mean())
+    return -_mean(logits.sum(axis=1), weights)
 
 
-def fit_temperature(scores: Array, labels: Labels) -> Calibration:
+def fit_temperature(scores: Array, labels: Labels, weights: Array | None = None) -> Calibration:
     """The temperature of least log-loss against smoothed targets, bias zero.
 
-    Shapes: scores (n, K) from models that did not see the row, labels (n,) in 0..K-1.
+    Shapes: scores (n, K) from models that did not see the row, labels (n,) in 0..K-1;
+    `weights` (n,) count a row so many times.
 
     >>> scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.6, 0.4]])
     >>> 1 < fit_temperature(scores, np.array([0, 0, 1, 1])).temperature < 10
     True
     """
-    zero, targets = np.zeros(scores.shape[1]), _targets(labels, scores.shape[1])
+    zero, targets = np.zeros(scores.shape[1]), _targets(labels, scores.shape[1], weights)
     right = (targets * scores).sum(axis=1)
     value, loss = 1.0, np.inf
     for _ in range(60):
         p = probabilities(scores, Calibration(value, zero))
         mean = (p * scores).sum(axis=1)
-        slope = float((mean - right).mean())
+        slope = _mean(mean - right, weights)
         p *= scores**2
-        bend = float((p.sum(axis=1) - mean**2).mean())
+        bend = _mean(p.sum(axis=1) - mean**2, weights)
         step = slope / max(bend, 1e-12)
-        new, new_loss = _line_search(scores, targets, value, step)
+        new, new_loss = _line_search(scores, targets, value, step, weights)
         if loss - new_loss < 1e-10:
             return Calibration(new, zero)
         value, loss = new, new_loss
     return Calibration(value, zero)
 
 
-def _line_search(scores: Array, targets: Array, value: float, step: float) -> tuple[float, float]:
+def _line_search(
+    scores: Array, targets: Array, value: float, step: float, weights: Array | None
+) -> tuple[float, float]:
     zero = np.zeros(scores.shape[1])
-    start = _smooth_loss(scores, targets, Calibration(value, zero))
+    start = _smooth_loss(scores, targets, Calibration(value, zero), weights)
     for _ in range(30):
         new = min(max(value - step, 0.0), _MOST)
-        loss = _smooth_loss(scores, targets, Calibration(new, zero))
+        loss = _smooth_loss(scores, targets, Calibration(new, zero), weights)
         if loss <= start:
             return new, loss
         step /= 2
     return value, start
 
 
-def fit_temperature_and_bias(scores: Array, labels: Labels) -> Calibration:
+def fit_temperature_and_bias(
+    scores: Array, labels: Labels, weights: Array | None = None
+) -> Calibration:
     """Temperature and one bias a class; the bias only where every class has 20 examples.
 
-    Shapes: scores (n, K), labels (n,) in 0..K-1. Biases sum to zero.
+    Shapes: scores (n, K), labels (n,) in 0..K-1; `weights` (n,) count a row so many times.
+    Biases sum to zero.
     """
-    first = fit_temperature(scores, labels)
+    first = fit_temperature(scores, labels, weights)
     _, k = scores.shape
-    if np.bincount(labels, minlength=k).min() < LEAST_FOR_BIAS:
+    if np.bincount(labels, weights, minlength=k).min() < LEAST_FOR_BIAS:
         return first
-    targets = _targets(labels, k)
+    targets = _targets(labels, k, weights)
     values = np.concatenate([[first.temperature], np.zeros(k)])
-    loss = _smooth_loss(scores, targets, first)
+    loss = _smooth_loss(scores, targets, first, weights)
     for _ in range(30):
-        step = _newton_step(scores, targets, values)
+        step = _newton_step(scores, targets, values, weights)
         for _ in range(20):
             new = values - step
             new[0] = min(max(new[0], 0.0), _MOST)
-            fresh = _smooth_loss(scores, targets, Calibration(new[0], new[1:]))
+            fresh = _smooth_loss(scores, targets, Calibration(new[0], new[1:]), weights)
             if fresh <= loss:
                 break
             step /= 2
@@ -140,17 +152,20 @@ def fit_temperature_and_bias(scores: Array, labels: Labels) -> Calibration:
     return Calibration(float(values[0]), values[1:] - values[1:].mean())
 
 
-def _newton_step(scores: Array, targets: Array, values: Array) -> Array:
-    n, k = scores.shape
+def _newton_step(scores: Array, targets: Array, values: Array, weights: Array | None) -> Array:
+    n, k = float(len(scores) if weights is None else weights.sum()), scores.shape[1]
     p = probabilities(scores, Calibration(float(values[0]), values[1:]))
     error = p - targets
+    heavy = p if weights is None else p * weights[:, None]
+    if weights is not None:
+        error *= weights[:, None]
     slope = np.concatenate([[(error * scores).sum()], error.sum(axis=0)]) / n
     mean = (p * scores).sum(axis=1, keepdims=True)
-    cross = (p * (scores - mean)).sum(axis=0) / n
+    cross = (heavy * (scores - mean)).sum(axis=0) / n
     bend = np.empty((k + 1, k + 1))
-    bend[0, 0] = (p * (scores - mean) ** 2).sum() / n
+    bend[0, 0] = (heavy * (scores - mean) ** 2).sum() / n
     bend[0, 1:] = bend[1:, 0] = cross
-    bend[1:, 1:] = np.diag(p.mean(axis=0)) - p.T @ p / n
+    bend[1:, 1:] = np.diag(heavy.sum(axis=0) / n) - heavy.T @ p / n
     bend[np.diag_indices(k + 1)] += 1e-6  # adding one number to every bias changes nothing
     step: Array = np.linalg.solve(bend, slope)
     return step

@@ -1,0 +1,44 @@
+"""A run as a notebook shows it: a few lines of HTML with nothing in them that runs or loads."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from warmstart.delivery.numbers import printable, sentence
+from warmstart.records import Summary
+from warmstart.show.result import estimate_text, score_text
+
+_LEFT = 'style="text-align:left;vertical-align:top;padding:2px 12px 2px 0;white-space:nowrap"'
+_RIGHT = 'style="text-align:left;vertical-align:top;padding:2px 0"'
+
+
+def run_html(summary: Summary, path: Path) -> str:
+    """The verdict, how often the model is right, what was shipped, where the folder is."""
+    rows = [("Accuracy", accuracy) for accuracy in _accuracy(summary)]
+    rows += [("Shipped", _shipped(summary)), ("Folder", str(path))]
+    cells = "".join(
+        f"<tr><th {_LEFT}>{_safe(title)}</th><td {_RIGHT}>{_safe(text)}</td></tr>"
+        for title, text in rows
+    )
+    verdict = _safe(sentence(summary.verdict.sentence))
+    return f'<div style="max-width:50em"><p><b>{verdict}</b></p><table>{cells}</table></div>'
+
+
+def _accuracy(summary: Summary) -> list[str]:
+    """As in the terminal; nothing where nothing was shipped."""
+    if summary.shipped.strategy == "none":
+        return []
+    found = [estimate_text(summary.estimate)] if summary.estimate is not None else []
+    if summary.test is not None:
+        found.append(f"{score_text(summary.test)} on your test part")
+    return ["; ".join(found) + "."] if found else []
+
+
+def _shipped(summary: Summary) -> str:
+    what = "nothing" if summary.shipped.strategy == "none" else summary.shipped.strategy
+    return sentence(f"{what}: {summary.shipped.why}")
+
+
+def _safe(text: str) -> str:
+    return escape(printable(" ".join(text.split())))

@@ -1,0 +1,244 @@
+"""Images learnt in memory, for `WarmStartClassifier`: the flow in a folder that goes away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from warmstart.data.collection import Collection
+from warmstart.data.read import read_for_scoring
+from warmstart.delivery.bundle import Bundle, read_bundle
+from warmstart.errors import DataError
+from warmstart.events import Steps, drain
+from warmstart.folder import read_json
+from warmstart.joints import request
+from warmstart.joints.deliver import Finished
+from warmstart.joints.inputs import input_wish
+from warmstart.joints.look import Look, take_look
+from warmstart.joints.request import Request
+from warmstart.joints.rows import Arranged, arrange, as_tuple, profile_of
+from warmstart.joints.starting import open_start
+from warmstart.network.load import Start
+from warmstart.planning.planfile import read_plan
+from warmstart.planning.profiles import profiles
+from warmstart.planning.rules import DUAL_LIMIT
+from warmstart.records import DataRecord, Plan, Summary
+from warmstart.solve.kernels import Features, apply_scaling
+from warmstart.solve.projection import make_sketch
+from warmstart.solve.ridge import Array
+from warmstart.solve.weighted import evened
+from warmstart.training.sketched import SKETCH_WIDTH
+from warmstart.training.weighted import Weighed, fit_linear
+from warmstart.verbs.predictor import BATCH, Predictor, normalise, open_bundle
+
+Fit = Callable[[Request], Steps[Finished]]
+
+
+class Answerer(Protocol):
+    """Says of images what a fitted model makes of them."""
+
+    def logits(self, images: Any) -> Array:
+        """Calibrated logits, a column a class in the order of `Learnt.names`. Shapes: (n, K).
+
+        Raises: DataError naming an image that cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Learnt:
+    """What is left of a run once its folder is gone; it can be pickled.
+
+    `names` are those of the classes, in the order that the caller wants. `bundle` is None where
+    no signal was found and the depth was not the user's: then the classes' shares alone are
+    known, (K,).
+    """
+
+    names: tuple[str, ...]
+    summary: Summary
+    plan: Plan
+    shares: Array
+    bundle: Bundle | None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the network is the start as it came, under a new output."""
+        return self.bundle is not None and self.summary.shipped.strategy == "head"
+
+
+def learn(
+    asked: Request, names: Sequence[str], fit: Fit, weights: Array | None = None
+) -> tuple[Learnt, Answerer]:
+    """Run the flow, keep its model in memory, and be ready to answer.
+
+    `asked.data` is (images, labels) with labels among `names`; `weights` (n,) above zero are
+    those of its rows. With them the output is fitted anew, on the depths that the run chose, as
+    if each image had been given so many times.
+    Raises: as the flow does.
+    """
+    with TemporaryDirectory(prefix="warmstart-") as place:
+        folder = Path(place) / "run"
+        found = drain(fit(replace(asked, out=folder)))
+        plan = read_plan((folder / "plan.toml").read_text("utf-8"))
+        has_model = found.summary.shipped.strategy != "none"
+        bundle = read_bundle(folder) if has_model else None
+        record = read_json(folder / "data.json", DataRecord)
+    arranged = arrange(record)
+    by_row = _by_row(asked.data[0], arranged, weights)
+    counts = np.bincount(arranged.labels, by_row)[_order(names, record.classes)]
+    learnt = Learnt(
+        names=tuple(names), summary=found.summary, plan=plan, shares=counts / counts.sum(),
+        bundle=bundle,
+    )  # fmt: skip
+    if not learnt.is_kept:
+        return learnt, answerer(learnt, asked.start)
+    collection = drain(request.read_data(asked))
+    start = _open_again(asked, learnt, collection)
+    if weights is not None:
+        settled = replace(collection, record=record)
+        look = drain(take_look(settled, start, plan.training.engine))
+        learnt = _reweighed(learnt, look, arranged, by_row, asked.seed)
+    return learnt, Stored(learnt, start)
+
+
+def answerer(learnt: Learnt, network: Any) -> Answerer:
+    """What a model in memory answers with; `network` is the module that it began from, if any."""
+    if learnt.bundle is None:
+        return Shares(learnt.shares)
+    module = network if isinstance(network, nn.Module) else None
+    return Live(open_bundle(learnt.bundle, "the fitted model", module), learnt.names)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shares:
+    """The same answer for every image: the shares of the classes, (K,)."""
+
+    shares: Array
+
+    def logits(self, images: Any) -> Array:
+        """Shapes: (n, K)."""
+        return np.tile(np.log(self.shares), (len(images), 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Live:
+    """Answers by running the network."""
+
+    predictor: Predictor
+    names: tuple[str, ...]
+
+    def logits(self, images: Any) -> Array:
+        """Shapes: (n, K)."""
+        model, bundle = self.predictor.model, self.predictor.bundle
+        found = [np.empty((0, len(self.names)))]
+        pixels = (seen for _, seen in self.predictor.prepared(images))
+        with torch.inference_mode():
+            while batch := list(islice(pixels, BATCH)):
+                found.append(model(normalise(np.stack(batch), bundle)).double().numpy())
+        return np.concatenate(found)[:, _order(self.names, bundle.record.classes)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """Answers from what the feature store keeps: an image is passed once, whoever asks.
+
+    For a model whose network is the start as it came.
+    """
+
+    learnt: Learnt
+    start: Start
+
+    def logits(self, images: Any) -> Array:
+        """Shapes: (n, K)."""
+        bundle = self.learnt.bundle
+        if bundle is None:
+            raise ValueError("nothing is stored of a model that was not shipped")
+        collection = _gather(images, bundle.record.classes)
+        look = drain(take_look(collection, self.start, self.learnt.plan.training.engine))
+        for reason in look.unreadable.values():
+            raise DataError(f"{reason}; leave it out of X")
+        read = look.reader(collection.record.examples)
+        joined = np.concatenate([read(tap) for tap in bundle.record.taps], axis=1)
+        head = {name: bundle.tensors[f"head.{name}"].double().numpy() for name in _HEAD}
+        scores = joined.astype(np.float64) @ head["weight"].T + head["bias"]
+        logits = head["temperature"] * scores + head["class_bias"]
+        ordered: Array = logits[:, _order(self.learnt.names, bundle.record.classes)]
+        return ordered
+
+
+_HEAD = ("weight", "bias", "temperature", "class_bias")
+
+
+def _order(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Where each name stands among the classes of a run, which are sorted as texts.
+
+    >>> _order(["2", "10"], ["10", "2"])
+    [1, 0]
+    """
+    return [classes.index(name) for name in names]
+
+
+def _gather(images: Any, classes: Sequence[str]) -> Collection:
+    """Images without labels as a collection. Raises: DataError if one cannot be read."""
+    named = [classes[0]] * len(images)
+    collection = drain(read_for_scoring((images, named), classes))
+    for problem in collection.record.problems:
+        raise DataError(f"{problem.items[0]}; leave it out of X")
+    return collection
+
+
+def _open_again(asked: Request, learnt: Learnt, collection: Collection) -> Start:
+    """The start that the run chose, prepared for the same inputs."""
+    name = learnt.plan.start.value if asked.start_is_auto else asked.start
+    return open_start(name, asked.arch, asked.preprocessing, input_wish(asked, collection))
+
+
+def _by_row(images: Any, arranged: Arranged, weights: Array | None) -> Array:
+    """The weight of each row that is learnt from; 1 without any. Shapes: (n,)."""
+    if weights is None:
+        return np.ones(len(arranged.learn))
+    is_paths = not isinstance(images, np.ndarray)
+    ids = [Path(one).as_posix() for one in images] if is_paths else map(str, range(len(images)))
+    by_id: Mapping[str, float] = dict(zip(ids, weights.tolist(), strict=True))
+    return np.array([by_id[example.id] for example in arranged.learn])
+
+
+def _reweighed(learnt: Learnt, look: Look, arranged: Arranged, weights: Array, seed: int) -> Learnt:
+    """The same with the output fitted to weighted rows, by ridge on the depths that were chosen."""
+    bundle = learnt.bundle
+    if bundle is None:
+        return learnt
+    profile = profiles(look.taps)[profile_of(bundle.record.head)]
+    read = look.reader(arranged.learn)
+    scalings = {tap: evened(read(tap).astype(np.float64), weights) for tap in profile}
+    parts = [np.sqrt(share) * apply_scaling(read(t), scalings[t]) for t, share in profile.items()]
+    wide: Features = np.concatenate(parts, axis=1)
+    width = wide.shape[1] if len(wide) <= DUAL_LIMIT else SKETCH_WIDTH
+    sketch = make_sketch(wide.shape[1], width, np.random.default_rng(seed))
+    rows = Weighed(
+        sketch.apply(wide).astype(np.float64), arranged.labels, arranged.n_classes, weights,
+        arranged.groups,
+    )  # fmt: skip
+    penalties = [float(value) for value in as_tuple(learnt.plan.head.penalties)]
+    fit = fit_linear(rows, penalties)
+    narrow = sketch.sign[:, None] * fit.weights[sketch.target]
+    scale = np.concatenate([np.sqrt(profile[tap]) * s.scale for tap, s in scalings.items()])
+    offset = np.concatenate([scaling.offset for scaling in scalings.values()])
+    weight = scale[:, None] * narrow
+    head = {
+        "weight": weight.T, "bias": fit.bias - offset @ weight,
+        "temperature": np.array(fit.calibration.temperature), "class_bias": fit.calibration.bias,
+    }  # fmt: skip
+    tensors: dict[str, Tensor] = dict(bundle.tensors)
+    for name, values in head.items():
+        tensors[f"head.{name}"] = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    record = replace(bundle.record, taps=tuple(profile), penalty=fit.penalty)
+    return replace(learnt, bundle=replace(bundle, tensors=tensors, record=record))
