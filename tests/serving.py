@@ -68,9 +68,9 @@ class Live:
             link.sendall(payload)
             return read_all(link)
 
-    def number(self, name):
+    def number(self, name, **headers):
         """The value of one line of /metrics."""
-        lines = self.ask("GET", "/metrics").body.decode().splitlines()
+        lines = self.ask("GET", "/metrics", **headers).body.decode().splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
@@ -155,9 +155,13 @@ def answer_one(picture):
     )  # fmt: skip
 
 
-def app_of(served=None, limits=None, token=None, host="127.0.0.1"):
-    """The application of a plain model."""
-    return make_app(served or plain(), access_for(host, token), limits or Limits())
+@contextmanager
+def alive(served=None, token=None, **limits):
+    """A plain model behind a server with these limits."""
+    bound = Limits(**limits)
+    app = make_app(served or plain(), access_for("127.0.0.1", token), bound)
+    with live(app, bound) as server:
+        yield server
 
 
 def wait_until(happens, seconds=20.0):

@@ -38,7 +38,7 @@ def find_heat(predictor: Predictor, pixels: Pixels, cells: int) -> Heat:
 def neutral(predictor: Predictor) -> NDArray[np.uint8]:
     """The colour that says nothing to the network: what its preprocessing makes zero. (C,)"""
     mean = np.asarray(predictor.bundle.record.preprocessing.mean)
-    return np.clip(np.rint(255 * mean), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(255 * mean), 0, 255), dtype=np.uint8)
 
 
 def occlusion(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from warmstart import __version__
 from warmstart.data.pixels import MAX_PIXELS, TooLarge
-from warmstart.data.prepare import crop_box, open_image, prepare
+from warmstart.data.prepare import Pixels, crop_box, open_image, prepare
 from warmstart.delivery.serve.served import Limits, Picture, Served, Unread
 from warmstart.errors import DataError, RunFolderError, ServeError
 from warmstart.folder import read_json, to_plain
@@ -124,8 +124,7 @@ def read_picture(payload: bytes, name: str, prep: Preprocessing) -> Picture | Un
     """Encoded bytes as the network takes them, or why they cannot be read."""
     try:
         opened = open_image(payload, name, prep)
-        is_picture = isinstance(opened, Image.Image)
-        width, height = opened.size if is_picture else (opened.shape[1], opened.shape[0])
+        width, height = _size(opened)
         left, top, right, bottom = crop_box((width, height), prep)
         box = (left / width, top / height, right / width, bottom / height)
         return Picture(name, prepare(opened, prep), box)
@@ -133,6 +132,11 @@ def read_picture(payload: bytes, name: str, prep: Preprocessing) -> Picture | Un
         return Unread(name, str(error), is_too_large=True)
     except DataError as error:
         return Unread(name, str(error))
+
+
+def _size(opened: Image.Image | Pixels) -> tuple[int, int]:
+    """Width and height, px."""
+    return opened.size if isinstance(opened, Image.Image) else (opened.shape[1], opened.shape[0])
 
 
 def _answers(predictor: Predictor, pictures: Sequence[Picture]) -> list[Answer]:

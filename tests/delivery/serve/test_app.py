@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serving import answer_plain, app_of, live, plain, png, read_all, wait_until
+from serving import alive, answer_plain, plain, png, read_all, wait_until
 from warmstart.delivery.serve.app import decoders
-from warmstart.delivery.serve.served import Limits, Unread
+from warmstart.delivery.serve.served import Unread
 
 GREEN, RED = png((0, 200, 0)), png((200, 0, 0))
 PROBLEM = "application/problem+json"
@@ -21,7 +21,7 @@ PROBLEM = "application/problem+json"
 
 @pytest.fixture(scope="module")
 def server():
-    with live(app_of()) as running:
+    with alive() as running:
         yield running
 
 
@@ -101,16 +101,16 @@ def test_every_answer_protects_the_page(server):
         assert got.headers["cache-control"]
 
 
-def test_a_bug_is_a_problem_with_its_headers_and_the_server_lives(capfd):
+def test_a_bug_is_a_problem_with_its_headers_and_the_server_lives(caplog):
     def broken(pictures):
         raise ZeroDivisionError
 
-    with live(app_of(plain(answer=broken))) as server:
+    with alive(plain(answer=broken)) as server:
         got = server.send(("a.png", RED))
         assert "bug" in check_problem(got, 500)
         assert got.headers["x-content-type-options"] == "nosniff"
         assert server.ask("GET", "/health").status == 200
-    assert "ZeroDivisionError" in capfd.readouterr().err
+    assert "ZeroDivisionError" in caplog.text
 
 
 # ---- refusals ----------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def test_unreadable_images_are_named(server):
 
 def test_too_many_pixels_is_another_status():
     large = plain(decode=lambda payload, name: Unread(name, "too many pixels", True))
-    with live(app_of(large)) as server:
+    with alive(large) as server:
         check_problem(server.send(("a.png", RED)), 413)
 
 
@@ -169,7 +169,7 @@ def test_foreign_hosts_and_pages_are_refused(server):
 
 
 def test_a_token_is_needed_where_there_is_one():
-    with live(app_of(token="secret")) as server:
+    with alive(token="secret") as server:
         got = server.ask("GET", "/labels")
         check_problem(got, 401)
         assert got.headers["www-authenticate"].startswith("Bearer")
@@ -201,7 +201,7 @@ def test_a_body_without_an_end_is_refused_once_it_is_too_long():
     sent, piece = 0, b"x" * 65536
     chunk = f"{len(piece):x}\r\n".encode() + piece + b"\r\n"
     head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with live(app_of(limits=Limits(body_bytes=500_000))) as server:
+    with alive(body_bytes=500_000) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
             link.sendall(head)
             link.settimeout(0.01)
@@ -224,7 +224,7 @@ def test_bodies_together_are_bounded():
     half = (
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n" + b"x" * 50000
     )
-    with live(app_of(limits=Limits(held_bytes=100_000))) as server:
+    with alive(held_bytes=100_000) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as link:
             link.sendall(half)
             wait_until(lambda: server.ask("POST", "/predict", b"x" * 60_000).status == 503)
@@ -236,7 +236,7 @@ def test_bodies_together_are_bounded():
 
 def test_a_body_that_drips_is_given_up():
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx"
-    with live(app_of(limits=Limits(body_s=0.3))) as server:
+    with alive(body_s=0.3) as server:
         assert b" 408 " in server.raw(head)
         assert server.ask("GET", "/health").status == 200
 
@@ -244,7 +244,7 @@ def test_a_body_that_drips_is_given_up():
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: loc"])
 def test_a_head_that_drips_is_cut_off(begun):
     """Slow loris: many connections that never say what they want."""
-    with live(app_of(limits=Limits(head_s=0.4))) as server:
+    with alive(head_s=0.4) as server:
         links = [
             socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(40)
         ]
@@ -257,13 +257,13 @@ def test_a_head_that_drips_is_cut_off(begun):
 
 
 def test_a_drip_on_a_connection_that_was_used_before_is_cut_off():
-    with live(app_of(limits=Limits(head_s=0.4))) as server:
+    with alive(head_s=0.4, idle_s=0.4) as server:
         got = server.raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea")
         assert got.count(b"HTTP/1.1 200") == 1
 
 
 def test_connections_are_bounded():
-    with live(app_of(limits=Limits(connections=5, head_s=20))) as server:
+    with alive(connections=5, head_s=20) as server:
         held = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(5)]
         wait_until(lambda: len(server.server.server_state.connections) == 5)
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as one_more:
@@ -282,8 +282,7 @@ def test_a_full_queue_is_announced():
         gate.wait(30)
         return answer_plain(pictures)
 
-    limits = Limits(queue=3, batch=1)
-    with live(app_of(plain(answer=slow), limits), limits) as server, ThreadPoolExecutor(3) as many:
+    with alive(plain(answer=slow), queue=3, batch=1) as server, ThreadPoolExecutor(3) as many:
         waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(3)]
         begun.wait(20)
         wait_until(lambda: server.number("warmstart_queue_images ") == 3)
@@ -299,13 +298,12 @@ def test_a_full_queue_is_announced():
 
 def test_an_answer_that_takes_too_long_is_a_problem():
     gate = threading.Event()
-    limits = Limits(answer_s=0.3)
 
     def slow(pictures):
         gate.wait(30)
         return answer_plain(pictures)
 
-    with live(app_of(plain(answer=slow), limits), limits) as server:
+    with alive(plain(answer=slow), answer_s=0.3) as server:
         check_problem(server.send(("a.png", RED)), 503)
         gate.set()
         wait_until(lambda: server.send(("a.png", RED)).status == 200)
@@ -318,8 +316,7 @@ def test_what_is_inside_is_answered_before_it_stops():
         gate.wait(30)
         return answer_plain(pictures)
 
-    limits = Limits(batch=2)
-    with live(app_of(plain(answer=slow), limits), limits) as server, ThreadPoolExecutor(6) as many:
+    with alive(plain(answer=slow), batch=2) as server, ThreadPoolExecutor(6) as many:
         waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(6)]
         wait_until(lambda: server.number("warmstart_queue_images ") == 6)
         server.server.should_exit = True
@@ -344,10 +341,10 @@ def test_decoding_large_pictures_does_not_hold_up_the_rest():
         gate.wait(30)
         return Unread(name, "late")
 
-    with live(app_of(plain(decode=slow))) as server, ThreadPoolExecutor(8) as many:
+    with alive(plain(decode=slow)) as server, ThreadPoolExecutor(8) as many:
         waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(8)]
         busy = decoders(os.cpu_count() or 1)
-        wait_until(lambda: server.number("warmstart_queue_images ") == busy)
+        wait_until(lambda: server.number("warmstart_queue_images ") >= busy)
         assert server.ask("GET", "/labels").status == 200
         gate.set()
         assert {one.result().status for one in waiting} == {422}

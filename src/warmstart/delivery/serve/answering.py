@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -61,10 +62,11 @@ class Answering:
             sent = await self._images(request, body)
             if len(sent) != 1:
                 raise Problem(422, f"{len(sent)} images were sent; one at a time is explained")
-            (picture,) = await self._decoded(sent)
-        if isinstance(picture, Unread):  # `_decoded` has raised; this tells the type checker
-            raise _refused([picture])
-        heat = await self._batcher.alone(lambda: self._served.explain(picture))
+            with self._batcher.room(1):
+                (picture,) = await self._decoded(sent)
+                if isinstance(picture, Unread):  # then `_decoded` has raised
+                    raise _refused([picture])
+                heat = await self._batcher.alone(lambda: self._served.explain(picture))
         return JSONResponse({
             "label": heat.label,
             "words": heat_words(heat.label, heat.probability, heat.covered),
@@ -83,9 +85,8 @@ class Answering:
     async def _decoded(self, sent: Sequence[Sent]) -> list[Picture | Unread]:
         """Raises: Problem 413 or 422 where not one of them could be read."""
         decode = self._served.decode
-        read = await asyncio.gather(
-            *(self._beside(lambda one=one: decode(one.payload, one.name)) for one in sent)
-        )
+        works = [partial(decode, one.payload, one.name) for one in sent]
+        read = await asyncio.gather(*map(self._beside, works))
         lost = [one for one in read if isinstance(one, Unread)]
         for _ in lost:
             self._metrics.saw_image("unreadable")

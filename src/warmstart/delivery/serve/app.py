@@ -50,7 +50,7 @@ def make_app(served: Served, access: Access, limits: Limits | None = None) -> Ga
     pool = ThreadPoolExecutor(decoders(os.cpu_count() or 1), thread_name_prefix="decode")
     app = FastAPI(
         title=f"warmstart: {served.title}", version=__version__, description=ABOUT,
-        docs_url=None, redoc_url=None, lifespan=_lifespan(batcher, pool),
+        docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan(batcher, pool),
         dependencies=[Security(HTTPBearer(auto_error=False))] if access.token else [],
     )  # fmt: skip
     answering = Answering(served, limits, batcher, pool, metrics)

@@ -30,15 +30,18 @@ class Intake:
         self.check_length(request)
         taken = [0]
         try:
+            yield await self._in_time(request, taken)
+        finally:
+            self._held -= taken[0]
+
+    async def _in_time(self, request: Request, taken: list[int]) -> bytes:
+        try:
             async with asyncio.timeout(self._limits.body_s):
-                payload = await self._read(request, taken)
-            yield payload
+                return await self._read(request, taken)
         except TimeoutError:
             raise Problem(408, f"no whole body came in {self._limits.body_s:g} s") from None
         except ClientDisconnect:
             raise Problem(400, "the body breaks off") from None
-        finally:
-            self._held -= taken[0]
 
     def check_length(self, request: Request) -> None:
         """Refuse by the head alone. Raises: Problem 400, 413."""
@@ -51,6 +54,7 @@ class Intake:
             raise self._too_large()
 
     async def _read(self, request: Request, taken: list[int]) -> bytes:
+        """`taken` counts what is held for this body, also where reading it ends in an error."""
         chunks: list[bytes] = []
         async for chunk in request.stream():
             if taken[0] + len(chunk) > self._limits.body_bytes:

@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import uvicorn
@@ -56,7 +56,8 @@ def run(server: Server, taken: socket.socket) -> None:
 
     Raises: ServeError where the server could not start.
     """
-    asyncio.run(server.serve(sockets=[taken]))
+    with suppress(SystemExit):  # uvicorn's way to say that an app could not start
+        asyncio.run(server.serve(sockets=[taken]))
     if not server.started:
         raise ServeError("the server did not start; run it again with --debug to see why.")
 
@@ -69,6 +70,7 @@ def make_server(
     config = uvicorn.Config(
         app, http=patient(limits), ws="none", lifespan="on", log_config=None, access_log=False,
         log_level="error", server_header=False, proxy_headers=False,
+        timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type]  # any number of seconds
         timeout_graceful_shutdown=int(limits.stop_s),
     )  # fmt: skip
     return Server(config, ready, stopping)

@@ -87,6 +87,7 @@ class Limits:
     explaining: int = 4  # heat maps asked for at a time: each takes up to a second
     connections: int = 512
     gather_s: float = 0.004  # how long the first image of a batch waits for others
+    idle_s: float = 10.0  # between two requests on one connection
     head_s: float = 10.0  # for the head of a request
     body_s: float = 30.0  # for its body
     answer_s: float = 60.0  # for its answer
