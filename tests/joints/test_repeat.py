@@ -46,9 +46,11 @@ def test_versions_of_both_files_are_listed(tmp_path):
         json.dumps({"warmstart": "1.2", "python": "3.11", "packages": {"numpy": "2"}})
     )
     rows = dict(written(tmp_path, data="photos").rows)
-    assert (rows["torch"], rows["numpy"], rows["warmstart"], rows["seed"]) == ("2", "2", "1.2", "0")
+    assert (rows["packages"], rows["warmstart"]) == ("numpy 2, torch 2", "1.2")
+    assert (rows["seed"], rows["python"], rows["processor"]) == ("0", "3.11", "x86")
 
 
 def test_a_folder_without_a_request_has_no_command(tmp_path):
     found = repeat_of(tmp_path, "x")
-    assert (found.command, found.data, found.rows) == ("", "DATA", ())
+    assert (found.command, found.data) == ("", "DATA")
+    assert found.rows == (("warmstart", "unknown"),)

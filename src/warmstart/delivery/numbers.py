@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 MANY = 1000  # from so many examples on, a tenth of a per cent says something
 
 
@@ -40,6 +42,16 @@ def percent(share: float, n: int) -> str:
     '35 %'
     """
     return f"{percents(share, n=n)[0]} %"
+
+
+def at_most(share: float) -> str:
+    """A share that is promised not to be passed, in per cent: never rounded down.
+
+    >>> at_most(0.0851), at_most(0.02), at_most(0.0012)
+    ('9', '2', '0.2')
+    """
+    times = 1 if share >= 0.015 else 10
+    return f"{math.ceil(100 * times * share - 1e-9) / times:g}"
 
 
 def interval(value: float, low: float, high: float, n: int) -> str:

@@ -81,9 +81,10 @@ def _rows(told: Mapping[str, Any], env: Mapping[str, Any]) -> Iterator[tuple[str
         versions |= around.get("packages", {})
         yield "processor", str(around.get("cpu", ""))
     yield from ((name, str(env[name])) for name in ("python", "platform", "threads") if name in env)
-    if "warmstart" in env:
-        versions.setdefault("warmstart", env["warmstart"])
-    yield from ((name, str(version)) for name, version in sorted(versions.items()))
+    versions.setdefault("warmstart", env.get("warmstart", "unknown"))
+    yield "warmstart", str(versions.pop("warmstart"))
+    if versions:
+        yield "packages", ", ".join(f"{name} {v}" for name, v in sorted(versions.items()))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_what_makes_a_figure_doubtful_is_said_beside_it(kind):
 
 def test_guess_and_scrambled_network_stand_on_the_same_line():
     text = first_screen(facts())
-    assert "always “dress” 33 %" in text
+    assert "always answering “dress” 33 %" in text
     assert "scrambled network 27 %" in text
     assert "83 % (77 to 88) right" in text
     assert "78 % (72 to 84) on your test part" in text

@@ -80,7 +80,11 @@ def _measure(measure: Measure, axis: float, row: float) -> str:
     dot = tag("circle", cx=x, cy=axis, r=7 if measure.is_main else 5,
               class_="dot" if measure.is_main else "ring")  # fmt: skip
     words = label(
-        x, row, measure.words, "strong" if measure.is_main else "", anchor_of(measure.value)
+        x,
+        row,
+        measure.words,
+        "strong halo" if measure.is_main else "halo",
+        anchor_of(measure.value),
     )
     return line + band + dot + words
 

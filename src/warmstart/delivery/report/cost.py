@@ -7,6 +7,7 @@ from warmstart.delivery.numbers import duration, size
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 
+SHOWN = 0.05  # s: what took less is no part of the picture
 STAGES = {
     "read": "reading the files", "look": "one look at every image", "check": "checks",
     "plan": "the plan", "head": "fitting the output", "tune": "training layers",
@@ -27,7 +28,8 @@ def cost_section(facts: Facts) -> str:
 
 
 def _stages(facts: Facts, total: float) -> str:
-    spent = [(STAGES[key], s) for key, s in facts.summary.seconds.items() if key in STAGES and s]
+    seconds = facts.summary.seconds
+    spent = [(words, seconds[key]) for key, words in STAGES.items() if seconds.get(key, 0) >= SHOWN]
     if not spent or total <= 0:
         return ""
     most = max(seconds for _, seconds in spent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from warmstart.delivery.figures.line import Mark, Measure, on_a_line
 from warmstart.delivery.figures.svg import short
-from warmstart.delivery.numbers import count, interval, percent, sentence
+from warmstart.delivery.numbers import at_most, count, interval, percent, sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.pictures import shots
@@ -110,7 +110,7 @@ def _marks(facts: Facts) -> list[Mark]:
     n = signal.n if signal is not None else facts.summary.data.train
     if facts.guess is not None:
         name, share = facts.guess
-        found.append(Mark(f"always “{short(name, 14)}” {percent(share, n)}", share))
+        found.append(Mark(f"always answering “{short(name, 14)}” {percent(share, n)}", share))
     shuffled = facts.detail("knowledge", "shuffled")
     if shuffled is not None:
         found.append(Mark(f"scrambled network {percent(shuffled, n)}", shuffled))
@@ -177,8 +177,7 @@ def _sure(facts: Facts) -> str:
             "each of them yourself where a mistake matters."
         )
     share = sum(said.probability >= calibration.sure_from for said in held) / len(held)
-    wrong = 100 * calibration.promised_error
-    words = f"{wrong:.0f}" if wrong >= 1.5 else f"{wrong:.1f}".removesuffix(".0")
+    words = at_most(calibration.promised_error)
     return (
         f"It is sure of about {round(100 * share)} of 100, and of its sure answers at most {words} "
         "in 100 are wrong. Take those as they are, and look at the others yourself."

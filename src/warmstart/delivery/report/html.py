@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from warmstart.delivery.figures.svg import escaped
+from warmstart.delivery.figures import svg
 
-__all__ = ["escaped"]
+
+def escaped(text: str) -> str:
+    """Text as it may stand in the page; no figure is parted from its sign.
+
+    >>> escaped("<b> 83 %")
+    '&lt;b&gt; 83\\xa0%'
+    """
+    return svg.escaped(text).replace(" %", "\xa0%")
+
+
+def path(text: str) -> str:
+    """The place of a file, to be broken after its slashes."""
+    return escaped(text).replace("/", "/<wbr>")
 
 
 def section(id: str, title: str, *blocks: str) -> str:

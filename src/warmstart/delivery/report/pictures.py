@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from warmstart.delivery.figures.svg import escaped
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts, Said
 from warmstart.delivery.report.steps import next_steps
@@ -56,6 +55,6 @@ def shots(facts: Facts, shown: Sequence[tuple[str, str]]) -> str:
         picture = '<span class="gone">no picture</span>'
         if uri is not None:
             kind = ' class="tiny"' if uri.startswith("data:image/png") else ""
-            picture = f'<img src="{escaped(uri)}" alt="{escaped("Image " + id)}"{kind}>'
-        rows.append(f'{picture}{escaped(words)}<span class="path">{escaped(id)}</span>')
+            picture = f'<img src="{html.escaped(uri)}" alt="{html.escaped("Image " + id)}"{kind}>'
+        rows.append(f'{picture}{html.escaped(words)}<span class="path">{html.path(id)}</span>')
     return html.items(rows, "shots")

@@ -60,7 +60,9 @@ def _layers(facts: Facts) -> str:
         rate = facts.plan.parts[-1].rate
         words = f"{rate.number:g}" if rate is not None else "in closed form"
         rows.append(("output", "new", words, "", f"for {facts.summary.data.classes} classes"))
-    return html.table("Layers", ("layers", "", "learning rate", "weights", "called"), rows)
+    return html.table(
+        "Layers", ("layers", "what happens", "learning rate", "weights", "called"), rows
+    )
 
 
 def _own(plan: Plan) -> str:

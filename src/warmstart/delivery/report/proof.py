@@ -9,7 +9,7 @@ from warmstart.delivery.figures.bars import Bar, Piece, lying, stacked
 from warmstart.delivery.figures.certainty import diagram
 from warmstart.delivery.figures.line import interval_bar
 from warmstart.delivery.figures.matrix import Table, matrix, small_matrix
-from warmstart.delivery.numbers import count, interval, percent, sentence
+from warmstart.delivery.numbers import at_most, count, interval, percent, sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts, Said
 from warmstart.delivery.report.pictures import shots, worst
@@ -144,7 +144,7 @@ def _classes(facts: Facts) -> str:
         return ""
     tested = {score.label: score for score in facts.tested}
     overall = sum(said.is_right for said in facts.held) / max(len(facts.held), 1)
-    head = ["class", "images", "found (95 % interval)", "", "right when it says so",
+    head = ["class", "images", "found (95 % interval)", "0 to 100 %", "right when it says so",
             "most often taken for"]  # fmt: skip
     rows = [_class(score, overall) for score in sorted(facts.classes, key=_weakness)]
     if tested:
@@ -217,8 +217,8 @@ def _promise(facts: Facts) -> str:
     text = (
         f"An answer is called sure from {percent(calibration.sure_from, len(held))} on. Of "
         f"{count(len(held), 'image')} held out {len(sure):,} were sure, and {wrong:,} of those "
-        f"wrong. Promised, with 95 % certainty: at most "
-        f"{percent(calibration.promised_error, len(held))} of the sure ones are."
+        f"wrong. Promised, with 95 % certainty: at most {at_most(calibration.promised_error)} % of "
+        "the sure ones are."
     )
     return f"<div>{html.heading('What “sure” means here')}{html.paragraph(text)}</div>"
 
@@ -239,8 +239,8 @@ def _ledger(facts: Facts) -> str:
     if frozen.parameters or frozen.buffers:
         said = "are" if frozen.identical else "are NOT"
         proof = (
-            f"{frozen.parameters:,} tensors of weights and {frozen.buffers:,} of statistics were "
-            f"frozen, and {said} the same as in the start, bit for bit (SHA-256 of each in "
+            f"{frozen.parameters:,} weights and {frozen.buffers:,} statistics were frozen, and "
+            f"{said} the same as in the start, bit for bit (SHA-256 of each in "
             "weights_ledger.json)."
         )
     used = dict.fromkeys(FATES[row.fate][0] for row in facts.ledger.rows if row.fate in FATES)

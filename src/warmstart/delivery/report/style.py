@@ -16,7 +16,7 @@ h1{font-size:clamp(1.55rem,4.5vw,2.3rem);line-height:1.2;margin:.2em 0 .5em;max-
 text-wrap:balance}
 h2{font-size:1.4rem;line-height:1.25;margin:0 0 .7em}
 h3{font-size:1rem;margin:0 0 .5em}
-p{margin:0 0 .8em;max-width:44em}
+p{margin:0 0 .8em;max-width:44em}p,h1,h2,h3,li,dd,figcaption{overflow-wrap:break-word}
 section{padding:34px 0 26px;border-top:1px solid var(--line)}
 a{color:var(--accent)}
 :focus-visible{outline:3px solid var(--accent);outline-offset:2px}
@@ -30,7 +30,7 @@ white-space:nowrap}
 .beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));
 gap:26px 34px;margin:0 0 22px}
 figure{margin:0 0 22px;min-width:0}
-.beside figure{margin:0}
+.beside>*{min-width:0}.beside figure{margin:0}
 figcaption{margin-top:6px;max-width:44em}
 .cards{list-style:none;margin:0 0 30px;padding:0;display:grid;gap:16px;
 grid-template-columns:repeat(auto-fit,minmax(min(100%,290px),1fr))}
@@ -44,14 +44,13 @@ nav a{display:inline-block;padding:5px 0}
 pre{background:var(--ground);border-radius:6px;padding:9px 11px;margin:.5em 0 .8em;
 white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
-.scroll{overflow-x:auto;max-width:100%;margin-bottom:14px}
+.scroll{position:relative;overflow-x:auto;max-width:100%;margin-bottom:14px}
 table{border-collapse:collapse;width:100%;font-size:.92rem}
 th,td{text-align:left;padding:7px 14px 7px 0;border-bottom:1px solid var(--line);
 vertical-align:top}
 thead th{color:var(--soft);font-weight:500;white-space:nowrap}
-tbody th{font-weight:600;overflow-wrap:anywhere;min-width:5.5em}
-td.wide{min-width:130px}
-td .spark,td svg{display:block}
+tbody th{font-weight:600;overflow-wrap:break-word}
+td svg{min-width:110px}
 .figures{display:flex;flex-wrap:wrap;gap:12px 34px;margin:0 0 20px}
 .figures div{display:flex;flex-direction:column-reverse}
 .figures dd{margin:0;font-size:1.5rem;font-weight:600;line-height:1.2}
@@ -77,7 +76,8 @@ footer{color:var(--soft);font-size:.9rem;padding-block:10px 50px}
 svg{display:block;overflow:visible;font:13px system-ui,-apple-system,"Segoe UI",Roboto,
 "DejaVu Sans",sans-serif}
 svg.fixed{width:100%;height:auto;font-size:12px}
-svg text{fill:var(--ink)}svg .soft{fill:var(--soft);font-size:inherit}
+svg text{fill:var(--ink);paint-order:stroke;stroke:var(--paper);stroke-width:0}
+svg .halo{stroke-width:5px;stroke-linejoin:round}svg .soft{fill:var(--soft);font-size:inherit}
 svg .small{font-size:11px}svg .tiny{font-size:7px}svg .strong{font-weight:700;font-size:16px}
 .axis{stroke:var(--soft)}.rule{stroke:var(--line)}.lead{stroke:var(--line)}
 .peg{stroke:var(--soft);stroke-width:3}.peg.thin{stroke-width:1.5;stroke-dasharray:5 4}
@@ -87,7 +87,7 @@ svg .dot{fill:var(--accent)}svg .ring{fill:var(--paper);stroke:var(--accent);str
 svg .bar{fill:var(--accent)}svg .bar.pale{fill:var(--pale)}svg .bar.bad{fill:var(--bad)}
 svg .ground{fill:var(--ground)}svg .hit{fill:var(--accent)}svg .miss{fill:var(--bad)}
 svg .band{fill:var(--accent);opacity:.15}
-.curve{fill:none;stroke:var(--accent);stroke-width:2}.curve.pale{stroke:var(--pale);
+.none{fill:none;stroke:none}.curve{fill:none;stroke:var(--accent);stroke-width:2}.curve.pale{stroke:var(--pale);
 stroke-width:1.3}
 .curve.base{stroke:var(--soft);stroke-width:1.5;stroke-dasharray:5 4}
 .curve.next{stroke-dasharray:4 4}

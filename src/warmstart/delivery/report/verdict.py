@@ -36,7 +36,6 @@ def verdict_section(facts: Facts) -> str:
     lead = "Nothing was shipped: " if shipped.strategy == "none" else "Shipped: "
     return html.section(
         "verdict", "Verdict: what was measured first",
-        html.paragraph(sentence(verdict.sentence)),
         html.paragraph(sentence(lead + shipped.why)),
         html.side_by_side(_signal(facts), _curve(facts)),
         _table(verdict.evidence),
