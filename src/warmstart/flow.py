@@ -50,6 +50,7 @@ def _work(
         clock.lap("look")
         collection = problems.settled(collection, look, journal.path if asked.fix else None)
         inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
+        asked = yield from budgeted.hurried(asked, look, len(collection.record.examples))
         scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
         record, arranged = scene.collection.record, scene.arranged
         journal.settle(record)

@@ -46,13 +46,13 @@ def test_minutes_enough_change_nothing(pictures, speeds, tmp_path):
 
 
 def test_few_minutes_cut_the_plan_and_say_so(pictures, speeds):
-    speeds(0.1)  # 4 trainings of 125 steps: 50 seconds; one of 20, twice: 4
-    made, seen = run(pictures, 0.5)
+    speeds(0.1)  # 4 trainings of 125 steps: 50 seconds; two of 40: 8
+    made, seen = run(pictures, 0.4)
     training = made.plan.training
     assert training.folds.value == 1
     assert training.passes.value < 1000
     assert (training.passes.source, training.passes.rule) == ("measured", 1000)
-    assert training.passes.because == "cut from 1,000 to fit --minutes 0.5"
+    assert training.passes.because == "cut from 1,000 to fit --minutes 0.4"
     assert training.views.value <= max(-(-training.passes.value // 36), 1)
     (told,) = [e.values["text"] for e in seen if e.values.get("title") == "Plan"]
     assert told.splitlines()[1] == (
@@ -62,15 +62,38 @@ def test_few_minutes_cut_the_plan_and_say_so(pictures, speeds):
     assert made.summary.shipped.strategy == "last:1"
 
 
-def test_where_no_plan_fits_training_ends_when_the_minutes_do(pictures, speeds):
-    """The cheapest plan is begun, each training is stopped, and a model is there."""
+def test_where_no_training_fits_the_output_alone_ships(pictures, speeds):
     speeds(100.0)
     made, seen = run(pictures, 0.001)
-    assert made.plan.training.passes.value == 160
+    assert made.summary.shipped.strategy == "head"
+    assert "last:1 was given up, the minutes leave no time for it" in made.summary.shipped.why
+    assert not steps(seen)
+    (told,) = [e.values["text"] for e in seen if e.values.get("title") == "Plan"]
+    assert "last:1 was given up: the minutes leave no time for it" in told
+
+
+def test_few_minutes_leave_the_close_look_out_and_say_so(pictures, monkeypatch):
+    monkeypatch.setattr(budgeted, "hurries", lambda minutes, network, n: True)
+    seen = []
+    made = fit(pictures, budget="balanced", minutes=5.0, on_event=seen.append)
+    (hurry,) = [e.values["text"] for e in seen if e.values.get("title") == "Hurry"]
+    assert "--budget fast" in hurry
+    assert "knowledge" not in {one.name for one in made.verdict.evidence}
+    seen.clear()
+    made = fit(pictures, budget="balanced", on_event=seen.append)
+    assert not [e for e in seen if e.values.get("title") == "Hurry"]
+    assert "knowledge" in {one.name for one in made.verdict.evidence}
+
+
+def test_where_the_forecast_was_too_low_training_ends_when_the_minutes_do(
+    pictures, speeds, monkeypatch
+):
+    speeds(1e-9)
+    monkeypatch.setattr(budgeted, "DELIVERY", 100.0)  # nothing is left for training
+    made, seen = run(pictures, 0.5)
     notes = [e.values["text"] for e in seen if e.values.get("title") == "Stopped"]
-    assert len(notes) == 2
-    assert notes[0] == "after 1 of 20 updates: the minutes were over"
-    assert len(steps(seen)) == 2
+    assert len(notes) == len(steps(seen))
+    assert notes[0] == "after 1 of 125 updates: the minutes were over"
     assert made.summary.guards == ()
     assert made.summary.shipped.strategy == "last:1"
 

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
+from warmstart.events import Steps
 from warmstart.joints import planned
 from warmstart.joints.allowance import Allowance
 from warmstart.joints.forecast import Bench, outlook, passing, tail_share
+from warmstart.joints.look import Look
+from warmstart.joints.notes import note
 from warmstart.joints.request import Request
 from warmstart.joints.scene import Scene
 from warmstart.planning.facts import NetworkFacts
-from warmstart.planning.minutes import within
+from warmstart.planning.minutes import hurries, within
 from warmstart.planning.storing import with_store
 from warmstart.recording import Clock
 from warmstart.records import Plan
 
 DELIVERY = 3.0  # seconds for what comes after training, beside passing images
+
+
+def hurried(asked: Request, look: Look, n: int) -> Steps[Request]:
+    """The request with `--budget fast`, where the minutes are too few for a close look.
+
+    A budget that was typed stays.
+    """
+    minutes, is_ours = asked.minutes, "budget" not in asked.typed and asked.budget != "fast"
+    if minutes is None or not is_ours or not hurries(minutes, look.network.record, n):
+        return asked
+    yield note("check", "Hurry", "few minutes: --budget fast, without what the start knows")
+    return replace(asked, budget="fast", given=asked.typed)
 
 
 def make_plan(

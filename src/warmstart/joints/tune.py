@@ -28,6 +28,7 @@ from warmstart.joints.scene import Scene
 from warmstart.joints.score import as_it_came, compared, estimate, head_probabilities
 from warmstart.joints.stored import store_views, views_of_plan
 from warmstart.network.parts import Network
+from warmstart.planning.minutes import gave_way
 from warmstart.planning.schedule import carried_out, given_up, schedule, stage_actions
 from warmstart.planning.wording import gave_up
 from warmstart.records import Action, Estimate, Evidence, GuardNote, Plan
@@ -112,7 +113,10 @@ def tune(
     if not plan.is_trained:
         read = scene.look.reader(scene.arranged.learn)
         came = as_it_came(scene.prior, scene.arranged, read)
-        return Worked(scene.look.network, head, scene.look.reader, plan, step_zero=came)
+        return Worked(
+            scene.look.network, head, scene.look.reader, plan, step_zero=came,
+            given_up=gave_way(plan),
+        )  # fmt: skip
     job = _Job(scene, plan, head, checkpoints or NoCheckpoints(), allowance)
     folds_held = held_out(scene, schedule(plan).folds)
     values: dict[str, float | int | str] = {"trainings": len(folds_held) + 1}

@@ -1,37 +1,96 @@
 """--minutes M: a plan cut down until its forecast fits, saying what was given up.
 
 What the user set stays as it is. What goes first costs least: trainings that only sharpen the
-estimate, then images passed.
+estimate, then images passed, then training itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
-from warmstart.records import Choice, Plan
+from warmstart.planning.forecast import control_passes
+from warmstart.planning.rules import USUAL, USUAL_MACS
+from warmstart.planning.schedule import head_alone
+from warmstart.records import Choice, NetworkRecord, Plan
 
 MARGIN = 0.9  # share of the minutes that the forecast may fill: it may be wrong by a tenth
-LEAST_STEPS = 20  # updates below which a training says little
-_FROM = "cut from "
-_CUTS = (2, 4, 8)  # by which the images passed are divided
+LEAST_STEPS = 40  # updates below which a training says little
+CLOSE = 0.08  # share of the minutes that a close look at what the start knows may take
+TRIES = 6  # times that the number of images passed is halved in on
+_FROM, _GONE = "cut from ", " was given up: "
+_NO_TIME = "the minutes leave no time for it"
+
+
+def hurries(minutes: float, network: NetworkRecord, n: int) -> bool:
+    """Whether a close look at what the start knows would take too much of the minutes.
+
+    By multiply-adds, so that two runs agree.
+    """
+    macs = sum(part.macs for part in network.parts)
+    seconds = control_passes(n) * macs / (USUAL_MACS * USUAL["torch"].speed)
+    return seconds > CLOSE * 60 * minutes
 
 
 def within(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -> Plan:
-    """The first of ever cheaper plans whose forecast fits; the cheapest, where none does.
+    """The plan, cut no more than it takes for its forecast to fit.
 
-    `forecast` gives the seconds that following a plan takes in all.
+    Where not even `LEAST_STEPS` updates fit, the output alone is learnt; a plan whose images
+    passed are the user's own is left as it is. `forecast` gives the seconds that following a
+    plan takes in all.
     """
-    found = plan
-    for cheaper in (plan, *_cheaper(plan, seconds / 60)):
-        found = cheaper
-        if forecast(found) <= MARGIN * seconds:
-            break
-    return found
+
+    def fits(other: Plan) -> bool:
+        return forecast(other) <= MARGIN * seconds
+
+    folds, passes = plan.training.folds, plan.training.passes
+    if not plan.is_trained or folds is None or passes is None or fits(plan):
+        return plan
+    minutes, once = seconds / 60, plan
+    if folds.source != "user" and folds.number > 1:
+        once = replace(plan, training=replace(plan.training, folds=_cut(folds, 1, minutes)))
+        if fits(once):
+            return once
+    return once if passes.source == "user" else _shortened(once, minutes, fits) or _without(plan)
+
+
+def _shortened(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan | None:
+    """The longest training that fits, to some hundredths; None where none does."""
+    training, batch = plan.training, int(plan.training.batch.number)
+    passes = training.passes
+    if passes is None:
+        return None
+
+    def of(n_steps: int) -> Plan:
+        cut = _cut(passes, n_steps * batch, minutes)
+        return replace(plan, training=replace(training, passes=cut))
+
+    least, most = LEAST_STEPS, -(-int(passes.number) // batch)
+    if least >= most or not fits(of(least)):
+        return None
+    for _ in range(TRIES):
+        middle = (least + most) // 2
+        least, most = (middle, most) if fits(of(middle)) else (least, middle)
+    return of(least)
+
+
+def _without(plan: Plan) -> Plan:
+    """The plan of the output alone, where there is no time for layers."""
+    if plan.strategy.source == "user":
+        return head_alone(plan, _NO_TIME, f"{plan.strategy.value}{_GONE}{_NO_TIME}")
+    return head_alone(plan, f"{plan.strategy.value} was not tried: {_NO_TIME}")
+
+
+def gave_way(plan: Plan) -> str:
+    """Why a training that the user chose was left out; nothing where none was."""
+    because = plan.strategy.because
+    return _NO_TIME if because.endswith(f"{_GONE}{_NO_TIME}") else ""
 
 
 def given_up(plan: Plan) -> str:
     """What was cut from a plan, in words; nothing where nothing was."""
+    if plan.strategy.because.endswith(_NO_TIME):
+        return plan.strategy.because
     found = []
     for name, what in (("folds", "trainings that hold images out"), ("passes", "images passed")):
         choice: Choice | None = getattr(plan.training, name)
@@ -39,25 +98,6 @@ def given_up(plan: Plan) -> str:
             before = choice.because.removeprefix(_FROM).partition(" ")[0]
             found.append(f"{what} {choice.number:,.0f} instead of {before}")
     return "; ".join(found)
-
-
-def _cheaper(plan: Plan, minutes: float) -> Iterator[Plan]:
-    """Plans in the order in which they are tried, each cheaper than the one before."""
-    training, batch = plan.training, plan.training.batch.number
-    folds, passes = training.folds, training.passes
-    if folds is None or passes is None or not plan.is_trained:
-        return
-    if folds.source != "user" and folds.number > 1:
-        training = replace(training, folds=_cut(folds, 1, minutes))
-        yield replace(plan, training=training)
-    if passes.source == "user":
-        return
-    least = int(LEAST_STEPS * batch)
-    fewer = [int(passes.number) // divisor for divisor in _CUTS]
-    for count in (*(c for c in fewer if c > least), least):
-        if count < passes.number:
-            cut = _cut(passes, count, minutes)
-            yield replace(plan, training=replace(training, passes=cut))
 
 
 def _cut(choice: Choice, value: int, minutes: float) -> Choice:
