@@ -37,7 +37,7 @@ def _accuracy(summary: Summary) -> list[str]:
 
 def _shipped(summary: Summary) -> str:
     what = "nothing" if summary.shipped.strategy == "none" else summary.shipped.strategy
-    return sentence(f"{what}: {summary.shipped.why}")
+    return f"{what}: {summary.shipped.why.rstrip('.')}."
 
 
 def _safe(text: str) -> str:

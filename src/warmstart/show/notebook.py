@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from html import escape
 from importlib import import_module
@@ -39,8 +40,12 @@ class Cell:
         self._lines: list[str] = []
         self._handle: Any = None
         self._shown_at = 0.0  # by the clock of the events
+        self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> Self:
+        self._warnings.__enter__()
+        # What a package that is imported meanwhile says of bars which nobody here draws.
+        warnings.filterwarnings("ignore", message="IProgress not found")
         return self
 
     def __exit__(
@@ -49,6 +54,7 @@ class Cell:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._warnings.__exit__(kind, error, trace)
         self._lines += self._stages.finish(is_broken=error is not None)
         self._write(self._lines)
 

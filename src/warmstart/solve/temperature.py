@@ -167,5 +167,4 @@ def _newton_step(scores: Array, targets: Array, values: Array, weights: Array | 
     bend[0, 1:] = bend[1:, 0] = cross
     bend[1:, 1:] = np.diag(heavy.sum(axis=0) / n) - heavy.T @ p / n
     bend[np.diag_indices(k + 1)] += 1e-6  # adding one number to every bias changes nothing
-    step: Array = np.linalg.solve(bend, slope)
-    return step
+    return np.asarray(np.linalg.solve(bend, slope), dtype=np.float64)

@@ -94,8 +94,8 @@ def merged(
         row = int(np.flatnonzero(numbers[first][place] != numbers)[0])
         raise DataError(f"X names {images[row]} twice, with two labels; keep one of them")
     order = np.argsort(first)
-    merged = np.bincount(place, weights)[order]
-    return [images[row] for row in first[order]], numbers[first[order]], merged
+    total: Array = np.bincount(place, weights)[order].astype(np.float64)
+    return [images[row] for row in first[order]], numbers[first[order]], total
 
 
 def class_names(classes: NDArray[Any]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from warmstart.network.ledger import take_digests
 from warmstart.planning.schedule import schedule
 from warmstart.planning.strategy import AUTO, HEAD, parse
 from warmstart.recording import Clock
-from warmstart.records import Plan
+from warmstart.records import Plan, Preprocessing
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import standard_error
 from warmstart.training.candidates import END
@@ -113,6 +113,7 @@ def rate_probe(
     steps: int = STEPS,
     start: Any = request.DEFAULT_START,
     arch: str | None = None,
+    preprocessing: Preprocessing | None = None,
     label: str | None = None,
     group: str | None = None,
     lr: float | None = None,
@@ -127,8 +128,8 @@ def rate_probe(
     Raises: as `fit` does; UsageError for a strategy that trains nothing.
     """
     asked = Request(
-        data=data, strategy=strategy, start=start, arch=arch, label=label, group=group, lr=lr,
-        settings=request.typed_settings(settings), seed=seed,
+        data=data, strategy=strategy, start=start, arch=arch, preprocessing=preprocessing,
+        label=label, group=group, lr=lr, settings=request.typed_settings(settings), seed=seed,
     )  # fmt: skip
     return follow(probe(asked, steps), on_event or (lambda event: None))
 
