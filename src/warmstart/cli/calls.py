@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from warmstart import show
 from warmstart.cli.asked import names_in, request_of
 from warmstart.cli.compare import compare
+from warmstart.cli.exporting import export
 from warmstart.cli.output import NO_SIGNAL, dumps, print_run, settle_imports, watcher
 from warmstart.cli.parse import Call
 from warmstart.cli.resume import resume
@@ -211,8 +212,8 @@ def cache(call: Call) -> int:
 
 _CALLS: dict[str, Callable[[Call], int]] = {
     "fit": fit, "resume": resume, "check": check, "predict": predict, "evaluate": evaluate,
-    "compare": compare, "rank": rank, "audit": audit, "suggest": suggest, "serve": serve,
-    "report": report, "starts": starts, "cache": cache,
+    "compare": compare, "rank": rank, "audit": audit, "export": export, "suggest": suggest,
+    "serve": serve, "report": report, "starts": starts, "cache": cache,
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ VERB_HABITS = {
     **dict.fromkeys(("diff", "benchmark", "versus", "vs"), "compare"),
     **dict.fromkeys(("models", "zoo", "hub"), "starts"),
     **dict.fromkeys(("continue", "restart", "go-on", "goon"), "resume"),
+    **dict.fromkeys(("convert", "to-onnx", "onnx", "openvino", "quantize", "save"), "export"),
     **dict.fromkeys(("lr_find", "lr-find", "lr_finder", "lr-finder"), "fit DATA --dry-run"),
     **dict.fromkeys(("server", "api", "deploy", "web", "app", "ui", "webui"), "serve"),
 }
@@ -47,6 +48,8 @@ RENAMED = {
     **dict.fromkeys(("--dryrun", "--plan-only"), "--dry-run"),
     **dict.fromkeys(("--start", "--models", "--backbones", "--networks"), "--starts"),
     "--strategy": "--strategies",
+    **dict.fromkeys(("--format", "--target", "--export-format"), "--to"),
+    **dict.fromkeys(("--quantize", "--quantise", "--quantized", "--quant"), "--int8"),
     **dict.fromkeys(("--bind", "--address", "--ip", "--server-name", "-H"), "--host"),
     **dict.fromkeys(("--server-port", "-p"), "--port"),
     **dict.fromkeys(("--api-key", "--key", "--password", "--auth", "--api-token"), "--token"),
@@ -78,6 +81,7 @@ ARGUMENTS = {
     },
     "rank": dict.fromkeys(_DATA, "DATA"),
     "audit": dict.fromkeys(("--run", *_RUN), "MODEL"),
+    "export": dict.fromkeys(_RUN, "RUN"),
     "suggest": {**dict.fromkeys(_PATH, "UNLABELLED"), **dict.fromkeys(_RUN, "RUN")},
     "serve": dict.fromkeys(_RUN, "RUN"),
     "report": dict.fromkeys(_RUN, "RUN"),
@@ -102,6 +106,9 @@ _FROZEN = (
 
 # Options of `fit` elsewhere that have no counterpart in this version, and why.
 EXPLAINED = {
+    **dict.fromkeys(
+        ("--format", "--export", "--export-format"), "Here it is `warmstart export RUN --to onnx`."
+    ),
     **dict.fromkeys(
         ("--epochs", "-e", "--num-epochs", "--num-train-epochs", "--max-epochs", "--steps",
          "--max-steps"),
@@ -170,7 +177,7 @@ EXPLAINED = {
     **dict.fromkeys(("--gpu", "--gpus", "--cuda", "--accelerator"), "Here it is --device cuda."),
     **dict.fromkeys(
         ("--metric", "--source-data",
-         "--kind", "--task", "--parallel", "--format", "--export", "--mixup",
+         "--kind", "--task", "--parallel", "--mixup",
          "--cutmix"),
         _LATER,
     ),

@@ -22,7 +22,16 @@ from warmstart.cli.options import (
     Option,
     Verb,
 )
-from warmstart.cli.spec_runs import COMPARE, EVALUATE, PREDICT, REPORT, RESUME, SERVE, SUGGEST
+from warmstart.cli.spec_runs import (
+    COMPARE,
+    EVALUATE,
+    EXPORT,
+    PREDICT,
+    REPORT,
+    RESUME,
+    SERVE,
+    SUGGEST,
+)
 
 __all__ = ["CACHE_ACTIONS", "LATER_VERBS", "VERBS", "Option", "Verb"]
 
@@ -224,11 +233,11 @@ CACHE = Verb(
 )
 
 _ALL = (
-    FIT, RESUME, CHECK, PREDICT, EVALUATE, COMPARE, RANK, AUDIT, SUGGEST, SERVE, REPORT,
+    FIT, RESUME, CHECK, PREDICT, EVALUATE, COMPARE, RANK, AUDIT, EXPORT, SUGGEST, SERVE, REPORT,
     STARTS, CACHE,
 )  # fmt: skip
 VERBS = {verb.name: verb for verb in _ALL}
 CACHE_ACTIONS = ("info", "clear")
 
 # Verbs of the design that this version does not have: named when typed, never offered.
-LATER_VERBS = ("export", "studio")
+LATER_VERBS = ("studio",)

@@ -22,7 +22,7 @@ from warmstart.cli.options import (
     Verb,
 )
 
-__all__ = ["COMPARE", "EVALUATE", "PREDICT", "REPORT", "RESUME", "SERVE", "SUGGEST"]
+__all__ = ["COMPARE", "EVALUATE", "EXPORT", "PREDICT", "REPORT", "RESUME", "SERVE", "SUGGEST"]
 
 RESUME = Verb(
     name="resume",
@@ -117,6 +117,49 @@ COMPARE = Verb(
     examples=(
         ("warmstart compare runs/photos runs/photos-2", ""),
         ("warmstart compare photos/ --strategies head,full,scratch", "warm against scratch"),
+    ),
+)
+
+
+EXPORT = Verb(
+    name="export",
+    arguments=("RUN",),
+    needs=("the folder that `warmstart fit` wrote",),
+    short="write a model for other programs: ONNX, torch, timm ...",
+    about=(
+        "Writes the model of RUN into a folder that needs no warmstart: the network, its labels, "
+        "a card, and a script that uses it. It is compared with the model on images of the run, "
+        "in a process of its own, before it is in its place. timm and transformers hold one "
+        "output on the last layer: where the model has more, its output is fitted anew there, "
+        "and what that is worth is measured."
+    ),
+    options=(
+        Option(
+            name="--to",
+            value="FORMAT",
+            choices=("onnx", "torch", "timm", "transformers", "openvino"),
+            help="onnx, torch (torch.export), timm, transformers or openvino",
+        ),
+        Option(name="--out", value="FOLDER", help="folder to make (default RUN/export/FORMAT)"),
+        Option(
+            name="--int8",
+            help="onnx in 8-bit numbers: a quarter of the size; says what it costs in accuracy",
+        ),
+        Option(
+            name="--pixels",
+            help="take 8-bit images of the right size; scaling is inside (onnx, torch, openvino)",
+        ),
+        Option(name="--data", value="DATA", help="the run's images, where they have moved"),
+        Option(name="--test", value="DATA", help="its test images, where they were given apart"),
+        JSON,
+        QUIET,
+        DEBUG,
+        HELP,
+    ),
+    examples=(
+        ("warmstart export runs/photos --to onnx", ""),
+        ("warmstart export runs/photos --to onnx --int8 --pixels --out phone", ""),
+        ("warmstart export runs/photos --to transformers", ""),
     ),
 )
 

@@ -126,8 +126,16 @@ def base_model(start: StartRecord) -> str | None:
     >>> base_model(Record(lineage=("lite0", "runs/a"), name="runs/a"))
     'timm/tf_efficientnet_lite0.in1k'
     """
-    oldest = (*start.lineage, start.name)[0]
-    arch = SHIPPED[oldest].arch if oldest in SHIPPED else oldest
+    return published((*start.lineage, start.name)[0])
+
+
+def published(start: str) -> str | None:
+    """Where a start of that name is published, as the hub names it; None for others.
+
+    >>> published("lite0"), published("module:Net")
+    ('timm/tf_efficientnet_lite0.in1k', None)
+    """
+    arch = SHIPPED[start].arch if start in SHIPPED else start
     if not arch.startswith("timm:"):
         return None
     found = published_config(arch.partition(":")[2]).get("hf_hub_id")

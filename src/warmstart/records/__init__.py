@@ -15,6 +15,14 @@ from warmstart.records.comparison import (
     Pair,
 )
 from warmstart.records.data import DataRecord, Example, Finding, FindingKind, Split, Task
+from warmstart.records.exported import (
+    Agreement,
+    Exported,
+    ExportFormat,
+    Gap,
+    Shrunk,
+    Twin,
+)
 from warmstart.records.forecast import DryRun, Forecast
 from warmstart.records.judged import (
     Certainty,
@@ -72,6 +80,7 @@ from warmstart.records.summary import (
 
 __all__ = [
     "Action",
+    "Agreement",
     "Answer",
     "Audit",
     "AuditGroup",
@@ -92,6 +101,8 @@ __all__ = [
     "Evidence",
     "Example",
     "ExpectedGain",
+    "ExportFormat",
+    "Exported",
     "FailedRun",
     "FailedStart",
     "Family",
@@ -100,6 +111,7 @@ __all__ = [
     "FindingKind",
     "Forecast",
     "FrozenProof",
+    "Gap",
     "GroupState",
     "GuardNote",
     "Guess",
@@ -127,6 +139,7 @@ __all__ = [
     "Reliability",
     "Scores",
     "Shipped",
+    "Shrunk",
     "Skipped",
     "Split",
     "StartCounts",
@@ -140,6 +153,7 @@ __all__ = [
     "Task",
     "TrainGap",
     "TrainingPlan",
+    "Twin",
     "Verdict",
     "VerdictKind",
 ]

@@ -4,6 +4,7 @@ from warmstart.show.audit import audit_text
 from warmstart.show.check import check_text
 from warmstart.show.choice import watcher
 from warmstart.show.compare import comparison_text
+from warmstart.show.export import export_text
 from warmstart.show.judged import judged_text
 from warmstart.show.plan import plan_text
 from warmstart.show.progress import Lines, Silent, Watcher
@@ -31,6 +32,7 @@ __all__ = [
     "cleared_text",
     "comparison_text",
     "error_text",
+    "export_text",
     "judged_text",
     "plan_text",
     "predict_lines",

@@ -1,0 +1,137 @@
+"""Does an export say what the model says? Asked in a process that cannot import warmstart."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.delivery.export.scripts import NAME
+from warmstart.errors import ExportError
+from warmstart.records import Agreement, Preprocessing
+
+TOLERANCE = 1e-3  # largest difference of a logit
+_MINUTES = 10
+_PLAIN = (40, 120, 200)  # a picture of one colour: no way of resizing changes it
+_ASK = f"""\
+import sys
+sys.modules["warmstart"] = None  # importing it is an error from here on
+import runpy
+import numpy as np
+
+script, images, answers = sys.argv[1:4]
+sys.argv = sys.argv[:1]
+found = runpy.run_path(script, run_name="export")
+pixels = np.load(images, allow_pickle=False)
+logits, probabilities = (np.asarray(x) for x in found["answer"](pixels))
+alone, _ = (np.asarray(x) for x in found["answer"](pixels[:1]))
+kept = dict(logits=logits, probabilities=probabilities, alone=alone)
+if "processor" in found and pixels.shape[3] == 3:
+    from PIL import Image
+    plain = Image.new("RGB", (90, 70), {_PLAIN})
+    kept["seen"] = found["processor"](plain, return_tensors="pt")["pixel_values"].numpy()
+np.savez(answers, **kept)
+"""
+
+Floats = NDArray[np.floating]
+Answers = Mapping[str, Floats]
+
+
+def ask(folder: Path, pixels: NDArray[np.uint8]) -> Answers:
+    """What predict.py of a folder says: `logits` and `probabilities` (n, K), `alone` (1, K).
+
+    `seen` (1, C, H, W), where it has an image processor: what that makes of a plain picture.
+    Raises: ExportError with the last line of what went wrong there.
+    """
+    with tempfile.TemporaryDirectory(prefix="warmstart-") as place:
+        images, answers = Path(place) / "images.npy", Path(place) / "answers.npz"
+        np.save(images, pixels, allow_pickle=False)
+        words = [str((folder / NAME).resolve()), str(images), str(answers)]
+        _run([sys.executable, "-I", "-W", "ignore", "-c", _ASK, *words], place)
+        with np.load(answers, allow_pickle=False) as found:
+            return dict(found)
+
+
+def compare(
+    found: Answers,
+    expected: Floats,
+    images: Literal["run", "noise"],
+    prep: Preprocessing,
+    tolerance: float | None = TOLERANCE,
+) -> Agreement:
+    """Compare what predict.py of an export answered with the model's own logits (n, K).
+
+    With `tolerance` None logits may differ as they like.
+    Raises: ExportError if a logit differs by more, for all images at once or for the first one
+    alone; if probabilities are not those of the logits; if an image processor prepares images
+    another way.
+    """
+    logits = found["logits"]
+    if logits.shape != expected.shape or not np.isfinite(logits).all():
+        raise ExportError(
+            f"the export gives {logits.shape} where the model gives {expected.shape}, or no "
+            "numbers; nothing was written."
+        )
+    gap = float(np.abs(logits - expected).max())
+    lonely = float(np.abs(found["alone"][0] - expected[0]).max())
+    same = int((logits.argmax(axis=1) == expected.argmax(axis=1)).sum())
+    if tolerance is not None and not max(gap, lonely) <= tolerance:
+        raise ExportError(
+            f"the export disagrees with the model: a logit differs by {max(gap, lonely):.2g} "
+            f"(at most {tolerance:g} may), {same} of {len(expected)} labels are the same; "
+            "nothing was written."
+        )
+    if np.abs(found["probabilities"] - _softmax(logits)).max() > 1e-4:
+        raise ExportError(
+            "the export's probabilities are not those of its logits; nothing was written."
+        )
+    _check_processor(found, prep)
+    return Agreement(
+        n=len(expected), images=images, difference=max(gap, lonely), tolerance=tolerance,
+        same_labels=same,
+    )  # fmt: skip
+
+
+def _run(command: list[str], place: str) -> None:
+    settings = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    try:
+        done = subprocess.run(
+            command, cwd=place, env=settings, capture_output=True, text=True, check=False,
+            timeout=60 * _MINUTES,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise ExportError(
+            f"the export gave no answer in {_MINUTES} minutes; nothing was written."
+        ) from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ExportError(
+            f"the export does not run without warmstart ({last[:200].rstrip(' .')}); "
+            "nothing was written."
+        )
+
+
+def _check_processor(found: Answers, prep: Preprocessing) -> None:
+    if "seen" not in found:
+        return
+    wanted = (np.array(_PLAIN) / 255 - prep.mean) / prep.std
+    seen = found["seen"]
+    is_same = seen.shape == (1, 3, *prep.size)
+    if not is_same or np.abs(seen - wanted[None, :, None, None]).max() > 1e-3:
+        raise ExportError(
+            f"the format's image processor prepares images another way (it gives {seen.shape}); "
+            "nothing was written."
+        )
+
+
+def _softmax(logits: Floats) -> Floats:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found: Floats = shifted / shifted.sum(axis=1, keepdims=True)
+    return found

@@ -1,0 +1,78 @@
+"""ONNX: one graph for any number of images, which says itself what it is."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from warmstart.delivery.export.served import OUTPUTS, Served
+from warmstart.errors import ExportError
+from warmstart.folder import to_plain
+
+OPSET = 17
+
+
+def to_onnx(served: Served, metadata: Mapping[str, str]) -> bytes:
+    """The network as ONNX, dynamic in the batch, with `metadata` inside.
+
+    Raises: ExportError where an operator of the network has no ONNX form.
+    """
+    import onnx
+
+    name, buffer = served.input_name, io.BytesIO()
+    axes = {n: {0: "batch"} for n in (name, *OUTPUTS)}
+    try:
+        with _silent(), torch.inference_mode():
+            torch.onnx.export(
+                served, (served.example(2),), buffer, dynamo=False, opset_version=OPSET,  # type: ignore[arg-type]
+                input_names=[name], output_names=list(OUTPUTS), dynamic_axes=axes,
+            )  # fmt: skip
+        graph = onnx.load_from_string(buffer.getvalue())
+        onnx.checker.check_model(graph)
+    except Exception as error:  # the exporter raises whatever an operator raises
+        raise ExportError(
+            f"the network has no form in ONNX ({first_line(error)}); try --to torch."
+        ) from error
+    graph.producer_name = "warmstart"
+    for key, value in metadata.items():
+        graph.metadata_props.add(key=key, value=value)
+    found: bytes = graph.SerializeToString()
+    return found
+
+
+def metadata_of(served: Served, labels: tuple[str, ...], name: str) -> dict[str, str]:
+    """What the graph says of itself: class names, preprocessing, how outputs are meant."""
+    prep = served.preprocessing
+    told = {
+        "name": name,
+        "task": "classify",
+        "labels": json.dumps(list(labels), ensure_ascii=False),
+        "preprocessing": json.dumps(to_plain(prep)),
+        "outputs": "logits: calibrated; probabilities: their softmax",
+    }
+    if served.input_name != "pixels":  # else they are inside the graph
+        told |= {"mean": json.dumps(list(prep.mean)), "std": json.dumps(list(prep.std))}
+    return told
+
+
+def first_line(error: Exception, most: int = 160) -> str:
+    """What an error of another library says, on one line.
+
+    >>> first_line(RuntimeError("no such operator\\n  at line 3"))
+    'no such operator'
+    """
+    text = str(error).strip().partition("\n")[0][:most].rstrip(" .")
+    return text or type(error).__name__
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The exporter warns of its own future and of every constant size."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,39 @@
+"""torch.export: the network as one program, without any code of ours."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from warmstart.delivery.export.graph import first_line
+from warmstart.delivery.export.served import Served
+from warmstart.errors import ExportError
+
+
+def to_program(served: Served) -> Any:
+    """The network as an exported program of any batch size.
+
+    Raises: ExportError where its forward depends on the values that it is given.
+    """
+    batch = torch.export.Dim("batch", min=1)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return torch.export.export(
+                served, (served.example(2),), dynamic_shapes=({0: batch},), strict=False
+            )
+    except Exception as error:  # torch raises many kinds, some without a common base
+        raise ExportError(
+            f"the network cannot be written as one program ({first_line(error)}); where its "
+            "forward branches on the values of an image no format holds it."
+        ) from error
+
+
+def save_program(program: Any, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a .pt2: a zip of graph, tensors and metadata; nothing in it is pickled."""
+    torch.export.save(program, path, extra_files={"metadata.json": json.dumps(dict(metadata))})

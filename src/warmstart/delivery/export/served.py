@@ -1,0 +1,88 @@
+"""The network as it is exported: named outputs, and its preprocessing inside on request."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from warmstart.records import Preprocessing
+
+OUTPUTS = ("logits", "probabilities")
+IMAGES, PIXELS = "images", "pixels"  # names of the one input
+
+
+class Served(nn.Module):
+    """Normalised images (B, C, H, W) float32 to logits and probabilities, (B, K) each."""
+
+    input_name = IMAGES
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.model = model
+        self.preprocessing = preprocessing
+        self.eval()
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated logits, and the probabilities that they stand for."""
+        logits = self.model(self.prepared(inputs))
+        return logits, logits.softmax(dim=1)
+
+    def prepared(self, inputs: Tensor) -> Tensor:
+        """The inputs as the network wants them."""
+        return inputs
+
+    def example(self, n: int) -> Tensor:
+        """Inputs of the right kind and shape for tracing, always the same."""
+        drawn = torch.Generator().manual_seed(0)
+        prep = self.preprocessing
+        return torch.randn(n, prep.channels, *prep.size, generator=drawn)
+
+
+class ServedPixels(Served):
+    """The same from uint8 images of the prepared size, (B, H, W, C): scaling is inside."""
+
+    input_name = PIXELS
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__(model, preprocessing)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(preprocessing.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std), persistent=False)
+
+    def prepared(self, inputs: Tensor) -> Tensor:
+        """Scaled to 0..1, then (x - mean) / std, channels first."""
+        values = (inputs.float() / 255 - self.mean) / self.std
+        return values.permute(0, 3, 1, 2).contiguous()
+
+    def example(self, n: int) -> Tensor:
+        """Pixels drawn at random, always the same."""
+        drawn = torch.Generator().manual_seed(0)
+        shape = (n, *self.preprocessing.size, self.preprocessing.channels)
+        return torch.randint(0, 256, shape, generator=drawn, dtype=torch.uint8)
+
+
+def serve(model: nn.Module, preprocessing: Preprocessing, with_pixels: bool = False) -> Served:
+    """The network with named outputs; `with_pixels` takes uint8 images (B, H, W, C).
+
+    >>> prep = Preprocessing(size=(2, 2), resize=2, mean=(0.5,), std=(0.5,))
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    >>> served = serve(net, prep, with_pixels=True)
+    >>> [tuple(out.shape) for out in served(served.example(5))]
+    [(5, 3), (5, 3)]
+    """
+    kind = ServedPixels if with_pixels else Served
+    return kind(model, preprocessing)
+
+
+def scaled(pixels: NDArray[np.uint8], prep: Preprocessing) -> NDArray[np.float32]:
+    """What predict.py makes of prepared images (N, H, W, C): inputs (N, C, H, W), to the last bit.
+
+    Numbers of 8 bits need that: the least difference may round an activation another way.
+    """
+    mean, std = (np.array(values, np.float32) for values in (prep.mean, prep.std))
+    values = (pixels.astype(np.float32) / 255 - mean) / std
+    found: NDArray[np.float32] = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+    return found

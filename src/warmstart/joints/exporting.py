@@ -1,0 +1,214 @@
+"""A finished model to a folder in another format: made, checked, described, put in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from warmstart.delivery.export import clean
+from warmstart.delivery.export.place import beside, free_place
+from warmstart.delivery.export.quantised import run as answered
+from warmstart.delivery.export.quantised import session
+from warmstart.delivery.export.readme import TITLES, ReadmeFacts, readme
+from warmstart.delivery.export.scripts import MODEL, NAME, predict_script
+from warmstart.delivery.export.served import scaled
+from warmstart.errors import ExportError
+from warmstart.events import Event, Steps
+from warmstart.features.engine import noise, normalised
+from warmstart.folder import read_json, write_bytes, write_json
+from warmstart.joints import formats
+from warmstart.joints.engines import n_threads
+from warmstart.joints.formats import LINEAR, Source
+from warmstart.joints.lineage import published
+from warmstart.joints.reopened import Pixels, Reopened, reopen
+from warmstart.joints.shrink import shrink
+from warmstart.joints.twin import Known, has_trained, make_twin, right_answers
+from warmstart.network.edit import WarmModel
+from warmstart.network.untapped import is_plain
+from warmstart.planning.planfile import read_plan
+from warmstart.records import (
+    Agreement,
+    DataRecord,
+    Exported,
+    ExportFormat,
+    Ledger,
+    Preprocessing,
+    Shrunk,
+    Summary,
+    Twin,
+)
+
+CHECKED = 16  # images that an export must answer as the model does
+RECORD = "export.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked of an export. `data` and `test`: the run's images, where they have moved."""
+
+    to: ExportFormat
+    out: Path | None = None
+    is_int8: bool = False
+    with_pixels: bool = False
+    data: Any = None
+    test: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """An export in its place."""
+
+    path: Path
+    exported: Exported
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    run: Path
+    wanted: Wanted
+    source: Source
+    images: Reopened
+    title: str
+
+    @property
+    def prep(self) -> Preprocessing:
+        return self.source.record.preprocessing
+
+    def feed(self, pixels: Pixels) -> Tensor:
+        """Prepared images (m, H, W, C) to the network's inputs."""
+        return normalised(pixels, self.prep).contiguous()
+
+    def graph_inputs(self, pixels: Pixels) -> NDArray[np.generic]:
+        """The same as predict.py gives them to a graph, which may take the pixels themselves."""
+        return pixels if self.wanted.with_pixels else scaled(pixels, self.prep)
+
+
+def export(run: Path, source: Source, wanted: Wanted) -> Steps[Delivered]:
+    """Write one export of a run, complete and checked, or nothing.
+
+    Raises: UsageError where its place is in use; ExportError where a library is missing, the
+    format cannot hold the network, images that it takes are gone, or the export disagrees.
+    """
+    name = "-".join([wanted.to, *["int8"] * wanted.is_int8, *["pixels"] * wanted.with_pixels])
+    place = free_place(run, name, wanted.out)
+    formats.check_installed(wanted.to)
+    formats.check_possible(wanted.to, source)
+    record = read_json(run / "data.json", DataRecord)
+    images = reopen(run, record, source.record.preprocessing, wanted.data, wanted.test)
+    title = f"{run.resolve().name}, {TITLES[wanted.to]}"
+    job = _Job(run, wanted, source, images, title)
+    yield Event(stage="deliver", kind="begin")
+    source, twin = yield from _holdable(job, source)
+    with beside(place) as folder:
+        shrunk = yield from _write(job, source, folder)
+        agreement = _agreed(job, source, folder, shrunk)
+        exported = _record(job, source, folder, agreement, twin, shrunk)
+        _describe(job, source, folder, exported)
+    yield Event(stage="deliver", kind="end")
+    return Delivered(place, exported)
+
+
+def _holdable(job: _Job, source: Source) -> Steps[tuple[Source, Twin | None]]:
+    """The model, or its last-tap twin where the format holds no other head."""
+    if job.wanted.to not in LINEAR or is_plain(source.model):
+        return source, None
+    known = Known(
+        plan=read_plan((job.run / "plan.toml").read_text("utf-8")),
+        right=right_answers(job.run / "predictions.jsonl"),
+        has_learnt=has_trained(read_json(job.run / "weights_ledger.json", Ledger)),
+    )
+    model, twin = yield from make_twin(source.model, job.images, known, job.feed)
+    return Source(model, source.record, source.network), twin
+
+
+def _write(job: _Job, source: Source, folder: Path) -> Steps[Shrunk | None]:
+    """Everything that predict.py needs, and the script itself."""
+    served = source.served()
+    script = predict_script(job.wanted.to, job.prep, served.input_name)
+    write_json(folder / "labels.json", list(source.record.classes))
+    write_json(folder / "preprocess.json", job.prep)
+    write_bytes(folder / NAME, script.encode())
+    if not job.wanted.is_int8:
+        formats.write_model(job.wanted.to, folder, source, job.title)
+        return None
+    graph = formats.onnx_graph(source, job.title)
+    _check_graph(job, source, graph)
+    small, shrunk = yield from shrink(graph, job.images, job.graph_inputs, served.input_name)
+    write_bytes(folder / MODEL["onnx"], small)
+    return shrunk
+
+
+def _check_graph(job: _Job, source: Source, graph: bytes) -> None:
+    """The graph in 32 bits must be the model, before anything is taken off it."""
+    pixels, _ = _looked_at(job)
+    found = answered(session(graph, n_threads()), job.graph_inputs(pixels))
+    gap = float(np.abs(found - _logits(job, source.model, pixels)).max())
+    if not gap <= clean.TOLERANCE:
+        raise ExportError(
+            f"the graph disagrees with the model before any rounding: a logit differs by {gap:.2g} "
+            f"(at most {clean.TOLERANCE:g} may); nothing was written."
+        )
+
+
+def _agreed(job: _Job, source: Source, folder: Path, shrunk: Shrunk | None) -> Agreement:
+    """What the export says in a process without warmstart, against the model."""
+    pixels, which = _looked_at(job)
+    expected = _logits(job, source.model, pixels)
+    found = clean.ask(folder, pixels)
+    if shrunk is None:
+        return clean.compare(found, expected, which, job.prep)
+    made = session((folder / MODEL["onnx"]).read_bytes(), n_threads())
+    clean.compare(found, answered(made, job.graph_inputs(pixels)), which, job.prep)
+    return clean.compare(found, expected, which, job.prep, tolerance=None)
+
+
+def _looked_at(job: _Job) -> tuple[Pixels, Literal["run", "noise"]]:
+    found = job.images.some(job.images.record.examples, CHECKED)
+    if found is None:
+        return noise(job.prep, CHECKED), "noise"
+    return found, "run"
+
+
+def _logits(job: _Job, model: WarmModel, pixels: Pixels) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        found: NDArray[np.float32] = model(job.feed(pixels)).float().numpy()
+    return found
+
+
+def _record(
+    job: _Job, source: Source, folder: Path, agreement: Agreement, twin: Twin | None,
+    shrunk: Shrunk | None,
+) -> Exported:  # fmt: skip
+    size, k = job.prep.size, len(source.record.classes)
+    shape = f"(N, {size[0]}, {size[1]}, {job.prep.channels})"
+    inputs = f"prepared images {shape} uint8, named `pixels`"
+    if not job.wanted.with_pixels:
+        shape = f"(N, {job.prep.channels}, {size[0]}, {size[1]})"
+        inputs = f"images {shape} float32, scaled and normalised as preprocess.json says"
+    outputs = f"`logits` and `probabilities`, (N, {k}) each, calibrated"
+    if job.wanted.to in LINEAR:
+        outputs = f"calibrated logits (N, {k}); their softmax are the probabilities"
+    return Exported(
+        run=job.run.resolve().name, to=job.wanted.to, title=job.title, inputs=inputs,
+        outputs=outputs, agreement=agreement, twin=twin, shrunk=shrunk,
+        files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+        libraries=formats.library_versions(job.wanted.to),
+    )  # fmt: skip
+
+
+def _describe(job: _Job, source: Source, folder: Path, exported: Exported) -> None:
+    """The card and the record of the export."""
+    record = source.record
+    facts = ReadmeFacts(
+        exported=exported, summary=read_json(job.run / "summary.json", Summary),
+        data_name=job.images.record.name, labels=record.classes, prep=job.prep,
+        start=record.start, base_model=published((*record.lineage, record.start)[0]),
+    )  # fmt: skip
+    write_bytes(folder / "README.md", readme(facts).encode())
+    write_json(folder / RECORD, exported)
