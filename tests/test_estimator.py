@@ -184,6 +184,13 @@ def test_validation_and_search_pass_each_image_once(paths):
     assert Store(default_root()).info() == kept  # nothing was passed again
 
 
+def test_images_that_were_looked_at_need_no_network(paths, monkeypatch):
+    files, y = paths
+    fitted = tiny().fit(files, y)
+    monkeypatch.setattr("warmstart.verbs.learner.open_start", None)
+    assert (fitted.predict(files) == y).mean() > 0.9
+
+
 def test_search_over_strategies_trains_them():
     X, y = pictures()
     short = {"training.passes": 64, "training.batch": 8, "training.folds": 1}

@@ -7,30 +7,36 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from warmstart.data.collection import Collection
+from warmstart.data.prepare import decoder_name
 from warmstart.data.read import read_for_scoring
 from warmstart.delivery.bundle import Bundle, read_bundle
 from warmstart.errors import DataError
 from warmstart.events import Steps, drain
+from warmstart.features.key import EngineName, FeatureKey, engine_version
+from warmstart.features.store import Store, default_root
+from warmstart.features.stored import StoredTaps
 from warmstart.folder import read_json
 from warmstart.joints import request
 from warmstart.joints.deliver import Finished
 from warmstart.joints.inputs import input_wish
-from warmstart.joints.look import Look, take_look
+from warmstart.joints.look import n_threads, take_look
 from warmstart.joints.request import Request
 from warmstart.joints.rows import Arranged, arrange, as_tuple, profile_of
 from warmstart.joints.starting import open_start
+from warmstart.network.inputs import InputWish
 from warmstart.network.load import Start
+from warmstart.network.taps import taps
 from warmstart.planning.planfile import read_plan
 from warmstart.planning.profiles import profiles
 from warmstart.planning.rules import DUAL_LIMIT
-from warmstart.records import DataRecord, Plan, Summary
+from warmstart.records import DataRecord, NetworkRecord, Plan, Summary
 from warmstart.solve.kernels import Features, apply_scaling
 from warmstart.solve.projection import make_sketch
 from warmstart.solve.ridge import Array
@@ -65,6 +71,7 @@ class Learnt:
     names: tuple[str, ...]
     summary: Summary
     plan: Plan
+    network: NetworkRecord
     shares: Array
     bundle: Bundle | None
 
@@ -91,21 +98,21 @@ def learn(
         has_model = found.summary.shipped.strategy != "none"
         bundle = read_bundle(folder) if has_model else None
         record = read_json(folder / "data.json", DataRecord)
+        network = read_json(folder / "network.json", NetworkRecord)
     arranged = arrange(record)
     by_row = _by_row(asked.data[0], arranged, weights)
     counts = np.bincount(arranged.labels, by_row)[_order(names, record.classes)]
     learnt = Learnt(
-        names=tuple(names), summary=found.summary, plan=plan, shares=counts / counts.sum(),
-        bundle=bundle,
+        names=tuple(names), summary=found.summary, plan=plan, network=network,
+        shares=counts / counts.sum(), bundle=bundle,
     )  # fmt: skip
     if not learnt.is_kept:
         return learnt, answerer(learnt, asked.start)
-    collection = drain(request.read_data(asked))
-    start = _open_again(asked, learnt, collection)
+    collection = replace(drain(request.read_data(asked)), record=record)
+    start = Opening(asked, input_wish(asked, collection), plan)
     if weights is not None:
-        settled = replace(collection, record=record)
-        look = drain(take_look(settled, start, plan.training.engine))
-        learnt = _reweighed(learnt, look, arranged, by_row, asked.seed)
+        read = rows_of(learnt, collection, start)
+        learnt = _reweighed(learnt, read, arranged, by_row, asked.seed)
     return learnt, Stored(learnt, start)
 
 
@@ -154,24 +161,63 @@ class Stored:
     """
 
     learnt: Learnt
-    start: Start
+    start: Opening
 
     def logits(self, images: Any) -> Array:
         """Shapes: (n, K)."""
         bundle = self.learnt.bundle
         if bundle is None:
             raise ValueError("nothing is stored of a model that was not shipped")
-        collection = _gather(images, bundle.record.classes)
-        look = drain(take_look(collection, self.start, self.learnt.plan.training.engine))
-        for reason in look.unreadable.values():
-            raise DataError(f"{reason}; leave it out of X")
-        read = look.reader(collection.record.examples)
+        read = rows_of(self.learnt, _gather(images, bundle.record.classes), self.start)
         joined = np.concatenate([read(tap) for tap in bundle.record.taps], axis=1)
         head = {name: bundle.tensors[f"head.{name}"].double().numpy() for name in _HEAD}
         scores = joined.astype(np.float64) @ head["weight"].T + head["bias"]
         logits = head["temperature"] * scores + head["class_bias"]
         ordered: Array = logits[:, _order(self.learnt.names, bundle.record.classes)]
         return ordered
+
+
+class Opening:
+    """The start that a run began from, opened again when some image has to be passed."""
+
+    def __init__(self, asked: Request, wish: InputWish, plan: Plan) -> None:
+        name = plan.start.value if asked.start_is_auto else asked.start
+        self._asked = name, asked.arch, asked.preprocessing, wish
+        self._found: Start | None = None
+
+    def open(self) -> Start:
+        """The start, prepared for the same inputs. Raises: StartError if it is gone."""
+        if self._found is None:
+            self._found = open_start(*self._asked)
+        return self._found
+
+
+def rows_of(learnt: Learnt, collection: Collection, start: Opening) -> StoredTaps:
+    """The features of a collection's examples: from the store, after passing what it lacks.
+
+    Raises: DataError naming an image that cannot be read.
+    """
+    examples = collection.record.examples
+    shelf = Store(default_root()).shelf(_key(learnt))
+    if not shelf.missing([example.sha256 for example in examples]):
+        return StoredTaps(shelf, tuple(examples))
+    look = drain(take_look(collection, start.open(), learnt.plan.training.engine))
+    for reason in look.unreadable.values():
+        raise DataError(f"{reason}; leave it out of X")
+    return look.reader(examples)
+
+
+def _key(learnt: Learnt) -> FeatureKey:
+    """Under which the run kept its features, from its records: no network is needed to read."""
+    if learnt.bundle is None:
+        raise ValueError("nothing is stored of a model that was not shipped")
+    record, engine = learnt.bundle.record, cast(EngineName, learnt.plan.training.engine.value)
+    return FeatureKey(
+        network=record.start_sha256, arch=record.arch,
+        parts=tuple(part.name for part in learnt.network.parts), taps=taps(learnt.network),
+        preprocessing=record.preprocessing, decoder=decoder_name(record.preprocessing),
+        engine=engine, engine_version=engine_version(engine), threads=n_threads(),
+    )  # fmt: skip
 
 
 _HEAD = ("weight", "bias", "temperature", "class_bias")
@@ -195,12 +241,6 @@ def _gather(images: Any, classes: Sequence[str]) -> Collection:
     return collection
 
 
-def _open_again(asked: Request, learnt: Learnt, collection: Collection) -> Start:
-    """The start that the run chose, prepared for the same inputs."""
-    name = learnt.plan.start.value if asked.start_is_auto else asked.start
-    return open_start(name, asked.arch, asked.preprocessing, input_wish(asked, collection))
-
-
 def _by_row(images: Any, arranged: Arranged, weights: Array | None) -> Array:
     """The weight of each row that is learnt from; 1 without any. Shapes: (n,)."""
     if weights is None:
@@ -211,13 +251,15 @@ def _by_row(images: Any, arranged: Arranged, weights: Array | None) -> Array:
     return np.array([by_id[example.id] for example in arranged.learn])
 
 
-def _reweighed(learnt: Learnt, look: Look, arranged: Arranged, weights: Array, seed: int) -> Learnt:
+def _reweighed(
+    learnt: Learnt, stored: StoredTaps, arranged: Arranged, weights: Array, seed: int
+) -> Learnt:
     """The same with the output fitted to weighted rows, by ridge on the depths that were chosen."""
     bundle = learnt.bundle
     if bundle is None:
         return learnt
-    profile = profiles(look.taps)[profile_of(bundle.record.head)]
-    read = look.reader(arranged.learn)
+    profile = profiles(taps(learnt.network))[profile_of(bundle.record.head)]
+    read = replace(stored, examples=arranged.learn)
     scalings = {tap: evened(read(tap).astype(np.float64), weights) for tap in profile}
     parts = [np.sqrt(share) * apply_scaling(read(t), scalings[t]) for t, share in profile.items()]
     wide: Features = np.concatenate(parts, axis=1)
