@@ -250,7 +250,9 @@ def nothing() -> Facts:
     """A run without a signal."""
     return facts(
         summary=summary(
-            verdict=Verdict(kind="no-signal", sentence="No signal found in 300 examples."),
+            verdict=Verdict(
+                kind="no-signal", sentence="No signal found in 300 examples.", evidence=EVIDENCE
+            ),
             shipped=Shipped(strategy="none", why="no signal was found"), test=None,
         ),
         ledger=None, calibration=None, events=(), tested=(),

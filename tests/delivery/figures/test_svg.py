@@ -41,5 +41,6 @@ def test_only_wide_pictures_may_be_scrolled():
 def test_places_stay_inside():
     assert [at(x) for x in (-1, 0, 0.25, 1, 2)] == ["2%", "2%", "26%", "98%", "98%"]
     assert [digits(x) for x in (1e-9, -1e-9, 2, 0.125)] == ["0", "0", "2", "0.12"]
-    assert short("x" * 20, 14) == "x" * 13 + "…"
+    assert short("a" * 20 + "b" * 20, 14) == "a" * 7 + "…" + "b" * 6
+    assert all(len(short("x" * 20, most)) == most for most in range(3, 20))
     assert escaped("a\nb") == "a?b"

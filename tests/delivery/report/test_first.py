@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from reports import facts, summary
-from warmstart.delivery.report.first import ENOUGH, first_screen, headline, would_use
+from reports import facts, nothing, summary
+from warmstart.delivery.report.first import ENOUGH, WARNINGS, first_screen, headline, would_use
 from warmstart.records import CalibrationRecord, Estimate, Finding, Shipped, Verdict
 
 
@@ -77,11 +77,11 @@ def test_where_nothing_can_be_promised_it_says_so():
     assert "Of no single answer can it promise" in would_use(facts(calibration=blind))[1]
 
 
-@pytest.mark.parametrize("kind", ["leak", "drift", "shortcut", "size-cue", "preprocessing"])
+@pytest.mark.parametrize("kind", list(WARNINGS))
 def test_what_makes_a_figure_doubtful_is_said_beside_it(kind):
-    found = facts(summary=summary(findings=(Finding(kind=kind, sentence="…"),)))
-    assert [text for text in would_use(found) if text.startswith("But: ")]
-    assert len([text for text in would_use(found) if text.startswith("But: ")]) == 1
+    plain = summary(findings=(Finding(kind=kind, sentence="…"),))
+    found = facts(summary=replace(plain, data=replace(plain.data, leaks=9)))
+    assert len([text for text in would_use(found) if text.startswith("But ")]) == 1
 
 
 def test_guess_and_scrambled_network_stand_on_the_same_line():
@@ -90,3 +90,19 @@ def test_guess_and_scrambled_network_stand_on_the_same_line():
     assert "scrambled network 27 %" in text
     assert "83 % (77 to 88) right" in text
     assert "78 % (72 to 84) on your test part" in text
+
+
+def test_sure_answers_are_trusted_only_where_few_of_them_are_wrong():
+    wide = replace(facts().calibration, promised_error=0.16)
+    assert would_use(facts())[1].endswith(
+        "Take those as they are, and look at the others yourself."
+    )
+    assert would_use(facts(calibration=wide))[1].endswith(
+        "at most 16 in 100 are wrong. Where that is too many, look at each answer yourself."
+    )
+
+
+def test_without_a_signal_the_line_compares_with_shuffled_labels():
+    text = first_screen(nothing())
+    assert "82 % with your labels" in text.split("<h2>")[0]
+    assert "6 to 15 % with shuffled labels" in text.split("<h2>")[0]

@@ -11,7 +11,7 @@ from reports import NASTY, cases, facts, guard, summary
 from warmstart.delivery.report import Facts, page
 from warmstart.records import Inspection
 
-VOID = {"meta", "img", "br", "link", "input"}
+VOID = {"meta", "img", "br", "wbr", "link", "input"}
 CASES = cases()
 
 

@@ -19,7 +19,7 @@ def titles(found):
 
 
 def test_three_steps_with_something_to_type_and_to_look_at():
-    images, labels, deeper = next_steps(facts())
+    labels, images, deeper = next_steps(facts())
     assert images.title == "Add images of “shirt”"
     assert "most often taken for “dress” (3)" in images.text
     assert images.command == "warmstart suggest runs/clothing unlabelled/"
@@ -30,21 +30,25 @@ def test_three_steps_with_something_to_type_and_to_look_at():
 
 
 def test_a_leak_comes_before_everything():
-    leak = Finding(kind="leak", sentence="2 test images are training images.")
-    first = next_steps(facts(summary=summary(findings=(leak,))))[0]
+    leak = Finding(kind="leak", sentence="9 test images are training images.")
+    plain = summary(findings=(leak,))
+    few, many = (replace(plain, data=replace(plain.data, leaks=n)) for n in (1, 9))
+    assert titles(facts(summary=few, inspection=None))[0] == "Add images of “shirt”"
+    first = next_steps(facts(summary=many, inspection=None))[0]
     assert (first.title, first.command) == ("Take the copies out", "warmstart fit clothing --fix")
 
 
 def test_wrong_feeding_comes_before_more_images():
     fed = Finding(kind="preprocessing", sentence="Fed in with exchanged channels it is better.")
-    assert titles(facts(summary=summary(findings=(fed,))))[0] == "Feed the images in another way"
+    found = facts(summary=summary(findings=(fed,)), inspection=None)
+    assert titles(found)[0] == "Feed the images in another way"
 
 
 def test_labels_that_are_only_contradicted_are_not_called_wrong():
     suspect = SuspectLabel(id="hat/000.jpg", label="hat", suggested="shirt", probability=0.6,
                            wrong=0.2, believed=False)  # fmt: skip
     found = facts(inspection=Inspection(evidence=EVIDENCE, suspects=(suspect,)))
-    assert titles(found)[1] == "Labels: nothing urgent"
+    assert titles(found)[:2] == ["Add images of “shirt”", "Labels: nothing urgent"]
 
 
 def test_without_a_signal_labels_and_images_are_doubted():
@@ -80,7 +84,7 @@ def test_what_to_try_follows_from_what_was_tried(kind, strategy, budget, own, ti
     step = next_steps(replace(found, repeat=repeat))[2]
     assert step.title == title
     if title == "Try another start":
-        assert "Tuning deeper brought 2.0 points (-1.0 to 5.0)." in step.text
+        assert "changed the accuracy by +2.0 points (-1.0 to +5.0)." in step.text
     if own:
         assert step.command == "warmstart compare clothing --strategies last:4,head"
 
@@ -96,5 +100,12 @@ def test_with_nothing_left_to_do_it_says_use_it():
 
 
 def test_paths_with_spaces_can_be_typed():
-    step = next_steps(replace(facts(), place="runs/my photos"))[1]
+    step = next_steps(replace(facts(), place="runs/my photos"))[0]
     assert step.command.endswith("'runs/my photos/suspects.csv'")
+
+
+def test_an_image_whose_label_is_doubted_is_no_example_of_a_mistake():
+    suspect = SuspectLabel(id="shirt/000.jpg", label="shirt", suggested="dress", probability=0.97,
+                           wrong=0.9, believed=True)  # fmt: skip
+    found = facts(inspection=Inspection(evidence=EVIDENCE, suspects=(suspect,)))
+    assert [id for id, _ in next_steps(found)[1].shown] == ["shirt/002.jpg", "shirt/001.jpg"]

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from warmstart.delivery.figures.svg import escaped, fixed, label, short, tag
 
 CELL = 30.0
-NAMES = 92.0  # units left of the square, and above it
-SMALL_CELL, SMALL_NAMES = 9.0, 64.0
-_LETTERS = 14
+SMALL_CELL, SMALL_NAMES = 9.0, 64.0  # units; the latter left of the square, and above it
+_LETTERS, _LETTER = 14, 7.4
 PALEST, DARKEST = 0.1, 0.48  # opacity: figures stay legible on it, in light and dark
 
 
@@ -25,14 +24,16 @@ class Table:
 
 def matrix(table: Table, *, name: str, title: str, about: str) -> str:
     """Cells with their counts; the shade is the share of a class's own images."""
-    width = NAMES + CELL * len(table.columns) + 4
-    height = NAMES + CELL * len(table.rows) + 4
-    body = [_names(table, CELL, NAMES, "")]
+    longest = max((len(name) for name in (*table.rows, *table.columns)), default=0)
+    room = 10 + _LETTER * min(longest, _LETTERS)
+    width = room + CELL * len(table.columns) + 4
+    height = room + CELL * len(table.rows) + 4
+    body = [_names(table, CELL, room, "")]
     for i, row in enumerate(table.rows):
         total = _total(table, row)
         for j, column in enumerate(table.columns):
             n = table.counts.get((row, column), 0)
-            x, y = NAMES + CELL * j, NAMES + CELL * i
+            x, y = room + CELL * j, room + CELL * i
             body.append(_cell(x, y, CELL, row == column, n, total))
             if n:
                 body.append(label(x + CELL / 2, y + CELL / 2 + 4, f"{n:,}", "small", "middle"))

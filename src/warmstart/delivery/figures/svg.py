@@ -20,12 +20,15 @@ def escaped(text: str) -> str:
 
 
 def short(text: str, most: int) -> str:
-    """Text of at most so many letters.
+    """Text of at most so many letters; what tells names apart is often at their end.
 
     >>> short("longsleeve", 7), short("hat", 7)
-    ('longsl…', 'hat')
+    ('lon…eve', 'hat')
     """
-    return text if len(text) <= most else text[: most - 1] + "…"
+    if len(text) <= most:
+        return text
+    end = (most - 1) // 2
+    return f"{text[: most - 1 - end]}…{text[len(text) - end :]}"
 
 
 def digits(value: float) -> str:

@@ -26,11 +26,14 @@ def data_section(facts: Facts) -> str:
 
 def _counts(facts: Facts) -> str:
     data = facts.summary.data
-    rows = [(data.train, "images to learn from"), (data.test, "test images"),
-            (data.classes, "classes"), (data.unreadable, "unreadable"),
-            (data.duplicates, "copies"), (data.leaks, "test images known from training"),
-            (data.suspect_labels, "labels that look wrong")]  # fmt: skip
-    return html.figures((f"{n:,}", words) for n, words in rows if n)
+    rows = [
+        (data.train, "image to learn from", "images to learn from"),
+        (data.test, "test image", "test images"), (data.classes, "class", "classes"),
+        (data.unreadable, "unreadable", "unreadable"), (data.duplicates, "copy", "copies"),
+        (data.leaks, "test image known from training", "test images known from training"),
+        (data.suspect_labels, "label that looks wrong", "labels that look wrong"),
+    ]  # fmt: skip
+    return html.figures((f"{n:,}", one if n == 1 else more) for n, one, more in rows if n)
 
 
 def _classes(facts: Facts) -> str:

@@ -92,7 +92,7 @@ def items(rows: Iterable[str], class_: str = "") -> str:
 
 def command(words: str) -> str:
     """Something to type."""
-    return f"<pre><code>{escaped(words)}</code></pre>"
+    return f"<pre><code>{path(words)}</code></pre>"
 
 
 def legend(rows: Iterable[tuple[str, str]]) -> str:

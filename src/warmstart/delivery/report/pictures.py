@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts, Said
-from warmstart.delivery.report.steps import next_steps
+from warmstart.delivery.report.steps import believed, next_steps
 from warmstart.records import SuspectLabel
 
 MOST = 40  # pictures on one page
@@ -32,8 +32,7 @@ def worst(facts: Facts) -> tuple[Said, ...]:
 def suspects(facts: Facts) -> tuple[SuspectLabel, ...]:
     """The most contradicted labels: those believed wrong; where there are none, others."""
     found = facts.inspection.suspects if facts.inspection is not None else ()
-    believed = tuple(one for one in found if one.believed)
-    return (believed or found)[:SUSPECTS]
+    return (believed(facts) or found)[:SUSPECTS]
 
 
 def problem_examples(facts: Facts) -> tuple[tuple[str, str], ...]:
@@ -56,5 +55,17 @@ def shots(facts: Facts, shown: Sequence[tuple[str, str]]) -> str:
         if uri is not None:
             kind = ' class="tiny"' if uri.startswith("data:image/png") else ""
             picture = f'<img src="{html.escaped(uri)}" alt="{html.escaped("Image " + id)}"{kind}>'
-        rows.append(f'{picture}{html.escaped(words)}<span class="path">{html.path(id)}</span>')
+        rows.append(
+            f'{picture}{html.escaped(words)}<span class="path">{html.path(_near(id))}</span>'
+        )
     return html.items(rows, "shots")
+
+
+def _near(id: str) -> str:
+    """The end of a long path; the whole stands in the picture's description.
+
+    >>> _near("train/hat/1.jpg"), _near("/data/photos/train/hat/1.jpg")
+    ('train/hat/1.jpg', '…/hat/1.jpg')
+    """
+    parts = id.split("/")
+    return id if len(parts) <= 3 else "/".join(["…", *parts[-2:]])

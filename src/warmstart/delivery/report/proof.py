@@ -9,6 +9,7 @@ from warmstart.delivery.figures.bars import Bar, Piece, lying, stacked
 from warmstart.delivery.figures.certainty import diagram
 from warmstart.delivery.figures.line import interval_bar
 from warmstart.delivery.figures.matrix import Table, matrix, small_matrix
+from warmstart.delivery.figures.svg import short
 from warmstart.delivery.numbers import at_most, count, interval, percent, sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts, Said
@@ -17,7 +18,7 @@ from warmstart.records import ClassScore, Ledger
 
 WHOLE = 16  # classes up to which the matrix shows all of them
 PART = 12  # of more classes, those with the most mistakes
-MIXED = 10  # pairs of classes that are named
+MIXED, NAME = 10, 15  # pairs of classes that are named, with so many letters
 MAPPED = 250  # classes up to which the small map is drawn
 OTHERS = "all others"
 FATES = {
@@ -115,7 +116,10 @@ def _mixed(facts: Facts) -> str:
     if not pairs:
         return ""
     most = pairs[0][1]
-    bars = [Bar(f"{a} → {b}", n / most, f"{n:,}", "bar bad") for (a, b), n in pairs[:MIXED]]
+    bars = [
+        Bar(f"{short(a, NAME)} → {short(b, NAME)}", n / most, f"{n:,}", "bar bad")
+        for (a, b), n in pairs[:MIXED]
+    ]
     title = "The commonest mistakes"
     picture = lying(bars, name="mixed", title=title, about=_words_of(facts.held))
     more = len(pairs) - MIXED
@@ -151,10 +155,14 @@ def _classes(facts: Facts) -> str:
         head.append("found in your test part")
         rows = [[*row, _tested(tested.get(score.label))] for row, score in
                 zip(rows, sorted(facts.classes, key=_weakness), strict=True)]  # fmt: skip
-    body = html.table("Classes, the weakest first", head, rows)
-    if len(rows) > 2 * WHOLE:
-        body = html.fold(f"All {len(rows)} classes, the weakest first", body)
-    return html.heading("Class by class, the weakest first") + body
+    shown = rows if len(rows) <= WHOLE else rows[:PART]
+    title = "Class by class, the weakest first"
+    more = f"The other {len(rows) - len(shown):,} classes"
+    return (
+        html.heading(title)
+        + html.table(title, head, shown)
+        + html.fold(more, html.table(more, head, rows[len(shown) :]))
+    )
 
 
 def _weakness(score: ClassScore) -> tuple[float, int, str]:

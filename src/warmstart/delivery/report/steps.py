@@ -10,6 +10,7 @@ from warmstart.delivery.report.facts import Facts
 from warmstart.records import ClassScore, SuspectLabel
 
 LEAST_IMAGES = 5  # of a class, below which how often it is found says nothing
+LEAKED = 0.01  # of the test part, from which on leaks come first
 SHOWN = 3  # thumbnails on a card
 
 
@@ -25,8 +26,22 @@ class Step:
 
 def next_steps(facts: Facts) -> tuple[Step, ...]:
     """Three steps at most, the most urgent of each sort."""
-    found = (_repair(facts) or _images(facts), _labels(facts), _try(facts), _use(facts))
+    images, labels = _repair(facts) or _images(facts), _labels(facts)
+    first = (labels, images) if believed(facts) else (images, labels)
+    found = (*first, _try(facts), _use(facts))
     return tuple(step for step in found if step is not None)[:3]
+
+
+def believed(facts: Facts) -> tuple[SuspectLabel, ...]:
+    """The labels that are believed wrong."""
+    suspects = facts.inspection.suspects if facts.inspection is not None else ()
+    return tuple(one for one in suspects if one.believed)
+
+
+def leaks_much(facts: Facts) -> bool:
+    """Whether so much of the test part is known from training that its figure means little."""
+    data = facts.summary.data
+    return data.leaks >= max(LEAKED * data.test, 1)
 
 
 def weakest(facts: Facts) -> ClassScore | None:
@@ -40,12 +55,12 @@ def weakest(facts: Facts) -> ClassScore | None:
 
 def _repair(facts: Facts) -> Step | None:
     """What must be mended before any figure can be believed."""
-    leaks = [f for f in facts.summary.findings if f.kind == "leak"]
+    leaks = [f for f in facts.summary.findings if f.kind == "leak"] if leaks_much(facts) else []
     feeding = [f for f in facts.summary.findings if f.kind == "preprocessing"]
     if leaks:
         return Step(
             title="Take the copies out",
-            text=f"{leaks[0].sentence} Until they are apart the test flatters the model.",
+            text=leaks[0].sentence,
             command=_fit(facts, "--fix"),
         )
     if feeding:
@@ -82,7 +97,9 @@ def _images(facts: Facts) -> Step | None:
 
 
 def _mistakes_of(facts: Facts, score: ClassScore) -> tuple[tuple[str, str], ...]:
-    wrong = [said for said in facts.held if said.target == score.label and not said.is_right]
+    doubted = {one.id for one in believed(facts)}
+    own = (said for said in facts.held if said.target == score.label and said.id not in doubted)
+    wrong = [said for said in own if not said.is_right]
     wrong.sort(key=lambda said: (said.own, said.id))
     return tuple((said.id, f"taken for {said.label}") for said in wrong[:SHOWN])
 
@@ -90,15 +107,15 @@ def _mistakes_of(facts: Facts, score: ClassScore) -> tuple[tuple[str, str], ...]
 def _labels(facts: Facts) -> Step | None:
     """Labels that look wrong, or the most contradicted ones where none does for certain."""
     suspects = facts.inspection.suspects if facts.inspection is not None else ()
-    believed = [one for one in suspects if one.believed]
-    if believed:
-        n = len(believed)
+    wrong = believed(facts)
+    if wrong:
+        n = len(wrong)
         return Step(
             title=f"Check {count(n, 'label')}",
             text=f"{'This label contradicts' if n == 1 else 'These labels contradict'} what the "
             "image shows. Correct the column “label” in suspects.csv, then:",
             command=_fit(facts, "--relabel", f"{facts.place}/suspects.csv"),
-            shown=tuple(_said(one) for one in believed[:SHOWN]),
+            shown=tuple(_said(one) for one in wrong[:SHOWN]),
         )
     if not suspects:
         return None
@@ -174,9 +191,11 @@ def _deeper(facts: Facts) -> str:
     gain = facts.evidence("tail_gain")
     if gain is None or gain.value is None:
         return ""
-    verb = "brought" if gain.value >= 0 else "cost"
     low, high = 100 * (gain.low or 0.0), 100 * (gain.high or 0.0)
-    return f"Tuning deeper {verb} {abs(100 * gain.value):.1f} points ({low:.1f} to {high:.1f}). "
+    return (
+        f"Tuning deeper changed the accuracy by {100 * gain.value:+.1f} points "
+        f"({low:+.1f} to {high:+.1f}). "
+    )
 
 
 def _compare(facts: Facts, other: str) -> str:

@@ -61,6 +61,7 @@ font-size:.9rem;color:var(--soft)}
 .plain{padding-left:1.2em;margin:0 0 1em}.plain li{margin:.25em 0;max-width:46em;
 overflow-wrap:anywhere}
 details{margin:0 0 16px;border-bottom:1px solid var(--line)}
+section>details:last-child{border:0;margin:0}
 summary{cursor:pointer;padding:8px 0;font-weight:600}
 details[open]{padding-bottom:10px}
 .shots{display:grid;grid-template-columns:repeat(auto-fill,minmax(132px,1fr));gap:18px 14px;

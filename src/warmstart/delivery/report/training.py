@@ -13,6 +13,7 @@ from warmstart.delivery.report.facts import Facts
 from warmstart.events import Event
 
 FINAL = "final"
+DRAWN = 48  # points of a loss: each the mean of some batches, for single ones jump
 ALONE = ("train", FINAL)
 
 
@@ -83,7 +84,7 @@ def _losses(found: Course) -> str:
     curves = found.of("loss")
     if not curves:
         return ""
-    drawn = [(group, thinned(points)) for group, points in curves.items()]
+    drawn = [(group, thinned(points, DRAWN)) for group, points in curves.items()]
     top = max(y for _, points in drawn for _, y in points)
     title = "Loss: how surprised the network is by the labels"
     return _figure(
@@ -98,8 +99,8 @@ def _accuracies(found: Course) -> str:
     curves, base = found.of("val_accuracy"), found.of("head_accuracy")
     if not curves:
         return ""
-    drawn = [(group, "curve base", thinned(points)) for group, points in base.items()]
-    drawn += [(group, "curve", thinned(points)) for group, points in curves.items()]
+    drawn = [(group, "curve base", points) for group, points in base.items()]
+    drawn += [(group, "curve", points) for group, points in curves.items()]
     title = "Accuracy on images held out, while it trains"
     return _figure(
         found, drawn, 1.0, title, "held", is_share=True,

@@ -33,20 +33,21 @@ _POINTS_IN_CURVE = 24
 def verdict_section(facts: Facts) -> str:
     """The verdict's evidence: two pictures, then the table of all of it."""
     verdict, shipped = facts.summary.verdict, facts.summary.shipped
+    signal = against_shuffled(facts, "signal")
     lead = "Nothing was shipped: " if shipped.strategy == "none" else "Shipped: "
     return html.section(
         "verdict", "Verdict: what was measured first",
         html.paragraph(sentence(lead + shipped.why)),
-        html.side_by_side(_signal(facts), _curve(facts)),
+        html.side_by_side(html.figure(*signal) if signal is not None else "", _curve(facts)),
         _table(verdict.evidence),
     )  # fmt: skip
 
 
-def _signal(facts: Facts) -> str:
-    """The right labels against shuffled ones."""
+def against_shuffled(facts: Facts, name: str) -> tuple[str, str, str] | None:
+    """The right labels against shuffled ones: heading, picture, caption, where measured."""
     found = facts.evidence("signal")
     if found is None or found.value is None or found.low is None or found.high is None:
-        return ""
+        return None
     mean = facts.detail("signal", "null_mean")
     middle = (found.low + found.high) / 2 if mean is None else mean
     low, high = percents(found.low, found.high, n=found.n)
@@ -57,12 +58,12 @@ def _signal(facts: Facts) -> str:
         f"{low} to {high} % with shuffled labels", middle, found.low, found.high, is_main=False
     )
     title = "Your labels against the same labels shuffled"
-    picture = on_a_line((shuffled, right), (), name="signal", title=title, about=found.meaning)
+    picture = on_a_line((shuffled, right), (), name=name, title=title, about=found.meaning)
     p = facts.detail("signal", "p")
-    chance = f" p = {p:.3g}" if p is not None else ""
+    chance = f" p = {p:.2g}" if p is not None else ""
     times = facts.detail("signal", "permutations")
     how = f" over {times:.0f} shuffles." if times is not None else "."
-    return html.figure(title, picture, f"{found.meaning}{chance}{how if chance else ''}")
+    return title, picture, f"{found.meaning}{chance}{how if chance else ''}"
 
 
 def _curve(facts: Facts) -> str:
