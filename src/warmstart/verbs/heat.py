@@ -21,7 +21,8 @@ Ask = Callable[[Pixels], NDArray[np.float64]]  # images (n, H, W, C) to probabil
 
 SECONDS = 0.7  # that a map may take
 COARSEST, FINEST = 3, 8  # cells along each side
-COVER = 1.5  # width of what is covered, in cells: an edge between two cells must not matter
+CLEAR = 1.0  # of log-odds: where even the largest fall is smaller, nothing glows in full
+COVER = 2.0  # width of what is covered, in cells: an edge between two cells must not matter
 
 
 def find_heat(predictor: Predictor, pixels: Pixels, cells: int) -> Heat:
@@ -64,8 +65,7 @@ def occlusion(
     best = int(found[0].argmax())
     odds = log_odds(found[:, best])
     falls = np.maximum(odds[0] - odds[1:], 0.0)
-    most = float(falls.max())
-    grid = (falls / most if most > 1e-6 else falls * 0.0).reshape(cells, cells)
+    grid = (falls / max(float(falls.max()), CLEAR)).reshape(cells, cells)
     return best, float(found[0, best]), grid, float(found[1:, best].min())
 
 
@@ -82,8 +82,8 @@ def log_odds(p: NDArray[np.float64]) -> NDArray[np.float64]:
 def covers(size: tuple[int, int], cells: int) -> NDArray[np.bool_]:
     """Which pixels each cover hides, row by row. Shapes: (cells², H, W).
 
-    >>> covers((4, 4), 2)[0].astype(int).tolist()
-    [[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 0]]
+    >>> covers((6, 6), 3)[0, :, 0].astype(int).tolist()
+    [1, 1, 1, 0, 0, 0]
     """
     rows, columns = (_bands(side, cells) for side in size)
     both = rows[:, None, :, None] & columns[None, :, None, :]

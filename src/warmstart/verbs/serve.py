@@ -150,22 +150,26 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
     record, calibration = predictor.bundle.record, predictor.bundle.calibration
     summary = _read(run / "summary.json", Summary)
     estimate = summary.estimate if summary else None
-    is_unclear = summary is not None and summary.verdict.kind == "unclear"
     height, width = record.preprocessing.size
     return {
         "warmstart": __version__,
         "task": record.task,
         "labels": list(record.classes),
-        "start": record.start,
+        "start": _shown(record.start),
         "strategy": record.strategy,
         "estimate": to_plain(estimate),
         "test": to_plain(summary.test) if summary else None,
+        "verdict": summary.verdict.kind if summary else None,
         "promise": promise_words(estimate),
-        "notice": summary.verdict.sentence if summary and is_unclear else "",
         "sure_from": calibration.sure_from,
         "promised_error": calibration.promised_error,
         "input": {"height": height, "width": width, "channels": record.preprocessing.channels},
     }
+
+
+def _shown(start: str) -> str:
+    """A start's name; of a file no more than that, for its folder is nobody's business."""
+    return start if ":" in start else Path(start).name
 
 
 def taken_on(limits: Limits) -> dict[str, int]:

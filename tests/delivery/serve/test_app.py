@@ -63,7 +63,7 @@ def test_what_it_tells_of_itself(server):
 def test_a_heat_map(server):
     got = server.send(("a.png", RED), path="/explain")
     assert got.json["grid"] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    assert got.json["words"] == "With the brightest part covered, red falls from 90 % to 40 %."
+    assert got.json["words"] == "With the glowing part covered, red falls from 90 % to 40 %."
     check_problem(server.send(("a.png", RED), ("b.png", RED), path="/explain"), 422)
     check_problem(server.send(("a.txt", b"dear"), path="/explain"), 422)
 

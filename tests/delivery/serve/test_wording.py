@@ -6,7 +6,7 @@ import pytest
 
 from warmstart.delivery.serve.metrics import outcome_of
 from warmstart.delivery.serve.wording import close_classes, heat_words, promise_words, words
-from warmstart.records import Answer
+from warmstart.records import Answer, Estimate
 
 
 def answer(sure=True, unknown=False, **scores):
@@ -51,9 +51,11 @@ def test_outcomes_are_four():
 
 def test_a_map_says_when_nothing_decides():
     assert "falls from 83 % to 41 %" in heat_words("shirt", 0.83, 0.41)
-    assert heat_words("shirt", 0.83, 0.83).startswith("No single part")
+    assert heat_words("shirt", 0.83, 0.82).startswith("No single part")
     assert heat_words("shirt", 0.83, 0.95).startswith("No single part")
 
 
 def test_without_an_estimate_nothing_is_promised():
+    sure = Estimate(metric="accuracy", value=1.0, low=0.84, high=1.0, n=36, method="holdout")
+    assert promise_words(sure).startswith("Right nearly every time (84 to 100 in 100)")
     assert promise_words(None) == "How often it is right was not measured."

@@ -14,6 +14,12 @@ function list(title, pairs) {
   return [element("h3", title), element("dl", "", ...items)];
 }
 
+function folded(title, pairs) {
+  const made = element("details", "", element("summary", title));
+  made.append(...list("", pairs).slice(1));
+  return made;
+}
+
 // The words of a type: `number | null`, `Near[]`.
 function kind(schema) {
   if (!schema) return "";
@@ -51,7 +57,7 @@ function section(method, path, operation, parts) {
     ...list("Takes, one of", body.map(([type, one]) => [type, fields(one.schema, parts).map(([n, t]) => `${n} (${t})`).join(", ") || kind(one.schema)])),
     ...list("Answers", fields(good, parts)),
     ...[...shapes].flatMap((name) => list(name, fields(parts[name], parts))),
-    ...list("Errors", Object.entries(operation.responses).filter(([status]) => status !== "200").map(([status, one]) => [status, one.description])),
+    folded("Errors", Object.entries(operation.responses).filter(([status]) => status !== "200").map(([status, one]) => [status, one.description])),
   );
 }
 

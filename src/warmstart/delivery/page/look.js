@@ -7,6 +7,7 @@ export function showAnswer(answer, file) {
   const image = $("shown");
   if (image.src) URL.revokeObjectURL(image.src);
   $("picture").hidden = false;
+  image.onload = fit;
   image.onerror = () => ($("picture").hidden = true); // of a kind that browsers cannot show
   image.src = URL.createObjectURL(file);
   $("words").textContent = answer.words;
@@ -62,31 +63,46 @@ export function hideHeat() {
   $("mattered").hidden = true;
 }
 
+// What did not matter is darkened, and so is the margin that the network never sees.
 function lay() {
   if (!laid) return;
   const image = $("shown"), canvas = $("heat");
-  const { width, height } = image.getBoundingClientRect();
+  canvas.width = image.clientWidth;
+  canvas.height = image.clientHeight;
   const [left, top, right, bottom] = laid.box;
-  Object.assign(canvas.style, {
-    left: `${left * width}px`, top: `${top * height}px`,
-    width: `${(right - left) * width}px`, height: `${(bottom - top) * height}px`,
-  });
-  paint(canvas, laid.grid);
-}
-
-// What did not matter is dimmed, so that what did stands out in its own colours.
-function paint(canvas, grid) {
-  const rows = grid.length, columns = grid[0].length;
-  const small = new OffscreenCanvas(columns, rows);
-  const cells = new ImageData(columns, rows);
-  grid.flat().forEach((value, n) => cells.data.set([10, 12, 16, Math.round(200 * (1 - value))], 4 * n));
-  small.getContext("2d").putImageData(cells, 0, 0);
-  canvas.width = 32 * columns;
-  canvas.height = 32 * rows;
+  const x = left * canvas.width, y = top * canvas.height;
+  const width = (right - left) * canvas.width, height = (bottom - top) * canvas.height;
   const context = canvas.getContext("2d");
-  context.imageSmoothingEnabled = true;
+  context.fillStyle = `rgba(${shade(0).slice(0, 3)}, ${shade(0)[3] / 255})`;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.clearRect(x, y, width, height);
   context.imageSmoothingQuality = "high";
-  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  context.drawImage(small(laid.grid), x, y, width, height);
 }
 
-window.addEventListener("resize", lay);
+function small(grid) {
+  const rows = grid.length, columns = grid[0].length;
+  const cells = new ImageData(columns, rows);
+  grid.flat().forEach((value, n) => cells.data.set(shade(value), 4 * n));
+  const made = new OffscreenCanvas(columns, rows);
+  made.getContext("2d").putImageData(cells, 0, 0);
+  return made;
+}
+
+// From dark over clear to a warm glow, which shows on dark pictures as well.
+function shade(value) {
+  if (value < 0.5) return [8, 10, 14, Math.round(180 * (1 - 2 * value))];
+  return [255, 138, 20, Math.round(150 * (2 * value - 1))];
+}
+
+// As large as there is room for, small pictures at most 2.5 times their size.
+function fit() {
+  const image = $("shown");
+  const isWide = window.matchMedia("(min-width: 46rem)").matches;
+  const most = [image.closest("figure").parentElement.clientWidth * (isWide ? 0.43 : 1) / image.naturalWidth,
+    window.innerHeight * (isWide ? 0.68 : 0.38) / image.naturalHeight, 2.5];
+  image.style.width = `${Math.floor(image.naturalWidth * Math.min(...most))}px`;
+  lay();
+}
+
+window.addEventListener("resize", fit);

@@ -234,7 +234,7 @@ async function introduce() {
   }
   document.title = about.name;
   $("title").textContent = about.name;
-  $("promise").textContent = [about.promise, about.notice].filter(Boolean).join(" ");
+  $("promise").textContent = about.promise;
   $("classes").textContent = `It knows: ${some(about.labels)}.`;
   $("made").textContent = `· ${about.start} · warmstart ${about.warmstart}`;
   if (current) take(current);

@@ -36,8 +36,8 @@ from warmstart.delivery.serve.served import Limits, Served
 from warmstart.delivery.serve.telling import Telling
 
 ABOUT = (
-    "Send images, get classes with calibrated probabilities. An answer may also be `not sure` or "
-    "`unlike anything I was shown`. Errors are application/problem+json (RFC 9457)."
+    'Send images, get classes with calibrated probabilities. An answer may also be "not sure" or '
+    '"unlike anything I was shown". Errors are application/problem+json (RFC 9457).'
 )
 
 

@@ -10,6 +10,7 @@ UNKNOWN = "unlike anything I was shown"
 ALMOST = 0.98  # a calibrated probability from which "sure" needs no "fairly"
 RIVAL = 0.5  # of the best: a class as probable as that is named beside it
 NAMED = 3  # classes, at most
+LITTLE = 0.05  # of probability: a part whose loss costs less decides nothing
 
 
 def words(answer: Answer) -> str:
@@ -64,6 +65,8 @@ def promise_words(estimate: Estimate | None) -> str:
     value, low, high = (
         f"{100 * share:.0f}" for share in (estimate.value, estimate.low, estimate.high)
     )
+    if value == "100":
+        return f"Right nearly every time ({low} to {high} in 100) on images it had not seen."
     return f"Right about {value} times in 100 ({low} to {high}) on images it had not seen."
 
 
@@ -71,11 +74,11 @@ def heat_words(label: str, probability: float, covered: float) -> str:
     """What a heat map says.
 
     >>> heat_words("shirt", 0.83, 0.41)
-    'With the brightest part covered, shirt falls from 83 % to 41 %.'
-    >>> heat_words("shirt", 0.83, 0.82)
-    'No single part decides: with any one of them covered, the answer stays.'
+    'With the glowing part covered, shirt falls from 83 % to 41 %.'
+    >>> heat_words("shirt", 0.83, 0.81)
+    'No single part decides: whichever is covered, shirt keeps at least 81 %.'
     """
     before, after = (f"{100 * share:.0f} %" for share in (probability, covered))
-    if probability - covered < 0.02:
-        return "No single part decides: with any one of them covered, the answer stays."
-    return f"With the brightest part covered, {label} falls from {before} to {after}."
+    if probability - covered < LITTLE:
+        return f"No single part decides: whichever is covered, {label} keeps at least {after}."
+    return f"With the glowing part covered, {label} falls from {before} to {after}."
