@@ -83,6 +83,7 @@ def test_a_tutorial_runs(path, place):
     assert "Proof" in progress.data["text/plain"]
     assert "text/html" in shown.data
     assert "estimated on examples it had not seen" in shown.data["text/html"]
+    assert "on your test part" in shown.data["text/html"]
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not [output for output in outputs if output.get("name") == "stderr"]
