@@ -51,8 +51,7 @@ def test_scikit_learn(place):
     made = run_all("scikit-learn.md")
     assert made["scores"].mean() > 0.8
     assert (made["labels"] == made["y"][:5]).all()
-    assert made["search"].best_score_ > 0.8
-    assert made["table"].score(made["X"], made["wine"]) > 0.95
+    assert made["search"].best_score_ > 0.95
     np.testing.assert_allclose(
         made["again"].predict_proba(made["images"][:5]), made["chances"], atol=1e-3
     )
@@ -76,7 +75,7 @@ def test_a_tutorial_is_stored_without_results(path):
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.name)
 def test_a_tutorial_runs(path, place):
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(place)}}).execute()
+    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(place)}}).execute()
     fitted = next(cell for cell in notebook.cells if "warmstart.fit(" in cell.source)
     progress, shown = fitted.outputs
     assert progress.output_type == "display_data"  # one output, however many events
