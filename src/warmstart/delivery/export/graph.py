@@ -27,7 +27,7 @@ def to_onnx(served: Served, metadata: Mapping[str, str]) -> bytes:
     name, buffer = served.input_name, io.BytesIO()
     axes = {n: {0: "batch"} for n in (name, *OUTPUTS)}
     try:
-        with _silent(), torch.inference_mode():
+        with _silent(), _unfused(), torch.inference_mode():
             torch.onnx.export(
                 served, (served.example(2),), buffer, dynamo=False, opset_version=OPSET,  # type: ignore[arg-type]
                 input_names=[name], output_names=list(OUTPUTS), dynamic_axes=axes,
@@ -68,6 +68,17 @@ def first_line(error: Exception, most: int = 160) -> str:
     """
     text = str(error).strip().partition("\n")[0][:most].rstrip(" .")
     return text or type(error).__name__
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Attention as its single operations: torch's fused encoder layer has no form in ONNX."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

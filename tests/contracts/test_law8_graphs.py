@@ -1,0 +1,100 @@
+"""Law 8 before any file is written: graphs and programs of many networks say what they say."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from networks import KINDS, cut_once, inputs_for
+
+from warmstart.delivery.export.program import to_program
+from warmstart.errors import ExportError
+from warmstart.joints.formats import Source, onnx_graph
+from warmstart.network.added import graft, make_block
+from warmstart.network.beside import put_beside
+from warmstart.network.edit import assemble
+from warmstart.network.taps import tap_width, taps
+from warmstart.records import ModelRecord, Tap
+
+GRAPHS = (
+    "tf_efficientnet_lite0", "vit_tiny", "convnext_atto", "swin_tiny", "torchvision_resnet18",
+    "mlp", "residual", "odd_norms",
+)  # fmt: skip
+PROGRAMS = ("tf_efficientnet_lite0", "vit_tiny", "residual")
+BRANCHING = ("wandering", "answer")
+
+
+def model_of(network, wanted):
+    width = sum(tap_width(network.record, tap) for tap in wanted)
+    drawn = torch.Generator().manual_seed(2)
+    return assemble(
+        network, wanted, torch.randn(3, width, generator=drawn) / width**0.5, torch.zeros(3)
+    )
+
+
+def source_of(name, model):
+    record = ModelRecord(
+        task="classify", arch=f"module:{name}", start=name, start_sha256="", head="late",
+        penalty=1.0, taps=model.scan.taps, classes=("a", "b", "c"),
+        preprocessing=KINDS[name].preprocessing,
+    )  # fmt: skip
+    return Source(model, record, None)
+
+
+def agrees(name, model):
+    """The graph on batches of 1 and 5 images that nobody traced it with."""
+    graph = onnx_graph(source_of(name, model), name)
+    made = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    for n in (1, 5):
+        inputs = inputs_for(name, n)
+        with torch.inference_mode():
+            wanted = model(inputs).numpy()
+        found = made.run(["logits"], {"images": inputs.numpy()})[0]
+        np.testing.assert_allclose(found, wanted, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_with_a_head_of_all_taps(name):
+    _, network = cut_once(name)
+    agrees(name, model_of(network, taps(network.record)))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_with_a_head_of_all_taps(name):
+    _, network = cut_once(name)
+    model = model_of(network, taps(network.record))
+    program = to_program(source_of(name, model).served())
+    kept = io.BytesIO()
+    torch.export.save(program, kept)
+    kept.seek(0)
+    again = torch.export.load(kept).module()
+    for n in (1, 5):
+        inputs = inputs_for(name, n)
+        with torch.inference_mode():
+            torch.testing.assert_close(again(inputs)[0], model(inputs), atol=1e-3, rtol=0)
+
+
+def test_a_graph_of_two_networks_in_one():
+    _, network = cut_once("resnet18")
+    both = put_beside(network, network.trunk, 5)
+    last = len(network.parts)
+    wanted = (Tap(part=last, pool="neck"), Tap(part=last, pool="neck", of="start"))
+    agrees("resnet18", model_of(both, wanted))
+
+
+def test_a_graph_with_added_blocks():
+    _, network = cut_once("resnet18")
+    block = make_block(network.record.parts[-1], torch.Generator().manual_seed(0))
+    grown = graft(network, [block])
+    agrees("resnet18", model_of(grown, taps(grown.record)))
+
+
+@pytest.mark.parametrize("name", BRANCHING)
+def test_a_forward_that_branches_on_values_is_refused_not_frozen(name):
+    _, network = cut_once(name)
+    model = model_of(network, taps(network.record))
+    with pytest.raises(ExportError, match="branches on the values of an image"):
+        onnx_graph(source_of(name, model), name)
