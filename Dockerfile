@@ -1,6 +1,6 @@
 # A finished run as a service:
 #   docker build -t warmstart .
-#   docker run -p 127.0.0.1:8000:8000 -e WARMSTART_TOKEN=… -v "$PWD/runs/photos:/run/model:ro" warmstart
+#   docker run -p 127.0.0.1:8000:8000 -e WARMSTART_TOKEN=… -v "$PWD/runs/photos:/model:ro" warmstart
 # The run folder is mounted, not copied, so that one image serves any model.
 FROM python:3.12-slim
 
@@ -25,4 +25,4 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
 
 ENTRYPOINT ["warmstart"]
-CMD ["serve", "/run/model", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["serve", "/model", "--host", "0.0.0.0", "--port", "8000"]

@@ -29,7 +29,7 @@ def run(tmp_path, monkeypatch):
 def gallery_of(run):
     record = read_json(run / "data.json", DataRecord)
     prep = read_json(run / "model" / "config.json", ModelRecord).preprocessing
-    return Gallery(run, record.examples, prep), record.examples
+    return Gallery(run, record, prep), record.examples
 
 
 def test_a_thumbnail_shows_the_example_of_that_number(run, monkeypatch):

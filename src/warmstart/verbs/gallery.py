@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
-from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
 
-from warmstart.data.collection import Columns, Load
 from warmstart.data.prepare import as_picture, open_image
-from warmstart.data.sources import list_source
-from warmstart.errors import DataError, RunFolderError
-from warmstart.joints.requestfile import read_request
-from warmstart.records import Example, Preprocessing
+from warmstart.errors import DataError
+from warmstart.joints.reopened import reopen
+from warmstart.records import DataRecord, Preprocessing
 
 SIDE = 288  # px of a thumbnail: three beside each other on a screen of high density
 KEPT = 512  # thumbnails in memory, some 10 kB each
@@ -29,14 +26,10 @@ class Gallery:
     that holds something else is not what the model learnt from. No path is ever asked for.
     """
 
-    def __init__(
-        self, run: Path, examples: Sequence[Example], preprocessing: Preprocessing
-    ) -> None:
-        self._run = run
-        self._preprocessing = preprocessing
-        self._examples = examples
-        self._numbers = {example.id: n for n, example in enumerate(self._examples)}
-        self._lock = threading.Lock()
+    def __init__(self, run: Path, record: DataRecord, preprocessing: Preprocessing) -> None:
+        self._images = reopen(run, record, preprocessing)
+        self._examples = record.examples
+        self._numbers = {example.id: n for n, example in enumerate(record.examples)}
         self.thumbnail: Callable[[int], bytes | None] = lru_cache(KEPT)(self._thumbnail)
 
     def number(self, id: str) -> int | None:
@@ -50,13 +43,11 @@ class Gallery:
     @property
     def is_there(self) -> bool:
         """Whether the data that the run was made of can still be listed."""
-        with self._lock:
-            return self._load is not None
+        return self._images.load is not None
 
     def _thumbnail(self, number: int) -> bytes | None:
         """A small JPEG of an example; None where it is gone, has changed, or there is none."""
-        with self._lock:  # the data are listed once, whoever asks first
-            load = self._load
+        load = self._images.load
         if load is None or not 0 <= number < len(self._examples):
             return None
         example = self._examples[number]
@@ -64,22 +55,8 @@ class Gallery:
             payload = load(example.id)
             if hashlib.sha256(payload).hexdigest() != example.sha256:
                 return None
-            return _small(as_picture(open_image(payload, example.id, self._preprocessing)))
+            return _small(as_picture(open_image(payload, example.id, self._images.prep)))
         except (DataError, OSError, KeyError):
-            return None
-
-    @cached_property
-    def _load(self) -> Load | None:
-        """From an example's id to its bytes; None where the run's data cannot be found."""
-        try:
-            asked = read_request(self._run)
-            if asked.request.data is None:  # it was an object in Python
-                return None
-            source = str(asked.request.data)
-            place = asked.place / Path(source).expanduser()
-            columns = Columns(label=asked.request.label, group=asked.request.group)
-            return list_source(str(place) if place.exists() else source, columns).load
-        except (RunFolderError, DataError, OSError):
             return None
 
 

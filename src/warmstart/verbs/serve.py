@@ -98,15 +98,14 @@ def check_token(token: str | None) -> None:
 def serve_model(run: Path, predictor: Predictor, limits: Limits) -> Served:
     """A model's work as the functions that a server calls."""
     prep = predictor.bundle.record.preprocessing
-    record = _read(run / "data.json", DataRecord)
-    name = record.name if record else run.resolve().name
-    gallery = Gallery(run, record.examples if record else (), prep)
+    record = _read(run / "data.json", DataRecord) or _nothing(run, predictor)
+    gallery = Gallery(run, record, prep)
     cells = cells_for(measure_pace(predictor))
     return Served(
-        title=name,
+        title=record.name,
         labels=predictor.labels,
         metadata={
-            "name": name,
+            "name": record.name,
             **describe(run, predictor),
             "limits": taken_on(limits),
             "pictures": gallery.is_there,
@@ -165,6 +164,14 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "promised_error": calibration.promised_error,
         "input": {"height": height, "width": width, "channels": record.preprocessing.channels},
     }
+
+
+def _nothing(run: Path, predictor: Predictor) -> DataRecord:
+    """What is known of the data where a model stands alone."""
+    return DataRecord(
+        name=run.resolve().name, kind="image", task="classify", layout="", examples=(),
+        classes=predictor.labels,
+    )  # fmt: skip
 
 
 def _shown(start: str) -> str:

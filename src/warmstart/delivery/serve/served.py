@@ -41,7 +41,8 @@ class Heat:
     """What mattered for a label: cover a part of the picture, and see how the answer changes.
 
     `grid` (rows, columns) holds 0 where covering changed nothing (or helped) and 1 where it
-    changed most, less where even that was little; `covered` is the label's probability with that part covered.
+    changed most, less where even that was little. `covered` is the label's probability with
+    the part covered that changed it most.
     """
 
     label: str
