@@ -26,12 +26,13 @@ from warmstart.run import Run
 FILES = {
     "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
     "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json", "DONE",
-    "suspects.csv", "request.json",
+    "suspects.csv", "request.json", "report.html",
     "model/model.safetensors", "model/config.json", "model/labels.json", "model/preprocess.json",
     "model/calibration.json", "model/neighbours.safetensors",
 }  # fmt: skip
 CLOCKED = ("seconds", "peak_rss_mb")
-OWN = {"progress.jsonl", "summary.json", "request.json"}  # they tell times, and where it is
+# They tell times, and where it is.
+OWN = {"progress.jsonl", "summary.json", "request.json", "report.html"}
 
 
 @pytest.fixture(autouse=True)

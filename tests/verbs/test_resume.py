@@ -17,7 +17,7 @@ from warmstart.errors import DataError, PlanError, RunFolderError, StartError, U
 from warmstart.folder import RunFolder
 from warmstart.recording import open_log
 
-CLOCKED = {"progress.jsonl", "summary.json", "request.json"}
+CLOCKED = {"progress.jsonl", "summary.json", "request.json", "report.html"}
 
 
 class Stop(BaseException):

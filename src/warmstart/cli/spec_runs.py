@@ -246,5 +246,8 @@ REPORT = Verb(
         "where the images still are where they were, unchanged."
     ),
     options=(Option(name="--open", help="show it in the browser"), JSON, DEBUG, HELP),
-    examples=(("warmstart report runs/latest --open", ""),),
+    examples=(
+        ("warmstart report runs/latest --open", ""),
+        ("warmstart report runs/photos --json", "where it is, as JSON"),
+    ),
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from warmstart.delivery.figures.svg import escaped, fixed, label, short, tag
 
 CELL = 30.0
-SMALL_CELL, SMALL_NAMES = 9.0, 64.0  # units; the latter left of the square, and above it
+SMALL_CELL, SMALL_NAMES = 9.0, 74.0  # units; the latter left of the square, and above it
 _LETTERS, _LETTER = 14, 7.4
 PALEST, DARKEST = 0.1, 0.48  # opacity: figures stay legible on it, in light and dark
 
