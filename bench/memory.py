@@ -27,10 +27,11 @@ MOST = 1.3  # times the memory of the smallest size that the largest may take
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--sizes, --strategy, --budgets, --set: passes of training add no memory, only time."""
+    """--sizes, --strategy, --budgets, --once, --set: passes of training add time, no memory."""
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--strategy", nargs="+", default=["head"])
     parser.add_argument("--budgets", nargs="+", default=["fast", "balanced"])
+    parser.add_argument("--once", action="store_true", help="not again with what was stored")
     parser.add_argument("--set", action="append", default=[], help="as of `fit`")
 
 
@@ -46,7 +47,7 @@ def measure(given: Namespace) -> dict[str, Any]:
         for n in given.sizes:
             data = Path(place) / f"images-{n}"
             make_images(root(given), data, n)
-            for number, plan in enumerate([plans[0], *plans]):
+            for number, plan in enumerate(plans if given.once else [plans[0], *plans]):
                 rows.append(_cell(data, n, *plan, given.set, is_cold=not number))
                 print(rows[-1], file=sys.stderr, flush=True)
     return {"summary": _summary(rows, min(given.sizes), max(given.sizes)), "rows": rows}
