@@ -38,7 +38,7 @@ def to_plain(value: Any) -> Any:
 
     >>> from warmstart.records import Tap
     >>> to_plain(Tap(part=3, pool="avg"))
-    {'part': 3, 'pool': 'avg'}
+    {'part': 3, 'pool': 'avg', 'of': ''}
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -56,7 +56,7 @@ def from_plain(kind: type[R], value: Any) -> R:
 
     >>> from warmstart.records import Tap
     >>> from_plain(Tap, {"part": 3, "pool": "avg"})
-    Tap(part=3, pool='avg')
+    Tap(part=3, pool='avg', of='')
     """
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)

@@ -14,9 +14,10 @@ from torch.nn import functional
 from plans import plan_for
 from tiny import fit, lines
 from warmstart.errors import PlanError, TrainingError, UsageError
-from warmstart.joints import check, model, request, score
+from warmstart.joints import check, model, request, score, ship
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
+from warmstart.joints.tune import Worked
 from warmstart.records import (
     DataRecord,
     Evidence,
@@ -103,7 +104,7 @@ def test_the_verdict_weighs_what_the_start_knows(known, kind):
 def test_nothing_ships_without_a_signal_unless_it_was_asked_for(kind, strategy):
     plan = plan_for(strategy)
     assert not plan.is_trained
-    worked = SimpleNamespace(plan=plan, head=SimpleNamespace(name="last"), given_up="")
+    worked = Worked(SimpleNamespace(), SimpleNamespace(name="last"), SimpleNamespace(), plan)
     shipped = check.choose_shipped(Verdict(kind=kind, sentence="."), worked)
     is_none = kind == "no-signal" and strategy == "auto"
     assert shipped.strategy == ("none" if is_none else "head")
@@ -177,18 +178,24 @@ def test_a_network_that_only_guesses_is_called_that(head):
     assert found.startswith("no better than always guessing the largest class")
 
 
+def worked_of(head, reader):
+    return Worked(SimpleNamespace(), head, reader, SimpleNamespace())
+
+
 def test_the_test_part_is_not_read_when_nothing_ships(head):
     def never(examples):
         raise AssertionError("the test part was looked at")
 
-    measured = score.measure(head, arranged_of(), never, is_shipped=False)
+    worked = worked_of(head, never)
+    measured = ship.measure(worked, arranged_of(), is_shipped=False)
     assert (measured.test, measured.test_probabilities) == (None, None)
-    assert score.measure(head, arranged_of(n_test=0), never, is_shipped=True).test is None
+    assert ship.measure(worked, arranged_of(n_test=0), is_shipped=True).test is None
 
 
 def test_lines_follow_the_rows(head):
     arranged = arranged_of()
-    measured = score.measure(head, arranged, lambda examples: features_of(6), is_shipped=True)
+    worked = worked_of(head, lambda examples: features_of(6))
+    measured = ship.measure(worked, arranged, is_shipped=True)
     found = list(score.predictions(head, arranged, NAMES, measured))
     assert [line.id for line in found] == [str(i) for i in range(36)]
     assert [line.split for line in found] == ["oof"] * 30 + ["test"] * 6

@@ -224,7 +224,7 @@ def test_a_run_made_twice_ships_the_same_bytes(runs, strategy):
     assert first.path != second.path
     ours, theirs = bytes_of(first.path), bytes_of(second.path)
     differing = {name for name in ours if ours[name] != theirs[name]}
-    assert differing <= {"progress.jsonl", "summary.json", "request.json"}
+    assert differing <= {"progress.jsonl", "summary.json", "request.json", "report.html"}
     assert first.estimate == second.estimate
 
 

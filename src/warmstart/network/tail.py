@@ -27,7 +27,7 @@ def stored_taps(taps: Sequence[Tap], cut: int) -> tuple[Tap, ...]:
     """The taps whose values a stored prefix holds: the necks come after all parts.
 
     >>> stored_taps([Tap(part=2, pool="avg"), Tap(part=3, pool="neck")], 3)
-    (Tap(part=2, pool='avg'),)
+    (Tap(part=2, pool='avg', of=''),)
     """
     return tuple(tap for tap in taps if tap.part <= cut and tap.pool != "neck")
 

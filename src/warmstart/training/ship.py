@@ -23,6 +23,7 @@ SHARES = (0.0, 1.0, 0.25, 0.5, 0.75)
 HEAD, TUNED = 0, 1
 WORTH = 0.5  # v0: standard errors by which a more elaborate choice has to be better
 WORSE = 0.005  # of accuracy that it may lose against the head, beyond half a standard error
+_NONE = 1e-6  # nats: below it two options are the same but for rounding
 _LEAST = 1e-12  # a probability of zero for the truth costs 27.6 nats, not infinity
 
 
@@ -122,6 +123,6 @@ def _best(losses: Array, hits: Array, blocks: Labels) -> int:
     best = int(allowed[means[allowed].argmin()])
     for simple in (HEAD, TUNED):
         gap = losses[simple] - losses[best]
-        if simple in allowed and gap.mean() <= WORTH * standard_error(gap, blocks):
+        if simple in allowed and gap.mean() <= _NONE + WORTH * standard_error(gap, blocks):
             return simple
     return best
