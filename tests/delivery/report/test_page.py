@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from reports import NASTY, cases, facts, guard, summary
+from reports import NASTY, cases, facts, guard, ledger, summary
 from warmstart.delivery.report import Facts, page
-from warmstart.records import Inspection
+from warmstart.records import Inspection, Ledger
 
 VOID = {"meta", "img", "br", "wbr", "link", "input"}
 CASES = cases()
@@ -155,5 +155,7 @@ def test_a_perfect_run_says_so():
 def test_forgetting_is_told_where_it_was_seen():
     seen = facts(summary=summary(guards=(guard(),)), events=())
     assert "Kept: examples are answered better so" in page(seen)
-    assert "None is possible: no layer of the start was changed." in page(facts(events=()))
+    assert "None is possible: no layer of the start was changed." in page(
+        facts(ledger=Ledger(rows=ledger().rows[:1]))
+    )
     assert "nothing that it knew was seen to go" in page(facts())
