@@ -10,7 +10,7 @@ from pathlib import Path
 from bench import results
 
 NAMES = (
-    "accuracy", "coverage", "distances", "drift", "engines", "evidence", "faults",
+    "accuracy", "coverage", "distances", "drift", "engines", "evidence", "export", "faults",
     "forecast", "forgetting", "guards", "habits", "kills", "memory", "minutes", "outcomes",
     "planted", "prior", "random_labels", "ranking", "serve", "ship", "speed", "startup",
     "strategies", "suggest", "train_speed", "verdict",

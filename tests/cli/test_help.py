@@ -32,6 +32,10 @@ FROZEN = {
         "--base", "--arch", "--labels", "--train", "--label", "--group", "--size", "--mean",
         "--std", "--json", "-q", "--quiet", "--debug", "-h", "--help",
     ],
+    "export": [
+        "--to", "--out", "--int8", "--pixels", "--data", "--test", "--json", "-q", "--quiet",
+        "--debug", "-h", "--help",
+    ],
     "suggest": ["--count", "--out", "--json", "-q", "--quiet", "--debug", "-h", "--help"],
     "serve": [
         "--host", "--port", "--token", "--allow-host", "--open", "--json", "--debug", "-h",

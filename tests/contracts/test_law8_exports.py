@@ -52,11 +52,13 @@ def tuned(place):
     """A run that trained a layer of a timm network."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(place / "cache"))
-        return warmstart.fit(
-            place / "photos", start=tiny.weights(place), arch=tiny.ARCH, budget="fast",
-            strategy="last:1", settings={"training.passes": 64, "input.size": 64},
+        run = warmstart.fit(
+            place / "photos", start=tiny.weights(place), arch=tiny.ARCH, budget="fast", lr=1e-6,
+            strategy="last:1", settings={"training.passes": 200, "input.size": 64},
             out=place / "runs" / "tuned",
         )  # fmt: skip
+    assert run.summary.shipped.strategy == "last:1"
+    return run
 
 
 def logits(run, pixels):

@@ -17,6 +17,7 @@ from warmstart.data.prepare import load_image
 from warmstart.data.read import with_test
 from warmstart.data.sources import list_source
 from warmstart.errors import DataError, RunFolderError
+from warmstart.joints.looks import spread
 from warmstart.joints.requestfile import read_request
 from warmstart.records import DataRecord, Example, Preprocessing
 
@@ -53,10 +54,8 @@ class Reopened:
                 yield [example for example, _ in there], np.stack([image for _, image in there])
 
     def some(self, examples: Sequence[Example], n: int) -> Pixels | None:
-        """About `n` prepared images at equal distances, (m, H, W, C); None if none is there."""
-        places = [i * len(examples) // n for i in range(min(n, len(examples)))]
-        if len(examples) <= n:
-            places = list(range(len(examples)))
+        """At most `n` prepared images at equal distances, (m, H, W, C); None if none is there."""
+        places = spread(np.arange(len(examples)), n)
         found = [self.pixels(examples[place]) for place in places]
         there = [image for image in found if image is not None]
         return np.stack(there) if there else None

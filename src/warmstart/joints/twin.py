@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ ON_LAST = ("class-mean", "logistic", "last")  # heads that listen to the last ta
 LEAST_THERE = 0.9  # share of the training images without which no twin is fitted
 Feed = Callable[[Pixels], Tensor]  # prepared images (m, H, W, C) to inputs (m, C, H, W)
 Hits = NDArray[np.float64]
+Method = Literal["nested-cv", "holdout"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +98,13 @@ def right_answers(path: Path) -> dict[str, bool]:
 
 
 def has_trained(ledger: Ledger) -> bool:
-    """Whether any tensor below the output was trained by the run."""
-    return any(row.fate in ("trained", "merged") and row.part != "head" for row in ledger.rows)
+    """Whether any tensor below the output was trained by the run.
+
+    Of a network trained from nothing all are `new`; where nothing was trained, some of the
+    start's are `kept`, whatever surgery at the input made new.
+    """
+    fates = {row.fate for row in ledger.rows if row.part != "head"}
+    return bool(fates & {"trained", "merged"}) or ("new" in fates and "kept" not in fates)
 
 
 def _features(
@@ -159,7 +166,7 @@ def _out_of_fold(head: HeadFit, arranged: rows.Arranged, right: Mapping[str, boo
     own = (head.probabilities[both].argmax(axis=1) == arranged.labels[both]).astype(float)
     model = np.array([right[arranged.learn[row].id] for row in both], dtype=float)
     is_held = bool(arranged.holdout)
-    found = _compared(own, model, arranged.blocks()[both], 1.0 if is_held else MODEL_VARIANCE)
+    found = _compared(own, model, arranged.blocks()[both], "holdout" if is_held else "nested-cv")
     how = "on your hold-out" if is_held else "out of fold: each image by heads that had not seen it"
     return Twin(head=head.name, why=how, estimate=found[0], original=found[1], gap=found[2])
 
@@ -183,19 +190,18 @@ def _on_test(
     if not there:
         why = "no honest figure: its layers learnt from the same images, and the test part is gone"
         return Twin(head=head.name, estimate=None, original=None, gap=None, why=why)
-    found = _compared(np.array(own), np.array(before), blocks(there, arranged.twins), 1.0)
+    found = _compared(np.array(own), np.array(before), blocks(there, arranged.twins), "holdout")
     why = "on the run's test part; its layers had seen all other images"
     return Twin(head=head.name, why=why, estimate=found[0], original=found[1], gap=found[2])
 
 
 def _compared(
-    own: Hits, model: Hits, blocks_of: NDArray[np.int64], inflation: float
+    own: Hits, model: Hits, blocks_of: NDArray[np.int64], method: Method
 ) -> tuple[Estimate, Estimate, Gap]:
     """Both accuracies on the same rows, and their paired difference. Shapes: (n,)."""
-    method = "nested-cv" if inflation > 1 else "holdout"
-    gap = hits_difference(own, model, blocks_of, inflation)
+    gap = hits_difference(own, model, blocks_of, 1.0 if method == "holdout" else MODEL_VARIANCE)
     return (
-        hits_estimate(own, blocks_of, method),  # type: ignore[arg-type]
-        hits_estimate(model, blocks_of, method),  # type: ignore[arg-type]
+        hits_estimate(own, blocks_of, method),
+        hits_estimate(model, blocks_of, method),
         Gap(value=gap.value, low=gap.low, high=gap.high, n=len(own)),
     )

@@ -68,10 +68,9 @@ def as_timm(
     state = _trunk_state(model)
     options = {"num_classes": len(bias), **size_option(arch, preprocessing.size)}
     module = build(arch, {**state, f"{classifier}.weight": weight}, preprocessing.size)
-    usual = next(module.parameters()).shape
     if preprocessing.channels != 3:
         options["in_chans"] = preprocessing.channels
-    _fill(module, state, classifier, weight, bias, f"timm's {name}, input {tuple(usual)}")
+    _fill(module, state, classifier, weight, bias, f"timm's {name}")
     return module, options
 
 

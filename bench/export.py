@@ -1,0 +1,82 @@
+"""Exports: sizes, seconds, agreement, what a twin and 8-bit numbers cost."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import warmstart
+from bench import sets
+from warmstart.records import Exported
+
+FORMATS = ("onnx", "torch", "openvino", "timm", "transformers")
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--sets, --strategies."""
+    parser.add_argument("--sets", nargs="+", default=["clothing", "ants_bees"])
+    parser.add_argument("--strategies", nargs="+", default=["head"])
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """One run a set and strategy; each of its exports, made and checked as a user's would be."""
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as place:
+        for name in given.sets:
+            for strategy in given.strategies:
+                out = Path(place) / f"{name}-{strategy}"
+                data = sets.root(given) / name
+                run = warmstart.fit(data, budget="fast", strategy=strategy, out=out)
+                facts = {"set": name, "strategy": strategy}
+                rows += [facts | one(run, to) for to in FORMATS]
+                rows.append(facts | one(run, "onnx", int8=True))
+    floats = [row for row in rows if not row["format"].endswith("int8")]
+    largest = max(row["largest difference of a logit"] for row in floats)
+    same = all(row["same labels"] == 1 for row in floats)
+    return {
+        "summary": {"largest difference of a logit (32 bits)": largest, "all labels same": same},
+        "rows": rows,
+    }
+
+
+def one(run: warmstart.Run, to: str, **options: bool) -> dict[str, Any]:
+    """Make one export; what it is and what it costs."""
+    began = time.perf_counter()
+    told = warmstart.export(run, to, **options)  # type: ignore[arg-type]
+    seconds = time.perf_counter() - began
+    row: dict[str, Any] = {
+        "format": "-".join([to, *options]),
+        "seconds": seconds,
+        "MB": sum(told.files.values()) / 1e6,
+        "largest difference of a logit": told.agreement.difference,
+        "same labels": told.agreement.same_labels / told.agreement.n,
+    }
+    return row | _twin(told) | _shrunk(told)
+
+
+def _twin(told: Exported) -> dict[str, Any]:
+    twin = told.twin
+    if twin is None or twin.gap is None or twin.estimate is None or twin.original is None:
+        return {}
+    return {
+        "twin": twin.estimate.value, "model": twin.original.value, "difference": twin.gap.value,
+        "low": twin.gap.low, "high": twin.gap.high, "n": twin.gap.n,
+        "judged": twin.estimate.method,
+    }  # fmt: skip
+
+
+def _shrunk(told: Exported) -> dict[str, Any]:
+    found = told.shrunk
+    if found is None:
+        return {}
+    return {
+        "accuracy": found.accuracy, "before": found.accuracy_before,
+        "difference": found.gap.value, "low": found.gap.low, "high": found.gap.high,
+        "n": found.gap.n, "labels as in 32 bits": found.same_labels,
+        "times as small": found.bytes_before / found.bytes,
+        "times as fast": found.seconds_before / found.seconds,
+        "milliseconds": 1e3 * found.seconds, "said": found.sentence,
+    }  # fmt: skip
