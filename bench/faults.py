@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from bench import sets
+from bench import results, sets
 from bench.alter import jpeg
 from bench.small import copy_few
 from warmstart import fit
@@ -38,6 +39,8 @@ ALARMS = {
     "stuck", "diverged", "forgetting", "preprocessing", "drift", "leak", "duplicate", "conflict",
     "tiny-class", "shortcut", "unreadable", "no-signal",
 }  # fmt: skip
+# Looked at: one cell in two magnifications, on both sides; one bicycle in two colours.
+TRUE = {"wbc_cells": {"duplicate", "leak"}, "vehicles": {"duplicate"}}
 
 Draw = np.random.Generator
 
@@ -67,9 +70,13 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def measure(given: Namespace) -> dict[str, Any]:
-    """Plant each fault in each set, one at a time; and run the sets as they are."""
+    """Plant each fault in each set, one at a time; and run the sets as they are.
+
+    With --only, the kept rows of all else stand beside the new ones.
+    """
     root, rows = sets.root(given), []
-    for number, name in enumerate(given.sets):
+    for name in given.sets:
+        number = SETS.index(name)
         clean: dict[str, Outcome] = {}
         for fault in FAULTS:
             if given.only and fault not in given.only:
@@ -80,7 +87,16 @@ def measure(given: Namespace) -> dict[str, Any]:
         [] if given.only else [_clean(root, name, d) for name in given.sets for d in range(DRAWS)]
     )
     rows += [row for found in quiet for row in found]
+    if given.only:
+        rows = _among_kept(rows)
     return {"summary": _summary(rows), "rows": rows}
+
+
+def _among_kept(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The kept rows, those of the same set and fault taken from `rows`."""
+    new = {(row["set"], row["fault"]): row for row in rows}
+    kept = results.read("faults")["rows"]
+    return [new.pop((row["set"], row.get("fault", "")), row) for row in kept] + [*new.values()]
 
 
 def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -88,12 +104,14 @@ def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     quiet = [row for row in rows if "fault" not in row]
     found = Counter(row["fault"] for row in planted if row["reported"] or row["repaired"])
     total = Counter(row["fault"] for row in planted)
-    alarmed = [row for row in quiet if row["alarms"]]
+    alarms = [(r["set"], ALARMS.intersection(r["said"]) - TRUE.get(r["set"], set())) for r in quiet]
     return {
         "reported or repaired": f"{sum(found.values())} of {len(planted)}",
         **{name: f"{found[name]} of {n}" for name, n in total.items()},
-        "clean runs with an alarm": f"{len(alarmed)} of {len(quiet)}",
-        "alarms": ", ".join(sorted({f"{r['set']}: {w}" for r in alarmed for w in r["alarms"]})),
+        "clean runs with a false alarm": f"{sum(bool(found) for _, found in alarms)} of {len(quiet)}",
+        "false alarms": ", ".join(
+            sorted({f"{name}: {w}" for name, found in alarms for w in found})
+        ),
     }
 
 
@@ -106,6 +124,7 @@ def _planted(
         data = copy_few(root / name, Path(place))
         options = found.plant(data, number, np.random.default_rng([number, 11]))
         if ELSEWHERE.get(name) and fault == "test from another domain":
+            shutil.rmtree(data / "test")
             options = {"test": copy_few(root / ELSEWHERE[name], Path(place)) / "test"}
         outcome = run(data, options)
     row = {
@@ -131,8 +150,7 @@ def _clean(root: Path, name: str, draw: int) -> list[dict[str, Any]]:
             data = copy_few(root / name, Path(place), seed=draw)
             outcome = run(data, {"strategy": strategy})
         rows.append({
-            "set": name, "draw": draw, "strategy": strategy,
-            "alarms": sorted(ALARMS & outcome.said), "said": sorted(outcome.said),
+            "set": name, "draw": draw, "strategy": strategy, "said": sorted(outcome.said),
         })  # fmt: skip
         print(rows[-1], file=sys.stderr, flush=True)
     return rows

@@ -24,6 +24,11 @@ FROZEN = {
     ],
     "predict": ["--json", "--debug", "-h", "--help"],
     "evaluate": ["--label", "--group", "--json", "--debug", "-h", "--help"],
+    "compare": [
+        "--strategies", "--start", "--arch", "--budget", "--minutes", "--device", "--set", "--test",
+        "--label", "--group", "--relabel", "--fix", "--seed", "--json", "-q", "--quiet", "--debug",
+        "-h", "--help",
+    ],
     "rank": [
         "--starts", "--label", "--group", "--seed", "--json", "-q", "--quiet", "--debug", "-h",
         "--help",
