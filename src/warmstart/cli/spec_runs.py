@@ -116,7 +116,7 @@ COMPARE = Verb(
     ),
     examples=(
         ("warmstart compare runs/photos runs/photos-2", ""),
-        ("warmstart compare photos/ --strategies head,full,scratch", "warm against scratch"),
+        ("warmstart compare photos/ --strategies head,full,scratch", ""),
     ),
 )
 
