@@ -12,8 +12,9 @@ demo: $(VENV)/installed
 	@$(BIN)/warmstart fit "$(DATA)"
 	@echo "         (first: . $(BIN)/activate)"
 
+# Two at a time, one thread each: threads of several tests would only wait for each other.
 test: $(VENV)/installed-test
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
