@@ -99,7 +99,8 @@ def test_json_is_utf8_and_ends_in_a_line(tmp_path):
     write_json(tmp_path / "a.json", {"klasse": "größe"})
     assert (tmp_path / "a.json").read_bytes() == '{\n  "klasse": "größe"\n}\n'.encode()
     write_json_lines(tmp_path / "b.jsonl", [Tap(part=1, pool="avg"), {"a": (1, 2)}])
-    assert (tmp_path / "b.jsonl").read_text() == '{"part": 1, "pool": "avg", "of": ""}\n{"a": [1, 2]}\n'
+    written = '{"part": 1, "pool": "avg", "of": ""}\n{"a": [1, 2]}\n'
+    assert (tmp_path / "b.jsonl").read_text() == written
 
 
 @pytest.mark.parametrize(
