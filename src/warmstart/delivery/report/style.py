@@ -104,6 +104,8 @@ svg .gone-weights{fill:var(--line)}.key.gone-weights{background:var(--line)}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}body{font-size:11pt}
 nav,.skip{display:none}figure,.cards>li,.shots li,tr,pre{break-inside:avoid}
 h2,h3{break-after:avoid}.scroll{overflow:visible}
+table{font-size:8.5pt}thead th{white-space:normal}th,td{padding-right:8px}td svg{min-width:60px}
+svg.fixed{min-width:0!important}
 details::details-content{content-visibility:visible;block-size:auto;height:auto}}
 @media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 """
