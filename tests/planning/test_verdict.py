@@ -53,6 +53,13 @@ def test_a_curve_from_nothing_is_told_as_what_it_is():
     assert "3 points more" in text
 
 
+def test_where_deeper_is_worse_no_gain_is_spoken_of():
+    facts = Facts(**CLEAR, knowledge=0.3, tail_gain=-0.02, tail_error=0.01)
+    text = sentence("head", facts, 180, 0.87)
+    assert "no more often (-4 to -0.4 points)" in text
+    assert "excluded" not in text
+
+
 def test_groups_that_bind_all_labels_are_called_so():
     assert "was not tested" in sentence("unclear", Facts(p=1.0, mde=1.0), 12, 0.5)
 

@@ -30,6 +30,7 @@ from warmstart.training.head import HeadFit
 from warmstart.training.ship import HEAD, TUNED, Decision, Option, decide
 
 BLEND = "blend"
+LITTLE = 0.005  # of accuracy: below it is the probabilities that made the choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,14 @@ def _carried_out(scene: Scene, head: HeadFit, worked: Worked, decision: Decision
     kind = decision.kind
     if kind == HEAD:
         return _head(scene, head, worked, decision)
-    gain = f"{points(decision.deeper.mean() - decision.head.mean())} points"
     if kind == TUNED or not _can_blend(scene, worked):
-        why = f"on examples held out the tuned layers are ahead of the new output alone by {gain}"
+        gain = points(decision.deeper.mean() - decision.head.mean())
+        why = f"{gain} points more often right than the new output alone on examples held out"
+        if decision.deeper.mean() - decision.head.mean() < LITTLE:
+            why = (
+                "on examples held out about as often right as the new output alone, and its "
+                "probabilities are nearer the truth"
+            )
         return replace(worked, why=why)
     return _blended(scene, head, worked, decision.option)
 
@@ -147,7 +153,7 @@ def _blended(scene: Scene, head: HeadFit, worked: Worked, option: Option) -> Wor
     )  # fmt: skip
     why = (
         f"on examples held out {worked.plan.strategy.value} and the new output together "
-        f"({100 * share:.0f} to {100 * (1 - share):.0f}) err least"
+        f"({100 * share:.0f} to {100 * (1 - share):.0f}) give the best probabilities"
     )
     return replace(
         worked, network=network, head=made, reader=Both(worked.reader, scene.look.reader),

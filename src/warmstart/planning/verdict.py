@@ -114,6 +114,11 @@ def sentence(kind: VerdictKind, facts: Facts, n: int, accuracy: float) -> str:
         )
     if kind == "head":
         most = (facts.tail_gain or 0.0) + 1.28 * facts.tail_error
+        if points(most) == "0" or most < 0:
+            return (
+                "A new output on the frozen network is enough: tuning deeper was tried, and on "
+                f"examples held out it was right no more often ({_gain(facts)} points)."
+            )
         return (
             "A new output on the frozen network is enough; a gain of up to "
             f"{points(most)} points from tuning deeper cannot be excluded."
