@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import nn
 
+    from warmstart.joints.deliver import Finished
     from warmstart.verbs.predictor import Predictor
 
 Result = TypeVar("Result")
@@ -133,9 +134,7 @@ def fit(
     Raises: DataError, StartError, PlanError, UsageError, RunFolderError; TrainingError if the
     work fails.
     """
-    from warmstart.flow import Request
-    from warmstart.flow import fit as steps
-    from warmstart.joints.request import typed_settings
+    from warmstart.joints.request import Request, typed_settings
 
     request = Request(
         data=data, start=start, arch=arch, preprocessing=preprocessing, strategy=strategy,
@@ -145,7 +144,13 @@ def fit(
         settings=typed_settings(settings),
         track=(track,) if isinstance(track, str) else tuple(track),
     )  # fmt: skip
-    finished = _shown(steps(request), progress, on_event)
+
+    def steps() -> Steps[Finished]:
+        from warmstart.flow import fit as flow
+
+        return flow(request)
+
+    finished = _shown(steps, progress, on_event)
     network = None if isinstance(start, (str, Path)) else start
     return Run(finished.path, finished.summary, network)
 
@@ -170,21 +175,30 @@ def resume(
     began with other versions; UsageError for objects that are missing; DataError or
     StartError where data or start have changed; TrainingError if the work fails.
     """
-    from warmstart.flow import fit as flow
-    from warmstart.verbs.resume import resume as steps
-
     if not isinstance(run, (str, Path)):
         raise UsageError("resume() wants the path of a run folder, such as runs/photos.")
     given = {"data": data, "test": test, "start": start}
     objects = {name: value for name, value in given.items() if value is not None}
-    finished = _shown(steps(Path(run), flow, objects), progress, on_event)
+
+    def steps() -> Steps[Finished]:
+        from warmstart.flow import fit as flow
+        from warmstart.verbs.resume import resume as work
+
+        return work(Path(run), flow, objects)
+
+    finished = _shown(steps, progress, on_event)
     return Run(finished.path, finished.summary, start)
 
 
 def _shown(
-    steps: Steps[Result], progress: bool | None, on_event: Callable[[Event], None] | None
+    steps: Callable[[], Steps[Result]],
+    progress: bool | None,
+    on_event: Callable[[Event], None] | None,
 ) -> Result:
-    """Run steps to their end; every event is shown, then handed on."""
+    """Run steps to their end; every event is shown, then handed on.
+
+    They are made in here, for what they import has something to say in notebooks.
+    """
     from warmstart.show.choice import asked_watcher
 
     with asked_watcher(progress) as watcher:
@@ -194,7 +208,7 @@ def _shown(
             if on_event is not None:
                 on_event(event)
 
-        return follow(steps, see)
+        return follow(steps(), see)
 
 
 def load(run: str | Path, network: nn.Module | None = None) -> Predictor:

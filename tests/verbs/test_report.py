@@ -219,7 +219,7 @@ def test_of_many_large_images_only_those_that_are_shown_are_read(tmp_path):
         return (data / id).read_bytes()
 
     path = joint.write_report(run.path, load)
-    assert 20 < len(read) == len(set(read)) <= 40
+    assert 0 < len(read) == len(set(read)) <= 40
     assert path.stat().st_size < 1_000_000
 
 

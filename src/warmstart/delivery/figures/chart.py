@@ -113,7 +113,7 @@ def steps_to(high: float, n: int = 4) -> list[float]:
     """Round values from 0 to about `high`.
 
     >>> steps_to(950), steps_to(2.3)
-    ([0.0, 250.0, 500.0, 750.0], [0.0, 0.5, 1.0, 1.5, 2.0])
+    ([0.0, 250.0, 500.0, 750.0], [0.0, 1.0, 2.0])
     """
     if high <= 0:
         return [0.0]

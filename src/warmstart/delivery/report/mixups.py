@@ -71,6 +71,7 @@ def _words_of(held: Sequence[Said]) -> str:
 
 
 def commonest(facts: Facts) -> str:
+    """The pairs of classes that are mixed up most, as bars; nothing where none is."""
     pairs = mixed_up(facts.held)
     if not pairs:
         return ""
