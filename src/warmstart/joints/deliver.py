@@ -142,7 +142,9 @@ def _write_model(
     prep = origin.start.preprocessing
     pixels = [load_image(collection.load(e.id), e.id, prep) for e in sample]
     inputs = normalised(np.stack(pixels), prep)
-    models.check_model(model, worked.head, inputs, worked.reader(sample))
+    kept = worked.plan.training.store
+    store = "float32" if kept is None else str(kept.value)
+    models.check_model(model, worked.head, inputs, worked.reader(sample), store)
     read = worked.reader(arranged.learn)
     described = models.describe(origin, worked, results.record)
     models.write_model(folder, described, model, worked.head, arranged, read, origin.learnt)

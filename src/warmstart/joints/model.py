@@ -43,7 +43,9 @@ from warmstart.records import (
 from warmstart.training.head import HeadFit
 from warmstart.training.neighbours import fit_neighbours
 
-AGREEMENT = 5e-3  # of the scores' spread: how far the network may be from its stored features
+# Of the scores' spread: how far the network may be from its stored features. Outputs of frozen
+# layers that are kept in half precision put it 0.5 % off (10,000 images, last:6).
+AGREEMENT = {"float32": 5e-3, "float16": 3e-2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +95,14 @@ def build_model(network: Network, head: HeadFit) -> WarmModel:
     )
 
 
-def check_model(model: WarmModel, head: HeadFit, inputs: torch.Tensor, read: ReadTap) -> float:
+def check_model(
+    model: WarmModel, head: HeadFit, inputs: torch.Tensor, read: ReadTap, store: str = "float32"
+) -> float:
     """Largest difference between the network and the features its head was fitted on.
 
     Shapes: inputs (m, C, H, W) normalised; read gives the same m examples' stored taps.
-    In units of the scores' standard deviation. Raises: TrainingError beyond 0.5 %.
+    In units of the scores' standard deviation. `store` is how outputs of frozen layers were
+    kept. Raises: TrainingError beyond 0.5 %, or 3 % where that was in half precision.
     """
     with torch.inference_mode():
         taps = torch.cat(model.features(inputs), dim=1).double()
@@ -105,7 +110,7 @@ def check_model(model: WarmModel, head: HeadFit, inputs: torch.Tensor, read: Rea
         live = (taps @ weight.T + bias).numpy()
     stored = head_scores(head, read)
     gap = float(np.abs(live - stored).max() / max(float(stored.std()), 1e-12))
-    if not gap < AGREEMENT:
+    if not gap < AGREEMENT[store]:
         raise TrainingError(
             f"the finished network differs from the features it was fitted on by {gap:.2%} of "
             "their scores' spread; nothing was shipped. Clear the cache (`warmstart cache clear`) "
