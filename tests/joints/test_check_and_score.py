@@ -283,6 +283,12 @@ def test_a_network_that_is_not_its_features_is_refused(head):
         model.check_model(Model(), head, inputs + 0.1, read)
     with pytest.raises(TrainingError, match="nothing was shipped"):
         model.check_model(Model(), head, inputs * float("nan"), read)
+    rounded = inputs * 1.006  # as what was kept in half precision may be off
+    with pytest.raises(TrainingError, match="differs from the features"):
+        model.check_model(Model(), head, rounded, read)
+    assert model.check_model(Model(), head, rounded, read, "float16") > 5e-3
+    with pytest.raises(TrainingError, match="differs from the features"):
+        model.check_model(Model(), head, inputs + 0.1, read, "float16")
 
 
 def test_counts_are_of_images():
