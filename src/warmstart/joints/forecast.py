@@ -37,10 +37,9 @@ from warmstart.planning.schedule import Schedule, carried_out, schedule, stage_a
 from warmstart.recording import peak_rss_mb
 from warmstart.records import Example, Forecast, Plan, Preprocessing, Tap
 from warmstart.solve.ridge import Rows, inverse
-from warmstart.solve.temperature import Calibration
 from warmstart.training.candidates import Route
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.head import HeadFit
+from warmstart.training.head import HeadFit, blank
 from warmstart.training.views import view_of
 
 STEPS = 4  # training steps that are measured; the first pays for what comes but once
@@ -221,13 +220,8 @@ class _Noise:
 
 def _blank(bench: Bench) -> HeadFit:
     """A head of zeros on all taps: it costs what the widest costs."""
-    k, width = bench.arranged.n_classes, sum(tap_width(bench.network.record, t) for t in bench.taps)
-    n = len(bench.arranged.learn)
-    return HeadFit(
-        name="blank", penalty=0.0, taps=bench.taps, weight=np.zeros((k, width), np.float32),
-        bias=np.zeros(k, np.float32), calibration=Calibration(1.0, np.zeros(k)),
-        probabilities=np.full((n, k), np.nan), fold=np.full(n, -1), picks=(),
-    )  # fmt: skip
+    arranged, width = bench.arranged, sum(tap_width(bench.network.record, t) for t in bench.taps)
+    return blank(bench.taps, width, arranged.n_classes, len(arranged.learn))
 
 
 def _unread(bench: Bench) -> Callable[[Tap], np.ndarray]:

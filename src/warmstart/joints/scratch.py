@@ -38,7 +38,7 @@ from warmstart.solve.temperature import Calibration, Labels
 from warmstart.stats.draws import spread_order
 from warmstart.training.candidates import CANDIDATES, choose
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.head import HeadFit
+from warmstart.training.head import HeadFit, blank
 
 SIDE = 96  # px at most, a fifth of the work of 224
 SHARES = (0.25, 0.5, 1.0)  # of the rows that a fold leaves
@@ -196,13 +196,8 @@ def _warm(worked: Worked, labels: Labels) -> Array:
 
 def _blank(network: Network, scene: Scene) -> HeadFit:
     """Only how many classes there are: above fresh layers an output begins at zero."""
-    k, n = scene.arranged.n_classes, len(scene.arranged.learn)
     last = taps(network.record)[-1]
-    return HeadFit(
-        name="linear", penalty=0.0, taps=(last,), weight=np.zeros((k, 0), np.float32),
-        bias=np.zeros(k, np.float32), calibration=Calibration(1.0, np.zeros(k)),
-        probabilities=np.full((n, k), np.nan), fold=np.full(n, -1), picks=(),
-    )  # fmt: skip
+    return blank((last,), 0, scene.arranged.n_classes, len(scene.arranged.learn))
 
 
 def _none(tap: Tap) -> Features:

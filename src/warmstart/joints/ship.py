@@ -102,9 +102,9 @@ def _carried_out(scene: Scene, head: HeadFit, worked: Worked, decision: Decision
     if kind == HEAD:
         return _head(scene, head, worked, decision)
     if kind == TUNED or not _can_blend(scene, worked):
-        gain = points(decision.deeper.mean() - decision.head.mean())
+        gain = points(decision.ahead)
         why = f"{gain} points more often right than the new output alone on examples held out"
-        if decision.deeper.mean() - decision.head.mean() < LITTLE:
+        if decision.ahead < LITTLE:
             why = (
                 "on examples held out about as often right as the new output alone, and its "
                 "probabilities are nearer the truth"
@@ -117,7 +117,7 @@ def _head(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Wo
     """The network as it came: training is reported, and nothing of it is kept."""
     why = (
         f"{worked.plan.strategy.value} was trained beside it and is no better on examples held "
-        f"out ({points(decision.deeper.mean() - decision.head.mean())} points)"
+        f"out ({points(decision.ahead)} points)"
     )
     held = worked.before or head
     return replace(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from warmstart.planning.forecast import control_passes
-from warmstart.planning.rules import USUAL, USUAL_MACS
+from warmstart.planning.rules import usual_seconds
 from warmstart.planning.schedule import head_alone
 from warmstart.records import Choice, NetworkRecord, Plan
 
@@ -28,8 +28,7 @@ def hurries(minutes: float, network: NetworkRecord, n: int) -> bool:
     By multiply-adds, so that two runs agree.
     """
     macs = sum(part.macs for part in network.parts)
-    seconds = control_passes(n) * macs / (USUAL_MACS * USUAL["torch"].speed)
-    return seconds > CLOSE * 60 * minutes
+    return usual_seconds(control_passes(n) * macs) > CLOSE * 60 * minutes
 
 
 def within(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -> Plan:

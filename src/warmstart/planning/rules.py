@@ -230,6 +230,15 @@ def deeper_parts(n_parts: int) -> int:
     return max(n_parts // 3, 1)
 
 
+def usual_seconds(macs: float) -> float:
+    """About what torch takes for so many multiply-adds; nothing measured, so that runs agree.
+
+    >>> round(usual_seconds(300 * USUAL_MACS) * USUAL["torch"].speed, 6)
+    300.0
+    """
+    return macs / (USUAL_MACS * USUAL["torch"].speed)
+
+
 SCRATCH_PASSES = 2  # times as many images as when tuning, v0
 # New layers learn the statistics of a batch, and those of few images mislead (Wu & He 2018,
 # "Group Normalization", figure 1: the error grows below 16).

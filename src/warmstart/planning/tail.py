@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from warmstart.planning import rules
 from warmstart.planning.facts import DataFacts
-from warmstart.planning.rules import USUAL, USUAL_MACS, Budget
+from warmstart.planning.rules import Budget
 from warmstart.records import NetworkRecord
 
 LEAST_BLOCKS = 40  # independent examples below which held-out rows cannot tell the two apart
@@ -24,13 +24,13 @@ def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> fl
     views = rules.MOST_STORED[budget] + 1
     trainings = 1 + (1 if facts.holdout else rules.training_folds(budget, facts.n_blocks))
     passes = views * facts.n * prefix + trainings * rules.passes(facts.n) * STEP * tail
-    return passes / (USUAL_MACS * USUAL["torch"].speed)
+    return rules.usual_seconds(passes)
 
 
 def scratch_seconds(network: NetworkRecord, passes: float) -> float:
     """About what it takes to train a network from nothing on so many images."""
     macs = sum(part.macs for part in network.parts)
-    return passes * STEP * macs / (USUAL_MACS * USUAL["torch"].speed)
+    return rules.usual_seconds(passes * STEP * macs)
 
 
 def tries_tail(network: NetworkRecord, facts: DataFacts, budget: Budget) -> bool:

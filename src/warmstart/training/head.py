@@ -50,6 +50,20 @@ class HeadFit:
     picks: tuple[str, ...]  # the head that each fold chose
 
 
+def blank(taps: tuple[Tap, ...], width: int, n_classes: int, n: int) -> HeadFit:
+    """A head of zeros on `width` numbers, which was fitted on nothing and held out nothing.
+
+    >>> blank((Tap(part=1, pool="avg"),), 4, 3, 10).weight.shape
+    (3, 4)
+    """
+    return HeadFit(
+        name="blank", penalty=0.0, taps=taps, weight=np.zeros((n_classes, width), np.float32),
+        bias=np.zeros(n_classes, np.float32),
+        calibration=Calibration(1.0, np.zeros(n_classes)),
+        probabilities=np.full((n, n_classes), np.nan), fold=np.full(n, -1), picks=(),
+    )  # fmt: skip
+
+
 def families(
     candidates: Sequence[str],
     profiles: Mapping[str, Profile],

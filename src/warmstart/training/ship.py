@@ -55,6 +55,11 @@ class Decision:
     error: float  # its standard error
 
     @property
+    def ahead(self) -> float:
+        """Accuracy that the best of all but the head has over it, on rows held out."""
+        return float(self.deeper.mean() - self.head.mean())
+
+    @property
     def kind(self) -> int:
         """Place in `SHARES`."""
         return SHARES.index(self.option.share)
