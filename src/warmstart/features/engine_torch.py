@@ -121,16 +121,25 @@ def fused(module: nn.Module, probe: Tensor) -> nn.Module:
     Neighbours among a module's children are taken to run one after the other; outputs on
     the probe are compared, and where they differ the module comes back as it was.
     """
+    if not _foldable(module):
+        return module
     candidate = copy.deepcopy(module)
-    for parent in list(candidate.modules()):
-        for (_, conv), (name, norm) in pairwise(list(parent.named_children())):
-            if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
-                continue
-            if norm.num_features == conv.out_channels and norm.running_mean is not None:
-                _fold(parent, conv, name, norm)
+    for parent, conv, name, norm in _foldable(candidate):
+        _fold(parent, conv, name, norm)
     with torch.inference_mode():
         pairs = zip(module(probe), candidate(probe), strict=True)
         return candidate if all(agree(a, b) for a, b in pairs) else module
+
+
+def _foldable(module: nn.Module) -> list[tuple[nn.Module, nn.Conv2d, str, nn.BatchNorm2d]]:
+    """Each BatchNorm after a convolution, with what holds both and its name there."""
+    return [
+        (parent, conv, name, norm)
+        for parent in module.modules()
+        for (_, conv), (name, norm) in pairwise(parent.named_children())
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        if norm.num_features == conv.out_channels and norm.running_mean is not None
+    ]
 
 
 def _fold(parent: nn.Module, conv: nn.Conv2d, name: str, norm: nn.BatchNorm2d) -> None:

@@ -20,6 +20,7 @@ from warmstart.joints.controls import (
     weigh_knowledge,
 )
 from warmstart.joints.doubts import doubt
+from warmstart.joints.memory import freed_memory_kept
 from warmstart.joints.scene import Sample, Scene, draw
 from warmstart.joints.tune import Worked
 from warmstart.planning import rules, tail
@@ -80,11 +81,12 @@ def _appetite(scene: Scene, sample: Sample) -> Evidence:
 
 def _closely(scene: Scene) -> Steps[list[Evidence]]:
     """Evidence for which the network is run again."""
-    opened = open_probe(scene)
-    found = [(yield from weigh_knowledge(opened, scene.arranged.n_classes, scene.seed))]
-    found.append(measure_distance(opened(rules.DISTANCE_IMAGES)))
-    yield Event(stage="check", kind="step", step=len(found))
-    return [*found, try_preprocessing(opened)]
+    with freed_memory_kept():
+        opened = open_probe(scene)
+        found = [(yield from weigh_knowledge(opened, scene.arranged.n_classes, scene.seed))]
+        found.append(measure_distance(opened(rules.DISTANCE_IMAGES)))
+        yield Event(stage="check", kind="step", step=len(found))
+        return [*found, try_preprocessing(opened)]
 
 
 def tries_tail(scene: Scene, verdict: Verdict) -> bool:

@@ -107,9 +107,10 @@ def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
     """How fast this machine decodes, passes, inverts and trains."""
     torch.set_num_threads(n_threads())
     decode = _decoding(bench.collection, bench.arranged.learn[:DECODED], bench.prep)
-    forward = passing(bench)
-    passed_mb = peak_rss_mb()  # what a pass needs for a moment counts too
     with freed_memory_kept():  # as in the run
+        forward = passing(bench)
+    passed_mb = peak_rss_mb()  # what a pass needs for a moment counts too
+    with freed_memory_kept():
         step = _training(bench, plan) if plan.is_trained else 0.0
     pace = _pace(bench, plan, forward)
     return Speeds(

@@ -25,6 +25,7 @@ from warmstart.features.glances import GlanceBook
 from warmstart.features.key import GlanceKey
 from warmstart.features.stored import StoredTaps
 from warmstart.joints.engines import n_threads, open_engine, survey
+from warmstart.joints.memory import freed_memory_kept
 from warmstart.network.load import Start
 from warmstart.network.parts import Network
 from warmstart.records import Choice, Example, Preprocessing, Tap
@@ -68,6 +69,13 @@ def take_look(
     `tell` hears which it is before an image is passed.
     Raises: PlanError where the user's own engine is not there, or cannot run this network.
     """
+    with freed_memory_kept():
+        return (yield from _take(collection, start, asked, tell))
+
+
+def _take(
+    collection: Collection, start: Start, asked: Choice | None, tell: Callable[[Choice], None]
+) -> Steps[Look]:
     prep, seen = start.record.preprocessing, survey(collection, start)
     examples = collection.record.examples
     chosen = yield from open_engine(seen, asked)

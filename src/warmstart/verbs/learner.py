@@ -43,7 +43,7 @@ from warmstart.solve.ridge import Array
 from warmstart.solve.weighted import evened
 from warmstart.training.sketched import SKETCH_WIDTH
 from warmstart.training.weighted import Weighed, fit_linear
-from warmstart.verbs.predictor import BATCH, Predictor, normalise, open_bundle
+from warmstart.verbs.predictor import BATCH, Predictor, open_bundle
 
 Fit = Callable[[Request], Steps[Finished]]
 
@@ -144,13 +144,11 @@ class Live:
 
     def logits(self, images: Any) -> Array:
         """Shapes: (n, K)."""
-        model, bundle = self.predictor.model, self.predictor.bundle
         found = [np.empty((0, len(self.names)))]
         pixels = (seen for _, seen in self.predictor.prepared(images))
-        with torch.inference_mode():
-            while batch := list(islice(pixels, BATCH)):
-                found.append(model(normalise(np.stack(batch), bundle)).double().numpy())
-        return np.concatenate(found)[:, _order(self.names, bundle.record.classes)]
+        while batch := list(islice(pixels, BATCH)):
+            found.append(self.predictor.logits(np.stack(batch))[0].numpy())
+        return np.concatenate(found)[:, _order(self.names, self.predictor.labels)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
