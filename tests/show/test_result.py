@@ -75,7 +75,8 @@ Model    runs/clothing/model
 Report   open runs/clothing/report.html
 Card     runs/clothing/README.md
 Next     warmstart predict runs/clothing photo.jpg  # name the class of an image
-         warmstart evaluate runs/clothing more/     # measure it on other images"""
+         warmstart evaluate runs/clothing more/     # measure it on other images
+         warmstart serve runs/clothing              # try it in the browser"""
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from browsing import axe_violations
 from serving import live
 from warmstart.delivery.serve.served import Limits
 from warmstart.verbs.serve import Serving, application
@@ -107,7 +108,8 @@ def test_a_picture_is_named_in_words_first(browser, server, red, width, scheme):
 PASTE = """async (url) => {
   const bytes = await (await fetch(url)).blob();
   const data = new DataTransfer();
-  data.items.add(new File([bytes], "pasted.png", {type: "image/png"}));
+  for (let n = 0; n < COUNT; n++)
+    data.items.add(new File([bytes], `pasted${n}.png`, {type: "image/png"}));
   document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data, bubbles: true}));
 }"""
 DROP = PASTE.replace(
@@ -120,10 +122,39 @@ DROP = PASTE.replace(
 def test_a_picture_is_pasted_or_dropped(browser, server, way):
     with opened(browser, server) as page:
         expect(page.locator("#ask")).to_be_visible()
-        page.evaluate(way, "/examples/0/thumbnail")
+        page.evaluate(way.replace("COUNT", "1"), "/examples/0/thumbnail")
         expect(page.locator("#words")).not_to_be_empty()
         expect(page.locator("#answer")).to_be_visible()
+        expect(page.locator("#others")).to_be_hidden()
         silent(page)
+
+
+def test_of_several_pictures_the_first_is_answered_and_that_is_said(browser, server):
+    with opened(browser, server) as page:
+        expect(page.locator("#ask")).to_be_visible()
+        page.evaluate(DROP.replace("COUNT", "3"), "/examples/0/thumbnail")
+        expect(page.locator("#others")).to_have_text(
+            "One picture at a time: this is the first of 3."
+        )
+        page.evaluate(PASTE.replace("COUNT", "1"), "/examples/0/thumbnail")
+        expect(page.locator("#others")).to_be_hidden()
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation(browser, server, red, width, scheme):
+    with opened(browser, server, width, color_scheme=scheme) as page:
+        expect(page.locator("#ask")).to_be_visible()
+        assert axe_violations(page) == []
+        choose(page, red)
+        expect(page.locator("#answer")).to_be_visible()
+        expect(page.locator("#why")).to_be_visible()
+        page.click("#explain")
+        expect(page.locator("#heat")).to_be_visible()
+        assert axe_violations(page) == []
+        page.goto(f"{server.url}/docs")
+        page.wait_for_selector("h2")
+        assert axe_violations(page) == []
 
 
 def chosen(page):

@@ -120,6 +120,7 @@ def _next(run_path: Path, sample_path: str | None, ships: bool) -> list[str]:
         image = shlex.quote(sample_path) if sample_path else "photo.jpg"
         rows.append((f"warmstart predict {run} {image}", "name the class of an image"))
         rows.append((f"warmstart evaluate {run} more/", "measure it on other images"))
+        rows.append((f"warmstart serve {run}", "try it in the browser"))
     if sample_path is None:
         rows.append(("warmstart fit photos/", "photos/<class>/*.jpg"))
     if not rows:

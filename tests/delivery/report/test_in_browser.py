@@ -1,15 +1,14 @@
 """The page in a real browser: no error, no overflow, legible, reachable by keyboard.
 
-Needs playwright and a chromium (CHROMIUM names it, else it is looked for); AXE_CORE may name
-axe.min.js, whose rules are then checked as well.
+Needs playwright and a chromium (CHROMIUM names it, else it is looked for).
 """
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
+from browsing import axe_violations
 from reports import cases, facts
 from warmstart.delivery.report import page
 
@@ -143,15 +142,8 @@ def test_paper_shows_what_is_folded(browser, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(browser, file, scheme):
-    axe = os.environ.get("AXE_CORE")
-    if axe is None or not Path(axe).is_file():
-        pytest.skip("AXE_CORE does not name axe.min.js")
     shown, _, _ = opened(browser, file, scheme=scheme)
-    shown.add_init_script(path=axe)
-    shown.evaluate(Path(axe).read_text("utf-8"))
     for fold in shown.query_selector_all("details"):
         fold.evaluate("fold => fold.open = true")
-    found = shown.evaluate("async () => (await axe.run()).violations")
-    told = [(one["id"], [node["html"][:120] for node in one["nodes"]][:3]) for one in found]
-    assert told == []
+    assert axe_violations(shown) == []
     shown.close()

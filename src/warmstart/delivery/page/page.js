@@ -180,19 +180,21 @@ async function explain() {
 
 // ---- the ways a picture comes in -----------------------------------------------------------
 
-function pictureOf(transfer) {
-  return [...(transfer?.files ?? [])][0];
+// One at a time: of several the first is answered, and that is said.
+function takeFirst(transfer) {
+  const files = transfer?.files ?? [];
+  if (!files.length) return false;
+  $("others").textContent = `One picture at a time: this is the first of ${files.length}.`;
+  $("others").hidden = files.length < 2;
+  take(files[0]);
+  return true;
 }
 
 for (const id of ["file", "camera"]) {
-  $(id).addEventListener("change", (event) => take(event.target.files[0]));
+  $(id).addEventListener("change", (event) => takeFirst(event.target));
 }
 document.addEventListener("paste", (event) => {
-  const file = pictureOf(event.clipboardData);
-  if (file) {
-    event.preventDefault();
-    take(file);
-  }
+  if (takeFirst(event.clipboardData)) event.preventDefault();
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -204,7 +206,7 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("over");
-  take(pictureOf(event.dataTransfer));
+  takeFirst(event.dataTransfer);
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && $("ask").hidden && $("door").hidden) start();
