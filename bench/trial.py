@@ -84,15 +84,16 @@ def try_tail(asked: Request, scene: Scene, start: Start) -> Trial:
     logs = [np.log(np.maximum(p, LEAST)) for p in said]
     mixed = [share * logs[1] + (1 - share) * logs[0] for share in SHARES]
     hits = np.array([one.argmax(axis=1) == arranged.test_labels for one in mixed], dtype=float)
-    return Trial(scene, head, worked, _decision(scene, worked), hits)
+    return Trial(scene, head, worked, _decision(scene, head, worked), hits)
 
 
-def _decision(scene: Scene, worked: Any) -> Decision | None:
+def _decision(scene: Scene, head: HeadFit, worked: Any) -> Decision | None:
     if worked.before is None:
         return None
     return decide(
         worked.before.probabilities, worked.head.probabilities, scene.arranged.labels,
         worked.before.fold, scene.arranged.blocks(), np.random.default_rng([scene.seed, 10]),
+        alone=head.probabilities,
     )  # fmt: skip
 
 

@@ -35,8 +35,8 @@ def forced(monkeypatch):
     """Makes the rule take a share, whatever the rows say."""
 
     def force(share):
-        def taken(head, tuned, labels, fold, blocks, rng):
-            found = decide(head, tuned, labels, fold, blocks, rng)
+        def taken(head, tuned, labels, fold, blocks, rng, alone=None):
+            found = decide(head, tuned, labels, fold, blocks, rng, alone)
             mean = share * np.log(tuned) + (1 - share) * np.log(head)
             p = np.exp(mean) / np.exp(mean).sum(axis=1, keepdims=True)
             option = Option(share, p, replace(found.option.calibration, temperature=1.0))

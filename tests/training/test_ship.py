@@ -74,3 +74,22 @@ def test_rows_that_were_never_held_out_do_not_count():
 
 def test_a_share_is_one_of_those_that_are_tried():
     assert decide(*_case(120, 0.6, 0.7)).option.share in SHARES
+
+
+def test_the_head_is_told_by_folds_that_left_it_more_to_learn_from():
+    head, tuned, labels, *rest = _case(300, 0.9, 0.3)
+    alone = np.eye(head.shape[1])[labels]  # right every time
+    plain = decide(head, tuned, labels, *rest)
+    found = decide(head, tuned, labels, *rest, alone=alone)
+    assert found.kind == plain.kind == HEAD
+    assert found.hits.mean() > plain.hits.mean() + 0.03
+    assert found.gain == plain.gain
+    assert (found.head == plain.head).all()
+
+
+def test_where_the_tuned_network_is_chosen_that_changes_nothing():
+    head, tuned, labels, *rest = _case(300, 0.4, 0.95)
+    alone = np.eye(head.shape[1])[labels]
+    found = decide(head, tuned, labels, *rest, alone=alone)
+    assert found.kind != HEAD
+    assert found.hits.mean() < 1.0

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from warmstart.evaluation.metrics import hits_estimate
 from warmstart.events import Steps
@@ -24,7 +25,7 @@ from warmstart.planning.verdict import points
 from warmstart.records import Evidence, Example, Plan, Tap
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
-from warmstart.stats.intervals import standard_error
+from warmstart.stats.intervals import Values, standard_error
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.head import HeadFit
 from warmstart.training.ship import HEAD, TUNED, Decision, Option, decide
@@ -87,12 +88,14 @@ def weigh(scene: Scene, plan: Plan, head: HeadFit, worked: Worked) -> Steps[Work
     rng = np.random.default_rng([scene.seed, 10])
     decision = decide(
         before.probabilities, worked.head.probabilities, arranged.labels, before.fold,
-        arranged.blocks(), rng,
+        arranged.blocks(), rng, alone=head.probabilities,
     )  # fmt: skip
     found = _carried_out(scene, head, worked, decision)
+    held = before.fold >= 0
     found = replace(
-        found, hits=decision.hits, gain=tail_gain(decision, arranged.blocks()[before.fold >= 0])
-    )
+        found, hits=_all_hits(found.head, arranged.labels, held, decision.hits),
+        gain=tail_gain(decision, arranged.blocks()[held]),
+    )  # fmt: skip
     yield note("tune", "Compared", found.why)
     return found
 
@@ -119,13 +122,22 @@ def _head(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Wo
         f"{worked.plan.strategy.value} was trained beside it and is no better on examples held "
         f"out ({points(decision.ahead)} points)"
     )
-    held = worked.before or head
     return replace(
-        worked, network=scene.look.network,
-        head=replace(head, probabilities=held.probabilities, fold=held.fold),
-        reader=scene.look.reader, plan=head_alone(worked.plan, why), actions=None,
-        step_zero=None, compared="", shipped="head", why=why,
+        worked, network=scene.look.network, head=head, reader=scene.look.reader,
+        plan=head_alone(worked.plan, why), actions=None, step_zero=None, compared="",
+        shipped="head", why=why,
     )  # fmt: skip
+
+
+def _all_hits(shipped: HeadFit, labels: Rows, held: NDArray[np.bool_], corrected: Values) -> Values:
+    """Of every row that what ships was judged on: `corrected` (m,) where the choice was, too.
+
+    Shapes: labels (n,), held (n,) with m rows that the training held out.
+    """
+    hits: Values = (shipped.probabilities.argmax(axis=1) == labels).astype(float)
+    hits[held] = corrected
+    found: Values = hits[shipped.fold >= 0]
+    return found
 
 
 def _can_blend(scene: Scene, worked: Worked) -> bool:

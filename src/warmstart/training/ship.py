@@ -72,11 +72,14 @@ def decide(
     fold: Labels,
     blocks: Labels,
     rng: np.random.Generator,
+    alone: Array | None = None,
 ) -> Decision:
     """Choose by calibrated log-loss; ties, within half a standard error, go to the simpler.
 
     Shapes: head, tuned (n, K) probabilities of rows held out, NaN elsewhere; labels, blocks
-    (n,), fold (n,) with -1 for rows that no fold holds out.
+    (n,), fold (n,) with -1 for rows that no fold holds out. `alone` (n, K) are the head's own
+    from folds that left it more to learn from than the few folds of a training do: they have
+    no say in the choice, but where the head is chosen they tell what it is worth.
 
     >>> labels, fold = np.arange(60) % 2, np.arange(60) % 3
     >>> good, coin = np.eye(2)[labels] * 0.8 + 0.1, np.full((60, 2), 0.5)
@@ -99,10 +102,13 @@ def decide(
     def choose_deeper(rows: Rows) -> int:
         return 1 + int(losses[1:, rows].mean(axis=1).argmin())
 
+    told = hits.copy()
+    if alone is not None:
+        told[HEAD] = alone[held].argmax(axis=1) == truth
     gap = losses[HEAD] - losses[TUNED]
     return Decision(
         option=options[choose(np.arange(len(held)))],
-        hits=chosen_hits(hits, choose, part, rng),
+        hits=chosen_hits(told, choose, part, rng),
         deeper=chosen_hits(hits, choose_deeper, part, rng),
         head=hits[HEAD],
         gain=float(gap.mean()),
