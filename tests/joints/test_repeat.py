@@ -33,6 +33,15 @@ def test_everything_that_was_typed_is_typed_again(tmp_path):
     ]  # fmt: skip
     assert found.data == "'my photos'"
     assert found.is_own_strategy
+    assert found.is_timed
+    assert found.options["start"] == "--start timm:resnet18"
+    assert found.options["label"] == "--label kind"
+
+
+def test_a_rate_keeps_all_its_digits(tmp_path):
+    rate = 0.000123456789
+    found = shlex.split(written(tmp_path, data="photos", lr=rate).command)
+    assert float(found[-1]) == rate
 
 
 def test_objects_are_told_to_be_such(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from warmstart.errors import ExportError
+from warmstart.errors import ExportError, RunFolderError
 from warmstart.events import drain
 from warmstart.features.engine import normalised
 from warmstart.folder import read_json
@@ -143,3 +143,12 @@ def test_layers_that_were_trained_are_seen_in_the_ledger():
     assert has_trained(Ledger(rows=(row("blocks.3", "merged"),)))
     assert has_trained(Ledger(rows=(row("stem", "new"), row("stem", "dropped"))))  # from nothing
     assert not has_trained(Ledger(rows=(row("stem", "new"), row("blocks.3", "kept"))))
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"split": "oof"}\n', "[]\n"])
+def test_answers_that_are_missing_or_damaged_are_an_error_that_names_the_file(tmp_path, text):
+    path = tmp_path / "predictions.jsonl"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(RunFolderError, match=r"predictions\.jsonl cannot be read"):
+        right_answers(path)

@@ -58,6 +58,8 @@ def test_a_path_that_comes_twice_is_one_row_of_both_weights():
     assert (images, numbers.tolist(), weights.tolist()) == (["b", "a", "c"], [1, 0, 1], [3, 1, 1])
     with pytest.raises(DataError, match="X names b twice, with two labels"):
         merged(files, np.array([1, 0, 0, 1]), np.ones(4))
+    images, _, weights = merged(["a", Path("a"), "b"], np.array([1, 1, 0]), np.ones(3))
+    assert (images, weights.tolist()) == (["a", "b"], [2, 1])
 
 
 def test_classes_are_called_by_themselves_where_that_is_clear():

@@ -1,5 +1,7 @@
 """What the network sees, as a picture."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +13,7 @@ from warmstart.data.prepare import load_image
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.run import Run, load
 from warmstart.show.grid import GAP, SIDE, TITLE
+from warmstart.verbs.inputs import show_inputs
 from warmstart.verbs.predictor import as_seen
 
 
@@ -103,3 +106,12 @@ def test_a_table_is_found_from_where_the_run_began(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     assert opened.show_inputs(2).size == (2 * (SIDE + GAP) + GAP, TITLE + SIDE + 2 * GAP)
     assert run.summary == opened.summary
+
+
+def test_a_run_on_data_in_the_home_folder_finds_them_again(finished, own_run, monkeypatch):
+    asked = json.loads((own_run / "request.json").read_text())
+    home = finished.path.parents[1]
+    asked["asked"]["data"], asked["place"] = "~/split", "/"
+    (own_run / "request.json").write_text(json.dumps(asked))
+    monkeypatch.setenv("HOME", str(home))
+    assert show_inputs(own_run, n=3).size[0] > SIDE

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from browsing import axe_violations
-from serving import live
+from serving import live, plain
+from warmstart.delivery.serve.access import access_for
+from warmstart.delivery.serve.app import make_app
 from warmstart.delivery.serve.served import Limits
+from warmstart.records import Answer
 from warmstart.verbs.serve import Serving, application
 
 CHROMIUM = "/usr/bin/chromium"
@@ -103,6 +106,19 @@ def test_a_picture_is_named_in_words_first(browser, server, red, width, scheme):
         page.click("#explain")
         expect(page.locator("#heat")).to_be_hidden()
         silent(page)
+
+
+def test_classes_named_by_numbers_are_listed_by_probability(browser, red):
+    """JavaScript puts such names first in an object, whatever was said of them."""
+    scores = {"7": 0.6, "9": 0.2, **{str(digit): 0.025 for digit in (0, 1, 2, 3, 4, 5, 6, 8)}}
+    said = Answer(path="", label="7", probability=0.6, sure=None, unknown=False, scores=scores)
+    known = {"name": "digits", "labels": [*scores], "promise": "Right.", "start": "lite0"}
+    served = plain(lambda pictures: [said for _ in pictures], metadata=known)
+    app = make_app(served, access_for("127.0.0.1", None))
+    with live(app) as server, opened(browser, server) as page:
+        choose(page, red)
+        expect(page.locator("#bars .name").first).to_have_text("7")
+        assert page.locator("#bars .name").all_text_contents() == ["7", "9", "0", "1", "2"]
 
 
 PASTE = """async (url) => {
@@ -249,8 +265,10 @@ def test_a_token_is_asked_for_and_forgotten_with_the_tab(browser, finished, red)
     with live(app) as server:
         with opened(browser, server) as page:
             expect(page.locator("#door")).to_be_visible()
+            expect(page.locator("#denied")).to_be_hidden()
             page.fill("#token", "wrong")
             page.keyboard.press("Enter")
+            expect(page.locator("#denied")).to_be_visible()
             expect(page.locator("#token")).to_have_value("")
             page.fill("#token", "secret")
             keep(page, "token")

@@ -250,3 +250,12 @@ def test_a_run_that_was_asked_from_elsewhere_is_found_there(tmp_path, monkeypatc
     assert report(tmp_path / "run") == tmp_path / "run" / NAME
     assert text_of(tmp_path / "run") == written
     assert isinstance(warmstart_run, warmstart.Run)
+
+
+def test_data_that_may_not_be_read_leave_the_pictures_out(own_run, monkeypatch):
+    def locked(*sources):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("warmstart.verbs.report.listed", locked)
+    report(own_run)
+    assert pictures_in(text_of(own_run)) == []

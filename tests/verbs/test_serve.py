@@ -272,6 +272,12 @@ def test_a_folder_that_is_no_run_is_an_error_and_the_port_is_free_again(tmp_path
     assert "is not a finished run folder" in refuse(tmp_path, port=0)
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 70])
+def test_what_cannot_be_a_host_is_refused(host):
+    with pytest.raises(ServeError, match=r"use 127\.0\.0\.1 or 0\.0\.0\.0"):
+        running.bind(host, 0)
+
+
 def test_a_server_that_cannot_start_says_so(finished):
     async def broken(scope, receive, send):
         raise RuntimeError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 from warmstart.cli.output import dumps
 from warmstart.cli.parse import Call
@@ -45,8 +46,16 @@ def _ready(call: Call, host: str, where: str, token: str | None) -> None:
     if "--open" in call.switches:
         import webbrowser
 
-        # Behind the #: a browser keeps that part to itself.
-        webbrowser.open(f"{where}#token={token}" if token else where)
+        webbrowser.open(with_token(where, token))
+
+
+def with_token(where: str, token: str | None) -> str:
+    """The page's address; its token stands behind the #, a part that a browser keeps to itself.
+
+    >>> with_token("http://127.0.0.1:8000/", "a+b")
+    'http://127.0.0.1:8000/#token=a%2Bb'
+    """
+    return f"{where}#token={quote(token, safe='')}" if token else where
 
 
 def _stop() -> None:

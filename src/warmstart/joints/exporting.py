@@ -31,7 +31,7 @@ from warmstart.joints.shrink import shrink
 from warmstart.joints.twin import Known, has_trained, make_twin, right_answers
 from warmstart.network.edit import WarmModel
 from warmstart.network.untapped import is_plain
-from warmstart.planning.planfile import read_plan
+from warmstart.planning.planfile import open_plan
 from warmstart.records import (
     Agreement,
     DataRecord,
@@ -119,7 +119,7 @@ def _holdable(job: _Job, source: Source) -> Steps[tuple[Source, Twin | None]]:
     if job.wanted.to not in LINEAR or is_plain(source.model):
         return source, None
     known = Known(
-        plan=read_plan((job.run / "plan.toml").read_text("utf-8")),
+        plan=open_plan(job.run / "plan.toml"),
         right=right_answers(job.run / "predictions.jsonl"),
         has_learnt=has_trained(read_json(job.run / "weights_ledger.json", Ledger)),
     )

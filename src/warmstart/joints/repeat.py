@@ -37,6 +37,8 @@ def repeat_of(run: Path, place: str) -> Repeat:
         data=data,
         budget=str(asked.get("budget", "")),
         is_own_strategy=asked.get("strategy", "auto") != "auto" or asked.get("plan") is not None,
+        is_timed=asked.get("minutes") is not None,
+        options=dict(_options(asked)),
         rows=rows,
     )
 
@@ -45,11 +47,7 @@ def _command(asked: Mapping[str, Any], data: str, place: str) -> str:
     """`warmstart fit`, or the call in Python where an object was given."""
     if any(isinstance(value, Mapping) and OBJECT in value for value in asked.values()):
         return f"warmstart.fit(…, seed={asked.get('seed', 0)})  # began in Python, from objects"
-    words = ["warmstart fit", data]
-    for name in OPTIONS:
-        value = asked.get(name)
-        if value is not None and decoded(value) != _USUAL[name]:
-            words += [f"--{name}", _word(value)]
+    words = ["warmstart fit", data, *(words for _, words in _options(asked))]
     if asked.get("plan") is not None:
         words += ["--plan", shlex.quote(f"{place}/plan.toml")]
     if asked.get("device") not in (None, "auto"):
@@ -60,13 +58,23 @@ def _command(asked: Mapping[str, Any], data: str, place: str) -> str:
     return " ".join([*words, *(["--fix"] if asked.get("fix") else [])])
 
 
+def _options(asked: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and words of each option that differs from the usual; none for an object."""
+    for name in OPTIONS:
+        value = decoded(asked.get(name))
+        if value is not None and value != _USUAL[name]:
+            yield name, f"--{name} {_word(value)}"
+
+
 def _word(value: Any) -> str:
     """A value as it is typed; nothing for what no command can name."""
     plain = decoded(value)
     if plain is None or isinstance(plain, bool):
         return ""
     text = os.fspath(plain) if isinstance(plain, os.PathLike) else plain
-    return shlex.quote(f"{text:g}" if isinstance(text, float) else str(text))
+    if isinstance(text, float) and text.is_integer():
+        text = int(text)  # 5 minutes; of other numbers every digit counts
+    return shlex.quote(str(text))
 
 
 def _rows(told: Mapping[str, Any], env: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from warmstart.data.split import blocks
-from warmstart.errors import DataError, ExportError
+from warmstart.errors import DataError, ExportError, RunFolderError
 from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.events import Event, Steps
 from warmstart.joints import rows
@@ -87,13 +87,21 @@ def as_module(head: HeadFit) -> TapHead:
 
 
 def right_answers(path: Path) -> dict[str, bool]:
-    """Of each example that a fold held out: whether predictions.jsonl has it right."""
+    """Of each example that a fold held out: whether predictions.jsonl has it right.
+
+    Raises: RunFolderError if the file is missing or damaged.
+    """
     found = {}
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            told = json.loads(line)
-            if told["split"] == "oof":
-                found[told["id"]] = told["label"] == told["target"]
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                told = json.loads(line)
+                if told["split"] == "oof":
+                    found[told["id"]] = told["label"] == told["target"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{path} cannot be read ({error}); restore it, or make the run again."
+        ) from error
     return found
 
 

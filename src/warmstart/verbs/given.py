@@ -86,9 +86,11 @@ def merged(
     images: Any, numbers: NDArray[np.int64], weights: Array
 ) -> tuple[Any, NDArray[np.int64], Array]:
     """A path that is given several times, as a bootstrap does, counts as often in one row."""
-    if isinstance(images, np.ndarray) or len(set(images)) == len(images):
+    if isinstance(images, np.ndarray):
         return images, numbers, weights
-    texts = np.array(images, dtype=str)
+    texts = np.array([os.fspath(image) for image in images], dtype=str)  # "a" and Path("a")
+    if len(set(texts.tolist())) == len(images):
+        return images, numbers, weights
     first, place = np.unique(texts, return_index=True, return_inverse=True)[1:]
     if (numbers[first][place] != numbers).any():
         row = int(np.flatnonzero(numbers[first][place] != numbers)[0])

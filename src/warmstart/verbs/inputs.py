@@ -79,7 +79,7 @@ def _listing(run: Path, data: Any) -> Listing:
             )
         source = asked.data
         if isinstance(source, Path) or not str(source).startswith("sample:"):
-            source = file.place / source
+            source = file.place / Path(source).expanduser()
     return list_source(source, Columns(label=asked.label, group=asked.group))
 
 

@@ -31,7 +31,7 @@ def _loader(run: Path) -> Load:
         asked = file.request
         columns = Columns(label=asked.label, group=asked.group)
         return listed(_found(asked.data, file), columns, _found(asked.test, file)).load
-    except WarmstartError:
+    except (WarmstartError, OSError):  # the latter where a folder may not be read
         return _nothing
 
 

@@ -175,8 +175,16 @@ def _nothing(run: Path, predictor: Predictor) -> DataRecord:
 
 
 def _shown(start: str) -> str:
-    """A start's name; of a file no more than that, for its folder is nobody's business."""
-    return start if ":" in start else Path(start).name
+    """A start's name; of a file no more than that, for its folder is nobody's business.
+
+    >>> _shown("timm:resnet18"), _shown("transformers:/home/me/vit"), _shown("/home/a:b/x.pt")
+    ('timm:resnet18', 'transformers:vit', 'x.pt')
+    """
+    kind, colon, name = start.partition(":")
+    if not colon or Path(start).is_absolute():
+        return Path(start).name
+    is_place = Path(name).is_absolute() or name.startswith((".", "~"))
+    return f"{kind}:{Path(name).name}" if is_place else start
 
 
 def taken_on(limits: Limits) -> dict[str, int]:

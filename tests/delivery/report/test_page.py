@@ -159,3 +159,13 @@ def test_forgetting_is_told_where_it_was_seen():
         facts(ledger=Ledger(rows=ledger().rows[:1]))
     )
     assert "nothing that it knew was seen to go" in page(facts())
+    fitted = Ledger(rows=(replace(ledger().rows[0], fate="reshaped"), ledger().rows[2]))
+    assert "No layer was trained. The input was fitted" in page(facts(ledger=fitted))
+
+
+def test_the_same_model_is_not_promised_where_minutes_cut_the_plan():
+    plain = facts()
+    assert "byte for byte" in page(plain)
+    timed = page(replace(plain, repeat=replace(plain.repeat, is_timed=True)))
+    assert "byte for byte" not in timed
+    assert "--plan runs/clothing/plan.toml follows this one" in timed

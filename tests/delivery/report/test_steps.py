@@ -38,6 +38,23 @@ def test_a_leak_comes_before_everything():
     assert (first.title, first.command) == ("Take the copies out", "warmstart fit clothing --fix")
 
 
+def test_a_command_reads_the_same_data_from_the_same_start():
+    told = {"start": "--start lite1", "test": "--test later", "label": "--label kind",
+            "relabel": "--relabel old.csv", "seed": "--seed 7"}  # fmt: skip
+    plain = facts()
+    found = replace(plain, repeat=replace(plain.repeat, options=told))
+    labels, _, deeper = next_steps(found)
+    assert labels.command == (
+        "warmstart fit clothing --start lite1 --test later --label kind "
+        "--relabel runs/clothing/suspects.csv"
+    )
+    assert deeper.command == (
+        "warmstart fit clothing --start lite1 --test later --label kind --relabel old.csv"
+    )
+    balanced = replace(found, repeat=replace(found.repeat, budget="balanced"))
+    assert next_steps(balanced)[2].command == "warmstart rank clothing --label kind"
+
+
 def test_wrong_feeding_comes_before_more_images():
     fed = Finding(kind="preprocessing", sentence="Fed in with exchanged channels it is better.")
     found = facts(summary=summary(findings=(fed,)), inspection=None)

@@ -54,6 +54,15 @@ def test_pages_of_other_hosts_may_not_ask(origin, status):
     assert refused(access, host="127.0.0.1", origin=origin) == status
 
 
+def test_a_page_of_another_number_may_not_ask_an_open_server():
+    access = access_for("0.0.0.0", None, ["models.example.org"])
+    for origin, status in (
+        ("http://192.168.0.7:8000", None), ("http://models.example.org", None),
+        ("http://203.0.113.9", 403), ("http://[2001:db8::1]", 403),
+    ):  # fmt: skip
+        assert refused(access, host="192.168.0.7:8000", origin=origin) == status
+
+
 @pytest.mark.parametrize(
     ("given", "status"),
     [

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving import form
-from warmstart.delivery.serve.inputs import Sent, images_in
+from warmstart.delivery.serve.inputs import Sent, SentImages, images_in
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
 
@@ -74,6 +74,7 @@ BODY, KIND = form([("a.png", b"x")])
         ("application/json", b'{"images": ["", "", "", ""]}', 413, "more than 3 images"),
         ("application/json", b"\xff\xfe", 422, ""),
         ("multipart/form-data", BODY, 400, "no boundary"),
+        (f"multipart/form-data; boundary={'a' * 300}", BODY, 400, "form"),
         ("multipart/form-data; boundary=other", BODY, 400, "form"),
         (KIND, BODY[:40], 400, "breaks off"),
         (KIND, BODY[:-8], 400, "breaks off"),
@@ -86,6 +87,24 @@ def test_anything_else_is_refused_with_a_reason(kind, body, status, says):
     found, said = refused(kind, body)
     assert found == status
     assert says in said
+
+
+@pytest.mark.parametrize("tiny", [b'""', b"1", b"{}", b'{"a":1,"b":2}'])
+def test_countless_values_are_refused_before_they_are_read(tiny, monkeypatch):
+    monkeypatch.setattr(SentImages, "model_validate_json", lambda body: pytest.fail("it was read"))
+    body = b'{"images": [' + b",".join([tiny] * 10_000) + b"]}"
+    assert refused("application/json", body)[0] == 413
+
+
+def test_as_many_data_urls_as_may_be_sent_are_read():
+    urls = ["data:image/png;base64,aGk="] * LIMITS.images
+    body = json.dumps({"images": urls}).encode()
+    assert [one.payload for one in images_in("application/json", body, LIMITS)] == [b"hi"] * 3
+
+
+def test_a_refusal_does_not_repeat_a_long_name():
+    body = json.dumps({"a" * 100_000: 1}).encode()
+    assert len(refused("application/json", body)[1]) < 300
 
 
 def test_a_form_of_countless_fields_is_refused():

@@ -76,7 +76,9 @@ def _front_matter(facts: ReadmeFacts) -> str:
 def _metrics(facts: ReadmeFacts) -> list[tuple[str, float, str]]:
     """Type, value and name of what is claimed: of the twin or the 8 bits where that ships."""
     summary, twin, shrunk = facts.summary, facts.exported.twin, facts.exported.shrunk
-    if shrunk is not None and shrunk.images != "train":
+    if shrunk is not None:
+        if shrunk.images == "train":  # flattered; and the run's figures are those of 32 bits
+            return []
         return [("accuracy", shrunk.accuracy, f"Accuracy in 8 bits ({shrunk.images} images)")]
     if twin is not None:
         found = twin.estimate

@@ -13,7 +13,9 @@ export function showAnswer(answer, file) {
   $("words").textContent = answer.words;
   $("more").textContent = remark(answer);
   $("more").hidden = !$("more").textContent;
-  $("bars").replaceChildren(...Object.entries(answer.scores).slice(0, BARS).map(bar));
+  // An object lists names that are numbers first, in their own order: sort by what was said.
+  const scores = Object.entries(answer.scores).sort(([, one], [, other]) => other - one);
+  $("bars").replaceChildren(...scores.slice(0, BARS).map(bar));
 }
 
 function remark(answer) {

@@ -62,6 +62,7 @@ function start() {
 
 function fail(error) {
   if (error.status === 401) {
+    $("denied").hidden = !token();
     sessionStorage.removeItem("token");
     show("door");
     $("token").value = "";

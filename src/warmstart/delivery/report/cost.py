@@ -46,5 +46,10 @@ def _again(facts: Facts) -> str:
     rows = [(html.escaped(name), html.escaped(value)) for name, value in repeat.rows]
     typed = html.command(repeat.command) if repeat.command else ""
     table = html.table("What the result depends on", ("what", "which"), rows)
-    same = html.paragraph("The same command, data and versions give the same model, byte for byte.")
+    same = html.paragraph(
+        "The plan was cut to fit the minutes, by how fast this computer was: another run may be "
+        f"cut otherwise. --plan {facts.place}/plan.toml follows this one."
+        if repeat.is_timed
+        else "The same command, data and versions give the same model, byte for byte."
+    )
     return f"<div>{html.heading('To repeat it')}{typed}{same if typed else ''}{table}</div>"

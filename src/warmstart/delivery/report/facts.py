@@ -52,12 +52,18 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeat:
-    """How to make the run again, and what words further commands are made of."""
+    """How to make the run again, and what words further commands are made of.
+
+    `options` are words to be typed by the name of the option: {"label": "--label kind"}. Left
+    away, a further command would read other data, or begin from another start.
+    """
 
     command: str
     data: str  # as it is typed; DATA where it was no path
     budget: str
     is_own_strategy: bool
+    is_timed: bool = False  # cut down to fit some minutes, as far as this computer got in them
+    options: Mapping[str, str] = field(default_factory=dict)
     rows: tuple[tuple[str, str], ...] = ()
 
 

@@ -17,8 +17,12 @@ def escaped(text: str) -> str:
 
 
 def path(text: str) -> str:
-    """The place of a file, to be broken after its slashes."""
-    return escaped(text).replace("/", "/<wbr>")
+    """The place of a file, or a command, to be copied as it stands; broken after its slashes.
+
+    >>> path("a/99 %")
+    'a/<wbr>99 %'
+    """
+    return svg.escaped(text).replace("/", "/<wbr>")
 
 
 def section(id: str, title: str, *blocks: str) -> str:
@@ -91,8 +95,16 @@ def items(rows: Iterable[str], class_: str = "") -> str:
 
 
 def command(words: str) -> str:
-    """Something to type."""
-    return f"<pre><code>{path(words)}</code></pre>"
+    """Something to type; no line ends inside the name of an option.
+
+    >>> command("fit a --fix")
+    '<pre><code>fit a <span class="option">--fix</span></code></pre>'
+    """
+    typed = (
+        f'<span class="option">{path(word)}</span>' if word.startswith("--") else path(word)
+        for word in words.split(" ")
+    )
+    return f"<pre><code>{' '.join(typed)}</code></pre>"
 
 
 def legend(rows: Iterable[tuple[str, str]]) -> str:

@@ -22,10 +22,11 @@ def plan_section(facts: Facts) -> str:
     """The layers as a strip, their table, and all other choices."""
     if facts.plan is None:
         return ""
+    strategy = facts.plan.strategy
     return html.section(
         "plan", "Plan: what was decided, and why",
         _strip(facts), _layers(facts),
-        html.paragraph(sentence(f"{facts.plan.strategy.value}: {facts.plan.strategy.because}")),
+        html.paragraph(sentence(f"strategy {strategy.value}: {strategy.because}")),
         _own(facts.plan),
         html.fold("Every choice, with its reason", _choices(facts.plan)),
     )  # fmt: skip

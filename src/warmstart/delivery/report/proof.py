@@ -19,7 +19,7 @@ FATES = {
     "trained": ("tuned", "trained"), "merged": ("tuned", "merged"),
     "reshaped": ("tuned", "reshaped"), "new": ("new", "new"),
 }  # fmt: skip
-CHANGED = ("trained", "merged", "reshaped")  # fates of weights that are not the start's any more
+TRAINED = ("trained", "merged")  # fates of weights that steps of a training have moved
 
 
 def proof_section(facts: Facts) -> str:
@@ -111,7 +111,7 @@ def _worst(facts: Facts) -> str:
         (said.id, f"{said.target}, taken for {said.label} ({percent(said.probability, n)} sure)")
         for said in found
     ]
-    return html.heading("Its worst mistakes: wrong, and sure of it") + shots(facts, shown)
+    return html.heading("Its worst mistakes, the surest first") + shots(facts, shown)
 
 
 def _certainty(facts: Facts) -> str:
@@ -203,7 +203,13 @@ def _forgetting(facts: Facts) -> str:
         return html.heading("Forgetting") + "".join(html.paragraph(sentence(w)) for w in words)
     if facts.ledger is None:
         return ""
-    if any(row.fate in CHANGED for row in facts.ledger.rows):
+    fates = {row.fate for row in facts.ledger.rows}
+    if fates.isdisjoint(TRAINED) and "reshaped" in fates:
+        return html.heading("Forgetting") + html.paragraph(
+            "No layer was trained. The input was fitted to images of another kind than the "
+            "start's, so what it says of its own kind was not measured."
+        )
+    if not fates.isdisjoint(TRAINED):
         return html.heading("Forgetting") + html.paragraph(
             "The tuned layers still tell these images apart as the start's did; nothing that it "
             "knew was seen to go. On other kinds of images this was not measured."

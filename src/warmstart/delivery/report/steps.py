@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from warmstart.delivery.numbers import count, interval
@@ -12,6 +13,9 @@ from warmstart.records import ClassScore, SuspectLabel
 LEAST_IMAGES = 5  # of a class, below which how often it is found says nothing
 LEAKED = 0.01  # of the test part, from which on leaks come first
 SHOWN = 3  # thumbnails on a card
+# What further commands must be told again of the data and of the start, as far as they take it.
+TABLE = ("label", "group")
+TOLD = ("start", "arch", "test", *TABLE, "relabel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,14 +151,14 @@ def _try(facts: Facts) -> Step | None:
             title="Measure again, cheaply",
             text="After each change of images or labels, ask again whether anything can be learnt. "
             "It trains nothing.",
-            command=f"warmstart check {facts.repeat.data}",
+            command=_command(facts, "check", TOLD),
         )
     if kind == "scratch-fair":
         return Step(
             title="Try a start that knows such images",
             text="What this start has learnt is of no use here. Look once with each network on "
             "this computer, and compare with one trained from scratch.",
-            command=f"warmstart rank {facts.repeat.data}",
+            command=_command(facts, "rank", TABLE),
         )
     if facts.repeat.is_own_strategy:
         return Step(
@@ -173,7 +177,7 @@ def _try(facts: Facts) -> Step | None:
         title="Try another start",
         text=_deeper(facts) + "Another network may know these images better: one look with each of "
         "those on this computer tells.",
-        command=f"warmstart rank {facts.repeat.data}",
+        command=_command(facts, "rank", TABLE),
     )
 
 
@@ -200,11 +204,18 @@ def _deeper(facts: Facts) -> str:
 
 def _compare(facts: Facts, other: str) -> str:
     words = f"{facts.summary.shipped.strategy},{other}"
-    return f"warmstart compare {facts.repeat.data} --strategies {words}"
+    return _command(facts, "compare", TOLD, "--strategies", words)
 
 
 def _fit(facts: Facts, *options: str) -> str:
-    return " ".join(["warmstart fit", facts.repeat.data, *map(shlex.quote, options)])
+    return _command(facts, "fit", TOLD, *options)
+
+
+def _command(facts: Facts, verb: str, told: Sequence[str], *options: str) -> str:
+    """A verb on the same data, with what was said of them; `options` are new or say it anew."""
+    known = facts.repeat.options
+    again = [known[name] for name in told if name in known and f"--{name}" not in options]
+    return " ".join([f"warmstart {verb}", facts.repeat.data, *again, *map(shlex.quote, options)])
 
 
 def _suggest(facts: Facts) -> str:

@@ -14,7 +14,7 @@ body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,
 main,footer{max-width:1060px;margin:0 auto;padding:0 20px}
 h1{font-size:clamp(1.55rem,4.5vw,2.3rem);line-height:1.2;margin:.2em 0 .5em;max-width:24em;
 text-wrap:balance}
-h2{font-size:1.4rem;line-height:1.25;margin:0 0 .7em}
+h2{font-size:1.4rem;line-height:1.25;margin:0 0 .7em}p+h2{margin-top:1.3em}
 h3{font-size:1rem;margin:0 0 .5em}
 p{margin:0 0 .8em;max-width:44em}p,h1,h2,h3,li,dd,figcaption{overflow-wrap:break-word}
 section{padding:34px 0 26px;border-top:1px solid var(--line)}
@@ -30,7 +30,7 @@ white-space:nowrap}
 .beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));
 gap:26px 34px;margin:0 0 22px}
 figure{margin:0 0 22px;min-width:0}
-.beside>*{min-width:0}.beside figure{margin:0}
+.beside>*{min-width:0}.beside figure{margin:0}figure>.beside{row-gap:0;margin:0}
 figcaption{margin-top:6px;max-width:44em}
 .cards{list-style:none;margin:0 0 30px;padding:0;display:grid;gap:16px;
 grid-template-columns:repeat(auto-fit,minmax(min(100%,290px),1fr))}
@@ -43,6 +43,7 @@ nav ul{display:flex;flex-wrap:wrap;gap:2px 20px;list-style:none;margin:0;padding
 nav a{display:inline-block;padding:5px 0}
 pre{background:var(--ground);border-radius:6px;padding:9px 11px;margin:.5em 0 .8em;
 white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}
+.option{white-space:nowrap}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 .scroll{position:relative;overflow-x:auto;max-width:100%;margin-bottom:14px}
 table{border-collapse:collapse;width:100%;font-size:.92rem}

@@ -48,8 +48,10 @@ def make_app(served: Served, access: Access, limits: Limits | None = None) -> Ga
     batcher: Batches = Batcher(served.answer, limits, metrics.saw_batch)
     metrics.watch_queue(lambda: batcher.inside)
     pool = ThreadPoolExecutor(decoders(os.cpu_count() or 1), thread_name_prefix="decode")
+    # The description is open to all; with a token the model's name is not.
+    title = "warmstart" if access.token else f"warmstart: {served.title}"
     app = FastAPI(
-        title=f"warmstart: {served.title}", version=__version__, description=ABOUT,
+        title=title, version=__version__, description=ABOUT,
         docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan(batcher, pool),
         dependencies=[Security(HTTPBearer(auto_error=False))] if access.token else [],
     )  # fmt: skip

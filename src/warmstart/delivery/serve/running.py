@@ -29,8 +29,9 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, proto, _, place = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
-        raise ServeError(f"--host {host}: {error.strerror}; use 127.0.0.1 or 0.0.0.0.") from error
+    except (OSError, UnicodeError) as error:  # the latter for what cannot be a host's name
+        why = getattr(error, "strerror", None) or "no name of a host"
+        raise ServeError(f"--host {host}: {why}; use 127.0.0.1 or 0.0.0.0.") from error
     found = socket.socket(family, kind, proto)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
