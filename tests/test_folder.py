@@ -128,6 +128,15 @@ def test_a_missing_file_says_that_this_is_no_finished_run(tmp_path):
             read_json(path / "tap.json", Tap)
 
 
+def test_a_missing_file_of_a_run_at_work_says_how_to_go_on(tmp_path):
+    (tmp_path / "request.json").write_text("{}")
+    with pytest.raises(RunFolderError, match=r"has not finished. To go on: `warmstart resume "):
+        read_json(tmp_path / "tap.json", Tap)
+    (tmp_path / "FAILED").touch()
+    with pytest.raises(RunFolderError, match=r"To go on: the same command again"):
+        read_json(tmp_path / "tap.json", Tap)
+
+
 # ---- folders -----------------------------------------------------------------------------
 
 

@@ -164,14 +164,18 @@ def read_json(path: Path, kind: type[R]) -> R:
     try:
         return from_plain(kind, json.loads(path.read_text("utf-8")))
     except (FileNotFoundError, NotADirectoryError):
-        raise RunFolderError(
-            f"{path.parent} has no {path.name}; it is not a finished run folder. "
-            "Name a folder that `warmstart fit` wrote."
-        ) from None
+        raise RunFolderError(f"{path.parent} has no {path.name}; {_why_not(path.parent)}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"{path} cannot be read ({error}); restore it, or make the run again."
         ) from error
+
+
+def _why_not(run: Path) -> str:
+    folder = RunFolder(run)
+    if folder.can_go_on or any((run / marker).exists() for marker in ("FAILED", "INTERRUPTED")):
+        return f"its run is at work or has not finished. To go on: {folder.way_on}."
+    return "it is not a finished run folder. Name a folder that `warmstart fit` wrote."
 
 
 class RunFolder:

@@ -230,6 +230,7 @@ def test_a_run_made_twice_ships_the_same_bytes(runs, strategy):
 
 def test_balanced_holds_out_every_part_in_turn(pictures):
     run = fit(pictures, strategy="last:1", budget="balanced", settings={"training.passes": 32})
+    assert "was not measured" not in run.verdict.sentence
     found = lines(run.path, "predictions.jsonl")
     assert (run.estimate.method, run.estimate.n) == ("nested-cv", 36)
     assert run.plan.training.folds.value == 3

@@ -67,3 +67,12 @@ def test_groups_that_bind_all_labels_are_called_so():
 def test_too_few_examples_are_called_too_few():
     assert "too few" in sentence("unclear", Facts(p=0.3, mde=0.4), 12, 0.5)
     assert "weak signal" in sentence("unclear", Facts(p=0.3, mde=0.1, n=39), 39, 0.5)
+
+
+@pytest.mark.parametrize("known", [None, 0.3])
+def test_where_the_user_had_layers_trained_nobody_says_that_only_heads_were_compared(known):
+    plain = sentence("unclear", Facts(**CLEAR, knowledge=known), 180, 0.87)
+    tuned = sentence("unclear", Facts(**CLEAR, knowledge=known, is_tuned=True), 180, 0.87)
+    assert "was not measured" in plain
+    assert "was not measured" not in tuned
+    assert tuned.endswith("Layers were tuned as you chose, whatever these tests say of it.")

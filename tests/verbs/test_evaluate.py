@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import warmstart
 from drawing import fill
@@ -108,3 +109,26 @@ def test_a_folder_named_like_a_run_is_not_changed(finished, pictures):
     drain(evaluate(finished.path, pictures))
     assert before == {p.name: p.stat().st_mtime_ns for p in finished.path.rglob("*")}
     assert json.loads((finished.path / "summary.json").read_text())["test"]["n"] == 15
+
+
+def notes(steps):
+    events = []
+    follow(steps, events.append)
+    return {e.values["title"]: e.values["text"] for e in events if "title" in e.values}
+
+
+def test_the_run_s_own_estimate_stands_beside_it(finished):
+    split = finished.path.parents[1] / "split"
+    said = notes(evaluate(finished.path, split / "test"))
+    assert said["Expected"].endswith("on images like those it learnt from")
+    assert "Unlike" not in said
+
+
+def test_images_that_are_unlike_all_it_knows_are_counted(finished, tmp_path):
+    odd = tmp_path / "odd" / "blue"
+    odd.mkdir(parents=True)
+    for number in range(8):
+        board = 255 * (np.indices((64, 64)).sum(axis=0) // (number + 2) % 2).astype(np.uint8)
+        Image.fromarray(board).save(odd / f"{number}.png")
+    said = notes(evaluate(finished.path, tmp_path / "odd"))
+    assert said["Unlike"] == "8 of the 8 images are unlike all that it learnt from"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -100,8 +101,8 @@ def tries_tail(scene: Scene, verdict: Verdict) -> bool:
     return is_signal and tail.tries_tail(record, facts, scene.budget)
 
 
-def judge(inspection: Inspection) -> Verdict:
-    """The verdict that the evidence gives."""
+def judge(inspection: Inspection, is_tuned: bool = False) -> Verdict:
+    """The verdict that the evidence gives; `is_tuned` where the user had layers trained."""
     found = {evidence.name: evidence for evidence in inspection.evidence}
     test, known, gain = found["signal"], found.get("knowledge"), found.get("tail_gain")
     is_tried = gain is not None and gain.value is not None
@@ -113,6 +114,7 @@ def judge(inspection: Inspection) -> Verdict:
         knowledge_error=float(known.details["error"]) if known else 0.0,
         tail_gain=gain.value if gain and is_tried else None,
         tail_error=float(gain.details["error"]) if gain and is_tried else 0.0,
+        is_tuned=is_tuned,
         **_from_nothing(found.get("scratch")),
     )
     kind = verdict_kind(facts)
@@ -120,7 +122,7 @@ def judge(inspection: Inspection) -> Verdict:
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
 
 
-def _from_nothing(found: Evidence | None) -> dict[str, float]:
+def _from_nothing(found: Evidence | None) -> dict[str, Any]:
     """What the table looks at of networks that were trained from nothing, where some were."""
     if found is None or found.value is None:
         return {}
@@ -134,7 +136,9 @@ def concluded(inspection: Inspection, worked: Worked) -> tuple[Inspection, Verdi
     if gain is not None:
         found = tuple(gain if e.name == gain.name else e for e in inspection.evidence)
         inspection = replace(inspection, evidence=found)
-    return inspection, judge(inspection)
+    plan = worked.plan
+    is_tuned = plan.is_trained and plan.strategy.source == "user" and not worked.given_up
+    return inspection, judge(inspection, is_tuned)
 
 
 def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:

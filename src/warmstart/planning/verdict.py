@@ -32,6 +32,7 @@ class Facts:
     scratch_gap: float | None = None  # from nothing with twice the examples, less what is there
     scratch_error: float = 0.0
     scratch_later: float = 0.0  # accuracy from nothing with twice the examples
+    is_tuned: bool = False  # layers were trained because the user said so
 
 
 def has_signal(p: float) -> bool:
@@ -151,11 +152,13 @@ def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
 def _unclear(facts: Facts, accuracy: float) -> str:
     right = f"about {points(accuracy)} % right"
     if facts.knowledge is None:
-        return f"The labels can be learnt from this start ({right} in the signal test). " + (
+        untried = (
             "Whether tuning deeper would pay was not measured: only new outputs on the frozen "
             "network were compared."
-            if facts.tail_gain is None
-            else _open(facts)
+        )
+        return (
+            f"The labels can be learnt from this start ({right} in the signal test). "
+            f"{_deeper(facts, untried)}"
         )
     if facts.knowledge - 1.64 * facts.knowledge_error <= 0:
         return (
@@ -165,14 +168,15 @@ def _unclear(facts: Facts, accuracy: float) -> str:
     return (
         f"This start knows this kind of picture: a new output on it is {right}, and what it has "
         f"learnt is worth {points(facts.knowledge)} points of that ({_range(facts)}). "
-    ) + (
-        "Whether tuning deeper would bring more was not measured."
-        if facts.tail_gain is None
-        else _open(facts)
-    )
+    ) + _deeper(facts, "Whether tuning deeper would bring more was not measured.")
 
 
-def _open(facts: Facts) -> str:
+def _deeper(facts: Facts, untried: str) -> str:
+    """What is known of tuning deeper where that decides nothing."""
+    if facts.tail_gain is None and facts.is_tuned:
+        return "Layers were tuned as you chose, whatever these tests say of it."
+    if facts.tail_gain is None:
+        return untried
     return (
         "Whether tuning deeper pays is open: on examples held out it brings "
         f"{points(facts.tail_gain or 0.0)} points ({_gain(facts)})."

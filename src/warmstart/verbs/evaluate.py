@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ from warmstart.data.collection import Collection
 from warmstart.data.prepare import load_image
 from warmstart.data.read import read_for_scoring
 from warmstart.data.split import blocks
+from warmstart.delivery.numbers import interval
 from warmstart.errors import DataError
 from warmstart.evaluation.metrics import scores
 from warmstart.events import Event, Steps
 from warmstart.folder import read_json
-from warmstart.records import DataRecord, Example, Scores
+from warmstart.records import DataRecord, Example, Scores, Summary
 from warmstart.verbs.predictor import BATCH, Predictor, load
+
+STRANGE = 0.05  # share of images from which on it is said; one in a hundred is usual
 
 
 def evaluate(
@@ -34,28 +37,43 @@ def evaluate(
     yield Event(stage="look", kind="begin", of=len(examples))
     kept: list[Example] = []
     found: list[np.ndarray] = []
+    strange = 0
     for start in range(0, len(examples), BATCH):
         batch, pixels = _decode(collection, examples[start : start + BATCH], predictor)
         if batch:
-            found.append(predictor.probabilities(np.stack(pixels))[0])
+            probabilities, joined = predictor.probabilities(np.stack(pixels))
+            found.append(probabilities)
+            strange += int(predictor.unlike(joined).sum())
             kept += batch
         yield Event(
             stage="look", kind="step", step=min(start + BATCH, len(examples)), of=len(examples)
         )
     if not kept:
         raise DataError(f"{collection.record.name}: none of its images can be read.")
-    if len(kept) < len(examples):
-        text = f"{len(examples) - len(kept)} images could not be read and were left out"
-        yield Event(stage="look", kind="note", values={"title": "Data", "text": text})
-    if learnt := _learnt_from(run, kept):
-        text = (
-            f"{learnt:,} of the {len(kept):,} images are among those that the model learnt "
-            "from: the figures flatter it"
-        )
-        yield Event(stage="look", kind="note", values={"title": "Leak", "text": text})
+    for title, text in _remarks(run, kept, len(examples), strange):
+        yield Event(stage="look", kind="note", values={"title": title, "text": text})
     number = {name: index for index, name in enumerate(predictor.labels)}
     labels = np.array([number[example.label] for example in kept])
     return scores(np.concatenate(found), labels, blocks(kept))
+
+
+def _remarks(
+    run: Path, kept: Sequence[Example], n_given: int, strange: int
+) -> Iterator[tuple[str, str]]:
+    """What the figures must be read with: title and text of each."""
+    n = len(kept)
+    if n < n_given:
+        yield "Data", f"{n_given - n} images could not be read and were left out"
+    if learnt := _learnt_from(run, kept):
+        text = f"{learnt:,} of the {n:,} images are among those that the model learnt from"
+        yield "Leak", f"{text}: the figures flatter it"
+    if strange > STRANGE * n:
+        yield "Unlike", f"{strange:,} of the {n:,} images are unlike all that it learnt from"
+    if (run / "summary.json").is_file():
+        claim = read_json(run / "summary.json", Summary).estimate
+        if claim is not None:
+            expected = interval(claim.value, claim.low, claim.high, claim.n)
+            yield "Expected", f"{expected} on images like those it learnt from"
 
 
 def _learnt_from(run: Path, examples: Sequence[Example]) -> int:

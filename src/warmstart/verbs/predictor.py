@@ -148,6 +148,12 @@ class Predictor:
         own = [features for tap, features in named if not tap.of]
         return logits.softmax(dim=1).numpy(), torch.cat(own, dim=1).numpy()
 
+    def unlike(self, joined: Features) -> NDArray[np.bool_]:
+        """Which joined taps (B, D) are unlike those of all that was learnt from. Shapes: (B,)."""
+        distances, _ = self.neighbours.nearest(joined, self.bundle.calibration.nearest)
+        found: NDArray[np.bool_] = distances > self.bundle.calibration.unknown_from
+        return found
+
     def logits(self, pixels: Pixels) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The same to calibrated logits (B, K) in double precision, and each tap (B, d)."""
         step = min(AT_ONCE * torch.get_num_threads(), BATCH)

@@ -21,7 +21,7 @@ FORMATS = ("onnx", "torch", "timm", "transformers", "openvino")
 @pytest.mark.parametrize("to", FORMATS)
 def test_it_has_thirty_odd_lines(to):
     lines = [line for line in predict_script(to, PREP, "images").splitlines() if line.strip()]
-    assert len(lines) <= 34
+    assert len(lines) <= 38
     assert max(map(len, lines)) <= 100
 
 
@@ -71,3 +71,16 @@ def test_settings_are_read_from_beside_it_and_nothing_else(tmp_path):
     assert found["LABELS"] == ["a"]
     assert found["PREP"]["size"] == [32, 24]
     assert json.loads((tmp_path / "preprocess.json").read_text())["resize"] == 40
+
+
+def test_as_a_command_it_says_how_it_is_used_and_what_it_cannot_read(tmp_path, capsys, monkeypatch):
+    script(tmp_path, PREP)
+    file = str(tmp_path / NAME)
+    monkeypatch.setattr("sys.argv", [file])
+    with pytest.raises(SystemExit, match=r"python predict.py photo.jpg"):
+        runpy.run_path(file, run_name="__main__")
+    (tmp_path / "notes.jpg").write_text("no image")
+    monkeypatch.setattr("sys.argv", [file, str(tmp_path / "notes.jpg"), str(tmp_path / "gone.jpg")])
+    runpy.run_path(file, run_name="__main__")
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" cannot be read: ")[0][-9:] for line in said] == ["notes.jpg", "/gone.jpg"]

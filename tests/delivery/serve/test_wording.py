@@ -59,3 +59,7 @@ def test_without_an_estimate_nothing_is_promised():
     sure = Estimate(metric="accuracy", value=1.0, low=0.84, high=1.0, n=36, method="holdout")
     assert promise_words(sure).startswith("Right nearly every time (84 to 100 in 100)")
     assert promise_words(None) == "How often it is right was not measured."
+
+
+def test_no_share_is_told_as_certain():
+    assert "from > 99 % to < 1 %" in heat_words("shirt", 0.9999, 0.001)

@@ -32,9 +32,12 @@ def answer(pixels):  # (N, H, W, C) uint8 -> logits, probabilities, (N, classes)
 $answer
 
 if __name__ == "__main__":
-    for path in sys.argv[1:]:
-        p = np.asarray(answer(prepare(path)[None])[1])[0]
-        print(path, *(f"{LABELS[i]} {p[i]:.1%}" for i in p.argsort()[::-1][:3]), sep="  ")
+    for path in sys.argv[1:] or sys.exit(__doc__):
+        try:
+            p = np.asarray(answer(prepare(path)[None])[1])[0]
+            print(path, *(f"{LABELS[i]} {p[i]:.1%}" for i in p.argsort()[::-1][:3]), sep="  ")
+        except OSError as error:
+            print(f"{path} cannot be read: {error}", file=sys.stderr)
 ''')
 
 _PICTURE = """\
@@ -99,7 +102,7 @@ def predict_script(to: ExportFormat, prep: Preprocessing, input_name: str) -> st
 
     >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
     >>> text = predict_script("onnx", prep, "images")
-    >>> compile(text, "predict.py", "exec") is not None, len(text.split("\\n")) < 36
+    >>> compile(text, "predict.py", "exec") is not None, len(text.split("\\n")) < 40
     (True, True)
     """
     takes_pixels = input_name == "pixels"

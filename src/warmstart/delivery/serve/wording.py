@@ -78,7 +78,14 @@ def heat_words(label: str, probability: float, covered: float) -> str:
     >>> heat_words("shirt", 0.83, 0.81)
     'No single part decides: whichever is covered, shirt keeps at least 81 %.'
     """
-    before, after = (f"{100 * share:.0f} %" for share in (probability, covered))
+    before, after = (_percent(share) for share in (probability, covered))
     if probability - covered < LITTLE:
         return f"No single part decides: whichever is covered, {label} keeps at least {after}."
     return f"With the glowing part covered, {label} falls from {before} to {after}."
+
+
+def _percent(share: float) -> str:
+    """As on the page's bars: no single answer is certain."""
+    if share >= 0.995:
+        return "> 99 %"
+    return "< 1 %" if share < 0.005 else f"{100 * share:.0f} %"
