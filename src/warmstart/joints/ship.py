@@ -28,7 +28,7 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import Values, standard_error
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.head import HeadFit
-from warmstart.training.ship import HEAD, TUNED, Decision, Option, decide
+from warmstart.training.ship import HEAD, TUNED, Decision, decide
 
 BLEND = "blend"
 LITTLE = 0.005  # of accuracy: below it is the probabilities that made the choice
@@ -113,7 +113,7 @@ def _carried_out(scene: Scene, head: HeadFit, worked: Worked, decision: Decision
                 "probabilities are nearer the truth"
             )
         return replace(worked, why=why)
-    return _blended(scene, head, worked, decision.option)
+    return _blended(scene, head, worked, decision)
 
 
 def _head(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
@@ -147,8 +147,9 @@ def _can_blend(scene: Scene, worked: Worked) -> bool:
     )
 
 
-def _blended(scene: Scene, head: HeadFit, worked: Worked, option: Option) -> Worked:
+def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
     """Both in one network: the head listens to the tuned layers and to the start's own."""
+    option = decision.option
     cut, share = frozen_prefix(worked.plan), option.share
     network = put_beside(worked.network, scene.look.network.trunk, cut)
     tuned, own = _by_tap(worked.head, scene), _by_tap(head, scene)
@@ -167,6 +168,8 @@ def _blended(scene: Scene, head: HeadFit, worked: Worked, option: Option) -> Wor
         f"on examples held out {worked.plan.strategy.value} and the new output together "
         f"({100 * share:.0f} to {100 * (1 - share):.0f}) give the best probabilities"
     )
+    if decision.ahead < LITTLE:
+        why += ", if hardly more right answers"
     return replace(
         worked, network=network, head=made, reader=Both(worked.reader, scene.look.reader),
         shipped=BLEND, why=why,
