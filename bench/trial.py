@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from warmstart.joints.model import origin_of
 from warmstart.joints.request import Request
 from warmstart.joints.scene import Scene, set_scene
 from warmstart.joints.score import head_probabilities
-from warmstart.joints.ship import tail_gain, tune_and_weigh
+from warmstart.joints.ship import decided, tail_gain, tune_and_weigh
 from warmstart.joints.starting import choose_start
 from warmstart.joints.tune import NO_LIMIT, Worked
 from warmstart.network.load import Start
@@ -23,7 +22,7 @@ from warmstart.recording import Clock
 from warmstart.records import Inspection, Verdict
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.head import HeadFit
-from warmstart.training.ship import HEAD, SHARES, TUNED, Decision, decide
+from warmstart.training.ship import HEAD, SHARES, TUNED, Decision
 
 LEAST = 1e-12
 
@@ -84,17 +83,9 @@ def try_tail(asked: Request, scene: Scene, start: Start) -> Trial:
     logs = [np.log(np.maximum(p, LEAST)) for p in said]
     mixed = [share * logs[1] + (1 - share) * logs[0] for share in SHARES]
     hits = np.array([one.argmax(axis=1) == arranged.test_labels for one in mixed], dtype=float)
-    return Trial(scene, head, worked, _decision(scene, head, worked), hits)
-
-
-def _decision(scene: Scene, head: HeadFit, worked: Any) -> Decision | None:
-    if worked.before is None:
-        return None
-    return decide(
-        worked.before.probabilities, worked.head.probabilities, scene.arranged.labels,
-        worked.before.fold, scene.arranged.blocks(), np.random.default_rng([scene.seed, 10]),
-        alone=head.probabilities,
-    )  # fmt: skip
+    before = worked.before
+    decision = None if before is None else decided(scene, head, worked.head, before)
+    return Trial(scene, head, worked, decision, hits)
 
 
 def judged(trial: Trial, inspection: Inspection) -> Verdict:

@@ -172,8 +172,7 @@ def read_json(path: Path, kind: type[R]) -> R:
 
 
 def _why_not(run: Path) -> str:
-    folder = RunFolder(run)
-    if folder.can_go_on or any((run / marker).exists() for marker in ("FAILED", "INTERRUPTED")):
+    if (folder := RunFolder(run)).is_unfinished:
         return f"its run is at work or has not finished. To go on: {folder.way_on}."
     return "it is not a finished run folder. Name a folder that `warmstart fit` wrote."
 
@@ -252,6 +251,12 @@ class RunFolder:
         """Whether it holds a run that was begun and has neither ended nor failed."""
         is_over = any((self.path / marker).exists() for marker in ("DONE", "FAILED"))
         return (self.path / "request.json").is_file() and not is_over
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether its run was begun and is not done, however it ended."""
+        ends = ("FAILED", "INTERRUPTED")
+        return self.can_go_on or any((self.path / end).exists() for end in ends)
 
     @property
     def way_on(self) -> str:

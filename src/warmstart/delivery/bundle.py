@@ -119,6 +119,6 @@ def _why_none(run: Path) -> str:
             f"{run / 'summary.json'} says more."
         )
     folder = RunFolder(run)
-    if folder.can_go_on or (run / "INTERRUPTED").exists() or (run / "FAILED").exists():
+    if folder.is_unfinished:
         return f"holds no model: its run did not finish. Run {folder.way_on}."
     return "is not a finished run folder; name one that `warmstart fit` wrote."

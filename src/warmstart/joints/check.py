@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -115,19 +114,19 @@ def judge(inspection: Inspection, is_tuned: bool = False) -> Verdict:
         tail_gain=gain.value if gain and is_tried else None,
         tail_error=float(gain.details["error"]) if gain and is_tried else 0.0,
         is_tuned=is_tuned,
-        **_from_nothing(found.get("scratch")),
     )
+    facts = _with_scratch(facts, found.get("scratch"))
     kind = verdict_kind(facts)
     text = sentence(kind, facts, test.n, test.value or 0.0)
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
 
 
-def _from_nothing(found: Evidence | None) -> dict[str, Any]:
-    """What the table looks at of networks that were trained from nothing, where some were."""
+def _with_scratch(facts: Facts, found: Evidence | None) -> Facts:
+    """The same with what is known of networks that were trained from nothing, where some were."""
     if found is None or found.value is None:
-        return {}
+        return facts
     error, later = (float(found.details[name]) for name in ("error", "later"))
-    return {"scratch_gap": found.value, "scratch_error": error, "scratch_later": later}
+    return replace(facts, scratch_gap=found.value, scratch_error=error, scratch_later=later)
 
 
 def concluded(inspection: Inspection, worked: Worked) -> tuple[Inspection, Verdict]:

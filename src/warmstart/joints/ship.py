@@ -84,20 +84,24 @@ def weigh(scene: Scene, plan: Plan, head: HeadFit, worked: Worked) -> Steps[Work
     """
     if plan.strategy.source == "user" or worked.actions is None or worked.before is None:
         return worked
-    before, arranged = worked.before, scene.arranged
-    rng = np.random.default_rng([scene.seed, 10])
-    decision = decide(
-        before.probabilities, worked.head.probabilities, arranged.labels, before.fold,
-        arranged.blocks(), rng, alone=head.probabilities,
-    )  # fmt: skip
+    arranged, held = scene.arranged, worked.before.fold >= 0
+    decision = decided(scene, head, worked.head, worked.before)
     found = _carried_out(scene, head, worked, decision)
-    held = before.fold >= 0
     found = replace(
         found, hits=_all_hits(found.head, arranged.labels, held, decision.hits),
         gain=tail_gain(decision, arranged.blocks()[held]),
     )  # fmt: skip
     yield note("tune", "Compared", found.why)
     return found
+
+
+def decided(scene: Scene, head: HeadFit, tuned: HeadFit, before: HeadFit) -> Decision:
+    """The rule's choice. `before` is the head alone, held out as the training held out."""
+    arranged, rng = scene.arranged, np.random.default_rng([scene.seed, 10])
+    return decide(
+        before.probabilities, tuned.probabilities, arranged.labels, before.fold,
+        arranged.blocks(), rng, alone=head.probabilities,
+    )  # fmt: skip
 
 
 def _carried_out(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:

@@ -146,17 +146,17 @@ def _pooled(main: Tensor, pool: Pool, part: PartRecord) -> Tensor:
     return pool_average(main, part.layout)
 
 
-class Tapped(nn.Module):
-    """A frozen network as a feature extractor: inputs (B, C, H, W) to one (B, d) per tap.
+class Scanned(nn.Module):
+    """A trunk as a feature extractor: inputs (B, C, H, W) to one (B, d) per tap of a scan.
 
     Runs the parts up to the deepest tap. Holds the trunk itself, so that it is moved, put
     into channels_last, traced and exported like any module.
     """
 
-    def __init__(self, network: Network, wanted: Sequence[Tap]) -> None:
+    def __init__(self, trunk: nn.Module, scan: Scan) -> None:
         super().__init__()
-        self.trunk = network.trunk
-        self.scan = plan_scan(network, wanted)
+        self.trunk = trunk
+        self.scan = scan
         self.eval()
 
     @property
@@ -167,3 +167,10 @@ class Tapped(nn.Module):
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Features of each tap, float32, in the order of the taps."""
         return self.scan.run(self.trunk, inputs)
+
+
+class Tapped(Scanned):
+    """A frozen network, looked at through the taps that are wanted."""
+
+    def __init__(self, network: Network, wanted: Sequence[Tap]) -> None:
+        super().__init__(network.trunk, plan_scan(network, wanted))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.delivery.serve.served import Heat
-from warmstart.verbs.predictor import BATCH, Predictor
+from warmstart.verbs.predictor import Predictor
 
 Pixels = NDArray[np.uint8]
 Ask = Callable[[Pixels], NDArray[np.float64]]  # images (n, H, W, C) to probabilities (n, K)
@@ -29,8 +29,7 @@ def find_heat(predictor: Predictor, pixels: Pixels, cells: int) -> Heat:
     """The heat map of one prepared image (H, W, C) uint8, with cells × cells parts."""
 
     def ask(images: Pixels) -> NDArray[np.float64]:
-        parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-        return np.concatenate([predictor.probabilities(part)[0] for part in parts])
+        return predictor.probabilities(images)[0]
 
     best, probability, grid, covered = occlusion(ask, pixels, cells, neutral(predictor))
     return Heat(predictor.labels[best], probability, covered, grid)

@@ -21,28 +21,18 @@ from warmstart.delivery.bundle import Bundle, read_bundle
 from warmstart.errors import DataError, RunFolderError, StartError
 from warmstart.features.engine import fused, noise, normalised
 from warmstart.network.edit import WarmModel, rebuild
+from warmstart.network.taps import Scanned
 from warmstart.records import Answer, Preprocessing
 from warmstart.solve.kernels import Features
 from warmstart.training.neighbours import Neighbours, unpack
 
 BATCH = 32
-# Images in one pass of the network, a thread: what layers hand on stays near the processor.
-# EfficientNet-Lite0 on two cores answers 97 a second in passes of 8, and 58 of 32.
+# Images in one pass of the network, a thread. Of more, tensors grow so large that the C library
+# maps them anew at every layer (joints/memory): EfficientNet-Lite0 on two cores answers 97 a
+# second in passes of 8, and 58 of 32.
 AT_ONCE = 4
 Pixels = NDArray[np.uint8]
 Picture = Image.Image
-
-
-class Taps(nn.Module):
-    """What a model's head sees, as a network of its own."""
-
-    def __init__(self, model: WarmModel) -> None:
-        super().__init__()
-        self.trunk, self.scan = model.trunk, model.scan
-
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Inputs (B, C, H, W) to one (B, d) per tap."""
-        return self.scan.run(self.trunk, inputs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,11 +112,10 @@ class Predictor:
             return []
         probabilities, joined = self.probabilities(np.stack(pixels))
         calibration = self.bundle.calibration
-        distances, rows = self.neighbours.nearest(joined, calibration.nearest)
+        strange, rows = self._placed(joined)
         answers = []
-        for name, p, distance, near in zip(names, probabilities, distances, rows, strict=True):
+        for name, p, unknown, near in zip(names, probabilities, strange, rows, strict=True):
             best = int(p.argmax())
-            unknown = bool(distance > calibration.unknown_from)
             sure = None if calibration.sure_from is None else bool(p[best] >= calibration.sure_from)
             answers.append(
                 Answer(
@@ -134,7 +123,7 @@ class Predictor:
                     label=self.labels[best],
                     probability=float(p[best]),
                     sure=False if unknown else sure,
-                    unknown=unknown,
+                    unknown=bool(unknown),
                     scores={self.labels[i]: float(p[i]) for i in np.argsort(-p, kind="stable")},
                     nearest=tuple(self.bundle.ids[i] for i in near),
                 )
@@ -150,28 +139,24 @@ class Predictor:
 
     def unlike(self, joined: Features) -> NDArray[np.bool_]:
         """Which joined taps (B, D) are unlike those of all that was learnt from. Shapes: (B,)."""
-        distances, _ = self.neighbours.nearest(joined, self.bundle.calibration.nearest)
-        found: NDArray[np.bool_] = distances > self.bundle.calibration.unknown_from
-        return found
+        return self._placed(joined)[0]
+
+    def _placed(self, joined: Features) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """The same, and the rows of the nearest among what was learnt from (B, k)."""
+        calibration = self.bundle.calibration
+        distances, rows = self.neighbours.nearest(joined, calibration.nearest)
+        return distances > calibration.unknown_from, rows
 
     def logits(self, pixels: Pixels) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The same to calibrated logits (B, K) in double precision, and each tap (B, d)."""
         step = min(AT_ONCE * torch.get_num_threads(), BATCH)
         with torch.inference_mode():
             passed = [
-                self.fast(normalise(pixels[at : at + step], self.bundle))
+                self.fast(normalised(pixels[at : at + step], self.bundle.record.preprocessing))
                 for at in range(0, len(pixels), step)
             ]
             taps = tuple(torch.cat(parts) for parts in zip(*passed, strict=True))
             return self.model.head(taps).double(), taps
-
-
-def normalise(pixels: Pixels, bundle: Bundle) -> Tensor:
-    """(B, H, W, C) uint8 to (B, C, H, W) float32 in channels_last order."""
-    prep = bundle.record.preprocessing
-    values = torch.from_numpy(pixels).float().div_(255)
-    values = values.sub_(torch.tensor(prep.mean)).div_(torch.tensor(prep.std))
-    return values.permute(0, 3, 1, 2)
 
 
 def as_seen(pixels: Pixels, prep: Preprocessing) -> Image.Image:
@@ -241,8 +226,9 @@ def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) ->
     """The same for a model in memory; `where` is what messages call it."""
     model = _rebuild(where, bundle, network)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    probe = normalise(noise(bundle.record.preprocessing, 2), bundle)
-    return Predictor(model, fused(Taps(model).eval(), probe), bundle, unpack(bundle.neighbours))
+    prep = bundle.record.preprocessing
+    fast = fused(Scanned(model.trunk, model.scan), normalised(noise(prep, 2), prep))
+    return Predictor(model, fast, bundle, unpack(bundle.neighbours))
 
 
 def _rebuild(where: str, bundle: Bundle, network: nn.Module | None) -> WarmModel:
