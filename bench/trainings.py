@@ -181,7 +181,7 @@ def _train(asked: Request, scene: Scene, start: Start, images: Tensor, ask: Ask)
     torch.set_num_threads(1)  # two threads wait for each other where the machine has other work
     room = Room(
         source=drain(tune._source(scene, plan)), labels=labels, blocks=blocks,
-        before=take_digests(network), n_lessons=1, checkpoints=NoCheckpoints(),
+        before=take_digests(network), checkpoints=NoCheckpoints(),
     )  # fmt: skip
     head, read = tune._head_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
     lesson = Lesson(

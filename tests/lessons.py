@@ -62,12 +62,12 @@ def planned(scene, strategy, settings=(), lr=None, **wishes):
     return with_store(apply_settings(made, settings), facts, data)
 
 
-def room(scene, plan, checkpoints=None, n_lessons=3):
+def room(scene, plan, checkpoints=None):
     """What trainings share."""
     return Room(
         source=drain(tune.open_source(scene, plan)), labels=scene.arranged.labels,
         blocks=scene.arranged.blocks(), before=take_digests(scene.look.network),
-        n_lessons=n_lessons, checkpoints=checkpoints or NoCheckpoints(),
+        checkpoints=checkpoints or NoCheckpoints(),
     )  # fmt: skip
 
 

@@ -212,7 +212,7 @@ def test_a_network_that_is_compiled_is_trained_by_what_the_compiler_gave(scene, 
 
 
 def test_steps_are_counted_through_all_trainings(scene):
-    _, found = learnt(lesson(scene, planned(scene, "last:1", FEW)))
+    _, found = learnt(lesson(scene, planned(scene, "last:1", FEW), earlier=4, total=12))
     assert {(event.stage, event.kind) for event in found} == {("tune", "step")}
     assert [event.step for event in found] == [5, 6, 7, 8]  # the second of three of 4 each
     assert {event.of for event in found} == {12}

@@ -87,7 +87,7 @@ def looked(held, n_trainings, kept):
 def test_every_training_counts_its_steps_and_its_looks(folds, held, kept):
     """`folds` trainings that hold a part out, and one on all."""
     made = with_training(plan("full"), folds=folds, passes=800, batch=8)
-    steps = (folds + 1) * 100
+    steps = folds * max(round(100 * kept / 300), 1) + 100
     seen = looked(held, folds + 1, kept) / 8 / 3  # a pass forward is a third of a step
     assert steps_alone(made) == pytest.approx((steps + seen) * SPEEDS.step, abs=0.02)
 
@@ -97,7 +97,7 @@ def test_a_hold_out_of_the_users_own_is_the_only_one():
     made, load = plan("full", facts=facts), replace(LOAD, holdout=50)
     n_steps = -(-made.training.passes.value // made.training.batch.value)
     seen = looked(50, 2, 250) / made.training.batch.value / 3
-    expected = (2 * n_steps + seen) * SPEEDS.step
+    expected = (round(n_steps * 250 / 300) + n_steps + seen) * SPEEDS.step
     assert steps_alone(made, load) == pytest.approx(expected, abs=0.02)
 
 

@@ -140,9 +140,9 @@ def test_from_a_head_to_training_and_back():
 def test_a_typed_rate_moves_every_part_that_was_not_set_by_itself():
     plan = laid(FILES["last:2"], wish(lr=0.01))
     assert rates(plan) == {"blocks.1": 0.0075, "top": 0.5, "output": 0.01}
-    assert (plan.training.rate.source, plan.training.rate.rule) == ("user", 0.0003)
+    assert (plan.training.rate.source, plan.training.rate.rule) == ("user", 0.001)
     assert plan.training.passes.value == 7000
-    assert rates(laid(FILES["lora"], wish(lr=0.01)))["top"] == 0.1
+    assert rates(laid(FILES["lora"], wish(lr=0.0002)))["top"] == 0.002
     new = laid(FILES["scratch"], wish(lr=0.01))
     assert set(rates(new).values()) == {0.01}
     assert new.training.rate.rule == 0.001
@@ -157,7 +157,7 @@ def test_a_typed_budget_changes_heads_permutations_and_folds():
     assert plan.head.candidates == expected.head.candidates != file.head.candidates
     assert plan.head.permutations.value == 999
     assert plan.head.penalties == file.head.penalties
-    assert (plan.training.folds.value, file.training.folds.value) == (5, 1)
+    assert (plan.training.folds.value, file.training.folds.value) == (3, 1)
     assert plan.parts == file.parts
     assert laid(FILES["head"], wish(budget="thorough", given={"budget"})).training.folds is None
 

@@ -75,12 +75,12 @@ def test_an_action_brings_its_rate_and_takes_it_away():
     choice = frozen.parts[0].action
     assert (choice.value, choice.source, choice.rule) == ("frozen", "user", "frozen")
     tuned = apply_settings(LAST, ["part.blocks.0.action=tuned"])
-    assert rates(tuned) == {**rates(LAST), "blocks.0": 0.000169}
+    assert rates(tuned) == {**rates(LAST), "blocks.0": 0.000563}
     low = apply_settings(LAST, ["part.top.action=low-rank", "training.rank=2"])
     assert rates(low)["top"] == 0.003
     own = apply_settings(LAST, ["part.stem.rate=0.1", "part.stem.action=tuned"])
     assert rates(own)["stem"] == 0.1
-    assert own.parts[0].rate.rule == 0.000127  # 0.0003 x 0.75^3
+    assert own.parts[0].rate.rule == 0.000422  # 0.001 x 0.75^3
 
 
 def test_beside_a_fresh_part_the_output_is_new_too():
@@ -94,9 +94,9 @@ def test_beside_a_fresh_part_the_output_is_new_too():
 
 def test_another_optimizer_brings_its_own_rate_and_decay():
     found = apply_settings(FULL, ["training.optimizer=sgd"])
-    assert (found.training.rate.value, found.training.weight_decay.value) == (0.003, 0.0001)
-    assert rates(found)["top"] == 0.003
-    assert "AdamW moves at 0.0003" in found.training.rate.because
+    assert (found.training.rate.value, found.training.weight_decay.value) == (0.01, 0.0001)
+    assert rates(found)["top"] == 0.01
+    assert "AdamW moves at 0.001" in found.training.rate.because
     kept = apply_settings(
         FULL, ["training.optimizer=sgd", "training.rate=0.5", "training.weight_decay=0"]
     )
@@ -106,14 +106,14 @@ def test_another_optimizer_brings_its_own_rate_and_decay():
     same = apply_settings(FULL, ["training.optimizer=adamw"])
     assert same.training.rate == FULL.training.rate
     odd = replace(FULL, training=replace(FULL.training, optimizer=said("adam")))
-    assert apply_settings(odd, ["training.optimizer=sgd"]).training.rate.value == 0.0003
+    assert apply_settings(odd, ["training.optimizer=sgd"]).training.rate.value == 0.001
 
 
 def test_how_many_are_worked_through_at_once_follows_the_batch():
     """And the average reaches back over a tenth of the steps that there are."""
     found = apply_settings(FULL, ["training.batch=64"]).training
     assert (found.micro_batch.value, found.micro_batch.source) == (64, "rule")
-    assert found.average.value == 0.5833  # 1 - 1 / 2.4 of 24 steps
+    assert found.average.value == 0.7872  # 1 - 1 / 4.7 of 47 steps
     longer = apply_settings(FULL, ["training.passes=80000"]).training
     assert (longer.average.value, longer.micro_batch.value) == (0.999, 8)
     mine = ["training.batch=64", "training.micro_batch=16", "training.average=0.9"]

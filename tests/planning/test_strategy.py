@@ -164,9 +164,9 @@ def test_auto_has_no_depth_of_its_own():
 
 @pytest.mark.parametrize(("text", "verdict", "becomes"), [
     ("auto", None, "head"), ("auto", "head", "head"), ("auto", "unclear", "head"),
-    ("auto", "no-signal", "head"), ("auto", "scratch-fair", "head"), ("auto", "deeper", "last:6"),
-    ("auto+add", "head", "head+add"), ("auto+add", "deeper", "last:6+add"),
-    ("auto+lora", "head", "last:6+lora"), ("auto+gradual", None, "last:6+gradual"),
+    ("auto", "no-signal", "head"), ("auto", "scratch-fair", "head"), ("auto", "deeper", "last:9"),
+    ("auto+add", "head", "head+add"), ("auto+add", "deeper", "last:9+add"),
+    ("auto+lora", "head", "last:9+lora"), ("auto+gradual", None, "last:9+gradual"),
     ("full", "head", "full"), ("head", "deeper", "head"), ("frozen:18", "deeper", "head"),
     ("frozen:18+add", None, "head+add"), ("scratch", "head", "scratch"),
 ])  # fmt: skip

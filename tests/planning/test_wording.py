@@ -42,8 +42,8 @@ def test_every_part_is_told_once_with_its_action_and_within_its_rates(strategy, 
 
 @pytest.mark.parametrize(("strategy", "text"), [
     ("head", "Layers 1–18 frozen"),
-    ("last:4", "Layers 1–14 frozen · 15–18 tuned at 0.000168 to 0.0003"),
-    ("last:1", "Layers 1–17 frozen · 18 tuned at 0.0003"),
+    ("last:4", "Layers 1–14 frozen · 15–18 tuned at 0.000562 to 0.001"),
+    ("last:1", "Layers 1–17 frozen · 18 tuned at 0.001"),
     ("scratch", "Layers 1–18 made new at 0.001"),
     ("head+add", "Layers 1–18 frozen · 1 layer block added at 0.003"),
 ])  # fmt: skip
@@ -53,13 +53,13 @@ def test_one_line_names_what_is_frozen_and_what_moves(strategy, text):
 
 def test_low_rank_updates_are_called_so():
     text = in_words(plan("full+lora", NAMES[:2], lr=0.01))
-    assert text == "Layers 1–2 low-rank updates at 0.075 to 0.1"
+    assert text == "Layers 1–2 low-rank updates at 0.0075 to 0.01"
 
 
 def test_a_network_of_one_part_is_called_the_network():
     one = NAMES[:1]
     assert in_words(plan("head", one)) == "The network frozen"
-    assert in_words(plan("full", one)) == "The network tuned at 0.0003"
+    assert in_words(plan("full", one)) == "The network tuned at 0.001"
 
 
 def test_neighbours_are_told_apart_by_what_is_done_to_them():
@@ -105,9 +105,9 @@ def test_every_choice_of_ones_own_is_told_with_what_the_rule_said():
     found = dict(line.split(" = ", 1) for line in own_choices(made))
     assert found == {
         "strategy": "last:2; the rule: head",
-        "training.rate": "0.002; the rule: 0.0003",
+        "training.rate": "0.002; the rule: 0.001",
         "training.seed": "3; the rule: 0",
-        "training.passes": "900; the rule: 1500",
+        "training.passes": "900; the rule: 3000",
         "head.penalties": "0.1, 1; the rule: 0.01, 0.03, 0.1, 0.3, 1, 3, 10",
         "part.p3.rate": "0.5; the rule: 0.002",
         "part.p0.action": "tuned; the rule: frozen",
@@ -122,9 +122,9 @@ def test_no_choice_of_the_rules_is_told_as_ones_own(strategy):
 
 @pytest.mark.parametrize(("lr", "kind", "scales", "says"), [
     (10.0, "diverged", (1.0, 1 / 3, 1 / 9),
-     "training diverged at rates 10, 3.33 and 1.11; the rule says 0.0003"),
-    (1e-9, "stuck", (1.0,), "training got nowhere at rate 1e-09; the rule says 0.0003"),
-    (None, "stuck", (1 / 3, 1 / 9), "training got nowhere at rates 0.0001 and 3.33e-05"),
+     "training diverged at rates 10, 3.33 and 1.11; the rule says 0.001"),
+    (1e-9, "stuck", (1.0,), "training got nowhere at rate 1e-09; the rule says 0.001"),
+    (None, "stuck", (1 / 3, 1 / 9), "training got nowhere at rates 0.000333 and 0.000111"),
 ])  # fmt: skip
 def test_what_was_given_up_is_told_with_its_rates(lr, kind, scales, says):
     assert gave_up(plan_for("full", lr=lr), kind, scales) == says

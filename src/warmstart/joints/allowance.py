@@ -12,13 +12,13 @@ class Allowance:
 
     until: float | None = None
 
-    def share(self, n_left: int) -> float | None:
-        """When the next of `n_left` equally long trainings should end.
+    def share(self, part: float) -> float | None:
+        """When a training should end that may take this part of the time that is left.
 
-        >>> Allowance().share(3) is None
+        >>> Allowance().share(0.5) is None
         True
         """
         if self.until is None:
             return None
         now = time.perf_counter()
-        return now + max(self.until - now, 0.0) / max(n_left, 1)
+        return now + part * max(self.until - now, 0.0)

@@ -180,20 +180,18 @@ class Attempt:
 
     def _told(self, number: int, step: int, values: dict[str, float]) -> Steps[None]:
         """The event of an update; a checkpoint where one is due, or where the caller stops."""
-        total, room = self.lesson.schedule.n_steps, self.lesson.room
+        lesson = self.lesson
         told = {
-            **values, "lesson": self.lesson.number + 1, "per_second": self._clock.per_second(),
+            **values, "lesson": lesson.number + 1, "per_second": self._clock.per_second(),
             "memory_mb": peak_rss_mb(),
         }  # fmt: skip
-        done = total * self.lesson.number + step + 1
+        done, total = lesson.earlier + step + 1, lesson.total or lesson.schedule.n_steps
         try:
-            yield Event(
-                stage="tune", kind="step", step=done, of=total * room.n_lessons, values={**told}
-            )
+            yield Event(stage="tune", kind="step", step=done, of=total, values={**told})
         except GeneratorExit:
             self._save(number, step + 1)
             raise
-        if room.checkpoints.is_due:
+        if lesson.room.checkpoints.is_due:
             self._save(number, step + 1)
 
     def _end(self) -> Alarm | None:

@@ -24,9 +24,10 @@ from warmstart.joints.memory import freed_memory_kept
 from warmstart.joints.scene import Sample, Scene, draw
 from warmstart.joints.tune import Worked
 from warmstart.planning import rules, tail
-from warmstart.planning.verdict import Facts, has_signal, sentence, verdict_kind
+from warmstart.planning.verdict import Facts, has_signal, leaves_little, sentence, verdict_kind
 from warmstart.planning.wording import in_words
 from warmstart.records import Evidence, Inspection, Shipped, Verdict
+from warmstart.stats.intervals import wilson
 
 NO_TAIL = Evidence(
     name="tail_gain", value=None, low=None, high=None, n=0,
@@ -92,12 +93,15 @@ def _closely(scene: Scene) -> Steps[list[Evidence]]:
 def tries_tail(scene: Scene, verdict: Verdict) -> bool:
     """Whether upper layers are trained beside a head, where the depth is ours to choose.
 
-    Without a signal there is nothing to train for.
+    Without a signal there is nothing to train for; nor where next to nothing is left to gain,
+    unless the budget is for that.
     """
     tests = {evidence.name: evidence for evidence in verdict.evidence}
     facts, record = scene.arranged.facts(), scene.look.network.record
-    is_signal = has_signal(float(tests["signal"].details["p"]))
-    return is_signal and tail.tries_tail(record, facts, scene.budget)
+    signal = tests["signal"]
+    is_open = scene.budget == "thorough" or not leaves_little(signal.value or 0.0)
+    is_signal = has_signal(float(signal.details["p"]))
+    return is_signal and is_open and tail.tries_tail(record, facts, scene.budget)
 
 
 def judge(inspection: Inspection, is_tuned: bool = False) -> Verdict:
@@ -109,6 +113,8 @@ def judge(inspection: Inspection, is_tuned: bool = False) -> Verdict:
         p=float(test.details["p"]),
         mde=float(test.details["mde"]),
         n=test.n,
+        accuracy=test.value or 0.0,
+        mistakes=1 - wilson(test.value or 0.0, test.n, test.n - 1, confidence=0.8)[0],
         knowledge=known.value if known else None,
         knowledge_error=float(known.details["error"]) if known else 0.0,
         tail_gain=gain.value if gain and is_tried else None,

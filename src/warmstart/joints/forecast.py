@@ -186,7 +186,7 @@ def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:
     rows = np.arange(chosen.batch)
     room = Room(
         source=_Noise(bench, chosen.cut), labels=rows % bench.arranged.n_classes, blocks=rows,
-        before=take_digests(bench.network), n_lessons=1, checkpoints=NoCheckpoints(),
+        before=take_digests(bench.network), checkpoints=NoCheckpoints(),
     )  # fmt: skip
     lesson = Lesson(
         make=lambda: outfit(bench.network, plan, _blank(bench), _unread(bench), 0),

@@ -31,8 +31,8 @@ class Taught:
 
     `outfit` is None where no rate worked, and where a training that held rows out had been
     finished before an interruption. `scores` holds what each candidate says of the rows
-    held out, (C, m, K). `n_stages` counts the groups of parts that joined; `scale` is that of
-    the rates that worked.
+    held out, (C, m, K), last the one with an output fitted anew, where that was asked for.
+    `n_stages` counts the groups of parts that joined; `scale` is that of the rates that worked.
     """
 
     outfit: Outfit | None
@@ -49,6 +49,8 @@ class Lesson:
 
     `held`: rows that it must not learn from and that are looked at on the way. `route`: how
     far it goes, None where that is to be found out. `scale` of every rate to begin with.
+    `earlier`: updates of the trainings before it, of `total` in all. `refit`: from the trained
+    outfit to what an output fitted anew says of the rows held out, (m, K).
     """
 
     make: Callable[[], Outfit]
@@ -57,8 +59,11 @@ class Lesson:
     rows: Rows
     held: Rows
     number: int
+    earlier: int = 0
+    total: int = 0
     route: Route | None = None
     scale: float = 1.0
+    refit: Callable[[Outfit], Array] | None = None
     until: float | None = None  # of time.perf_counter: when it has to end
 
     def learn(self) -> Steps[Taught]:
@@ -112,6 +117,8 @@ class Lesson:
             raise TrainingError(
                 "the trained network's answers are not numbers; use --strategy head."
             )
+        if self.refit is not None:
+            scores = np.concatenate([scores, self.refit(outfit)[None]])
         taught = Taught(outfit, attempt.joining.joined, scores, attempt.scale, tuple(notes))
         self._keep(taught, attempt)
         lowrank.merge(outfit.network.trunk)

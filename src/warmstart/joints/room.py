@@ -123,8 +123,8 @@ class Room:
     labels: NDArray[np.int64]
     blocks: NDArray[np.int64]
     before: Mapping[str, str]  # digests of the start's tensors
-    n_lessons: int
     checkpoints: Checkpoints | NoCheckpoints
+    steps: tuple[int, ...] = ()  # updates of each training, where there are several
 
     def targets(self, rows: Rows) -> Tensor:
         """Class numbers (b,)."""

@@ -85,7 +85,7 @@ class _Nothing:
         learnt = []
         for place, held in enumerate(folds):
             keep = self._drawn(np.setdiff1d(np.arange(n), held), SHARES[number], place)
-            taught = yield from self._lesson(number, keep, held).learn()
+            taught = yield from self._lesson(number, place, keep, held).learn()
             scores[:, held], fold[held] = taught.scores, place
             learnt.append(len(keep))
         plain = Calibration(1.0, np.zeros(k))
@@ -101,14 +101,17 @@ class _Nothing:
         stop = int(ends[min(int(np.searchsorted(ends, share * len(rows))), len(ends) - 1)])
         return np.sort(rows[order[:stop]])
 
-    def _lesson(self, number: int, keep: Rows, held: Rows) -> Lesson:
+    def _lesson(self, number: int, place: int, keep: Rows, held: Rows) -> Lesson:
         plan, seed = self.plans[number], self.scene.seed
+        steps = [schedule(one).n_steps for one in self.plans]
 
         def make() -> Outfit:
             return outfit(self.network, plan, _blank(self.network, self.scene), _none, seed)
 
         return Lesson(
-            make=make, schedule=schedule(plan), room=self.room, rows=keep, held=held, number=0,
+            make=make, schedule=schedule(plan), room=self.room, rows=keep, held=held,
+            number=FOLDS * number + place, total=FOLDS * sum(steps),
+            earlier=FOLDS * sum(steps[:number]) + place * steps[number],
         )  # fmt: skip
 
 
@@ -180,7 +183,7 @@ def _nothing(asked: Request, scene: Scene, small: Start, network: Network) -> _N
     )  # fmt: skip
     room = Room(
         source=source, labels=arranged.labels, blocks=arranged.blocks(),
-        before=take_digests(network), n_lessons=FOLDS * len(SHARES), checkpoints=NoCheckpoints(),
+        before=take_digests(network), checkpoints=NoCheckpoints(),
     )  # fmt: skip
     return _Nothing(scene, network, room, plans)
 

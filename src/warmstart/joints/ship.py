@@ -13,12 +13,12 @@ from warmstart.events import Steps
 from warmstart.joints.allowance import Allowance
 from warmstart.joints.memory import freed_memory_kept
 from warmstart.joints.notes import note
+from warmstart.joints.output import by_tap
 from warmstart.joints.rows import Arranged, Reader, ReadTap
 from warmstart.joints.scene import Scene
 from warmstart.joints.score import Measured, estimate, score_test
 from warmstart.joints.tune import Worked, tune
 from warmstart.network.beside import may_stand_beside, put_beside
-from warmstart.network.taps import tap_width
 from warmstart.planning.schedule import head_alone
 from warmstart.planning.storing import frozen_prefix
 from warmstart.planning.verdict import points
@@ -156,11 +156,13 @@ def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) ->
     option = decision.option
     cut, share = frozen_prefix(worked.plan), option.share
     network = put_beside(worked.network, scene.look.network.trunk, cut)
-    tuned, own = _by_tap(worked.head, scene), _by_tap(head, scene)
-    columns = {tap: share * weight for tap, weight in tuned.items()}
-    for tap, weight in own.items():
+    record = scene.look.network.record
+    tuned = share * worked.head.calibration.temperature
+    own = (1 - share) * head.calibration.temperature
+    columns = {tap: tuned * weight for tap, weight in by_tap(worked.head, record).items()}
+    for tap, weight in by_tap(head, record).items():
         place = tap if tap.part <= cut else replace(tap, of="start")
-        columns[place] = columns.get(place, 0.0) + (1 - share) * weight
+        columns[place] = columns.get(place, 0.0) + own * weight
     bias = share * _bias(worked.head) + (1 - share) * _bias(head)
     made = replace(
         worked.head, name=f"{head.name}+{worked.plan.strategy.value}", taps=tuple(columns),
@@ -178,14 +180,6 @@ def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) ->
         worked, network=network, head=made, reader=Both(worked.reader, scene.look.reader),
         shipped=BLEND, why=why,
     )  # fmt: skip
-
-
-def _by_tap(head: HeadFit, scene: Scene) -> dict[Tap, Array]:
-    """Columns of a head's weights, its temperature in them. Shapes: (K, d_t) each."""
-    record = scene.look.network.record
-    ends = np.cumsum([tap_width(record, tap) for tap in head.taps])[:-1]
-    weight = head.calibration.temperature * head.weight.astype(np.float64)
-    return dict(zip(head.taps, np.split(weight, ends, axis=1), strict=True))
 
 
 def _bias(head: HeadFit) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from warmstart.joints.look import n_threads
 from warmstart.joints.looks import spread
 from warmstart.joints.notes import guard, note
 from warmstart.joints.outfit import Outfit, outfit
+from warmstart.joints.output import Refit, calibrated, joined_outputs
 from warmstart.joints.overfit import watch_overfit
-from warmstart.joints.relook import SecondLook
 from warmstart.joints.room import LiveSource, Room, Source
 from warmstart.joints.rows import Reader
 from warmstart.joints.scene import Scene
@@ -29,16 +28,14 @@ from warmstart.joints.score import as_it_came, compared, estimate, head_probabil
 from warmstart.joints.stored import store_views, views_of_plan
 from warmstart.network.parts import Network
 from warmstart.planning.minutes import gave_way
-from warmstart.planning.schedule import carried_out, given_up, schedule, stage_actions
+from warmstart.planning.schedule import carried_out, given_up, schedule, shortened, stage_actions
 from warmstart.planning.wording import gave_up
 from warmstart.records import Action, Estimate, Evidence, GuardNote, Plan
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Calibration
-from warmstart.training.candidates import CANDIDATES, Chosen, Route, choose
+from warmstart.training.candidates import REFIT, Route, choose
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
-from warmstart.training.crossfit import cross_calibrated
 from warmstart.training.head import HeadFit
-from warmstart.training.loop import ScaledHead
 
 NO_LIMIT = Allowance()
 HELD_ONCE = 5  # one part in five is held out where a single training makes the estimate
@@ -125,7 +122,7 @@ def tune(
     source = yield from open_source(scene, plan)
     room = Room(
         source=source, labels=scene.arranged.labels, blocks=scene.arranged.blocks(),
-        before=digests, n_lessons=len(folds_held) + 1, checkpoints=job.checkpoints,
+        before=digests, checkpoints=job.checkpoints, steps=_steps(scene, plan, folds_held),
     )  # fmt: skip
     held = yield from job.without(room, folds_held)
     if held.failed:
@@ -146,7 +143,7 @@ class _Job:
         n, scene = len(room.labels), self.scene
         shape = (n, scene.arranged.n_classes)
         found = _HeldOut(
-            np.full((len(CANDIDATES), *shape), np.nan), np.full(shape, np.nan),
+            np.full((REFIT + 1, *shape), np.nan), np.full(shape, np.nan),
             np.full(n, -1, dtype=np.int64),
         )  # fmt: skip
         for number, held in enumerate(folds_held):
@@ -170,14 +167,15 @@ class _Job:
         scene, plan, head = self.scene, self.plan, self.head
         joined = int(np.median(held.joined))
         yield from _tell_joined(plan, joined)
-        chosen = choose(held.scores, room.labels, held.fold, room.blocks, _plain(head))
+        scores, warmths = joined_outputs(held.scores, room.labels)
+        chosen = choose(scores, room.labels, held.fold, room.blocks, _plain(head))
         guards = list(held.guards)
         if seen := watch_overfit(chosen, room.blocks, schedule(plan).n_steps):
             guards.append(seen)
             text = f"held-out examples got worse towards the end: {seen.action}"
             yield guard("overfit", text)
         route = replace(chosen.route, n_stages=joined)
-        everything, number = np.arange(len(room.labels)), room.n_lessons - 1
+        everything, number = np.arange(len(room.labels)), len(room.steps) - 1
         none = everything[:0]
         lesson = self._lesson(room, head, everything, none, number, route, held.scale)
         taught = yield from lesson.learn()
@@ -186,14 +184,12 @@ class _Job:
             held.guards, held.failed = guards, _scales(held.scale, taught.scale)
             return _head_alone(scene, plan, head, held)
         memory = Memory(scene, room, spread(everything, ROWS), schedule(plan).n_steps)
-        kept = keep_memory(memory, taught.outfit, lesson.make, chosen, held.scores)
+        kept = keep_memory(memory, taught.outfit, lesson.make, chosen, scores)
         told, chosen = yield from kept
         guards += told
-        tuned = _as_head(taught.outfit, head, chosen, held, room)
-        reader = SecondLook(
-            taught.outfit.network, tuned.taps, room.source, scene.arranged.learn,
-            scene.collection, scene.prep,
-        )  # fmt: skip
+        again = Refit(scene, plan, room.source)
+        output, reader = again.end(taught.outfit, head, chosen, warmths)
+        tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.blocks)
         yield Event(stage="tune", kind="end", values={"joined": joined})
         before = replace(head, probabilities=held.before, fold=held.fold)
         return Worked(
@@ -208,18 +204,31 @@ class _Job:
         self, room: Room, head: HeadFit, keep: Rows, held: Rows, number: int,
         route: Route | None, scale: float,
     ) -> Lesson:  # fmt: skip
-        """One training of fresh copies of the start on some rows."""
+        """One training of fresh copies of the start on some rows, each passed as often."""
         scene, plan = self.scene, self.plan
         read = scene.look.reader(scene.examples(keep))
+        steps = room.steps
 
         def make() -> Outfit:
             return outfit(scene.look.network, plan, head, read, scene.seed)
 
+        again = Refit(scene, plan, room.source)
+
+        def refit(trained: Outfit) -> Array:
+            return again.held_scores(trained, head, keep, held)
+
         return Lesson(
-            make=make, schedule=schedule(plan), room=room, rows=keep,
-            held=held, number=number, route=route, scale=scale,
-            until=self.allowance.share(room.n_lessons - number),
+            make=make, schedule=replace(schedule(plan), n_steps=steps[number]), room=room,
+            rows=keep, held=held, number=number, earlier=sum(steps[:number]), total=sum(steps),
+            route=route, scale=scale, refit=refit if len(held) else None,
+            until=self.allowance.share(steps[number] / sum(steps[number:])),
         )  # fmt: skip
+
+
+def _steps(scene: Scene, plan: Plan, folds_held: Sequence[Rows]) -> tuple[int, ...]:
+    """Updates of each training, in proportion to what it learns from; the last learns from all."""
+    n, steps = len(scene.arranged.learn), schedule(plan).n_steps
+    return (*(shortened(steps, 1 - len(held) / n) for held in folds_held), steps)
 
 
 def open_source(scene: Scene, plan: Plan) -> Steps[Source]:
@@ -272,24 +281,3 @@ def held_out(scene: Scene, n_folds: int) -> list[Rows]:
 def _plain(head: HeadFit) -> Calibration:
     """The fitted head's own calibration, for scores that were not divided by its temperature."""
     return Calibration(1.0, np.zeros(len(head.bias)))
-
-
-def _as_head(outfit: Outfit, head: HeadFit, chosen: Chosen, held: _HeldOut, room: Room) -> HeadFit:
-    """The trained head in the form that closed-form heads have, calibrated on held-out rows.
-
-    Divided by the temperature that it began with, its scores lie between 0 and 1 again; the
-    class bias of the fitted head stands in its bias already.
-    """
-    warmth = head.calibration.temperature or 1.0  # 0: the fitted head says the same of all
-    weight, bias = cast(ScaledHead, outfit.model.head).plain()
-    plain = Calibration(warmth, np.zeros(len(head.bias)))
-    probabilities, calibration = cross_calibrated(
-        chosen.scores / warmth, room.labels, held.fold, room.blocks, plain
-    )
-    is_fresh = "fresh" in outfit.actions.values()
-    return replace(
-        head, name="linear" if is_fresh else head.name, taps=outfit.taps,
-        weight=(weight / warmth).float().numpy(),
-        bias=(bias / warmth).float().numpy(), calibration=calibration,
-        probabilities=probabilities, fold=held.fold, picks=(),
-    )  # fmt: skip

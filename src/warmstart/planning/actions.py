@@ -121,7 +121,7 @@ def ruled(verdict: VerdictKind | None, names: Sequence[str], random: frozenset[s
     """What the rule says without a wish: the verdict's depth, and down to parts with random values.
 
     >>> word(ruled("deeper", "abcdef", frozenset())), word(ruled(None, "abcdef", frozenset("b")))
-    ('last:2', 'last:5')
+    ('last:3', 'last:5')
     """
     found = resolve(AUTO, verdict, len(names))
     heights = (len(names) - place for place, name in enumerate(names) if name in random)

@@ -73,7 +73,7 @@ def _strategy_choice(
 ) -> Choice:
     why = "a new output on the frozen network; nothing measured asks for more"
     if rule.count:
-        why = "the verdict is that tuning upper layers pays: the last third"
+        why = "the verdict is that tuning upper layers pays: the upper half"
         if network.tries_tail:
             why = "trained beside a new output on the frozen network; the better one is shipped"
     if rule.count > resolve(AUTO, network.asked, network.n_parts).count:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from warmstart.planning.schedule import Schedule, schedule
+from warmstart.planning.schedule import Schedule, schedule, shortened
 from warmstart.planning.storing import BYTES
 from warmstart.records import Forecast, Plan
 
@@ -124,7 +124,8 @@ def _tune(plan: Plan, load: Load, speeds: Speeds) -> float:
     # A pass without a gradient takes a third of a step.
     seen = speeds.step / chosen.batch / 3
     looks = LOOKS * held * seen + (n_folds + 1) * ENDS * min(kept, 64) * seen
-    return (n_folds + 1) * chosen.n_steps * speeds.step + fits + looks + _stored(load, speeds, plan)
+    n_steps = n_folds * shortened(chosen.n_steps, kept / load.n) + chosen.n_steps
+    return n_steps * speeds.step + fits + looks + _stored(load, speeds, plan)
 
 
 def _stored(load: Load, speeds: Speeds, plan: Plan) -> float:

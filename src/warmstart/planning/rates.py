@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,15 +10,17 @@ from warmstart.records import Action, Choice, Family, Recipe
 
 OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}  # as plans and as people call them
 
-# What tuning usually takes where nothing is on record, v0: AdamW 3e-4 for the upper layers of
-# a convnet and 3e-5 for a transformer; SGD ten times that (BiT tuned convnets with SGD at
-# 0.003: Kolesnikov et al. 2020, "Big Transfer", §3.3).
+# What tuning usually takes where nothing is on record: AdamW 1e-3 for the upper layers of a
+# convnet (3e-4 moved them too little in ten passes: bench/results/tail.json), v0 3e-5 for a
+# transformer; SGD ten times that (BiT tuned convnets with SGD at 0.003: Kolesnikov et al. 2020,
+# "Big Transfer", §3.3).
 USUAL: dict[Family, dict[str, float]] = {
-    "convnet": {"adamw": 3e-4, "sgd": 3e-3},
+    "convnet": {"adamw": 1e-3, "sgd": 1e-2},
     "transformer": {"adamw": 3e-5, "sgd": 3e-4},
     "mlp": {"adamw": 1e-3, "sgd": 1e-2},
 }
 SCRATCH = {"adamw": 1e-3, "sgd": 0.05}  # v0
+NEW_MOST = 3.0  # times that, for some new layers among others that are not, v0
 # AdamW takes the decay out of the weights themselves, times the rate; SGD puts it into the
 # gradient, where 1e-4 is usual (He et al. 2016, "Deep Residual Learning", §3.4).
 WEIGHT_DECAY = {"adamw": 0.01, "sgd": 1e-4}
@@ -31,11 +34,24 @@ DECAY_PARTS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """What all rates follow from: that of the uppermost part, its fall towards the input."""
+    """What all rates follow from: that of the uppermost part, its fall towards the input.
+
+    `most`: the highest rate that the rule gives to layers that begin at random.
+    """
 
     base: float
     decay: float
     is_scratch: bool = False
+    most: float = math.inf
+
+    def above(self, times: float) -> float:
+        """What rates of new layers are over the base, `times` at most.
+
+        >>> Spread(base=3e-5, decay=1.0, most=0.003).above(10), Spread(base=1e-3, decay=1.0,
+        ... most=0.003).above(10)
+        (10, 3.0)
+        """
+        return max(min(times, rounded(self.most / self.base)), 1.0)
 
 
 def choose_optimizer(recipe: Recipe | None) -> Choice:
@@ -149,15 +165,15 @@ def rounded(rate: float) -> float:
 
 
 def _rate(action: Action, height: int, spread: Spread, is_blank: bool) -> Choice | None:
-    base, shown = spread.base, f"{spread.base:g}"
+    base, shown, new = spread.base, f"{spread.base:g}", spread.above(NEW)
     if action == "frozen":
         return None
     if action == "added" or (action == "fresh" and not spread.is_scratch):
-        why = f"{NEW:g} x {shown}: new layers have the whole way to go"
-        return Choice(value=rounded(NEW * base), because=why, source="rule")
+        why = f"{new:g} x {shown}: new layers have the whole way to go"
+        return Choice(value=rounded(new * base), because=why, source="rule")
     if action == "replaced" and is_blank:
-        why = f"{NEW:g} x {shown}: above layers that start at random it starts from nothing too"
-        return Choice(value=rounded(NEW * base), because=why, source="rule")
+        why = f"{new:g} x {shown}: above layers that start at random it starts from nothing too"
+        return Choice(value=rounded(new * base), because=why, source="rule")
     if action == "replaced":
         why = f"{shown}, as the layers below it: it begins fitted to them"
         if spread.is_scratch:
@@ -167,8 +183,9 @@ def _rate(action: Action, height: int, spread: Spread, is_blank: bool) -> Choice
     if not height:
         why = "the layer next to the output moves most"
     if action == "low-rank":
-        times, lead = LOW_RANK, f"{LOW_RANK:g} x "
-        why = "low-rank updates want about ten times the rate"
+        times = spread.above(LOW_RANK)
+        lead = f"{times:g} x "
+        why = "low-rank updates want up to ten times the rate"
     if action == "fresh":
         why = "every layer is new"
     power = "" if not height or spread.decay == 1 else f" x {spread.decay:g}^{height}"

@@ -67,6 +67,15 @@ def schedule(plan: Plan) -> Schedule:
     )
 
 
+def shortened(n_steps: int, share: float) -> int:
+    """Updates of a training that learns from a share of the examples: each is passed as often.
+
+    >>> shortened(200, 0.5), shortened(1, 0.5)
+    (100, 1)
+    """
+    return max(round(share * n_steps), 1)
+
+
 def _stored(training: TrainingPlan) -> dict[str, Any]:
     """What a plan for a loop of one's own leaves open: views, and how weights are held."""
     return {

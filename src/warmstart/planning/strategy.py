@@ -152,12 +152,12 @@ def n_tuned(strategy: Strategy, n_parts: int, network: str = "the network") -> i
 def resolve(strategy: Strategy, verdict: VerdictKind | None, n_parts: int) -> Strategy:
     """The strategy with its depth settled: what was typed, or what the verdict asks for.
 
-    `deeper` tunes the last third; so does a wish for lora or gradual, which need parts to
+    `deeper` tunes the upper half; so does a wish for lora or gradual, which need parts to
     tune. Else the output alone is learnt. `frozen:P` comes back as `head`.
     Raises: PlanError as `n_tuned` does.
 
     >>> word(resolve(AUTO, "deeper", 18)), word(resolve(parse("auto+add"), None, 18))
-    ('last:6', 'head+add')
+    ('last:9', 'head+add')
     """
     if strategy.depth == "auto":
         is_deep = verdict == "deeper" or bool(strategy.extras & TUNING)

@@ -11,7 +11,9 @@ from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.rates import (
     DECAY,
     DECAY_PARTS,
+    NEW_MOST,
     OPTIMIZERS,
+    SCRATCH,
     WEIGHT_DECAY,
     Spread,
     base_rate,
@@ -100,10 +102,12 @@ def spread_of(training: TrainingPlan, strategy: Strategy) -> Spread:
             "the plan trains layers and lacks training.rate or training.layer_decay; write a "
             "plan with --dry-run to compare."
         )
+    optimizer = str(training.optimizer.value) if training.optimizer else ""
     return Spread(
         base=training.rate.number,
         decay=training.layer_decay.number,
         is_scratch=strategy.depth == "scratch",
+        most=NEW_MOST * SCRATCH.get(optimizer, math.inf),
     )
 
 

@@ -15,6 +15,7 @@ BLIND_MDE = 0.25  # an undetectable effect this large: too few examples to say a
 # sets that would have been called no-signal, the model beat chance in 10 (bench/verdict).
 LEAST_EXAMPLES = 40
 NEAR = 0.01  # of accuracy: a difference that nobody would train longer for
+LITTLE = 0.02  # of mistakes: tuning deeper cannot bring more, and would hardly show
 FAIR_GAIN = 0.10  # v0: knowledge worth less than this, at most, makes scratch fair
 
 
@@ -25,6 +26,8 @@ class Facts:
     p: float
     mde: float
     n: int = LEAST_EXAMPLES  # examples that the signal test saw
+    accuracy: float = 0.0  # of a new output, there
+    mistakes: float = 1.0  # of it, at most, with 90 % certainty
     knowledge: float | None = None
     knowledge_error: float = 0.0
     tail_gain: float | None = None
@@ -65,11 +68,22 @@ def verdict_kind(facts: Facts) -> VerdictKind:
     if _reaches(facts):
         return "scratch-fair"
     gain, error = facts.tail_gain, facts.tail_error
+    if gain is None and not facts.is_tuned and leaves_little(facts.accuracy):
+        return "head"
     if gain is not None and gain - 1.28 * error > 0:
         return "deeper"
     if gain is not None and gain + 1.28 * error < max(0.01, 2 * error):
         return "head"
     return "unclear"
+
+
+def leaves_little(accuracy: float) -> bool:
+    """Whether a new output is right so often that deeper layers have next to nothing to gain.
+
+    >>> leaves_little(0.985), leaves_little(0.97)
+    (True, False)
+    """
+    return accuracy >= 1 - LITTLE
 
 
 def _reaches(facts: Facts) -> bool:
@@ -112,6 +126,11 @@ def sentence(kind: VerdictKind, facts: Facts, n: int, accuracy: float) -> str:
         return (
             f"Tune deeper: training the upper layers too brings about "
             f"{points(facts.tail_gain or 0.0)} points ({_gain(facts)})."
+        )
+    if kind == "head" and facts.tail_gain is None:
+        return (
+            f"A new output on the frozen network is enough: it is {points(facts.accuracy)} % "
+            f"right, which leaves {points(facts.mistakes)} points at most for tuning deeper."
         )
     if kind == "head":
         most = (facts.tail_gain or 0.0) + 1.28 * facts.tail_error

@@ -74,11 +74,16 @@ def effective_size(correct: Values, blocks: Blocks) -> float:
     >>> effective_size(np.array([1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 1, 1]))
     2.0
     """
-    p, n, least = float(correct.mean()), len(correct), kish(blocks)
+    p, n, least = _share(correct), len(correct), kish(blocks)
     error = standard_error(correct, blocks)
     if error == 0 or not np.isfinite(error):
         return least
     return float(np.clip(p * (1 - p) / error**2, least, n))
+
+
+def _share(values: Values) -> float:
+    """The mean; of values that lie beyond 0 and 1 it may, too."""
+    return float(np.clip(values.mean(), 0.0, 1.0))
 
 
 def wilson(p: float, n: float, degrees: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -112,7 +117,7 @@ def proportion(
     >>> value, round(low, 2), high
     (1.0, 0.93, 1.0)
     """
-    value = float(correct.mean())
+    value = _share(correct)
     size = effective_size(correct, blocks) / inflation
     low, high = wilson(value, size, kish(blocks) - 1)
     return value, low, high

@@ -45,6 +45,7 @@ CANDIDATES: tuple[Route, ...] = (
     *(Route(share=share) for share in SHARES),
 )
 END = LOOKS - 1  # the candidate that is all of the way
+REFIT = len(CANDIDATES)  # one more: all of the way, then an output in closed form
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,12 @@ class Chosen:
     @property
     def route(self) -> Route:
         """The candidate as a route."""
-        return CANDIDATES[self.candidate]
+        return CANDIDATES[END if self.is_refitted else self.candidate]
+
+    @property
+    def is_refitted(self) -> bool:
+        """Whether the output is fitted anew in closed form at the end."""
+        return self.candidate == REFIT
 
 
 def choose(
@@ -72,8 +78,9 @@ def choose(
 
     Where a single fold was held out, its halves choose for each other, blocks whole. A
     candidate with scores that are no numbers is never chosen.
-    Shapes: scores (C, n, K) in the order of `CANDIDATES`, labels and blocks (n,), fold (n,)
-    with -1 for rows that no fold holds out. `plain` calibrates where too few rows are there.
+    Shapes: scores (C, n, K) in the order of `CANDIDATES`, then those of `REFIT`, where there
+    are such; labels and blocks (n,), fold (n,) with -1 for rows that no fold holds out.
+    `plain` calibrates where too few rows are there.
 
     >>> rng = np.random.default_rng(0)
     >>> labels = np.arange(40) % 2

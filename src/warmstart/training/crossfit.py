@@ -8,7 +8,7 @@ from warmstart.solve.ridge import Array
 from warmstart.solve.temperature import (
     Calibration,
     Labels,
-    fit_temperature_and_bias,
+    fit_temperature,
     log_probabilities,
 )
 
@@ -20,6 +20,8 @@ def cross_calibrated(
 ) -> tuple[Array, Calibration]:
     """Probabilities of held-out rows, each calibrated on other folds, and the calibration of all.
 
+    A temperature alone: what one training leans to, of two that learnt from a half each, the
+    other leans away from, so that a bias a class would make both worse.
     Where a single fold was held out, it is calibrated half by half, blocks whole; where few
     rows were, `before`, the calibration of the head that training began with, is kept.
     Shapes: scores (n, K), labels and blocks (n,), fold (n,) with -1 for rows that no fold
@@ -42,6 +44,6 @@ def cross_calibrated(
     probabilities = np.full(scores.shape, np.nan)
     for number in np.unique(part):
         inside, others = held[part == number], held[part != number]
-        calibration = fit_temperature_and_bias(scores[others], labels[others])
+        calibration = fit_temperature(scores[others], labels[others])
         probabilities[inside] = np.exp(log_probabilities(scores[inside], calibration))
-    return probabilities, fit_temperature_and_bias(scores[held], labels[held])
+    return probabilities, fit_temperature(scores[held], labels[held])

@@ -49,6 +49,11 @@ class HeadFit:
     fold: NDArray[np.int64]
     picks: tuple[str, ...]  # the head that each fold chose
 
+    @property
+    def warmth(self) -> float:
+        """The temperature, by which scores may be divided; 1 where all rows are answered alike."""
+        return self.calibration.temperature or 1.0
+
 
 def blank(taps: tuple[Tap, ...], width: int, n_classes: int, n: int) -> HeadFit:
     """A head of zeros on `width` numbers, which was fitted on nothing and held out nothing.

@@ -43,8 +43,9 @@ class Option:
 class Decision:
     """What is shipped, and what that is worth.
 
-    Shapes: hits (m,) of the rows held out, each answered by what was chosen without it;
-    deeper (m,) the same, chosen among all but the head; head (m,) the head's own.
+    Shapes: hits (m,) of the rows held out, each answered by what was chosen without it, -1 to 2
+    where they are corrected for how little the trainings had learnt from; deeper (m,) the same,
+    chosen among all but the head, not corrected; head (m,) the head's own.
     """
 
     option: Option
@@ -79,7 +80,8 @@ def decide(
     Shapes: head, tuned (n, K) probabilities of rows held out, NaN elsewhere; labels, blocks
     (n,), fold (n,) with -1 for rows that no fold holds out. `alone` (n, K) are the head's own
     from folds that left it more to learn from than the few folds of a training do: they have
-    no say in the choice, but where the head is chosen they tell what it is worth.
+    no say in the choice, but tell what the head is worth. The others are worth that, and what
+    they are ahead of the head on the same rows and folds.
 
     >>> labels, fold = np.arange(60) % 2, np.arange(60) % 3
     >>> good, coin = np.eye(2)[labels] * 0.8 + 0.1, np.full((60, 2), 0.5)
@@ -102,9 +104,9 @@ def decide(
     def choose_deeper(rows: Rows) -> int:
         return 1 + int(losses[1:, rows].mean(axis=1).argmin())
 
-    told = hits.copy()
+    told = hits
     if alone is not None:
-        told[HEAD] = alone[held].argmax(axis=1) == truth
+        told = hits - hits[HEAD] + (alone[held].argmax(axis=1) == truth)
     gap = losses[HEAD] - losses[TUNED]
     return Decision(
         option=options[choose(np.arange(len(held)))],

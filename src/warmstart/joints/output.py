@@ -1,0 +1,180 @@
+"""The output of a trained network: the one trained with it, or that and one in closed form.
+
+On layers that were trained, an output fitted in closed form errs elsewhere than the one that was
+trained with them. The mean of both, which is one linear output, is better than either
+(bench/results/tail.json). It is one more candidate end of a training, chosen by held-out rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+
+from warmstart.joints.outfit import Outfit
+from warmstart.joints.relook import SecondLook
+from warmstart.joints.room import Source
+from warmstart.joints.rows import ReadTap, heads
+from warmstart.joints.scene import Scene
+from warmstart.joints.score import head_scores
+from warmstart.network.taps import tap_width
+from warmstart.records import Action, Choice, NetworkRecord, Plan, Tap
+from warmstart.solve.ridge import Array, Rows
+from warmstart.solve.temperature import Calibration, fit_temperature
+from warmstart.training.candidates import END, REFIT, Chosen
+from warmstart.training.crossfit import cross_calibrated
+from warmstart.training.head import HeadFit
+from warmstart.training.loop import ScaledHead
+from warmstart.training.trials import Problem, groups_within
+
+PROFILES = ("grid-late", "late", "last")  # the first that this network has
+# In units of the kernel's mean diagonal. Nothing is chosen by left-out rows here: the layers have
+# learnt these very rows, so that leaving one out says little.
+PENALTY = 1.0
+MOVED = frozenset[Action]({"frozen", "tuned", "low-rank", "replaced"})
+
+
+Warmths = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """Fits outputs on networks that were trained from one scene and plan."""
+
+    scene: Scene
+    plan: Plan
+    source: Source
+
+    @property
+    def _taps(self) -> tuple[Tap, ...]:
+        return tuple(self.scene.profiles[self._profile])
+
+    @property
+    def _profile(self) -> str:
+        return next(name for name in PROFILES if name in self.scene.profiles)
+
+    def _look(self, outfit: Outfit, taps: Sequence[Tap]) -> SecondLook:
+        return SecondLook(
+            outfit.network, taps, self.source, self.scene.arranged.learn,
+            self.scene.collection, self.scene.prep,
+        )  # fmt: skip
+
+    def held_scores(self, outfit: Outfit, head: HeadFit, keep: Rows, held: Rows) -> Array:
+        """Logits (m, K) of held rows from an output fitted on the kept ones; NaN if it cannot be.
+
+        In the scale of `head`, the one that training began with.
+        """
+        if not may_refit(outfit):
+            return np.full((len(held), len(head.bias)), np.nan)
+        look = self._look(outfit, self._taps)
+        fitted = self._fit(look(self.scene.examples(keep)), head, keep)
+        return head.warmth * head_scores(fitted, look(self.scene.examples(held)))
+
+    def end(
+        self, outfit: Outfit, head: HeadFit, chosen: Chosen, warmths: Warmths
+    ) -> tuple[HeadFit, SecondLook]:
+        """The output that was chosen, in the place of `head`, and a reader of what it listens to.
+
+        Not calibrated yet. `warmths`: of the trained output and of the fitted one.
+        """
+        trained, learn = _trained(outfit, head), self.scene.arranged.learn
+        if not chosen.is_refitted:
+            return trained, self._look(outfit, outfit.taps)
+        look = self._look(outfit, [*dict.fromkeys((*outfit.taps, *self._taps))])
+        fitted = self._fit(look(learn), head, np.arange(len(learn)))
+        return _mean((trained, fitted), warmths, outfit.network.record), look
+
+    def _fit(self, read: ReadTap, head: HeadFit, rows: Rows) -> HeadFit:
+        """`head` with other weights: fitted on what `read` gives for these rows, (m, d_t)."""
+        arranged, name = self.scene.arranged, self._profile
+        problem = Problem(
+            labels=arranged.labels[rows], n_classes=arranged.n_classes,
+            groups=tuple(groups_within(arranged.groups, rows, len(arranged.learn))), folds=(),
+        )  # fmt: skip
+        family = heads(_one(self.plan, name), self.scene.profiles, read, len(rows))[name]
+        found = family.refit(problem, PENALTY)
+        return replace(
+            head, name=name, penalty=PENALTY, taps=tuple(found.weights),
+            weight=np.concatenate([*found.weights.values()]).T.astype(np.float32),
+            bias=found.bias.astype(np.float32),
+        )  # fmt: skip
+
+
+def may_refit(outfit: Outfit) -> bool:
+    """Whether the parts are those that the profiles were made for, and have learnt something.
+
+    Layers that were added or began at random have an output of their own.
+    """
+    return set(outfit.actions.values()) <= MOVED
+
+
+def joined_outputs(scores: Array, labels: Rows) -> tuple[Array, Warmths]:
+    """The last candidate in the mean with the end of the training, each at its temperature.
+
+    Shapes: scores (C + 1, n, K), NaN for rows that were never held out; labels (n,). Where the
+    last has no scores they come back as they are.
+    """
+    held = np.isfinite(scores[[END, REFIT]]).all(axis=(0, 2))
+    if not held.any():
+        return scores, (1.0, 1.0)
+    both = scores[[END, REFIT]][:, held]
+    trained, fitted = (fit_temperature(one, labels[held]).temperature for one in both)
+    found = scores.copy()
+    found[REFIT] = (trained * scores[END] + fitted * scores[REFIT]) / 2
+    return found, (trained, fitted)
+
+
+def by_tap(head: HeadFit, record: NetworkRecord) -> dict[Tap, Array]:
+    """Columns of a head's weights. Shapes: (K, d_t) each."""
+    ends = np.cumsum([tap_width(record, tap) for tap in head.taps])[:-1]
+    return dict(zip(head.taps, np.split(head.weight.astype(np.float64), ends, axis=1), strict=True))
+
+
+def _mean(heads: Sequence[HeadFit], warmths: Warmths, record: NetworkRecord) -> HeadFit:
+    """One head that says what the mean of several says, each made so much warmer."""
+    columns: dict[Tap, Array] = {}
+    for head, warmth in zip(heads, warmths, strict=True):
+        for tap, weight in by_tap(head, record).items():
+            columns[tap] = columns.get(tap, 0.0) + warmth * weight / len(heads)
+    bias = np.mean([w * head.bias for head, w in zip(heads, warmths, strict=True)], axis=0)
+    return replace(
+        heads[-1], taps=tuple(columns), bias=bias.astype(np.float32),
+        weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),
+    )  # fmt: skip
+
+
+def calibrated(head: HeadFit, scores: Array, labels: Rows, fold: Rows, blocks: Rows) -> HeadFit:
+    """A trained head calibrated on held-out rows, each by other folds'.
+
+    Shapes: scores (n, K) in the scale of training, NaN where never held out; labels, fold and
+    blocks (n,).
+    """
+    plain = Calibration(head.warmth, np.zeros(len(head.bias)))
+    found = cross_calibrated(scores / head.warmth, labels, fold, blocks, plain)
+    return replace(head, probabilities=found[0], calibration=found[1], fold=fold, picks=())
+
+
+def _trained(outfit: Outfit, head: HeadFit) -> HeadFit:
+    """The trained output in the form that closed-form heads have.
+
+    Divided by the temperature that it began with, its scores lie between 0 and 1 again; the
+    class bias of the fitted head stands in its bias already.
+    """
+    weight, bias = cast(ScaledHead, outfit.model.head).plain()
+    is_fresh = "fresh" in outfit.actions.values()
+    return replace(
+        head, name="linear" if is_fresh else head.name, taps=outfit.taps,
+        weight=(weight / head.warmth).float().numpy(), bias=(bias / head.warmth).float().numpy(),
+    )  # fmt: skip
+
+
+def _one(plan: Plan, name: str) -> Plan:
+    """The plan with a single candidate head."""
+
+    def only(value: tuple[str] | tuple[float]) -> Choice:
+        return Choice(value=value, because="on trained layers", source="rule")
+
+    found = replace(plan.head, candidates=only((name,)), penalties=only((PENALTY,)))
+    return replace(plan, head=found)
