@@ -39,8 +39,14 @@ def keep(name: str, measured: dict[str, Any], argv: list[str]) -> dict[str, Any]
         **measured,
     }
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    (FOLDER / f"{_file(name, measured)}.json").write_text(json.dumps(kept, indent=1) + "\n")
     return kept
+
+
+def _file(name: str, measured: dict[str, Any]) -> str:
+    """One file for each budget, where a bench has several."""
+    budget = measured.get("budget", "fast")
+    return name if budget == "fast" else f"{name}-{budget}"
 
 
 def read(name: str) -> dict[str, Any]:
