@@ -1,4 +1,4 @@
-"""Test accuracy of `fit` at a budget, beside peers on the same images: each fit is kept as a line."""
+"""Test accuracy of `fit` at a budget, beside peers on the same images; fits are kept."""
 
 from __future__ import annotations
 
@@ -122,12 +122,13 @@ def _against(rows: Sequence[Row], runs: dict[str, list[Row]]) -> Row:
         row["set"] for row, p, is_below in zip(rows, holm(chances), below, strict=True)
         if is_below and p < 0.05
     ]  # fmt: skip
+    shortfall = float((theirs - ours)[below].mean()) if below.any() else 0.0
     return {
         "sets": len(rows), "ours": round(float(ours.mean()), 4),
         "theirs": round(float(theirs.mean()), 4),
         "error over theirs": round(float((1 - ours).mean() / (1 - theirs).mean()), 3),
         "below on": int(below.sum()), "significantly (Holm)": worse,
-        "mean shortfall there": round(float((theirs - ours)[below].mean()), 4) if below.any() else 0,
+        "mean shortfall there": round(shortfall, 4),
     }  # fmt: skip
 
 

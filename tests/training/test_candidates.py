@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from warmstart.solve.temperature import Calibration, fit_temperature, log_probabilities
 from warmstart.training.candidates import CANDIDATES, END, LOOKS, SHARES, WORST, Route, choose
-from warmstart.training.crossfit import LEAST
+from warmstart.training.crossfit import LEAST, PARTS, cross_parts
 
 C = len(CANDIDATES)
 property_of = settings(max_examples=60, deadline=None)
@@ -68,32 +68,34 @@ def test_the_end_of_the_last_training_is_the_best_on_all_rows(seed):
     found = choose(scores, labels, fold, blocks, plain())
     assert found.candidate == found.losses.mean(axis=1).argmin()
     assert found.route == CANDIDATES[found.candidate]
-    for number in range(3):
-        inside = fold == number
+    part = cross_parts(blocks)
+    for number in range(PARTS):
+        inside = part == number
         best = slow_losses(scores[:, ~inside], labels[~inside]).argmin()
         np.testing.assert_array_equal(found.scores[inside], scores[best][inside])
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_losses_are_calibrated_on_the_other_folds(seed):
+def test_losses_are_calibrated_on_the_other_parts(seed):
     scores, labels, fold, blocks = task(seed=seed, k=3)
     found = choose(scores, labels, fold, blocks, plain(3)).losses
-    for number in range(3):
-        inside = np.flatnonzero(fold == number)
+    part = cross_parts(blocks)
+    for number in range(PARTS):
+        inside = np.flatnonzero(part == number)
         for candidate, one in enumerate(scores):
-            rest = fold != number
+            rest = part != number
             log_p = log_probabilities(one, fit_temperature(one[rest], labels[rest]))
             np.testing.assert_allclose(found[candidate, inside], -log_p[inside, labels[inside]])
 
 
 @property_of
 @given(seed=st.integers(0, 1000), folds=st.integers(1, 5), n=st.integers(24, 80))
-def test_the_labels_of_a_fold_have_no_say_in_what_is_taken_for_it(seed, folds, n):
-    """Not even by way of the calibration under which the other folds are judged."""
+def test_the_labels_of_a_part_have_no_say_in_what_is_taken_for_it(seed, folds, n):
+    """Not even by way of the calibration under which the other parts are judged."""
     scores, labels, fold, blocks = task(n, folds=folds, seed=seed)
     before = choose(scores, labels, fold, blocks, plain())
-    part = fold if folds > 1 else blocks % 2  # a single fold chooses for itself half by half
-    number = seed % len(np.unique(part))
+    part = cross_parts(blocks)
+    number = seed % PARTS
     inside = part == number
     changed = labels.copy()
     changed[inside] = np.random.default_rng(seed).permutation(1 - labels[inside])
@@ -112,15 +114,15 @@ def test_their_say_in_the_others_is_real():
     assert moved > 10
 
 
-def test_halves_of_a_single_fold_keep_blocks_whole():
+def test_parts_keep_blocks_whole():
     scores, labels, _, _ = task(40)
     fold, blocks = np.where(np.arange(40) < 30, 0, -1), np.arange(40) // 3
     found = choose(scores, labels, fold, blocks, plain())
     assert np.isfinite(found.scores[:30]).all()
     assert np.isnan(found.scores[30:]).all()
     assert np.isnan(found.losses[:, 30:]).all()
-    for half in (0, 1):
-        inside = (np.unique(blocks[:30], return_inverse=True)[1] % 2) == half
+    for number in range(PARTS):
+        inside = (np.unique(blocks[:30], return_inverse=True)[1] % PARTS) == number
         best = slow_losses(scores[:, :30][:, ~inside], labels[:30][~inside]).argmin()
         np.testing.assert_array_equal(found.scores[:30][inside], scores[best, :30][inside])
 

@@ -95,4 +95,3 @@ def test_the_tuned_network_is_worth_what_the_head_is_and_what_it_is_ahead():
     assert found.kind == plain.kind != HEAD
     risen = (alone.argmax(axis=1) == labels).mean() - (head.argmax(axis=1) == labels).mean()
     assert found.hits.mean() - plain.hits.mean() == pytest.approx(risen, abs=0.02)
-

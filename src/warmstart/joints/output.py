@@ -20,6 +20,7 @@ from warmstart.joints.rows import ReadTap, heads
 from warmstart.joints.scene import Scene
 from warmstart.joints.score import head_scores
 from warmstart.network.taps import tap_width
+from warmstart.planning.profiles import for_trained
 from warmstart.records import Action, Choice, NetworkRecord, Plan, Tap
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Calibration, fit_temperature
@@ -29,10 +30,10 @@ from warmstart.training.head import HeadFit
 from warmstart.training.loop import ScaledHead
 from warmstart.training.trials import Problem, groups_within
 
-PROFILES = ("grid-late", "late", "last")  # the first that this network has
 # In units of the kernel's mean diagonal. Nothing is chosen by left-out rows here: the layers have
 # learnt these very rows, so that leaving one out says little.
 PENALTY = 1.0
+_LEAST = 1e-3  # temperature of a trained output that says next to nothing
 MOVED = frozenset[Action]({"frozen", "tuned", "low-rank", "replaced"})
 
 
@@ -53,7 +54,7 @@ class Refit:
 
     @property
     def _profile(self) -> str:
-        return next(name for name in PROFILES if name in self.scene.profiles)
+        return for_trained(self.scene.profiles)
 
     def _look(self, outfit: Outfit, taps: Sequence[Tap]) -> SecondLook:
         return SecondLook(
@@ -111,19 +112,23 @@ def may_refit(outfit: Outfit) -> bool:
 
 
 def joined_outputs(scores: Array, labels: Rows) -> tuple[Array, Warmths]:
-    """The last candidate in the mean with the end of the training, each at its temperature.
+    """The last candidate in the mean with the end of the training, brought to its temperature.
 
-    Shapes: scores (C + 1, n, K), NaN for rows that were never held out; labels (n,). Where the
-    last has no scores they come back as they are.
+    So rows that choose other candidates stay on about one scale. Returned beside: by what the
+    outputs are multiplied. Where the last has no scores they come back as they are.
+    Shapes: scores (C + 1, n, K), NaN for rows that were never held out; labels (n,).
     """
+    if len(scores) <= REFIT:
+        return scores, (1.0, 1.0)
     held = np.isfinite(scores[[END, REFIT]]).all(axis=(0, 2))
     if not held.any():
         return scores, (1.0, 1.0)
     both = scores[[END, REFIT]][:, held]
     trained, fitted = (fit_temperature(one, labels[held]).temperature for one in both)
+    ratio = fitted / max(trained, _LEAST)
     found = scores.copy()
-    found[REFIT] = (trained * scores[END] + fitted * scores[REFIT]) / 2
-    return found, (trained, fitted)
+    found[REFIT] = (scores[END] + ratio * scores[REFIT]) / 2
+    return found, (1.0, ratio)
 
 
 def by_tap(head: HeadFit, record: NetworkRecord) -> dict[Tap, Array]:

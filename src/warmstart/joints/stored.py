@@ -27,6 +27,7 @@ from warmstart.joints.room import StoredSource
 from warmstart.joints.scene import Scene
 from warmstart.network.tail import Prefix, stored_taps
 from warmstart.network.taps import tap_width
+from warmstart.planning.profiles import for_trained
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records import Example, Plan, Tap
 from warmstart.training.views import Views, view_of
@@ -109,8 +110,9 @@ def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
 
 
 def _wanted(scene: Scene, plan: Plan, cut: int) -> tuple[Tap, ...]:
-    """Every tap below the cut that some head of the plan may listen to."""
+    """Every tap below the cut that some head of the plan, or one fitted later, may listen to."""
     heads = [rows.profile_of(str(name)) for name in rows.as_tuple(plan.head.candidates)]
+    heads.append(for_trained(scene.profiles))
     taps = {tap for name in heads for tap in scene.profiles[name]}
     if scene.prior is not None:
         taps |= set(scene.prior.weights)

@@ -167,7 +167,9 @@ class _Job:
         scene, plan, head = self.scene, self.plan, self.head
         joined = int(np.median(held.joined))
         yield from _tell_joined(plan, joined)
-        scores, warmths = joined_outputs(held.scores, room.labels)
+        # Where no layer joined, the fitted output is as good as another one on the same layers.
+        said = held.scores if joined else held.scores[:REFIT]
+        scores, warmths = joined_outputs(said, room.labels)
         chosen = choose(scores, room.labels, held.fold, room.blocks, _plain(head))
         guards = list(held.guards)
         if seen := watch_overfit(chosen, room.blocks, schedule(plan).n_steps):

@@ -7,7 +7,7 @@ among them at no cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -53,6 +53,15 @@ def profiles(taps: Sequence[Tap]) -> dict[str, Profile]:
         late, grid = found["late"], found["grid-late"]
         found["late-both"] = {t: w / 2 for t, w in (late | grid).items()}
     return found
+
+
+def for_trained(names: Collection[str]) -> str:
+    """The profile of an output that is fitted on layers after they were trained.
+
+    >>> for_trained(("last", "late", "equal"))
+    'late'
+    """
+    return next(name for name in ("grid-late", "late", "last") if name in names)
 
 
 def _weigh(taps: Sequence[Tap], shape: Shape) -> Profile:

@@ -1,7 +1,7 @@
 """Where a training might have ended: looks on the way, and shares of the way from the start.
 
 Which end is taken is chosen on rows held out. The estimate stays honest because the choice for
-each fold is made on the other folds' rows alone, as for its calibration; the choice for the
+each part of them is made on the other parts alone, as for its calibration; the choice for the
 final training is made on all of them.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from warmstart.solve.ridge import Array
 from warmstart.solve.temperature import Calibration, Labels, fit_temperature, log_losses
-from warmstart.training.crossfit import LEAST
+from warmstart.training.crossfit import LEAST, cross_parts
 
 LOOKS = 5  # at equal distances; the last is the end
 SHARES = (0.75, 0.5, 0.25)  # of the way from the start's weights to the end's
@@ -52,7 +52,7 @@ REFIT = len(CANDIDATES)  # one more: all of the way, then an output in closed fo
 class Chosen:
     """The end that is taken, and what held-out rows then say.
 
-    Shapes: scores (n, K), each fold's from the end chosen on the others; losses (C, n),
+    Shapes: scores (n, K), each part's from the end chosen on the others; losses (C, n),
     calibrated log-loss of each candidate. Both NaN for rows that were never held out.
     """
 
@@ -76,8 +76,8 @@ def choose(
 ) -> Chosen:
     """Choose among candidates by calibrated log-loss on held-out rows; few rows choose nothing.
 
-    Where a single fold was held out, its halves choose for each other, blocks whole. A
-    candidate with scores that are no numbers is never chosen.
+    Five parts of them, blocks whole, choose for each other. A candidate with scores that are
+    no numbers is never chosen.
     Shapes: scores (C, n, K) in the order of `CANDIDATES`, then those of `REFIT`, where there
     are such; labels and blocks (n,), fold (n,) with -1 for rows that no fold holds out.
     `plain` calibrates where too few rows are there.
@@ -91,9 +91,7 @@ def choose(
     2
     """
     held = np.flatnonzero(fold >= 0)
-    part = fold[held]
-    if len(np.unique(part)) < 2:
-        part = np.unique(blocks[held], return_inverse=True)[1] % 2
+    part = cross_parts(blocks[held])
     said, truth = scores[:, held], labels[held]
     said = np.where(
         np.isfinite(said).all(axis=(1, 2), keepdims=True), said, np.nan
@@ -107,7 +105,7 @@ def choose(
         inside, others = part == number, part != number
         best = END
         if others.sum() >= LEAST:
-            # Calibrated anew, without this fold: what calibrates has a say in the choice.
+            # Calibrated anew, without this part: what calibrates has a say in the choice.
             best = _best(np.stack([_calibrated(one[others], truth[others]) for one in said]))
         found[held[inside]] = said[best, inside]
     return Chosen(_best(losses[:, held]), found, losses)
