@@ -14,7 +14,8 @@ import torch
 import warmstart
 from drawing import fill
 from tiny import PREP, bytes_of, fit, lines, network
-from warmstart.joints import ship
+from warmstart.joints import check, ship
+from warmstart.planning.verdict import leaves_little
 from warmstart.training.ship import SHARES, Option, decide
 
 COUNTS = {"blue": 14, "green": 14, "red": 14}
@@ -28,6 +29,12 @@ def split(tmp_path):
     fill(root / "train", COUNTS)
     fill(root / "test", {"blue": 5, "green": 5, "red": 5}, seed=1)
     return root
+
+
+@pytest.fixture(autouse=True)
+def _tried(monkeypatch):
+    """These colours are told apart by any output; layers are trained all the same."""
+    monkeypatch.setattr(check, "leaves_little", lambda accuracy: False)
 
 
 @pytest.fixture
@@ -89,6 +96,13 @@ def test_a_strategy_of_the_users_ships_as_it_is(split):
     done = run(split, strategy="last:1")
     assert done.summary.shipped.strategy == "last:1"
     assert done.summary.estimate.method == "nested-cv"
+    assert {e.name: e for e in done.verdict.evidence}["tail_gain"].value is None
+
+
+def test_where_next_to_nothing_is_left_to_gain_no_layer_is_trained(split, monkeypatch):
+    monkeypatch.setattr(check, "leaves_little", leaves_little)
+    done = run(split)
+    assert done.summary.shipped.strategy == "head"
     assert {e.name: e for e in done.verdict.evidence}["tail_gain"].value is None
 
 

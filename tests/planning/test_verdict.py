@@ -26,6 +26,12 @@ CLEAR = {"p": 0.001, "mde": 0.1}
         (Facts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.01), "scratch-fair"),
         (Facts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.05), "unclear"),
         (Facts(**CLEAR, knowledge=0.3, scratch_gap=-0.3, tail_gain=0.1), "deeper"),
+        (Facts(**CLEAR, knowledge=0.3, accuracy=0.98), "head"),
+        (Facts(**CLEAR, accuracy=0.98), "head"),
+        (Facts(**CLEAR, knowledge=0.3, accuracy=0.979), "unclear"),
+        (Facts(**CLEAR, knowledge=0.3, accuracy=0.98, is_tuned=True), "unclear"),
+        (Facts(**CLEAR, knowledge=0.3, accuracy=0.98, tail_gain=0.01), "deeper"),
+        (Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02, accuracy=1.0), "scratch-fair"),
     ],
 )
 def test_rows_of_the_table(facts, kind):
@@ -51,6 +57,12 @@ def test_a_curve_from_nothing_is_told_as_what_it_is():
     text = sentence("scratch-fair", facts, 180, 0.87)
     assert "90 % right" in text
     assert "3 points more" in text
+
+
+def test_where_little_is_left_to_gain_the_sentence_says_how_much():
+    facts = Facts(**CLEAR, knowledge=0.3, accuracy=0.987, mistakes=0.021)
+    text = sentence("head", facts, 300, 0.987)
+    assert text.endswith("it is 99 % right, which leaves 2 points at most for tuning deeper.")
 
 
 def test_where_deeper_is_worse_no_gain_is_spoken_of():

@@ -26,10 +26,10 @@ def actions(plan):
     return [part.action.value for part in plan.parts]
 
 
-def test_head_freezes_all_and_trains_the_output_at_ten_times_the_rate():
+def test_head_freezes_all_and_trains_the_output_at_three_times_the_rate():
     plan = warmstart.plan(torchvision.models.resnet18(), inputs=IMAGE)
     assert actions(plan) == ["frozen"] * 9 + ["tuned"]
-    assert plan.training.rate.value == 3e-4
+    assert plan.training.rate.value == 1e-3
     assert rates(plan)["output"] == 3e-3
     assert plan.is_trained
     assert (plan.input.size.value, plan.input.channels.value) == (32, 3)
@@ -42,7 +42,7 @@ def test_rates_fall_towards_the_input():
     assert rates(plan)["layer4.1"] == 0.01
     assert rates(plan)["layer4.0"] == pytest.approx(0.01 * decay, rel=1e-3)
     assert rates(plan)["output"] == 0.1
-    assert (plan.training.rate.source, plan.training.rate.rule) == ("user", 3e-4)
+    assert (plan.training.rate.source, plan.training.rate.rule) == ("user", 1e-3)
 
 
 def test_where_the_output_alone_is_trained_the_rate_is_its_own():
@@ -66,7 +66,7 @@ def test_sgd_has_rates_of_its_own():
 
 def test_the_number_of_examples_sets_the_length():
     assert warmstart.plan(mlp()).training.passes.value == 1000
-    assert warmstart.plan(mlp(), n=600).training.passes.value == 3000
+    assert warmstart.plan(mlp(), n=600).training.passes.value == 6000
 
 
 def test_a_plan_is_a_file_that_reads_back():

@@ -14,7 +14,9 @@ from warmstart.planning import rules
 from warmstart.planning.actions import body_actions
 from warmstart.planning.rates import (
     NEW,
+    NEW_MOST,
     OPTIMIZERS,
+    SCRATCH,
     WEIGHT_DECAY,
     Spread,
     base_rate,
@@ -128,7 +130,7 @@ def _training(
     if lr is not None:
         base = rounded(lr / NEW) if is_head else lr
         rate = Choice(value=base, because=_why(lr, is_head), source="user", rule=rate.value)
-    passes, times = rules.passes(n or 0), "the least; give n=… for five times your examples"
+    passes, times = rules.passes(n or 0), "the least; give n=… for ten times your examples"
     if n is not None:
         times = f"each of {n:,} examples about {passes / max(n, 1):.2g} times"
     return TrainingPlan(
@@ -157,7 +159,12 @@ def _why(lr: float, is_head: bool) -> str:
 def _parts(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[PartPlan, ...]:
     """Every part with its action and rate; the output last."""
     body = body_actions(asked, found.names)
-    spread = Spread(base=_number(training.rate), decay=_number(training.layer_decay))
+    rate, optimizer = training.rate, str(training.optimizer.value) if training.optimizer else ""
+    is_typed = rate is not None and rate.source == "user"
+    spread = Spread(
+        base=_number(rate), decay=_number(training.layer_decay),
+        most=math.inf if is_typed else NEW_MOST * SCRATCH[optimizer],
+    )  # fmt: skip
     *rates, last = part_rates([*body, "added"], spread)
     rows = [
         PartPlan(name=name, action=_user(action), rate=rate)
@@ -165,7 +172,7 @@ def _parts(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[Pa
     ]
     new = Choice(
         value=last.value if last else 0.0,
-        because=f"{NEW:g} x {spread.base:g}: a new output has the whole way to go",
+        because=f"{spread.above(NEW):g} x {spread.base:g}: a new output has the whole way to go",
         source="rule",
     )
     action: Action = "tuned"
