@@ -197,13 +197,14 @@ def test_steps_are_told_in_order_through_all_trainings(runs, strategy):
     assert numbers == sorted(set(numbers))
     assert numbers[0] == 1
     each = (256 if strategy == "scratch" else 64) // 8
-    assert {event.of for event in steps} == {2 * each}
+    held_once = {8: 6, 32: 26}[each]  # 29 of 36 pictures, passed as often
+    assert {event.of for event in steps} == {held_once + each}
     first, last = ([e.step for e in steps if e.values["lesson"] == n] for n in (1, 2))
     if "gradual" in strategy:  # groups that do not join leave their steps out
-        assert numbers[-1] <= 2 * each
+        assert numbers[-1] <= held_once + each
     else:
-        assert first == [*range(1, each + 1)]
-        assert last == [*range(each + 1, each + 1 + len(last))]  # as far as was best
+        assert first == [*range(1, held_once + 1)]
+        assert last == [*range(held_once + 1, held_once + 1 + len(last))]  # as far as was best
     looks = [e.values for e in steps if "val" in e.values]
     assert looks
     assert all(0 <= v["val"] <= 1 and v["val_loss"] > 0 for v in looks)
@@ -233,8 +234,8 @@ def test_balanced_holds_out_every_part_in_turn(pictures):
     assert "was not measured" not in run.verdict.sentence
     found = lines(run.path, "predictions.jsonl")
     assert (run.estimate.method, run.estimate.n) == ("nested-cv", 36)
-    assert run.plan.training.folds.value == 3
-    assert {line["fold"] for line in found} == {0, 1, 2}
+    assert run.plan.training.folds.value == 2
+    assert {line["fold"] for line in found} == {0, 1}
     assert len({line["id"] for line in found}) == 36
 
 
@@ -317,8 +318,8 @@ def test_the_head_that_a_fold_begins_with_has_not_seen_its_rows(seed):
 
 # ---- guards --------------------------------------------------------------------------------
 
-TOO_HIGH = "training diverged at rates 10, 3.33 and 1.11; the rule says 0.0003"
-NO_MOVE = "training got nowhere at rate 1e-09; the rule says 0.0003"
+TOO_HIGH = "training diverged at rates 10, 3.33 and 1.11; the rule says 0.001"
+NO_MOVE = "training got nowhere at rate 1e-09; the rule says 0.001"
 
 
 @pytest.mark.parametrize(("lr", "why", "kinds"), [

@@ -166,18 +166,18 @@ def test_a_plan_of_the_rule_gives_the_rules_reason():
 def test_a_rate_of_ones_own_stands_beside_the_rules():
     made = found("last:2", lr=0.002)
     assert paragraph(plan_text(made, "p"), "Rate") == (
-        "0.002: your choice (the rule would have said 0.0003)."
+        "0.002: your choice (the rule would have said 0.001)."
     )
     usual = found("last:2")
     text = paragraph(plan_text(usual, "p"), "Rate")
-    assert text.startswith("0.0003: ")
+    assert text.startswith("0.001: ")
     assert usual.plan.training.rate.because.split(";")[0] in text
 
 
 def test_training_is_counted_in_images_steps_and_parts_held_out():
     text = paragraph(plan_text(found("full"), "p"), "Training")
     assert text == (
-        "1,500 images passed, 8 a step; 3 parts held out in turn for the estimate, then once on "
+        "3,000 images passed, 8 a step; 2 parts held out in turn for the estimate, then once on "
         "all."
     )
 

@@ -66,7 +66,7 @@ def plan(
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
     >>> [(p.name, p.action.value, p.rate and p.rate.value) for p in plan(net, "last:1").parts]
-    [('0', 'frozen', None), ('2', 'tuned', 0.001), ('output', 'tuned', 0.01)]
+    [('0', 'frozen', None), ('2', 'tuned', 0.001), ('output', 'tuned', 0.003)]
     """
     kind = type(network).__name__
     asked = _strategy(strategy)
