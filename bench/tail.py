@@ -1,0 +1,90 @@
+"""The tail (E5): how deep, how fast, how long, and with which output, on rows held out and test."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from bench import results, sets
+from bench.trial import set_up, try_tail
+from warmstart.joints import tune
+from warmstart.joints.request import Request
+from warmstart.training.candidates import END, REFIT, Chosen
+
+KEPT = results.FOLDER / "tail.jsonl"
+SETS = ("pacs_sketch", "skin_lesions", "clothing")
+# Strategy (of 18 parts), rate, passes of each image.
+VARIANTS: dict[str, tuple[str, float, int]] = {
+    "third slow short": ("last:6", 3e-4, 5),
+    "third fast long": ("last:6", 1e-3, 10),
+    "half slow long": ("last:9", 3e-4, 10),
+    "half fast long": ("last:9", 1e-3, 10),
+}
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--sets, --variants."""
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Train what is not kept yet."""
+    rows = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+    done = {(row["set"], row["variant"]) for row in rows}
+    for name in given.sets:
+        for variant in given.variants:
+            if (name, variant) not in done:
+                rows.append(_row(sets.root(given) / name, variant))
+                KEPT.write_text("".join(json.dumps(row) + "\n" for row in rows))
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    return {"summary": summary(rows), "rows": rows}
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the sets of each variant."""
+    keys = ("head", "tuned", "head_loss", "trained_loss", "joined_loss", "seconds")
+    found = {}
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = [row for row in rows if row["variant"] == variant]
+        found[variant] = {
+            "sets": len(own), **{k: round(float(np.mean([r[k] for r in own])), 4) for k in keys}
+        }  # fmt: skip
+    return found
+
+
+def _row(folder: Path, variant: str) -> dict[str, Any]:
+    """`*_loss`: log-loss of rows held out; `head` and `tuned`: accuracy on the test part."""
+    strategy, rate, times = VARIANTS[variant]
+    n = sum(1 for _ in (folder / "train").glob("*/*"))
+    asked = Request(
+        data=folder, budget="balanced", strategy=strategy, given=frozenset({"strategy", "budget"}),
+        settings=(f"training.rate={rate}", f"training.passes={times * n}"),
+    )  # fmt: skip
+    scene, start = set_up(asked)
+    seen: list[Chosen] = []
+    choose, began = tune.choose, time.perf_counter()
+    with patch.object(tune, "choose", lambda *a: seen.append(choose(*a)) or seen[-1]):
+        trial = try_tail(asked, scene, start)
+    before = trial.worked.before
+    head = before.probabilities if before is not None else trial.head.probabilities
+    held = np.isfinite(head[:, 0])
+    own = head[held, scene.arranged.labels[held]]
+    losses = np.nanmean(seen[0].losses, axis=1)
+    return {
+        "set": folder.name, "variant": variant, "n": n,
+        "head": round(float(trial.hits[0].mean()), 4),
+        "tuned": round(float(trial.hits[1].mean()), 4),
+        "head_loss": round(float(-np.log(np.maximum(own, 1e-12)).mean()), 4),
+        "trained_loss": round(float(losses[END]), 4),
+        "joined_loss": round(float(losses[REFIT]), 4) if len(losses) > REFIT else None,
+        "candidate": seen[0].candidate, "guards": [g.kind for g in trial.worked.guards],
+        "seconds": round(time.perf_counter() - began, 1),
+    }  # fmt: skip
