@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench import results, sets
+from warmstart.stats.intervals import Values
 from warmstart.stats.paired import difference, holm
 
 PEERS = results.FOLDER / "peers.jsonl"
@@ -115,7 +116,8 @@ def holds_estimate(row: Row) -> bool:
 def _against(rows: Sequence[Row], runs: dict[str, list[Row]]) -> Row:
     """Errors over the same sets, and the sets where ours is worse by more than chance."""
     ours = np.array([row["accuracy"] for row in rows])
-    theirs = np.array([_mean(runs[row["set"]], "acc") for row in rows])
+    # From the single answers: the accuracy beside them is rounded.
+    theirs = np.array([np.mean([_hits(r["correct"]) for r in runs[row["set"]]]) for row in rows])
     chances = [_paired(row["correct"], [r["correct"] for r in runs[row["set"]]]) for row in rows]
     below = ours < theirs
     worse = [
@@ -136,8 +138,11 @@ def _mean(runs: Sequence[Row], key: str) -> float:
     return float(np.mean([run[key] for run in runs]))
 
 
+def _hits(correct: str) -> Values:
+    return np.array([int(c) for c in correct], dtype=float)
+
+
 def _paired(ours: str, theirs: list[str]) -> float:
     """p of the paired bootstrap: ours against the mean over the peer's seeds, image by image."""
-    a = np.array([int(c) for c in ours], dtype=float)
-    b = np.mean([[int(c) for c in run] for run in theirs], axis=0)
+    a, b = _hits(ours), np.mean([_hits(run) for run in theirs], axis=0)
     return difference(a, b, np.arange(len(a)), np.random.default_rng(0), draws=20_000).p
