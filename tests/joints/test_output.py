@@ -16,7 +16,15 @@ from warmstart.joints.looks import held_scores
 from warmstart.joints.output import PENALTY, Refit, calibrated, joined_outputs, may_refit
 from warmstart.joints.score import head_scores
 from warmstart.solve.temperature import Calibration, fit_temperature
-from warmstart.training.candidates import CANDIDATES, END, REFIT, Chosen, choose
+from warmstart.training.candidates import (
+    CANDIDATES,
+    END,
+    REFIT,
+    REFITTED,
+    Chosen,
+    Route,
+    choose,
+)
 
 HELD = np.arange(0, 36, 5)
 
@@ -42,8 +50,8 @@ def scores(n=40, k=3, seed=0):
     """What every candidate says, the first four rows never held out."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % k)
-    found = rng.normal(size=(REFIT + 1, n, k)) + 2 * np.eye(k)[labels]
-    found[REFIT] /= 7
+    found = rng.normal(size=(REFIT + len(REFITTED), n, k)) + 2 * np.eye(k)[labels]
+    found[REFIT:] /= 7
     found[:, :4] = np.nan
     return found, labels
 
@@ -51,24 +59,24 @@ def scores(n=40, k=3, seed=0):
 def test_both_outputs_are_brought_to_one_scale_before_their_mean_is_taken():
     said, labels = scores()
     found, warmths = joined_outputs(said, labels)
-    expected = [fit_temperature(said[c, 4:], labels[4:]).temperature for c in (END, REFIT)]
-    ratio = expected[1] / expected[0]
-    assert warmths == pytest.approx((1.0, ratio))
-    mean = (said[END] + ratio * said[REFIT]) / 2
-    np.testing.assert_allclose(found[REFIT], mean)
+    for place, number in enumerate(REFITTED):
+        own, other = said[number], said[REFIT + place]
+        heat = [fit_temperature(one[4:], labels[4:]).temperature for one in (own, other)]
+        assert warmths[place] == pytest.approx((1.0, heat[1] / heat[0]))
+        np.testing.assert_allclose(found[REFIT + place], (own + heat[1] / heat[0] * other) / 2)
     np.testing.assert_array_equal(found[:REFIT], said[:REFIT])
 
 
 @pytest.mark.parametrize("lost", ["all", "missing"])
 def test_where_nothing_was_fitted_anew_nothing_is_joined_nor_chosen(lost):
     said, labels = scores()
-    said[REFIT] = np.nan
+    said[REFIT:] = np.nan
     said = said if lost == "all" else said[:REFIT]
     found, _ = joined_outputs(said, labels)
     np.testing.assert_array_equal(found, said)
     fold = np.where(np.arange(40) < 4, -1, np.arange(40) % 2)
     plain = Calibration(1.0, np.zeros(3))
-    assert choose(found, labels, fold, np.arange(40), plain).candidate != REFIT
+    assert choose(found, labels, fold, np.arange(40), plain).candidate < REFIT
 
 
 def test_the_output_that_ships_says_what_the_mean_of_both_says(scene, trained):
@@ -76,14 +84,15 @@ def test_the_output_that_ships_says_what_the_mean_of_both_says(scene, trained):
     head = heads.fit_on(scene, plan, made.rows)
     again = Refit(scene, plan, made.room.source)
     chosen = Chosen(REFIT, np.empty(0), np.empty(0))
-    output, reader = again.end(outfit, head, chosen, (2.0, 3.0))
+    warmths = ((2.0, 3.0), (9.0, 9.0), (9.0, 9.0))
+    output, reader = again.end(outfit, head, chosen, warmths)
     examples = scene.examples(HELD)
     own = held_scores(outfit, made.room, HELD)
     other = again.held_scores(outfit, head, made.rows, HELD)
     said = head.warmth * head_scores(output, reader(examples))
     np.testing.assert_allclose(said, (2 * own + 3 * other) / 2, rtol=1e-4, atol=1e-4)
     assert output.penalty == PENALTY
-    alone, _ = again.end(outfit, head, replace(chosen, candidate=END), (2.0, 3.0))
+    alone, _ = again.end(outfit, head, replace(chosen, candidate=END), warmths)
     assert alone.taps == outfit.taps
 
 
@@ -127,6 +136,7 @@ def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(scene, trained)
     assert not found.picks
 
 
-def test_the_candidate_comes_after_all_others():
+def test_ends_with_another_output_come_after_all_others():
     assert len(CANDIDATES) == REFIT
-    assert Chosen(REFIT, np.empty(0), np.empty(0)).route == CANDIDATES[END]
+    routes = [Chosen(REFIT + n, np.empty(0), np.empty(0)).route for n in range(len(REFITTED))]
+    assert routes == [CANDIDATES[END], Route(share=0.5), Route(share=0.25)]

@@ -114,8 +114,8 @@ def test_the_verdict_decides_the_depth_where_nobody_else_does():
 
 
 @pytest.mark.parametrize(("strategy", "passes", "batch", "decay", "average", "cut"), [
-    ("last:2", 3000, 8, 0.75, 0.9733, 2), ("full+lora", 3000, 8, 0.75, 0.9733, 0),
-    ("add", 3000, 8, 0.75, 0.9733, 4), ("scratch", 6000, 32, 1.0, 0.9468, 0),
+    ("last:2", 3000, 16, 0.75, 0.9468, 2), ("full+lora", 3000, 16, 0.75, 0.9468, 0),
+    ("add", 3000, 16, 0.75, 0.9468, 4), ("scratch", 6000, 32, 1.0, 0.9468, 0),
 ])  # fmt: skip
 def test_the_choices_of_training_by_hand(strategy, passes, batch, decay, average, cut):
     training = plan_for(strategy).training
@@ -152,9 +152,9 @@ def test_an_mlp_sees_whole_pictures_and_a_long_network_decays_mildly():
 def test_passes_and_steps_keep_within_their_bounds(n):
     assert 1000 <= rules.passes(n) <= 16_000
     size = rules.batch_size(n)
-    assert 8 <= size <= 32
-    assert size == 8 or n // size >= 20
-    assert size == 32 or n // (2 * size) < 20
+    assert size in (16, 32)
+    assert size == 16 or n // size >= 20
+    assert size == 32 or n // 32 < 20
 
 
 @pytest.mark.parametrize(("budget", "folds"), [("fast", 1), ("balanced", 2), ("thorough", 3)])

@@ -116,7 +116,7 @@ BAD = {
     "no passes": (training(passes=None), "trains layers and lacks training.passes; make a new"),
     "no optimizer": (training(optimizer=None), "lacks training.optimizer; make a new plan"),
     "not a step": (
-        training(passes=4), "training.passes 4 and training.batch 8: that is not one step; set",
+        training(passes=4), "training.passes 4 and training.batch 16: that is not one step; set",
     ),
     "a batch of 0": (training(batch=0), "has training.batch 0; it is a whole number, 1 or more."),
     "a batch in parts": (training(batch=8.5), "has training.batch 8.5; it is a whole number"),

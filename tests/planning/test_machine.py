@@ -53,5 +53,5 @@ def test_the_plan_says_what_the_machine_is():
     training = plan_for("full", machine=machine).training
     assert (training.device.value, training.device.source) == ("cuda", "user")
     assert (training.precision.value, training.workers.value) == ("bfloat16", 8)
-    assert "375 steps do not pay" in training.compile.because
+    assert "188 steps do not pay" in training.compile.because
     assert plan_for("head", machine=machine).training.device is None

@@ -177,7 +177,7 @@ def test_a_rate_of_ones_own_stands_beside_the_rules():
 def test_training_is_counted_in_images_steps_and_parts_held_out():
     text = paragraph(plan_text(found("full"), "p"), "Training")
     assert text == (
-        "3,000 images passed, 8 a step; 2 parts held out in turn for the estimate, then once on "
+        "3,000 images passed, 16 a step; 2 parts held out in turn for the estimate, then once on "
         "all."
     )
 

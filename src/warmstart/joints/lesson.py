@@ -19,7 +19,7 @@ from warmstart.network import ledger, lowrank
 from warmstart.planning.schedule import Schedule
 from warmstart.records import GuardNote
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.candidates import Route
+from warmstart.training.candidates import CANDIDATES, REFITTED, Route
 from warmstart.training.checkpoint import Saved
 
 SCALES = (1.0, 1 / 3, 1 / 9)  # of every rate: RECIPE §6, "rate/3, twice"
@@ -31,7 +31,7 @@ class Taught:
 
     `outfit` is None where no rate worked, and where a training that held rows out had been
     finished before an interruption. `scores` holds what each candidate says of the rows
-    held out, (C, m, K), last the one with an output fitted anew, where that was asked for.
+    held out, (C, m, K), last those with an output fitted anew, where that was asked for.
     `n_stages` counts the groups of parts that joined; `scale` is that of the rates that worked.
     """
 
@@ -118,11 +118,19 @@ class Lesson:
                 "the trained network's answers are not numbers; use --strategy head."
             )
         if self.refit is not None:
-            scores = np.concatenate([scores, self.refit(outfit)[None]])
+            scores = np.concatenate([scores, self._refitted(attempt, self.refit)])
         taught = Taught(outfit, attempt.joining.joined, scores, attempt.scale, tuple(notes))
         self._keep(taught, attempt)
         lowrank.merge(outfit.network.trunk)
         return taught
+
+    def _refitted(self, attempt: Attempt, refit: Callable[[Outfit], Array]) -> Array:
+        """What outputs fitted anew at some of the ends say of the rows held out: (R, m, K)."""
+        found = []
+        for number in REFITTED:
+            with attempt.trainer.shown(CANDIDATES[number].share):
+                found.append(refit(attempt.outfit))
+        return np.stack(found)
 
     def _keep(self, taught: Taught, attempt: Attempt | None = None) -> None:
         tensors = {"scores": torch.from_numpy(taught.scores)}

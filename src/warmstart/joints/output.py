@@ -24,7 +24,7 @@ from warmstart.planning.profiles import for_trained
 from warmstart.records import Action, Choice, NetworkRecord, Plan, Tap
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Calibration, fit_temperature
-from warmstart.training.candidates import END, REFIT, Chosen
+from warmstart.training.candidates import REFIT, REFITTED, Chosen
 from warmstart.training.crossfit import cross_calibrated
 from warmstart.training.head import HeadFit
 from warmstart.training.loop import ScaledHead
@@ -74,18 +74,20 @@ class Refit:
         return head.warmth * head_scores(fitted, look(self.scene.examples(held)))
 
     def end(
-        self, outfit: Outfit, head: HeadFit, chosen: Chosen, warmths: Warmths
+        self, outfit: Outfit, head: HeadFit, chosen: Chosen, warmths: Sequence[Warmths]
     ) -> tuple[HeadFit, SecondLook]:
         """The output that was chosen, in the place of `head`, and a reader of what it listens to.
 
-        Not calibrated yet. `warmths`: of the trained output and of the fitted one.
+        Not calibrated yet. `warmths`: of the trained output and of the fitted one, at each of
+        `REFITTED`.
         """
         trained, learn = _trained(outfit, head), self.scene.arranged.learn
         if not chosen.is_refitted:
             return trained, self._look(outfit, outfit.taps)
         look = self._look(outfit, [*dict.fromkeys((*outfit.taps, *self._taps))])
         fitted = self._fit(look(learn), head, np.arange(len(learn)))
-        return _mean((trained, fitted), warmths, outfit.network.record), look
+        warmth = warmths[chosen.candidate - REFIT]
+        return _mean((trained, fitted), warmth, outfit.network.record), look
 
     def _fit(self, read: ReadTap, head: HeadFit, rows: Rows) -> HeadFit:
         """`head` with other weights: fitted on what `read` gives for these rows, (m, d_t)."""
@@ -111,24 +113,25 @@ def may_refit(outfit: Outfit) -> bool:
     return set(outfit.actions.values()) <= MOVED
 
 
-def joined_outputs(scores: Array, labels: Rows) -> tuple[Array, Warmths]:
-    """The last candidate in the mean with the end of the training, brought to its temperature.
+def joined_outputs(scores: Array, labels: Rows) -> tuple[Array, tuple[Warmths, ...]]:
+    """Each end with an output fitted anew in the mean with the trained one, at its temperature.
 
     So rows that choose other candidates stay on about one scale. Returned beside: by what the
-    outputs are multiplied. Where the last has no scores they come back as they are.
-    Shapes: scores (C + 1, n, K), NaN for rows that were never held out; labels (n,).
+    two outputs are multiplied, for each of `REFITTED`. Where none were fitted anew all comes
+    back as it is.
+    Shapes: scores (C + R, n, K), NaN for rows that were never held out; labels (n,).
     """
-    if len(scores) <= REFIT:
-        return scores, (1.0, 1.0)
-    held = np.isfinite(scores[[END, REFIT]]).all(axis=(0, 2))
-    if not held.any():
-        return scores, (1.0, 1.0)
-    both = scores[[END, REFIT]][:, held]
-    trained, fitted = (fit_temperature(one, labels[held]).temperature for one in both)
-    ratio = fitted / max(trained, _LEAST)
-    found = scores.copy()
-    found[REFIT] = (scores[END] + ratio * scores[REFIT]) / 2
-    return found, (1.0, ratio)
+    found, warmths = scores.copy(), []
+    for place, number in enumerate(REFITTED if len(scores) > REFIT else ()):
+        both = scores[[number, REFIT + place]]
+        held = np.isfinite(both).all(axis=(0, 2))
+        ratio = 1.0
+        if held.any():
+            trained, fitted = (fit_temperature(z[held], labels[held]).temperature for z in both)
+            ratio = fitted / max(trained, _LEAST)
+        found[REFIT + place] = (both[0] + ratio * both[1]) / 2
+        warmths.append((1.0, ratio))
+    return found, tuple(warmths)
 
 
 def by_tap(head: HeadFit, record: NetworkRecord) -> dict[Tap, Array]:

@@ -33,7 +33,7 @@ from warmstart.planning.wording import gave_up
 from warmstart.records import Action, Estimate, Evidence, GuardNote, Plan
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Calibration
-from warmstart.training.candidates import REFIT, Route, choose
+from warmstart.training.candidates import REFIT, REFITTED, Route, choose
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.head import HeadFit
 
@@ -143,7 +143,7 @@ class _Job:
         n, scene = len(room.labels), self.scene
         shape = (n, scene.arranged.n_classes)
         found = _HeldOut(
-            np.full((REFIT + 1, *shape), np.nan), np.full(shape, np.nan),
+            np.full((REFIT + len(REFITTED), *shape), np.nan), np.full(shape, np.nan),
             np.full(n, -1, dtype=np.int64),
         )  # fmt: skip
         for number, held in enumerate(folds_held):

@@ -123,7 +123,8 @@ def _tune(plan: Plan, load: Load, speeds: Speeds) -> float:
     fits = n_folds * _head(plan, kept, speeds) / 3
     # A pass without a gradient takes a third of a step.
     seen = speeds.step / chosen.batch / 3
-    ends = ENDS * min(kept, 64) + load.n  # the last: every row, for an output in closed form
+    # Every row at the last end, and at three of each other training, for outputs in closed form.
+    ends = ENDS * min(kept, 64) + load.n
     looks = (LOOKS * held + (n_folds + 1) * ends) * seen
     n_steps = n_folds * shortened(chosen.n_steps, kept / load.n) + chosen.n_steps
     return n_steps * speeds.step + fits + looks + _stored(load, speeds, plan)

@@ -264,15 +264,12 @@ def passes(n: int) -> int:
 
 
 def batch_size(n: int) -> int:
-    """Images a step: 32, or less where that leaves fewer than 20 steps a pass, at least 8.
+    """Images a step: 32, or 16 where that leaves fewer than 20 steps a pass.
 
-    >>> [batch_size(n) for n in (50, 320, 640)]
-    [8, 16, 32]
+    >>> [batch_size(n) for n in (50, 639, 640)]
+    [16, 16, 32]
     """
-    size = 32
-    while size > 8 and n // size < 20:
-        size //= 2
-    return size
+    return 16 if n < 640 else 32
 
 
 MOST_STORED: dict[Budget, int] = {"fast": 4, "balanced": 4, "thorough": 8}  # views of an image

@@ -45,7 +45,8 @@ CANDIDATES: tuple[Route, ...] = (
     *(Route(share=share) for share in SHARES),
 )
 END = LOOKS - 1  # the candidate that is all of the way
-REFIT = len(CANDIDATES)  # one more: all of the way, then an output in closed form
+REFIT = len(CANDIDATES)  # from here on: some of these ends, then an output in closed form
+REFITTED = (END, *(LOOKS + SHARES.index(share) for share in (0.5, 0.25)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,13 @@ class Chosen:
     @property
     def route(self) -> Route:
         """The candidate as a route."""
-        return CANDIDATES[END if self.is_refitted else self.candidate]
+        number = REFITTED[self.candidate - REFIT] if self.is_refitted else self.candidate
+        return CANDIDATES[number]
 
     @property
     def is_refitted(self) -> bool:
         """Whether the output is fitted anew in closed form at the end."""
-        return self.candidate == REFIT
+        return self.candidate >= REFIT
 
 
 def choose(
@@ -78,8 +80,8 @@ def choose(
 
     Five parts of them, blocks whole, choose for each other. A candidate with scores that are
     no numbers is never chosen.
-    Shapes: scores (C, n, K) in the order of `CANDIDATES`, then those of `REFIT`, where there
-    are such; labels and blocks (n,), fold (n,) with -1 for rows that no fold holds out.
+    Shapes: scores (C, n, K) in the order of `CANDIDATES`, then those of `REFITTED`, where
+    there are such; labels and blocks (n,), fold (n,) with -1 for rows that no fold holds out.
     `plain` calibrates where too few rows are there.
 
     >>> rng = np.random.default_rng(0)
