@@ -212,8 +212,9 @@ def test_killed_while_it_trains(wholes, tmp_path, strategy, share):
 @pytest.mark.parametrize("strategy", TRAINED)
 def test_closed_while_it_trains(wholes, tmp_path, strategy):
     whole = wholes(strategy)
+    nth = min(3, whole.events.count(STEP))  # groups that do not join leave their updates out
     with pytest.raises(Stop):
-        warmstart.fit(**whole.asked, out=tmp_path / "run", on_event=stop_at(STEP, nth=3))
+        warmstart.fit(**whole.asked, out=tmp_path / "run", on_event=stop_at(STEP, nth=nth))
     run = warmstart.resume(tmp_path / "run")
     assert differences(run.path, whole) == []
 

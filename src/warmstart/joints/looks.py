@@ -81,7 +81,7 @@ class Looks:
         looked = [self._found.get(f"{k}") for k in range(1, LOOKS + 1)]
         last = self.shown(1.0, self.held) if looked[-1] is None else looked[-1]
         found = [last if scores is None else scores for scores in looked]
-        return np.stack([*found, *(self._found[f"{share}"] for share in SHARES)])
+        return np.stack([*found, *(self._found.get(f"{share}", last) for share in SHARES)])
 
     def shown(self, share: float, rows: Rows) -> Array:
         """Scores at a share of the way from the start's weights to the averaged ones."""
