@@ -45,8 +45,12 @@ def measure(given: Namespace) -> dict[str, Any]:
         found[name] = _fit(sets.root(given) / name, given.budget)
         kept.write_text("".join(json.dumps(row) + "\n" for row in found.values()))
         print({k: v for k, v in found[name].items() if k != "correct"}, file=sys.stderr, flush=True)
-    rows = [found[name] for name in given.sets]
     peers = _by_method(_lines(given.peers))
+    rows = [
+        found[name]
+        | {m: round(_mean(runs[name], "acc"), 4) for m, runs in peers.items() if name in runs}
+        for name in given.sets
+    ]
     return {"budget": given.budget, "summary": summary(rows, peers), "rows": rows}
 
 

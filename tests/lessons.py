@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from drawing import fill
 from looking import scene_of
 from plans import plan_for
 from tiny import network
@@ -47,6 +50,15 @@ def four() -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Four().eval()
+
+
+@contextmanager
+def drawn(factory, name):
+    """A folder of 36 pictures in three colours, and a cache of features for as long."""
+    root = factory.mktemp(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WARMSTART_CACHE", str(root / "cache"))
+        yield fill(root / "pictures", {"blue": 12, "green": 12, "red": 12})
 
 
 def scene(data, module=network, **options):

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 import lessons
-from drawing import fill
 from lessons import FEW, changed, differing, lesson, planned, state
 from warmstart.errors import TrainingError
 from warmstart.events import drain, follow
@@ -31,10 +30,7 @@ SGD = ("training.optimizer=sgd", "training.weight_decay=0.01", "training.average
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    root = tmp_path_factory.mktemp("attempt")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WARMSTART_CACHE", str(root / "cache"))
-        data = fill(root / "pictures", {"blue": 12, "green": 12, "red": 12})
+    with lessons.drawn(tmp_path_factory, "attempt") as data:
         yield lessons.scene(data)
 
 
@@ -212,7 +208,8 @@ def test_a_network_that_is_compiled_is_trained_by_what_the_compiler_gave(scene, 
 
 
 def test_steps_are_counted_through_all_trainings(scene):
-    _, found = learnt(lesson(scene, planned(scene, "last:1", FEW), earlier=4, total=12))
+    made = lessons.with_room(lesson(scene, planned(scene, "last:1", FEW)), steps=(4, 4, 4))
+    _, found = learnt(made)
     assert {(event.stage, event.kind) for event in found} == {("tune", "step")}
     assert [event.step for event in found] == [5, 6, 7, 8]  # the second of three of 4 each
     assert {event.of for event in found} == {12}
@@ -377,3 +374,14 @@ def test_a_route_that_ends_early_is_not_cut_short_by_minutes_that_end_later(scen
     events.clear()
     follow(Attempt(replace(made, until=float("inf")), 1.0, ()).run(), events.append)
     assert [e.kind for e in events] == ["step"] * 4
+
+
+def test_a_training_that_an_alarm_ended_still_says_what_each_end_would(scene):
+    """Shares of a way that was not gone to its end are what the last weights say."""
+    made = lesson(scene, planned(scene, "last:1", FEW), HELD)
+    attempt = Attempt(made, 1.0, ())
+    attempt.looks.look(1, 5)  # the first look alone: no end was reached
+    found = attempt.looks.scores()
+    assert found.shape == (len(CANDIDATES), len(HELD), 3)
+    assert np.isfinite(found).all()
+    assert all(np.array_equal(scores, found[LOOKS - 1]) for scores in found[LOOKS:])

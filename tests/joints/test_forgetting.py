@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import lessons
-from drawing import fill
 from lessons import differing, lesson, planned, state
 from tiny import fit, network
 from warmstart.events import drain, follow
@@ -29,10 +28,7 @@ SHARE = {route.share: n for n, route in enumerate(CANDIDATES) if route.share < 1
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("forgetting")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WARMSTART_CACHE", str(root / "cache"))
-        data = fill(root / "pictures", {"blue": 12, "green": 12, "red": 12})
+    with lessons.drawn(tmp_path_factory, "forgetting") as data:
         yield {module: lessons.scene(data, module) for module in (network, lessons.four)}
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import lessons
-from drawing import fill
 from lessons import changed, differing, four, lesson, planned, state
 from warmstart.events import follow
 from warmstart.joints.attempt import Attempt
@@ -22,10 +21,7 @@ HELD = np.arange(0, 36, 5)
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    root = tmp_path_factory.mktemp("joining")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WARMSTART_CACHE", str(root / "cache"))
-        data = fill(root / "pictures", {"blue": 12, "green": 12, "red": 12})
+    with lessons.drawn(tmp_path_factory, "joining") as data:
         yield lessons.scene(data, four)
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import lessons
-from drawing import fill
 from lessons import differing, four, lesson, planned, state, with_room
 from tiny import network
 from warmstart.events import follow
@@ -45,10 +44,7 @@ def _always_due(monkeypatch):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("lesson")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WARMSTART_CACHE", str(root / "cache"))
-        data = fill(root / "pictures", {"blue": 12, "green": 12, "red": 12})
+    with lessons.drawn(tmp_path_factory, "lesson") as data:
         yield {module: lessons.scene(data, module) for module in (network, four)}
 
 

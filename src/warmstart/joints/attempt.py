@@ -185,7 +185,7 @@ class Attempt:
             **values, "lesson": lesson.number + 1, "per_second": self._clock.per_second(),
             "memory_mb": peak_rss_mb(),
         }  # fmt: skip
-        done, total = lesson.earlier + step + 1, lesson.total or lesson.schedule.n_steps
+        done, total = lesson.earlier + step + 1, lesson.total
         try:
             yield Event(stage="tune", kind="step", step=done, of=total, values={**told})
         except GeneratorExit:

@@ -8,7 +8,6 @@ from warmstart.joints.scene import Scene
 from warmstart.records import Plan
 from warmstart.solve.ridge import Rows
 from warmstart.training.head import HeadFit, fit_head
-from warmstart.training.trials import Problem, groups_within
 
 
 def fit_all(scene: Scene, plan: Plan) -> Steps[HeadFit]:
@@ -22,11 +21,6 @@ def fit_all(scene: Scene, plan: Plan) -> Steps[HeadFit]:
 
 def fit_on(scene: Scene, plan: Plan, keep: Rows) -> HeadFit:
     """On some rows alone, chosen among the same candidates."""
-    arranged = scene.arranged
-    problem = Problem(
-        labels=arranged.labels[keep], n_classes=arranged.n_classes,
-        groups=tuple(groups_within(arranged.groups, keep, len(arranged.learn))), folds=(),
-    )  # fmt: skip
     read = scene.look.reader(scene.examples(keep))
     heads = rows.heads(plan, scene.profiles, read, len(keep), scene.prior)
-    return drain(fit_head(heads, problem))
+    return drain(fit_head(heads, rows.pose_on(scene.arranged, keep)))

@@ -49,8 +49,7 @@ class Lesson:
 
     `held`: rows that it must not learn from and that are looked at on the way. `route`: how
     far it goes, None where that is to be found out. `scale` of every rate to begin with.
-    `earlier`: updates of the trainings before it, of `total` in all. `refit`: from the trained
-    outfit to what an output fitted anew says of the rows held out, (m, K).
+    `refit`: from a trained outfit to what an output fitted anew says of rows held out, (m, K).
     """
 
     make: Callable[[], Outfit]
@@ -59,8 +58,6 @@ class Lesson:
     rows: Rows
     held: Rows
     number: int
-    earlier: int = 0
-    total: int = 0
     route: Route | None = None
     scale: float = 1.0
     refit: Callable[[Outfit], Array] | None = None
@@ -102,6 +99,16 @@ class Lesson:
     def name(self) -> str:
         """What it is called among the checkpoints."""
         return f"lesson-{self.number}"
+
+    @property
+    def earlier(self) -> int:
+        """Updates of the trainings before it."""
+        return sum(self.room.steps[: self.number])
+
+    @property
+    def total(self) -> int:
+        """Updates of all trainings."""
+        return sum(self.room.steps) or self.schedule.n_steps
 
     @property
     def is_last(self) -> bool:

@@ -20,7 +20,7 @@ from warmstart.stats.intervals import number_blocks
 from warmstart.training.families import Family
 from warmstart.training.head import families
 from warmstart.training.prior import SUFFIX, Prior
-from warmstart.training.trials import Problem
+from warmstart.training.trials import Problem, groups_within
 
 ReadTap = Callable[[Tap], Features]
 Reader = Callable[[Sequence[Example]], ReadTap]  # from examples to the reader of their taps
@@ -115,6 +115,12 @@ def pose(arranged: Arranged, plan: Plan) -> Problem:
     return Problem(arranged.labels, arranged.n_classes, arranged.groups, outer)
 
 
+def pose_on(arranged: Arranged, keep: Rows) -> Problem:
+    """The learning problem of some rows alone, without outer folds. Shapes: keep (m,)."""
+    groups = groups_within(arranged.groups, keep, len(arranged.learn))
+    return Problem(arranged.labels[keep], arranged.n_classes, tuple(groups), ())
+
+
 def draw_rows(arranged: Arranged, most: int, seed: int) -> Rows:
     """Training rows to measure on: all, or a stratified draw of whole blocks, about `most`.
 
@@ -171,14 +177,22 @@ def heads(
     `prior`: an older head that those called `PROFILE+prior` go on from.
     """
     names = [str(name) for name in as_tuple(plan.head.candidates)]
+    penalties = [float(value) for value in as_tuple(plan.head.penalties)]
+    seed = int(plan.training.seed.value)  # type: ignore[arg-type]
+    return heads_of(names, penalties, shapes, read, n, seed, prior)
+
+
+def heads_of(
+    names: Sequence[str], penalties: Sequence[float], shapes: Mapping[str, Profile],
+    read: ReadTap, n: int, seed: int, prior: Prior | None = None,
+) -> dict[str, Family]:  # fmt: skip
+    """The same for candidates and penalties that stand in no plan."""
     kernels = {}
     if n <= rules.DUAL_LIMIT:
         used = {name: shapes[profile_of(name)] for name in names}
         wanted = {profile_of(name): shape for name, shape in used.items()}
         taps = sorted({t for shape in wanted.values() for t in shape}, key=lambda t: t.name)
         kernels = mixed_kernels(((tap, read(tap)) for tap in taps), wanted)
-    penalties = [float(value) for value in as_tuple(plan.head.penalties)]
-    seed = int(plan.training.seed.value)  # type: ignore[arg-type]
     return families(names, shapes, kernels, read, penalties, seed, prior)
 
 

@@ -103,15 +103,13 @@ class _Nothing:
 
     def _lesson(self, number: int, place: int, keep: Rows, held: Rows) -> Lesson:
         plan, seed = self.plans[number], self.scene.seed
-        steps = [schedule(one).n_steps for one in self.plans]
 
         def make() -> Outfit:
             return outfit(self.network, plan, _blank(self.network, self.scene), _none, seed)
 
         return Lesson(
             make=make, schedule=schedule(plan), room=self.room, rows=keep, held=held,
-            number=FOLDS * number + place, total=FOLDS * sum(steps),
-            earlier=FOLDS * sum(steps[:number]) + place * steps[number],
+            number=FOLDS * number + place,
         )  # fmt: skip
 
 
@@ -184,6 +182,7 @@ def _nothing(asked: Request, scene: Scene, small: Start, network: Network) -> _N
     room = Room(
         source=source, labels=arranged.labels, blocks=arranged.blocks(),
         before=take_digests(network), checkpoints=NoCheckpoints(),
+        steps=tuple(schedule(plan).n_steps for plan in plans for _ in range(FOLDS)),
     )  # fmt: skip
     return _Nothing(scene, network, room, plans)
 

@@ -28,6 +28,7 @@ from warmstart.joints.score import as_it_came, compared, estimate, head_probabil
 from warmstart.joints.stored import store_views, views_of_plan
 from warmstart.network.parts import Network
 from warmstart.planning.minutes import gave_way
+from warmstart.planning.rules import HELD_ONCE
 from warmstart.planning.schedule import carried_out, given_up, schedule, shortened, stage_actions
 from warmstart.planning.wording import gave_up
 from warmstart.records import Action, Estimate, Evidence, GuardNote, Plan
@@ -38,7 +39,6 @@ from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.head import HeadFit
 
 NO_LIMIT = Allowance()
-HELD_ONCE = 5  # one part in five is held out where a single training makes the estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +221,8 @@ class _Job:
 
         return Lesson(
             make=make, schedule=replace(schedule(plan), n_steps=steps[number]), room=room,
-            rows=keep, held=held, number=number, earlier=sum(steps[:number]), total=sum(steps),
-            route=route, scale=scale, refit=refit if len(held) else None,
+            rows=keep, held=held, number=number, route=route, scale=scale,
+            refit=refit if len(held) else None,
             until=self.allowance.share(steps[number] / sum(steps[number:])),
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from warmstart.planning.rules import HELD_ONCE
 from warmstart.planning.schedule import Schedule, schedule, shortened
 from warmstart.planning.storing import BYTES
 from warmstart.records import Forecast, Plan
@@ -118,12 +119,12 @@ def _tune(plan: Plan, load: Load, speeds: Speeds) -> float:
     """All trainings and their looks, a head for each, and what is stored before them."""
     chosen = schedule(plan)
     n_folds = 1 if load.holdout else chosen.folds
-    held = load.holdout or (load.n // 5 if n_folds == 1 else load.n)
+    held = load.holdout or (load.n // HELD_ONCE if n_folds == 1 else load.n)
     kept = load.n - held // n_folds
     fits = n_folds * _head(plan, kept, speeds) / 3
     # A pass without a gradient takes a third of a step.
     seen = speeds.step / chosen.batch / 3
-    # Every row at the last end, and at three of each other training, for outputs in closed form.
+    # Every row once more for an output in closed form; those at two other ends are not counted.
     ends = ENDS * min(kept, 64) + load.n
     looks = (LOOKS * held + (n_folds + 1) * ends) * seen
     n_steps = n_folds * shortened(chosen.n_steps, kept / load.n) + chosen.n_steps

@@ -11,7 +11,7 @@ from warmstart.records import Action, Choice, Family, Recipe
 OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}  # as plans and as people call them
 
 # What tuning usually takes where nothing is on record: AdamW 1e-3 for the upper layers of a
-# convnet (3e-4 moved them too little in ten passes: bench/results/tail.json), v0 3e-5 for a
+# convnet (3e-4 moved them too little in ten passes; `bench run tail` compares them), v0 3e-5 for a
 # transformer; SGD ten times that (BiT tuned convnets with SGD at 0.003: Kolesnikov et al. 2020,
 # "Big Transfer", §3.3).
 USUAL: dict[Family, dict[str, float]] = {
@@ -112,6 +112,15 @@ def converted(rate: float, before: str, after: str, is_scratch: bool) -> float:
     """
     known = SCRATCH if is_scratch else USUAL["convnet"]  # the same ratio in every family
     return rounded(rate * known[after] / known[before])
+
+
+def most_new(optimizer: str) -> float:
+    """The highest rate that the rule gives to layers that begin at random among others.
+
+    >>> most_new("adamw"), most_new("another")
+    (0.003, inf)
+    """
+    return NEW_MOST * SCRATCH.get(optimizer, math.inf)
 
 
 def layer_decay(n_parts: int) -> float:

@@ -224,7 +224,7 @@ def engine_to_measure(
 def deeper_parts(n_parts: int) -> int:
     """Uppermost parts to tune where tuning deeper pays: half of them.
 
-    A third cost half the time and brought half as much (bench/results/tail.json).
+    On drawings and skin a third cost half the time and brought less (`bench run tail`).
 
     >>> [deeper_parts(n) for n in (1, 2, 12, 18)]
     [1, 1, 6, 9]
@@ -253,7 +253,7 @@ SCRATCH_BATCH = 32
 
 
 def passes(n: int) -> int:
-    """Images passed through in all: each ten times (bench/results/tail.json).
+    """Images passed through in all: each ten times (`bench run tail` compares with five).
 
     At least 1,000, so that few images still make enough steps; at most 16,000, for time.
 
@@ -272,6 +272,7 @@ def batch_size(n: int) -> int:
     return 16 if n < 640 else 32
 
 
+HELD_ONCE = 5  # one part in so many is held out where a single training makes the estimate
 MOST_STORED: dict[Budget, int] = {"fast": 4, "balanced": 4, "thorough": 8}  # views of an image
 
 

@@ -10,7 +10,6 @@ from warmstart.records import NetworkRecord
 LEAST_BLOCKS = 40  # independent examples below which held-out rows cannot tell the two apart
 # Seconds on two cores, by multiply-adds: as long as people wait without having been asked.
 MOST_SECONDS = {"fast": 0.0, "balanced": 900.0, "thorough": 5400.0}
-HELD_ONCE = 0.8  # of the rows, where a single training holds some out
 STEP = 3.0  # passes that an update costs
 
 
@@ -24,7 +23,7 @@ def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> fl
     tail = sum(part.macs for part in network.parts[-count:])
     views = rules.MOST_STORED[budget] + 1
     folds = 1 if facts.holdout else rules.training_folds(budget, facts.n_blocks)
-    trainings = max(folds, 1 + HELD_ONCE)  # those that hold rows out learn from fewer
+    trainings = max(folds, 2 - 1 / rules.HELD_ONCE)  # those that hold rows out learn from fewer
     passes = views * facts.n * prefix + trainings * rules.passes(facts.n) * STEP * tail
     return rules.usual_seconds(passes)
 

@@ -11,14 +11,13 @@ from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.rates import (
     DECAY,
     DECAY_PARTS,
-    NEW_MOST,
     OPTIMIZERS,
-    SCRATCH,
     WEIGHT_DECAY,
     Spread,
     base_rate,
     choose_optimizer,
     layer_decay,
+    most_new,
     scratch_rate,
 )
 from warmstart.planning.strategy import Strategy
@@ -107,7 +106,7 @@ def spread_of(training: TrainingPlan, strategy: Strategy) -> Spread:
         base=training.rate.number,
         decay=training.layer_decay.number,
         is_scratch=strategy.depth == "scratch",
-        most=NEW_MOST * SCRATCH.get(optimizer, math.inf),
+        most=most_new(optimizer),
     )
 
 

@@ -14,13 +14,12 @@ from warmstart.planning import rules
 from warmstart.planning.actions import body_actions
 from warmstart.planning.rates import (
     NEW,
-    NEW_MOST,
     OPTIMIZERS,
-    SCRATCH,
     WEIGHT_DECAY,
     Spread,
     base_rate,
     layer_decay,
+    most_new,
     part_rates,
     rounded,
 )
@@ -163,7 +162,7 @@ def _parts(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[Pa
     is_typed = rate is not None and rate.source == "user"
     spread = Spread(
         base=_number(rate), decay=_number(training.layer_decay),
-        most=math.inf if is_typed else NEW_MOST * SCRATCH[optimizer],
+        most=math.inf if is_typed else most_new(optimizer),
     )  # fmt: skip
     *rates, last = part_rates([*body, "added"], spread)
     rows = [

@@ -177,14 +177,14 @@ def _try_all(scene: Scene, plan: Plan, rate: float, n_steps: int) -> Steps[RateP
     room = Room(
         source=(yield from tune.open_source(scene, plan)), labels=arranged.labels,
         blocks=arranged.blocks(), before=take_digests(scene.look.network),
-        checkpoints=NoCheckpoints(),
+        checkpoints=NoCheckpoints(), steps=(n_steps,) * len(SCALES),
     )  # fmt: skip
     head, read = fit_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
     # The same number for all: the same batches in the same order.
     lesson = Lesson(
         make=lambda: outfit(scene.look.network, plan, head, read, scene.seed),
         schedule=replace(schedule(plan), n_steps=n_steps, joining=()),
-        room=room, rows=keep, held=held, number=0, total=n_steps * len(SCALES),
+        room=room, rows=keep, held=held, number=0,
     )  # fmt: skip
     found: list[_Tried] = []
     for number, scale in enumerate(SCALES):
