@@ -15,7 +15,7 @@ SHORT = {"training.passes": 32, "training.batch": 8, "training.folds": 2}
 @pytest.fixture
 def short(monkeypatch):
     """As long as a test may be."""
-    monkeypatch.setattr(rules, "passes", lambda n: 48)
+    monkeypatch.setattr(rules, "passes", lambda n, budget="balanced": 48)
     monkeypatch.setattr(rules, "SCRATCH_PASSES", 1)
 
 
@@ -29,8 +29,23 @@ def evidence(done):
     return {one.name: one for one in done.verdict.evidence}
 
 
+@pytest.fixture
+def doubtful(monkeypatch):
+    """One size never settles it."""
+    monkeypatch.setattr(scratch, "behind", lambda *found: None)
+
+
+def test_one_training_is_enough_where_it_stays_far_behind(tmp_path, short):
+    found = evidence(run(tmp_path))["scratch"]
+    assert found.n == 16  # of 48, held out by the first of three folds
+    assert found.high < 0
+    assert [name for name in found.details if name.startswith("accuracy.")] == ["accuracy.32"]
+    assert found.details["later"] == (1 + found.details["now"]) / 2
+    assert "stay behind" in found.meaning
+
+
 @pytest.mark.parametrize("kind", ["convolutions", "attention", "layers"])
-def test_networks_from_nothing_are_measured_at_three_sizes(tmp_path, short, kind):
+def test_networks_from_nothing_are_measured_at_three_sizes(tmp_path, short, doubtful, kind):
     done = run(tmp_path, kind=kind)
     found = evidence(done)["scratch"]
     assert found.n == 48
@@ -42,7 +57,7 @@ def test_networks_from_nothing_are_measured_at_three_sizes(tmp_path, short, kind
     assert done.summary.frozen.identical
 
 
-def test_it_is_the_same_again_and_moves_nothing_that_ships(tmp_path, short, monkeypatch):
+def test_it_is_the_same_again_and_moves_nothing_that_ships(tmp_path, short, doubtful, monkeypatch):
     first, second = (run(tmp_path / name) for name in ("a", "b"))
     assert evidence(first)["scratch"] == evidence(second)["scratch"]
     monkeypatch.setattr(scratch, "_is_wanted", lambda asked, inspection: False)
@@ -60,8 +75,10 @@ def test_it_is_left_out_where_it_was_not_asked_for(tmp_path, short, options):
     assert "scratch" not in evidence(run(tmp_path, **options))
 
 
-def test_what_would_take_too_long_is_said_not_done(tmp_path, short, monkeypatch):
-    monkeypatch.setattr(tail, "scratch_seconds", lambda network, passes: 6000.0)
+@pytest.mark.parametrize("passes", [48, 3 * 3 * 48])  # of the first training, of all
+def test_what_would_take_too_long_is_said_not_done(tmp_path, short, doubtful, monkeypatch, passes):
+    seconds = {48: 0.0, 3 * 3 * 48: 0.0} | {passes: 6000.0}
+    monkeypatch.setattr(tail, "scratch_seconds", lambda network, asked: seconds[asked])
     found = evidence(run(tmp_path))["scratch"]
     assert found.value is None
     assert "100 minutes more" in found.meaning
@@ -78,7 +95,7 @@ def test_smaller_draws_lie_in_larger_ones_and_blocks_stay_whole():
     nothing = scratch._Nothing(Scene(), None, Room(), ())
     rows = np.arange(6, 60)
     draws = [set(nothing._drawn(rows, share, 0).tolist()) for share in scratch.SHARES]
-    assert draws[0] < draws[1] < draws[2] == set(rows.tolist())
+    assert draws[2] < draws[1] < draws[0] == set(rows.tolist())
     for drawn in draws:
         held = {int(Room.blocks[row]) for row in drawn}
         assert all(set(np.flatnonzero(Room.blocks == b).tolist()) <= drawn for b in held)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from warmstart.records import Evidence
 from warmstart.stats.curve import FORECAST_SD, fit_power_law
+from warmstart.stats.paired import mean_interval
 
 NAME = "scratch"
 BOOTS = 400
@@ -44,6 +45,37 @@ def scratch(
             "error": error, "now": now, "later": later, "warm": float(warm.mean()),
             **{f"accuracy.{round(float(m))}": float(h.mean())
                for m, h in zip(sizes, hits, strict=True)},
+        },
+    )  # fmt: skip
+
+
+def behind(size: float, hits: Values, warm: Values, blocks: Rows, side: int) -> Evidence | None:
+    """The same from one size, where it is plain: half the errors would still be too many.
+
+    Twice the examples halve the errors of a network that learns as fast as any do (Hestness et
+    al. 2017, "Deep Learning Scaling is Predictable, Empirically", §2: errors fall with a power
+    of the number of examples, at most its first). None where that could reach the warm start.
+    Shapes: hits, warm, blocks (n,), of one fold that was held out; `size` rows learnt from.
+
+    >>> right, nothing, blocks = np.ones(60), np.tile([0.0, 0.0, 1.0], 20), np.arange(60)
+    >>> behind(120, nothing, right, blocks, 96).value, behind(120, right, right, blocks, 96)
+    (-0.333..., None)
+    """
+    later = 1 - (1 - hits) / 2
+    value, low, high = mean_interval(later - warm, blocks)
+    if high >= 0:
+        return None
+    now, start = float(hits.mean()), float(warm.mean())
+    return Evidence(
+        name=NAME, value=value, low=low, high=high, n=len(hits),
+        meaning=(
+            f"Trained from nothing at {side} px, the same design is right {100 * now:.0f} % of "
+            f"the time, this start {100 * start:.0f} %; it would stay behind if twice the images "
+            "halved its errors."
+        ),
+        details={
+            "error": (high - low) / (2 * 1.96), "now": now, "later": float(later.mean()),
+            "warm": start, f"accuracy.{round(size)}": now,
         },
     )  # fmt: skip
 

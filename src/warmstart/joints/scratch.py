@@ -1,14 +1,14 @@
-"""The same design trained from nothing at several sizes, beside what the run has made."""
+"""The same design trained from nothing, beside what the run has made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from warmstart.events import Event, Steps
-from warmstart.inspection.scratch import not_measured, scratch
+from warmstart.inspection.scratch import behind, not_measured, scratch
 from warmstart.joints import check, planned
 from warmstart.joints.inputs import SIZE, input_wish
 from warmstart.joints.lesson import Lesson
@@ -41,7 +41,7 @@ from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.head import HeadFit, blank
 
 SIDE = 96  # px at most, a fifth of the work of 224
-SHARES = (0.25, 0.5, 1.0)  # of the rows that a fold leaves
+SHARES = (1.0, 0.5, 0.25)  # of the rows that a fold leaves
 FOLDS = 3
 
 
@@ -73,25 +73,35 @@ class _Nothing:
     network: Network
     room: Room
     plans: tuple[Plan, ...]  # one for each of SHARES
+    said: dict[tuple[int, int], tuple[Array, int]] = field(default_factory=dict)
 
-    def hits(self, number: int, folds: Sequence[Rows]) -> Steps[tuple[Array, float]]:
+    def hits(self, number: int, folds: Mapping[int, Rows]) -> Steps[tuple[Array, float]]:
         """Whether each row is answered rightly by a network that had not seen it, (n,).
 
-        And how many rows the networks learnt from, on average.
+        And how many rows the networks learnt from, on average. `folds`: held-out rows by place;
+        0 is said of rows in none of them.
         """
         room, arranged = self.room, self.scene.arranged
         n, k = len(room.labels), arranged.n_classes
         scores, fold = np.full((len(CANDIDATES), n, k), np.nan), np.full(n, -1)
         learnt = []
-        for place, held in enumerate(folds):
-            keep = self._drawn(np.setdiff1d(np.arange(n), held), SHARES[number], place)
-            taught = yield from self._lesson(number, place, keep, held).learn()
-            scores[:, held], fold[held] = taught.scores, place
-            learnt.append(len(keep))
+        for place, held in folds.items():
+            said, count = yield from self._one(number, place, held)
+            scores[:, held], fold[held] = said, place
+            learnt.append(count)
         plain = Calibration(1.0, np.zeros(k))
         said = choose(scores, room.labels, fold, room.blocks, plain).scores
         is_right = np.nan_to_num(said).argmax(axis=1) == room.labels
         return is_right.astype(float), float(np.mean(learnt))
+
+    def _one(self, number: int, place: int, held: Rows) -> Steps[tuple[Array, int]]:
+        """What a network says of held rows, (C, m, K), and how many others it learnt from."""
+        if (number, place) not in self.said:
+            others = np.setdiff1d(np.arange(len(self.room.labels)), held)
+            keep = self._drawn(others, SHARES[number], place)
+            taught = yield from self._lesson(number, place, keep, held).learn()
+            self.said[number, place] = taught.scores, len(keep)
+        return self.said[number, place]
 
     def _drawn(self, rows: Rows, share: float, place: int) -> Rows:
         """Some rows, whole blocks, classes in proportion; smaller draws lie in larger ones."""
@@ -114,31 +124,57 @@ class _Nothing:
 
 
 def measure(asked: Request, scene: Scene, worked: Worked) -> Steps[Evidence]:
-    """Train from nothing at three sizes, three folds each, and carry the curve on."""
+    """Train from nothing on all that one fold leaves; at three sizes where that was not plain.
+
+    Three folds each then, and the curve is carried on.
+    """
     arranged, n = scene.arranged, len(scene.arranged.learn)
     small = _small_start(asked, scene)
     network = cut_start(small)
-    count = arranged.facts().n_blocks
-    seconds = tail.scratch_seconds(network.record, FOLDS * sum(map(_passes, _sizes(n))))
-    if count < tail.LEAST_BLOCKS or seconds > tail.MOST_SECONDS[asked.budget]:
-        is_few = count < tail.LEAST_BLOCKS
-        more = f"it would take about {seconds / 60:.0f} minutes more"
-        return not_measured(n, "too few independent examples" if is_few else more)
+    if arranged.facts().n_blocks < tail.LEAST_BLOCKS:
+        return not_measured(n, "too few independent examples")
+    if why := _too_long(asked, network, _passes(_sizes(n)[0])):
+        return not_measured(n, why)
     yield note("tune", "Scratch", "the same design is trained from nothing, to compare")
     yield Event(stage="tune", kind="begin", values={"trainings": FOLDS * len(SHARES)})
     folds = held_out(scene, FOLDS)
     nothing = _nothing(asked, scene, small, network)
-    found = []
-    for number in range(len(SHARES)):
-        found.append((yield from nothing.hits(number, folds)))
+    warm, blocks = _warm(worked, arranged.labels), arranged.blocks()
+    side = small.record.preprocessing.size[0]
+    hits, size = yield from nothing.hits(0, {0: folds[0]})
+    rows = _both(folds[:1], warm)
+    found = behind(size, hits[rows], warm[rows], blocks[rows], side)
+    if found is None:
+        if why := _too_long(asked, network, FOLDS * sum(map(_passes, _sizes(n)))):
+            found = not_measured(n, why)
+        else:
+            curve = yield from _curve(nothing, folds)
+            rows = _both(folds, warm)
+            rng = np.random.default_rng([scene.seed, 15])
+            sizes, hits = np.array([m for _, m in curve]), np.stack([one[rows] for one, _ in curve])
+            found = scratch(sizes, hits, warm[rows], blocks[rows], side, rng)
     yield Event(stage="tune", kind="end")
-    warm = _warm(worked, arranged.labels)
-    rows = np.intersect1d(np.concatenate(folds), np.flatnonzero(~np.isnan(warm)))
-    hits = np.stack([one[rows] for one, _ in found])
-    return scratch(
-        np.array([size for _, size in found]), hits, warm[rows], arranged.blocks()[rows],
-        small.record.preprocessing.size[0], np.random.default_rng([scene.seed, 15]),
-    )  # fmt: skip
+    return found
+
+
+def _curve(nothing: _Nothing, folds: Sequence[Rows]) -> Steps[list[tuple[Array, float]]]:
+    """Hits and rows learnt from, at each size, the smallest first."""
+    found = []
+    for number in reversed(range(len(SHARES))):
+        found.append((yield from nothing.hits(number, dict(enumerate(folds)))))
+    return found
+
+
+def _both(folds: Sequence[Rows], warm: Array) -> Rows:
+    """Rows of these folds that the warm start was asked about too."""
+    return np.intersect1d(np.concatenate(folds), np.flatnonzero(~np.isnan(warm)))
+
+
+def _too_long(asked: Request, network: Network, passes: float) -> str:
+    """Why so many images are not passed; nothing where they are."""
+    seconds = tail.scratch_seconds(network.record, passes)
+    is_long = seconds > tail.MOST_SECONDS[asked.budget]
+    return f"it would take about {seconds / 60:.0f} minutes more" if is_long else ""
 
 
 def _sizes(n: int) -> list[int]:
@@ -173,7 +209,7 @@ def _nothing(asked: Request, scene: Scene, small: Start, network: Network) -> _N
         )
         for n in _sizes(len(arranged.learn))
     )
-    chosen = schedule(plans[-1])
+    chosen = schedule(plans[0])
     source = LiveSource(
         pixels=read_pixels(scene.collection, arranged.learn, prep),
         contents=tuple(example.sha256 for example in arranged.learn),

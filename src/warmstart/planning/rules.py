@@ -252,15 +252,19 @@ SCRATCH_PASSES = 2  # times as many images as when tuning, v0
 SCRATCH_BATCH = 32
 
 
-def passes(n: int) -> int:
+TIMES: dict[Budget, int] = {"fast": 10, "balanced": 10, "thorough": 20}
+
+
+def passes(n: int, budget: Budget = "balanced") -> int:
     """Images passed through in all: each ten times (`bench run tail` compares with five).
 
-    At least 1,000, so that few images still make enough steps; at most 16,000, for time.
+    As many as 100 images would at least, so that few still make enough steps; at most as 1,600,
+    for time. Twice as many with `thorough`.
 
-    >>> passes(50), passes(400), passes(9000)
-    (1000, 4000, 16000)
+    >>> passes(50), passes(400), passes(9000), passes(400, "thorough")
+    (1000, 4000, 16000, 8000)
     """
-    return min(max(10 * n, 1000), 16_000)
+    return TIMES[budget] * min(max(n, 100), 1600)
 
 
 def batch_size(n: int) -> int:

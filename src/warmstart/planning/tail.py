@@ -24,7 +24,7 @@ def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> fl
     views = rules.MOST_STORED[budget] + 1
     folds = 1 if facts.holdout else rules.training_folds(budget, facts.n_blocks)
     trainings = max(folds, 2 - 1 / rules.HELD_ONCE)  # those that hold rows out learn from fewer
-    passes = views * facts.n * prefix + trainings * rules.passes(facts.n) * STEP * tail
+    passes = views * facts.n * prefix + trainings * rules.passes(facts.n, budget) * STEP * tail
     return rules.usual_seconds(passes)
 
 

@@ -46,7 +46,7 @@ def with_training(
     is_scratch = strategy.depth == "scratch"
     optimizer = choose_optimizer(network.recipe)
     name = str(optimizer.value)
-    batch, passes = _batch(facts.n, is_scratch), _passes(facts.n, is_scratch)
+    batch, passes = _batch(facts.n, is_scratch), _passes(facts.n, is_scratch, wishes.budget)
     n_passes = int(passes.number)
     return replace(
         closed,
@@ -146,10 +146,10 @@ def _batch(n: int, is_scratch: bool) -> Choice:
     return _rule(size, f"the least that is steady; {n:,} images make few steps a pass")
 
 
-def _passes(n: int, is_scratch: bool) -> Choice:
-    count = rules.passes(n) * (rules.SCRATCH_PASSES if is_scratch else 1)
+def _passes(n: int, is_scratch: bool, budget: rules.Budget) -> Choice:
+    count = rules.SCRATCH_PASSES * rules.passes(n) if is_scratch else rules.passes(n, budget)
     times = f"each of {n:,} images about {count / max(n, 1):.2g} times"
-    return _rule(count, f"{times}, twice as often as in tuning" if is_scratch else times)
+    return _rule(count, f"{times}, as new layers learn slowly" if is_scratch else times)
 
 
 def _crop(network: NetworkFacts) -> Choice:
