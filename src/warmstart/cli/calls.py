@@ -17,6 +17,7 @@ from warmstart.cli.parse import Call
 from warmstart.cli.resume import resume
 from warmstart.cli.serving import serve
 from warmstart.cli.stop import stoppable
+from warmstart.cli.studio import studio
 from warmstart.errors import DataError
 from warmstart.events import Event, follow
 from warmstart.folder import to_plain
@@ -213,7 +214,7 @@ def cache(call: Call) -> int:
 _CALLS: dict[str, Callable[[Call], int]] = {
     "fit": fit, "resume": resume, "check": check, "predict": predict, "evaluate": evaluate,
     "compare": compare, "rank": rank, "audit": audit, "export": export, "suggest": suggest,
-    "serve": serve, "report": report, "starts": starts, "cache": cache,
+    "serve": serve, "studio": studio, "report": report, "starts": starts, "cache": cache,
 }  # fmt: skip
 
 

@@ -13,7 +13,8 @@ VERB_HABITS = {
     **dict.fromkeys(("continue", "restart", "go-on", "goon"), "resume"),
     **dict.fromkeys(("convert", "to-onnx", "onnx", "openvino", "quantize", "save"), "export"),
     **dict.fromkeys(("lr_find", "lr-find", "lr_finder", "lr-finder"), "fit DATA --dry-run"),
-    **dict.fromkeys(("server", "api", "deploy", "web", "app", "ui", "webui"), "serve"),
+    **dict.fromkeys(("server", "api", "deploy", "web"), "serve"),
+    **dict.fromkeys(("app", "ui", "webui", "gui", "label", "annotate"), "studio"),
 }
 
 # Same meaning, another name: our option takes the value as it is.
@@ -84,6 +85,7 @@ ARGUMENTS = {
     "export": dict.fromkeys(_RUN, "RUN"),
     "suggest": {**dict.fromkeys(_PATH, "UNLABELLED"), **dict.fromkeys(_RUN, "RUN")},
     "serve": dict.fromkeys(_RUN, "RUN"),
+    "studio": dict.fromkeys(_DATA, "DATA"),
     "report": dict.fromkeys(_RUN, "RUN"),
     "starts": {},
     "cache": {},

@@ -32,6 +32,7 @@ from warmstart.cli.spec_runs import (
     SERVE,
     SUGGEST,
 )
+from warmstart.cli.spec_studio import STUDIO
 
 __all__ = ["CACHE_ACTIONS", "LATER_VERBS", "VERBS", "Option", "Verb"]
 
@@ -233,11 +234,11 @@ CACHE = Verb(
 )
 
 _ALL = (
-    FIT, RESUME, CHECK, PREDICT, EVALUATE, COMPARE, RANK, AUDIT, EXPORT, SUGGEST, SERVE, REPORT,
-    STARTS, CACHE,
+    FIT, RESUME, CHECK, PREDICT, EVALUATE, COMPARE, RANK, AUDIT, EXPORT, SUGGEST, SERVE, STUDIO,
+    REPORT, STARTS, CACHE,
 )  # fmt: skip
 VERBS = {verb.name: verb for verb in _ALL}
 CACHE_ACTIONS = ("info", "clear")
 
 # Verbs of the design that this version does not have: named when typed, never offered.
-LATER_VERBS = ("studio",)
+LATER_VERBS: tuple[str, ...] = ()

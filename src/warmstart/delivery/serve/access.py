@@ -30,6 +30,9 @@ class Access:
     hosts: frozenset[str] = LOCAL
     any_number: bool = False
     token: str | None = None
+    cookie: str = ""  # of a page that holds the token in one; no script can read it there
+    open_paths: frozenset[str] = OPEN
+    is_strict: bool = False  # whether a page of another port of this computer is a stranger too
 
     def refuse(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> Problem | None:
         """Why a request is refused; None where it may pass."""
@@ -40,9 +43,9 @@ class Access:
         if not self._is_ours(host):
             return Problem(421, _elsewhere(host))
         origin = found.get(b"origin")
-        if origin is not None and not self._is_our_page(origin.decode("latin-1"), host):
+        if origin is not None and not self._may_ask(origin.decode("latin-1"), host, found):
             return Problem(403, "pages of other hosts may not ask here")
-        if self.token is not None and path not in OPEN and not self._is_known(found):
+        if self.token is not None and path not in self.open_paths and not self._is_known(found):
             headers_out = {"WWW-Authenticate": 'Bearer realm="warmstart"'}
             return Problem(
                 401, "a token is needed: send Authorization: Bearer TOKEN", headers=headers_out
@@ -51,6 +54,11 @@ class Access:
 
     def _is_ours(self, host: str) -> bool:
         return host in self.hosts or (self.any_number and is_number(host))
+
+    def _may_ask(self, origin: str, host: str, headers: Mapping[bytes, bytes]) -> bool:
+        if self.is_strict:
+            return origin == f"http://{headers[b'host'].decode('latin-1')}"
+        return self._is_our_page(origin, host)
 
     def _is_our_page(self, origin: str, asked: str) -> bool:
         """Any number may be asked, but a page comes from the one that it asks."""
@@ -62,8 +70,10 @@ class Access:
 
     def _is_known(self, headers: Mapping[bytes, bytes]) -> bool:
         """Compared in constant time: how long it takes must not tell how much was right."""
-        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         wanted = (self.token or "").encode()
+        if self.cookie and hmac.compare_digest(_in_cookie(headers, self.cookie), wanted):
+            return True
+        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         return hmac.compare_digest(given.strip(), wanted) and kind.lower() == b"bearer"
 
 
@@ -113,6 +123,19 @@ def host_name(header: str) -> str | None:
         is_whole = bool(bracket) and (not port or port.startswith(":"))
         return name if name and is_whole else None
     return header.partition(":")[0].rstrip(".") or None
+
+
+def _in_cookie(headers: Mapping[bytes, bytes], name: str) -> bytes:
+    """What a cookie holds; nothing where it was not sent.
+
+    >>> _in_cookie({b"cookie": b"a=1; studio=xyz"}, "studio")
+    b'xyz'
+    """
+    for pair in headers.get(b"cookie", b"").split(b";"):
+        key, _, value = pair.strip().partition(b"=")
+        if key == name.encode():
+            return value
+    return b""
 
 
 def _elsewhere(host: str) -> str:

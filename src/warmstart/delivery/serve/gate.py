@@ -30,7 +30,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 class Gate:
     """An app behind its access rule; every response carries the protecting headers."""
 
-    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics | None = None) -> None:
         self.app = app
         self._access = access
         self._metrics = metrics
@@ -49,9 +49,10 @@ class Gate:
             else:
                 await self.app(scope, receive, seen.send)
         finally:
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            path = getattr(scope.get("route"), "path", "other")
-            self._metrics.saw_request(method, path, seen.status, time.perf_counter() - began)
+            if self._metrics is not None:
+                method = scope["method"] if scope["method"] in METHODS else "other"
+                path = getattr(scope.get("route"), "path", "other")
+                self._metrics.saw_request(method, path, seen.status, time.perf_counter() - began)
 
 
 class _Seen:

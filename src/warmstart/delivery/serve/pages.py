@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
 
 from fastapi import FastAPI, Response
@@ -19,11 +19,11 @@ FILES = {
 }
 
 
-def add_pages(app: FastAPI) -> None:
+def add_pages(app: FastAPI, pages: Mapping[str, tuple[str, str]] = FILES) -> None:
     """Add a route for each file; they are no part of the API's description."""
     folder = files("warmstart.delivery") / "page"
-    for path, (name, kind) in FILES.items():
-        send = _sender(folder.joinpath(name).read_bytes(), kind)
+    for path, (name, kind) in pages.items():
+        send = _sender(folder.joinpath(*name.split("/")).read_bytes(), kind)
         app.add_api_route(path, send, methods=["GET", "HEAD"], include_in_schema=False)
 
 

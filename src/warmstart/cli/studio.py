@@ -1,0 +1,49 @@
+"""`warmstart studio`: the address is printed and opened; the rest happens in the page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from warmstart.cli.output import dumps, watcher
+from warmstart.cli.parse import Call
+
+STOPPING = "Stopping; what was computed is kept."
+
+
+def studio(call: Call) -> int:
+    """Serve until a signal comes; returns 0 then. Raises: ServeError, DataError, RunFolderError."""
+    from warmstart.flow import fit
+    from warmstart.joints.request import DEFAULT_START
+    from warmstart.verbs.studio import Opening, opened
+    from warmstart.verbs.studio import studio as steps
+
+    values = call.values
+    asked = Opening(
+        data=call.places[0] if call.places else None,
+        out=Path(values["--out"]) if "--out" in values else None,
+        label=values.get("--label"), group=values.get("--group"),
+        start=values.get("--start", DEFAULT_START), port=int(values.get("--port", "8001")),
+    )  # fmt: skip
+    with watcher(call) as watch:
+        project, n_lost = opened(asked, watch.show)
+    if n_lost:
+        print(f"warning: {n_lost:,} files could not be read.", file=sys.stderr)
+    steps(project, asked, fit, lambda address: _ready(call, address, project.path), _stop)
+    return 0
+
+
+def _ready(call: Call, address: str, place: Path) -> None:
+    if "--json" in call.switches:
+        print(dumps({"url": address, "folder": str(place)}), flush=True)
+    else:
+        print(f"Studio   {address}", flush=True)
+        print(f"Folder   {place}  (Ctrl-C ends it; nothing is lost)", flush=True)
+    if "--no-open" not in call.switches:
+        import webbrowser
+
+        webbrowser.open(address)
+
+
+def _stop() -> None:
+    print(STOPPING, file=sys.stderr)

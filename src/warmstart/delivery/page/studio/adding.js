@@ -1,0 +1,126 @@
+// Pictures on their way to the board: sent some at a time, with the count, and what was refused.
+import { upload } from "./api.js";
+import { $, make, set, write } from "./dom.js";
+import { askName } from "./dialogs.js";
+import { now } from "./store.js";
+import { count, number } from "./words.js";
+import { chosenFolder } from "./folders.js";
+import { tell } from "./tell.js";
+
+const FILES = 32, BYTES = 32e6; // the most that one request may carry
+const SHOWN = 200; // lines in the note of what was refused
+
+let waiting = []; // { file, label }, in order
+let total = 0, done = 0, already = 0;
+let refused = []; // { name, why }
+let isSending = false;
+
+// Files that can be no picture are not sent at all.
+function reasonAgainst(file) {
+  if (file.size > BYTES) return "is larger than 32 MB";
+  if (file.size === 0) return "is empty";
+  if (file.type && !file.type.startsWith("image/")) return "is no picture";
+  return null; // of no known type: the server looks into it
+}
+
+export function add(files, notes = []) {
+  const refusals = files.map(({ file }) => ({ name: file.name, why: reasonAgainst(file) })).filter(({ why }) => why);
+  const good = files.filter(({ file }) => !reasonAgainst(file));
+  if (!isSending) [total, done, already, refused] = [0, 0, 0, []];
+  refused.push(...notes, ...refusals);
+  waiting.push(...good);
+  total += good.length;
+  show();
+  if (!isSending && waiting.length) send();
+}
+
+function nextBatch() {
+  const { label } = waiting[0];
+  const batch = [];
+  let bytes = 0;
+  while (waiting.length && batch.length < FILES && waiting[0].label === label) {
+    bytes += waiting[0].file.size;
+    if (batch.length && bytes > BYTES) break;
+    batch.push(waiting.shift().file);
+  }
+  return { label, batch };
+}
+
+async function send() {
+  isSending = true;
+  try {
+    while (waiting.length) {
+      const { label, batch } = nextBatch();
+      const answer = await upload(`/api/pictures?label=${encodeURIComponent(label)}`, batch);
+      done += batch.length;
+      already += answer.known.length;
+      refused.push(...answer.refused);
+      show();
+    }
+  } catch (error) {
+    const missing = total - done;
+    waiting = [];
+    tell(error);
+    refused.push({ name: count(missing, "picture"), why: missing === 1 ? "was not added" : "were not added" });
+  }
+  isSending = false;
+  show();
+}
+
+function show() {
+  $("adding").hidden = !isSending || done >= total;
+  write($("adding-words"), `Adding ${number(done)} of ${number(total)}`);
+  set($("adding-bar"), "max", Math.max(total, 1));
+  $("adding-bar").value = done;
+  if (isSending && done < total) return;
+  const words = [];
+  if (already) words.push(`${count(already, "picture was", "pictures were")} on the board already.`);
+  if (refused.length) words.push(`${count(refused.length, "file was", "files were")} left out:`);
+  $("refused").hidden = words.length === 0;
+  write($("refused-words"), words.join(" "));
+  $("refused-list").replaceChildren(...refused.slice(0, SHOWN).map(({ name, why }) => make("li", {}, `${name} ${why}`)));
+  if (refused.length > SHOWN) $("refused-list").append(make("li", {}, `and ${number(refused.length - SHOWN)} more`));
+}
+
+export function watchAdding() {
+  $("adding-stop").addEventListener("click", () => {
+    total -= waiting.length;
+    waiting = [];
+    show();
+  });
+  $("refused-close").addEventListener("click", () => ($("refused").hidden = true));
+  // Leaving now would lose what was not sent yet; all else is on disk.
+  window.addEventListener("beforeunload", (event) => isSending && event.preventDefault());
+}
+
+// ---- choosing ----------------------------------------------------------------------------------
+
+function ask(given) {
+  return new Promise((resolve) => {
+    const input = make("input", { type: "file", class: "away", "aria-hidden": "true", tabindex: "-1", ...given });
+    input.addEventListener("change", () => resolve([...input.files]));
+    input.addEventListener("cancel", () => resolve([]));
+    document.body.append(input);
+    input.click();
+    input.remove();
+  });
+}
+
+export async function chooseFolders() {
+  const { named, notes } = chosenFolder(await ask({ webkitdirectory: true, multiple: true }));
+  add(named, notes);
+}
+
+export async function choosePhotographs(given = null) {
+  const files = await ask({ accept: "image/*", multiple: true });
+  if (!files.length) return;
+  const title = `What ${files.length === 1 ? "does this photograph" : "do these photographs"} show?`;
+  const label = given ?? await askName({ title, button: "Add", others: now().board.classes });
+  if (label) add(files.map((file) => ({ file, label })));
+}
+
+// Where the page cannot show the camera's picture, the device's own camera program may.
+export async function takePhotographs(label) {
+  const files = await ask({ accept: "image/*", capture: "environment" });
+  add(files.map((file) => ({ file, label })));
+}

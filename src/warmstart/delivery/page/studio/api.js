@@ -1,0 +1,46 @@
+// Talking to the server. What it refuses comes as an error whose message can be shown as it is.
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function call(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, "The studio does not answer; start it again where it ran.");
+  }
+  if (response.ok) return response.json();
+  if (response.status === 401) throw new Refused(401, "Open the address again that the terminal printed.");
+  const problem = await response.json().catch(() => ({}));
+  throw new Refused(response.status, sentence(problem.detail || response.statusText || "That did not work"));
+}
+
+function sentence(text) {
+  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+}
+
+export function get(path, signal) {
+  return call(path, { signal });
+}
+
+export function post(path, data = {}) {
+  return call(path, {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(data),
+  });
+}
+
+export function upload(path, files) {
+  const body = new FormData();
+  for (const file of files) body.append("file", file, file.name || "picture.jpg");
+  return call(path, { method: "POST", body });
+}
+
+export const thumbnail = (id) => `/api/thumbnails/${encodeURIComponent(id)}`;
+export const original = (id) => `/api/pictures/${encodeURIComponent(id)}`;

@@ -1,0 +1,61 @@
+// What stands on top in every place: the estimate, what learning needs, and the button for it.
+import { $, set, write } from "./dom.js";
+import { learn } from "./moves.js";
+import { openDeeper } from "./deeper.js";
+import { isBusy, now, sizesOf } from "./store.js";
+import { count, number } from "./words.js";
+
+// Why there is nothing to learn from yet; null where there is.
+export function obstacle(state) {
+  const sizes = sizesOf(state);
+  if (sizes.size < 2) return "Two classes are needed.";
+  const [name, size] = [...sizes].find(([, n]) => n < 2) ?? [];
+  if (name === undefined) return null;
+  return `${name} has ${size ? "1 picture" : "no picture"}; a class needs at least 2.`;
+}
+
+export function showBar(state, before) {
+  if (!state.board) return;
+  const isSame = state.board === before.board && state.result === before.result && state.work === before.work
+    && state.place === before.place;
+  if (isSame) return;
+  const { result, work } = state;
+  showEstimate(result);
+  const why = obstacle(state);
+  const isWorking = isBusy(state);
+  write($("why-not"), why ?? "");
+  $("why-not").hidden = why === null || isWorking;
+  $("learn").disabled = why !== null && !isWorking;
+  $("deeper").hidden = isWorking || why !== null;
+  $("learn").hidden = isWorking && state.place === "result";
+  set($("learn"), "class", isWorking ? "second" : null);
+  write($("learn"), isWorking ? progressWords(work) : learnWords(result));
+}
+
+function showEstimate(result) {
+  const parts = [];
+  if (result?.estimate) parts.push(result.estimate.words);
+  if (result?.compared) parts.push(result.compared.words);
+  write($("estimate"), parts.join(" · "));
+  set($("estimate"), "title", result?.estimate ? "Right on pictures that it had not seen" : null);
+  $("estimate").hidden = parts.length === 0;
+}
+
+export function learnWords(result) {
+  if (!result) return "Learn";
+  return result.changed ? `Learn again (${count(result.changed, "change")})` : "Learn again";
+}
+
+function progressWords(work) {
+  if (work.state === "stopping") return "Stopping …";
+  if (!work.stage) return "Learning …";
+  return work.of ? `${work.stage} ${number(work.done)} of ${number(work.of)}` : `${work.stage} …`;
+}
+
+export function watchBar() {
+  $("learn").addEventListener("click", () => {
+    if (isBusy(now())) location.hash = "result";
+    else learn("fast");
+  });
+  $("deeper").addEventListener("click", openDeeper);
+}

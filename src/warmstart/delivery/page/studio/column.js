@@ -1,0 +1,62 @@
+// One class: its head with the name, the count and what can be done, and its pictures below.
+import { make, set, write } from "./dom.js";
+import { Grid, sized } from "./grid.js";
+import { askName, choose } from "./dialogs.js";
+import { addClass, removeClass, renameClass } from "./moves.js";
+import { choosePhotographs } from "./adding.js";
+import { now } from "./store.js";
+import { count, number } from "./words.js";
+
+export class Column {
+  constructor(name) {
+    this.name = name;
+    this.grid = new Grid(name);
+    this.key = make("kbd", { "aria-hidden": "true" });
+    this.title = make("button", { class: "plain title", title: "Rename (F2)", click: () => rename(this.name) }, name);
+    this.size = make("span", { class: "quiet size" });
+    this.hint = make("p", { class: "quiet hint" });
+    this.more = make("button", { class: "plain", "aria-label": `More about ${name}`, click: () => more(this.name) }, "⋯");
+    const add = make("button", { class: "plain", "aria-label": `Add to ${name}`, click: () => choosePhotographs(this.name) }, "Add");
+    this.element = make("section", { class: "column", "aria-label": name, "data-class": name },
+      make("div", { class: "head" }, this.key, make("h2", {}, this.title), this.size, add, this.more), this.hint, this.grid.element);
+  }
+
+  // `size` counts all of the class, `ids` only what the filter lets through.
+  show({ ids, size, place, about, filter }) {
+    const isFiltered = filter !== "all";
+    write(this.key, place < 9 ? String(place + 1) : "");
+    write(this.size, isFiltered ? `${number(ids.length)} of ${number(size)}` : number(size));
+    set(this.size, "aria-label", count(size, "picture"));
+    set(this.size, "role", "img");
+    this.grid.name(sized(this.name, ids.length));
+    this.hint.hidden = ids.length > 0;
+    write(this.hint, isFiltered ? "None here." : "Drop pictures here.");
+    if (this.grid.show(ids, about)) this.title.focus();
+  }
+}
+
+export async function rename(name) {
+  const other = await askName({ title: `Rename ${name}`, button: "Rename", value: name });
+  if (!other || other === name) return;
+  if (await renameClass(name, other)) focusHead(other);
+}
+
+// The column of the new name comes with the event; the focus waits for it.
+function focusHead(name, tries = 20) {
+  const head = document.querySelector(`[data-class="${CSS.escape(name)}"] .title`);
+  if (head) head.focus();
+  else if (tries) setTimeout(() => focusHead(name, tries - 1), 50);
+}
+
+async function more(name) {
+  const size = [...now().board.labels.values()].filter((label) => label === name).length;
+  const text = size ? `Removing the class takes its ${count(size, "picture")} off the board too. Undo brings them back.` : "";
+  const chosen = await choose(name, text, [["rename", "Rename"], ["remove", "Remove the class"]]);
+  if (chosen === "rename") rename(name);
+  if (chosen === "remove") removeClass(name);
+}
+
+export async function newClass() {
+  const name = await askName({ title: "New class", button: "Add" });
+  if (name && await addClass(name)) focusHead(name);
+}

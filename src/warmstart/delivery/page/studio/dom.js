@@ -1,0 +1,36 @@
+// Small helpers for making elements. Text goes in as text, never as HTML.
+
+export const $ = (id) => document.getElementById(id);
+
+// make("button", { class: "plain", click: f, "aria-label": "Close" }, "Close"): functions become listeners.
+export function make(tag, given = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(given)) {
+    if (typeof value === "function") element.addEventListener(name, value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+// Writing what is there already would make the browser lay the page out again.
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+export function set(element, name, value) {
+  if (value === null) element.removeAttribute(name);
+  else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+}
+
+// Said by screen readers; the same sentence twice is said twice.
+export function say(text) {
+  const region = $("said");
+  region.textContent = region.textContent === text ? `${text}\u00a0` : text;
+}
+
+export function isTyping(target) {
+  return target instanceof Element
+    && target.matches("input:not([type=radio], [type=checkbox], [type=file]), textarea, select");
+}

@@ -1,0 +1,70 @@
+// Labels that look wrong, one beside the other with what can be done about each.
+import { thumbnail } from "./api.js";
+import { $, make, say } from "./dom.js";
+import { openLarge } from "./large.js";
+import { move, takeOff } from "./moves.js";
+import { happened } from "./store.js";
+
+const FIRST = 12;
+let most = FIRST;
+
+// A label that was changed or kept since is settled, and goes.
+function open({ board, result, kept }) {
+  return result.suspects.filter(({ id, label }) => board.labels.get(id) === label && !kept.has(id));
+}
+
+export function showDoubts(section, state) {
+  const doubts = open(state);
+  const hadFocus = section.contains(document.activeElement);
+  const place = [...section.querySelectorAll("li")].findIndex((item) => item.contains(document.activeElement));
+  section.hidden = state.result.suspects.length === 0;
+  section.replaceChildren(make("h2", {}, title(doubts)), note(doubts), list(doubts, state), more(section, doubts, state));
+  if (hadFocus) refocus(section, place);
+}
+
+function title(doubts) {
+  if (!doubts.length) return "No label is left to look at";
+  return doubts.some(({ believed }) => believed) ? "Labels that look wrong" : "Labels the model contradicts most";
+}
+
+function note(doubts) {
+  if (!doubts.length || doubts.some(({ believed }) => believed)) return "";
+  return make("p", { class: "quiet" }, "None stands out as wrong beyond honest mistakes of the model.");
+}
+
+function list(doubts, state) {
+  return make("ul", { class: "doubtful" }, ...doubts.slice(0, most).map((doubt) => item(doubt, doubts, state)));
+}
+
+function more(section, doubts, state) {
+  if (doubts.length <= most) return "";
+  return make("button", {
+    class: "plain", click: () => {
+      most += FIRST;
+      showDoubts(section, state);
+    },
+  }, `Show more (${doubts.length - most})`);
+}
+
+function item({ id, label, suggested }, doubts, { board }) {
+  const name = board.facts.get(id)?.name ?? "picture";
+  const keep = () => {
+    happened("kept", { id });
+    say(`Kept ${label}.`);
+  };
+  return make("li", {},
+    make("button", { class: "picture", "data-mark": "suspect", "aria-label": `${name}, open it large`, click: () => openLarge(id, doubts.map((one) => one.id)) },
+      make("img", { src: thumbnail(id), alt: "", width: 96, height: 96, loading: "lazy" })),
+    make("div", {}, make("p", {}, `labelled ${label}, looks like ${suggested}`),
+      make("div", { class: "row" },
+        make("button", { class: "second", click: () => move([id], suggested) }, `It is ${suggested}`),
+        make("button", { class: "second", click: keep }, `Keep ${label}`),
+        make("button", { class: "plain", "aria-label": `Remove ${name}`, click: () => takeOff([id]) }, "Remove"))));
+}
+
+// The next label takes the place of the one that was settled, so Enter can be pressed again.
+function refocus(section, place) {
+  const items = section.querySelectorAll("li");
+  const target = items[Math.min(Math.max(place, 0), items.length - 1)]?.querySelector(".second");
+  (target ?? $("judged").querySelector("h1")).focus();
+}

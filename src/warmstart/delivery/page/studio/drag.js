@@ -1,0 +1,70 @@
+// Dragging: pictures from column to column, and files from outside onto a column or the page.
+import { $ } from "./dom.js";
+import { columnOf, pictureAt, select } from "./board.js";
+import { askName } from "./dialogs.js";
+import { add } from "./adding.js";
+import { dropped } from "./folders.js";
+import { moveAll } from "./keys.js";
+import { now } from "./store.js";
+
+const OURS = "application/x-warmstart-pictures";
+let over = null; // the column or drop zone that is marked
+
+function mark(element) {
+  if (over === element) return;
+  over?.classList.remove("over");
+  over = element;
+  over?.classList.add("over");
+}
+
+function begun(event) {
+  const id = pictureAt(event.target);
+  if (!id) return;
+  if (!now().selection.has(id)) select(id);
+  event.dataTransfer.effectAllowed = "move";
+  event.dataTransfer.setData(OURS, "");
+}
+
+const holds = (event, kind) => event.dataTransfer.types.includes(kind);
+
+function moved(event) {
+  if (now().place !== "pictures") return;
+  const column = columnOf(event.target);
+  const isOurs = holds(event, OURS);
+  if (!isOurs && !holds(event, "Files")) return;
+  if (isOurs && !column) {
+    mark(null);
+    return;
+  }
+  event.preventDefault();
+  event.dataTransfer.dropEffect = isOurs ? "move" : "copy";
+  mark(column?.element ?? ($("empty").hidden ? $("board") : $("empty")));
+}
+
+async function fell(event) {
+  if (now().place !== "pictures") return;
+  event.preventDefault();
+  mark(null);
+  const column = columnOf(event.target);
+  if (holds(event, OURS)) {
+    if (column) moveAll([...now().selection], column.name);
+    return;
+  }
+  const { named, loose, notes } = await dropped(event.dataTransfer);
+  if (column) {
+    add([...named, ...loose].map(({ file }) => ({ file, label: column.name })), notes);
+    return;
+  }
+  add(named, notes);
+  if (!loose.length) return;
+  const label = await askName({ title: "What do these photographs show?", button: "Add", others: now().board.classes });
+  if (label) add(loose.map(({ file }) => ({ file, label })));
+}
+
+export function watchDrag() {
+  document.addEventListener("dragstart", begun);
+  document.addEventListener("dragover", moved);
+  document.addEventListener("dragleave", (event) => event.relatedTarget === null && mark(null));
+  document.addEventListener("dragend", () => mark(null));
+  document.addEventListener("drop", fell);
+}

@@ -1,0 +1,48 @@
+// Small pictures of numbers, drawn as SVG.
+import { share, span } from "./words.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function shape(tag, given, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(given)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+// The estimate as a dot on a line from 0 to 100, with its interval and what guessing would reach.
+export function scale(estimate, guess) {
+  const x = (p) => 12 + 576 * p;
+  const said = `${share(estimate.value)} right (${span(estimate.low, estimate.high)}), on a line from 0 to 100`
+    + (guess === null ? "." : `; guessing reaches ${share(guess)}.`);
+  const drawing = shape("svg", { viewBox: "0 0 600 74", class: "scale", role: "img", "aria-label": said },
+    shape("line", { x1: x(0), x2: x(1), y1: 34, y2: 34, class: "axis" }),
+    ...[0, 0.5, 1].map((p) => shape("line", { x1: x(p), x2: x(p), y1: 29, y2: 39, class: "axis" })),
+    ...[0, 0.5, 1].map((p) => text(x(p), 60, String(100 * p), p === 0 ? "start" : p === 1 ? "end" : "middle")),
+    shape("line", { x1: x(estimate.low), x2: x(estimate.high), y1: 34, y2: 34, class: "interval" }),
+    shape("circle", { cx: x(estimate.value), cy: 34, r: 9, class: "dot" }));
+  if (guess !== null) {
+    drawing.append(shape("line", { x1: x(guess), x2: x(guess), y1: 22, y2: 46, class: "guess" }),
+      text(x(guess), 14, "guessing", guess < 0.08 ? "start" : "middle"));
+  }
+  return drawing;
+}
+
+function text(x, y, words, anchor) {
+  return shape("text", { x, y, "text-anchor": anchor }, words);
+}
+
+// How many are right on pictures it has not seen, while layers are tuned.
+export function curve(points) {
+  const last = points[points.length - 1];
+  const most = Math.max(last[0], 1);
+  const values = points.map(([, value]) => value);
+  const low = Math.min(...values), high = Math.max(...values, low + 0.05);
+  const x = (step) => 44 + 540 * (step / most), y = (value) => 112 - 96 * ((value - low) / (high - low));
+  const said = `Right on pictures that it has not seen: from ${share(values[0])} to ${share(last[1])}.`;
+  return shape("svg", { viewBox: "0 0 600 130", class: "curve", role: "img", "aria-label": said },
+    ...[low, high].map((value) => shape("line", { x1: 44, x2: 584, y1: y(value), y2: y(value), class: "axis" })),
+    ...[low, high].map((value) => text(36, y(value) + 5, share(value), "end")),
+    shape("polyline", { points: points.map(([step, value]) => `${x(step).toFixed(1)},${y(value).toFixed(1)}`).join(" "), class: "line" }),
+    shape("circle", { cx: x(last[0]), cy: y(last[1]), r: 5, class: "dot" }));
+}

@@ -1,0 +1,122 @@
+// Keys and pointer on the board: choosing pictures, moving them, opening one.
+import { $, isTyping } from "./dom.js";
+import { columnAt, columnOf, neighbour, pictureAt, select, stepPast } from "./board.js";
+import { rename } from "./column.js";
+import { openLarge } from "./large.js";
+import { move, redo, takeOff, undo } from "./moves.js";
+import { happened, now } from "./store.js";
+
+// ---- on a picture ------------------------------------------------------------------------------
+
+const STEPS = {
+  ArrowUp: ({ place }, { across }) => place - across,
+  ArrowDown: ({ place, isLast }, { across, ids }) => (isLast ? place : Math.min(place + across, ids.length - 1)),
+  Home: () => 0,
+  End: (_, { ids }) => ids.length - 1,
+  PageUp: ({ place, page }) => Math.max(0, place - page),
+  PageDown: ({ place, page }, { ids }) => Math.min(ids.length - 1, place + page),
+};
+
+// Left and right go over to the column beside, where there is one on show.
+function sideways(id, column, side) {
+  const { grid } = column;
+  const { place, column: x, y, isLast } = grid.where(id);
+  const isEdge = side === "left" ? x === 0 : x === grid.across - 1 || isLast;
+  const beside = isEdge ? neighbour(column, side) : null;
+  if (beside) beside.grid.focus(beside.grid.beside(y, side === "left" ? "right" : "left"));
+  else grid.focus(grid.ids[place + (side === "left" ? -1 : 1)]);
+  beside?.element.scrollIntoView({ block: "nearest", inline: "nearest" });
+}
+
+function step(event, id, column) {
+  if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
+    sideways(id, column, event.key === "ArrowLeft" ? "left" : "right");
+  } else column.grid.focus(column.grid.ids[STEPS[event.key](column.grid.where(id), column.grid)]);
+  const there = pictureAt(document.activeElement);
+  if (event.shiftKey && there) {
+    if (!now().selection.size) select(id);
+    select(there, { isRange: true });
+  }
+}
+
+// Keys act on the selection, and without one on the picture that has the focus.
+function chosen(id) {
+  const { selection } = now();
+  return selection.size ? [...selection] : [id];
+}
+
+export function moveAll(ids, label) {
+  stepPast(ids);
+  return move(ids, label);
+}
+
+export function takeAllOff(ids) {
+  stepPast(ids);
+  return takeOff(ids);
+}
+
+function onPicture(event, id) {
+  const column = columnOf(event.target);
+  const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey;
+  if (event.key in STEPS || event.key === "ArrowLeft" || event.key === "ArrowRight") step(event, id, column);
+  else if (event.key === " ") select(id, { isMore: true });
+  else if (event.key === "Enter") openLarge(id, column.grid.ids);
+  else if (event.key === "Delete" || event.key === "Backspace") takeAllOff(chosen(id));
+  else if (event.key === "F2") rename(column.name);
+  else if (event.key === "a" && (event.ctrlKey || event.metaKey)) happened("selected", { ids: column.grid.ids });
+  else if (isPlain && /^[1-9]$/.test(event.key)) {
+    const target = columnAt(Number(event.key) - 1);
+    if (target) moveAll(chosen(id), target.name);
+  } else return;
+  event.preventDefault();
+}
+
+function pressed(event) {
+  const id = pictureAt(event.target);
+  if (id) {
+    onPicture(event, id);
+    return;
+  }
+  const column = columnOf(event.target);
+  if (event.key === "F2" && column) rename(column.name);
+}
+
+// ---- from anywhere -----------------------------------------------------------------------------
+
+function pressedAnywhere(event) {
+  if (event.key === "Escape" && now().selection.size && !document.querySelector("dialog[open]")) {
+    happened("selected", { ids: [] });
+  }
+  if (!(event.ctrlKey || event.metaKey) || event.altKey || isTyping(event.target)) return;
+  const key = event.key.toLowerCase();
+  if (key === "z" && !event.shiftKey) undo();
+  else if (key === "y" || key === "z") redo();
+  else return;
+  event.preventDefault();
+}
+
+// ---- pointer -----------------------------------------------------------------------------------
+
+function clicked(event) {
+  const id = pictureAt(event.target);
+  if (!id) return;
+  columnOf(event.target).grid.focus(id);
+  select(id, { isRange: event.shiftKey, isMore: event.ctrlKey || event.metaKey || isCoarse.matches });
+}
+// A finger has no Ctrl: each touch adds to the selection or takes away from it.
+const isCoarse = window.matchMedia("(pointer: coarse)");
+
+function doubleClicked(event) {
+  const id = pictureAt(event.target);
+  if (id) openLarge(id, columnOf(event.target).grid.ids);
+}
+
+export function watchBoard() {
+  const board = $("board");
+  board.addEventListener("keydown", pressed);
+  // Some browsers click a button when Space is let go, whatever became of its going down.
+  board.addEventListener("keyup", (event) => event.key === " " && pictureAt(event.target) && event.preventDefault());
+  board.addEventListener("click", clicked);
+  board.addEventListener("dblclick", doubleClicked);
+  document.addEventListener("keydown", pressedAnywhere);
+}

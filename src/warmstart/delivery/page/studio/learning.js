@@ -1,0 +1,85 @@
+// While it learns: where it is, how long it still takes, what it found on the way.
+import { $, make, say, write } from "./dom.js";
+import { curve } from "./draw.js";
+import { goOn, learn, stop } from "./moves.js";
+import { left, number } from "./words.js";
+
+const parts = {};
+
+function build() {
+  parts.title = make("h1", { tabindex: "-1" });
+  parts.stage = make("p", { class: "large", id: "stage" });
+  parts.bar = make("progress", { "aria-labelledby": "stage" });
+  parts.left = make("p", { class: "quiet" });
+  parts.stop = make("button", { class: "second", click: stop }, "Stop");
+  parts.goOn = make("button", { click: goOn }, "Go on");
+  parts.again = make("button", { click: () => learn(parts.budget ?? "fast") }, "Learn again");
+  parts.curve = make("figure", { class: "tuning" });
+  parts.notes = make("dl", { class: "found" });
+  $("work").append(parts.title, parts.stage, parts.bar, parts.left,
+    make("div", { class: "row" }, parts.stop, parts.goOn, parts.again), parts.curve, parts.notes);
+}
+
+const TITLES = { working: "Learning", stopping: "Stopping", stopped: "Stopped", failed: "That did not work" };
+
+export function showLearning(state, before) {
+  const { work } = state;
+  if (work === before.work && state.result === before.result && state.place === before.place) return;
+  if (!parts.title) build();
+  $("work").hidden = work.state === "idle";
+  if (work.state === "idle") return;
+  const isBusy = work.state === "working" || work.state === "stopping";
+  write(parts.title, TITLES[work.state]);
+  parts.budget = work.budget;
+  showStage(work, isBusy);
+  parts.stop.hidden = !isBusy;
+  parts.stop.disabled = work.state === "stopping";
+  parts.goOn.hidden = work.state !== "stopped";
+  parts.again.hidden = isBusy;
+  parts.again.className = work.state === "stopped" ? "second" : "";
+  showCurve(work.curve);
+  showNotes(work.notes);
+  tellStage(work, before.work);
+}
+
+function showStage(work, isBusy) {
+  const of = work.of ? ` of ${number(work.of)}` : "";
+  const words = work.state === "failed" ? work.error ?? "" : work.stage ? `${work.stage} ${number(work.done)}${of}` : "Getting ready …";
+  write(parts.stage, words);
+  parts.bar.hidden = !isBusy;
+  if (work.of) {
+    parts.bar.max = work.of;
+    parts.bar.value = work.done;
+  } else parts.bar.removeAttribute("value"); // not known: it only shows that something goes on
+  write(parts.left, hint(work));
+}
+
+function hint(work) {
+  if (work.state === "stopped") return "What was done so far is kept. Go on where it stopped, or begin anew with the board as it is.";
+  if (work.state === "failed") return "Your pictures and labels are as they were.";
+  return work.state === "working" ? left(work.seconds_left) : "";
+}
+
+function showCurve(points) {
+  parts.curve.hidden = points.length < 2;
+  if (points.length < 2 || parts.points === points.length) return;
+  parts.points = points.length;
+  parts.curve.replaceChildren(curve(points), make("figcaption", { class: "quiet" }, "Right on pictures that it has not seen"));
+}
+
+// Notes only grow during a run; those that are there stay as they are.
+function showNotes(notes) {
+  const shown = parts.notes.children.length;
+  const isSame = notes.length >= shown && (!shown || parts.first === notes[0].text);
+  if (!isSame) parts.notes.replaceChildren();
+  parts.first = notes[0]?.text;
+  for (const { title, text } of notes.slice(parts.notes.children.length)) {
+    parts.notes.append(make("div", {}, make("dt", {}, title), make("dd", {}, text)));
+  }
+}
+
+// Screen readers hear the stages and how it ended, not each count.
+function tellStage(work, before) {
+  if (work.state !== before.state && work.state !== "working") say(`${TITLES[work.state]}. ${work.error ?? ""}`);
+  else if (work.stage !== before.stage) say(`${work.stage}. ${left(work.seconds_left)}`);
+}

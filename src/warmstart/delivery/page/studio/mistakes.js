@@ -1,0 +1,79 @@
+// The pictures that the newest result gets wrong, the surest mistakes first.
+import { thumbnail } from "./api.js";
+import { make, set, write } from "./dom.js";
+import { openLarge } from "./large.js";
+import { move, takeOff } from "./moves.js";
+import { happened, now } from "./store.js";
+import { percent } from "./words.js";
+
+const FIRST = 48; // shown at once; more on request
+
+export function mistakes(result) {
+  const ids = Object.keys(result.wrong).sort((one, other) => result.wrong[other].probability - result.wrong[one].probability);
+  const list = make("ul", { class: "mistakes" });
+  const more = make("button", { class: "plain", click: () => fill(list, ids, result, more) });
+  fill(list, ids, result, more);
+  list.addEventListener("keydown", (event) => pressed(event, list));
+  return make("section", {},
+    make("h2", {}, ids.length ? `Pictures it gets wrong (${ids.length})` : "It gets none of these pictures wrong"),
+    ids.length ? make("p", { class: "quiet" }, "Each was judged by a model that had not seen it. Keys 1 to 9 give another label, Enter opens it large. ",
+      make("a", { href: "#pictures", click: () => happened("filtered", { filter: "wrong" }) }, "See them on the board")) : "",
+    list, more);
+}
+
+function fill(list, ids, result, more) {
+  const shown = list.children.length;
+  const next = ids.slice(shown, shown + FIRST);
+  list.append(...next.map((id) => item(id, ids, result)));
+  if (shown) list.children[shown].firstElementChild.focus();
+  more.hidden = list.children.length >= ids.length;
+  write(more, `Show more (${ids.length - list.children.length})`);
+  relabelled(list.parentElement, now());
+}
+
+function item(id, ids, result) {
+  const button = make("button", { class: "picture", "data-id": id, click: () => openLarge(id, ids) },
+    make("img", { src: thumbnail(id), alt: "", width: 96, height: 96, loading: "lazy" }));
+  return make("li", {}, button,
+    make("span", { class: "was" }), make("span", { class: "quiet" }, `taken for ${result.wrong[id].label}`));
+}
+
+// Each picture stays where it is, and says what became of its label.
+export function relabelled(section, { board, result }) {
+  for (const button of section?.querySelectorAll(".mistakes .picture") ?? []) {
+    const { id } = button.dataset;
+    const label = board.labels.get(id) ?? null;
+    const { label: taken, probability } = result.wrong[id] ?? {};
+    if (!taken) continue;
+    const isMended = label === taken || label === null;
+    write(button.nextElementSibling, label ?? "off the board");
+    const name = board.facts.get(id)?.name ?? "picture";
+    set(button, "aria-label", `${name}, ${label ?? "off the board"}, taken for ${taken} (${percent(probability)})`);
+    set(button, "data-mark", isMended ? "mended" : "wrong");
+  }
+}
+
+const STEPS = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };
+
+function pressed(event, list) {
+  const button = event.target.closest(".picture");
+  if (!button || event.ctrlKey || event.metaKey || event.altKey) return;
+  const name = /^[1-9]$/.test(event.key) ? now().board.classes[event.key - 1] : null;
+  const buttons = [...list.querySelectorAll(".picture")];
+  const place = buttons.indexOf(button);
+  if (event.key in STEPS) buttons[place + across(event.key, buttons) * STEPS[event.key]]?.focus();
+  else if (name || event.key === "Delete") {
+    if (name) move([button.dataset.id], name);
+    else takeOff([button.dataset.id]);
+    buttons[place + 1]?.focus();
+  } else return;
+  event.preventDefault();
+}
+
+// Up and down go by a row: as many as stand beside the first.
+function across(key, buttons) {
+  if (key === "ArrowLeft" || key === "ArrowRight") return 1;
+  const isBelow = (button) => button.offsetTop > buttons[0].offsetTop;
+  const first = buttons.findIndex(isBelow);
+  return first === -1 ? buttons.length : first;
+}

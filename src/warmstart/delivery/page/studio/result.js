@@ -1,0 +1,105 @@
+// What came of learning: the answer in words first, the figures below, then what to do about them.
+import { $, make } from "./dom.js";
+import { scale } from "./draw.js";
+import { learn } from "./moves.js";
+import { mistakes, relabelled } from "./mistakes.js";
+import { showDoubts } from "./doubts.js";
+import { takeHome } from "./take.js";
+import { openLarge } from "./large.js";
+import { isBusy } from "./store.js";
+import { thumbnail } from "./api.js";
+import { count, share, span } from "./words.js";
+
+const FEW = 8; // pictures beside a finding
+const parts = {};
+let shown = null; // the number of the result that stands there
+
+export function showResult(state, before) {
+  if (state.place !== "result" || !state.board) return;
+  const { result, work } = state;
+  const isWorking = isBusy(state);
+  $("judged").hidden = isWorking || !result;
+  $("unlearnt").hidden = Boolean(result) || work.state !== "idle";
+  if (!result || isWorking) return;
+  if (shown !== result.number) build(state);
+  else if (state.result === before.result && state.board === before.board && state.kept === before.kept
+    && state.place === before.place) return;
+  showChanged(state);
+  relabelled(parts.mistakes, state);
+  showDoubts(parts.doubts, state);
+}
+
+function build({ result }) {
+  shown = result.number;
+  parts.changed = make("div", { class: "note changed", role: "status" });
+  parts.doubts = make("section", { class: "doubts" });
+  parts.mistakes = mistakes(result);
+  $("judged").replaceChildren(...[
+    parts.changed, head(result), nextSteps(result), parts.doubts, parts.mistakes, weakest(result), findings(result), takeHome(result),
+  ].filter(Boolean));
+}
+
+function head(result) {
+  const { estimate, test, guess } = result;
+  return make("section", { class: "answer", "aria-label": "Answer" },
+    make("h1", { tabindex: "-1" }, result.headline),
+    estimate && make("p", { class: "large" }, `${estimate.words} right`, make("span", { class: "quiet" }, `, on ${count(estimate.n, "picture")} it had not seen`)),
+    estimate && scale(estimate, guess),
+    test && make("p", {}, `${test.words} on the ${count(test.n, "picture")} kept for the test.`),
+    ...result.use.map((sentence) => make("p", {}, sentence)),
+    make("p", {}, result.verdict.sentence),
+    result.compared && make("p", {}, `Compared with the result before: ${result.compared.words}.`));
+}
+
+function showChanged({ result }) {
+  const { changed } = result;
+  parts.changed.hidden = !changed;
+  if (!changed || parts.count === changed) return;
+  parts.count = changed;
+  parts.changed.replaceChildren(
+    make("p", {}, `${count(changed, "change")} to the board ${changed === 1 ? "is" : "are"} not learnt yet.`),
+    make("button", { click: () => learn("fast") }, "Learn again"));
+}
+
+function nextSteps({ next }) {
+  if (!next.length) return null;
+  return titled("What to do next", make("ol", { class: "cards" },
+    ...next.map(({ title, text }) => make("li", {}, make("h3", {}, title), make("p", {}, text)))));
+}
+
+function weakest({ classes }) {
+  if (!classes.length) return null;
+  const weakestFirst = [...classes].sort((one, other) => one.recall - other.recall);
+  return titled("Each class, the weakest first", make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Each class" },
+    make("table", {},
+      make("thead", {}, make("tr", {}, ...["Class", "Named rightly", "Pictures", "Most often taken for"].map((words) => make("th", { scope: "col" }, words)))),
+      make("tbody", {}, ...weakestFirst.map(classLine)))));
+}
+
+function classLine(one) {
+  const fill = make("span", { class: "fill" });
+  fill.style.width = `${100 * one.recall}%`;
+  return make("tr", {},
+    make("th", { scope: "row" }, one.name),
+    make("td", { class: "measured" }, make("span", { class: "track" }, fill), `${share(one.recall)} (${span(one.low, one.high)})`),
+    make("td", {}, String(one.n)),
+    make("td", {}, one.taken_for ? `${one.taken_for} (${one.taken} of ${one.n})` : "–"));
+}
+
+function findings(result) {
+  if (!result.findings.length) return null;
+  return titled("Found on the way", make("ul", { class: "findings" }, ...result.findings.map(({ sentence, ids }) =>
+    make("li", {}, make("p", {}, sentence), ids.length ? strip(ids) : null))));
+}
+
+function strip(ids) {
+  const pictures = ids.slice(0, FEW).map((id, n) => make("button", {
+    class: "picture small", "aria-label": `Picture ${n + 1} of ${ids.length}, open it large`, click: () => openLarge(id, ids),
+  }, make("img", { src: thumbnail(id), alt: "", width: 64, height: 64, loading: "lazy" })));
+  return make("div", { class: "row" }, ...pictures, ids.length > FEW ? make("span", { class: "quiet" }, `and ${ids.length - FEW} more`) : null);
+}
+
+function titled(title, ...children) {
+  return make("section", {}, make("h2", {}, title), ...children);
+}
+

@@ -1,0 +1,146 @@
+// All that the page knows, in one value that is never changed in place. Views compare the value
+// before with the value after and touch only what differs.
+
+const IDLE = {
+  state: "idle", number: null, budget: null, stage: "", done: 0, of: null, seconds_left: null,
+  notes: [], curve: [], error: null,
+};
+
+const begin = {
+  board: null, // name, classes, facts: Map of id to picture, labels: Map of id to class or null
+  work: IDLE,
+  result: null, // what GET /api/result said
+  selection: new Set(),
+  place: "pictures",
+  filter: "all",
+  kept: new Set(), // labels that look wrong and were kept, until the next result
+  shownClass: null, // the one class that a narrow window shows
+  isAlive: true,
+};
+
+// ---- reducers: pure, one for each thing that happens -------------------------------------------
+
+function loaded(state, { board }) {
+  const facts = new Map(board.pictures.map((one) => [one.id, one]));
+  const labels = new Map(board.pictures.map((one) => [one.id, one.label]));
+  const next = { ...state, board: { ...board, pictures: undefined, facts, labels }, work: board.work, isAlive: true };
+  return trimmed(board.result === null ? { ...next, result: null } : next);
+}
+
+function changed(state, { delta }) {
+  const old = state.board;
+  const facts = delta.pictures.length ? new Map(old.facts) : old.facts;
+  for (const one of delta.pictures) facts.set(one.id, one);
+  const labels = new Map(old.labels);
+  for (const one of delta.pictures) labels.set(one.id, one.label);
+  for (const [id, label] of Object.entries(delta.labels)) labels.set(id, label);
+  const { version, classes, undo, redo } = delta;
+  return trimmed({ ...state, board: { ...old, version, classes, undo, redo, facts, labels } });
+}
+
+// Nothing stays selected or shown that is no longer on the board.
+function trimmed(state) {
+  const { labels, classes } = state.board;
+  const isHere = (id) => (labels.get(id) ?? null) !== null;
+  const stays = [...state.selection].filter(isHere);
+  const selection = stays.length === state.selection.size ? state.selection : new Set(stays);
+  const shownClass = classes.includes(state.shownClass) ? state.shownClass : classes[0] ?? null;
+  return { ...state, selection, shownClass };
+}
+
+function judged(state, { result }) {
+  const isNew = state.result?.number !== result?.number;
+  return { ...state, result, kept: isNew ? new Set() : state.kept };
+}
+
+const reducers = {
+  loaded, changed, judged,
+  worked: (state, { work }) => ({ ...state, work: { ...IDLE, ...work } }),
+  selected: (state, { ids }) => ({ ...state, selection: new Set(ids) }),
+  went: (state, { place }) => ({ ...state, place }),
+  filtered: (state, { filter }) => ({ ...state, filter, selection: new Set() }),
+  chose: (state, { name }) => ({ ...state, shownClass: name, selection: new Set() }),
+  kept: (state, { id }) => ({ ...state, kept: new Set(state.kept).add(id) }),
+  lost: (state) => ({ ...state, isAlive: false }),
+};
+
+export function reduce(state, action) {
+  return reducers[action.kind](state, action);
+}
+
+// ---- the store ---------------------------------------------------------------------------------
+
+let state = begin;
+const views = [];
+
+export function now() {
+  return state;
+}
+
+export function happened(kind, given = {}) {
+  const before = state;
+  state = reduce(state, { kind, ...given });
+  for (const view of views) view(state, before);
+}
+
+export function subscribe(view) {
+  views.push(view);
+}
+
+// ---- what follows from it ----------------------------------------------------------------------
+
+// Mistakes and doubted labels are told apart; a label that was changed since is no longer doubted.
+export function markOf({ board, result, kept }, id) {
+  if (!result) return null;
+  const label = board.labels.get(id);
+  const wrong = result.wrong[id];
+  const doubt = doubts(result).get(id);
+  const isDoubted = doubt && doubt.believed && doubt.label === label && !kept.has(id);
+  if (isDoubted) return { kind: "suspect", words: `looks like ${doubt.suggested}` };
+  if (wrong && wrong.label !== label) return { kind: "wrong", words: `taken for ${wrong.label}` };
+  return null;
+}
+
+const known = new WeakMap();
+function doubts(result) {
+  if (!known.has(result)) known.set(result, new Map(result.suspects.map((one) => [one.id, one])));
+  return known.get(result);
+}
+
+function passes(state, id) {
+  if (state.filter === "all") return true;
+  const { board, result, kept } = state;
+  const label = board.labels.get(id);
+  if (state.filter === "wrong") return Boolean(result?.wrong[id] && result.wrong[id].label !== label);
+  const doubt = result && doubts(result).get(id);
+  return Boolean(doubt && doubt.label === label && !kept.has(id));
+}
+
+// The pictures of each class that the filter lets through, in the order they came.
+export function columnsOf(state) {
+  const columns = new Map(state.board.classes.map((name) => [name, []]));
+  for (const [id, label] of state.board.labels) {
+    if (label !== null && passes(state, id)) columns.get(label)?.push(id);
+  }
+  return columns;
+}
+
+export function sizesOf({ board }) {
+  const sizes = new Map(board.classes.map((name) => [name, 0]));
+  for (const label of board.labels.values()) if (sizes.has(label)) sizes.set(label, sizes.get(label) + 1);
+  return sizes;
+}
+
+// How many pictures each filter would show.
+export function filterSizes(state) {
+  const sizes = { all: 0, wrong: 0, doubted: 0 };
+  for (const [id, label] of state.board.labels) {
+    if (label === null) continue;
+    for (const filter of Object.keys(sizes)) if (passes({ ...state, filter }, id)) sizes[filter] += 1;
+  }
+  return sizes;
+}
+
+export function isBusy({ work }) {
+  return work.state === "working" || work.state === "stopping";
+}

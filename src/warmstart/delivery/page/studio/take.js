@@ -1,0 +1,59 @@
+// What can be taken home: the model, its report, the labels, and the command that does it again.
+import { post } from "./api.js";
+import { make, say, write } from "./dom.js";
+import { tell } from "./tell.js";
+
+export function takeHome(result) {
+  return make("section", { class: "home" },
+    make("h2", {}, "Take it home"),
+    make("div", { class: "row" },
+      result.ships && link("Model", "/api/take/model.zip"),
+      result.ships && result.onnx && onnx(),
+      link("Report", result.report),
+      link("Labels", "/api/take/labels.csv")),
+    make("p", { class: "quiet" }, "The same in a terminal:"),
+    command(result.command));
+}
+
+function link(words, href) {
+  return make("a", { class: "button second", href, download: "" }, words);
+}
+
+// It is written on request, which takes some seconds.
+function onnx() {
+  const button = make("button", {
+    class: "second", click: async () => {
+      button.disabled = true;
+      write(button, "Writing ONNX …");
+      try {
+        const { path } = await post("/api/take/onnx");
+        const download = make("a", { href: path, download: "" });
+        document.body.append(download);
+        download.click();
+        download.remove();
+      } catch (error) {
+        tell(error);
+      }
+      button.disabled = false;
+      write(button, "ONNX");
+    },
+  }, "ONNX");
+  return button;
+}
+
+function command(text) {
+  const line = make("code", { tabindex: "0", role: "textbox", "aria-readonly": "true", "aria-label": "Command" }, text);
+  const button = make("button", {
+    class: "plain", click: async () => {
+      try {
+        await navigator.clipboard.writeText(text);
+        write(button, "Copied");
+        say("Copied.");
+        setTimeout(() => write(button, "Copy"), 2000);
+      } catch {
+        getSelection().selectAllChildren(line); // it may not write there: the person can
+      }
+    },
+  }, "Copy");
+  return make("div", { class: "command" }, line, button);
+}

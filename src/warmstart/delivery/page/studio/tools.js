@@ -1,0 +1,101 @@
+// The row above the board: adding, the filter, undo and redo; and the bar for what is selected.
+import { $, make, set, write } from "./dom.js";
+import { chooseFolders, choosePhotographs } from "./adding.js";
+import { openCamera } from "./camera.js";
+import { newClass } from "./column.js";
+import { choose } from "./dialogs.js";
+import { moveAll, takeAllOff } from "./keys.js";
+import { openLarge } from "./large.js";
+import { redo, undo } from "./moves.js";
+import { filterSizes, happened, now, sizesOf } from "./store.js";
+import { count, number } from "./words.js";
+
+const FILTERS = { all: "All", wrong: "Gets wrong", doubted: "Label looks wrong" };
+const WAYS = {
+  folders: ["Choose folders", chooseFolders],
+  photographs: ["Choose photographs", () => choosePhotographs()],
+  camera: ["Camera", () => openCamera()],
+  class: ["New class", newClass],
+};
+
+async function offer() {
+  const way = await choose("Add pictures", "Or drop folders and photographs anywhere on the board.",
+    Object.entries(WAYS).map(([name, [words]]) => [name, words]));
+  if (way) WAYS[way][1]();
+}
+
+export function watchTools() {
+  const [folders, ...others] = ["folders", "photographs", "camera"].map((name) => WAYS[name]);
+  $("empty").querySelector(".ways").append(
+    make("button", { click: folders[1] }, folders[0]),
+    ...others.map(([words, go]) => make("button", { class: "second", click: go }, words)));
+  $("add").addEventListener("click", offer);
+  $("undo").addEventListener("click", undo);
+  $("redo").addEventListener("click", redo);
+  $("class-shown").addEventListener("change", (event) => happened("chose", { name: event.target.value }));
+  for (const [value, words] of Object.entries(FILTERS)) {
+    $("filter").append(make("label", {},
+      make("input", { type: "radio", name: "filter", value, change: () => happened("filtered", { filter: value }) }),
+      make("span", { "data-words": words }, words)));
+  }
+  $("move-to").addEventListener("change", (event) => {
+    moveAll([...now().selection], event.target.value);
+    event.target.value = "";
+  });
+  $("open").addEventListener("click", () => openLarge([...now().selection][0], now().selection));
+  $("off").addEventListener("click", () => takeAllOff([...now().selection]));
+  $("clear").addEventListener("click", () => happened("selected", { ids: [] }));
+}
+
+// ---- showing -----------------------------------------------------------------------------------
+
+export function showTools(state, before) {
+  const { board } = state;
+  if (!board || state.place !== "pictures") return;
+  const isOther = board !== before.board || state.place !== before.place;
+  if (isOther) {
+    const isEmpty = board.classes.length === 0;
+    $("empty").hidden = !isEmpty;
+    $("tools").hidden = isEmpty && !board.undo && !board.redo;
+    $("board").hidden = isEmpty;
+    $("add").hidden = $("filter").hidden = $("one-class").hidden = isEmpty;
+    step($("undo"), "Undo", board.undo);
+    step($("redo"), "Redo", board.redo);
+  }
+  if (isOther || state.shownClass !== before.shownClass) showClasses(state);
+  if (isOther || state.result !== before.result || state.kept !== before.kept || state.filter !== before.filter) showFilter(state);
+  if (isOther || state.selection !== before.selection) showSelected(state);
+}
+
+function step(button, words, what) {
+  button.disabled = what === null;
+  write(button, what === null ? words : `${words}: ${what}`);
+  set(button, "title", what === null ? null : `${words}: ${what}`);
+}
+
+function showClasses(state) {
+  const options = [...sizesOf(state)].map(([name, size]) => make("option", { value: name }, `${name} (${number(size)})`));
+  $("class-shown").replaceChildren(...options);
+  $("class-shown").value = state.shownClass ?? "";
+  $("move-to").replaceChildren(make("option", { value: "" }, "…"),
+    ...state.board.classes.map((name, n) => make("option", { value: name }, n < 9 ? `${n + 1}  ${name}` : name)));
+}
+
+function showFilter(state) {
+  const sizes = filterSizes(state);
+  for (const input of $("filter").querySelectorAll("input")) {
+    input.checked = input.value === state.filter;
+    const words = input.nextElementSibling;
+    write(words, input.value === "all" || !state.result ? words.dataset.words : `${words.dataset.words} ${number(sizes[input.value])}`);
+  }
+  // Before the first result there is nothing to tell apart.
+  $("filter").hidden = !state.board.classes.length || (!state.result && state.filter === "all");
+}
+
+function showSelected({ selection }) {
+  const hadFocus = $("selected").contains(document.activeElement);
+  $("selected").hidden = selection.size === 0;
+  write($("selected-words"), `${count(selection.size, "picture")} selected`);
+  // The bar went with the button that was pressed in it.
+  if (hadFocus && selection.size === 0) (document.querySelector("#board .picture[tabindex='0']") ?? $("add")).focus();
+}

@@ -1,0 +1,129 @@
+// One new picture in, one answer out: words first, bars second, the three most similar pictures third.
+import { thumbnail, upload } from "./api.js";
+import { $, make, write } from "./dom.js";
+import { live, startCamera, still, stopCamera } from "./camera.js";
+import { dialog } from "./dialogs.js";
+import { now, subscribe } from "./store.js";
+import { percent } from "./words.js";
+
+const BARS = 5;
+const parts = {};
+let turn = 0; // an answer that comes after the next picture was chosen is dropped
+let url = null;
+
+export function buildTry() {
+  parts.file = make("input", { id: "try-file", class: "away", type: "file", accept: "image/*", change: (event) => takeFirst(event.target) });
+  parts.capture = make("input", { class: "away", type: "file", accept: "image/*", capture: "environment", tabindex: "-1", "aria-hidden": "true", change: (event) => takeFirst(event.target) });
+  parts.title = make("h1", { class: "away", tabindex: "-1" }, "Try it");
+  parts.door = make("div", { class: "drop" },
+    make("p", { class: "large desk" }, "Drop a picture here"), make("p", { class: "large mobile" }, "Show me a picture"),
+    make("div", { class: "row" }, parts.file, make("label", { for: "try-file", class: "button" }, "Choose a picture"), parts.capture,
+      make("button", { class: "second", click: photograph }, "Camera")),
+    make("p", { class: "quiet desk" }, "or paste one"));
+  parts.wait = make("div", { class: "unlearnt" }, make("p", { class: "large" }, "There is no model yet"),
+    make("p", { class: "quiet" }, "Learn once; then it can name new pictures."),
+    make("p", {}, make("a", { class: "button", href: "#pictures" }, "To the pictures")));
+  parts.busy = make("p", { class: "quiet", role: "status" });
+  parts.problem = make("p", { class: "large warn", role: "alert" });
+  parts.answer = make("div", { class: "tried", hidden: true });
+  $("place-try").append(parts.title, parts.wait, parts.problem, parts.answer, parts.door, parts.busy);
+  document.addEventListener("paste", (event) => isHere() && takeFirst(event.clipboardData) && event.preventDefault());
+  document.addEventListener("dragover", over);
+  document.addEventListener("dragleave", (event) => event.relatedTarget === null && parts.door.classList.remove("over"));
+  document.addEventListener("drop", dropped);
+}
+
+const isHere = () => now().place === "try" && now().result !== null;
+
+function over(event) {
+  if (!isHere()) return;
+  event.preventDefault();
+  parts.door.classList.add("over");
+}
+
+function dropped(event) {
+  if (now().place === "try") event.preventDefault(); // else the browser would leave the page for it
+  parts.door.classList.remove("over");
+  if (isHere()) takeFirst(event.dataTransfer);
+}
+
+function takeFirst(transfer) {
+  const [file] = transfer?.files ?? [];
+  if (file) take(file);
+  if (transfer === parts.file || transfer === parts.capture) transfer.value = "";
+  return Boolean(file);
+}
+
+async function take(file) {
+  const mine = ++turn;
+  write(parts.busy, "Looking …");
+  write(parts.problem, "");
+  try {
+    const answer = await upload("/api/try", [file]);
+    if (mine === turn) show(answer, file);
+  } catch (error) {
+    if (mine !== turn) return;
+    parts.answer.hidden = true;
+    write(parts.problem, error.message);
+  }
+  if (mine === turn) write(parts.busy, "");
+}
+
+function show(answer, file) {
+  if (url) URL.revokeObjectURL(url);
+  url = URL.createObjectURL(file);
+  const image = make("img", { src: url, alt: "Your picture" });
+  image.addEventListener("error", () => (image.hidden = true)); // of a kind that browsers cannot show
+  const words = make("h2", { tabindex: "-1", class: "words" }, answer.words);
+  parts.answer.replaceChildren(make("figure", {}, image), make("div", { class: "beside" },
+    words, remark(answer), bars(answer.scores), near(answer.nearest)));
+  parts.answer.hidden = false;
+  words.focus({ preventScroll: true });
+  window.scrollTo(0, 0);
+}
+
+function remark(answer) {
+  if (answer.unknown) return make("p", { class: "quiet" }, `Nothing it learnt from is like this. If it must be one of its classes, ${answer.label} comes closest.`);
+  if (answer.sure === null) return make("p", { class: "quiet" }, "It learnt from too few pictures to promise when it is right.");
+  return "";
+}
+
+function bars(scores) {
+  // An object lists names that are numbers first, in their own order: sort by what was said.
+  const most = Object.entries(scores).sort(([, one], [, other]) => other - one).slice(0, BARS);
+  return make("ol", { class: "bars", "aria-label": "How likely each class is" }, ...most.map(([label, probability]) => {
+    const fill = make("div", { class: "fill" });
+    fill.style.width = `${100 * probability}%`;
+    return make("li", {}, make("span", {}, label), make("span", { class: "quiet" }, percent(probability)), make("div", { class: "track" }, fill));
+  }));
+}
+
+function near(nearest) {
+  if (!nearest.length) return "";
+  return make("div", {}, make("h3", {}, "Most similar among what it learnt from"),
+    make("ul", { class: "near" }, ...nearest.slice(0, 3).map(({ id, label }) => make("li", {},
+      id ? make("img", { src: thumbnail(id), alt: "", width: 144, height: 144 }) : "", make("span", {}, label)))));
+}
+
+async function photograph() {
+  const stream = await startCamera();
+  if (!stream) {
+    parts.capture.click();
+    return;
+  }
+  const file = await dialog("Camera", (close) => {
+    const video = live(stream);
+    const shoot = async () => video.videoWidth && close(await still(video));
+    window.addEventListener("hashchange", () => close(), { once: true });
+    return [video, make("div", { class: "row" }, make("button", { autofocus: true, click: shoot }, "Take a picture"),
+      make("button", { class: "second", click: () => close() }, "Cancel"))];
+  }, { class: "camera" });
+  stopCamera(stream);
+  if (file) take(file);
+}
+
+subscribe((state, before) => {
+  if (!parts.door || (state.result === before.result && state.place === before.place)) return;
+  parts.wait.hidden = state.result !== null;
+  parts.door.hidden = state.result === null;
+});

@@ -1,0 +1,1 @@
+"""The studio: a board of labelled pictures, its folder, and the web application around it."""

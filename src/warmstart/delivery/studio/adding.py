@@ -1,0 +1,63 @@
+"""Pictures that were sent: decoded before they are believed, kept, put under their class."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from warmstart.delivery.serve.inputs import Sent
+from warmstart.delivery.studio.board import labelled
+from warmstart.delivery.studio.project import Arrived, Delta, Project
+from warmstart.delivery.studio.tools import Seen, Told
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of the pictures of one request, and what changed on the board."""
+
+    told: Told
+    delta: Delta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Adding:
+    """Takes pictures in. `see` decodes one; it is called from several threads."""
+
+    project: Project
+    see: Callable[[bytes, str], Seen | str]
+    pool: ThreadPoolExecutor
+
+    async def take(self, sent: Sequence[Sent], label: str) -> Added:
+        """Keep what can be read and is not there yet."""
+        loop = asyncio.get_running_loop()
+        works = [partial(self.see, one.payload, one.name) for one in sent]
+        seen = await asyncio.gather(*(loop.run_in_executor(self.pool, work) for work in works))
+        return await loop.run_in_executor(self.pool, lambda: self._kept(sent, seen, label))
+
+    def _kept(self, sent: Sequence[Sent], seen: Sequence[Seen | str], label: str) -> Added:
+        refused, known, ids = [], [], []
+        with self.project.lock:
+            for one, found in zip(sent, seen, strict=True):
+                if isinstance(found, str):
+                    refused.append({"name": one.name, "why": found})
+                    continue
+                there = self.project.known(one.payload)
+                at = None if there is None else self.project.board.labels.get(there.id)
+                if there is not None and (at is not None or there.id in ids):
+                    known.append({"name": one.name, "id": there.id, "label": at or label})
+                    continue
+                ids.append(there.id if there is not None else self._keep(one, found))
+            delta = self.project.change(lambda board: labelled(board, ids, label)) if ids else None
+        return Added({"added": ids, "known": known, "refused": refused}, delta)
+
+    def _keep(self, one: Sent, found: Seen) -> str:
+        arrived = Arrived(
+            name=one.name, payload=one.payload, suffix=found.suffix, width=found.width,
+            height=found.height,
+        )  # fmt: skip
+        (picture,) = self.project.keep([arrived])
+        self.project.keep_small(picture.id, found.small)
+        return picture.id

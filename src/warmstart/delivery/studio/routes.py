@@ -1,0 +1,236 @@
+"""What each route of a studio does: pictures, changes, learning, results."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+
+from warmstart.delivery.serve.inputs import images_in
+from warmstart.delivery.serve.intake import Intake
+from warmstart.delivery.serve.problems import Problem
+from warmstart.delivery.serve.served import Limits
+from warmstart.delivery.studio import board as changes
+from warmstart.delivery.studio.adding import Adding
+from warmstart.delivery.studio.board import Board, Change
+from warmstart.delivery.studio.project import Delta, Project
+from warmstart.delivery.studio.schemas import Classes, Labelling, Learning
+from warmstart.delivery.studio.stream import Hub
+from warmstart.delivery.studio.tools import Order, Tools
+from warmstart.errors import DataError, UsageError
+
+Done = TypeVar("Done")
+TAKEN = {
+    "model.zip": "application/zip", "model-onnx.zip": "application/zip",
+    "report.html": "text/html", "labels.csv": "text/csv",
+}  # fmt: skip
+KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}  # an id names its bytes
+AT_WORK = ("working", "stopping")
+
+
+class Studio:
+    """The routes' work. What takes time is done in threads, one at a time for the network."""
+
+    def __init__(self, project: Project, tools: Tools, hub: Hub) -> None:
+        self._project = project
+        self._tools = tools
+        self._hub = hub
+        self._limits = Limits(images=33)
+        self._intake = Intake(self._limits)
+        self._many = ThreadPoolExecutor(min(os.cpu_count() or 1, 4), thread_name_prefix="see")
+        self._one = ThreadPoolExecutor(1, thread_name_prefix="ask")
+        self._adding = Adding(project, tools.see, self._many)
+
+    # ---- telling ---------------------------------------------------------------------------
+
+    def board(self) -> dict[str, Any]:
+        """All that the page shows of pictures and work."""
+        project = self._project
+        with project.lock:
+            labels, found = project.board.labels, project.pictures
+            shown = [{**asdict(found[id]), "label": label} for id, label in labels.items()]
+            return {
+                "name": project.name, "place": str(project.path), "version": project.version,
+                "classes": project.board.classes, "pictures": shown,
+                "undo": project.done[-1].what if project.done else None,
+                "redo": project.undone[-1].what if project.undone else None,
+                "problem": changes.learnable(project.board, found),
+                "work": asdict(self._tools.working()), "result": self._newest(),
+            }  # fmt: skip
+
+    def _newest(self) -> int | None:
+        """The number of the newest finished run."""
+        numbers = reversed(self._project.numbers())
+        return next((n for n in numbers if (self._project.run(n) / "DONE").exists()), None)
+
+    def events(self) -> StreamingResponse:
+        """What changes from now on."""
+        return StreamingResponse(self._hub.stream(), media_type="text/event-stream")
+
+    async def thumbnail(self, id: str) -> Response:
+        """A small JPEG of a picture."""
+        found = await self._apart(self._many, partial(self._small, id))
+        return Response(found, media_type="image/jpeg", headers=KEPT)
+
+    def _small(self, id: str) -> bytes:
+        picture = self._project.pictures.get(id)
+        if picture is None:
+            raise Problem(404, "there is no such picture")
+        place = self._project.small(id)
+        if not place.exists():
+            try:
+                made = self._tools.small(self._project.bytes_of(id) or b"", picture.name)
+            except DataError as error:
+                raise Problem(404, str(error)) from None
+            self._project.keep_small(id, made)
+        return place.read_bytes()
+
+    def picture(self, id: str) -> FileResponse:
+        """A picture as it was given."""
+        picture = self._project.pictures.get(id)
+        if picture is None:
+            raise Problem(404, "there is no such picture")
+        return FileResponse(self._project.path / "pictures" / picture.file, headers=KEPT)
+
+    # ---- changing --------------------------------------------------------------------------
+
+    async def add(self, request: Request, label: str) -> dict[str, Any]:
+        """Take pictures in under a class."""
+        async with self._intake.body(request) as body:
+            kind = request.headers.get("content-type", "")
+            sent = await self._apart(self._many, lambda: images_in(kind, body, self._limits))
+            added = await self._adding.take(sent, changes.checked_name(label))
+        if added.delta is not None:
+            self._hub.tell_board(added.delta)
+        return {"version": self._project.version, **added.told}
+
+    def label(self, asked: Labelling) -> dict[str, int]:
+        """Give pictures a class, or take them off."""
+        strangers = [id for id in asked.ids if id not in self._project.pictures]
+        if strangers:
+            raise Problem(422, f"there is no picture {strangers[0][:40]}")
+        return self._told(self._project.change(
+            lambda board: changes.labelled(board, asked.ids, asked.label)
+        ))  # fmt: skip
+
+    def classes(self, asked: Classes) -> dict[str, int]:
+        """Add, rename or remove a class."""
+        return self._told(self._project.change(partial(_of_classes, asked)))
+
+    def undo(self) -> dict[str, int]:
+        """Take the latest step back."""
+        return self._told(self._project.undo())
+
+    def redo(self) -> dict[str, int]:
+        """Do it again."""
+        return self._told(self._project.redo())
+
+    def _told(self, delta: Delta | None) -> dict[str, int]:
+        if delta is None:
+            raise Problem(409, "there is nothing to take back, or to do again")
+        self._hub.tell_board(delta)
+        return {"version": delta.version}
+
+    # ---- learning --------------------------------------------------------------------------
+
+    async def forecast(
+        self, budget: str = "balanced", settings: Annotated[list[str] | None, Query()] = None
+    ) -> Any:
+        """What a learning would take."""
+        asked = Learning.model_validate({"budget": budget, "settings": settings or []})
+        self._check_learnable()
+        number, table = self._project.draft_table()
+        order = self._order(asked, number, table)
+        return await self._apart(self._one, lambda: self._tools.forecast(order))
+
+    async def fit(self, asked: Learning) -> JSONResponse:
+        """Begin to learn."""
+        self._check_learnable()
+        if self._tools.working().state in AT_WORK:
+            raise Problem(409, "it is learning already; stop it first, or wait for its end")
+        number, table = self._project.write_table()
+        self._tools.fit(self._order(asked, number, table))
+        return JSONResponse({"number": number}, 202)
+
+    def _order(self, asked: Learning, number: int, table: Path) -> Order:
+        return Order(
+            number=number, table=table, out=self._project.run(number), budget=asked.budget,
+            settings=tuple(asked.settings),
+        )  # fmt: skip
+
+    def _check_learnable(self) -> None:
+        why = changes.learnable(self._project.board, self._project.pictures)
+        if why:
+            raise Problem(422, why)
+
+    def stop(self) -> dict[str, str]:
+        """End what is at work; it can be gone on with."""
+        self._tools.stop()
+        return {"state": self._tools.working().state}
+
+    def resume(self) -> dict[str, str]:
+        """Go on with what was stopped."""
+        self._tools.resume()
+        return {"state": self._tools.working().state}
+
+    # ---- results ---------------------------------------------------------------------------
+
+    async def result(self) -> Any:
+        """The newest finished run."""
+        number = self._finished()
+        return await self._apart(self._many, lambda: self._tools.result(number))
+
+    def _finished(self) -> int:
+        number = self._newest()
+        if number is None:
+            raise Problem(404, "nothing was learnt yet")
+        return number
+
+    async def answer(self, request: Request) -> Any:
+        """What the newest model says of a picture."""
+        number = self._newest()
+        if number is None:
+            raise Problem(409, "there is no model yet; let it learn first")
+        async with self._intake.body(request) as body:
+            kind = request.headers.get("content-type", "")
+            sent = await self._apart(self._many, lambda: images_in(kind, body, self._limits))
+            one = sent[0]
+            return await self._apart(
+                self._one, lambda: self._tools.answer(number, one.payload, one.name)
+            )
+
+    async def take(self, name: str) -> FileResponse:
+        """A file to take home."""
+        if name not in TAKEN:
+            raise Problem(404, f"there is no {name[:40]}; there are {', '.join(TAKEN)}")
+        number = 0 if name == "labels.csv" else self._finished()
+        path = await self._apart(self._one, lambda: self._tools.take(number, name))
+        return FileResponse(path, media_type=TAKEN[name], filename=f"{self._project.name}-{name}")
+
+    async def take_onnx(self) -> dict[str, str]:
+        """Write the model as ONNX."""
+        number = self._finished()
+        await self._apart(self._one, lambda: self._tools.take(number, "model-onnx.zip"))
+        return {"path": "/api/take/model-onnx.zip"}
+
+    async def _apart(self, pool: ThreadPoolExecutor, work: Callable[[], Done]) -> Done:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def _of_classes(asked: Classes, board: Board) -> Change:
+    """Raises: UsageError where nothing, or what is not possible, was asked for."""
+    if asked.add is not None:
+        return changes.with_class(board, asked.add)
+    if asked.rename is not None:
+        return changes.renamed(board, *asked.rename)
+    if asked.remove is not None:
+        return changes.without_class(board, asked.remove)
+    raise UsageError("say which class to add, rename or remove.")

@@ -1,0 +1,34 @@
+"""What the page may send, checked before anything is done with it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MOST_IDS = 100_000
+
+
+class Labelling(BaseModel):
+    """Pictures and the class they get; null takes them off the board."""
+
+    model_config = ConfigDict(extra="forbid")
+    ids: list[str] = Field(max_length=MOST_IDS)
+    label: str | None
+
+
+class Classes(BaseModel):
+    """One of: a class to add, to rename (old, new), to remove."""
+
+    model_config = ConfigDict(extra="forbid")
+    add: str | None = None
+    rename: tuple[str, str] | None = None
+    remove: str | None = None
+
+
+class Learning(BaseModel):
+    """How to learn: the budget, and values of the plan as path=value."""
+
+    model_config = ConfigDict(extra="forbid")
+    budget: Literal["fast", "balanced", "thorough"] = "fast"
+    settings: list[str] = Field(default=[], max_length=200)

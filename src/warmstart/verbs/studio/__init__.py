@@ -1,0 +1,108 @@
+"""`warmstart studio [DATA]`: the whole job in a page on this computer."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from warmstart.delivery.studio.project import Project
+from warmstart.events import Event, Steps, follow
+from warmstart.joints.request import DEFAULT_START, folder_name
+from warmstart.verbs.serve import check_installed
+from warmstart.verbs.studio.pictures import take_in
+from warmstart.verbs.studio.tools import Fit, Hands
+from warmstart.verbs.studio.work import Worker, left_undone
+
+if TYPE_CHECKING:
+    from warmstart.delivery.serve.gate import Gate
+
+HOME = Path("studio")
+UNNAMED = "untitled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What a studio is opened with, and where it listens."""
+
+    data: str | None = None
+    out: Path | None = None
+    label: str | None = None
+    group: str | None = None
+    start: str = DEFAULT_START
+    port: int = 8001
+
+
+def studio(
+    project: Project,
+    asked: Opening,
+    fit: Fit,
+    ready: Callable[[str], None],
+    stopping: Callable[[], None],
+) -> None:
+    """Answer a project's page until a signal comes; then it is closed.
+
+    `ready` is told the address, with its token, when the first request can come.
+    Raises: ServeError where the server cannot start.
+    """
+    check_installed()
+    from warmstart.delivery.serve import running
+    from warmstart.delivery.serve.served import Limits
+
+    taken = running.bind("127.0.0.1", asked.port)
+    try:
+        token = secrets.token_urlsafe(24)
+        app, close = application(project, fit, asked.start, token, taken.getsockname()[1])
+
+        def stop() -> None:
+            stopping()
+            close()
+
+        address = f"{running.address(taken)}?token={token}"
+        running.run(running.make_server(app, Limits(), lambda: ready(address), stop), taken)
+    finally:
+        taken.close()
+        project.close()
+
+
+def opened(asked: Opening, see: Callable[[Event], None]) -> tuple[Project, int]:
+    """The project, its data taken in where it is new; how many files could not be read.
+
+    Raises: DataError for data that cannot be read, RunFolderError for a folder that is no
+    studio's or in use.
+    """
+    check_installed()
+    name = folder_name(Path(asked.data).name.removeprefix("sample:")) if asked.data else UNNAMED
+    project = Project.open(asked.out or HOME / name, name)
+    try:
+        if asked.data is None or project.version:
+            return project, 0
+        steps: Steps[int] = take_in(project, asked.data, asked.label, asked.group)
+        return project, follow(steps, see)
+    except BaseException:
+        project.close()
+        raise
+
+
+def application(
+    project: Project, fit: Fit, start: str, token: str, port: int
+) -> tuple[Gate, Callable[[], None]]:
+    """The ASGI application of a project, and what ends its streams and its learning."""
+    from warmstart.delivery.studio.app import make_app
+    from warmstart.delivery.studio.stream import Hub
+
+    hub = Hub()
+    worker = Worker(hub.tell_working, hub.tell_result)
+    hands = Hands(project, worker, fit, start)
+    numbers = project.numbers()
+    if numbers and left_undone(project.run(numbers[-1])):
+        worker.set_stopped(numbers[-1], None)
+
+    def close() -> None:
+        worker.stop()
+        worker.wait(10.0)
+        hub.close()
+
+    return make_app(project, hands.tools(), hub, token, port), close

@@ -1,0 +1,101 @@
+"""Pictures on their way into the studio: decoded, made small, or taken from a data set."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from PIL import Image
+
+from warmstart.data.collection import Columns, Listing, Row
+from warmstart.data.decode import decode
+from warmstart.data.place import IMAGE_SUFFIXES
+from warmstart.data.read import listed
+from warmstart.delivery.studio.board import filled
+from warmstart.delivery.studio.project import Arrived, Project
+from warmstart.delivery.studio.tools import Seen
+from warmstart.errors import DataError
+from warmstart.events import Event, Steps
+
+SIDE = 288  # px of a thumbnail: sharp at 144 on a screen of high density
+AT_ONCE = 200  # pictures between two lines of progress
+KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp",
+         "TIFF": ".tif", "PPM": ".ppm"}  # fmt: skip
+
+
+def see(payload: bytes, name: str) -> Seen | str:
+    """A picture that can be read, or why it cannot."""
+    try:
+        image = decode(payload, name, SIDE)
+    except DataError as error:
+        return str(error)
+    width, height = image.size
+    return Seen(width, height, suffix_of(payload, name), _jpeg(image))
+
+
+def small(payload: bytes, name: str) -> bytes:
+    """A small JPEG of a picture. Raises: DataError where it cannot be read."""
+    return _jpeg(decode(payload, name, SIDE))
+
+
+def suffix_of(payload: bytes, name: str) -> str:
+    """How a file is called that holds such bytes, by what they are, not by its name.
+
+    >>> suffix_of(b"\\x89PNG\\r\\n\\x1a\\n", "a.jpg")
+    '.png'
+    """
+    for kind, suffix in KINDS.items():
+        accept = Image.OPEN[kind][1]
+        if accept is not None and accept(payload[:16]) is True:
+            return suffix
+    given = PurePosixPath(name).suffix.lower()
+    return given if given in IMAGE_SUFFIXES else ".jpg"
+
+
+def take_in(project: Project, data: str, label: str | None, group: str | None) -> Steps[int]:
+    """Copy a data set's pictures and labels into an empty project; how many were left out.
+
+    Raises: DataError if it cannot be read, or none of its pictures.
+    """
+    listing = listed(data, Columns(label=label, group=group), None)
+    labels: dict[str, str] = {}
+    n_lost, n = 0, len(listing.rows)
+    yield Event(stage="read", kind="begin")
+    for begin in range(0, n, AT_ONCE):
+        rows = listing.rows[begin : begin + AT_ONCE]
+        read = list(_read(listing, rows))
+        kept = project.keep([one for one, _ in read], is_copy=True)
+        labels |= {one.id: label for one, (_, label) in zip(kept, read, strict=True)}
+        n_lost += len(rows) - len(read)
+        yield Event(stage="read", kind="step", step=len(labels) + n_lost, of=n)
+    if not labels:
+        raise DataError(f"{data} holds no picture that can be read.")
+    os.sync()
+    project.change(lambda board: filled(board, labels))
+    yield Event(stage="read", kind="end", step=n, of=n)
+    return n_lost
+
+
+def _read(listing: Listing, rows: tuple[Row, ...]) -> Iterator[tuple[Arrived, str]]:
+    """Those of some rows whose file can be read, with their labels. They are not decoded yet:
+    that takes as long as the look, which names those that it cannot read."""
+    for row in rows:
+        try:
+            payload = listing.load(row.id)
+        except (DataError, OSError):
+            continue
+        name = PurePosixPath(row.id).name
+        yield Arrived(
+            name=name, payload=payload, suffix=suffix_of(payload, name), width=0, height=0,
+            part=row.split, group=row.group,
+        ), row.label  # fmt: skip
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    image = image.convert("RGB")
+    image.thumbnail((SIDE, SIDE))
+    made = io.BytesIO()
+    image.save(made, "JPEG", quality=85)
+    return made.getvalue()

@@ -1,0 +1,163 @@
+"""The work behind the studio's page, by the flow, records and events of the command line."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from warmstart.data.decode import decode
+from warmstart.delivery.serve.wording import words
+from warmstart.delivery.studio.project import Project
+from warmstart.delivery.studio.tools import Order, Told, Tools
+from warmstart.errors import RunFolderError, WarmstartError
+from warmstart.events import Steps, drain
+from warmstart.folder import write_bytes
+from warmstart.joints.request import Request
+from warmstart.planning.wording import runs
+from warmstart.records import Choice, Plan
+from warmstart.show.text import duration
+from warmstart.verbs.dryrun import dry_run
+from warmstart.verbs.export import export
+from warmstart.verbs.predictor import Predictor, load
+from warmstart.verbs.resume import resume
+from warmstart.verbs.studio.pictures import see, small
+from warmstart.verbs.studio.result import result_of
+from warmstart.verbs.studio.work import Worker
+
+Fit = Callable[..., Steps[Any]]
+STRATEGY = "strategy="
+NAMES = {"frozen": "stay as they are", "tuned": "learn", "low-rank": "learn a little",
+         "fresh": "begin anew", "added": "are added"}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Hands:
+    """Does for a project what the page asks for. `fit` is the flow; `start` what to begin from."""
+
+    project: Project
+    worker: Worker
+    fit: Fit
+    start: str
+    _loaded: dict[int, Predictor] = field(default_factory=dict)
+
+    def tools(self) -> Tools:
+        """These works as the server takes them."""
+        return Tools(
+            see=see, small=small, working=lambda: self.worker.now, fit=self.begin,
+            resume=self.go_on, stop=self.worker.stop, forecast=self.forecast,
+            result=lambda number: result_of(self.project, number), answer=self.answer,
+            take=self.take,
+        )  # fmt: skip
+
+    def begin(self, order: Order) -> None:
+        """Begin to learn. Raises: UsageError while something is at work."""
+        asked = self.request(order)
+        self.worker.begin(order.number, order.budget, lambda: self.fit(asked))
+
+    def go_on(self) -> None:
+        """Go on with what was stopped. Raises: UsageError where nothing was."""
+        now = self.worker.now
+        if now.state != "stopped" or now.number is None:
+            raise RunFolderError("there is nothing to go on with.")
+        run = self.project.run(now.number)
+        self.worker.begin(now.number, now.budget or "", lambda: resume(run, self.fit))
+
+    def request(self, order: Order) -> Request:
+        """What the command line would be told."""
+        strategy = [s.removeprefix(STRATEGY) for s in order.settings if s.startswith(STRATEGY)]
+        given = {"budget", "start", "label", "out", *(["strategy"] if strategy else [])}
+        budget: Any = order.budget
+        return Request(
+            data=str(order.table), start=self.start, label="label", out=order.out, budget=budget,
+            strategy=strategy[-1] if strategy else "auto", given=frozenset(given),
+            settings=tuple(s for s in order.settings if not s.startswith(STRATEGY)),
+        )  # fmt: skip
+
+    def forecast(self, order: Order) -> Told:
+        """What a learning would take, and its plan; `problem` where it cannot be done."""
+        try:
+            found = drain(dry_run(replace(self.request(order), out=None)))
+        except WarmstartError as error:
+            return {"seconds": None, "words": "", "memory_mb": None, "rows": [],
+                    "problem": str(error)}  # fmt: skip
+        seconds = found.forecast.total
+        return {
+            "seconds": round(seconds, 1), "words": f"about {duration(seconds)}",
+            "memory_mb": round(found.forecast.memory_mb), "rows": plan_rows(found.plan),
+            "problem": None,
+        }  # fmt: skip
+
+    def answer(self, number: int, payload: bytes, name: str) -> Told:
+        """What a run's model says of one picture. Raises: DataError where it cannot be read."""
+        predictor = self._predictor(number)
+        ((shown, pixels),) = predictor.prepared([decode(payload, name)])
+        (found,) = predictor.answer([shown], [pixels])
+        labels = self.project.board.labels
+        ids = [self.project.id_of(example) for example in found.nearest]
+        return {
+            "label": found.label, "words": words(found), "probability": found.probability,
+            "sure": found.sure, "unknown": found.unknown, "scores": found.scores,
+            "nearest": [{"id": id, "label": labels.get(id)} for id in ids if id in labels],
+        }  # fmt: skip
+
+    def _predictor(self, number: int) -> Predictor:
+        if number not in self._loaded:
+            self._loaded = {number: load(self.project.run(number))}
+        return self._loaded[number]
+
+    def take(self, number: int, what: str) -> Path:
+        """A file to take home. Raises: ExportError where it cannot be made."""
+        run = self.project.run(number)
+        if what == "report.html":
+            return run / what
+        if what == "labels.csv":
+            place = self.project.path / what
+            write_bytes(place, self.project.table().encode())
+            return place
+        if what == "model.zip":
+            return _zipped([run / "model", run / "README.md"], run / what, self.project.name)
+        target = run / "export" / "onnx"
+        if not target.exists():
+            export(run, "onnx")
+        return _zipped([target], run / what, self.project.name)
+
+
+def plan_rows(plan: Plan) -> list[Told]:
+    """The plan for people: layers, then what training does, each with its reason."""
+    rows = [_row("how deep", plan.strategy, "strategy")]
+    for group in runs(plan):
+        part = next(one for one in plan.parts if one.name == group.names[0])
+        said = _row(f"layers {group.layers}", part.action, None)
+        rows.append({**said, "value": NAMES.get(group.action, group.action)})
+    if plan.is_trained:
+        for one in fields(plan.training):
+            choice = getattr(plan.training, one.name)
+            if isinstance(choice, Choice):
+                rows.append(_row(one.name.replace("_", " "), choice, f"training.{one.name}"))
+    return rows
+
+
+def _row(what: str, choice: Choice, path: str | None) -> Told:
+    return {
+        "what": what, "value": str(choice.value), "because": choice.because,
+        "source": choice.source, "rule": None if choice.rule is None else str(choice.rule),
+        "path": path,
+    }  # fmt: skip
+
+
+def _zipped(what: Sequence[Path], target: Path, name: str) -> Path:
+    """Files and folders as a zip with one folder in it, made beside its place."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as place:
+        made = Path(place) / target.name
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
+            for root in what:
+                for path in [root] if root.is_file() else sorted(root.rglob("*")):
+                    if path.is_file():
+                        archive.write(path, Path(name) / path.relative_to(root.parent))
+        shutil.move(made, target)
+    return target

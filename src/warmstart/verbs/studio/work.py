@@ -1,0 +1,137 @@
+"""One learning at a time, in a thread: what it tells, how it is stopped and gone on with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from warmstart.delivery.studio.tools import State, Working
+from warmstart.errors import UsageError, WarmstartError
+from warmstart.events import Event, Steps
+from warmstart.show.stage import Stage, title_of
+
+OFTEN_S = 0.1  # between two tellings of the same stage
+MOST_CURVE = 400  # points
+
+
+class Teller:
+    """Follows the events of a learning and says how far it is."""
+
+    def __init__(self, number: int, budget: str) -> None:
+        self.now = Working(state="working", number=number, budget=budget, stage="Read")
+        self._stage: Stage | None = None
+        self._told = 0.0
+
+    def see(self, event: Event) -> bool:
+        """Take in an event; whether there is something to tell at once."""
+        title = title_of(event, self._stage)
+        is_new = self._stage is None or self._stage.key != (event.stage, title)
+        if is_new:
+            self._stage = Stage(event.stage, title, began=event.t, latest=event.t)
+        stage = self._stage
+        if stage is None:
+            return False
+        stage.see(event)
+        self.now = replace(
+            self.now, stage=stage.title, done=stage.step, of=stage.of,
+            seconds_left=stage.pace.left(event.t), **self._added(event),
+        )  # fmt: skip
+        is_due = is_new or event.kind != "step" or event.t - self._told >= OFTEN_S
+        if is_due:
+            self._told = event.t
+        return is_due
+
+    def _added(self, event: Event) -> dict[str, Any]:
+        """A note, or a point of the curve, that an event brings."""
+        values = event.values
+        if event.kind in ("note", "guard") and values.get("text"):
+            note = {"title": str(values.get("title", "")), "text": str(values["text"])}
+            return {"notes": (*self.now.notes, note)}
+        if isinstance(values.get("val"), float):
+            return {"curve": (*self.now.curve, (event.step, values["val"]))[-MOST_CURVE:]}
+        return {}
+
+
+class Worker:
+    """Runs learnings one after the other. `tell` is called from its thread at every change,
+    `done` with the number of a run that has come to its end."""
+
+    def __init__(self, tell: Callable[[Working], None], done: Callable[[int], None]) -> None:
+        self.now = Working()
+        self._tell = tell
+        self._done = done
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def begin(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
+        """Start to work. Raises: UsageError while another learning is at work."""
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                raise UsageError("a learning is at work; stop it first, or wait for its end.")
+            self._stop.clear()
+            self._thread = threading.Thread(
+                target=self._work, args=(number, budget, steps), name="learn", daemon=True
+            )
+            self._set(Working(state="working", number=number, budget=budget, stage="Read"))
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End what is at work after its next event; what was computed is kept."""
+        if self.now.state == "working":
+            self._stop.set()
+            self._set(replace(self.now, state="stopping"))
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until nothing is at work."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def set_stopped(self, number: int, budget: str | None) -> None:
+        """A run that an earlier process left unfinished."""
+        self._set(Working(state="stopped", number=number, budget=budget))
+
+    def _set(self, working: Working) -> None:
+        self.now = working
+        self._tell(working)
+
+    def _work(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
+        teller = Teller(number, budget)
+        end: State = "idle"
+        error: str | None = None
+        try:
+            for event in _until(steps(), self._stop):
+                if teller.see(event):
+                    self._set(replace(teller.now, state=self._state))
+            end = "stopped" if self._stop.is_set() else "idle"
+        except WarmstartError as told:
+            end, error = "failed", str(told)
+        except Exception as told:  # the page must not wait for ever
+            end, error = "failed", f"this is a bug in warmstart: {type(told).__name__}: {told}"
+        self._set(replace(teller.now, state=end, error=error, seconds_left=None))
+        if end == "idle":
+            self._done(number)
+
+    @property
+    def _state(self) -> State:
+        return "stopping" if self._stop.is_set() else "working"
+
+
+def _until(steps: Steps[Any], stop: threading.Event) -> Iterator[Event]:
+    """Events until the end, or until a stop was asked for; the steps are closed in any case."""
+    with closing(steps):
+        for event in steps:
+            yield event
+            if stop.is_set():
+                return
+
+
+def left_undone(run: Path) -> bool:
+    """Whether a run was stopped, or killed, and can be gone on with."""
+    if any((run / name).exists() for name in ("DONE", "FAILED")):
+        return False
+    return (run / "request.json").exists()

@@ -1,0 +1,325 @@
+"""The studio's routes over a real socket, with tools that do next to nothing."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from serving import form, live, png, wait_until
+from warmstart.delivery.studio.app import make_app
+from warmstart.delivery.studio.project import Project
+from warmstart.delivery.studio.stream import Hub
+from warmstart.delivery.studio.tools import Seen, Tools, Working
+from warmstart.errors import DataError, UsageError
+
+TOKEN = "a-secret"
+
+
+class Desk:
+    """Tools that note what was asked of them."""
+
+    def __init__(self):
+        self.now, self.orders = Working(), []
+
+    def see(self, payload, name):
+        return Seen(20, 20, ".png", b"jpeg") if payload.startswith(b"\x89PNG") else f"{name}: no"
+
+    def small(self, payload, name):
+        if not payload.startswith(b"\x89PNG"):
+            raise DataError(f"{name} is not an image")
+        return b"made later"
+
+    def fit(self, order):
+        self.orders.append(order)
+        self.now = Working(state="working", number=order.number)
+
+    def resume(self):
+        raise UsageError("nothing to go on with")
+
+    def tools(self, **changes):
+        usual = Tools(
+            see=self.see, small=self.small, working=lambda: self.now, fit=self.fit,
+            resume=self.resume, stop=lambda: None, forecast=lambda order: {"seconds": 1.0},
+            result=lambda number: {"number": number},
+            answer=lambda number, payload, name: {"label": "cat", "number": number},
+            take=lambda number, what: self.place / what,
+        )  # fmt: skip
+        return replace(usual, **changes)
+
+
+class Client:
+    """Talks to a studio as its page does."""
+
+    def __init__(self, server, project, desk):
+        self.server, self.project, self.desk = server, project, desk
+        self.cookie = f"studio-1={TOKEN}"
+
+    def get(self, path, **headers):
+        return self.server.ask("GET", path, **{"cookie": self.cookie, **headers})
+
+    def post(self, path, value=None, **headers):
+        told = {"cookie": self.cookie, "content_type": "application/json", **headers}
+        return self.server.ask("POST", path, json.dumps(value or {}), **told)
+
+    def send(self, *files, label="cat"):
+        body, kind = form(files)
+        path = f"/api/pictures?label={label}"
+        return self.server.ask("POST", path, body, content_type=kind, cookie=self.cookie)
+
+
+@pytest.fixture
+def studio(tmp_path):
+    project, desk = Project.open(tmp_path / "p", "p"), Desk()
+    desk.place = tmp_path
+    hub = Hub()
+    with live(make_app(project, desk.tools(), hub, TOKEN, 1)) as server:
+        client = Client(server, project, desk)
+        client.hub = hub
+        yield client
+        hub.close()
+    project.close()
+
+
+def pair(studio):
+    """Two classes of two pictures each; their ids."""
+    found = []
+    for label in ("cat", "dog"):
+        files = [(f"{label}{n}.png", png((n, len(found), 9))) for n in range(2)]
+        found += studio.send(*files, label=label).json["added"]
+    return found
+
+
+# ---- who may ask ---------------------------------------------------------------------------
+
+
+def test_the_token_in_the_address_becomes_a_cookie_that_no_script_reads(studio):
+    got = studio.server.ask("GET", f"/?token={TOKEN}")
+    assert got.status == 303
+    assert got.headers["location"] == "/"
+    cookie = got.headers["set-cookie"]
+    assert cookie.startswith(f"studio-1={TOKEN}; ")
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "set-cookie" not in studio.server.ask("GET", "/?token=wrong").headers
+    assert studio.server.ask("GET", "/").status == 200
+
+
+@pytest.mark.parametrize("path", ["/api/board", "/api/events", "/api/take/model.zip", "/api/x"])
+@pytest.mark.parametrize("cookie", ["", "studio-1=wrong", f"studio-2={TOKEN}", "studio-1="])
+def test_nothing_is_told_without_it(studio, path, cookie):
+    assert studio.get(path, cookie=cookie).status == 401
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://localhost:3000", "http://127.0.0.1:3000", "null"]
+)
+def test_pages_of_others_may_not_write_even_with_the_cookie(studio, origin):
+    assert studio.post("/api/undo", origin=origin).status == 403
+    assert studio.post("/api/classes", {"add": "cat"}, origin=origin).status == 403
+    assert studio.project.version == 0
+
+
+def test_our_own_page_may(studio):
+    own = f"http://127.0.0.1:{studio.server.port}"
+    assert studio.post("/api/classes", {"add": "cat"}, origin=own).status == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "10.0.0.1:80", "127.0.0.1.evil.example"])
+def test_names_that_were_pointed_at_this_computer_are_refused(studio, host):
+    assert studio.get("/api/board", host=host).status == 421
+    assert studio.post("/api/classes", {"add": "cat"}, host=host).status == 421
+
+
+# ---- pictures ------------------------------------------------------------------------------
+
+
+def test_pictures_come_in_and_bad_files_are_named_with_the_reason(studio):
+    got = studio.send(("a.png", png()), ("b.png", b"text"), ("c.png", png()))
+    (id,) = got.json["added"]
+    assert got.json["refused"] == [{"name": "b.png", "why": "b.png: no"}]
+    assert got.json["known"] == [{"name": "c.png", "id": id, "label": "cat"}]
+    told = studio.get("/api/board").json
+    assert told["classes"] == ["cat"]
+    (picture,) = told["pictures"]
+    assert (picture["id"], picture["name"], picture["label"]) == (id, "a.png", "cat")
+    assert told["undo"] == "added 1 picture to cat"
+    assert studio.get(f"/api/pictures/{id}").body == png()
+    assert studio.get(f"/api/thumbnails/{id}").body == b"jpeg"
+
+
+def test_thumbnails_that_are_lost_are_made_again(studio):
+    (id,) = studio.send(("a.png", png())).json["added"]
+    studio.project.small(id).unlink()
+    assert studio.get(f"/api/thumbnails/{id}").body == b"made later"
+    (studio.project.path / "pictures" / studio.project.pictures[id].file).write_bytes(b"text")
+    studio.project.small(id).unlink()
+    assert studio.get(f"/api/thumbnails/{id}").status == 404
+
+
+def test_what_was_taken_off_comes_back_where_it_is_sent_again(studio):
+    (id,) = studio.send(("a.png", png())).json["added"]
+    assert studio.post("/api/label", {"ids": [id], "label": None}).status == 200
+    assert studio.get("/api/board").json["pictures"] == []
+    assert studio.send(("a.png", png()), label="dog").json["added"] == [id]
+    assert studio.project.board.labels == {id: "dog"}
+    assert len(list((studio.project.path / "pictures").iterdir())) == 1
+
+
+@pytest.mark.parametrize("id", ["../project.json", "%2e%2e%2fproject.json", "x", ""])
+def test_no_path_leads_out_of_the_pictures(studio, id):
+    assert studio.get(f"/api/pictures/{id}").status in (404, 405)
+    assert studio.get(f"/api/thumbnails/{id}").status in (404, 405)
+
+
+def test_a_class_needs_a_name(studio):
+    got = studio.send(("a.png", png()), label="%20")
+    assert got.status == 422
+    assert "needs a name" in got.json["detail"]
+
+
+# ---- changes -------------------------------------------------------------------------------
+
+
+def test_relabel_undo_redo_and_classes(studio):
+    a, b, *_ = pair(studio)
+    assert studio.post("/api/label", {"ids": [a, b], "label": "dog"}).status == 200
+    assert studio.get("/api/board").json["undo"] == "moved 2 pictures to dog"
+    assert studio.post("/api/undo").status == 200
+    assert studio.project.board.labels[a] == "cat"
+    assert studio.post("/api/redo").status == 200
+    assert studio.project.board.labels[a] == "dog"
+    assert studio.post("/api/redo").status == 409
+    assert studio.post("/api/classes", {"rename": ["dog", "hound"]}).status == 200
+    assert studio.post("/api/classes", {"remove": "hound"}).status == 200
+    assert studio.get("/api/board").json["pictures"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("label", {"ids": ["nobody"], "label": "cat"}), ("label", {"ids": "x", "label": None}),
+        ("label", {}), ("classes", {}), ("classes", {"rename": ["a"]}), ("classes", {"x": 1}),
+        ("classes", {"remove": "bird"}), ("fit", {"budget": "huge"}), ("fit", {"x": 1}),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_and_changes_nothing(studio, path, value):
+    got = studio.post(f"/api/{path}", value)
+    assert got.status == 422
+    assert got.json["detail"]
+    assert studio.project.version == 0
+
+
+# ---- learning ------------------------------------------------------------------------------
+
+
+def test_learning_begins_from_a_table_of_its_own(studio):
+    pair(studio)
+    got = studio.post("/api/fit", {"budget": "balanced", "settings": ["training.passes=100"]})
+    assert (got.status, got.json) == (202, {"number": 1})
+    (order,) = studio.desk.orders
+    assert order.table == studio.project.path / "board-1.csv"
+    assert order.out == studio.project.path / "runs" / "1"
+    assert (order.budget, order.settings) == ("balanced", ("training.passes=100",))
+    assert studio.post("/api/fit").status == 409
+    assert studio.get("/api/board").json["work"]["state"] == "working"
+
+
+def test_what_cannot_be_learnt_is_said_before(studio):
+    studio.send(("a.png", png()))
+    got = studio.post("/api/fit")
+    assert got.status == 422
+    assert "Two classes" in got.json["detail"]
+    assert studio.get("/api/forecast").status == 422
+    assert studio.get("/api/board").json["problem"] == got.json["detail"]
+
+
+def test_a_forecast_leaves_no_run(studio):
+    pair(studio)
+    assert studio.get("/api/forecast?budget=thorough&settings=a=1").json == {"seconds": 1.0}
+    assert studio.project.numbers() == []
+
+
+def test_before_the_first_run_there_is_no_result(studio):
+    assert studio.get("/api/result").status == 404
+    assert studio.get("/api/take/model.zip").status == 404
+    body, kind = form([("a.png", png())])
+    got = studio.server.ask("POST", "/api/try", body, content_type=kind, cookie=studio.cookie)
+    assert got.status == 409
+    assert studio.post("/api/resume").status == 422
+
+
+def test_results_are_those_of_the_newest_finished_run(studio):
+    for number, mark in ((1, "DONE"), (2, "DONE"), (3, "FAILED")):
+        studio.project.run(number).mkdir(parents=True)
+        (studio.project.run(number) / mark).touch()
+    assert studio.get("/api/result").json == {"number": 2}
+    (studio.desk.place / "model.zip").write_bytes(b"zip")
+    got = studio.get("/api/take/model.zip")
+    assert got.body == b"zip"
+    assert 'filename="p-model.zip"' in got.headers["content-disposition"]
+    assert studio.get("/api/take/board-1.csv").status == 404
+    body, kind = form([("a.png", png())])
+    got = studio.server.ask("POST", "/api/try", body, content_type=kind, cookie=studio.cookie)
+    assert got.json == {"label": "cat", "number": 2}
+
+
+# ---- events --------------------------------------------------------------------------------
+
+
+@contextmanager
+def listening(studio):
+    """Events as they come, (name, value)."""
+    found = []
+    link = http.client.HTTPConnection("127.0.0.1", studio.server.port, timeout=30)
+    link.request("GET", "/api/events", headers={"cookie": studio.cookie})
+    answer = link.getresponse()
+    assert answer.getheader("content-type").startswith("text/event-stream")
+
+    def read():
+        name = ""
+        while line := answer.readline().decode():
+            if line.startswith("event: "):
+                name = line[7:].strip()
+            elif line.startswith("data: "):
+                found.append((name, json.loads(line[6:])))
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        studio.hub.close()
+        thread.join(10)
+        assert not thread.is_alive()
+        link.close()
+
+
+def test_every_page_hears_of_every_change(studio):
+    with listening(studio) as first, listening(studio) as second:
+        ids = pair(studio)
+        studio.post("/api/label", {"ids": ids[:1], "label": "dog"})
+        studio.hub.tell_working(Working(state="working", number=1, stage="Look", done=3, of=9))
+        studio.hub.tell_result(1)
+        wait_until(lambda: len(first) == len(second) == 5)
+    assert first == second
+    assert [name for name, _ in first] == ["board", "board", "board", "work", "result"]
+    added, _, moved, work, result = (value for _, value in first)
+    assert added["labels"] == dict.fromkeys(ids[:2], "cat")
+    assert [one["id"] for one in added["pictures"]] == ids[:2]
+    assert (moved["version"], moved["labels"]) == (3, {ids[0]: "dog"})
+    assert moved["undo"] == "moved 1 picture to dog"
+    assert (work["stage"], work["done"], work["of"]) == ("Look", 3, 9)
+    assert result == {"number": 1}
+
+
+def test_a_page_that_does_not_keep_up_is_cut_off_and_asks_anew(studio, monkeypatch):
+    with listening(studio) as heard:
+        for number in range(2000):
+            studio.hub.tell_result(number)
+        studio.post("/api/classes", {"add": "cat"})
+        wait_until(lambda: not studio.hub._streams or ("board" in dict(heard)))

@@ -1,0 +1,139 @@
+"""The studio's folder: what was done is there again, whatever happened in between."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from serving import png
+from warmstart.delivery.studio.board import Board, labelled, with_class, without_class
+from warmstart.delivery.studio.lines import append, read_lines
+from warmstart.delivery.studio.project import Arrived, Project, changed_since
+from warmstart.errors import RunFolderError
+
+
+def arrived(number, part="train", group=None):
+    payload = png((number, 0, 0))
+    return Arrived(
+        name=f"{number}.png", payload=payload, suffix=".png", width=20, height=20, part=part,
+        group=group,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path):
+    found = Project.open(tmp_path / "p", "p")
+    yield found
+    found.close()
+
+
+def again(project):
+    """The same folder, opened by another process."""
+    project.close()
+    return Project.open(project.path, "p")
+
+
+def fill(project, n=4, label="cat"):
+    kept = project.keep([arrived(number) for number in range(n)])
+    ids = [picture.id for picture in kept]
+    project.change(lambda board: labelled(board, ids, label))
+    return ids
+
+
+def test_pictures_labels_and_steps_are_there_again(project):
+    ids = fill(project)
+    project.change(lambda board: labelled(board, ids[:1], "dog"))
+    project.undo()
+    found = again(project)
+    assert found.board == Board(("cat",), dict.fromkeys(ids, "cat"))
+    assert found.version == 3
+    assert [found.pictures[id].name for id in ids] == ["0.png", "1.png", "2.png", "3.png"]
+    assert found.redo().labels == {ids[0]: "dog"}
+    assert found.board.classes == ("cat", "dog")
+    assert found.redo() is None
+    found.close()
+
+
+def test_undo_goes_back_to_the_very_beginning(project):
+    fill(project)
+    project.change(lambda board: without_class(board, "cat"))
+    while project.undo():
+        pass
+    assert project.board == Board()
+    while project.redo():
+        pass
+    assert project.board == Board()  # the class went with its pictures
+    assert project.version == 6
+
+
+def test_a_new_step_ends_what_could_be_done_again(project):
+    fill(project)
+    project.undo()
+    delta = project.change(lambda board: with_class(board, "dog"))
+    assert delta.redo is None
+    assert project.redo() is None
+
+
+def test_what_a_kill_left_of_a_line_is_cut_off(project):
+    ids = fill(project)
+    with open(project.path / "changes.jsonl", "ab") as file:
+        file.write(b'{"what": "moved 1 pict')
+    found = again(project)
+    assert found.version == 1
+    found.change(lambda board: labelled(board, ids[:1], None))
+    found = again(found)
+    assert found.version == 2
+    assert ids[0] not in found.board.labels
+    found.close()
+
+
+@pytest.mark.parametrize("rest", [b"", b"{", b"x" * 10_000])
+def test_lines_are_whole_or_not_there(tmp_path, rest):
+    path = tmp_path / "a.jsonl"
+    append(path, [{"a": 1}, {"b": "ü"}])
+    with open(path, "ab") as file:
+        file.write(rest)
+    append(path, [{"c": 3}])
+    assert list(read_lines(path)) == [{"a": 1}, {"b": "ü"}, {"c": 3}]
+
+
+def test_one_studio_at_a_time_holds_the_folder(project):
+    with pytest.raises(RunFolderError, match="another studio is open"):
+        Project.open(project.path, "p")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match="holds something else"):
+        Project.open(tmp_path, "p")
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_same_bytes_twice_are_two_pictures_where_a_data_set_has_them_twice(project):
+    first, second = project.keep([arrived(1), arrived(1)])
+    assert first.id != second.id
+    assert project.known(png((1, 0, 0))).id == first.id
+    assert project.known(png((2, 0, 0))) is None
+    assert project.bytes_of(second.id) == png((1, 0, 0))
+
+
+def test_the_table_of_a_run(project):
+    kept = project.keep([arrived(1), arrived(2, "test"), arrived(3, "holdout", "g")])
+    project.change(lambda board: labelled(board, [one.id for one in kept], "cat, or dog"))
+    number, path = project.write_table()
+    assert (number, path.name) == (1, "board-1.csv")
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    assert [row["split"] for row in rows] == ["train", "test", "val"]
+    assert [row["group"] for row in rows] == ["", "", "g"]
+    assert {row["label"] for row in rows} == {"cat, or dog"}
+    assert all((project.path / row["path"]).exists() for row in rows)
+    assert [project.id_of(row["path"]) for row in rows] == [one.id for one in kept]
+    assert project.write_table()[0] == 2
+
+
+def test_how_many_changes_a_run_has_not_learnt():
+    board = Board(("cat", "dog"), {"a": "cat", "b": "dog", "c": "cat"})
+    assert changed_since([("a", "cat"), ("b", "dog"), ("c", "cat")], board) == 0
+    assert changed_since([("a", "dog"), ("b", "dog"), ("d", "cat")], board) == 3
