@@ -95,15 +95,16 @@ export function watchAdding() {
 
 // ---- choosing ----------------------------------------------------------------------------------
 
-function ask(given) {
-  return new Promise((resolve) => {
-    const input = make("input", { type: "file", class: "away", "aria-hidden": "true", tabindex: "-1", ...given });
+async function ask(given) {
+  const input = make("input", { type: "file", hidden: true, ...given });
+  document.body.append(input);
+  const files = await new Promise((resolve) => {
     input.addEventListener("change", () => resolve([...input.files]));
     input.addEventListener("cancel", () => resolve([]));
-    document.body.append(input);
     input.click();
-    input.remove();
   });
+  input.remove();
+  return files;
 }
 
 export async function chooseFolders() {

@@ -4,7 +4,8 @@ import { make, set } from "./dom.js";
 import { number } from "./words.js";
 import { thumbnail } from "./api.js";
 
-export const STEP = 104; // a picture of 96 px and the gap of 8
+const GAP = 8, STEP = 96 + GAP; // a picture of 96 px and the gap
+const SIDE = 10; // room beside the pictures for the outline of what has the focus
 const SPARE = 3; // rows above and below those in sight
 
 export class Grid {
@@ -43,7 +44,7 @@ export class Grid {
   draw() {
     const width = this.element.clientWidth;
     if (!width || !this.about) return; // not on show; drawn as soon as it is
-    this.across = Math.max(1, Math.floor((width + 8) / STEP));
+    this.across = Math.max(1, Math.floor((width - SIDE + GAP) / STEP));
     this.space.style.height = `${Math.ceil(this.ids.length / this.across) * STEP}px`;
     const top = Math.floor(this.element.scrollTop / STEP) - SPARE;
     const rows = Math.ceil(this.element.clientHeight / STEP) + 2 * SPARE;
