@@ -9,7 +9,7 @@ early stop: Besag & Clifford 1991, "Sequential Monte Carlo p-values".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,21 +51,44 @@ def permute_blocks(labels: Labels, blocks: Blocks, rng: np.random.Generator) -> 
     >>> bool(out[0] == out[1] and out[2] == out[3])
     True
     """
+    return _shuffler(labels, blocks)(rng)
+
+
+def _shuffler(labels: Labels, blocks: Blocks) -> Callable[[np.random.Generator], Labels]:
+    """`permute_blocks` for many draws: how the blocks lie is found once."""
     _, index = np.unique(blocks, return_inverse=True)
     n_blocks = int(index.max()) + 1
     if n_blocks == len(labels):
-        return rng.permutation(labels)
+        return lambda rng: rng.permutation(labels)
     members = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])
     mixed = sum(len(rows) for rows in members if len(np.unique(labels[rows])) > 1)
-    shuffled = labels.copy()
     if 2 * mixed > len(labels):
-        for rows in members:
-            shuffled[rows] = rng.permutation(labels[rows])
-        return shuffled
-    for size in {len(rows) for rows in members}:
-        same = [rows for rows in members if len(rows) == size]
-        for rows, source in zip(same, rng.permutation(len(same)), strict=True):
-            shuffled[rows] = rng.permutation(labels[same[source]])
+        return lambda rng: _inside(labels, members, rng)
+    by_size = [
+        np.stack([rows for rows in members if len(rows) == size])
+        for size in {len(rows) for rows in members}
+    ]
+    return lambda rng: _among(labels, by_size, rng)
+
+
+def _inside(labels: Labels, members: Sequence[Rows], rng: np.random.Generator) -> Labels:
+    """Shuffled inside each block."""
+    shuffled = labels.copy()
+    for rows in members:
+        shuffled[rows] = rng.permutation(labels[rows])
+    return shuffled
+
+
+def _among(labels: Labels, by_size: Sequence[Rows], rng: np.random.Generator) -> Labels:
+    """Shuffled among blocks of equal size. Shapes: each of `by_size` (blocks, size)."""
+    shuffled = labels.copy()
+    for same in by_size:
+        sources = same[rng.permutation(len(same))]
+        if same.shape[1] == 1:
+            shuffled[same] = labels[sources]
+            continue
+        for rows, source in zip(same, sources, strict=True):
+            shuffled[rows] = rng.permutation(labels[source])
     return shuffled
 
 
@@ -92,14 +115,14 @@ def signal_test(
     0..K-1; groups partition the rows into dependent blocks.
     """
     operators = [_leave_out_operator(G, groups) for G in inverses]
-    blocks = number_blocks(groups)
+    shuffle = _shuffler(labels, number_blocks(groups))
     true_t, true_accuracy = _statistics(operators, labels[:, None])
     least = float(true_t[0]) - TIE * abs(float(true_t[0]))
     nulls, accuracies = np.empty(0), np.empty(0)
     p, moved, same = None, 1.0, 0
     while len(nulls) < permutations and (p is None or len(nulls) < LEAST):
         batch = min(_BATCH, permutations - len(nulls))
-        draws = np.stack([permute_blocks(labels, blocks, rng) for _ in range(batch)], axis=1)
+        draws = np.stack([shuffle(rng) for _ in range(batch)], axis=1)
         moved = movable(labels, draws)
         same += int((draws == labels[:, None]).all(axis=0).sum())
         t, accuracy = _statistics(operators, draws)

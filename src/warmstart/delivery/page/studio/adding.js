@@ -30,8 +30,8 @@ export function add(files, notes = []) {
   refused.push(...notes, ...refusals);
   waiting.push(...good);
   total += good.length;
-  show();
   if (!isSending && waiting.length) send();
+  show();
 }
 
 function nextBatch() {

@@ -73,6 +73,11 @@ export function pictureAt(target) {
   return target.closest?.("#board .picture")?.dataset.id ?? null;
 }
 
+export function focusPicture(id) {
+  const { grid } = [...columns.values()].find((one) => one.grid.places.has(id)) ?? {};
+  grid?.focus(id);
+}
+
 export function neighbour(column, side) {
   const shown = [...columns.values()].filter(({ element, grid }) => element.offsetParent && grid.ids.length);
   return shown[shown.indexOf(column) + (side === "left" ? -1 : 1)] ?? null;

@@ -22,13 +22,15 @@ export function dialog(title, build, given = {}) {
 export function askName({ title, button, value = "", others = [] }) {
   const list = make("datalist", { id: "names" }, ...others.map((name) => make("option", { value: name })));
   const input = make("input", { type: "text", required: true, maxlength: 100, autocomplete: "off", value, list: "names" });
-  return dialog(title, (close) => [make("form", {
+  const answer = dialog(title, (close) => [make("form", {
     submit: (event) => {
       event.preventDefault();
       if (input.value.trim()) close(input.value.trim());
     },
   }, make("label", {}, "Name of the class", input), list, make("div", { class: "row" },
     make("button", {}, button), cancel(close)))]);
+  input.select();
+  return answer;
 }
 
 // Offers some things to do with a line that says what they mean.

@@ -1,6 +1,7 @@
 // One picture, large: what it is called, what the model says, and another label for it.
 import { original, thumbnail } from "./api.js";
-import { $, isTyping, make, write } from "./dom.js";
+import { focusPicture } from "./board.js";
+import { isTyping, make, write } from "./dom.js";
 import { move, takeOff } from "./moves.js";
 import { now, subscribe } from "./store.js";
 import { number, percent } from "./words.js";
@@ -24,7 +25,7 @@ function build() {
   parts.image = make("img", { alt: "" });
   // Kinds of files that browsers cannot show have a thumbnail all the same.
   parts.image.addEventListener("error", () => parts.image.src.includes("/pictures/") && (parts.image.src = thumbnail(ids[at])));
-  parts.name = make("h2", { id: "large-name" });
+  parts.name = make("h2", { id: "large-name", tabindex: "-1", autofocus: true });
   parts.said = make("p", { role: "status" });
   parts.label = make("select", { change: (event) => relabel(event.target.value) });
   parts.place = make("p", { class: "quiet" });
@@ -45,8 +46,9 @@ function build() {
 function closed() {
   box.remove();
   box = null;
-  const { activeElement } = document;
-  if (activeElement === document.body) $("title-pictures").focus();
+  // The focus goes to the picture that was looked at last.
+  if (now().place === "pictures") focusPicture(ids[at]);
+  if (document.activeElement === document.body) document.querySelector(".place:not([hidden]) h1")?.focus();
 }
 
 function draw() {
