@@ -76,9 +76,11 @@ def _mean(values: Array, weights: Array | None) -> float:
 def _smooth_loss(
     scores: Array, targets: Array, calibration: Calibration, weights: Array | None
 ) -> float:
-    logits = log_probabilities(scores, calibration)
-    logits *= targets
-    return -_mean(logits.sum(axis=1), weights)
+    return _loss_of(log_probabilities(scores, calibration), targets, weights)
+
+
+def _loss_of(logs: Array, targets: Array, weights: Array | None) -> float:
+    return -_mean((logs * targets).sum(axis=1), weights)
 
 
 def fit_temperature(scores: Array, labels: Labels, weights: Array | None = None) -> Calibration:
@@ -94,32 +96,28 @@ def fit_temperature(scores: Array, labels: Labels, weights: Array | None = None)
     zero, targets = np.zeros(scores.shape[1]), _targets(labels, scores.shape[1], weights)
     right = (targets * scores).sum(axis=1)
     value, loss = 1.0, np.inf
+    logs = log_probabilities(scores, Calibration(value, zero))
+    start = _loss_of(logs, targets, weights)
     for _ in range(60):
-        p = probabilities(scores, Calibration(value, zero))
+        p = np.exp(logs)
         mean = (p * scores).sum(axis=1)
         slope = _mean(mean - right, weights)
         p *= scores**2
         bend = _mean(p.sum(axis=1) - mean**2, weights)
         step = slope / max(bend, 1e-12)
-        new, new_loss = _line_search(scores, targets, value, step, weights)
+        for _ in range(30):
+            new = min(max(value - step, 0.0), _MOST)
+            ahead = log_probabilities(scores, Calibration(new, zero))
+            new_loss = _loss_of(ahead, targets, weights)
+            if new_loss <= start:
+                break
+            step /= 2
+        else:
+            new, new_loss, ahead = value, start, logs
         if loss - new_loss < 1e-10:
             return Calibration(new, zero)
-        value, loss = new, new_loss
+        value, loss, start, logs = new, new_loss, new_loss, ahead
     return Calibration(value, zero)
-
-
-def _line_search(
-    scores: Array, targets: Array, value: float, step: float, weights: Array | None
-) -> tuple[float, float]:
-    zero = np.zeros(scores.shape[1])
-    start = _smooth_loss(scores, targets, Calibration(value, zero), weights)
-    for _ in range(30):
-        new = min(max(value - step, 0.0), _MOST)
-        loss = _smooth_loss(scores, targets, Calibration(new, zero), weights)
-        if loss <= start:
-            return new, loss
-        step /= 2
-    return value, start
 
 
 def fit_temperature_and_bias(

@@ -1,6 +1,6 @@
 // The pictures of one class. Only those in sight are in the page, so thousands cost no more than
 // some dozens; the one that has the focus stays, wherever the others are scrolled to.
-import { make, set } from "./dom.js";
+import { make, set, write } from "./dom.js";
 import { number } from "./words.js";
 import { thumbnail } from "./api.js";
 
@@ -50,25 +50,32 @@ export class Grid {
     const rows = Math.ceil(this.element.clientHeight / STEP) + 2 * SPARE;
     const from = Math.max(0, top * this.across);
     const seen = this.ids.slice(from, Math.max(0, (top + rows + 1) * this.across));
-    if (this.active !== null && !seen.includes(this.active)) seen.push(this.active);
-    const wanted = new Set(seen);
-    for (const [id, cell] of this.cells) if (!wanted.has(id)) this.drop(id, cell);
-    for (const id of seen) this.put(id);
+    if (this.active !== null && !seen.includes(this.active)) {
+      if (this.places.get(this.active) < from) seen.unshift(this.active);
+      else seen.push(this.active);
+    }
+    this.keepOnly(new Set(seen));
+    // In the page they stand in their order too, for whoever reads it from top to bottom.
+    let next = this.space.firstElementChild;
+    for (const id of seen) {
+      const cell = this.put(id, next);
+      if (cell === next) next = next.nextElementSibling;
+    }
     set(this.space, "role", this.ids.length ? "listbox" : "presentation");
   }
 
-  drop(id, cell) {
-    cell.remove();
-    this.cells.delete(id);
+  keepOnly(wanted) {
+    for (const [id, cell] of this.cells) {
+      if (wanted.has(id)) continue;
+      cell.remove();
+      this.cells.delete(id);
+    }
   }
 
-  put(id) {
-    let cell = this.cells.get(id);
-    if (!cell) {
-      cell = picture(id);
-      this.cells.set(id, cell);
-      this.space.append(cell);
-    }
+  put(id, next) {
+    const cell = this.cells.get(id) ?? picture(id);
+    this.cells.set(id, cell);
+    if (cell !== next) this.space.insertBefore(cell, next);
     const place = this.places.get(id);
     const { name, mark, isSelected } = this.about(id);
     cell.style.left = `${(place % this.across) * STEP}px`;
@@ -79,7 +86,8 @@ export class Grid {
     set(cell, "aria-selected", isSelected);
     set(cell, "aria-label", mark ? `${name}, ${mark.words}` : name);
     set(cell, "data-mark", mark ? mark.kind : null);
-    cell.lastChild.textContent = mark ? mark.words : "";
+    write(cell.lastChild, mark ? mark.words : "");
+    return cell;
   }
 
   focus(id) {
