@@ -22,7 +22,7 @@ STAGES = {
 # A part imports from parts of a lower rank only; within a rank, from itself, and as ALSO says.
 RANKS = {
     "errors": 0,
-    **dict.fromkeys(("records", "events"), 1),
+    **dict.fromkeys(("records", "events", "remember"), 1),
     **dict.fromkeys(("solve", "stats", "folder"), 2),
     **dict.fromkeys(STAGES, 3),
     **dict.fromkeys(("recording", "show"), 4),

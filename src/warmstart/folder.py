@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from warmstart.errors import RunFolderError
 R = TypeVar("R")
 MARKERS = ("DONE", "FAILED", "INTERRUPTED")
 _SCALARS = (float, int, str, bool)
+_hints = functools.cache(typing.get_type_hints)  # slower than all the rest of reading a record
 RECORDS = (
     "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
     "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json",
@@ -59,7 +61,7 @@ def from_plain(kind: type[R], value: Any) -> R:
     Tap(part=3, pool='avg', of='')
     """
     if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         fields = [f for f in dataclasses.fields(kind) if f.name in value or _is_required(f)]
         return kind(**{f.name: from_plain(hints[f.name], value[f.name]) for f in fields})
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
@@ -150,9 +152,7 @@ def write_json_lines(path: Path, values: typing.Iterable[Any]) -> None:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a table (RFC 4180, UTF-8) whole or not at all."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows(rows)
+    csv.writer(text).writerows([header, *rows])
     write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import FileIO
 from typing import Any
 
@@ -38,28 +38,31 @@ def read_rows(file: FileIO, offsets: Iterable[int], out: NDArray[Any]) -> list[i
     if not out.size:
         return []
     view, size, short = out.data.cast("B"), out[0].nbytes, []
+    read, at = _reader(file), 0
     for place, offset in enumerate(offsets):
-        into = view[place * size : (place + 1) * size]
-        if not _fill(file, offset, into):
+        into = view[at : at + size]
+        at += size
+        n = read(into, offset)
+        while 0 < n < len(into):
+            offset, into = offset + n, into[n:]
+            n = read(into, offset)
+        if n < len(into):
             short.append(place)
     return short
 
 
-def _fill(file: FileIO, offset: int, into: memoryview) -> bool:
-    """Read until `into` is full; False where the file ends before."""
-    while n := _read_some(file, offset, into):
-        if n == len(into):
-            return True
-        offset, into = offset + n, into[n:]
-    return False
-
-
-def _read_some(file: FileIO, offset: int, into: memoryview) -> int:
+def _reader(file: FileIO) -> Callable[[memoryview, int], int]:
+    """What reads some bytes from an offset on; 0 at the end of the file."""
     if _HAS_PREADV:
-        return os.preadv(file.fileno(), (into,), offset)
-    with _moving:
-        file.seek(offset)
-        return file.readinto(into) or 0
+        number = file.fileno()
+        return lambda into, offset: os.preadv(number, (into,), offset)
+
+    def moving(into: memoryview, offset: int) -> int:
+        with _moving:
+            file.seek(offset)
+            return file.readinto(into) or 0
+
+    return moving
 
 
 def side_by_side(

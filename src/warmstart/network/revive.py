@@ -26,6 +26,7 @@ from warmstart.network.stem import refit
 from warmstart.network.taps import Scan, plan_scan
 from warmstart.network.tensors import tensor_digest
 from warmstart.records import StartRecord, Tap
+from warmstart.remember import at_hand
 
 TRUNK = "trunk."
 _BESIDE = f"{TRUNK}{NAME}."
@@ -139,10 +140,20 @@ def cut_start(start: Start) -> Network:
     >>> len(cut_start(load("lite0")).parts)
     18
     """
-    network = cut(start.module, start.record.preprocessing)
     if not isinstance(start, RevivedStart):
-        return network
+        return _cut_once(start)
+    network = cut(start.module, start.record.preprocessing)
     return _with_head(graft(network, start.added) if start.added else network, start)
+
+
+def _cut_once(start: Start) -> Network:
+    """The cut of the same weights for the same inputs is kept, where something is."""
+    record, kept = start.record, at_hand()
+    if kept is None:
+        return cut(start.module, record.preprocessing)
+    key = "cut", record.sha256, record.preprocessing
+    n_bytes = 4 * record.parameters
+    return kept.get(key, n_bytes, lambda: cut(start.module, record.preprocessing))
 
 
 def _with_head(network: Network, start: RevivedStart) -> RevivedNetwork:

@@ -36,6 +36,13 @@ function showPlace(state, before) {
   }
 }
 
+// What had the focus may be gone from sight, as Learn is once it was pressed; then the title has it.
+function keepFocus() {
+  if (document.activeElement?.closest("[hidden]")) {
+    [...document.querySelectorAll("main h1")].find((title) => !title.closest("[hidden]"))?.focus({ preventScroll: true });
+  }
+}
+
 function remember(state, before) {
   if (state.place === before.place && state.filter === before.filter) return;
   try {
@@ -62,7 +69,7 @@ function go() {
 }
 
 // Views that need the place on show come after the one that shows it.
-for (const view of [showPlace, showTools, showBoard, showBar, showLearning, showResult, remember]) subscribe(view);
+for (const view of [showPlace, showTools, showBoard, showBar, showLearning, showResult, keepFocus, remember]) subscribe(view);
 for (const watch of [watchTools, watchBoard, watchBar, watchDrag, watchAdding, watchTrouble, buildTry]) watch();
 window.addEventListener("hashchange", go);
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from warmstart.delivery.studio.project import Project
 from warmstart.events import Event, Steps, follow
+from warmstart.folder import RunFolder
 from warmstart.joints.request import DEFAULT_START, folder_name
 from warmstart.verbs.serve import check_installed
 from warmstart.verbs.studio.pictures import take_in
 from warmstart.verbs.studio.tools import Fit, Hands
-from warmstart.verbs.studio.work import Worker, left_undone
+from warmstart.verbs.studio.work import Worker
 
 if TYPE_CHECKING:
     from warmstart.delivery.serve.gate import Gate
@@ -97,7 +98,7 @@ def application(
     worker = Worker(hub.tell_working, hub.tell_result)
     hands = Hands(project, worker, fit, start)
     numbers = project.numbers()
-    if numbers and left_undone(project.run(numbers[-1])):
+    if numbers and RunFolder(project.run(numbers[-1])).can_go_on:
         worker.set_stopped(numbers[-1], None)
 
     def close() -> None:

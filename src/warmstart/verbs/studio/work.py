@@ -6,16 +6,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from warmstart.delivery.studio.tools import State, Working
 from warmstart.errors import UsageError, WarmstartError
 from warmstart.events import Event, Steps
+from warmstart.remember import Remembered, remembering
 from warmstart.show.stage import Stage, title_of
 
 OFTEN_S = 0.1  # between two tellings of the same stage
 MOST_CURVE = 400  # points
+KEPT_BYTES = 400 << 20  # of what a correction of labels leaves as it is
 
 
 class Teller:
@@ -67,6 +68,7 @@ class Worker:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._kept = Remembered(KEPT_BYTES)
 
     def begin(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
         """Start to work. Raises: UsageError while another learning is at work."""
@@ -104,9 +106,10 @@ class Worker:
         end: State = "idle"
         error: str | None = None
         try:
-            for event in _until(steps(), self._stop):
-                if teller.see(event):
-                    self._set(replace(teller.now, state=self._state))
+            with remembering(self._kept):
+                for event in _until(steps(), self._stop):
+                    if teller.see(event):
+                        self._set(replace(teller.now, state=self._state))
             end = "stopped" if self._stop.is_set() else "idle"
         except WarmstartError as told:
             end, error = "failed", str(told)
@@ -128,10 +131,3 @@ def _until(steps: Steps[Any], stop: threading.Event) -> Iterator[Event]:
             yield event
             if stop.is_set():
                 return
-
-
-def left_undone(run: Path) -> bool:
-    """Whether a run was stopped, or killed, and can be gone on with."""
-    if any((run / name).exists() for name in ("DONE", "FAILED")):
-        return False
-    return (run / "request.json").exists()

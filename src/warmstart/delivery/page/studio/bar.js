@@ -1,5 +1,5 @@
 // What stands on top in every place: the estimate, what learning needs, and the button for it.
-import { $, set, write } from "./dom.js";
+import { $, make, set, write } from "./dom.js";
 import { learn } from "./moves.js";
 import { openDeeper } from "./deeper.js";
 import { isBusy, now, sizesOf } from "./store.js";
@@ -33,12 +33,13 @@ export function showBar(state, before) {
 }
 
 function showEstimate(result) {
-  const parts = [];
-  if (result?.estimate) parts.push(result.estimate.words);
-  if (result?.compared) parts.push(result.compared.words);
-  write($("estimate"), parts.join(" · "));
-  set($("estimate"), "title", result?.estimate ? "Right on pictures that it had not seen" : null);
-  $("estimate").hidden = parts.length === 0;
+  const { estimate, compared } = result ?? {};
+  const words = [estimate?.words, compared?.words].filter(Boolean).join(" · ");
+  if ($("estimate").textContent !== words) {
+    $("estimate").replaceChildren(estimate?.words ?? "", make("span", { class: "quiet" }, words.slice(estimate?.words.length ?? 0)));
+  }
+  set($("estimate"), "title", estimate ? "Right on pictures that it had not seen" : null);
+  $("estimate").hidden = words === "";
 }
 
 export function learnWords(result) {

@@ -35,7 +35,7 @@ function build({ result }) {
   parts.doubts = make("section", { class: "doubts" });
   parts.mistakes = mistakes(result);
   $("judged").replaceChildren(...[
-    parts.changed, head(result), nextSteps(result), parts.doubts, parts.mistakes, weakest(result), findings(result), takeHome(result),
+    parts.changed, head(result), nextSteps(result), weakest(result), parts.doubts, parts.mistakes, findings(result), takeHome(result),
   ].filter(Boolean));
 }
 
@@ -70,7 +70,7 @@ function nextSteps({ next }) {
 function weakest({ classes }) {
   if (!classes.length) return null;
   const weakestFirst = [...classes].sort((one, other) => one.recall - other.recall);
-  return titled("Each class, the weakest first", make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Each class" },
+  return titled("Each class, the weakest first", make("div", { class: "wide classes", tabindex: "0", role: "region", "aria-label": "Each class" },
     make("table", {},
       make("thead", {}, make("tr", {}, ...["Class", "Named rightly", "Pictures", "Most often taken for"].map((words) => make("th", { scope: "col" }, words)))),
       make("tbody", {}, ...weakestFirst.map(classLine)))));

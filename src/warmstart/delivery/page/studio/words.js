@@ -27,7 +27,7 @@ export function span(low, high) {
 
 export function left(seconds) {
   if (seconds === null || seconds === undefined) return "";
-  if (seconds < 2) return "almost done";
-  if (seconds < 90) return `about ${Math.round(seconds)} s left`;
-  return `about ${Math.round(seconds / 60)} min left`;
+  if (seconds < 2) return "this step is almost done";
+  if (seconds < 90) return `about ${Math.round(seconds)} s left in this step`;
+  return `about ${Math.round(seconds / 60)} min left in this step`;
 }
