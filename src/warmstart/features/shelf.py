@@ -52,6 +52,7 @@ class Shelf:
         """Open a shelf; `make_room(n_bytes)` is called, with the lock held, before growth."""
         self.key = key
         self._dtype = np.dtype(key.dtype)
+        self.key = key
         self._base = folder / key.digest
         self._lock = folder / "lock"
         self._make_room = make_room

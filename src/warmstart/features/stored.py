@@ -31,6 +31,11 @@ class StoredTaps:
     examples: tuple[Example, ...]
     origin: tuple[Example, ...] = ()  # those that these were chosen from, for the error
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What the rows are: where they are stored, and of which examples."""
+        return (self.shelf.key.digest, *(example.sha256 for example in self.examples))
+
     def __call__(self, tap: Tap) -> Floats:
         """All of one tap. Shapes: (n, d)."""
         values: Floats = self.shelf.read([e.sha256 for e in self.examples], tap.name)

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from warmstart.data.split import blocks, folds
 from warmstart.errors import DataError
+from warmstart.features.stored import StoredTaps
 from warmstart.planning import rules
 from warmstart.planning.build import DataFacts
 from warmstart.planning.profiles import Profile
 from warmstart.records import Choice, DataRecord, Example, Plain, Plan, Tap
+from warmstart.remember import at_hand
 from warmstart.solve.kernels import Features, mixed_kernels
-from warmstart.solve.ridge import Rows
+from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_blocks
 from warmstart.training.families import Family
 from warmstart.training.head import families
@@ -187,13 +189,29 @@ def heads_of(
     read: ReadTap, n: int, seed: int, prior: Prior | None = None,
 ) -> dict[str, Family]:  # fmt: skip
     """The same for candidates and penalties that stand in no plan."""
-    kernels = {}
+    kernels: Mapping[str, Array] = {}
     if n <= rules.DUAL_LIMIT:
         used = {name: shapes[profile_of(name)] for name in names}
         wanted = {profile_of(name): shape for name, shape in used.items()}
-        taps = sorted({t for shape in wanted.values() for t in shape}, key=lambda t: t.name)
-        kernels = mixed_kernels(((tap, read(tap)) for tap in taps), wanted)
+        kernels = _kernels(wanted, read, n)
     return families(names, shapes, kernels, read, penalties, seed, prior)
+
+
+def _kernels(wanted: Mapping[str, Profile], read: ReadTap, n: int) -> Mapping[str, Array]:
+    """One kernel a profile. Those of stored rows are kept, where something is."""
+    taps = sorted({t for shape in wanted.values() for t in shape}, key=lambda t: t.name)
+
+    def make() -> Mapping[str, Array]:
+        found = mixed_kernels(((tap, read(tap)) for tap in taps), wanted)
+        for kernel in found.values():
+            kernel.flags.writeable = False
+        return found
+
+    kept = at_hand()
+    if kept is None or not isinstance(read, StoredTaps):
+        return make()
+    shares = tuple((name, tuple(shape.items())) for name, shape in wanted.items())
+    return kept.get(("kernels", read.key, shares), 8 * n * n * len(wanted), make)
 
 
 def profile_of(name: str) -> str:

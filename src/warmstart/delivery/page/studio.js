@@ -32,15 +32,23 @@ function showPlace(state, before) {
   write($("gone"), state.isAlive ? "" : GONE);
   if (state.board) {
     write($("name"), state.board.name);
+    $("name").title = state.board.place;
     document.title = `${state.board.name} · warmstart studio`;
   }
 }
 
 // What had the focus may be gone from sight, as Learn is once it was pressed; then the title has it.
+let focused = null;
+
+function noteFocus() {
+  focused = document.activeElement;
+}
+
 function keepFocus() {
-  if (document.activeElement?.closest("[hidden]")) {
-    [...document.querySelectorAll("main h1")].find((title) => !title.closest("[hidden]"))?.focus({ preventScroll: true });
-  }
+  const isLost = document.activeElement === document.body || document.activeElement?.closest("[hidden]");
+  if (focused === document.body || !isLost) return;
+  const titles = [...document.querySelectorAll("main h1")];
+  titles.find((title) => !title.closest("[hidden]"))?.focus({ preventScroll: true });
 }
 
 function remember(state, before) {
@@ -69,7 +77,8 @@ function go() {
 }
 
 // Views that need the place on show come after the one that shows it.
-for (const view of [showPlace, showTools, showBoard, showBar, showLearning, showResult, keepFocus, remember]) subscribe(view);
+const views = [noteFocus, showPlace, showTools, showBoard, showBar, showLearning, showResult, keepFocus, remember];
+views.forEach(subscribe);
 for (const watch of [watchTools, watchBoard, watchBar, watchDrag, watchAdding, watchTrouble, buildTry]) watch();
 window.addEventListener("hashchange", go);
 

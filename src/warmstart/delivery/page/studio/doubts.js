@@ -3,18 +3,13 @@ import { thumbnail } from "./api.js";
 import { $, make, say } from "./dom.js";
 import { openLarge } from "./large.js";
 import { move, takeOff } from "./moves.js";
-import { happened } from "./store.js";
+import { happened, isOpen } from "./store.js";
 
 const FIRST = 12;
 let most = FIRST;
 
-// A label that was changed or kept since is settled, and goes.
-function open({ board, result, kept }) {
-  return result.suspects.filter(({ id, label }) => board.labels.get(id) === label && !kept.has(id));
-}
-
 export function showDoubts(section, state) {
-  const doubts = open(state);
+  const doubts = state.result.suspects.filter((one) => isOpen(state, one));
   const hadFocus = section.contains(document.activeElement);
   const place = [...section.querySelectorAll("li")].findIndex((item) => item.contains(document.activeElement));
   section.hidden = state.result.suspects.length === 0;

@@ -62,8 +62,9 @@ function hint(work) {
 
 function showCurve(points) {
   parts.curve.hidden = points.length < 2;
-  if (points.length < 2 || parts.points === points.length) return;
+  if (parts.points === points.length) return;
   parts.points = points.length;
+  if (parts.curve.hidden) return;
   parts.curve.replaceChildren(curve(points), make("figcaption", { class: "quiet" }, "Right on pictures that it has not seen"));
 }
 

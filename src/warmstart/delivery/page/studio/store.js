@@ -89,31 +89,37 @@ export function subscribe(view) {
 
 // ---- what follows from it ----------------------------------------------------------------------
 
-// Mistakes and doubted labels are told apart; a label that was changed since is no longer doubted.
-export function markOf({ board, result, kept }, id) {
-  if (!result) return null;
-  const label = board.labels.get(id);
-  const wrong = result.wrong[id];
-  const doubt = doubts(result).get(id);
-  const isDoubted = doubt && doubt.believed && doubt.label === label && !kept.has(id);
-  if (isDoubted) return { kind: "suspect", words: `looks like ${doubt.suggested}` };
-  if (wrong && wrong.label !== label) return { kind: "wrong", words: `taken for ${wrong.label}` };
+const known = new WeakMap(); // result to its suspects by id
+function doubtOf(result, id) {
+  if (!known.has(result)) known.set(result, new Map(result.suspects.map((one) => [one.id, one])));
+  return known.get(result).get(id);
+}
+
+// A label that was changed or kept since is settled.
+export function isOpen({ board, kept }, { id, label }) {
+  return board.labels.get(id) === label && !kept.has(id);
+}
+
+function isDoubted(state, id) {
+  const doubt = state.result && doubtOf(state.result, id);
+  return Boolean(doubt?.believed) && isOpen(state, doubt);
+}
+
+function isWrong({ board, result }, id) {
+  const wrong = result?.wrong[id];
+  return Boolean(wrong) && wrong.label !== board.labels.get(id);
+}
+
+export function markOf(state, id) {
+  const { result } = state;
+  if (isDoubted(state, id)) return { kind: "suspect", words: `looks like ${doubtOf(result, id).suggested}` };
+  if (isWrong(state, id)) return { kind: "wrong", words: `taken for ${result.wrong[id].label}` };
   return null;
 }
 
-const known = new WeakMap();
-function doubts(result) {
-  if (!known.has(result)) known.set(result, new Map(result.suspects.map((one) => [one.id, one])));
-  return known.get(result);
-}
-
 function passes(state, id) {
-  if (state.filter === "all") return true;
-  const { board, result, kept } = state;
-  const label = board.labels.get(id);
-  if (state.filter === "wrong") return Boolean(result?.wrong[id] && result.wrong[id].label !== label);
-  const doubt = result && doubts(result).get(id);
-  return Boolean(doubt && doubt.label === label && !kept.has(id));
+  if (state.filter === "wrong") return isWrong(state, id);
+  return state.filter === "all" || isDoubted(state, id);
 }
 
 // The pictures of each class that the filter lets through, in the order they came.
