@@ -176,6 +176,22 @@ def test_no_path_leads_out_of_the_pictures(studio, id):
     assert studio.get(f"/api/thumbnails/{id}").status in (404, 405)
 
 
+def test_one_drop_is_one_step_back_however_many_requests_it_took(studio):
+    for number, label in enumerate(("cat", "cat", "dog")):
+        body, kind = form([(f"{number}.png", png((number, 0, 0)))])
+        path = f"/api/pictures?label={label}&batch=one"
+        studio.server.ask("POST", path, body, content_type=kind, cookie=studio.cookie)
+    studio.send(("other.png", png((99, 0, 0))))
+    assert studio.get("/api/board").json["undo"] == "added 1 picture to cat"
+    studio.post("/api/undo")
+    assert studio.get("/api/board").json["undo"] == "added 3 pictures"
+    studio.post("/api/undo")
+    assert studio.get("/api/board").json["pictures"] == []
+    assert studio.get("/api/board").json["classes"] == []
+    studio.post("/api/redo")
+    assert len(studio.get("/api/board").json["pictures"]) == 3
+
+
 def test_a_class_needs_a_name(studio):
     got = studio.send(("a.png", png()), label="%20")
     assert got.status == 422

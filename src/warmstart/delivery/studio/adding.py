@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from warmstart.delivery.serve.inputs import Sent
@@ -30,14 +30,16 @@ class Adding:
     see: Callable[[bytes, str], Seen | str]
     pool: ThreadPoolExecutor
 
-    async def take(self, sent: Sequence[Sent], label: str) -> Added:
+    async def take(self, sent: Sequence[Sent], label: str, batch: str) -> Added:
         """Keep what can be read and is not there yet."""
         loop = asyncio.get_running_loop()
         works = [partial(self.see, one.payload, one.name) for one in sent]
         seen = await asyncio.gather(*(loop.run_in_executor(self.pool, work) for work in works))
-        return await loop.run_in_executor(self.pool, lambda: self._kept(sent, seen, label))
+        return await loop.run_in_executor(self.pool, lambda: self._kept(sent, seen, label, batch))
 
-    def _kept(self, sent: Sequence[Sent], seen: Sequence[Seen | str], label: str) -> Added:
+    def _kept(
+        self, sent: Sequence[Sent], seen: Sequence[Seen | str], label: str, batch: str
+    ) -> Added:
         refused, known, ids = [], [], []
         with self.project.lock:
             for one, found in zip(sent, seen, strict=True):
@@ -50,8 +52,13 @@ class Adding:
                     known.append({"name": one.name, "id": there.id, "label": at or label})
                     continue
                 ids.append(there.id if there is not None else self._keep(one, found))
-            delta = self.project.change(lambda board: labelled(board, ids, label)) if ids else None
+            delta = self._put(ids, label, batch) if ids else None
         return Added({"added": ids, "known": known, "refused": refused}, delta)
+
+    def _put(self, ids: Sequence[str], label: str, batch: str) -> Delta:
+        return self.project.change(
+            lambda board: replace(labelled(board, ids, label), batch=batch)
+        )  # fmt: skip
 
     def _keep(self, one: Sent, found: Seen) -> str:
         arrived = Arrived(

@@ -38,12 +38,14 @@ class Board:
 class Change:
     """One step, in words, and what it changes: (before, after) of labels and of the classes.
 
-    A picture that is not on the board has the label None.
+    A picture that is not on the board has the label None. Changes of one `batch`, such as the
+    many requests of one drop of files, are taken back together.
     """
 
     what: str
     labels: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     classes: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    batch: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -79,6 +81,28 @@ def reversed_(change: Change) -> Change:
     labels = {id: (after, before) for id, (before, after) in change.labels.items()}
     classes = change.classes and (change.classes[1], change.classes[0])
     return replace(change, labels=labels, classes=classes)
+
+
+def joined(first: Change, second: Change) -> Change:
+    """Two additions of one batch as one.
+
+    >>> board = Board()
+    >>> first = replace(labelled(board, ["a"], "cat"), batch="1")
+    >>> second = replace(labelled(applied(board, first), ["b"], "dog"), batch="1")
+    >>> both = joined(first, second)
+    >>> both.what, applied(board, both).classes
+    ('added 2 pictures', ('cat', 'dog'))
+    """
+    labels = dict(first.labels)
+    for id, (before, after) in second.labels.items():
+        labels[id] = (labels[id][0] if id in labels else before, after)
+    ends = [one.classes for one in (first, second) if one.classes is not None]
+    names = {after for _, after in labels.values()}
+    to = f" to {names.pop()}" if len(names) == 1 else ""
+    return replace(
+        first, labels=labels, what=f"added {_pictures(len(labels))}{to}",
+        classes=(ends[0][0], ends[-1][1]) if ends else None,
+    )  # fmt: skip
 
 
 # ---- what people do ------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from warmstart.delivery.studio.board import Board, Change, Picture, applied, reversed_
+from warmstart.delivery.studio.board import Board, Change, Picture, applied, joined, reversed_
 from warmstart.delivery.studio.lines import append, read_lines
 from warmstart.errors import RunFolderError
 from warmstart.folder import from_plain, to_plain, write_bytes, write_json
@@ -113,7 +113,11 @@ class Project:
             self.done.append(self.undone.pop())
         else:
             change = _change(line)
-            self.done.append(change)
+            last = self.done[-1] if self.done and not self.undone else None
+            if last is not None and change.batch and last.batch == change.batch:
+                self.done[-1] = joined(last, change)
+            else:
+                self.done.append(change)
             self.undone.clear()
         self.board = applied(self.board, change)
         self.version += 1
@@ -258,7 +262,7 @@ def _change(line: Mapping[str, Any]) -> Change:
     labels = {id: (pair[0], pair[1]) for id, pair in line["labels"].items()}
     classes = line["classes"]
     pair = None if classes is None else (tuple(classes[0]), tuple(classes[1]))
-    return Change(what=line["what"], labels=labels, classes=pair)
+    return Change(what=line["what"], labels=labels, classes=pair, batch=line.get("batch", ""))
 
 
 def _hold(path: Path) -> Any:

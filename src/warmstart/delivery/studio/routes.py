@@ -102,12 +102,14 @@ class Studio:
 
     # ---- changing --------------------------------------------------------------------------
 
-    async def add(self, request: Request, label: str) -> dict[str, Any]:
-        """Take pictures in under a class."""
+    async def add(
+        self, request: Request, label: str, batch: Annotated[str, Query(max_length=64)] = ""
+    ) -> dict[str, Any]:
+        """Take pictures in under a class; those of one batch are taken back together."""
         async with self._intake.body(request) as body:
             kind = request.headers.get("content-type", "")
             sent = await self._apart(self._many, lambda: images_in(kind, body, self._limits))
-            added = await self._adding.take(sent, changes.checked_name(label))
+            added = await self._adding.take(sent, changes.checked_name(label), batch)
         if added.delta is not None:
             self._hub.tell_board(added.delta)
         return {"version": self._project.version, **added.told}
