@@ -37,8 +37,10 @@ def open_studio(place, data=None):
     app, close = application(project, fit, "lite0", "secret", 1)
     try:
         with live(app) as server:
-            yield Page(server.port, "studio-1=secret", project)
-            close()
+            try:
+                yield Page(server.port, "studio-1=secret", project)
+            finally:
+                close()
     finally:
         project.close()
 

@@ -14,6 +14,7 @@ let waiting = []; // { file, label }, in order
 let total = 0, done = 0, already = 0;
 let refused = []; // { name, why }
 let isSending = false;
+let drop = ""; // what one sending is called: all of it is one step to undo
 
 // Files that can be no picture are not sent at all.
 function reasonAgainst(file) {
@@ -48,10 +49,11 @@ function nextBatch() {
 
 async function send() {
   isSending = true;
+  drop = `${Date.now()}-${Math.random()}`;
   try {
     while (waiting.length) {
       const { label, batch } = nextBatch();
-      const answer = await upload(`/api/pictures?label=${encodeURIComponent(label)}`, batch);
+      const answer = await upload(`/api/pictures?label=${encodeURIComponent(label)}&batch=${drop}`, batch);
       done += batch.length;
       already += answer.known.length;
       refused.push(...answer.refused);

@@ -34,9 +34,10 @@ export function showBar(state, before) {
 
 function showEstimate(result) {
   const { estimate, compared } = result ?? {};
-  const words = [estimate?.words, compared?.words].filter(Boolean).join(" · ");
+  const figure = estimate?.words ?? "";
+  const words = [figure, compared?.words].filter(Boolean).join(" · ");
   if ($("estimate").textContent !== words) {
-    $("estimate").replaceChildren(estimate?.words ?? "", make("span", { class: "quiet" }, words.slice(estimate?.words.length ?? 0)));
+    $("estimate").replaceChildren(figure, make("span", { class: "quiet" }, words.slice(figure.length)));
   }
   set($("estimate"), "title", estimate ? "Right on pictures that it had not seen" : null);
   $("estimate").hidden = words === "";
@@ -47,9 +48,9 @@ export function learnWords(result) {
   return result.changed ? `Learn again (${count(result.changed, "change")})` : "Learn again";
 }
 
-function progressWords(work) {
+export function progressWords(work) {
   if (work.state === "stopping") return "Stopping …";
-  if (!work.stage) return "Learning …";
+  if (!work.stage) return "Getting ready …";
   return work.of ? `${work.stage} ${number(work.done)} of ${number(work.of)}` : `${work.stage} …`;
 }
 

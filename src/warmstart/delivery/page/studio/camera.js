@@ -37,7 +37,8 @@ export function live(stream) {
 export async function openCamera() {
   const stream = await startCamera();
   if (!stream) {
-    const label = await askName({ title: "What will the photographs show?", button: "Take photographs", others: now().board.classes });
+    const title = "What will the photographs show?";
+    const label = await askName({ title, button: "Take photographs", others: now().board.classes });
     if (label) takePhotographs(label);
     return;
   }
@@ -49,7 +50,9 @@ function build(stream, close, box) {
   const video = live(stream);
   const classes = now().board.classes;
   const list = make("datalist", { id: "names" }, ...classes.map((value) => make("option", { value })));
-  const name = make("input", { type: "text", required: true, maxlength: 100, list: "names", autocomplete: "off", value: now().shownClass ?? "" });
+  const name = make("input", {
+    type: "text", required: true, maxlength: 100, list: "names", autocomplete: "off", value: now().shownClass ?? "",
+  });
   const words = make("p", { class: "quiet" }, "Space takes a picture.");
   let taken = 0;
   const take = async () => {

@@ -16,9 +16,11 @@ export class Column {
     this.size = make("span", { class: "quiet size" });
     this.hint = make("p", { class: "quiet hint" });
     this.more = make("button", { class: "plain", "aria-label": `More about ${name}`, click: () => more(this.name) }, "⋯");
-    const add = make("button", { class: "plain", "aria-label": `Add to ${name}`, click: () => choosePhotographs(this.name) }, "Add");
+    const choose = () => choosePhotographs(this.name);
+    const add = make("button", { class: "plain", "aria-label": `Add to ${name}`, click: choose }, "Add");
     this.element = make("section", { class: "column", "aria-label": name, "data-class": name },
-      make("div", { class: "head" }, this.key, make("h2", {}, this.title), this.size, add, this.more), this.hint, this.grid.element);
+      make("div", { class: "head" }, this.key, make("h2", {}, this.title), this.size, add, this.more),
+      this.hint, this.grid.element);
   }
 
   // `size` counts all of the class, `ids` only what the filter lets through.
@@ -50,7 +52,8 @@ function focusHead(name, tries = 20) {
 
 async function more(name) {
   const size = [...now().board.labels.values()].filter((label) => label === name).length;
-  const text = size ? `Removing the class takes its ${count(size, "picture")} off the board too. Undo brings them back.` : "";
+  const text = size > 0
+    && `Removing the class takes its ${count(size, "picture")} off the board too. Undo brings them back.`;
   const chosen = await choose(name, text, [["rename", "Rename"], ["remove", "Remove the class"]]);
   if (chosen === "rename") rename(name);
   if (chosen === "remove") removeClass(name);

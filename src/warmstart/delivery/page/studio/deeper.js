@@ -1,6 +1,6 @@
 // Learning that takes longer: what it would cost and how it would go about it, before it begins.
 import { get } from "./api.js";
-import { make, write } from "./dom.js";
+import { make, table, write } from "./dom.js";
 import { cancel, dialog } from "./dialogs.js";
 import { learn } from "./moves.js";
 import { number } from "./words.js";
@@ -18,7 +18,8 @@ export function openDeeper() {
     asked.problem = make("p", { role: "alert", class: "warn" });
     asked.plan = make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Plan" });
     asked.begin = make("button", { disabled: true, click: () => close([asked.budget, settingsOf(asked)]) }, "Learn");
-    return [choice(asked), asked.words, asked.problem, asked.plan, make("div", { class: "row" }, asked.begin, cancel(close))];
+    const end = make("div", { class: "row" }, asked.begin, cancel(close));
+    return [choice(asked), asked.words, asked.problem, asked.plan, end];
   }, { class: "deeper" }).then((given) => {
     clearTimeout(asked.rest);
     asked.turn?.abort();
@@ -65,10 +66,8 @@ function show(asked, { words, memory_mb: memory, rows, problem }) {
   if (!rows.length) return;
   // Whoever is typing in a row goes on there when the table is made anew.
   const focused = document.activeElement?.dataset?.path;
-  asked.plan.replaceChildren(make("table", {},
-    make("caption", { class: "away" }, "What it will do, and why"),
-    make("thead", {}, make("tr", {}, ...["What", "Value", "Because", "The rule says"].map((head) => make("th", { scope: "col" }, head)))),
-    make("tbody", {}, ...rows.map((row) => line(asked, row)))));
+  const lines = rows.map((row) => line(asked, row));
+  asked.plan.replaceChildren(table(["What", "Value", "Because", "The rule says"], lines, "What it will do, and why"));
   if (focused) asked.plan.querySelector(`[data-path="${CSS.escape(focused)}"]`)?.focus();
 }
 

@@ -38,7 +38,8 @@ export function choose(title, text, options) {
   return dialog(title, (close) => [
     text ? make("p", { class: "quiet" }, text) : "",
     make("div", { class: "stack" },
-      ...options.map(([value, words]) => make("button", { class: "second", click: () => close(value) }, words)), cancel(close)),
+      ...options.map(([value, words]) => make("button", { class: "second", click: () => close(value) }, words)),
+      cancel(close)),
   ]);
 }
 

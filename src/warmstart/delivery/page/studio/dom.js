@@ -14,6 +14,13 @@ export function make(tag, given = {}, ...children) {
   return element;
 }
 
+export function table(heads, rows, caption) {
+  return make("table", {},
+    make("caption", { class: "away" }, caption),
+    make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
+    make("tbody", {}, ...rows));
+}
+
 // Writing what is there already would make the browser lay the page out again.
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;

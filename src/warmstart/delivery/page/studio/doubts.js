@@ -48,8 +48,10 @@ function item({ id, label, suggested }, doubts, { board }) {
     say(`Kept ${label}.`);
   };
   return make("li", {},
-    make("button", { class: "picture", "data-mark": "suspect", "aria-label": `${name}, open it large`, click: () => openLarge(id, doubts.map((one) => one.id)) },
-      make("img", { src: thumbnail(id), alt: "", width: 96, height: 96, loading: "lazy" })),
+    make("button", {
+      class: "picture", "data-mark": "suspect", "aria-label": `${name}, open it large`,
+      click: () => openLarge(id, doubts.map((one) => one.id)),
+    }, make("img", { src: thumbnail(id), alt: "", width: 96, height: 96, loading: "lazy" })),
     make("div", {}, make("p", {}, `labelled ${label}, looks like ${suggested}`),
       make("div", { class: "row" },
         make("button", { class: "second", click: () => move([id], suggested) }, `It is ${suggested}`),

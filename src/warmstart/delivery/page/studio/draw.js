@@ -40,9 +40,10 @@ export function curve(points) {
   const low = Math.min(...values), high = Math.max(...values, low + 0.05);
   const x = (step) => 44 + 540 * (step / most), y = (value) => 112 - 96 * ((value - low) / (high - low));
   const said = `Right on pictures that it has not seen: from ${share(values[0])} to ${share(last[1])}.`;
+  const corners = points.map(([step, value]) => `${x(step).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
   return shape("svg", { viewBox: "0 0 600 130", class: "curve", role: "img", "aria-label": said },
     ...[low, high].map((value) => shape("line", { x1: 44, x2: 584, y1: y(value), y2: y(value), class: "axis" })),
     ...[low, high].map((value) => text(36, y(value) + 5, share(value), "end")),
-    shape("polyline", { points: points.map(([step, value]) => `${x(step).toFixed(1)},${y(value).toFixed(1)}`).join(" "), class: "line" }),
+    shape("polyline", { points: corners, class: "line" }),
     shape("circle", { cx: x(last[0]), cy: y(last[1]), r: 5, class: "dot" }));
 }

@@ -24,7 +24,9 @@ export function openLarge(id, among) {
 function build() {
   parts.image = make("img", { alt: "" });
   // Kinds of files that browsers cannot show have a thumbnail all the same.
-  parts.image.addEventListener("error", () => parts.image.src.includes("/pictures/") && (parts.image.src = thumbnail(ids[at])));
+  parts.image.addEventListener("error", () => {
+    if (parts.image.src.includes("/pictures/")) parts.image.src = thumbnail(ids[at]);
+  });
   parts.name = make("h2", { id: "large-name", tabindex: "-1", autofocus: true });
   parts.said = make("p", { role: "status" });
   parts.label = make("select", { change: (event) => relabel(event.target.value) });

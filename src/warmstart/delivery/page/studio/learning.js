@@ -1,8 +1,9 @@
 // While it learns: where it is, how long it still takes, what it found on the way.
 import { $, make, say, write } from "./dom.js";
+import { progressWords } from "./bar.js";
 import { curve } from "./draw.js";
 import { goOn, learn, stop } from "./moves.js";
-import { left, number } from "./words.js";
+import { left } from "./words.js";
 
 const parts = {};
 
@@ -43,9 +44,7 @@ export function showLearning(state, before) {
 }
 
 function showStage(work, isBusy) {
-  const of = work.of ? ` of ${number(work.of)}` : "";
-  const words = work.state === "failed" ? work.error ?? "" : work.stage ? `${work.stage} ${number(work.done)}${of}` : "Getting ready …";
-  write(parts.stage, words);
+  write(parts.stage, work.state === "failed" ? work.error ?? "" : progressWords(work));
   parts.bar.hidden = !isBusy;
   if (work.of) {
     parts.bar.max = work.of;
@@ -55,7 +54,9 @@ function showStage(work, isBusy) {
 }
 
 function hint(work) {
-  if (work.state === "stopped") return "What was done so far is kept. Go on where it stopped, or begin anew with the board as it is.";
+  if (work.state === "stopped") {
+    return "What was done so far is kept. Go on where it stopped, or begin anew with the board as it is.";
+  }
   if (work.state === "failed") return "Your pictures and labels are as they were.";
   return work.state === "working" ? left(work.seconds_left) : "";
 }
@@ -65,7 +66,8 @@ function showCurve(points) {
   if (parts.points === points.length) return;
   parts.points = points.length;
   if (parts.curve.hidden) return;
-  parts.curve.replaceChildren(curve(points), make("figcaption", { class: "quiet" }, "Right on pictures that it has not seen"));
+  const caption = make("figcaption", { class: "quiet" }, "Right on pictures that it has not seen");
+  parts.curve.replaceChildren(curve(points), caption);
 }
 
 // Notes only grow during a run; those that are there stay as they are.

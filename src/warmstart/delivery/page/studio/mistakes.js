@@ -9,16 +9,21 @@ import { percent } from "./words.js";
 const FIRST = 48; // shown at once; more on request
 
 export function mistakes(result) {
-  const ids = Object.keys(result.wrong).sort((one, other) => result.wrong[other].probability - result.wrong[one].probability);
+  const sure = (id) => result.wrong[id].probability;
+  const ids = Object.keys(result.wrong).sort((one, other) => sure(other) - sure(one));
   const list = make("ul", { class: "mistakes" });
   const more = make("button", { class: "plain", click: () => fill(list, ids, result, more) });
   fill(list, ids, result, more);
   list.addEventListener("keydown", (event) => pressed(event, list));
   return make("section", {},
     make("h2", {}, ids.length ? `Pictures it gets wrong (${ids.length})` : "It gets none of these pictures wrong"),
-    ids.length ? make("p", { class: "quiet" }, "Each was judged by a model that had not seen it. Keys 1 to 9 give another label, Enter opens it large. ",
-      make("a", { href: "#pictures", click: () => happened("filtered", { filter: "wrong" }) }, "See them on the board")) : "",
-    list, more);
+    ids.length > 0 && hint(), list, more);
+}
+
+function hint() {
+  const words = "Each was judged by a model that had not seen it. Keys 1 to 9 give another label, Enter opens it large. ";
+  return make("p", { class: "quiet" }, words,
+    make("a", { href: "#pictures", click: () => happened("filtered", { filter: "wrong" }) }, "See them on the board"));
 }
 
 function fill(list, ids, result, more) {

@@ -1,5 +1,5 @@
 // What came of learning: the answer in words first, the figures below, then what to do about them.
-import { $, make } from "./dom.js";
+import { $, make, table } from "./dom.js";
 import { scale } from "./draw.js";
 import { learn } from "./moves.js";
 import { mistakes, relabelled } from "./mistakes.js";
@@ -35,7 +35,8 @@ function build({ result }) {
   parts.doubts = make("section", { class: "doubts" });
   parts.mistakes = mistakes(result);
   $("judged").replaceChildren(...[
-    parts.changed, head(result), nextSteps(result), weakest(result), parts.doubts, parts.mistakes, findings(result), takeHome(result),
+    parts.changed, head(result), nextSteps(result), weakest(result), parts.doubts, parts.mistakes,
+    findings(result), takeHome(result),
   ].filter(Boolean));
 }
 
@@ -43,7 +44,8 @@ function head(result) {
   const { estimate, test, guess } = result;
   return make("section", { class: "answer", "aria-label": "Answer" },
     make("h1", { tabindex: "-1" }, result.headline),
-    estimate && make("p", { class: "large" }, `${estimate.words} right`, make("span", { class: "quiet" }, `, on ${count(estimate.n, "picture")} it had not seen`)),
+    estimate && make("p", { class: "large" }, `${estimate.words} right`,
+      make("span", { class: "quiet" }, `, on ${count(estimate.n, "picture")} it had not seen`)),
     estimate && scale(estimate, guess),
     test && make("p", {}, `${test.words} on the ${count(test.n, "picture")} kept for the test.`),
     ...result.use.map((sentence) => make("p", {}, sentence)),
@@ -70,10 +72,10 @@ function nextSteps({ next }) {
 function weakest({ classes }) {
   if (!classes.length) return null;
   const weakestFirst = [...classes].sort((one, other) => one.recall - other.recall);
-  return titled("Each class, the weakest first", make("div", { class: "wide classes", tabindex: "0", role: "region", "aria-label": "Each class" },
-    make("table", {},
-      make("thead", {}, make("tr", {}, ...["Class", "Named rightly", "Pictures", "Most often taken for"].map((words) => make("th", { scope: "col" }, words)))),
-      make("tbody", {}, ...weakestFirst.map(classLine)))));
+  const heads = ["Class", "Named rightly", "Pictures", "Most often taken for"];
+  const given = { class: "wide classes", tabindex: "0", role: "region", "aria-label": "Each class" };
+  return titled("Each class, the weakest first", make("div", given,
+    table(heads, weakestFirst.map(classLine), "How often each class is named rightly")));
 }
 
 function classLine(one) {
@@ -81,7 +83,8 @@ function classLine(one) {
   fill.style.width = `${100 * one.recall}%`;
   return make("tr", {},
     make("th", { scope: "row" }, one.name),
-    make("td", { class: "measured" }, make("span", { class: "track" }, fill), `${share(one.recall)} (${span(one.low, one.high)})`),
+    make("td", { class: "measured" }, make("span", { class: "track" }, fill),
+      `${share(one.recall)} (${span(one.low, one.high)})`),
     make("td", {}, String(one.n)),
     make("td", {}, one.taken_for ? `${one.taken_for} (${one.taken} of ${one.n})` : "–"));
 }
@@ -94,9 +97,11 @@ function findings(result) {
 
 function strip(ids) {
   const pictures = ids.slice(0, FEW).map((id, n) => make("button", {
-    class: "picture small", "aria-label": `Picture ${n + 1} of ${ids.length}, open it large`, click: () => openLarge(id, ids),
+    class: "picture small", "aria-label": `Picture ${n + 1} of ${ids.length}, open it large`,
+    click: () => openLarge(id, ids),
   }, make("img", { src: thumbnail(id), alt: "", width: 64, height: 64, loading: "lazy" })));
-  return make("div", { class: "row" }, ...pictures, ids.length > FEW ? make("span", { class: "quiet" }, `and ${ids.length - FEW} more`) : null);
+  const others = ids.length > FEW && make("span", { class: "quiet" }, `and ${ids.length - FEW} more`);
+  return make("div", { class: "row" }, ...pictures, others);
 }
 
 function titled(title, ...children) {

@@ -36,7 +36,7 @@ export function watchTools() {
   for (const [value, words] of Object.entries(FILTERS)) {
     $("filter").append(make("label", {},
       make("input", { type: "radio", name: "filter", value, change: () => happened("filtered", { filter: value }) }),
-      make("span", { "data-words": words }, words)));
+      make("span", {}, words)));
   }
   $("move-to").addEventListener("change", (event) => {
     moveAll([...now().selection], event.target.value);
@@ -53,6 +53,7 @@ export function showTools(state, before) {
   const { board } = state;
   if (!board || state.place !== "pictures") return;
   const isOther = board !== before.board || state.place !== before.place;
+  const isJudged = state.result !== before.result || state.kept !== before.kept || state.filter !== before.filter;
   if (isOther) {
     const isEmpty = board.classes.length === 0;
     $("empty").hidden = !isEmpty;
@@ -63,7 +64,7 @@ export function showTools(state, before) {
     step($("redo"), "Redo", board.redo);
   }
   if (isOther || state.shownClass !== before.shownClass) showClasses(state);
-  if (isOther || state.result !== before.result || state.kept !== before.kept || state.filter !== before.filter) showFilter(state);
+  if (isOther || isJudged) showFilter(state);
   if (isOther || state.selection !== before.selection) showSelected(state);
 }
 
@@ -85,8 +86,9 @@ function showFilter(state) {
   const sizes = filterSizes(state);
   for (const input of $("filter").querySelectorAll("input")) {
     input.checked = input.value === state.filter;
-    const words = input.nextElementSibling;
-    write(words, input.value === "all" || !state.result ? words.dataset.words : `${words.dataset.words} ${number(sizes[input.value])}`);
+    const words = FILTERS[input.value];
+    const isCounted = input.value !== "all" && state.result;
+    write(input.nextElementSibling, isCounted ? `${words} ${number(sizes[input.value])}` : words);
   }
   // Before the first result there is nothing to tell apart.
   $("filter").hidden = !state.board.classes.length || (!state.result && state.filter === "all");

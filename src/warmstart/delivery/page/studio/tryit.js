@@ -12,13 +12,14 @@ let turn = 0; // an answer that comes after the next picture was chosen is dropp
 let url = null;
 
 export function buildTry() {
-  parts.file = make("input", { id: "try-file", class: "away", type: "file", accept: "image/*", change: (event) => takeFirst(event.target) });
-  parts.capture = make("input", { class: "away", type: "file", accept: "image/*", capture: "environment", tabindex: "-1", "aria-hidden": "true", change: (event) => takeFirst(event.target) });
+  const given = { type: "file", accept: "image/*", change: (event) => takeFirst(event.target) };
+  parts.file = make("input", { ...given, id: "try-file", class: "away" });
+  parts.capture = make("input", { ...given, capture: "environment", hidden: true });
   parts.title = make("h1", { class: "away", tabindex: "-1" }, "Try it");
   parts.door = make("div", { class: "drop" },
     make("p", { class: "large desk" }, "Drop a picture here"), make("p", { class: "large mobile" }, "Show me a picture"),
-    make("div", { class: "row" }, parts.file, make("label", { for: "try-file", class: "button" }, "Choose a picture"), parts.capture,
-      make("button", { class: "second", click: photograph }, "Camera")),
+    make("div", { class: "row" }, parts.file, make("label", { for: "try-file", class: "button" }, "Choose a picture"),
+      parts.capture, make("button", { class: "second", click: photograph }, "Camera")),
     make("p", { class: "quiet desk" }, "or paste one"));
   parts.wait = make("div", { class: "unlearnt" }, make("p", { class: "large" }, "There is no model yet"),
     make("p", { class: "quiet" }, "Learn once; then it can name new pictures."),
@@ -83,9 +84,10 @@ function show(answer, file) {
 }
 
 function remark(answer) {
-  if (answer.unknown) return make("p", { class: "quiet" }, `Nothing it learnt from is like this. If it must be one of its classes, ${answer.label} comes closest.`);
-  if (answer.sure === null) return make("p", { class: "quiet" }, "It learnt from too few pictures to promise when it is right.");
-  return "";
+  const words = answer.unknown
+    ? `Nothing it learnt from is like this. If it must be one of its classes, ${answer.label} comes closest.`
+    : answer.sure === null ? "It learnt from too few pictures to promise when it is right." : "";
+  return words && make("p", { class: "quiet" }, words);
 }
 
 function bars(scores) {
@@ -94,7 +96,8 @@ function bars(scores) {
   return make("ol", { class: "bars", "aria-label": "How likely each class is" }, ...most.map(([label, probability]) => {
     const fill = make("div", { class: "fill" });
     fill.style.width = `${100 * probability}%`;
-    return make("li", {}, make("span", {}, label), make("span", { class: "quiet" }, percent(probability)), make("div", { class: "track" }, fill));
+    return make("li", {}, make("span", {}, label), make("span", { class: "quiet" }, percent(probability)),
+      make("div", { class: "track" }, fill));
   }));
 }
 

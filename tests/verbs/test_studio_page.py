@@ -1,0 +1,236 @@
+"""The studio in a real browser: folders in, verdict, mistakes, corrections, the model out."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from browsing import axe_violations
+from drawing import fill
+from serving import live
+from warmstart.flow import fit
+from warmstart.verbs.studio import Opening, application, opened
+
+CHROMIUM = "/usr/bin/chromium"
+SHOTS = os.environ.get("WARMSTART_SHOTS")  # a folder to look at screenshots in
+
+pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = playwright.expect
+LONG = 120_000  # ms: several test processes share the cores
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def data(tmp_path):
+    """40 pictures in two folders; two blue ones lie among the red ones."""
+    root = fill(tmp_path / "pictures", {"blue": 20, "red": 20})
+    for name in ("000.png", "001.png"):
+        (root / "blue" / name).rename(root / "red" / f"wrong-{name}")
+    return root
+
+
+@contextmanager
+def studio(place, data=None):
+    """A studio on `place`; yields its server and project."""
+    project, _ = opened(Opening(data=data and str(data), out=place), lambda event: None)
+    app, close = application(project, fit, "lite0", "secret", 1)
+    try:
+        with live(app) as server:
+            try:
+                yield server, project
+            finally:
+                close()
+    finally:
+        project.close()
+
+
+@contextmanager
+def page_of(browser, server, width=1400, **options):
+    """A page whose console stays silent and that asks nobody else."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+    context.set_default_timeout(LONG)
+    page = context.new_page()
+    said, asked = [], []
+    page.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{server.url}/?token=secret")
+    page.wait_for_selector("#board:not([hidden]), #empty:not([hidden])", state="attached")
+    yield page
+    own = (server.url, "blob:", "data:")
+    assert [url for url in asked if not url.startswith(own)] == []
+    assert [line for line in said if "409" not in line] == []
+    context.close()
+
+
+def shoot(page, name):
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/{name}.png", full_page=True)
+
+
+def choose(page, button, paths):
+    """Files or a folder, chosen as a person does."""
+    with page.expect_file_chooser() as asked:
+        button.click()
+    asked.value.set_files(paths)
+
+
+def learn(page):
+    """Press the button, wait for the result."""
+    page.locator("#learn").click()
+    expect(page.locator("#learn")).to_have_text(re.compile(r"^Learn again"), timeout=LONG)
+    expect(page.locator("#estimate")).to_contain_text("%")
+
+
+def pictures(page, name=None):
+    return page.locator("#board .picture" + (f"[aria-label*='{name}']" if name else ""))
+
+
+def test_from_two_folders_to_a_model_in_another_process(browser, data, tmp_path):
+    with studio(tmp_path / "s") as (server, project), page_of(browser, server) as page:
+        expect(page.locator("#learn")).to_be_disabled()
+        choose(page, page.get_by_role("button", name="Choose folders"), data)
+        expect(pictures(page)).to_have_count(40)
+        assert project.board.classes == ("blue", "red")
+        assert len(project.done) == 1  # one drop, one step
+        learn(page)
+        page.get_by_role("link", name="Result").click()
+        expect(page.locator("#judged h1")).to_contain_text("You can use this model")
+        expect(page.locator("#judged")).to_contain_text("Pictures it gets wrong (2)")
+        shoot(page, "studio-result")
+        page.get_by_role("link", name="Pictures").click()
+        for name in ("wrong-000", "wrong-001"):
+            pictures(page, name).click()
+            expect(pictures(page, name)).to_have_attribute("aria-label", re.compile("blue"))
+            page.keyboard.press("1")
+        expect(page.locator("#learn")).to_have_text("Learn again (2 changes)")
+        before = page.locator("#estimate").inner_text()
+        learn(page)
+        expect(page.locator("#estimate")).to_contain_text(
+            re.compile("no real difference|better by")
+        )
+        assert page.locator("#estimate").inner_text() != before
+        page.get_by_role("link", name="Result").click()
+        with page.expect_download() as taken:
+            page.get_by_role("link", name="Model").click()
+        taken.value.save_as(tmp_path / "model.zip")
+    assert predicted(tmp_path, data / "red" / "005.png") == "red"
+
+
+def predicted(tmp_path, picture):
+    """What the downloaded model says in a process of its own."""
+    zipfile.ZipFile(tmp_path / "model.zip").extractall(tmp_path / "home")
+    (run,) = (tmp_path / "home").iterdir()
+    command = [sys.executable, "-m", "warmstart", "predict", str(run), str(picture), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)["label"]
+
+
+def test_undo_a_reload_and_a_second_tab_agree(browser, data, tmp_path):
+    with (
+        studio(tmp_path / "s", data) as (server, project),
+        page_of(browser, server) as page,
+        page_of(browser, server) as other,
+    ):
+        pictures(page, "005").first.click()
+        page.keyboard.press("Delete")
+        expect(pictures(page)).to_have_count(39)
+        expect(pictures(other)).to_have_count(39)
+        page.reload()
+        expect(pictures(page)).to_have_count(39)
+        page.keyboard.press("Control+z")
+        expect(pictures(other)).to_have_count(40)
+        other.keyboard.press("Control+Shift+z")
+        expect(pictures(page)).to_have_count(39)
+        assert len(project.board.labels) == 39
+
+
+def test_a_reload_in_the_middle_of_learning_shows_it_go_on(browser, data, tmp_path):
+    with studio(tmp_path / "s", data) as (server, _), page_of(browser, server) as page:
+        page.locator("#learn").click()
+        page.get_by_role("link", name="Result").click()
+        page.reload()
+        expect(page.locator("#judged h1")).to_contain_text("You can use", timeout=LONG)
+
+
+def test_a_studio_that_ends_is_told_and_found_again(browser, data, tmp_path):
+    with studio(tmp_path / "s", data) as (server, _):
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"{server.url}/?token=secret")
+        expect(pictures(page)).to_have_count(40)
+    expect(page.locator("#gone")).to_contain_text("does not answer", timeout=LONG)
+    context.close()
+
+
+def test_with_the_keyboard_alone(browser, data, tmp_path):
+    with studio(tmp_path / "s", data) as (server, project), page_of(browser, server) as page:
+        first = pictures(page).first
+        first.focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press(" ")
+        page.keyboard.press("2")
+        expect(page.locator("#undo")).to_have_text("Undo: moved 1 picture to red")
+        page.keyboard.press("Enter")
+        expect(page.locator("dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("dialog")).to_have_count(0)
+        for _ in range(40):  # to the button, by Tab alone
+            if page.evaluate("document.activeElement.id") == "learn":
+                break
+            page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Enter")
+        expect(page.locator("#learn")).to_have_text(re.compile("^Learn again"), timeout=LONG)
+        assert (project.run(1) / "DONE").exists()
+
+
+def test_a_thousand_pictures_at_once(browser, tmp_path):
+    root = tmp_path / "many"
+    for number in range(1000):
+        home = root / f"class {number % 4}"
+        home.mkdir(parents=True, exist_ok=True)
+        made = io.BytesIO()
+        Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(made, "PNG")
+        (home / f"{number:04}.png").write_bytes(made.getvalue())
+    (root / "class 0" / "notes.png").write_text("no picture")
+    with studio(tmp_path / "s") as (server, project), page_of(browser, server) as page:
+        choose(page, page.get_by_role("button", name="Choose folders"), root)
+        expect(page.locator("#refused")).to_contain_text("notes.png", timeout=LONG)
+        assert len(project.board.labels) == 1000
+        assert len(project.done) == 1
+        expect(page.locator("#undo")).to_have_text("Undo: added 1,000 pictures")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1400])
+def test_nothing_stands_in_anybodys_way(browser, data, tmp_path, width, scheme):
+    with (
+        studio(tmp_path / "s", data) as (server, _),
+        page_of(browser, server, width, color_scheme=scheme) as page,
+    ):
+        learn(page)
+        for place in ("Pictures", "Result", "Try it"):
+            page.get_by_role("link", name=place).click()
+            page.wait_for_timeout(300)
+            assert axe_violations(page) == []
+            overflow = "document.documentElement.scrollWidth - innerWidth"
+            assert page.evaluate(overflow) <= 0
+            shoot(page, f"studio-{place.lower().replace(' ', '-')}-{width}-{scheme}")
