@@ -11,7 +11,7 @@ import { buildTry } from "./studio/tryit.js";
 import { watchAdding } from "./studio/adding.js";
 import { watchBoard } from "./studio/keys.js";
 import { watchDrag } from "./studio/drag.js";
-import { hush, tell, watchTrouble } from "./studio/tell.js";
+import { hush, watchTrouble } from "./studio/tell.js";
 
 const PLACES = ["pictures", "result", "try"];
 const FILTERS = ["all", "wrong", "doubted"];
@@ -86,4 +86,4 @@ const { place, filter } = remembered();
 if (FILTERS.includes(filter)) happened("filtered", { filter });
 if (!location.hash && PLACES.includes(place)) history.replaceState(null, "", `#${place}`);
 go();
-connect(tell);
+connect();

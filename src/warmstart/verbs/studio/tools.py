@@ -72,10 +72,11 @@ class Hands:
         strategy = [s.removeprefix(STRATEGY) for s in order.settings if s.startswith(STRATEGY)]
         given = {"budget", "start", "label", "out", *(["strategy"] if strategy else [])}
         budget: Any = order.budget
+        others = tuple(one for one in order.settings if not one.startswith(STRATEGY))
         return Request(
-            data=str(order.table), start=self.start, label="label", out=order.out, budget=budget,
-            strategy=strategy[-1] if strategy else "auto", given=frozenset(given),
-            settings=tuple(s for s in order.settings if not s.startswith(STRATEGY)),
+            data=str(_from_here(order.table)), start=self.start, label="label", out=order.out,
+            budget=budget, strategy=strategy[-1] if strategy else "auto",
+            given=frozenset(given), settings=others,
         )  # fmt: skip
 
     def forecast(self, order: Order) -> Told:
@@ -125,6 +126,12 @@ class Hands:
         if not target.exists():
             export(run, "onnx")
         return _zipped([target], run / what, self.project.name)
+
+
+def _from_here(path: Path) -> Path:
+    """A path as one would type it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def plan_rows(plan: Plan) -> list[Told]:

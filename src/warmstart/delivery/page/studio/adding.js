@@ -25,26 +25,34 @@ function reasonAgainst(file) {
 }
 
 export function add(files, notes = []) {
-  const refusals = files.map(({ file }) => ({ name: file.name, why: reasonAgainst(file) })).filter(({ why }) => why);
-  const good = files.filter(({ file }) => !reasonAgainst(file));
   if (!isSending) [total, done, already, refused] = [0, 0, 0, []];
-  refused.push(...notes, ...refusals);
-  waiting.push(...good);
-  total += good.length;
+  refused.push(...notes);
+  waiting.push(...files);
+  total += files.length;
   if (!isSending && waiting.length) send();
   show();
 }
 
-function nextBatch() {
+// The next files of one class that one request can carry. They are looked at only now: to ask a
+// thousand files for their sizes at once would make the page stand still.
+function nextFiles() {
   const { label } = waiting[0];
-  const batch = [];
+  const files = [];
   let bytes = 0;
-  while (waiting.length && batch.length < FILES && waiting[0].label === label) {
-    bytes += waiting[0].file.size;
-    if (batch.length && bytes > BYTES) break;
-    batch.push(waiting.shift().file);
+  while (waiting.length && files.length < FILES && waiting[0].label === label) {
+    const { file } = waiting[0];
+    const why = reasonAgainst(file);
+    if (!why && files.length && bytes + file.size > BYTES) break;
+    waiting.shift();
+    if (why) {
+      refused.push({ name: file.name, why });
+      done += 1;
+    } else {
+      files.push(file);
+      bytes += file.size;
+    }
   }
-  return { label, batch };
+  return { label, files };
 }
 
 async function send() {
@@ -52,9 +60,10 @@ async function send() {
   drop = `${Date.now()}-${Math.random()}`;
   try {
     while (waiting.length) {
-      const { label, batch } = nextBatch();
-      const answer = await upload(`/api/pictures?label=${encodeURIComponent(label)}&batch=${drop}`, batch);
-      done += batch.length;
+      const { label, files } = nextFiles();
+      if (!files.length) continue;
+      const answer = await upload(`/api/pictures?label=${encodeURIComponent(label)}&batch=${drop}`, files);
+      done += files.length;
       already += answer.known.length;
       refused.push(...answer.refused);
       show();
@@ -80,8 +89,13 @@ function show() {
   if (refused.length) words.push(`${count(refused.length, "file was", "files were")} left out:`);
   $("refused").hidden = words.length === 0;
   write($("refused-words"), words.join(" "));
-  $("refused-list").replaceChildren(...refused.slice(0, SHOWN).map(({ name, why }) => make("li", {}, `${name} ${why}`)));
+  $("refused-list").replaceChildren(...refused.slice(0, SHOWN).map((one) => make("li", {}, reason(one))));
   if (refused.length > SHOWN) $("refused-list").append(make("li", {}, `and ${number(refused.length - SHOWN)} more`));
+}
+
+// Some reasons begin with the name of the file already.
+function reason({ name, why }) {
+  return why.startsWith(name) ? why : `${name} ${why}`;
 }
 
 export function watchAdding() {

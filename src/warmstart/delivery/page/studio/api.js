@@ -1,6 +1,6 @@
 // Talking to the server. What it refuses comes as an error whose message can be shown as it is.
 
-export class Refused extends Error {
+class Refused extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;

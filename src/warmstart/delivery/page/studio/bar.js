@@ -6,7 +6,7 @@ import { isBusy, now, sizesOf } from "./store.js";
 import { count, number } from "./words.js";
 
 // Why there is nothing to learn from yet; null where there is.
-export function obstacle(state) {
+function obstacle(state) {
   const sizes = sizesOf(state);
   if (sizes.size < 2) return "Two classes are needed.";
   const [name, size] = [...sizes].find(([, n]) => n < 2) ?? [];
@@ -43,7 +43,7 @@ function showEstimate(result) {
   $("estimate").hidden = words === "";
 }
 
-export function learnWords(result) {
+function learnWords(result) {
   if (!result) return "Learn";
   return result.changed ? `Learn again (${count(result.changed, "change")})` : "Learn again";
 }

@@ -1,63 +1,75 @@
 // Keeps the store in step with the server: the board at the start, then each change as it happens.
 import { get } from "./api.js";
 import { happened, now } from "./store.js";
+import { hush, tell } from "./tell.js";
 
 const AGAIN = 2000; // ms until the next try where the browser itself has given up
+const SILENT = 2500; // ms without a stream, after which that is said
 const REST = 400; // ms without a change, after which the result's count of changes is asked again
 
 let stream = null;
 let newest = 0; // the newest version heard of: changes may come while the board is still on its way
 let loading = null;
 let resting = 0;
+let silence = null; // begun when the stream broke; where it is soon there again, nobody need know
 
-export function connect(tell) {
+function heard() {
+  clearTimeout(silence);
+  silence = null;
+}
+
+export function connect() {
   stream = new EventSource("/api/events");
   stream.addEventListener("open", () => {
+    heard();
     newest = 0; // a studio that was started again may count anew
-    load(tell);
+    load();
   });
-  stream.addEventListener("board", (event) => change(JSON.parse(event.data), tell));
+  stream.addEventListener("board", (event) => change(JSON.parse(event.data)));
   stream.addEventListener("work", (event) => happened("worked", { work: JSON.parse(event.data) }));
-  stream.addEventListener("result", () => judge(tell));
+  stream.addEventListener("result", () => judge());
   stream.addEventListener("error", () => {
-    happened("lost");
+    silence ??= setTimeout(() => happened("lost"), SILENT);
     if (stream.readyState !== EventSource.CLOSED) return; // it tries again by itself
-    load(tell); // says why: perhaps the cookie is no longer good
-    setTimeout(() => connect(tell), AGAIN);
+    load(); // says why: perhaps the cookie is no longer good
+    setTimeout(connect, AGAIN);
   });
 }
 
-function load(tell) {
-  loading ??= fetchBoard(tell).finally(() => (loading = null));
+function load() {
+  loading ??= fetchBoard().finally(() => (loading = null));
   return loading;
 }
 
-async function fetchBoard(tell) {
+async function fetchBoard() {
   try {
     let board = await get("/api/board");
     if (board.version < newest) board = await get("/api/board");
+    hush();
     happened("loaded", { board });
-    if (board.result !== null) await judge(tell);
+    if (board.result !== null) await judge();
   } catch (error) {
-    if (error.status !== 0) tell(error);
+    if (error.status === 0) return;
+    heard(); // it does answer, if only to refuse
+    tell(error);
   }
 }
 
-function change(delta, tell) {
+function change(delta) {
   newest = Math.max(newest, delta.version);
   const held = now().board;
   if (!held || delta.version <= held.version) return;
   if (delta.version !== held.version + 1) {
-    load(tell);
+    load();
     return;
   }
   happened("changed", { delta });
   if (!now().result) return;
   clearTimeout(resting);
-  resting = setTimeout(() => judge(tell), REST);
+  resting = setTimeout(() => judge(), REST);
 }
 
-async function judge(tell) {
+async function judge() {
   try {
     happened("judged", { result: await get("/api/result") });
   } catch (error) {

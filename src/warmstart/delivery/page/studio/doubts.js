@@ -41,7 +41,7 @@ function more(section, doubts, state) {
   }, `Show more (${doubts.length - most})`);
 }
 
-function item({ id, label, suggested }, doubts, { board }) {
+function item({ id, label, suggested, believed }, doubts, { board }) {
   const name = board.facts.get(id)?.name ?? "picture";
   const keep = () => {
     happened("kept", { id });
@@ -49,7 +49,7 @@ function item({ id, label, suggested }, doubts, { board }) {
   };
   return make("li", {},
     make("button", {
-      class: "picture", "data-mark": "suspect", "aria-label": `${name}, open it large`,
+      class: "picture", "data-mark": believed && "suspect", "aria-label": `${name}, open it large`,
       click: () => openLarge(id, doubts.map((one) => one.id)),
     }, make("img", { src: thumbnail(id), alt: "", width: 96, height: 96, loading: "lazy" })),
     make("div", {}, make("p", {}, `labelled ${label}, looks like ${suggested}`),

@@ -34,11 +34,11 @@ function text(x, y, words, anchor) {
 
 // How many are right on pictures it has not seen, while layers are tuned.
 export function curve(points) {
-  const last = points[points.length - 1];
-  const most = Math.max(last[0], 1);
+  const first = points[0], last = points[points.length - 1];
+  const width = Math.max(last[0] - first[0], 1);
   const values = points.map(([, value]) => value);
   const low = Math.min(...values), high = Math.max(...values, low + 0.05);
-  const x = (step) => 44 + 540 * (step / most), y = (value) => 112 - 96 * ((value - low) / (high - low));
+  const x = (step) => 44 + 540 * ((step - first[0]) / width), y = (value) => 112 - 96 * ((value - low) / (high - low));
   const said = `Right on pictures that it has not seen: from ${share(values[0])} to ${share(last[1])}.`;
   const corners = points.map(([step, value]) => `${x(step).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
   return shape("svg", { viewBox: "0 0 600 130", class: "curve", role: "img", "aria-label": said },

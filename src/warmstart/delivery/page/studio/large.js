@@ -80,7 +80,7 @@ function opinion(result, id, label) {
     const taken = `When it had not seen this picture, the model took it for ${wrong.label} (${percent(wrong.probability)}).`;
     return doubt?.believed ? `${taken} The label looks wrong.` : taken;
   }
-  return doubt ? `The label looks wrong; the picture looks like ${doubt.suggested}.` : "";
+  return doubt?.believed ? `The label looks wrong; the picture looks like ${doubt.suggested}.` : "";
 }
 
 function go(by) {

@@ -63,9 +63,9 @@ function hint(work) {
 
 function showCurve(points) {
   parts.curve.hidden = points.length < 2;
-  if (parts.points === points.length) return;
-  parts.points = points.length;
-  if (parts.curve.hidden) return;
+  const last = points.at(-1)?.join();
+  if (parts.curve.hidden || parts.last === last) return;
+  parts.last = last;
   const caption = make("figcaption", { class: "quiet" }, "Right on pictures that it has not seen");
   parts.curve.replaceChildren(curve(points), caption);
 }

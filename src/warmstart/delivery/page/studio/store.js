@@ -32,7 +32,7 @@ function changed(state, { delta }) {
   const facts = delta.pictures.length ? new Map(old.facts) : old.facts;
   for (const one of delta.pictures) facts.set(one.id, one);
   const labels = new Map(old.labels);
-  for (const one of delta.pictures) labels.set(one.id, one.label);
+  for (const one of delta.pictures) labels.set(one.id, one.label ?? null);
   for (const [id, label] of Object.entries(delta.labels)) labels.set(id, label);
   const { version, classes, undo, redo } = delta;
   return trimmed({ ...state, board: { ...old, version, classes, undo, redo, facts, labels } });
@@ -64,7 +64,7 @@ const reducers = {
   lost: (state) => ({ ...state, isAlive: false }),
 };
 
-export function reduce(state, action) {
+function reduce(state, action) {
   return reducers[action.kind](state, action);
 }
 
