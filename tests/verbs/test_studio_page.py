@@ -181,6 +181,38 @@ def test_a_studio_that_ends_is_told_and_found_again(browser, data, tmp_path):
     context.close()
 
 
+def test_a_label_that_was_kept_is_settled_after_a_reload_too(browser, data, tmp_path):
+    with studio(tmp_path / "s", data) as (server, project), page_of(browser, server) as page:
+        learn(page)
+        page.get_by_role("link", name="Result").click()
+        doubts = page.locator(".doubtful li")
+        expect(doubts).to_have_count(2)
+        page.get_by_role("button", name="Keep red").first.click()
+        expect(doubts).to_have_count(1)
+        assert list(project.board.kept.values()) == ["red"]
+        page.reload()
+        expect(doubts).to_have_count(1)
+        page.keyboard.press("Control+z")
+        expect(doubts).to_have_count(2)
+
+
+def test_a_folder_with_parts_is_divided_as_it_was(browser, data, tmp_path):
+    root = tmp_path / "parted"
+    (root / "train").mkdir(parents=True)
+    for label in ("blue", "red"):
+        (data / label).rename(root / "train" / label)
+        (root / "test" / label).mkdir(parents=True)
+        for number in (5, 6):
+            (root / "train" / label / f"{number:03}.png").rename(
+                root / "test" / label / f"{number:03}.png"
+            )
+    with studio(tmp_path / "s") as (server, project), page_of(browser, server) as page:
+        choose(page, page.get_by_role("button", name="Choose folders"), root)
+        expect(page.locator("#undo")).to_have_text("Undo: added 40 pictures")
+        assert project.board.classes == ("blue", "red")
+        assert sorted(one.part for one in project.pictures.values()).count("test") == 4
+
+
 def test_with_the_keyboard_alone(browser, data, tmp_path):
     with studio(tmp_path / "s", data) as (server, project), page_of(browser, server) as page:
         first = pictures(page).first

@@ -230,6 +230,34 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(studio, path, value)
     assert studio.project.version == 0
 
 
+def test_labels_that_were_looked_at_stay_so_and_that_can_be_taken_back(studio):
+    a, *_ = pair(studio)
+    assert studio.post("/api/keep", {"ids": [a]}).status == 200
+    told = studio.get("/api/board").json
+    assert (told["kept"], told["undo"]) == ({a: "cat"}, "kept the label of 1 picture")
+    assert studio.post("/api/keep", {"ids": [a, "nobody"]}).status == 200
+    assert studio.project.version == 3  # nothing new was said
+    studio.project.close()
+    found = Project.open(studio.project.path, "p")
+    assert found.board.kept == {a: "cat"}
+    assert found.undo().kept == {a: None}
+    assert found.board.kept == {}
+    found.close()
+
+
+@pytest.mark.parametrize(("part", "expected"), [("test", "test"), ("holdout", "val")])
+def test_pictures_may_be_kept_out_of_the_learning(studio, part, expected):
+    body, kind = form([("a.png", png())])
+    path = f"/api/pictures?label=cat&part={part}"
+    got = studio.server.ask("POST", path, body, content_type=kind, cookie=studio.cookie)
+    assert studio.project.pictures[got.json["added"][0]].part == part
+    assert studio.project.table().splitlines()[1].endswith(f",cat,{expected}")
+    bad = studio.server.ask(
+        "POST", "/api/pictures?label=cat&part=other", body, content_type=kind, cookie=studio.cookie
+    )
+    assert bad.status == 422
+
+
 # ---- learning ------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from warmstart.delivery.studio.board import (
     filled,
     labelled,
     learnable,
+    looked_at,
     renamed,
     reversed_,
     with_class,
@@ -25,6 +26,7 @@ NAMES = st.sampled_from(["cat", "dog", "bird", "fish"])
 IDS = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4)
 STEPS = st.one_of(
     st.tuples(st.just("label"), IDS, st.one_of(st.none(), NAMES)),
+    st.tuples(st.just("keep"), IDS),
     st.tuples(st.just("add"), NAMES),
     st.tuples(st.just("rename"), NAMES, NAMES),
     st.tuples(st.just("remove"), NAMES),
@@ -34,7 +36,10 @@ STEPS = st.one_of(
 def made(board, step):
     """The change of a step, None where it is refused."""
     kind, *rest = step
-    work = {"label": labelled, "add": with_class, "rename": renamed, "remove": without_class}[kind]
+    work = {
+        "label": labelled, "keep": looked_at, "add": with_class, "rename": renamed,
+        "remove": without_class,
+    }[kind]  # fmt: skip
     try:
         return work(board, *rest)
     except UsageError:
@@ -56,6 +61,7 @@ def test_every_change_can_be_taken_back(steps):
         board = applied(board, reversed_(change))
         assert dict(board.labels) == dict(before.labels)
         assert board.classes == before.classes
+        assert dict(board.kept) == dict(before.kept)
 
 
 def test_steps_are_told_in_words():

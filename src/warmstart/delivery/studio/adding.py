@@ -12,6 +12,7 @@ from warmstart.delivery.serve.inputs import Sent
 from warmstart.delivery.studio.board import labelled
 from warmstart.delivery.studio.project import Arrived, Delta, Project
 from warmstart.delivery.studio.tools import Seen, Told
+from warmstart.records import Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,16 @@ class Adding:
     see: Callable[[bytes, str], Seen | str]
     pool: ThreadPoolExecutor
 
-    async def take(self, sent: Sequence[Sent], label: str, batch: str) -> Added:
+    async def take(self, sent: Sequence[Sent], label: str, part: Split, batch: str) -> Added:
         """Keep what can be read and is not there yet."""
         loop = asyncio.get_running_loop()
         works = [partial(self.see, one.payload, one.name) for one in sent]
         seen = await asyncio.gather(*(loop.run_in_executor(self.pool, work) for work in works))
-        return await loop.run_in_executor(self.pool, lambda: self._kept(sent, seen, label, batch))
+        work = partial(self._kept, sent, seen, label, part, batch)
+        return await loop.run_in_executor(self.pool, work)
 
     def _kept(
-        self, sent: Sequence[Sent], seen: Sequence[Seen | str], label: str, batch: str
+        self, sent: Sequence[Sent], seen: Sequence[Seen | str], label: str, part: Split, batch: str
     ) -> Added:
         refused, known, ids = [], [], []
         with self.project.lock:
@@ -51,7 +53,7 @@ class Adding:
                 if there is not None and (at is not None or there.id in ids):
                     known.append({"name": one.name, "id": there.id, "label": at or label})
                     continue
-                ids.append(there.id if there is not None else self._keep(one, found))
+                ids.append(there.id if there is not None else self._keep(one, found, part))
             delta = self._put(ids, label, batch) if ids else None
         return Added({"added": ids, "known": known, "refused": refused}, delta)
 
@@ -60,10 +62,10 @@ class Adding:
             lambda board: replace(labelled(board, ids, label), batch=batch)
         )  # fmt: skip
 
-    def _keep(self, one: Sent, found: Seen) -> str:
+    def _keep(self, one: Sent, found: Seen, part: Split) -> str:
         arrived = Arrived(
             name=one.name, payload=one.payload, suffix=found.suffix, width=found.width,
-            height=found.height,
+            height=found.height, part=part,
         )  # fmt: skip
         (picture,) = self.project.keep([arrived])
         self.project.keep_small(picture.id, found.small)

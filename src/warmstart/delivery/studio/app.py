@@ -61,9 +61,10 @@ def _add_routes(app: FastAPI, studio: Studio) -> None:
         "take/{name}": studio.take,
     }  # fmt: skip
     done: Routes = {
-        "pictures": studio.add, "label": studio.label, "classes": studio.classes,
-        "undo": studio.undo, "redo": studio.redo, "fit": studio.fit, "stop": studio.stop,
-        "resume": studio.resume, "try": studio.answer, "take/onnx": studio.take_onnx,
+        "pictures": studio.add, "label": studio.label, "keep": studio.keep,
+        "classes": studio.classes, "undo": studio.undo, "redo": studio.redo, "fit": studio.fit,
+        "stop": studio.stop, "resume": studio.resume, "try": studio.answer,
+        "take/onnx": studio.take_onnx,
     }  # fmt: skip
     for method, routes in (("GET", told), ("POST", done)):
         for path, work in routes.items():

@@ -28,15 +28,19 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Classes in the order of their columns, and the class of each picture on the board."""
+    """Classes in the order of their columns, and the class of each picture on the board.
+
+    `kept`: labels that a person has looked at and found right, whatever a model says.
+    """
 
     classes: tuple[str, ...] = ()
     labels: Labels = field(default_factory=dict)
+    kept: Labels = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One step, in words, and what it changes: (before, after) of labels and of the classes.
+    """One step, in words, and what it changes: (before, after) of labels, classes, kept labels.
 
     A picture that is not on the board has the label None. Changes of one `batch`, such as the
     many requests of one drop of files, are taken back together.
@@ -45,12 +49,13 @@ class Change:
     what: str
     labels: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     classes: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    kept: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     batch: str = ""
 
     @property
     def is_empty(self) -> bool:
         """Whether it changes nothing."""
-        return not self.labels and self.classes is None
+        return not self.labels and not self.kept and self.classes is None
 
 
 def applied(board: Board, change: Change) -> Board:
@@ -60,14 +65,20 @@ def applied(board: Board, change: Change) -> Board:
     >>> applied(board, labelled(board, ["a"], None)).labels
     {}
     """
-    labels = dict(board.labels)
-    for id, (_, after) in change.labels.items():
-        if after is None:
-            labels.pop(id, None)
-        else:
-            labels[id] = after
     classes = board.classes if change.classes is None else change.classes[1]
-    return Board(classes, labels)
+    return Board(classes, _after(board.labels, change.labels), _after(board.kept, change.kept))
+
+
+def _after(labels: Labels, changed: Mapping[str, tuple[str | None, str | None]]) -> Labels:
+    if not changed:
+        return labels
+    found = dict(labels)
+    for id, (_, after) in changed.items():
+        if after is None:
+            found.pop(id, None)
+        else:
+            found[id] = after
+    return found
 
 
 def reversed_(change: Change) -> Change:
@@ -78,9 +89,12 @@ def reversed_(change: Change) -> Change:
     >>> applied(applied(board, off), reversed_(off)) == board
     True
     """
-    labels = {id: (after, before) for id, (before, after) in change.labels.items()}
+    labels, kept = (
+        {id: (after, before) for id, (before, after) in one.items()}
+        for one in (change.labels, change.kept)
+    )
     classes = change.classes and (change.classes[1], change.classes[0])
-    return replace(change, labels=labels, classes=classes)
+    return replace(change, labels=labels, kept=kept, classes=classes)
 
 
 def joined(first: Change, second: Change) -> Change:
@@ -136,6 +150,18 @@ def filled(board: Board, labels: Labels) -> Change:
         labels={id: (board.labels.get(id), label) for id, label in labels.items()},
         classes=(board.classes, (*board.classes, *new)) if new else None,
     )
+
+
+def looked_at(board: Board, ids: Iterable[str]) -> Change:
+    """Note that the labels of these pictures are right.
+
+    >>> looked_at(Board(("cat",), {"a": "cat"}), ["a"]).kept
+    {'a': (None, 'cat')}
+    """
+    now = {id: (board.kept.get(id), board.labels.get(id)) for id in ids}
+    kept = {id: pair for id, pair in now.items() if pair[1] is not None and pair[0] != pair[1]}
+    n = len(kept)
+    return Change(what=f"kept the {'label' if n == 1 else 'labels'} of {_pictures(n)}", kept=kept)
 
 
 def with_class(board: Board, name: str) -> Change:

@@ -50,6 +50,7 @@ class Delta:
 
     version: int
     labels: Mapping[str, str | None]
+    kept: Mapping[str, str | None]
     classes: tuple[str, ...]
     pictures: tuple[Picture, ...]
     undo: str | None
@@ -146,11 +147,13 @@ class Project:
         return self._delta(self._replay(line))
 
     def _delta(self, change: Change) -> Delta:
-        labels = {id: after for id, (_, after) in change.labels.items()}
+        labels, kept = (
+            {id: after for id, (_, after) in one.items()} for one in (change.labels, change.kept)
+        )
         shown = tuple(self.pictures[id] for id, after in labels.items() if after is not None)
         return Delta(
-            version=self.version, labels=labels, classes=self.board.classes, pictures=shown,
-            undo=self.done[-1].what if self.done else None,
+            version=self.version, labels=labels, kept=kept, classes=self.board.classes,
+            pictures=shown, undo=self.done[-1].what if self.done else None,
             redo=self.undone[-1].what if self.undone else None,
         )  # fmt: skip
 
@@ -259,10 +262,14 @@ class Project:
 
 
 def _change(line: Mapping[str, Any]) -> Change:
-    labels = {id: (pair[0], pair[1]) for id, pair in line["labels"].items()}
+    labels, kept = (
+        {id: (pair[0], pair[1]) for id, pair in line.get(name, {}).items()}
+        for name in ("labels", "kept")
+    )
     classes = line["classes"]
     pair = None if classes is None else (tuple(classes[0]), tuple(classes[1]))
-    return Change(what=line["what"], labels=labels, classes=pair, batch=line.get("batch", ""))
+    batch = line.get("batch", "")
+    return Change(what=line["what"], labels=labels, classes=pair, kept=kept, batch=batch)
 
 
 def _hold(path: Path) -> Any:

@@ -22,10 +22,11 @@ from warmstart.delivery.studio import board as changes
 from warmstart.delivery.studio.adding import Adding
 from warmstart.delivery.studio.board import Board, Change
 from warmstart.delivery.studio.project import Delta, Project
-from warmstart.delivery.studio.schemas import Classes, Labelling, Learning
+from warmstart.delivery.studio.schemas import Classes, Keeping, Labelling, Learning
 from warmstart.delivery.studio.stream import Hub
 from warmstart.delivery.studio.tools import Order, Tools
 from warmstart.errors import DataError, UsageError
+from warmstart.records import Split
 
 Done = TypeVar("Done")
 TAKEN = {
@@ -60,6 +61,7 @@ class Studio:
             return {
                 "name": project.name, "place": str(project.path), "version": project.version,
                 "classes": project.board.classes, "pictures": shown,
+                "kept": project.board.kept,
                 "undo": project.done[-1].what if project.done else None,
                 "redo": project.undone[-1].what if project.undone else None,
                 "problem": changes.learnable(project.board, found),
@@ -103,13 +105,17 @@ class Studio:
     # ---- changing --------------------------------------------------------------------------
 
     async def add(
-        self, request: Request, label: str, batch: Annotated[str, Query(max_length=64)] = ""
+        self,
+        request: Request,
+        label: str,
+        batch: Annotated[str, Query(max_length=64)] = "",
+        part: Split = "train",
     ) -> dict[str, Any]:
         """Take pictures in under a class; those of one batch are taken back together."""
         async with self._intake.body(request) as body:
             kind = request.headers.get("content-type", "")
             sent = await self._apart(self._many, lambda: images_in(kind, body, self._limits))
-            added = await self._adding.take(sent, changes.checked_name(label), batch)
+            added = await self._adding.take(sent, changes.checked_name(label), part, batch)
         if added.delta is not None:
             self._hub.tell_board(added.delta)
         return {"version": self._project.version, **added.told}
@@ -122,6 +128,10 @@ class Studio:
         return self._told(self._project.change(
             lambda board: changes.labelled(board, asked.ids, asked.label)
         ))  # fmt: skip
+
+    def keep(self, asked: Keeping) -> dict[str, int]:
+        """Note that labels are right."""
+        return self._told(self._project.change(lambda board: changes.looked_at(board, asked.ids)))
 
     def classes(self, asked: Classes) -> dict[str, int]:
         """Add, rename or remove a class."""

@@ -17,6 +17,13 @@ class Labelling(BaseModel):
     label: str | None
 
 
+class Keeping(BaseModel):
+    """Pictures whose labels were looked at and are right."""
+
+    model_config = ConfigDict(extra="forbid")
+    ids: list[str] = Field(max_length=MOST_IDS)
+
+
 class Classes(BaseModel):
     """One of: a class to add, to rename (old, new), to remove."""
 

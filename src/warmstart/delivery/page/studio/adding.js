@@ -33,13 +33,14 @@ export function add(files, notes = []) {
   show();
 }
 
-// The next files of one class that one request can carry. They are looked at only now: to ask a
+// The next files of one class and part that one request can carry. They are looked at only now: to ask a
 // thousand files for their sizes at once would make the page stand still.
 function nextFiles() {
-  const { label } = waiting[0];
+  const { label, part = "train" } = waiting[0];
+  const isNext = (one) => one?.label === label && (one.part ?? "train") === part;
   const files = [];
   let bytes = 0;
-  while (waiting.length && files.length < FILES && waiting[0].label === label) {
+  while (files.length < FILES && isNext(waiting[0])) {
     const { file } = waiting[0];
     const why = reasonAgainst(file);
     if (!why && files.length && bytes + file.size > BYTES) break;
@@ -52,7 +53,7 @@ function nextFiles() {
       bytes += file.size;
     }
   }
-  return { label, files };
+  return { label, part, files };
 }
 
 async function send() {
@@ -60,9 +61,10 @@ async function send() {
   drop = `${Date.now()}-${Math.random()}`;
   try {
     while (waiting.length) {
-      const { label, files } = nextFiles();
+      const { label, part, files } = nextFiles();
       if (!files.length) continue;
-      const answer = await upload(`/api/pictures?label=${encodeURIComponent(label)}&batch=${drop}`, files);
+      const where = new URLSearchParams({ label, part, batch: drop });
+      const answer = await upload(`/api/pictures?${where}`, files);
       done += files.length;
       already += answer.known.length;
       refused.push(...answer.refused);

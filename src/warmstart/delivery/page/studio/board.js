@@ -10,7 +10,7 @@ let anchor = null; // where a range begins
 export function showBoard(state, before) {
   if (!state.board || state.place !== "pictures") return;
   const isOther = state.place !== before.place || state.board !== before.board || state.result !== before.result
-    || state.kept !== before.kept || state.filter !== before.filter;
+    || state.filter !== before.filter;
   const about = aboutOf(state);
   if (isOther) refill(state, about);
   else if (state.selection !== before.selection) for (const { grid } of columns.values()) redraw(grid, about);

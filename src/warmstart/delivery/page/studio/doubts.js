@@ -1,9 +1,9 @@
 // Labels that look wrong, one beside the other with what can be done about each.
 import { thumbnail } from "./api.js";
-import { $, make, say } from "./dom.js";
+import { $, make } from "./dom.js";
 import { openLarge } from "./large.js";
-import { move, takeOff } from "./moves.js";
-import { happened, isOpen } from "./store.js";
+import { keep, move, takeOff } from "./moves.js";
+import { isOpen } from "./store.js";
 
 const FIRST = 12;
 let most = FIRST;
@@ -43,10 +43,6 @@ function more(section, doubts, state) {
 
 function item({ id, label, suggested, believed }, doubts, { board }) {
   const name = board.facts.get(id)?.name ?? "picture";
-  const keep = () => {
-    happened("kept", { id });
-    say(`Kept ${label}.`);
-  };
   return make("li", {},
     make("button", {
       class: "picture", "data-mark": believed && "suspect", "aria-label": `${name}, open it large`,
@@ -55,7 +51,7 @@ function item({ id, label, suggested, believed }, doubts, { board }) {
     make("div", {}, make("p", {}, `labelled ${label}, looks like ${suggested}`),
       make("div", { class: "row" },
         make("button", { class: "second", click: () => move([id], suggested) }, `It is ${suggested}`),
-        make("button", { class: "second", click: keep }, `Keep ${label}`),
+        make("button", { class: "second", click: () => keep([id], label) }, `Keep ${label}`),
         make("button", { class: "plain", "aria-label": `Remove ${name}`, click: () => takeOff([id]) }, "Remove"))));
 }
 

@@ -3,13 +3,26 @@
 const HIDDEN = /^(\.|Thumbs\.db$|desktop\.ini$|__MACOSX$)/i; // what systems leave in folders
 const byName = new Intl.Collator("en", { numeric: true }).compare; // made once: it is slow to make
 
+// Folders that divide a data set instead of naming classes, and what the server calls them.
+const PARTS = new Map([
+  ["train", "train"], ["training", "train"], ["val", "holdout"], ["valid", "holdout"],
+  ["validation", "holdout"], ["dev", "holdout"], ["test", "test"], ["testing", "test"],
+]);
+
+// photos/train/cat/1.jpg and photos/test/cat/2.jpg: the classes lie one level deeper.
+function isDivided(files) {
+  const inside = files.filter(({ path }) => path.length > 2);
+  return inside.length > 0 && inside.every(({ path }) => path.length > 3 && PARTS.has(path[1].toLowerCase()));
+}
+
 // The sub-folders of a folder are classes; a folder without any is a class itself.
 // `files` are { path: ["photos", "cat", "1.jpg"], file }, all of one folder.
 function classesOf(files) {
-  const isNested = files.some(({ path }) => path.length > 2);
+  const isNested = files.some(({ path }) => path.length > 2), isParted = isDivided(files);
   const named = [], notes = [];
   for (const { path, file } of files) {
     if (!isNested) named.push({ file, label: path[0] });
+    else if (isParted && path.length > 3) named.push({ file, label: path[2], part: PARTS.get(path[1].toLowerCase()) });
     else if (path.length > 2) named.push({ file, label: path[1] });
     else notes.push({ name: file.name, why: "lies beside the folders of the classes" });
   }

@@ -29,6 +29,10 @@ export function takeOff(ids) {
   return send("/api/label", { ids, label: null }, `Took ${count(ids.length, "picture")} off the board.`);
 }
 
+export function keep(ids, label) {
+  return send("/api/keep", { ids }, `Kept ${label}.`);
+}
+
 export function undo() {
   const what = now().board?.undo;
   return what ? send("/api/undo", {}, `Undone: ${what}.`) : Promise.resolve(false);

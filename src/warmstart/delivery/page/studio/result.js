@@ -22,7 +22,7 @@ export function showResult(state, before) {
   $("unlearnt").hidden = Boolean(result) || work.state !== "idle";
   if (!result || isWorking) return;
   if (shown !== result.number) build(state);
-  else if (state.result === before.result && state.board === before.board && state.kept === before.kept
+  else if (state.result === before.result && state.board === before.board
     && state.place === before.place) return;
   showChanged(state);
   relabelled(parts.mistakes, state);

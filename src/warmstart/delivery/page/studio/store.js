@@ -13,7 +13,6 @@ const begin = {
   selection: new Set(),
   place: "pictures",
   filter: "all",
-  kept: new Set(), // labels that look wrong and were kept, until the next result
   shownClass: null, // the one class that a narrow window shows
   isAlive: true,
 };
@@ -23,7 +22,7 @@ const begin = {
 function loaded(state, { board }) {
   const facts = new Map(board.pictures.map((one) => [one.id, one]));
   const labels = new Map(board.pictures.map((one) => [one.id, one.label]));
-  const next = { ...state, board: { ...board, pictures: undefined, facts, labels }, work: board.work, isAlive: true };
+  const next = { ...state, board: { ...board, pictures: undefined, facts, labels, kept: new Map(Object.entries(board.kept)) }, work: board.work, isAlive: true };
   return trimmed(board.result === null ? { ...next, result: null } : next);
 }
 
@@ -34,8 +33,10 @@ function changed(state, { delta }) {
   const labels = new Map(old.labels);
   for (const one of delta.pictures) labels.set(one.id, one.label ?? null);
   for (const [id, label] of Object.entries(delta.labels)) labels.set(id, label);
+  const kept = new Map(old.kept);
+  for (const [id, label] of Object.entries(delta.kept)) kept.set(id, label);
   const { version, classes, undo, redo } = delta;
-  return trimmed({ ...state, board: { ...old, version, classes, undo, redo, facts, labels } });
+  return trimmed({ ...state, board: { ...old, version, classes, undo, redo, facts, labels, kept } });
 }
 
 // Nothing stays selected or shown that is no longer on the board.
@@ -49,8 +50,7 @@ function trimmed(state) {
 }
 
 function judged(state, { result }) {
-  const isNew = state.result?.number !== result?.number;
-  return { ...state, result, kept: isNew ? new Set() : state.kept };
+  return { ...state, result };
 }
 
 const reducers = {
@@ -60,7 +60,6 @@ const reducers = {
   went: (state, { place }) => ({ ...state, place }),
   filtered: (state, { filter }) => ({ ...state, filter, selection: new Set() }),
   chose: (state, { name }) => ({ ...state, shownClass: name, selection: new Set() }),
-  kept: (state, { id }) => ({ ...state, kept: new Set(state.kept).add(id) }),
   lost: (state) => ({ ...state, isAlive: false }),
 };
 
@@ -95,9 +94,9 @@ function doubtOf(result, id) {
   return known.get(result).get(id);
 }
 
-// A label that was changed or kept since is settled.
-export function isOpen({ board, kept }, { id, label }) {
-  return board.labels.get(id) === label && !kept.has(id);
+// A label that was changed since, or that a person has kept, is settled.
+export function isOpen({ board }, { id, label }) {
+  return board.labels.get(id) === label && board.kept.get(id) !== label;
 }
 
 function isDoubted(state, id) {

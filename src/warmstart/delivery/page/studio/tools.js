@@ -53,7 +53,7 @@ export function showTools(state, before) {
   const { board } = state;
   if (!board || state.place !== "pictures") return;
   const isOther = board !== before.board || state.place !== before.place;
-  const isJudged = state.result !== before.result || state.kept !== before.kept || state.filter !== before.filter;
+  const isJudged = state.result !== before.result || state.filter !== before.filter;
   if (isOther) {
     const isEmpty = board.classes.length === 0;
     $("empty").hidden = !isEmpty;
