@@ -127,9 +127,8 @@ def test_the_choices_of_training_by_hand(strategy, passes, batch, decay, average
         "crop": 0.35, "flip": True, "folds": 2, "passes": passes, "batch": batch,
         "layer_decay": decay, "rate": 0.001,
         "colour": 0.1, "views": 4 if cut else 0, "cut": cut, "store": "float32",
-        "average": average, "l2_sp": 0.0, "label_smoothing": 0.1,
-        "micro_batch": batch, "recompute": False, "device": "cpu", "precision": "float32",
-        "workers": 1, "compile": False,
+        "average": average, "l2_sp": 0.0, "micro_batch": batch, "recompute": False,
+        "device": "cpu", "precision": "float32", "workers": 1, "compile": False,
         **({"rank": 8} if "lora" in strategy else {}),
     }  # fmt: skip
 

@@ -253,9 +253,8 @@ class _Clock:
 def _course(chosen: Schedule) -> Course:
     return Course(
         optimizer=chosen.optimizer, weight_decay=chosen.weight_decay, average=chosen.average,
-        l2_sp=chosen.l2_sp, label_smoothing=chosen.label_smoothing,
-        micro_batch=chosen.micro_batch or chosen.batch, device=chosen.device,
-        precision=chosen.precision, seed=chosen.seed,
+        l2_sp=chosen.l2_sp, micro_batch=chosen.micro_batch or chosen.batch,
+        device=chosen.device, precision=chosen.precision, seed=chosen.seed,
     )  # fmt: skip
 
 

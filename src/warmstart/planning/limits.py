@@ -57,7 +57,6 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.store": (lambda value: value in FORMATS, " or ".join(FORMATS)),
     "training.average": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
     "training.l2_sp": (_number(lambda value: value >= 0), "a number, 0 or more"),
-    "training.label_smoothing": (_number(lambda v: 0 <= v < 1), "a number from 0, below 1"),
     "training.micro_batch": _POSITIVE,
     "training.recompute": _SWITCH,
     "training.device": (lambda value: value in DEVICES, " or ".join(DEVICES)),

@@ -20,9 +20,8 @@ PATHS: dict[str, Kind] = {
     "training.flip": "switch", "training.folds": "whole", "training.rank": "whole",
     "training.colour": "number", "training.views": "whole", "training.cut": "whole",
     "training.store": "word", "training.average": "number", "training.l2_sp": "number",
-    "training.label_smoothing": "number", "training.micro_batch": "whole",
-    "training.recompute": "switch", "training.device": "word", "training.precision": "word",
-    "training.workers": "whole", "training.compile": "switch",
+    "training.micro_batch": "whole", "training.recompute": "switch", "training.device": "word",
+    "training.precision": "word", "training.workers": "whole", "training.compile": "switch",
     "head.candidates": "words", "head.penalties": "numbers", "head.outer_folds": "whole",
     "input.size": "whole", "input.channels": "whole", "input.rgb": "wholes",
 }  # fmt: skip

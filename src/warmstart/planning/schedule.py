@@ -32,7 +32,6 @@ class Schedule:
     store: str = "float32"
     average: float = 0.0
     l2_sp: float = 0.0
-    label_smoothing: float = 0.0
     micro_batch: int = 0  # 0: the whole batch
     recompute: bool = False
     device: str = "cpu"
@@ -86,7 +85,6 @@ def _stored(training: TrainingPlan) -> dict[str, Any]:
         "store": str(training.store.value) if training.store else "float32",
         "average": _given(training.average, 0.0),
         "l2_sp": _given(training.l2_sp, 0.0),
-        "label_smoothing": _given(training.label_smoothing, 0.0),
     }
 
 

@@ -29,10 +29,6 @@ COLOUR = 0.1  # v0
 AVERAGED = 0.1  # share of the steps that the moving average reaches back over, v0
 L2_SP = 1.0  # v0
 FEW_A_CLASS = 30  # examples a class below which weights are drawn back to the start: RECIPE §5
-# Szegedy et al. 2016, "Rethinking the Inception Architecture", §7. On clothing (300 images) rows
-# held out were named rightly in .80 instead of .74 at the end of training, at its best end with a
-# log-loss of .591 instead of .604.
-LABEL_SMOOTHING = 0.1
 RANK = 8  # of low-rank updates, as in Hu et al. 2021, "LoRA", §7.2: more brings little
 
 
@@ -72,7 +68,6 @@ def with_training(
         views=storing.views(n_passes, facts.n, wishes.budget),
         average=averaging(n_passes, int(batch.number)),
         l2_sp=_l2_sp(facts, is_scratch),
-        label_smoothing=_rule(LABEL_SMOOTHING, "so that few examples are not learnt by heart"),
         micro_batch=at_once(int(batch.number)),
         recompute=_rule(False, "inner results are kept; anew they cost a third more time"),
         device=machine.device(wishes.machine),

@@ -87,7 +87,6 @@ class TrainingPlan:
     store: Choice | None = None  # number format of what is stored: "float32" or "float16"
     average: Choice | None = None  # decay of the moving average of the weights; 0: none
     l2_sp: Choice | None = None  # pull of a weight towards its start, times its rate; 0: none
-    label_smoothing: Choice | None = None  # share of a label that is spread over all classes
     micro_batch: Choice | None = None  # images worked through at once; their gradients add up
     recompute: Choice | None = None  # whether inner results are made anew, to save memory
     device: Choice | None = None  # "cpu", "cuda" or "mps"

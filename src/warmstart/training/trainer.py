@@ -29,15 +29,13 @@ class Course:
     """How updates are made.
 
     `average`: decay of the moving average of the weights, 0: none. `l2_sp`: pull towards the
-    weights at the beginning, times the rate. `label_smoothing`: share of a label that is spread
-    over all classes. `micro_batch`: examples worked through at once.
+    weights at the beginning, times the rate. `micro_batch`: examples worked through at once.
     """
 
     optimizer: str
     weight_decay: float
     average: float = 0.0
     l2_sp: float = 0.0
-    label_smoothing: float = 0.0
     micro_batch: int = 32
     device: str = "cpu"
     precision: str = "float32"
@@ -77,7 +75,7 @@ class Trainer:
         self._peaks = [float(group["lr"]) for group in self._optimizer.param_groups]
 
     def update(self, index: int, factor: float, inputs: Inputs, labels: Tensor) -> float:
-        """One step at `factor` times the rates; the mean loss before it, in nats, unsmoothed.
+        """One step at `factor` times the rates; the mean loss before it, in nats.
 
         Where that is not a number, nothing was changed. A batch that the memory does not hold
         is worked through in halves from then on (`micro_batch`); the step is the same but for
@@ -121,25 +119,13 @@ class Trainer:
                 piece = slice(rows, rows + self.micro_batch)
                 with self._autocast():
                     logits = self.network(*(value[piece] for value in inputs))
-                loss, plain = self._losses(logits.float(), labels[piece])
-                total += float(plain) / len(labels)
+                loss = cross_entropy(logits.float(), labels[piece], reduction="sum") / len(labels)
+                total += float(loss.detach())
                 if not math.isfinite(total):
                     optimizer.zero_grad(set_to_none=True)
                     return total
-                loss = loss / len(labels)
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return total
-
-    def _losses(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What is made smaller, and what is told of: sums over the rows, in nats.
-
-        The same but for label smoothing, under which 0 is out of reach.
-        """
-        smoothing = self.course.label_smoothing
-        loss = cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
-        if not smoothing:
-            return loss, loss.detach()
-        return loss, cross_entropy(logits.detach(), labels, reduction="sum")
 
     @torch.no_grad()
     def _undo(self, statistics: Sequence[Tensor]) -> None:
