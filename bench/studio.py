@@ -14,6 +14,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from statistics import median
@@ -89,11 +90,21 @@ class Page:
         with self.asked(method, path, value) as answer:
             return json.loads(answer.read())
 
+    @cached_property
+    def cookie(self) -> str:
+        """What the address is changed for."""
+        link = HTTPConnection("127.0.0.1", self.port, timeout=120)
+        link.request("GET", self.url.partition(str(self.port))[2])
+        return str(link.getresponse().getheader("set-cookie")).partition(";")[0]
+
+    @property
+    def port(self) -> int:
+        return int(re.search(r":(\d+)/", self.url)[1])  # type: ignore[index]
+
     @contextmanager
     def asked(self, method: str, path: str, value: Any = None) -> Iterator[HTTPResponse]:
-        port, token = re.search(r":(\d+)/\?token=(.+)", self.url).groups()  # type: ignore[union-attr]
-        link = HTTPConnection("127.0.0.1", int(port), timeout=120)
-        headers = {"cookie": f"studio-{port}={token}", "content-type": "application/json"}
+        link = HTTPConnection("127.0.0.1", self.port, timeout=120)
+        headers = {"cookie": self.cookie, "content-type": "application/json"}
         link.request(method, path, None if value is None else json.dumps(value), headers)
         try:
             yield link.getresponse()

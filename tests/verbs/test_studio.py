@@ -19,9 +19,10 @@ import pytest
 
 from drawing import fill
 from serving import form, live, png
+from warmstart.delivery.studio.keys import Keys
 from warmstart.errors import DataError, RunFolderError
 from warmstart.flow import fit
-from warmstart.verbs.studio import Opening, application, opened
+from warmstart.verbs.studio import Opening, application, opened, pictures, result
 
 COUNTS = {"blue": 16, "green": 16, "red": 16}
 
@@ -34,11 +35,11 @@ def nothing(event):
 def open_studio(place, data=None):
     """A studio on `place`, as its page sees it."""
     project, _ = opened(Opening(data=data and str(data), out=place), nothing)
-    app, close = application(project, fit, "lite0", "secret", 1)
+    app, close = application(project, fit, "lite0", Keys("secret", "session"), 1)
     try:
         with live(app) as server:
             try:
-                yield Page(server.port, "studio-1=secret", project)
+                yield Page(server.port, "studio-1=session", project)
             finally:
                 close()
     finally:
@@ -83,6 +84,12 @@ class Page:
             assert work["state"] != "failed", work
             time.sleep(0.05)
         return work
+
+    def until(self, happens, seconds=120):
+        until = time.monotonic() + seconds
+        while not happens(self.get("board")):
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
     def learn(self, **asked):
         self.post("fit", asked)
@@ -155,15 +162,86 @@ def predicted(tmp_path, taken, picture):
 def test_a_learning_that_was_stopped_goes_on(tmp_path, data):
     with open_studio(tmp_path / "studio", data) as page:
         page.post("fit", {"budget": "balanced", "settings": ["strategy=last:1"]})
+        page.until(lambda told: told["work"]["stage"] == "Tune")
         page.post("stop")
         assert page.wait("stopped")["number"] == 1
         assert page.ask("GET", "/api/result")[0] == 404
     with open_studio(tmp_path / "studio") as page:
-        if page.get("board")["work"]["state"] == "idle":  # it was stopped before it had a folder
-            return
+        assert page.get("board")["work"]["state"] == "stopped"
         page.post("resume")
         page.wait("idle")
         assert page.get("result")["number"] == 1
+
+
+def test_a_name_that_changes_is_no_change_of_what_was_learnt(tmp_path, data):
+    with open_studio(tmp_path / "studio", data) as page:
+        page.learn()
+        before = page.get("result")
+        page.post("classes", {"rename": ["red", "crimson"]})
+        after = page.get("result")
+        assert after["changed"] == 0
+        assert {one["name"] for one in after["classes"]} == {"blue", "green", "crimson"}
+        assert {one["label"] for one in after["suspects"]} <= {"blue", "green", "crimson"}
+        assert after["wrong"].keys() == before["wrong"].keys()
+        answer = tried(page, (data / "red" / "005.png").read_bytes())
+        assert answer["label"] == "crimson"
+        page.learn()
+        assert page.get("result")["compared"]["kind"] == "same"
+        page.post("undo")
+        assert page.get("result")["changed"] == 0
+
+
+def test_pictures_of_one_group_count_once_in_the_comparison(tmp_path, data, monkeypatch):
+    """What moves one group of four is no four independent pictures."""
+    seen = []
+    real = result.hits_difference
+    monkeypatch.setattr(result, "hits_difference", lambda *a: seen.append(a[2]) or real(*a))
+    rows = ["path,label,visit"]
+    for path in sorted(data.rglob("*.png")):
+        number = int(path.stem.rpartition("-")[2])
+        rows.append(f"{path.relative_to(data)},{path.parent.name},{path.parent.name}{number // 4}")
+    (data / "t.csv").write_text("\n".join(rows))
+    asked = Opening(data=str(data / "t.csv"), out=tmp_path / "studio", group="visit")
+    project, _ = opened(asked, nothing)
+    project.close()
+    with open_studio(tmp_path / "studio") as page:
+        page.learn()
+        page.learn()
+        assert page.get("result")["compared"]["kind"] == "same"
+    assert 2 <= len(set(seen[0].tolist())) <= 14  # of 48 pictures
+
+
+def test_a_taking_in_that_was_cut_off_is_done_again_without_doubles(tmp_path, data, monkeypatch):
+    asked = Opening(data=str(data), out=tmp_path / "studio")
+    monkeypatch.setattr(pictures, "AT_ONCE", 10)
+    with monkeypatch.context() as patched:
+        patched.setattr(pictures.os, "sync", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            opened(asked, nothing)
+    project, n_lost = opened(asked, nothing)
+    assert (len(project.board.labels), n_lost) == (48, 0)
+    assert len(list((project.path / "pictures").iterdir())) == 48
+    project.close()
+    project, n_lost = opened(asked, nothing)
+    assert n_lost is None  # it is there already
+    project.close()
+
+
+def test_without_a_signal_there_is_a_result_and_no_model(tmp_path):
+    root = fill(tmp_path / "pictures", {"blue": 160})
+    (root / "other").mkdir()
+    for number in range(0, 160, 2):
+        (root / "blue" / f"{number:03}.png").rename(root / "other" / f"{number:03}.png")
+    with open_studio(tmp_path / "studio", root) as page:
+        page.learn()
+        told = page.get("result")
+        assert (told["verdict"]["kind"], told["ships"]) == ("no-signal", False)
+        assert "nothing to use" in told["headline"]
+        assert page.ask("GET", "/api/take/model.zip")[0] == 409
+        body, kind = form([("new.png", png())])
+        assert page.ask("POST", "/api/try", body, kind)[0] == 409
+        assert page.ask("GET", "/api/take/report.html")[0] == 200
+        assert page.ask("GET", "/api/take/labels.csv")[0] == 200
 
 
 def test_a_bad_board_is_refused_and_an_unlearnable_one_is_told(tmp_path):
@@ -201,8 +279,17 @@ def started(place, *words):
         [*command, "--port", "0", "--no-open", "--json"], stdout=subprocess.PIPE, text=True
     )
     url = json.loads(process.stdout.readline())["url"]
-    port, token = re.search(r":(\d+)/\?token=(.+)", url).groups()
-    return process, Page(int(port), f"studio-{port}={token}")
+    return process, entered(url)
+
+
+def entered(url):
+    """The page of a studio, its address changed for a cookie as browsers do."""
+    port, path = re.search(r":(\d+)(/.*)", url).groups()
+    link = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
+    link.request("GET", path)
+    cookie = link.getresponse().getheader("set-cookie").partition(";")[0]
+    link.close()
+    return Page(int(port), cookie)
 
 
 def test_kill_9_in_the_middle_loses_nothing(tmp_path, data):
@@ -211,10 +298,7 @@ def test_kill_9_in_the_middle_loses_nothing(tmp_path, data):
     some = [one["id"] for one in page.get("board")["pictures"][:3]]
     page.post("label", {"ids": some, "label": "green"})
     page.post("fit", {"budget": "balanced", "settings": ["strategy=last:1"]})
-    until = time.monotonic() + 120
-    while page.get("board")["work"]["stage"] != "Tune":
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    page.until(lambda told: told["work"]["stage"] == "Tune")
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     process, page = started(place)

@@ -18,6 +18,7 @@ from PIL import Image
 from browsing import axe_violations
 from drawing import fill
 from serving import live
+from warmstart.delivery.studio.keys import Keys
 from warmstart.flow import fit
 from warmstart.verbs.studio import Opening, application, opened
 
@@ -51,7 +52,7 @@ def data(tmp_path):
 def studio(place, data=None):
     """A studio on `place`; yields its server and project."""
     project, _ = opened(Opening(data=data and str(data), out=place), lambda event: None)
-    app, close = application(project, fit, "lite0", "secret", 1)
+    app, close = application(project, fit, "lite0", Keys("secret", "session"), 1)
     try:
         with live(app) as server:
             try:
@@ -110,7 +111,7 @@ def test_from_two_folders_to_a_model_in_another_process(browser, data, tmp_path)
         choose(page, page.get_by_role("button", name="Choose folders"), data)
         expect(pictures(page)).to_have_count(40)
         assert project.board.classes == ("blue", "red")
-        assert len(project.done) == 1  # one drop, one step
+        assert len(project.history.done) == 1  # one drop, one step
         learn(page)
         page.get_by_role("link", name="Result").click()
         expect(page.locator("#judged h1")).to_contain_text("You can use this model")
@@ -213,6 +214,25 @@ def test_a_folder_with_parts_is_divided_as_it_was(browser, data, tmp_path):
         assert sorted(one.part for one in project.pictures.values()).count("test") == 4
 
 
+def test_what_is_shown_once_is_shown_again(browser, data, tmp_path):
+    """A picture that is opened twice, and changes that are counted after each learning."""
+    with studio(tmp_path / "s", data) as (server, _), page_of(browser, server) as page:
+        for _ in range(2):
+            pictures(page, "005").first.dblclick()
+            expect(page.locator("dialog img")).to_have_attribute("src", re.compile("/api/pictures"))
+            page.keyboard.press("Escape")
+            expect(page.locator("dialog")).to_have_count(0)
+        for name in ("006", "007"):
+            learn(page)
+            page.get_by_role("link", name="Pictures").click()
+            pictures(page, name).first.click()
+            page.keyboard.press("Delete")
+            page.get_by_role("link", name="Result").click()
+            note = page.locator("#judged .changed")
+            expect(note).to_contain_text("1 change to the board is not learnt yet.")
+            expect(note.get_by_role("button", name="Learn again")).to_be_visible()
+
+
 def test_with_the_keyboard_alone(browser, data, tmp_path):
     with studio(tmp_path / "s", data) as (server, project), page_of(browser, server) as page:
         first = pictures(page).first
@@ -247,7 +267,7 @@ def test_a_thousand_pictures_at_once(browser, tmp_path):
         choose(page, page.get_by_role("button", name="Choose folders"), root)
         expect(page.locator("#refused")).to_contain_text("notes.png", timeout=LONG)
         assert len(project.board.labels) == 1000
-        assert len(project.done) == 1
+        assert len(project.history.done) == 1
         expect(page.locator("#undo")).to_have_text("Undo: added 1,000 pictures")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def studio(call: Call) -> int:
     )  # fmt: skip
     with watcher(call) as watch:
         project, n_lost = opened(asked, watch.show)
+    if asked.data is not None and n_lost is None:
+        print("Opened as it was left; add new pictures on the page.", file=sys.stderr)
     if n_lost:
         print(f"warning: {n_lost:,} files could not be read.", file=sys.stderr)
     steps(project, asked, fit, lambda address: _ready(call, address, project.path), _stop)
@@ -40,9 +43,18 @@ def _ready(call: Call, address: str, place: Path) -> None:
         print(f"Studio   {address}", flush=True)
         print(f"Folder   {place}  (Ctrl-C ends it; nothing is lost)", flush=True)
     if "--no-open" not in call.switches:
-        import webbrowser
+        _open(address, place)
 
-        webbrowser.open(address)
+
+def _open(address: str, place: Path) -> None:
+    """Open the browser by way of a file: others on this computer see what it was called with."""
+    import webbrowser
+
+    way = place / "open.html"
+    way.unlink(missing_ok=True)
+    with open(os.open(way, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
+        file.write(f'<meta http-equiv="refresh" content="0; url={address}">\n')
+    webbrowser.open(way.as_uri())
 
 
 def _stop() -> None:

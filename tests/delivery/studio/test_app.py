@@ -12,12 +12,14 @@ import pytest
 
 from serving import form, live, png, wait_until
 from warmstart.delivery.studio.app import make_app
+from warmstart.delivery.studio.keys import Keys
 from warmstart.delivery.studio.project import Project
 from warmstart.delivery.studio.stream import Hub
+from warmstart.delivery.studio.table import table_of
 from warmstart.delivery.studio.tools import Seen, Tools, Working
 from warmstart.errors import DataError, UsageError
 
-TOKEN = "a-secret"
+KEYS = Keys("a-token", "a-secret")
 
 
 class Desk:
@@ -57,7 +59,7 @@ class Client:
 
     def __init__(self, server, project, desk):
         self.server, self.project, self.desk = server, project, desk
-        self.cookie = f"studio-1={TOKEN}"
+        self.cookie = f"studio-1={KEYS.session}"
 
     def get(self, path, **headers):
         return self.server.ask("GET", path, **{"cookie": self.cookie, **headers})
@@ -77,7 +79,7 @@ def studio(tmp_path):
     project, desk = Project.open(tmp_path / "p", "p"), Desk()
     desk.place = tmp_path
     hub = Hub()
-    with live(make_app(project, desk.tools(), hub, TOKEN, 1)) as server:
+    with live(make_app(project, desk.tools(), hub, KEYS, 1)) as server:
         client = Client(server, project, desk)
         client.hub = hub
         yield client
@@ -98,11 +100,11 @@ def pair(studio):
 
 
 def test_the_token_in_the_address_becomes_a_cookie_that_no_script_reads(studio):
-    got = studio.server.ask("GET", f"/?token={TOKEN}")
+    got = studio.server.ask("GET", f"/?token={KEYS.entry}")
     assert got.status == 303
     assert got.headers["location"] == "/"
     cookie = got.headers["set-cookie"]
-    assert cookie.startswith(f"studio-1={TOKEN}; ")
+    assert cookie.startswith(f"studio-1={KEYS.session}; ")
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
     assert "set-cookie" not in studio.server.ask("GET", "/?token=wrong").headers
@@ -110,7 +112,10 @@ def test_the_token_in_the_address_becomes_a_cookie_that_no_script_reads(studio):
 
 
 @pytest.mark.parametrize("path", ["/api/board", "/api/events", "/api/take/model.zip", "/api/x"])
-@pytest.mark.parametrize("cookie", ["", "studio-1=wrong", f"studio-2={TOKEN}", "studio-1="])
+@pytest.mark.parametrize(
+    "cookie",
+    ["", "studio-1=wrong", f"studio-1={KEYS.entry}", f"studio-2={KEYS.session}", "studio-1="],
+)
 def test_nothing_is_told_without_it(studio, path, cookie):
     assert studio.get(path, cookie=cookie).status == 401
 
@@ -121,7 +126,7 @@ def test_nothing_is_told_without_it(studio, path, cookie):
 def test_pages_of_others_may_not_write_even_with_the_cookie(studio, origin):
     assert studio.post("/api/undo", origin=origin).status == 403
     assert studio.post("/api/classes", {"add": "cat"}, origin=origin).status == 403
-    assert studio.project.version == 0
+    assert studio.project.history.version == 0
 
 
 def test_our_own_page_may(studio):
@@ -198,6 +203,36 @@ def test_a_class_needs_a_name(studio):
     assert "needs a name" in got.json["detail"]
 
 
+def test_a_picture_that_comes_again_goes_where_it_is_put_now(studio):
+    (id,) = studio.send(("a.png", png())).json["added"]
+    studio.post("/api/undo")
+    body, kind = form([("a.png", png())])
+    path = "/api/pictures?label=dog&part=test"
+    got = studio.server.ask("POST", path, body, content_type=kind, cookie=studio.cookie)
+    assert got.json["added"] == [id]
+    assert studio.project.pictures[id].part == "test"
+    known = studio.send(("b.png", png()), label="cat").json["known"]
+    assert known == [{"name": "b.png", "id": id, "label": "dog"}]
+
+
+def test_pictures_whose_file_is_gone_are_said_to_be(studio):
+    (id,) = studio.send(("a.png", png())).json["added"]
+    studio.project.place_of(id).unlink()
+    assert studio.get(f"/api/pictures/{id}").status == 404
+    studio.project.small(id).unlink()
+    assert studio.get(f"/api/thumbnails/{id}").status == 404
+
+
+def test_large_bodies_are_refused_by_their_length(studio):
+    big = b'{"ids": ["' + b"a" * 5_000_000 + b'"], "label": null}'
+    told = {"cookie": studio.cookie, "content_type": "application/json"}
+    assert studio.server.ask("POST", "/api/label", big, **told).status == 413
+    long = {"ids": ["a" * 41], "label": None}
+    assert studio.post("/api/label", long).status == 422
+    sent = iter([b'{"ids": []'])  # in chunks, whose length nobody tells
+    assert studio.server.ask("POST", "/api/label", sent, **told).status == 411
+
+
 # ---- changes -------------------------------------------------------------------------------
 
 
@@ -227,7 +262,7 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(studio, path, value)
     got = studio.post(f"/api/{path}", value)
     assert got.status == 422
     assert got.json["detail"]
-    assert studio.project.version == 0
+    assert studio.project.history.version == 0
 
 
 def test_labels_that_were_looked_at_stay_so_and_that_can_be_taken_back(studio):
@@ -236,7 +271,7 @@ def test_labels_that_were_looked_at_stay_so_and_that_can_be_taken_back(studio):
     told = studio.get("/api/board").json
     assert (told["kept"], told["undo"]) == ({a: "cat"}, "kept the label of 1 picture")
     assert studio.post("/api/keep", {"ids": [a, "nobody"]}).status == 200
-    assert studio.project.version == 3  # nothing new was said
+    assert studio.project.history.version == 3  # nothing new was said
     studio.project.close()
     found = Project.open(studio.project.path, "p")
     assert found.board.kept == {a: "cat"}
@@ -251,7 +286,11 @@ def test_pictures_may_be_kept_out_of_the_learning(studio, part, expected):
     path = f"/api/pictures?label=cat&part={part}"
     got = studio.server.ask("POST", path, body, content_type=kind, cookie=studio.cookie)
     assert studio.project.pictures[got.json["added"][0]].part == part
-    assert studio.project.table().splitlines()[1].endswith(f",cat,{expected}")
+    assert (
+        table_of(studio.project.board, studio.project.pictures)
+        .splitlines()[1]
+        .endswith(f",cat,{expected}")
+    )
     bad = studio.server.ask(
         "POST", "/api/pictures?label=cat&part=other", body, content_type=kind, cookie=studio.cookie
     )
@@ -290,7 +329,7 @@ def test_a_forecast_leaves_no_run(studio):
 
 def test_before_the_first_run_there_is_no_result(studio):
     assert studio.get("/api/result").status == 404
-    assert studio.get("/api/take/model.zip").status == 404
+    assert studio.get("/api/take/model.zip").status == 409
     body, kind = form([("a.png", png())])
     got = studio.server.ask("POST", "/api/try", body, content_type=kind, cookie=studio.cookie)
     assert got.status == 409
@@ -302,6 +341,8 @@ def test_results_are_those_of_the_newest_finished_run(studio):
         studio.project.run(number).mkdir(parents=True)
         (studio.project.run(number) / mark).touch()
     assert studio.get("/api/result").json == {"number": 2}
+    assert studio.post("/api/take/onnx").status == 409  # run 2 shipped nothing
+    (studio.project.run(1) / "model").mkdir()
     (studio.desk.place / "model.zip").write_bytes(b"zip")
     got = studio.get("/api/take/model.zip")
     assert got.body == b"zip"
@@ -309,7 +350,7 @@ def test_results_are_those_of_the_newest_finished_run(studio):
     assert studio.get("/api/take/board-1.csv").status == 404
     body, kind = form([("a.png", png())])
     got = studio.server.ask("POST", "/api/try", body, content_type=kind, cookie=studio.cookie)
-    assert got.json == {"label": "cat", "number": 2}
+    assert got.json == {"label": "cat", "number": 1}
 
 
 # ---- events --------------------------------------------------------------------------------

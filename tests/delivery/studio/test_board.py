@@ -80,10 +80,28 @@ def test_what_is_so_already_is_no_change():
     assert renamed(board, "cat", " cat ").is_empty
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a\x00b", "x" * 101, "a\u202eb"])
+@pytest.mark.parametrize("name", ["", "  ", "x" * 101, "a\x00b", "a\u202eb", "a\ud800"])
 def test_names_that_cannot_be_shown_are_refused(name):
-    with pytest.raises(UsageError, match="needs a name"):
+    with pytest.raises(UsageError, match=r"needs a name|cannot hold the letter U"):
         checked_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["می\u200cخواهم", "👨\u200d👩\u200d👧", 'a,"b";|/=x', ".hidden", "nan"]
+)
+def test_names_of_all_tongues_are_taken(name):
+    assert checked_name(name) == name
+
+
+def test_names_that_look_alike_are_the_same():
+    assert checked_name("cafe\u0301") == checked_name("café") == "café"
+    assert filled(Board(("café",)), {"a": "cafe\u0301"}).classes is None
+
+
+def test_a_renamed_class_keeps_what_was_kept_of_it():
+    board = Board(("cat",), {"a": "cat"}, {"a": "cat"})
+    found = applied(board, renamed(board, "cat", "lion"))
+    assert (found.labels, found.kept) == ({"a": "lion"}, {"a": "lion"})
 
 
 def test_classes_are_not_made_twice_nor_found_where_there_are_none():

@@ -48,11 +48,13 @@ class Adding:
                 if isinstance(found, str):
                     refused.append({"name": one.name, "why": found})
                     continue
-                there = self.project.known(one.payload)
+                there = next(iter(self.project.known(one.payload)), None)
                 at = None if there is None else self.project.board.labels.get(there.id)
                 if there is not None and (at is not None or there.id in ids):
                     known.append({"name": one.name, "id": there.id, "label": at or label})
                     continue
+                if there is not None and there.part != part:
+                    self.project.set_part(there.id, part)
                 ids.append(there.id if there is not None else self._keep(one, found, part))
             delta = self._put(ids, label, batch) if ids else None
         return Added({"added": ids, "known": known, "refused": refused}, delta)

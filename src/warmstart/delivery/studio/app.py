@@ -14,7 +14,9 @@ from warmstart.delivery.serve.access import LOCAL, Access
 from warmstart.delivery.serve.gate import Gate
 from warmstart.delivery.serve.pages import add_pages
 from warmstart.delivery.serve.problems import Problem, answer_all_errors, as_response
+from warmstart.delivery.studio.bounded import Bounded
 from warmstart.delivery.studio.entry import enter
+from warmstart.delivery.studio.keys import Keys
 from warmstart.delivery.studio.project import Project
 from warmstart.delivery.studio.routes import Studio
 from warmstart.delivery.studio.stream import Hub
@@ -24,19 +26,20 @@ from warmstart.errors import WarmstartError
 Routes = dict[str, Callable[..., Any]]
 
 
-def make_app(project: Project, tools: Tools, hub: Hub, token: str, port: int) -> Gate:
-    """The ASGI application of a project; `token` opens it, in the address or a cookie."""
+def make_app(project: Project, tools: Tools, hub: Hub, keys: Keys, port: int) -> Gate:
+    """The ASGI application of a project; `keys` open it."""
     pages = _pages()
     cookie = f"studio-{port}"  # browsers share cookies among the ports of a host
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.add_api_route("/", enter(token, cookie, pages.pop("/")[0]), methods=["GET", "HEAD"])
+    app.add_api_route("/", enter(keys, cookie, pages.pop("/")[0]), methods=["GET", "HEAD"])
     add_pages(app, pages)
     _add_routes(app, Studio(project, tools, hub))
     answer_all_errors(app)
+    app.add_middleware(Bounded)
     app.add_exception_handler(WarmstartError, _refused)
     app.add_exception_handler(ValidationError, _refused)
     access = Access(
-        hosts=LOCAL, token=token, cookie=cookie, is_strict=True,
+        hosts=LOCAL, token=keys.session, cookie=cookie, is_strict=True,
         open_paths=frozenset({"/", *pages}),
     )  # fmt: skip
     return Gate(app, access)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +10,7 @@ from warmstart.errors import UsageError
 from warmstart.records import Split
 
 MOST_LETTERS = 100  # of a class name
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 Labels = Mapping[str, str]
 
 
@@ -50,6 +52,7 @@ class Change:
     labels: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     classes: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     kept: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    renamed: tuple[str, str] | None = None
     batch: str = ""
 
     @property
@@ -94,7 +97,8 @@ def reversed_(change: Change) -> Change:
         for one in (change.labels, change.kept)
     )
     classes = change.classes and (change.classes[1], change.classes[0])
-    return replace(change, labels=labels, kept=kept, classes=classes)
+    renamed = change.renamed and (change.renamed[1], change.renamed[0])
+    return replace(change, labels=labels, kept=kept, classes=classes, renamed=renamed)
 
 
 def joined(first: Change, second: Change) -> Change:
@@ -144,6 +148,7 @@ def labelled(board: Board, ids: Iterable[str], label: str | None) -> Change:
 
 def filled(board: Board, labels: Labels) -> Change:
     """Put many pictures on the board at once, each with its class."""
+    labels = {id: checked_name(label) for id, label in labels.items()}
     new = [name for name in dict.fromkeys(labels.values()) if name not in board.classes]
     return Change(
         what=f"added {_pictures(len(labels))}",
@@ -181,7 +186,9 @@ def renamed(board: Board, old: str, new: str) -> Change:
     return Change(
         what=f"renamed {old} to {new}",
         labels={id: (old, new) for id, label in board.labels.items() if label == old},
+        kept={id: (old, new) for id, label in board.kept.items() if label == old},
         classes=(board.classes, tuple(new if name == old else name for name in board.classes)),
+        renamed=(old, new),
     )
 
 
@@ -203,10 +210,20 @@ def checked_name(name: str) -> str:
     >>> checked_name("  house  cat ")
     'house cat'
     """
-    name = " ".join(name.split())
-    if not name or len(name) > MOST_LETTERS or not name.isprintable():
+    name = " ".join(unicodedata.normalize("NFC", name).split())
+    if not name or len(name) > MOST_LETTERS:
         raise UsageError(f"a class needs a name of 1 to {MOST_LETTERS} letters.")
+    strange = next((letter for letter in name if _is_strange(letter)), None)
+    if strange is not None:
+        raise UsageError(
+            f"a class name cannot hold the letter U+{ord(strange):04X}; leave it away."
+        )
     return name
+
+
+def _is_strange(letter: str) -> bool:
+    """Control characters, halves of characters, and what turns the text around it."""
+    return unicodedata.category(letter) in ("Cc", "Cs", "Co", "Cn") or letter in _TURNING
 
 
 def learnable(board: Board, pictures: Mapping[str, Picture]) -> str:

@@ -9,10 +9,12 @@ from importlib.resources import files
 from fastapi import Response
 from fastapi.responses import RedirectResponse
 
-LASTS_S = 30 * 86400  # as long as a browser keeps the cookie; the token is the server's alone
+from warmstart.delivery.studio.keys import Keys
+
+LASTS_S = 30 * 86400  # that a browser keeps the cookie; the server ends sooner
 
 
-def enter(token: str, cookie: str, page: str) -> Callable[[str | None], Awaitable[Response]]:
+def enter(keys: Keys, cookie: str, page: str) -> Callable[[str | None], Awaitable[Response]]:
     """The route of the page. With the right token it sets the cookie, which no script can read
     and no other site's page can use, and takes the token out of the address."""
     content = (files("warmstart.delivery") / "page" / page).read_bytes()
@@ -22,8 +24,10 @@ def enter(token: str, cookie: str, page: str) -> Callable[[str | None], Awaitabl
             return Response(content, media_type="text/html", headers={"Cache-Control": "no-cache"})
         found = RedirectResponse("/", 303)
         if hmac.compare_digest(token.encode(), wanted):
-            found.set_cookie(cookie, token, LASTS_S, httponly=True, samesite="strict", path="/")
+            found.set_cookie(
+                cookie, keys.session, LASTS_S, httponly=True, samesite="strict", path="/"
+            )
         return found
 
-    wanted = token.encode()
+    wanted = keys.entry.encode()
     return send

@@ -1,7 +1,8 @@
 """The folder of a studio: pictures, what was done to them, and a table for each run.
 
+    project.json       its name, and the data set that it was begun from
     pictures/          copies of what was given, by content; never the user's own files
-    pictures.jsonl     a line for each: name, size, hash
+    pictures.jsonl     a line for each: name, size, hash; the last one counts
     changes.jsonl      a line for each step, undo and redo among them; the board follows from them
     board-N.csv        the labels that run N learnt from
     runs/N/            its run folder
@@ -11,24 +12,34 @@ Every line is on disk before the change is told of, so that a crash loses nothin
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import hashlib
-import io
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from warmstart.delivery.studio.board import Board, Change, Picture, applied, joined, reversed_
-from warmstart.delivery.studio.lines import append, read_lines
-from warmstart.errors import RunFolderError
-from warmstart.folder import from_plain, to_plain, write_bytes, write_json
+from warmstart.delivery.studio.board import Board, Change, Picture, learnable
+from warmstart.delivery.studio.history import History, Line
+from warmstart.delivery.studio.lines import append, damaged, read_lines
+from warmstart.delivery.studio.table import table_of
+from warmstart.errors import RunFolderError, UsageError
+from warmstart.folder import from_plain, read_json, to_plain, write_bytes, write_json
+from warmstart.records import Split
 
 FACTS = "project.json"
 PICTURES, CHANGES = "pictures.jsonl", "changes.jsonl"
-COLUMNS = ("path", "label", "split", "group")
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """project.json. `source`: the data set it was begun from, nothing where there was none."""
+
+    name: str
+    source: str = ""
+    format: int = FORMAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +51,13 @@ class Arrived:
     suffix: str
     width: int
     height: int
-    part: Any = "train"
+    part: Split = "train"
     group: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """What a step changed, for those who show the board."""
+    """What a step changed, for those who show the board. `problem`: why nothing can be learnt."""
 
     version: int
     labels: Mapping[str, str | None]
@@ -55,6 +66,7 @@ class Delta:
     pictures: tuple[Picture, ...]
     undo: str | None
     redo: str | None
+    problem: str
 
 
 @dataclass(slots=True)
@@ -62,67 +74,69 @@ class Project:
     """A studio's folder, held alone, and the board that its lines make."""
 
     path: Path
-    name: str
+    about: About
     pictures: dict[str, Picture] = field(default_factory=dict)
-    board: Board = field(default_factory=Board)
-    version: int = 0
-    done: list[Change] = field(default_factory=list)
-    undone: list[Change] = field(default_factory=list)
+    history: History = field(default_factory=History)
     lock: threading.RLock = field(default_factory=threading.RLock)
     _held: Any = None
-    _contents: dict[str, str] = field(default_factory=dict)  # sha256 -> id
+    _contents: dict[str, list[str]] = field(default_factory=dict)  # sha256 -> ids
 
     # ---- opening ---------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, path: Path, name: str) -> Project:
-        """Open a project, or begin one. Raises: RunFolderError where it is no such folder, or
-        another studio is at work on it."""
+    def open(cls, path: Path, name: str, source: str = "") -> Project:
+        """Open a project, or begin one from a source.
+
+        Raises: RunFolderError where it is no such folder, is damaged, or another studio is at
+        work on it; UsageError where it was begun from another source.
+        """
         path = path.resolve()
         is_new = not (path / FACTS).exists()
         if is_new and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunFolderError(f"{path} holds something else; choose another --out.")
         (path / "pictures").mkdir(parents=True, exist_ok=True)
-        found = cls(path, name)
-        found._held = _hold(path)
-        if is_new:
-            write_json(path / FACTS, {"format": 1, "name": name})
-        found._read()
+        held = _hold(path)
+        try:
+            if is_new:
+                write_json(path / FACTS, About(name=name, source=source))
+            found = cls(path, _about(path, source), _held=held)
+            found._read()
+        except BaseException:
+            held.close()
+            raise
         return found
 
     def close(self) -> None:
         """Let others at the folder."""
         self._held.close()
 
+    @property
+    def board(self) -> Board:
+        """Classes and labels as they are now."""
+        return self.history.board
+
     def _read(self) -> None:
-        for line in read_lines(self.path / PICTURES):
-            self._know(from_plain(Picture, line))
-        for line in read_lines(self.path / CHANGES):
-            self._replay(line)
+        for number, line in read_lines(self.path / PICTURES):
+            try:
+                self._know(from_plain(Picture, line))
+            except (KeyError, TypeError, ValueError) as error:
+                raise damaged(self.path / PICTURES, number, error) from None
+        for number, line in read_lines(self.path / CHANGES):
+            try:
+                self.history.follow(line)
+            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                raise damaged(self.path / CHANGES, number, error) from None
+        strangers = [id for id in self.board.labels if id not in self.pictures]
+        if strangers:
+            raise RunFolderError(
+                f"{self.path / CHANGES} names the picture {strangers[0]}, which "
+                f"{PICTURES} does not list; put that file back."
+            )
 
     def _know(self, picture: Picture) -> None:
+        if picture.id not in self.pictures:
+            self._contents.setdefault(picture.sha256, []).append(picture.id)
         self.pictures[picture.id] = picture
-        self._contents.setdefault(picture.sha256, picture.id)
-
-    def _replay(self, line: Mapping[str, Any]) -> Change:
-        """Do what a line says; the change that came of it."""
-        if line.get("undo"):
-            change = reversed_(self.done[-1])
-            self.undone.append(self.done.pop())
-        elif line.get("redo"):
-            change = self.undone[-1]
-            self.done.append(self.undone.pop())
-        else:
-            change = _change(line)
-            last = self.done[-1] if self.done and not self.undone else None
-            if last is not None and change.batch and last.batch == change.batch:
-                self.done[-1] = joined(last, change)
-            else:
-                self.done.append(change)
-            self.undone.clear()
-        self.board = applied(self.board, change)
-        self.version += 1
-        return change
 
     # ---- changing --------------------------------------------------------------------------
 
@@ -135,34 +149,76 @@ class Project:
     def undo(self) -> Delta | None:
         """Take the latest step back; None where there is none."""
         with self.lock:
-            return self._do({"undo": True}) if self.done else None
+            return self._do({"undo": True}) if self.history.done else None
 
     def redo(self) -> Delta | None:
         """Do again what was taken back; None where there is nothing."""
         with self.lock:
-            return self._do({"redo": True}) if self.undone else None
+            return self._do({"redo": True}) if self.history.undone else None
 
-    def _do(self, line: Mapping[str, Any]) -> Delta:
+    def _do(self, line: Line) -> Delta:
         append(self.path / CHANGES, [line])
-        return self._delta(self._replay(line))
+        return self._delta(self.history.follow(line))
 
     def _delta(self, change: Change) -> Delta:
         labels, kept = (
             {id: after for id, (_, after) in one.items()} for one in (change.labels, change.kept)
         )
         shown = tuple(self.pictures[id] for id, after in labels.items() if after is not None)
+        history = self.history
         return Delta(
-            version=self.version, labels=labels, kept=kept, classes=self.board.classes,
-            pictures=shown, undo=self.done[-1].what if self.done else None,
-            redo=self.undone[-1].what if self.undone else None,
+            version=history.version, labels=labels, kept=kept, classes=self.board.classes,
+            pictures=shown, undo=history.undo_words, redo=history.redo_words,
+            problem=learnable(self.board, self.pictures),
         )  # fmt: skip
 
     # ---- pictures --------------------------------------------------------------------------
 
-    def known(self, payload: bytes) -> Picture | None:
-        """The picture of these very bytes, on the board or not."""
-        id = self._contents.get(hashlib.sha256(payload).hexdigest())
-        return None if id is None else self.pictures[id]
+    def known(self, payload: bytes) -> list[Picture]:
+        """The pictures of these very bytes, those on the board first."""
+        ids = self._contents.get(sha256(payload).hexdigest(), [])
+        return [self.pictures[id] for id in sorted(ids, key=lambda id: id not in self.board.labels)]
+
+    def keep(self, arrived: Iterable[Arrived], is_copy: bool = False) -> list[Picture]:
+        """Write pictures into the folder, and a line for each; they are not on the board yet.
+
+        `is_copy`: what was given stays where it is, so that nothing is forced to disk here.
+        """
+        with self.lock:
+            taken: set[str] = set()
+            kept = [self._kept(one, is_copy, taken) for one in arrived]
+            append(self.path / PICTURES, [to_plain(picture) for picture in kept])
+            for picture in kept:
+                self._know(picture)
+            return kept
+
+    def _kept(self, one: Arrived, is_copy: bool, taken: set[str]) -> Picture:
+        digest = sha256(one.payload).hexdigest()
+        id, number = digest[:24], 1
+        while id in self.pictures or id in taken:  # the same bytes twice, in a data set
+            number += 1
+            id = f"{digest[:24]}-{number}"
+        taken.add(id)
+        place = self.path / "pictures" / f"{id}{one.suffix}"
+        if is_copy:
+            place.write_bytes(one.payload)
+        else:
+            write_bytes(place, one.payload)
+        return Picture(
+            id=id, name=one.name, file=place.name, sha256=digest, width=one.width,
+            height=one.height, part=one.part, group=one.group,
+        )  # fmt: skip
+
+    def set_part(self, id: str, part: Split) -> None:
+        """Put a picture that is not on the board into another part of the data."""
+        with self.lock:
+            picture = replace(self.pictures[id], part=part)
+            append(self.path / PICTURES, [to_plain(picture)])
+            self._know(picture)
+
+    def place_of(self, id: str) -> Path:
+        """Where a picture lies. Raises: KeyError where there is none of that id."""
+        return self.path / "pictures" / self.pictures[id].file
 
     def small(self, id: str) -> Path:
         """Where the thumbnail of a picture lies, once it was made."""
@@ -176,100 +232,57 @@ class Project:
         beside.write_bytes(made)
         beside.replace(place)
 
-    def keep(self, arrived: Iterable[Arrived], is_copy: bool = False) -> list[Picture]:
-        """Write pictures into the folder, and a line for each; they are not on the board yet.
-
-        `is_copy`: what was given stays where it is, so that nothing is forced to disk here.
-        """
-        with self.lock:
-            kept = [self._kept(one, is_copy) for one in arrived]
-            append(self.path / PICTURES, [to_plain(picture) for picture in kept])
-            for picture in kept:
-                self._know(picture)
-            return kept
-
-    def _kept(self, one: Arrived, is_copy: bool) -> Picture:
-        digest = hashlib.sha256(one.payload).hexdigest()
-        id, number = digest[:24], 1
-        while id in self.pictures:  # the same bytes twice, in a data set that was opened
-            number += 1
-            id = f"{digest[:24]}-{number}"
-        file = f"{id}{one.suffix}"
-        place = self.path / "pictures" / file
-        if is_copy:
-            place.write_bytes(one.payload)
-        else:
-            write_bytes(place, one.payload)
-        picture = Picture(
-            id=id, name=one.name, file=file, sha256=digest, width=one.width, height=one.height,
-            part=one.part, group=one.group,
-        )  # fmt: skip
-        self.pictures[id] = picture
-        return picture
-
-    def bytes_of(self, id: str) -> bytes | None:
-        """What was given for a picture; None where there is none of that id."""
-        picture = self.pictures.get(id)
-        return None if picture is None else (self.path / "pictures" / picture.file).read_bytes()
-
     # ---- runs ------------------------------------------------------------------------------
 
     def write_table(self) -> tuple[int, Path]:
-        """The labels as they are now as a table, numbered as the next run."""
+        """The labels as they are now as a table, numbered as the next run.
+
+        Raises: UsageError naming a picture whose file is gone.
+        """
         with self.lock:
+            gone = next((id for id in self.board.labels if not self.place_of(id).exists()), None)
+            if gone is not None:
+                raise UsageError(
+                    f"{self.pictures[gone].name} is gone from {self.path / 'pictures'}; take it "
+                    "off the board, or add it again."
+                )
             number = 1 + max(self.numbers(), default=0)
             path = self.path / f"board-{number}.csv"
-            write_bytes(path, self.table().encode())
+            write_bytes(path, table_of(self.board, self.pictures).encode())
+            append(self.path / CHANGES, [{"run": number}])
+            self.history.follow({"run": number})
             return number, path
 
     def draft_table(self) -> tuple[int, Path]:
         """The same for what is only asked about."""
         with self.lock:
             path = self.path / "draft.csv"
-            write_bytes(path, self.table().encode())
+            write_bytes(path, table_of(self.board, self.pictures).encode())
             return 1 + max(self.numbers(), default=0), path
-
-    def table(self) -> str:
-        """The labels as they are now, by the place of each picture in this folder."""
-        rows = [(self.pictures[id], label) for id, label in self.board.labels.items()]
-        columns = COLUMNS if any(one.group for one, _ in rows) else COLUMNS[:3]
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(columns)
-        for one, label in rows:
-            cells = (f"pictures/{one.file}", label, one.part.replace("holdout", "val"))
-            table.writerow([*cells, one.group or ""][: len(columns)])
-        return text.getvalue()
 
     def numbers(self) -> list[int]:
         """Of runs, finished or not, in order."""
         folder = self.path / "runs"
         names = [one.name for one in folder.iterdir()] if folder.is_dir() else []
         tables = [path.stem.removeprefix("board-") for path in self.path.glob("board-*.csv")]
-        return sorted({int(name) for name in (*names, *tables) if name.isdigit()})
+        return sorted({int(name) for name in (*names, *tables) if name.isdecimal()})
 
     def run(self, number: int) -> Path:
         """The folder of a run."""
         return self.path / "runs" / str(number)
 
-    def id_of(self, example: str) -> str:
-        """The picture that an example of a run is.
 
-        >>> Project(Path("p"), "p").id_of("pictures/ab12.jpg")
-        'ab12'
-        """
-        return Path(example).name.partition(".")[0]
-
-
-def _change(line: Mapping[str, Any]) -> Change:
-    labels, kept = (
-        {id: (pair[0], pair[1]) for id, pair in line.get(name, {}).items()}
-        for name in ("labels", "kept")
-    )
-    classes = line["classes"]
-    pair = None if classes is None else (tuple(classes[0]), tuple(classes[1]))
-    batch = line.get("batch", "")
-    return Change(what=line["what"], labels=labels, classes=pair, kept=kept, batch=batch)
+def _about(path: Path, source: str) -> About:
+    """Raises: RunFolderError for a later format, UsageError for another source."""
+    about = read_json(path / FACTS, About)
+    if about.format > FORMAT:
+        raise RunFolderError(
+            f"{path} was made by a later version of warmstart; open it with that one."
+        )
+    if source and source != about.source:
+        begun = f"was begun from {about.source}" if about.source else "was begun without data"
+        raise UsageError(f"{path} {begun}, not from {source}; choose another --out.")
+    return about
 
 
 def _hold(path: Path) -> Any:
@@ -285,13 +298,3 @@ def _hold(path: Path) -> Any:
     except OSError:  # a disk without locks does without
         pass
     return held
-
-
-def changed_since(before: Sequence[tuple[str, str]], board: Board) -> int:
-    """How many pictures of a board have another label than in a run's table, or are new or gone.
-
-    >>> changed_since([("a", "cat"), ("b", "cat")], Board(("cat",), {"a": "cat", "c": "cat"}))
-    2
-    """
-    old = dict(before)
-    return sum(old.get(id) != board.labels.get(id) for id in {*old, *board.labels})

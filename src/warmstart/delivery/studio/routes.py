@@ -48,6 +48,7 @@ class Studio:
         self._intake = Intake(self._limits)
         self._many = ThreadPoolExecutor(min(os.cpu_count() or 1, 4), thread_name_prefix="see")
         self._one = ThreadPoolExecutor(1, thread_name_prefix="ask")
+        self._forecasts = 0
         self._adding = Adding(project, tools.see, self._many)
 
     # ---- telling ---------------------------------------------------------------------------
@@ -58,20 +59,24 @@ class Studio:
         with project.lock:
             labels, found = project.board.labels, project.pictures
             shown = [{**asdict(found[id]), "label": label} for id, label in labels.items()]
+            history = project.history
             return {
-                "name": project.name, "place": str(project.path), "version": project.version,
+                "name": project.about.name, "place": str(project.path),
+                "version": history.version,
                 "classes": project.board.classes, "pictures": shown,
                 "kept": project.board.kept,
-                "undo": project.done[-1].what if project.done else None,
-                "redo": project.undone[-1].what if project.undone else None,
+                "undo": history.undo_words, "redo": history.redo_words,
                 "problem": changes.learnable(project.board, found),
                 "work": asdict(self._tools.working()), "result": self._newest(),
             }  # fmt: skip
 
-    def _newest(self) -> int | None:
-        """The number of the newest finished run."""
-        numbers = reversed(self._project.numbers())
-        return next((n for n in numbers if (self._project.run(n) / "DONE").exists()), None)
+    def _newest(self, with_model: bool = False) -> int | None:
+        """The number of the newest finished run, or of the newest that shipped a model."""
+        for number in reversed(self._project.numbers()):
+            run = self._project.run(number)
+            if (run / "DONE").exists() and (not with_model or (run / "model").is_dir()):
+                return number
+        return None
 
     def events(self) -> StreamingResponse:
         """What changes from now on."""
@@ -89,18 +94,21 @@ class Studio:
         place = self._project.small(id)
         if not place.exists():
             try:
-                made = self._tools.small(self._project.bytes_of(id) or b"", picture.name)
-            except DataError as error:
-                raise Problem(404, str(error)) from None
+                payload = self._project.place_of(id).read_bytes()
+                made = self._tools.small(payload, picture.name)
+            except (DataError, OSError):
+                raise Problem(404, f"{picture.name} cannot be read any more") from None
             self._project.keep_small(id, made)
         return place.read_bytes()
 
     def picture(self, id: str) -> FileResponse:
         """A picture as it was given."""
-        picture = self._project.pictures.get(id)
-        if picture is None:
+        if id not in self._project.pictures:
             raise Problem(404, "there is no such picture")
-        return FileResponse(self._project.path / "pictures" / picture.file, headers=KEPT)
+        place = self._project.place_of(id)
+        if not place.is_file():
+            raise Problem(404, f"{self._project.pictures[id].name} is gone from the folder")
+        return FileResponse(place, headers=KEPT)
 
     # ---- changing --------------------------------------------------------------------------
 
@@ -118,7 +126,7 @@ class Studio:
             added = await self._adding.take(sent, changes.checked_name(label), part, batch)
         if added.delta is not None:
             self._hub.tell_board(added.delta)
-        return {"version": self._project.version, **added.told}
+        return {"version": self._project.history.version, **added.told}
 
     def label(self, asked: Labelling) -> dict[str, int]:
         """Give pictures a class, or take them off."""
@@ -156,14 +164,20 @@ class Studio:
     async def forecast(
         self, budget: str = "balanced", settings: Annotated[list[str] | None, Query()] = None
     ) -> Any:
-        """What a learning would take."""
+        """What a learning would take. Of several that are asked for, only the newest is found."""
         asked = Learning.model_validate({"budget": budget, "settings": settings or []})
-        self._check_learnable()
-        number, table = self._project.draft_table()
-        order = self._order(asked, number, table)
-        return await self._apart(self._one, lambda: self._tools.forecast(order))
+        self._forecasts += 1
+        mine = self._forecasts
 
-    async def fit(self, asked: Learning) -> JSONResponse:
+        def find() -> dict[str, Any]:
+            if mine != self._forecasts:
+                raise Problem(409, "another forecast was asked for meanwhile")
+            self._check_learnable()
+            return self._tools.forecast(self._order(asked, *self._project.draft_table()))
+
+        return await self._apart(self._one, find)
+
+    def fit(self, asked: Learning) -> JSONResponse:
         """Begin to learn."""
         self._check_learnable()
         if self._tools.working().state in AT_WORK:
@@ -206,11 +220,15 @@ class Studio:
             raise Problem(404, "nothing was learnt yet")
         return number
 
-    async def answer(self, request: Request) -> Any:
-        """What the newest model says of a picture."""
-        number = self._newest()
+    def _model(self) -> int:
+        number = self._newest(with_model=True)
         if number is None:
             raise Problem(409, "there is no model yet; let it learn first")
+        return number
+
+    async def answer(self, request: Request) -> Any:
+        """What the newest model says of a picture."""
+        number = self._model()
         async with self._intake.body(request) as body:
             kind = request.headers.get("content-type", "")
             sent = await self._apart(self._many, lambda: images_in(kind, body, self._limits))
@@ -223,14 +241,16 @@ class Studio:
         """A file to take home."""
         if name not in TAKEN:
             raise Problem(404, f"there is no {name[:40]}; there are {', '.join(TAKEN)}")
-        number = 0 if name == "labels.csv" else self._finished()
-        path = await self._apart(self._one, lambda: self._tools.take(number, name))
-        return FileResponse(path, media_type=TAKEN[name], filename=f"{self._project.name}-{name}")
+        numbers = {"labels.csv": lambda: 0, "report.html": self._finished}
+        number = numbers.get(name, self._model)()
+        path = await self._apart(self._many, lambda: self._tools.take(number, name))
+        title = f"{self._project.about.name}-{name}"
+        return FileResponse(path, media_type=TAKEN[name], filename=title)
 
     async def take_onnx(self) -> dict[str, str]:
         """Write the model as ONNX."""
-        number = self._finished()
-        await self._apart(self._one, lambda: self._tools.take(number, "model-onnx.zip"))
+        number = self._model()
+        await self._apart(self._many, lambda: self._tools.take(number, "model-onnx.zip"))
         return {"path": "/api/take/model-onnx.zip"}
 
     async def _apart(self, pool: ThreadPoolExecutor, work: Callable[[], Done]) -> Done:

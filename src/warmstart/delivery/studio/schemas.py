@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 MOST_IDS = 100_000
+Ids = Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=MOST_IDS)]
 
 
 class Labelling(BaseModel):
     """Pictures and the class they get; null takes them off the board."""
 
     model_config = ConfigDict(extra="forbid")
-    ids: list[str] = Field(max_length=MOST_IDS)
+    ids: Ids
     label: str | None
 
 
@@ -21,7 +22,7 @@ class Keeping(BaseModel):
     """Pictures whose labels were looked at and are right."""
 
     model_config = ConfigDict(extra="forbid")
-    ids: list[str] = Field(max_length=MOST_IDS)
+    ids: Ids
 
 
 class Classes(BaseModel):
@@ -38,4 +39,4 @@ class Learning(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     budget: Literal["fast", "balanced", "thorough"] = "fast"
-    settings: list[str] = Field(default=[], max_length=200)
+    settings: list[Annotated[str, Field(max_length=1000)]] = Field(default=[], max_length=200)

@@ -34,8 +34,12 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Working:
-    """What is going on, for people. `step` and `of` are those of the stage at work."""
+    """What is going on, for people. `done` and `of` are those of the stage at work.
 
+    `turn` counts the tellings, so that an older one is known by it.
+    """
+
+    turn: int = 0
     state: State = "idle"
     number: int | None = None
     budget: str | None = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from warmstart.delivery.studio.keys import Keys
 from warmstart.delivery.studio.project import Project
 from warmstart.events import Event, Steps, follow
 from warmstart.folder import RunFolder
@@ -55,7 +56,8 @@ def studio(
     taken = running.bind("127.0.0.1", asked.port)
     try:
         token = secrets.token_urlsafe(24)
-        app, close = application(project, fit, asked.start, token, taken.getsockname()[1])
+        keys = Keys(token, secrets.token_urlsafe(24))
+        app, close = application(project, fit, asked.start, keys, taken.getsockname()[1])
 
         def stop() -> None:
             stopping()
@@ -68,18 +70,24 @@ def studio(
         project.close()
 
 
-def opened(asked: Opening, see: Callable[[Event], None]) -> tuple[Project, int]:
+def opened(asked: Opening, see: Callable[[Event], None]) -> tuple[Project, int | None]:
     """The project, its data taken in where it is new; how many files could not be read.
+
+    None for the latter where nothing was taken in.
 
     Raises: DataError for data that cannot be read, RunFolderError for a folder that is no
     studio's or in use.
     """
     check_installed()
-    name = folder_name(Path(asked.data).name.removeprefix("sample:")) if asked.data else UNNAMED
-    project = Project.open(asked.out or HOME / name, name)
+    name, source = UNNAMED, ""
+    if asked.data is not None:
+        name = folder_name(Path(asked.data).name.removeprefix("sample:"))
+        is_sample = asked.data.startswith("sample:")
+        source = asked.data if is_sample else str(Path(asked.data).expanduser().resolve())
+    project = Project.open(asked.out or HOME / name, name, source)
     try:
-        if asked.data is None or project.version:
-            return project, 0
+        if asked.data is None or project.history.version:
+            return project, None
         steps: Steps[int] = take_in(project, asked.data, asked.label, asked.group)
         return project, follow(steps, see)
     except BaseException:
@@ -88,7 +96,7 @@ def opened(asked: Opening, see: Callable[[Event], None]) -> tuple[Project, int]:
 
 
 def application(
-    project: Project, fit: Fit, start: str, token: str, port: int
+    project: Project, fit: Fit, start: str, keys: Keys, port: int
 ) -> tuple[Gate, Callable[[], None]]:
     """The ASGI application of a project, and what ends its streams and its learning."""
     from warmstart.delivery.studio.app import make_app
@@ -106,4 +114,4 @@ def application(
         worker.wait(10.0)
         hub.close()
 
-    return make_app(project, hands.tools(), hub, token, port), close
+    return make_app(project, hands.tools(), hub, keys, port), close

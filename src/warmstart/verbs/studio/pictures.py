@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from PIL import Image
@@ -13,7 +13,7 @@ from warmstart.data.collection import Columns, Listing, Row
 from warmstart.data.decode import decode
 from warmstart.data.place import IMAGE_SUFFIXES
 from warmstart.data.read import listed
-from warmstart.delivery.studio.board import filled
+from warmstart.delivery.studio.board import Picture, filled
 from warmstart.delivery.studio.project import Arrived, Project
 from warmstart.delivery.studio.tools import Seen
 from warmstart.errors import DataError
@@ -62,11 +62,12 @@ def take_in(project: Project, data: str, label: str | None, group: str | None) -
     listing = listed(data, Columns(label=label, group=group), None)
     labels: dict[str, str] = {}
     n_lost, n = 0, len(listing.rows)
+    free = set(project.pictures)  # of a taking-in that was cut off
     yield Event(stage="read", kind="begin")
     for begin in range(0, n, AT_ONCE):
         rows = listing.rows[begin : begin + AT_ONCE]
         read = list(_read(listing, rows))
-        kept = project.keep([one for one, _ in read], is_copy=True)
+        kept = _kept(project, [one for one, _ in read], free)
         labels |= {one.id: label for one, (_, label) in zip(kept, read, strict=True)}
         n_lost += len(rows) - len(read)
         yield Event(stage="read", kind="step", step=len(labels) + n_lost, of=n)
@@ -76,6 +77,21 @@ def take_in(project: Project, data: str, label: str | None, group: str | None) -
     project.change(lambda board: filled(board, labels))
     yield Event(stage="read", kind="end", step=n, of=n)
     return n_lost
+
+
+def _kept(project: Project, arrived: Sequence[Arrived], free: set[str]) -> list[Picture]:
+    """The pictures of what has arrived: those that are there already, each once, or new ones."""
+    found: list[Picture | None] = []
+    for one in arrived:
+        there = next((known for known in project.known(one.payload) if known.id in free), None)
+        if there is not None:
+            free.discard(there.id)
+        is_same = there is not None and (there.part, there.group) == (one.part, one.group)
+        found.append(there if is_same else None)
+    new = iter(project.keep(
+        [one for one, there in zip(arrived, found, strict=True) if there is None], is_copy=True
+    ))  # fmt: skip
+    return [next(new) if there is None else there for there in found]
 
 
 def _read(listing: Listing, rows: tuple[Row, ...]) -> Iterator[tuple[Arrived, str]]:

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from warmstart.data.split import blocks
 from warmstart.delivery.numbers import interval
-from warmstart.delivery.report.facts import Facts, Said
+from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.first import headline, would_use
 from warmstart.delivery.report.steps import next_steps
-from warmstart.delivery.studio.project import Project, changed_since
+from warmstart.delivery.studio.project import Project
+from warmstart.delivery.studio.table import id_of, n_changed
 from warmstart.delivery.studio.tools import Told
 from warmstart.evaluation.metrics import MODEL_VARIANCE
+from warmstart.folder import read_json
+from warmstart.joints.repeat import repeat_of
 from warmstart.joints.report import read_facts
-from warmstart.records import Estimate, Scores
+from warmstart.joints.saved import read_plan_if_there, read_said
+from warmstart.records import DataRecord, Estimate, Plan, Scores
+from warmstart.stats.intervals import Blocks, Values
 from warmstart.stats.paired_hits import hits_difference
+
+Name = Callable[[str], str]  # from what a run calls a class to what it is called now
 
 
 def result_of(project: Project, number: int) -> Told:
-    """A finished run in words and numbers. Raises: RunFolderError where its folder is damaged."""
+    """A finished run in words and numbers; classes are called as they are now.
+
+    Raises: RunFolderError where its folder is damaged.
+    """
     run = project.run(number)
     facts = read_facts(run)
     summary = facts.summary
+
+    def now(label: str) -> str:
+        return project.history.name_of(label, number)
+
     return {
         "number": number,
         "budget": facts.repeat.budget,
         "seconds": round(summary.seconds.get("total", 0.0), 1),
-        "changed": changed_since(labels_of(project, number), project.board),
+        "changed": n_changed(_labels_of(facts, now), project.board),
         "headline": headline(facts),
         "verdict": {"kind": summary.verdict.kind, "sentence": summary.verdict.sentence},
         "estimate": _estimate(summary.estimate),
@@ -37,18 +51,19 @@ def result_of(project: Project, number: int) -> Told:
         "use": would_use(facts),
         "compared": compared(project, number, facts),
         "wrong": {
-            project.id_of(said.id): {"label": said.label, "probability": said.probability}
+            id_of(said.id): {"label": now(said.label), "probability": said.probability}
             for said in facts.said if not said.is_right
         },
-        "suspects": _suspects(project, facts),
+        "suspects": _suspects(facts, now),
         "classes": [
-            {"name": one.label, "n": one.n, "recall": one.recall, "low": one.low,
-             "high": one.high, "taken_for": one.taken_for, "taken": one.taken}
+            {"name": now(one.label), "n": one.n, "recall": one.recall, "low": one.low,
+             "high": one.high, "taken_for": one.taken_for and now(one.taken_for),
+             "taken": one.taken}
             for one in facts.classes
         ],
         "findings": [
             {"kind": one.kind, "sentence": one.sentence,
-             "ids": [id for id in map(project.id_of, one.items) if id in project.pictures]}
+             "ids": [id for id in map(id_of, one.items) if id in project.pictures]}
             for one in summary.findings
         ],
         "next": [{"title": step.title, "text": step.text} for step in next_steps(facts)],
@@ -57,29 +72,58 @@ def result_of(project: Project, number: int) -> Told:
     }  # fmt: skip
 
 
-def labels_of(project: Project, number: int) -> list[tuple[str, str]]:
-    """The pictures that a run learnt from, each with its label then."""
-    path = project.path / f"board-{number}.csv"
-    with open(path, encoding="utf-8", newline="") as file:
-        return [(project.id_of(row["path"]), row["label"]) for row in csv.DictReader(file)]
+def _labels_of(facts: Facts, now: Name) -> dict[str, str]:
+    """The pictures that a run was given, each with its label."""
+    examples = facts.data.examples if facts.data is not None else ()
+    return {id_of(one.id): now(one.label) for one in examples}
 
 
 def compared(project: Project, number: int, facts: Facts) -> Told | None:
-    """This run against the one before, on pictures that both held out, by the labels of now."""
-    earlier = [n for n in project.numbers() if n < number and (project.run(n) / "DONE").exists()]
-    if not earlier:
+    """This run against the one before that learnt in the same way, by the labels of this one.
+
+    On pictures that both held out; copies and groups count as one.
+    """
+    earlier = _before(project, number, facts)
+    if earlier is None or facts.data is None:
         return None
-    before = {said.id: said for said in read_facts(project.run(earlier[-1])).held}
-    both = [(before[said.id], said) for said in facts.held if said.id in before]
+    record = read_json(project.run(earlier) / "data.json", DataRecord)
+    said = read_said(project.run(earlier) / "predictions.jsonl", record)
+    then = {one.id: one for one in said if one.split == "oof"}
+    both = [(then[one.id], one) for one in facts.held if one.id in then]
     if len(both) < 2:
         return None
-    return {"number": earlier[-1], **_difference(both)}
+    known = {example.id: example for example in facts.data.examples}
+    groups = blocks([known[new.id] for _, new in both], facts.data.twins)
+    name = project.history.name_of
+    hits = [
+        (name(old.label, earlier) == name(new.target, number), new.is_right) for old, new in both
+    ]
+    return {"number": earlier, **_difference(np.array(hits, dtype=float), groups)}
 
 
-def _difference(both: list[tuple[Said, Said]]) -> Mapping[str, str]:
-    now = np.array([new.label == new.target for _, new in both], dtype=float)
-    then = np.array([old.label == new.target for old, new in both], dtype=float)
-    gap = hits_difference(now, then, np.arange(len(both)), MODEL_VARIANCE)
+def _before(project: Project, number: int, facts: Facts) -> int | None:
+    """The newest finished run before this one with the same budget and strategy."""
+    mine = (facts.repeat.budget, _strategy(facts.plan))
+    for earlier in reversed([n for n in project.numbers() if n < number]):
+        run = project.run(earlier)
+        if not (run / "DONE").exists():
+            continue
+        plan = read_plan_if_there(run / "plan.toml")
+        if (repeat_of(run, run.name).budget, _strategy(plan)) == mine:
+            return earlier
+    return None
+
+
+def _strategy(plan: Plan | None) -> str:
+    """What the user asked for: `auto` where the depth was ours to choose."""
+    if plan is None or plan.strategy.source != "user":
+        return "auto"
+    return str(plan.strategy.value)
+
+
+def _difference(hits: Values, groups: Blocks) -> Mapping[str, str]:
+    """Better, worse, or neither. Shapes: hits (n, 2) of the run before and this one."""
+    gap = hits_difference(hits[:, 1], hits[:, 0], groups, MODEL_VARIANCE)
     low, high = 100 * gap.low, 100 * gap.high
     if gap.p >= 0.05:
         ends = f"{low:+.1f} to {high:+.1f} points".replace("-", "−")
@@ -90,10 +134,10 @@ def _difference(both: list[tuple[Said, Said]]) -> Mapping[str, str]:
     return {"kind": kind, "words": f"{kind} by {points}"}
 
 
-def _suspects(project: Project, facts: Facts) -> list[Told]:
+def _suspects(facts: Facts, now: Name) -> list[Told]:
     suspects = facts.inspection.suspects if facts.inspection is not None else ()
     return [
-        {"id": project.id_of(one.id), "label": one.label, "suggested": one.suggested,
+        {"id": id_of(one.id), "label": now(one.label), "suggested": now(one.suggested),
          "believed": one.believed}
         for one in suspects
     ]  # fmt: skip

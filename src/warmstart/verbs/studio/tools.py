@@ -13,6 +13,7 @@ from typing import Any
 from warmstart.data.decode import decode
 from warmstart.delivery.serve.wording import words
 from warmstart.delivery.studio.project import Project
+from warmstart.delivery.studio.table import GROUP, has_groups, id_of, table_of
 from warmstart.delivery.studio.tools import Order, Told, Tools
 from warmstart.errors import RunFolderError, WarmstartError
 from warmstart.events import Steps, drain
@@ -70,12 +71,14 @@ class Hands:
     def request(self, order: Order) -> Request:
         """What the command line would be told."""
         strategy = [s.removeprefix(STRATEGY) for s in order.settings if s.startswith(STRATEGY)]
-        given = {"budget", "start", "label", "out", *(["strategy"] if strategy else [])}
+        group = GROUP if has_groups(order.table) else None
+        typed = {"strategy": strategy, "group": group}
+        given = {"budget", "start", "label", "out", *(name for name in typed if typed[name])}
         budget: Any = order.budget
         others = tuple(one for one in order.settings if not one.startswith(STRATEGY))
         return Request(
-            data=str(_from_here(order.table)), start=self.start, label="label", out=order.out,
-            budget=budget, strategy=strategy[-1] if strategy else "auto",
+            data=str(_from_here(order.table)), start=self.start, label="label", group=group,
+            out=order.out, budget=budget, strategy=strategy[-1] if strategy else "auto",
             given=frozenset(given), settings=others,
         )  # fmt: skip
 
@@ -99,10 +102,18 @@ class Hands:
         ((shown, pixels),) = predictor.prepared([decode(payload, name)])
         (found,) = predictor.answer([shown], [pixels])
         labels = self.project.board.labels
-        ids = [self.project.id_of(example) for example in found.nearest]
+        ids = [id_of(example) for example in found.nearest]
+
+        def now(label: str) -> str:
+            return self.project.history.name_of(label, number)
+
+        called = replace(
+            found, label=found.label and now(found.label),
+            scores={now(label): p for label, p in found.scores.items()},
+        )  # fmt: skip
         return {
-            "label": found.label, "words": words(found), "probability": found.probability,
-            "sure": found.sure, "unknown": found.unknown, "scores": found.scores,
+            "label": called.label, "words": words(called), "probability": called.probability,
+            "sure": called.sure, "unknown": called.unknown, "scores": called.scores,
             "nearest": [{"id": id, "label": labels.get(id)} for id in ids if id in labels],
         }  # fmt: skip
 
@@ -118,14 +129,16 @@ class Hands:
             return run / what
         if what == "labels.csv":
             place = self.project.path / what
-            write_bytes(place, self.project.table().encode())
+            table = table_of(self.project.board, self.project.pictures)
+            write_bytes(place, table.encode())
             return place
         if what == "model.zip":
-            return _zipped([run / "model", run / "README.md"], run / what, self.project.name)
+            name = self.project.about.name
+            return _zipped([run / "model", run / "README.md"], run / what, name)
         target = run / "export" / "onnx"
         if not target.exists():
             export(run, "onnx")
-        return _zipped([target], run / what, self.project.name)
+        return _zipped([target], run / what, self.project.about.name)
 
 
 def _from_here(path: Path) -> Path:

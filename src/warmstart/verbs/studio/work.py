@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -62,18 +63,19 @@ class Worker:
     `done` with the number of a run that has come to its end."""
 
     def __init__(self, tell: Callable[[Working], None], done: Callable[[int], None]) -> None:
-        self.now = Working()
+        # Higher than what a page has heard of a studio before this one.
+        self.now = Working(turn=int(1000 * time.time()))
         self._tell = tell
         self._done = done
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._kept = Remembered(KEPT_BYTES)
 
     def begin(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
         """Start to work. Raises: UsageError while another learning is at work."""
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
+            if self.now.state in ("working", "stopping"):
                 raise UsageError("a learning is at work; stop it first, or wait for its end.")
             self._stop.clear()
             self._thread = threading.Thread(
@@ -84,9 +86,10 @@ class Worker:
 
     def stop(self) -> None:
         """End what is at work after its next event; what was computed is kept."""
-        if self.now.state == "working":
-            self._stop.set()
-            self._set(replace(self.now, state="stopping"))
+        with self._lock:
+            if self.now.state == "working":
+                self._stop.set()
+                self._set(replace(self.now, state="stopping"))
 
     def wait(self, seconds: float | None = None) -> None:
         """Until nothing is at work."""
@@ -98,36 +101,34 @@ class Worker:
         self._set(Working(state="stopped", number=number, budget=budget))
 
     def _set(self, working: Working) -> None:
-        self.now = working
-        self._tell(working)
+        with self._lock:
+            self.now = replace(working, turn=self.now.turn + 1)
+            self._tell(self.now)
 
     def _work(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
         teller = Teller(number, budget)
-        end: State = "idle"
+        end: State = "failed"
         error: str | None = None
         try:
             with remembering(self._kept):
-                for event in _until(steps(), self._stop):
-                    if teller.see(event):
-                        self._set(replace(teller.now, state=self._state))
-            end = "stopped" if self._stop.is_set() else "idle"
+                end = "stopped" if self._follow(teller, steps()) else "idle"
         except WarmstartError as told:
-            end, error = "failed", str(told)
+            error = str(told)
         except Exception as told:  # the page must not wait for ever
-            end, error = "failed", f"this is a bug in warmstart: {type(told).__name__}: {told}"
-        self._set(replace(teller.now, state=end, error=error, seconds_left=None))
+            error = f"this is a bug in warmstart: {type(told).__name__}: {told}"
+        with self._lock:  # a stop that comes from now on finds nothing at work
+            self._set(replace(teller.now, state=end, error=error, seconds_left=None))
         if end == "idle":
             self._done(number)
 
-    @property
-    def _state(self) -> State:
-        return "stopping" if self._stop.is_set() else "working"
-
-
-def _until(steps: Steps[Any], stop: threading.Event) -> Iterator[Event]:
-    """Events until the end, or until a stop was asked for; the steps are closed in any case."""
-    with closing(steps):
-        for event in steps:
-            yield event
-            if stop.is_set():
-                return
+    def _follow(self, teller: Teller, steps: Steps[Any]) -> bool:
+        """Tell of every event; whether the work was cut off before its end."""
+        with closing(steps):
+            for event in steps:
+                if teller.see(event):
+                    with self._lock:
+                        self._set(replace(teller.now, state=self.now.state))
+                if self._stop.is_set():
+                    # What follows the last event takes no time: it is done, not cut off.
+                    return next(steps, None) is not None
+        return False

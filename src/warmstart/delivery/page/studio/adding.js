@@ -8,6 +8,8 @@ import { chosenFolder } from "./folders.js";
 import { tell } from "./tell.js";
 
 const FILES = 32, BYTES = 32e6; // the most that one request may carry
+const LEFT_OUT = [400, 413, 422], BUSY = [408, 503]; // what an answer's status means for the rest
+const PAUSE = 2000; // ms
 const SHOWN = 200; // lines in the note of what was refused
 
 let waiting = []; // { file, label }, in order
@@ -56,18 +58,36 @@ function nextFiles() {
   return { label, part, files };
 }
 
+// What the server cannot take is left out and the rest goes on; where it is busy, it is asked again.
+async function sendSome({ label, part, files }) {
+  const where = new URLSearchParams({ label, part, batch: drop });
+  for (;;) {
+    try {
+      const answer = await upload(`/api/pictures?${where}`, files);
+      already += answer.known.length;
+      refused.push(...answer.refused, ...answer.known.filter((one) => one.label !== label)
+        .map(({ name, label: other }) => ({ name, why: `is under ${other} already` })));
+      return;
+    } catch (error) {
+      if (LEFT_OUT.includes(error.status)) {
+        refused.push(...files.map(({ name }) => ({ name, why: `was not added: ${error.message}` })));
+        return;
+      }
+      if (!BUSY.includes(error.status)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, PAUSE));
+    }
+  }
+}
+
 async function send() {
   isSending = true;
   drop = `${Date.now()}-${Math.random()}`;
   try {
     while (waiting.length) {
-      const { label, part, files } = nextFiles();
-      if (!files.length) continue;
-      const where = new URLSearchParams({ label, part, batch: drop });
-      const answer = await upload(`/api/pictures?${where}`, files);
-      done += files.length;
-      already += answer.known.length;
-      refused.push(...answer.refused);
+      const some = nextFiles();
+      if (!some.files.length) continue;
+      await sendSome(some);
+      done += some.files.length;
       show();
     }
   } catch (error) {

@@ -2,17 +2,8 @@
 import { $, make, set, write } from "./dom.js";
 import { learn } from "./moves.js";
 import { openDeeper } from "./deeper.js";
-import { isBusy, now, sizesOf } from "./store.js";
+import { isBusy, now } from "./store.js";
 import { count, number } from "./words.js";
-
-// Why there is nothing to learn from yet; null where there is.
-function obstacle(state) {
-  const sizes = sizesOf(state);
-  if (sizes.size < 2) return "Two classes are needed.";
-  const [name, size] = [...sizes].find(([, n]) => n < 2) ?? [];
-  if (name === undefined) return null;
-  return `${name} has ${size ? "1 picture" : "no picture"}; a class needs at least 2.`;
-}
 
 export function showBar(state, before) {
   if (!state.board) return;
@@ -21,7 +12,7 @@ export function showBar(state, before) {
   if (isSame) return;
   const { result, work } = state;
   showEstimate(result);
-  const why = obstacle(state);
+  const why = state.board.problem || null; // why there is nothing to learn from yet
   const isWorking = isBusy(state);
   write($("why-not"), why ?? "");
   $("why-not").hidden = why === null || isWorking;

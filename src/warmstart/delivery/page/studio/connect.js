@@ -44,7 +44,7 @@ function load() {
 async function fetchBoard() {
   try {
     let board = await get("/api/board");
-    if (board.version < newest) board = await get("/api/board");
+    while (board.version < newest) board = await get("/api/board");
     hush();
     happened("loaded", { board });
     if (board.result !== null) await judge();

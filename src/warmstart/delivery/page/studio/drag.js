@@ -52,7 +52,7 @@ async function fell(event) {
   }
   const { named, loose, notes } = await dropped(event.dataTransfer);
   if (column) {
-    add([...named, ...loose].map(({ file }) => ({ file, label: column.name })), notes);
+    add([...named, ...loose].map((one) => ({ ...one, label: column.name })), notes);
     return;
   }
   add(named, notes);

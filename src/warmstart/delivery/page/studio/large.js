@@ -22,6 +22,7 @@ export function openLarge(id, among) {
 }
 
 function build() {
+  parts.shown = null; // the picture is a new element
   parts.image = make("img", { alt: "" });
   // Kinds of files that browsers cannot show have a thumbnail all the same.
   parts.image.addEventListener("error", () => {

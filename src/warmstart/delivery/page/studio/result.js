@@ -31,6 +31,7 @@ export function showResult(state, before) {
 
 function build({ result }) {
   shown = result.number;
+  parts.count = null; // the note of changes is a new one
   parts.changed = make("div", { class: "note changed", role: "status" });
   parts.doubts = make("section", { class: "doubts" });
   parts.mistakes = mistakes(result);
@@ -56,7 +57,7 @@ function head(result) {
 function showChanged({ result }) {
   const { changed } = result;
   parts.changed.hidden = !changed;
-  if (!changed || parts.count === changed) return;
+  if (parts.count === changed) return;
   parts.count = changed;
   parts.changed.replaceChildren(
     make("p", {}, `${count(changed, "change")} to the board ${changed === 1 ? "is" : "are"} not learnt yet.`),

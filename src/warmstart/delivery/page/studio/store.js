@@ -3,7 +3,7 @@
 
 const IDLE = {
   state: "idle", number: null, budget: null, stage: "", done: 0, of: null, seconds_left: null,
-  notes: [], curve: [], error: null,
+  notes: [], curve: [], error: null, turn: 0,
 };
 
 const begin = {
@@ -22,7 +22,7 @@ const begin = {
 function loaded(state, { board }) {
   const facts = new Map(board.pictures.map((one) => [one.id, one]));
   const labels = new Map(board.pictures.map((one) => [one.id, one.label]));
-  const next = { ...state, board: { ...board, pictures: undefined, facts, labels, kept: new Map(Object.entries(board.kept)) }, work: board.work, isAlive: true };
+  const next = { ...state, board: { ...board, pictures: undefined, facts, labels, kept: new Map(Object.entries(board.kept)) }, work: newer(state.work, board.work), isAlive: true };
   return trimmed(board.result === null ? { ...next, result: null } : next);
 }
 
@@ -35,8 +35,8 @@ function changed(state, { delta }) {
   for (const [id, label] of Object.entries(delta.labels)) labels.set(id, label);
   const kept = new Map(old.kept);
   for (const [id, label] of Object.entries(delta.kept)) kept.set(id, label);
-  const { version, classes, undo, redo } = delta;
-  return trimmed({ ...state, board: { ...old, version, classes, undo, redo, facts, labels, kept } });
+  const { version, classes, undo, redo, problem } = delta;
+  return trimmed({ ...state, board: { ...old, version, classes, undo, redo, problem, facts, labels, kept } });
 }
 
 // Nothing stays selected or shown that is no longer on the board.
@@ -53,9 +53,14 @@ function judged(state, { result }) {
   return { ...state, result };
 }
 
+// What is heard of work may overtake a board that is still on its way.
+function newer(held, work) {
+  return work.turn < held.turn ? held : work;
+}
+
 const reducers = {
   loaded, changed, judged,
-  worked: (state, { work }) => ({ ...state, work: { ...IDLE, ...work } }),
+  worked: (state, { work }) => ({ ...state, work: newer(state.work, { ...IDLE, ...work }) }),
   selected: (state, { ids }) => ({ ...state, selection: new Set(ids) }),
   went: (state, { place }) => ({ ...state, place }),
   filtered: (state, { filter }) => ({ ...state, filter, selection: new Set() }),
