@@ -28,6 +28,9 @@ SHOTS = os.environ.get("WARMSTART_SHOTS")  # a folder to look at screenshots in
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
+# These pictures are told apart without: nothing but a wish has layers learn.
+LEARN_LAYERS = """fetch("/api/fit", {method: "POST", headers: {"Content-Type": "application/json"},
+  body: JSON.stringify({budget: "balanced", settings: ["strategy=last:1"]})})"""
 LONG = 120_000  # ms: several test processes share the cores
 
 
@@ -180,6 +183,43 @@ def test_a_studio_that_ends_is_told_and_found_again(browser, data, tmp_path):
         expect(pictures(page)).to_have_count(40)
     expect(page.locator("#gone")).to_contain_text("does not answer", timeout=LONG)
     context.close()
+
+
+def test_kill_9_in_the_middle_is_gone_on_with_from_the_page(browser, tmp_path):
+    place, data = tmp_path / "s", fill(tmp_path / "pictures", {"blue": 30, "red": 30})
+    process, address = started(place, data)
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.set_default_timeout(LONG)
+    page = context.new_page()
+    page.goto(address)
+    pictures(page, "005").first.click()
+    page.keyboard.press("Delete")
+    page.evaluate(LEARN_LAYERS)
+    page.get_by_role("link", name="Result").click()
+    expect(page.locator("#stage")).to_contain_text("Tune", timeout=LONG)
+    process.kill()
+    expect(page.locator("#gone")).to_contain_text("does not answer", timeout=LONG)
+    process.wait(30)
+    process, address = started(place)
+    page.goto(address)
+    page.get_by_role("link", name="Result").click()
+    page.get_by_role("button", name="Go on").click()
+    expect(page.locator("#judged h1")).to_contain_text("You can use", timeout=LONG)
+    page.get_by_role("link", name="Pictures").click()
+    expect(pictures(page)).to_have_count(59)
+    expect(page.locator("#undo")).to_contain_text("took 1 picture off the board")
+    context.close()
+    process.terminate()
+    assert process.wait(60) == 0
+
+
+def started(place, *words):
+    """A studio as a command; the process and the address it prints."""
+    command = [sys.executable, "-m", "warmstart", "studio", *map(str, words), "--out", str(place)]
+    process = subprocess.Popen(
+        [*command, "--port", "0", "--no-open", "--json"], stdout=subprocess.PIPE, text=True
+    )
+    return process, json.loads(process.stdout.readline())["url"]
 
 
 def test_a_label_that_was_kept_is_settled_after_a_reload_too(browser, data, tmp_path):

@@ -55,12 +55,13 @@ class Gallery:
             payload = load(example.id)
             if hashlib.sha256(payload).hexdigest() != example.sha256:
                 return None
-            return _small(as_picture(open_image(payload, example.id, self._images.prep)))
+            return small_jpeg(as_picture(open_image(payload, example.id, self._images.prep)))
         except (DataError, OSError, KeyError):
             return None
 
 
-def _small(picture: Image.Image) -> bytes:
+def small_jpeg(picture: Image.Image) -> bytes:
+    """A picture made small enough for many of them on one screen."""
     picture = picture.convert("RGB")
     picture.thumbnail((SIDE, SIDE))
     made = io.BytesIO()

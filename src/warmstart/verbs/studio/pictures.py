@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -18,8 +17,8 @@ from warmstart.delivery.studio.project import Arrived, Project
 from warmstart.delivery.studio.tools import Seen
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
+from warmstart.verbs.gallery import SIDE, small_jpeg
 
-SIDE = 288  # px of a thumbnail: sharp at 144 on a screen of high density
 AT_ONCE = 200  # pictures between two lines of progress
 KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp",
          "TIFF": ".tif", "PPM": ".ppm"}  # fmt: skip
@@ -32,12 +31,12 @@ def see(payload: bytes, name: str) -> Seen | str:
     except DataError as error:
         return str(error)
     width, height = image.size
-    return Seen(width, height, suffix_of(payload, name), _jpeg(image))
+    return Seen(width, height, suffix_of(payload, name), small_jpeg(image))
 
 
 def small(payload: bytes, name: str) -> bytes:
     """A small JPEG of a picture. Raises: DataError where it cannot be read."""
-    return _jpeg(decode(payload, name, SIDE))
+    return small_jpeg(decode(payload, name, SIDE))
 
 
 def suffix_of(payload: bytes, name: str) -> str:
@@ -107,11 +106,3 @@ def _read(listing: Listing, rows: tuple[Row, ...]) -> Iterator[tuple[Arrived, st
             name=name, payload=payload, suffix=suffix_of(payload, name), width=0, height=0,
             part=row.split, group=row.group,
         ), row.label  # fmt: skip
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    image = image.convert("RGB")
-    image.thumbnail((SIDE, SIDE))
-    made = io.BytesIO()
-    image.save(made, "JPEG", quality=85)
-    return made.getvalue()
