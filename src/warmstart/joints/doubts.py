@@ -19,11 +19,11 @@ from warmstart.inspection.suspects import Ranking, rank_suspects, suspect_findin
 from warmstart.inspection.twins import Twin
 from warmstart.joints.album import Album
 from warmstart.joints.look import Look
-from warmstart.joints.rows import Arranged, draw_rows, groups_among, labels_among
+from warmstart.joints.rows import Arranged, draw_rows, groups_among, kernels_of, labels_among
 from warmstart.joints.scene import Scene
 from warmstart.planning import rules
 from warmstart.records import Evidence, Example, Finding, SuspectLabel
-from warmstart.solve.kernels import Features, mixed_kernels
+from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 
 COLUMNS = ("path", "label", "suggested", "probability", "chance_wrong")
@@ -88,9 +88,9 @@ def left_out_probabilities(scene: Scene) -> Array:
 
 
 def _kernels(scene: Scene, rows: Rows) -> Iterable[Array]:
-    """Of the pair; taps are read one by one, for of 2,000 rows all would take 30 MB."""
+    """Of the pair."""
     read = scene.look.reader(scene.examples(rows))
-    return mixed_kernels(((tap, read(tap)) for tap in scene.taps), scene.pair()).values()
+    return kernels_of(scene.pair(), read, len(rows)).values()
 
 
 def _shortcut(album: Album, scene: Scene, right: float) -> Finding | None:

@@ -193,12 +193,15 @@ def heads_of(
     if n <= rules.DUAL_LIMIT:
         used = {name: shapes[profile_of(name)] for name in names}
         wanted = {profile_of(name): shape for name, shape in used.items()}
-        kernels = _kernels(wanted, read, n)
+        kernels = kernels_of(wanted, read, n)
     return families(names, shapes, kernels, read, penalties, seed, prior)
 
 
-def _kernels(wanted: Mapping[str, Profile], read: ReadTap, n: int) -> Mapping[str, Array]:
-    """One kernel a profile. Those of stored rows are kept, where something is."""
+def kernels_of(wanted: Mapping[str, Profile], read: ReadTap, n: int) -> Mapping[str, Array]:
+    """One kernel (n, n) a profile; taps are read one by one, for all would fill the memory.
+
+    Those of stored rows are kept, where something is.
+    """
     taps = sorted({t for shape in wanted.values() for t in shape}, key=lambda t: t.name)
 
     def make() -> Mapping[str, Array]:

@@ -36,7 +36,9 @@ function showEstimate(result) {
 
 function learnWords(result) {
   if (!result) return "Learn";
-  return result.changed ? `Learn again (${count(result.changed, "change")})` : "Learn again";
+  // The button learns quickly; after a deeper learning that is another thing, and its figure too.
+  const again = result.budget === "fast" ? "Learn again" : "Learn again quickly";
+  return result.changed ? `${again} (${count(result.changed, "change")})` : again;
 }
 
 export function progressWords(work) {

@@ -10,6 +10,11 @@ import { isBusy } from "./store.js";
 import { thumbnail } from "./api.js";
 import { count, share, span } from "./words.js";
 
+const HOW = {
+  fast: "Learnt quickly: a new output on the network as it came. “Deeper …” lets its layers learn as well.",
+  balanced: "Learnt deeper: the upper layers were tried beside a new output, and the better one was kept.",
+  thorough: "Learnt thoroughly: the upper layers were tried beside a new output, and the better one was kept.",
+};
 const FEW = 8; // pictures beside a finding
 const parts = {};
 let shown = null; // the number of the result that stands there
@@ -51,6 +56,7 @@ function head(result) {
     test && make("p", {}, `${test.words} on the ${count(test.n, "picture")} kept for the test.`),
     ...result.use.map((sentence) => make("p", {}, sentence)),
     make("p", {}, result.verdict.sentence),
+    make("p", { class: "quiet" }, HOW[result.budget] ?? ""),
     result.compared && make("p", {}, `Compared with the result before: ${result.compared.words}.`));
 }
 
