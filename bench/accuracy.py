@@ -73,7 +73,10 @@ def _fit(folder: Path, budget: str) -> Row:
 
 
 def _by_method(lines: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
-    """The runs of each peer by set; several where it was run with several seeds."""
+    """The runs of each peer by set; several where it was run with several seeds.
+
+    What is `busy` was run beside other work: its answers count, its seconds do not.
+    """
     found: dict[str, dict[str, list[Row]]] = {}
     for line in lines:
         found.setdefault(line["method"], {}).setdefault(line["data"], []).append(line)
@@ -104,6 +107,7 @@ def summary(rows: Sequence[Row], peers: dict[str, dict[str, list[Row]]]) -> dict
         told[f"{EXPERT}, seconds of ours over its"] = {
             r["set"]: round(r["seconds"] / _mean(peers[EXPERT][r["set"]], "total_s"), 2)
             for r in six
+            if not any(run.get("busy") for run in peers[EXPERT][r["set"]])
         }
     return told
 
