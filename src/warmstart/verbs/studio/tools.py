@@ -57,7 +57,8 @@ class Hands:
 
     def begin(self, order: Order) -> None:
         """Begin to learn. Raises: UsageError while something is at work."""
-        asked = self.request(order)
+        # As one would type it. Only here: while a run is gone on with, "here" is elsewhere.
+        asked = replace(self.request(order), data=str(_from_here(order.table)))
         self.worker.begin(order.number, order.budget, lambda: self.fit(asked))
 
     def go_on(self) -> None:
@@ -77,7 +78,7 @@ class Hands:
         budget: Any = order.budget
         others = tuple(one for one in order.settings if not one.startswith(STRATEGY))
         return Request(
-            data=str(_from_here(order.table)), start=self.start, label="label", group=group,
+            data=str(order.table), start=self.start, label="label", group=group,
             out=order.out, budget=budget, strategy=strategy[-1] if strategy else "auto",
             given=frozenset(given), settings=others,
         )  # fmt: skip
