@@ -268,6 +268,7 @@ def test_data_that_cannot_be_read_leave_no_half_project(tmp_path):
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     with pytest.raises(DataError):
         opened(Opening(data=str(tmp_path / "empty"), out=tmp_path / "studio"), nothing)
+    assert not (tmp_path / "studio").exists()
     with pytest.raises(RunFolderError, match="holds something else"):
         opened(Opening(out=tmp_path), nothing)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,8 @@ def opened(asked: Opening, see: Callable[[Event], None]) -> tuple[Project, int |
         return project, follow(steps, see)
     except BaseException:
         project.close()
+        if not project.pictures:  # nothing was taken in: a name that was misspelt leaves no folder
+            shutil.rmtree(project.path, ignore_errors=True)
         raise
 
 
