@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench import results, sets
-from warmstart.stats.intervals import Values
+from warmstart.stats.intervals import Values, wilson
 from warmstart.stats.paired import difference, holm
 
 PEERS = results.FOLDER / "peers.jsonl"
@@ -113,12 +113,18 @@ def summary(rows: Sequence[Row], peers: dict[str, dict[str, list[Row]]]) -> dict
 
 
 def holds_estimate(row: Row) -> bool:
-    """Whether estimate and test differ by no more than their intervals together allow."""
+    """Whether the estimate's interval, with the chance of the test part, holds the test accuracy.
+
+    Newcombe 1998, "Interval estimation for the difference between independent proportions",
+    method 10: both intervals may be lopsided, as they are near 0 and 1.
+    """
     p, n = row["accuracy"], len(row["correct"])
-    half = (row["high"] - row["low"]) / 2
-    error = np.sqrt(max(p * (1 - p), 0.5 / n) / n)
-    middle = (row["high"] + row["low"]) / 2
-    return bool(abs(middle - p) <= np.hypot(half, 1.96 * error))
+    low, high = wilson(p, n, n - 1)
+    if p > row["value"]:
+        room = np.hypot(row["high"] - row["value"], p - low)
+    else:
+        room = np.hypot(row["value"] - row["low"], high - p)
+    return bool(abs(p - row["value"]) <= room)
 
 
 def _against(rows: Sequence[Row], runs: dict[str, list[Row]]) -> Row:
