@@ -3,7 +3,7 @@
 import pytest
 
 from warmstart.cli import main
-from warmstart.cli.spec import LATER_VERBS, VERBS
+from warmstart.cli.spec import VERBS
 
 FIT = "Usage: warmstart fit DATA [options]"
 PREDICT = "Usage: warmstart predict RUN PATH... [options]"
@@ -147,14 +147,6 @@ def test_a_misuse_is_answered_with_one_line(command, capsys):
     assert err == f"warmstart: {MISUSES[command]}\n"
     assert out == ""
     assert "Traceback" not in err
-
-
-@pytest.mark.parametrize("verb", LATER_VERBS)
-def test_a_verb_of_a_later_version_is_named_as_such(verb, capsys):
-    assert main([verb, "x"]) == 2
-    assert capsys.readouterr().err == (
-        f"warmstart: `{verb}` is not part of this version (0.1.0); it has {', '.join(VERBS)}.\n"
-    )
 
 
 def test_a_path_in_place_of_a_verb_is_answered_with_the_command(tmp_path, capsys):

@@ -44,8 +44,13 @@ def browser():
 
 @pytest.fixture
 def data(tmp_path):
-    """40 pictures in two folders; two blue ones lie among the red ones."""
-    root = fill(tmp_path / "pictures", {"blue": 20, "red": 20})
+    """40 pictures in two folders, two of them in the wrong one."""
+    return mislabelled(tmp_path / "pictures")
+
+
+def mislabelled(place):
+    """Two blue pictures lie among the red ones."""
+    root = fill(place, {"blue": 20, "red": 20})
     for name in ("000.png", "001.png"):
         (root / "blue" / name).rename(root / "red" / f"wrong-{name}")
     return root
@@ -311,14 +316,24 @@ def test_a_thousand_pictures_at_once(browser, tmp_path):
         expect(page.locator("#undo")).to_have_text("Undo: added 1,000 pictures")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1400])
-def test_nothing_stands_in_anybodys_way(browser, data, tmp_path, width, scheme):
+@pytest.fixture(scope="module")
+def learnt(browser, tmp_path_factory):
+    """A studio that has learnt; tests must not change it."""
+    place = tmp_path_factory.mktemp("learnt")
     with (
-        studio(tmp_path / "s", data) as (server, _),
-        page_of(browser, server, width, color_scheme=scheme) as page,
+        pytest.MonkeyPatch.context() as patch,
+        studio(place / "s", mislabelled(place / "pictures")) as (server, _),
     ):
-        learn(page)
+        patch.setenv("WARMSTART_CACHE", str(place / "cache"))
+        with page_of(browser, server) as page:
+            learn(page)
+        yield server
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 800, 1400])
+def test_nothing_stands_in_anybodys_way(browser, learnt, width, scheme):
+    with page_of(browser, learnt, width, color_scheme=scheme) as page:
         for place in ("Pictures", "Result", "Try it"):
             page.get_by_role("link", name=place).click()
             page.wait_for_timeout(300)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from warmstart import __version__
 from warmstart.cli.habits import ARGUMENTS, EVERYWHERE, EXPLAINED, RENAMED, SAVED, VERB_HABITS
-from warmstart.cli.spec import LATER_VERBS, VERBS, Verb
+from warmstart.cli.spec import VERBS, Verb
 from warmstart.errors import UsageError
 
 
@@ -29,9 +29,6 @@ def unknown_verb(word: str, is_path: bool) -> UsageError:
     'unknown verb `train`. Here it is `fit`.'
     """
     ours = ", ".join(VERBS)
-    if word in LATER_VERBS:
-        text = f"`{word}` is not part of this version ({__version__}); it has {ours}."
-        return UsageError(text)
     if word.lower() in VERB_HABITS:
         return UsageError(f"unknown verb `{word}`. Here it is `{VERB_HABITS[word.lower()]}`.")
     if is_path or word.startswith("sample:"):

@@ -34,7 +34,7 @@ from warmstart.cli.spec_runs import (
 )
 from warmstart.cli.spec_studio import STUDIO
 
-__all__ = ["CACHE_ACTIONS", "LATER_VERBS", "VERBS", "Option", "Verb"]
+__all__ = ["CACHE_ACTIONS", "VERBS", "Option", "Verb"]
 
 FIT = Verb(
     name="fit",
@@ -239,6 +239,3 @@ _ALL = (
 )  # fmt: skip
 VERBS = {verb.name: verb for verb in _ALL}
 CACHE_ACTIONS = ("info", "clear")
-
-# Verbs of the design that this version does not have: named when typed, never offered.
-LATER_VERBS: tuple[str, ...] = ()

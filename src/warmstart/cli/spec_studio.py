@@ -29,7 +29,7 @@ STUDIO = Verb(
     ),
     examples=(
         ("warmstart studio photos/", ""),
-        ("warmstart studio", "begin with nothing; drop the pictures on the page"),
-        ("warmstart studio --out studio/untitled", "open again what was begun so"),
+        ("warmstart studio", "begin with nothing"),
+        ("warmstart studio --out studio/untitled", "open that again"),
     ),
 )

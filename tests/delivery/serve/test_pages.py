@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from warmstart.delivery.serve.access import OPEN
 from warmstart.delivery.serve.pages import FILES
+from warmstart.delivery.studio.app import _pages
 
 PAGE = files("warmstart.delivery") / "page"
-NAMES = sorted(entry.name for entry in PAGE.iterdir())
+NAMES = sorted(
+    str(path.relative_to(str(PAGE))) for path in Path(str(PAGE)).rglob("*") if path.is_file()
+)
 
 
 def test_every_file_is_served_and_every_name_is_a_file():
-    assert {name for name, _ in FILES.values()} == set(NAMES)
+    served = {name for pages in (FILES, _pages()) for name, _ in pages.values()}
+    assert served == set(NAMES)
     assert FILES.keys() <= OPEN
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +96,9 @@ def opened(asked: Opening, see: Callable[[Event], None]) -> tuple[Project, int |
         project.close()
         if not project.pictures:  # nothing was taken in: a name that was misspelt leaves no folder
             shutil.rmtree(project.path, ignore_errors=True)
+            if asked.out is None:
+                with suppress(OSError):  # other studios are in it
+                    HOME.rmdir()
         raise
 
 
