@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+CHROMIUM = "/usr/bin/chromium"
+
 
 def axe_violations(page: Any) -> list[tuple[str, list[str]]]:
     """Rules of axe-core that a page breaks, each with the first elements that do."""

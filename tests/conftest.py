@@ -72,3 +72,16 @@ def finished(tmp_path_factory):
 def own_run(finished, tmp_path):
     """The path of a copy of the finished run, to be damaged."""
     return Path(shutil.copytree(finished.path, tmp_path / "own_run"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium; for tests that skip where it is missing."""
+    from playwright.sync_api import sync_playwright
+
+    from browsing import CHROMIUM
+
+    with sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()

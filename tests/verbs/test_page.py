@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from browsing import axe_violations
+from browsing import CHROMIUM, axe_violations
 from serving import live, plain
 from warmstart.delivery.serve.access import access_for
 from warmstart.delivery.serve.app import make_app
@@ -18,20 +18,11 @@ from warmstart.delivery.serve.served import Limits
 from warmstart.records import Answer
 from warmstart.verbs.serve import Serving, application
 
-CHROMIUM = "/usr/bin/chromium"
 SHOTS = os.environ.get("WARMSTART_SHOTS")  # a folder to look at screenshots in
 
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from browsing import axe_violations
+from browsing import CHROMIUM, axe_violations
 from drawing import fill
 from serving import live
 from warmstart.delivery.studio.keys import Keys
 from warmstart.flow import fit
 from warmstart.verbs.studio import Opening, application, opened
 
-CHROMIUM = "/usr/bin/chromium"
 SHOTS = os.environ.get("WARMSTART_SHOTS")  # a folder to look at screenshots in
 
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")
@@ -32,14 +31,6 @@ expect = playwright.expect
 LEARN_LAYERS = """fetch("/api/fit", {method: "POST", headers: {"Content-Type": "application/json"},
   body: JSON.stringify({budget: "balanced", settings: ["strategy=last:1"]})})"""
 LONG = 120_000  # ms: several test processes share the cores
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
-from warmstart.delivery.serve.inputs import images_in
+from warmstart.delivery.serve.inputs import Sent, images_in
 from warmstart.delivery.serve.intake import Intake
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
@@ -121,8 +121,7 @@ class Studio:
     ) -> dict[str, Any]:
         """Take pictures in under a class; those of one batch are taken back together."""
         async with self._intake.body(request) as body:
-            kind = request.headers.get("content-type", "")
-            sent = await self._apart(self._many, lambda: images_in(kind, body, self._limits))
+            sent = await self._sent(request, body)
             added = await self._adding.take(sent, changes.checked_name(label), part, batch)
         if added.delta is not None:
             self._hub.tell_board(added.delta)
@@ -230,9 +229,7 @@ class Studio:
         """What the newest model says of a picture."""
         number = self._model()
         async with self._intake.body(request) as body:
-            kind = request.headers.get("content-type", "")
-            sent = await self._apart(self._many, lambda: images_in(kind, body, self._limits))
-            one = sent[0]
+            one = (await self._sent(request, body))[0]
             return await self._apart(
                 self._one, lambda: self._tools.answer(number, one.payload, one.name)
             )
@@ -252,6 +249,10 @@ class Studio:
         number = self._model()
         await self._apart(self._many, lambda: self._tools.take(number, "model-onnx.zip"))
         return {"path": "/api/take/model-onnx.zip"}
+
+    async def _sent(self, request: Request, body: bytes) -> list[Sent]:
+        kind = request.headers.get("content-type", "")
+        return await self._apart(self._many, lambda: images_in(kind, body, self._limits))
 
     async def _apart(self, pool: ThreadPoolExecutor, work: Callable[[], Done]) -> Done:
         return await asyncio.get_running_loop().run_in_executor(pool, work)

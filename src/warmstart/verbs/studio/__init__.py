@@ -51,7 +51,6 @@ def studio(
     `ready` is told the address, with its token, when the first request can come.
     Raises: ServeError where the server cannot start.
     """
-    check_installed()
     from warmstart.delivery.serve import running
     from warmstart.delivery.serve.served import Limits
 

@@ -144,16 +144,13 @@ def _suspects(facts: Facts, now: Name) -> list[Told]:
 
 
 def _estimate(found: Estimate | None) -> Told | None:
-    if found is None:
-        return None
-    words = interval(found.value, found.low, found.high, found.n)
-    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n,
-            "words": words}  # fmt: skip
+    return None if found is None else _share(found.value, found.low, found.high, found.n)
 
 
 def _scores(found: Scores | None) -> Told | None:
-    if found is None:
-        return None
-    words = interval(found.accuracy, found.low, found.high, found.n)
-    return {"value": found.accuracy, "low": found.low, "high": found.high, "n": found.n,
-            "words": words}  # fmt: skip
+    return None if found is None else _share(found.accuracy, found.low, found.high, found.n)
+
+
+def _share(value: float, low: float, high: float, n: int) -> Told:
+    words = interval(value, low, high, n)
+    return {"value": value, "low": low, "high": high, "n": n, "words": words}

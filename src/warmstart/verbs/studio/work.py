@@ -30,13 +30,11 @@ class Teller:
 
     def see(self, event: Event) -> bool:
         """Take in an event; whether there is something to tell at once."""
-        title = title_of(event, self._stage)
-        is_new = self._stage is None or self._stage.key != (event.stage, title)
-        if is_new:
-            self._stage = Stage(event.stage, title, began=event.t, latest=event.t)
-        stage = self._stage
-        if stage is None:
-            return False
+        stage, title = self._stage, title_of(event, self._stage)
+        is_new = False
+        if stage is None or stage.key != (event.stage, title):
+            stage = self._stage = Stage(event.stage, title, began=event.t, latest=event.t)
+            is_new = True
         stage.see(event)
         self.now = replace(
             self.now, stage=stage.title, done=stage.step, of=stage.of,
@@ -116,8 +114,8 @@ class Worker:
             error = str(told)
         except Exception as told:  # the page must not wait for ever
             error = f"this is a bug in warmstart: {type(told).__name__}: {told}"
-        with self._lock:  # a stop that comes from now on finds nothing at work
-            self._set(replace(teller.now, state=end, error=error, seconds_left=None))
+        # A stop that comes from now on finds nothing at work.
+        self._set(replace(teller.now, state=end, error=error, seconds_left=None))
         if end == "idle":
             self._done(number)
 
