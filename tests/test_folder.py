@@ -66,7 +66,7 @@ def test_keys_of_a_later_version_are_ignored_and_missing_ones_are_not():
     assert from_plain(Tap, {"part": 1, "pool": "avg", "later": 3}) == Tap(part=1, pool="avg")
     with pytest.raises(KeyError):
         from_plain(Tap, {"part": 1})
-    with pytest.raises(ValueError, match="'max' is not one of avg, grid2, neck"):
+    with pytest.raises(ValueError, match="'max' is not one of avg, grid2, first, neck"):
         from_plain(Tap, {"part": 1, "pool": "max"})
 
 

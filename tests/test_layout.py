@@ -22,8 +22,8 @@ STAGES = {
 # A part imports from parts of a lower rank only; within a rank, from itself, and as ALSO says.
 RANKS = {
     "errors": 0,
-    **dict.fromkeys(("records", "events", "remember"), 1),
-    **dict.fromkeys(("solve", "stats", "folder"), 2),
+    **dict.fromkeys(("records", "events", "remember", "codec"), 1),
+    **dict.fromkeys(("solve", "stats", "folder", "tokens"), 2),
     **dict.fromkeys(STAGES, 3),
     **dict.fromkeys(("recording", "show"), 4),
     "joints": 5,

@@ -1,4 +1,4 @@
-"""The run folder and the codec of its files: records to JSON or TOML and back.
+"""The run folder and its files: records written as JSON and read back.
 
 Everything is written beside its final name, forced to disk, then renamed, so that a
 crash or a full disk never leaves half a file under a name that will be trusted.
@@ -7,101 +7,29 @@ crash or a full disk never leaves half a file under a name that will be trusted.
 from __future__ import annotations
 
 import csv
-import dataclasses
-import functools
 import io
 import json
 import os
 import shlex
 import shutil
-import types
 import typing
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from warmstart.codec import from_plain as from_plain
+from warmstart.codec import to_plain as to_plain
 from warmstart.errors import RunFolderError
 
 R = TypeVar("R")
 MARKERS = ("DONE", "FAILED", "INTERRUPTED")
-_SCALARS = (float, int, str, bool)
-_hints = functools.cache(typing.get_type_hints)  # slower than all the rest of reading a record
 RECORDS = (
     "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
     "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json",
     "clean.csv", "suspects.csv", "request.json", "report.html",
 )  # fmt: skip
 FOLDERS = ("model", "checkpoints", "track")
-
-
-def to_plain(value: Any) -> Any:
-    """Turn a record into dicts, lists and scalars.
-
-    >>> from warmstart.records import Tap
-    >>> to_plain(Tap(part=3, pool="avg"))
-    {'part': 3, 'pool': 'avg', 'of': ''}
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
-    return value
-
-
-def from_plain(kind: type[R], value: Any) -> R:
-    """Build a record of type `kind` from what `to_plain` gave; unknown keys are ignored.
-
-    Raises: KeyError for a missing key, TypeError or ValueError for a value of another kind.
-
-    >>> from warmstart.records import Tap
-    >>> from_plain(Tap, {"part": 3, "pool": "avg"})
-    Tap(part=3, pool='avg', of='')
-    """
-    if dataclasses.is_dataclass(kind):
-        hints = _hints(kind)
-        fields = [f for f in dataclasses.fields(kind) if f.name in value or _is_required(f)]
-        return kind(**{f.name: from_plain(hints[f.name], value[f.name]) for f in fields})
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        union: R = _from_union(inner, value)
-        return union
-    if origin is tuple:
-        each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
-        return tuple(from_plain(k, v) for k, v in zip(each, value, strict=True))  # type: ignore[return-value]
-    if origin is dict:
-        return {k: from_plain(inner[1], v) for k, v in value.items()}  # type: ignore[return-value]
-    if origin is typing.Literal and value not in inner:
-        raise ValueError(f"{value!r} is not one of {', '.join(map(str, inner))}")
-    if kind is float and type(value) is int:
-        return float(value)  # type: ignore[return-value]
-    if kind in _SCALARS and type(value) is not kind:
-        raise TypeError(f"{value!r} is not of kind {kind.__name__}")
-    scalar: R = value
-    return scalar
-
-
-def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _from_union(kinds: tuple[Any, ...], value: Any) -> Any:
-    if value is None:
-        return None
-    wants_tuple = isinstance(value, list)
-    for kind in kinds:
-        is_plain = kind in _SCALARS
-        if is_plain and not wants_tuple and type(value) is kind:
-            return value
-        if not is_plain and kind is not type(None):
-            is_tuple = typing.get_origin(kind) is tuple
-            if is_tuple == wants_tuple:
-                return from_plain(kind, value)
-    if float in kinds and type(value) is int:
-        return float(value)
-    raise TypeError(f"{value!r} is none of {', '.join(getattr(k, '__name__', '?') for k in kinds)}")
 
 
 def write_bytes(path: Path, payload: bytes) -> None:

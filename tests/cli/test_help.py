@@ -14,16 +14,18 @@ from warmstart.cli.spec import VERBS
 FROZEN = {
     "fit": [
         "--start", "--arch", "--strategy", "--budget", "--lr", "--minutes", "--device", "--plan",
-        "--set", "--dry-run", "--test", "--label", "--group", "--relabel", "--fix", "--track",
+        "--set", "--dry-run", "--test", "--label", "--text",
+        "--group", "--kind", "--relabel", "--fix", "--track",
         "--out", "--seed", "--json", "-q", "--quiet", "--debug", "-h", "--help",
     ],
     "resume": ["--json", "-q", "--quiet", "--debug", "-h", "--help"],
     "check": [
-        "--start", "--arch", "--budget", "--test", "--label", "--group", "--relabel", "--fix",
+        "--start", "--arch", "--budget", "--test", "--label", "--text", "--group", "--kind",
+        "--relabel", "--fix",
         "--out", "--seed", "--json", "-q", "--quiet", "--debug", "-h", "--help",
     ],
     "predict": ["--json", "--debug", "-h", "--help"],
-    "evaluate": ["--label", "--group", "--json", "--debug", "-h", "--help"],
+    "evaluate": ["--label", "--group", "--text", "--json", "--debug", "-h", "--help"],
     "compare": [
         "--strategies", "--start", "--arch", "--budget", "--minutes", "--device", "--set", "--test",
         "--label", "--group", "--relabel", "--fix", "--seed", "--json", "-q", "--quiet", "--debug",

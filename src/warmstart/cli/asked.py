@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from warmstart.cli.parse import Call
 
 if TYPE_CHECKING:
+    from warmstart.data.collection import Asked
     from warmstart.joints.request import Request
     from warmstart.planning.rules import Budget
 
@@ -29,6 +30,8 @@ def request_of(call: Call) -> Request:
         out=Path(values["--out"]) if "--out" in values else None,
         label=values.get("--label"),
         group=values.get("--group"),
+        text=values.get("--text"),
+        kind=cast("Asked", values.get("--kind", "auto")),
         test=values.get("--test"),
         relabel=Path(values["--relabel"]) if "--relabel" in values else None,
         fix="--fix" in call.switches,

@@ -109,8 +109,9 @@ def evaluate(call: Call) -> int:
         from warmstart.verbs.evaluate import evaluate as steps
 
         run_path, data = call.places
-        label, group = call.values.get("--label"), call.values.get("--group")
-        scores = follow(steps(Path(run_path), data, label=label, group=group), watch.show)
+        names = {name: call.values.get(f"--{name}") for name in ("label", "group", "text")}
+        given = {name: value for name, value in names.items() if value or name != "text"}
+        scores = follow(steps(Path(run_path), data, **given), watch.show)
     print(dumps(scores, indent=2) if "--json" in call.switches else show.scores_text(scores))
     return 0
 

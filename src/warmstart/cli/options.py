@@ -47,8 +47,15 @@ LABEL = Option(name="--label", value="COLUMN", help="column of the table that ho
 GROUP = Option(
     name="--group",
     value="COLUMN",
-    help="column that says which images belong together (one person, one visit)",
+    help="column of what belongs together (a person, a visit)",
 )
+KIND = Option(
+    name="--kind",
+    value="K",
+    choices=("auto", "image", "audio", "text", "table"),
+    help="image, audio, text or table (default auto: as it looks)",
+)
+TEXT = Option(name="--text", value="COLUMN", help="column of the table that holds texts")
 SEED = Option(name="--seed", value="N", help="number that fixes every random draw (default 0)")
 QUIET = Option(name="--quiet", short="-q", help="no progress, only the result and errors")
 START = Option(
@@ -75,7 +82,7 @@ BUDGET = Option(
 MINUTES = Option(
     name="--minutes",
     value="M",
-    help="time for everything; the plan is cut to fit, and says where",
+    help="time for everything; the plan is cut to fit",
 )
 DEVICE = Option(
     name="--device",

@@ -18,6 +18,7 @@ from warmstart.cli.options import (
     SET,
     START,
     TEST,
+    TEXT,
     Option,
     Verb,
 )
@@ -57,6 +58,7 @@ PREDICT = Verb(
     examples=(
         ("warmstart predict runs/photos new.jpg", "one image"),
         ("warmstart predict runs/photos inbox/ --json > labels.jsonl", ""),
+        ('warmstart predict runs/mails "Where is it?"', "a text"),
     ),
 )
 
@@ -71,7 +73,7 @@ EVALUATE = Verb(
         "from. DATA is laid out as for fit, with the same class names; if it has a test/ part, "
         "only that is used."
     ),
-    options=(LABEL, GROUP, JSON, DEBUG, HELP),
+    options=(LABEL, GROUP, TEXT, JSON, DEBUG, HELP),
     examples=(
         ("warmstart evaluate runs/photos later-photos/", ""),
         ("warmstart evaluate runs/photos later.csv --label species --json", ""),

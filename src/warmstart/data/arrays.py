@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.data.collection import Listing, Row, Wording, count
+from warmstart.data.collection import Columns, Listing, Row, Wording, count
 from warmstart.data.pixels import to_uint8
-from warmstart.data.place import check_name, read_file
+from warmstart.data.place import IMAGE_SUFFIXES, check_name, read_file, suffix
 from warmstart.data.raw import MOST_BANDS
+from warmstart.data.texts import payload_of
 from warmstart.errors import DataError
 
 
@@ -38,6 +40,48 @@ def list_arrays(images: Any, labels: Any) -> Listing:
     pixels = to_uint8(values, "X") if values.shape[3:] in ((), (1,), (3,), (4,)) else values
     ids = [str(index) for index in range(len(pixels))]
     return _listing(ids, names, f"array {pixels.shape}", lambda id: encode(pixels[int(id)]))
+
+
+def are_texts(items: Any, columns: Columns) -> bool:
+    """Whether X holds texts: strings, none of which is the path of a file.
+
+    >>> are_texts(["a good film", "dull"], Columns()), are_texts(["a.jpg", "b.jpg"], Columns())
+    (True, False)
+    """
+    values = items.tolist() if isinstance(items, np.ndarray) and items.dtype.kind in "OU" else items
+    if columns.kind not in ("auto", "text") or not isinstance(values, (list, tuple)):
+        return False
+    is_text = bool(values) and all(isinstance(value, str) for value in values)
+    return is_text and not any(suffix(v) in IMAGE_SUFFIXES or _is_file(v) for v in values[:20])
+
+
+def _is_file(value: str) -> bool:
+    return len(value) < 256 and "\0" not in value and os.path.exists(value)
+
+
+def list_text_pairs(texts: Any, labels: Any) -> Listing:
+    """List N texts with N labels; ids are "0", "1", …
+
+    Raises: DataError if their numbers differ, or one is no text or empty.
+
+    >>> listing = list_text_pairs(["a good film", "dull"], ["yes", "no"])
+    >>> listing.kind, listing.load("1")
+    ('text', b'dull')
+    """
+    payloads = []
+    for index, value in enumerate(texts):
+        if not isinstance(value, str):
+            raise DataError(f"X[{index}] is a {type(value).__name__}, not a text; give one per row")
+        payload = payload_of(value)
+        if not payload:
+            raise DataError(f"X[{index}] is an empty text; fill it in or drop the row")
+        payloads.append(payload)
+    ids = [str(index) for index in range(len(payloads))]
+    listing = _listing(ids, _labels(labels), "list of texts", lambda id: payloads[int(id)])
+    return replace(
+        listing, kind="text", title=f"{count(len(ids), 'text')} in a list",
+        wording=replace(listing.wording, noun="text"),
+    )  # fmt: skip
 
 
 def encode(pixels: NDArray[np.generic]) -> bytes:

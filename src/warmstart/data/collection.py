@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from warmstart.errors import DataError
-from warmstart.records import DataRecord, Example, Finding, Split
+from warmstart.records import DataRecord, Example, Finding, Kind, Split
 
 Load = Callable[[str], bytes]
+Asked = Literal["auto", "image", "audio", "text", "table"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """The columns a user named with --label and --group."""
+    """The columns a user named with --label, --group and --text, and the --kind of data."""
 
     label: str | None = None
     group: str | None = None
+    text: str | None = None
+    kind: Asked = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,7 @@ class Wording:
     after: str = ""
     remove: str  # what to remove to be rid of a class
     one_class: str = ""  # what to do if there is only one class
+    noun: str = "image"  # what an example is called
 
     def place(self, label: str) -> str:
         """Where a class lives, as the user would write it."""
@@ -68,6 +73,7 @@ class Listing:
     is_table: bool = False
     doubt: str = ""
     problems: tuple[Finding, ...] = ()
+    kind: Kind = "image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,22 +184,22 @@ def check_classes(rows: Sequence[Row] | Sequence[Example], wording: Wording) -> 
     for row in rows:
         if row.split == "train":
             sizes[row.label] = sizes.get(row.label, 0) + 1
-    source, remove = wording.source, wording.remove
+    source, remove, noun = wording.source, wording.remove, wording.noun
     if not sizes:
-        raise DataError(f"{source} holds no training image; add at least 2 for each class")
+        raise DataError(f"{source} holds no training {noun}; add at least 2 for each class")
     if len(sizes) == 1:
         cure = wording.one_class or "add examples of a second one"
         raise DataError(f'{source} has one class ("{next(iter(sizes))}") and 2 are needed; {cure}')
     small = sorted(label for label, size in sizes.items() if size < 2)
     if len(small) == 1:
         raise DataError(
-            f"{wording.place(small[0])} has 1 training image; a class needs at least 2. "
+            f"{wording.place(small[0])} has 1 training {noun}; a class needs at least 2. "
             f"Add one or remove {remove}."
         )
     if small:
         raise DataError(
-            f"{source}: {len(small):,} of {len(sizes):,} classes have 1 training image "
-            f"({some(small)}); a class needs at least 2. Add images, or check which column "
+            f"{source}: {len(small):,} of {len(sizes):,} classes have 1 training {noun} "
+            f"({some(small)}); a class needs at least 2. Add {noun}s, or check which column "
             "or folder holds the label."
         )
     return tuple(sorted(sizes))
@@ -213,7 +219,7 @@ def check_known(
             label = min(strangers)
             raise DataError(
                 f'{wording.source}: the {word} part has the class "{label}" '
-                f"({count(strangers.count(label), 'image')}), which the training part does not "
-                f"know. Training classes: {some(classes)}. Add training images of it, correct "
-                f"its spelling, or remove it from the {word} part."
+                f"({count(strangers.count(label), wording.noun)}), which the training part does "
+                f"not know. Training classes: {some(classes)}. Add training {wording.noun}s of it, "
+                f"correct its spelling, or remove it from the {word} part."
             )

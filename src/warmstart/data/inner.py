@@ -9,11 +9,12 @@ from pathlib import PurePosixPath
 
 from warmstart.data.arrow import parse_parquet
 from warmstart.data.collection import Columns, Listing, count, joined, under
+from warmstart.data.columns import LABEL_NAMES
 from warmstart.data.parsing import Table, parse
 from warmstart.data.parts import SPLITS, find_parts
 from warmstart.data.place import IMAGE_SUFFIXES, TABLE_SUFFIXES, Place, suffix
 from warmstart.data.saved import files_of
-from warmstart.data.tables import LABEL_NAMES, list_table
+from warmstart.data.tables import list_table
 from warmstart.errors import DataError
 
 # As on the Hugging Face Hub: data/train-00000-of-00002.parquet, test.parquet.

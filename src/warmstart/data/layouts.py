@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 
 from warmstart.data.collection import Columns, Listing, Row, Wording, count, some, unreadable
 from warmstart.data.grouping import propose_series
@@ -13,10 +14,12 @@ from warmstart.data.place import (
     ARCHIVE_SUFFIXES,
     FOREIGN_SUFFIXES,
     IMAGE_SUFFIXES,
+    TEXT_SUFFIXES,
     Place,
     suffix,
 )
 from warmstart.data.saved import is_saved, list_saved
+from warmstart.data.texts import normal_of
 from warmstart.errors import DataError
 from warmstart.records import Finding
 
@@ -34,9 +37,30 @@ def list_place(place: Place, columns: Columns) -> Listing:
     listing = list_inner_tables(place, images, columns)
     if listing is not None:
         return listing
+    texts = _texts(place, images, columns)
+    if texts:
+        return _as_texts(_list_class_folders(place, texts), place)
     if not images:
         raise DataError(_no_image(place))
     return _list_class_folders(place, images)
+
+
+def _texts(place: Place, images: Sequence[str], columns: Columns) -> list[str]:
+    """The files of texts, where these are what the folder is about."""
+    found = [file for file in place.files if suffix(file) in TEXT_SUFFIXES]
+    if columns.kind == "text":
+        return found
+    in_folders = [file for file in found if "/" in file]
+    return in_folders if columns.kind == "auto" and not images else []
+
+
+def _as_texts(listing: Listing, place: Place) -> Listing:
+    """The same listing in words for texts."""
+    return replace(
+        listing, kind="text", title=f"{count(len(listing.rows), 'text')} in {place.shown}/",
+        load=lambda id: normal_of(place.load(id)).encode(),
+        wording=replace(listing.wording, noun="text"),
+    )  # fmt: skip
 
 
 def class_of(folder: str) -> str:

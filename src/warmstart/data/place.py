@@ -16,9 +16,10 @@ IMAGE_SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".npy",
 ))
+TEXT_SUFFIXES = frozenset((".txt",))
 TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".parquet"))
 # All that may be opened in a place: a data set saved by `datasets` is .arrow beside .json.
-READ_SUFFIXES = IMAGE_SUFFIXES | TABLE_SUFFIXES | {".arrow", ".json"}
+READ_SUFFIXES = IMAGE_SUFFIXES | TEXT_SUFFIXES | TABLE_SUFFIXES | {".arrow", ".json"}
 ARCHIVE_SUFFIXES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
 # Pictures, but of kinds that are not read: never passed over in silence.
 FOREIGN_SUFFIXES = frozenset((

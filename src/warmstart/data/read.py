@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from warmstart.data.collection import (
+    Asked,
     Collection,
     Columns,
     Listing,
@@ -36,14 +37,17 @@ def read(
     group: str | None = None,
     test: Source | None = None,
     relabel: str | os.PathLike[str] | None = None,
+    text: str | None = None,
+    kind: Asked = "auto",
 ) -> Steps[Collection]:
-    """Read labelled images: list them, hash their bytes, check their classes.
+    """Read labelled examples: list them, hash their bytes, check their classes.
 
     `source` is a folder of class folders, one with train/, val/ and test/, a CSV, TSV, JSON
     lines or Parquet table, a zip or tar of those, a data set that `datasets` saved on disk,
     `sample:digits`, arrays (X, y), a DataFrame, or a torchvision ImageFolder. `label` and
-    `group` name columns of a table. `test` is another source, whose ids then begin with
-    "test/". `relabel` is a table of corrections by id: see `relabel.py`.
+    `group` name columns of a table, and `text` that of the texts. `kind` says what the examples
+    are where that is not to be told from the data. `test` is another source, whose ids then
+    begin with "test/". `relabel` is a table of corrections by id: see `relabel.py`.
     Yields events of stage "read". Files that cannot be read are left out and listed.
     Raises: DataError if the data cannot be used as it is.
 
@@ -52,7 +56,7 @@ def read(
     ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
     yield Event(stage="read", kind="begin")
-    listing = listed(source, Columns(label=label, group=group), test)
+    listing = listed(source, Columns(label=label, group=group, text=text, kind=kind), test)
     if relabel is not None:
         shown = os.fspath(relabel)
         listing = apply_relabel(listing, load_table(Path(shown).expanduser(), shown), shown)
@@ -73,19 +77,22 @@ def read_for_scoring(
     *,
     label: str | None = None,
     group: str | None = None,
+    text: str | None = None,
+    kind: Asked = "auto",
 ) -> Steps[Collection]:
-    """Read labelled images that a finished model will be scored on: its test part, else all.
+    """Read labelled examples that a finished model will be scored on: its test part, else all.
 
     One class, or one image, is enough here. Every example comes back with split "test".
     Raises: DataError if there is no image, or a label is none of the model's classes.
     """
     yield Event(stage="read", kind="begin")
-    listing = listed(source, Columns(label=label, group=group), None)
+    listing = listed(source, Columns(label=label, group=group, text=text, kind=kind), None)
     tests = [row for row in listing.rows if row.split == "test"] or listing.rows
     strangers = sorted({row.label for row in tests} - set(classes))
     if not tests:
         raise DataError(
-            f"{listing.wording.source} holds no labelled image; name a folder that does"
+            f"{listing.wording.source} holds no labelled {listing.wording.noun}; name a folder "
+            "that does"
         )
     if strangers:
         raise DataError(
@@ -140,7 +147,7 @@ def _collection(
 ) -> Collection:
     record = DataRecord(
         name=listing.name,
-        kind="image",
+        kind=listing.kind,
         task="classify",
         layout=listing.layout,
         classes=classes,
@@ -153,8 +160,9 @@ def _collection(
 
 
 def _check_columns(listing: Listing, columns: Columns) -> None:
-    if not listing.is_table and (columns.label or columns.group):
-        option = f"--label {columns.label}" if columns.label else f"--group {columns.group}"
+    said = (("label", columns.label), ("group", columns.group), ("text", columns.text))
+    option = next((f"--{name} {column}" for name, column in said if column), "")
+    if not listing.is_table and option:
         raise DataError(
             f"{option} names a column, but {listing.wording.source} is no table; leave it away"
         )

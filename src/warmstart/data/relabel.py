@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from warmstart.data.collection import Listing, Row, count, some
+from warmstart.data.columns import LABEL_NAMES, PATH_NAMES, find_column
 from warmstart.data.parsing import parse
-from warmstart.data.tables import LABEL_NAMES, PATH_NAMES, find_column
 from warmstart.errors import DataError
 
 DROP = "drop"  # what a label column says of a row to be left out; so does an empty cell

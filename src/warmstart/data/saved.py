@@ -17,8 +17,9 @@ from typing import Any
 
 from warmstart.data.arrow import class_names, load_pyarrow, parse_streams
 from warmstart.data.collection import Columns, Listing, Wording, count, joined, some, under
+from warmstart.data.columns import SPLIT_VALUES
 from warmstart.data.place import Place
-from warmstart.data.tables import SPLIT_VALUES, Files, list_table
+from warmstart.data.tables import Files, list_table
 from warmstart.errors import DataError
 
 DICT, INFO, STATE = "dataset_dict.json", "dataset_info.json", "state.json"

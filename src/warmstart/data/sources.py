@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.data.archive import TAR_SUFFIXES, open_tar, open_zip
-from warmstart.data.arrays import list_arrays
+from warmstart.data.arrays import are_texts, list_arrays, list_text_pairs
 from warmstart.data.arrow import parse_parquet
 from warmstart.data.collection import Columns, Listing
 from warmstart.data.layouts import list_place
@@ -33,14 +33,27 @@ _CURES = {
 
 
 def list_source(source: Source, columns: Columns) -> Listing:
-    """List a folder, table, archive, sample, pair of arrays, DataFrame or ImageFolder.
+    """List what the user named, of the kind that was asked for or that it is.
 
     Raises: DataError if there is no such thing, or it is of a kind that is not read.
 
     >>> list_source("sample:digits", Columns()).title
     '1,797 scans of handwritten digits (scikit-learn)'
     """
+    listing = _list_source(source, columns)
+    if columns.kind not in ("auto", listing.kind):
+        raise DataError(
+            f"--kind {columns.kind}: {listing.wording.source} holds {listing.wording.noun}s; leave "
+            "--kind away, or name other data"
+        )
+    return listing
+
+
+def _list_source(source: Source, columns: Columns) -> Listing:
+    """List a folder, table, archive, sample, pair of arrays, DataFrame or ImageFolder."""
     if isinstance(source, tuple) and len(source) == 2:
+        if columns.kind == "text" or are_texts(source[0], columns):
+            return list_text_pairs(*source)
         return list_arrays(*source)
     if not isinstance(source, (str, os.PathLike)):
         return _list_object(source, columns)

@@ -3,7 +3,8 @@
 model.safetensors        trunk.* under their original names, head.*
 config.json              what rebuilds the network
 labels.json              class names in the order of the outputs
-preprocess.json          how an image becomes an input
+preprocess.json          how an image, or another example, becomes an input
+tokenizer.json           for texts: how they become tokens
 calibration.json         from scores to "sure" and "unknown"
 neighbours.safetensors   where the training examples lie; their ids in its metadata; numbers of
                          the content hashes of all that the model ever learnt from
@@ -25,13 +26,15 @@ from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from warmstart.errors import RunFolderError
+from warmstart import tokens
+from warmstart.errors import RunFolderError, StartError
 from warmstart.folder import RunFolder, read_json, write_bytes, write_json
-from warmstart.records import CalibrationRecord, ModelRecord
+from warmstart.records import CalibrationRecord, ModelRecord, Preprocessing, TextInputs
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Read = TypeVar("Read")
 
+TOKENIZER = "tokenizer.json"
 NEIGHBOURS = ("points", "target", "sign", "offset", "scale")
 
 
@@ -56,6 +59,9 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     write_json(folder / "config.json", bundle.record)
     write_json(folder / "labels.json", list(bundle.record.classes))
     write_json(folder / "preprocess.json", bundle.record.preprocessing)
+    inputs = bundle.record.preprocessing
+    if isinstance(inputs, TextInputs):
+        write_bytes(folder / TOKENIZER, tokens.text_of(inputs.tokenizer).encode())
     write_json(folder / "calibration.json", bundle.calibration)
     packed = save_arrays(
         {name: np.ascontiguousarray(values) for name, values in bundle.neighbours.items()},
@@ -78,15 +84,31 @@ def read_bundle(run: Path) -> Bundle:
     calibration = read_json(folder / "calibration.json", CalibrationRecord)
     tensors = _read(folder / "model.safetensors", load_file)
     arrays, ids = _read(folder / "neighbours.safetensors", _read_neighbours)
-    prep = record.preprocessing
+    if isinstance(record.preprocessing, Preprocessing):
+        _check_pictures(folder, record.preprocessing)
+    else:
+        _keep_tokenizer(folder, record.preprocessing)
+    if not 1 <= calibration.nearest <= len(ids):
+        raise _damaged(folder / "calibration.json", f"nearest is {calibration.nearest}")
+    return Bundle(tensors, record, calibration, arrays, ids)
+
+
+def _keep_tokenizer(folder: Path, inputs: TextInputs) -> None:
+    path = folder / TOKENIZER
+    try:
+        digest = tokens.keep(_read(path, lambda file: file.read_text("utf-8")))
+    except StartError as error:
+        raise _damaged(path, str(error)) from error
+    if digest != inputs.tokenizer:
+        raise _damaged(path, "it is not the tokenizer that the model was made with")
+
+
+def _check_pictures(folder: Path, prep: Preprocessing) -> None:
     if min(*prep.size, prep.resize) < 1 or len(prep.mean) != len(prep.std) or min(prep.std) <= 0:
         raise _damaged(folder / "config.json", "its preprocessing makes no sense")
     ranges = prep.ranges
     if ranges and (len(ranges) != prep.channels or any(low >= high for low, high in ranges)):
         raise _damaged(folder / "config.json", "its ranges of bands make no sense")
-    if not 1 <= calibration.nearest <= len(ids):
-        raise _damaged(folder / "calibration.json", f"nearest is {calibration.nearest}")
-    return Bundle(tensors, record, calibration, arrays, ids)
 
 
 def _read(path: Path, read: Callable[[Path], Read]) -> Read:

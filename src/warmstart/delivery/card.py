@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Template
 
-from warmstart.records import DataRecord, ModelRecord, StartRecord, Summary
+from warmstart.records import DataRecord, ModelRecord, StartRecord, Summary, pictures
 
 NAMED = 6  # classes of a start that are named
 
@@ -225,12 +225,13 @@ networks["start"].load_state_dict({**state, **above})
 
 def plain_torch(model: ModelRecord, hooks: tuple[Hook, ...]) -> str:
     """A script that predicts without warmstart, run inside the run folder."""
+    prep = pictures(model.preprocessing)
     return _SNIPPET.substitute(
         load=_ONE if model.beside is None else _BOTH,
         arch=model.arch.partition(":")[2],
-        options=", in_chans=1" if model.preprocessing.channels == 1 else "",
+        options=", in_chans=1" if prep.channels == 1 else "",
         hooks=repr(list(hooks)),
-        filter=model.preprocessing.interpolation.upper(),
+        filter=prep.interpolation.upper(),
     )
 
 
@@ -238,7 +239,11 @@ def _plain_torch(facts: CardFacts) -> str:
     """Where a few lines rebuild the network: a library's own design, ordinary pictures."""
     if facts.model is None or facts.hooks is None or not facts.model.arch.startswith("timm:"):
         return ""
-    if facts.model.added or facts.surgery or facts.model.preprocessing.channels not in (1, 3):
+    if (
+        facts.model.added
+        or facts.surgery
+        or pictures(facts.model.preprocessing).channels not in (1, 3)
+    ):
         return ""
     code = plain_torch(facts.model, facts.hooks)
     return f"## Without warmstart\n\n```python\n{code}```\n"

@@ -44,13 +44,13 @@ class Timing(NamedTuple):
 class Work:
     """What an engine's speed depends on beside itself: the network's size, the machine.
 
-    `size` is (height, width, channels) of an image in px.
+    `size` is (height, width, channels) of an image in px, or the shape of another encoded example.
     """
 
     macs: int
     parameters: int
     taps: int
-    size: tuple[int, int, int]
+    size: tuple[int, ...]
     threads: int
     arithmetic: str = field(default_factory=lambda: os.environ.get("MKL_CBWR", ""))
     cpu: str = field(default_factory=cpu_name)

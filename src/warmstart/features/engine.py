@@ -11,6 +11,7 @@ import copy
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from warmstart.features.engine_graph import onnxruntime_engine, openvino_engine
@@ -22,19 +23,16 @@ from warmstart.features.engine_torch import (
     agree,
     eager_engine,
     fused,
-    noise,
-    normalised,
     traced_engine,
 )
+from warmstart.features.feeding import noise, normalised, padded_lengths, to_tensor
 from warmstart.features.key import BATCH, ENGINE_TITLES, EngineName
-from warmstart.records import Preprocessing
+from warmstart.records import Inputs, TextInputs
 
-__all__ = ["Engine", "EngineError", "fused", "make_engine", "noise", "normalised"]
+__all__ = ["Engine", "EngineError", "fused", "make_engine", "noise", "normalised", "to_tensor"]
 
 
-def make_engine(
-    name: EngineName, module: nn.Module, preprocessing: Preprocessing, threads: int
-) -> Engine:
+def make_engine(name: EngineName, module: nn.Module, preprocessing: Inputs, threads: int) -> Engine:
     """Build an engine: uint8 images (n <= 32, H, W, C) to one float32 (n, …) per tap.
 
     `module` maps (32, C, H, W) to a tuple of taps; it is left as it is.
@@ -55,25 +53,58 @@ def make_engine(
     return _padded(run, preprocessing)
 
 
-def _padded(run: Engine, preprocessing: Preprocessing) -> Engine:
+def _padded(run: Engine, preprocessing: Inputs) -> Engine:
+    if isinstance(preprocessing, TextInputs):
+        return _by_length(_filled_up(run, preprocessing), preprocessing)
+    return _filled_up(run, preprocessing)
+
+
+def _by_length(run: Engine, inputs: TextInputs) -> Engine:
+    """Texts of one padded length pass together, so that no row depends on its neighbours.
+
+    Outputs for each token are filled up to `inputs.length` with zeros.
+    """
+
+    def by_length(rows: Pixels) -> Rows:
+        sizes = padded_lengths(rows, inputs)
+        made: list[NDArray[np.float32]] = []
+        for size in np.unique(sizes):
+            places = np.flatnonzero(sizes == size)
+            found = run(rows[places])
+            if not made:
+                made = [np.zeros((len(rows), *_shape(tap, inputs)), np.float32) for tap in found]
+            for whole, tap in zip(made, found, strict=True):
+                (whole[:, :size] if tap.ndim == 3 else whole)[places] = tap
+        return made
+
+    return by_length
+
+
+def _shape(tap: NDArray[np.float32], inputs: TextInputs) -> tuple[int, ...]:
+    """Of a row: what is given for each token is as long as the longest text."""
+    return (inputs.length, tap.shape[2]) if tap.ndim == 3 else tap.shape[1:]
+
+
+def _filled_up(run: Engine, preprocessing: Inputs) -> Engine:
     def padded(images: Pixels) -> Rows:
         n = len(images)
         if n > BATCH:
             raise ValueError(f"{n} images in one pass; the most is {BATCH}")
         if n < BATCH:
-            blank = np.zeros((BATCH - n, *images.shape[1:]), np.uint8)
+            shape = (BATCH - n, *images.shape[1:])
+            blank = np.full(shape, preprocessing.blank, images.dtype)
             images = np.concatenate([images, blank])
         return [rows[:n] for rows in run(images)]
 
     return padded
 
 
-def _check(name: EngineName, run: Engine, module: nn.Module, preprocessing: Preprocessing) -> None:
+def _check(name: EngineName, run: Engine, module: nn.Module, preprocessing: Inputs) -> None:
     """One pass of two images, sixteen times over: as torch has them, and alike in every place."""
     two = noise(preprocessing, 2)
-    found = run(np.tile(two, (BATCH // 2, 1, 1, 1)))
+    found = run(np.tile(two, (BATCH // 2, *[1] * (two.ndim - 1))))
     with torch.inference_mode():
-        expected = module(normalised(two, preprocessing))
+        expected = module(to_tensor(two, preprocessing))
     for number, (ours, rows) in enumerate(zip(expected, found, strict=True), 1):
         if not agree(ours.float(), torch.from_numpy(rows[:2])):
             raise EngineError(f"{ENGINE_TITLES[name]} disagrees with torch at tap {number}")

@@ -15,43 +15,42 @@ from warmstart.features.engine_torch import (
     Pixels,
     Rows,
     first_line,
-    noise,
-    normalised,
     silent,
 )
+from warmstart.features.feeding import noise, to_tensor
 from warmstart.features.key import BATCH
-from warmstart.records import Preprocessing
+from warmstart.records import Inputs, pictures
 
 _INPUT = "inputs"
 
 
-def onnxruntime_engine(module: nn.Module, preprocessing: Preprocessing, threads: int) -> Engine:
+def onnxruntime_engine(module: nn.Module, preprocessing: Inputs, threads: int) -> Engine:
     """The network in ONNX Runtime. Raises: EngineError where it cannot be had there."""
     session = _session(_export(module, preprocessing), threads)
 
     def run(images: Pixels) -> Rows:
-        values = normalised(images, preprocessing).contiguous().numpy()
+        values = to_tensor(images, preprocessing).contiguous().numpy()
         found: Rows = session.run(None, {_INPUT: values})
         return found
 
     return run
 
 
-def openvino_engine(module: nn.Module, preprocessing: Preprocessing, threads: int) -> Engine:
+def openvino_engine(module: nn.Module, preprocessing: Inputs, threads: int) -> Engine:
     """The network in OpenVINO, in float32. Raises: EngineError where it cannot be had there."""
     request = _request(_export(module, preprocessing), preprocessing, threads)
 
     def run(images: Pixels) -> Rows:
-        values = normalised(images, preprocessing).contiguous().numpy()
+        values = to_tensor(images, preprocessing).contiguous().numpy()
         found = request.infer([values], share_inputs=True)
         return [np.asarray(found[number]) for number in range(len(found))]
 
     return run
 
 
-def _export(module: nn.Module, preprocessing: Preprocessing) -> bytes:
+def _export(module: nn.Module, preprocessing: Inputs) -> bytes:
     """The network as an ONNX graph of any batch size; two images make it quick."""
-    inputs: Tensor = normalised(noise(preprocessing, 2), preprocessing).contiguous()
+    inputs: Tensor = to_tensor(noise(preprocessing, 2), preprocessing).contiguous()
     buffer = io.BytesIO()
     try:
         with silent(), torch.inference_mode():
@@ -81,14 +80,15 @@ def _session(graph: bytes, threads: int) -> Any:
         raise EngineError(f"ONNX Runtime cannot load the network: {first_line(error)}") from error
 
 
-def _request(graph: bytes, preprocessing: Preprocessing, threads: int) -> Any:
+def _request(graph: bytes, preprocessing: Inputs, threads: int) -> Any:
     """The graph compiled for one batch size. `openvino.convert_model` would report its use."""
     try:
         import openvino
 
         core = openvino.Core()
         model = core.read_model(graph)
-        model.reshape([BATCH, preprocessing.channels, *preprocessing.size])
+        prep = pictures(preprocessing)
+        model.reshape([BATCH, prep.channels, *prep.size])
         # Left to itself it takes bfloat16 or float16 where the processor has them, as many
         # threads as it likes, and binds them to cores that the decoder wants, too.
         wanted = {

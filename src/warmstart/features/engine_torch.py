@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from warmstart.errors import TrainingError
+from warmstart.features.feeding import noise, to_tensor
 from warmstart.features.key import BATCH
-from warmstart.records import Preprocessing
+from warmstart.records import Inputs
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]  # encoded examples, stacked
 Rows = list[NDArray[np.float32]]
 Engine = Callable[[Pixels], Rows]
 
@@ -28,25 +30,6 @@ AGREEMENT = 1e-3  # of a tap's RMS: beyond it another engine's graph is not the 
 
 class EngineError(TrainingError):
     """An engine could not be made; another one can."""
-
-
-def normalised(images: Pixels, preprocessing: Preprocessing) -> Tensor:
-    """(n, H, W, C) uint8 to (n, C, H, W) float32 whose memory is channels_last.
-
-    >>> prep = Preprocessing(size=(1, 1), resize=1, mean=(0.5,), std=(0.5,))
-    >>> normalised(np.array([[[[255]]]], np.uint8), prep).item()
-    1.0
-    """
-    scale = 1 / (255 * torch.tensor(preprocessing.std))
-    shift = torch.tensor(preprocessing.mean) / torch.tensor(preprocessing.std)
-    values = torch.from_numpy(images).float().mul_(scale).sub_(shift)
-    return values.permute(0, 3, 1, 2)
-
-
-def noise(preprocessing: Preprocessing, n: int) -> Pixels:
-    """`n` images of noise, always the same."""
-    shape = (n, *preprocessing.size, preprocessing.channels)
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
 def agree(a: Tensor, b: Tensor) -> bool:
@@ -68,18 +51,18 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def eager_engine(module: nn.Module, preprocessing: Preprocessing) -> Engine:
+def eager_engine(module: nn.Module, preprocessing: Inputs) -> Engine:
     """The module as it is, in channels_last, its BatchNorms folded into convolutions."""
     module = _in_channels_last(module, preprocessing)
 
     def run(images: Pixels) -> Rows:
         with torch.inference_mode():
-            return _arrays(module(normalised(images, preprocessing)))
+            return _arrays(module(to_tensor(images, preprocessing)))
 
     return run
 
 
-def traced_engine(module: nn.Module, preprocessing: Preprocessing) -> Engine:
+def traced_engine(module: nn.Module, preprocessing: Inputs) -> Engine:
     """The same as one frozen graph: what Python costs between layers goes.
 
     Not made of oneDNN's own operators (`optimize_for_inference`): every tap would be brought
@@ -90,7 +73,7 @@ def traced_engine(module: nn.Module, preprocessing: Preprocessing) -> Engine:
     images = noise(preprocessing, BATCH)  # a graph may hold the size of the batch it was made of
     try:
         with silent(), torch.no_grad():
-            inputs = normalised(images, preprocessing)
+            inputs = to_tensor(images, preprocessing)
             traced = torch.jit.trace(module, (inputs,), check_trace=False)  # type: ignore[no-untyped-call]
             graph = torch.jit.freeze(traced)
     except Exception as error:  # tracing raises whatever an operator raises
@@ -100,7 +83,7 @@ def traced_engine(module: nn.Module, preprocessing: Preprocessing) -> Engine:
         # Without optimising as it runs: the second call could round otherwise than the first.
         as_frozen = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
         with torch.inference_mode(), as_frozen:
-            return _arrays(graph(normalised(images, preprocessing)))
+            return _arrays(graph(to_tensor(images, preprocessing)))
 
     return run
 
@@ -109,8 +92,8 @@ def _arrays(taps: tuple[Tensor, ...]) -> Rows:
     return [tap.float().numpy() for tap in taps]
 
 
-def _in_channels_last(module: nn.Module, preprocessing: Preprocessing) -> nn.Module:
-    module = fused(module, normalised(noise(preprocessing, 2), preprocessing))
+def _in_channels_last(module: nn.Module, preprocessing: Inputs) -> nn.Module:
+    module = fused(module, to_tensor(noise(preprocessing, 2), preprocessing))
     found: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return found
 

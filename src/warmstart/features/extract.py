@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ class Vanished(DataError):
     """The bytes could not be had, or changed meanwhile; it says nothing of what they hold."""
 
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]  # an encoded example
 Floats = NDArray[np.float32]
 Decode = Callable[[Example], Pixels]
 Engine = Callable[[Pixels], list[Floats]]

@@ -18,7 +18,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from warmstart.records import Preprocessing, Tap
+from warmstart.records import Inputs, Tap
 
 EngineName = Literal["torch", "traced", "onnxruntime", "openvino"]
 ENGINE_TITLES: dict[EngineName, str] = {
@@ -127,6 +127,7 @@ class FeatureKey:
     encoded bytes into pixels, `view` what was done to the pixels ("plain": nothing),
     `arithmetic` the mode of MKL, in which a strict one rounds alike at every position.
 
+    >>> from warmstart.records import Preprocessing
     >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))
     >>> key = FeatureKey(network="ab", arch="timm:x", parts=("stem",), decoder="pillow 11",
     ...     taps=(Tap(part=1, pool="avg"),), preprocessing=prep, engine="torch",
@@ -139,7 +140,7 @@ class FeatureKey:
     arch: str
     parts: tuple[str, ...]
     taps: tuple[Tap, ...]
-    preprocessing: Preprocessing
+    preprocessing: Inputs
     decoder: str
     engine: EngineName
     engine_version: str

@@ -11,21 +11,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from warmstart.data.encode import encode
 from warmstart.data.glance import plain_features
-from warmstart.data.prepare import load_image
+from warmstart.data.texts import word_counts
 from warmstart.events import Event, Steps
-from warmstart.features.engine import normalised
+from warmstart.features.engine import to_tensor
 from warmstart.inspection import preprocessing as habits
 from warmstart.inspection.distance import distance, mean_divergence
 from warmstart.inspection.knowledge import Controls, is_clear, knowledge
 from warmstart.joints.look import load_same
 from warmstart.joints.rows import groups_among, labels_among
 from warmstart.joints.scene import Scene
+from warmstart.joints.texts import texts_of
 from warmstart.network.control import control_features, halved, layer_scales, pass_images
 from warmstart.network.statistics import NormSeen, norm_statistics
 from warmstart.network.taps import Tapped
 from warmstart.planning import rules
-from warmstart.records import Evidence, Example, Preprocessing
+from warmstart.records import Evidence, Example, Inputs, Preprocessing, pictures
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.draws import spread_order
@@ -64,8 +66,12 @@ class Probe:
         return self.scene.kernels([*self.scene.vectors(self.rows).values()])
 
     def plain(self) -> list[Array]:
-        """Kernels of plain pixels: each kind alone, and all together."""
-        kinds = plain_features(self.scene.look.glances(self.scene.examples(self.rows)))
+        """Kernels of plain pixels: each kind alone, and all together. Of texts: of plain words."""
+        examples = self.scene.examples(self.rows)
+        if self.scene.collection.record.kind == "text":
+            words = word_counts([text for _, text in texts_of(self.scene.collection, examples)])
+            return [*mixed_kernels([("words", words)], {"words": {"words": 1.0}}).values()]
+        kinds = plain_features(self.scene.look.glances(examples))
         shapes = {name: {name: 1.0} for name in kinds}
         shapes["all"] = dict.fromkeys(kinds, 1 / len(kinds))
         return [*mixed_kernels(kinds.items(), shapes).values()]
@@ -82,7 +88,7 @@ def open_probe(scene: Scene) -> Callable[[int], Probe]:
     decoded: list[Pixels] = []
 
     def decode(example: Example) -> Pixels:
-        return load_image(load_same(scene.collection, example), example.id, scene.prep)
+        return encode(load_same(scene.collection, example), example.id, scene.prep)
 
     def probe(m: int) -> Probe:
         rows = order[:m]
@@ -107,7 +113,7 @@ def weigh_knowledge(
 
 def _knowledge(probe: Probe, shuffles: int, seed: int) -> Steps[Evidence]:
     tapped = probe.tapped()
-    normalise = partial(normalised, preprocessing=probe.scene.prep)
+    normalise = partial(to_tensor, inputs=probe.scene.prep)
     scales = layer_scales(tapped, probe.images[: rules.SCALE_IMAGES], normalise)
     images, kernels = halved(tapped, probe.images, normalise), []
     for number in range(shuffles):
@@ -123,7 +129,7 @@ def measure_distance(probe: Probe) -> Evidence:
     """BatchNorm's old statistics against these images, in early and middle parts."""
     scene = probe.scene
     parts = max(1, round(DISTANCE_DEPTH * len(scene.look.network.parts)))
-    layers = norm_statistics(scene.look.network, normalised(probe.images, scene.prep), parts)
+    layers = norm_statistics(scene.look.network, to_tensor(probe.images, scene.prep), parts)
     name = scene.start.name if scene.start else ""  # of the reference sets measured with it
     return distance(layers, parts, np.random.default_rng([scene.seed, 5]), name)
 
@@ -142,7 +148,7 @@ def try_preprocessing(open_images: Callable[[int], Probe]) -> Evidence:
 def _compare_habits(probe: Probe, names: Sequence[str], nearer: Sequence[str]) -> Evidence:
     """All ways alike on images of half the size: a quarter of the work, the same colours."""
     tapped = probe.tapped()
-    images = halved(tapped, probe.images, partial(normalised, preprocessing=probe.scene.prep))
+    images = halved(tapped, probe.images, partial(to_tensor, inputs=probe.scene.prep))
     others = {name: _fed(probe, tapped, images, name) for name in names}
     present = _fed(probe, tapped, images, None) if names else probe.stored()
     return habits.preprocessing(present, others, probe.labels(), probe.groups(), nearer)
@@ -154,11 +160,13 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     Exchanged channels are always tried; normalisations where BatchNorm's statistics do not
     speak against them, or where there are none.
     """
-    names: tuple[str, ...] = () if habits.all_grey(probe.images) else (habits.SWAPPED,)
     prep = probe.scene.prep
+    if not isinstance(prep, Preprocessing):
+        return (), ()
+    names: tuple[str, ...] = () if habits.all_grey(probe.images) else (habits.SWAPPED,)
     if prep.channels != 3 or prep.ranges:  # bands are scaled by their own values: no habit fits
         return (), ()
-    others = [name for name, moments in habits.USUAL.items() if not _is_present(probe, moments)]
+    others = [name for name, moments in habits.USUAL.items() if not _is_present(prep, moments)]
     now = _first_parts(probe, prep)
     if not now:
         return (*names, *others), ()
@@ -171,13 +179,13 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (*names, *near), nearer
 
 
-def _first_parts(probe: Probe, prep: Preprocessing) -> tuple[NormSeen, ...]:
+def _first_parts(probe: Probe, prep: Inputs) -> tuple[NormSeen, ...]:
     few = probe.images[: rules.FIRST_PARTS_IMAGES]
-    return norm_statistics(probe.scene.look.network, normalised(few, prep), FIRST_PARTS)
+    return norm_statistics(probe.scene.look.network, to_tensor(few, prep), FIRST_PARTS)
 
 
-def _is_present(probe: Probe, moments: habits.Moments) -> bool:
-    return bool(np.allclose((probe.scene.prep.mean, probe.scene.prep.std), moments, atol=0.02))
+def _is_present(prep: Preprocessing, moments: habits.Moments) -> bool:
+    return bool(np.allclose((prep.mean, prep.std), moments, atol=0.02))
 
 
 def _with(prep: Preprocessing, moments: habits.Moments) -> Preprocessing:
@@ -190,6 +198,6 @@ def _fed(probe: Probe, tapped: Tapped, images: Pixels, name: str | None) -> list
     if name == habits.SWAPPED:
         images = np.ascontiguousarray(images[..., ::-1])
     elif name is not None:
-        prep = _with(prep, habits.USUAL[name])
-    found = pass_images(tapped, images, partial(normalised, preprocessing=prep))
+        prep = _with(pictures(prep), habits.USUAL[name])
+    found = pass_images(tapped, images, partial(to_tensor, inputs=prep))
     return probe.scene.kernels(found)

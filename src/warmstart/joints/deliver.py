@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from warmstart.data.collection import Collection
-from warmstart.data.prepare import load_image
+from warmstart.data.encode import encode
 from warmstart.delivery.card import CardFacts, card
 from warmstart.errors import TrainingError
 from warmstart.events import Event, Steps
-from warmstart.features.engine import normalised
+from warmstart.features.engine import to_tensor
 from warmstart.folder import RunFolder, write_bytes, write_json, write_json_lines
 from warmstart.joints import lineage, notes
 from warmstart.joints import model as models
@@ -140,8 +140,8 @@ def _write_model(
     model = models.build_model(worked.network, worked.head)
     sample = arranged.learn[:CHECKED]
     prep = origin.start.preprocessing
-    pixels = [load_image(collection.load(e.id), e.id, prep) for e in sample]
-    inputs = normalised(np.stack(pixels), prep)
+    pixels = [encode(collection.load(e.id), e.id, prep) for e in sample]
+    inputs = to_tensor(np.stack(pixels), prep)
     kept = worked.plan.training.store
     store = "float32" if kept is None else str(kept.value)
     models.check_model(model, worked.head, inputs, worked.reader(sample), store)

@@ -50,13 +50,11 @@ def doubt(scene: Scene) -> Doubts:
     probabilities = left_out_probabilities(scene)
     ranking = rank_suspects(probabilities, labels)
     ids = [example.id for example in examples]
-    album = Album(scene.look, examples)
     judged = np.isfinite(probabilities[:, 0])
     right = float((probabilities[judged].argmax(axis=1) == labels[judged]).mean())
     found = [
         suspect_finding(ranking, ids, classes),
-        _shortcut(album, scene, right),
-        *cues(album.files, labels, classes, np.random.default_rng([scene.seed, 7])),
+        *_of_pictures(scene, examples, labels, right),
         _drift(scene, examples),
     ]
     return Doubts(
@@ -64,6 +62,17 @@ def doubt(scene: Scene) -> Doubts:
         findings=tuple(finding for finding in found if finding is not None),
         suspects=_suspects(ranking, ids, classes),
     )
+
+
+def _of_pictures(
+    scene: Scene, examples: Sequence[Example], labels: Rows, right: float
+) -> list[Finding | None]:
+    """What only pictures can give away: their borders, their sizes, their files."""
+    if scene.collection.record.kind != "image":
+        return []
+    album, classes = Album(scene.look, examples), scene.collection.record.classes
+    rng = np.random.default_rng([scene.seed, 7])
+    return [_shortcut(album, scene, right), *cues(album.files, labels, classes, rng)]
 
 
 def left_out_probabilities(scene: Scene) -> Array:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from warmstart.data.collection import Collection
-from warmstart.data.prepare import decoder_name
+from warmstart.data.encode import decoder_name
 from warmstart.errors import PlanError
 from warmstart.events import Steps
 from warmstart.features import calibration
@@ -32,7 +32,7 @@ from warmstart.network.taps import Tapped, taps
 from warmstart.planning import rules
 from warmstart.planning.rules import Pace
 from warmstart.planning.strategy import nearest
-from warmstart.records import Choice, NetworkRecord, Preprocessing, StartRecord, Tap
+from warmstart.records import Choice, Inputs, NetworkRecord, StartRecord, Tap, TextInputs
 
 SETTING = "training.engine"
 
@@ -76,7 +76,7 @@ class Survey:
 
     network: Network
     taps: tuple[Tap, ...]
-    prep: Preprocessing
+    prep: Inputs
     store: Store
     decoder: str
     n: int  # images, one a content, whether they can be read or not
@@ -112,7 +112,7 @@ def survey(collection: Collection, start: Start) -> Survey:
     known = store.quarantined(decoder)
     hashes = tuple(example.sha256 for example in collection.record.examples)
     readable = tuple(sha256 for sha256 in hashes if sha256 not in known)
-    asked = {e: _key(start.record, network, wanted, decoder, e) for e in installed_engines()}
+    asked = {e: _key(start.record, network, wanted, decoder, e) for e in _engines(prep)}
     keys = {name: key for name, key in asked.items() if store.resolve(key) == key}
     return Survey(
         network=network, taps=wanted, prep=prep, store=store, decoder=decoder,
@@ -121,12 +121,17 @@ def survey(collection: Collection, start: Start) -> Survey:
     )  # fmt: skip
 
 
-def work_of(record: NetworkRecord, prep: Preprocessing, n_taps: int) -> calibration.Work:
+def _engines(inputs: Inputs) -> tuple[EngineName, ...]:
+    """Of texts each row has a length of its own, for which no fixed graph is made."""
+    return ("torch",) if isinstance(inputs, TextInputs) else installed_engines()
+
+
+def work_of(record: NetworkRecord, prep: Inputs, n_taps: int) -> calibration.Work:
     """What an engine's speed depends on, for a network and its images on this machine."""
     return calibration.Work(
         macs=sum(part.macs for part in record.parts),
         parameters=sum(part.parameters for part in record.parts),
-        taps=n_taps, size=(*prep.size, prep.channels), threads=n_threads(),
+        taps=n_taps, size=prep.shape, threads=n_threads(),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from warmstart.delivery.export.scripts import MODEL, NAME, predict_script
 from warmstart.delivery.export.served import scaled
 from warmstart.errors import ExportError
 from warmstart.events import Event, Steps
-from warmstart.features.engine import noise, normalised
+from warmstart.features.engine import noise, to_tensor
 from warmstart.folder import read_json, write_bytes, write_json
 from warmstart.joints import formats
 from warmstart.joints.engines import n_threads
@@ -42,6 +42,7 @@ from warmstart.records import (
     Shrunk,
     Summary,
     Twin,
+    pictures,
 )
 
 CHECKED = 16  # images that an export must answer as the model does
@@ -78,11 +79,11 @@ class _Job:
 
     @property
     def prep(self) -> Preprocessing:
-        return self.source.record.preprocessing
+        return pictures(self.source.record.preprocessing)
 
     def feed(self, pixels: Pixels) -> Tensor:
         """Prepared images (m, H, W, C) to the network's inputs."""
-        return normalised(pixels, self.prep).contiguous()
+        return to_tensor(pixels, self.prep).contiguous()
 
     def graph_inputs(self, pixels: Pixels) -> NDArray[np.generic]:
         """The same as predict.py gives them to a graph, which may take the pixels themselves."""

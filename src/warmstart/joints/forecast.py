@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from warmstart.data.collection import Collection
-from warmstart.data.prepare import load_image
+from warmstart.data.encode import encode
 from warmstart.errors import DataError
-from warmstart.features.engine import make_engine, normalised
+from warmstart.features.engine import make_engine, to_tensor
+from warmstart.features.feeding import noise as make_noise
 from warmstart.features.key import BATCH
 from warmstart.features.store import default_root
 from warmstart.joints.attempt import Attempt
@@ -35,7 +36,7 @@ from warmstart.planning.forecast import Load, Speeds, forecast
 from warmstart.planning.rules import USUAL, Pace, paces
 from warmstart.planning.schedule import Schedule, carried_out, schedule, stage_actions
 from warmstart.recording import peak_rss_mb
-from warmstart.records import Example, Forecast, Plan, Preprocessing, Tap
+from warmstart.records import Example, Forecast, Inputs, Plan, Tap
 from warmstart.solve.ridge import Rows, inverse
 from warmstart.training.candidates import Route
 from warmstart.training.checkpoint import NoCheckpoints
@@ -55,7 +56,7 @@ class Bench:
     taps: tuple[Tap, ...]
     collection: Collection
     arranged: Arranged
-    prep: Preprocessing
+    prep: Inputs
 
 
 def foresee(bench: Bench, plan: Plan, n_missing: int, is_close: bool, elapsed: float) -> Forecast:
@@ -78,8 +79,9 @@ def outlook(
         n=len(arranged.learn), n_test=len(arranged.test), n_missing=n_missing,
         n_classes=arranged.n_classes, holdout=arranged.holdout,
         width=sum(tap_width(network.record, tap) for tap in bench.taps),
-        image_bytes=prep.size[0] * prep.size[1] * prep.channels, model_bytes=4 * parameters,
-        is_close=is_close, tail=tail_share(network, plan), stored=_stored(bench, plan),
+        image_bytes=math.prod(prep.shape) * np.dtype(prep.dtype).itemsize,
+        model_bytes=4 * parameters, is_close=is_close, tail=tail_share(network, plan),
+        stored=_stored(bench, plan),
     )  # fmt: skip
     return lambda other: forecast(other, load, speeds)
 
@@ -139,23 +141,23 @@ def _timed(work: Callable[[], object], times: int) -> float:
     return min(found)
 
 
-def _decoding(collection: Collection, examples: Sequence[Example], prep: Preprocessing) -> float:
+def _decoding(collection: Collection, examples: Sequence[Example], prep: Inputs) -> float:
     began = time.perf_counter()
     for example in examples:
         with suppress(DataError):  # the run will list it and go on
-            load_image(load_same(collection, example), example.id, prep)
+            encode(load_same(collection, example), example.id, prep)
     return (time.perf_counter() - began) / max(len(examples), 1)
 
 
 def passing(bench: Bench) -> float:
     """Seconds an image, passing the whole network."""
     engine = make_engine("torch", Tapped(bench.network, bench.taps), bench.prep, n_threads())
-    noise = _noise(BATCH, bench.prep)
+    noise = make_noise(bench.prep, BATCH)
     return _timed(lambda: engine(noise), 3) / BATCH
 
 
 def _viewing(bench: Bench, plan: Plan) -> float:
-    policy, image = views_of_plan(schedule(plan)), _noise(1, bench.prep)[0]
+    policy, image = views_of_plan(schedule(plan)), make_noise(bench.prep, 1)[0]
     return _timed(lambda: view_of(image, "0" * 64, 1, policy, 0), 3)
 
 
@@ -209,7 +211,7 @@ class _Noise:
         """Images, or what the frozen parts might give."""
         prep, record = self.bench.prep, self.bench.network.record
         if not self.cut:
-            return (normalised(_noise(len(rows), prep), prep),)
+            return (to_tensor(make_noise(prep, len(rows)), prep),)
         rng = torch.Generator().manual_seed(0)
         main = torch.randn(len(rows), *record.parts[self.cut - 1].shape_out, generator=rng)
         if main.ndim == 4:
@@ -228,8 +230,3 @@ def _blank(bench: Bench) -> HeadFit:
 def _unread(bench: Bench) -> Callable[[Tap], np.ndarray]:
     rng = np.random.default_rng(0)
     return lambda tap: rng.normal(size=(8, tap_width(bench.network.record, tap))).astype(np.float32)
-
-
-def _noise(n: int, prep: Preprocessing) -> NDArray[np.uint8]:
-    shape = (n, *prep.size, prep.channels)
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -18,7 +18,7 @@ from warmstart.errors import ExportError, UsageError
 from warmstart.folder import write_bytes
 from warmstart.network.edit import WarmModel
 from warmstart.network.untapped import as_native, as_timm, is_native
-from warmstart.records import ExportFormat, ModelRecord
+from warmstart.records import ExportFormat, ModelRecord, Preprocessing, pictures
 
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 LINEAR = ("timm", "transformers")  # formats that hold one linear output on the last tap
@@ -38,9 +38,14 @@ class Source:
     network: nn.Module | None
     with_pixels: bool = False
 
+    @property
+    def prep(self) -> Preprocessing:
+        """How images are fed in."""
+        return pictures(self.record.preprocessing)
+
     def served(self) -> Served:
         """The network with named outputs, in plain memory order."""
-        return serve(self.model, self.record.preprocessing, self.with_pixels)
+        return serve(self.model, self.prep, self.with_pixels)
 
 
 def check_asked(to: str, is_int8: bool, with_pixels: bool) -> ExportFormat:
@@ -140,24 +145,24 @@ def _write_openvino(folder: Path, source: Source, title: str) -> None:
 
 def _write_timm(folder: Path, source: Source, title: str) -> None:
     record = source.record
-    module, options = as_timm(source.model, record.arch, record.preprocessing)
+    module, options = as_timm(source.model, record.arch, source.prep)
     hubfolder.write_timm(module, folder, _hub(source, options))
 
 
 def _write_transformers(folder: Path, source: Source, title: str) -> None:
     record, network = source.record, source.network
     if network is not None and is_native(network):
-        own = as_native(source.model, network, record.preprocessing)
-        hubfolder.write_native(own, folder, record.classes, record.preprocessing)
+        own = as_native(source.model, network, source.prep)
+        hubfolder.write_native(own, folder, record.classes, source.prep)
         return
-    module, options = as_timm(source.model, record.arch, record.preprocessing)
+    module, options = as_timm(source.model, record.arch, source.prep)
     hubfolder.write_wrapped(module, folder, _hub(source, options))
 
 
 def _hub(source: Source, options: dict[str, object]) -> hubfolder.Described:
     record = source.record
     return hubfolder.Described(
-        design=record.arch.partition(":")[2], labels=record.classes, prep=record.preprocessing,
+        design=record.arch.partition(":")[2], labels=record.classes, prep=source.prep,
         options=options,
     )  # fmt: skip
 

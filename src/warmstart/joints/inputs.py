@@ -27,6 +27,8 @@ def input_wish(asked: Request, collection: Collection) -> InputWish:
     Raises: PlanError for a setting that is no number or does not suit the images, DataError
     where files differ.
     """
+    if collection.record.kind in ("text", "table"):
+        return InputWish(size=_number(asked, SIZE))
     size, channels = _number(asked, SIZE), _number(asked, CHANNELS)
     if size is not None and SIZE in parse_settings(asked.settings) and not LEAST <= size <= MOST:
         raise PlanError(f"--set {SIZE}={size}: sizes from {LEAST} to {MOST} px are taken.")

@@ -9,19 +9,20 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.collection import Collection
-from warmstart.data.prepare import load_image
+from warmstart.data.encode import encode
 from warmstart.errors import DataError
 from warmstart.features.extract import Prefetch
 from warmstart.features.store import default_root
 from warmstart.joints.look import load_same, n_threads
-from warmstart.records import Example, Preprocessing
+from warmstart.records import Example, Inputs
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]  # an encoded example
 IN_MEMORY = 64_000_000  # bytes of pixels beyond which they lie in a file of their own
 
 
@@ -32,18 +33,21 @@ class PixelFile:
     with the object. Rows may be read from several threads at once.
     """
 
-    def __init__(self, images: Iterable[Pixels], shape: tuple[int, int, int, int]) -> None:
+    def __init__(
+        self, images: Iterable[Pixels], shape: tuple[int, ...], dtype: str = "uint8"
+    ) -> None:
         """Keep the images. Shapes: (n, H, W, C), as many as come and each of that size.
 
         Raises: OSError with the folder's name where the disk is full.
         """
-        self.shape = shape
+        self.shape, self._dtype = shape, np.dtype(dtype)
+        n_bytes = math.prod(shape) * self._dtype.itemsize
         self._file: int | None = None
-        if math.prod(shape) > IN_MEMORY:
-            self._file = _spill(images, math.prod(shape))
+        if n_bytes > IN_MEMORY:
+            self._file = _spill(images, n_bytes)
             weakref.finalize(self, os.close, self._file)
         else:
-            self._pixels: Pixels = np.empty(shape, np.uint8)
+            self._pixels: Pixels = np.empty(shape, dtype)
             for row, image in enumerate(images):
                 self._pixels[row] = image
 
@@ -54,12 +58,12 @@ class PixelFile:
         """The images of these rows, in an array of their own. Shapes: (b,) to (b, H, W, C)."""
         if self._file is None:
             return self._pixels[rows]
-        found = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        size = math.prod(self.shape[1:])
+        found = np.empty((len(rows), *self.shape[1:]), self._dtype)
+        size = math.prod(self.shape[1:]) * self._dtype.itemsize
         for place, row in enumerate(rows.tolist()):
             # Not a memory map: its touched pages would count as this process's memory.
             payload = os.pread(self._file, size, row * size)
-            found[place] = np.frombuffer(payload, np.uint8).reshape(self.shape[1:])
+            found[place] = np.frombuffer(payload, self._dtype).reshape(self.shape[1:])
         return found
 
 
@@ -106,25 +110,21 @@ def _is_in_memory(folder: Path) -> bool:
     return any(mark in mount and " - tmpfs " in mount for mount in mounts)
 
 
-def read_pixels(
-    collection: Collection, examples: Sequence[Example], prep: Preprocessing
-) -> PixelFile:
+def read_pixels(collection: Collection, examples: Sequence[Example], prep: Inputs) -> PixelFile:
     """All images, prepared, in the order of the examples. Shapes: (n, H, W, C) uint8.
 
     Raises: DataError or Vanished where an image can no longer be read; OSError with the
     folder's name where the disk is full.
     """
-    shape = (len(examples), *prep.size, prep.channels)
-    return PixelFile(prepared(collection, examples, prep), shape)
+    shape = (len(examples), *prep.shape)
+    return PixelFile(prepared(collection, examples, prep), shape, prep.dtype)
 
 
-def prepared(
-    collection: Collection, examples: Sequence[Example], prep: Preprocessing
-) -> Iterator[Pixels]:
+def prepared(collection: Collection, examples: Sequence[Example], prep: Inputs) -> Iterator[Pixels]:
     """Images one by one, (H, W, C) uint8, decoded ahead. Raises: DataError or Vanished."""
 
     def decode(example: Example) -> Pixels:
-        return load_image(load_same(collection, example), example.id, prep)
+        return encode(load_same(collection, example), example.id, prep)
 
     prefetch = Prefetch(examples, decode, threads=n_threads())
     try:

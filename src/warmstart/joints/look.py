@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from warmstart.data import glance
 from warmstart.data.collection import Collection
+from warmstart.data.encode import encode
 from warmstart.data.glance import Glances
 from warmstart.data.prepare import as_picture, draft_side, open_image, prepare
 from warmstart.errors import DataError
@@ -28,7 +29,7 @@ from warmstart.joints.engines import n_threads, open_engine, survey
 from warmstart.joints.memory import freed_memory_kept
 from warmstart.network.load import Start
 from warmstart.network.parts import Network
-from warmstart.records import Choice, Example, Preprocessing, Tap
+from warmstart.records import Choice, Example, Inputs, Preprocessing, Tap
 
 __all__ = ["Look", "load_same", "n_threads", "survey", "take_look"]
 
@@ -80,9 +81,13 @@ def _take(
     examples = collection.record.examples
     chosen = yield from open_engine(seen, asked)
     tell(chosen.choice)
-    glance_key = GlanceKey(decoder=seen.decoder, draft=draft_side(prep), version=glance.VERSION)
+    is_seen = isinstance(prep, Preprocessing)  # only pictures are glanced at
+    draft = draft_side(prep) if isinstance(prep, Preprocessing) else 0
+    glance_key = GlanceKey(decoder=seen.decoder, draft=draft, version=glance.VERSION)
     book = GlanceBook(seen.store, glance_key)
-    decode_one = _decoder(collection, prep, book, set(book.missing(seen.readable)))
+    decode_one = _decoder(
+        collection, prep, book, set(book.missing(seen.readable)) if is_seen else set()
+    )
     source = Source(
         shelf=seen.store.shelf(chosen.key), store=seen.store, decoder=seen.decoder,
         todo=first_of_each(examples, seen.missing[chosen.key]), decode=decode_one,
@@ -90,7 +95,7 @@ def _take(
     )  # fmt: skip
     try:
         features = yield from extract(examples, source)
-        rest = [e for e in examples if e.id not in features.unreadable]
+        rest = [e for e in examples if is_seen and e.id not in features.unreadable]
         gone = _glance_rest(rest, book, decode_one)
     finally:
         book.flush()
@@ -112,12 +117,14 @@ def load_same(collection: Collection, example: Example) -> bytes:
 
 
 def _decoder(
-    collection: Collection, prep: Preprocessing, book: GlanceBook, wants_glance: set[str]
+    collection: Collection, prep: Inputs, book: GlanceBook, wants_glance: set[str]
 ) -> Callable[[Example], Pixels]:
     """From example to pixels, noting a glance; bytes that are gone are told from bad ones."""
 
     def decode_one(example: Example) -> Pixels:
         payload = load_same(collection, example)
+        if not isinstance(prep, Preprocessing):
+            return encode(payload, example.id, prep)
         image = open_image(payload, example.id, prep)
         if example.sha256 in wants_glance:
             book.put(example.sha256, glance.glance(payload, as_picture(image)))

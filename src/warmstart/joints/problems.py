@@ -16,6 +16,7 @@ from warmstart.errors import DataError
 from warmstart.inspection.twins import find_twins, thin
 from warmstart.joints.album import Album
 from warmstart.joints.look import Look
+from warmstart.joints.texts import text_copies
 from warmstart.planning import rules
 from warmstart.records import Finding
 from warmstart.solve.chunks import chunks
@@ -41,6 +42,8 @@ def settled(collection: Collection, look: Look, fix_into: Path | None = None) ->
 def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ...]:
     """Near copies among all parts: pairs of ids. Exact copies are no news here."""
     examples = collection.record.examples
+    if collection.record.kind == "text":
+        return text_copies(collection)
     first = {e.sha256: e for e in reversed(examples)}  # one example a content
     shown = [e for e in examples if first[e.sha256] is e]
     large = np.flatnonzero(Album(look, shown).files.short_side() >= rules.LEAST_SIDE)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from warmstart.data.collection import Collection
 from warmstart.features.activations import ScratchKey
-from warmstart.features.engine import normalised
+from warmstart.features.engine import to_tensor
 from warmstart.features.key import BATCH, Column
 from warmstart.features.store import Store
 from warmstart.features.stored import StoredTaps
@@ -22,7 +22,7 @@ from warmstart.joints.rows import ReadTap
 from warmstart.network.parts import Network
 from warmstart.network.tail import stored_taps
 from warmstart.network.taps import Scan, plan_scan
-from warmstart.records import Example, Preprocessing, Tap
+from warmstart.records import Example, Inputs, Tap
 
 
 class SecondLook:
@@ -34,7 +34,7 @@ class SecondLook:
 
     def __init__(
         self, network: Network, taps: Sequence[Tap], source: Source, learn: Sequence[Example],
-        collection: Collection, prep: Preprocessing,
+        collection: Collection, prep: Inputs,
     ) -> None:  # fmt: skip
         self._network, self._scan = network, plan_scan(network, taps)
         self._source, self._collection, self._prep = source, collection, prep
@@ -71,7 +71,7 @@ class SecondLook:
         for at in range(0, len(others), BATCH):
             chunk = others[at : at + BATCH]
             pixels = np.stack([next(images) for _ in chunk])
-            yield chunk, (normalised(pixels, self._prep),), 0
+            yield chunk, (to_tensor(pixels, self._prep),), 0
 
     def _pass(self, inputs: tuple[Tensor, ...], cut: int) -> list[np.ndarray]:
         return [rows.numpy() for rows in run_from(self._network, self._scan, cut, inputs)]

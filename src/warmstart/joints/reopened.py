@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.collection import Columns, Load
-from warmstart.data.prepare import load_image
+from warmstart.data.encode import encode
 from warmstart.data.read import with_test
 from warmstart.data.sources import list_source
 from warmstart.errors import DataError, RunFolderError
 from warmstart.joints.looks import spread
+from warmstart.joints.request import columns_of
 from warmstart.joints.requestfile import read_request
-from warmstart.records import DataRecord, Example, Preprocessing
+from warmstart.records import DataRecord, Example, Inputs
 
 BATCH = 32  # images at a time
 Pixels = NDArray[np.uint8]
@@ -30,7 +31,7 @@ class Reopened:
     """The examples of a run and the way to their bytes; `load` is None where that is lost."""
 
     record: DataRecord
-    prep: Preprocessing
+    prep: Inputs
     load: Load | None
 
     def pixels(self, example: Example) -> Pixels | None:
@@ -41,7 +42,7 @@ class Reopened:
             payload = self.load(example.id)
             if hashlib.sha256(payload).hexdigest() != example.sha256:
                 return None
-            return load_image(payload, example.id, self.prep)
+            return encode(payload, example.id, self.prep)
         except (DataError, OSError, KeyError):
             return None
 
@@ -66,7 +67,7 @@ class Reopened:
 
 
 def reopen(
-    run: Path, record: DataRecord, prep: Preprocessing, data: Any = None, test: Any = None
+    run: Path, record: DataRecord, prep: Inputs, data: Any = None, test: Any = None
 ) -> Reopened:
     """Find a run's images: in `data` (and `test`) if given, else where the run found them.
 
@@ -78,7 +79,7 @@ def reopen(
     try:
         file = read_request(run)
         asked, place = file.request, file.place
-        columns = Columns(label=asked.label, group=asked.group)
+        columns = columns_of(asked)
     except RunFolderError:
         pass  # an older run, or one made elsewhere: its images must be named
     if data is not None:

@@ -19,7 +19,7 @@ from warmstart.joints.saved import (
     scored,
     weighed,
 )
-from warmstart.joints.thumbnails import thumbnails
+from warmstart.joints.thumbnails import excerpts, thumbnails
 from warmstart.network.ledger import summary_lines
 from warmstart.network.registry import title_of
 from warmstart.planning.wording import in_words, runs
@@ -28,9 +28,9 @@ from warmstart.records import (
     DataRecord,
     Inspection,
     Ledger,
+    ModelRecord,
     NetworkRecord,
     Plan,
-    Preprocessing,
     Summary,
 )
 
@@ -45,11 +45,19 @@ def write_report(run: Path, load: Load) -> Path:
     """
     facts = read_facts(run)
     if facts.data is not None:
-        prep = read_if_there(run / "model" / "preprocess.json", Preprocessing)
-        facts = replace(facts, thumbs=thumbnails(wanted(facts), facts.data, load, prep))
+        facts = _shown(run, facts, facts.data, load)
     path = run / NAME
     write_bytes(path, page(facts).encode("utf-8", "replace"))
     return path
+
+
+def _shown(run: Path, facts: Facts, data: DataRecord, load: Load) -> Facts:
+    """With pictures of the examples that the page names, or excerpts of texts."""
+    if data.kind == "text":
+        return replace(facts, excerpts=excerpts(wanted(facts), data, load))
+    model = read_if_there(run / "model" / "config.json", ModelRecord)
+    prep = model.preprocessing if model is not None else None
+    return replace(facts, thumbs=thumbnails(wanted(facts), data, load, prep))
 
 
 def read_facts(run: Path) -> Facts:

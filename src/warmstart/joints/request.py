@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from warmstart.data.collection import Collection
+from warmstart.data.collection import Asked, Collection, Columns
 from warmstart.data.read import read
 from warmstart.delivery.trackers import check_trackers
 from warmstart.errors import UsageError
@@ -21,6 +21,7 @@ from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import parse
 from warmstart.records import Choice, Plan, Preprocessing
 
+KINDS: tuple[Asked, ...] = get_args(Asked)
 BUDGETS = ("fast", "balanced", "thorough")
 DEFAULT_START = "lite0"
 AUTO = "auto"  # the start that a ranking of those on disk chooses
@@ -46,6 +47,8 @@ class Request:
     test: Any = None
     label: str | None = None
     group: str | None = None
+    text: str | None = None  # the column that holds texts
+    kind: Asked = "auto"  # of the data; auto: as it is recognised
     relabel: Path | None = None
     fix: bool = False
     seed: int = 0
@@ -75,6 +78,11 @@ class Request:
         return isinstance(self.start, str) and self.start == AUTO
 
 
+def columns_of(asked: Request) -> Columns:
+    """The columns and the kind of data that were named."""
+    return Columns(label=asked.label, group=asked.group, text=asked.text, kind=asked.kind)
+
+
 def check(asked: Request) -> None:
     """Refuse what cannot be done before anything is read.
 
@@ -83,6 +91,8 @@ def check(asked: Request) -> None:
     """
     if asked.budget not in BUDGETS:
         raise UsageError(f"--budget {asked.budget} is not one of {', '.join(BUDGETS)}.")
+    if asked.kind not in KINDS:
+        raise UsageError(f"--kind {asked.kind} is not one of {', '.join(KINDS)}.")
     parse(asked.strategy)
     parse_settings(asked.settings)
     if asked.lr is not None and not (math.isfinite(asked.lr) and asked.lr > 0):
@@ -109,8 +119,9 @@ def check(asked: Request) -> None:
 def read_data(asked: Request) -> Steps[Collection]:
     """The data that was named, with the labels that were corrected. Raises: DataError."""
     return read(
-        asked.data, label=asked.label, group=asked.group, test=asked.test, relabel=asked.relabel
-    )
+        asked.data, label=asked.label, group=asked.group, test=asked.test, relabel=asked.relabel,
+        text=asked.text, kind=asked.kind,
+    )  # fmt: skip
 
 
 def open_folder(asked: Request, data_name: str) -> RunFolder:

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warmstart.features.engine import normalised
+from warmstart.features.engine import to_tensor
 from warmstart.joints.live import PixelFile
 from warmstart.network.tail import stored_taps
 from warmstart.planning.schedule import Schedule
-from warmstart.records import Preprocessing, Tap
+from warmstart.records import Inputs as Described
+from warmstart.records import Tap
 from warmstart.solve.ridge import Rows
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.views import Views, view_of
@@ -43,13 +44,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveSource:
-    """The whole network is run: inputs are images, (b, C, H, W) in channels_last order."""
+    """The whole network is run: inputs are images, (b, C, H, W), or what `to_tensor` makes."""
 
     pixels: PixelFile
     contents: tuple[str, ...]  # sha256 of each row's bytes
     views: Views
     seed: int
-    prep: Preprocessing
+    prep: Described
     cut: int = 0
 
     def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[Tap]) -> Inputs:
@@ -59,7 +60,7 @@ class LiveSource:
             if number:
                 content = self.contents[row]
                 images[place] = view_of(images[place], content, int(number), self.views, self.seed)
-        return (normalised(images, self.prep),)
+        return (to_tensor(images, self.prep),)
 
 
 class Fetch(Protocol):

@@ -14,7 +14,7 @@ from warmstart.joints.look import Look
 from warmstart.joints.rows import Arranged, arrange, draw_rows, groups_among, labels_among
 from warmstart.planning.profiles import Profile, profiles
 from warmstart.planning.rules import Budget
-from warmstart.records import Example, Preprocessing, StartRecord, Tap
+from warmstart.records import Example, Inputs, StartRecord, Tap
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.prior import Prior
@@ -27,7 +27,7 @@ class Scene:
     collection: Collection
     look: Look
     arranged: Arranged
-    prep: Preprocessing
+    prep: Inputs
     profiles: dict[str, Profile]
     budget: Budget
     seed: int

@@ -31,7 +31,7 @@ from warmstart.network.taps import taps
 from warmstart.planning import rules, tail
 from warmstart.planning.schedule import schedule
 from warmstart.planning.verdict import has_signal
-from warmstart.records import Evidence, Inspection, Plan, Tap, Verdict
+from warmstart.records import Evidence, Inspection, Plan, Preprocessing, Tap, Verdict
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Calibration, Labels
@@ -140,7 +140,7 @@ def measure(asked: Request, scene: Scene, worked: Worked) -> Steps[Evidence]:
     folds = held_out(scene, FOLDS)
     nothing = _nothing(asked, scene, small, network)
     warm, blocks = _warm(worked, arranged.labels), arranged.blocks()
-    side = small.record.preprocessing.size[0]
+    side = small.record.preprocessing.shape[0]
     hits, size = yield from nothing.hits(0, {0: folds[0]})
     rows = _both(folds[:1], warm)
     found = behind(size, hits[rows], warm[rows], blocks[rows], side)
@@ -189,14 +189,15 @@ def _passes(n: int) -> int:
 def _small_start(asked: Request, scene: Scene) -> Start:
     """The design, for images of SIDE px at most. What it has learnt is of no account."""
     wish = input_wish(asked, scene.collection)
-    side = min(*scene.prep.size, SIDE)
-    wish = replace(wish, size=None if side == scene.prep.size[0] else side)
+    if isinstance(scene.prep, Preprocessing):
+        side = min(*scene.prep.size, SIDE)
+        wish = replace(wish, size=None if side == scene.prep.size[0] else side)
     return open_start(asked.start, asked.arch, asked.preprocessing, wish)
 
 
 def _nothing(asked: Request, scene: Scene, small: Start, network: Network) -> _Nothing:
     arranged, prep = scene.arranged, small.record.preprocessing
-    size = () if prep == scene.prep else (f"{SIZE}={prep.size[0]}",)
+    size = () if prep == scene.prep else (f"{SIZE}={prep.shape[0]}",)
     kept = tuple(s for s in asked.settings if s.startswith(("input.", "start.")))
     wanted = replace(
         asked, strategy="scratch", lr=None, plan=None, given=frozenset({"strategy"}),

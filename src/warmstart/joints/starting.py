@@ -26,13 +26,14 @@ from warmstart.joints.request import DEFAULT_START, Request
 from warmstart.joints.rows import Arranged
 from warmstart.joints.score import estimate
 from warmstart.joints.standing import Judged, Looked, ranking
+from warmstart.joints.texts import fitted
 from warmstart.network.load import InputWish, Start, load
-from warmstart.network.registry import Listing, available
+from warmstart.network.registry import DEFAULTS, Listing, available
 from warmstart.network.revive import change
 from warmstart.planning.build import NetworkFacts
 from warmstart.planning.profiles import profiles
 from warmstart.recording import Clock
-from warmstart.records import Choice, FailedStart, Preprocessing, Ranking
+from warmstart.records import Choice, FailedStart, Kind, Preprocessing, Ranking
 from warmstart.training.head import fit_head
 
 UNASKED = 6  # starts looked at, at most, where none are named
@@ -48,26 +49,44 @@ def choose_start(
     cannot be loaded, or none of those on disk can be looked at; RunFolderError for a run
     that is none, or shipped no model.
     """
+    asked = with_default(asked, collection)
     wish = input_wish(asked, collection)
     if not asked.start_is_auto:
-        return asked, open_start(asked.start, asked.arch, asked.preprocessing, wish)
+        start = open_start(asked.start, asked.arch, asked.preprocessing, wish)
+        return asked, fitted(start, collection, wish)
     clock.lap("read")
-    names, left_out = on_disk(LARGE)
+    usual = DEFAULTS.get(collection.record.kind, DEFAULT_START)
+    names, left_out = on_disk(LARGE, collection.record.kind)
     if len(names) > 1:
         ranking = yield from rank(
             collection, names, seed=asked.seed, left_out=left_out, inputs=wish
         )
         choice = Choice(
-            value=ranking.take, because=ranking.because, source="measured", rule=DEFAULT_START
+            value=ranking.take,
+            because=ranking.because,
+            source="measured",
+            rule=DEFAULTS[collection.record.kind],
         )
         yield notes.note("look", "Chosen", f"{ranking.take}, {ranking.because}")
     else:
-        only = names[0] if names else DEFAULT_START
+        only = names[0] if names else usual
         why = "the only start on this computer that --start auto looks at"
-        choice = Choice(value=only, because=why, source="rule", rule=DEFAULT_START)
-    start = open_start(str(choice.value), inputs=wish)
+        choice = Choice(
+            value=only, because=why, source="rule", rule=DEFAULTS[collection.record.kind]
+        )
+    start = fitted(open_start(str(choice.value), inputs=wish), collection, wish)
     clock.lap("look")
     return replace(asked, start=choice.value, start_choice=choice), start
+
+
+def with_default(asked: Request, collection: Collection) -> Request:
+    """The request with the usual start for this kind of data, where none was named."""
+    usual = DEFAULTS.get(collection.record.kind, DEFAULT_START)
+    if asked.start is not DEFAULT_START and asked.start != DEFAULT_START:
+        return asked
+    if usual == DEFAULT_START or (asked.given is not None and "start" in asked.given):
+        return asked
+    return replace(asked, start=usual, given=asked.typed)
 
 
 def open_start(
@@ -89,17 +108,21 @@ def open_start(
 
 def _as_before(run: Start, inputs: InputWish) -> InputWish:
     """A run that learnt from such bands keeps the ranges that it scaled them by."""
-    own = run.record.preprocessing.ranges
+    prep = run.record.preprocessing
+    own = prep.ranges if isinstance(prep, Preprocessing) else ()
     is_same = len(own) == (inputs.channels or len(own))
     return replace(inputs, ranges=own) if own and is_same else inputs
 
 
-def on_disk(most: float = math.inf) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def on_disk(
+    most: float = math.inf, kind: Kind = "image"
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Starts to look at where none are named, smallest first, and the names left out.
 
-    `most`: parameters that a start may have.
+    `most`: parameters that a start may have; `kind`: what it is to take.
     """
-    found = sorted(available(), key=_parameters)
+    takes = "image" if kind == "audio" else kind
+    found = sorted((s for s in available() if s.kind == takes), key=_parameters)
     names = tuple(start.name for start in found if _parameters(start) <= most)[:UNASKED]
     return names, tuple(start.name for start in found if start.name not in names)
 
@@ -172,7 +195,7 @@ def _look(
 ) -> Steps[Looked]:
     """Load, look, check the features, keep what a head needs; near copies are found once."""
     file, arch = split_name(name)
-    start = open_start(file, arch, inputs=inputs)
+    start = fitted(open_start(file, arch, inputs=inputs), collection, inputs)
     yield notes.start(start.record)
     began = time.perf_counter()
     look, per_second = yield from _timed(take_look(collection, start))

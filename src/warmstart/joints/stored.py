@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.data.prepare import decoder_name, load_image
+from warmstart.data.encode import decoder_name, encode
 from warmstart.errors import TrainingError
 from warmstart.events import Event, Steps, drain
 from warmstart.features.activations import ActivationKey
@@ -61,7 +61,7 @@ class _Work:
         """The missing views of some images, one array a view: decoded once."""
         scene = self.scene
         images = [
-            load_image(load_same(scene.collection, example), example.id, scene.prep)
+            encode(load_same(scene.collection, example), example.id, scene.prep)
             for example in examples
         ]
         pairs = [*zip(examples, images, strict=True)]

@@ -15,16 +15,17 @@ from warmstart.data.collection import Load
 from warmstart.data.decode import decode
 from warmstart.data.prepare import as_picture, has_bands, open_image
 from warmstart.errors import DataError
-from warmstart.records import DataRecord, Preprocessing
+from warmstart.records import DataRecord, Inputs, Preprocessing
 
 SIDE = 160  # px of the longer side
+SIGNS = 240  # of a text that is shown
 TINY = 48  # px below which a picture is kept as it is, without loss
 QUALITY = 72
 WORKERS = 4
 
 
 def thumbnails(
-    ids: Sequence[str], record: DataRecord, load: Load, preprocessing: Preprocessing | None
+    ids: Sequence[str], record: DataRecord, load: Load, preprocessing: Inputs | None
 ) -> dict[str, str]:
     """Small pictures as data URIs, by id; `load` gives the bytes of an example.
 
@@ -48,6 +49,20 @@ def thumbnails(
         return {id: uri for id, uri in zip(known, made, strict=True) if uri is not None}
 
 
+def excerpts(ids: Sequence[str], record: DataRecord, load: Load) -> dict[str, str]:
+    """Texts, or the first `SIGNS` signs of long ones, by id; left out is what has changed."""
+    digests, found = {example.id: example.sha256 for example in record.examples}, {}
+    for id in ids:
+        try:
+            payload = load(id)
+        except (DataError, OSError, KeyError):
+            continue
+        if sha256(payload).hexdigest() == digests.get(id):
+            text = payload.decode("utf-8", "replace")
+            found[id] = text if len(text) <= SIGNS else text[:SIGNS].rstrip() + " …"
+    return found
+
+
 def data_uri(image: Image.Image) -> str:
     """A picture made small, as text that stands in a page; tiny ones lose nothing.
 
@@ -65,8 +80,8 @@ def data_uri(image: Image.Image) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _opened(payload: bytes, id: str, preprocessing: Preprocessing | None) -> Image.Image:
+def _opened(payload: bytes, id: str, preprocessing: Inputs | None) -> Image.Image:
     """Raises: DataError if it is no usable image."""
-    if preprocessing is not None and has_bands(preprocessing):
+    if isinstance(preprocessing, Preprocessing) and has_bands(preprocessing):
         return as_picture(open_image(payload, id, preprocessing))
     return decode(payload, id, draft=SIDE)

@@ -27,7 +27,7 @@ from warmstart.joints import rows
 from warmstart.joints.reopened import Pixels, Reopened
 from warmstart.network.edit import TapHead, WarmModel
 from warmstart.network.untapped import last_tap, on_neck
-from warmstart.records import Choice, Estimate, Example, Gap, Ledger, Plan, Tap, Twin
+from warmstart.records import Choice, Estimate, Example, Gap, Ledger, Plan, Tap, Twin, pictures
 from warmstart.solve.kernels import Features
 from warmstart.stats.paired_hits import hits_difference
 from warmstart.training.head import HeadFit, fit_head
@@ -60,7 +60,7 @@ def make_twin(
     Raises: ExportError if the training images are not there any more.
     """
     blank = torch.zeros(1, 1)
-    probe = on_neck(model, images.prep, TapHead(blank, blank[0]))
+    probe = on_neck(model, pictures(images.prep), TapHead(blank, blank[0]))
     learn = images.of("train", "holdout")
     there, features = yield from _features(probe, learn, images, feed)
     record = replace(images.record, examples=(*there, *images.of("test")))
@@ -70,7 +70,7 @@ def make_twin(
         raise ExportError(f"no head for the last layer can be fitted: {error}") from error
     with threadpool_limits(limits=1, user_api="blas"):
         head = yield from _fitted(arranged, known.plan, last_tap(model), features)
-    twin = on_neck(model, images.prep, as_module(head))
+    twin = on_neck(model, pictures(images.prep), as_module(head))
     told = yield from _measured(twin, model, head, arranged, images, known, feed)
     if len(there) < len(learn):
         lost = f"{len(learn) - len(there):,} of {len(learn):,} training images were not there"

@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from warmstart.network.taps import Tapped
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]  # encoded examples, stacked
 Rows = list[NDArray[np.float32]]
 Normalise = Callable[[Pixels], Tensor]  # (n, H, W, C) to (n, C, H, W), channels_last
 LEAST_SIDE = 96  # px below which images are not made smaller
@@ -73,6 +73,8 @@ def halved(tapped: Tapped, images: Pixels, normalise: Normalise) -> Pixels:
     accuracy 0.426 and 0.436). Shapes: images (n, H, W, C); returns (n, H / 2, W / 2, C), or
     the images themselves where they are small, or the network is built for one size.
     """
+    if images.ndim != 4:
+        return images  # no pictures
     n, height, width, channels = images.shape
     if min(height, width) < LEAST_SIDE or height % 2 or width % 2:
         return images

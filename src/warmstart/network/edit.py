@@ -17,8 +17,9 @@ from warmstart.network.positions import refit_size
 from warmstart.network.stem import refit
 from warmstart.network.taps import Scan, plan_scan
 from warmstart.network.tensors import unique_tensors
+from warmstart.network.texts import build_text
 from warmstart.network.weights import check_finite, check_match
-from warmstart.records import Preprocessing, Tap
+from warmstart.records import Inputs, Preprocessing, Tap
 
 
 class TapHead(nn.Module):
@@ -110,7 +111,7 @@ def rebuild(
     state: Mapping[str, Tensor],
     taps: Sequence[Tap],
     n_classes: int,
-    preprocessing: Preprocessing,
+    preprocessing: Inputs,
     network: nn.Module | None = None,
     added: Sequence[int] = (),
     beside: int | None = None,
@@ -156,23 +157,34 @@ def unique_state(model: nn.Module) -> dict[str, Tensor]:
 def _fresh(
     arch: str,
     state: Mapping[str, Tensor],
-    preprocessing: Preprocessing,
+    preprocessing: Inputs,
     network: nn.Module | None,
 ) -> nn.Module:
     """The architecture, shaped as in `state`, with any weights: they are all replaced."""
     trunk = {name.removeprefix("trunk."): tensor for name, tensor in state.items()}
     if network is not None:
         own = copy.deepcopy(network)
-        refit_size(own, trunk, preprocessing.size)
-        refit(own, trunk, preprocessing.channels)
+        if isinstance(preprocessing, Preprocessing):
+            refit_size(own, trunk, preprocessing.size)
+            refit(own, trunk, preprocessing.channels)
         return own.eval().requires_grad_(False)
     if arch.startswith("module:"):
         raise StartError(
             f"this model was made from your own {arch.partition(':')[2]}; "
             "pass an instance of it as `network`."
         )
-    module = build(arch, trunk, preprocessing.size)
-    refit(module, trunk, preprocessing.channels)
+    return fresh(arch, trunk, preprocessing)
+
+
+def fresh(arch: str, trunk: Mapping[str, Tensor], inputs: Inputs) -> nn.Module:
+    """A design for such inputs, shaped as its tensors `trunk` are, with values yet to be replaced.
+
+    Raises: StartError for an unknown design.
+    """
+    if not isinstance(inputs, Preprocessing):
+        return build_text(arch).requires_grad_(False)
+    module = build(arch, trunk, inputs.size)
+    refit(module, trunk, inputs.channels)
     return module.eval().requires_grad_(False)
 
 

@@ -11,7 +11,7 @@ from warmstart.network.channels import Channels, forward, rechannel
 from warmstart.network.positions import resize
 from warmstart.network.tensors import tensor_digest, unique_tensors
 from warmstart.network.whole import probe
-from warmstart.records import Change, Preprocessing, StartRecord
+from warmstart.records import Change, Preprocessing, StartRecord, TextInputs, pictures
 
 PICTURE = (1, 3)  # channels of grey and colour pictures, which any start for them can be shown
 SHOWABLE = (*PICTURE, 4)  # channels that a picture can be given: grey, colours, and alpha
@@ -49,6 +49,8 @@ def change_inputs(
     Raises: StartError if it cannot be done, or if the images are pictures and the network is
     one for bands.
     """
+    if isinstance(record.preprocessing, TextInputs):
+        return module, _shortened(record, record.preprocessing, wish), ()
     _check_held(module, record, wish)
     prep, sized = record.preprocessing, module
     if wish.size is None and wish.channels is None and wish.rgb is None and not wish.ranges:
@@ -77,11 +79,22 @@ def change_inputs(
     return sized, described, (*changes, *reshaped)
 
 
+def _shortened(record: StartRecord, inputs: TextInputs, wish: InputWish) -> StartRecord:
+    """As many tokens of a text as were wished for. Raises: StartError for too many."""
+    if wish.size is None:
+        return record
+    if wish.size > inputs.most:
+        raise StartError(
+            f"{record.name} has places for {inputs.most} tokens, not {wish.size}; ask for fewer."
+        )
+    return replace(record, preprocessing=replace(inputs, length=wish.size))
+
+
 def _check_held(module: nn.Module, record: StartRecord, wish: InputWish) -> None:
     """A network for bands cannot be shown pictures; one for pictures is given more channels."""
     if wish.held not in PICTURE:
         return
-    prep = record.preprocessing
+    prep = pictures(record.preprocessing)
     wanted = prep.channels if wish.channels is None else wish.channels
     if wanted == prep.channels and wanted in SHOWABLE:
         wanted = _taken(module, prep)

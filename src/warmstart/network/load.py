@@ -29,10 +29,11 @@ from warmstart.network.arch import (
 )
 from warmstart.network.carry import take_over
 from warmstart.network.inputs import InputWish, change_inputs
-from warmstart.network.registry import DEFAULT, SHIPPED, available, shipped_file
+from warmstart.network.registry import DEFAULT, SHIPPED, SHIPPED_TEXT, available, shipped_file
 from warmstart.network.tensors import STATISTICS, tensor_digest, unique_tensors
+from warmstart.network.textstart import is_text_start, load_text
 from warmstart.network.weights import SUFFIXES, by_order, check_finite, check_match, read_weights
-from warmstart.records import Change, Preprocessing, StartRecord
+from warmstart.records import Change, Inputs, Preprocessing, StartRecord
 
 __all__ = ["InputWish", "Start", "available", "load"]
 _CURE = "check --arch, or take over what fits with --set start.partial=true"
@@ -59,7 +60,7 @@ class Start:
         return self.record if self.unchanged is None else self.unchanged
 
     @property
-    def usual(self) -> Preprocessing:
+    def usual(self) -> Inputs:
         """What the start as it came wants of its inputs."""
         return self.origin.preprocessing
 
@@ -108,6 +109,9 @@ def _load(
     name = str(start)
     if name in SHIPPED:
         return _from_package(name, preprocessing)
+    if is_text_start(name):
+        module, record = load_text(name)
+        return Start(module=module, record=record)
     if name.startswith("timm:"):
         return _from_timm(name, preprocessing)
     if name.startswith("torchvision:"):
@@ -286,11 +290,10 @@ def _unreachable(name: str) -> str:
 
 
 def _unknown(name: str) -> str:
-    known = [*SHIPPED, *(f"timm:{n}" for n in timm.list_models())]
+    known = [*SHIPPED, *SHIPPED_TEXT, *(f"timm:{n}" for n in timm.list_models())]
     if timm.is_model(name):
         return f"start {name!r} is not known; did you mean timm:{name}?"
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {', '.join(near)}?" if near else ""
-    return f"start {name!r} is not known; " + (
-        hint or f"use {', '.join(SHIPPED)}, timm:NAME, torchvision:NAME or a file of weights."
-    )
+    ways = f"use {', '.join([*SHIPPED, *SHIPPED_TEXT])}, timm:NAME, torchvision:NAME, "
+    return f"start {name!r} is not known; {hint or ways + 'transformers:NAME or a weights file.'}"

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from warmstart.errors import StartError
 from warmstart.network.segment import Step, Steps
 from warmstart.network.tensors import place, unique_tensors
+from warmstart.network.texts import mean_of_tokens
 from warmstart.network.whole import is_same
 from warmstart.records import Layout, NetworkRecord, PartRecord
 
@@ -65,7 +66,7 @@ def measure(
                     shape_in=shape,
                     shape_out=tuple(value.shape[1:]),
                     macs=(counter.get_total_flops() - flops) // (2 * len(inputs)),
-                    layout=find_layout(tuple(value.shape[1:]), tuple(inputs.shape[2:])),
+                    layout=_layout(value, inputs),
                 )
             )
     # Averaged first: a neck may work in place.
@@ -78,6 +79,12 @@ def measure(
         neck_width=vector.shape[1],
         neck_is_average=average is not None and is_same(average, vector),
     )
+
+
+def _layout(value: Tensor, inputs: Tensor) -> Layout:
+    if not inputs.is_floating_point():  # token numbers: see `texts`
+        return "tokens"
+    return find_layout(tuple(value.shape[1:]), tuple(inputs.shape[2:]))
 
 
 def _parameters(trunk: nn.Module, owners: Mapping[str, str]) -> dict[str, int]:
@@ -121,6 +128,8 @@ def pool_average(main: Tensor, layout: Layout) -> Tensor:
     """
     if layout == "NC":
         return main.clone()  # the next part may work in place
+    if layout == "tokens":
+        return mean_of_tokens(main)
     axes = {"NCHW": (2, 3), "NHWC": (1, 2), "NLC": (1,)}.get(layout)
     if axes is None:
         raise StartError(f"outputs of layout {layout!r} have no average; use the neck.")

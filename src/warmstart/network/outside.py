@@ -19,7 +19,7 @@ from warmstart.network.names import names_beside
 from warmstart.network.registry import SHIPPED
 from warmstart.network.weights import SUFFIXES, check_finite, check_match, read_weights
 from warmstart.network.whole import as_tensor, find_classifier, probe
-from warmstart.records import Preprocessing
+from warmstart.records import Preprocessing, pictures
 
 Array = NDArray[np.float32]
 Answer = Callable[[Tensor], tuple[Array, Array]]
@@ -102,11 +102,13 @@ def open_named(name: str, feeding: Feeding) -> Outside:
     """
     size = feeding.size
     found = load(name)
-    if size is not None and size != found.record.preprocessing.size:
+    usual = pictures(found.record.preprocessing)
+    if size is not None and size != usual.size:
         # Some networks are built for one size: they must hear of another one.
-        found = load(name, preprocessing=feeding.over(found.record.preprocessing))
+        found = load(name, preprocessing=feeding.over(usual))
     outside = from_module(
-        found.module, name, found.record.title, feeding.over(found.record.preprocessing),
+        found.module, name, found.record.title,
+        feeding.over(pictures(found.record.preprocessing)),
         said_by(feeding, found.record.arch),
     )  # fmt: skip
     return replace(outside, is_imagenet=outside.outputs == IMAGENET_CLASSES)

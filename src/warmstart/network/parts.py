@@ -17,6 +17,7 @@ from warmstart.errors import StartError
 from warmstart.network.family import find_family
 from warmstart.network.measure import find_owners, measure
 from warmstart.network.segment import Step, Steps, segment
+from warmstart.network.texts import TextNetwork
 from warmstart.network.trace import (
     Recorder,
     Trace,
@@ -26,7 +27,7 @@ from warmstart.network.trace import (
     shallow_copy,
 )
 from warmstart.network.whole import find_classifier, is_same, probe, whole
-from warmstart.records import NetworkRecord, Preprocessing
+from warmstart.records import Inputs, NetworkRecord
 
 State = dict[str, Tensor]
 
@@ -98,7 +99,7 @@ def run_all(steps: Sequence[Step], trunk: nn.Module, value: Tensor) -> Tensor:
     return value
 
 
-def cut(module: nn.Module, preprocessing: Preprocessing) -> Network:
+def cut(module: nn.Module, preprocessing: Inputs) -> Network:
     """Cut a network into parts; one part ("whole") where its forward cannot be followed.
 
     The composition is compared with the network's own outputs before it is returned. The
@@ -114,6 +115,8 @@ def cut(module: nn.Module, preprocessing: Preprocessing) -> Network:
     """
     with evaluating(module):
         inputs = probe(preprocessing)
+        if isinstance(module, TextNetwork):  # its parts are known by design
+            return _network(module, module.steps(), inputs, "traced")
         outputs, classifier = find_classifier(module, inputs)
         for trace in attempts(module, classifier, inputs[:2]):
             if (found := _followed(module, trace, inputs, outputs, classifier)) is not None:

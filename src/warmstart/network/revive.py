@@ -16,13 +16,11 @@ from torch import Tensor, nn
 
 from warmstart.errors import StartError
 from warmstart.network.added import AddedBlock, graft
-from warmstart.network.arch import build
 from warmstart.network.beside import NAME
-from warmstart.network.edit import TapHead, WarmModel, rebuild
+from warmstart.network.edit import TapHead, WarmModel, fresh, rebuild
 from warmstart.network.inputs import InputWish, change_inputs
 from warmstart.network.load import Start
 from warmstart.network.parts import Network, cut
-from warmstart.network.stem import refit
 from warmstart.network.taps import Scan, plan_scan
 from warmstart.network.tensors import tensor_digest
 from warmstart.records import StartRecord, Tap
@@ -79,8 +77,7 @@ def revive(
     own = {n: t for n, t in tensors.items() if beside is None or not n.startswith(_BESIDE)}
     trunk = {n.removeprefix(TRUNK): t for n, t in own.items() if n.startswith(TRUNK)}
     prep = record.preprocessing
-    module = build(record.arch, trunk, prep.size)
-    refit(module, trunk, prep.channels)
+    module = fresh(record.arch, trunk, prep)
     n_classes = len(record.labels)
     model = rebuild(record.arch, tensors, taps, n_classes, prep, module, record.added, beside)
     state = module.state_dict()

@@ -11,6 +11,7 @@ from warmstart.errors import StartError
 from warmstart.network.measure import pool_average, pool_grid2
 from warmstart.network.parts import Beside, Network
 from warmstart.network.segment import Steps
+from warmstart.network.texts import first_token
 from warmstart.records import NetworkRecord, PartRecord, Pool, Tap
 
 _GRID_FROM_PX = 7  # smaller maps have no room for four quarters
@@ -19,8 +20,8 @@ _GRID_FROM_PX = 7  # smaller maps have no room for four quarters
 def taps(record: NetworkRecord) -> tuple[Tap, ...]:
     """All taps that a network offers, from its input to its head.
 
-    `avg` of each part, `grid2` of maps from 7×7 on, and last the `neck`, which stands for
-    the last part's `avg` where the two are equal.
+    `avg` of each part, `grid2` of maps from 7×7 on, `first` of rows of tokens, and last the
+    `neck`, which stands for the last part's `avg` where the two are equal.
 
     >>> from warmstart.network import load, parts
     >>> start = load.load("lite0")
@@ -31,6 +32,8 @@ def taps(record: NetworkRecord) -> tuple[Tap, ...]:
     last = len(record.parts)
     found = [Tap(part=n, pool="avg") for n, part in enumerate(record.parts, 1) if _is_pooled(part)]
     found += [Tap(part=n, pool="grid2") for n, part in enumerate(record.parts, 1) if _is_map(part)]
+    rows = [n for n, part in enumerate(record.parts, 1) if part.layout == "tokens"]
+    found += [Tap(part=n, pool="first") for n in rows[1:]]  # before any layer it is one constant
     if record.neck_is_average:
         found.remove(Tap(part=last, pool="avg"))
     ordered = sorted(found, key=lambda tap: (tap.part, tap.pool))
@@ -53,6 +56,8 @@ def tap_width(record: NetworkRecord, tap: Tap) -> int:
         return record.neck_width
     part = record.parts[tap.part - 1]
     channels = part.shape_out[0] if part.layout == "NCHW" else part.shape_out[-1]
+    if part.layout == "tokens":
+        channels -= 1  # the mask
     return channels * (4 if tap.pool == "grid2" else 1)
 
 
@@ -141,6 +146,8 @@ def plan_scan(network: Network, wanted: Sequence[Tap]) -> Scan:
 
 
 def _pooled(main: Tensor, pool: Pool, part: PartRecord) -> Tensor:
+    if pool == "first":
+        return first_token(main)
     if pool == "grid2":
         return pool_grid2(main, part.layout, _sides(part))
     return pool_average(main, part.layout)

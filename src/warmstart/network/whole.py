@@ -10,16 +10,24 @@ from torch import Tensor, nn
 
 from warmstart.errors import StartError
 from warmstart.network.segment import Step, Steps
-from warmstart.records import Preprocessing
+from warmstart.records import Inputs, TextInputs
 
 
-def probe(preprocessing: Preprocessing) -> Tensor:
-    """Three examples of noise (3, C, H, W), the same on every call.
+def probe(preprocessing: Inputs) -> Tensor:
+    """Three examples of noise (3, C, H, W), the same on every call; texts: (3, L) numbers.
 
+    >>> from warmstart.records import Preprocessing
     >>> probe(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))).shape
     torch.Size([3, 1, 8, 8])
     """
     generator = torch.Generator().manual_seed(0)
+    if isinstance(preprocessing, TextInputs):
+        tokens = torch.randint(
+            preprocessing.vocabulary, (3, preprocessing.length), generator=generator
+        )
+        return tokens.where(
+            tokens != preprocessing.pad, (preprocessing.pad + 1) % preprocessing.vocabulary
+        )
     return torch.randn(3, preprocessing.channels, *preprocessing.size, generator=generator)
 
 

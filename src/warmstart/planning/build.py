@@ -12,7 +12,16 @@ from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import AUTO, Strategy, n_tuned, parse, resolve, word
 from warmstart.planning.tuning import spread_of, with_training
-from warmstart.records import Choice, HeadPlan, InputPlan, Plan, TrainingPlan
+from warmstart.records import (
+    Choice,
+    HeadPlan,
+    InputPlan,
+    Inputs,
+    Plan,
+    Preprocessing,
+    TextInputs,
+    TrainingPlan,
+)
 
 __all__ = ["DataFacts", "NetworkFacts", "Wishes", "build"]
 
@@ -113,12 +122,24 @@ def _input(network: NetworkFacts) -> InputPlan | None:
     None where that is not a square, or not known.
     """
     prep, usual = network.preprocessing, network.usual or network.preprocessing
-    if prep is None or usual is None or prep.size[0] != prep.size[1]:
+    if not (isinstance(prep, Preprocessing) and isinstance(usual, Preprocessing)):
+        return _text_input(prep, usual)
+    if prep.size[0] != prep.size[1]:
         return None
     size = usual.size[0] if usual.size[0] == usual.size[1] else None
     return InputPlan(
         size=_taken(prep.size[0], size, "as it was set"),
         channels=_taken(prep.channels, usual.channels, f"your images have {prep.channels} bands"),
+    )
+
+
+def _text_input(inputs: Inputs | None, usual: Inputs | None) -> InputPlan | None:
+    """The tokens of a text that the network is given, against those that it could take."""
+    if not (isinstance(inputs, TextInputs) and isinstance(usual, TextInputs)):
+        return None
+    why = f"your longest texts need no more; the network takes {usual.length}"
+    return InputPlan(
+        size=_taken(inputs.length, usual.length, why), channels=_taken(1, 1, "texts have one")
     )
 
 

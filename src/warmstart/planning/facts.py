@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from warmstart.planning.machine import Machine
 from warmstart.planning.rules import Budget
-from warmstart.records import NetworkRecord, Preprocessing, Recipe, VerdictKind
+from warmstart.records import Inputs, NetworkRecord, Recipe, TextInputs, VerdictKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +31,19 @@ class NetworkFacts:
 
     record: NetworkRecord
     recipe: Recipe | None = None
-    preprocessing: Preprocessing | None = None  # what the network takes, after any surgery
-    usual: Preprocessing | None = None  # the start's own; None: the same
+    preprocessing: Inputs | None = None  # what the network takes, after any surgery
+    usual: Inputs | None = None  # the start's own; None: the same
     verdict: VerdictKind | None = None  # None: not known
     fresh: frozenset[str] = frozenset()
     touched: frozenset[str] = frozenset()
     bare: frozenset[str] = frozenset()  # parts without a layer for low-rank updates
     tries_tail: bool = False  # whether upper layers are trained beside a head, to be compared
     room: int = 4_000_000_000  # bytes that stored outputs of frozen layers may take
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it reads texts."""
+        return isinstance(self.preprocessing, TextInputs)
 
     @property
     def random(self) -> frozenset[str]:

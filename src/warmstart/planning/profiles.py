@@ -34,14 +34,16 @@ def profiles(taps: Sequence[Tap]) -> dict[str, Profile]:
     """Weights per tap, each summing to 1, simplest first.
 
     `last` is what the original head saw. The others exist where there is more than one
-    depth; `grid-*` where maps are large enough for a 2x2 grid; `late-both` mixes the two.
+    depth; `grid-*` where maps are large enough for a 2x2 grid; `late-both` mixes the two;
+    `first-late` and `mean-and-first` where each layer gives something for a text's first token.
 
     >>> two = (Tap(part=1, pool="avg"), Tap(part=2, pool="neck"))
     >>> list(profiles(two))
     ['last', 'late', 'equal', 'middle', 'early']
     """
-    vectors = [tap for tap in taps if tap.pool != "grid2"]
+    vectors = [tap for tap in taps if tap.pool not in ("grid2", "first")]
     grids = [tap for tap in taps if tap.pool == "grid2"]
+    firsts = [tap for tap in taps if tap.pool == "first"]
     last = next(tap for tap in reversed(vectors) if tap.pool == "neck")
     found: dict[str, Profile] = {"last": {last: 1.0}}
     if len(vectors) > 2:
@@ -52,6 +54,10 @@ def profiles(taps: Sequence[Tap]) -> dict[str, Profile]:
         found |= {name: _weigh(grids, shape) for name, shape in _GRID_SHAPES.items()}
         late, grid = found["late"], found["grid-late"]
         found["late-both"] = {t: w / 2 for t, w in (late | grid).items()}
+    if len(firsts) > 1:
+        found["first-late"] = _weigh(firsts, _VECTOR_SHAPES["late"])
+        both = found["late"] | found["first-late"]
+        found["mean-and-first"] = {t: w / 2 for t, w in both.items()}
     return found
 
 

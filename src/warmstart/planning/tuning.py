@@ -21,7 +21,7 @@ from warmstart.planning.rates import (
     scratch_rate,
 )
 from warmstart.planning.strategy import Strategy
-from warmstart.records import Choice, Plain, TrainingPlan
+from warmstart.records import Choice, Plain, Preprocessing, TrainingPlan
 
 WARM_UP = 0.1  # v0
 CROP = 0.35  # v0
@@ -58,11 +58,7 @@ def with_training(
         passes=passes,
         warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
         crop=_crop(network),
-        flip=_rule(
-            True,
-            "mirrored pictures keep their class; set training.flip=false where left and right "
-            "matter",
-        ),
+        flip=_flip(network),
         folds=_folds(wishes, facts),
         colour=_colour(network),
         views=storing.views(n_passes, facts.n, wishes.budget),
@@ -153,13 +149,27 @@ def _passes(n: int, is_scratch: bool, budget: rules.Budget) -> Choice:
 
 
 def _crop(network: NetworkFacts) -> Choice:
+    if network.is_text:
+        return _rule(1.0, "texts are not cropped: half a sentence may mean the opposite")
     if network.record.family == "mlp":
         return _rule(1.0, "an MLP ties each weight to a place, so that crops would mislead it")
     return _rule(CROP, "a crop of a third or more mostly still shows its class")
 
 
+def _flip(network: NetworkFacts) -> Choice:
+    if network.is_text:
+        return _rule(False, "a text backwards is no text")
+    return _rule(
+        True,
+        "mirrored pictures keep their class; set training.flip=false where left and right matter",
+    )
+
+
 def _colour(network: NetworkFacts) -> Choice:
-    if network.preprocessing is not None and network.preprocessing.channels not in (1, 3):
+    if network.is_text:
+        return _rule(0.0, "texts have no light to vary")
+    prep = network.preprocessing
+    if isinstance(prep, Preprocessing) and prep.channels not in (1, 3):
         return _rule(0.0, "bands are measurements: their brightness is not varied")
     return _rule(COLOUR, "light that is a tenth brighter or paler mostly shows the same class")
 

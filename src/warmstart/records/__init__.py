@@ -24,6 +24,7 @@ from warmstart.records.exported import (
     Twin,
 )
 from warmstart.records.forecast import DryRun, Forecast
+from warmstart.records.inputs import Inputs, Kind, Preprocessing, TextInputs, pictures
 from warmstart.records.judged import (
     Certainty,
     CertaintyBin,
@@ -44,7 +45,6 @@ from warmstart.records.network import (
     NetworkRecord,
     PartRecord,
     Pool,
-    Preprocessing,
     Recipe,
     StartRecord,
     Tap,
@@ -117,8 +117,10 @@ __all__ = [
     "Guess",
     "HeadPlan",
     "InputPlan",
+    "Inputs",
     "Inspection",
     "Judged",
+    "Kind",
     "Layout",
     "LeakCheck",
     "Ledger",
@@ -151,9 +153,11 @@ __all__ = [
     "Tally",
     "Tap",
     "Task",
+    "TextInputs",
     "TrainGap",
     "TrainingPlan",
     "Twin",
     "Verdict",
     "VerdictKind",
+    "pictures",
 ]

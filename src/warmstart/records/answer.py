@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from warmstart.records.network import Preprocessing, Recipe, Tap
+from warmstart.records.inputs import Inputs
+from warmstart.records.network import Recipe, Tap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,7 @@ class ModelRecord:
     penalty: float
     taps: tuple[Tap, ...]
     classes: tuple[str, ...]
-    preprocessing: Preprocessing
+    preprocessing: Inputs
     strategy: str = "head"
     recipe: Recipe | None = None  # how its layers were trained here; None: they were not
     lineage: tuple[str, ...] = ()  # what it was trained from, the oldest first

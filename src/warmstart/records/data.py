@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from warmstart.records.inputs import Kind
+
 Task = Literal["classify", "multilabel", "regress"]
 Split = Literal["train", "holdout", "test"]
 FindingKind = Literal[
     "unreadable", "duplicate", "conflict", "leak", "shortcut", "suspect-label",
-    "tiny-class", "size-cue", "preprocessing", "drift", "group-proposed",
+    "truncated", "language", "tiny-class", "size-cue", "preprocessing", "drift", "group-proposed",
 ]  # fmt: skip
 
 
@@ -38,7 +40,7 @@ class DataRecord:
     """data.json: what was read. Classes come from the training part alone, sorted by name."""
 
     name: str
-    kind: str  # "image" today
+    kind: Kind
     task: Task
     layout: str  # in words: "folders", "train/test folders", "labels.csv", ...
     classes: tuple[str, ...]

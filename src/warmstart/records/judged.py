@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from warmstart.records.data import Finding
-from warmstart.records.network import Preprocessing
+from warmstart.records.inputs import Preprocessing
 from warmstart.records.summary import Scores
 
 LeakCheck = Literal["near copies", "bytes", "nothing"]  # what was looked for

@@ -6,34 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Layout = Literal["NCHW", "NHWC", "NLC", "NC", "other"]
-Pool = Literal["avg", "grid2", "neck"]
+from warmstart.records.inputs import Inputs
+
+# "tokens": (B, L, C + 1), ragged rows padded; the last channel is 1 where there is a token, else 0.
+Layout = Literal["NCHW", "NHWC", "NLC", "NC", "tokens", "other"]
+Pool = Literal["avg", "grid2", "first", "neck"]
 Family = Literal["convnet", "transformer", "mlp"]
 Fate = Literal["frozen", "kept", "copied", "trained", "reshaped", "new", "dropped", "merged"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
-    """How an image becomes an input tensor (C, height, width).
-
-    The short side is resized to `resize` px (both sides when `squash`), the centre
-    `size` is cut out, values are scaled to 0..1, then (x - mean) / std per channel.
-    """
-
-    size: tuple[int, int]  # height, width in px
-    resize: int  # px of the short side before the crop
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos"] = "bicubic"
-    squash: bool = False
-    # Raw values of each band that become 0 and 1, for images of more than 8 bits or more than
-    # four bands; empty for ordinary pictures.
-    ranges: tuple[tuple[float, float], ...] = ()
-
-    @property
-    def channels(self) -> int:
-        """Number of input channels: 1 grey, 3 colour, 4 colour and alpha, or bands."""
-        return len(self.mean)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +48,7 @@ class StartRecord:
     parameters: int
     classes: int  # outputs of the original head
     source: str  # where the weights came from
-    preprocessing: Preprocessing
+    preprocessing: Inputs
     recipe: Recipe | None = None  # how it was trained, where that is on record
     labels: tuple[str, ...] = ()  # class names of its head, where it carries them (a run)
     lineage: tuple[str, ...] = ()  # what it was trained from, the oldest first

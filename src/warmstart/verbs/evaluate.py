@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from warmstart.data.collection import Collection
-from warmstart.data.prepare import load_image
+from warmstart.data.encode import encode
 from warmstart.data.read import read_for_scoring
 from warmstart.data.split import blocks
 from warmstart.delivery.numbers import interval
@@ -24,7 +24,12 @@ STRANGE = 0.05  # share of images from which on it is said; one in a hundred is 
 
 
 def evaluate(
-    run: Path, data: Any, *, label: str | None = None, group: str | None = None
+    run: Path,
+    data: Any,
+    *,
+    label: str | None = None,
+    group: str | None = None,
+    text: str | None = None,
 ) -> Steps[Scores]:
     """Score a run on the test part of labelled data, or on all of it where it has none.
 
@@ -32,7 +37,10 @@ def evaluate(
     data cannot be read or has a class that the model does not know.
     """
     predictor = load(run)
-    collection = yield from read_for_scoring(data, predictor.labels, label=label, group=group)
+    collection = yield from read_for_scoring(
+        data, predictor.labels, label=label, group=group, text=text,
+        kind="text" if predictor.kind == "text" else "auto",
+    )  # fmt: skip
     examples = collection.record.examples
     yield Event(stage="look", kind="begin", of=len(examples))
     kept: list[Example] = []
@@ -92,7 +100,7 @@ def _decode(
     for example in batch:
         try:
             payload = collection.load(example.id)
-            image = load_image(payload, example.id, predictor.bundle.record.preprocessing)
+            image = encode(payload, example.id, predictor.bundle.record.preprocessing)
         except DataError:
             continue  # counted by the caller
         kept.append(example)

@@ -13,7 +13,7 @@ from PIL import Image
 from warmstart.data.prepare import as_picture, open_image
 from warmstart.errors import DataError
 from warmstart.joints.reopened import reopen
-from warmstart.records import DataRecord, Preprocessing
+from warmstart.records import DataRecord, Inputs, Preprocessing
 
 SIDE = 288  # px of a thumbnail: three beside each other on a screen of high density
 KEPT = 512  # thumbnails in memory, some 10 kB each
@@ -26,7 +26,7 @@ class Gallery:
     that holds something else is not what the model learnt from. No path is ever asked for.
     """
 
-    def __init__(self, run: Path, record: DataRecord, preprocessing: Preprocessing) -> None:
+    def __init__(self, run: Path, record: DataRecord, preprocessing: Inputs) -> None:
         self._images = reopen(run, record, preprocessing)
         self._examples = record.examples
         self._numbers = {example.id: n for n, example in enumerate(record.examples)}
@@ -55,7 +55,10 @@ class Gallery:
             payload = load(example.id)
             if hashlib.sha256(payload).hexdigest() != example.sha256:
                 return None
-            return small_jpeg(as_picture(open_image(payload, example.id, self._images.prep)))
+            prep = self._images.prep
+            if not isinstance(prep, Preprocessing):
+                return None
+            return small_jpeg(as_picture(open_image(payload, example.id, prep)))
         except (DataError, OSError, KeyError):
             return None
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.delivery.serve.served import Heat
+from warmstart.records import pictures
 from warmstart.verbs.predictor import Predictor
 
 Pixels = NDArray[np.uint8]
@@ -37,7 +38,7 @@ def find_heat(predictor: Predictor, pixels: Pixels, cells: int) -> Heat:
 
 def neutral(predictor: Predictor) -> NDArray[np.uint8]:
     """The colour that says nothing to the network: what its preprocessing makes zero. (C,)"""
-    mean = np.asarray(predictor.bundle.record.preprocessing.mean)
+    mean = np.asarray(pictures(predictor.bundle.record.preprocessing).mean)
     return np.asarray(np.clip(np.rint(255 * mean), 0, 255), dtype=np.uint8)
 
 
@@ -108,7 +109,7 @@ def cells_for(seconds: float) -> int:
 
 def measure_pace(predictor: Predictor) -> float:
     """Seconds an image in a pass of some; the first pass, which sets things up, is not counted."""
-    prep = predictor.bundle.record.preprocessing
+    prep = pictures(predictor.bundle.record.preprocessing)
     blank = np.zeros((8, *prep.size, prep.channels), np.uint8)
     predictor.probabilities(blank)
     began = time.perf_counter()

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from warmstart.data.collection import Columns, Listing
-from warmstart.data.prepare import load_image
+from warmstart.data.collection import Listing
+from warmstart.data.encode import encode
 from warmstart.data.sources import list_source
 from warmstart.errors import DataError, UsageError
 from warmstart.folder import read_json
+from warmstart.joints.request import columns_of
 from warmstart.joints.requestfile import read_request
 from warmstart.joints.stored import views_of_plan
 from warmstart.planning.planfile import open_plan
@@ -80,7 +81,7 @@ def _listing(run: Path, data: Any) -> Listing:
         source = asked.data
         if isinstance(source, Path) or not str(source).startswith("sample:"):
             source = file.place / Path(source).expanduser()
-    return list_source(source, Columns(label=asked.label, group=asked.group))
+    return list_source(source, columns_of(asked))
 
 
 def _seen(
@@ -90,7 +91,7 @@ def _seen(
     payload = listing.load(example.id)
     if hashlib.sha256(payload).hexdigest() != example.sha256:
         raise DataError(f"{example.id} has changed since the run; fit again to see it as it is now")
-    image = load_image(payload, example.id, prep)
+    image = encode(payload, example.id, prep)
     if chosen is None or not chosen.is_varied:
         return [image]
     views, most = views_of_plan(chosen), min(chosen.views or VIEWS, VIEWS)

@@ -18,7 +18,7 @@ from warmstart.joints.judging import judge as judged
 from warmstart.network.hubfolder import PREFIX, is_hub_folder, open_folder, open_with
 from warmstart.network.onnxfile import SUFFIX, open_onnx
 from warmstart.network.outside import Array, Feeding, Outside, is_published, open_file, open_named
-from warmstart.records import DataRecord, Judged
+from warmstart.records import DataRecord, Judged, pictures
 from warmstart.verbs.predictor import load
 
 
@@ -88,7 +88,7 @@ def _open_run(run: Path, feeding: Feeding) -> Outside:
     n_numbers = sum(parameter.numel() for parameter in model.parameters())
     return Outside(
         name=str(run), title=f"{os.path.normpath(run)} (a run), {n_numbers / 1e6:.1f} M parameters",
-        answer=answer, outputs=len(record.classes), preprocessing=record.preprocessing,
+        answer=answer, outputs=len(record.classes), preprocessing=pictures(record.preprocessing),
         fed_as="the run", labels=record.classes, labels_from="the run",
         learnt=_learnt(run),
     )  # fmt: skip

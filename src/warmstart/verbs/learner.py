@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.data.collection import Collection
-from warmstart.data.prepare import decoder_name
+from warmstart.data.encode import decoder_name
 from warmstart.data.read import read_for_scoring
 from warmstart.delivery.bundle import Bundle, read_bundle
 from warmstart.errors import DataError

@@ -9,14 +9,19 @@ from warmstart.data.place import IMAGE_SUFFIXES
 from warmstart.errors import DataError
 from warmstart.records import Answer
 from warmstart.verbs.predictor import load
+from warmstart.verbs.texts import find_texts
 
 
 def predict(run: Path, paths: Sequence[str]) -> Iterator[Answer]:
     """Answer for every image; a folder stands for the images in and below it, sorted.
 
+    A model of texts answers for each text: typed, in a .txt file, in a row of a table.
+
     Raises: RunFolderError if the run has no model, DataError if no image was named.
     """
     predictor = load(run)
+    if predictor.kind == "text":
+        return predictor.stream(find_texts(paths))
     return predictor.stream(find_images(paths))
 
 

@@ -14,24 +14,25 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from warmstart.data.arrays import encode
+from warmstart.data.arrays import encode as encode_array
 from warmstart.data.bands import as_picture as first_bands
-from warmstart.data.prepare import load_image
+from warmstart.data.encode import encode
 from warmstart.delivery.bundle import Bundle, read_bundle
 from warmstart.errors import DataError, RunFolderError, StartError
-from warmstart.features.engine import fused, noise, normalised
+from warmstart.features.engine import fused, noise, to_tensor
 from warmstart.network.edit import WarmModel, rebuild
 from warmstart.network.taps import Scanned
-from warmstart.records import Answer, Preprocessing
+from warmstart.records import Answer, Inputs, Kind, pictures
 from warmstart.solve.kernels import Features
 from warmstart.training.neighbours import Neighbours, unpack
+from warmstart.verbs.texts import GivenText, text_payload
 
 BATCH = 32
 # Images in one pass of the network, a thread. Of more, tensors grow so large that the C library
 # maps them anew at every layer (joints/memory): EfficientNet-Lite0 on two cores answers 97 a
 # second in passes of 8, and 58 of 32.
 AT_ONCE = 4
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]  # an encoded example, or a batch of them
 Picture = Image.Image
 
 
@@ -49,12 +50,17 @@ class Predictor:
     neighbours: Neighbours
 
     @property
+    def kind(self) -> Kind:
+        """What it answers for: images, texts …"""
+        return self.bundle.record.preprocessing.kind
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs."""
         return self.bundle.record.classes
 
     def predict(self, inputs: Sequence[Any]) -> list[Answer]:
-        """Answer for each path, PIL image or uint8 array (H, W[, C]), in order.
+        """Answer for each path, PIL image or uint8 array (H, W[, C]), in order; or each text.
 
         An image that cannot be read gives an answer with `error` and no label.
         """
@@ -104,7 +110,9 @@ class Predictor:
             )  # fmt: skip
 
     def _pixels(self, item: Any, name: str) -> Pixels:
-        return load_image(_payload(item, name), name, self.bundle.record.preprocessing)
+        inputs = self.bundle.record.preprocessing
+        payload = text_payload(item, name) if inputs.kind == "text" else _payload(item, name)
+        return encode(payload, name, inputs)
 
     def answer(self, names: Sequence[str], pixels: Sequence[Pixels]) -> list[Answer]:
         """Answers for prepared images, each (H, W, C) uint8, in one pass of the network."""
@@ -152,25 +160,28 @@ class Predictor:
         step = min(AT_ONCE * torch.get_num_threads(), BATCH)
         with torch.inference_mode():
             passed = [
-                self.fast(normalised(pixels[at : at + step], self.bundle.record.preprocessing))
+                self.fast(to_tensor(pixels[at : at + step], self.bundle.record.preprocessing))
                 for at in range(0, len(pixels), step)
             ]
             taps = tuple(torch.cat(parts) for parts in zip(*passed, strict=True))
             return self.model.head(taps).double(), taps
 
 
-def as_seen(pixels: Pixels, prep: Preprocessing) -> Image.Image:
+def as_seen(pixels: Pixels, prep: Inputs) -> Image.Image:
     """A prepared image (H, W, C) as the network sees it, made a picture again.
 
     It is normalised and brought back, so that what the network could not see is not shown.
     """
+    prep = pictures(prep)
     mean, std = torch.tensor(prep.mean), torch.tensor(prep.std)
-    values = normalised(pixels[None], prep)[0].permute(1, 2, 0) * std + mean
+    values = to_tensor(pixels[None], prep)[0].permute(1, 2, 0) * std + mean
     shown = values.mul(255).round().clamp(0, 255).byte().numpy()
     return first_bands(shown)
 
 
 def _name_of(item: Any, index: int) -> str:
+    if isinstance(item, GivenText):
+        return item.name
     return str(item) if isinstance(item, (str, Path)) else f"#{index}"
 
 
@@ -188,7 +199,7 @@ def _payload(item: Any, name: str) -> bytes:
         raise DataError(
             f"{name} is a {type(item).__name__}; give a path, a PIL image or an array (H, W[, C])"
         )
-    return encode(pixels)
+    return encode_array(pixels)
 
 
 def _read_file(path: Path) -> bytes:
@@ -227,7 +238,7 @@ def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) ->
     model = _rebuild(where, bundle, network)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     prep = bundle.record.preprocessing
-    fast = fused(Scanned(model.trunk, model.scan), normalised(noise(prep, 2), prep))
+    fast = fused(Scanned(model.trunk, model.scan), to_tensor(noise(prep, 2), prep))
     return Predictor(model, fast, bundle, unpack(bundle.neighbours))
 
 

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from warmstart.data.collection import Columns, Load
+from warmstart.data.collection import Load
 from warmstart.data.read import listed
 from warmstart.data.samples import PREFIX
 from warmstart.errors import DataError, RunFolderError, WarmstartError
 from warmstart.joints.report import write_report
+from warmstart.joints.request import columns_of
 from warmstart.joints.requestfile import RequestFile, read_request
 
 
@@ -29,7 +30,7 @@ def _loader(run: Path) -> Load:
     try:
         file = read_request(run)
         asked = file.request
-        columns = Columns(label=asked.label, group=asked.group)
+        columns = columns_of(asked)
         return listed(_found(asked.data, file), columns, _found(asked.test, file)).load
     except (WarmstartError, OSError):  # the latter where a folder may not be read
         return _nothing

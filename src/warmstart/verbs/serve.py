@@ -16,7 +16,7 @@ from warmstart.data.prepare import Pixels, crop_box, open_image, prepare
 from warmstart.delivery.serve.served import Limits, Picture, Served, Unread
 from warmstart.errors import DataError, RunFolderError, ServeError
 from warmstart.folder import read_json, to_plain
-from warmstart.records import Answer, DataRecord, Preprocessing, Summary
+from warmstart.records import Answer, DataRecord, Inputs, Preprocessing, Summary, pictures
 from warmstart.verbs.gallery import Gallery
 from warmstart.verbs.heat import cells_for, find_heat, measure_pace
 from warmstart.verbs.predictor import Predictor, load
@@ -97,7 +97,7 @@ def check_token(token: str | None) -> None:
 
 def serve_model(run: Path, predictor: Predictor, limits: Limits) -> Served:
     """A model's work as the functions that a server calls."""
-    prep = predictor.bundle.record.preprocessing
+    prep = pictures(predictor.bundle.record.preprocessing)
     record = _read(run / "data.json", DataRecord) or _nothing(run, predictor)
     gallery = Gallery(run, record, prep)
     cells = cells_for(measure_pace(predictor))
@@ -149,7 +149,6 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
     record, calibration = predictor.bundle.record, predictor.bundle.calibration
     summary = _read(run / "summary.json", Summary)
     estimate = summary.estimate if summary else None
-    height, width = record.preprocessing.size
     return {
         "warmstart": __version__,
         "task": record.task,
@@ -162,8 +161,16 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "promise": promise_words(estimate),
         "sure_from": calibration.sure_from,
         "promised_error": calibration.promised_error,
-        "input": {"height": height, "width": width, "channels": record.preprocessing.channels},
+        "input": _taken(record.preprocessing),
     }
+
+
+def _taken(inputs: Inputs) -> dict[str, Any]:
+    """What an input is, for programs that ask."""
+    if isinstance(inputs, Preprocessing):
+        height, width = inputs.size
+        return {"height": height, "width": width, "channels": inputs.channels}
+    return {"tokens": inputs.length}
 
 
 def _nothing(run: Path, predictor: Predictor) -> DataRecord:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from warmstart.data.collection import Columns
 from warmstart.data.sources import list_source
 from warmstart.errors import (
     PlanError,
@@ -21,7 +20,7 @@ from warmstart.errors import (
 from warmstart.events import Steps
 from warmstart.folder import RunFolder
 from warmstart.joints.notes import note
-from warmstart.joints.request import Request, folder_name
+from warmstart.joints.request import Request, columns_of, folder_name
 from warmstart.planning.strategy import parse, word
 from warmstart.records import Comparison, FailedRun
 from warmstart.verbs.compare import HOW, HasPath, OpenRun, compared, named, open_run
@@ -45,7 +44,7 @@ def compare_strategies(
     runs = [open_run(name, path) for name, path in named([Path(p) for p in places if p != data])]
     if len(runs) + len(words) < 2:
         raise UsageError(f"compare needs at least two runs or strategies, such as: {HOW}")
-    name = list_source(data, Columns(label=asked.label, group=asked.group)).name
+    name = list_source(data, columns_of(asked)).name
     asked = replace(_shared_out(asked, len(words)), data=data, out=None)
     made, failed, kinds = [], [], []
     for number, strategy in enumerate(words, 1):

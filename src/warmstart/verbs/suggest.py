@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from warmstart.data.encode import encode
 from warmstart.data.place import read_file
-from warmstart.data.prepare import load_image
 from warmstart.errors import DataError, UsageError
 from warmstart.evaluation.queries import choose_queries
 from warmstart.events import Event, Steps
@@ -21,8 +21,8 @@ from warmstart.records import (
     DataRecord,
     Evidence,
     ExpectedGain,
+    Inputs,
     Inspection,
-    Preprocessing,
     Skipped,
     Suggestion,
     Suggestions,
@@ -59,7 +59,7 @@ class _Sieve:
     unreadable: int = 0
     reason: str = ""  # why the first that could not be read was not
 
-    def take(self, path: str, preprocessing: Preprocessing) -> NDArray[np.uint8] | None:
+    def take(self, path: str, preprocessing: Inputs) -> NDArray[np.uint8] | None:
         """The prepared image (H, W, C), or None if it is left out."""
         try:
             payload = read_file(path)
@@ -70,7 +70,7 @@ class _Sieve:
             if digest in self.met:
                 self.copies += 1
                 return None
-            image = load_image(payload, path, preprocessing)
+            image = encode(payload, path, preprocessing)
         except DataError as error:
             self.unreadable += 1
             self.reason = self.reason or f"{path} {str(error).removeprefix(path).strip(' :')}"

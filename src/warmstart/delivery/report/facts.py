@@ -72,7 +72,8 @@ class Facts:
     """What stands in a run folder; what an older one lacks is None or empty.
 
     `place` is the folder as commands name it, `title` the start as a person would say it,
-    `thumbs` are small pictures as data URIs by the id of their example.
+    `thumbs` are small pictures as data URIs by the id of their example, `excerpts` texts or the
+    beginnings of them.
     """
 
     place: str
@@ -94,6 +95,7 @@ class Facts:
     in_words: str = ""  # what was planned for the layers
     fates: tuple[str, ...] = ()  # what became of the weights, a line for each fate
     thumbs: Mapping[str, str] = field(default_factory=dict)
+    excerpts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

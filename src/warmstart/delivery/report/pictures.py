@@ -50,6 +50,9 @@ def shots(facts: Facts, shown: Sequence[tuple[str, str]]) -> str:
     """Pictures with what is said of each and where it lies; a gap where there is no picture."""
     rows = []
     for id, words in shown:
+        if id in facts.excerpts:
+            rows.append(_excerpt(facts.excerpts[id], words, id))
+            continue
         uri = facts.thumbs.get(id)
         picture = '<span class="gone">no picture</span>'
         if uri is not None:
@@ -59,6 +62,12 @@ def shots(facts: Facts, shown: Sequence[tuple[str, str]]) -> str:
             f'{picture}{html.escaped(words)}<span class="path">{html.path(_near(id))}</span>'
         )
     return html.items(rows, "shots")
+
+
+def _excerpt(text: str, words: str, id: str) -> str:
+    """A text in its own direction of writing."""
+    quoted = f'<q class="excerpt" dir="auto">{html.escaped(text)}</q>'
+    return f'{quoted}{html.escaped(words)}<span class="path">{html.path(_near(id))}</span>'
 
 
 def _near(id: str) -> str:

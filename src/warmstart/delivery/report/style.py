@@ -73,6 +73,8 @@ list-style:none;margin:0 0 18px;padding:0}
 background:var(--ground);border-radius:6px;margin-bottom:6px}
 .gone{display:grid;place-items:center;color:var(--soft);font-size:.8rem;text-align:center}
 img.tiny{image-rendering:pixelated}
+.excerpt{display:block;quotes:none;background:var(--ground);border-radius:6px;padding:8px;
+margin-bottom:6px;max-height:11em;overflow:auto}
 .shots .path{color:var(--soft);font-size:.78rem;display:block}
 footer{color:var(--soft);font-size:.9rem;padding-block:10px 50px}
 svg{display:block;overflow:visible;font:13px system-ui,-apple-system,"Segoe UI",Roboto,

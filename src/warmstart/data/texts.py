@@ -1,0 +1,121 @@
+"""Texts as bytes: one form for what reads alike, whichever system wrote it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.errors import DataError
+
+WIDTH = 2048  # places of a bag of words
+LONGEST = 15  # letters a word, on average, from which on there are no spaces between words
+_WORD = re.compile(r"\w+")
+_SPACES = re.compile(r"\s+")
+
+
+def normal(text: str) -> str:
+    """A text in Unicode's composed form (NFC), white space being single spaces.
+
+    NUL and the replacement of what could not be decoded are left out; emoji, marks of direction
+    and letters of any script stay.
+
+    >>> normal("  cafe\\u0301\\n au  lait ")
+    'café au lait'
+    """
+    text = unicodedata.normalize("NFC", text.replace("\0", ""))
+    return _SPACES.sub(" ", text).strip()
+
+
+def payload_of(text: str) -> bytes:
+    """A text as the bytes that its example is known by: normal, in UTF-8.
+
+    >>> payload_of(" naïve ").decode()
+    'naïve'
+    """
+    return normal(text).encode("utf-8", "replace")
+
+
+def decode_text(payload: bytes, name: str) -> str:
+    """The text of an example, in its normal form.
+
+    Raises: DataError "NAME is empty", or "NAME is not UTF-8".
+
+    >>> decode_text(b"a\\r\\nb", "x.txt")
+    'a b'
+    """
+    try:
+        return normal_of(payload)
+    except DataError as error:
+        raise DataError(f"{name} {error}") from error
+
+
+def normal_of(payload: bytes) -> str:
+    """The same where the caller knows the name. Raises: DataError with a short reason."""
+    try:
+        text = normal(payload.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not UTF-8 (byte {error.start:,}); save it again as UTF-8") from None
+    if not text:
+        raise DataError("is empty")
+    return text
+
+
+def bare(text: str) -> str:
+    """What is left of a text without case, marks and spaces: two that differ in these are copies.
+
+    >>> bare("Don't PANIC!") == bare("dont panic")
+    True
+    """
+    return "".join(sign for sign in text.casefold() if sign.isalnum())
+
+
+def near_copies(texts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Pairs of ids whose texts are the same but for case, marks and spaces; the same are none.
+
+    Each further one is paired with the first, so that n copies give n - 1 pairs.
+
+    >>> near_copies({"a": "Good film.", "b": "good film", "c": "bad film", "d": "good film"})
+    (('a', 'b'), ('a', 'd'))
+    """
+    first: dict[str, str] = {}
+    pairs = []
+    for id, text in texts.items():
+        key = bare(text)
+        one = first.setdefault(key, id)
+        if key and one != id and texts[one] != text:
+            pairs.append((one, id))
+    return tuple(pairs)
+
+
+def word_counts(texts: Sequence[str], width: int = WIDTH) -> NDArray[np.float32]:
+    """What a bag of words knows: how often words and pairs of words come. Shapes: (n, width).
+
+    Words are sorted into `width` places by a hash (Weinberger et al. 2009, "Feature Hashing");
+    of text written without spaces, neighbouring letters count as words. Counts are damped, 1 +
+    ln of them, and rows brought to length 1.
+
+    >>> counts = word_counts(["good film", "Good film", "bad"])
+    >>> bool((counts[0] == counts[1]).all()), counts.shape
+    (True, (3, 2048))
+    """
+    found = np.zeros((len(texts), width), np.float32)
+    for row, text in enumerate(texts):
+        for word in _words(text):
+            found[row, zlib.crc32(word.encode()) % width] += 1
+    np.log1p(found, out=found)
+    norms = np.linalg.norm(found, axis=1, keepdims=True)
+    return np.asarray(found / np.maximum(norms, 1e-12), np.float32)
+
+
+def _words(text: str) -> list[str]:
+    words = _WORD.findall(text.casefold())
+    if words and sum(map(len, words)) > LONGEST * len(words):  # no spaces between words
+        letters = "".join(words)
+        return [letters[i : i + n] for n in (1, 2) for i in range(len(letters) - n + 1)]
+    return words + [f"{a} {b}" for a, b in pairwise(words)]

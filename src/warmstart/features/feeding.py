@@ -1,0 +1,75 @@
+"""Encoded examples to the tensor that a network takes: the one place where kinds differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from warmstart.records import Inputs, Preprocessing, TextInputs
+
+Encoded = NDArray[Any]
+# Rows of texts are filled up to one of these lengths, so that a text is given the same number of
+# tokens, and its row the same rounding, whichever texts stand beside it.
+LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+
+def to_tensor(batch: Encoded, inputs: Inputs) -> Tensor:
+    """A batch of encoded examples as the network's input.
+
+    Shapes: pictures (n, H, W, C) uint8 to (n, C, H, W) float32 in channels_last order; texts
+    (n, length) int32 to (n, L) int64, cut to the longest of the batch, L one of `LENGTHS`.
+    """
+    if isinstance(inputs, TextInputs):
+        longest = int(lengths(batch, inputs).max(initial=1))
+        return torch.from_numpy(batch[:, : padded_length(longest, inputs.length)]).long()
+    return normalised(batch, inputs)
+
+
+def normalised(images: NDArray[np.uint8], preprocessing: Preprocessing) -> Tensor:
+    """(n, H, W, C) uint8 to (n, C, H, W) float32 whose memory is channels_last.
+
+    >>> prep = Preprocessing(size=(1, 1), resize=1, mean=(0.5,), std=(0.5,))
+    >>> normalised(np.array([[[[255]]]], np.uint8), prep).item()
+    1.0
+    """
+    scale = 1 / (255 * torch.tensor(preprocessing.std))
+    shift = torch.tensor(preprocessing.mean) / torch.tensor(preprocessing.std)
+    values = torch.from_numpy(images).float().mul_(scale).sub_(shift)
+    return values.permute(0, 3, 1, 2)
+
+
+def noise(inputs: Inputs, n: int) -> Encoded:
+    """`n` examples of noise, always the same."""
+    rng = np.random.default_rng(0)
+    if isinstance(inputs, TextInputs):
+        rows = rng.integers(0, inputs.vocabulary, (n, inputs.length), dtype=np.int32)
+        rows[rows == inputs.pad] = (inputs.pad + 1) % inputs.vocabulary
+        return rows
+    return rng.integers(0, 256, (n, *inputs.shape), dtype=np.uint8)
+
+
+def lengths(batch: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
+    """Tokens of each text, those between fillings counted too. Shapes: (n, length) to (n,)."""
+    places = np.arange(1, batch.shape[1] + 1)
+    found: NDArray[np.int64] = np.where(batch != inputs.pad, places, 0).max(axis=1, initial=0)
+    return found
+
+
+def padded_lengths(batch: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
+    """How long the row of each text is made when it passes the network. Shapes: (n,)."""
+    found = [padded_length(int(n), inputs.length) for n in lengths(batch, inputs)]
+    return np.array(found, np.int64)
+
+
+def padded_length(n_tokens: int, most: int) -> int:
+    """How long the row of so many tokens is made.
+
+    >>> padded_length(9, 256), padded_length(200, 250), padded_length(600, 700)
+    (16, 250, 1024)
+    """
+    fitting = next((length for length in LENGTHS if length >= n_tokens), None)
+    return min(fitting or 512 * -(-n_tokens // 512), most)

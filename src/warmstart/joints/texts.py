@@ -1,0 +1,60 @@
+"""What texts ask of a start: how many tokens they need, and whether it reads their language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from warmstart import tokens
+from warmstart.data.collection import Collection
+from warmstart.data.texts import near_copies, normal_of
+from warmstart.errors import DataError, StartError
+from warmstart.features.feeding import LENGTHS
+from warmstart.network.load import InputWish, Start
+from warmstart.records import Example, TextInputs
+
+_TAKES = {"image": "image", "audio": "image", "text": "text", "table": "table"}
+
+
+def fitted(start: Start, collection: Collection, wish: InputWish | None) -> Start:
+    """A start for texts with rows as long as these texts need; another start as it is.
+
+    Raises: StartError where the start takes another kind of data.
+    """
+    record, inputs, kind = start.record, start.record.preprocessing, collection.record.kind
+    if inputs.kind != _TAKES[kind]:
+        cure = "such as minilm" if kind == "text" else "such as lite0"
+        raise StartError(
+            f"{record.name} takes {inputs.kind}s, {collection.record.name} holds {kind}s; choose a "
+            f"start for {kind}s, {cure}."
+        )
+    if not isinstance(inputs, TextInputs) or (wish is not None and wish.size is not None):
+        return start
+    longest = max((len(found) for found in all_tokens(collection, inputs)), default=1)
+    length = next((n for n in _STEPS if n >= longest), inputs.most)
+    described = replace(record, preprocessing=replace(inputs, length=min(length, inputs.most)))
+    return replace(start, record=described, unchanged=start.origin)
+
+
+# Few lengths, so that a few more texts seldom ask for another one, and stored rows stay of use.
+_STEPS = tuple(n for n in LENGTHS if n & (n - 1) == 0)
+
+
+def all_tokens(collection: Collection, inputs: TextInputs) -> list[list[int]]:
+    """The tokens of every text that can be read, however long."""
+    texts = texts_of(collection, collection.record.examples)
+    return [tokens.all_tokens(text, inputs.tokenizer) for _, text in texts]
+
+
+def text_copies(collection: Collection) -> tuple[tuple[str, str], ...]:
+    """Near copies among all parts: pairs of ids. Exact copies are no news here."""
+    return near_copies(dict(texts_of(collection, collection.record.examples)))
+
+
+def texts_of(collection: Collection, examples: Sequence[Example]) -> Iterator[tuple[str, str]]:
+    """Id and text of each example that can still be read."""
+    for example in examples:
+        try:
+            yield example.id, normal_of(collection.load(example.id))
+        except (DataError, OSError):
+            continue

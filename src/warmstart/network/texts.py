@@ -1,0 +1,198 @@
+"""Encoders of texts as transformers builds them: BERT, RoBERTa, DistilBERT, MPNet, cut by design.
+
+    a_0 = embeddings(tokens),   a_k = layer_k(a_k-1, mask),   vector = pool(a_P)
+
+Between parts goes one tensor (B, L, C + 1): the last channel is 1 where there is a token and 0
+where the row is filled up, so that the mask passes with it, is stored with it, and every mean
+leaves the filling out. Vaswani et al. 2017, "Attention Is All You Need", §3.2.3 on the mask.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import StartError
+from warmstart.network.segment import Step, Steps
+
+PREFIX = "text:"
+KINDS = ("bert", "roberta", "distilbert", "mpnet", "xlm-roberta", "camembert")
+POOLINGS = ("mean", "first")
+_OUR_OWN = "pooling"
+
+
+class TextNetwork(nn.Module):
+    """An encoder without its output layers: token numbers (B, L) to vectors (B, C).
+
+    `pooling` says what the vector is: the mean over tokens, or what stands at the first one.
+    """
+
+    def __init__(self, encoder: nn.Module, pooling: str, pad: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = pooling
+        self.pad = pad
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Token numbers (B, L) to (B, C)."""
+        steps = self.steps()
+        for step in (*steps.parts, steps.neck):
+            inputs = step.run(self, inputs)
+        return inputs
+
+    def steps(self) -> Steps:
+        """Embeddings, then layer after layer; the parts of such a network need no trace."""
+        blocks, shared = _blocks(self.encoder)
+        first = Step("embeddings", _embed, ("encoder.embeddings",), ())
+        also = (f"encoder.{shared}",) if shared else ()  # it belongs to the first that reads it
+        names = [f"encoder.{blocks}.{n}" for n in range(_count(self.encoder, blocks))]
+        layers = [
+            Step(f"layer.{n}", _run_layer(name), (name, *also), ())
+            for n, name in enumerate(names, start=1)
+        ]
+        neck = Step("neck", _pool, (), ())
+        return Steps((first, *layers), neck, None, Step("finish", lambda _, x: x, (), ()))
+
+
+def _count(encoder: nn.Module, blocks: str) -> int:
+    return sum(1 for _ in encoder.get_submodule(blocks).children())
+
+
+def _blocks(encoder: nn.Module) -> tuple[str, str]:
+    """Names of the list of layers, and of what all of them read, if there is such a thing."""
+    if hasattr(encoder, "transformer"):
+        return "transformer.layer", ""
+    is_relative = hasattr(encoder.encoder, "relative_attention_bias")
+    return "encoder.layer", "encoder.relative_attention_bias" if is_relative else ""
+
+
+def _embed(network: nn.Module, tokens: Tensor) -> Tensor:
+    """Token numbers (B, L) to (B, L, C + 1)."""
+    whole: Any = network
+    mask, found = tokens.ne(whole.pad), whole.encoder.embeddings(input_ids=tokens)
+    return torch.cat([found, mask[..., None].to(found.dtype)], dim=2)
+
+
+def _run_layer(name: str) -> Any:
+    def run(network: nn.Module, state: Tensor) -> Tensor:
+        hidden, mask = state[..., :-1], state[..., -1]
+        # Finite: a row without a token must not become NaN.
+        bias = (1 - mask)[:, None, None, :] * torch.finfo(hidden.dtype).min
+        layer, encoder = network.get_submodule(name), network.encoder
+        inner: Any = getattr(encoder, "encoder", None)
+        if hasattr(inner, "relative_attention_bias"):
+            found = layer(hidden, bias, inner.compute_position_bias(hidden))
+        else:
+            found = layer(hidden, attention_mask=bias)
+        hidden = found[0] if isinstance(found, tuple) else found
+        return torch.cat([hidden, mask[..., None]], dim=2)
+
+    return run
+
+
+def _pool(network: nn.Module, state: Tensor) -> Tensor:
+    return first_token(state) if network.pooling == "first" else mean_of_tokens(state)
+
+
+def mean_of_tokens(state: Tensor) -> Tensor:
+    """The mean over the tokens that are there: (B, L, C + 1) to (B, C); zeros where none is.
+
+    >>> mean_of_tokens(torch.tensor([[[1.0, 1.0], [3.0, 1.0], [9.0, 0.0]]])).tolist()
+    [[2.0]]
+    """
+    values, mask = state[..., :-1], state[..., -1:]
+    return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def first_token(state: Tensor) -> Tensor:
+    """What stands at the first token, BERT's [CLS]: (B, L, C + 1) to (B, C)."""
+    return state[:, 0, :-1].clone()
+
+
+def arch_of(config: Mapping[str, Any], pooling: str) -> str:
+    """A design in one line: its kind, and what differs from transformers' own defaults.
+
+    >>> arch_of({"model_type": "bert", "hidden_size": 32, "vocab_size": 30522}, "mean")
+    'text:bert{"hidden_size":32,"pooling":"mean"}'
+    """
+    kind, known = str(config["model_type"]), _defaults(str(config["model_type"]))
+    told = {n: v for n, v in config.items() if n in known and known[n] != v and n not in _LEFT_OUT}
+    told[_OUR_OWN] = pooling
+    return f"{PREFIX}{kind}{json.dumps(told, sort_keys=True, separators=(',', ':'))}"
+
+
+_LEFT_OUT = (
+    "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path", "id2label",
+    "label2id", "problem_type", "use_cache", "model_type", "return_dict",
+)  # fmt: skip
+
+
+def build_text(arch: str) -> TextNetwork:
+    """The network that `arch_of` named, with random weights; the global random state stays.
+
+    Raises: StartError if transformers is missing, or the design is none that it can build.
+    """
+    kind, brace, rest = arch.removeprefix(PREFIX).partition("{")
+    try:
+        told = dict(json.loads(brace + rest or "{}"))
+        pooling = str(told.pop(_OUR_OWN, "mean"))
+    except ValueError as error:
+        raise StartError(f"{arch} is no design of an encoder of texts ({error}).") from error
+    made = _config(kind, told)
+    with torch.random.fork_rng(devices=[]):
+        encoder = _model(made)
+    return TextNetwork(encoder, pooling, int(made.pad_token_id or 0)).eval()
+
+
+def _config(kind: str, told: Mapping[str, Any]) -> Any:
+    if kind not in KINDS:
+        raise StartError(
+            f"{kind!r} is no encoder of texts that is read here; there are {', '.join(KINDS)}."
+        )
+    configs: Any = load_transformers()
+    try:
+        return configs.AutoConfig.for_model(kind, **told)
+    except Exception as error:  # the package raises what it likes of settings that make no sense
+        reason = str(error).strip().partition("\n")[0][:160]
+        raise StartError(
+            f"the encoder cannot be built ({reason}); copy config.json again."
+        ) from error
+
+
+def _defaults(kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = _config(kind, {}).to_dict()
+    return found
+
+
+def _model(config: Any) -> nn.Module:
+    library: Any = load_transformers()
+    config._attn_implementation = "eager"  # rounds alike for every length of the filling
+    options = {} if config.model_type == "distilbert" else {"add_pooling_layer": False}
+    try:
+        found: nn.Module = library.AutoModel.from_config(config, **options)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0][:160]
+        raise StartError(
+            f"the encoder cannot be built ({reason}); copy config.json again."
+        ) from error
+    return found.float()
+
+
+def _unbuilt(error: Exception) -> StartError:
+    reason = str(error).strip().partition("\n")[0][:160]
+    return StartError(f"the encoder cannot be built ({reason}); copy config.json again.")
+
+
+def load_transformers() -> Any:
+    """The library. Raises: StartError saying what to install."""
+    try:
+        import transformers
+    except ImportError:
+        raise StartError(
+            "encoders of texts need transformers; run pip install 'warmstart[text]'."
+        ) from None
+    return transformers
