@@ -24,14 +24,15 @@ RANKS = {
     "errors": 0,
     **dict.fromkeys(("records", "events", "remember", "codec"), 1),
     **dict.fromkeys(("solve", "stats", "folder", "tokens"), 2),
-    **dict.fromkeys(STAGES, 3),
-    **dict.fromkeys(("recording", "show"), 4),
-    "joints": 5,
-    **dict.fromkeys(("flow", "verbs"), 6),
-    "run": 7,
-    "estimator": 8,
-    "cli": 9,
-    "__main__": 10,
+    "tasks": 3,
+    **dict.fromkeys(STAGES, 4),
+    **dict.fromkeys(("recording", "show"), 5),
+    "joints": 6,
+    **dict.fromkeys(("flow", "verbs"), 7),
+    "run": 8,
+    "estimator": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 ALSO = {("stats", "solve")}  # permutations are made of the ridge's inverses
 

@@ -12,7 +12,7 @@ from warmstart.errors import UsageError
 from warmstart.events import Event, Steps, follow
 from warmstart.folder import read_json
 from warmstart.planning.planfile import read_plan
-from warmstart.records import Answer, Estimate, Plan, Preprocessing, Scores, Summary, Verdict
+from warmstart.records import Answer, Estimate, Plan, Preprocessing, Summary, TestScores, Verdict
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,7 +51,7 @@ class Run:
         return self.summary.estimate
 
     @property
-    def test(self) -> Scores | None:
+    def test(self) -> TestScores | None:
         """Metrics on the test part, or None without one."""
         return self.summary.test
 
@@ -105,6 +105,7 @@ def fit(
     test: Any = None,
     label: str | None = None,
     group: str | None = None,
+    task: Literal["auto", "classify", "multilabel", "regress"] = "auto",
     relabel: str | Path | None = None,
     fix: bool = False,
     seed: int = 0,
@@ -120,6 +121,8 @@ def fit(
     """Fit labelled images and return the finished run; the same as `warmstart fit`.
 
     `data` is a path as on the command line, or arrays (X, y) with X (N, H, W[, C]) or paths.
+    `task` says what y is: one class an example, any of several labels (a matrix of 0 and 1, or
+    lists of names) or a number; "auto" takes matrices, lists and fractions for what they are.
     `start` is a name, a file of weights (with `arch`), or an `nn.Module` of one's own
     (with `preprocessing`, if it does not carry its own); "auto" looks once with each start
     on this computer and takes the winner, of those that tie the one with the least work.
@@ -139,8 +142,9 @@ def fit(
     request = Request(
         data=data, start=start, arch=arch, preprocessing=preprocessing, strategy=strategy,
         budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
-        group=group, relabel=Path(relabel) if relabel is not None else None, fix=fix, seed=seed,
-        lr=lr, minutes=minutes, device=device, plan=Path(plan) if isinstance(plan, str) else plan,
+        group=group, task=task, relabel=Path(relabel) if relabel is not None else None, fix=fix,
+        seed=seed, lr=lr, minutes=minutes, device=device,
+        plan=Path(plan) if isinstance(plan, str) else plan,
         settings=typed_settings(settings),
         track=(track,) if isinstance(track, str) else tuple(track),
     )  # fmt: skip

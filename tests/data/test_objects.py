@@ -59,7 +59,7 @@ def test_frames_that_do_not_fit(photos):
     fails(Frame(label=["a"]), "the DataFrame has no column that looks like the path")
     fails(frame(photos), 'the DataFrame has no column "kind"', label="kind")
     fails(Frame(path=["a.png"], label=[None]), "the DataFrame row 0 has an empty label")
-    fails(Frame(path=["a.png"], label=[["a"]]), 'row 0: "label" is not a text or number')
+    fails(Frame(path=["a.png"], label=[{"a": 1}]), 'row 0: "label" is not a text or number')
     fails(Frame(path=["a.png"], label=["a"]), "1 of 1 file not found (first: a.png, row 0)")
 
 

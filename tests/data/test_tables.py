@@ -143,7 +143,7 @@ def test_a_misspelt_column_gets_a_suggestion(root):
         ("l.jsonl", '{"path": "img/0.png", "label": "a"}\nnope', "line 2 is not JSON"),
         ("l.jsonl", "[" * 100_000, "line 1 is not JSON"),
         ("l.jsonl", '["a"]', "line 1 is not a JSON object"),
-        ("l.jsonl", '{"path": "img/0.png", "label": ["a", "b"]}', '"label" is not a text'),
+        ("l.jsonl", '{"path": "img/0.png", "label": {"a": 1}}', '"label" is not a text'),
         ("l.jsonl", '{"path": "img/0.png", "label": NaN}', "line 1 has an empty label"),
         (
             "l.jsonl",
@@ -195,8 +195,13 @@ def test_labels_that_are_all_different(root):
 
 def test_labels_that_are_measurements(root):
     rows = [(path, f"{1.5 * i}") for i, (path, _) in enumerate(ROWS)]
-    fails(write(root, csv("path,label", rows)), 'labels.csv: "label" holds measurements (0.0, 1.5',
-          "not classes; regression is not part of this version")  # fmt: skip
+    table = write(root, csv("path,label", rows))
+    fails(table, 'labels.csv: "label" holds measurements (0.0, 1.5',
+          "not classes; use --task regress", task="classify")  # fmt: skip
+    record = drain(read(table)).record
+    assert record.task == "regress"
+    assert record.classes == ("label",)
+    assert [example.label for example in record.examples] == ["0", "1.5", "3", "4.5"]
 
 
 def test_a_few_fractions_are_classes(root):

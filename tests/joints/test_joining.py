@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 import lessons
 from lessons import changed, differing, four, lesson, planned, state
 from warmstart.events import follow
 from warmstart.joints.attempt import Attempt
-from warmstart.joints.looks import held_scores, log_loss
+from warmstart.joints.looks import held_scores
 from warmstart.network.ledger import take_digests
 from warmstart.training.candidates import CANDIDATES, LOOKS, Route
 
@@ -114,9 +116,11 @@ def test_groups_join_while_the_judges_say_that_it_helps(scene):
     assert 1 <= taught.n_stages <= 4
     assert changed(made, outfit) == set(names(scene)[4 - taught.n_stages :])
     _, apart = judged(made)
-    labels = made.room.labels[apart]
-    now, before = (log_loss(held_scores(o, made.room, apart), labels)
-                   for o in (outfit, made.make()))  # fmt: skip
+    labels = made.room.targets(apart)
+    now, before = (
+        float(cross_entropy(torch.from_numpy(held_scores(o, made.room, apart)), labels))
+        for o in (outfit, made.make())
+    )
     assert now < before
 
 

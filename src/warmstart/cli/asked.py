@@ -9,6 +9,7 @@ from warmstart.cli.parse import Call
 
 if TYPE_CHECKING:
     from warmstart.data.collection import Asked
+    from warmstart.data.labelling import AskedTask
     from warmstart.joints.request import Request
     from warmstart.planning.rules import Budget
 
@@ -32,6 +33,7 @@ def request_of(call: Call) -> Request:
         group=values.get("--group"),
         text=values.get("--text"),
         kind=cast("Asked", values.get("--kind", "auto")),
+        task=cast("AskedTask", values.get("--task", "auto")),
         test=values.get("--test"),
         relabel=Path(values["--relabel"]) if "--relabel" in values else None,
         fix="--fix" in call.switches,

@@ -25,8 +25,17 @@ from warmstart.folder import to_plain
 if TYPE_CHECKING:
     from warmstart.records import Answer
 
-KEPT = ("--start", "--arch", "--test", "--label", "--group", "--relabel")  # for `fit` as well
+KEPT = (
+    "--start",
+    "--arch",
+    "--test",
+    "--label",
+    "--task",
+    "--group",
+    "--relabel",
+)  # for `fit` as well
 LINE_KEYS = ("path", "label", "probability", "sure", "unknown", "scores")
+OWN_KEYS = ("labels", "value", "low", "high")  # of several labels, and of numbers
 
 
 def run(call: Call) -> int:
@@ -221,7 +230,7 @@ _CALLS: dict[str, Callable[[Call], int]] = {
 
 def _json_line(answer: Answer) -> str:
     plain = to_plain(answer)
-    line = {key: plain[key] for key in LINE_KEYS}
+    line = {key: plain[key] for key in (*LINE_KEYS, *OWN_KEYS) if key in plain}
     if answer.error is not None:
         line["error"] = answer.error
     return dumps(line)

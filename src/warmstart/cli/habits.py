@@ -179,7 +179,7 @@ EXPLAINED = {
     **dict.fromkeys(("--gpu", "--gpus", "--cuda", "--accelerator"), "Here it is --device cuda."),
     **dict.fromkeys(
         ("--metric", "--source-data",
-         "--kind", "--task", "--parallel", "--mixup",
+         "--kind", "--parallel", "--mixup",
          "--cutmix"),
         _LATER,
     ),

@@ -43,7 +43,17 @@ class Verb:
 JSON = Option(name="--json", help="print the result as JSON on stdout")
 DEBUG = Option(name="--debug", help="on an error, show where in the program it arose")
 HELP = Option(name="--help", short="-h", help="show this text")
-LABEL = Option(name="--label", value="COLUMN", help="column of the table that holds the class")
+LABEL = Option(
+    name="--label",
+    value="COLUMN",
+    help="column of the table that holds the class, or several: A,B of 0 and 1",
+)
+TASK = Option(
+    name="--task",
+    value="T",
+    choices=("auto", "classify", "multilabel", "regress"),
+    help="what labels are: auto, classify (one class each), multilabel or regress (a number)",
+)
 GROUP = Option(
     name="--group",
     value="COLUMN",

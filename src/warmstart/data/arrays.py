@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.collection import Columns, Listing, Row, Wording, count
+from warmstart.data.given_truth import GivenTruth, read_truth
 from warmstart.data.pixels import to_uint8
 from warmstart.data.place import IMAGE_SUFFIXES, check_name, read_file, suffix
 from warmstart.data.raw import MOST_BANDS
@@ -32,7 +33,7 @@ def list_arrays(images: Any, labels: Any) -> Listing:
     >>> [(row.id, row.label) for row in listing.rows], listing.load("1")[:6]
     ([('0', 'cat'), ('1', 'dog')], b'\\x93NUMPY')
     """
-    names = _labels(labels)
+    names = read_truth(labels)
     paths = _paths(images)
     if paths is not None:
         return _listing(paths, names, "list of paths", read_file)
@@ -77,7 +78,7 @@ def list_text_pairs(texts: Any, labels: Any) -> Listing:
             raise DataError(f"X[{index}] is an empty text; fill it in or drop the row")
         payloads.append(payload)
     ids = [str(index) for index in range(len(payloads))]
-    listing = _listing(ids, _labels(labels), "list of texts", lambda id: payloads[int(id)])
+    listing = _listing(ids, read_truth(labels), "list of texts", lambda id: payloads[int(id)])
     return replace(
         listing, kind="text", title=f"{count(len(ids), 'text')} in a list",
         wording=replace(listing.wording, noun="text"),
@@ -95,39 +96,22 @@ def encode(pixels: NDArray[np.generic]) -> bytes:
     return buffer.getvalue()
 
 
-def _listing(ids: Sequence[str], names: Sequence[str], layout: str, load: Any) -> Listing:
-    if len(ids) != len(names):
+def _listing(ids: Sequence[str], names: GivenTruth, layout: str, load: Any) -> Listing:
+    if len(ids) != len(names.texts):
         raise DataError(
-            f"X has {count(len(ids), 'row')}, y has {len(names):,}; give one label each"
+            f"X has {count(len(ids), 'row')}, y has {len(names.texts):,}; give one label each"
         )
     return Listing(
         name="arrays",
         layout=layout,
         title=f"{count(len(ids), 'image')} in arrays",
-        rows=tuple(Row(id=id, label=name) for id, name in zip(ids, names, strict=True)),
+        rows=tuple(Row(id=id, label=name) for id, name in zip(ids, names.texts, strict=True)),
         load=load,
         wording=Wording(source="y", before='y: class "', after='"', remove="its row"),
+        doubt=names.doubt,
+        form=names.form,
+        outputs=names.outputs,
     )
-
-
-def _labels(labels: Any) -> list[str]:
-    values = np.asarray(labels)
-    if values.ndim != 1:
-        raise DataError(
-            f"y has shape {values.shape}; give one label per row (one-hot: y.argmax(axis=1))"
-        )
-    return [_label(value, index) for index, value in enumerate(values.tolist())]
-
-
-def _label(value: object, index: int) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, float):
-        raise DataError(f"y[{index}] is {value}; class labels are texts or whole numbers")
-    name = str(value).strip() if isinstance(value, (str, int)) else ""
-    if not name:
-        raise DataError(f"y[{index}] is {value!r}, which is no label; fill it in or drop the row")
-    return name
 
 
 def _paths(images: Any) -> list[str] | None:

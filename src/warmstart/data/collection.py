@@ -18,12 +18,16 @@ Asked = Literal["auto", "image", "audio", "text", "table"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """The columns a user named with --label, --group and --text, and the --kind of data."""
+    """The columns a user named with --label, --group and --text, and the --kind of data.
+
+    `task` is what --task says of the labels.
+    """
 
     label: str | None = None
     group: str | None = None
     text: str | None = None
     kind: Asked = "auto"
+    task: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,8 @@ class Listing:
 
     `load` raises DataError with a short reason where the bytes cannot be had. `doubt` says why
     its labels cannot be learnt, such as that all are different; other uses do not mind.
+    `form` says what the labels plainly are; "sets" are names with `|` between. `outputs` are
+    the names of 0/1 columns, or of the column of labels.
     """
 
     name: str
@@ -74,6 +80,8 @@ class Listing:
     doubt: str = ""
     problems: tuple[Finding, ...] = ()
     kind: Kind = "image"
+    form: Literal["texts", "sets", "numbers"] = "texts"
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,20 +165,6 @@ def is_are(n: int) -> str:
     return "is" if n == 1 else "are"
 
 
-def check_left(
-    classes: Sequence[str], examples: Sequence[Example], wording: Wording, why: str
-) -> tuple[str, ...]:
-    """The classes of what is left of a data set; none of `classes` may be gone.
-
-    Raises: DataError naming a class that is gone with `why`, or as `check_classes`.
-    """
-    left = {example.label for example in examples if example.split == "train"}
-    gone = [label for label in classes if label not in left]
-    if gone:
-        raise DataError(f"{wording.place(gone[0])}: {why}, or remove {wording.remove}.")
-    return check_classes(examples, wording)
-
-
 def check_classes(rows: Sequence[Row] | Sequence[Example], wording: Wording) -> tuple[str, ...]:
     """The classes of the training part, sorted by name, each with at least 2 examples.
 
@@ -203,23 +197,3 @@ def check_classes(rows: Sequence[Row] | Sequence[Example], wording: Wording) -> 
             "or folder holds the label."
         )
     return tuple(sorted(sizes))
-
-
-def check_known(
-    rows: Sequence[Row] | Sequence[Example], classes: tuple[str, ...], wording: Wording
-) -> None:
-    """Refuse hold-out or test labels that the training part does not know.
-
-    Raises: DataError naming the class and the cure.
-    """
-    known = set(classes)
-    for split, word in (("holdout", "hold-out"), ("test", "test")):
-        strangers = [row.label for row in rows if row.split == split and row.label not in known]
-        if strangers:
-            label = min(strangers)
-            raise DataError(
-                f'{wording.source}: the {word} part has the class "{label}" '
-                f"({count(strangers.count(label), wording.noun)}), which the training part does "
-                f"not know. Training classes: {some(classes)}. Add training {wording.noun}s of it, "
-                f"correct its spelling, or remove it from the {word} part."
-            )

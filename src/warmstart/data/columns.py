@@ -105,25 +105,30 @@ def splits_of(table: Table, column: str | None, shown: str) -> list[Split]:
     return splits
 
 
-def doubt_of(table: Table, labels: Sequence[str], roles: Roles, shown: str) -> str:
-    """Why a column cannot hold classes: measurements, or a name of its own for each image."""
+def doubt_of(table: Table, labels: Sequence[str], roles: Roles, shown: str) -> tuple[str, bool]:
+    """Why a column cannot hold classes: measurements, or a name of its own for each image.
+
+    And whether it holds measurements.
+    """
     n, values = len(labels), set(labels)
     numbers = [_number(label) for label in values]
     is_measured = None not in numbers and any(x is not None and x % 1 for x in numbers)
     if is_measured and len(values) > min(MAX_NUMERIC_CLASSES, max(n // 2, 2)):
-        return (
-            f'{shown}: "{roles.label}" holds measurements ({some(labels, 3)}), not classes; '
-            "regression is not part of this version. Name a column of classes with --label."
+        doubt = (
+            f'{shown}: "{roles.label}" holds measurements ({some(labels, 3)}), not classes; use '
+            "--task regress to learn them, or name a column of classes with --label"
         )
+        return doubt, True
     if n > 2 and len(values) == n:
         taken = (roles.path, roles.label, roles.split)
         near = [c for c in table.columns if c not in taken and _looks_like_classes(table.texts(c))]
         cure = f"did you mean --label {near[0]}?" if near else "name another one with --label"
-        return (
+        doubt = (
             f'{shown}: all {n:,} labels in "{roles.label}" are different, so they are no classes; '
             f"{cure}"
         )
-    return ""
+        return doubt, False
+    return "", False
 
 
 def _number(label: str) -> float | None:

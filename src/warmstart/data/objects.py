@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from warmstart.data.collection import Columns, Listing, Row, Wording, count
-from warmstart.data.parsing import Table, text_of
+from warmstart.data.parsing import Table, lists_of, text_of
 from warmstart.data.place import check_name, read_file
 from warmstart.data.tables import Files, list_table
 from warmstart.errors import DataError
@@ -48,6 +48,7 @@ def list_frame(frame: Frame, files: Files, columns: Columns) -> Listing:
         lines=range(len(frame)),
         texts=lambda column: [text_of(item) for item in frame[names[column]]],
         unit="row",
+        lists=lambda column: lists_of([*frame[names[column]]]),
     )
     return list_table(table, shown="the DataFrame", name="frame", files=files, columns=columns)
 

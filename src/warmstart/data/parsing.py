@@ -41,7 +41,8 @@ class Pictures:
 class Table:
     """Columns by name; `texts` gives a column as texts, with None for what is no text or number.
 
-    `lines` says where each row stands, counted in `unit`s.
+    `lists` gives a column of lists of texts or numbers, None for another; not every kind of
+    table can have one. `lines` says where each row stands, counted in `unit`s.
     """
 
     columns: tuple[str, ...]
@@ -49,6 +50,7 @@ class Table:
     texts: Callable[[str], Sequence[str | None]]
     unit: str = "line"
     pictures: Pictures | None = None
+    lists: Callable[[str], list[list[str]] | None] | None = None
 
     def where(self, row: int) -> str:
         """A row as messages name it, such as "line 2"."""
@@ -85,6 +87,21 @@ def text_of(item: object) -> str | None:
     if isinstance(item, (list, tuple, dict, set, bytes, bytearray, memoryview)):
         return None
     return str(item)
+
+
+def lists_of(items: Sequence[object]) -> list[list[str]] | None:
+    """Lists of names as texts; None where something else is among them, or no list at all.
+
+    >>> lists_of([["a", 1], []]), lists_of(["a", "b"]), lists_of([["a"], None])
+    ([['a', '1'], []], None, None)
+    """
+    found: list[list[str]] = []
+    for item in items:
+        names = [text_of(name) for name in item] if isinstance(item, (list, tuple, set)) else None
+        if names is None or None in names:
+            return None
+        found.append([name for name in names if name])
+    return found
 
 
 def _decoded(payload: bytes, shown: str) -> str:
@@ -162,4 +179,5 @@ def _parse_json_lines(text: str, shown: str) -> Table:
         columns=columns,
         lines=[number for number, _ in rows],
         texts=lambda column: [text_of(cells[column]) for _, cells in rows],
+        lists=lambda column: lists_of([cells[column] for _, cells in rows]),
     )

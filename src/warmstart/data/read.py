@@ -13,19 +13,24 @@ from warmstart.data.collection import (
     Collection,
     Columns,
     Listing,
-    check_classes,
-    check_known,
     count,
     joined,
     some,
     under,
     unreadable,
 )
+from warmstart.data.labelling import (
+    AskedTask,
+    Labelling,
+    check_known,
+    labelling_for,
+    labelling_of,
+)
 from warmstart.data.relabel import apply_relabel
 from warmstart.data.sources import Source, list_source, load_table
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
-from warmstart.records import DataRecord, Example, Finding
+from warmstart.records import DataRecord, Example, Finding, Task
 
 STEP = 500  # files between two events
 
@@ -39,6 +44,7 @@ def read(
     relabel: str | os.PathLike[str] | None = None,
     text: str | None = None,
     kind: Asked = "auto",
+    task: AskedTask = "auto",
 ) -> Steps[Collection]:
     """Read labelled examples: list them, hash their bytes, check their classes.
 
@@ -47,7 +53,8 @@ def read(
     `sample:digits`, arrays (X, y), a DataFrame, or a torchvision ImageFolder. `label` and
     `group` name columns of a table, and `text` that of the texts. `kind` says what the examples
     are where that is not to be told from the data. `test` is another source, whose ids then
-    begin with "test/". `relabel` is a table of corrections by id: see `relabel.py`.
+    begin with "test/". `relabel` is a table of corrections by id: see `relabel.py`. `task` says
+    what the labels are; "auto" finds out: see `labelling.py`.
     Yields events of stage "read". Files that cannot be read are left out and listed.
     Raises: DataError if the data cannot be used as it is.
 
@@ -56,19 +63,25 @@ def read(
     ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
     yield Event(stage="read", kind="begin")
-    listing = listed(source, Columns(label=label, group=group, text=text, kind=kind), test)
+    columns = Columns(label=label, group=group, text=text, kind=kind, task=task)
+    listing = listed(source, columns, test)
+    labelling = labelling_for(task, listing)
     if relabel is not None:
-        shown = os.fspath(relabel)
-        listing = apply_relabel(listing, load_table(Path(shown).expanduser(), shown), shown)
-    if listing.doubt:
-        raise DataError(listing.doubt)
-    check_known(listing.rows, check_classes(listing.rows, listing.wording), listing.wording)
+        shown, is_sized = os.fspath(relabel), labelling.task == "classify"
+        table = load_table(Path(shown).expanduser(), shown)
+        listing = apply_relabel(listing, table, shown, is_sized)
+    listing = labelling.settled(listing)
+    check_known(listing.rows, _outputs(labelling, listing), listing.wording, labelling.task)
     examples, lost = yield from _hashed(listing)
-    classes = check_classes(examples, listing.wording)
+    classes = labelling.check(examples, listing.wording, listing.outputs)
     n = len(listing.rows)
     values: dict[str, float | int | str] = {"examples": len(examples), "classes": len(classes)}
     yield Event(stage="read", kind="end", step=n, of=n, values=values)
-    return _collection(listing, examples, classes, lost)
+    return _collection(listing, examples, classes, lost, labelling.task)
+
+
+def _outputs(labelling: Labelling, listing: Listing) -> tuple[str, ...]:
+    return labelling.check(listing.rows, listing.wording, listing.outputs)
 
 
 def read_for_scoring(
@@ -79,6 +92,7 @@ def read_for_scoring(
     group: str | None = None,
     text: str | None = None,
     kind: Asked = "auto",
+    task: Task = "classify",
 ) -> Steps[Collection]:
     """Read labelled examples that a finished model will be scored on: its test part, else all.
 
@@ -86,9 +100,12 @@ def read_for_scoring(
     Raises: DataError if there is no image, or a label is none of the model's classes.
     """
     yield Event(stage="read", kind="begin")
-    listing = listed(source, Columns(label=label, group=group, text=text, kind=kind), None)
+    columns = Columns(label=label, group=group, text=text, kind=kind, task=task)
+    listing = listed(source, columns, None)
+    labelling = labelling_of(task)
+    listing = labelling.settled(replace(listing, doubt=""))
     tests = [row for row in listing.rows if row.split == "test"] or listing.rows
-    strangers = sorted({row.label for row in tests} - set(classes))
+    strangers = sorted({n for row in tests for n in labelling.names(row.label)} - set(classes))
     if not tests:
         raise DataError(
             f"{listing.wording.source} holds no labelled {listing.wording.noun}; name a folder "
@@ -102,7 +119,7 @@ def read_for_scoring(
     listing = replace(listing, rows=tuple(replace(row, split="test") for row in tests))
     examples, lost = yield from _hashed(listing)
     yield Event(stage="read", kind="end", step=len(examples), of=len(tests))
-    return _collection(listing, examples, tuple(classes), lost)
+    return _collection(listing, examples, tuple(classes), lost, task)
 
 
 def with_test(listing: Listing, test: Listing) -> Listing:
@@ -144,11 +161,12 @@ def _collection(
     examples: tuple[Example, ...],
     classes: tuple[str, ...],
     lost: tuple[Finding, ...],
+    task: Task,
 ) -> Collection:
     record = DataRecord(
         name=listing.name,
         kind=listing.kind,
-        task="classify",
+        task=task,
         layout=listing.layout,
         classes=classes,
         examples=examples,

@@ -16,12 +16,13 @@ from warmstart.errors import DataError
 DROP = "drop"  # what a label column says of a row to be left out; so does an empty cell
 
 
-def apply_relabel(listing: Listing, payload: bytes, shown: str) -> Listing:
+def apply_relabel(listing: Listing, payload: bytes, shown: str, is_sized: bool = True) -> Listing:
     """The listing with its labels overridden by a table of the columns `path` and `label`.
 
     `path` is an id of the listing, of whichever part: what the user says of a test image counts
     too. An empty label, or `drop` where no class is called so, removes the row. Further columns
-    are ignored, and rows that are not named keep their label.
+    are ignored, and rows that are not named keep their label. `is_sized`: labels are classes,
+    of which each needs several.
     Raises: DataError if an id is unknown or named twice, a new class has one training image, or
     a class is left with one.
 
@@ -41,7 +42,8 @@ def apply_relabel(listing: Listing, payload: bytes, shown: str) -> Listing:
         n_changed += label != row.label
         if label and (is_class or label.casefold() != DROP):
             rows.append(replace(row, label=label))
-    _check_sizes(listing, rows, shown)
+    if is_sized:
+        _check_sizes(listing, rows, shown)
     name = PurePosixPath(shown).name
     layout = f"{listing.layout}; labels corrected by {name} ({n_changed:,})"
     return replace(listing, rows=tuple(rows), layout=layout)

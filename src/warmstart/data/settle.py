@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from warmstart.data.collection import Collection, check_left, count, is_are, some, unreadable
+from warmstart.data.collection import Collection, count, is_are, some, unreadable
+from warmstart.data.labelling import check_left, labelling_of
 from warmstart.errors import DataError
-from warmstart.records import Example, Finding
+from warmstart.records import Example, Finding, Task
 
 TINY = 5  # training images below which a class is called tiny
 
@@ -28,7 +29,7 @@ def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
             raise DataError(f"{id} is called unreadable, but {record.name} holds no such image")
     examples = tuple(example for example in record.examples if example.id not in reasons)
     why = "none of its images can be read; replace them"
-    classes = check_left(record.classes, examples, collection.wording, why)
+    classes = check_left(record.classes, examples, collection.wording, why, record.task)
     n_lost = len(reasons)
     lost = unreadable(
         {id: reasons[id].removeprefix(id).strip() for id in sorted(reasons)},
@@ -39,7 +40,7 @@ def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
         *lost,
         *find_copies(examples),
         *find_leaks(examples),
-        *find_tiny(examples),
+        *find_tiny(examples, record.task),
     )
     settled = replace(record, classes=classes, examples=examples, problems=problems)
     return replace(collection, record=settled)
@@ -99,12 +100,13 @@ def find_leaks(examples: Sequence[Example]) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def find_tiny(examples: Sequence[Example]) -> tuple[Finding, ...]:
+def find_tiny(examples: Sequence[Example], task: Task = "classify") -> tuple[Finding, ...]:
     """Classes with fewer than 5 training images; items are class names."""
     sizes: dict[str, int] = {}
+    names = labelling_of(task).names
     for example in examples:
-        if example.split == "train":
-            sizes[example.label] = sizes.get(example.label, 0) + 1
+        for name in names(example.label) if example.split == "train" else ():
+            sizes[name] = sizes.get(name, 0) + 1
     tiny = tuple(sorted(label for label, size in sizes.items() if size < TINY))
     if not tiny:
         return ()

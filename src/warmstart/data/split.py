@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from warmstart.data.stratify import stratify
 from warmstart.errors import DataError, UsageError
 from warmstart.records import Example
 
@@ -58,7 +59,9 @@ def folds(
     is one example, the counts of a class differ by at most 1 between folds. With fewer blocks
     than `n_folds` there are as many folds as blocks; no fold is empty. A class that lies in one
     block only is absent from training when its own fold is held out.
-    Shapes: labels (N,) of any sortable kind, blocks (N,) int; returns (N,) int64 in 0..F-1.
+    Where rows have several labels, each of those is kept in proportion: see `stratify.py`.
+    Shapes: labels (N,) of any sortable kind, or (N, K) of 0 and 1, blocks (N,) int; returns
+    (N,) int64 in 0..F-1.
     Raises: DataError if there are fewer than 2 blocks, UsageError if n_folds < 2.
 
     >>> folds([0, 0, 1, 1], [0, 1, 2, 3], 2, np.random.default_rng(0)).tolist()
@@ -66,7 +69,6 @@ def folds(
     """
     if n_folds < 2:
         raise UsageError(f"{n_folds} folds cannot be compared; ask for at least 2")
-    classes, label = np.unique(np.asarray(labels), return_inverse=True)
     block = np.unique(np.asarray(blocks), return_inverse=True)[1]
     n_blocks = int(block.max(initial=-1)) + 1
     if n_blocks < 2:
@@ -75,6 +77,9 @@ def folds(
             "be held out; add examples of another group, or leave --group away"
         )
     n_folds = min(n_folds, n_blocks)
+    if np.ndim(labels) == 2:
+        return stratify(np.asarray(labels), block, n_folds, rng)[block]
+    classes, label = np.unique(np.asarray(labels), return_inverse=True)
     held = np.zeros((n_folds, len(classes)))  # examples of each class in each fold
     total = np.zeros(n_folds)
     per_class = 1.0 / np.bincount(label)

@@ -9,16 +9,15 @@ from pathlib import PurePosixPath
 
 from warmstart.data.collection import Columns, Listing, Load, Row, Wording, count
 from warmstart.data.columns import (
-    LABEL_NAMES,
     PATH_NAMES,
     Roles,
-    doubt_of,
     filled,
     find_column,
     groups_of,
     splits_of,
 )
 from warmstart.data.grouping import propose_columns
+from warmstart.data.labelcells import LabelCells, label_column, read_labels
 from warmstart.data.parsing import Pictures, Table
 from warmstart.data.place import check_name
 from warmstart.data.texttable import list_texts, text_column
@@ -58,7 +57,8 @@ def list_table(table: Table, *, shown: str, name: str, files: Files, columns: Co
     if text is not None:
         return list_texts(table, text, shown=shown, name=name, columns=columns)
     roles = _roles(table, columns, shown)
-    rows, load = _rows(table, roles, shown, files)
+    labels = read_labels(table, roles, columns, shown)
+    rows, load = _rows(table, roles, shown, files, labels)
     taken = (roles.path, roles.label, roles.split)
     return Listing(
         name=name,
@@ -69,7 +69,9 @@ def list_table(table: Table, *, shown: str, name: str, files: Files, columns: Co
         load=load,
         wording=Wording(source=shown, before=f'{shown}: class "', after='"', remove="its row"),
         is_table=True,
-        doubt=doubt_of(table, [row.label for row in rows], roles, shown),
+        doubt=labels.doubt,
+        form=labels.form,
+        outputs=labels.outputs,
         problems=() if roles.group else propose_columns(table, taken, shown),
     )
 
@@ -79,7 +81,7 @@ def _roles(table: Table, columns: Columns, shown: str) -> Roles:
         path = table.pictures.column
     else:
         path = find_column(table.columns, None, PATH_NAMES, "path", shown)
-    label = find_column(table.columns, columns.label, LABEL_NAMES, "label", shown)
+    label = label_column(table, columns, shown)
     if label == path:
         what = "images" if table.pictures else "paths"
         raise DataError(f'{shown}: "{label}" holds the {what}; name another column with --label')
@@ -88,8 +90,9 @@ def _roles(table: Table, columns: Columns, shown: str) -> Roles:
     return Roles(path=path, label=label, group=group or None, split=split)
 
 
-def _rows(table: Table, roles: Roles, shown: str, files: Files) -> tuple[tuple[Row, ...], Load]:
-    labels = filled(table, roles.label, "label", shown)
+def _rows(
+    table: Table, roles: Roles, shown: str, files: Files, labels: LabelCells
+) -> tuple[tuple[Row, ...], Load]:
     if table.pictures:
         images = _embedded(table.pictures, table, shown, files)
     else:
@@ -98,7 +101,7 @@ def _rows(table: Table, roles: Roles, shown: str, files: Files) -> tuple[tuple[R
     groups = groups_of(table, roles.group, shown)
     rows = tuple(
         Row(id=id, label=label, split=split, group=group)
-        for id, label, split, group in zip(images.ids, labels, splits, groups, strict=True)
+        for id, label, split, group in zip(images.ids, labels.texts, splits, groups, strict=True)
     )
     return rows, images.load
 

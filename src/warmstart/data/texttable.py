@@ -10,13 +10,12 @@ from warmstart.data.columns import (
     LABEL_NAMES,
     PATH_NAMES,
     Roles,
-    doubt_of,
-    filled,
     find_column,
     groups_of,
     splits_of,
 )
 from warmstart.data.grouping import propose_columns
+from warmstart.data.labelcells import label_column, read_labels
 from warmstart.data.parsing import Table
 from warmstart.data.place import suffix
 from warmstart.data.texts import normal
@@ -93,12 +92,12 @@ def list_texts(table: Table, text: str, *, shown: str, name: str, columns: Colum
     Raises: DataError if the table lacks a column, or a cell is of no use.
     """
     roles = _roles(table, text, columns, shown)
-    labels = filled(table, roles.label, "label", shown)
+    labels = read_labels(table, roles, columns, shown)
     splits, groups = splits_of(table, roles.split, shown), groups_of(table, roles.group, shown)
     width = len(str(max(table.lines)))
     texts: dict[str, bytes] = {}
     rows, empty = [], []
-    for row, (cell, label) in enumerate(zip(table.texts(text), labels, strict=True)):
+    for row, (cell, label) in enumerate(zip(table.texts(text), labels.texts, strict=True)):
         id = f"{table.lines[row]:0{width}}"
         if cell is None:
             raise DataError(f'{shown} {table.where(row)}: "{text}" is not a text; give one per row')
@@ -116,13 +115,13 @@ def list_texts(table: Table, text: str, *, shown: str, name: str, columns: Colum
         rows=tuple(rows), load=texts.__getitem__,
         wording=Wording(source=shown, before=f'{shown}: class "', after='"', remove="its row",
                         noun="text"),
-        doubt=doubt_of(table, labels, roles, shown),
+        doubt=labels.doubt, form=labels.form, outputs=labels.outputs,
         problems=(*_without(empty, table.unit), *proposed),
     )  # fmt: skip
 
 
 def _roles(table: Table, text: str, columns: Columns, shown: str) -> Roles:
-    label = find_column(table.columns, columns.label, LABEL_NAMES, "label", shown)
+    label = label_column(table, columns, shown)
     if label == text:
         raise DataError(f'{shown}: "{label}" holds the texts; name another column with --label')
     group = columns.group and find_column(table.columns, columns.group, (), "group", shown)

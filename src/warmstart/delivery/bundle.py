@@ -29,13 +29,25 @@ from torch import Tensor
 from warmstart import tokens
 from warmstart.errors import RunFolderError, StartError
 from warmstart.folder import RunFolder, read_json, write_bytes, write_json
-from warmstart.records import CalibrationRecord, ModelRecord, Preprocessing, TextInputs
+from warmstart.records import (
+    CalibrationRecord,
+    LabelCalibration,
+    ModelRecord,
+    NumberCalibration,
+    Preprocessing,
+    Task,
+    TextInputs,
+)
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Read = TypeVar("Read")
 
 TOKENIZER = "tokenizer.json"
 NEIGHBOURS = ("points", "target", "sign", "offset", "scale")
+
+CALIBRATIONS: dict[Task, type[CalibrationRecord]] = {
+    "classify": CalibrationRecord, "multilabel": LabelCalibration, "regress": NumberCalibration,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +93,7 @@ def read_bundle(run: Path) -> Bundle:
     if not folder.is_dir():
         raise RunFolderError(f"{run} {_why_none(run)}")
     record = read_json(folder / "config.json", ModelRecord)
-    calibration = read_json(folder / "calibration.json", CalibrationRecord)
+    calibration = read_json(folder / "calibration.json", CALIBRATIONS[record.task])
     tensors = _read(folder / "model.safetensors", load_file)
     arrays, ids = _read(folder / "neighbours.safetensors", _read_neighbours)
     if isinstance(record.preprocessing, Preprocessing):

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Template
 
-from warmstart.records import DataRecord, ModelRecord, StartRecord, Summary, pictures
+from warmstart.delivery.task_words import TASK_WORDS, further, percent, score_of
+from warmstart.records import DataRecord, ModelRecord, StartRecord, Summary, Task, pictures
 
+# What makes answers of outputs, task by task.
+LINKS: dict[Task, str] = {"classify": ".softmax(1)", "multilabel": ".sigmoid()", "regress": ""}
 NAMED = 6  # classes of a start that are named
 
 Hook = tuple[str, str, str, str]  # whose layers (as `Tap.of`), module, pooling, layout
@@ -35,19 +38,6 @@ class CardFacts:
     surgery: str = ""  # what of the start did not carry over
 
 
-def percent(share: float, digits: int = 0) -> str:
-    """A share in percent; never rounded up to a certainty it is not.
-
-    >>> percent(0.8612), percent(0.9996), percent(1.0)
-    ('86 %', '99.9 %', '100 %')
-    """
-    value = 100 * share
-    text = f"{value:.{digits}f}"
-    if (float(text) == 100 and share < 1) or (float(text) == 0 and share > 0):
-        text = f"{min(max(value, 0.1), 99.9):.1f}"
-    return f"{text} %"
-
-
 def card(facts: CardFacts) -> str:
     """The text of README.md. No value in it depends on the clock or the machine."""
     sections = [_front_matter(facts), f"# {facts.name}\n", _lead(facts)]
@@ -58,22 +48,25 @@ def card(facts: CardFacts) -> str:
 
 
 def _front_matter(facts: CardFacts) -> str:
-    lines = ["---", "library_name: warmstart", "tags: [image-classification, warmstart]"]
+    words = TASK_WORDS[facts.summary.task]
+    lines = ["---", "library_name: warmstart", f"tags: [{words.tag}, warmstart]"]
     if facts.model is not None and facts.base_model is not None:
         lines.append(f"base_model: {_quoted(facts.base_model)}")
     if facts.model is not None and facts.summary.estimate is not None:
         scored = facts.summary.test
-        value = scored.accuracy if scored else facts.summary.estimate.value
-        metric = "Test accuracy" if scored else f"Accuracy ({facts.summary.estimate.method})"
+        value = score_of(scored) if scored else facts.summary.estimate.value
+        name = words.name
+        metric = f"Test {name}" if scored else f"{name[0].upper()}{name[1:]} "
+        metric += "" if scored else f"({facts.summary.estimate.method})"
         lines += [
-            "pipeline_tag: image-classification",
+            f"pipeline_tag: {words.tag}",
             "model-index:",
             f"- name: {_quoted(facts.name)}",
             "  results:",
-            "  - task: {type: image-classification}",
+            f"  - task: {{type: {words.tag}}}",
             f"    dataset: {{name: {_quoted(facts.data.name)}, type: {_quoted(facts.data.name)}}}",
             "    metrics:",
-            f"    - {{type: accuracy, value: {value:.4f}, name: {metric}}}",
+            f"    - {{type: {words.metric}, value: {value:.4f}, name: {metric}}}",
         ]
     return "\n".join([*lines, "---", ""])
 
@@ -110,7 +103,7 @@ def lineage(start: StartRecord, ancestors: Sequence[str]) -> str:
 def _numbers(facts: CardFacts) -> str:
     lines = [
         "## How good it is\n",
-        "| | accuracy | 95 % interval | examples |",
+        f"| | {TASK_WORDS[facts.summary.task].name} | 95 % interval | examples |",
         "|---|---|---|---|",
     ]
     estimate, test = facts.summary.estimate, facts.summary.test
@@ -122,14 +115,10 @@ def _numbers(facts: CardFacts) -> str:
         )
     if test is not None:
         lines.append(
-            f"| your test part, used once | {percent(test.accuracy, 1)} | "
+            f"| your test part, used once | {percent(score_of(test), 1)} | "
             f"{percent(test.low, 1)} to {percent(test.high, 1)} | {test.n:,} |"
         )
-        lines.append(
-            f"\nTest: balanced accuracy {percent(test.balanced_accuracy, 1)}, macro F1 "
-            f"{test.macro_f1:.3f}, log-loss {test.log_loss:.3f}, calibration error (ECE) "
-            f"{test.ece:.3f}."
-        )
+        lines.append(f"\nTest: {further(test)}")
     lines.append(
         "\nThe estimate comes from models that had not seen the example, every choice made "
         "inside the fold; it is slightly pessimistic, as each of them learnt from fewer examples."
@@ -207,7 +196,7 @@ with torch.no_grad():
 features = torch.cat([pool(taken[of, name], how, layout) for of, name, how, layout in HOOKS], 1)
 scores = features @ tensors["head.weight"].T + tensors["head.bias"]
 logits = tensors["head.temperature"] * scores + tensors["head.class_bias"]
-print(dict(zip(config["classes"], logits.softmax(1)[0].tolist())))
+print(dict(zip(config["classes"], logits$link[0].tolist())))
 """)
 
 
@@ -232,6 +221,7 @@ def plain_torch(model: ModelRecord, hooks: tuple[Hook, ...]) -> str:
         options=", in_chans=1" if prep.channels == 1 else "",
         hooks=repr(list(hooks)),
         filter=prep.interpolation.upper(),
+        link=LINKS[model.task],
     )
 
 
@@ -260,12 +250,22 @@ def _data(facts: CardFacts) -> str:
     counts = facts.summary.data
     lines = [
         "## Data\n",
-        f"{counts.train:,} training examples in {counts.classes} classes"
+        f"{counts.train:,} training examples {_outputs(facts)}"
         + (f", {counts.test:,} test examples." if counts.test else "."),
         "",
         *[f"- {finding.sentence}" for finding in facts.summary.findings],
     ]
     return "\n".join([*lines, ""])
+
+
+def _outputs(facts: CardFacts) -> str:
+    words = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
+    return f"with {words}" if facts.summary.task != "classify" else f"in {words}"
+
+
+def _own_outputs(facts: CardFacts) -> str:
+    words = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
+    return f"its {words}"
 
 
 def _limits(facts: CardFacts) -> str:
@@ -277,6 +277,6 @@ def _limits(facts: CardFacts) -> str:
         )
     return (
         "## Limits\n\nThe numbers hold for inputs drawn like the examples above. The model knows "
-        f"only its {facts.summary.data.classes} classes; files: `plan.toml` has every choice, "
+        f"only {_own_outputs(facts)}; files: `plan.toml` has every choice, "
         "`weights_ledger.json` the fate of every tensor, `predictions.jsonl` every prediction.\n"
     )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from warmstart.delivery.task_words import test_estimate
 from warmstart.events import Event
 from warmstart.records import Summary
 
@@ -130,5 +131,6 @@ def results_of(summary: Summary) -> Curves:
         found = {f"result/{value.metric}": value.value, "result/low": value.low,
                  "result/high": value.high}  # fmt: skip
     if summary.test is not None:
-        found["result/test_accuracy"] = summary.test.accuracy
+        claim = test_estimate(summary.test)
+        found[f"result/test_{claim.metric}"] = claim.value
     return found

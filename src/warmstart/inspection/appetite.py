@@ -10,9 +10,9 @@ from warmstart.inspection.hits import LeftOut
 from warmstart.records import Evidence
 from warmstart.solve import ridge
 from warmstart.solve.ridge import Array, Rows
-from warmstart.solve.temperature import Labels
 from warmstart.stats.curve import expected_gain
 from warmstart.stats.draws import spread_order
+from warmstart.tasks.target import Target, Truth
 
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
 DRAWS = 10
@@ -25,7 +25,7 @@ FLAT = 0.01  # a doubling that brings less than this is called flat
 def appetite(
     kernel: Array,
     head: LeftOut,
-    labels: Labels,
+    labels: Truth,
     groups: Sequence[Rows],
     n_all: int,
     rng: np.random.Generator,
@@ -40,7 +40,7 @@ def appetite(
     if n < LEAST_ROWS or n_all > MOST_BEYOND * n:
         reason = "too few examples" if n < LEAST_ROWS else "far more examples than were measured"
         return _evidence(None, None, None, n, f"Not measured: {reason}.", {})
-    orders = [spread_order(labels, groups, rng) for _ in range(DRAWS)]
+    orders = [spread_order(head.target.strata(labels), groups, rng) for _ in range(DRAWS)]
     wanted = [max(round(share * n), 2 * k) for share in SHARES]
     stops = np.array([[_stop(ends, size) for size in wanted] for _, ends in orders])
     sizes = stops.mean(axis=0)
@@ -57,19 +57,19 @@ def appetite(
         f"accuracy.{round(size)}": float(a) for size, a in zip(sizes, means, strict=True)
     }
     details |= {"scale": gain.law.scale, "rate": gain.law.rate}
-    text = _meaning(gain.value, gain.low, gain.high, n_all, k)
+    text = _meaning(gain.value, gain.low, gain.high, n_all, k, head.target)
     return _evidence(gain.value, gain.low, gain.high, n, text, details)
 
 
-def _meaning(value: float, low: float, high: float, n: int, n_classes: int) -> str:
+def _meaning(value: float, low: float, high: float, n: int, n_classes: int, target: Target) -> str:
     more = max(round(n / n_classes), 1)
     if high < FLAT:
         return (
-            f"More examples of this kind would hardly help: {more:,} more a class would bring "
-            f"less than {100 * FLAT:.0f} point."
+            f"More examples of this kind would hardly help: {more:,} {target.words.more} would "
+            f"bring less than {100 * FLAT:.0f} point."
         )
     return (
-        f"About {more:,} more a class would bring {100 * value:.1f} points "
+        f"About {more:,} {target.words.more} would bring {100 * value:.1f} points "
         f"({100 * low:.1f} to {100 * high:.1f})."
     )
 
@@ -88,7 +88,7 @@ def _stop(ends: Rows, size: int) -> int:
     return int(ends[min(int(np.searchsorted(ends, size)), len(ends) - 2)])
 
 
-def _accuracy(kernel: Array, head: LeftOut, labels: Labels, rows: Rows, stop: int) -> float:
+def _accuracy(kernel: Array, head: LeftOut, labels: Truth, rows: Rows, stop: int) -> float:
     """Accuracy on all other rows of a head that learns from the first `stop` of an order."""
     learn, rest = rows[:stop], rows[stop:]
     if 2 * len(learn) > len(rows):  # taking few rows out costs less than fitting many
@@ -98,4 +98,4 @@ def _accuracy(kernel: Array, head: LeftOut, labels: Labels, rows: Rows, stop: in
         dual = ridge.fit(inner, head.dual.targets[learn], head.penalty)
         scores = kernel[np.ix_(rest, learn)] @ dual.coefficients
         scores = scores + ridge.intercept(inner, dual, head.penalty)
-    return float((scores.argmax(axis=1) == labels[rest]).mean())
+    return float(head.target.credits(scores, labels[rest]).mean())

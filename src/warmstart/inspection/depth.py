@@ -8,16 +8,18 @@ from warmstart.inspection.hits import best_left_out
 from warmstart.records import Evidence, Tap
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
-from warmstart.solve.temperature import Labels
 from warmstart.stats.intervals import number_blocks
 from warmstart.stats.paired import mean_interval
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target, Truth
 
 
 def depth(
     taps: Mapping[Tap, Features],
     kernels: Sequence[Array],
-    labels: Labels,
+    labels: Truth,
     groups: Sequence[Rows],
+    target: Target = CLASSES,
 ) -> Evidence:
     """Leave-one-out accuracy by part, and what listening to all depths gains over the last.
 
@@ -27,10 +29,10 @@ def depth(
     """
     shapes = {tap.name: {tap: 1.0} for tap in taps}
     single = mixed_kernels(taps.items(), shapes)
-    k = int(labels.max()) + 1
+    k = target.n_outputs(labels)
 
     def hits(kernel: Array) -> Array:
-        return best_left_out([kernel], labels, groups, k).hits(labels)
+        return best_left_out([kernel], labels, groups, k, target).hits(labels)
 
     by_part = {tap.part: hits(single[tap.name]) for tap in taps}
     last, equal = (hits(kernel) for kernel in kernels)
@@ -48,7 +50,8 @@ def depth(
         n=len(labels),
         meaning=(
             f"The most telling single layer is {best} of {max(by_part)}; listening to all "
-            f"layers instead of the last changes the accuracy by {100 * gain:+.0f} points."
+            f"layers instead of the last changes the {target.words.score} by "
+            f"{100 * gain:+.0f} points."
         ),
         details=details,
     )

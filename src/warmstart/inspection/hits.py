@@ -9,13 +9,9 @@ import numpy as np
 
 from warmstart.solve import ridge
 from warmstart.solve.ridge import Array, Dual, Rows
-from warmstart.solve.temperature import (
-    Calibration,
-    Labels,
-    fit_temperature,
-    log_losses,
-    probabilities,
-)
+from warmstart.solve.temperature import Calibration
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target, Truth
 
 PENALTIES = (0.1, 1.0)
 
@@ -32,29 +28,33 @@ class LeftOut:
     dual: Dual
     scores: Array
     calibration: Calibration
+    target: Target = CLASSES
 
-    def hits(self, labels: Labels) -> Array:
-        """1 where the row is named right, else 0. Shapes: labels (n,); returns (n,)."""
-        right: Array = (self.scores.argmax(axis=1) == labels).astype(float)
-        return right
+    def hits(self, labels: Truth) -> Array:
+        """1 where the row is named right, else 0; what each row adds to the score elsewhere.
+
+        Shapes: labels (n,), or as the target takes them; returns (n,).
+        """
+        return self.target.credits(self.scores, labels)
 
     def probabilities(self) -> Array:
         """Calibrated probabilities, each row's without its block. Shapes: (n, K)."""
-        return probabilities(self.scores, self.calibration)
+        return self.target.answers(self.scores, self.calibration)
 
 
 def best_left_out(
-    kernels: Iterable[Array], labels: Labels, groups: Sequence[Rows], n_classes: int
-) -> LeftOut:
+    kernels: Iterable[Array], labels: Truth, groups: Sequence[Rows], n_classes: int,
+    target: Target = CLASSES,
+) -> LeftOut:  # fmt: skip
     """Ridge on each kernel at each penalty; the pair of least log-loss is kept.
 
     Shapes: kernels (n, n), labels (n,); groups partition the rows. The choice flatters a
     little, alike in whatever is compared.
     """
-    targets = np.eye(n_classes)[labels]
+    targets = target.coded(labels, n_classes)
     # One by one: each holds an inverse as large as its kernel.
     tried = (
-        _left_out(number, kernel, penalty, targets, labels, groups)
+        _left_out(number, kernel, penalty, targets, labels, groups, target)
         for number, kernel in enumerate(kernels)
         for penalty in PENALTIES
     )
@@ -62,17 +62,18 @@ def best_left_out(
 
 
 def best_probabilities(
-    kernels: Iterable[Array], labels: Labels, groups: Sequence[Rows], n_classes: int
-) -> Array:
+    kernels: Iterable[Array], labels: Truth, groups: Sequence[Rows], n_classes: int,
+    target: Target = CLASSES,
+) -> Array:  # fmt: skip
     """What the head that `best_left_out` finds says of each row; its inverse is let go.
 
     Shapes: kernels (n, n), labels (n,); returns (n, K).
     """
-    targets = np.eye(n_classes)[labels]
+    targets = target.coded(labels, n_classes)
     least, found = np.inf, np.full(targets.shape, np.nan)
     for number, kernel in enumerate(kernels):
         for penalty in PENALTIES:
-            loss, head = _left_out(number, kernel, penalty, targets, labels, groups)
+            loss, head = _left_out(number, kernel, penalty, targets, labels, groups, target)
             if loss < least:
                 least, found = loss, head.probabilities()
             del head  # before the next inverse is made
@@ -80,12 +81,12 @@ def best_probabilities(
 
 
 def _left_out(
-    number: int, kernel: Array, penalty: float, targets: Array, labels: Labels,
-    groups: Sequence[Rows],
+    number: int, kernel: Array, penalty: float, targets: Array, labels: Truth,
+    groups: Sequence[Rows], target: Target,
 ) -> tuple[float, LeftOut]:  # fmt: skip
     """The log-loss of one head, and the head."""
     dual = ridge.fit(kernel, targets, penalty)
     scores = ridge.left_out(dual, groups)
-    calibration = fit_temperature(scores, labels)
-    loss = float(log_losses(scores, labels, calibration).mean())
-    return loss, LeftOut(number, penalty, dual, scores, calibration)
+    calibration = target.calibrate(scores, labels)
+    loss = float(target.losses(scores, labels, calibration).mean())
+    return loss, LeftOut(number, penalty, dual, scores, calibration, target)

@@ -16,8 +16,9 @@ from scipy.special import stdtrit
 from warmstart.inspection.hits import best_left_out
 from warmstart.records import Evidence
 from warmstart.solve.ridge import Array, Rows
-from warmstart.solve.temperature import Labels
 from warmstart.stats.intervals import Blocks, kish, number_blocks, standard_error
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target, Truth
 
 SHUFFLE_SD = 0.03  # least spread of accuracy between shuffles that is reckoned with
 NORMAL_95 = 1.645
@@ -36,7 +37,9 @@ class Controls:
     pixels: Sequence[Array]
 
 
-def knowledge(controls: Controls, labels: Labels, groups: Sequence[Rows]) -> Evidence:
+def knowledge(
+    controls: Controls, labels: Truth, groups: Sequence[Rows], target: Target = CLASSES
+) -> Evidence:
     """Accuracy of the trained network minus that of the better control.
 
     Shapes: labels (n,); groups partition the rows. Details: `error` (standard error of the
@@ -48,10 +51,10 @@ def knowledge(controls: Controls, labels: Labels, groups: Sequence[Rows]) -> Evi
             meaning="Not measured: the images looked at all belong together.",
             details={"error": 0.0},
         )  # fmt: skip
-    k, blocks = int(labels.max()) + 1, number_blocks(groups)
+    k, blocks = target.n_outputs(labels), number_blocks(groups)
 
     def hits(kernels: Sequence[Array]) -> Array:
-        return best_left_out(kernels, labels, groups, k).hits(labels)
+        return best_left_out(kernels, labels, groups, k, target).hits(labels)
 
     trained, pixels = hits(controls.trained), hits(controls.pixels)
     shuffles = np.array([hits(kernels) for kernels in controls.shuffles])
@@ -73,7 +76,7 @@ def knowledge(controls: Controls, labels: Labels, groups: Sequence[Rows]) -> Evi
         low=max(value - 1.96 * error, -1.0),
         high=min(value + 1.96 * error, 1.0),
         n=len(labels),
-        meaning=_meaning(details, value, len(labels)),
+        meaning=_meaning(details, value, len(labels), target),
         details=details,
     )
 
@@ -97,12 +100,10 @@ def _error(gap: Array, blocks: Blocks, by_shuffle: Sequence[float]) -> float:
     return few * float(np.sqrt(paired**2 + spread))
 
 
-def _meaning(details: dict[str, float | int | str], value: float, n: int) -> str:
-    trained, shuffled, pixels = (
-        f"{100 * float(details[name]):.0f} %" for name in ("trained", "shuffled", "pixels")
-    )
+def _meaning(details: dict[str, float | int | str], value: float, n: int, target: Target) -> str:
+    names = "trained", "shuffled", "pixels"
+    shown = {name: f"{100 * float(details[name]):.0f} %" for name in names}
     return (
-        f"On {n:,} images right {trained} of the time with the start's knowledge, {shuffled} with "
-        f"the same network scrambled, {pixels} from plain pixels: what it has learnt is worth "
+        f"On {n:,} images {target.words.knowledge.format(**shown)}: what it has learnt is worth "
         f"{100 * value:+.0f} points here."
     )

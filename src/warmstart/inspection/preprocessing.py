@@ -15,8 +15,10 @@ from scipy.special import ndtri
 from warmstart.inspection.hits import best_left_out
 from warmstart.records import Evidence, Finding
 from warmstart.solve.ridge import Array, Rows
-from warmstart.solve.temperature import Labels
 from warmstart.stats.intervals import number_blocks, standard_error
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target, Truth
+from warmstart.tasks.words import CLASS_WORDS, Words
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and spread per channel, of 0..1
 
@@ -54,20 +56,22 @@ def worth_trying(
 def preprocessing(
     present: Sequence[Array],
     others: Mapping[str, Sequence[Array]],
-    labels: Labels,
+    labels: Truth,
     groups: Sequence[Rows],
     nearer: Sequence[str] = (),
+    target: Target = CLASSES,
 ) -> Evidence:
     """Accuracy that the best other habit gains over the present one, by paired differences.
 
     Shapes: kernels (n, n), several a habit (the best is taken); labels (n,). `nearer` names
     the habits under which the first layers come nearer to the old data's statistics.
     """
-    k, blocks = int(labels.max()) + 1, number_blocks(groups)
+    k, blocks = target.n_outputs(labels), number_blocks(groups)
     n = len(labels)
-    now = best_left_out(present, labels, groups, k).hits(labels)
+    now = best_left_out(present, labels, groups, k, target).hits(labels)
     gains = {
-        name: best_left_out(x, labels, groups, k).hits(labels) - now for name, x in others.items()
+        name: best_left_out(x, labels, groups, k, target).hits(labels) - now
+        for name, x in others.items()
     }
     if not gains or len(groups) < 2:
         is_alone = "No other usual way to feed the images in comes nearer to the old data."
@@ -99,7 +103,7 @@ def is_open(found: Evidence) -> bool:
     return found.value > 0 and found.value > 0.5 * float(found.details["error"])
 
 
-def warning(found: Evidence) -> Finding | None:
+def warning(found: Evidence, words: Words = CLASS_WORDS) -> Finding | None:
     """The finding, where another habit is clearly better."""
     if found.value is None or found.value < LEAST:
         return None
@@ -112,7 +116,7 @@ def warning(found: Evidence) -> Finding | None:
         kind="preprocessing",
         sentence=(
             "The images do not seem to be fed in as the start learnt them: with "
-            f"{best} the same head is right {100 * found.value:.0f} points more often "
+            f"{best} the same head {words.ahead.format(f'{100 * found.value:.0f}')} "
             f"({found.n} images). Give the start's own preprocessing."
         ),
         items=(best,),

@@ -9,8 +9,9 @@ import numpy as np
 from warmstart.records import Evidence
 from warmstart.solve import ridge
 from warmstart.solve.ridge import Array, Rows
-from warmstart.solve.temperature import Labels
 from warmstart.stats.permutation import SignalTest, signal_test
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target, Truth
 
 PENALTIES = (0.03, 0.3, 3.0, 30.0)  # label-free grid; the permutations take the same maximum
 LEAST_MOVED = 0.25  # share of free label moves below which the test cannot be made
@@ -19,10 +20,11 @@ POWER = 0.84  # standard normal quantile of 80 %
 
 def signal(
     kernels: Sequence[Array],
-    labels: Labels,
+    labels: Truth,
     groups: Sequence[Rows],
     permutations: int,
     rng: np.random.Generator,
+    target: Target = CLASSES,
 ) -> Evidence:
     """Permutation test over the last tap's and the mean kernel.
 
@@ -30,21 +32,25 @@ def signal(
     leave-one-out accuracy, low and high what shuffled labels reach (2.5 to 97.5 %).
     """
     inverses = [ridge.inverse(kernel, penalty) for kernel in kernels for penalty in PENALTIES]
-    test = signal_test(inverses, labels, groups, rng, permutations)
+    test = signal_test(
+        inverses, target.identities(labels), groups, rng, permutations,
+        lambda operators, draws: target.statistics(operators, draws, labels),
+    )  # fmt: skip
     low, high = np.quantile(test.null_accuracies, [0.025, 0.975])
     sizes = np.array([len(rows) for rows in groups], dtype=float)
     # Blocks that leave next to nothing to permute leave next to nothing to find.
     is_bound = test.moved < LEAST_MOVED
-    effect = 1.0 if is_bound else detectable(test, float(sizes.sum() ** 2 / (sizes**2).sum()))
+    effect = (
+        1.0 if is_bound else detectable(test, float(sizes.sum() ** 2 / (sizes**2).sum()), target)
+    )
     return Evidence(
         name="signal",
         value=test.accuracy,
         low=float(low),
         high=float(high),
         n=len(labels),
-        meaning=(
-            f"The network's best guess is right {100 * test.accuracy:.0f} % of the time; "
-            f"with shuffled labels it is right {100 * low:.0f} to {100 * high:.0f} %."
+        meaning=target.words.signal.format(
+            value=100 * test.accuracy, low=100 * low, high=100 * high
         ),
         details={
             "p": test.p,
@@ -56,12 +62,12 @@ def signal(
     )
 
 
-def detectable(test: SignalTest, n_effective: float) -> float:
+def detectable(test: SignalTest, n_effective: float, target: Target = CLASSES) -> float:
     """Smallest effect on accuracy that would have been found with 80 % power.
 
     q99(null) - mean(null) + 0.84 standard errors of the accuracy (RECIPE §4);
     `n_effective` is Kish's size of the blocks, the fewest that the rows can be worth.
     """
-    null, p = test.null_accuracies, test.accuracy
+    null = test.null_accuracies
     spread = float(np.quantile(null, 0.99) - null.mean())
-    return spread + POWER * float(np.sqrt(p * (1 - p) / n_effective))
+    return spread + POWER * target.score_error(test.accuracy, n_effective)

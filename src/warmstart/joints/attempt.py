@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from warmstart.events import Event, Steps
 from warmstart.joints.feed import ahead
 from warmstart.joints.joining import Joining
-from warmstart.joints.looks import Looks, log_loss, spread
+from warmstart.joints.looks import Looks, spread
 from warmstart.joints.notes import note
 from warmstart.joints.outfit import Outfit
 from warmstart.joints.room import Inputs, view_numbers
@@ -29,6 +29,7 @@ from warmstart.training.candidates import Route
 from warmstart.training.checkpoint import Saved
 from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
 from warmstart.training.loop import warm_cosine
+from warmstart.training.losses import summed_loss
 from warmstart.training.trainer import Course, Trainer
 from warmstart.training.views import draw_batches
 
@@ -52,7 +53,9 @@ class Attempt:
         self.outfit.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         tail = Tail(self.outfit.model, schedule.cut, schedule.recompute)
         run: Any = torch.compile(tail) if schedule.compile else tail
-        self.trainer = Trainer(run, _moving(self.outfit), _course(schedule))
+        self.trainer = Trainer(
+            run, _moving(self.outfit), _course(schedule), summed_loss(lesson.room.target)
+        )
         self.looks = Looks(lesson.room, lesson.held, self.outfit, tail, self.trainer)
         self.stages = stage_actions(schedule, self.outfit.actions)
         is_judged = len(self.stages) > 1 and lesson.route is None
@@ -205,7 +208,7 @@ class Attempt:
         if not self.joining.joined or self._stopped:
             return None  # no group of parts helped, or there was no time: no fault of the rate
         is_whole = self._route == Route(n_stages=self._route.n_stages)
-        loss = log_loss(ended, self.lesson.room.labels[some]) if is_whole else None
+        loss = self.looks.loss(ended, some) if is_whole else None
         moved = largest_change(self.looks.shown(0.0, some), ended)
         self.is_idle = moved < LEAST_CHANGE
         return self._watch.finish(moved, loss)
@@ -274,9 +277,9 @@ def _moving(outfit: Outfit) -> dict[str, Tensor]:
 
 
 def _watch(lesson: Lesson, outfit: Outfit) -> Watch:
-    labels = lesson.room.labels[lesson.rows]
+    room = lesson.room
     return Watch(
         n_steps=lesson.schedule.n_steps, warm_up=lesson.schedule.warm_up,
-        class_shares=(np.bincount(labels) / len(labels)).tolist(),
+        blind=room.target.blind_loss(room.labels[lesson.rows]),
         begins_fitted="fresh" not in outfit.actions.values(),
     )  # fmt: skip

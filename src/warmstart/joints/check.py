@@ -28,6 +28,7 @@ from warmstart.planning.verdict import Facts, has_signal, leaves_little, sentenc
 from warmstart.planning.wording import in_words
 from warmstart.records import Evidence, Inspection, Shipped, Verdict
 from warmstart.stats.intervals import wilson
+from warmstart.tasks.words import CLASS_WORDS, Words
 
 NO_TAIL = Evidence(
     name="tail_gain", value=None, low=None, high=None, n=0,
@@ -45,13 +46,14 @@ def check(scene: Scene) -> Steps[Inspection]:
     evidence = [_signal(scene, sample)]
     yield Event(stage="check", kind="step", step=1, values={"p": evidence[0].details["p"]})
     if len(sample.kernels) > 1:
-        evidence.append(_depth(sample_of(min(rules.DEPTH_ROWS, n))))
+        evidence.append(_depth(scene, sample_of(min(rules.DEPTH_ROWS, n))))
     evidence.append(_appetite(scene, sample_of(min(rules.appetite_rows(scene.budget), n))))
     if rules.looks_closely(scene.budget) and has_signal(float(evidence[0].details["p"])):
         evidence += yield from _closely(scene)
     doubts = doubt(scene)
     evidence += [doubts.ceiling, NO_TAIL]
-    warned = tuple(f for f in (warning(e) for e in evidence if e.name == "preprocessing") if f)
+    fed = (e for e in evidence if e.name == "preprocessing")
+    warned = tuple(f for f in (warning(e, scene.arranged.target.words) for e in fed) if f)
     yield Event(stage="check", kind="end", step=len(evidence))
     return Inspection(
         evidence=tuple(evidence),
@@ -63,19 +65,20 @@ def check(scene: Scene) -> Steps[Inspection]:
 def _signal(scene: Scene, sample: Sample) -> Evidence:
     rng = np.random.default_rng([scene.seed, 2])
     times = rules.permutations(scene.budget)
-    return signal(sample.kernels, sample.labels, sample.groups, times, rng)
+    target = scene.arranged.target
+    return signal(sample.kernels, sample.labels, sample.groups, times, rng, target)
 
 
-def _depth(sample: Sample) -> Evidence:
+def _depth(scene: Scene, sample: Sample) -> Evidence:
     by_part = {tap.part: tap for tap in sample.vectors}  # the neck stands for the last part
     single = {tap: sample.vectors[tap] for tap in by_part.values()}
-    return depth(single, sample.kernels, sample.labels, sample.groups)
+    return depth(single, sample.kernels, sample.labels, sample.groups, scene.arranged.target)
 
 
 def _appetite(scene: Scene, sample: Sample) -> Evidence:
-    kernel = sample.kernels[-1]
-    n_classes = int(sample.labels.max()) + 1
-    head: LeftOut = best_left_out([kernel], sample.labels, sample.groups, n_classes)
+    kernel, target = sample.kernels[-1], scene.arranged.target
+    n_classes = target.n_outputs(sample.labels)
+    head: LeftOut = best_left_out([kernel], sample.labels, sample.groups, n_classes, target)
     rng = np.random.default_rng([scene.seed, 6])
     return appetite(kernel, head, sample.labels, sample.groups, scene.arranged.n_train, rng)
 
@@ -104,7 +107,7 @@ def tries_tail(scene: Scene, verdict: Verdict) -> bool:
     return is_signal and is_open and tail.tries_tail(record, facts, scene.budget)
 
 
-def judge(inspection: Inspection, is_tuned: bool = False) -> Verdict:
+def judge(inspection: Inspection, is_tuned: bool = False, words: Words = CLASS_WORDS) -> Verdict:
     """The verdict that the evidence gives; `is_tuned` where the user had layers trained."""
     found = {evidence.name: evidence for evidence in inspection.evidence}
     test, known, gain = found["signal"], found.get("knowledge"), found.get("tail_gain")
@@ -114,7 +117,7 @@ def judge(inspection: Inspection, is_tuned: bool = False) -> Verdict:
         mde=float(test.details["mde"]),
         n=test.n,
         accuracy=test.value or 0.0,
-        mistakes=1 - wilson(test.value or 0.0, test.n, test.n - 1, confidence=0.8)[0],
+        mistakes=1 - wilson(max(test.value or 0.0, 0.0), test.n, test.n - 1, confidence=0.8)[0],
         knowledge=known.value if known else None,
         knowledge_error=float(known.details["error"]) if known else 0.0,
         tail_gain=gain.value if gain and is_tried else None,
@@ -123,7 +126,7 @@ def judge(inspection: Inspection, is_tuned: bool = False) -> Verdict:
     )
     facts = _with_scratch(facts, found.get("scratch"))
     kind = verdict_kind(facts)
-    text = sentence(kind, facts, test.n, test.value or 0.0)
+    text = sentence(kind, facts, test.n, test.value or 0.0, words)
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
 
 
@@ -135,7 +138,9 @@ def _with_scratch(facts: Facts, found: Evidence | None) -> Facts:
     return replace(facts, scratch_gap=found.value, scratch_error=error, scratch_later=later)
 
 
-def concluded(inspection: Inspection, worked: Worked) -> tuple[Inspection, Verdict]:
+def concluded(
+    inspection: Inspection, worked: Worked, words: Words = CLASS_WORDS
+) -> tuple[Inspection, Verdict]:
     """The evidence with what training upper layers brought, where some were trained."""
     gain = worked.gain
     if gain is not None:
@@ -143,7 +148,7 @@ def concluded(inspection: Inspection, worked: Worked) -> tuple[Inspection, Verdi
         inspection = replace(inspection, evidence=found)
     plan = worked.plan
     is_tuned = plan.is_trained and plan.strategy.source == "user" and not worked.given_up
-    return inspection, judge(inspection, is_tuned)
+    return inspection, judge(inspection, is_tuned, words)
 
 
 def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:

@@ -31,6 +31,7 @@ from warmstart.records import Evidence, Example, Inputs, Preprocessing, pictures
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.draws import spread_order
+from warmstart.tasks.target import Truth
 
 Pixels = NDArray[np.uint8]
 FIRST_PARTS = 3  # whose statistics tell brightness and contrast, at hardly any cost
@@ -53,7 +54,7 @@ class Probe:
         """The network up to the taps of the pair."""
         return Tapped(self.scene.look.network, self.scene.taps)
 
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> Truth:
         """Shapes: (m,), numbered anew where a class is missing among them."""
         return labels_among(self.rows, self.scene.arranged)
 
@@ -83,7 +84,7 @@ def open_probe(scene: Scene) -> Callable[[int], Probe]:
     rng = np.random.default_rng([scene.seed, 3])
     # Row by row: a few whole blocks may be one, and then none is left to judge by.
     singles = [np.array([row]) for row in range(n)]
-    order, _ = spread_order(scene.arranged.labels[:n], singles, rng)
+    order, _ = spread_order(scene.arranged.strata[:n], singles, rng)
     torch.set_num_threads(scene.look.threads)  # a look from the store has not set them
     decoded: list[Pixels] = []
 
@@ -122,7 +123,7 @@ def _knowledge(probe: Probe, shuffles: int, seed: int) -> Steps[Evidence]:
         kernels.append(probe.scene.kernels(taps))
         yield Event(stage="check", kind="step", step=number + 1, of=shuffles)
     controls = Controls(trained=probe.stored(), shuffles=kernels, pixels=probe.plain())
-    return knowledge(controls, probe.labels(), probe.groups())
+    return knowledge(controls, probe.labels(), probe.groups(), probe.scene.arranged.target)
 
 
 def measure_distance(probe: Probe) -> Evidence:
@@ -151,7 +152,8 @@ def _compare_habits(probe: Probe, names: Sequence[str], nearer: Sequence[str]) -
     images = halved(tapped, probe.images, partial(to_tensor, inputs=probe.scene.prep))
     others = {name: _fed(probe, tapped, images, name) for name in names}
     present = _fed(probe, tapped, images, None) if names else probe.stored()
-    return habits.preprocessing(present, others, probe.labels(), probe.groups(), nearer)
+    target = probe.scene.arranged.target
+    return habits.preprocessing(present, others, probe.labels(), probe.groups(), nearer, target)
 
 
 def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -137,7 +137,7 @@ def _write_model(
     folder: RunFolder, results: Results, collection: Collection
 ) -> tuple[ModelRecord, Ledger]:
     origin, arranged, worked = results.origin, results.arranged, results.worked
-    model = models.build_model(worked.network, worked.head)
+    model = models.build_model(worked.network, worked.head, arranged.target)
     sample = arranged.learn[:CHECKED]
     prep = origin.start.preprocessing
     pixels = [encode(collection.load(e.id), e.id, prep) for e in sample]

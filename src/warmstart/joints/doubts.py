@@ -31,6 +31,12 @@ LISTED = 0.1  # share of the labels that suspects.csv lists, whatever is believe
 LEAST_LISTED = 20
 
 
+NO_CEILING = Evidence(
+    name="ceiling", value=None, low=None, high=None, n=0,
+    meaning="Not measured: doubtful labels are looked for where each example has one class.",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubts:
     """What was found; `suspects` lists contradicted labels, believed wrong or not."""
@@ -47,6 +53,9 @@ def doubt(scene: Scene) -> Doubts:
     """
     arranged, classes = scene.arranged, scene.collection.record.classes
     examples, labels = arranged.learn[: arranged.n_train], arranged.labels[: arranged.n_train]
+    if not arranged.target.tells_classes:
+        moved = _drift(scene, examples)
+        return Doubts(ceiling=NO_CEILING, findings=(moved,) if moved else (), suspects=())
     probabilities = left_out_probabilities(scene)
     ranking = rank_suspects(probabilities, labels)
     ids = [example.id for example in examples]
@@ -84,7 +93,7 @@ def left_out_probabilities(scene: Scene) -> Array:
     parts = -(-n // rules.DUAL_LIMIT)
     rng = np.random.default_rng([scene.seed, 8])
     blocks = arranged.blocks()[:n]
-    part = folds(arranged.labels[:n], blocks, parts, rng) if parts > 1 else np.zeros(n, int)
+    part = folds(arranged.folding[:n], blocks, parts, rng) if parts > 1 else np.zeros(n, int)
     found = np.full((n, arranged.n_classes), np.nan)  # a part of one block is judged by nothing
     for number in range(int(part.max()) + 1):
         rows = np.flatnonzero(part == number)

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from warmstart.data.split import folds
-from warmstart.joints.looks import Looks, log_loss
+from warmstart.joints.looks import Looks
 from warmstart.solve.ridge import Rows
 
 VALIDATION = 5  # one block in five judges whether the next group of parts joins
@@ -27,7 +27,7 @@ class Joining:
         if is_judged:
             room = looks.room
             rng = np.random.default_rng([seed, 8])
-            part = folds(room.labels[rows], room.blocks[rows], VALIDATION, rng)
+            part = folds(room.target.folding(room.labels[rows]), room.blocks[rows], VALIDATION, rng)
             self.fit, self._judged_on = rows[part > 0], rows[part == 0]
         self.joined = 0
         self._best = float("inf")
@@ -36,18 +36,13 @@ class Joining:
     def begin(self) -> None:
         """Before the first stage."""
         if len(self._judged_on):
-            self._best = log_loss(self.looks.say(self._judged_on), self._labels)
+            self._best = self.looks.loss(self.looks.say(self._judged_on), self._judged_on)
             self._keep()
-
-    @property
-    def _labels(self) -> Rows:
-        labels: Rows = self.looks.room.labels[self._judged_on]
-        return labels
 
     def joins(self, number: int) -> bool:
         """Whether stage `number` helped; if not, the weights are again what they were before."""
         if len(self._judged_on):
-            loss = log_loss(self.looks.shown(1.0, self._judged_on), self._labels)
+            loss = self.looks.loss(self.looks.shown(1.0, self._judged_on), self._judged_on)
             if not loss < self._best:
                 trainer = self.looks.trainer
                 trainer.put(self._kept[0])

@@ -99,7 +99,7 @@ def _described(run: Path, bundle: Bundle) -> StartRecord:
         source=f"run {name}",
         preprocessing=record.preprocessing,
         recipe=record.recipe,
-        labels=record.classes,
+        labels=record.classes if record.task == "classify" else (),
         lineage=(*(record.lineage or (record.start,)), name),
         added=record.added,
     )  # fmt: skip
@@ -218,6 +218,8 @@ def _why_not(start: RunStart, data: DataRecord, seen: Mapping[str, bool]) -> str
 
 
 def _prior(start: RevivedStart, network: NetworkRecord, data: DataRecord) -> Prior | None:
+    if data.task != "classify":  # older outputs are drawn towards by class
+        return None
     n_learn = sum(example.split != "test" for example in data.examples)
     offered = taps(network)
     if n_learn > rules.DUAL_LIMIT or not set(start.taps) <= set(offered):

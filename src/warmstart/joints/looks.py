@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from warmstart.joints.outfit import Outfit
 from warmstart.joints.room import Room
 from warmstart.network.tail import Tail
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.candidates import CANDIDATES, LOOKS, SHARES, Route
+from warmstart.training.losses import mean_loss
 from warmstart.training.trainer import Trainer
 
 PASS = 32  # images in a pass that only looks
@@ -47,13 +47,21 @@ class Looks:
             return {}
         scores = self.shown(1.0, self.held)
         self._found |= {f"{k}": scores for k in due}
-        labels = self.room.labels[self.held]
         if not np.isfinite(scores).all():
             return {}  # what the next loss will tell
-        told = {"val": _accuracy(scores, labels), "val_loss": round(log_loss(scores, labels), 6)}
+        told = {"val": self._score(scores), "val_loss": round(self.loss(scores, self.held), 6)}
         if self.before is not None:
-            told["head"] = _accuracy(self.before, labels)
+            told["head"] = self._score(self.before)
         return told
+
+    def loss(self, scores: Array, rows: Rows) -> float:
+        """Mean loss of what is said of some rows, such as log-loss in nats. Shapes: (m, K)."""
+        return mean_loss(self.room.target, torch.from_numpy(scores), self.room.targets(rows))
+
+    def _score(self, scores: Array) -> float:
+        """Accuracy on the rows held out, or what else the task is scored by."""
+        credits = self.room.target.credits(scores, self.room.labels[self.held])
+        return round(float(credits.mean()), 4)
 
     def forget(self, done: int, n_steps: int) -> None:
         """Drop what was seen after `done` of `n_steps` updates: weights are as they were then."""
@@ -131,12 +139,3 @@ def spread(rows: Rows, most: int) -> Rows:
 def no_scores(outfit: Outfit, held: Rows) -> Array:
     """Where nothing was held out, or nothing came of it: (C, m, K) of NaN."""
     return np.full((len(CANDIDATES), len(held), len(outfit.model.head.bias)), np.nan)
-
-
-def log_loss(scores: Array, labels: Rows) -> float:
-    """Mean log-loss in nats. Shapes: scores (m, K), labels (m,)."""
-    return float(cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels)))
-
-
-def _accuracy(scores: Array, labels: Rows) -> float:
-    return round(float((scores.argmax(axis=1) == labels).mean()), 4)

@@ -19,7 +19,7 @@ from warmstart.folder import RunFolder, write_json
 from warmstart.joints.lineage import RunStart
 from warmstart.joints.past import memory
 from warmstart.joints.rows import Arranged, ReadTap
-from warmstart.joints.score import calibration_record, head_scores
+from warmstart.joints.score import calibration_record, delivered, head_scores
 from warmstart.joints.tune import Worked
 from warmstart.network.added import AddedBlock
 from warmstart.network.beside import NAME
@@ -40,6 +40,8 @@ from warmstart.records import (
     SuspectLabel,
     Tap,
 )
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target
 from warmstart.training.head import HeadFit
 from warmstart.training.neighbours import fit_neighbours
 
@@ -83,15 +85,16 @@ def surgery_of(start: Start) -> str:
     return surgery_sentence(start.changes, carried(start.changes, start.module))
 
 
-def build_model(network: Network, head: HeadFit) -> WarmModel:
+def build_model(network: Network, head: HeadFit, target: Target = CLASSES) -> WarmModel:
     """The trunk and the head as one network."""
+    calibration = delivered(head, target)
     return assemble(
         network,
         head.taps,
         torch.from_numpy(head.weight),
         torch.from_numpy(head.bias),
-        head.calibration.temperature,
-        torch.from_numpy(head.calibration.bias).float(),
+        calibration.temperature,
+        torch.from_numpy(calibration.bias).float(),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from warmstart.data.collection import Collection
 from warmstart.events import Event, Stage
 from warmstart.planning.minutes import given_up
-from warmstart.planning.wording import in_words
+from warmstart.planning.wording import in_words, output_words
 from warmstart.records import (
     DataRecord,
     Plan,
@@ -35,7 +35,7 @@ def data(collection: Collection) -> Event:
     """How much was read, and how it is divided."""
     record = collection.record
     n = {s: sum(e.split == s for e in record.examples) for s in ("train", "holdout", "test")}
-    text = f"{len(record.examples):,} images, {len(record.classes)} classes"
+    text = f"{len(record.examples):,} images, {output_words(record.task, record.classes)}"
     if n["test"] or n["holdout"]:
         text += f", {n['train']:,} to learn from"
     if n["holdout"]:
@@ -59,7 +59,7 @@ def evidence(verdict: Verdict) -> Event:
 
 def plan(plan: Plan, record: DataRecord) -> Event:
     """What is frozen, what is trained at which rate, and what is new."""
-    text = f"{in_words(plan)} · new output for {len(record.classes)} classes"
+    text = f"{in_words(plan)} · new output for {output_words(record.task, record.classes)}"
     cut = given_up(plan)
     return note("plan", "Plan", f"{text}\nto fit your minutes: {cut}" if cut else text)
 

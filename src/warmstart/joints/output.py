@@ -24,10 +24,12 @@ from warmstart.network.taps import tap_width
 from warmstart.planning.profiles import for_trained
 from warmstart.records import Action, NetworkRecord, Plan, Tap
 from warmstart.solve.ridge import Array, Rows
-from warmstart.solve.temperature import Calibration, fit_temperature
+from warmstart.solve.temperature import Calibration
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target, Truth
 from warmstart.training.candidates import REFIT, REFITTED, Chosen
 from warmstart.training.crossfit import cross_calibrated
-from warmstart.training.head import HeadFit
+from warmstart.training.head import HeadFit, calibrated_by
 from warmstart.training.loop import ScaledHead
 
 # In units of the kernel's mean diagonal. Nothing is chosen by left-out rows here: the layers have
@@ -107,7 +109,9 @@ def may_refit(outfit: Outfit) -> bool:
     return set(outfit.actions.values()) <= MOVED
 
 
-def joined_outputs(scores: Array, labels: Rows) -> tuple[Array, tuple[Warmths, ...]]:
+def joined_outputs(
+    scores: Array, labels: Truth, target: Target = CLASSES
+) -> tuple[Array, tuple[Warmths, ...]]:
     """Each end with an output fitted anew in the mean with the trained one, at its temperature.
 
     So rows that choose other candidates stay on about one scale. Returned beside: by what the
@@ -121,7 +125,7 @@ def joined_outputs(scores: Array, labels: Rows) -> tuple[Array, tuple[Warmths, .
         held = np.isfinite(both).all(axis=(0, 2))
         ratio = 1.0
         if held.any():
-            trained, fitted = (fit_temperature(z[held], labels[held]).temperature for z in both)
+            trained, fitted = (target.warmth(z[held], labels[held]) for z in both)
             ratio = fitted / max(trained, _LEAST)
         found[REFIT + place] = (both[0] + ratio * both[1]) / 2
         warmths.append((1.0, ratio))
@@ -147,15 +151,17 @@ def _mean(heads: Sequence[HeadFit], warmths: Warmths, record: NetworkRecord) -> 
     )  # fmt: skip
 
 
-def calibrated(head: HeadFit, scores: Array, labels: Rows, fold: Rows, blocks: Rows) -> HeadFit:
+def calibrated(
+    head: HeadFit, scores: Array, labels: Truth, fold: Rows, blocks: Rows, target: Target = CLASSES
+) -> HeadFit:
     """A trained head calibrated on held-out rows, each by other parts of them.
 
     Shapes: scores (n, K) in the scale of training, NaN where never held out; labels, fold and
     blocks (n,).
     """
     plain = Calibration(head.warmth, np.zeros(len(head.bias)))
-    found = cross_calibrated(scores / head.warmth, labels, fold, blocks, plain)
-    return replace(head, probabilities=found[0], calibration=found[1], fold=fold, picks=())
+    found = cross_calibrated(scores / head.warmth, labels, fold, blocks, plain, target)
+    return calibrated_by(replace(head, probabilities=found[0], fold=fold, picks=()), found[1])
 
 
 def _trained(outfit: Outfit, head: HeadFit) -> HeadFit:

@@ -9,6 +9,7 @@ from pathlib import Path
 from warmstart.data.collection import Load
 from warmstart.delivery.report import Facts, Stretch, page, wanted
 from warmstart.folder import read_json, write_bytes
+from warmstart.joints.answered import read_calibration, read_label_scores, read_numbers
 from warmstart.joints.repeat import repeat_of
 from warmstart.joints.saved import (
     first_folder,
@@ -24,7 +25,6 @@ from warmstart.network.ledger import summary_lines
 from warmstart.network.registry import title_of
 from warmstart.planning.wording import in_words, runs
 from warmstart.records import (
-    CalibrationRecord,
     DataRecord,
     Inspection,
     Ledger,
@@ -68,7 +68,9 @@ def read_facts(run: Path) -> Facts:
     plan = read_plan_if_there(run / "plan.toml")
     network = read_if_there(run / "network.json", NetworkRecord)
     ledger = read_if_there(run / "weights_ledger.json", Ledger)
-    said = read_said(run / "predictions.jsonl", data)
+    lines = run / "predictions.jsonl"
+    said = read_said(lines, data) if summary.task == "classify" else ()
+    calibration = read_calibration(run)
     held = [one for one in said if one.split == "oof"]
     tested = [one for one in said if one.split == "test"]
     return Facts(
@@ -81,7 +83,9 @@ def read_facts(run: Path) -> Facts:
         network=network,
         plan=plan,
         ledger=ledger,
-        calibration=read_if_there(run / "model" / "calibration.json", CalibrationRecord),
+        calibration=calibration,
+        label_scores=read_label_scores(lines, summary.task, data, calibration),
+        numbers=read_numbers(lines, summary.task),
         said=said,
         events=read_training(run),
         classes=scored(held, data) if data is not None else (),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from warmstart.data.collection import Asked, Collection, Columns
+from warmstart.data.labelling import AskedTask
 from warmstart.data.read import read
 from warmstart.delivery.trackers import check_trackers
 from warmstart.errors import UsageError
@@ -23,6 +24,7 @@ from warmstart.records import Choice, Plan, Preprocessing
 
 KINDS: tuple[Asked, ...] = get_args(Asked)
 BUDGETS = ("fast", "balanced", "thorough")
+TASKS = ("auto", "classify", "multilabel", "regress")
 DEFAULT_START = "lite0"
 AUTO = "auto"  # the start that a ranking of those on disk chooses
 # Options that a plan answers too, and what they are where nobody typed them.
@@ -49,6 +51,7 @@ class Request:
     group: str | None = None
     text: str | None = None  # the column that holds texts
     kind: Asked = "auto"  # of the data; auto: as it is recognised
+    task: AskedTask = "auto"  # what labels are; auto: as they plainly are
     relabel: Path | None = None
     fix: bool = False
     seed: int = 0
@@ -93,6 +96,8 @@ def check(asked: Request) -> None:
         raise UsageError(f"--budget {asked.budget} is not one of {', '.join(BUDGETS)}.")
     if asked.kind not in KINDS:
         raise UsageError(f"--kind {asked.kind} is not one of {', '.join(KINDS)}.")
+    if asked.task not in TASKS:
+        raise UsageError(f"--task {asked.task} is not one of {', '.join(TASKS)}.")
     parse(asked.strategy)
     parse_settings(asked.settings)
     if asked.lr is not None and not (math.isfinite(asked.lr) and asked.lr > 0):
@@ -120,7 +125,7 @@ def read_data(asked: Request) -> Steps[Collection]:
     """The data that was named, with the labels that were corrected. Raises: DataError."""
     return read(
         asked.data, label=asked.label, group=asked.group, test=asked.test, relabel=asked.relabel,
-        text=asked.text, kind=asked.kind,
+        text=asked.text, kind=asked.kind, task=asked.task,
     )  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from warmstart.planning.schedule import Schedule
 from warmstart.records import Inputs as Described
 from warmstart.records import Tap
 from warmstart.solve.ridge import Rows
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target, Truth
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.views import Views, view_of
 
@@ -121,14 +123,15 @@ class Room:
     """Shapes: labels and blocks (n,) over the learning rows."""
 
     source: Source
-    labels: NDArray[np.int64]
+    labels: Truth
     blocks: NDArray[np.int64]
     before: Mapping[str, str]  # digests of the start's tensors
     checkpoints: Checkpoints | NoCheckpoints
     steps: tuple[int, ...] = ()  # updates of each training, where there are several
+    target: Target = CLASSES
 
     def targets(self, rows: Rows) -> Tensor:
-        """Class numbers (b,)."""
+        """Class numbers (b,), or what else the loss takes for the truth."""
         return torch.from_numpy(self.labels[rows])
 
     def plain(self, rows: Rows, taps: Sequence[Tap]) -> Inputs:

@@ -19,6 +19,9 @@ from warmstart.remember import at_hand
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_blocks
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.find import target_of
+from warmstart.tasks.target import Target, Truth
 from warmstart.training.families import Family
 from warmstart.training.head import families
 from warmstart.training.prior import SUFFIX, Prior
@@ -35,17 +38,30 @@ class Arranged:
     """The examples a head learns from, in rows, and the test part beside them.
 
     Shapes: labels (n,) over `learn`; test_labels (m,) over `test`; blocks number dependent
-    rows. `holdout` counts the rows, last in order, that the user set apart.
+    rows. `holdout` counts the rows, last in order, that the user set apart. Labels are what
+    `target` takes for the truth: (n, K) where examples have several.
     """
 
     learn: tuple[Example, ...]
     test: tuple[Example, ...]
-    labels: NDArray[np.int64]
-    test_labels: NDArray[np.int64]
+    labels: Truth
+    test_labels: Truth
     groups: tuple[Rows, ...]
     holdout: int
     n_classes: int
     twins: tuple[tuple[str, str], ...] = ()
+    target: Target = CLASSES
+    names: tuple[str, ...] = ()  # of the outputs
+
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """One number a learning row, the class: what draws are kept alike in. Shapes: (n,)."""
+        return self.target.strata(self.labels)
+
+    @property
+    def folding(self) -> Truth:
+        """What folds of the learning rows are kept alike in. Shapes: (n,) or (n, K)."""
+        return self.target.folding(self.labels)
 
     def facts(self) -> DataFacts:
         """What a plan needs to know."""
@@ -53,8 +69,9 @@ class Arranged:
             n=len(self.learn),
             n_blocks=len(self.groups),
             n_classes=self.n_classes,
-            smallest_class=int(np.bincount(self.labels, minlength=self.n_classes).min()),
+            smallest_class=int(np.bincount(self.strata, minlength=self.n_classes).min()),
             holdout=self.holdout,
+            class_heads=self.target.tells_classes,
         )
 
     @property
@@ -75,23 +92,25 @@ def arrange(record: DataRecord) -> Arranged:
     Raises: DataError if too few blocks are left to hold one out and still choose by another.
     """
     parts = {s: [e for e in record.examples if e.split == s] for s in ("train", "holdout", "test")}
-    number = {label: index for index, label in enumerate(record.classes)}
     train, holdout = parts["train"], parts["holdout"]
     learn = (*train, *holdout)
     block_of = np.concatenate(
         [blocks(train, record.twins), blocks(holdout, record.twins) + len(train)]
     )
     groups = tuple(members(block_of))
+    target = target_of(record.task, [example.label for example in learn])
     _check_blocks(len(np.unique(block_of[: len(train)])), 2 if holdout else 3)
     return Arranged(
         learn=learn,
         test=tuple(parts["test"]),
-        labels=np.array([number[e.label] for e in learn], dtype=np.int64),
-        test_labels=np.array([number[e.label] for e in parts["test"]], dtype=np.int64),
+        labels=target.read([e.label for e in learn], record.classes),
+        test_labels=target.read([e.label for e in parts["test"]], record.classes),
         groups=groups,
         holdout=len(holdout),
         n_classes=len(record.classes),
         twins=record.twins,
+        target=target,
+        names=record.classes,
     )
 
 
@@ -112,15 +131,15 @@ def pose(arranged: Arranged, plan: Plan) -> Problem:
         outer: tuple[Rows, ...] = (np.arange(n - arranged.holdout, n),)
     else:
         rng = np.random.default_rng(int(seed))  # type: ignore[arg-type]
-        fold = folds(arranged.labels, arranged.blocks(), int(n_folds), rng)  # type: ignore[arg-type]
+        fold = folds(arranged.folding, arranged.blocks(), int(n_folds), rng)  # type: ignore[arg-type]
         outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
-    return Problem(arranged.labels, arranged.n_classes, arranged.groups, outer)
+    return Problem(arranged.labels, arranged.n_classes, arranged.groups, outer, arranged.target)
 
 
 def pose_on(arranged: Arranged, keep: Rows) -> Problem:
     """The learning problem of some rows alone, without outer folds. Shapes: keep (m,)."""
     groups = groups_within(arranged.groups, keep, len(arranged.learn))
-    return Problem(arranged.labels[keep], arranged.n_classes, tuple(groups), ())
+    return Problem(arranged.labels[keep], arranged.n_classes, tuple(groups), (), arranged.target)
 
 
 def draw_rows(arranged: Arranged, most: int, seed: int) -> Rows:
@@ -137,11 +156,11 @@ def draw_rows(arranged: Arranged, most: int, seed: int) -> Rows:
         a_class = size if size < 2 * rules.LEAST_A_CLASS else rules.LEAST_A_CLASS
         count = max(most // max(a_class, 1), 2)
         chosen = rng.choice(arranged.n_classes, size=min(count, arranged.n_classes), replace=False)
-        pool = np.flatnonzero(np.isin(arranged.labels[:n], chosen))
+        pool = np.flatnonzero(np.isin(arranged.strata[:n], chosen))
     parts = -(-len(pool) // most)
     if parts < 2:
         return pool
-    blocks, labels = arranged.blocks()[pool], arranged.labels[pool]
+    blocks, labels = arranged.blocks()[pool], arranged.folding[pool]
     if len(np.unique(blocks)) >= LEAST_BLOCKS * parts:
         drawn: Rows = pool[folds(labels, blocks, parts, rng) == 0]
         return drawn
@@ -150,10 +169,9 @@ def draw_rows(arranged: Arranged, most: int, seed: int) -> Rows:
     return max(draws, key=lambda rows: len(np.unique(arranged.blocks()[rows])))
 
 
-def labels_among(rows: Rows, arranged: Arranged) -> NDArray[np.int64]:
+def labels_among(rows: Rows, arranged: Arranged) -> Truth:
     """The labels of chosen rows, numbered anew where a class is missing. Shapes: (m,)."""
-    numbers: NDArray[np.int64] = np.unique(arranged.labels[rows], return_inverse=True)[1]
-    return numbers
+    return arranged.target.among(arranged.labels[rows])
 
 
 def groups_among(rows: Rows, arranged: Arranged) -> list[Rows]:

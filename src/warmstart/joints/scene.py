@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from warmstart.data.collection import Collection
 from warmstart.joints.lineage import NOTHING, Inherited
 from warmstart.joints.look import Look
@@ -17,6 +14,7 @@ from warmstart.planning.rules import Budget
 from warmstart.records import Example, Inputs, StartRecord, Tap
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
+from warmstart.tasks.target import Truth
 from warmstart.training.prior import Prior
 
 
@@ -63,7 +61,7 @@ class Sample:
     """Some training rows with what is measured on them. Shapes: labels (m,), rows (m,)."""
 
     rows: Rows
-    labels: NDArray[np.int64]
+    labels: Truth
     groups: list[Rows]
     vectors: dict[Tap, Features]
     kernels: list[Array]

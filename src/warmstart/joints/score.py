@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.split import blocks
-from warmstart.evaluation.metrics import accuracy_estimate, scores
+from warmstart.evaluation.measure import Certainty, measure_of
+from warmstart.evaluation.metrics import accuracy_estimate
 from warmstart.joints.rows import Arranged, ReadTap
 from warmstart.planning.verdict import points
-from warmstart.records import CalibrationRecord, Estimate, Example, Prediction, Scores
+from warmstart.records import CalibrationRecord, Estimate, Prediction, TestScores
 from warmstart.solve.chunks import chunks
-from warmstart.solve.temperature import probabilities
-from warmstart.stats.intervals import effective_size
+from warmstart.solve.temperature import Calibration
 from warmstart.stats.paired import difference
-from warmstart.stats.selective import promise, sure_threshold
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target
 from warmstart.training.head import HeadFit
 from warmstart.training.prior import Prior
 
@@ -33,13 +34,16 @@ class Measured:
     """
 
     estimate: Estimate
-    test: Scores | None
+    test: TestScores | None
     test_probabilities: Probabilities | None
 
 
-def head_probabilities(head: HeadFit, read: ReadTap) -> Probabilities:
-    """Calibrated probabilities from stored taps. Shapes: read gives (m, d_t); returns (m, K)."""
-    return probabilities(head_scores(head, read), head.calibration)
+def head_probabilities(head: HeadFit, read: ReadTap, target: Target = CLASSES) -> Probabilities:
+    """Calibrated probabilities from stored taps, or what else the target answers with.
+
+    Shapes: read gives (m, d_t); returns (m, K).
+    """
+    return target.answers(head_scores(head, read), head.calibration)
 
 
 def head_scores(head: HeadFit, read: ReadTap) -> NDArray[np.float64]:
@@ -56,19 +60,28 @@ def head_scores(head: HeadFit, read: ReadTap) -> NDArray[np.float64]:
 
 
 def estimate(head: HeadFit, arranged: Arranged) -> Estimate:
-    """Accuracy on the rows that some fold held out, with its interval."""
+    """The score on the rows that some fold held out, with its interval."""
     held = head.fold >= 0
     method: Literal["holdout", "nested-cv"] = "holdout" if head.fold.max() < 1 else "nested-cv"
-    return accuracy_estimate(
-        head.probabilities[held], arranged.labels[held], arranged.blocks()[held], method
-    )
+    credits = arranged.target.credits(head.probabilities[held], arranged.labels[held])
+    return measure_of(arranged.target).estimate(credits, arranged.blocks()[held], method)
 
 
-def score_test(head: HeadFit, arranged: Arranged, read: ReadTap) -> tuple[Scores, Probabilities]:
+def score_test(
+    head: HeadFit, arranged: Arranged, read: ReadTap
+) -> tuple[TestScores, Probabilities]:
     """Metrics on the test part: looked at here, once, after everything is settled."""
-    probabilities = head_probabilities(head, read)
+    answers, measure = head_probabilities(head, read, arranged.target), measure_of(arranged.target)
     found = blocks(arranged.test, arranged.twins)
-    return scores(probabilities, arranged.test_labels, found), probabilities
+    certainty = _certainty(head, arranged)
+    return measure.scores(answers, arranged.test_labels, found, certainty, arranged.names), answers
+
+
+def _certainty(head: HeadFit, arranged: Arranged) -> Certainty:
+    held = head.fold >= 0
+    return measure_of(arranged.target).certainty(
+        head.probabilities[held], arranged.labels[held], arranged.blocks()[held]
+    )
 
 
 def as_it_came(prior: Prior | None, arranged: Arranged, read: ReadTap) -> Estimate | None:
@@ -88,17 +101,14 @@ def compared(before: HeadFit, after: HeadFit, arranged: Arranged, seed: int) -> 
     always guessing the largest class where the head was. Shapes: (n,) rows.
     """
     held = after.fold >= 0
-    labels = arranged.labels[held]
-    hits, base = (
-        (head.probabilities[held].argmax(axis=1) == labels).astype(float)
-        for head in (after, before)
-    )
-    guess = float(np.bincount(labels).max() / len(labels))
+    labels, target = arranged.labels[held], arranged.target
+    hits, base = (target.credits(head.probabilities[held], labels) for head in (after, before))
+    guess = target.blind_score(labels)
     rng = np.random.default_rng([seed, 9])
     gap = difference(hits, base, arranged.blocks()[held], rng)
     cure = "use --strategy head, or a lower rate"
     if hits.mean() <= guess < base.mean():
-        return f"no better than always guessing the largest class: {cure}"
+        return f"no better than {target.words.blindly}: {cure}"
     if gap.low <= 0 <= gap.high:
         return ""
     low, high = sorted((abs(gap.low), abs(gap.high)))
@@ -111,41 +121,29 @@ def calibration_record(
     head: HeadFit, arranged: Arranged, unknown_from: float, nearest: int
 ) -> CalibrationRecord:
     """When an answer is sure, promised on rows held out; and when an input is unknown."""
-    held = head.fold >= 0
-    p, labels = head.probabilities[held], arranged.labels[held]
-    correct = (p.argmax(axis=1) == labels).astype(float)
-    n_effective = effective_size(correct, arranged.blocks()[held])
-    return CalibrationRecord(
-        temperature=head.calibration.temperature,
-        class_bias=tuple(float(b) for b in head.calibration.bias),
-        sure_from=sure_threshold(p.max(axis=1), correct, n_effective),
-        promised_error=promise(1 - float(correct.mean())),
+    calibration = delivered(head, arranged.target)
+    return _certainty(head, arranged).record(
+        temperature=calibration.temperature,
+        class_bias=tuple(float(b) for b in calibration.bias),
         unknown_from=unknown_from,
         nearest=nearest,
     )
+
+
+def delivered(head: HeadFit, target: Target) -> Calibration:
+    """The calibration that ships: numbers leave in the user's unit."""
+    return target.delivered(head.calibration)
 
 
 def predictions(
     head: HeadFit, arranged: Arranged, classes: Sequence[str], measured: Measured
 ) -> Iterator[Prediction]:
     """One line for every row held out by a fold, then for every test row."""
+    measure, certainty = measure_of(arranged.target), _certainty(head, arranged)
     rows = zip(arranged.learn, head.fold, head.probabilities, strict=True)
     for example, fold, p in rows:
         if fold >= 0:
-            yield _line(example, int(fold), p, classes)
+            yield measure.line(example, int(fold), p, classes, certainty)
     if measured.test_probabilities is not None:
         for example, p in zip(arranged.test, measured.test_probabilities, strict=True):
-            yield _line(example, None, p, classes)
-
-
-def _line(
-    example: Example, fold: int | None, p: NDArray[np.float64], classes: Sequence[str]
-) -> Prediction:
-    return Prediction(
-        id=example.id,
-        split="test" if fold is None else "oof",
-        fold=fold,
-        target=example.label,
-        label=classes[int(p.argmax())],
-        scores={name: round(float(value), 6) for name, value in zip(classes, p, strict=True)},
-    )
+            yield measure.line(example, None, p, classes, certainty)

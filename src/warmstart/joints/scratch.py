@@ -18,7 +18,7 @@ from warmstart.joints.notes import note
 from warmstart.joints.outfit import Outfit, outfit
 from warmstart.joints.request import Request
 from warmstart.joints.room import LiveSource, Room
-from warmstart.joints.rows import members
+from warmstart.joints.rows import Arranged, members
 from warmstart.joints.scene import Scene
 from warmstart.joints.starting import open_start
 from warmstart.joints.stored import views_of_plan
@@ -34,7 +34,7 @@ from warmstart.planning.verdict import has_signal
 from warmstart.records import Evidence, Inspection, Plan, Preprocessing, Tap, Verdict
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
-from warmstart.solve.temperature import Calibration, Labels
+from warmstart.solve.temperature import Calibration
 from warmstart.stats.draws import spread_order
 from warmstart.training.candidates import CANDIDATES, choose
 from warmstart.training.checkpoint import NoCheckpoints
@@ -56,7 +56,7 @@ def concluded(
         with freed_memory_kept():
             found = yield from measure(asked, scene, worked)
         inspection = replace(inspection, evidence=(*inspection.evidence, found))
-    return check.concluded(inspection, worked)
+    return check.concluded(inspection, worked, scene.arranged.target.words)
 
 
 def _is_wanted(asked: Request, inspection: Inspection) -> bool:
@@ -90,9 +90,9 @@ class _Nothing:
             scores[:, held], fold[held] = said, place
             learnt.append(count)
         plain = Calibration(1.0, np.zeros(k))
-        said = choose(scores, room.labels, fold, room.blocks, plain).scores
-        is_right = np.nan_to_num(said).argmax(axis=1) == room.labels
-        return is_right.astype(float), float(np.mean(learnt))
+        said = choose(scores, room.labels, fold, room.blocks, plain, room.target).scores
+        credits = room.target.credits(np.nan_to_num(said), room.labels)
+        return credits, float(np.mean(learnt))
 
     def _one(self, number: int, place: int, held: Rows) -> Steps[tuple[Array, int]]:
         """What a network says of held rows, (C, m, K), and how many others it learnt from."""
@@ -107,7 +107,8 @@ class _Nothing:
         """Some rows, whole blocks, classes in proportion; smaller draws lie in larger ones."""
         rng = np.random.default_rng([self.scene.seed, 14, place])
         own = np.unique(self.room.blocks[rows], return_inverse=True)[1]
-        order, ends = spread_order(self.room.labels[rows], members(own), rng)
+        strata = self.room.target.strata(self.room.labels[rows])
+        order, ends = spread_order(strata, members(own), rng)
         stop = int(ends[min(int(np.searchsorted(ends, share * len(rows))), len(ends) - 1)])
         return np.sort(rows[order[:stop]])
 
@@ -139,7 +140,7 @@ def measure(asked: Request, scene: Scene, worked: Worked) -> Steps[Evidence]:
     yield Event(stage="tune", kind="begin", values={"trainings": FOLDS * len(SHARES)})
     folds = held_out(scene, FOLDS)
     nothing = _nothing(asked, scene, small, network)
-    warm, blocks = _warm(worked, arranged.labels), arranged.blocks()
+    warm, blocks = _warm(worked, arranged), arranged.blocks()
     side = small.record.preprocessing.shape[0]
     hits, size = yield from nothing.hits(0, {0: folds[0]})
     rows = _both(folds[:1], warm)
@@ -218,17 +219,17 @@ def _nothing(asked: Request, scene: Scene, small: Start, network: Network) -> _N
     )  # fmt: skip
     room = Room(
         source=source, labels=arranged.labels, blocks=arranged.blocks(),
-        before=take_digests(network), checkpoints=NoCheckpoints(),
+        target=arranged.target, before=take_digests(network), checkpoints=NoCheckpoints(),
         steps=tuple(schedule(plan).n_steps for plan in plans for _ in range(FOLDS)),
     )  # fmt: skip
     return _Nothing(scene, network, room, plans)
 
 
-def _warm(worked: Worked, labels: Labels) -> Array:
+def _warm(worked: Worked, arranged: Arranged) -> Array:
     """How often what the run has made answers each row rightly, (n,); NaN if never held out."""
     head, held = worked.head, worked.head.fold >= 0
-    found = np.full(len(labels), np.nan)
-    said = head.probabilities[held].argmax(axis=1) == labels[held]
+    found = np.full(len(arranged.labels), np.nan)
+    said = arranged.target.credits(head.probabilities[held], arranged.labels[held])
     found[held] = said if worked.hits is None else worked.hits
     return found
 

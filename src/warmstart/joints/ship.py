@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.evaluation.metrics import hits_estimate
+from warmstart.evaluation.measure import measure_of
 from warmstart.events import Steps
 from warmstart.joints.allowance import Allowance
 from warmstart.joints.memory import freed_memory_kept
@@ -27,7 +27,7 @@ from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import Values, standard_error
 from warmstart.training.checkpoint import Checkpoints
-from warmstart.training.head import HeadFit
+from warmstart.training.head import HeadFit, calibrated_by
 from warmstart.training.ship import HEAD, TUNED, Decision, decide
 
 BLEND = "blend"
@@ -70,7 +70,8 @@ def measure(worked: Worked, arranged: Arranged, is_shipped: bool) -> Measured:
     head, held = worked.head, worked.head.fold >= 0
     claimed = estimate(head, arranged)
     if worked.hits is not None:  # the rows held out had a say in what is shipped
-        claimed = hits_estimate(worked.hits, arranged.blocks()[held], "bbc-cv")
+        measure = measure_of(arranged.target)
+        claimed = measure.estimate(worked.hits, arranged.blocks()[held], "bbc-cv")
     if not arranged.test or not is_shipped:
         return Measured(claimed, None, None)
     tested, probabilities = score_test(head, arranged, worked.reader(arranged.test))
@@ -88,7 +89,7 @@ def weigh(scene: Scene, plan: Plan, head: HeadFit, worked: Worked) -> Steps[Work
     decision = decided(scene, head, worked.head, worked.before)
     found = _carried_out(scene, head, worked, decision)
     found = replace(
-        found, hits=_all_hits(found.head, arranged.labels, held, decision.hits),
+        found, hits=_all_hits(found.head, arranged, held, decision.hits),
         gain=tail_gain(decision, arranged.blocks()[held]),
     )  # fmt: skip
     yield note("tune", "Compared", found.why)
@@ -100,7 +101,7 @@ def decided(scene: Scene, head: HeadFit, tuned: HeadFit, before: HeadFit) -> Dec
     arranged, rng = scene.arranged, np.random.default_rng([scene.seed, 10])
     return decide(
         before.probabilities, tuned.probabilities, arranged.labels, before.fold,
-        arranged.blocks(), rng, alone=head.probabilities,
+        arranged.blocks(), rng, alone=head.probabilities, target=arranged.target,
     )  # fmt: skip
 
 
@@ -109,13 +110,10 @@ def _carried_out(scene: Scene, head: HeadFit, worked: Worked, decision: Decision
     if kind == HEAD:
         return _head(scene, head, worked, decision)
     if kind == TUNED or not _can_blend(scene, worked):
-        gain = points(decision.ahead)
-        why = f"{gain} points more often right than the new output alone on examples held out"
+        words, gain = scene.arranged.target.words, points(decision.ahead)
+        why = f"{words.than.format(gain)} than the new output alone on examples held out"
         if decision.ahead < LITTLE:
-            why = (
-                "on examples held out about as often right as the new output alone, and its "
-                "probabilities are nearer the truth"
-            )
+            why = f"on examples held out {words.tie}"
         return replace(worked, why=why)
     return _blended(scene, head, worked, decision)
 
@@ -133,14 +131,17 @@ def _head(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Wo
     )  # fmt: skip
 
 
-def _all_hits(shipped: HeadFit, labels: Rows, held: NDArray[np.bool_], corrected: Values) -> Values:
+def _all_hits(
+    shipped: HeadFit, arranged: Arranged, held: NDArray[np.bool_], corrected: Values
+) -> Values:
     """Of every row that what ships was judged on: `corrected` (m,) where the choice was, too.
 
-    Shapes: labels (n,), held (n,) with m rows that the training held out.
+    Shapes: held (n,) with m rows that the training held out.
     """
-    hits: Values = (shipped.probabilities.argmax(axis=1) == labels).astype(float)
+    judged, hits = shipped.fold >= 0, np.zeros(len(held))
+    hits[judged] = arranged.target.credits(shipped.probabilities[judged], arranged.labels[judged])
     hits[held] = corrected
-    found: Values = hits[shipped.fold >= 0]
+    found: Values = hits[judged]
     return found
 
 
@@ -167,15 +168,16 @@ def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) ->
     made = replace(
         worked.head, name=f"{head.name}+{worked.plan.strategy.value}", taps=tuple(columns),
         weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),
-        bias=bias.astype(np.float32), calibration=option.calibration,
-        probabilities=option.probabilities, picks=(),
+        bias=bias.astype(np.float32), probabilities=option.probabilities, picks=(),
     )  # fmt: skip
+    made = calibrated_by(made, option.calibration)
+    words = scene.arranged.target.words
     why = (
         f"on examples held out {worked.plan.strategy.value} and the new output together "
-        f"({100 * share:.0f} to {100 * (1 - share):.0f}) give the best probabilities"
+        f"({100 * share:.0f} to {100 * (1 - share):.0f}) give the best {words.answers}"
     )
     if decision.ahead < LITTLE:
-        why += ", if hardly more right answers"
+        why += f", if hardly {words.hardly}"
     return replace(
         worked, network=network, head=made, reader=Both(worked.reader, scene.look.reader),
         shipped=BLEND, why=why,

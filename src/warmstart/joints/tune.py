@@ -122,7 +122,8 @@ def tune(
     source = yield from open_source(scene, plan)
     room = Room(
         source=source, labels=scene.arranged.labels, blocks=scene.arranged.blocks(),
-        before=digests, checkpoints=job.checkpoints, steps=_steps(scene, plan, folds_held),
+        target=scene.arranged.target, before=digests, checkpoints=job.checkpoints,
+        steps=_steps(scene, plan, folds_held),
     )  # fmt: skip
     held = yield from job.without(room, folds_held)
     if held.failed:
@@ -149,7 +150,9 @@ class _Job:
         for number, held in enumerate(folds_held):
             keep = np.setdiff1d(np.arange(n), held)
             fitted = fit_on(scene, self.plan, keep)
-            found.before[held] = head_probabilities(fitted, scene.look.reader(scene.examples(held)))
+            found.before[held] = head_probabilities(
+                fitted, scene.look.reader(scene.examples(held)), room.target
+            )
             lesson = self._lesson(room, fitted, keep, held, number, None, found.scale)
             taught = yield from lesson.learn()
             found.guards += taught.guards
@@ -169,8 +172,8 @@ class _Job:
         yield from _tell_joined(plan, joined)
         # Where no layer joined, the fitted output is as good as another one on the same layers.
         said = held.scores if joined else held.scores[:REFIT]
-        scores, warmths = joined_outputs(said, room.labels)
-        chosen = choose(scores, room.labels, held.fold, room.blocks, _plain(head))
+        scores, warmths = joined_outputs(said, room.labels, room.target)
+        chosen = choose(scores, room.labels, held.fold, room.blocks, _plain(head), room.target)
         guards = list(held.guards)
         if seen := watch_overfit(chosen, room.blocks, schedule(plan).n_steps):
             guards.append(seen)
@@ -191,7 +194,7 @@ class _Job:
         guards += told
         again = Refit(scene, plan, room.source)
         output, reader = again.end(taught.outfit, head, chosen, warmths)
-        tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.blocks)
+        tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.blocks, room.target)
         yield Event(stage="tune", kind="end", values={"joined": joined})
         before = replace(head, probabilities=held.before, fold=held.fold)
         return Worked(
@@ -276,7 +279,7 @@ def held_out(scene: Scene, n_folds: int) -> list[Rows]:
     if arranged.holdout:
         return [np.arange(n - arranged.holdout, n)]
     rng = np.random.default_rng([scene.seed, 7])
-    part = folds(arranged.labels, arranged.blocks(), HELD_ONCE if n_folds == 1 else n_folds, rng)
+    part = folds(arranged.folding, arranged.blocks(), HELD_ONCE if n_folds == 1 else n_folds, rng)
     return [np.flatnonzero(part == f) for f in range(1 if n_folds == 1 else int(part.max()) + 1)]
 
 

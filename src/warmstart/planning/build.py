@@ -157,7 +157,9 @@ def _begun(names: Sequence[str]) -> str:
 
 
 def _head(budget: Budget, facts: DataFacts, profile_names: tuple[str, ...]) -> HeadPlan:
-    names = rules.candidates(facts.n, facts.n_classes, facts.smallest_class, profile_names, budget)
+    names = rules.candidates(
+        facts.n, facts.n_classes, facts.smallest_class, profile_names, budget, facts.class_heads
+    )
     many = f"label-free depth profiles that {facts.n:,} examples can choose among"
     folds = 1 if facts.holdout else rules.outer_folds(facts.n_blocks)
     return HeadPlan(

@@ -18,6 +18,7 @@ class DataFacts:
     n_classes: int
     smallest_class: int
     holdout: int  # examples of a hold-out that the user gave, 0 without
+    class_heads: bool = True  # whether class means and logistic paths can answer the task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,12 +97,14 @@ def looks_closely(budget: Budget) -> bool:
 
 
 def candidates(
-    n: int, n_classes: int, smallest_class: int, profile_names: tuple[str, ...], budget: Budget
-) -> tuple[str, ...]:
+    n: int, n_classes: int, smallest_class: int, profile_names: tuple[str, ...], budget: Budget,
+    class_heads: bool = True,
+) -> tuple[str, ...]:  # fmt: skip
     """Heads to choose from, simplest first: ties go to the earlier.
 
     The class mean competes where some class has at most 5 examples (a regression has
-    little to go by), the logistic path where it costs less than the look.
+    little to go by), the logistic path where it costs less than the look; neither without
+    `class_heads`, where no class is to be told.
 
     >>> candidates(100, 2, 40, ("last", "late"), "fast")
     ('last', 'late')
@@ -114,9 +116,9 @@ def candidates(
     ('last+prior',)
     """
     names: tuple[str, ...] = ()
-    if smallest_class <= 5 and n <= DUAL_LIMIT:
+    if class_heads and smallest_class <= 5 and n <= DUAL_LIMIT:
         names += ("class-mean",)
-    if budget != "fast" and n * n_classes <= LOGISTIC_LIMIT:
+    if class_heads and budget != "fast" and n * n_classes <= LOGISTIC_LIMIT:
         names += ("logistic",)
     if n <= MANY:
         return names + profile_names

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from warmstart.records import VerdictKind
+from warmstart.tasks.words import CLASS_WORDS, Words
 
 SIGNAL_P = 0.01
 BLIND_MDE = 0.25  # an undetectable effect this large: too few examples to say anything
@@ -104,14 +105,16 @@ def points(share: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1.5 else f"{value:.1f}"
 
 
-def sentence(kind: VerdictKind, facts: Facts, n: int, accuracy: float) -> str:
+def sentence(
+    kind: VerdictKind, facts: Facts, n: int, accuracy: float, words: Words = CLASS_WORDS
+) -> str:
     """The verdict for someone who never trained a network."""
     if not has_signal(facts.p):
         return _without_signal(kind, facts, n)
     if kind == "scratch-fair" and _reaches(facts):
         return (
             "Training from scratch is as fair: with twice the examples the same design from "
-            f"nothing is expected to be {points(facts.scratch_later)} % right, which is "
+            f"nothing is expected to {words.be.format(points(facts.scratch_later))}, which is "
             f"{_more(facts.scratch_gap or 0.0)} than what this start gives with these "
             f"({_interval(facts.scratch_gap or 0.0, facts.scratch_error)})."
         )
@@ -129,21 +132,22 @@ def sentence(kind: VerdictKind, facts: Facts, n: int, accuracy: float) -> str:
         )
     if kind == "head" and facts.tail_gain is None:
         return (
-            f"A new output on the frozen network is enough: it is {points(facts.accuracy)} % "
-            f"right, which leaves {points(facts.mistakes)} points at most for tuning deeper."
+            "A new output on the frozen network is enough: it "
+            f"{words.does.format(points(facts.accuracy))}, which leaves "
+            f"{points(facts.mistakes)} points at most for tuning deeper."
         )
     if kind == "head":
         most = (facts.tail_gain or 0.0) + 1.28 * facts.tail_error
         if points(most) == "0" or most < 0:
             return (
                 "A new output on the frozen network is enough: tuning deeper was tried, and on "
-                f"examples held out it was right no more often ({_gain(facts)} points)."
+                f"examples held out {words.no_better} ({_gain(facts)} points)."
             )
         return (
             "A new output on the frozen network is enough; a gain of up to "
             f"{points(most)} points from tuning deeper cannot be excluded."
         )
-    return _unclear(facts, accuracy)
+    return _unclear(facts, accuracy, words)
 
 
 def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
@@ -168,8 +172,8 @@ def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
     )
 
 
-def _unclear(facts: Facts, accuracy: float) -> str:
-    right = f"about {points(accuracy)} % right"
+def _unclear(facts: Facts, accuracy: float, words: Words) -> str:
+    right = words.about.format(points(accuracy))
     if facts.knowledge is None:
         untried = (
             "Whether tuning deeper would pay was not measured: only new outputs on the frozen "
@@ -184,8 +188,9 @@ def _unclear(facts: Facts, accuracy: float) -> str:
             f"The labels can be learnt ({right}), but it is not clear that the start's own "
             f"knowledge helps: it is worth {points(facts.knowledge)} points ({_range(facts)})."
         )
+    has = words.has.format(points(accuracy))
     return (
-        f"This start knows this kind of picture: a new output on it is {right}, and what it has "
+        f"This start knows this kind of picture: a new output on it {has}, and what it has "
         f"learnt is worth {points(facts.knowledge)} points of that ({_range(facts)}). "
     ) + _deeper(facts, "Whether tuning deeper would bring more was not measured.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
-from warmstart.records import Choice, PartPlan, Plain, Plan
+from warmstart.records import Choice, PartPlan, Plain, Plan, Task
 
 _WORDS = {
     "frozen": "frozen", "tuned": "tuned", "low-rank": "low-rank updates", "fresh": "made new",
@@ -122,3 +122,13 @@ def gave_up(plan: Plan, kind: str, scales: Sequence[float]) -> str:
     went = "diverged" if kind == "diverged" else "got nowhere"
     usual = own if rate is None or not isinstance(rate.rule, (int, float)) else float(rate.rule)
     return f"training {went} at {rates}" + (f"; the rule says {usual:g}" if usual != own else "")
+
+
+def output_words(task: Task, names: Sequence[str]) -> str:
+    """What the outputs of a model stand for.
+
+    >>> output_words("classify", ["a", "b"]), output_words("regress", ["age"])
+    ('2 classes', 'the number "age"')
+    """
+    words = {"classify": f"{len(names)} classes", "multilabel": f"{len(names)} labels"}
+    return words.get(task, f'the number "{next(iter(names), "value")}"')

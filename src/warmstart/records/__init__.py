@@ -4,7 +4,15 @@ Frozen dataclasses of plain values: no torch, no arrays, no behaviour beyond che
 at birth. `folder.py` writes them as JSON and TOML and reads them back.
 """
 
-from warmstart.records.answer import Answer, CalibrationRecord, ModelRecord
+from warmstart.records.answer import (
+    Answer,
+    CalibrationRecord,
+    LabelAnswer,
+    LabelCalibration,
+    ModelRecord,
+    NumberAnswer,
+    NumberCalibration,
+)
 from warmstart.records.audit import Audit, AuditGroup, GroupState, Tally
 from warmstart.records.checked import Checked
 from warmstart.records.comparison import (
@@ -60,6 +68,7 @@ from warmstart.records.plan import (
     TrainingPlan,
 )
 from warmstart.records.ranking import FailedStart, RankedStart, Ranking
+from warmstart.records.scored import LabelScore, LabelScores, NumberScores
 from warmstart.records.suggestion import ExpectedGain, Skipped, Suggestion, Suggestions
 from warmstart.records.summary import (
     DataCounts,
@@ -68,12 +77,15 @@ from warmstart.records.summary import (
     FrozenProof,
     GuardNote,
     Inspection,
+    LabelPrediction,
+    NumberPrediction,
     Prediction,
     Scores,
     Shipped,
     StartCounts,
     Summary,
     SuspectLabel,
+    TestScores,
     Verdict,
     VerdictKind,
 )
@@ -121,12 +133,21 @@ __all__ = [
     "Inspection",
     "Judged",
     "Kind",
+    "LabelAnswer",
+    "LabelCalibration",
+    "LabelPrediction",
+    "LabelScore",
+    "LabelScores",
     "Layout",
     "LeakCheck",
     "Ledger",
     "LedgerRow",
     "ModelRecord",
     "NetworkRecord",
+    "NumberAnswer",
+    "NumberCalibration",
+    "NumberPrediction",
+    "NumberScores",
     "Pair",
     "PartPlan",
     "PartRecord",
@@ -153,6 +174,7 @@ __all__ = [
     "Tally",
     "Tap",
     "Task",
+    "TestScores",
     "TextInputs",
     "TrainGap",
     "TrainingPlan",

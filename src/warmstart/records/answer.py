@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from warmstart.records.data import Task
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import Recipe, Tap
 
@@ -12,7 +13,7 @@ from warmstart.records.network import Recipe, Tap
 class ModelRecord:
     """model/config.json: what rebuilds the network beside its tensors."""
 
-    task: str
+    task: Task
     arch: str  # "timm:…", "torchvision:…", or "module:…" for a network of the user's own
     start: str
     start_sha256: str
@@ -50,6 +51,20 @@ class CalibrationRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelCalibration(CalibrationRecord):
+    """The same of several labels: sure is a set of which every label is."""
+
+    thresholds: tuple[float, ...]  # probability from which on each label is named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberCalibration(CalibrationRecord):
+    """The same of a number: the interval says how sure it is."""
+
+    half_width: float | None  # of the interval; None: too few examples to promise one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """One answered input: a line of `predict --json`.
 
@@ -65,3 +80,22 @@ class Answer:
     scores: dict[str, float]
     error: str | None = None
     nearest: tuple[str, ...] = ()  # ids of the most similar training examples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelAnswer(Answer):
+    """The same of several labels: `label` is the likeliest, `probability` its own.
+
+    `labels` are those named, which may be none.
+    """
+
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberAnswer(Answer):
+    """The same of a number: `label` is it as a text; `sure` is None, for the interval says more."""
+
+    value: float | None = None
+    low: float | None = None  # None: too few examples to promise an interval
+    high: float | None = None

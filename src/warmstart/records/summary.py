@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from warmstart.records.data import Finding, Task
+from warmstart.records.scored import LabelScores, NumberScores
 
 VerdictKind = Literal["head", "deeper", "scratch-fair", "no-signal", "unclear"]
 
@@ -66,6 +67,22 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelPrediction(Prediction):
+    """The same of several labels; `target` and `label` hold them with `|` between."""
+
+    labels: tuple[str, ...]  # those named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberPrediction(Prediction):
+    """The same of a number; `scores` are empty, `target` and `label` numbers as texts."""
+
+    value: float
+    low: float | None  # None: too few examples to promise an interval
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """How good the shipped model is on examples it has not seen, with a 95 % interval."""
 
@@ -89,6 +106,9 @@ class Scores:
     macro_f1: float
     log_loss: float
     ece: float
+
+
+TestScores = Scores | LabelScores | NumberScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +167,7 @@ class Summary:
     verdict: Verdict
     shipped: Shipped
     estimate: Estimate | None
-    test: Scores | None
+    test: TestScores | None
     data: DataCounts
     start: StartCounts
     frozen: FrozenProof

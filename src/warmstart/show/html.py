@@ -7,7 +7,7 @@ from pathlib import Path
 
 from warmstart.delivery.numbers import printable, sentence
 from warmstart.records import Summary
-from warmstart.show.result import estimate_text, score_text
+from warmstart.show.result import TITLES, estimate_text, score_text
 
 _LEFT = 'style="text-align:left;vertical-align:top;padding:2px 12px 2px 0;white-space:nowrap"'
 _RIGHT = 'style="text-align:left;vertical-align:top;padding:2px 0"'
@@ -15,7 +15,7 @@ _RIGHT = 'style="text-align:left;vertical-align:top;padding:2px 0"'
 
 def run_html(summary: Summary, path: Path) -> str:
     """The verdict, how often the model is right, what was shipped, where the folder is."""
-    rows = [("Accuracy", accuracy) for accuracy in _accuracy(summary)]
+    rows = [(TITLES[summary.task], accuracy) for accuracy in _accuracy(summary)]
     rows += [("Shipped", _shipped(summary)), ("Folder", str(path))]
     cells = "".join(
         f"<tr><th {_LEFT}>{_safe(title)}</th><td {_RIGHT}>{_safe(text)}</td></tr>"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from warmstart.records import Estimate, Evidence, Finding, Scores, Summary, Verdict
+from warmstart.delivery.task_words import score_of
+from warmstart.records import Estimate, Evidence, Finding, Summary, Task, TestScores, Verdict
 from warmstart.show.text import WIDTH, column, count, interval, percents, sentence, wrap
 
 _LEAD = "before any layer moved, the new output alone"
@@ -13,6 +14,7 @@ _LEADS = {
     "head": "the start's own output, before a new one was learnt",
     "scratch": "with what the start knows, a new output alone",
 }
+TITLES: dict[Task, str] = {"classify": "Accuracy", "multilabel": "mAP", "regress": "R²"}
 SHOWN = 5  # findings listed; the rest stand in the report
 
 
@@ -25,7 +27,7 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     ships = summary.shipped.strategy != "none"
     blocks = []
     if summary.verdict.kind == "no-signal":
-        blocks.append(no_signal_text(summary.verdict, summary.data.classes))
+        blocks.append(no_signal_text(summary.verdict, summary.data.classes, summary.task))
     if ships:
         blocks.append("\n".join(_accuracy(summary)))
     blocks.append("\n".join([*_decision(summary), *_findings(summary, run_path)]))
@@ -33,10 +35,12 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     return "\n\n".join(block for block in blocks if block)
 
 
-def no_signal_text(verdict: Verdict, n_classes: int) -> str:
+def no_signal_text(verdict: Verdict, n_classes: int, task: Task = "classify") -> str:
     """Why training was stopped, and what might help."""
     evidence = next((e for e in verdict.evidence if e.name == "signal"), None)
     found = _signal(evidence, n_classes) if evidence else verdict.sentence
+    if task != "classify":
+        return "\n".join([wrap(verdict.sentence), wrap(evidence.meaning if evidence else "")])
     might = (
         "What might help: check how the labels were made, or use pictures in which a person "
         "can tell the classes apart."
@@ -69,7 +73,7 @@ def _accuracy(summary: Summary) -> list[str]:
         before = summary.step_zero
         shown = interval(before.value, before.low, before.high, before.n)
         parts.append(f"{_LEADS.get(summary.shipped.strategy, _LEAD)}: {shown}")
-    return [column("Accuracy", ";\n".join(parts) + ".")] if parts else []
+    return [column(TITLES[summary.task], ";\n".join(parts) + ".")] if parts else []
 
 
 def estimate_text(estimate: Estimate) -> str:
@@ -80,9 +84,9 @@ def estimate_text(estimate: Estimate) -> str:
     return f"{shown}, estimated on examples it had not seen"
 
 
-def score_text(scores: Scores) -> str:
+def score_text(scores: TestScores) -> str:
     """The same for what was looked at once."""
-    return interval(scores.accuracy, scores.low, scores.high, scores.n)
+    return interval(score_of(scores), scores.low, scores.high, scores.n)
 
 
 def _decision(summary: Summary) -> list[str]:

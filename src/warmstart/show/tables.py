@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from warmstart.records import Answer, Scores
+from warmstart.delivery.task_words import further, test_estimate
+from warmstart.records import Answer, LabelAnswer, NumberAnswer, Scores, TestScores
 from warmstart.show.text import WIDTH, column, count, interval, percent, percents, printable, size
 
 if TYPE_CHECKING:
@@ -31,11 +32,25 @@ def predict_lines(answers: Iterable[Answer]) -> Iterator[str]:
 
 def _answer_line(answer: Answer, path_width: int, label_width: int) -> str:
     path = f"{printable(answer.path):<{path_width}}"
+    if isinstance(answer, NumberAnswer) and answer.value is not None:
+        return (
+            f"{path}  {answer.label:<{label_width}}  {_range(answer)}  {_caveat(answer)}".rstrip()
+        )
+    if isinstance(answer, LabelAnswer) and answer.error is None:
+        named = (f"{printable(name)} {probability(answer.scores[name])}" for name in answer.labels)
+        return f"{path}  {', '.join(named) or 'none of the labels'}  {_caveat(answer)}".rstrip()
     if answer.label is None or answer.probability is None:
         why = (answer.error or "it cannot be read").removeprefix(answer.path).strip(" :")
         return f"{path}  {'-':<{label_width}}  {'-':>6}  {printable(why)}"
     label = f"{printable(answer.label):<{label_width}}"
     return f"{path}  {label}  {probability(answer.probability):>6}  {_caveat(answer)}".rstrip()
+
+
+def _range(answer: NumberAnswer) -> str:
+    """The interval in which the truth lies 9 times of 10."""
+    if answer.low is None or answer.high is None:
+        return ""
+    return f"{answer.low:.4g} to {answer.high:.4g}"
 
 
 def probability(p: float) -> str:
@@ -53,8 +68,14 @@ def _caveat(answer: Answer) -> str:
     return "not sure" if answer.sure is False else ""
 
 
-def scores_text(scores: Scores) -> str:
+def scores_text(scores: TestScores) -> str:
     """Metrics on labelled data, the one that matters first."""
+    if not isinstance(scores, Scores):
+        claim = test_estimate(scores)
+        shown = interval(claim.value, claim.low, claim.high, claim.n)
+        title = "mAP" if claim.metric == "mAP" else "R²"
+        text = f"{shown} on {count(scores.n, 'image')}."
+        return "\n".join([column(title, text), column("Also", further(scores))])
     balanced = percents(scores.balanced_accuracy, n=scores.n)[0]
     shown = interval(scores.accuracy, scores.low, scores.high, scores.n)
     return "\n".join(

@@ -27,10 +27,23 @@ _MOST = 1e3
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """softmax(temperature * scores + bias). Shapes: bias (K,)."""
+    """softmax(temperature * scores + bias). Shapes: bias (K,).
+
+    `slopes` (K,), where labels are calibrated each by itself, are factors of their scores.
+    """
 
     temperature: float
     bias: Array
+    slopes: Array | None = None
+
+    def scaled(self, scores: Array) -> Array:
+        """temperature * slopes * scores + bias. Shapes: (n, K) to (n, K).
+
+        >>> Calibration(2.0, np.ones(1), np.array([3.0])).scaled(np.ones((1, 1))).tolist()
+        [[7.0]]
+        """
+        found: Array = self.temperature * (1.0 if self.slopes is None else self.slopes) * scores
+        return found + self.bias
 
 
 def log_probabilities(scores: Array, calibration: Calibration) -> Array:

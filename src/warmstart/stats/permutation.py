@@ -29,9 +29,17 @@ TIE = 1e-5  # share of the statistic that rounding in float32 may move: as good 
 _BATCH = 50  # permutations solved in one matrix product
 
 
+Operators = Sequence[NDArray[np.float32]]
+# From leave-block-out operators and draws (n, m) of labels to the statistic and the score (m,).
+Statistics = Callable[[Operators, Labels], tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
 @dataclass(frozen=True, slots=True)
 class SignalTest:
-    """p-value, and accuracies of the best grid member under the true and permuted labels."""
+    """p-value, and accuracies of the best grid member under the true and permuted labels.
+
+    What is called accuracy is the score that the statistics give.
+    """
 
     p: float
     accuracy: float
@@ -108,15 +116,18 @@ def signal_test(
     groups: Sequence[Rows],
     rng: np.random.Generator,
     permutations: int,
+    statistics: Statistics | None = None,
 ) -> SignalTest:
     """Test the labels against permutations of themselves.
 
     Shapes: inverses, one (n, n) matrix G of `solve.ridge` per grid member; labels (n,) in
-    0..K-1; groups partition the rows into dependent blocks.
+    0..K-1; groups partition the rows into dependent blocks. `statistics` are those of classes,
+    or of what other tasks number by `labels`.
     """
+    statistics = statistics or class_statistics
     operators = [_leave_out_operator(G, groups) for G in inverses]
     shuffle = _shuffler(labels, number_blocks(groups))
-    true_t, true_accuracy = _statistics(operators, labels[:, None])
+    true_t, true_accuracy = statistics(operators, labels[:, None])
     least = float(true_t[0]) - TIE * abs(float(true_t[0]))
     nulls, accuracies = np.empty(0), np.empty(0)
     p, moved, same = None, 1.0, 0
@@ -125,7 +136,7 @@ def signal_test(
         draws = np.stack([shuffle(rng) for _ in range(batch)], axis=1)
         moved = movable(labels, draws)
         same += int((draws == labels[:, None]).all(axis=0).sum())
-        t, accuracy = _statistics(operators, draws)
+        t, accuracy = statistics(operators, draws)
         nulls, accuracies = np.append(nulls, t), np.append(accuracies, accuracy)
         exceed = np.cumsum(nulls >= least)
         if p is None and exceed[-1] >= ENOUGH:
@@ -148,8 +159,8 @@ def _leave_out_operator(G: Array, groups: Sequence[Rows]) -> NDArray[np.float32]
     return operator.astype(np.float32)
 
 
-def _statistics(
-    operators: Sequence[NDArray[np.float32]], draws: Labels
+def class_statistics(
+    operators: Operators, draws: Labels
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Best statistic over the grid, and that member's accuracy. Shapes: draws (n, m); both (m,)."""
     n, m = draws.shape

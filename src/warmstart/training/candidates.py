@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from warmstart.solve.ridge import Array
-from warmstart.solve.temperature import Calibration, Labels, fit_temperature, log_losses
+from warmstart.solve.temperature import Calibration, Labels
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target, Truth
 from warmstart.training.crossfit import LEAST, cross_parts
 
 LOOKS = 5  # at equal distances; the last is the end
@@ -74,8 +76,9 @@ class Chosen:
 
 
 def choose(
-    scores: Array, labels: Labels, fold: Labels, blocks: Labels, plain: Calibration
-) -> Chosen:
+    scores: Array, labels: Truth, fold: Labels, blocks: Labels, plain: Calibration,
+    target: Target = CLASSES,
+) -> Chosen:  # fmt: skip
     """Choose among candidates by calibrated log-loss on held-out rows; few rows choose nothing.
 
     Five parts of them, blocks whole, choose for each other. A candidate with scores that are
@@ -99,7 +102,7 @@ def choose(
         np.isfinite(said).all(axis=(1, 2), keepdims=True), said, np.nan
     )  # or not at all
     losses = np.full(scores.shape[:2], np.nan)
-    losses[:, held] = [_apart(one, truth, part, plain) for one in said]
+    losses[:, held] = [_apart(one, truth, part, plain, target) for one in said]
     if len(held) < LEAST:
         return Chosen(END, scores[END], losses)
     found = np.full(scores.shape[1:], np.nan)
@@ -108,29 +111,30 @@ def choose(
         best = END
         if others.sum() >= LEAST:
             # Calibrated anew, without this part: what calibrates has a say in the choice.
-            best = _best(np.stack([_calibrated(one[others], truth[others]) for one in said]))
+            tried = [_calibrated(one[others], truth[others], target) for one in said]
+            best = _best(np.stack(tried))
         found[held[inside]] = said[best, inside]
     return Chosen(_best(losses[:, held]), found, losses)
 
 
-def _apart(scores: Array, labels: Labels, part: Labels, plain: Calibration) -> Array:
+def _apart(scores: Array, labels: Truth, part: Labels, plain: Calibration, target: Target) -> Array:
     """Log-loss of each row, calibrated on the rows of other parts. Shapes: (m, K) to (m,)."""
     found = np.full(len(labels), WORST)
     for number in np.unique(part) if np.isfinite(scores).all() else ():
         inside, others = part == number, part != number
         calibration = plain
         if others.sum() >= LEAST:
-            calibration = fit_temperature(scores[others], labels[others])
-        found[inside] = log_losses(scores[inside], labels[inside], calibration)
+            calibration = target.calibrate(scores[others], labels[others])
+        found[inside] = target.losses(scores[inside], labels[inside], calibration)
     clipped: Array = np.minimum(found, WORST)
     return clipped
 
 
-def _calibrated(scores: Array, labels: Labels) -> Array:
+def _calibrated(scores: Array, labels: Truth, target: Target) -> Array:
     """Log-loss of each row, calibrated on these rows: one number fits no noise that matters."""
     if not np.isfinite(scores).all():
         return np.full(len(labels), WORST)
-    losses: Array = log_losses(scores, labels, fit_temperature(scores, labels))
+    losses = target.losses(scores, labels, target.calibrate(scores, labels))
     return np.minimum(losses, WORST)
 
 

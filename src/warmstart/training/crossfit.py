@@ -5,12 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from warmstart.solve.ridge import Array
-from warmstart.solve.temperature import (
-    Calibration,
-    Labels,
-    fit_temperature,
-    log_probabilities,
-)
+from warmstart.solve.temperature import Calibration, Labels
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target, Truth
 
 LEAST = 10  # held-out rows below which the fitted head's calibration says more
 PARTS = 5
@@ -30,8 +27,9 @@ def cross_parts(blocks: Labels) -> Labels:
 
 
 def cross_calibrated(
-    scores: Array, labels: Labels, fold: Labels, blocks: Labels, before: Calibration
-) -> tuple[Array, Calibration]:
+    scores: Array, labels: Truth, fold: Labels, blocks: Labels, before: Calibration,
+    target: Target = CLASSES,
+) -> tuple[Array, Calibration]:  # fmt: skip
     """Probabilities of held-out rows, each calibrated on other parts, and the calibration of all.
 
     A temperature alone: what one training leans to, of two that learnt from a half each, the
@@ -50,11 +48,11 @@ def cross_calibrated(
     part = cross_parts(blocks[held])
     if len(held) < LEAST or len(np.unique(part)) < 2:
         kept = np.full(scores.shape, np.nan)
-        kept[held] = np.exp(log_probabilities(scores[held], before))
+        kept[held] = target.answers(scores[held], before)
         return kept, before
     probabilities = np.full(scores.shape, np.nan)
     for number in np.unique(part):
         inside, others = held[part == number], held[part != number]
-        calibration = fit_temperature(scores[others], labels[others])
-        probabilities[inside] = np.exp(log_probabilities(scores[inside], calibration))
-    return probabilities, fit_temperature(scores[held], labels[held])
+        calibration = target.calibrate(scores[others], labels[others])
+        probabilities[inside] = target.answers(scores[inside], calibration)
+    return probabilities, target.calibrate(scores[held], labels[held])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from warmstart.stats.intervals import Blocks, Values
 from warmstart.stats.paired import mean_interval
+from warmstart.tasks.classes import entropy as entropy
 
 GuardKind = Literal["stuck", "diverged", "overfit", "forgetting"]
 
@@ -49,19 +50,6 @@ class Alarm:
     sentence: str
 
 
-def entropy(class_shares: Sequence[float]) -> float:
-    """The loss, in nats, of always answering how frequent the classes are.
-
-    Shares need not add up to 1: counts will do.
-
-    >>> round(entropy([10, 10]), 3), entropy([5, 0])
-    (0.693, 0.0)
-    """
-    total = sum(class_shares)
-    shares = [share / total for share in class_shares if share > 0]
-    return sum(-share * math.log(share) for share in shares)
-
-
 class Watch:
     """The guards that read the loss of one training: `diverged` and `stuck`.
 
@@ -69,7 +57,8 @@ class Watch:
     `begins_fitted`: training begins from a head that is fitted already. Where that head knew
     something, a loss as high as that of blind answers is wrong soon after the warm-up; where
     it did not, and with fresh layers, training begins there and is given most of the steps.
-    Steps count from 1 to `n_steps`; `class_shares` may be counts.
+    Steps count from 1 to `n_steps`; `class_shares` may be counts. `blind`: the loss of blind
+    answers, where it is known already.
 
     `state` is plain numbers: a watch that takes it up by `restore` decides the same.
 
@@ -79,10 +68,11 @@ class Watch:
     """
 
     def __init__(
-        self, *, n_steps: int, warm_up: float, class_shares: Sequence[float], begins_fitted: bool
-    ) -> None:
+        self, *, n_steps: int, warm_up: float, class_shares: Sequence[float] = (),
+        begins_fitted: bool, blind: float | None = None,
+    ) -> None:  # fmt: skip
         self._n_steps = n_steps
-        self._blind = entropy(class_shares)
+        self._blind = entropy(class_shares) if blind is None else blind
         self._begins_fitted = begins_fitted
         self._long = max(SHORT, LONG * n_steps)
         self._soon = math.ceil(warm_up * n_steps) + self._long

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,7 @@ from numpy.typing import NDArray
 from warmstart.events import Event, Steps
 from warmstart.records import Tap
 from warmstart.solve.ridge import Array
-from warmstart.solve.temperature import (
-    Calibration,
-    fit_temperature_and_bias,
-    probabilities,
-)
+from warmstart.solve.temperature import Calibration
 from warmstart.training.choose import choose_head, choose_penalty
 from warmstart.training.families import (
     ClassMean,
@@ -69,6 +65,23 @@ def blank(taps: tuple[Tap, ...], width: int, n_classes: int, n: int) -> HeadFit:
     )  # fmt: skip
 
 
+def calibrated_by(head: HeadFit, calibration: Calibration) -> HeadFit:
+    """The head with another calibration; slopes of its outputs go into their weights.
+
+    >>> head = replace(blank((), 1, 1, 2), bias=np.ones(1, np.float32))
+    >>> calibrated_by(head, Calibration(1.0, np.zeros(1), np.array([2.0]))).bias.tolist()
+    [2.0]
+    """
+    if calibration.slopes is None:
+        return replace(head, calibration=calibration)
+    slopes = calibration.slopes
+    return replace(
+        head, calibration=Calibration(calibration.temperature, calibration.bias),
+        weight=(slopes[:, None] * head.weight).astype(np.float32),
+        bias=(slopes * head.bias).astype(np.float32),
+    )  # fmt: skip
+
+
 def families(
     candidates: Sequence[str],
     profiles: Mapping[str, Profile],
@@ -117,9 +130,9 @@ def fit_head(
     keep = list(problem.training_sets())[which][0]
     name, trial = choose_head({n: [t[which]] for n, t in trials.items()}, problem.blocks()[keep])
     fit = candidates[name].refit(problem, trial.penalty)
-    calibration = fit_temperature_and_bias(fit.scores, problem.labels)
+    calibration = problem.target.settle(fit.scores, problem.labels)
     yield Event(stage="head", kind="end", values={"head": name, "penalty": trial.penalty})
-    return HeadFit(
+    fitted = HeadFit(
         name=name,
         penalty=trial.penalty,
         taps=tuple(fit.weights),
@@ -130,6 +143,7 @@ def fit_head(
         fold=fold,
         picks=picks,
     )
+    return calibrated_by(fitted, calibration)
 
 
 def _best_penalties(trials: Iterable[list[Trial]], problem: Problem) -> list[Trial]:
@@ -149,7 +163,7 @@ def _out_of_fold(
         if not len(fold):
             continue
         name, trial = choose_head({n: [t[number]] for n, t in trials.items()}, blocks[keep])
-        found[fold] = probabilities(trial.outside, trial.calibration)
+        found[fold] = problem.target.answers(trial.outside, trial.calibration)
         fold_of[fold] = number
         picks.append(name)
     return found, fold_of, tuple(picks)

@@ -15,6 +15,8 @@ from warmstart.solve.ridge import Array
 from warmstart.solve.temperature import Calibration, Labels
 from warmstart.stats.bbc import Rows, chosen_hits
 from warmstart.stats.intervals import Values, standard_error
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target, Truth
 from warmstart.training.crossfit import cross_calibrated
 
 # Of the tuned network in the mean, from the simplest choice to the one that is only taken where
@@ -24,7 +26,6 @@ HEAD, TUNED = 0, 1
 WORTH = 0.5  # v0: standard errors by which a more elaborate choice has to be better
 WORSE = 0.005  # of accuracy that it may lose against the head, beyond half a standard error
 _NONE = 1e-6  # nats: below it two options are the same but for rounding
-_LEAST = 1e-12  # a probability of zero for the truth costs 27.6 nats, not infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,12 @@ class Decision:
 def decide(
     head: Array,
     tuned: Array,
-    labels: Labels,
+    labels: Truth,
     fold: Labels,
     blocks: Labels,
     rng: np.random.Generator,
     alone: Array | None = None,
+    target: Target = CLASSES,
 ) -> Decision:
     """Choose by calibrated log-loss; ties, within half a standard error, go to the simpler.
 
@@ -91,12 +93,12 @@ def decide(
     >>> decide(good, good, labels, fold, np.arange(60), rng).option.share
     0.0
     """
-    options = [_option(share, head, tuned, labels, fold, blocks) for share in SHARES]
+    options = [_option(share, head, tuned, labels, fold, blocks, target) for share in SHARES]
     held = np.flatnonzero(fold >= 0)
     truth, part = labels[held], blocks[held]
-    said = np.stack([option.probabilities[held] for option in options])
-    losses = -np.log(np.maximum(said[:, np.arange(len(held)), truth], _LEAST))
-    hits = (said.argmax(axis=2) == truth).astype(float)
+    said = [option.probabilities[held] for option in options]
+    losses = np.stack([target.said_losses(one, truth) for one in said])
+    hits = np.stack([target.credits(one, truth) for one in said])
 
     def choose(rows: Rows) -> int:
         return _best(losses[:, rows], hits[:, rows], part[rows])
@@ -106,7 +108,7 @@ def decide(
 
     told = hits
     if alone is not None:
-        told = hits - hits[HEAD] + (alone[held].argmax(axis=1) == truth)
+        told = hits - hits[HEAD] + target.credits(alone[held], truth)
     gap = losses[HEAD] - losses[TUNED]
     return Decision(
         option=options[choose(np.arange(len(held)))],
@@ -119,13 +121,14 @@ def decide(
 
 
 def _option(
-    share: float, head: Array, tuned: Array, labels: Labels, fold: Labels, blocks: Labels
-) -> Option:
+    share: float, head: Array, tuned: Array, labels: Truth, fold: Labels, blocks: Labels,
+    target: Target,
+) -> Option:  # fmt: skip
     """Calibrated again, all alike: a mean of two is less sure of itself than it may be."""
     plain = Calibration(1.0, np.zeros(head.shape[1]))
-    own, other = (np.log(np.maximum(p, _LEAST)) for p in (tuned, head))
+    own, other = target.scores_of(tuned), target.scores_of(head)
     mean = share * own + (1 - share) * other
-    return Option(share, *cross_calibrated(mean, labels, fold, blocks, plain))
+    return Option(share, *cross_calibrated(mean, labels, fold, blocks, plain, target))
 
 
 def _best(losses: Array, hits: Array, blocks: Labels) -> int:

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from warmstart.training.loop import make_optimizer, seeded
+from warmstart.training.losses import Loss, class_loss
 
 Inputs = tuple[Tensor, ...]
 Groups = Sequence[Mapping[str, Any]]
@@ -46,14 +46,19 @@ class Trainer:
     """Trains a network in place.
 
     `network` maps a batch's inputs to logits (B, K); `moving` names every tensor that training
-    may change, in a fixed order: parameters, and buffers such as statistics.
+    may change, in a fixed order: parameters, and buffers such as statistics. `loss` is that of
+    the task, summed over rows.
     """
 
     def __init__(
-        self, network: Callable[..., Tensor], moving: Mapping[str, Tensor], course: Course
+        self,
+        network: Callable[..., Tensor],
+        moving: Mapping[str, Tensor],
+        course: Course,
+        loss: Loss = class_loss,
     ) -> None:
         self.network = network
-        self.course = course
+        self.course, self.loss = course, loss
         self.moving = dict(moving)
         self.micro_batch = course.micro_batch
         self._buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]
@@ -119,7 +124,7 @@ class Trainer:
                 piece = slice(rows, rows + self.micro_batch)
                 with self._autocast():
                     logits = self.network(*(value[piece] for value in inputs))
-                loss = cross_entropy(logits.float(), labels[piece], reduction="sum") / len(labels)
+                loss = self.loss(logits.float(), labels[piece]) / len(labels)
                 total += float(loss.detach())
                 if not math.isfinite(total):
                     optimizer.zero_grad(set_to_none=True)

@@ -14,36 +14,34 @@ from dataclasses import dataclass
 import numpy as np
 
 from warmstart.solve.ridge import Array, Rows
-from warmstart.solve.temperature import (
-    Calibration,
-    Labels,
-    fit_temperature,
-    log_losses,
-)
+from warmstart.solve.temperature import Calibration, Labels
 from warmstart.stats.intervals import number_blocks
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.target import Target, Truth
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Labelled rows, what depends on what, and which rows each outer fold holds out.
 
-    Shapes: labels (n,) in 0..n_classes-1; groups partition the n rows into dependent
-    blocks; each element of `folds` is a union of groups.
+    Shapes: labels (n,) in 0..n_classes-1, or what `target` takes for the truth; groups
+    partition the n rows into dependent blocks; each element of `folds` is a union of groups.
     """
 
-    labels: Labels
+    labels: Truth
     n_classes: int
     groups: tuple[Rows, ...]
     folds: tuple[Rows, ...]
+    target: Target = CLASSES
 
     @property
     def targets(self) -> Array:
-        """One-hot labels, uncentred. Shapes: (n, K)."""
-        return np.eye(self.n_classes)[self.labels]
+        """What a ridge learns, uncentred: one-hot labels. Shapes: (n, K)."""
+        return self.target.coded(self.labels, self.n_classes)
 
     def targets_of(self, rows: Rows) -> Array:
         """The targets of some rows. Shapes: (len(rows), K)."""
-        return np.eye(self.n_classes)[self.labels[rows]]
+        return self.target.coded(self.labels[rows], self.n_classes)
 
     def training_sets(self) -> Iterator[tuple[Rows, Rows]]:
         """(kept, held out) for every fold, then for all rows together."""
@@ -80,8 +78,9 @@ def judge(problem: Problem, keep: Rows, penalty: float, inside: Array, outside: 
     Shapes: keep (m,), inside (m, K), outside (n - m, K).
     """
     labels = problem.labels[keep]
-    calibration = fit_temperature(inside, labels)
-    return Trial(penalty, log_losses(inside, labels, calibration), calibration, outside)
+    calibration = problem.target.calibrate(inside, labels)
+    losses = problem.target.losses(inside, labels, calibration)
+    return Trial(penalty, losses, calibration, outside)
 
 
 def groups_within(groups: Sequence[Rows], keep: Rows, n: int) -> list[Rows]:

@@ -14,10 +14,9 @@ from warmstart.data.read import read_for_scoring
 from warmstart.data.split import blocks
 from warmstart.delivery.numbers import interval
 from warmstart.errors import DataError
-from warmstart.evaluation.metrics import scores
 from warmstart.events import Event, Steps
 from warmstart.folder import read_json
-from warmstart.records import DataRecord, Example, Scores, Summary
+from warmstart.records import DataRecord, Example, Summary, TestScores
 from warmstart.verbs.predictor import BATCH, Predictor, load
 
 STRANGE = 0.05  # share of images from which on it is said; one in a hundred is usual
@@ -30,7 +29,7 @@ def evaluate(
     label: str | None = None,
     group: str | None = None,
     text: str | None = None,
-) -> Steps[Scores]:
+) -> Steps[TestScores]:
     """Score a run on the test part of labelled data, or on all of it where it has none.
 
     Labels are matched by name. Raises: RunFolderError without a model, DataError if the
@@ -39,7 +38,7 @@ def evaluate(
     predictor = load(run)
     collection = yield from read_for_scoring(
         data, predictor.labels, label=label, group=group, text=text,
-        kind="text" if predictor.kind == "text" else "auto",
+        kind="text" if predictor.kind == "text" else "auto", task=predictor.task,
     )  # fmt: skip
     examples = collection.record.examples
     yield Event(stage="look", kind="begin", of=len(examples))
@@ -49,8 +48,8 @@ def evaluate(
     for start in range(0, len(examples), BATCH):
         batch, pixels = _decode(collection, examples[start : start + BATCH], predictor)
         if batch:
-            probabilities, joined = predictor.probabilities(np.stack(pixels))
-            found.append(probabilities)
+            answers, joined = predictor.probabilities(np.stack(pixels))
+            found.append(answers)
             strange += int(predictor.unlike(joined).sum())
             kept += batch
         yield Event(
@@ -60,9 +59,9 @@ def evaluate(
         raise DataError(f"{collection.record.name}: none of its images can be read.")
     for title, text in _remarks(run, kept, len(examples), strange):
         yield Event(stage="look", kind="note", values={"title": title, "text": text})
-    number = {name: index for index, name in enumerate(predictor.labels)}
-    labels = np.array([number[example.label] for example in kept])
-    return scores(np.concatenate(found), labels, blocks(kept))
+    labels = [example.label for example in kept]
+    measured = predictor.replies.measured(np.concatenate(found), labels, blocks(kept))
+    return measured
 
 
 def _remarks(

@@ -22,9 +22,10 @@ from warmstart.errors import DataError, RunFolderError, StartError
 from warmstart.features.engine import fused, noise, to_tensor
 from warmstart.network.edit import WarmModel, rebuild
 from warmstart.network.taps import Scanned
-from warmstart.records import Answer, Inputs, Kind, pictures
+from warmstart.records import Answer, Inputs, Kind, Task, pictures
 from warmstart.solve.kernels import Features
 from warmstart.training.neighbours import Neighbours, unpack
+from warmstart.verbs.replies import Place, Replies, replies_of
 from warmstart.verbs.texts import GivenText, text_payload
 
 BATCH = 32
@@ -53,6 +54,16 @@ class Predictor:
     def kind(self) -> Kind:
         """What it answers for: images, texts …"""
         return self.bundle.record.preprocessing.kind
+
+    @property
+    def replies(self) -> Replies:
+        """How answers are made of outputs."""
+        return replies_of(self.bundle)
+
+    @property
+    def task(self) -> Task:
+        """What is answered: one class, several labels, a number."""
+        return self.bundle.record.task
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -104,10 +115,7 @@ class Predictor:
         try:
             return name, self._pixels(item, name)
         except DataError as error:
-            return Answer(
-                path=name, label=None, probability=None, sure=None, unknown=False,
-                scores={}, error=str(error),
-            )  # fmt: skip
+            return self.replies.empty(name, str(error))
 
     def _pixels(self, item: Any, name: str) -> Pixels:
         inputs = self.bundle.record.preprocessing
@@ -118,32 +126,23 @@ class Predictor:
         """Answers for prepared images, each (H, W, C) uint8, in one pass of the network."""
         if not names:
             return []
-        probabilities, joined = self.probabilities(np.stack(pixels))
-        calibration = self.bundle.calibration
+        said, joined = self.probabilities(np.stack(pixels))
         strange, rows = self._placed(joined)
-        answers = []
-        for name, p, unknown, near in zip(names, probabilities, strange, rows, strict=True):
-            best = int(p.argmax())
-            sure = None if calibration.sure_from is None else bool(p[best] >= calibration.sure_from)
-            answers.append(
-                Answer(
-                    path=name,
-                    label=self.labels[best],
-                    probability=float(p[best]),
-                    sure=False if unknown else sure,
-                    unknown=bool(unknown),
-                    scores={self.labels[i]: float(p[i]) for i in np.argsort(-p, kind="stable")},
-                    nearest=tuple(self.bundle.ids[i] for i in near),
-                )
-            )
-        return answers
+        replies, ids = self.replies, self.bundle.ids
+        return [
+            replies.answer(Place(name, bool(unknown), tuple(ids[i] for i in near)), one)
+            for name, one, unknown, near in zip(names, said, strange, rows, strict=True)
+        ]
 
     def probabilities(self, pixels: Pixels) -> tuple[NDArray[np.float64], Features]:
-        """Prepared images (B, H, W, C) uint8 to probabilities (B, K) and joined taps (B, D)."""
+        """Prepared images (B, H, W, C) uint8 to probabilities (B, K) and joined taps (B, D).
+
+        Of a model of numbers: to values (B, 1).
+        """
         logits, taps = self.logits(pixels)
         named = zip(self.bundle.record.taps, taps, strict=True)
         own = [features for tap, features in named if not tap.of]
-        return logits.softmax(dim=1).numpy(), torch.cat(own, dim=1).numpy()
+        return self.replies.answers(logits), torch.cat(own, dim=1).numpy()
 
     def unlike(self, joined: Features) -> NDArray[np.bool_]:
         """Which joined taps (B, D) are unlike those of all that was learnt from. Shapes: (B,)."""

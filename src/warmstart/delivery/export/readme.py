@@ -6,7 +6,16 @@ import json
 from dataclasses import dataclass
 
 from warmstart.delivery.numbers import interval, percents
-from warmstart.records import Exported, ExportFormat, Gap, Preprocessing, Summary
+from warmstart.delivery.task_words import TASK_WORDS, further, score_of
+from warmstart.records import (
+    Exported,
+    ExportFormat,
+    Gap,
+    NumberScores,
+    Preprocessing,
+    Scores,
+    Summary,
+)
 
 NAMED = 20  # classes that are named in full
 LIBRARIES = {
@@ -84,20 +93,24 @@ def _metrics(facts: ReadmeFacts) -> list[tuple[str, float, str]]:
         found = twin.estimate
         return [("accuracy", found.value, f"Accuracy ({found.method})")] if found else []
     if summary.test is not None:
-        test = summary.test
-        return [
-            ("accuracy", test.accuracy, "Test accuracy"),
-            ("f1", test.macro_f1, "Test macro F1"),
-        ]
-    found = summary.estimate
-    return [("accuracy", found.value, f"Accuracy ({found.method})")] if found else []
+        test, own = summary.test, TASK_WORDS[summary.task]
+        f1 = [] if isinstance(test, NumberScores) else [("f1", test.macro_f1, "Test macro F1")]
+        return [(own.metric, score_of(test), f"Test {own.name}"), *f1]
+    found, own = summary.estimate, TASK_WORDS[summary.task]
+    name = f"{own.name[0].upper()}{own.name[1:]}"
+    return [(own.metric, found.value, f"{name} ({found.method})")] if found else []
 
 
 def _lead(facts: ReadmeFacts) -> str:
     labels = facts.labels
     named = ", ".join(labels[:NAMED]) + (", …" if len(labels) > NAMED else "")
+    does = {
+        "classify": f"Tells {len(labels)} classes of images apart",
+        "multilabel": f"Names any of {len(labels)} labels of an image",
+        "regress": "Tells a number from an image",
+    }[facts.summary.task]
     return (
-        f"Tells {len(labels)} classes of images apart: {named}. Learnt by warmstart from "
+        f"{does}: {named}. Learnt by warmstart from "
         f"{facts.summary.data.train:,} examples, from {facts.start}; as "
         f"{TITLES[facts.exported.to]} it needs no warmstart.\n"
     )
@@ -116,11 +129,14 @@ def _numbers(facts: ReadmeFacts) -> str:
             "(in brackets: 95 % interval)"
         )
     if test is not None:
-        shown = interval(test.accuracy, test.low, test.high, test.n)
-        lines.append(
-            f"- {shown} of {test.n:,} test images; macro F1 {test.macro_f1:.3f}, log-loss "
-            f"{test.log_loss:.3f}, calibration error {test.ece:.3f}"
-        )
+        shown = interval(score_of(test), test.low, test.high, test.n)
+        more = further(test).removesuffix(".")
+        if isinstance(test, Scores):
+            more = (
+                f"macro F1 {test.macro_f1:.3f}, log-loss {test.log_loss:.3f}, calibration error "
+                f"{test.ece:.3f}"
+            )
+        lines.append(f"- {shown} of {test.n:,} test images; {more}")
     return "\n".join([*lines, ""])
 
 

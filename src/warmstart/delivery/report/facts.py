@@ -14,6 +14,7 @@ from warmstart.records import (
     DataRecord,
     Evidence,
     Inspection,
+    LabelScore,
     Ledger,
     NetworkRecord,
     Plan,
@@ -89,6 +90,8 @@ class Facts:
     said: tuple[Said, ...] = ()
     events: tuple[Event, ...] = ()
     classes: tuple[ClassScore, ...] = ()
+    label_scores: tuple[LabelScore, ...] = ()  # of several labels
+    numbers: tuple[tuple[float, float], ...] = ()  # true and said, of examples held out
     tested: tuple[ClassScore, ...] = ()
     certainty: Certainty | None = None
     layers: tuple[Stretch, ...] = ()

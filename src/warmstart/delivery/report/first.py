@@ -10,6 +10,7 @@ from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.pictures import shots
 from warmstart.delivery.report.steps import leaks_much, next_steps
 from warmstart.delivery.report.verdict import against_shuffled
+from warmstart.delivery.task_words import score_of
 
 # What a lower end of an interval is worth, in words.
 ENOUGH = (
@@ -93,9 +94,9 @@ def _picture(facts: Facts) -> str:
     estimate, test = facts.summary.estimate, facts.summary.test
     measures, told = [], []
     if test is not None:
-        shown = interval(test.accuracy, test.low, test.high, test.n)
+        shown = interval(score_of(test), test.low, test.high, test.n)
         words = f"{shown} on your test part"
-        measures.append(Measure(words, test.accuracy, test.low, test.high, is_main=False))
+        measures.append(Measure(words, score_of(test), test.low, test.high, is_main=False))
         told.append(words)
     if estimate is not None:
         shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)

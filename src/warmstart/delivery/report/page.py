@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from warmstart.delivery.report import html
+from collections.abc import Callable, Mapping
+
+from warmstart.delivery.report import html, other
 from warmstart.delivery.report.cost import cost_section
 from warmstart.delivery.report.data import data_section
 from warmstart.delivery.report.facts import Facts
@@ -13,6 +15,9 @@ from warmstart.delivery.report.start import start_section
 from warmstart.delivery.report.style import STYLE
 from warmstart.delivery.report.training import training_section
 from warmstart.delivery.report.verdict import verdict_section
+from warmstart.records import Task
+
+Section = Callable[[Facts], str]
 
 # Nothing may be loaded, run, framed or sent: only the style above and pictures inside the page.
 POLICY = (
@@ -26,9 +31,21 @@ SECTIONS = {
 }  # fmt: skip
 
 
+# Of models that name no class: what the page says of classes is said of their own answers.
+OTHER = {
+    "answers": other.answers_section, "start": start_section, "verdict": verdict_section,
+    "plan": plan_section, "training": training_section, "cost": cost_section,
+}  # fmt: skip
+PAGES: dict[Task, tuple[Section, Mapping[str, Section]]] = {
+    "classify": (first_screen, SECTIONS), "multilabel": (other.first_screen, OTHER),
+    "regress": (other.first_screen, OTHER),
+}  # fmt: skip
+
+
 def page(facts: Facts) -> str:
     """The text of report.html. The same facts give the same text; no clock is in it."""
-    made = {name: make(facts) for name, make in SECTIONS.items()}
+    first, sections = PAGES[facts.summary.task]
+    made = {name: make(facts) for name, make in sections.items()}
     shown = {name: body for name, body in made.items() if body}
     links = html.items(f'<a href="#{name}">{name.capitalize()}</a>' for name in shown)
     title = html.escaped(f"{facts.name}: report")
@@ -38,7 +55,7 @@ def page(facts: Facts) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{title}</title>\n<style>\n{STYLE}</style></head>\n<body>"
         '<a class="skip" href="#main">Skip to the result</a>\n'
-        f'<main id="main"><div class="first">{first_screen(facts)}</div>\n'
+        f'<main id="main"><div class="first">{first(facts)}</div>\n'
         f'<nav aria-label="Parts of the report">{links}</nav>\n'
         f"{''.join(section + chr(10) for section in shown.values())}</main>\n"
         f"<footer>{_footer(facts)}</footer></body></html>\n"

@@ -12,7 +12,7 @@ from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.mixups import PART, WHOLE, commonest, confusion, small_map
 from warmstart.delivery.report.pictures import shots, worst
-from warmstart.records import ClassScore, Ledger
+from warmstart.records import ClassScore, Ledger, Scores
 
 FATES = {
     "frozen": ("frozen", "frozen"), "kept": ("frozen", "kept"), "copied": ("frozen", "copied"),
@@ -39,7 +39,7 @@ def _numbers(facts: Facts) -> str:
     if estimate is not None:
         shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
         rows.append((shown, f"right, on {count(estimate.n, 'image')} it had not seen"))
-    if test is not None:
+    if isinstance(test, Scores):
         shown = interval(test.accuracy, test.low, test.high, test.n)
         rows.append((shown, f"right, on your {count(test.n, 'test image')}, looked at once"))
         rows.append((f"{test.balanced_accuracy:.3f}", "balanced accuracy (test)"))

@@ -46,7 +46,7 @@ def result_of(project: Project, number: int) -> Told:
         "headline": headline(facts),
         "verdict": {"kind": summary.verdict.kind, "sentence": summary.verdict.sentence},
         "estimate": _estimate(summary.estimate),
-        "test": _scores(summary.test),
+        "test": _scores(summary.test if isinstance(summary.test, Scores) else None),
         "guess": facts.guess[1] if facts.guess else None,
         "use": would_use(facts),
         "compared": compared(project, number, facts),

@@ -1,0 +1,144 @@
+"""Reports of models that name several labels, or a number: what is said elsewhere of classes."""
+
+from __future__ import annotations
+
+from warmstart.delivery.figures.line import Measure, on_a_line
+from warmstart.delivery.figures.scatter import scatter
+from warmstart.delivery.numbers import count, interval, percent, sentence
+from warmstart.delivery.report import html
+from warmstart.delivery.report.facts import Facts
+from warmstart.delivery.task_words import TASK_WORDS, further, test_estimate
+from warmstart.records import Estimate, LabelScore, NumberCalibration
+
+
+def first_screen(facts: Facts) -> str:
+    """Headline, the score as a picture, how it may be used."""
+    summary = facts.summary
+    kind = "verdict bad" if summary.verdict.kind in ("no-signal", "scratch-fair") else "verdict"
+    data, words = summary.data, TASK_WORDS[summary.task]
+    sizes = f"{count(data.train, 'image')} to learn from, {words.output.format(data.classes)}"
+    return (
+        html.paragraph(f"{facts.name}: {sizes}", "over")
+        + f"<h1>{html.escaped(_headline(facts))}</h1>"
+        + html.paragraph(sentence(summary.verdict.sentence), kind)
+        + _picture(facts)
+        + "<h2>Would I use it?</h2>"
+        + "".join(html.paragraph(text) for text in _would_use(facts))
+        + "<h2>What to do next</h2>"
+        + _next(facts)
+    )
+
+
+def answers_section(facts: Facts) -> str:
+    """Each label with its figures, or numbers said against true ones."""
+    return html.section(
+        "answers", "Answers: how good they are, on examples held out",
+        _test(facts), _labels(facts), _numbers(facts),
+    )  # fmt: skip
+
+
+def _headline(facts: Facts) -> str:
+    estimate = facts.summary.estimate
+    if not facts.ships or estimate is None:
+        return "There is nothing to use yet: no model was shipped."
+    words = TASK_WORDS[facts.summary.task]
+    share = percent(max(estimate.low, 0.0), estimate.n)
+    if facts.summary.verdict.kind == "no-signal" or estimate.low <= 0:
+        return "Do not rely on this model: its answers may be no better than without the images."
+    return f"You can use this model where {share} ({words.name}) is good enough."
+
+
+def _claims(facts: Facts) -> list[tuple[Estimate, str]]:
+    found = []
+    if facts.summary.test is not None:
+        found.append((test_estimate(facts.summary.test), "on your test part"))
+    if facts.summary.estimate is not None:
+        found.append((facts.summary.estimate, "on examples it had not seen"))
+    return found
+
+
+def _picture(facts: Facts) -> str:
+    measures, told = [], []
+    for claim, where in _claims(facts):
+        words = f"{interval(claim.value, claim.low, claim.high, claim.n)} {where}"
+        value, low, high = (min(max(x, 0.0), 1.0) for x in (claim.value, claim.low, claim.high))
+        is_main = claim is facts.summary.estimate
+        measures.append(Measure(words, value, low, high, is_main=is_main))
+        told.append(words)
+    if not measures:
+        return ""
+    title = f"{TASK_WORDS[facts.summary.task].name}, in per cent"
+    picture = on_a_line(measures, (), name="score", title=title, about="; ".join(told))
+    caption = f"{title}; the bar shows where the truth lies with 95 % certainty."
+    return f"<figure>{picture}<figcaption>{html.escaped(caption)}</figcaption></figure>"
+
+
+def _would_use(facts: Facts) -> list[str]:
+    if not facts.ships:
+        return [
+            "No. Nothing was shipped, for a model that has found nothing in the labels would "
+            "answer by chance. Training longer will not help."
+        ]
+    calibration = facts.calibration
+    if isinstance(calibration, NumberCalibration):
+        half = calibration.half_width
+        if half is None:
+            return ["Too few examples to promise an interval: look at each answer yourself."]
+        return [
+            f"The truth lies within ± {half:.3g} of 9 of 10 answers for images like these: that "
+            "is the interval that every answer comes with. Use it where that is near enough."
+        ]
+    return [
+        "Each label has a threshold of its own, set where it finds and names best (F1). The table "
+        "below says label by label how far that can be trusted."
+    ]
+
+
+def _next(facts: Facts) -> str:
+    steps = []
+    appetite = facts.evidence("appetite")
+    if appetite is not None:
+        steps.append(f"<li><h3>More images</h3>{html.paragraph(appetite.meaning)}</li>")
+    if facts.ships:
+        use = html.command(f"warmstart predict {facts.place} new.jpg")
+        steps.append(f"<li><h3>Use it</h3>{use}</li>")
+    return f'<ol class="cards">{"".join(steps)}</ol>'
+
+
+def _test(facts: Facts) -> str:
+    test = facts.summary.test
+    text = "Each example was answered by a model that had not seen it."
+    return html.paragraph(text if test is None else f"{text} On your test part: {further(test)}")
+
+
+def _labels(facts: Facts) -> str:
+    if not facts.label_scores:
+        return ""
+    head = ("label", "images", "average precision", "F1", "precision", "found", "named from")
+    rows = [_label(score) for score in sorted(facts.label_scores, key=_weakness)]
+    return html.table("Labels, the weakest first", head, rows)
+
+
+def _weakness(score: LabelScore) -> tuple[float, str]:
+    return score.average_precision or 0.0, score.label
+
+
+def _label(score: LabelScore) -> tuple[str, ...]:
+    average = "" if score.average_precision is None else f"{score.average_precision:.2f}"
+    return (
+        html.escaped(score.label), f"{score.n:,}", average, f"{score.f1:.2f}",
+        f"{score.precision:.2f}", f"{score.recall:.2f}", f"{score.threshold:.2f}",
+    )  # fmt: skip
+
+
+def _numbers(facts: Facts) -> str:
+    if not facts.numbers:
+        return ""
+    calibration = facts.calibration
+    half = calibration.half_width if isinstance(calibration, NumberCalibration) else None
+    title = "Said against true"
+    about = f"{len(facts.numbers):,} examples held out; on the line an answer is right."
+    if half is not None:
+        about += f" Within the band (± {half:.3g}) lie 9 of 10."
+    picture = scatter(facts.numbers, half, name="said", title=title, about=about)
+    return html.figure(title, picture, about)

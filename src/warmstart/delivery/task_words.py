@@ -1,0 +1,95 @@
+"""How cards and reports speak of a task's score and outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from warmstart.records import (
+    Estimate,
+    LabelScores,
+    NumberScores,
+    Scores,
+    Task,
+    TestScores,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskWords:
+    """`tag` is the task on the hub; `metric` and `name` the score there and in words."""
+
+    tag: str
+    metric: str
+    name: str
+    right: str  # after a score in percent
+    output: str  # how {} outputs are called
+
+
+TASK_WORDS: dict[Task, TaskWords] = {
+    "classify": TaskWords(
+        tag="image-classification", metric="accuracy", name="accuracy", right="right",
+        output="{} classes",
+    ),
+    "multilabel": TaskWords(
+        tag="image-classification", metric="mean_average_precision",
+        name="mean average precision", right="mean average precision", output="{} labels",
+    ),
+    "regress": TaskWords(
+        tag="image-feature-extraction", metric="r2", name="R²", right="of the variance explained",
+        output="{} number",
+    ),
+}  # fmt: skip
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in percent; never rounded up to a certainty it is not.
+
+    >>> percent(0.8612), percent(0.9996), percent(1.0)
+    ('86 %', '99.9 %', '100 %')
+    """
+    value = 100 * share
+    text = f"{value:.{digits}f}"
+    if (float(text) == 100 and share < 1) or (float(text) == 0 and share > 0):
+        text = f"{min(max(value, 0.1), 99.9):.1f}"
+    return f"{text} %"
+
+
+def score_of(scores: TestScores) -> float:
+    """The score that the task is known by: accuracy, mean average precision, R²."""
+    if isinstance(scores, LabelScores):
+        return scores.mAP
+    return scores.r2 if isinstance(scores, NumberScores) else scores.accuracy
+
+
+def test_estimate(scores: TestScores) -> Estimate:
+    """The same with its interval."""
+    metric = "accuracy" if isinstance(scores, Scores) else ""
+    if not metric:
+        metric = "mAP" if isinstance(scores, LabelScores) else "r2"
+    return Estimate(
+        metric=metric, value=score_of(scores), low=scores.low, high=scores.high, n=scores.n,
+        method="holdout",
+    )  # fmt: skip
+
+
+def further(scores: TestScores) -> str:
+    """The other metrics of a test part, as one sentence without its first word."""
+    if isinstance(scores, Scores):
+        return (
+            f"balanced accuracy {percent(scores.balanced_accuracy, 1)}, macro F1 "
+            f"{scores.macro_f1:.3f}, log-loss {scores.log_loss:.3f}, calibration error (ECE) "
+            f"{scores.ece:.3f}."
+        )
+    if isinstance(scores, LabelScores):
+        return (
+            f"macro F1 {scores.macro_f1:.3f}, micro F1 {scores.micro_f1:.3f}, all labels right "
+            f"{100 * scores.exact:.1f} %, log-loss {scores.log_loss:.3f}, calibration error (ECE) "
+            f"{scores.ece:.3f}."
+        )
+    inside = "" if scores.coverage is None else (
+        f", {100 * scores.coverage:.1f} % inside their intervals ({100 * scores.promised:.0f} % "
+        "promised)"
+    )  # fmt: skip
+    return (
+        f"mean absolute error {scores.mae:.4g}, root mean squared error {scores.rmse:.4g}{inside}."
+    )

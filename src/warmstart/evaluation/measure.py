@@ -1,0 +1,80 @@
+"""From a target to what is measured of its answers: estimate, metrics, certainty, lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.evaluation.class_measure import ClassMeasure
+from warmstart.evaluation.label_measure import LabelMeasure
+from warmstart.evaluation.metrics import Method
+from warmstart.evaluation.number_measure import NumberMeasure
+from warmstart.records import (
+    CalibrationRecord,
+    Estimate,
+    Example,
+    Prediction,
+    Task,
+    TestScores,
+)
+from warmstart.stats.intervals import Blocks, Values
+from warmstart.tasks.numbers import Numbers
+from warmstart.tasks.target import Target, Truth
+
+Answers = NDArray[np.float64]
+
+
+class Certainty(Protocol):
+    """What left-out rows promise of answers to come."""
+
+    def record(
+        self, *, temperature: float, class_bias: tuple[float, ...], unknown_from: float,
+        nearest: int,
+    ) -> CalibrationRecord:  # fmt: skip
+        """For model/calibration.json."""
+        ...
+
+
+class Measure(Protocol):
+    """Measures the answers of one target."""
+
+    def estimate(self, credits: Values, blocks: Blocks, method: Method) -> Estimate:
+        """The score with its 95 % interval, from what each row adds to it. Shapes: (n,)."""
+        ...
+
+    def certainty(self, answers: Answers, truth: Truth, blocks: Blocks) -> Certainty:
+        """From rows that were left out. Shapes: answers (n, K)."""
+        ...
+
+    def scores(
+        self, answers: Answers, truth: Truth, blocks: Blocks, certainty: Any,
+        names: Sequence[str] = (),
+    ) -> TestScores:  # fmt: skip
+        """All metrics of rows that no choice has seen."""
+        ...
+
+    def line(
+        self, example: Example, fold: int | None, answer: NDArray[np.float64],
+        names: Sequence[str], certainty: Any,
+    ) -> Prediction:  # fmt: skip
+        """One line of predictions.jsonl. Shapes: answer (K,)."""
+        ...
+
+
+def _numbers(target: Target) -> NumberMeasure:
+    return NumberMeasure(target if isinstance(target, Numbers) else Numbers())
+
+
+_MEASURES: dict[Task, Callable[[Target], Measure]] = {
+    "classify": lambda target: ClassMeasure(),
+    "multilabel": lambda target: LabelMeasure(),
+    "regress": _numbers,
+}
+
+
+def measure_of(target: Target) -> Measure:
+    """How answers of a target are measured."""
+    return _MEASURES[target.task](target)

@@ -1,0 +1,54 @@
+"""What a training lowers, task by task, on torch tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    mse_loss,
+)
+
+from warmstart.records import Task
+from warmstart.tasks.target import Target
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, K) and truth to the sum over rows
+
+
+def class_loss(outputs: Tensor, truth: Tensor) -> Tensor:
+    """Log-loss, in nats."""
+    return cross_entropy(outputs, truth, reduction="sum")
+
+
+def _label_sets(outputs: Tensor, truth: Tensor) -> Tensor:
+    """The mean over labels, so that many labels weigh no more than few."""
+    wanted = truth.to(outputs.dtype)
+    return binary_cross_entropy_with_logits(outputs, wanted, reduction="sum") / truth.shape[1]
+
+
+def _numbers(outputs: Tensor, truth: Tensor) -> Tensor:
+    """Squared error; the truth is standardised, so a unit is its variance."""
+    return mse_loss(outputs[:, 0], truth.to(outputs.dtype), reduction="sum")
+
+
+_LOSSES: dict[Task, Loss] = {
+    "classify": class_loss, "multilabel": _label_sets, "regress": _numbers,
+}  # fmt: skip
+
+
+def summed_loss(target: Target) -> Loss:
+    """The loss of a task, summed over rows.
+
+    >>> import torch
+    >>> from warmstart.tasks.numbers import Numbers
+    >>> summed_loss(Numbers())(torch.tensor([[1.0], [3.0]]), torch.tensor([1.0, 1.0])).item()
+    4.0
+    """
+    return _LOSSES[target.task]
+
+
+def mean_loss(target: Target, outputs: Tensor, truth: Tensor) -> float:
+    """Its mean. Shapes: outputs (m, K) float64, truth as the target takes it."""
+    return float(summed_loss(target)(outputs, truth) / len(outputs))
