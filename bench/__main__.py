@@ -1,4 +1,4 @@
-"""`python -m bench list | run NAME [options] | table`"""
+"""`python -m bench list | run NAME [options] | table [--docs]`"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from bench import results
+from bench import results, written
 
 NAMES = (
     "accuracy", "coverage", "distances", "drift", "engines", "evidence", "export", "faults",
@@ -23,7 +23,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="the benches, one line each")
-    verbs.add_parser("table", help="kept results as text")
+    shown = verbs.add_parser("table", help="kept results as text")
+    shown.add_argument("--docs", action="store_true", help="write them into README.md and docs/")
     run = verbs.add_parser("run", help="run one and keep its result").add_subparsers(
         dest="name", required=True
     )
@@ -35,6 +36,9 @@ def main(argv: list[str]) -> int:
     if given.verb == "list":
         for name, module in BENCHES.items():
             print(f"{name:14s} {(module.__doc__ or '').splitlines()[0]}")
+    elif given.verb == "table" and given.docs:
+        for path in written.write():
+            print(path.relative_to(written.ROOT))
     elif given.verb == "table":
         for path in sorted(results.FOLDER.glob("*.json")):
             print(f"== {path.stem}\n{results.as_text(results.read(path.stem))}")

@@ -1,20 +1,29 @@
-"""What the documents show runs as it stands: their Python, and the tutorial."""
+"""What the documents show runs as it stands: their Python, their shell, and the tutorial."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import re
-from pathlib import Path
+import shlex
 
 import nbformat
 import numpy as np
 import pytest
+import torch
 from nbclient import NotebookClient
 from PIL import Image
 from sklearn.datasets import load_digits
 
-DOCS = Path(__file__).parents[1] / "docs"
+import warmstart
+from manuscript import DOCS, PAGES, ROOT, blocks, commands, named
+from tiny import Convolutions
+from warmstart.cli import main
+from warmstart.cli.parse import parse
+
+DOCUMENTS = [ROOT / "README.md", *PAGES]
+BENCHES = {path.stem for path in (ROOT / "bench").glob("[a-z]*.py")}
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.ipynb"))
 
 
@@ -34,17 +43,109 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def blocks(name):
-    """The Python of a document, block by block."""
-    return re.findall(r"^```python\n(.*?)^```", (DOCS / name).read_text("utf-8"), re.M | re.S)
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """A working directory as the pages have it: photos/, inbox/, new.jpg, runs made on the way."""
+    place = tmp_path_factory.mktemp("workshop")
+    scans = load_digits()
+    pictures = np.uint8(scans.images * 255 / 16)
+    for label, name in enumerate(("cat", "dog", "owl")):
+        folder = place / "photos" / name
+        folder.mkdir(parents=True)
+        for number, index in enumerate(np.flatnonzero(scans.target == label)[:16]):
+            Image.fromarray(pictures[index]).resize((40, 40)).save(folder / f"{number}.png")
+    (place / "inbox").mkdir()
+    for number in range(8):
+        Image.fromarray(pictures[200 + number]).resize((40, 40)).save(place / f"inbox/{number}.png")
+    Image.fromarray(pictures[0]).resize((40, 40)).save(place / "new.jpg")
+    with contextlib.chdir(place):
+        yield place
 
 
-def run_all(name):
-    """Every block in turn; what they have made."""
-    names = {}
-    for block in blocks(name):
+def run_all(name, names=None):
+    """Every block of Python in turn; what they have made."""
+    names = {} if names is None else names
+    for block in blocks(DOCS / name, "python"):
         exec(compile(block, name, "exec"), names)
     return names
+
+
+def test_a_first_model_in_the_shell(workshop, capsys):
+    for block in blocks(DOCS / "first-model.md", "sh"):
+        for line in block.splitlines():
+            assert main(shlex.split(line)[1:]) == 0, line
+    shown = capsys.readouterr().out
+    assert "Accuracy" in shown
+    assert "new.jpg" in shown
+    assert (workshop / "runs/photos-2/DONE").exists()
+    made = run_all("first-model.md")
+    assert made["answer"].label in ("cat", "dog", "owl")
+
+
+def test_the_python_of_the_first_page(workshop):
+    made = run_all("../README.md")
+    assert made["run"].estimate.low > 0.5
+
+
+def test_coming_from_elsewhere(workshop):
+    made = run_all("coming-from.md")
+    assert made["scores"].mean() > 0.5
+    assert made["plan"].parts[-1].name == "output"
+    run_all("track.md")  # reads progress.jsonl of a run in which layers were trained
+
+
+def test_a_loop_of_ones_own(workshop, capsys):
+    pytest.importorskip("lightning")
+    pytest.importorskip("transformers")
+    made = run_all("watch.md")
+    made["proof"].check()
+    assert "frozen: 90 tensors of layers 1-7 as they were" in capsys.readouterr().out
+
+
+def test_guards_in_a_loop_of_ones_own(capsys):
+    torch.manual_seed(0)
+    network = Convolutions()
+    images, labels = torch.randn(16, 3, 32, 32), torch.arange(16) % 5
+    run_all("guards.md", {
+        "warmstart": warmstart,
+        "network": network,
+        "plan": warmstart.plan(network, "full", inputs=images, lr=1e6),
+        "loader": [(images[:8], labels[:8]), (images[8:], labels[8:])],
+    })  # fmt: skip
+    assert "diverged" in capsys.readouterr().out
+
+
+# Pages whose blocks of code are run above or below.
+RUN = {
+    "python": {
+        "README.md", "docs/coming-from.md", "docs/first-model.md", "docs/guards.md",
+        "docs/notebook.md", "docs/scikit-learn.md", "docs/track.md", "docs/watch.md",
+    },
+    "sh": {"docs/first-model.md"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", RUN)
+def test_no_block_of_code_is_only_shown(language):
+    have = {named(path) for path in DOCUMENTS if blocks(path, language)}
+    assert have == RUN[language], "run its blocks in a test, or show them as text"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_every_command_can_be_typed(path):
+    """Verbs, options and their values are those of this version; files are not looked for."""
+    for line in commands(path):
+        words = line.split(" && ")[0].split(" | ")[0].split(" > ")[0]
+        if words.startswith("python -m bench "):
+            verb, *rest = words.split()[3:]
+            assert verb in ("list", "run", "table"), line
+            assert verb != "run" or rest[0] in {*BENCHES, "NAME"}, line
+        if not words.startswith("warmstart ") or "…" in words or "..." in words:
+            continue
+        asked = shlex.split(words)[1:]
+        if asked[0].isupper() or "[" in words:
+            continue  # a form to fill in, not a command
+        parse(asked)
 
 
 def test_scikit_learn(place):

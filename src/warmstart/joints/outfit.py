@@ -1,4 +1,8 @@
-"""A start made ready for a plan: a copy with what the plan adds, and a head that can be trained."""
+"""A start made ready for a plan: a copy with what the plan adds, and a head that can be trained.
+
+The head is fitted first and training goes on from it: Kumar et al. 2022, "Fine-Tuning can Distort
+Pretrained Features and Underperform Out-of-Distribution" (LP-FT).
+"""
 
 from __future__ import annotations
 

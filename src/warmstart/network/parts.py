@@ -2,7 +2,8 @@
 
     logits = classifier(neck(part_P(… part_1(x))))
 
-Parts share the network's own modules and tensors; nothing is copied or changed.
+Parts share the network's own modules and tensors; nothing is copied or changed. A network as an
+ordered list of layers that can be handled one by one: Huang et al. 2019, "GPipe", §2.
 """
 
 from __future__ import annotations

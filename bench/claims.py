@@ -1,0 +1,169 @@
+"""What is said of fine-tuning, claim by claim, with what was measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bench import results
+from bench.markdown import mean, percent, points, source, table
+from bench.tables import rows
+
+
+def frozen_speed() -> str:
+    """Freezing the lower layers, as speed."""
+    said = results.read("train_speed")["summary"]
+    return (
+        f"Training all layers of the default start passes {said['live_full images/s']:.0f} images "
+        f"a second on two cores; from a stored boundary with the last six tuned "
+        f"{said['stored_tail images/s']:.0f}, {said['stored tail over live full']:.1f} times as "
+        f"many {source('train_speed')}."
+    )
+
+
+def frozen_moves() -> str:
+    """Freezing, as it is done elsewhere."""
+    found = [row for row in rows("drift") if "frozen_weights" in row]
+    theirs = [row for row in found if "warmstart" not in row["library"] + row["recipe"]]
+    moved = [row for row in theirs if row["frozen_statistics_moved"]]
+    ours = [row for row in found if row not in theirs]
+    if any(row["frozen_weights_moved"] or row["frozen_statistics_moved"] for row in ours):
+        raise ValueError("something that warmstart froze has moved")
+    return (
+        f"Of {len(theirs)} usual recipes {len(moved)} moved the statistics of layers that they "
+        f"call frozen, {sum(row['frozen_weights_moved'] > 0 for row in theirs)} of them weights "
+        f"too; warmstart's {len(ours)} ways moved nothing {source('drift')}."
+    )
+
+
+def all_but_last() -> str:
+    """A new output alone: accuracy and time."""
+    found = rows("accuracy")
+    timed = [row for row in rows("speed") if "peer" in row]
+    ratio = mean(row["peer s"] / row["fit"] for row in timed)
+    return (
+        f"On eight sets a new output that listens to all depths is right "
+        f"{percent(mean(r['accuracy'] for r in found))} of the time, the usual one on the last "
+        f"layer {percent(mean(r['onelook'] for r in found))}. Five rounds of fastai's `fine_tune` "
+        f"took {ratio:.0f} times as long on the two sets where both were timed "
+        f"{source('accuracy', 'speed')}."
+    )
+
+
+def old_output() -> str:
+    """What an old output is worth where classes have the same name."""
+    said = results.read("prior")["summary"]
+    none, kept = (
+        float(said[f"another place, prior {how}"].split()[1].rstrip(","))
+        for how in ("none", "every depth")
+    )
+    return (
+        f"Where old and new images come from different places and classes have the same names, "
+        f"beginning from the old output gave {percent(kept)} instead of {percent(none)} "
+        f"{source('prior')}."
+    )
+
+
+def rates() -> str:
+    """The rule's rate, ten times it, a hundred times."""
+    found = rows("forgetting")
+    lines = []
+    for factor, title in ((1.0, "the rule's"), (10.0, "ten times"), (100.0, "a hundred times")):
+        own = [row for row in found if row["factor"] == factor]
+        change = mean(row["accuracy_after"] - row["accuracy_before"] for row in own)
+        lines.append([
+            title, len(own), f"{mean(row['least_cka'] for row in own):.2f}", points(change),
+            sum(row["heard"] for row in own),
+        ])  # fmt: skip
+    heads = ["rate", "trainings", "likeness of the layer that changed most", "accuracy held out",
+             "alarms"]  # fmt: skip
+    return f"{table(heads, lines)}\n\n{source('forgetting')}"
+
+
+def similarity() -> str:
+    """Distance of the data, knowledge of the start, what tuning brings."""
+    far = {row["set"]: row["distance"] for row in rows("distances")}
+    known = {r["set"]: r["knowledge"] for r in rows("verdict") if r["what"] == "true labels"}
+    both = {row["set"]: row for row in rows("accuracy-balanced")}
+    lines = [
+        [name, f"{far[name]:.2f}", points(known[name]), percent(both[name]["onelook"]),
+         percent(both[name]["accuracy"])]
+        for name in sorted(far, key=far.__getitem__)
+    ]  # fmt: skip
+    heads = ["set", "distance", "the start's knowledge", "last layer alone", "`warmstart fit`"]
+    return f"{table(heads, lines)}\n\n{source('distances', 'verdict', 'accuracy-balanced')}"
+
+
+def near_and_far() -> str:
+    """The mean of the nearer half of the sets, and of the farther."""
+    far = {row["set"]: row["distance"] for row in rows("distances")}
+    both = {row["set"]: row for row in rows("accuracy-balanced")}
+    order = sorted(far, key=far.__getitem__)
+
+    def gain(names: list[str]) -> str:
+        return points(mean(both[n]["accuracy"] - both[n]["onelook"] for n in names))
+
+    half = len(order) // 2
+    return (
+        f"What `warmstart fit` brings over an output on the last layer: {gain(order[:half])} on "
+        f"the {half} nearest sets, {gain(order[half:])} on the {len(order) - half} farthest."
+    )
+
+
+def no_knowledge() -> str:
+    """Starts whose weights were shuffled."""
+    found = [row for row in rows("verdict") if row["what"] == "no knowledge"]
+    fair = sum(row["verdict"] == "scratch-fair" for row in found)
+    true = [row for row in rows("verdict") if row["what"] == "true labels"]
+    wrongly = sum(row["verdict"] == "scratch-fair" for row in true)
+    return (
+        f'With a start whose weights had been shuffled, {fair} of {len(found)} checks said "do not '
+        f'fine-tune" and the others found no signal; with the real start {wrongly} of {len(true)} '
+        f"{source('verdict')}."
+    )
+
+
+def small() -> str:
+    """What a few hundred images reach with a start."""
+    found = rows("accuracy-balanced")
+    return (
+        f"On {len(found)} sets of 58 to 1,000 images to learn from, `warmstart fit` was right on "
+        f"{percent(mean(row['accuracy'] for row in found))} of the test images "
+        f"{source('accuracy-balanced')}."
+    )
+
+
+def way(name: str) -> dict[str, dict[str, Any]]:
+    """The rows of one way to start, by set."""
+    return {row["set"]: row for row in rows("strategies") if row["way"] == name}
+
+
+def share(row: dict[str, Any]) -> str:
+    """A test accuracy with its interval."""
+    return f"{percent(row['test'], 0)} ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
+
+
+def ways() -> str:
+    """Every way on every set that was measured."""
+    found = rows("strategies")
+    px = results.read("strategies")["summary"]["px"]
+    names = list(dict.fromkeys(row["set"] for row in found))
+    lines = []
+    for kind in dict.fromkeys(row["way"] for row in found):
+        own = way(kind)
+        cells = [
+            share(own[n]) if n in own else "" for n in names
+        ]  # fmt: skip
+        lines.append([f"`{kind}`", *cells])
+    heads = ["", *(f"{n}, {way('head')[n]['n']} images" for n in names)]
+    return (
+        f"{table(heads, lines)}\n\nTest accuracy at {px} px with its 95 % interval, `--budget "
+        f"fast`, one seed {source('strategies')}. No difference is shown where intervals overlap."
+    )
+
+
+MADE: dict[str, Callable[[], str]] = {
+    "frozen-speed": frozen_speed, "frozen-moves": frozen_moves, "all-but-last": all_but_last,
+    "old-output": old_output, "rates": rates, "similarity": similarity,
+    "near-and-far": near_and_far, "no-knowledge": no_knowledge, "small": small, "ways": ways,
+}  # fmt: skip

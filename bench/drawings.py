@@ -1,0 +1,130 @@
+"""Drawings that explain: what each strategy does, why frozen layers are run once, near and far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.drawing import box, dot, line, picture, text
+from bench.tables import rows
+
+PARTS = 8
+BOLD = 'font-weight="bold"'
+MIDDLE = 'text-anchor="middle"'
+KINDS = {
+    "frozen": "stays as it came, bit for bit",
+    "tuned": "trained on, from what it came with",
+    "fresh": "drawn anew, trained",
+    "new": "new, for your classes",
+}
+STRATEGIES = {  # what happens to parts 1 to 8, from the picture on
+    "head": ["frozen"] * 8,
+    "last:3": ["frozen"] * 5 + ["tuned"] * 3,
+    "frozen:2": ["frozen"] * 2 + ["tuned"] * 6,
+    "full": ["tuned"] * 8,
+    "head+add": ["frozen"] * 8,
+    "scratch": ["fresh"] * 8,
+}
+
+
+def strategies() -> str:
+    """A row a strategy, a box a part."""
+    left, wide, top, row = 110, 46, 62, 40
+    drawn = [
+        text(16, 26, "What a strategy does with a network of eight parts", "ink", BOLD),
+        text(left, 50, "from the picture …", "faint"),
+        text(left + PARTS * (wide + 6) + 62, 50, "… to the output", "faint"),
+    ]
+    for number, (name, actions) in enumerate(STRATEGIES.items()):
+        y = top + row * number
+        drawn.append(text(16, y + 19, name))
+        for place, action in enumerate(actions):
+            x = left + place * (wide + 6)
+            drawn += [
+                box(x, y, wide, 28, action),
+                text(x + wide / 2, y + 19, place + 1, "on", MIDDLE),
+            ]
+        x = left + PARTS * (wide + 6)
+        if name.endswith("+add"):
+            drawn += [box(x, y, wide, 28, "new"), text(x + wide / 2, y + 19, "+", "on", MIDDLE)]
+        drawn += [box(x + 62, y, 80, 28, "new"), text(x + 102, y + 19, "output", "on", MIDDLE)]
+    y, x = top + row * len(STRATEGIES) + 8, 16
+    for kind, meaning in KINDS.items():
+        drawn += [box(x, y, 14, 14, kind), text(x + 20, y + 12, meaning, "faint")]
+        x += 30 + round(6.7 * len(meaning))
+    return picture(760, y + 30, "What each strategy does with the parts of a network", drawn)
+
+
+def once() -> str:
+    """Frozen layers are run once and stored; what is trained passes again and again."""
+    y = 70
+    drawn = [
+        text(16, 26, "Frozen layers are run once", "ink", BOLD),
+        box(24, y, 76, 44, "rail"), text(62, y + 27, "pictures", "ink", MIDDLE),
+        line(100, y + 22, 132, y + 22, "edge", 2),
+        box(132, y, 190, 44, "frozen"), text(227, y + 27, "frozen layers", "on", MIDDLE),
+        text(227, y + 64, "once for each picture and view", "faint", MIDDLE),
+        line(322, y + 22, 354, y + 22, "edge", 2),
+        box(354, y - 8, 110, 60, "rail"), text(409, y + 19, "stored on", "ink", MIDDLE),
+        text(409, y + 35, "this computer", "ink", MIDDLE),
+        line(464, y + 22, 496, y + 22, "edge", 2),
+        box(496, y, 100, 44, "tuned"), text(546, y + 27, "tuned layers", "on", MIDDLE),
+        line(596, y + 22, 616, y + 22, "edge", 2),
+        box(616, y, 80, 44, "new"), text(656, y + 27, "output", "on", MIDDLE),
+        f'<path class="edge" stroke-width="2" d="M 656 {y + 44} v 26 h -247 v -14"/>',
+        text(532, y + 88, "as often as training asks", "faint", MIDDLE),
+        text(409, y - 18, "a second run begins here", "faint", MIDDLE),
+    ]  # fmt: skip
+    return picture(720, y + 106, "Frozen layers are run once and their outputs are stored", drawn)
+
+
+def distance() -> str:
+    """A mark a set: how far from the start's old images, and what is gained beyond one layer."""
+    far = {row["set"]: row["distance"] for row in rows("distances")}
+    both = {row["set"]: row for row in rows("accuracy-balanced")}
+    left, right, top, bottom = 70, 690, 60, 330
+    most_x, low_y, high_y = 0.4, -5.0, 22.0
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            round(left + x / most_x * (right - left), 1),
+            round(bottom - (y - low_y) / (high_y - low_y) * (bottom - top), 1),
+        )
+
+    drawn = [
+        text(
+            16,
+            26,
+            "What is gained beyond the last layer, and how far the pictures are",
+            "ink",
+            BOLD,
+        ),
+        text(16, 46, "points over an output on the last layer alone", "faint"),
+        text(
+            right,
+            bottom + 38,
+            "distance from the start's old pictures",
+            "faint",
+            'text-anchor="end"',
+        ),
+    ]
+    for tick in (0, 5, 10, 15, 20):
+        _, y = at(0, tick)
+        drawn += [
+            line(left, y, right, y),
+            text(left - 10, y + 4, tick, "faint", 'text-anchor="end"'),
+        ]
+    for tick in (0.0, 0.1, 0.2, 0.3):
+        x, _ = at(tick, 0)
+        drawn.append(text(x, bottom + 18, f"{tick:.1f}", "faint", MIDDLE))
+    for name, how_far in sorted(far.items(), key=lambda pair: pair[1]):
+        gain = 100 * (both[name]["accuracy"] - both[name]["onelook"])
+        x, y = at(how_far, gain)
+        drawn.append(dot(x, y, "stays"))
+        if how_far > 0.07 or gain > 5:  # the others lie on top of each other
+            drawn.append(text(x + 10, y + 4, name, "ink"))
+    return picture(820, bottom + 52, "Gain over the last layer against distance, 14 sets", drawn)
+
+
+DRAWN: dict[str, Callable[[], str]] = {
+    "strategies": strategies, "once": once, "distance": distance,
+}  # fmt: skip

@@ -1,0 +1,115 @@
+"""Tables of the documents: how often intervals, verdicts, guards and promises are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench import results
+from bench.markdown import percent, points, source, table
+from bench.tables import rows
+
+
+def coverage() -> str:
+    """How often an interval holds the truth, over draws of 100 images."""
+    lines = [
+        [row["pool"], row["draws"], percent(row["covered"]), percent(row["mean width"], 0),
+         points(row["mean estimate - truth"])]
+        for row in rows("coverage")
+    ]  # fmt: skip
+    heads = ["pool", "draws", "the interval holds the truth", "mean width", "estimate − truth"]
+    said = results.read("coverage")["summary"]
+    share, _, over = said["pooled coverage"].partition(" over ")
+    return (
+        f"{table(heads, lines)}\n\nTogether {percent(float(share))} over {over}, without the last "
+        f"row: groups of very unequal size are the case in which the interval is too narrow "
+        f"{source('coverage')}."
+    )
+
+
+def verdicts() -> str:
+    """What was said of labels drawn by lot, true labels, starts without knowledge."""
+    found = rows("verdict")
+    counted: dict[str, dict[str, int]] = {}
+    for row in found:
+        of = counted.setdefault(row["what"], {})
+        of[row["verdict"]] = of.get(row["verdict"], 0) + 1
+    named = {
+        "true labels": "the true labels (`check`)",
+        "random labels": "labels drawn by lot",
+        "no knowledge": "a start without knowledge (its weights shuffled)",
+        "few": "20 to 60 examples",
+    }
+    lines = []
+    for what, title in named.items():
+        said = {kind: n for kind, n in counted[what].items() if kind != "too many classes"}
+        told = ", ".join(f"`{kind}` {n}" for kind, n in sorted(said.items(), key=lambda p: -p[1]))
+        lines.append([title, sum(said.values()), told])
+    return table(["planted", "times", "said"], lines) + f"\n\n{source('verdict')}"
+
+
+def faults() -> str:
+    """Twelve mistakes made on purpose in five sets."""
+    said = results.read("faults")["summary"]
+    skipped = ("reported or repaired", "clean runs with a false alarm", "false alarms")
+    lines = [[name, told] for name, told in said.items() if name not in skipped]
+    lines += [["**together**", f"**{said['reported or repaired']}**"]]
+    lines += [
+        ["runs without a mistake that raised an alarm", said["clean runs with a false alarm"]]
+    ]
+    return table(["mistake", "reported, or harmless by measurement"], lines)
+
+
+def kills() -> str:
+    """Runs that were killed and resumed."""
+    said = results.read("kills")["summary"]
+    return (
+        f"{said['identical']} runs that were killed ({said['kills']} kills in all) and resumed "
+        f"ended with the same bytes as runs that were not {source('kills')}."
+    )
+
+
+def minutes() -> str:
+    """How well --minutes is kept."""
+    said = results.read("minutes")["summary"]
+    longest = max(row["of what was set"] for row in rows("minutes"))
+    return (
+        f"`--minutes` was kept within 10 % in {said['kept within 10 %']} runs "
+        f"{source('minutes')}; the longest took {longest:.2f} times what was set."
+    )
+
+
+def guards() -> str:
+    """Alarms of the guards, by what was wrong."""
+    said = results.read("guards")["summary"]
+    names = ("clean", "rate x 1,000", "rate x 0.000001", "a constant before the output")
+    lines = [[name, said[name].partition(" heard")[0]] for name in names]
+    return table(["trainings", "alarms"], lines) + f"\n\n{source('guards')}"
+
+
+def habits() -> str:
+    """Images fed in wrongly."""
+    said = results.read("habits")["summary"]
+    costly = said["costly (3 points and more, surely above 0)"]
+    return (
+        f"Of {costly} ways to feed images in wrongly that cost 3 points and more, "
+        f"{said['of them found']} were found, with {said['right way warned of']} false alarms "
+        f"{source('habits')}."
+    )
+
+
+def copies() -> str:
+    """Near copies planted across the parts."""
+    said = results.read("planted")["summary"]
+    found = percent(said["near copies found, worst set"], 0)
+    sets = len({row["set"] for row in rows("planted") if row["planted"] == "nothing"})
+    return (
+        f"Of near copies planted across the parts of {sets} sets, {found} "
+        f"were found in the worst set, and no copy was paired with a stranger "
+        f"{source('planted')}."
+    )
+
+
+MADE: dict[str, Callable[[], str]] = {
+    "coverage": coverage, "verdicts": verdicts, "faults": faults, "kills": kills,
+    "minutes": minutes, "guards": guards, "habits": habits, "copies": copies,
+}  # fmt: skip

@@ -1,0 +1,171 @@
+"""Tables of the documents: accuracy beside other tools, what each strategy costs, speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bench import results
+from bench.markdown import mean, percent, points, source, table, took
+
+Rows = list[dict[str, Any]]
+PEERS = {
+    "onelook": "last-layer logistic regression, C by cross-validation",
+    "fastai5": "fastai `fine_tune(5)`",
+    "hf3": "transformers `Trainer`, 3 epochs",
+    "expert30": "30 epochs of full fine-tuning by an expert's recipe",
+}
+
+
+def rows(name: str) -> Rows:
+    """The rows of a kept result."""
+    found: Rows = results.read(name)["rows"]
+    return found
+
+
+def _by_set(name: str) -> dict[str, dict[str, Any]]:
+    return {row["set"]: row for row in rows(name)}
+
+
+def fast() -> str:
+    """Heads alone: eight sets together, and the two sets with another tool's seconds."""
+    one = _by_set("accuracy")
+    timed = {row["set"]: row for row in rows("speed") if "peer" in row}
+    shown = ("ants_bees", "clothing")
+    plain = [percent(one[s]["onelook"]) for s in shown]
+    ours = [f"{percent(one[s]['accuracy'])}, {took(timed[s]['fit'])}" for s in shown]
+    theirs = [f"{percent(one[s]['fastai5'])}, {took(timed[s]['peer s'])}" for s in shown]
+    heads = ["", f"{_count(len(one))} sets", *shown]
+    together = percent(mean(row["accuracy"] for row in one.values()))
+    return table(heads, [
+        ["`warmstart fit --budget fast`", f"**{together}**", *ours],
+        [PEERS["onelook"], percent(mean(r["onelook"] for r in one.values())), *plain],
+        [f"{PEERS['fastai5']}, mean of three seeds", "", *theirs],
+    ])  # fmt: skip
+
+
+def balanced() -> str:
+    """The default budget beside each peer, on the sets where the peer was run."""
+    said = results.read("accuracy-balanced")["summary"]
+    lines = []
+    for peer, title in PEERS.items():
+        both = said[peer]
+        lines.append([
+            title, both["sets"], percent(both["theirs"]), f"**{percent(both['ours'])}**",
+            f"{both['below on']}, by chance" if both["below on"] else "none",
+        ])  # fmt: skip
+    heads = ["other tool, same start", "sets", "it", "`warmstart fit`", "sets where we are below"]
+    if any(said[peer]["significantly (Holm)"] for peer in PEERS):
+        raise ValueError("a difference is no longer chance; say so in the table")
+    return table(heads, lines)
+
+
+def sets() -> str:
+    """Every set of the default budget: estimate, test, what shipped, the others."""
+    lines = []
+    for row in rows("accuracy-balanced"):
+        low, high = percent(row["low"], 0)[:-2], percent(row["high"], 0)[:-2]
+        lines.append([
+            row["set"], f"{percent(row['value'], 0)} ({low} to {high})", percent(row["accuracy"]),
+            *(percent(row.get(peer)) for peer in PEERS), row["verdict"], f"`{row['shipped']}`",
+            took(row["seconds"]),
+        ])  # fmt: skip
+    heads = ["set", "estimate", "test", "regression", "fastai 5", "HF 3", "expert 30", "verdict",
+             "shipped", "took"]  # fmt: skip
+    return table(heads, lines)
+
+
+def costs() -> str:
+    """Test accuracy and seconds of four strategies on five sets."""
+    found = rows("forecast")
+    names = list(dict.fromkeys(row["set"] for row in found))
+    plans = list(dict.fromkeys(row["plan"] for row in found))
+    cell = {
+        (r["plan"], r["set"]): f"{percent(r['test'])}, {took(r['seconds_taken'])}" for r in found
+    }
+    lines = []
+    for plan in plans:
+        strategy, _, budget = plan.partition(" ")
+        lines.append([f"`{strategy}` ({budget})", *(cell[plan, name] for name in names)])
+    return table(["", *names], lines)
+
+
+def forecast() -> str:
+    """How near forecasts of time and memory come."""
+    said = results.read("forecast")["summary"]
+    return (
+        f"Over 20 pairs of data and strategy the forecast of seconds was within a factor of 1.5 of "
+        f"what the run took in {said['seconds within 1.5']}, that of memory in "
+        f"{said['memory_mb within 1.5']} {source('forecast')}."
+    )
+
+
+def speed() -> str:
+    """Images a second while layers train."""
+    said = results.read("train_speed")
+    named = {
+        "hf_trainer": "Hugging Face Trainer, all layers",
+        "live_full": "warmstart, all layers, live (`--strategy full`)",
+        "stored_tail": "warmstart, from a stored 14 × 14 boundary (`last:6`)",
+    }
+    lines = [[title, said["summary"][f"{name} images/s"]] for name, title in named.items()]
+    return table(["", "images/s"], lines)
+
+
+def exports() -> str:
+    """Size and largest difference of each format, over the sets measured."""
+    found = rows("export")
+    lines = []
+    for name in dict.fromkeys(row["format"] for row in found):
+        own = [row for row in found if row["format"] == name]
+        largest = max(row["largest difference of a logit"] for row in own)
+        megabytes = max(row["MB"] for row in own)
+        same = min(row.get("labels as in 32 bits", row["same labels"]) for row in own)
+        lines.append([f"`{name}`", f"{megabytes:.1f}", f"{largest:.1g}", percent(same, 0)])
+    return table(["export", "MB", "largest difference of a logit", "labels the same"], lines)
+
+
+def served() -> str:
+    """One server under load."""
+    said = results.read("serve")["summary"]
+    return (
+        f"{said['clients']} clients for {said['seconds']:.0f} s on the server's own two cores: "
+        f"{said['served, images a second']:.0f} images a second, "
+        f"{percent(said['served / raw'], 0)} of what the model alone does there; "
+        f"{said['errors']} errors; half of the answers within {said['p50 s']:.1f} s, 99 of 100 "
+        f"within {said['p99 s']:.1f} s; memory {said['memory first third, MB']:.0f} MB in the "
+        f"first third of the minute, {said['memory last third, MB']:.0f} MB in the last "
+        f"{source('serve')}."
+    )
+
+
+def memory() -> str:
+    """Peak memory with the default start."""
+    lines = [
+        [f"{row['n']:,}", row["budget"], "first look" if row["cold"] else "look kept",
+         f"{row['peak_rss_mb'] / 1000:.1f} GB", took(row["seconds"])]
+        for row in rows("memory")
+    ]  # fmt: skip
+    return table(["images", "budget", "", "peak memory", "took"], lines)
+
+
+def suggested() -> str:
+    """Labelling what the model asks for, against drawing at random."""
+    lines = [
+        [row["set"], percent(row["suggested"]), percent(row["at random"]),
+         points(row["difference"]),
+         f"{points(row['low (images)'])[:-7]} to {points(row['high (images)'])[:-7]}"]
+        for row in rows("suggest")
+    ]  # fmt: skip
+    return table(["set", "suggested", "at random", "difference", "95 %"], lines)
+
+
+def _count(n: int) -> str:
+    return {8: "eight", 14: "14"}.get(n, str(n))
+
+
+MADE: dict[str, Callable[[], str]] = {
+    "fast": fast, "balanced": balanced, "sets": sets, "costs": costs, "forecast": forecast,
+    "speed": speed, "exports": exports, "served": served, "memory": memory,
+    "suggested": suggested,
+}  # fmt: skip

@@ -1,0 +1,52 @@
+"""Figures in the documents: written between marks from the kept results, never typed.
+
+    <!-- made: coverage -->
+    …
+    <!-- end -->
+
+What stands between is what the function of that name in `bench.tables`, `bench.claims` or
+`bench.judged` gives; drawings are whole files. `python -m bench table --docs` writes all anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench import claims, drawings, figure, figure_drift, judged, tables
+
+ROOT = Path(__file__).parents[1]
+MARK = re.compile(r"(<!-- made: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
+MADE: dict[str, Callable[[], str]] = {**tables.MADE, **claims.MADE, **judged.MADE}
+DRAWN: dict[str, Callable[[], str]] = {
+    "docs/accuracy.svg": figure.svg,
+    "docs/figures/drift.svg": figure_drift.svg,
+    **{f"docs/figures/{name}.svg": draw for name, draw in drawings.DRAWN.items()},
+}
+
+
+def filled(text: str) -> str:
+    """A document with every marked place filled anew."""
+    return MARK.sub(lambda found: f"{found[1]}{MADE[found[2]]().strip()}\n{found[4]}", text)
+
+
+def contents() -> Iterator[tuple[Path, str]]:
+    """Each file that holds something made, and what it should hold."""
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        text = path.read_text("utf-8")
+        if MARK.search(text):
+            yield path, filled(text)
+    for name, draw in DRAWN.items():
+        yield ROOT / name, draw()
+
+
+def write() -> list[Path]:
+    """Write what differs; returns the files that did."""
+    changed = []
+    for path, text in contents():
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+            changed.append(path)
+    return changed
