@@ -22,7 +22,7 @@ STAGES = {
 # A part imports from parts of a lower rank only; within a rank, from itself, and as ALSO says.
 RANKS = {
     "errors": 0,
-    **dict.fromkeys(("records", "events", "remember", "codec"), 1),
+    **dict.fromkeys(("records", "events", "remember", "codec", "words"), 1),
     **dict.fromkeys(("solve", "stats", "folder", "tokens"), 2),
     "tasks": 3,
     **dict.fromkeys(STAGES, 4),

@@ -14,14 +14,16 @@ _hints = functools.cache(typing.get_type_hints)  # slower than all the rest of r
 
 
 def to_plain(value: Any) -> Any:
-    """Turn a record into dicts, lists and scalars.
+    """Turn a record into dicts, lists and scalars; a field that is `ABSENT` and None is left out.
 
     >>> from warmstart.records import Tap
     >>> to_plain(Tap(part=3, pool="avg"))
     {'part': 3, 'pool': 'avg', 'of': ''}
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        pairs = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        kept = (p for p in pairs if p[1] is not None or not p[0].metadata.get("absent"))
+        return {field.name: to_plain(item) for field, item in kept}
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

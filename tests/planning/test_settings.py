@@ -35,7 +35,9 @@ SET = {
     "training.average=0": 0.0, "training.l2_sp=2": 2.0, "training.micro_batch=1": 1,
     "training.recompute=TRUE": True, "training.device=cuda": "cuda",
     "training.precision=bfloat16": "bfloat16", "training.workers=0": 0,
-    "training.compile=true": True,
+    "training.compile=true": True, "training.shift=0.2": 0.2, "training.mask=0": 0.0,
+    "input.rate=8000": 8000, "input.seconds=1.5": 1.5, "input.mels=64": 64,
+    "input.range_db=40": 40.0,
 }  # fmt: skip
 
 

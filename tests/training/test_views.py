@@ -100,6 +100,38 @@ def test_a_mirrored_picture_is_the_mirror_and_half_are():
     assert 160 < mirrored.sum() < 240  # four standard deviations of a fair coin
 
 
+def test_a_sound_is_moved_and_silence_comes_in():
+    image, generator = picture(1, 8, 40) | 1, rng()
+    starts = []
+    for _ in range(200):
+        made = view(image, Views(1.0, False, shift=0.25), generator)
+        filled = np.flatnonzero(made[..., 0].any(axis=0))
+        by = filled[0] if filled[0] else filled[-1] - 39
+        np.testing.assert_array_equal(made, np.roll(image, by, axis=1) * (made > 0))
+        starts.append(by)
+    assert (min(starts), max(starts)) == (-10, 10)
+
+
+def test_a_band_of_pitches_and_one_of_time_are_hidden():
+    image, generator = np.zeros((40, 20, 1), np.uint8), rng()
+    image[:, ::2] = 200
+    sizes = []
+    for _ in range(200):
+        hidden = view(image, Views(1.0, False, mask=0.5), generator)[..., 0] == 100
+        rows, columns = hidden.all(axis=1), hidden.all(axis=0)
+        np.testing.assert_array_equal(hidden, rows[:, None] | columns)
+        for line in (rows, columns):
+            assert np.abs(np.diff(line.astype(int))).sum() <= 2  # in one piece
+        sizes.append((rows.sum(), columns.sum()))
+    assert np.max(sizes, axis=0).tolist() == [20, 10]
+
+
+def test_views_of_sounds_have_keys_of_their_own_and_others_keep_theirs():
+    assert Views(0.35, True, 0.1).policy == "crop=0.35 flip=1 colour=0.1 bilinear v1"
+    sounds = {Views(1.0, False, shift=a, mask=b).policy for a in (0.0, 0.1) for b in (0.0, 0.2)}
+    assert len(sounds) == 4
+
+
 # ---- where a view looks --------------------------------------------------------------------
 
 SIDE = 224

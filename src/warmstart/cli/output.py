@@ -58,12 +58,12 @@ def dumps(value: Any, indent: int | None = None) -> str:
 
 def find_image(*folders: str | None) -> str | None:
     """The first image in the first of these folders that holds one."""
-    from warmstart.data.place import IMAGE_SUFFIXES
+    from warmstart.data.place import MEDIA_SUFFIXES
 
     for folder in filter(None, folders):
         for root, inside, names in os.walk(folder):
             inside[:] = sorted(name for name in inside if not name.startswith("."))
             for name in sorted(names):
-                if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and name[0] != ".":
+                if os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES and name[0] != ".":
                     return os.path.join(root, name)
     return None

@@ -117,7 +117,7 @@ def count_bands(
     """
     found: dict[str, int] = {}
     is_clear = False
-    for example in _spread(examples, most):
+    for example in spread(examples, most):
         try:
             n, has_alpha = _count(load(example.id), example.id)
         except DataError:
@@ -156,7 +156,7 @@ def band_ranges(load: Load, examples: Sequence[Example], most: int = MOST) -> Ra
     or by 1 where it is constant. Files that cannot be read are passed over.
     Raises: DataError if none can be read, or naming two that differ in bands or number type.
     """
-    kept = _sampled(load, _spread([e for e in examples if e.split == "train"], most))
+    kept = _sampled(load, spread([e for e in examples if e.split == "train"], most))
     n, kind = int(kept[0].shape[1]), kept[0].dtype
     if kind == np.uint8:
         return (EIGHT_BITS,) * n
@@ -200,7 +200,7 @@ def _range(low: float, high: float, least: float, most: float) -> tuple[float, f
     return (least, most) if least < most else (least, least + 1.0)
 
 
-def _spread(examples: Sequence[Example], most: int) -> list[Example]:
+def spread(examples: Sequence[Example], most: int) -> list[Example]:
     """At most so many, evenly over all."""
     places = np.linspace(0, len(examples) - 1, min(most, len(examples))).round().astype(int)
     return [examples[place] for place in places]

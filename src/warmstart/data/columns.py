@@ -14,7 +14,7 @@ from warmstart.errors import DataError
 from warmstart.records import Split
 
 LABEL_NAMES = ("label", "class", "target", "category")
-PATH_NAMES = ("path", "file", "file_name", "filename", "image")
+PATH_NAMES = ("path", "file", "file_name", "filename", "image", "audio", "clip")
 SPLIT_VALUES: dict[str, Split] = {
     "train": "train",
     "val": "holdout",

@@ -17,6 +17,8 @@ from PIL import Image
 
 from warmstart.data.decode import FORMATS
 from warmstart.data.raw import NUMPY, read_header
+from warmstart.data.waveform import FORMATS as SOUNDS
+from warmstart.data.waveform import hear, is_sound
 
 SIDE = 64  # px of the small grey picture
 COLOUR_SIDE = 16
@@ -24,7 +26,7 @@ RING = 0.04  # of the short side: how wide the border is
 SEGMENTS = 16  # a side of the border
 LAYERS = 2  # the outermost quarter of the ring, and the rest of it
 _ARRAY = "array"  # the format of pixels that came in no file
-_FORMATS = (_ARRAY, *FORMATS)
+_FORMATS = (_ARRAY, *FORMATS, *SOUNDS)  # what is new comes last: rows hold a format's place
 _TINT = 6  # levels between the channels of a small square that make a picture coloured
 _LARGE = 512  # px of the short side above which whole squares of pixels are averaged first
 _ROW = np.dtype(
@@ -103,7 +105,8 @@ def glance(payload: bytes, image: Image.Image) -> NDArray[np.uint8]:
     """
     row = np.zeros((), _ROW)
     width, height, kind = _header(payload)
-    if (width - height) * (image.width - image.height) < 0:  # stored lying, turned upright
+    is_lying = (width - height) * (image.width - image.height) < 0
+    if is_lying and kind not in SOUNDS:  # stored lying, turned upright
         width, height = height, width
     row["width"], row["height"], row["n_bytes"] = width, height, len(payload)
     row["format"] = _FORMATS.index(kind)
@@ -143,7 +146,13 @@ def joined(parts: Sequence[Files]) -> Files:
 
 
 def _header(payload: bytes) -> tuple[int, int, str]:
-    """Width and height in px as stored, and the name of the format."""
+    """Width and height in px as stored, and the name of the format.
+
+    Of a sound: its milliseconds and its samples a second.
+    """
+    if is_sound(payload):
+        heard = hear(payload, "the clip")
+        return max(round(1000 * heard.seconds), 1), heard.rate, heard.kind
     header = read_header(payload, "the image")
     is_array = payload.startswith(NUMPY)
     if header is not None and (is_array or not header.is_picture):

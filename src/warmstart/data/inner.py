@@ -12,7 +12,7 @@ from warmstart.data.collection import Columns, Listing, count, joined, under
 from warmstart.data.columns import LABEL_NAMES
 from warmstart.data.parsing import Table, parse
 from warmstart.data.parts import SPLITS, find_parts
-from warmstart.data.place import IMAGE_SUFFIXES, TABLE_SUFFIXES, Place, suffix
+from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, Place, suffix
 from warmstart.data.saved import files_of
 from warmstart.data.tables import list_table
 from warmstart.errors import DataError
@@ -100,7 +100,7 @@ def _metadata_of_parts(place: Place) -> dict[str, str]:
 
 def _list_parts(place: Place, tables: Mapping[str, str], columns: Columns) -> Listing:
     parts = find_parts(place.shown, sorted(tables))
-    with_images = {file.split("/")[0] for file in place.files if suffix(file) in IMAGE_SUFFIXES}
+    with_images = {file.split("/")[0] for file in place.files if suffix(file) in MEDIA_SUFFIXES}
     bare = sorted(f for f in with_images - set(tables) if f.casefold() in SPLITS)
     if bare:
         first = next(iter(tables.values()))

@@ -9,11 +9,11 @@ from dataclasses import replace
 from warmstart.data.collection import Columns, Listing, Row, Wording, count, some, unreadable
 from warmstart.data.grouping import propose_series
 from warmstart.data.inner import list_inner_tables
+from warmstart.data.kinds import media_among, noun_of
 from warmstart.data.parts import Part, find_parts
 from warmstart.data.place import (
     ARCHIVE_SUFFIXES,
     FOREIGN_SUFFIXES,
-    IMAGE_SUFFIXES,
     TEXT_SUFFIXES,
     Place,
     suffix,
@@ -33,7 +33,7 @@ def list_place(place: Place, columns: Columns) -> Listing:
     """
     if is_saved(place):
         return list_saved(place, columns)
-    images = [file for file in place.files if suffix(file) in IMAGE_SUFFIXES]
+    images = media_among(place.files, columns.kind)
     listing = list_inner_tables(place, images, columns)
     if listing is not None:
         return listing
@@ -126,11 +126,13 @@ def _check_folders(place: Place, train: Part, ids: set[str]) -> None:
         below = train.below(folder)
         if below is None or not below or "/" in below or below in classes:
             continue
+        noun = noun_of(ids)
         found = sorted({suffix(f) or f for f in place.files if f.startswith(folder + "/")})
-        what = f"only files of other kinds ({some(found)})" if found else "no image"
+        what = f"only files of other kinds ({some(found)})" if found else f"no {noun}"
+        such = "WAV, FLAC, …" if noun == "clip" else "JPEG, PNG, …"
         raise DataError(
-            f"{place.shown}/{folder} holds {what}; a class needs at least 2 images. "
-            "Add some (JPEG, PNG, …) or remove the folder."
+            f"{place.shown}/{folder} holds {what}; a class needs at least 2 {noun}s. "
+            f"Add some ({such}) or remove the folder."
         )
 
 
@@ -149,7 +151,7 @@ def _passed_over(place: Place, strays: Sequence[str]) -> tuple[Finding, ...]:
     foreign = [file for file in place.files if suffix(file) in FOREIGN_SUFFIXES]
     return unreadable(
         dict.fromkeys(strays, "lies in no class folder"),
-        f"{count(len(strays), 'image')} without a class folder left out.",
+        f"{count(len(strays), noun_of(strays))} without a class folder left out.",
     ) + unreadable(
         {file: f"{suffix(file)} is not read; save it as JPEG or PNG" for file in foreign},
         f"{count(len(foreign), 'picture')} of a kind that is not read left out.",
@@ -171,13 +173,14 @@ def _no_image(place: Place) -> str:
     kinds = sorted({suffix(file) or file for file in place.files})
     return (
         f"{place.shown}/ holds no image{links}, only {count(len(place.files), 'other file')} "
-        f"({some(kinds)}); images are JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or .npy"
+        f"({some(kinds)}); images are JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or .npy, sounds WAV, "
+        "FLAC, OGG, MP3 or AIFF"
     )
 
 
 def _no_class(shown: str, part: Part, strays: Sequence[str]) -> str:
     where = f"{shown}/{part.path}" if part.path else f"{shown}/"
     return (
-        f"{where} holds {count(len(strays), 'image')} but no class folders; "
+        f"{where} holds {count(len(strays), noun_of(strays))} but no class folders; "
         "put each class in its own folder"
     )

@@ -17,9 +17,13 @@ IMAGE_SUFFIXES = frozenset((
     ".ppm", ".pgm", ".pbm", ".npy",
 ))
 TEXT_SUFFIXES = frozenset((".txt",))
+SOUND_SUFFIXES = frozenset((
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc",
+))
 TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".parquet"))
+MEDIA_SUFFIXES = IMAGE_SUFFIXES | SOUND_SUFFIXES
 # All that may be opened in a place: a data set saved by `datasets` is .arrow beside .json.
-READ_SUFFIXES = IMAGE_SUFFIXES | TEXT_SUFFIXES | TABLE_SUFFIXES | {".arrow", ".json"}
+READ_SUFFIXES = MEDIA_SUFFIXES | TEXT_SUFFIXES | TABLE_SUFFIXES | {".arrow", ".json"}
 ARCHIVE_SUFFIXES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
 # Pictures, but of kinds that are not read: never passed over in silence.
 FOREIGN_SUFFIXES = frozenset((

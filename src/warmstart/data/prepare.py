@@ -12,13 +12,17 @@ from PIL import Image
 
 from warmstart.data.bands import as_picture as first_bands
 from warmstart.data.bands import decode_bands, scale_bands
+from warmstart.data.clips import LONGEST_S, drawn
 from warmstart.data.collection import count
 from warmstart.data.decode import decode, decode_alpha, on_white
+from warmstart.data.mel import draw
+from warmstart.data.waveform import decode_sound, decoder_of_sound, is_sound
 from warmstart.errors import DataError, StartError
 from warmstart.records import Preprocessing
 
 __all__ = [
-    "as_picture", "decode", "decoder_name", "draft_side", "load_image", "open_image", "prepare",
+    "as_picture", "decode", "decoder_name", "draft_side", "load_image", "open_image",
+    "picture_of", "prepare",
 ]  # fmt: skip
 
 Pixels = NDArray[np.uint8]
@@ -41,18 +45,32 @@ def load_image(payload: bytes, name: str, preprocessing: Preprocessing) -> Pixel
 
 
 def open_image(payload: bytes, name: str, preprocessing: Preprocessing) -> Image.Image | Pixels:
-    """Decode one image as the preprocessing needs it.
+    """Decode one image as the preprocessing needs it; a clip of sound becomes a grey picture.
 
     Returns: a picture of mode "L" or "RGB" for 1 or 3 channels, "RGBA" for 4, and for bands
     (more than four channels, or with ranges) their values scaled to 8 bits, (H, W, C).
     Raises: DataError if the bytes are no usable image, or have another number of bands.
     """
+    if preprocessing.sound is not None:
+        wave, rate = decode_sound(payload, name)
+        return Image.fromarray(draw(wave, rate, preprocessing.sound))
     draft = draft_side(preprocessing)
     if has_bands(preprocessing):
         return _open_bands(payload, name, preprocessing)
     if preprocessing.channels == 4:
         return decode_alpha(payload, name, draft=draft)
     return decode(payload, name, draft=draft)
+
+
+def picture_of(payload: bytes, name: str, side: int) -> Image.Image:
+    """A file as a picture for people, its short side `side` px or more; a sound as usually drawn.
+
+    Raises: DataError if the bytes are no usable image or sound.
+    """
+    if not is_sound(payload):
+        return decode(payload, name, draft=side)
+    wave, rate = decode_sound(payload, name)
+    return Image.fromarray(draw(wave, rate, drawn(rate, min(len(wave) / rate, LONGEST_S))))
 
 
 def has_bands(preprocessing: Preprocessing) -> bool:
@@ -90,6 +108,8 @@ def decoder_name(preprocessing: Preprocessing) -> str:
     'pillow '
     """
     name = f"pillow {version('pillow')}"
+    if preprocessing.sound is not None:
+        return f"{name}, {decoder_of_sound()}"
     if not has_bands(preprocessing):
         return f"{name}, alpha" if preprocessing.channels == 4 else name
     try:

@@ -28,12 +28,13 @@ def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
         if id not in known:
             raise DataError(f"{id} is called unreadable, but {record.name} holds no such image")
     examples = tuple(example for example in record.examples if example.id not in reasons)
-    why = "none of its images can be read; replace them"
+    noun = collection.wording.noun
+    why = f"none of its {noun}s can be read; replace them"
     classes = check_left(record.classes, examples, collection.wording, why, record.task)
     n_lost = len(reasons)
     lost = unreadable(
         {id: reasons[id].removeprefix(id).strip() for id in sorted(reasons)},
-        f"{count(n_lost, 'image')} could not be read and {_was(n_lost)} left out.",
+        f"{count(n_lost, noun)} could not be read and {_was(n_lost)} left out.",
     )
     problems = (
         *record.problems,

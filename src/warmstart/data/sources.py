@@ -14,10 +14,11 @@ from warmstart.data.archive import TAR_SUFFIXES, open_tar, open_zip
 from warmstart.data.arrays import are_texts, list_arrays, list_text_pairs
 from warmstart.data.arrow import parse_parquet
 from warmstart.data.collection import Columns, Listing
+from warmstart.data.kinds import heard
 from warmstart.data.layouts import list_place
 from warmstart.data.objects import Frame, ImageFolder, list_frame, list_image_folder
 from warmstart.data.parsing import parse
-from warmstart.data.place import IMAGE_SUFFIXES, TABLE_SUFFIXES, open_folder, read_file, suffix
+from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, open_folder, read_file, suffix
 from warmstart.data.samples import PREFIX, list_sample
 from warmstart.data.tables import Files, list_table
 from warmstart.errors import DataError
@@ -40,7 +41,7 @@ def list_source(source: Source, columns: Columns) -> Listing:
     >>> list_source("sample:digits", Columns()).title
     '1,797 scans of handwritten digits (scikit-learn)'
     """
-    listing = _list_source(source, columns)
+    listing = heard(_list_source(source, columns))
     if columns.kind not in ("auto", listing.kind):
         raise DataError(
             f"--kind {columns.kind}: {listing.wording.source} holds {listing.wording.noun}s; leave "
@@ -97,7 +98,7 @@ def _list_path(path: Path, shown: str, columns: Columns) -> Listing:
         return list_place(open_tar(path, shown), columns)
     if suffix(kind) in TABLE_SUFFIXES:
         return _list_table_file(path, shown, columns)
-    if suffix(kind) in IMAGE_SUFFIXES:
+    if suffix(kind) in MEDIA_SUFFIXES:
         raise DataError(f"{shown} is one file; name the folder that holds the class folders")
     cure = _CURES.get(suffix(kind), "")
     raise DataError(

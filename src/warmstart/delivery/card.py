@@ -8,6 +8,7 @@ from string import Template
 
 from warmstart.delivery.task_words import TASK_WORDS, further, percent, score_of
 from warmstart.records import DataRecord, ModelRecord, StartRecord, Summary, Task, pictures
+from warmstart.words import in_words_of
 
 # What makes answers of outputs, task by task.
 LINKS: dict[Task, str] = {"classify": ".softmax(1)", "multilabel": ".sigmoid()", "regress": ""}
@@ -44,12 +45,14 @@ def card(facts: CardFacts) -> str:
     if facts.model is not None:
         sections += [_numbers(facts), _layers(facts), _use(facts), _plain_torch(facts)]
     sections += [_evidence(facts), _data(facts), _limits(facts)]
-    return "\n".join(section for section in sections if section)
+    text = "\n".join(section for section in sections if section)
+    return in_words_of(facts.data.kind, text, facts.data.classes)
 
 
 def _front_matter(facts: CardFacts) -> str:
     words = TASK_WORDS[facts.summary.task]
-    lines = ["---", "library_name: warmstart", f"tags: [{words.tag}, warmstart]"]
+    tag = words.tag.replace("image", facts.data.kind)
+    lines = ["---", "library_name: warmstart", f"tags: [{tag}, warmstart]"]
     if facts.model is not None and facts.base_model is not None:
         lines.append(f"base_model: {_quoted(facts.base_model)}")
     if facts.model is not None and facts.summary.estimate is not None:
@@ -59,11 +62,11 @@ def _front_matter(facts: CardFacts) -> str:
         metric = f"Test {name}" if scored else f"{name[0].upper()}{name[1:]} "
         metric += "" if scored else f"({facts.summary.estimate.method})"
         lines += [
-            f"pipeline_tag: {words.tag}",
+            f"pipeline_tag: {tag}",
             "model-index:",
             f"- name: {_quoted(facts.name)}",
             "  results:",
-            f"  - task: {{type: {words.tag}}}",
+            f"  - task: {{type: {tag}}}",
             f"    dataset: {{name: {_quoted(facts.data.name)}, type: {_quoted(facts.data.name)}}}",
             "    metrics:",
             f"    - {{type: {words.metric}, value: {value:.4f}, name: {metric}}}",

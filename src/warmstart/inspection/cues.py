@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.records import Finding
+from warmstart.records import Finding, Kind
 from warmstart.solve.temperature import Labels
 
 Values = NDArray[np.float64]
@@ -71,19 +71,25 @@ class _Cue:
 
 
 def cues(
-    glances: HasFiles, labels: Labels, classes: Sequence[str], rng: np.random.Generator
+    glances: HasFiles,
+    labels: Labels,
+    classes: Sequence[str],
+    rng: np.random.Generator,
+    kind: Kind = "image",
 ) -> tuple[Finding, ...]:
     """One finding for each kind of figure (size, colour, format, bytes) that tells classes.
 
+    Of clips of sound: length, sample rate, format, bytes a second.
     Shapes: labels (n,) in 0..K-1, K = len(classes).
     """
     found = []
-    for name, tried in _kinds(glances).items():
+    kinds = _kinds_of_clips(glances) if kind == "audio" else _kinds(glances)
+    for name, tried in kinds.items():
         told = [(cue, informedness(_codes(cue), labels, len(classes))) for cue in tried]
         cue, gain = max(told, key=lambda pair: float(pair[1].max(initial=0.0)))
         which = np.flatnonzero((gain >= cue.strong) & (np.bincount(labels) >= LEAST))
         if len(which) and _chance(cue, labels, len(classes), gain.max(), rng) <= CERTAIN:
-            found.append(_finding(name, cue, labels, classes, which))
+            found.append(_finding(name, cue, labels, classes, which, _ADVICE[kind == "audio"]))
     return tuple(found)
 
 
@@ -146,6 +152,22 @@ def _kinds(glances: HasFiles) -> dict[str, list[_Cue]]:
     }  # fmt: skip
 
 
+def _kinds_of_clips(glances: HasFiles) -> dict[str, list[_Cue]]:
+    """The same of sounds, whose width is their length in ms, whose height their sample rate."""
+    formats = np.unique(glances.format, return_inverse=True)
+    seconds = glances.width / 1000
+    return {
+        "length": [_Cue(seconds, lambda v: f"{v:.2g} s")],
+        "sample rate": [
+            _Cue(glances.height.astype(float), lambda v: f"{v:,.0f} Hz", is_exact=True)
+        ],
+        "file format": [
+            _Cue(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
+        ],
+        "file size": [_Cue(glances.n_bytes / seconds, lambda v: f"{v:,.0f} bytes a second")],
+    }
+
+
 def _codes(cue: _Cue) -> Codes:
     """Equal values, or eighths of the range by rank where amounts differ in many ways."""
     distinct, codes = np.unique(cue.values, return_inverse=True)
@@ -167,16 +189,25 @@ def _chance(
     return (1 + as_good) / (PERMUTATIONS + 1)
 
 
-def _finding(name: str, cue: _Cue, labels: Labels, classes: Sequence[str], which: Codes) -> Finding:
+# What a finding says of images, and of clips of sound.
+_ADVICE = (
+    "The {name} of an image gives its class away ({items}). A model may learn where an image comes "
+    "from instead of what it shows. Save all images alike (one size, one format, one program), or "
+    "give every class images from every source.",
+    "The {name} of a clip gives its class away ({items}). A model may learn how a clip was "
+    "recorded and cut instead of what sounds in it. Cut and save all clips alike (one length, one "
+    "rate, one format), or give every class clips from every source.",
+)
+
+
+def _finding(
+    name: str, cue: _Cue, labels: Labels, classes: Sequence[str], which: Codes, advice: str
+) -> Finding:
     items = tuple(_item(classes[number], cue, labels == number) for number in which)
     more = f"; {len(items) - 1} more classes likewise" if len(items) > 1 else ""
     return Finding(
         kind="size-cue",
-        sentence=(
-            f"The {name} of an image gives its class away ({items[0]}{more}). A model may learn "
-            "where an image comes from instead of what it shows. Save all images alike (one "
-            "size, one format, one program), or give every class images from every source."
-        ),
+        sentence=advice.format(name=name, items=f"{items[0]}{more}"),
         items=items,
     )
 

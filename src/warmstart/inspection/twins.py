@@ -26,6 +26,9 @@ WIDEST = 256  # features compared; a network's come in no order, so that every k
 PROMISING = 0.5  # correlation at 32 px from the best start: copies .54 and more, mostly .7
 LIKELY = 0.8  # after registration at 32 px: copies .85 and more
 ALIKE = 0.89  # after that at 64 px: copies .91 up, look-alikes .88 down (but one of .94 in 7,358)
+# Of pictures of sounds, whose voices and words come again: re-encoded clips .95 and more, another
+# recording of the same speaker and word .91 at most among 550 (bench/results/failed_ideas.md).
+ALIKE_SOUNDS = 0.94
 TINT = 0.09  # difference in hue: copies .07 and less (1 of 840: .11), other paint .10 and more
 IN_MEMORY = 4000  # pictures whose details are made once; those of more when they are asked for
 _ROWS = 256  # pictures in memory at a time
@@ -91,8 +94,10 @@ class _Pairs:
         )
 
 
-def find_twins(glances: HasPictures, features: Features | None = None) -> tuple[Twin, ...]:
-    """Pairs of near copies, ordered by row.
+def find_twins(
+    glances: HasPictures, features: Features | None = None, alike: float = ALIKE
+) -> tuple[Twin, ...]:
+    """Pairs of near copies, ordered by row: those of at least `alike`.
 
     Shapes: features (n, d) of any one tap, the same n rows. Pairs are not closed: of many
     copies of one picture each is found with some others; join them as connected components.
@@ -105,7 +110,7 @@ def find_twins(glances: HasPictures, features: Features | None = None) -> tuple[
     pairs = _registered(pairs, glances.grey, 32, steps=4)
     pairs = pairs.keep(pairs.likeness >= LIKELY)
     pairs = _registered(pairs, glances.grey, 64, steps=3)
-    pairs = pairs.keep(pairs.likeness >= ALIKE)
+    pairs = pairs.keep(pairs.likeness >= alike)
     pairs = pairs.keep(_tint_gap(glances.colour, pairs) <= TINT)
     return tuple(
         Twin(int(min(i, j)), int(max(i, j)), round(float(likeness), 4), bool(mirrored))

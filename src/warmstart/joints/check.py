@@ -29,6 +29,7 @@ from warmstart.planning.wording import in_words
 from warmstart.records import Evidence, Inspection, Shipped, Verdict
 from warmstart.stats.intervals import wilson
 from warmstart.tasks.words import CLASS_WORDS, Words
+from warmstart.words import reworded
 
 NO_TAIL = Evidence(
     name="tail_gain", value=None, low=None, high=None, n=0,
@@ -55,11 +56,13 @@ def check(scene: Scene) -> Steps[Inspection]:
     fed = (e for e in evidence if e.name == "preprocessing")
     warned = tuple(f for f in (warning(e, scene.arranged.target.words) for e in fed) if f)
     yield Event(stage="check", kind="end", step=len(evidence))
-    return Inspection(
+    found = Inspection(
         evidence=tuple(evidence),
         findings=(*doubts.findings, *warned),
         suspects=doubts.suspects,
     )
+    record = scene.collection.record
+    return reworded(record.kind, found, record.classes)
 
 
 def _signal(scene: Scene, sample: Sample) -> Evidence:

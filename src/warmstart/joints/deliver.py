@@ -37,6 +37,7 @@ from warmstart.records import (
     Summary,
     Verdict,
 )
+from warmstart.words import reworded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,15 +169,15 @@ def _prove(ledger: Ledger, plan: Plan) -> FrozenProof:
 
 
 def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
-    start = results.origin.came
-    return Summary(
+    start, kind = results.origin.came, results.record.kind
+    summary = Summary(
         task=results.record.task,
         verdict=results.verdict,
         shipped=results.shipped,
         estimate=results.measured.estimate,
         test=results.measured.test,
         data=models.count_data(
-            results.arranged, results.record.problems, results.inspection.suspects
+            results.arranged, results.record.problems, results.inspection.suspects, kind
         ),
         start=StartCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
         frozen=proof,
@@ -186,3 +187,4 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         peak_rss_mb=peak_rss_mb(),
         step_zero=results.worked.step_zero,
     )
+    return reworded(kind, summary, results.record.classes)

@@ -76,12 +76,13 @@ def doubt(scene: Scene) -> Doubts:
 def _of_pictures(
     scene: Scene, examples: Sequence[Example], labels: Rows, right: float
 ) -> list[Finding | None]:
-    """What only pictures can give away: their borders, their sizes, their files."""
-    if scene.collection.record.kind != "image":
+    """What only pictures can give away, of sounds too: their borders, their sizes, their files."""
+    record = scene.collection.record
+    if record.kind not in ("image", "audio"):
         return []
-    album, classes = Album(scene.look, examples), scene.collection.record.classes
-    rng = np.random.default_rng([scene.seed, 7])
-    return [_shortcut(album, scene, right), *cues(album.files, labels, classes, rng)]
+    album, rng = Album(scene.look, examples), np.random.default_rng([scene.seed, 7])
+    found = cues(album.files, labels, record.classes, rng, record.kind)
+    return [_shortcut(album, scene, right), *found]
 
 
 def left_out_probabilities(scene: Scene) -> Array:
@@ -112,7 +113,9 @@ def _kernels(scene: Scene, rows: Rows) -> Iterable[Array]:
 
 
 def _shortcut(album: Album, scene: Scene, right: float) -> Finding | None:
-    """Nothing is said of small pictures: their border is part of the subject."""
+    """Nothing is said of small pictures, nor of sounds: their border is part of the subject."""
+    if scene.collection.record.kind == "audio":
+        return None
     if np.median(album.files.short_side()) < rules.LEAST_SIDE:
         return None
     rows, arranged = draw_rows(scene.arranged, rules.BORDER_ROWS, scene.seed), scene.arranged

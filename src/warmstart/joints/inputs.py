@@ -8,6 +8,7 @@ from warmstart.data.bands import band_ranges, count_bands
 from warmstart.data.collection import Collection
 from warmstart.errors import PlanError
 from warmstart.joints.request import Request
+from warmstart.joints.sounds import check_unheard, sound_wish
 from warmstart.network.inputs import PICTURE, SHOWABLE, InputWish
 from warmstart.network.positions import LEAST, MOST
 from warmstart.planning.paths import parse_settings, typed
@@ -33,6 +34,12 @@ def input_wish(asked: Request, collection: Collection) -> InputWish:
     if size is not None and SIZE in parse_settings(asked.settings) and not LEAST <= size <= MOST:
         raise PlanError(f"--set {SIZE}={size}: sizes from {LEAST} to {MOST} px are taken.")
     examples, load = collection.record.examples, collection.load
+    if collection.record.kind == "audio":
+        return InputWish(
+            size=size, channels=channels or 1, sound=sound_wish(asked, collection),
+            is_tuned=_tunes_stem(asked), told=_told(asked), is_partial=is_partial(asked), held=1,
+        )  # fmt: skip
+    check_unheard(asked)
     found = count_bands(load, examples)
     is_picture = found in PICTURE
     if channels is None and not is_picture:

@@ -33,6 +33,7 @@ from warmstart.records import (
     DataCounts,
     DataRecord,
     Finding,
+    Kind,
     ModelRecord,
     Plan,
     Recipe,
@@ -215,7 +216,10 @@ def hooks(network: Network, taps: Sequence[Tap]) -> tuple[Hook, ...] | None:
 
 
 def count_data(
-    arranged: Arranged, findings: Sequence[Finding], suspects: Sequence[SuspectLabel]
+    arranged: Arranged,
+    findings: Sequence[Finding],
+    suspects: Sequence[SuspectLabel],
+    kind: Kind,
 ) -> DataCounts:
     """Sizes for the summary. Items of `unreadable` and `leak` findings are examples."""
     sizes = dict.fromkeys(("unreadable", "duplicate", "leak"), 0)
@@ -230,6 +234,7 @@ def count_data(
         duplicates=sizes["duplicate"],
         leaks=sizes["leak"],
         suspect_labels=sum(suspect.believed for suspect in suspects),
+        kind=None if kind == "image" else kind,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from warmstart.data.collection import Collection
+from warmstart.data.collection import Collection, count
 from warmstart.events import Event, Stage
 from warmstart.planning.minutes import given_up
 from warmstart.planning.wording import in_words, output_words
@@ -35,7 +35,8 @@ def data(collection: Collection) -> Event:
     """How much was read, and how it is divided."""
     record = collection.record
     n = {s: sum(e.split == s for e in record.examples) for s in ("train", "holdout", "test")}
-    text = f"{len(record.examples):,} images, {output_words(record.task, record.classes)}"
+    n_read = count(len(record.examples), collection.wording.noun)
+    text = f"{n_read}, {output_words(record.task, record.classes)}"
     if n["test"] or n["holdout"]:
         text += f", {n['train']:,} to learn from"
     if n["holdout"]:

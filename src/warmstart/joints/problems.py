@@ -13,13 +13,14 @@ from warmstart.data.index import drop, write_index
 from warmstart.data.near import what_to_leave_out, with_twins
 from warmstart.data.settle import settle
 from warmstart.errors import DataError
-from warmstart.inspection.twins import find_twins, thin
+from warmstart.inspection.twins import ALIKE, ALIKE_SOUNDS, find_twins, thin
 from warmstart.joints.album import Album
 from warmstart.joints.look import Look
 from warmstart.joints.texts import text_copies
 from warmstart.planning import rules
 from warmstart.records import Finding
 from warmstart.solve.chunks import chunks
+from warmstart.words import reworded
 
 COPIES = ("duplicate", "conflict", "leak", "tiny-class")  # found anew on what is left
 
@@ -31,12 +32,19 @@ def settled(collection: Collection, look: Look, fix_into: Path | None = None) ->
     Raises: DataError where too little of a class is left.
     """
     plain = settle(collection, look.unreadable)
-    noted = with_twins(plain, near_copies(plain, look))
+    noted = _worded(with_twins(plain, near_copies(plain, look)))
     if fix_into is None:
         return noted
     reasons = what_to_leave_out(noted.record)
     write_index(fix_into / "clean.csv", noted, reasons)
-    return repaired(noted, reasons) if reasons else noted
+    return _worded(repaired(noted, reasons)) if reasons else noted
+
+
+def _worded(collection: Collection) -> Collection:
+    """Problems in the words of the kind."""
+    record = collection.record
+    problems = reworded(record.kind, record.problems, record.classes)
+    return replace(collection, record=replace(record, problems=problems))
 
 
 def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ...]:
@@ -52,7 +60,8 @@ def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ..
         return ()
     last = look.taps[-1]
     parts = [thin(chunk[last]) for chunk in chunks(look.reader(shown), [last])]
-    found = find_twins(Album(look, shown), np.concatenate(parts))
+    alike = ALIKE_SOUNDS if collection.record.kind == "audio" else ALIKE
+    found = find_twins(Album(look, shown), np.concatenate(parts), alike)
     same: dict[str, list[str]] = {}
     for example in examples:
         same.setdefault(example.sha256, []).append(example.id)

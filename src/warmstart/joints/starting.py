@@ -107,9 +107,16 @@ def open_start(
 
 
 def _as_before(run: Start, inputs: InputWish) -> InputWish:
-    """A run that learnt from such bands keeps the ranges that it scaled them by."""
+    """A run that learnt from such bands keeps the ranges that it scaled them by.
+
+    One that learnt from sounds keeps how it drew them.
+    """
     prep = run.record.preprocessing
-    own = prep.ranges if isinstance(prep, Preprocessing) else ()
+    if not isinstance(prep, Preprocessing):
+        return inputs
+    if inputs.sound is not None and prep.sound is not None:
+        return replace(inputs, sound=prep.sound)
+    own = prep.ranges
     is_same = len(own) == (inputs.channels or len(own))
     return replace(inputs, ranges=own) if own and is_same else inputs
 

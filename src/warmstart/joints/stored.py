@@ -77,7 +77,10 @@ class _Work:
 
 def views_of_plan(chosen: Schedule) -> Views:
     """How images vary under a plan."""
-    return Views(crop=chosen.crop, flip=chosen.flip, colour=chosen.colour)
+    return Views(
+        crop=chosen.crop, flip=chosen.flip, colour=chosen.colour, shift=chosen.shift,
+        mask=chosen.mask,
+    )  # fmt: skip
 
 
 def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:

@@ -12,8 +12,7 @@ from hashlib import sha256
 from PIL import Image
 
 from warmstart.data.collection import Load
-from warmstart.data.decode import decode
-from warmstart.data.prepare import as_picture, has_bands, open_image
+from warmstart.data.prepare import as_picture, has_bands, open_image, picture_of
 from warmstart.errors import DataError
 from warmstart.records import DataRecord, Inputs, Preprocessing
 
@@ -82,6 +81,8 @@ def data_uri(image: Image.Image) -> str:
 
 def _opened(payload: bytes, id: str, preprocessing: Inputs | None) -> Image.Image:
     """Raises: DataError if it is no usable image."""
-    if isinstance(preprocessing, Preprocessing) and has_bands(preprocessing):
+    if isinstance(preprocessing, Preprocessing) and (
+        preprocessing.sound is not None or has_bands(preprocessing)
+    ):
         return as_picture(open_image(payload, id, preprocessing))
-    return decode(payload, id, draft=SIDE)
+    return picture_of(payload, id, SIDE)

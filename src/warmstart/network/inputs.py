@@ -11,7 +11,7 @@ from warmstart.network.channels import Channels, forward, rechannel
 from warmstart.network.positions import resize
 from warmstart.network.tensors import tensor_digest, unique_tensors
 from warmstart.network.whole import probe
-from warmstart.records import Change, Preprocessing, StartRecord, TextInputs, pictures
+from warmstart.records import Change, Preprocessing, Sound, StartRecord, TextInputs, pictures
 
 PICTURE = (1, 3)  # channels of grey and colour pictures, which any start for them can be shown
 SHOWABLE = (*PICTURE, 4)  # channels that a picture can be given: grey, colours, and alpha
@@ -26,7 +26,7 @@ class InputWish:
     `ranges`: raw values of each band that become 0 and 1; `is_tuned`: whether the first layer
     will be trained; `told`: parts of which the user said so by name, and what they said;
     `is_partial`: take over from a file what fits; `held`: channels that the images have, 1
-    and 3 being pictures.
+    and 3 being pictures; `sound`: how clips become pictures.
     """
 
     size: int | None = None
@@ -37,6 +37,13 @@ class InputWish:
     told: tuple[tuple[str, bool], ...] = ()
     is_partial: bool = False
     held: int | None = None
+    sound: Sound | None = None
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether inputs are to be as the start wants them."""
+        is_sized = self.size is not None or self.channels is not None
+        return not (is_sized or self.rgb is not None or self.ranges or self.sound is not None)
 
 
 def change_inputs(
@@ -53,7 +60,7 @@ def change_inputs(
         return module, _shortened(record, record.preprocessing, wish), ()
     _check_held(module, record, wish)
     prep, sized = record.preprocessing, module
-    if wish.size is None and wish.channels is None and wish.rgb is None and not wish.ranges:
+    if wish.is_usual:
         return module, record, ()
     changes: tuple[Change, ...] = ()
     if wish.size is not None:
@@ -72,7 +79,7 @@ def change_inputs(
         )
     described = replace(
         record,
-        preprocessing=replace(prep, ranges=wish.ranges or prep.ranges),
+        preprocessing=_drawn(replace(prep, ranges=wish.ranges or prep.ranges), wish.sound),
         sha256=tensor_digest(unique_tensors(sized)),
         parameters=sum(p.numel() for p in sized.parameters()),
     )
@@ -90,11 +97,23 @@ def _shortened(record: StartRecord, inputs: TextInputs, wish: InputWish) -> Star
     return replace(record, preprocessing=replace(inputs, length=wish.size))
 
 
+def _drawn(prep: Preprocessing, sound: Sound | None) -> Preprocessing:
+    """For clips: their picture is seen whole, whatever its shape."""
+    if sound is None:
+        return prep
+    return replace(prep, sound=sound, squash=True, resize=max(prep.size))
+
+
 def _check_held(module: nn.Module, record: StartRecord, wish: InputWish) -> None:
     """A network for bands cannot be shown pictures; one for pictures is given more channels."""
     if wish.held not in PICTURE:
         return
     prep = pictures(record.preprocessing)
+    if prep.sound is not None and wish.sound is None:
+        raise StartError(
+            f"{record.name} learnt from sounds, the data holds images; choose a start for "
+            "pictures, such as lite0."
+        )
     wanted = prep.channels if wish.channels is None else wish.channels
     if wanted == prep.channels and wanted in SHOWABLE:
         wanted = _taken(module, prep)

@@ -19,6 +19,7 @@ from warmstart.records import (
     Inputs,
     Plan,
     Preprocessing,
+    Sound,
     TextInputs,
     TrainingPlan,
 )
@@ -127,9 +128,13 @@ def _input(network: NetworkFacts) -> InputPlan | None:
     if prep.size[0] != prep.size[1]:
         return None
     size = usual.size[0] if usual.size[0] == usual.size[1] else None
+    bands = f"your images have {prep.channels} bands"
+    if prep.sound is not None:
+        bands = "the picture of a sound is grey"
     return InputPlan(
         size=_taken(prep.size[0], size, "as it was set"),
-        channels=_taken(prep.channels, usual.channels, f"your images have {prep.channels} bands"),
+        channels=_taken(prep.channels, usual.channels, bands),
+        **_heard(prep.sound),
     )
 
 
@@ -141,6 +146,28 @@ def _text_input(inputs: Inputs | None, usual: Inputs | None) -> InputPlan | None
     return InputPlan(
         size=_taken(inputs.length, usual.length, why), channels=_taken(1, 1, "texts have one")
     )
+
+
+def _heard(sound: Sound | None) -> dict[str, Choice]:
+    """How clips become pictures; nothing where inputs are images."""
+    if sound is None:
+        return {}
+    return {
+        "rate": Choice(
+            value=sound.rate, source="measured",
+            because="what nine of ten clips hold, up to 16,000; others are resampled",
+        ),
+        "seconds": Choice(
+            value=sound.seconds, source="measured",
+            because="nineteen of twenty clips are no longer, up to ten seconds; of longer ones "
+            "the middle is taken, shorter ones lie amid silence",
+        ),
+        "mels": Choice(value=sound.mels, because="more is finer than speech", source="rule"),
+        "range_db": Choice(
+            value=sound.range_db, source="rule",
+            because="what is fainter than that below a clip's loudest is mostly noise",
+        ),
+    }  # fmt: skip
 
 
 def _taken(value: int, usual: int | None, because: str) -> Choice:

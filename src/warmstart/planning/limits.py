@@ -35,6 +35,12 @@ _SWITCH: tuple[Test, str] = (lambda value: type(value) is bool, "true or false")
 _RATE = (_number(lambda value: value > 0), "a number above 0")
 _POSITIVE = (_whole(1), "a whole number, 1 or more")
 _SHARE = (_number(lambda value: 0 < value <= 1), "a number above 0, at most 1")
+SOUND_LIMITS: dict[str, tuple[Test, str]] = {
+    "input.rate": (_whole(2_000, 48_000), "a whole number from 2000 to 48000 samples a second"),
+    "input.seconds": (_number(lambda value: 0.05 <= value <= 60), "a number from 0.05 to 60"),
+    "input.mels": (_whole(8, 512), "a whole number from 8 to 512"),
+    "input.range_db": (_number(lambda value: 5 <= value <= 200), "a number from 5 to 200"),
+}
 _LIMITS: dict[str, tuple[Test, str]] = {
     "start": _TEXT,
     "arch": _TEXT,
@@ -52,6 +58,8 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.flip": _SWITCH,
     "training.folds": _POSITIVE,
     "training.colour": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
+    "training.shift": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
+    "training.mask": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
     "training.views": (_whole(0, MOST_VIEWS), f"a whole number from 0 to {MOST_VIEWS}"),
     "training.cut": (_whole(0), "a whole number, 0 or more"),
     "training.store": (lambda value: value in FORMATS, " or ".join(FORMATS)),
@@ -68,6 +76,7 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "head.permutations": (_whole(1, MOST_SHUFFLES), f"a whole number from 1 to {MOST_SHUFFLES}"),
     "input.size": _POSITIVE,
     "input.channels": _POSITIVE,
+    **SOUND_LIMITS,
 }
 # Of what the user sets; a start of their own may bring anything.
 _SET_LIMITS: dict[str, tuple[Test, str]] = {

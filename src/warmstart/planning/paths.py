@@ -18,12 +18,15 @@ PATHS: dict[str, Kind] = {
     "training.layer_decay": "number", "training.weight_decay": "number",
     "training.passes": "whole", "training.warm_up": "number", "training.crop": "number",
     "training.flip": "switch", "training.folds": "whole", "training.rank": "whole",
-    "training.colour": "number", "training.views": "whole", "training.cut": "whole",
+    "training.colour": "number", "training.shift": "number", "training.mask": "number",
+    "training.views": "whole", "training.cut": "whole",
     "training.store": "word", "training.average": "number", "training.l2_sp": "number",
     "training.micro_batch": "whole", "training.recompute": "switch", "training.device": "word",
     "training.precision": "word", "training.workers": "whole", "training.compile": "switch",
     "head.candidates": "words", "head.penalties": "numbers", "head.outer_folds": "whole",
     "input.size": "whole", "input.channels": "whole", "input.rgb": "wholes",
+    "input.rate": "whole", "input.seconds": "number", "input.mels": "whole",
+    "input.range_db": "number",
 }  # fmt: skip
 EARLY = ("start.partial", "training.engine")  # what the load and the look have followed already
 # What a plan holds that is settled before there is one, and the option that settles it.

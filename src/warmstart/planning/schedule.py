@@ -27,6 +27,8 @@ class Schedule:
     folds: int
     seed: int
     colour: float = 0.0
+    shift: float = 0.0
+    mask: float = 0.0
     views: int = 0  # different views of an image; 0: ever new ones
     cut: int = 0  # parts whose outputs are stored
     store: str = "float32"
@@ -43,7 +45,7 @@ class Schedule:
     @property
     def is_varied(self) -> bool:
         """Whether any view of an image differs from the image as it is."""
-        return self.crop < 1 or self.flip or self.colour > 0
+        return self.crop < 1 or self.flip or max(self.colour, self.shift, self.mask) > 0
 
 
 def schedule(plan: Plan) -> Schedule:
@@ -80,6 +82,8 @@ def _stored(training: TrainingPlan) -> dict[str, Any]:
     """What a plan for a loop of one's own leaves open: views, and how weights are held."""
     return {
         "colour": _given(training.colour, 0.0),
+        "shift": _given(training.shift, 0.0),
+        "mask": _given(training.mask, 0.0),
         "views": int(_given(training.views, 0)),
         "cut": int(_given(training.cut, 0)),
         "store": str(training.store.value) if training.store else "float32",

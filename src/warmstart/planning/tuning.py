@@ -26,6 +26,9 @@ from warmstart.records import Choice, Plain, Preprocessing, TrainingPlan
 WARM_UP = 0.1  # v0
 CROP = 0.35  # v0
 COLOUR = 0.1  # v0
+SOUND_CROP = 0.8  # v0, as are the next two
+SHIFT = 0.1
+MASK = 0.2
 AVERAGED = 0.1  # share of the steps that the moving average reaches back over, v0
 L2_SP = 1.0  # v0
 FEW_A_CLASS = 30  # examples a class below which weights are drawn back to the start: RECIPE §5
@@ -59,6 +62,8 @@ def with_training(
         warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
         crop=_crop(network),
         flip=_flip(network),
+        shift=_shift(network),
+        mask=_mask(network),
         folds=_folds(wishes, facts),
         colour=_colour(network),
         views=storing.views(n_passes, facts.n, wishes.budget),
@@ -148,9 +153,28 @@ def _passes(n: int, is_scratch: bool, budget: rules.Budget) -> Choice:
     return _rule(count, f"{times}, as new layers learn slowly" if is_scratch else times)
 
 
+def _shift(network: NetworkFacts) -> Choice | None:
+    if not _hears(network):
+        return None
+    return _rule(SHIFT, "a clip that begins a little earlier or later sounds the same")
+
+
+def _mask(network: NetworkFacts) -> Choice | None:
+    if not _hears(network):
+        return None
+    return _rule(MASK, "a few pitches and a short while hidden leave a sound to be known")
+
+
+def _hears(network: NetworkFacts) -> bool:
+    """Whether inputs are pictures of sounds."""
+    return isinstance(network.preprocessing, Preprocessing) and bool(network.preprocessing.sound)
+
+
 def _crop(network: NetworkFacts) -> Choice:
     if network.is_text:
         return _rule(1.0, "texts are not cropped: half a sentence may mean the opposite")
+    if _hears(network):
+        return _rule(SOUND_CROP, "a little faster or slower, higher or lower is the same class")
     if network.record.family == "mlp":
         return _rule(1.0, "an MLP ties each weight to a place, so that crops would mislead it")
     return _rule(CROP, "a crop of a third or more mostly still shows its class")
@@ -159,6 +183,8 @@ def _crop(network: NetworkFacts) -> Choice:
 def _flip(network: NetworkFacts) -> Choice:
     if network.is_text:
         return _rule(False, "a text backwards is no text")
+    if _hears(network):
+        return _rule(False, "a mirrored picture of a sound is the sound played backwards")
     return _rule(
         True,
         "mirrored pictures keep their class; set training.flip=false where left and right matter",
@@ -171,6 +197,8 @@ def _colour(network: NetworkFacts) -> Choice:
     prep = network.preprocessing
     if isinstance(prep, Preprocessing) and prep.channels not in (1, 3):
         return _rule(0.0, "bands are measurements: their brightness is not varied")
+    if _hears(network):
+        return _rule(COLOUR, "a tenth louder or fainter is the same class")
     return _rule(COLOUR, "light that is a tenth brighter or paler mostly shows the same class")
 
 

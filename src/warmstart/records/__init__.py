@@ -69,6 +69,7 @@ from warmstart.records.plan import (
 )
 from warmstart.records.ranking import FailedStart, RankedStart, Ranking
 from warmstart.records.scored import LabelScore, LabelScores, NumberScores
+from warmstart.records.sound import Sound
 from warmstart.records.suggestion import ExpectedGain, Skipped, Suggestion, Suggestions
 from warmstart.records.summary import (
     DataCounts,
@@ -164,6 +165,7 @@ __all__ = [
     "Shipped",
     "Shrunk",
     "Skipped",
+    "Sound",
     "Split",
     "StartCounts",
     "StartRecord",

@@ -14,10 +14,12 @@ asks for them by `pictures`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from warmstart.errors import StartError
+from warmstart.records.absent import ABSENT
+from warmstart.records.sound import Sound
 
 Kind = Literal["image", "audio", "text", "table"]
 
@@ -39,6 +41,8 @@ class Preprocessing:
     # Raw values of each band that become 0 and 1, for images of more than 8 bits or more than
     # four bands; empty for ordinary pictures.
     ranges: tuple[tuple[float, float], ...] = ()
+    # How clips become pictures; None, and left out of every file and key, where inputs are images.
+    sound: Sound | None = field(default=None, metadata=ABSENT)
 
     kind: ClassVar[Kind] = "image"
     dtype: ClassVar[str] = "uint8"

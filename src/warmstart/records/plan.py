@@ -82,6 +82,8 @@ class TrainingPlan:
     folds: Choice | None = None  # trainings that hold a part out, for the estimate
     rank: Choice | None = None  # of low-rank updates
     colour: Choice | None = None  # largest relative change of brightness, contrast, saturation
+    shift: Choice | None = None  # largest share of its length that a clip is moved by; sounds alone
+    mask: Choice | None = None  # largest share of pitches, and of time, blotted out; sounds alone
     views: Choice | None = None  # different views of an image that training sees; 0: ever new ones
     cut: Choice | None = None  # parts whose outputs are stored and not run again; 0: none, live
     store: Choice | None = None  # number format of what is stored: "float32" or "float16"
@@ -102,6 +104,11 @@ class InputPlan:
     size: Choice  # px of the square that the network sees
     channels: Choice  # 1 grey, 3 colour, 4 colour and alpha, more: bands
     rgb: Choice | None = None  # positions of red, green and blue among more than three bands
+    # Of clips of sound alone, see `Sound`:
+    rate: Choice | None = None  # samples a second that every clip is brought to
+    seconds: Choice | None = None  # what the picture's width stands for
+    mels: Choice | None = None  # bands of pitch
+    range_db: Choice | None = None  # from black to white
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from warmstart.records.absent import ABSENT
 from warmstart.records.data import Finding, Task
+from warmstart.records.inputs import Kind
 from warmstart.records.scored import LabelScores, NumberScores
 
 VerdictKind = Literal["head", "deeper", "scratch-fair", "no-signal", "unclear"]
@@ -130,6 +132,7 @@ class DataCounts:
     duplicates: int
     leaks: int
     suspect_labels: int
+    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from warmstart.delivery.task_words import score_of
 from warmstart.records import Estimate, Evidence, Finding, Summary, Task, TestScores, Verdict
 from warmstart.show.text import WIDTH, column, count, interval, percents, sentence, wrap
+from warmstart.words import in_words_of
 
 _LEAD = "before any layer moved, the new output alone"
 _LEADS = {
@@ -32,7 +33,8 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
         blocks.append("\n".join(_accuracy(summary)))
     blocks.append("\n".join([*_decision(summary), *_findings(summary, run_path)]))
     blocks.append("\n".join([*_places(run_path, ships), *_next(run_path, sample_path, ships)]))
-    return "\n\n".join(block for block in blocks if block)
+    text = "\n\n".join(block for block in blocks if block)
+    return in_words_of(summary.data.kind or "image", text)
 
 
 def no_signal_text(verdict: Verdict, n_classes: int, task: Task = "classify") -> str:

@@ -24,12 +24,16 @@ class Views:
     """How training images vary.
 
     `crop`: least share of the area kept (1: all). `flip`: mirrored at random. `colour`: largest
-    relative change of brightness, contrast and saturation (0: none).
+    relative change of brightness, contrast and saturation (0: none). For pictures of sounds,
+    `shift`: largest share of the width that they are moved by, in either direction; `mask`:
+    largest share of the rows, and of the columns, that a band hides.
     """
 
     crop: float
     flip: bool
     colour: float = 0.0
+    shift: float = 0.0
+    mask: float = 0.0
 
     @property
     def policy(self) -> str:
@@ -39,7 +43,8 @@ class Views:
         'crop=0.35 flip=1 colour=0.1 bilinear v1'
         """
         crop, flip, colour = float(self.crop), int(self.flip), float(self.colour)
-        return f"crop={crop!r} flip={flip} colour={colour!r} bilinear v1"
+        heard = f" shift={self.shift!r} mask={self.mask!r}" if self.shift or self.mask else ""
+        return f"crop={crop!r} flip={flip} colour={colour!r}{heard} bilinear v1"
 
 
 def draw_batches(
@@ -88,6 +93,31 @@ def view(image: Pixels, views: Views, rng: np.random.Generator) -> Pixels:
     if views.colour > 0 and image.shape[2] in (1, 3):
         factors = rng.uniform(1 - views.colour, 1 + views.colour, 3).tolist()
         image = _coloured(image, *factors)
+    if views.shift or views.mask:
+        image = _masked(_shifted(image, views.shift, rng), views.mask, rng)
+    return image
+
+
+def _shifted(image: Pixels, most: float, rng: np.random.Generator) -> Pixels:
+    """Moved sideways, by at most a share of the width; silence, which is black, comes in."""
+    wide = image.shape[1]
+    by = round(rng.uniform(-most, most) * wide)
+    moved = np.zeros_like(image)
+    moved[:, max(by, 0) : wide + min(by, 0)] = image[:, max(-by, 0) : wide + min(-by, 0)]
+    return moved
+
+
+def _masked(image: Pixels, most: float, rng: np.random.Generator) -> Pixels:
+    """One band of rows and one of columns at the picture's mean, each up to a share of the side.
+
+    Park et al. 2019, "SpecAugment", §2: frequency and time masking. The picture is changed.
+    """
+    level = round(float(image.mean(dtype=np.float64)))
+    for side, cells in ((0, image), (1, image.swapaxes(0, 1))):
+        n = image.shape[side]
+        width = round(rng.uniform(0, most) * n)
+        begin = int(rng.integers(0, n - width + 1))
+        cells[begin : begin + width] = level
     return image
 
 

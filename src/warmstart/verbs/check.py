@@ -20,6 +20,7 @@ from warmstart.joints.starting import choose_start
 from warmstart.network.load import Start
 from warmstart.recording import Clock, recorded
 from warmstart.records import Checked
+from warmstart.words import reworded
 
 
 def check(asked: Request) -> Steps[Checked]:
@@ -57,14 +58,16 @@ def _work(
         write_json(folder.path / "data.json", collection.record)
         write_json(folder.path / "inspection.json", inspection)
         write_suspects(folder.path / "suspects.csv", inspection.suspects)
-    return Checked(
+    record = collection.record
+    checked = Checked(
         verdict=checks.judge(inspection),
-        data=count_data(scene.arranged, found, inspection.suspects),
+        data=count_data(scene.arranged, found, inspection.suspects, record.kind),
         findings=found,
         suspects=inspection.suspects,
         seconds=clock.table(),
         path=str(folder.path) if folder else None,
     )
+    return reworded(record.kind, checked, record.classes)
 
 
 def _folder(asked: Request, name: str) -> RunFolder | None:

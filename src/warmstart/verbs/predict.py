@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from warmstart.data.place import IMAGE_SUFFIXES
+from warmstart.data.place import MEDIA_SUFFIXES
 from warmstart.errors import DataError
 from warmstart.records import Answer
 from warmstart.verbs.predictor import load
@@ -45,4 +45,4 @@ def find_images(paths: Sequence[str]) -> list[str]:
 
 def _is_image(path: Path, root: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
+    return path.suffix.lower() in MEDIA_SUFFIXES and not hidden and path.is_file()

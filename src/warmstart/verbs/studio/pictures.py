@@ -9,9 +9,10 @@ from pathlib import PurePosixPath
 from PIL import Image
 
 from warmstart.data.collection import Columns, Listing, Row
-from warmstart.data.decode import decode
-from warmstart.data.place import IMAGE_SUFFIXES
+from warmstart.data.place import IMAGE_SUFFIXES, SOUND_SUFFIXES
+from warmstart.data.prepare import picture_of
 from warmstart.data.read import listed
+from warmstart.data.waveform import is_sound
 from warmstart.delivery.studio.board import Picture, filled
 from warmstart.delivery.studio.project import Arrived, Project
 from warmstart.delivery.studio.tools import Seen
@@ -27,7 +28,7 @@ KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": "
 def see(payload: bytes, name: str) -> Seen | str:
     """A picture that can be read, or why it cannot."""
     try:
-        image = decode(payload, name, SIDE)
+        image = picture_of(payload, name, SIDE)
     except DataError as error:
         return str(error)
     width, height = image.size
@@ -36,7 +37,7 @@ def see(payload: bytes, name: str) -> Seen | str:
 
 def small(payload: bytes, name: str) -> bytes:
     """A small JPEG of a picture. Raises: DataError where it cannot be read."""
-    return small_jpeg(decode(payload, name, SIDE))
+    return small_jpeg(picture_of(payload, name, SIDE))
 
 
 def suffix_of(payload: bytes, name: str) -> str:
@@ -50,6 +51,8 @@ def suffix_of(payload: bytes, name: str) -> str:
         if accept is not None and accept(payload[:16]) is True:
             return suffix
     given = PurePosixPath(name).suffix.lower()
+    if is_sound(payload):
+        return given if given in SOUND_SUFFIXES else ".wav"
     return given if given in IMAGE_SUFFIXES else ".jpg"
 
 
