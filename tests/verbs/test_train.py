@@ -262,3 +262,37 @@ def test_looking_at_answers_leaves_modes_and_the_random_state_alone():
     list(events)
     assert torch.equal(torch.get_rng_state(), state)
     assert modes[-1] is False
+
+
+def test_a_loss_of_ones_own():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+    rng = torch.Generator().manual_seed(2)
+    inputs = torch.randn(64, 4, generator=rng)
+    wanted = inputs.sum(dim=1, keepdim=True)  # not a class: a number
+    data = list(zip(inputs.split(16), wanted.split(16), strict=True))
+    plan = warmstart.plan(net, "last:1", lr=0.01)
+    frozen = net[0].weight.clone()
+    *steps, end = warmstart.train(plan, net, data, loss=nn.functional.mse_loss)
+    assert losses(steps)[-1] < 0.5 * losses(steps)[0]
+    assert torch.equal(net[0].weight, frozen)
+    assert end.values["moved"] == 0
+    assert not [event for event in steps if event.kind == "guard"]
+
+
+def test_a_loss_of_ones_own_that_rises_is_called_diverged():
+    net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
+    data = [(torch.ones(8, 4), torch.ones(8, 1))]
+    plan = warmstart.plan(net, "last:1", lr=1e3)
+    events = warmstart.train(plan, net, data, loss=nn.functional.mse_loss)
+    text = next(event.values["text"] for event in events if event.kind == "guard")
+    assert "the loss rose from" in text
+    assert "class shares" not in text
+
+
+def test_labels_of_a_loss_of_ones_own_have_an_axis_for_the_batch():
+    net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
+    data = [(torch.ones(8, 4), torch.tensor(1.0))]
+    with pytest.raises(DataError, match=r"labels of a batch have shape \(\); their first axis"):
+        list(warmstart.train(warmstart.plan(net), net, data, loss=nn.functional.mse_loss))

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from warmstart import tokens
 from warmstart.data import prepare
+from warmstart.data.cells import encode_row
+from warmstart.data.tensors import decode_tensor
 from warmstart.data.texts import decode_text
-from warmstart.records import Inputs, TextInputs
+from warmstart.records import Inputs, TableInputs, TensorInputs, TextInputs
 
+CELLS = 1  # raise it when `cells` makes other numbers of the same cells
 Encoded = NDArray[Any]  # of `inputs.shape` and `inputs.dtype`
 
 
@@ -26,6 +29,10 @@ def encode(payload: bytes, name: str, inputs: Inputs) -> Encoded:
     """
     if isinstance(inputs, TextInputs):
         return tokens.token_numbers(decode_text(payload, name), inputs)
+    if isinstance(inputs, TableInputs):
+        return encode_row(payload, name, inputs)
+    if isinstance(inputs, TensorInputs):
+        return decode_tensor(payload, name, inputs)
     return prepare.load_image(payload, name, inputs)
 
 
@@ -36,4 +43,8 @@ def decoder_name(inputs: Inputs) -> str:
             return f"tokenizers {version('tokenizers')}"
         except PackageNotFoundError:
             return "tokenizers none"
+    if isinstance(inputs, TableInputs):
+        return f"cells {CELLS}"
+    if isinstance(inputs, TensorInputs):
+        return "npy"
     return prepare.decoder_name(inputs)

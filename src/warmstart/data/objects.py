@@ -40,17 +40,23 @@ def list_frame(frame: Frame, files: Files, columns: Columns) -> Listing:
     Paths are relative to the working directory.
     Raises: DataError as for any table.
     """
+    return list_table(
+        frame_table(frame), shown="the DataFrame", name="frame", files=files, columns=columns
+    )
+
+
+def frame_table(frame: Frame) -> Table:
+    """A DataFrame as a table. Raises: DataError if it has no rows."""
     names = {str(name): name for name in frame.columns}
     if not len(frame):
         raise DataError("the DataFrame has no rows; give one row per image")
-    table = Table(
+    return Table(
         columns=tuple(names),
         lines=range(len(frame)),
         texts=lambda column: [text_of(item) for item in frame[names[column]]],
         unit="row",
         lists=lambda column: lists_of([*frame[names[column]]]),
     )
-    return list_table(table, shown="the DataFrame", name="frame", files=files, columns=columns)
 
 
 def list_image_folder(folder: ImageFolder) -> Listing:

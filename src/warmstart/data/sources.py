@@ -17,10 +17,11 @@ from warmstart.data.collection import Columns, Listing
 from warmstart.data.kinds import heard
 from warmstart.data.layouts import list_place
 from warmstart.data.objects import Frame, ImageFolder, list_frame, list_image_folder
-from warmstart.data.parsing import parse
+from warmstart.data.parsing import Table, parse
 from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, open_folder, read_file, suffix
 from warmstart.data.samples import PREFIX, list_sample
 from warmstart.data.tables import Files, list_table
+from warmstart.data.tensors import is_dataset, list_dataset
 from warmstart.errors import DataError
 
 Source = str | os.PathLike[str] | tuple[Any, Any] | Frame | ImageFolder
@@ -71,6 +72,8 @@ def _list_source(source: Source, columns: Columns) -> Listing:
 def _list_object(source: Any, columns: Columns) -> Listing:
     if isinstance(source, ImageFolder):
         return list_image_folder(source)
+    if is_dataset(source) and not isinstance(source, Frame):
+        return list_dataset(source)
     if isinstance(source, Frame):
         return list_frame(source, _files_beside(Path()), columns)
     kind = type(source).__name__
@@ -120,13 +123,25 @@ def load_table(path: Path, shown: str) -> bytes:
         raise DataError(f"{shown} {error}; change its permissions or copy it again") from error
 
 
-def _list_table_file(path: Path, shown: str, columns: Columns) -> Listing:
+def open_table(path: Path, shown: str) -> Table:
+    """A table on disk, of any kind that is read.
+
+    Raises: DataError if it is of another kind, does not exist or is damaged.
+    """
+    if suffix(path.name) not in TABLE_SUFFIXES:
+        raise DataError(f"{shown} is no table; name a .csv, .tsv, .jsonl or .parquet file")
     if suffix(path.name) == ".parquet":
-        table = parse_parquet(path, shown)
-    else:
-        table = parse(load_table(path, shown), shown)
+        return parse_parquet(path, shown)
+    return parse(load_table(path, shown), shown)
+
+
+def _list_table_file(path: Path, shown: str, columns: Columns) -> Listing:
     return list_table(
-        table, shown=shown, name=path.stem, files=_files_beside(path.parent), columns=columns
+        open_table(path, shown),
+        shown=shown,
+        name=path.stem,
+        files=_files_beside(path.parent),
+        columns=columns,
     )
 
 

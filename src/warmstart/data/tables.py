@@ -20,6 +20,7 @@ from warmstart.data.grouping import propose_columns
 from warmstart.data.labelcells import LabelCells, label_column, read_labels
 from warmstart.data.parsing import Pictures, Table
 from warmstart.data.place import check_name
+from warmstart.data.rowtable import holds_rows, list_rows
 from warmstart.data.texttable import list_texts, text_column
 from warmstart.errors import DataError
 
@@ -51,11 +52,14 @@ def list_table(table: Table, *, shown: str, name: str, files: Files, columns: Co
     carry, where all are different, else their number. A `split` column may say train, val or
     test. Where no group was named, a column called like one is proposed.
     A table without paths whose rows hold a text is one of texts: see `texttable.py`.
+    One with neither is one of plain columns: see `rowtable.py`.
     Raises: DataError if the table lacks a column, a cell is empty, or files are missing.
     """
     text = text_column(table, columns, shown)
     if text is not None:
         return list_texts(table, text, shown=shown, name=name, columns=columns)
+    if holds_rows(table, columns):
+        return list_rows(table, shown=shown, name=name, columns=columns)
     roles = _roles(table, columns, shown)
     labels = read_labels(table, roles, columns, shown)
     rows, load = _rows(table, roles, shown, files, labels)

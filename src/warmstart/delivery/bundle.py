@@ -98,7 +98,7 @@ def read_bundle(run: Path) -> Bundle:
     arrays, ids = _read(folder / "neighbours.safetensors", _read_neighbours)
     if isinstance(record.preprocessing, Preprocessing):
         _check_pictures(folder, record.preprocessing)
-    else:
+    elif isinstance(record.preprocessing, TextInputs):
         _keep_tokenizer(folder, record.preprocessing)
     if not 1 <= calibration.nearest <= len(ids):
         raise _damaged(folder / "calibration.json", f"nearest is {calibration.nearest}")

@@ -126,6 +126,7 @@ def _numbers(facts: CardFacts) -> str:
         "\nThe estimate comes from models that had not seen the example, every choice made "
         "inside the fold; it is slightly pessimistic, as each of them learnt from fewer examples."
     )
+    lines += [f"\n{one.sentence}" for one in facts.summary.beside]
     return "\n".join([*lines, ""])
 
 

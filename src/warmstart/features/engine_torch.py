@@ -94,6 +94,8 @@ def _arrays(taps: tuple[Tensor, ...]) -> Rows:
 
 def _in_channels_last(module: nn.Module, preprocessing: Inputs) -> nn.Module:
     module = fused(module, to_tensor(noise(preprocessing, 2), preprocessing))
+    if any(p.ndim == 5 for p in module.parameters()):  # kernels over volumes have no such order
+        return module
     found: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return found
 

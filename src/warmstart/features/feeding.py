@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warmstart.records import Inputs, Preprocessing, TextInputs
+from warmstart.records import Inputs, Preprocessing, TableInputs, TensorInputs, TextInputs
 
 Encoded = NDArray[Any]
 # Rows of texts are filled up to one of these lengths, so that a text is given the same number of
@@ -21,11 +21,14 @@ def to_tensor(batch: Encoded, inputs: Inputs) -> Tensor:
     """A batch of encoded examples as the network's input.
 
     Shapes: pictures (n, H, W, C) uint8 to (n, C, H, W) float32 in channels_last order; texts
-    (n, length) int32 to (n, L) int64, cut to the longest of the batch, L one of `LENGTHS`.
+    (n, length) int32 to (n, L) int64, cut to the longest of the batch, L one of `LENGTHS`; rows
+    of tables and tensors as they are.
     """
     if isinstance(inputs, TextInputs):
         longest = int(lengths(batch, inputs).max(initial=1))
         return torch.from_numpy(batch[:, : padded_length(longest, inputs.length)]).long()
+    if isinstance(inputs, (TableInputs, TensorInputs)):
+        return torch.from_numpy(batch)
     return normalised(batch, inputs)
 
 
@@ -49,6 +52,11 @@ def noise(inputs: Inputs, n: int) -> Encoded:
         rows = rng.integers(0, inputs.vocabulary, (n, inputs.length), dtype=np.int32)
         rows[rows == inputs.pad] = (inputs.pad + 1) % inputs.vocabulary
         return rows
+    if isinstance(inputs, TensorInputs) and "int" in inputs.dtype:
+        low, high = int(inputs.low), int(inputs.high)
+        return rng.integers(low, high + 1, (n, *inputs.shape)).astype(inputs.dtype)
+    if isinstance(inputs, (TableInputs, TensorInputs)):
+        return rng.standard_normal((n, *inputs.shape)).astype(np.float32)
     return rng.integers(0, 256, (n, *inputs.shape), dtype=np.uint8)
 
 

@@ -21,6 +21,7 @@ from warmstart.joints.room import Inputs, view_numbers
 from warmstart.network import freeze
 from warmstart.network.folded import folded
 from warmstart.network.tail import Tail
+from warmstart.network.tensors import in_channels_last
 from warmstart.planning.schedule import Schedule, stage_actions
 from warmstart.recording import peak_rss_mb
 from warmstart.records import Action, GuardNote
@@ -50,7 +51,7 @@ class Attempt:
         self.lesson, self.scale, self.guards = lesson, scale, guards
         self.outfit, schedule = lesson.make(), lesson.schedule
         self.outfit.model.to(schedule.device)
-        self.outfit.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        in_channels_last(self.outfit.model)
         tail = Tail(self.outfit.model, schedule.cut, schedule.recompute)
         run: Any = torch.compile(tail) if schedule.compile else tail
         self.trainer = Trainer(

@@ -87,7 +87,9 @@ def _appetite(scene: Scene, sample: Sample) -> Evidence:
 
 
 def _closely(scene: Scene) -> Steps[list[Evidence]]:
-    """Evidence for which the network is run again."""
+    """Evidence for which the network is run again; none of one that has learnt nothing."""
+    if scene.start is not None and scene.start.is_drawn:
+        return []
     with freed_memory_kept():
         opened = open_probe(scene)
         found = [(yield from weigh_knowledge(opened, scene.arranged.n_classes, scene.seed))]

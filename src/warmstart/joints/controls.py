@@ -72,6 +72,9 @@ class Probe:
         if self.scene.collection.record.kind == "text":
             words = word_counts([text for _, text in texts_of(self.scene.collection, examples)])
             return [*mixed_kernels([("words", words)], {"words": {"words": 1.0}}).values()]
+        if not isinstance(self.scene.prep, Preprocessing):
+            flat = self.images.reshape(len(self.images), -1).astype(np.float32)
+            return [*mixed_kernels([("plain", flat)], {"plain": {"plain": 1.0}}).values()]
         kinds = plain_features(self.scene.look.glances(examples))
         shapes = {name: {name: 1.0} for name in kinds}
         shapes["all"] = dict.fromkeys(kinds, 1 / len(kinds))

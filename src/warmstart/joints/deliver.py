@@ -186,5 +186,6 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         seconds=clock.table(),
         peak_rss_mb=peak_rss_mb(),
         step_zero=results.worked.step_zero,
+        beside=results.worked.beside,
     )
     return reworded(kind, summary, results.record.classes)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from warmstart.data.encode import encode
 from warmstart.data.split import folds
 from warmstart.folder import write_csv
 from warmstart.inspection.ceiling import ceiling
@@ -16,13 +17,14 @@ from warmstart.inspection.drift import drift
 from warmstart.inspection.hits import best_probabilities
 from warmstart.inspection.shortcut import shortcut
 from warmstart.inspection.suspects import Ranking, rank_suspects, suspect_finding
+from warmstart.inspection.telling import FOLDS, telling
 from warmstart.inspection.twins import Twin
 from warmstart.joints.album import Album
-from warmstart.joints.look import Look
+from warmstart.joints.look import Look, load_same
 from warmstart.joints.rows import Arranged, draw_rows, groups_among, kernels_of, labels_among
 from warmstart.joints.scene import Scene
 from warmstart.planning import rules
-from warmstart.records import Evidence, Example, Finding, SuspectLabel
+from warmstart.records import Evidence, Example, Finding, SuspectLabel, TableInputs
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 
@@ -78,11 +80,27 @@ def _of_pictures(
 ) -> list[Finding | None]:
     """What only pictures can give away, of sounds too: their borders, their sizes, their files."""
     record = scene.collection.record
+    if record.kind == "table":
+        return [_telling(scene, examples, labels)]
     if record.kind not in ("image", "audio"):
         return []
     album, rng = Album(scene.look, examples), np.random.default_rng([scene.seed, 7])
     found = cues(album.files, labels, record.classes, rng, record.kind)
     return [_shortcut(album, scene, right), *found]
+
+
+def _telling(scene: Scene, examples: Sequence[Example], labels: Rows) -> Finding | None:
+    """One column that gives the label away."""
+    inputs = scene.prep
+    if not isinstance(inputs, TableInputs) or scene.collection.record.task != "classify":
+        return None
+    rows = np.stack([encode(load_same(scene.collection, e), e.id, inputs) for e in examples])
+    ends = np.cumsum([len(column.slots) for column in inputs.columns])
+    parted = zip(inputs.columns, np.split(rows, ends[:-1], axis=1), strict=True)
+    part = folds(labels, scene.arranged.blocks()[: len(labels)], FOLDS,
+                 np.random.default_rng([scene.seed, 17]))  # fmt: skip
+    held = [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]
+    return telling({c.name: values for c, values in parted}, labels, held, scene.seed)
 
 
 def left_out_probabilities(scene: Scene) -> Array:

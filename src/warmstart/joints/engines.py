@@ -32,7 +32,7 @@ from warmstart.network.taps import Tapped, taps
 from warmstart.planning import rules
 from warmstart.planning.rules import Pace
 from warmstart.planning.strategy import nearest
-from warmstart.records import Choice, Inputs, NetworkRecord, StartRecord, Tap, TextInputs
+from warmstart.records import Choice, Inputs, NetworkRecord, Preprocessing, StartRecord, Tap
 
 SETTING = "training.engine"
 
@@ -122,8 +122,8 @@ def survey(collection: Collection, start: Start) -> Survey:
 
 
 def _engines(inputs: Inputs) -> tuple[EngineName, ...]:
-    """Of texts each row has a length of its own, for which no fixed graph is made."""
-    return ("torch",) if isinstance(inputs, TextInputs) else installed_engines()
+    """Graphs are made for pictures alone: texts differ in length, rows take next to no time."""
+    return installed_engines() if isinstance(inputs, Preprocessing) else ("torch",)
 
 
 def work_of(record: NetworkRecord, prep: Inputs, n_taps: int) -> calibration.Work:

@@ -59,7 +59,7 @@ class Memory:
         }
         neck = wanted[-1]
         said = None
-        if neck.pool == "neck" and start.classifier is not None:
+        if neck.pool == "neck" and start.answers_from_neck:
             before, now = outputs(start, read(neck)), outputs(start, after[neck])
             said = agreement(before, now)
         return forgetting(likeness, said, self.step)

@@ -28,7 +28,7 @@ from warmstart.planning.build import DataFacts, NetworkFacts, Wishes, build
 from warmstart.planning.check import check_facts, check_plan
 from warmstart.planning.limits import check_values
 from warmstart.planning.overlay import overlay, wishes_for
-from warmstart.planning.paths import EARLY, parse_settings
+from warmstart.planning.paths import is_early, parse_settings
 from warmstart.planning.planfile import open_plan
 from warmstart.planning.profiles import profiles
 from warmstart.planning.settings import apply_settings
@@ -112,7 +112,7 @@ def make_plan(
     if is_partial(asked):
         mine = Choice(value=True, because="your choice (--set)", source="user", rule=False)
         made = replace(made, partial=mine)
-    late = [s for s in asked.settings if s.partition("=")[0].strip() not in EARLY]
+    late = [s for s in asked.settings if not is_early(s.partition("=")[0].strip())]
     made = apply_settings(replace(made, training=replace(made.training, engine=engine)), late)
     made = with_store(as_parts_say(made, network), network, facts)
     check_plan(made, network.record)
@@ -168,6 +168,7 @@ def network_facts(
     return NetworkFacts(
         record=network.record, recipe=start.record.recipe,
         preprocessing=start.record.preprocessing, usual=start.usual,
+        is_drawn=start.record.is_drawn,
         verdict=verdict.kind if verdict else None, tries_tail=is_tried,
         fresh=fresh, touched=touched - fresh,
         bare=bare_parts(network) if _is_low_rank(asked) else frozenset(),

@@ -12,12 +12,13 @@ from typing import Any, get_args
 from warmstart.data.collection import Asked, Collection, Columns
 from warmstart.data.labelling import AskedTask
 from warmstart.data.read import read
+from warmstart.data.rowtable import with_columns
 from warmstart.delivery.trackers import check_trackers
-from warmstart.errors import UsageError
+from warmstart.errors import DataError, UsageError
 from warmstart.events import Steps
 from warmstart.folder import RunFolder
 from warmstart.joints.machine import check_device
-from warmstart.planning.paths import parse_settings
+from warmstart.planning.paths import COLUMN, parse_settings
 from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import parse
 from warmstart.records import Choice, Plan, Preprocessing
@@ -123,10 +124,32 @@ def check(asked: Request) -> None:
 
 def read_data(asked: Request) -> Steps[Collection]:
     """The data that was named, with the labels that were corrected. Raises: DataError."""
-    return read(
+    collection = yield from read(
         asked.data, label=asked.label, group=asked.group, test=asked.test, relabel=asked.relabel,
         text=asked.text, kind=asked.kind, task=asked.task,
     )  # fmt: skip
+    return _with_columns(collection, asked.settings)
+
+
+def _with_columns(collection: Collection, settings: tuple[str, ...]) -> Collection:
+    """The collection with its columns told, where its rows are what it holds.
+
+    Raises: DataError as `type_columns` does, and where columns are set of other data.
+    """
+    asked = {
+        path.removeprefix(COLUMN): kind.lower()
+        for path, kind in parse_settings(settings).items()
+        if path.startswith(COLUMN)
+    }
+    if collection.record.kind == "table":
+        return with_columns(collection, asked)
+    if asked:
+        name, kind = next(iter(asked.items()))
+        raise DataError(
+            f"--set {COLUMN}{name}={kind}: {collection.wording.source} holds "
+            f"{collection.wording.noun}s, no columns of numbers; leave it away"
+        )
+    return collection
 
 
 def open_folder(asked: Request, data_name: str) -> RunFolder:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from warmstart.evaluation.measure import measure_of
 from warmstart.events import Steps
 from warmstart.joints.allowance import Allowance
+from warmstart.joints.boosted import beside
 from warmstart.joints.memory import freed_memory_kept
 from warmstart.joints.notes import note
 from warmstart.joints.output import by_tap
@@ -62,7 +63,8 @@ def tune_and_weigh(
     """Train as the plan says, then choose what is shipped. Raises: as `tune` does."""
     with freed_memory_kept():
         worked = yield from tune(scene, plan, head, digests, checkpoints, allowance)
-    return (yield from weigh(scene, plan, head, worked))
+    weighed = yield from weigh(scene, plan, head, worked)
+    return replace(weighed, beside=(yield from beside(scene, plan, weighed)))
 
 
 def measure(worked: Worked, arranged: Arranged, is_shipped: bool) -> Measured:

@@ -26,6 +26,7 @@ from warmstart.joints.request import DEFAULT_START, Request
 from warmstart.joints.rows import Arranged
 from warmstart.joints.score import estimate
 from warmstart.joints.standing import Judged, Looked, ranking
+from warmstart.joints.tables import table_start, tensor_start
 from warmstart.joints.texts import fitted
 from warmstart.network.load import InputWish, Start, load
 from warmstart.network.registry import DEFAULTS, Listing, available
@@ -50,6 +51,11 @@ def choose_start(
     that is none, or shipped no model.
     """
     asked = with_default(asked, collection)
+    kind = collection.record.kind
+    if kind == "table":
+        return asked, table_start(asked.start, collection, asked.seed)
+    if kind == "tensor":
+        return asked, tensor_start(asked.start, collection)
     wish = input_wish(asked, collection)
     if not asked.start_is_auto:
         start = open_start(asked.start, asked.arch, asked.preprocessing, wish)

@@ -31,7 +31,7 @@ from warmstart.planning.minutes import gave_way
 from warmstart.planning.rules import HELD_ONCE
 from warmstart.planning.schedule import carried_out, given_up, schedule, shortened, stage_actions
 from warmstart.planning.wording import gave_up
-from warmstart.records import Action, Estimate, Evidence, GuardNote, Plan
+from warmstart.records import Action, Beside, Estimate, Evidence, GuardNote, Plan
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Calibration
 from warmstart.training.candidates import REFIT, REFITTED, Route, choose
@@ -54,7 +54,7 @@ class Worked:
 
     The ship rule fills in the rest: `hits` (m,), how often each of these rows is answered
     rightly by what was chosen without it; `gain`, what training brought; `shipped`, where that
-    is not the plan's strategy; `why`.
+    is not the plan's strategy; `why`; `beside`, what other methods give on the same rows.
     """
 
     network: Network
@@ -71,6 +71,7 @@ class Worked:
     gain: Evidence | None = None
     shipped: str = ""
     why: str = ""
+    beside: tuple[Beside, ...] = ()
 
 
 @dataclass(slots=True)

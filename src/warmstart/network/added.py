@@ -125,7 +125,7 @@ def shift_taps(taps: Iterable[Tap], n_before: int, n_added: int) -> tuple[Tap, .
 
 
 def _channels(record: PartRecord) -> int:
-    if record.layout == "other":
+    if record.layout in ("other", "NCL", "NCDHW"):
         raise StartError(
             f"{record.name} gives {record.shape_out} an image, which has no axis of channels: no "
             "layers can be added behind it; tune it instead (--strategy last:1)."

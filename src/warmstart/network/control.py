@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from warmstart.network.taps import Tapped
+from warmstart.network.tensors import in_channels_last
 
 Pixels = NDArray[Any]  # encoded examples, stacked
 Rows = list[NDArray[np.float32]]
@@ -58,7 +59,7 @@ def control_features(
 
     `scales` is what `layer_scales` measured; empty for a network that has BatchNorm.
     """
-    twin = shuffled(tapped, rng).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    twin = in_channels_last(shuffled(tapped, rng))
     for norm in _norms(twin):
         norm.train()
     for layer, scale in zip(_layers(twin) if scales else (), scales, strict=True):

@@ -15,11 +15,12 @@ from warmstart.network.beside import put_beside
 from warmstart.network.parts import Network, cut
 from warmstart.network.positions import refit_size
 from warmstart.network.stem import refit
+from warmstart.network.tabular import build_table
 from warmstart.network.taps import Scan, plan_scan
 from warmstart.network.tensors import unique_tensors
 from warmstart.network.texts import build_text
 from warmstart.network.weights import check_finite, check_match
-from warmstart.records import Inputs, Preprocessing, Tap
+from warmstart.records import Inputs, Preprocessing, TableInputs, Tap
 
 
 class TapHead(nn.Module):
@@ -181,6 +182,8 @@ def fresh(arch: str, trunk: Mapping[str, Tensor], inputs: Inputs) -> nn.Module:
 
     Raises: StartError for an unknown design.
     """
+    if isinstance(inputs, TableInputs):
+        return build_table(trunk).eval().requires_grad_(False)
     if not isinstance(inputs, Preprocessing):
         return build_text(arch).requires_grad_(False)
     module = build(arch, trunk, inputs.size)

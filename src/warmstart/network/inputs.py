@@ -58,6 +58,8 @@ def change_inputs(
     """
     if isinstance(record.preprocessing, TextInputs):
         return module, _shortened(record, record.preprocessing, wish), ()
+    if not isinstance(record.preprocessing, Preprocessing):
+        return module, record, ()
     _check_held(module, record, wish)
     prep, sized = record.preprocessing, module
     if wish.is_usual:

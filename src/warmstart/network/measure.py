@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from warmstart.errors import StartError
 from warmstart.network.segment import Step, Steps
 from warmstart.network.tensors import place, unique_tensors
-from warmstart.network.texts import mean_of_tokens
+from warmstart.network.texts import TextNetwork, mean_of_tokens
 from warmstart.network.whole import is_same
 from warmstart.records import Layout, NetworkRecord, PartRecord
 
@@ -66,7 +66,7 @@ def measure(
                     shape_in=shape,
                     shape_out=tuple(value.shape[1:]),
                     macs=(counter.get_total_flops() - flops) // (2 * len(inputs)),
-                    layout=_layout(value, inputs),
+                    layout=_layout(trunk, step, value, inputs),
                 )
             )
     # Averaged first: a neck may work in place.
@@ -81,10 +81,20 @@ def measure(
     )
 
 
-def _layout(value: Tensor, inputs: Tensor) -> Layout:
-    if not inputs.is_floating_point():  # token numbers: see `texts`
+def _layout(trunk: nn.Module, step: Step, value: Tensor, inputs: Tensor) -> Layout:
+    if isinstance(trunk, TextNetwork):
         return "tokens"
+    if value.ndim == 3 and _convolves(trunk, step, nn.Conv1d):
+        return "NCL"
+    if value.ndim == 5 and _convolves(trunk, step, nn.Conv3d):
+        return "NCDHW"
     return find_layout(tuple(value.shape[1:]), tuple(inputs.shape[2:]))
+
+
+def _convolves(trunk: nn.Module, step: Step, kind: type[nn.Module]) -> bool:
+    """Whether a step holds convolutions over one axis, or three: channels come first then."""
+    called = (module for name in step.modules for module in trunk.get_submodule(name).modules())
+    return any(isinstance(module, kind) for module in called)
 
 
 def _parameters(trunk: nn.Module, owners: Mapping[str, str]) -> dict[str, int]:
@@ -105,6 +115,8 @@ def find_layout(shape: tuple[int, ...], size: tuple[int, ...]) -> Layout:
     >>> find_layout((197, 192), (224, 224)), find_layout((10,), (224, 224))
     ('NLC', 'NC')
     """
+    if len(shape) == 3 and len(size) != 2:
+        return "NCHW"
     if len(shape) == 3:
         is_first = _has_proportions(shape[1:], size)
         return "NHWC" if _has_proportions(shape[:2], size) and not is_first else "NCHW"
@@ -130,7 +142,9 @@ def pool_average(main: Tensor, layout: Layout) -> Tensor:
         return main.clone()  # the next part may work in place
     if layout == "tokens":
         return mean_of_tokens(main)
-    axes = {"NCHW": (2, 3), "NHWC": (1, 2), "NLC": (1,)}.get(layout)
+    axes = {
+        "NCHW": (2, 3), "NHWC": (1, 2), "NLC": (1,), "NCL": (2,), "NCDHW": (2, 3, 4),
+    }.get(layout)  # fmt: skip
     if axes is None:
         raise StartError(f"outputs of layout {layout!r} have no average; use the neck.")
     return main.mean(axes)

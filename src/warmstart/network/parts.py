@@ -84,6 +84,11 @@ class Network:
         """The original network's outputs: inputs (B, C, H, W) to (B, K)."""
         return self.outputs(self.features(inputs))
 
+    @property
+    def answers_from_neck(self) -> bool:
+        """Whether `outputs` can tell: there is an output, and it sees the neck alone."""
+        return self.classifier is not None
+
     def outputs(self, vector: Tensor) -> Tensor:
         """The original outputs from what the classifier sees: (B, F) to (B, K)."""
         if self.classifier is None:

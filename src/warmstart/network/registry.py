@@ -15,7 +15,12 @@ from warmstart.errors import StartError
 from warmstart.records import Kind, Preprocessing
 
 DEFAULT = "lite0"
-DEFAULTS: dict[Kind, str] = {"image": DEFAULT, "audio": DEFAULT, "text": "minilm"}
+DEFAULTS: dict[Kind, str] = {
+    "image": DEFAULT,
+    "audio": DEFAULT,
+    "text": "minilm",
+    "table": "scratch",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,18 @@ class RevivedNetwork(Network):
 
     scan: Scan = field(kw_only=True)
 
+    @property
+    def answers_from_neck(self) -> bool:
+        """Whether the run's head listens to the neck alone."""
+        return [tap.pool for tap in self.scan.taps] == ["neck"]
+
+    def outputs(self, vector: Tensor) -> Tensor:
+        """What the run answers from the neck, where its head listens to that alone."""
+        if self.classifier is None:
+            return vector
+        logits: Tensor = self.classifier([vector])
+        return logits
+
     def logits(self, inputs: Tensor) -> Tensor:
         """What the run answers: inputs (B, C, H, W) to (B, K), calibrated."""
         if self.classifier is None:

@@ -12,7 +12,7 @@ from warmstart.network.measure import pool_average, pool_grid2
 from warmstart.network.parts import Beside, Network
 from warmstart.network.segment import Steps
 from warmstart.network.texts import first_token
-from warmstart.records import NetworkRecord, PartRecord, Pool, Tap
+from warmstart.records import CHANNELS_FIRST, NetworkRecord, PartRecord, Pool, Tap
 
 _GRID_FROM_PX = 7  # smaller maps have no room for four quarters
 
@@ -55,7 +55,7 @@ def tap_width(record: NetworkRecord, tap: Tap) -> int:
     if tap.pool == "neck":
         return record.neck_width
     part = record.parts[tap.part - 1]
-    channels = part.shape_out[0] if part.layout == "NCHW" else part.shape_out[-1]
+    channels = part.shape_out[0] if part.layout in CHANNELS_FIRST else part.shape_out[-1]
     if part.layout == "tokens":
         channels -= 1  # the mask
     return channels * (4 if tap.pool == "grid2" else 1)

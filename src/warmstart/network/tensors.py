@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+M = TypeVar("M", bound=nn.Module)
 # What a normalisation layer gathers from the data it sees; no parameters.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -86,3 +88,10 @@ def _updated(total: hashlib._Hash, name: str, tensor: Tensor) -> hashlib._Hash:
     total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
     total.update(flat.numpy().data)
     return total
+
+
+def in_channels_last(module: M) -> M:
+    """A module with the kernels of pictures in channels_last order; one for volumes as it is."""
+    if not any(tensor.ndim == 5 for tensor in module.parameters()):
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module

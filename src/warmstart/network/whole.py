@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from warmstart.errors import StartError
 from warmstart.network.segment import Step, Steps
-from warmstart.records import Inputs, TextInputs
+from warmstart.records import Inputs, TableInputs, TensorInputs, TextInputs
 
 
 def probe(preprocessing: Inputs) -> Tensor:
     """Three examples of noise (3, C, H, W), the same on every call; texts: (3, L) numbers.
+
+    Rows and tensors: (3, …), whole numbers within what the data hold.
 
     >>> from warmstart.records import Preprocessing
     >>> probe(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))).shape
@@ -28,6 +30,12 @@ def probe(preprocessing: Inputs) -> Tensor:
         return tokens.where(
             tokens != preprocessing.pad, (preprocessing.pad + 1) % preprocessing.vocabulary
         )
+    if isinstance(preprocessing, TensorInputs) and "int" in preprocessing.dtype:
+        low, high = int(preprocessing.low), int(preprocessing.high)
+        whole = torch.randint(low, high + 1, (3, *preprocessing.shape), generator=generator)
+        return whole.to(getattr(torch, preprocessing.dtype))
+    if isinstance(preprocessing, (TableInputs, TensorInputs)):
+        return torch.randn(3, *preprocessing.shape, generator=generator)
     return torch.randn(3, preprocessing.channels, *preprocessing.size, generator=generator)
 
 

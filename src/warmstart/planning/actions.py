@@ -58,7 +58,7 @@ def parts(
             why = _BARE
         rows.append((name, _choice(action, why, strategy if is_wish else None, usual)))
     if "add" in strategy.extras:
-        if network.parts[-1].layout == "other":
+        if network.parts[-1].layout in ("other", "NCL", "NCDHW"):
             raise PlanError(
                 f"--strategy {word(strategy)}: what part {names[-1]} gives has no axis of "
                 "channels for added layers to work on; leave +add away."

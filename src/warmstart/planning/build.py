@@ -10,7 +10,7 @@ from warmstart.planning import rules
 from warmstart.planning.actions import parts, ruled
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.rules import Budget
-from warmstart.planning.strategy import AUTO, Strategy, n_tuned, parse, resolve, word
+from warmstart.planning.strategy import AUTO, HEAD, Strategy, n_tuned, parse, resolve, word
 from warmstart.planning.tuning import spread_of, with_training
 from warmstart.records import (
     Choice,
@@ -40,7 +40,7 @@ def build(
     --lr where nothing is trained; and where a part would stay frozen at random values.
     """
     names = [part.name for part in network.record.parts]
-    rule = ruled(network.asked, names, network.random)
+    rule = _ruled(network, names)
     strategy = _strategy(wishes, network, rule)
     is_trained = n_tuned(strategy, len(names)) > 0 or "add" in strategy.extras
     training = _closed(wishes, engine)
@@ -67,11 +67,22 @@ def build(
     )  # fmt: skip
 
 
+def _ruled(network: NetworkFacts, names: Sequence[str]) -> Strategy:
+    """What the rule says without a wish. A network for tables is small: all of it, or nothing."""
+    if not network.is_table:
+        return ruled(network.asked, names, network.random)
+    if network.asked != "deeper":
+        return HEAD
+    return Strategy(depth="scratch" if network.is_drawn else "frozen")
+
+
 def _strategy(wishes: Wishes, network: NetworkFacts, rule: Strategy) -> Strategy:
     """What was typed; where that is auto, at least as deep as the rule."""
     typed = parse(wishes.strategy)
     if typed.depth != "auto":
         n_tuned(typed, network.n_parts, wishes.start)
+    if network.is_table and typed == AUTO:
+        return rule
     found = resolve(typed, network.asked, network.n_parts)
     if typed.depth == "auto":
         return replace(found, count=max(found.count, rule.count))
@@ -82,7 +93,7 @@ def _strategy_choice(
     strategy: Strategy, rule: Strategy, network: NetworkFacts, is_wish: bool
 ) -> Choice:
     why = "a new output on the frozen network; nothing measured asks for more"
-    if rule.count:
+    if n_tuned(rule, network.n_parts):
         why = "the verdict is that tuning upper layers pays: the upper half"
         if network.tries_tail:
             why = "trained beside a new output on the frozen network; the better one is shipped"

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 
 from warmstart.planning.machine import Machine
 from warmstart.planning.rules import Budget
-from warmstart.records import Inputs, NetworkRecord, Recipe, TextInputs, VerdictKind
+from warmstart.records import (
+    Inputs,
+    NetworkRecord,
+    Preprocessing,
+    Recipe,
+    TableInputs,
+    TextInputs,
+    VerdictKind,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +47,18 @@ class NetworkFacts:
     touched: frozenset[str] = frozenset()
     bare: frozenset[str] = frozenset()  # parts without a layer for low-rank updates
     tries_tail: bool = False  # whether upper layers are trained beside a head, to be compared
+    is_drawn: bool = False  # the start has learnt nothing: to train is to train from nothing
     room: int = 4_000_000_000  # bytes that stored outputs of frozen layers may take
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it looks at pictures, which can be cropped and mirrored."""
+        return self.preprocessing is None or isinstance(self.preprocessing, Preprocessing)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it takes rows of a table."""
+        return isinstance(self.preprocessing, TableInputs)
 
     @property
     def is_text(self) -> bool:

@@ -29,6 +29,7 @@ PATHS: dict[str, Kind] = {
     "input.range_db": "number",
 }  # fmt: skip
 EARLY = ("start.partial", "training.engine")  # what the load and the look have followed already
+COLUMN = "column."  # column.NAME: what a column of a table is; settled when the data are read
 # What a plan holds that is settled before there is one, and the option that settles it.
 ELSEWHERE = {
     "training.seed": "use --seed", "head.permutations": "use --budget", "start": "use --start",
@@ -76,6 +77,15 @@ def parse_settings(settings: Iterable[str]) -> dict[str, str]:
             raise PlanError(f"--set {path} is given twice; keep one.")
         found[path] = text
     return found
+
+
+def is_early(path: str) -> bool:
+    """Whether a path is followed before there is a plan.
+
+    >>> is_early("column.age"), is_early("training.rate")
+    (True, False)
+    """
+    return path in EARLY or path.startswith(COLUMN)
 
 
 def check_path(path: str, text: str) -> None:

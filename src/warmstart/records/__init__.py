@@ -15,6 +15,7 @@ from warmstart.records.answer import (
 )
 from warmstart.records.audit import Audit, AuditGroup, GroupState, Tally
 from warmstart.records.checked import Checked
+from warmstart.records.columns import ColumnKind, ColumnRecord, TableInputs
 from warmstart.records.comparison import (
     ComparedRows,
     ComparedRun,
@@ -44,6 +45,7 @@ from warmstart.records.judged import (
     TrainGap,
 )
 from warmstart.records.network import (
+    CHANNELS_FIRST,
     Change,
     Family,
     Fate,
@@ -72,6 +74,7 @@ from warmstart.records.scored import LabelScore, LabelScores, NumberScores
 from warmstart.records.sound import Sound
 from warmstart.records.suggestion import ExpectedGain, Skipped, Suggestion, Suggestions
 from warmstart.records.summary import (
+    Beside,
     DataCounts,
     Estimate,
     Evidence,
@@ -90,13 +93,16 @@ from warmstart.records.summary import (
     Verdict,
     VerdictKind,
 )
+from warmstart.records.tensors import TensorInputs
 
 __all__ = [
+    "CHANNELS_FIRST",
     "Action",
     "Agreement",
     "Answer",
     "Audit",
     "AuditGroup",
+    "Beside",
     "CalibrationRecord",
     "Certainty",
     "CertaintyBin",
@@ -104,6 +110,8 @@ __all__ = [
     "Checked",
     "Choice",
     "ClassScore",
+    "ColumnKind",
+    "ColumnRecord",
     "ComparedRows",
     "ComparedRun",
     "Comparison",
@@ -173,9 +181,11 @@ __all__ = [
     "Suggestions",
     "Summary",
     "SuspectLabel",
+    "TableInputs",
     "Tally",
     "Tap",
     "Task",
+    "TensorInputs",
     "TestScores",
     "TextInputs",
     "TrainGap",

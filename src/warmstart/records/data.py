@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from warmstart.records.columns import ColumnRecord
 from warmstart.records.inputs import Kind
 
 Task = Literal["classify", "multilabel", "regress"]
 Split = Literal["train", "holdout", "test"]
 FindingKind = Literal[
     "unreadable", "duplicate", "conflict", "leak", "shortcut", "suspect-label",
-    "truncated", "language", "tiny-class", "size-cue", "preprocessing", "drift", "group-proposed",
+    "truncated", "language", "columns", "tiny-class", "size-cue", "preprocessing", "drift",
+    "group-proposed",
 ]  # fmt: skip
 
 
@@ -46,4 +48,5 @@ class DataRecord:
     classes: tuple[str, ...]
     examples: tuple[Example, ...]
     problems: tuple[Finding, ...] = ()
+    columns: tuple[ColumnRecord, ...] = ()  # of a table of plain columns, as its training rows say
     twins: tuple[tuple[str, str], ...] = ()  # ids of near copies: re-encoded, mirrored, cropped …

@@ -19,9 +19,11 @@ from typing import ClassVar, Literal
 
 from warmstart.errors import StartError
 from warmstart.records.absent import ABSENT
+from warmstart.records.columns import TableInputs
 from warmstart.records.sound import Sound
+from warmstart.records.tensors import TensorInputs
 
-Kind = Literal["image", "audio", "text", "table"]
+Kind = Literal["image", "audio", "text", "table", "tensor"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ class TextInputs:
         return (self.length,)
 
 
-Inputs = Preprocessing | TextInputs
+Inputs = Preprocessing | TextInputs | TableInputs | TensorInputs
 
 
 def pictures(inputs: Inputs) -> Preprocessing:

@@ -9,7 +9,8 @@ from typing import Literal
 from warmstart.records.inputs import Inputs
 
 # "tokens": (B, L, C + 1), ragged rows padded; the last channel is 1 where there is a token, else 0.
-Layout = Literal["NCHW", "NHWC", "NLC", "NC", "tokens", "other"]
+Layout = Literal["NCHW", "NHWC", "NLC", "NC", "NCL", "NCDHW", "tokens", "other"]
+CHANNELS_FIRST: tuple[Layout, ...] = ("NCHW", "NCL", "NCDHW")
 Pool = Literal["avg", "grid2", "first", "neck"]
 Family = Literal["convnet", "transformer", "mlp"]
 Fate = Literal["frozen", "kept", "copied", "trained", "reshaped", "new", "dropped", "merged"]
@@ -53,6 +54,7 @@ class StartRecord:
     labels: tuple[str, ...] = ()  # class names of its head, where it carries them (a run)
     lineage: tuple[str, ...] = ()  # what it was trained from, the oldest first
     added: tuple[int, ...] = ()  # hidden widths of the blocks that earlier runs added
+    is_drawn: bool = False  # its weights are random: it has learnt nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,6 +154,20 @@ class FrozenProof:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """Another method on the same rows and folds; `difference`: its accuracy less the model's."""
+
+    name: str
+    estimate: Estimate
+    difference: float
+    low: float
+    high: float
+    n: int
+    is_better: bool  # beyond noise
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GuardNote:
     """A guard that fired: what was seen at which step, and what was done."""
 
@@ -180,4 +194,5 @@ class Summary:
     peak_rss_mb: float
     # The new output before any layer moved; without training a run's own output, as it came.
     step_zero: Estimate | None = None
+    beside: tuple[Beside, ...] = ()  # other methods on the same rows; for tables
     format: int = 1

@@ -75,7 +75,8 @@ def _accuracy(summary: Summary) -> list[str]:
         before = summary.step_zero
         shown = interval(before.value, before.low, before.high, before.n)
         parts.append(f"{_LEADS.get(summary.shipped.strategy, _LEAD)}: {shown}")
-    return [column(TITLES[summary.task], ";\n".join(parts) + ".")] if parts else []
+    lines = [column(TITLES[summary.task], ";\n".join(parts) + ".")] if parts else []
+    return [*lines, *(column("Beside", one.sentence) for one in summary.beside)]
 
 
 def estimate_text(estimate: Estimate) -> str:

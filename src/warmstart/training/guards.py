@@ -93,12 +93,12 @@ class Watch:
             return self._raise(
                 "diverged", step,
                 f"the loss rose from {self._start():.3g} to {max(loss, mean):.3g} "
-                f"{self._at(step)}; {self._blindly()}",
+                f"{self._at(step)}{self._blindly()}",
             )  # fmt: skip
         if self._is_stuck(step):
             mean = state["long"] / state["long_n"]
             return self._raise(
-                "stuck", step, f"the loss was {mean:.3g} {self._at(step)}; {self._blindly()}"
+                "stuck", step, f"the loss was {mean:.3g} {self._at(step)}{self._blindly()}"
             )
         return None
 
@@ -117,7 +117,7 @@ class Watch:
             )  # fmt: skip
         if loss is None or (self._blind and loss <= STUCK * self._blind):
             return None
-        ended = f"the loss of the trained network is {loss:.3g}; {self._blindly()}"
+        ended = f"the loss of the trained network is {loss:.3g}{self._blindly()}"
         if not loss <= self._limit():
             return self._raise("diverged", last, ended)
         return self._raise("stuck", last, ended) if self._blind else None
@@ -166,7 +166,8 @@ class Watch:
         return f"at update {step:,} of {self._n_steps:,}"
 
     def _blindly(self) -> str:
-        return f"always answering the class shares has {self._blind:.3g}"
+        """What the loss has to be compared with; nothing where there are no classes."""
+        return f"; always answering the class shares has {self._blind:.3g}" if self._blind else ""
 
 
 def largest_change(before: NDArray[np.floating], after: NDArray[np.floating]) -> float:

@@ -16,6 +16,7 @@ from warmstart.errors import PlanError, TrainingError
 
 Batch = tuple[Any, Tensor]  # inputs as the network takes them, labels (B,)
 Schedule = Callable[[int], float]  # step -> factor of every rate
+Loss = Callable[[Any, Any], Tensor]  # what the network gives, the labels -> one number
 MOMENTUM = 0.9
 
 
@@ -64,13 +65,14 @@ def make_optimizer(
 
 
 def train(
-    network: Callable[[Any], Tensor],
+    network: Callable[[Any], Any],
     batches: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     seed: int,
+    loss: Loss = cross_entropy,
 ) -> Iterator[Step]:
-    """Yield one `Step` after each update. Shapes: network gives logits (B, K).
+    """Yield one `Step` after each update. `network` gives logits (B, K), or what `loss` takes.
 
     Dropout and its like draw from torch's global generator: it is seeded for each step by
     `seed` and the step, and put back after, so that steps can be repeated one by one.
@@ -82,12 +84,12 @@ def train(
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = factor * peak
         with seeded(seed + index):
-            loss = cross_entropy(network(inputs), labels)
-            value = float(loss.detach())
+            found = loss(network(inputs), labels)
+            value = float(found.detach())
             if not math.isfinite(value):
                 raise diverged(max(peaks), f"the loss is {value} at step {index + 1}")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            found.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         yield Step(index, value, factor)
 

@@ -22,10 +22,12 @@ from warmstart.errors import DataError, RunFolderError, StartError
 from warmstart.features.engine import fused, noise, to_tensor
 from warmstart.network.edit import WarmModel, rebuild
 from warmstart.network.taps import Scanned
+from warmstart.network.tensors import in_channels_last
 from warmstart.records import Answer, Inputs, Kind, Task, pictures
 from warmstart.solve.kernels import Features
 from warmstart.training.neighbours import Neighbours, unpack
 from warmstart.verbs.replies import Place, Replies, replies_of
+from warmstart.verbs.rows import Named, opened
 from warmstart.verbs.texts import GivenText, text_payload
 
 BATCH = 32
@@ -73,12 +75,15 @@ class Predictor:
     def predict(self, inputs: Sequence[Any]) -> list[Answer]:
         """Answer for each path, PIL image or uint8 array (H, W[, C]), in order; or each text.
 
-        An image that cannot be read gives an answer with `error` and no label.
+        A model for tables answers each row of tables named by their path, of a DataFrame or a
+        list of mappings; one for tensors each tensor of a batch. An image that cannot be read
+        gives an answer with `error` and no label.
         """
         return list(self.stream(inputs))
 
     def stream(self, inputs: Sequence[Any]) -> Iterator[Answer]:
         """The same, a batch at a time: memory does not grow with the number of inputs."""
+        inputs = opened(inputs, self.bundle.record.preprocessing)
         for start in range(0, len(inputs), BATCH):
             batch = inputs[start : start + BATCH]
             read = [self._read(item, start + i) for i, item in enumerate(batch)]
@@ -179,13 +184,15 @@ def as_seen(pixels: Pixels, prep: Inputs) -> Image.Image:
 
 
 def _name_of(item: Any, index: int) -> str:
-    if isinstance(item, GivenText):
+    if isinstance(item, (GivenText, Named)):
         return item.name
     return str(item) if isinstance(item, (str, Path)) else f"#{index}"
 
 
 def _payload(item: Any, name: str) -> bytes:
     """A path, picture or array as encoded bytes, so that one decoder treats all alike."""
+    if isinstance(item, Named):
+        return item.payload
     if isinstance(item, (str, Path)):
         return _read_file(Path(item))
     if isinstance(item, Image.Image):
@@ -234,8 +241,7 @@ def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
 
 def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) -> Predictor:
     """The same for a model in memory; `where` is what messages call it."""
-    model = _rebuild(where, bundle, network)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = in_channels_last(_rebuild(where, bundle, network))
     prep = bundle.record.preprocessing
     fast = fused(Scanned(model.trunk, model.scan), to_tensor(noise(prep, 2), prep))
     return Predictor(model, fast, bundle, unpack(bundle.neighbours))

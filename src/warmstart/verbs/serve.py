@@ -16,7 +16,15 @@ from warmstart.data.prepare import Pixels, crop_box, open_image, prepare
 from warmstart.delivery.serve.served import Limits, Picture, Served, Unread
 from warmstart.errors import DataError, RunFolderError, ServeError
 from warmstart.folder import read_json, to_plain
-from warmstart.records import Answer, DataRecord, Inputs, Preprocessing, Summary, pictures
+from warmstart.records import (
+    Answer,
+    DataRecord,
+    Inputs,
+    Preprocessing,
+    Summary,
+    TextInputs,
+    pictures,
+)
 from warmstart.verbs.gallery import Gallery
 from warmstart.verbs.heat import cells_for, find_heat, measure_pace
 from warmstart.verbs.predictor import Predictor, load
@@ -170,7 +178,9 @@ def _taken(inputs: Inputs) -> dict[str, Any]:
     if isinstance(inputs, Preprocessing):
         height, width = inputs.size
         return {"height": height, "width": width, "channels": inputs.channels}
-    return {"tokens": inputs.length}
+    if isinstance(inputs, TextInputs):
+        return {"tokens": inputs.length}
+    return {"shape": list(inputs.shape)}
 
 
 def _nothing(run: Path, predictor: Predictor) -> DataRecord:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from warmstart.errors import DataError, PlanError
 from warmstart.events import Event
@@ -21,7 +22,7 @@ from warmstart.network.whole import as_tensor
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records import Plan
 from warmstart.training.guards import Alarm, Watch, largest_change
-from warmstart.training.loop import Batch, diverged, make_optimizer, seeded, warm_cosine
+from warmstart.training.loop import Batch, Loss, diverged, make_optimizer, seeded, warm_cosine
 from warmstart.training.loop import train as updates
 from warmstart.verbs.freeze import Frozen, actions_of, rates_of
 from warmstart.verbs.watch import Findings, compare, require_frozen, snapshot
@@ -30,8 +31,9 @@ SURGERY = ("low-rank", "added", "fresh")
 
 
 def train(
-    plan: Plan, network: nn.Module, data: Iterable[Any], *, seed: int | None = None
-) -> Iterator[Event]:
+    plan: Plan, network: nn.Module, data: Iterable[Any], *, seed: int | None = None,
+    loss: Loss | None = None,
+) -> Iterator[Event]:  # fmt: skip
     """Train a network in place as a plan says, one event after each update: yours to stop.
 
     `data` gives batches (inputs, labels) and can be gone through again, as a `DataLoader` or
@@ -74,7 +76,7 @@ def train(
     course = schedule(plan)
     if seed is not None:
         course = replace(course, seed=seed)
-    return _Job(network, plan, sections_for(network, plan), course).events(data)
+    return _Job(network, plan, sections_for(network, plan), course, loss).events(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class _Job:
     plan: Plan
     sections: Sections
     course: Schedule
+    loss: Loss | None = None  # the user's own
 
     def events(self, data: Iterable[Any]) -> Iterator[Event]:
         """Freeze, train, put back, prove."""
@@ -107,7 +110,7 @@ class _Job:
     def _steps(self, frozen: Frozen, data: Iterable[Any]) -> Iterator[Event]:
         course, peak = self.course, max(rates_of(self.plan).values())
         optimizer = make_optimizer(course.optimizer, frozen.groups(), course.weight_decay)
-        feed = _Feed(data, self.network, self.sections.n_outputs)
+        feed = _Feed(data, self.network, self.sections.n_outputs, self.loss is None)
         stream = feed.batches()
         first = next(stream)
         n_steps = -(-_passes(self.plan) // len(first[1]))
@@ -116,7 +119,8 @@ class _Job:
         rising = warm_cosine(n_steps, course.warm_up)
         batches = islice(chain([first], stream), n_steps)
         self.network.train()
-        for step in updates(self._logits, batches, optimizer, rising, course.seed):
+        given, loss = (self._given, self.loss) if self.loss else (self._logits, cross_entropy)
+        for step in updates(given, batches, optimizer, rising, course.seed, loss):
             rate = step.factor * peak
             yield Event(
                 stage="tune", kind="step", step=step.index + 1, of=n_steps,
@@ -134,15 +138,21 @@ class _Job:
         self.network.eval()
         try:
             with torch.no_grad(), seeded(self.course.seed):
-                answers: NDArray[np.float64] = self._logits(inputs).double().cpu().numpy()
+                logits = self._logits(inputs).double().flatten(1)
+                if logits.shape[1] == 1:  # a lone number is seen to move against 0
+                    logits = torch.cat([logits, torch.zeros_like(logits)], dim=1)
+                answers: NDArray[np.float64] = logits.cpu().numpy()
                 return answers
         finally:
             for module, mode in modes:
                 module.training = mode
 
     def _logits(self, inputs: Any) -> Tensor:
-        is_mapping = isinstance(inputs, Mapping)
-        return as_tensor(self.network(**inputs) if is_mapping else self.network(inputs))
+        return as_tensor(self._given(inputs))
+
+    def _given(self, inputs: Any) -> Any:
+        """What the network gives, as it is."""
+        return self.network(**inputs) if isinstance(inputs, Mapping) else self.network(inputs)
 
 
 def _passes(plan: Plan) -> int:
@@ -192,6 +202,7 @@ class _Feed:
     data: Iterable[Any]
     network: nn.Module
     n_outputs: int | None
+    are_classes: bool = True  # whether labels are class numbers; else any tensors (B, …)
     n_seen: int = 0  # examples given out, an example counting each time
     n_by_class: Counter[int] = field(default_factory=Counter)
 
@@ -204,7 +215,7 @@ class _Feed:
             for batch in self.data:
                 inputs, labels = self._parted(batch)
                 self.n_seen += len(labels)
-                self.n_by_class.update(labels.tolist())
+                self.n_by_class.update(labels.tolist() if self.are_classes else [0])
                 yield _moved(inputs, device), labels.to(device)
             if self.n_seen == n_before:
                 raise DataError(
@@ -223,6 +234,13 @@ class _Feed:
         else:
             raise DataError(f"a batch of data is a {type(batch).__name__}; give (inputs, labels).")
         labels = torch.as_tensor(labels)
+        if not self.are_classes:
+            if not labels.ndim or not len(labels):
+                raise DataError(
+                    f"labels of a batch have shape {tuple(labels.shape)}; their first axis is that "
+                    "of the batch."
+                )
+            return inputs, labels
         if labels.ndim != 1 or labels.is_floating_point() or not len(labels):
             raise DataError(
                 f"labels of a batch are {labels.dtype} of shape {tuple(labels.shape)}; "

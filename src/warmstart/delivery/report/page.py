@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from warmstart.delivery.report import html, other
+from warmstart.delivery.report.beside import beside_section
 from warmstart.delivery.report.cost import cost_section
 from warmstart.delivery.report.data import data_section
 from warmstart.delivery.report.facts import Facts
@@ -27,7 +28,7 @@ POLICY = (
 SECTIONS = {
     "data": data_section, "start": start_section, "verdict": verdict_section,
     "plan": plan_section, "training": training_section, "proof": proof_section,
-    "cost": cost_section,
+    "beside": beside_section, "cost": cost_section,
 }  # fmt: skip
 
 

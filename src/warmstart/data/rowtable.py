@@ -1,0 +1,108 @@
+"""A table of plain columns: each row is an example, numbers and short words are what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from warmstart.data.cells import pack, unpack
+from warmstart.data.collection import Collection, Columns, Listing, Row, Wording, count
+from warmstart.data.columns import PATH_NAMES, Roles, find_column, groups_of, splits_of
+from warmstart.data.grouping import propose_columns
+from warmstart.data.labelcells import label_column, read_labels, several
+from warmstart.data.parsing import Table
+from warmstart.data.place import IMAGE_SUFFIXES, suffix
+from warmstart.data.typed import type_columns
+from warmstart.errors import DataError
+
+_LOOKED_AT = 20  # rows
+
+
+def holds_rows(table: Table, columns: Columns) -> bool:
+    """Whether the rows themselves are the examples: asked for, or no column names files."""
+    if columns.kind != "auto":
+        return columns.kind == "table"
+    names = {column.casefold() for column in table.columns}
+    if table.pictures or not names.isdisjoint(PATH_NAMES) or len(names) < 2:
+        return False
+    return not any(_names_files(table.texts(column)[:_LOOKED_AT]) for column in table.columns)
+
+
+def _names_files(cells: Sequence[str | None]) -> bool:
+    return any(cell and suffix(cell.strip()) in IMAGE_SUFFIXES for cell in cells)
+
+
+def list_rows(table: Table, *, shown: str, name: str, columns: Columns) -> Listing:
+    """List the rows of a table; a row's id is where it stands, such as "line 2".
+
+    All columns but those of labels, groups and splits are kept as they are written: what they
+    mean is told from the training rows, by `with_columns`.
+    Raises: DataError if the table lacks a column, or a cell is of no use.
+    """
+    roles = _roles(table, columns, shown)
+    labels = read_labels(table, roles, columns, shown)
+    splits, groups = splits_of(table, roles.split, shown), groups_of(table, roles.group, shown)
+    own = several(columns.label, table.columns) or (roles.label,)
+    payloads = row_payloads(table, (*own, roles.group, roles.split), shown)
+    rows = [
+        Row(id=id, label=label, split=split, group=group)
+        for id, label, split, group in zip(payloads, labels.texts, splits, groups, strict=True)
+    ]
+    return Listing(
+        name=name, kind="table", is_table=True,
+        layout=_layout(roles, shown), title=f"{count(len(rows), 'row')} of {shown}",
+        rows=tuple(rows), load=payloads.__getitem__,
+        wording=Wording(
+            source=shown, before=f'{shown}: class "', after='"', remove="its rows", noun="row"
+        ),
+        doubt=labels.doubt, form=labels.form, outputs=labels.outputs,
+        problems=() if roles.group else propose_columns(table, (*own, roles.split), shown),
+    )  # fmt: skip
+
+
+def row_payloads(table: Table, taken: Sequence[str | None], shown: str) -> dict[str, bytes]:
+    """The bytes of each row by its id, without the columns that are `taken`.
+
+    Raises: DataError for a cell that is neither text nor number.
+    """
+    names = [column for column in table.columns if column and column not in taken]
+    cells = {name: table.texts(name) for name in names}
+    width = len(str(max(table.lines)))
+    found = {}
+    for row in range(len(table.lines)):
+        lists = next((name for name in names if cells[name][row] is None), None)
+        if lists is not None:
+            raise DataError(
+                f'{shown} {table.where(row)}: "{lists}" is not a text or number; give one value '
+                "a column, or leave the column out"
+            )
+        values = {name: cells[name][row] or "" for name in names}
+        found[f"{table.unit} {table.lines[row]:0{width}}"] = pack(values)
+    return found
+
+
+def with_columns(collection: Collection, asked: Mapping[str, str]) -> Collection:
+    """The collection with what its columns are, told from its training rows alone.
+
+    `asked` gives the kind of some columns, as `--set column.NAME=KIND` does.
+    Raises: DataError as `type_columns` does.
+    """
+    record = collection.record
+    train = [example.id for example in record.examples if example.split == "train"]
+    rows = [unpack(collection.load(id)) for id in train]
+    typed = type_columns(rows, train, collection.wording.source, asked)
+    settled = replace(record, columns=typed.columns, problems=(*record.problems, *typed.findings))
+    return replace(collection, record=settled)
+
+
+def _roles(table: Table, columns: Columns, shown: str) -> Roles:
+    label = label_column(table, columns, shown)
+    group = columns.group and find_column(table.columns, columns.group, (), "group", shown)
+    split = next((c for c in table.columns if c.casefold() == "split"), None)
+    return Roles(path=label, label=label, group=group or None, split=split)
+
+
+def _layout(roles: Roles, shown: str) -> str:
+    groups = f', groups from "{roles.group}"' if roles.group else ""
+    return f'{PurePosixPath(shown).name}: rows, labels from "{roles.label}"{groups}'

@@ -1,0 +1,138 @@
+"""A map-style data set of tensors: any shape, one class number or name each."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.data.collection import Collection, Listing, Row, Wording, count
+from warmstart.errors import DataError
+from warmstart.records import TensorInputs
+
+LOOKED_AT = 200  # examples whose numbers tell how large they are
+
+
+@runtime_checkable
+class MapDataset(Protocol):
+    """What `torch.utils.data.Dataset` of map style is: it has a length, and gives by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def is_dataset(source: Any) -> bool:
+    """Whether a source is a map-style data set, and no list, array or text."""
+    plain = (str, bytes, Sequence, np.ndarray, dict)
+    return isinstance(source, MapDataset) and not isinstance(source, plain)
+
+
+def list_dataset(dataset: Any) -> Listing:
+    """List the examples of a data set that gives pairs (tensor, class); ids are "0", "1", …
+
+    Each is asked for when it is needed and never kept; its content is what `np.save` writes.
+    Raises: DataError if it gives something else, other tensors each time, or of several shapes.
+    """
+    name = type(dataset).__name__
+    n = len(dataset)
+    if not n:
+        raise DataError(f"the {name} is empty; give one with examples")
+    first, _ = pair_of(dataset, 0, name)
+    if _bytes(first) != _bytes(pair_of(dataset, 0, name)[0]):
+        raise DataError(
+            f"the {name} gives another tensor each time it is asked for example 0; take what "
+            "draws at random out of it"
+        )
+    width, labels = len(str(n - 1)), []
+    for index in range(n):
+        values, label = pair_of(dataset, index, name)
+        if values.shape != first.shape or values.dtype != first.dtype:
+            raise DataError(
+                f"the {name} gives {values.dtype} of shape {values.shape} for example {index}, "
+                f"and {first.dtype} of {first.shape} for example 0; give all alike"
+            )
+        labels.append(label)
+    rows = tuple(Row(id=f"{index:0{width}}", label=label) for index, label in enumerate(labels))
+    return Listing(
+        name="dataset", kind="tensor",
+        layout=f"{name}: tensors of shape {first.shape}",
+        title=f"{count(n, 'tensor')} in a {name}",
+        rows=rows, load=lambda id: _bytes(pair_of(dataset, int(id), name)[0]),
+        wording=Wording(
+            source=f"the {name}", before=f'the {name}: class "', after='"',
+            remove="its examples", noun="tensor",
+        ),
+    )  # fmt: skip
+
+
+def pair_of(dataset: Any, index: int, name: str) -> tuple[NDArray[Any], str]:
+    """The tensor and the class of one example. Raises: DataError where it is no such pair."""
+    item = dataset[index]
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        raise DataError(
+            f"the {name} gives a {type(item).__name__} for example {index}; give pairs "
+            "(tensor, class)"
+        )
+    return as_values(item[0], f"example {index} of the {name}"), _label(item[1], index, name)
+
+
+def as_values(values: Any, where: str) -> NDArray[Any]:
+    """A tensor as NumPy has it; real numbers as float32, whole ones as int64.
+
+    Raises: DataError for what is no tensor of finite numbers.
+
+    >>> as_values(np.ones((2, 3)), "x").dtype
+    dtype('float32')
+    """
+    found = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    if found.dtype.kind not in "buif" or not found.size:
+        raise DataError(f"{where} is no tensor of numbers ({type(values).__name__}); give one")
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise DataError(f"{where} holds NaN or infinite numbers; replace them")
+    kinds = {"f": "float32", "b": "uint8", "u": "uint8" if found.dtype == np.uint8 else "int64"}
+    return np.ascontiguousarray(found.astype(kinds.get(found.dtype.kind, "int64")))
+
+
+def _label(value: Any, index: int, name: str) -> str:
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+    if isinstance(value, (bool, int, np.integer)):
+        return str(int(value))
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise DataError(
+        f"the {name} gives {value!r} as the class of example {index}; give a whole number or a name"
+    )
+
+
+def _bytes(values: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def decode_tensor(payload: bytes, name: str, inputs: TensorInputs) -> NDArray[Any]:
+    """One example as it was listed. Raises: DataError where it is of another shape or type."""
+    values: NDArray[Any] = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False)
+    if values.shape != inputs.shape or str(values.dtype) != inputs.dtype:
+        raise DataError(
+            f"{name} is {values.dtype} of shape {values.shape}; the network takes {inputs.dtype} "
+            f"of {inputs.shape}"
+        )
+    return values
+
+
+def tensor_inputs(collection: Collection) -> TensorInputs:
+    """What a network will be given, as the first examples tell."""
+    ids = [example.id for example in collection.record.examples][:LOOKED_AT]
+    found = [
+        np.lib.format.read_array(io.BytesIO(collection.load(id)), allow_pickle=False) for id in ids
+    ]
+    return TensorInputs(
+        shape=found[0].shape, dtype=str(found[0].dtype),
+        low=float(min(values.min() for values in found)),
+        high=float(max(values.max() for values in found)),
+    )  # fmt: skip

@@ -1,0 +1,198 @@
+"""Whole runs on tables: from nothing, from another table, and what users get wrong."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import tables
+import warmstart
+from tiny import bytes_of, lines
+from warmstart.cli.entry import main
+from warmstart.errors import DataError, StartError
+
+QUICK = ("training.passes=320", "training.folds=1")
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory):
+    """A run from nothing, all layers trained, and its table."""
+    root = tmp_path_factory.mktemp("clinic")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WARMSTART_CACHE", str(root / "cache"))
+        path = tables.table(root / "clinic.csv", 60)
+        test = tables.table(root / "test.csv", 20, seed=9)
+        run = warmstart.fit(
+            path, test=test, strategy="scratch", settings=QUICK, budget="fast", out=root / "run"
+        )
+    return run, path
+
+
+def test_a_table_is_learnt_from_nothing(clinic):
+    run, _ = clinic
+    assert run.summary.start.name == "scratch"
+    assert run.summary.shipped.strategy == "scratch"
+    assert run.estimate.value > 0.7
+    assert run.test.accuracy > 0.7
+    told = json.loads((run.path / "data.json").read_text())
+    assert told["kind"] == "table"
+    assert [column["name"] for column in told["columns"]] == ["age", "dose", "site"]
+    kept = json.loads((run.path / "model" / "preprocess.json").read_text())
+    assert kept == {"columns": told["columns"]}
+    ledger = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
+    assert {row["fate"] for row in ledger if row["tensor"].startswith("blocks")} == {"trained"} or (
+        {row["fate"] for row in ledger if row["tensor"].startswith("blocks")} <= {"new", "dropped"}
+    )
+
+
+def test_boosting_stands_beside_it(clinic):
+    run, _ = clinic
+    (beside,) = run.summary.beside
+    assert beside.name == "gradient boosting"
+    assert beside.estimate.n == 60
+    assert beside.n == 12  # what one training held out
+    assert beside.low <= beside.difference <= beside.high
+    assert beside.is_better == (beside.low > 0)
+    assert beside.sentence in (run.path / "README.md").read_text()
+    assert "Beside: what another method gives" in (run.path / "report.html").read_text()
+
+
+def test_rows_are_answered_and_what_cannot_be_read_says_so(clinic, tmp_path, capsys):
+    run, _ = clinic
+    body = [["62", "1", "south", ""], ["40", "", "west", ""], ["old", "1", "north", ""]]
+    path = tables.write(tmp_path / "new.csv", body)
+    assert main(["predict", str(run.path), str(path), "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["path"].rpartition("/")[2] for line in found] == [
+        "new.csv line 2", "new.csv line 3", "new.csv line 4",
+    ]  # fmt: skip
+    assert [line["label"] for line in found] == ["ill", "well", None]
+    assert "\"age\" is 'old', and it holds numbers" in found[2]["error"]
+    dicts = [{"age": 62, "dose": 1, "site": "south"}, {"age": 40, "dose": None, "site": "west"}]
+    again = warmstart.load(run.path).predict(dicts)
+    for line, answer in zip(found, again, strict=False):
+        assert answer.scores == pytest.approx(line["scores"])
+
+
+def test_a_table_without_a_column_is_refused(clinic, tmp_path):
+    path = tables.write(tmp_path / "new.csv", [["62", "south"]], ("age", "site"))
+    with pytest.raises(DataError, match=r"new.csv has no column 'dose', which the model takes"):
+        warmstart.load(clinic[0].path).predict([path])
+    with pytest.raises(DataError, match="#0 is a int; give tables by their path, a DataFrame"):
+        warmstart.load(clinic[0].path).predict([3])
+    with pytest.raises(DataError, match=r"photo.jpg is no table; name a .csv"):
+        warmstart.load(clinic[0].path).predict(["photo.jpg"])
+
+
+def test_it_is_evaluated_on_other_rows(clinic, tmp_path, capsys):
+    path = tables.table(tmp_path / "more.csv", 20, seed=5)
+    assert main(["evaluate", str(clinic[0].path), str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 20
+
+
+def other_clinic(path, n=40, seed=3):
+    """Rows with another column, without one, and with the same labels."""
+    rng = np.random.default_rng(seed)
+    body = [[age, f"{rng.normal():.2f}", site, label]
+            for age, _, site, label in tables.rows(n, seed=seed)]  # fmt: skip
+    return tables.write(path, body, ("age", "pulse", "site", "label"))
+
+
+def test_a_run_is_the_start_for_a_table_with_other_columns(clinic, tmp_path):
+    first, path = clinic[0], other_clinic(tmp_path / "other.csv")
+    run = warmstart.fit(
+        path, start=str(first.path), strategy="full", settings=QUICK, budget="fast",
+        out=tmp_path / "run",
+    )  # fmt: skip
+    ledger = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
+    fates = {row["tensor"]: row["fate"] for row in ledger}
+    assert fates["mix.weight"] == "reshaped"
+    assert fates["blocks.0.first.weight"] == "trained"
+    card = (run.path / "README.md").read_text()
+    assert "2 columns keep their weights by name, 1 new begin at zero (pulse)" in card
+    assert "1 of the start's are dropped (dose)" in card
+    assert run.summary.step_zero is not None
+    assert run.summary.start.name == str(first.path)
+    assert warmstart.load(run.path).predict([path])[0].label in ("ill", "well")
+
+
+def test_a_run_from_a_run_from_a_run(clinic, tmp_path):
+    path = other_clinic(tmp_path / "other.csv")
+    second = warmstart.fit(path, start=str(clinic[0].path), budget="fast", out=tmp_path / "second")
+    third = warmstart.fit(
+        clinic[1], start=str(second.path), budget="fast", strategy="head", out=tmp_path / "third"
+    )
+    assert third.estimate.value > 0.6
+    assert len(lines(third.path, "predictions.jsonl")) == 60
+
+
+def test_other_classes_are_no_hindrance(clinic, tmp_path):
+    body = [[*row[:3], {"ill": "b", "well": "a"}[row[3]]] for row in tables.rows(40, seed=4)]
+    path = tables.write(tmp_path / "letters.csv", body)
+    run = warmstart.fit(path, start=str(clinic[0].path), budget="fast", out=tmp_path / "run")
+    assert run.predictor.labels == ("a", "b")
+
+
+def test_starts_that_take_no_rows_are_refused(clinic, tmp_path):
+    path = tables.write(
+        tmp_path / "cars.csv", [[str(n), "ab"[n % 2]] for n in (3, 1, 4, 1, 5, 9, 2, 6)],
+        ("speed", "label"),
+    )  # fmt: skip
+    with pytest.raises(StartError, match="lite1 takes no rows of a table; name a run that"):
+        warmstart.fit(clinic[1], start="lite1")
+    with pytest.raises(StartError, match=r"has learnt from other columns .* than the data has"):
+        warmstart.fit(path, start=str(clinic[0].path))
+
+
+def test_a_run_for_tables_takes_no_pictures(clinic, pictures):
+    with pytest.raises(StartError, match=r"takes tables, pictures holds images; choose a start"):
+        warmstart.fit(pictures, start=str(clinic[0].path))
+
+
+def test_columns_are_set_by_the_user(clinic, tmp_path):
+    settings = ["column.dose=left-out", "column.age=category"]
+    run = warmstart.fit(clinic[1], settings=settings, budget="fast", out=tmp_path / "run")
+    columns = json.loads((run.path / "data.json").read_text())["columns"]
+    assert [(c["name"], c["kind"]) for c in columns] == [("age", "category"), ("site", "category")]
+    assert "1 column is left out: as you chose." in [f.sentence for f in run.summary.findings]
+
+
+def test_columns_of_pictures_cannot_be_set(pictures):
+    with pytest.raises(DataError, match=r"--set column.age=number: .* holds images, no columns"):
+        warmstart.fit(pictures, settings=["column.age=number"])
+
+
+def test_a_run_repeats_itself(clinic, tmp_path):
+    one = warmstart.fit(clinic[1], budget="fast", out=tmp_path / "one")
+    two = warmstart.fit(clinic[1], budget="fast", out=tmp_path / "two")
+    assert bytes_of(one.path / "model") == bytes_of(two.path / "model")
+
+
+def test_random_labels_have_no_signal(tmp_path):
+    rng = np.random.default_rng(0)
+    body = [[*row[:3], ("well", "ill")[rng.integers(2)]] for row in tables.rows(60)]
+    run = warmstart.fit(
+        tables.write(tmp_path / "noise.csv", body), budget="fast", out=tmp_path / "run"
+    )
+    assert run.verdict.kind in ("no-signal", "unclear")
+    assert not any(b.is_better for b in run.summary.beside)
+
+
+def test_a_column_that_is_the_label_is_a_shortcut(tmp_path):
+    body = [[*row[:3], {"ill": "9", "well": "1"}[row[3]], row[3]] for row in tables.rows(60)]
+    path = tables.write(tmp_path / "leaky.csv", body, ("age", "dose", "site", "code", "label"))
+    run = warmstart.fit(path, budget="fast", out=tmp_path / "run")
+    found = next(f for f in run.summary.findings if f.kind == "shortcut")
+    assert found.items == ("code",)
+
+
+def test_the_same_row_twice_is_a_duplicate_and_with_two_labels_a_conflict(tmp_path):
+    body = tables.rows(40)
+    again = [*body[1][:3], body[0][3]]
+    run = warmstart.fit(
+        tables.write(tmp_path / "twice.csv", [*body, body[0], again]), budget="fast",
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert {"duplicate", "conflict"} <= {f.kind for f in run.summary.findings}
