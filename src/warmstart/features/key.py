@@ -199,7 +199,7 @@ class GlanceKey:
 
 def _plain(key: FeatureKey | GlanceKey) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(asdict(key)))
-    if (prep := plain.get("preprocessing")) is not None and prep["sound"] is None:
+    if (prep := plain.get("preprocessing")) is not None and prep.get("sound", 0) is None:
         del prep["sound"]  # rows of pictures keep the keys that they had before there were sounds
     return plain
 
