@@ -19,7 +19,8 @@ from warmstart.cli.entry import prepare
 prepare()
 import numpy as np
 from warmstart.features.engine import make_engine, noise
-from warmstart.joints.engines import n_threads, work_of
+from warmstart.joints.engines import work_of
+from warmstart.joints.processors import n_threads
 from warmstart.joints.memory import freed_memory_kept
 from warmstart.network.load import load
 from warmstart.network.revive import cut_start

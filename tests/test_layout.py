@@ -22,8 +22,8 @@ STAGES = {
 # A part imports from parts of a lower rank only; within a rank, from itself, and as ALSO says.
 RANKS = {
     "errors": 0,
-    **dict.fromkeys(("records", "events", "remember", "codec", "words"), 1),
-    **dict.fromkeys(("solve", "stats", "folder", "tokens"), 2),
+    **dict.fromkeys(("records", "events", "remember", "codec", "words", "world"), 1),
+    **dict.fromkeys(("solve", "stats", "folder", "tokens", "weightfile"), 2),
     "tasks": 3,
     **dict.fromkeys(STAGES, 4),
     **dict.fromkeys(("recording", "show"), 5),

@@ -7,6 +7,7 @@
     ├── PlanError           a plan or one of its values cannot be followed      exit 2
     ├── RunFolderError      a run folder cannot be read or written              exit 2
     ├── TrainingError       the work itself failed                              exit 1
+    │   └── WorldError      another process of the same job is gone             exit 1
     ├── ExportError         a model could not be exported faithfully            exit 1
     └── ServeError          the server cannot start or go on                    exit 1
 
@@ -54,6 +55,10 @@ class RunFolderError(WarmstartError):
 
 class TrainingError(WarmstartError):
     """The work failed after it had begun; the run folder says where."""
+
+
+class WorldError(TrainingError):
+    """Another process of the same job is gone, or cannot be reached; the run can go on later."""
 
 
 class ExportError(WarmstartError):

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from warmstart.errors import RunFolderError, TrainingError, WarmstartError
+from warmstart.errors import RunFolderError, TrainingError, WarmstartError, WorldError
 from warmstart.events import Event, Steps
 from warmstart.features.store import default_root
 from warmstart.folder import RunFolder
@@ -136,8 +136,9 @@ def recorded(steps: Steps[Result], folder: RunFolder, log: TextIO | None = None)
     """Run steps, append each event to progress.jsonl, and mark how they ended.
 
     `log` is what `open_log` gave, if it was opened before. Checkpoints are removed at the end.
-    Raises: TrainingError where the disk or the memory is full (INTERRUPTED: nothing is lost);
-    whatever else the steps raise, after marking FAILED or INTERRUPTED.
+    Raises: TrainingError where the disk or the memory is full, or another process of the job is
+    gone (INTERRUPTED: nothing is lost); whatever else the steps raise, after marking FAILED or
+    INTERRUPTED.
     """
     try:
         with log or open_log(folder) as kept:
@@ -172,6 +173,8 @@ def _lack(error: BaseException | None, folder: RunFolder) -> tuple[str, str] | N
             return f"the disk is full ({error.filename or _fullest(folder)})", "Make room"
         if isinstance(error, MemoryError):
             return "there is not enough memory", "Close other programs"
+        if isinstance(error, WorldError):
+            return str(error), "Start the processes again"
         error = error.__cause__
     return None
 

@@ -18,9 +18,11 @@ from warmstart.cli.resume import resume
 from warmstart.cli.serving import serve
 from warmstart.cli.stop import stoppable
 from warmstart.cli.studio import studio
+from warmstart.cli.together import fit_along
 from warmstart.errors import DataError
 from warmstart.events import Event, follow
 from warmstart.folder import to_plain
+from warmstart.world import joined
 
 if TYPE_CHECKING:
     from warmstart.records import Answer
@@ -46,9 +48,21 @@ def run(call: Call) -> int:
 
 
 def fit(call: Call) -> int:
-    """`warmstart fit`: progress on stderr, the result on stdout; 3 without a signal."""
+    """`warmstart fit`: progress on stderr, the result on stdout; 3 without a signal.
+
+    Of several processes the first alone shows, prints and writes; what a launcher would take for
+    a failure, that there is no signal, is 0 then.
+    """
     if "--dry-run" in call.switches:
         return dry_run(call)
+    with joined() as world:
+        if not world.is_first:
+            return fit_along(call)
+        code = _fit(call)
+    return code if world.size == 1 else 0
+
+
+def _fit(call: Call) -> int:
     with watcher(call) as watch:
         # The libraries take seconds to load: say first that work has begun.
         watch.show(Event(stage="read", kind="begin"))

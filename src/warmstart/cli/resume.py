@@ -11,7 +11,9 @@ from typing import Any
 from warmstart.cli.output import print_run, settle_imports, watcher
 from warmstart.cli.parse import Call
 from warmstart.cli.stop import stoppable
+from warmstart.cli.together import resume_along
 from warmstart.events import Event, follow
+from warmstart.world import joined
 
 ARITHMETIC = "MKL_CBWR"
 
@@ -21,6 +23,15 @@ def resume(call: Call) -> int:
     run = Path(call.places[0])
     told = _told(run)
     _round_as_before(told)
+    with joined() as world:
+        if not world.is_first:
+            return resume_along(run, world)
+        world.gathered(None)  # the others have copied the folder
+        code = _resume(call, run, told)
+    return code if world.size == 1 else 0
+
+
+def _resume(call: Call, run: Path, told: dict[str, Any]) -> int:
     is_done = (run / "DONE").exists()
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))

@@ -23,12 +23,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from warmstart import tokens
 from warmstart.errors import RunFolderError, StartError
-from warmstart.folder import RunFolder, read_json, write_bytes, write_json
+from warmstart.folder import RunFolder, read_json, write_bytes, write_chunks, write_json
 from warmstart.records import (
     CalibrationRecord,
     LabelCalibration,
@@ -38,6 +37,7 @@ from warmstart.records import (
     Task,
     TextInputs,
 )
+from warmstart.weightfile import chunks
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Read = TypeVar("Read")
@@ -67,7 +67,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     `bundle.tensors` must hold each tensor once, contiguous.
     """
     folder.mkdir(exist_ok=True)
-    write_bytes(folder / "model.safetensors", save_tensors(dict(bundle.tensors)))
+    write_chunks(folder / "model.safetensors", chunks(bundle.tensors))
     write_json(folder / "config.json", bundle.record)
     write_json(folder / "labels.json", list(bundle.record.classes))
     write_json(folder / "preprocess.json", bundle.record.preprocessing)

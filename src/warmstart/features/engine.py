@@ -29,7 +29,9 @@ from warmstart.features.feeding import noise, normalised, padded_lengths, to_ten
 from warmstart.features.key import BATCH, ENGINE_TITLES, EngineName
 from warmstart.records import Inputs, TextInputs
 
-__all__ = ["Engine", "EngineError", "fused", "make_engine", "noise", "normalised", "to_tensor"]
+__all__ = [
+    "Engine", "EngineError", "Pixels", "fused", "make_engine", "noise", "normalised", "to_tensor",
+]  # fmt: skip
 
 
 def make_engine(name: EngineName, module: nn.Module, preprocessing: Inputs, threads: int) -> Engine:

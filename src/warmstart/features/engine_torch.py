@@ -93,7 +93,12 @@ def _arrays(taps: tuple[Tensor, ...]) -> Rows:
 
 
 def _in_channels_last(module: nn.Module, preprocessing: Inputs) -> nn.Module:
-    module = fused(module, to_tensor(noise(preprocessing, 2), preprocessing))
+    return arranged(module, to_tensor(noise(preprocessing, 2), preprocessing))
+
+
+def arranged(module: nn.Module, probe: Tensor) -> nn.Module:
+    """A module as the engine runs it, tried on a probe: fused, its kernels in channels_last."""
+    module = fused(module, probe)
     if any(p.ndim == 5 for p in module.parameters()):  # kernels over volumes have no such order
         return module
     found: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -53,6 +53,10 @@ class GlanceBook:
         with self._lock:
             self._write()
 
+    def refresh(self) -> None:
+        """Learn what other processes have glanced at since."""
+        self._shelf.refresh()
+
     def read(self, hashes: Sequence[str]) -> Notes:
         """Glances in the asked order. Shapes: (len(hashes), WIDTH).
 

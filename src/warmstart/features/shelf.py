@@ -52,20 +52,23 @@ class Shelf:
         """Open a shelf; `make_room(n_bytes)` is called, with the lock held, before growth."""
         self.key = key
         self._dtype = np.dtype(key.dtype)
-        self.key = key
         self._base = folder / key.digest
         self._lock = folder / "lock"
         self._make_room = make_room
         self._files: Files | None = None
         self._forget()
-        with exclusive(self._lock):
-            self._open()
+        self.refresh()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def refresh(self) -> None:
+        """Learn what other processes have appended since."""
+        with exclusive(self._lock):
+            self._open()
 
     def close(self) -> None:
         """Let the files go; the shelf may be evicted from now on."""
@@ -172,8 +175,8 @@ class Shelf:
         if self._files is None:
             return list(range(len(hashes)))
         size, skip = self._row_bytes, column * self._dtype.itemsize
-        offsets = (self._where[h].position * size + skip for h in hashes)
-        return read_rows(self._files[0], offsets, out)
+        places = (self._where[h].position * size + skip for h in hashes)
+        return read_rows(self._files[0], places, out)
 
     def _verify(self, hashes: Sequence[str], rows: Values, short: Sequence[int]) -> None:
         """Compare rows that were read for the first time with their crcs; forget the damaged."""

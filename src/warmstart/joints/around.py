@@ -14,7 +14,8 @@ import torch
 import warmstart
 from warmstart.errors import RunFolderError
 from warmstart.features.key import cpu_name
-from warmstart.joints.look import n_threads
+from warmstart.joints.processors import n_processors, n_threads, threads_kept
+from warmstart.world import here
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow",
             "onnxruntime", "peft", "transformers")  # fmt: skip
@@ -59,10 +60,10 @@ def check_same(run: Path, before: Mapping[str, Any]) -> str:
                 f"{run} began with {name} {old}, and {here} now, so that results would differ; "
                 f"install {name}=={old} again, {new}"
             )
-    if now["processors"] < before["processors"]:
+    if n_processors() < before["processors"]:
         raise RunFolderError(
             f"{run} began on {before['processors']} processors, and this process may use "
-            f"{now['processors']}, so that results would differ; allow it as many, {new}"
+            f"{n_processors()}, so that results would differ; allow it as many, {new}"
         )
     changed = [
         what for what in ("cpu", "gpu", "arithmetic") if now[what] != before.get(what, now[what])
@@ -76,10 +77,12 @@ def as_before(before: Mapping[str, Any]) -> Iterator[None]:
     threads = torch.get_num_threads()
     own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     try:
-        if own is not None and len(own) > before["processors"]:
-            os.sched_setaffinity(0, sorted(own)[: before["processors"]])
+        wanted = before["processors"] * here().local
+        if own is not None and len(own) > wanted:
+            os.sched_setaffinity(0, sorted(own)[:wanted])
         torch.set_num_threads(before["threads"])
-        yield
+        with threads_kept(before["processors"]):
+            yield
     finally:
         torch.set_num_threads(threads)
         if own is not None:

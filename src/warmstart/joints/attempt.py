@@ -33,6 +33,7 @@ from warmstart.training.loop import warm_cosine
 from warmstart.training.losses import summed_loss
 from warmstart.training.trainer import Course, Trainer
 from warmstart.training.views import draw_batches
+from warmstart.world import here
 
 if TYPE_CHECKING:
     from warmstart.joints.lesson import Lesson
@@ -146,7 +147,7 @@ class Attempt:
     def _is_over(self, done: int) -> bool:
         """Whether the time is over before the steps are."""
         until = self.lesson.until
-        if until is not None and done < self._goal and time.perf_counter() > until:
+        if until is not None and done < self._goal and here().same(time.perf_counter() > until):
             self._stopped = self._stopped or done
         return self._stopped > 0
 

@@ -29,6 +29,7 @@ from warmstart.planning.wording import in_words
 from warmstart.records import Evidence, Inspection, Shipped, Verdict
 from warmstart.stats.intervals import wilson
 from warmstart.tasks.words import CLASS_WORDS, Words
+from warmstart.weightfile import is_mapped
 from warmstart.words import reworded
 
 NO_TAIL = Evidence(
@@ -87,12 +88,17 @@ def _appetite(scene: Scene, sample: Sample) -> Evidence:
 
 
 def _closely(scene: Scene) -> Steps[list[Evidence]]:
-    """Evidence for which the network is run again; none of one that has learnt nothing."""
+    """Evidence for which the network is run again; none of one that has learnt nothing.
+
+    What networks without knowledge reach is not measured of one that is streamed: each of them
+    would be a copy in memory.
+    """
     if scene.start is not None and scene.start.is_drawn:
         return []
     with freed_memory_kept():
-        opened = open_probe(scene)
-        found = [(yield from weigh_knowledge(opened, scene.arranged.n_classes, scene.seed))]
+        opened, found = open_probe(scene), list[Evidence]()
+        if not is_mapped(scene.look.network.trunk):
+            found.append((yield from weigh_knowledge(opened, scene.arranged.n_classes, scene.seed)))
         found.append(measure_distance(opened(rules.DISTANCE_IMAGES)))
         yield Event(stage="check", kind="step", step=len(found))
         return [*found, try_preprocessing(opened)]

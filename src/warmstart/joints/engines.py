@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +24,7 @@ from warmstart.features.key import (
 )
 from warmstart.features.store import Store, default_root
 from warmstart.joints import notes
+from warmstart.joints.processors import n_threads
 from warmstart.network.load import Start
 from warmstart.network.parts import Network
 from warmstart.network.revive import cut_start
@@ -32,20 +32,9 @@ from warmstart.network.taps import Tapped, taps
 from warmstart.planning import rules
 from warmstart.planning.rules import Pace
 from warmstart.planning.strategy import nearest
-from warmstart.records import Choice, Inputs, NetworkRecord, Preprocessing, StartRecord, Tap
+from warmstart.records import Choice, Inputs, NetworkRecord, Preprocessing, Tap
 
 SETTING = "training.engine"
-
-
-def n_threads() -> int:
-    """Processors this process may use.
-
-    >>> n_threads() >= 1
-    True
-    """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def check_name(name: str, asked: str) -> EngineName:
@@ -83,6 +72,7 @@ class Survey:
     readable: tuple[str, ...]  # content hashes that are not known to be damaged
     keys: Mapping[EngineName, FeatureKey]  # of the engines that can run the network
     missing: Mapping[FeatureKey, list[str]]
+    stream: str = ""  # the number format between parts, where the network is streamed
 
     @property
     def work(self) -> calibration.Work:
@@ -112,12 +102,14 @@ def survey(collection: Collection, start: Start) -> Survey:
     known = store.quarantined(decoder)
     hashes = tuple(example.sha256 for example in collection.record.examples)
     readable = tuple(sha256 for sha256 in hashes if sha256 not in known)
-    asked = {e: _key(start.record, network, wanted, decoder, e) for e in _engines(prep)}
+    runs: tuple[EngineName, ...] = ("torch",) if start.stream else _engines(prep)
+    asked = {name: _key(start, network, wanted, decoder, name) for name in runs}
     keys = {name: key for name, key in asked.items() if store.resolve(key) == key}
     return Survey(
         network=network, taps=wanted, prep=prep, store=store, decoder=decoder,
         n=len(set(hashes)), readable=readable, keys=keys,
         missing={key: _missing(store, key, readable) for key in keys.values()},
+        stream=start.stream,
     )  # fmt: skip
 
 
@@ -143,11 +135,12 @@ def kept_paces(root: Path, work: calibration.Work) -> dict[str, Pace]:
 def open_engine(seen: Survey, asked: Choice | None = None) -> Steps[Chosen]:
     """Choose an engine, and make it where something is missing; one that fails is left out.
 
+    None is made of a network that is streamed: its parts are run one by one.
     Raises: PlanError where the user's own engine is not there, or cannot run this network.
     """
     while True:
         seen, chosen = yield from _choose(seen, asked)
-        if chosen.engine is not None or not seen.missing[chosen.key]:
+        if chosen.engine is not None or seen.stream or not seen.missing[chosen.key]:
             return chosen
         try:
             return replace(chosen, engine=_make(seen, chosen.key.engine))
@@ -170,7 +163,7 @@ def choose(seen: Survey, asked: Choice | None = None) -> Steps[Chosen]:
 def _choose(seen: Survey, asked: Choice | None) -> Steps[tuple[Survey, Chosen]]:
     kept = kept_paces(seen.store.root, seen.work)
     made: dict[str, Engine] = {}
-    if asked is None:
+    if asked is None and not seen.stream:
         seen, made = yield from _measure(seen, kept)
     ruled = _ruled(seen, kept)
     choice = ruled if asked is None else _as_asked(asked, _fastest(seen, kept))
@@ -269,19 +262,26 @@ def _s(seconds: float) -> str:
 
 
 def _key(
-    start: StartRecord, network: Network, wanted: tuple[Tap, ...], decoder: str, engine: EngineName
+    start: Start, network: Network, wanted: tuple[Tap, ...], decoder: str, engine: EngineName
 ) -> FeatureKey:
+    record = start.record
     return FeatureKey(
-        network=start.sha256,
-        arch=start.arch,
+        network=record.sha256,
+        arch=record.arch,
         parts=tuple(part.name for part in network.record.parts),
         taps=wanted,
-        preprocessing=start.preprocessing,
+        preprocessing=record.preprocessing,
         decoder=decoder,
         engine=engine,
-        engine_version=engine_version(engine),
+        engine_version=version_between(engine, start.stream),
         threads=n_threads(),
     )
+
+
+def version_between(engine: EngineName, stream: str) -> str:
+    """An engine's version, and how what parts give is rounded between them, if it is."""
+    rounded = f", {stream} between parts" if stream not in ("", "float32") else ""
+    return engine_version(engine) + rounded
 
 
 def _missing(store: Store, key: FeatureKey, hashes: Sequence[str]) -> list[str]:

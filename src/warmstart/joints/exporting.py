@@ -23,9 +23,9 @@ from warmstart.events import Event, Steps
 from warmstart.features.engine import noise, to_tensor
 from warmstart.folder import read_json, write_bytes, write_json
 from warmstart.joints import formats
-from warmstart.joints.engines import n_threads
 from warmstart.joints.formats import LINEAR, Source
 from warmstart.joints.lineage import published
+from warmstart.joints.processors import n_threads
 from warmstart.joints.reopened import Pixels, Reopened, reopen
 from warmstart.joints.shrink import shrink
 from warmstart.joints.twin import Known, has_trained, make_twin, right_answers

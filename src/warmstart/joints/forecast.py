@@ -22,12 +22,14 @@ from warmstart.features.store import default_root
 from warmstart.joints.attempt import Attempt
 from warmstart.joints.engines import kept_paces, work_of
 from warmstart.joints.lesson import Lesson
-from warmstart.joints.look import load_same, n_threads
+from warmstart.joints.look import load_same
 from warmstart.joints.memory import freed_memory_kept
 from warmstart.joints.outfit import outfit
+from warmstart.joints.processors import n_threads
 from warmstart.joints.room import Room
 from warmstart.joints.rows import Arranged
 from warmstart.joints.stored import views_of_plan
+from warmstart.joints.streaming import links
 from warmstart.network.ledger import take_digests
 from warmstart.network.parts import Network
 from warmstart.network.tail import stored_taps
@@ -35,6 +37,7 @@ from warmstart.network.taps import Tapped, tap_width
 from warmstart.planning.forecast import Load, Speeds, forecast
 from warmstart.planning.rules import USUAL, Pace, paces
 from warmstart.planning.schedule import Schedule, carried_out, schedule, stage_actions
+from warmstart.planning.storing import BYTES
 from warmstart.recording import peak_rss_mb
 from warmstart.records import Example, Forecast, Inputs, Plan, Tap
 from warmstart.solve.ridge import Rows, inverse
@@ -42,6 +45,7 @@ from warmstart.training.candidates import Route
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.head import HeadFit, blank
 from warmstart.training.views import view_of
+from warmstart.weightfile import is_mapped
 
 STEPS = 4  # training steps that are measured; the first pays for what comes but once
 DECODED = 16  # images decoded
@@ -81,9 +85,20 @@ def outlook(
         width=sum(tap_width(network.record, tap) for tap in bench.taps),
         image_bytes=math.prod(prep.shape) * np.dtype(prep.dtype).itemsize,
         model_bytes=4 * parameters, is_close=is_close, tail=tail_share(network, plan),
-        stored=_stored(bench, plan),
+        stored=_stored(bench, plan), **_streamed(bench, plan),
     )  # fmt: skip
     return lambda other: forecast(other, load, speeds)
+
+
+def _streamed(bench: Bench, plan: Plan) -> dict[str, int]:
+    """Bytes in memory and on disk of a network that is streamed; nothing for any other."""
+    stream, parts = plan.training.stream, bench.network.record.parts
+    if stream is None:
+        return {}
+    widest = max(math.prod(part.shape_out) for part in parts)
+    held = sum(part.parameters for part in parts[_cut(plan) :]) if plan.is_trained else 0
+    n = len(bench.arranged.learn) + len(bench.arranged.test)
+    return {"held_bytes": 4 * held, "belt_bytes": 2 * n * widest * BYTES[str(stream.value)]}
 
 
 def _stored(bench: Bench, plan: Plan) -> int:
@@ -151,9 +166,30 @@ def _decoding(collection: Collection, examples: Sequence[Example], prep: Inputs)
 
 def passing(bench: Bench) -> float:
     """Seconds an image, passing the whole network."""
+    if is_mapped(bench.network.trunk):
+        return _passing_streamed(bench)
     engine = make_engine("torch", Tapped(bench.network, bench.taps), bench.prep, n_threads())
     noise = make_noise(bench.prep, BATCH)
     return _timed(lambda: engine(noise), 3) / BATCH
+
+
+def _passing_streamed(bench: Bench) -> float:
+    """The same of a network that is streamed: two images, each layer read from its file.
+
+    A full batch is passed through the parts that take most memory, which the forecast wants.
+    """
+    network, prep = bench.network, bench.prep
+    tapped, two = Tapped(network, bench.taps), to_tensor(make_noise(prep, 2), prep)
+    parts = links(network, bench.taps, len(network.parts), prep)
+    records = network.record.parts
+    widest = max(range(len(parts)), key=lambda k: math.prod(records[k].shape_out))
+    heaviest = max(range(len(parts)), key=lambda k: records[k].parameters)
+    for place in {widest, heaviest}:
+        width = math.prod(records[place].shape_in)
+        rows = np.zeros((BATCH, width), np.float32) if place else make_noise(prep, BATCH)
+        parts[place].open()(rows)
+    with torch.inference_mode():
+        return _timed(lambda: tapped(two), 1) / len(two)
 
 
 def _viewing(bench: Bench, plan: Plan) -> float:

@@ -27,6 +27,7 @@ from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
 from warmstart.training.candidates import CANDIDATES, LOOKS, SHARES, Chosen
 from warmstart.training.guards import Alarm, forgetting
+from warmstart.weightfile import Mapped
 
 ROWS = 200  # examples on which it is measured
 TIE = 0.25  # standard errors of a loss below which less forgetting decides: RECIPE §2
@@ -125,12 +126,16 @@ def _go_back(
     """
     begun = make()
     lowrank.merge(begun.network.trunk)  # tensors are called as in the trained one
-    ended = {n: t.detach().clone() for n, t in outfit.model.state_dict().items()}
+    ended = {
+        n: t.detach().clone()
+        for n, t in outfit.model.state_dict(keep_vars=True).items()
+        if not isinstance(t, Mapped)  # frozen, and still in its file
+    }
     for number in ends:
         blend(outfit, begun, ended, CANDIDATES[number].share / gone)
         if memory.weigh(outfit) is None:
             return number
-    outfit.model.load_state_dict(ended)
+    outfit.model.load_state_dict(ended, strict=False)
     return None
 
 

@@ -33,6 +33,7 @@ from warmstart.planning.planfile import read_plan, write_plan
 from warmstart.recording import LOG, Clock, open_log, opening, recorded, worked
 from warmstart.records import Choice, DataRecord, Example, Inspection, Plan
 from warmstart.training.checkpoint import Checkpoints
+from warmstart.world import here
 
 Result = TypeVar("Result")
 FOLDER = "checkpoints"
@@ -121,7 +122,7 @@ class Journal:
         path = self.path / PLAN
         key = self._key("plan", _digest(self.path / "inspection.json"))
         if self.notes.get("plan", [""])[0] != key:
-            write_bytes(path, write_plan(make()).encode())
+            write_bytes(path, write_plan(here().same(make())).encode())
             self._note(plan=[key, _digest(path)])
         return read_plan(path.read_text("utf-8"), str(path))
 

@@ -19,7 +19,8 @@ from warmstart.data.encode import encode
 from warmstart.errors import DataError
 from warmstart.features.extract import Prefetch
 from warmstart.features.store import default_root
-from warmstart.joints.look import load_same, n_threads
+from warmstart.joints.look import load_same
+from warmstart.joints.processors import n_threads
 from warmstart.records import Example, Inputs
 
 Pixels = NDArray[Any]  # an encoded example

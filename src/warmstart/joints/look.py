@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 from warmstart.data import glance
 from warmstart.data.collection import Collection
 from warmstart.data.encode import encode
 from warmstart.data.glance import Glances
 from warmstart.data.prepare import as_picture, draft_side, open_image, prepare
-from warmstart.errors import DataError
+from warmstart.errors import DataError, WorldError
 from warmstart.events import Steps
 from warmstart.features.extract import (
     Features,
@@ -23,15 +24,19 @@ from warmstart.features.extract import (
     first_of_each,
 )
 from warmstart.features.glances import GlanceBook
-from warmstart.features.key import GlanceKey
+from warmstart.features.key import EngineName, GlanceKey
 from warmstart.features.stored import StoredTaps
-from warmstart.joints.engines import n_threads, open_engine, survey
+from warmstart.features.streamed import extract_streamed
+from warmstart.joints.engines import Chosen, Survey, open_engine, survey
 from warmstart.joints.memory import freed_memory_kept
+from warmstart.joints.processors import n_threads
+from warmstart.joints.streaming import links
 from warmstart.network.load import Start
 from warmstart.network.parts import Network
 from warmstart.records import Choice, Example, Inputs, Preprocessing, Tap
+from warmstart.world import here
 
-__all__ = ["Look", "load_same", "n_threads", "survey", "take_look"]
+__all__ = ["Look", "load_same", "survey", "take_look"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ def _take(
 ) -> Steps[Look]:
     prep, seen = start.record.preprocessing, survey(collection, start)
     examples = collection.record.examples
-    chosen = yield from open_engine(seen, asked)
+    chosen, todo = yield from _open(seen, asked)
     tell(chosen.choice)
     is_seen = isinstance(prep, Preprocessing)  # only pictures are glanced at
     draft = draft_side(prep) if isinstance(prep, Preprocessing) else 0
@@ -90,11 +95,17 @@ def _take(
     )
     source = Source(
         shelf=seen.store.shelf(chosen.key), store=seen.store, decoder=seen.decoder,
-        todo=first_of_each(examples, seen.missing[chosen.key]), decode=decode_one,
-        engine=chosen.engine,
+        todo=first_of_each(examples, todo), decode=decode_one, engine=chosen.engine,
     )  # fmt: skip
     try:
-        features = yield from extract(examples, source)
+        if start.stream:
+            parts = links(seen.network, seen.taps, len(seen.network.parts), prep)
+            features = yield from extract_streamed(examples, source, parts, start.stream)
+        else:
+            features = yield from extract(examples, source)
+        book.flush()
+        features = _together(features, examples)
+        book.refresh()
         rest = [e for e in examples if is_seen and e.id not in features.unreadable]
         gone = _glance_rest(rest, book, decode_one)
     finally:
@@ -102,6 +113,45 @@ def _take(
     return Look(
         network=seen.network, taps=seen.taps, features=features, book=book,
         unreadable={**features.unreadable, **gone}, engine=chosen.choice, threads=n_threads(),
+    )  # fmt: skip
+
+
+def _open(seen: Survey, asked: Choice | None) -> Steps[tuple[Chosen, Sequence[str]]]:
+    """The engine, and the contents that this process is to pass.
+
+    Of several processes the first decides: what one finds missing later, another may be
+    passing already.
+    """
+    world = here()
+    chosen = (yield from open_engine(seen, asked)) if world.is_first else None
+    told = None if chosen is None else (chosen.choice, seen.missing[chosen.key])
+    decided = world.gathered(told)[0]
+    if decided is None:
+        raise WorldError("the first process of this job did not say what is to be done")
+    choice, missing = decided
+    if chosen is None:
+        key = seen.keys[cast(EngineName, str(choice.value))]
+        seen = replace(seen, missing={**seen.missing, key: missing})
+        chosen = yield from open_engine(seen, choice)
+    return chosen, world.share(missing)
+
+
+def _together(features: Features, examples: Sequence[Example]) -> Features:
+    """What all processes found. Raises: WorldError where they do not keep it in one place."""
+    world = here()
+    if world.size == 1:
+        return features
+    found = world.gathered((dict(features.unreadable), features.passed, features.decoded))
+    unreadable = {id: why for lost, _, _ in found for id, why in lost.items()}
+    features.shelf.refresh()
+    if features.shelf.absent(e.sha256 for e in examples if e.id not in unreadable):
+        raise WorldError(
+            "the processes of this job do not find each other's features; set WARMSTART_CACHE to "
+            "a folder that all of them share"
+        )
+    return replace(
+        features, unreadable=unreadable, passed=sum(n for _, n, _ in found),
+        decoded=sum(n for _, _, n in found),
     )  # fmt: skip
 
 
@@ -137,10 +187,15 @@ def _glance_rest(
     examples: Sequence[Example], book: GlanceBook, decode_one: Callable[[Example], Pixels]
 ) -> dict[str, str]:
     """Glance at images whose features are stored but that no one has glanced at."""
-    missing = first_of_each(examples, book.missing(e.sha256 for e in examples))
+    lost = here().gathered(book.missing(e.sha256 for e in examples))[0]
+    missing = first_of_each(examples, here().share(lost))
     prefetch = Prefetch(missing, decode_one, threads=n_threads())
     try:
         found = {e.sha256: str(pixels) for e, pixels in prefetch if isinstance(pixels, DataError)}
     finally:
         prefetch.close()
+    if lost:
+        book.flush()
+        found = {content: why for own in here().gathered(found) for content, why in own.items()}
+        book.refresh()
     return {e.id: found[e.sha256] for e in examples if e.sha256 in found}

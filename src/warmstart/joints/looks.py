@@ -16,6 +16,7 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.training.candidates import CANDIDATES, LOOKS, SHARES, Route
 from warmstart.training.losses import mean_loss
 from warmstart.training.trainer import Trainer
+from warmstart.world import here
 
 PASS = 32  # images in a pass that only looks
 _BEFORE = "look.before"
@@ -113,17 +114,21 @@ class Looks:
 
 
 def held_scores(outfit: Outfit, room: Room, rows: Rows, tail: Tail | None = None) -> Array:
-    """Logits of some rows, as they are, in eval mode. Shapes: returns (m, K) float64."""
+    """Logits of some rows, as they are, in eval mode. Shapes: returns (m, K) float64.
+
+    Several processes pass a share each, and all have all of them.
+    """
     outfit.model.eval()
     run: Any = tail or Tail(outfit.model, room.source.cut)
     device = outfit.model.head.bias.device
     found = [torch.empty(0, len(outfit.model.head.bias))]
+    own = np.array_split(rows, here().size)[here().rank]
     with torch.inference_mode():
-        for start in range(0, len(rows), PASS):
-            inputs = room.plain(rows[start : start + PASS], outfit.taps)
+        for start in range(0, len(own), PASS):
+            inputs = room.plain(own[start : start + PASS], outfit.taps)
             found.append(run(*(value.to(device) for value in inputs)).float().cpu())
     scores: Array = torch.cat(found).double().numpy()
-    return scores
+    return np.concatenate(here().gathered(scores))
 
 
 def spread(rows: Rows, most: int) -> Rows:

@@ -17,12 +17,15 @@ import torch
 from warmstart.joints.rows import ReadTap
 from warmstart.network import added, fresh, lowrank
 from warmstart.network.edit import TapHead, WarmModel, assemble
+from warmstart.network.freeze import action_of
+from warmstart.network.ledger import tensors_of
 from warmstart.network.parts import Network
 from warmstart.network.taps import tap_width, taps
 from warmstart.records import Action, Plan, Tap
 from warmstart.solve.chunks import fit_scalings
 from warmstart.training.head import HeadFit
 from warmstart.training.loop import ScaledHead
+from warmstart.weightfile import Mapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Outfit:
 def outfit(network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int) -> Outfit:
     """Copy the network, add and renew what the plan says, and put the fitted head on.
 
+    Of a network that is streamed, what stays frozen is not copied.
+
     Step 0 gives the head's own answers: blocks are added with nothing to add, low-rank
     updates begin at zero. Above fresh layers the head begins at zero. Where parts move that
     the head does not listen to, it listens to the last one too, with weights of zero at first.
@@ -52,7 +57,8 @@ def outfit(network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int
     """
     actions = {part.name: plan.action_of(part.name) for part in plan.parts}
     rng = torch.Generator().manual_seed(seed)
-    twin, n_added = copy.deepcopy(network), [*actions.values()].count("added")
+    twin = _copied(network, _with_rest(actions, network))
+    n_added = [*actions.values()].count("added")
     if n_added:
         last = network.record.parts[-1]
         twin = added.graft(twin, [added.make_block(last, rng) for _ in range(n_added)])
@@ -74,6 +80,16 @@ def outfit(network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int
         actions=_with_rest(actions, network),
         rates={part.name: part.rate.number for part in plan.parts if part.rate},
     )  # fmt: skip
+
+
+def _copied(network: Network, actions: Mapping[str, Action]) -> Network:
+    """A copy whose frozen tensors stay in their file, where they do so."""
+    kept = {
+        id(tensor): tensor
+        for name, tensor in tensors_of(network).items()
+        if isinstance(tensor, Mapped) and action_of(actions, network.owners[name]) == "frozen"
+    }
+    return copy.deepcopy(network, dict(kept))
 
 
 def _owners(network: Network) -> dict[str, str]:

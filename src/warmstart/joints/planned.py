@@ -12,8 +12,8 @@ from torch.nn import Parameter
 from warmstart.data.collection import Collection
 from warmstart.joints.engines import SETTING, check_name
 from warmstart.joints.inputs import is_partial
-from warmstart.joints.look import n_threads
 from warmstart.joints.machine import AUTO, check_machine, find_machine
+from warmstart.joints.processors import n_threads
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
 from warmstart.network.ledger import tensors_of
@@ -112,6 +112,8 @@ def make_plan(
     if is_partial(asked):
         mine = Choice(value=True, because="your choice (--set)", source="user", rule=False)
         made = replace(made, partial=mine)
+    if asked.stream is not None:
+        made = replace(made, training=replace(made.training, stream=asked.stream))
     late = [s for s in asked.settings if not is_early(s.partition("=")[0].strip())]
     made = apply_settings(replace(made, training=replace(made.training, engine=engine)), late)
     made = with_store(as_parts_say(made, network), network, facts)

@@ -23,6 +23,7 @@ from warmstart.network.parts import Network
 from warmstart.network.tail import stored_taps
 from warmstart.network.taps import Scan, plan_scan
 from warmstart.records import Example, Inputs, Tap
+from warmstart.world import here
 
 
 class SecondLook:
@@ -52,9 +53,21 @@ class SecondLook:
         hashes = [example.sha256 for example in examples]
         lost = set(self._shelf.missing(hashes))
         todo = list({e.sha256: e for e in examples if e.sha256 in lost}.values())
-        for chunk, inputs, cut in self._inputs(todo):
-            self._shelf.append([e.sha256 for e in chunk], self._pass(inputs, cut))
+        for contents, rows in self._made(todo):
+            self._shelf.append(contents, rows)
         return StoredTaps(self._shelf, tuple(examples))
+
+    def _made(self, todo: Sequence[Example]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+        """Contents and their taps, a batch at a time; several processes pass a share each."""
+        for own in _rounds(todo):
+            made = (
+                ([e.sha256 for e in chunk], self._pass(inputs, cut))
+                for chunk, inputs, cut in self._inputs(own)
+            )
+            if here().size == 1:
+                yield from made
+            else:
+                yield from (part for found in here().gathered([*made]) for part in found)
 
     def _inputs(
         self, todo: Sequence[Example]
@@ -75,6 +88,17 @@ class SecondLook:
 
     def _pass(self, inputs: tuple[Tensor, ...], cut: int) -> list[np.ndarray]:
         return [rows.numpy() for rows in run_from(self._network, self._scan, cut, inputs)]
+
+
+def _rounds(todo: Sequence[Example]) -> Iterator[Sequence[Example]]:
+    """What this process passes before all exchange what they have: a batch, alone everything."""
+    world = here()
+    if world.size == 1:
+        yield todo
+        return
+    for at in range(0, len(todo), BATCH * world.size):
+        first = at + BATCH * world.rank
+        yield todo[first : first + BATCH]
 
 
 def run_from(

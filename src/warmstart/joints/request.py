@@ -42,6 +42,7 @@ class Request:
     data: Any
     start: Any = DEFAULT_START
     start_choice: Choice | None = None  # how `start` was chosen, where it was `auto`
+    stream: Choice | None = None  # that the start is streamed from its file, and why
     arch: str | None = None
     preprocessing: Preprocessing | None = None
     strategy: str = "auto"

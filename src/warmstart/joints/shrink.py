@@ -12,8 +12,8 @@ from warmstart.data.split import blocks
 from warmstart.delivery.export import quantised
 from warmstart.errors import ExportError
 from warmstart.events import Event, Steps
-from warmstart.joints.engines import n_threads
 from warmstart.joints.looks import spread
+from warmstart.joints.processors import n_threads
 from warmstart.joints.reopened import Pixels, Reopened
 from warmstart.records import Example, Gap, Shrunk
 from warmstart.stats.paired_hits import hits_difference

@@ -26,6 +26,7 @@ from warmstart.joints.request import DEFAULT_START, Request
 from warmstart.joints.rows import Arranged
 from warmstart.joints.score import estimate
 from warmstart.joints.standing import Judged, Looked, ranking
+from warmstart.joints.streaming import settle_stream
 from warmstart.joints.tables import table_start, tensor_start
 from warmstart.joints.texts import fitted
 from warmstart.network.load import InputWish, Start, load
@@ -36,6 +37,7 @@ from warmstart.planning.profiles import profiles
 from warmstart.recording import Clock
 from warmstart.records import Choice, FailedStart, Kind, Preprocessing, Ranking
 from warmstart.training.head import fit_head
+from warmstart.world import here
 
 UNASKED = 6  # starts looked at, at most, where none are named
 LARGE = 100_000_000  # parameters above which --start auto leaves a network alone
@@ -58,6 +60,9 @@ def choose_start(
         return asked, tensor_start(asked.start, collection)
     wish = input_wish(asked, collection)
     if not asked.start_is_auto:
+        asked = replace(asked, stream=here().same(settle_stream(asked)))
+        if asked.stream is not None:
+            wish = replace(wish, stream=str(asked.stream.value))
         start = open_start(asked.start, asked.arch, asked.preprocessing, wish)
         return asked, fitted(start, collection, wish)
     clock.lap("read")
@@ -73,6 +78,7 @@ def choose_start(
             source="measured",
             rule=DEFAULTS[collection.record.kind],
         )
+        choice = here().same(choice)
         yield notes.note("look", "Chosen", f"{ranking.take}, {ranking.because}")
     else:
         only = names[0] if names else usual

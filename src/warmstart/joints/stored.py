@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -15,22 +16,27 @@ from warmstart.data.encode import decoder_name, encode
 from warmstart.errors import TrainingError
 from warmstart.events import Event, Steps, drain
 from warmstart.features.activations import ActivationKey
+from warmstart.features.belt import Chunk, Link
 from warmstart.features.engine import Engine, EngineError, make_engine
 from warmstart.features.extract import first_of_each
 from warmstart.features.key import BATCH, EngineName, FeatureKey, engine_version
 from warmstart.features.shelf import Shelf
 from warmstart.features.store import Store, default_root
+from warmstart.features.streamed import belt_of
 from warmstart.joints import notes, rows
 from warmstart.joints.feed import ahead
-from warmstart.joints.look import load_same, n_threads
+from warmstart.joints.look import load_same
+from warmstart.joints.processors import n_threads
 from warmstart.joints.room import StoredSource
 from warmstart.joints.scene import Scene
+from warmstart.joints.streaming import links, one_by_one
 from warmstart.network.tail import Prefix, stored_taps
 from warmstart.network.taps import tap_width
 from warmstart.planning.profiles import for_trained
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records import Example, Plan, Tap
 from warmstart.training.views import Views, view_of
+from warmstart.world import here
 
 Pixels = NDArray[np.uint8]
 
@@ -50,6 +56,11 @@ class _Work:
         none = [frozenset[str]()] * len(self.shelves)
         none[number] = frozenset({content})
         return replace(self, missing=tuple(none))
+
+    def just(self, number: int) -> _Work:
+        """The same for one view of all images."""
+        lost = [m if n == number else frozenset[str]() for n, m in enumerate(self.missing)]
+        return replace(self, missing=tuple(lost))
 
     @property
     def todo(self) -> list[Example]:
@@ -98,18 +109,34 @@ def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
     ]
     shelves = tuple(store.shelf(key) for key in keys)
     hashes = [example.sha256 for example in scene.arranged.learn]
-    missing = tuple(frozenset(shelf.missing(hashes)) for shelf in shelves)
+    lost = here().gathered(tuple(frozenset(shelf.missing(hashes)) for shelf in shelves))[0]
+    missing = _share(lost, scene)
     work = _Work(scene, chosen, views_of_plan(chosen), shelves, missing)
     prefix = Prefix(network, chosen.cut, wanted)
+    stream = str(plan.training.stream.value) if plan.training.stream else ""
+    parts = links(network, wanted, chosen.cut, scene.prep) if stream else ()
     if any(missing):
-        yield from _pass(work, engine, prefix)
+        yield from _carry(work, parts, stream) if stream else _pass(work, engine, prefix)
+    if here().size > 1 and any(lost):
+        here().gathered(None)  # all have come to the end of their share
+        for shelf in shelves:
+            shelf.refresh()
     shape = network.record.parts[chosen.cut - 1].shape_out
     ends = np.cumsum([int(np.prod(shape)), *(tap_width(network.record, t) for t in wanted)])
     columns = {
         tap: slice(int(a), int(b)) for tap, a, b in zip(wanted, ends, ends[1:], strict=False)
     }
-    again = _Again(work, engine, prefix)
+    again = _Again(
+        work, partial(one_by_one, parts) if stream else partial(_made, work, engine, prefix)
+    )
     return StoredSource(shelves, tuple(hashes), chosen.cut, shape, columns, again)
+
+
+def _share(missing: tuple[frozenset[str], ...], scene: Scene) -> tuple[frozenset[str], ...]:
+    """What of the missing views, by number, this process is to make: all views of an image."""
+    todo = first_of_each(scene.arranged.learn, [*frozenset[str]().union(*missing)])
+    own = frozenset(example.sha256 for example in here().share(todo))
+    return tuple(lost & own for lost in missing)
 
 
 def _wanted(scene: Scene, plan: Plan, cut: int) -> tuple[Tap, ...]:
@@ -172,11 +199,42 @@ def _make(engine: str, prefix: Prefix, work: _Work) -> Engine:
     return make_engine(cast(EngineName, engine), prefix, work.scene.prep, n_threads())
 
 
+def _made(work: _Work, engine: str, prefix: Prefix) -> Engine:
+    return drain(_open(engine, prefix, work))
+
+
+def _carry(work: _Work, parts: Sequence[Link], stream: str) -> Steps[None]:
+    """The same of a network that is streamed: part by part, one view after the other."""
+    store, learn = Store(default_root()), work.scene.arranged.learn
+    for number, lost in enumerate(work.missing):
+        todo = first_of_each(learn, [*lost])
+        if not todo:
+            continue
+        begin: dict[str, float | int | str] = {"title": f"View {number}", "missing": len(todo)}
+        yield Event(stage="tune", kind="begin", of=len(todo), values=begin)
+        shelf, alone = work.shelves[number], work.just(number)
+        made = belt_of(store, shelf.key, (e.sha256 for e in learn), parts, stream)
+        belt = replace(made, keeps_last=True, stage="tune")
+        with belt.held():
+            belt.open([e.sha256 for e in todo])
+            yield from belt.run(len(todo), partial(_fed, alone, number, todo))
+            for contents, rows in belt.rows():
+                _keep(work, number, contents, rows)
+            belt.clear()
+
+
+def _fed(work: _Work, number: int, todo: Sequence[Example]) -> Iterator[Chunk]:
+    """One view of some images, in batches."""
+    chunks = [todo[at : at + BATCH] for at in range(0, len(todo), BATCH)]
+    for chunk, made in zip(chunks, ahead(work.views_of, chunks, workers=1), strict=True):
+        yield [example.sha256 for example in chunk], made[number]
+
+
 class _Again:
     """Passes images again of which a stored row was damaged since training began."""
 
-    def __init__(self, work: _Work, engine: str, prefix: Prefix) -> None:
-        self._work, self._engine, self._prefix = work, engine, prefix
+    def __init__(self, work: _Work, make: Callable[[], Engine]) -> None:
+        self._work, self._make = work, make
         self._run: Engine | None = None
         self._lock = threading.Lock()  # rows are asked for by several threads
 
@@ -184,7 +242,7 @@ class _Again:
         """The row of a view of an image, (width,)."""
         work = self._work.only(number, content)
         with self._lock:
-            run = self._run = self._run or drain(_open(self._engine, self._prefix, work))
+            run = self._run = self._run or self._make()
             made = run(work.views_of(work.todo)[number])
         return np.concatenate([values.ravel() for values in made]).astype(work.chosen.store)
 

@@ -15,12 +15,12 @@ from warmstart.joints.forgetting import ROWS, Memory, keep_memory
 from warmstart.joints.heads import fit_on
 from warmstart.joints.lesson import SCALES, Lesson
 from warmstart.joints.live import read_pixels
-from warmstart.joints.look import n_threads
 from warmstart.joints.looks import spread
 from warmstart.joints.notes import guard, note
 from warmstart.joints.outfit import Outfit, outfit
 from warmstart.joints.output import Refit, calibrated, joined_outputs
 from warmstart.joints.overfit import watch_overfit
+from warmstart.joints.processors import n_threads
 from warmstart.joints.room import LiveSource, Room, Source
 from warmstart.joints.rows import Reader
 from warmstart.joints.scene import Scene

@@ -19,7 +19,7 @@ from warmstart.features.engine import normalised
 from warmstart.features.extract import Pixels, Prefetch
 from warmstart.features.key import BATCH
 from warmstart.inspection.twins import find_twins, thin
-from warmstart.joints.engines import n_threads
+from warmstart.joints.processors import n_threads
 from warmstart.network.outside import Array, Outside
 from warmstart.planning import rules
 from warmstart.records import Example, Preprocessing

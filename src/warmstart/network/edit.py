@@ -21,6 +21,7 @@ from warmstart.network.tensors import unique_tensors
 from warmstart.network.texts import build_text
 from warmstart.network.weights import check_finite, check_match
 from warmstart.records import Inputs, Preprocessing, TableInputs, Tap
+from warmstart.weightfile import Mapped
 
 
 class TapHead(nn.Module):
@@ -148,11 +149,16 @@ def rebuild(
 def unique_state(model: nn.Module) -> dict[str, Tensor]:
     """What to save: each tensor once (safetensors refuses tied ones), contiguous, detached.
 
+    What stays in a file stays there.
+
     >>> list(unique_state(TapHead(torch.zeros(2, 3), torch.zeros(2))))
     ['weight', 'bias', 'temperature', 'class_bias']
     """
     tensors = unique_tensors(model)
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return {
+        name: tensor if isinstance(tensor, Mapped) else tensor.detach().cpu().contiguous()
+        for name, tensor in tensors.items()
+    }
 
 
 def _fresh(

@@ -26,7 +26,8 @@ class InputWish:
     `ranges`: raw values of each band that become 0 and 1; `is_tuned`: whether the first layer
     will be trained; `told`: parts of which the user said so by name, and what they said;
     `is_partial`: take over from a file what fits; `held`: channels that the images have, 1
-    and 3 being pictures; `sound`: how clips become pictures.
+    and 3 being pictures; `sound`: how clips become pictures; `stream`: let weights stay in
+    their file, see `Start`.
     """
 
     size: int | None = None
@@ -38,6 +39,7 @@ class InputWish:
     is_partial: bool = False
     held: int | None = None
     sound: Sound | None = None
+    stream: str = ""
 
     @property
     def is_usual(self) -> bool:

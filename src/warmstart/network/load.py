@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import timm
-from torch import Tensor, nn
+from torch import nn
 
 from warmstart.errors import StartError
 from warmstart.network import hub
@@ -27,16 +26,15 @@ from warmstart.network.arch import (
     published_config,
     split_arch,
 )
-from warmstart.network.carry import take_over
+from warmstart.network.filled import filled
 from warmstart.network.inputs import InputWish, change_inputs
 from warmstart.network.registry import DEFAULT, SHIPPED, SHIPPED_TEXT, available, shipped_file
 from warmstart.network.tensors import STATISTICS, tensor_digest, unique_tensors
 from warmstart.network.textstart import is_text_start, load_text
-from warmstart.network.weights import SUFFIXES, by_order, check_finite, check_match, read_weights
+from warmstart.network.weights import SUFFIXES, by_order, check_finite, read_weights
 from warmstart.records import Change, Inputs, Preprocessing, StartRecord
 
 __all__ = ["InputWish", "Start", "available", "load"]
-_CURE = "check --arch, or take over what fits with --set start.partial=true"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +43,8 @@ class Start:
 
     `changes`: the tensors that surgery at the input made, before anything is trained.
     `drawn`: names of tensors at random values, where only a part of a file was taken over.
-    `unchanged`: the record before any surgery; None where there was none.
+    `unchanged`: the record before any surgery; None where there was none. `stream`: weights
+    stay in their file, and what a part gives for all images is kept in this number format.
     """
 
     module: nn.Module
@@ -53,6 +52,7 @@ class Start:
     changes: tuple[Change, ...] = ()
     drawn: frozenset[str] = frozenset()
     unchanged: StartRecord | None = None
+    stream: str = ""
 
     @property
     def origin(self) -> StartRecord:
@@ -167,7 +167,7 @@ def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Start:
     path = hub.find_url(url) or hub.download_url(url)
     if path is None:
         raise StartError(_unreachable(name))
-    module, _, _ = _filled(name, path, preprocessing, InputWish())
+    module, _, _ = filled(name, path, preprocessing, InputWish())
     return _start(
         module,
         preprocessing or preprocessing_of(name),
@@ -187,7 +187,7 @@ def _from_file(
             "add --arch timm:NAME or --arch torchvision:NAME."
         )
     split_arch(arch)
-    module, weights, changes = _filled(arch, path, preprocessing, inputs)
+    module, weights, changes = filled(arch, path, preprocessing, inputs)
     start = _start(
         module,
         preprocessing or for_channels(preprocessing_of(arch), module, inputs.channels or 1),
@@ -196,6 +196,7 @@ def _from_file(
         arch=arch,
         source=str(path),
     )
+    start = replace(start, stream=inputs.stream)
     if not changes:
         return start
     sizes = (t.numel() for n, t in weights.items() if n.rpartition(".")[2] not in STATISTICS)
@@ -205,23 +206,6 @@ def _from_file(
         drawn=frozenset(change.tensor for change in changes if change.fate == "new"),
         unchanged=replace(start.record, sha256=tensor_digest(weights), parameters=sum(sizes)),
     )
-
-
-def _filled(
-    arch: str, path: Path, preprocessing: Preprocessing | None, inputs: InputWish
-) -> tuple[nn.Module, Mapping[str, Tensor], tuple[Change, ...]]:
-    """Build `arch` and fill it with a file's weights: strictly, or with what fits."""
-    weights = read_weights(path)
-    check_finite(weights, path.name)
-    size = preprocessing.size if preprocessing else None
-    if size is None and arch.startswith("torchvision:"):  # one ViT is published for 518 px
-        size = preprocessing_of(arch).size
-    module = build(arch, weights, size)
-    if inputs.is_partial:
-        return module, weights, take_over(module, weights, path.name)
-    check_match(module.state_dict(), weights, path.name, _CURE)
-    module.load_state_dict(weights)
-    return module, weights, ()
 
 
 def _from_module(

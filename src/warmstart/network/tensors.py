@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from warmstart.weightfile import lay_out, release
+
 M = TypeVar("M", bound=nn.Module)
 # What a normalisation layer gathers from the data it sees; no parameters.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -87,11 +89,12 @@ def _updated(total: hashlib._Hash, name: str, tensor: Tensor) -> hashlib._Hash:
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
     total.update(flat.numpy().data)
+    release(tensor)
     return total
 
 
 def in_channels_last(module: M) -> M:
     """A module with the kernels of pictures in channels_last order; one for volumes as it is."""
     if not any(tensor.ndim == 5 for tensor in module.parameters()):
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        lay_out(module, torch.channels_last)
     return module

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from warmstart.errors import StartError
+from warmstart.weightfile import Mapped, map_file, release
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net")
@@ -44,6 +45,34 @@ def read_weights(path: Path) -> Weights:
                 "save `model.state_dict()` alone."
             )
     return _without_prefix({str(name): value for name, value in weights.items()})
+
+
+def map_weights(path: Path) -> Weights:
+    """The same, with large tensors as windows on the file: nothing is read before it is used.
+
+    Raises: StartError if it is no .safetensors file, is damaged, or holds other numbers than
+    float32.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise StartError(
+            f"{path.name}: only a .safetensors file can be streamed; save the weights as one, or "
+            "use --set training.stream=false."
+        )
+    try:
+        found = _without_prefix(map_file(path))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+    other = next((n for n, t in found.items() if isinstance(t, Mapped) and not _is_full(t)), None)
+    if other is not None:
+        raise StartError(
+            f"{path.name}: {other} is {str(found[other].dtype).removeprefix('torch.')}, and what "
+            "is streamed is used as it stands; save the weights as float32."
+        )
+    return found
+
+
+def _is_full(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -126,6 +155,7 @@ def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
     for name, tensor in weights.items():
         if not bool(torch.isfinite(tensor).all()):
             raise StartError(f"{where}: {name} holds NaN or infinity; use an earlier checkpoint.")
+        release(tensor)
 
 
 def by_order(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> Weights:

@@ -11,7 +11,7 @@ from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.strategy import Strategy, strategy_of, word, word_of
 from warmstart.records import Action, Choice, Plan
 
-_ALWAYS = ("engine", "batch", "seed")  # choices of training that a look alone has, too
+_ALWAYS = ("engine", "batch", "seed", "stream")  # choices of training that a look alone has, too
 _OTHERWISE = ", with single parts set otherwise"
 
 

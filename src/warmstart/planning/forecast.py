@@ -45,6 +45,8 @@ class Load:
     width: int  # numbers kept of each image, all taps together
     image_bytes: int  # of one prepared image
     model_bytes: int
+    held_bytes: int | None = None  # of them in memory, where the network is streamed
+    belt_bytes: int = 0  # on disk between two parts of such a network
     tail: float = 1.0  # share of a pass that training repeats, above what is stored
     stored: int = 0  # numbers that are stored of each view of an image
     is_close: bool = False  # whether the budget runs the network again for evidence
@@ -72,7 +74,7 @@ def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
 
 def _disk(plan: Plan, load: Load) -> float:
     """Bytes of the model, of features, of the stored outputs of frozen layers."""
-    features = 4 * load.width * load.n_missing
+    features = 4 * load.width * load.n_missing + load.belt_bytes
     if not plan.is_trained or not (chosen := schedule(plan)).cut:
         return load.model_bytes + features
     return load.model_bytes + features + load.n * _views(chosen) * load.stored * BYTES[chosen.store]
@@ -149,7 +151,8 @@ def _memory(plan: Plan, load: Load, speeds: Speeds) -> float:
     kernels = 8 * rows**2 * (_count(plan.head.candidates.value) + 4) / 1e6
     is_live = plan.is_trained and not schedule(plan).cut
     pixels = min(load.image_bytes * load.n / 1e6, PIXELS_MB) if is_live else 0.0
-    trained = 4 * load.model_bytes / 1e6 if plan.is_trained else 0.0
+    held = load.model_bytes if load.held_bytes is None else load.held_bytes
+    trained = 4 * held / 1e6 if plan.is_trained else 0.0
     beside = ENGINE_MB.get(str(plan.training.engine.value), 0) if load.n_missing else 0
     exported = beside + load.model_bytes / 1e6 if beside else 0.0
     stages = max(kernels, pixels + trained + speeds.step_mb)

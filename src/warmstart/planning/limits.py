@@ -63,6 +63,7 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.views": (_whole(0, MOST_VIEWS), f"a whole number from 0 to {MOST_VIEWS}"),
     "training.cut": (_whole(0), "a whole number, 0 or more"),
     "training.store": (lambda value: value in FORMATS, " or ".join(FORMATS)),
+    "training.stream": (lambda value: value in FORMATS, " or ".join(FORMATS)),
     "training.average": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
     "training.l2_sp": (_number(lambda value: value >= 0), "a number, 0 or more"),
     "training.micro_batch": _POSITIVE,

@@ -28,7 +28,8 @@ PATHS: dict[str, Kind] = {
     "input.rate": "whole", "input.seconds": "number", "input.mels": "whole",
     "input.range_db": "number",
 }  # fmt: skip
-EARLY = ("start.partial", "training.engine")  # what the load and the look have followed already
+# What the load and the look have followed already.
+EARLY = ("start.partial", "training.engine", "training.stream")
 COLUMN = "column."  # column.NAME: what a column of a table is; settled when the data are read
 # What a plan holds that is settled before there is one, and the option that settles it.
 ELSEWHERE = {

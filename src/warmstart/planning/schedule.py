@@ -166,8 +166,9 @@ def head_alone(plan: Plan, why: str, because: str = "") -> Plan:
         if part.action.value != "added"
     ]
     closed = TrainingPlan(
-        engine=plan.training.engine, batch=plan.training.batch, seed=plan.training.seed
-    )
+        engine=plan.training.engine, batch=plan.training.batch, seed=plan.training.seed,
+        stream=plan.training.stream,
+    )  # fmt: skip
     strategy = Choice(
         value="head", because=because or why, source="measured",
         rule=plan.strategy.value,

@@ -95,6 +95,7 @@ class TrainingPlan:
     precision: Choice | None = None  # "float32", or "bfloat16" or "float16" where a GPU gains
     workers: Choice | None = None  # threads that prepare the next images meanwhile
     compile: Choice | None = None  # whether torch.compile is used
+    stream: Choice | None = None  # the start stays in its file; how outputs between parts are kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ Shapes: n rows, d features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,13 @@ class Sums:
             self.squares - other.squares,
             self.cross - other.cross,
         )
+
+    def over(self, summed: Callable[[Array], Array]) -> Sums:
+        """The sums over several processes; `summed` adds up one array of each of them."""
+        return Sums(
+            int(summed(np.array([float(self.n)]))[0]), summed(self.features),
+            summed(self.targets), np.asfortranarray(summed(self.squares)), summed(self.cross),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

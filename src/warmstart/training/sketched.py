@@ -15,6 +15,7 @@ from warmstart.solve.projection import Sketch, make_sketch
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.families import Profile, ReadTap, Refit
 from warmstart.training.trials import Problem, Trial, groups_within, judge
+from warmstart.world import here
 
 SKETCH_WIDTH = 2048  # features kept in the primal form
 STRETCH = 512  # rows in memory at a time, but for a larger block
@@ -93,6 +94,10 @@ class SketchedRidge:
 
 
 def _add_up(made: Embedding, problem: Problem, rows: Rows) -> primal.Sums:
+    """Sums over some rows; of several processes each adds up its share."""
+    world = here()
+    rows = np.array_split(rows, world.size)[world.rank]
+
     def parts() -> Iterator[tuple[Features, Array]]:
         start = 0
         for features in made.stretches(rows):
@@ -100,7 +105,8 @@ def _add_up(made: Embedding, problem: Problem, rows: Rows) -> primal.Sums:
             yield features, problem.targets_of(rows[start:stop])
             start = stop
 
-    return primal.add_up(parts(), made.sketch.width, problem.n_classes)
+    own = primal.add_up(parts(), made.sketch.width, problem.n_classes)
+    return own if world.size == 1 else own.over(world.summed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from warmstart.training.loop import make_optimizer, seeded
 from warmstart.training.losses import Loss, class_loss
+from warmstart.training.parallel import is_out_of_memory, over_all, parallel, waiting
+from warmstart.world import gone, here, is_about_others
 
 Inputs = tuple[Tensor, ...]
 Groups = Sequence[Mapping[str, Any]]
@@ -66,6 +68,7 @@ class Trainer:
         self.mean = [tensor.detach().clone() for tensor in self.moving.values()]
         self._n_averaged = 0
         self._optimizer: torch.optim.Optimizer | None = None
+        self._parallel: Callable[..., Tensor] = network  # in its wrapper for several processes
         self._peaks: list[float] = []
         self._scaler = torch.amp.GradScaler(course.device, enabled=course.precision == "float16")
 
@@ -78,6 +81,7 @@ class Trainer:
                 group["weight_decay"] = 0.0  # drawn to the start instead of to nothing
         self._optimizer = make_optimizer(course.optimizer, own, course.weight_decay)
         self._peaks = [float(group["lr"]) for group in self._optimizer.param_groups]
+        self._parallel = parallel(self.network, course.device)
 
     def update(self, index: int, factor: float, inputs: Inputs, labels: Tensor) -> float:
         """One step at `factor` times the rates; the mean loss before it, in nats.
@@ -98,7 +102,9 @@ class Trainer:
                 break
             except (RuntimeError, MemoryError) as error:
                 most = min(self.micro_batch, len(labels))
-                if not is_out_of_memory(error) or most <= 1:
+                if is_about_others(error):
+                    raise gone(error) from error
+                if not is_out_of_memory(error) or most <= 1 or here().size > 1:
                     raise
                 self.micro_batch = most // 2
             self._undo(statistics)
@@ -118,19 +124,32 @@ class Trainer:
     ) -> float:
         """Those of a batch, in pieces; its mean loss, or the first that is not a number."""
         optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        total, n = 0.0, len(labels)
         with seeded(self.course.seed + index):
-            for rows in range(0, len(labels), self.micro_batch):
-                piece = slice(rows, rows + self.micro_batch)
-                with self._autocast():
-                    logits = self.network(*(value[piece] for value in inputs))
-                loss = self.loss(logits.float(), labels[piece]) / len(labels)
-                total += float(loss.detach())
-                if not math.isfinite(total):
-                    optimizer.zero_grad(set_to_none=True)
-                    return total
-                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            for start in range(0, n, self.micro_batch):
+                stop = min(start + self.micro_batch, n)
+                piece, share = self._piece(start, stop)
+                with waiting(self._parallel, stop == n):
+                    with self._autocast():
+                        logits = self._parallel(*(value[piece] for value in inputs))
+                    loss = self.loss(logits.float(), labels[piece]) / n
+                    total += over_all(float(loss.detach()), share)
+                    if not math.isfinite(total):
+                        optimizer.zero_grad(set_to_none=True)
+                        return total
+                    self._scaler.scale(share * loss).backward()  # type: ignore[no-untyped-call]
         return total
+
+    def _piece(self, start: int, stop: int) -> tuple[slice, int]:
+        """The rows of a piece that this process works through, and how often their loss counts.
+
+        All of them where the batch as a whole is seen, by statistics of fresh parts; else one
+        in so many as there are processes, whose gradients are averaged.
+        """
+        world = here()
+        if self._buffers or stop - start < world.size:
+            return slice(start, stop), 1
+        return slice(start + world.rank, stop, world.size), world.size
 
     @torch.no_grad()
     def _undo(self, statistics: Sequence[Tensor]) -> None:
@@ -260,17 +279,3 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
     if value.shape != parameter.shape:
         return value.clone()
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, on any device, could not have the memory it asked for.
-
-    >>> is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
-    True
-    >>> is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
-    False
-    """
-    text = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-        word in text for word in ("out of memory", "can't allocate memory", "not enough memory")
-    )

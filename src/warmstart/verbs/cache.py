@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from warmstart.features import calibration
+from warmstart.features.belt import clear_belts
 from warmstart.features.store import Store, StoreInfo, default_root
 
 
@@ -16,5 +17,6 @@ def clear() -> StoreInfo:
     store = Store(default_root())
     before = store.info()
     store.clear()
+    clear_belts(store.root)
     calibration.clear(store.root)
     return before

@@ -13,8 +13,8 @@ from warmstart.data.given import list_given
 from warmstart.errors import StartError
 from warmstart.events import Event, Steps
 from warmstart.folder import read_json
-from warmstart.joints.engines import n_threads
 from warmstart.joints.judging import judge as judged
+from warmstart.joints.processors import n_threads
 from warmstart.network.hubfolder import PREFIX, is_hub_folder, open_folder, open_with
 from warmstart.network.onnxfile import SUFFIX, open_onnx
 from warmstart.network.outside import Array, Feeding, Outside, is_published, open_file, open_named

@@ -26,7 +26,8 @@ from warmstart.folder import read_json
 from warmstart.joints import request
 from warmstart.joints.deliver import Finished
 from warmstart.joints.inputs import input_wish
-from warmstart.joints.look import n_threads, take_look
+from warmstart.joints.look import take_look
+from warmstart.joints.processors import n_threads
 from warmstart.joints.request import Request
 from warmstart.joints.rows import Arranged, arrange, as_tuple, profile_of
 from warmstart.joints.starting import open_start

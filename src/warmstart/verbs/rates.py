@@ -23,8 +23,9 @@ from warmstart.joints import lineage, notes, planned, problems, request, tune
 from warmstart.joints.attempt import Attempt
 from warmstart.joints.heads import fit_on
 from warmstart.joints.lesson import Lesson
-from warmstart.joints.look import n_threads, take_look
+from warmstart.joints.look import take_look
 from warmstart.joints.outfit import outfit
+from warmstart.joints.processors import n_threads
 from warmstart.joints.request import Request
 from warmstart.joints.room import Room
 from warmstart.joints.scene import Scene, set_scene

@@ -1,0 +1,157 @@
+"""A network of 557 million parameters on a small machine: time, memory, disk, streamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+MOST_MEMORY_MB, MOST_DISK_GB, MOST_MINUTES = 4000, 25.0, 90
+SAMPLE_S = 0.2  # between two looks at a child
+# Knows the network's name, then is the command line.
+CHILD = "import sys, bench.scale_networks; from warmstart.cli.entry import main; sys.exit(main())"
+WEIGHTS = """
+import sys, timm, torch, bench.scale_networks
+from safetensors.torch import save_file
+with torch.device("meta"):
+    module = timm.create_model(sys.argv[1], num_classes=10)
+torch.manual_seed(0)
+state = {}
+for name, tensor in module.state_dict().items():
+    scale = (tensor[0].numel() ** -0.5) if tensor.ndim > 1 else 0.0
+    drawn = torch.empty(tensor.shape).normal_(std=scale) if scale else torch.zeros(tensor.shape)
+    is_scale = "norm" in name and name.endswith("weight")
+    state[name] = drawn + 1 if is_scale else drawn + 0.1 if "gamma" in name else drawn
+save_file(state, sys.argv[2])
+"""
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--network, --images, --size, --strategies, --set: what is adapted, and how."""
+    parser.add_argument("--network", default="convnext_557m")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--size", type=int, default=128, help="px; 31 GMAC an image at 557 M")
+    parser.add_argument("--strategies", nargs="+", default=["head", "last:1"])
+    parser.add_argument("--budget", default="fast")
+    parser.add_argument("--place", type=Path, help="folder for weights, images and cache")
+    parser.add_argument("--in-memory", action="store_true", help="the same without streaming")
+    parser.add_argument("--set", action="append", default=[], help="as of `fit`")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Write weights and images, then fit in child processes that are watched from outside."""
+    with tempfile.TemporaryDirectory(dir=given.place) as name:
+        place = Path(name)
+        weights = place / f"{given.network}.safetensors"
+        subprocess.run([sys.executable, "-c", WEIGHTS, given.network, weights], check=True)
+        make_images(place / "images", given.images)
+        rows = [_cell(given, place, weights, strategy) for strategy in given.strategies]
+    return {"summary": {row["strategy"]: _verdict(row) for row in rows}, "rows": rows}
+
+
+def make_images(target: Path, n: int) -> None:
+    """n JPEGs of tinted noise in two classes, 160 px."""
+    rng = np.random.default_rng(0)
+    for number in range(n):
+        folder = target / ("blue", "red")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        coarse = rng.integers(0, 200, (20, 20, 3), dtype=np.uint8)
+        coarse[..., 2 - 2 * (number % 2)] += rng.integers(0, 40, dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((160, 160), Image.Resampling.BICUBIC)
+        image.save(folder / f"{number:05d}.jpg", quality=90)
+
+
+def _cell(given: Namespace, place: Path, weights: Path, strategy: str) -> dict[str, Any]:
+    """One fit, with the forecast before it."""
+    out, cache = place / f"run-{strategy}", place / "cache"
+    command = [sys.executable, "-c", CHILD, "fit", str(place / "images"), "--start", str(weights)]
+    command += ["--arch", f"timm:{given.network}", "--strategy", strategy]
+    command += ["--budget", given.budget, "--set", f"input.size={given.size}"]
+    streams = "false" if given.in_memory else "true"
+    command += ["--set", f"training.stream={streams}", "--set", "training.engine=torch"]
+    if strategy != "head":
+        command += [word for one in given.set for word in ("--set", one)]
+    env = os.environ | {"WARMSTART_CACHE": str(cache)}
+    told = subprocess.run([*command, "--dry-run", "--json"], env=env, capture_output=True)
+    if told.returncode:
+        sys.exit(f"dry run: {told.stderr.decode()[-500:]}")
+    foreseen = json.loads(told.stdout)["forecast"]
+    seconds, peak, disk, code = _watched([*command, "--out", str(out), "-q"], env, place)
+    if code not in (0, 3):
+        sys.exit(f"fit {strategy}: exit {code}: {(place / 'log').read_text()[-500:]}")
+    summary = json.loads((out / "summary.json").read_text())
+    passed = {part["name"]: part["macs"] for part in _parts(out)}
+    return {
+        "strategy": strategy, "network": given.network, "images": given.images,
+        "size_px": given.size, "streamed": not given.in_memory, "exit": code,
+        "parameters": summary["start"]["parameters"],
+        "gmacs_an_image": round(sum(passed.values()) / 1e9, 2), "parts": len(passed),
+        "seconds": round(seconds, 1),
+        "seconds_an_image": round(summary["seconds"]["look"] / given.images, 3),
+        "peak_rss_mb": round(peak / 1e6), "disk_gb": round(disk / 1e9, 2),
+        "forecast": {"seconds": foreseen["seconds"]["total"], "memory_mb": foreseen["memory_mb"],
+                     "disk_mb": foreseen["disk_mb"]},
+        "seconds_by_stage": summary["seconds"], "verdict": summary["verdict"]["kind"],
+    }  # fmt: skip
+
+
+def _parts(out: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((out / "network.json").read_text())["parts"]
+    return found
+
+
+def _watched(
+    command: list[str], env: dict[str, str], place: Path
+) -> tuple[float, float, float, int]:
+    """Seconds, peak resident bytes by the system, most bytes on disk beyond weights and images."""
+    before, most, peak = _size(place), 0, 0.0
+    began = time.perf_counter()
+    with open(place / "log", "w") as log:
+        child = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+        while child.poll() is None:
+            peak = max(peak, _peak(child.pid))
+            most = max(most, _size(place))
+            time.sleep(SAMPLE_S)
+    return time.perf_counter() - began, peak, most - before, child.returncode
+
+
+def _peak(pid: int) -> float:
+    """VmHWM: the largest resident memory of a process so far; 0 once it has gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return max((1024.0 * int(s.split()[1]) for s in lines if s.startswith("VmHWM")), default=0.0)
+
+
+def _size(place: Path) -> int:
+    total = 0
+    for path in place.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except OSError:  # gone meanwhile
+            continue
+    return total
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    within = {
+        "memory": row["peak_rss_mb"] <= MOST_MEMORY_MB,
+        "disk": row["disk_gb"] <= MOST_DISK_GB,
+        "time": row["seconds"] <= 60 * MOST_MINUTES,
+    }
+    lost = [name for name, holds in within.items() if not holds]
+    return (
+        f"{row['parameters'] / 1e6:.0f} M parameters, {row['images']:,} images: "
+        f"{row['seconds'] / 60:.1f} min, {row['peak_rss_mb']:,} MB, {row['disk_gb']:.1f} GB of "
+        f"disk; {'above in ' + ', '.join(lost) if lost else 'within all three'}"
+    )

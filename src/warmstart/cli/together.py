@@ -1,0 +1,74 @@
+"""One command in several processes: the first works as ever, the others along with it in silence.
+
+The others do all that the first does, into a folder of their own that ends with them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from warmstart.cli.asked import request_of
+from warmstart.cli.output import settle_imports
+from warmstart.cli.parse import Call
+from warmstart.cli.stop import stoppable
+from warmstart.errors import WarmstartError, WorldError
+from warmstart.events import Event, follow
+from warmstart.world import World
+
+if TYPE_CHECKING:
+    from warmstart.events import Steps
+    from warmstart.joints.deliver import Finished
+
+INTERRUPTED = 130
+
+
+def fit_along(call: Call) -> int:
+    """`warmstart fit` in a process that is not the first."""
+    from warmstart.flow import fit
+
+    with _own_folder() as place:
+        asked = replace(request_of(call), out=place / "run", track=())
+        return _silent(lambda: fit(asked))
+
+
+def resume_along(run: Path, world: World) -> int:
+    """`warmstart resume` likewise, from a copy of the folder as the first process finds it."""
+    from warmstart.flow import fit
+    from warmstart.verbs.resume import resume
+
+    with _own_folder() as place:
+        if run.is_dir():
+            shutil.copytree(run, place / "run")
+        world.gathered(None)  # the first goes on now
+        return _silent(lambda: resume(place / "run", fit))
+
+
+def _silent(steps: Callable[[], Steps[Finished]]) -> int:
+    """Work to the end. What the first process says as well is not said again."""
+    settle_imports()
+    try:
+        with stoppable(_unseen) as see:
+            follow(steps(), see)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except WarmstartError as error:
+        if error.exit_code == 1 and not isinstance(error.__cause__ or error, WorldError):
+            raise
+        return error.exit_code
+    return 0
+
+
+def _unseen(event: Event) -> None:
+    """Progress is the first process's to show."""
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="warmstart-") as place:
+        yield Path(place)

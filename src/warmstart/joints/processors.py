@@ -1,0 +1,39 @@
+"""How many processors there are for this process, and for a run that goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from warmstart.world import here
+
+_kept_threads: ContextVar[int] = ContextVar("threads", default=0)
+
+
+def n_threads() -> int:
+    """Processors this process may use; several processes of one job share them.
+
+    >>> n_threads() >= 1
+    True
+    """
+    return _kept_threads.get() or max(n_processors() // here().local, 1)
+
+
+def n_processors() -> int:
+    """Processors that this process and others of its job on this machine may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def threads_kept(count: int) -> Iterator[None]:
+    """As many threads as a run began with, whatever the number of processes is now."""
+    before = _kept_threads.get()
+    _kept_threads.set(count)
+    try:
+        yield
+    finally:
+        _kept_threads.set(before)

@@ -1,0 +1,169 @@
+"""Several processes at one job: which of them this is, and what they tell each other.
+
+Whoever starts them (`torchrun`, `accelerate launch`, Slurm) says in the environment who is who;
+torch.distributed does the rest (https://docs.pytorch.org/docs/stable/distributed.html). All
+processes do the same work in the same order and share what takes long; the first alone writes
+and prints. Alone, every function here gives back what it was given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.errors import UsageError, WorldError
+
+Value = TypeVar("Value")
+Float64 = NDArray[np.float64]
+PATIENCE = timedelta(hours=2)  # for a process that is slower; one that died is met at once
+_EXCHANGE = ("gloo", "nccl", "connection", "process group", "socket")
+_CALLED = ("RANK", "WORLD_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Processes 0 … size − 1, of which this one is `rank`; `local` of them on this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the run folder and prints.
+
+        >>> World().is_first
+        True
+        """
+        return self.rank == 0
+
+    def share(self, items: Sequence[Value]) -> Sequence[Value]:
+        """What of all items falls to this process: every size-th one.
+
+        >>> World(1, 3).share(range(8))
+        range(1, 8, 3)
+        """
+        return items[self.rank :: self.size]
+
+    def same(self, value: Value) -> Value:
+        """What the first process holds. Raises: WorldError where a process is gone."""
+        if self.size == 1:
+            return value
+        told = [value]
+        _talk(lambda dist: dist.broadcast_object_list(told, src=0))
+        return told[0]
+
+    def gathered(self, value: Value) -> list[Value]:
+        """What each process holds, in their order. Raises: WorldError where one is gone."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        _talk(lambda dist: dist.all_gather_object(found, value))
+        return cast(list[Value], found)
+
+    def summed(self, values: Float64) -> Float64:
+        """The sum over all processes, of arrays of one shape. Raises: WorldError likewise."""
+        if self.size == 1:
+            return values
+        import torch
+
+        total = torch.from_numpy(np.array(values, np.float64, order="C"))
+        _talk(lambda dist: dist.all_reduce(total))
+        found: Float64 = total.numpy()
+        return found
+
+
+ALONE = World()
+_here: ContextVar[World] = ContextVar("world", default=ALONE)
+
+
+def here() -> World:
+    """The world that this process is part of.
+
+    >>> here()
+    World(rank=0, size=1, local=1)
+    """
+    return _here.get()
+
+
+def is_called(told: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher started this process as one of several.
+
+    >>> is_called({"RANK": "0", "WORLD_SIZE": "2"}), is_called({})
+    (True, False)
+    """
+    return all(name in told for name in _CALLED) and told["WORLD_SIZE"] != "1"
+
+
+@contextmanager
+def joined(told: Mapping[str, str] = os.environ) -> Iterator[World]:
+    """Be part of the world that the environment tells of, until the end of the block.
+
+    Raises: UsageError for an environment that makes no sense; WorldError where the processes
+    do not find each other, or one of them is gone.
+    """
+    if not is_called(told):
+        yield ALONE
+        return
+    world = _told(told)
+    # Of its C++ part: DDP's advice on each start would stand in the midst of the progress.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    import torch
+    import torch.distributed as dist
+
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    _talk(lambda _: dist.init_process_group(backend, timeout=PATIENCE))
+    token = _here.set(world)
+    try:
+        yield world
+    finally:
+        _here.reset(token)
+        with suppress(RuntimeError, ValueError):  # another process may be gone already
+            dist.destroy_process_group()
+
+
+def _told(told: Mapping[str, str]) -> World:
+    try:
+        rank, size = int(told["RANK"]), int(told["WORLD_SIZE"])
+        local = int(told.get("LOCAL_WORLD_SIZE", size))
+    except ValueError:
+        rank, size, local = 0, 0, 0
+    if not 0 <= rank < size or not 1 <= local <= size:
+        raise UsageError(
+            f"RANK={told['RANK']} and WORLD_SIZE={told['WORLD_SIZE']} name no process of several; "
+            "start them with torchrun or accelerate launch, or take these two away."
+        )
+    return World(rank, size, local)
+
+
+def _talk(say: Callable[[Any], object]) -> None:
+    """Let torch.distributed do something; what it raises is put into one line."""
+    import torch.distributed as dist
+
+    try:
+        say(dist)
+    except (RuntimeError, ValueError) as error:  # its own errors are RuntimeErrors
+        raise gone(error) from error
+
+
+def is_about_others(error: BaseException) -> bool:
+    """Whether an error that torch raised somewhere is about the exchange with other processes.
+
+    >>> is_about_others(RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
+    False
+    """
+    return here().size > 1 and any(word in str(error).lower() for word in _EXCHANGE)
+
+
+def gone(error: BaseException) -> WorldError:
+    """The error for a process that does not answer any more."""
+    why = str(error).strip().partition("\n")[0].rpartition("] ")[2][:120]
+    return WorldError(f"another process of this job is gone ({why})")

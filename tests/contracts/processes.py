@@ -1,0 +1,39 @@
+"""A command in one process of several: `python processes.py JSON ARGUMENTS`.
+
+JSON: `die`, after which event of which process that process is killed: [rank, stage, number];
+`due`, whether every step leaves a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+from warmstart.cli import together
+from warmstart.cli.entry import main
+from warmstart.training import checkpoint
+
+
+def die_at(stage, number):
+    """A watcher that ends its process at an event."""
+    left = [number]
+
+    def see(event):
+        left[0] -= event.stage == stage and event.kind == "step"
+        if left[0] <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return see
+
+
+if __name__ == "__main__":
+    told = json.loads(sys.argv[1])
+    if told.get("due"):
+        checkpoint.FIRST = checkpoint.EVERY = 0.0
+        checkpoint.SHARE = float("inf")
+    rank, stage, number = told.get("die", (-1, "", 0))
+    if os.environ["RANK"] == str(rank):
+        together._unseen = die_at(stage, number)
+    sys.exit(main(sys.argv[2:]))

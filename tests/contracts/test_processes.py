@@ -1,0 +1,117 @@
+"""Several processes at one job give what one gives; one that dies ends it where it can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tiny
+from drawing import fill
+
+SCRIPT = Path(__file__).with_name("processes.py")
+SETTINGS = (
+    "training.engine=torch", "training.passes=64", "training.batch=7", "training.folds=2",
+    "training.views=2", "input.size=32",
+)  # fmt: skip
+OPTIONS = ["--budget", "fast", "--strategy", "last:1", "--lr", "1e-4"]
+OPTIONS += [word for one in SETTINGS for word in ("--set", one)]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Pictures, a start, and the run of one process."""
+    root = tmp_path_factory.mktemp("world")
+    fill(root / "pictures", {"blue": 12, "red": 12})
+    tiny.weights(root)
+    jobs = start(root, 1, "alone", "fit", {})
+    assert [job.wait(300) for job in jobs] == [0], jobs[0].stderr.read()
+    return root
+
+
+def asked(root, out):
+    start = ["--start", str(root / "start.safetensors"), "--arch", tiny.ARCH]
+    return ["fit", str(root / "pictures"), *start, *OPTIONS, "--out", str(root / out)]
+
+
+def start(root, size, out, verb, told):
+    """One process for each rank, as a launcher starts them; the shared cache has their name."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    words = asked(root, out) if verb == "fit" else ["resume", str(root / out)]
+    found = []
+    for rank in range(size):
+        env = {
+            **os.environ, "RANK": str(rank), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+            "WARMSTART_CACHE": str(root / out) + "c",
+        }  # fmt: skip
+        command = [sys.executable, str(SCRIPT), json.dumps(told), *words]
+        found.append(subprocess.Popen(
+            command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ))  # fmt: skip
+    return found
+
+
+def ended(jobs):
+    """Exit codes, and what each said."""
+    said = [job.communicate(timeout=300) for job in jobs]
+    return [job.returncode for job in jobs], said
+
+
+def check_same(root, out):
+    """The same decisions, and numbers that differ by rounding alone."""
+    ours, theirs = root / out, root / "alone"
+    scores = [
+        np.array([[*line["scores"].values()] for line in tiny.lines(run, "predictions.jsonl")])
+        for run in (ours, theirs)
+    ]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+    models = [load_file(run / "model" / "model.safetensors") for run in (ours, theirs)]
+    for name, tensor in models[1].items():
+        scale = float(tensor.abs().double().max()) or 1.0
+        assert torch.allclose(models[0][name], tensor, atol=1e-4 * scale), name
+    plans = [(run / "plan.toml").read_text() for run in (ours, theirs)]
+    assert plans[0] == plans[1]
+
+
+def decoded(run):
+    """Images that the first process decoded in the look."""
+    events = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
+    return next(e["values"]["decoded"] for e in events
+                if e["stage"] == "look" and e["kind"] == "end")  # fmt: skip
+
+
+def test_processes_share_the_work_and_give_the_same_run(world):
+    codes, said = ended(start(world, 2, "both", "fit", {}))
+    assert codes == [0, 0], said
+    assert said[1][0] == ""
+    assert "Verdict" not in said[1][1]
+    check_same(world, "both")
+    assert decoded(world / "both") == 12
+    assert decoded(world / "alone") == 24
+
+
+@pytest.mark.parametrize(("stage", "number"), [("look", 1), ("tune", 9)])
+def test_a_process_that_dies_ends_the_job_which_then_goes_on(world, stage, number):
+    out = f"{stage}{number}"
+    codes, said = ended(start(world, 2, out, "fit", {"die": [1, stage, number], "due": True}))
+    assert codes[1] == -9
+    assert codes[0] == 1, said[0]
+    line = said[0][1].strip().splitlines()[-1]
+    assert "another process of this job is gone" in said[0][1].replace("\n", " ")
+    assert "resume" in line
+    assert (world / out / "INTERRUPTED").exists()
+    again = 1 if stage == "tune" else 2
+    codes, said = ended(start(world, again, out, "resume", {}))
+    assert codes == [0] * again, said
+    check_same(world, out)

@@ -1,0 +1,172 @@
+"""A network that is streamed from its file gives the run that it gives in memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny
+import warmstart
+from drawing import fill
+from warmstart.cli.entry import main
+from warmstart.errors import PlanError, StartError
+from warmstart.joints import streaming
+from warmstart.joints.request import Request
+from warmstart.planning.planfile import open_plan
+
+SMALL = ("training.passes=32", "training.batch=8", "training.folds=1", "training.views=1")
+STREAM = "training.stream=true"
+PREDICTIONS = "predictions.jsonl"
+CLOCKED = {"progress.jsonl", "summary.json", "request.json", "report.html", "plan.toml",
+           "README.md", "INTERRUPTED", "DONE"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """What all runs here are asked."""
+    root = tmp_path_factory.mktemp("streamed")
+    fill(root / "pictures", {"blue": 12, "red": 12})
+    return {
+        "data": root / "pictures", "start": tiny.weights(root), "arch": tiny.ARCH,
+        "preprocessing": tiny.PREP,
+    }  # fmt: skip
+
+
+def fit(asked, out, strategy="head", settings=(), **options):
+    wanted = settings if strategy == "head" else (*SMALL, *settings)
+    wanted = (*wanted, "training.engine=torch")
+    return tiny.fit(**asked, out=out, strategy=strategy, settings=wanted, **options)
+
+
+def files(run):
+    found = tiny.bytes_of(run.path)
+    return {k: v for k, v in found.items() if k not in CLOCKED and "checkpoints" not in k}
+
+
+@pytest.mark.parametrize("strategy", ["head", "last:1"])
+def test_a_streamed_run_is_the_run_in_memory(asked, tmp_path, monkeypatch, strategy):
+    """Byte for byte: the same layers on the same numbers, only at other times."""
+    whole = fit(asked, tmp_path / "whole", strategy)
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "other"))
+    streamed = fit(asked, tmp_path / "streamed", strategy, (STREAM,))
+    assert files(streamed) == files(whole)
+    plan = open_plan(streamed.path / "plan.toml")
+    assert (plan.training.stream.value, plan.training.stream.source) == ("float32", "user")
+    assert not [*(tmp_path / "other" / "belts").glob("*/*")]
+
+
+def test_stopped_in_a_part_it_goes_on_with_that_part(asked, tmp_path, monkeypatch):
+    whole = fit(asked, tmp_path / "whole", settings=(STREAM,))
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "other"))
+    parts = []
+
+    def stop(event):
+        parts.append(event.values.get("part", 0))
+        if event.values.get("part") == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(asked, tmp_path / "run", settings=(STREAM,), on_event=stop)
+    done = json.loads(next((tmp_path / "other" / "belts").glob("*/done.json")).read_text())
+    assert done["parts"] in (4, 5)
+    again = []
+    run = warmstart.resume(
+        tmp_path / "run", on_event=lambda e: again.append(e.values.get("part", 0))
+    )
+    assert min(part for part in again if part) > done["parts"] - 1
+    assert files(run) == files(whole)
+
+
+def test_half_precision_between_parts_is_another_look(asked, tmp_path):
+    """Its rows are no others' rows, and differ by no more than its rounding."""
+    whole = fit(asked, tmp_path / "whole")
+    half = fit(asked, tmp_path / "half", settings=("training.stream=float16",))
+    heads = [load_file(run.path / "model" / "model.safetensors") for run in (whole, half)]
+    assert not torch.equal(*(head["head.weight"] for head in heads))
+    said = [
+        torch.tensor([[*line["scores"].values()] for line in tiny.lines(run.path, PREDICTIONS)])
+        for run in (whole, half)
+    ]
+    assert torch.allclose(*said, atol=0.05)
+
+
+def test_a_dry_run_forecasts_a_streamed_run(asked, capsys):
+    command = ["fit", str(asked["data"]), "--start", str(asked["start"]), "--arch", asked["arch"],
+               "--set", STREAM, "--dry-run", "--json", "--budget", "fast"]  # fmt: skip
+    assert main(command) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["plan"]["training"]["stream"]["value"] == "float32"
+    assert told["forecast"]["disk_mb"] > 1
+
+
+def test_memory_decides_where_nobody_does(asked, monkeypatch):
+    request = Request(data=asked["data"], start=asked["start"], arch=asked["arch"])
+    size = Path(asked["start"]).stat().st_size
+    for free, streams in ((10 * size, False), (2 * size, True), (None, False)):
+        monkeypatch.setattr(streaming, "free_memory", lambda free=free: free)
+        found = streaming.settle_stream(request)
+        assert (found is not None) == streams
+    monkeypatch.setattr(streaming, "free_memory", lambda: 2 * size)
+    assert "4 times" in streaming.settle_stream(request).because
+    assert streaming.settle_stream(Request(data=asked["data"])) is None
+
+
+def test_what_cannot_be_streamed_says_so(asked, tmp_path, monkeypatch):
+    with pytest.raises(PlanError, match=r"only a \.safetensors file of weights can be streamed"):
+        warmstart.fit(asked["data"], settings=(STREAM,))
+    with pytest.raises(PlanError, match="it is true, false, float32 or float16"):
+        warmstart.fit(asked["data"], settings=("training.stream=int8",))
+    half = {n: t.half() for n, t in load_file(asked["start"]).items()}
+    save_file(half, tmp_path / "half.safetensors")
+    with pytest.raises(StartError, match=r"is float16.*save the weights as float32"):
+        fit({**asked, "start": tmp_path / "half.safetensors"}, None, settings=(STREAM,))
+    with pytest.raises(StartError, match=r"gone\.safetensors: only a \.safetensors file"):
+        fit({**asked, "start": tmp_path / "gone.safetensors"}, None, settings=(STREAM,))
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(StartError, match=r"pip install 'warmstart\[scale\]'"):
+        fit(asked, None, settings=(STREAM,))
+
+
+PEAK = """
+import re, sys, timm, torch
+from pathlib import Path
+from warmstart.network.ledger import take_digests
+from warmstart.network.load import InputWish, load
+from warmstart.network.revive import cut_start
+from warmstart.records import Preprocessing
+import accelerate
+
+def peak():  # of this process alone: what getrusage says begins at its parent's
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+prep = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+taken, before = [], peak()
+for stream in ("float32", ""):
+    wish = InputWish(stream=stream)
+    start = load(sys.argv[1], arch="timm:resnet50", preprocessing=prep, inputs=wish)
+    take_digests(cut_start(start))
+    taken.append(peak() - before)
+print(*taken)
+"""
+
+
+def test_a_network_that_stays_in_its_file_takes_no_memory_to_be_cut(tmp_path):
+    """As the operating system counts it: 94 MB of weights, and hardly any of it taken."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this system does not tell the memory of one process")
+    with torch.random.fork_rng(devices=[]):
+        module = timm.create_model("resnet50", num_classes=2)
+    save_file(module.state_dict(), tmp_path / "a.safetensors")
+    command = [sys.executable, "-c", PEAK, tmp_path / "a.safetensors"]
+    job = subprocess.run(command, capture_output=True, text=True, check=True)
+    taken = [int(word) for word in job.stdout.split()]
+    size = (tmp_path / "a.safetensors").stat().st_size
+    assert taken[0] < 0.75 * size  # what the kernels want for a moment, hardly any weights
+    assert taken[1] > taken[0] + 0.75 * size
