@@ -14,13 +14,19 @@ from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 SENTENCES = ("sentence", "meaning", "because", "why", "action")
-NOUNS = {"audio": "clip"}
+NOUNS = {"audio": "clip", "text": "text"}
 _PHRASES = {
     "audio": {
         "re-encoded, resized, mirrored, cropped or exposed differently":
             "re-encoded, resampled, cut or of another loudness",
         "photo.jpg": "clip.wav",
-    }
+    },
+    "text": {
+        "re-encoded, resized, mirrored, cropped or exposed differently":
+            "the same but for case, marks or spaces",
+        "plain pixels": "plain words",
+        "photo.jpg": "'a text'",
+    },
 }  # fmt: skip
 # Not beside what stands in names, paths, addresses and markup.
 _AHEAD, _BEHIND = r"(?<![\w/.\-\"'“=:&])", r"(?![\w/\-\"'”=(:]|\.\w)"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from warmstart.errors import DataError
 
 WIDTH = 2048  # places of a bag of words
-LONGEST = 15  # letters a word, on average, from which on there are no spaces between words
+LONGEST = 12  # letters a word, on average, from which on there are no spaces between words
 _WORD = re.compile(r"\w+")
 _SPACES = re.compile(r"\s+")
 

@@ -48,6 +48,7 @@ def text_column(table: Table, columns: Columns, shown: str) -> str | None:
         return None
     taken = {columns.label, columns.group}
     named = [folds[n] for n in TEXT_NAMES if n in folds and folds[n] not in taken]
+    named = named or [folds[n] for n in TEXT_NAMES if n in folds]  # an error says what is amiss
     if named:
         return named[0]
     return _only_words(table, columns, shown)
@@ -66,9 +67,9 @@ def _only_words(table: Table, columns: Columns, shown: str) -> str | None:
     if columns.kind != "text" and not found:
         return None
     has = some(found or table.columns, 20)
-    what = (
-        f"{len(found)} columns of words ({has})" if found else f"no column of texts. It has: {has}"
-    )
+    what = f"no column of words among {has}"
+    if found:
+        what = f"{len(found)} columns of words ({has})"
     raise DataError(f"{shown} has {what}; name the one to learn from with --text")
 
 

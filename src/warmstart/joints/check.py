@@ -21,12 +21,13 @@ from warmstart.joints.controls import (
 )
 from warmstart.joints.doubts import doubt
 from warmstart.joints.memory import freed_memory_kept
+from warmstart.joints.reading import read_texts
 from warmstart.joints.scene import Sample, Scene, draw
 from warmstart.joints.tune import Worked
 from warmstart.planning import rules, tail
 from warmstart.planning.verdict import Facts, has_signal, leaves_little, sentence, verdict_kind
 from warmstart.planning.wording import in_words
-from warmstart.records import Evidence, Inspection, Shipped, Verdict
+from warmstart.records import Evidence, Finding, Inspection, Shipped, TextInputs, Verdict
 from warmstart.stats.intervals import wilson
 from warmstart.tasks.words import CLASS_WORDS, Words
 from warmstart.weightfile import is_mapped
@@ -52,6 +53,10 @@ def check(scene: Scene) -> Steps[Inspection]:
     evidence.append(_appetite(scene, sample_of(min(rules.appetite_rows(scene.budget), n))))
     if rules.looks_closely(scene.budget) and has_signal(float(evidence[0].details["p"])):
         evidence += yield from _closely(scene)
+    said: tuple[Finding, ...] = ()
+    if isinstance(scene.prep, TextInputs):
+        read, said = read_texts(scene, scene.prep)
+        evidence.append(read)
     doubts = doubt(scene)
     evidence += [doubts.ceiling, NO_TAIL]
     fed = (e for e in evidence if e.name == "preprocessing")
@@ -59,7 +64,7 @@ def check(scene: Scene) -> Steps[Inspection]:
     yield Event(stage="check", kind="end", step=len(evidence))
     found = Inspection(
         evidence=tuple(evidence),
-        findings=(*doubts.findings, *warned),
+        findings=(*said, *doubts.findings, *warned),
         suspects=doubts.suspects,
     )
     record = scene.collection.record
@@ -99,7 +104,8 @@ def _closely(scene: Scene) -> Steps[list[Evidence]]:
         opened, found = open_probe(scene), list[Evidence]()
         if not is_mapped(scene.look.network.trunk):
             found.append((yield from weigh_knowledge(opened, scene.arranged.n_classes, scene.seed)))
-        found.append(measure_distance(opened(rules.DISTANCE_IMAGES)))
+        if not isinstance(scene.prep, TextInputs):  # how texts are read is told without a pass
+            found.append(measure_distance(opened(rules.DISTANCE_IMAGES)))
         yield Event(stage="check", kind="step", step=len(found))
         return [*found, try_preprocessing(opened)]
 
@@ -138,6 +144,9 @@ def judge(inspection: Inspection, is_tuned: bool = False, words: Words = CLASS_W
     facts = _with_scratch(facts, found.get("scratch"))
     kind = verdict_kind(facts)
     text = sentence(kind, facts, test.n, test.value or 0.0, words)
+    far = found.get("distance")
+    if far is not None and "warning" in far.details:
+        text += f" But {far.details['warning']}."
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
 
 

@@ -250,6 +250,8 @@ class _Noise:
             return (to_tensor(make_noise(prep, len(rows)), prep),)
         rng = torch.Generator().manual_seed(0)
         main = torch.randn(len(rows), *record.parts[self.cut - 1].shape_out, generator=rng)
+        if record.parts[self.cut - 1].layout == "tokens":
+            main[..., -1] = 1.0
         if main.ndim == 4:
             main = main.contiguous(memory_format=torch.channels_last)
         below = stored_taps(taps, self.cut)

@@ -31,6 +31,7 @@ from warmstart.joints.engines import Chosen, Survey, open_engine, survey
 from warmstart.joints.memory import freed_memory_kept
 from warmstart.joints.processors import n_threads
 from warmstart.joints.streaming import links
+from warmstart.joints.texts import in_order
 from warmstart.network.load import Start
 from warmstart.network.parts import Network
 from warmstart.records import Choice, Example, Inputs, Preprocessing, Tap
@@ -95,7 +96,8 @@ def _take(
     )
     source = Source(
         shelf=seen.store.shelf(chosen.key), store=seen.store, decoder=seen.decoder,
-        todo=first_of_each(examples, todo), decode=decode_one, engine=chosen.engine,
+        todo=in_order(first_of_each(examples, todo), collection, prep), decode=decode_one,
+        engine=chosen.engine,
     )  # fmt: skip
     try:
         if start.stream:

@@ -37,6 +37,7 @@ from warmstart.planning.strategy import parse
 from warmstart.planning.tail import tries_tail
 from warmstart.records import Choice, NetworkRecord, Plan, Verdict
 from warmstart.training.prior import SUFFIX
+from warmstart.words import reworded
 
 
 def settle(asked: Request) -> Request:
@@ -120,7 +121,7 @@ def make_plan(
     check_plan(made, network.record)
     check_facts(made, facts, network, profile_names)
     check_machine(made)
-    return made
+    return made if network.preprocessing is None else reworded(network.preprocessing.kind, made)
 
 
 def may_try_tail(asked: Request, network: NetworkRecord, facts: DataFacts) -> bool:

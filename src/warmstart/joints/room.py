@@ -14,6 +14,7 @@ from torch import Tensor
 from warmstart.features.engine import to_tensor
 from warmstart.joints.live import PixelFile
 from warmstart.network.tail import stored_taps
+from warmstart.network.texts import longest
 from warmstart.planning.schedule import Schedule
 from warmstart.records import Inputs as Described
 from warmstart.records import Tap
@@ -87,6 +88,7 @@ class StoredSource:
     shape: tuple[int, ...]
     columns: dict[Tap, slice]
     again: Callable[[int, str], NDArray[np.floating]]
+    is_ragged: bool = False  # rows of tokens, filled up: cut to the longest of a batch
 
     def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[Tap]) -> Inputs:
         """Read from disk; what is damaged there is made again."""
@@ -101,6 +103,8 @@ class StoredSource:
         main = values[:, : int(np.prod(self.shape))].reshape(len(rows), *self.shape)
         if main.ndim == 4:
             main = main.contiguous(memory_format=torch.channels_last)
+        if self.is_ragged:
+            main = main[:, : longest(main)].contiguous()
         wanted = stored_taps(taps, self.cut)
         return (main, *(values[:, self.columns[tap]].contiguous() for tap in wanted))
 

@@ -30,6 +30,7 @@ from warmstart.joints.processors import n_threads
 from warmstart.joints.room import StoredSource
 from warmstart.joints.scene import Scene
 from warmstart.joints.streaming import links, one_by_one
+from warmstart.joints.texts import in_order
 from warmstart.network.tail import Prefix, stored_taps
 from warmstart.network.taps import tap_width
 from warmstart.planning.profiles import for_trained
@@ -66,7 +67,8 @@ class _Work:
     def todo(self) -> list[Example]:
         """Images of which some view is missing, one a content."""
         lost = frozenset[str]().union(*self.missing)
-        return first_of_each(self.scene.arranged.learn, [*lost])
+        scene = self.scene
+        return in_order(first_of_each(scene.arranged.learn, [*lost]), scene.collection, scene.prep)
 
     def views_of(self, examples: Sequence[Example]) -> list[Pixels]:
         """The missing views of some images, one array a view: decoded once."""
@@ -129,7 +131,8 @@ def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
     again = _Again(
         work, partial(one_by_one, parts) if stream else partial(_made, work, engine, prefix)
     )
-    return StoredSource(shelves, tuple(hashes), chosen.cut, shape, columns, again)
+    is_ragged = network.record.parts[chosen.cut - 1].layout == "tokens"
+    return StoredSource(shelves, tuple(hashes), chosen.cut, shape, columns, again, is_ragged)
 
 
 def _share(missing: tuple[frozenset[str], ...], scene: Scene) -> tuple[frozenset[str], ...]:

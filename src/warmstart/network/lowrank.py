@@ -219,6 +219,8 @@ def _called(trunk: nn.Module, step: Step, part: PartRecord, names: Sequence[str]
 
     The others' weights are read by code of the network's own, which an update cannot reach.
     """
+    if not names:
+        return []
     called: set[str] = set()
     hooks = [
         trunk.get_submodule(name).register_forward_pre_hook(

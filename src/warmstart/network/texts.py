@@ -113,6 +113,16 @@ def first_token(state: Tensor) -> Tensor:
     return state[:, 0, :-1].clone()
 
 
+def longest(state: Tensor) -> int:
+    """Tokens of the longest row of (B, L, C + 1), at least 1; the rest is filling.
+
+    >>> longest(torch.tensor([[[1.0, 1.0], [3.0, 1.0], [9.0, 0.0]]]))
+    2
+    """
+    there = state[..., -1].amax(dim=0).nonzero()
+    return int(there.max()) + 1 if len(there) else 1
+
+
 def arch_of(config: Mapping[str, Any], pooling: str) -> str:
     """A design in one line: its kind, and what differs from transformers' own defaults.
 

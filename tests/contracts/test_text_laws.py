@@ -1,0 +1,209 @@
+"""The laws of parts, ledger, store, freezing, plans, resuming and test labels, for texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+import warmstart
+import wordy
+from warmstart import tokens
+from warmstart.features.engine import make_engine, to_tensor
+from warmstart.features.key import FeatureKey
+from warmstart.network import freeze
+from warmstart.network.edit import assemble
+from warmstart.network.ledger import take_digests, write_ledger
+from warmstart.network.load import load
+from warmstart.network.parts import cut
+from warmstart.network.tail import Prefix, Tail, stored_taps
+from warmstart.network.taps import Tapped, taps
+from warmstart.network.texts import load_transformers
+
+pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
+
+TEXTS = ("the ball", "a very good soup with bread and cheese near the oven", "moon", "rain rain")
+KINDS = ("bert", "roberta", "distilbert", "mpnet")
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    """A folder of each kind."""
+    root = tmp_path_factory.mktemp("encoders")
+    return {kind: wordy.encoder(root / kind, kind) for kind in KINDS}
+
+
+def opened(folder, length=16):
+    start = load(f"transformers:{folder}")
+    inputs = dataclasses.replace(start.record.preprocessing, length=length)
+    return start, inputs, np.stack([tokens.token_numbers(text, inputs) for text in TEXTS])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind):
+    start, inputs, rows = opened(encoders[kind])
+    network, ids = cut(start.module, inputs), to_tensor(rows, inputs)
+    there = (ids != inputs.pad).long()
+    model = load_transformers().AutoModel.from_pretrained(str(encoders[kind])).eval()
+    with torch.inference_mode():
+        hidden = model(input_ids=ids, attention_mask=there).last_hidden_state
+        mean = (hidden * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+        torch.testing.assert_close(network.features(ids), mean, rtol=1e-4, atol=1e-5)
+        firsts = Tapped(network, [tap for tap in taps(network.record) if tap.pool == "first"])
+        torch.testing.assert_close(firsts(ids)[-1], hidden[:, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_depends_neither_on_its_neighbours_nor_on_the_filling(encoders, kind):
+    start, inputs, rows = opened(encoders[kind])
+    network = cut(start.module, inputs)
+    run = make_engine("torch", Tapped(network, taps(network.record)), inputs, 1)
+    together, turned = run(rows), run(rows[::-1])
+    for whole, back in zip(together, turned, strict=True):
+        np.testing.assert_array_equal(whole, back[::-1])
+    longer = dataclasses.replace(inputs, length=32)
+    wide = np.concatenate([rows, np.full((4, 16), inputs.pad, np.int32)], axis=1)
+    plain = Tapped(network, taps(network.record))
+    with torch.inference_mode():
+        for one, other in zip(
+            plain(torch.from_numpy(rows).long()), plain(torch.from_numpy(wide).long()), strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert longer.shape == (32,)
+
+
+def test_law_2_no_tensor_is_lost(encoders):
+    start, inputs, _ = opened(encoders["bert"])
+    network = cut(start.module, inputs)
+    before, last = take_digests(network), taps(network.record)[-1]
+    model = assemble(network, [last], torch.zeros(3, 32), torch.zeros(3))
+    ledger = write_ledger(before, network, model)
+    kept = sum(row.numel for row in ledger.rows if row.before is not None)
+    assert kept == start.record.parameters == sum(p.numel() for p in start.module.parameters())
+    assert sum(row.numel for row in ledger.rows if row.fate == "new") == 3 * 32 + 3 + 1 + 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_law_3_stored_is_live(encoders, kind):
+    start, inputs, rows = opened(encoders[kind])
+    network = cut(start.module, inputs)
+    last = taps(network.record)[-1]
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 32, generator=generator)
+    model = assemble(network, [last], weight, torch.zeros(3))
+    actions = {"embeddings": "frozen", "layer.1": "frozen", "layer.2": "tuned"}
+    prefix = make_engine("torch", Prefix(network, 2, stored_taps([last], 2)), inputs, 1)
+    kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(rows)]
+    live = gradient(model, actions, network, Tail(model, 0), [to_tensor(rows, inputs)])
+    stored = gradient(model, actions, network, Tail(model, 2), kept)
+    assert live.keys() == stored.keys() != set()
+    for name, expected in live.items():
+        size = max(float(expected.norm()), 1e-6)
+        assert float((stored[name] - expected).norm()) / size < 1e-4, name
+
+
+def gradient(model, actions, network, run, inputs):
+    """Of the parts that move, without dropout: its draws depend on how rows are filled up."""
+    with freeze.hold(model, actions, network.owners):
+        model.eval()
+        model.zero_grad()
+        labels = torch.tensor([0, 1, 2, 2])
+        torch.nn.functional.cross_entropy(run(*inputs), labels).backward()
+        return {
+            name: parameter.grad.clone()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and parameter.grad is not None
+        }
+
+
+def test_law_4_every_member_of_the_description_is_in_the_key(encoders):
+    _, inputs, _ = opened(encoders["bert"])
+    inputs = dataclasses.replace(inputs, unknown=1)
+    key = FeatureKey(
+        network="ab", arch="text:bert{}", parts=("embeddings",), taps=(), preprocessing=inputs,
+        decoder="tokenizers 0.2", engine="torch", engine_version="torch 2", threads=1,
+    )  # fmt: skip
+    for field in dataclasses.fields(inputs):
+        old = getattr(inputs, field.name)
+        new = old + "x" if isinstance(old, str) else old + 1
+        other = dataclasses.replace(inputs, **{field.name: new})
+        assert dataclasses.replace(key, preprocessing=other).digest != key.digest, field.name
+
+
+@pytest.fixture(scope="module")
+def asked(encoders, tmp_path_factory):
+    """What the runs below are asked."""
+    root = tmp_path_factory.mktemp("texts")
+    data, test = wordy.table(root / "train.csv"), wordy.table(root / "test.csv", 5, seed=1)
+    return {
+        "data": data, "test": test, "start": f"transformers:{encoders['bert']}", "budget": "fast",
+        "strategy": "last:1", "settings": ["training.passes=160"],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(asked, tmp_path_factory):
+    """A run whose last layer was trained."""
+    root = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WARMSTART_CACHE", str(root / "cache"))
+        return warmstart.fit(**asked, out=root / "run")
+
+
+def test_law_5_what_is_frozen_keeps_its_bytes(run):
+    assert run.summary.frozen.identical
+    assert run.summary.frozen.parameters > 0
+    fates = json.loads((run.path / "weights_ledger.json").read_text("utf-8"))["rows"]
+    trained = {row["part"] for row in fates if row["fate"] == "trained"}
+    assert trained <= {"layer.2"}
+
+
+def test_law_6_a_plan_replayed_gives_the_same_model(run, asked, tmp_path):
+    assert '"auto"' not in (run.path / "plan.toml").read_text("utf-8")
+    plain = {name: asked[name] for name in ("data", "test", "start")}
+    again = warmstart.fit(**plain, plan=run.path / "plan.toml", out=tmp_path / "again")
+    assert tiny.bytes_of(again.path / "model") == tiny.bytes_of(run.path / "model")
+
+
+def test_law_7_stopped_and_resumed_is_never_stopped(run, asked, tmp_path):
+    seen = []
+
+    def stop(event):
+        seen.append(event)
+        if event.stage == "tune" and event.kind == "step":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        warmstart.fit(**asked, out=tmp_path / "run", on_event=stop)
+    assert (tmp_path / "run" / "INTERRUPTED").exists()
+    warmstart.resume(tmp_path / "run")
+    assert tiny.bytes_of(tmp_path / "run" / "model") == tiny.bytes_of(run.path / "model")
+
+
+def test_law_10_test_labels_change_nothing_that_is_learnt(run, asked, tmp_path):
+    lines = asked["test"].read_text("utf-8").splitlines()
+    texts = [line.rpartition(",") for line in lines[1:]]
+    labels = [label for _, _, label in texts]
+    turned = [
+        f"{text},{label}"
+        for (text, _, _), label in zip(texts, labels[1:] + labels[:1], strict=True)
+    ]
+    other = tmp_path / "test.csv"
+    other.write_text("\n".join([lines[0], *turned]) + "\n", "utf-8")
+    again = warmstart.fit(**{**asked, "test": other}, out=tmp_path / "again")
+    assert tiny.bytes_of(again.path / "model") == tiny.bytes_of(run.path / "model")
+    assert again.summary.verdict == run.summary.verdict
+    assert again.summary.estimate == run.summary.estimate
+
+
+def test_a_finished_run_answers_texts_and_is_a_start(run, asked, tmp_path):
+    answers = run.predict(["the ball and the goal", "", "wind and rain"])
+    assert [answer.label is None for answer in answers] == [False, True, False]
+    assert answers[1].error == " is empty"
+    follow = warmstart.fit(asked["data"], start=run.path, budget="fast", out=tmp_path / "next")
+    assert follow.summary.start.name == str(run.path)
+    assert "excerpt" in (run.path / "report.html").read_text("utf-8")
