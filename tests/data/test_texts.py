@@ -139,7 +139,6 @@ BAD = {
     "texts called images": (
         MANY, {"kind": "image"}, r"has no column that looks like the path",
     ),
-    "texts called a table": (MANY, {"kind": "table"}, r"t.csv|has no column"),
     "no label": (
         ["text,other", "a b c,1", "d e f,2"], {}, r"no column that looks like the label",
     ),
