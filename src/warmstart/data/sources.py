@@ -20,6 +20,7 @@ from warmstart.data.objects import Frame, ImageFolder, list_frame, list_image_fo
 from warmstart.data.parsing import Table, parse
 from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, open_folder, read_file, suffix
 from warmstart.data.samples import PREFIX, list_sample
+from warmstart.data.shards import list_shards
 from warmstart.data.tables import Files, list_table
 from warmstart.data.tensors import is_dataset, list_dataset
 from warmstart.errors import DataError
@@ -91,7 +92,7 @@ def _list_path(path: Path, shown: str, columns: Columns) -> Listing:
     if not os.path.exists(path):
         raise DataError(_missing(path, shown))
     if path.is_dir():
-        return list_place(open_folder(path, shown), columns)
+        return list_shards(path, shown, columns) or list_place(open_folder(path, shown), columns)
     if not path.is_file():
         raise DataError(f"{shown} is neither a file nor a folder; name a folder of class folders")
     kind = path.name.lower()

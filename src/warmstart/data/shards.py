@@ -1,0 +1,174 @@
+"""WebDataset shards: tar files whose members of one basename are one example.
+
+    shards/train-000.tar    000017.jpg  000017.cls  000018.jpg  000018.json  …
+
+(https://github.com/webdataset/webdataset.) Each tar is read once from its start to its end to
+find where its members lie; nothing is unpacked, and of an image no more than its place is kept
+in memory. `train/`, `val/` and `test/` folders of shards are parts, as they are of images.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from warmstart.data.archive import checked_member
+from warmstart.data.collection import Columns, Listing, Row, Wording, count, unreadable
+from warmstart.data.parts import SPLITS, Part, find_parts
+from warmstart.data.place import MAX_FILE_BYTES, MEDIA_SUFFIXES, is_hidden, suffix
+from warmstart.errors import DataError
+
+LABELS = ("label", "cls", "class")  # keys of a .json that may hold it
+_SUFFIX = ".tar"
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """Where the bytes of an image lie."""
+
+    path: Path
+    start: int
+    size: int
+
+    def read(self) -> bytes:
+        """Raises: DataError where the shard was cut off or has gone."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.start)
+                payload = file.read(self.size)
+        except OSError as error:
+            raise DataError(f"cannot be read ({error.strerror or error})") from error
+        if len(payload) != self.size:
+            raise DataError("is cut off in its shard")
+        return payload
+
+
+@dataclass(slots=True)
+class _Sample:
+    """What one basename of a shard has."""
+
+    images: list[tuple[str, _Member]] = field(default_factory=list)
+    label: str | None = None
+    group: str | None = None
+
+
+def find_shards(root: Path) -> dict[Part, list[Path]]:
+    """The shards of a folder that holds nothing else to learn from, by part; {} for any other.
+
+    Raises: DataError where there is a part of shards but none to train on.
+    """
+    inside = sorted(path for path in root.iterdir() if not is_hidden(path.name))
+    tops = [path for path in inside if path.is_dir()]
+    if any(path.is_file() and suffix(path.name) in MEDIA_SUFFIXES for path in inside):
+        return {}
+    if own := [path for path in inside if path.is_file() and suffix(path.name) == _SUFFIX]:
+        return {} if tops else {Part("", "train"): own}
+    if not tops or any(path.name.casefold() not in SPLITS for path in tops):
+        return {}
+    found = {path.name: sorted(path.glob(f"*{_SUFFIX}")) for path in tops}
+    if not all(found.values()):
+        return {}
+    return {part: found[part.path] for part in find_parts(root.name, [*found])}
+
+
+def list_shards(root: Path, shown: str, columns: Columns) -> Listing | None:
+    """The examples in a folder of shards; None for a folder of anything else.
+
+    Labels are the text of a .cls, or a key of a .json: `--label`, else label, cls or class.
+    Raises: DataError if a shard is damaged, or no image in it has a label.
+    """
+    parts = find_shards(root)
+    if not parts:
+        return None
+    places: dict[str, _Member] = {}
+    rows: list[Row] = []
+    bare: list[str] = []
+    for part, paths in parts.items():
+        for path in paths:
+            name = f"{part.path}/{path.name}" if part.path else path.name
+            for id, member, sample in _examples(path, f"{shown}/{name}", columns):
+                places[f"{name}/{id}"] = member
+                if sample.label is None:
+                    bare.append(f"{name}/{id}")
+                    continue
+                rows.append(Row(
+                    id=f"{name}/{id}", label=sample.label, split=part.split, group=sample.group,
+                ))  # fmt: skip
+    if not rows:
+        raise DataError(
+            f"{shown}/: no image in its shards has a label; give each a .cls file of its name, "
+            "or a .json with a key that --label names"
+        )
+    n_shards = sum(len(paths) for paths in parts.values())
+    return Listing(
+        name=root.resolve().name or "data", layout=f"{count(n_shards, 'shard')} (WebDataset)",
+        title=f"{count(len(rows), 'image')} in {count(n_shards, 'shard')} of {shown}/",
+        rows=tuple(rows), load=lambda id: places[id].read(),
+        is_table=True,  # its .json files have keys, which --label and --group may name
+        wording=Wording(
+            source=f"{shown}/", before="label ", remove="its images from the shards",
+            one_class="add images of another class",
+        ),
+        problems=unreadable(
+            dict.fromkeys(bare, "has no label"),
+            f"{count(len(bare), 'image')} without a .cls or a label in a .json left out.",
+        ),
+    )  # fmt: skip
+
+
+def _examples(path: Path, shown: str, columns: Columns) -> Iterator[tuple[str, _Member, _Sample]]:
+    """Each image of a shard: its name there, where it lies, and what goes with it."""
+    samples: dict[str, _Sample] = {}
+    try:
+        with tarfile.open(path, mode="r:") as archive:
+            for info in archive:
+                archive.members = []  # else it keeps every header that it has passed
+                name = checked_member(info.name, shown)
+                if info.isreg() and not is_hidden(name):
+                    _take(samples, name, info, archive, path, columns)
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{shown} cannot be opened as tar ({error}); copy it again") from error
+    for sample in samples.values():
+        for name, member in sample.images:
+            yield name, member, sample
+
+
+def _take(
+    samples: dict[str, _Sample], name: str, info: tarfile.TarInfo, archive: tarfile.TarFile,
+    path: Path, columns: Columns,
+) -> None:  # fmt: skip
+    """Note a member with the others of its basename, which ends at the first dot of its name."""
+    folder, slash, last = name.rpartition("/")
+    base, _, extension = last.partition(".")
+    sample = samples.setdefault(f"{folder}{slash}{base}", _Sample())
+    if suffix(name) in MEDIA_SUFFIXES:
+        if info.size > MAX_FILE_BYTES:
+            raise DataError(f"{path.name}: {name} is larger than 512 MB; remove it")
+        sample.images.append((name, _Member(path, info.offset_data, info.size)))
+    elif extension.lower() in ("cls", "json") and (file := archive.extractfile(info)):
+        _note(sample, extension.lower(), file.read(), f"{path.name}: {name}", columns)
+
+
+def _note(sample: _Sample, kind: str, payload: bytes, where: str, columns: Columns) -> None:
+    """Read a label, and a group where one was asked for."""
+    text = payload.decode("utf-8", "replace").strip()
+    if kind == "cls":
+        if columns.label is None:
+            sample.label = text or sample.label
+        return
+    try:
+        told = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where} is no JSON ({error}); pack the shard again") from error
+    if not isinstance(told, dict):
+        return
+    keys = LABELS if columns.label is None else (columns.label,)
+    found = next((told[key] for key in keys if isinstance(told.get(key), (str, int))), None)
+    sample.label = sample.label if found is None else str(found)
+    if columns.group is not None and told.get(columns.group) is not None:
+        sample.group = str(told[columns.group])

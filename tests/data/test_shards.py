@@ -1,0 +1,124 @@
+"""WebDataset shards: what has one basename is one example."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import tracemalloc
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from drawing import draw
+from looking import collect
+from warmstart.data.collection import Columns
+from warmstart.data.shards import list_shards
+from warmstart.errors import DataError
+
+
+def picture(hue=0, seed=0):
+    file = io.BytesIO()
+    draw(np.random.default_rng(seed), hue, 16).save(file, "PNG")
+    return file.getvalue()
+
+
+def pack(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, payload in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(payload)
+            archive.addfile(info, io.BytesIO(payload))
+    return path
+
+
+def shard(path, begin, n=6):
+    return pack(path, [
+        member
+        for k in range(begin, begin + n)
+        for member in ((f"{k:05d}.png", picture(k % 2, k)), (f"{k:05d}.cls", b"%d\n" % (k % 2)))
+    ])  # fmt: skip
+
+
+def test_shards_are_one_data_set(tmp_path):
+    shard(tmp_path / "s" / "a-000.tar", 0)
+    shard(tmp_path / "s" / "a-001.tar", 6)
+    found = collect(tmp_path / "s")
+    assert found.record.classes == ("0", "1")
+    assert len(found.record.examples) == 12
+    assert "2 shards" in found.title
+    first = found.record.examples[0]
+    assert first.id == "a-000.tar/00000.png"
+    assert Image.open(io.BytesIO(found.load(first.id))).size == (16, 16)
+
+
+def test_folders_of_shards_are_parts(tmp_path):
+    for number, part in enumerate(("train", "val", "test")):
+        shard(tmp_path / part / "x.tar", 10 * number)
+    examples = collect(tmp_path).record.examples
+    assert {e.id.partition("/")[0]: e.split for e in examples} == {
+        "train": "train", "val": "holdout", "test": "test",
+    }  # fmt: skip
+
+
+def test_labels_and_groups_come_from_json_too(tmp_path):
+    members = []
+    for k in range(8):
+        told = {"species": "ab"[k % 2], "label": 9, "site": f"s{k // 2}"}
+        members += [(f"d/{k}.png", picture(k % 2, k)), (f"d/{k}.json", json.dumps(told).encode())]
+    members += [("d/lost.png", picture()), ("d/9.txt", b"a caption"), ("d/.hidden.png", b"")]
+    pack(tmp_path / "s" / "a.tar", members)
+    found = collect(tmp_path / "s", label="species", group="site")
+    assert found.record.classes == ("a", "b")
+    assert {e.group for e in found.record.examples} == {"s0", "s1", "s2", "s3"}
+    assert found.record.problems[0].items == ("a.tar/d/lost.png: has no label",)
+
+
+@pytest.mark.parametrize(("members", "said"), [
+    ([("a.png", b"x")], "no image in its shards has a label"),
+    ([("a.png", b"x"), ("a.json", b"{")], "a.json is no JSON"),
+    ([("../a.png", b"x")], "points outside it"),
+])  # fmt: skip
+def test_what_cannot_be_learnt_from_is_one_line(tmp_path, members, said):
+    pack(tmp_path / "s" / "a.tar", members)
+    with pytest.raises(DataError, match=said):
+        collect(tmp_path / "s")
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "a.tar").write_bytes(b"no tar" * 200)
+    with pytest.raises(DataError, match=r"s/a\.tar cannot be opened as tar"):
+        collect(tmp_path / "s")
+    path = shard(tmp_path / "t" / "a.tar", 0)
+    listing = list_shards(tmp_path / "t", "t", Columns())
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(DataError, match="is cut off in its shard"):
+        listing.load(listing.rows[-1].id)
+    path.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        listing.load(listing.rows[-1].id)
+
+
+def test_other_folders_are_no_shards(tmp_path, pictures):
+    assert list_shards(pictures, "pictures", Columns()) is None
+    shard(tmp_path / "mixed" / "a.tar", 0)
+    (tmp_path / "mixed" / "b.png").write_bytes(picture())
+    assert list_shards(tmp_path / "mixed", "mixed", Columns()) is None
+
+
+def test_memory_does_not_grow_with_the_bytes_of_the_images(tmp_path):
+    """2,000 images of 4 KB: what is kept is where they lie."""
+    members = []
+    for k in range(2000):
+        members += [(f"{k}.png", b"\0" * 4096), (f"{k}.cls", b"%d" % (k % 3))]
+    pack(tmp_path / "s" / "a.tar", members)
+    del members
+    tracemalloc.start()
+    listing = list_shards(tmp_path / "s", "s", Columns())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(listing.rows) == 2000
+    assert peak < 2000 * 1500
