@@ -12,8 +12,8 @@ from bench import results, written
 NAMES = (
     "accuracy", "coverage", "distances", "drift", "engines", "evidence", "export", "faults",
     "forecast", "forgetting", "guards", "habits", "kills", "memory", "minutes", "outcomes",
-    "planted", "prior", "random_labels", "ranking", "scale", "serve", "ship", "speed", "startup",
-    "strategies", "studio", "suggest", "tail", "train_speed", "verdict",
+    "planted", "prior", "random_labels", "ranking", "scale", "scale_processes", "serve",
+    "ship", "speed", "startup", "strategies", "studio", "suggest", "tail", "train_speed", "verdict",
 )  # fmt: skip
 BENCHES = {name: import_module(f"bench.{name}") for name in NAMES}
 

@@ -16,6 +16,7 @@ from warmstart.records import Preprocessing
 
 PREP = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 ARCH = "timm:lcnet_035"  # a real architecture that a run can rebuild by its name
+CONVNEXT = "timm:test_convnext"  # one that can be trained from random weights
 
 
 class Convolutions(nn.Module):
@@ -79,12 +80,14 @@ def network(kind: str = "convolutions") -> nn.Module:
         return KINDS[kind]().eval()
 
 
-def weights(folder: Path) -> Path:
-    """A file of random weights for `ARCH`."""
+def weights(folder: Path, arch: str = ARCH) -> Path:
+    """A file of random weights for an architecture."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = timm.create_model(ARCH.partition(":")[2], num_classes=7)
-    path = folder / "start.safetensors"
+        module = timm.create_model(arch.partition(":")[2], num_classes=7)
+    path = folder / (
+        "start.safetensors" if arch == ARCH else f"{arch.partition(':')[2]}.safetensors"
+    )
     if not path.exists():
         save_file(module.state_dict(), path)
     return path

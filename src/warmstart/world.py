@@ -119,7 +119,10 @@ def joined(told: Mapping[str, str] = os.environ) -> Iterator[World]:
     import torch
     import torch.distributed as dist
 
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "gloo"
+    if torch.cuda.device_count() >= world.local:  # a GPU for each
+        torch.cuda.set_device(int(told.get("LOCAL_RANK", world.rank % world.local)))
+        backend = "cpu:gloo,cuda:nccl"
     _talk(lambda _: dist.init_process_group(backend, timeout=PATIENCE))
     token = _here.set(world)
     try:

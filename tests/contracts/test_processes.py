@@ -22,7 +22,7 @@ SETTINGS = (
     "training.engine=torch", "training.passes=64", "training.batch=7", "training.folds=2",
     "training.views=2", "input.size=32",
 )  # fmt: skip
-OPTIONS = ["--budget", "fast", "--strategy", "last:1", "--lr", "1e-4"]
+OPTIONS = ["--budget", "fast", "--strategy", "last:1", "--lr", "3e-4"]
 OPTIONS += [word for one in SETTINGS for word in ("--set", one)]
 
 
@@ -31,23 +31,23 @@ def world(tmp_path_factory):
     """Pictures, a start, and the run of one process."""
     root = tmp_path_factory.mktemp("world")
     fill(root / "pictures", {"blue": 12, "red": 12})
-    tiny.weights(root)
+    tiny.weights(root, tiny.CONVNEXT)
     jobs = start(root, 1, "alone", "fit", {})
     assert [job.wait(300) for job in jobs] == [0], jobs[0].stderr.read()
     return root
 
 
 def asked(root, out):
-    start = ["--start", str(root / "start.safetensors"), "--arch", tiny.ARCH]
+    start = ["--start", str(root / "test_convnext.safetensors"), "--arch", tiny.CONVNEXT]
     return ["fit", str(root / "pictures"), *start, *OPTIONS, "--out", str(root / out)]
 
 
-def start(root, size, out, verb, told):
+def start(root, size, out, verb, told, more=()):
     """One process for each rank, as a launcher starts them; the shared cache has their name."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    words = asked(root, out) if verb == "fit" else ["resume", str(root / out)]
+    words = [*asked(root, out), *more] if verb == "fit" else ["resume", str(root / out)]
     found = []
     for rank in range(size):
         env = {
@@ -97,6 +97,7 @@ def test_processes_share_the_work_and_give_the_same_run(world):
     assert said[1][0] == ""
     assert "Verdict" not in said[1][1]
     check_same(world, "both")
+    assert json.loads((world / "both" / "summary.json").read_text())["guards"] == []
     assert decoded(world / "both") == 12
     assert decoded(world / "alone") == 24
 
@@ -115,3 +116,13 @@ def test_a_process_that_dies_ends_the_job_which_then_goes_on(world, stage, numbe
     codes, said = ended(start(world, again, out, "resume", {}))
     assert codes == [0] * again, said
     check_same(world, out)
+
+
+@pytest.mark.skipif(
+    torch.cuda.device_count() < 2, reason="needs two GPUs, between which NCCL averages gradients"
+)
+def test_two_processes_on_two_gpus_give_the_same_run(world):
+    codes, said = ended(start(world, 2, "gpus", "fit", {}, ("--device", "cuda")))
+    assert codes == [0, 0], said
+    summary = json.loads((world / "gpus" / "summary.json").read_text())
+    assert summary["guards"] == []
