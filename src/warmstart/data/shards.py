@@ -125,7 +125,7 @@ def _examples(path: Path, shown: str, columns: Columns) -> Iterator[tuple[str, _
     try:
         with tarfile.open(path, mode="r:") as archive:
             for info in archive:
-                archive.members = []  # else it keeps every header that it has passed
+                archive.members = []  # type: ignore[attr-defined]  # it keeps all it has passed
                 name = checked_member(info.name, shown)
                 if info.isreg() and not is_hidden(name):
                     _take(samples, name, info, archive, path, columns)
