@@ -55,6 +55,7 @@ FROZEN = {
     "report": ["--open", "--json", "--debug", "-h", "--help"],
     "starts": ["--json", "--debug", "-h", "--help"],
     "cache": ["--json", "--debug", "-h", "--help"],
+    "completion": ["--json", "--debug", "-h", "--help"],
 }  # fmt: skip
 UNWELCOME = re.compile(r"SOTA|state-of-the-art|robust|seamless|epoch|successful", re.IGNORECASE)
 
@@ -109,7 +110,9 @@ def test_there_are_several_ways_to_ask(capsys):
     assert shown(capsys, "--version") == f"warmstart {warmstart.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["--version"], ["train"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["fit", "--help"], ["--version"], ["train"], ["completion", "zsh"]]
+)
 def test_nothing_heavy_is_imported_to_answer(words):
     code = (
         "import sys\n"

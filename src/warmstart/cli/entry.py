@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import os
 import shlex
 import sys
@@ -14,7 +15,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from warmstart import __version__
-from warmstart.cli.parse import parse
+from warmstart.cli.parse import Call, parse
 from warmstart.cli.spec import VERBS
 from warmstart.errors import WarmstartError
 
@@ -63,10 +64,22 @@ def _run(words: Sequence[str]) -> int:
     if "--help" in call.switches:
         print(verb_help(VERBS[call.verb]))
         return 0
+    if call.verb == "completion":
+        return _complete(call)
     prepare()
     from warmstart.cli.calls import run
 
     return run(call)
+
+
+def _complete(call: Call) -> int:
+    """`warmstart completion`: read by a shell as it begins, so that nothing heavy may load."""
+    from warmstart.cli.completion import script
+
+    text = script(call.places[0], tuple(VERBS.values()))
+    as_json = "--json" in call.switches
+    print(json.dumps({"shell": call.places[0], "script": text}) if as_json else text)
+    return 0
 
 
 def prepare() -> None:

@@ -39,6 +39,12 @@ class Verb:
         """`warmstart predict RUN PATH... [options]`."""
         return f"warmstart {self.name} {' '.join(self.arguments)} [options]"
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that the only argument may be, where it is one of a few: info, clear."""
+        first = self.arguments[0] if self.arguments else ""
+        return tuple(first.split("|")) if first.islower() and "|" in first else ()
+
 
 JSON = Option(name="--json", help="print the result as JSON on stdout")
 DEBUG = Option(name="--debug", help="on an error, show where in the program it arose")

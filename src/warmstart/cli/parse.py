@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import NoReturn
 
 from warmstart.cli.hints import hyphened, nearest, unknown_assignment, unknown_option, unknown_verb
-from warmstart.cli.spec import CACHE_ACTIONS, VERBS, Option, Verb
+from warmstart.cli.spec import VERBS, Option, Verb
 from warmstart.errors import UsageError
 
 ASSIGNMENT = re.compile(r"[A-Za-z][\w-]*=")
@@ -161,9 +161,9 @@ def _check_places(verb: Verb, places: Sequence[str]) -> None:
     if not is_open and len(places) > len(verb.arguments):
         extra = places[len(verb.arguments)]
         raise UsageError(f"`{extra}` is one argument too many. {usage}")
-    if verb.name == "cache" and places[0] not in CACHE_ACTIONS:
-        like = nearest(places[0], CACHE_ACTIONS, likeness=0.5)
+    if verb.choices and places[0] not in verb.choices:
+        like = nearest(places[0], verb.choices, likeness=0.5)
         raise UsageError(
-            f"cache {places[0]} is not one of {', '.join(CACHE_ACTIONS)}."
+            f"{verb.name} {places[0]} is not one of {', '.join(verb.choices)}."
             + (f" Did you mean {like}?" if like else "")
         )

@@ -37,7 +37,7 @@ from warmstart.cli.spec_runs import (
 )
 from warmstart.cli.spec_studio import STUDIO
 
-__all__ = ["CACHE_ACTIONS", "VERBS", "Option", "Verb"]
+__all__ = ["VERBS", "Option", "Verb"]
 
 FIT = Verb(
     name="fit",
@@ -242,9 +242,25 @@ CACHE = Verb(
     examples=(("warmstart cache info", ""), ("warmstart cache clear", "")),
 )
 
+COMPLETION = Verb(
+    name="completion",
+    arguments=("bash|zsh|fish",),
+    needs=("the name of your shell",),
+    short="let the Tab key complete verbs and options",
+    about=(
+        "Prints a script that lets your shell complete verbs, options and their values; it starts "
+        "no program while you type. Put into ~/.bashrc or ~/.zshrc: "
+        'eval "$(warmstart completion bash)"; into config.fish: warmstart completion fish | source.'
+    ),
+    options=(JSON, DEBUG, HELP),
+    examples=(
+        ("warmstart completion bash", ""),
+        ("warmstart completion zsh > _warmstart", "into a folder of $fpath"),
+    ),
+)
+
 _ALL = (
     FIT, RESUME, CHECK, PREDICT, EVALUATE, COMPARE, RANK, AUDIT, EXPORT, SUGGEST, SERVE, STUDIO,
-    REPORT, STARTS, CACHE,
+    REPORT, STARTS, CACHE, COMPLETION,
 )  # fmt: skip
 VERBS = {verb.name: verb for verb in _ALL}
-CACHE_ACTIONS = ("info", "clear")

@@ -129,7 +129,7 @@ EXPORT = Verb(
     name="export",
     arguments=("RUN",),
     needs=("the folder that `warmstart fit` wrote",),
-    short="write a model for other programs: ONNX, torch, timm ...",
+    short="write a model for other programs (ONNX ...)",
     about=(
         "Writes the model of RUN into a folder that needs no warmstart: the network, its labels, "
         "a card, and a script that uses it. It is compared with the model on images of the run, "
