@@ -82,6 +82,13 @@ def test_a_first_model_in_the_shell(workshop, capsys):
     assert made["answer"].label in ("cat", "dog", "owl")
 
 
+def test_a_network_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = run_all("own-network.md")
+    assert len(made["answers"]) == 3
+    assert made["event"].values["moved"] == 0
+
+
 def test_the_python_of_the_first_page(workshop):
     made = run_all("../README.md")
     assert made["run"].estimate.low > 0.5

@@ -1,0 +1,190 @@
+"""Networks of one's own on tensors of any shape: a map-style data set in, a run out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset, TensorDataset
+
+import warmstart
+from tiny import bytes_of
+from warmstart.errors import DataError, StartError
+from warmstart.network.tensors import digests
+
+QUICK = {"training.passes": 160, "training.folds": 1}
+N = 48
+
+
+class Attending(nn.Module):
+    """Tokens, two blocks of attention, their mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(40, 16)
+        self.first = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.second = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.out = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.out(self.second(self.first(self.embed(x))).mean(1))
+
+
+def signals():
+    return nn.Sequential(
+        nn.Conv1d(2, 8, 5, padding=2), nn.BatchNorm1d(8), nn.ReLU(),
+        nn.Conv1d(8, 16, 5, stride=2, padding=2), nn.BatchNorm1d(16), nn.ReLU(),
+        nn.Conv1d(16, 16, 5, stride=2), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(),
+        nn.Linear(16, 5),
+    )  # fmt: skip
+
+
+def layers():
+    return nn.Sequential(
+        nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)
+    )
+
+
+def volumes():
+    return nn.Sequential(
+        nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.ReLU(), nn.Conv3d(4, 6, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(6, 3),
+    )  # fmt: skip
+
+
+def made(kind):
+    """A network and its data: three classes that can be told apart."""
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(N) % 3
+    shift = y.float()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if kind == "signals":
+            net, x = signals(), torch.randn(N, 2, 32, generator=rng) + shift[:, None, None]
+        elif kind == "layers":
+            net, x = layers(), torch.randn(N, 10, generator=rng) + shift[:, None]
+        elif kind == "volumes":
+            net = volumes()
+            x = torch.randn(N, 1, 8, 8, 8, generator=rng) + shift[:, None, None, None, None]
+        else:
+            net, x = Attending(), torch.randint(0, 12, (N, 8), generator=rng) + 12 * y[:, None]
+    return net, TensorDataset(x, y)
+
+
+KINDS = ("signals", "layers", "tokens", "volumes")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_output_is_learnt_and_tensors_are_answered(kind, tmp_path):
+    net, data = made(kind)
+    before = digests(net)
+    run = warmstart.fit(data, start=net, strategy="head", budget="fast", out=tmp_path / "run")
+    assert digests(net) == before  # the user's own module is left as it is
+    assert run.estimate.value > 0.6
+    parts = json.loads((run.path / "network.json").read_text())["parts"]
+    assert len(parts) > 1
+    assert "other" not in {part["layout"] for part in parts}
+    kept = json.loads((run.path / "model" / "preprocess.json").read_text())
+    assert kept["shape"] == list(data[0][0].shape)
+    answers = warmstart.load(run.path, network=net).predict(data.tensors[0][:6])
+    said = [answer.label for answer in run.predict([data[i] for i in range(6)])]
+    assert said == [answer.label for answer in answers]
+    assert json.loads((run.path / "data.json").read_text())["kind"] == "tensor"
+
+
+@pytest.mark.parametrize("strategy", ["last:1", "full"])
+@pytest.mark.parametrize("kind", ["signals", "tokens"])
+def test_layers_are_trained_and_what_is_frozen_stays(kind, strategy, tmp_path):
+    net, data = made(kind)
+    run = warmstart.fit(
+        data, start=net, strategy=strategy, budget="fast", settings=QUICK, out=tmp_path / "run"
+    )
+    assert run.summary.frozen.identical
+    rows = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
+    fates = {row["fate"] for row in rows}
+    assert "trained" in fates or run.summary.guards
+    if strategy == "last:1":
+        first = [row for row in rows if row["part"] == run.plan.parts[0].name]
+        assert first
+        assert all(row["before"] == row["after"] for row in first)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path):
+    net, data = made("signals")
+    options = {"strategy": "last:1", "budget": "fast", "settings": QUICK}
+    whole = warmstart.fit(data, start=net, out=tmp_path / "whole", **options)
+    seen = []
+
+    def stop(event):
+        seen.append(event)
+        if event.stage == "tune" and event.kind == "step" and event.step > 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        warmstart.fit(data, start=net, out=tmp_path / "cut", on_event=stop, **options)
+    again = warmstart.resume(tmp_path / "cut", data=data, start=net)
+    assert bytes_of(again.path / "model") == bytes_of(whole.path / "model")
+
+
+def test_the_same_tensors_are_looked_at_once(tmp_path):
+    net, data = made("layers")
+    options = {"start": net, "strategy": "head", "budget": "fast"}
+    warmstart.fit(data, out=tmp_path / "one", **options)
+    seen = []
+    warmstart.fit(data, out=tmp_path / "two", on_event=seen.append, **options)
+    ends = [event for event in seen if event.stage == "look" and event.kind == "end"]
+    assert ends[0].values["passed"] == 0
+
+
+class Given(Dataset):
+    """A data set that gives what it is told to."""
+
+    def __init__(self, *items) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index):
+        item = self.items[index]
+        return item() if callable(item) else item
+
+
+ONE = torch.zeros(3)
+
+
+@pytest.mark.parametrize(("items", "words"), [
+    ((), "the Given is empty; give one with examples"),
+    (((lambda: (torch.rand(3), 0)),), "gives another tensor each time it is asked for example 0"),
+    (((ONE, 0), (torch.zeros(4), 1)), r"gives float32 of shape \(4,\) for example 1, and float32"),
+    ((ONE,), "gives a Tensor for example 0; give pairs"),
+    (((ONE, 0.5),), "gives 0.5 as the class of example 0; give a whole number or a name"),
+    ((("text", 0),), "example 0 of the Given is no tensor of numbers"),
+    (((torch.tensor([1.0, np.nan]), 0),), "example 0 of the Given holds NaN or infinite numbers"),
+])  # fmt: skip
+def test_data_sets_that_cannot_be_used_are_refused(items, words):
+    with pytest.raises(DataError, match=words) as caught:
+        warmstart.fit(Given(*items), start=layers())
+    assert "\n" not in str(caught.value)
+
+
+def test_tensors_want_a_network_of_ones_own():
+    _, data = made("layers")
+    with pytest.raises(StartError, match="holds tensors, which a network of your own takes"):
+        warmstart.fit(data)
+
+
+def test_a_network_that_does_not_take_them_says_so(tmp_path):
+    _, data = made("signals")
+    with pytest.raises(StartError, match=r"Sequential cannot take inputs of shape \(2, 32\)"):
+        warmstart.fit(data, start=layers(), out=tmp_path / "run")
+
+
+def test_tensors_of_another_shape_are_not_answered(tmp_path):
+    net, data = made("layers")
+    run = warmstart.fit(data, start=net, strategy="head", budget="fast", out=tmp_path / "run")
+    (answer,) = run.predict([torch.zeros(9)])
+    assert "#0 is float32 of shape (9,); the network takes float32 of (10,)" in answer.error
