@@ -126,7 +126,8 @@ def test_guards_in_a_loop_of_ones_own(capsys):
 RUN = {
     "python": {
         "README.md", "docs/coming-from.md", "docs/first-model.md", "docs/guards.md",
-        "docs/notebook.md", "docs/scikit-learn.md", "docs/track.md", "docs/watch.md",
+        "docs/notebook.md", "docs/own-network.md", "docs/scikit-learn.md", "docs/track.md",
+        "docs/watch.md",
     },
     "sh": {"docs/first-model.md"},
 }  # fmt: skip
