@@ -10,14 +10,14 @@ STYLE = """
 .card { fill: #ffffff } .ink { fill: #222222 } .faint { fill: #666666 }
 .rail { fill: #e8e8e8 } .line { stroke: #e5e5e5 } .edge { stroke: #9a9a9a; fill: none }
 .moved { fill: #c2410c } .stays { fill: #0b6e4f } .plain { fill: #b0b0b0 }
-.join { stroke: #8fbfae } .frozen { fill: #9db8c9 } .tuned { fill: #e2793f }
-.new { fill: #0b6e4f } .fresh { fill: #b48ad6 } .on { fill: #ffffff }
+.join { stroke: #8fbfae } .frozen { fill: #56798f } .tuned { fill: #bf5216 }
+.new { fill: #0b6e4f } .fresh { fill: #8a5bb5 } .on { fill: #ffffff }
 @media (prefers-color-scheme: dark) {
 .card { fill: #16181c } .ink { fill: #ededed } .faint { fill: #a3a3a3 }
 .rail { fill: #34373d } .line { stroke: #34373d } .edge { stroke: #7d838c; fill: none }
 .moved { fill: #f58a4b } .stays { fill: #4cc38a } .plain { fill: #6d7178 }
-.join { stroke: #2f6b54 } .frozen { fill: #4d6b80 } .tuned { fill: #c8612a }
-.new { fill: #2f9a70 } .fresh { fill: #8a63ad } .on { fill: #ffffff }
+.join { stroke: #2f6b54 } .frozen { fill: #4d6b80 } .tuned { fill: #bf5216 }
+.new { fill: #1f7d58 } .fresh { fill: #8a63ad } .on { fill: #ffffff }
 }
 """
 

@@ -47,11 +47,12 @@ def strategies() -> str:
         if name.endswith("+add"):
             drawn += [box(x, y, wide, 28, "new"), text(x + wide / 2, y + 19, "+", "on", MIDDLE)]
         drawn += [box(x + 62, y, 80, 28, "new"), text(x + 102, y + 19, "output", "on", MIDDLE)]
-    y, x = top + row * len(STRATEGIES) + 8, 16
-    for kind, meaning in KINDS.items():
-        drawn += [box(x, y, 14, 14, kind), text(x + 20, y + 12, meaning, "faint")]
-        x += 30 + round(6.7 * len(meaning))
-    return picture(760, y + 30, "What each strategy does with the parts of a network", drawn)
+    y = top + row * len(STRATEGIES) + 8
+    for number, (kind, meaning) in enumerate(KINDS.items()):
+        x, down = 16 + 360 * (number % 2), 24 * (number // 2)
+        drawn += [box(x, y + down, 14, 14, kind), text(x + 22, y + down + 12, meaning, "faint")]
+    about = "What each strategy does with the parts of a network"
+    return picture(760, y + 54, about, drawn)
 
 
 def once() -> str:
@@ -121,7 +122,9 @@ def distance() -> str:
         x, y = at(how_far, gain)
         drawn.append(dot(x, y, "stays"))
         if how_far > 0.07 or gain > 5:  # the others lie on top of each other
-            drawn.append(text(x + 10, y + 4, name, "ink"))
+            left_of = name == "trashnet"  # its right-hand neighbour is near
+            more = 'font-size="11"' + (' text-anchor="end"' if left_of else "")
+            drawn.append(text(x - 10 if left_of else x + 10, y + 4, name, "ink", more))
     return picture(820, bottom + 52, "Gain over the last layer against distance, 14 sets", drawn)
 
 

@@ -36,4 +36,4 @@ def svg() -> str:
 
 
 def _x(accuracy: float) -> float:
-    return round(LEFT + (accuracy - LOW) / (1 - LOW) * (WIDTH - LEFT - 30), 1)
+    return round(LEFT + (accuracy - LOW) / (1 - LOW) * (WIDTH - LEFT - 40), 1)
