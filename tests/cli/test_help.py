@@ -14,22 +14,22 @@ from warmstart.cli.spec import VERBS
 FROZEN = {
     "fit": [
         "--start", "--arch", "--strategy", "--budget", "--lr", "--minutes", "--device", "--plan",
-        "--set", "--dry-run", "--test", "--label", "--text",
+        "--set", "--dry-run", "--test", "--label", "--text", "--task",
         "--group", "--kind", "--relabel", "--fix", "--track",
         "--out", "--seed", "--json", "-q", "--quiet", "--debug", "-h", "--help",
     ],
     "resume": ["--json", "-q", "--quiet", "--debug", "-h", "--help"],
     "check": [
-        "--start", "--arch", "--budget", "--test", "--label", "--text", "--group", "--kind",
-        "--relabel", "--fix",
+        "--start", "--arch", "--budget", "--test", "--label", "--text", "--task", "--group",
+        "--kind", "--relabel", "--fix",
         "--out", "--seed", "--json", "-q", "--quiet", "--debug", "-h", "--help",
     ],
     "predict": ["--json", "--debug", "-h", "--help"],
     "evaluate": ["--label", "--group", "--text", "--json", "--debug", "-h", "--help"],
     "compare": [
         "--strategies", "--start", "--arch", "--budget", "--minutes", "--device", "--set", "--test",
-        "--label", "--group", "--relabel", "--fix", "--seed", "--json", "-q", "--quiet", "--debug",
-        "-h", "--help",
+        "--label", "--task", "--group", "--relabel", "--fix", "--seed", "--json", "-q", "--quiet",
+        "--debug", "-h", "--help",
     ],
     "rank": [
         "--starts", "--label", "--group", "--seed", "--json", "-q", "--quiet", "--debug", "-h",

@@ -52,13 +52,13 @@ HELP = Option(name="--help", short="-h", help="show this text")
 LABEL = Option(
     name="--label",
     value="COLUMN",
-    help="column of the table that holds the class, or several: A,B of 0 and 1",
+    help="column that holds the class, or several: A,B of 0 and 1",
 )
 TASK = Option(
     name="--task",
     value="T",
     choices=("auto", "classify", "multilabel", "regress"),
-    help="what labels are: auto, classify (one class each), multilabel or regress (a number)",
+    help="auto (default), classify, multilabel or regress (a number)",
 )
 GROUP = Option(
     name="--group",

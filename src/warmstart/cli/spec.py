@@ -62,7 +62,7 @@ FIT = Verb(
         Option(
             name="--lr",
             value="X",
-            help="learning rate of the uppermost tuned layers (default: by rule, see --dry-run)",
+            help="rate of the uppermost tuned layers (default: by rule)",
         ),
         MINUTES,
         DEVICE,
