@@ -105,6 +105,44 @@ with joined() as world:
 """
 
 
+APART = """
+import os, tempfile
+from pathlib import Path
+import numpy as np
+from warmstart.errors import WorldError
+from warmstart.features.activations import ScratchKey
+from warmstart.features.extract import Features
+from warmstart.features.key import Column
+from warmstart.features.store import Store
+from warmstart.joints.look import _together
+from warmstart.records import Example
+from warmstart.world import joined
+ids = ["0a" * 32, "0b" * 32]
+examples = [Example(id=one, label="", split="train", sha256=one) for one in ids]
+with joined() as world, tempfile.TemporaryDirectory() as own:
+    place = world.same(own)
+    for root in (place, own):
+        shelf = Store(Path(root)).shelf(ScratchKey(taps=(Column(name="1.avg"),)))
+        shelf.append([ids[world.rank]], [np.ones((1, 3), np.float32)])
+        mine = Features(shelf=shelf, unreadable={}, passed=1, decoded=1)
+        try:
+            print(_together(mine, examples).decoded)
+        except WorldError as error:
+            print(error)
+        world.gathered(None)
+"""
+
+
+def test_features_meet_in_one_cache_or_the_job_ends():
+    """In a folder that both share; then in one of its own for each, if not the first's."""
+    for rank, one in enumerate(job(2, APART)):
+        out, err = one.communicate(timeout=120)
+        first, second = out.splitlines()
+        assert first == "2", err
+        if rank:
+            assert "set WARMSTART_CACHE to a folder that all of them share" in second
+
+
 def test_a_process_that_is_gone_is_an_error_in_one_line():
     first, _ = job(2, LOST)
     out, _ = first.communicate(timeout=120)

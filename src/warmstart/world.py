@@ -113,7 +113,7 @@ def joined(told: Mapping[str, str] = os.environ) -> Iterator[World]:
     if not is_called(told):
         yield ALONE
         return
-    world = _told(told)
+    world = told_world(told)
     # Of its C++ part: DDP's advice on each start would stand in the midst of the progress.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import torch
@@ -133,7 +133,14 @@ def joined(told: Mapping[str, str] = os.environ) -> Iterator[World]:
             dist.destroy_process_group()
 
 
-def _told(told: Mapping[str, str]) -> World:
+def told_world(told: Mapping[str, str] = os.environ) -> World:
+    """The world that a launcher tells of, which this process need not have joined.
+
+    Raises: UsageError for an environment that makes no sense.
+
+    >>> told_world({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"})
+    World(rank=1, size=4, local=2)
+    """
     try:
         rank, size = int(told["RANK"]), int(told["WORLD_SIZE"])
         local = int(told.get("LOCAL_WORLD_SIZE", size))

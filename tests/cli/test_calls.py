@@ -306,3 +306,14 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert job.stderr.read() == b""
     job.stderr.close()
     assert job.wait(30) == 141
+
+
+def test_what_is_not_shared_is_done_by_the_first_of_several_processes(work, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, said in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["starts", "--json"]) == 0
+        assert bool(capsys.readouterr().out) == said
+    monkeypatch.setenv("RANK", "1")
+    assert main(["fit", "photos", "--dry-run"]) == 0
+    assert work.asked == [""]  # of `starts`

@@ -13,6 +13,7 @@ from PIL import Image
 
 from drawing import draw
 from looking import collect
+from warmstart.data import shards
 from warmstart.data.collection import Columns
 from warmstart.data.shards import list_shards
 from warmstart.errors import DataError
@@ -100,6 +101,13 @@ def test_a_damaged_shard_is_named(tmp_path):
     path.unlink()
     with pytest.raises(DataError, match="cannot be read"):
         listing.load(listing.rows[-1].id)
+
+
+def test_an_image_that_is_too_large_is_named(tmp_path, monkeypatch):
+    shard(tmp_path / "s" / "a.tar", 0)
+    monkeypatch.setattr(shards, "MAX_FILE_BYTES", 10)
+    with pytest.raises(DataError, match=r"a\.tar: 00000\.png is larger than 512 MB"):
+        collect(tmp_path / "s")
 
 
 def test_other_folders_are_no_shards(tmp_path, pictures):

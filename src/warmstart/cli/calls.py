@@ -22,7 +22,7 @@ from warmstart.cli.together import fit_along
 from warmstart.errors import DataError
 from warmstart.events import Event, follow
 from warmstart.folder import to_plain
-from warmstart.world import joined
+from warmstart.world import is_called, joined, told_world
 
 if TYPE_CHECKING:
     from warmstart.records import Answer
@@ -41,7 +41,13 @@ OWN_KEYS = ("labels", "value", "low", "high")  # of several labels, and of numbe
 
 
 def run(call: Call) -> int:
-    """Do what a call asks for and print the result; returns the exit code."""
+    """Do what a call asks for and print the result; returns the exit code.
+
+    Of several processes the first alone does what is not shared: all but `fit` and `resume`.
+    """
+    is_shared = call.verb in ("fit", "resume") and "--dry-run" not in call.switches
+    if is_called() and not is_shared and not told_world().is_first:
+        return 0
     if call.verb not in ("fit", "resume", "compare"):  # only their imports are worth the trouble
         settle_imports()
     return _CALLS[call.verb](call)

@@ -127,10 +127,7 @@ def _open(seen: Survey, asked: Choice | None) -> Steps[tuple[Chosen, Sequence[st
     world = here()
     chosen = (yield from open_engine(seen, asked)) if world.is_first else None
     told = None if chosen is None else (chosen.choice, seen.missing[chosen.key])
-    decided = world.gathered(told)[0]
-    if decided is None:
-        raise WorldError("the first process of this job did not say what is to be done")
-    choice, missing = decided
+    choice, missing = cast(tuple[Choice, list[str]], world.gathered(told)[0])
     if chosen is None:
         key = seen.keys[cast(EngineName, str(choice.value))]
         seen = replace(seen, missing={**seen.missing, key: missing})
