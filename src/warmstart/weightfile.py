@@ -101,6 +101,19 @@ def map_file(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def is_full(path: Path) -> bool:
+    """Whether the weights in a safetensors file are float32; False where it is no such file."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(_LENGTH), "little")
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+        header.pop("__metadata__", None)
+        sizes = [(e["dtype"], e["data_offsets"][1] - e["data_offsets"][0]) for e in header.values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return False
+    return all(dtype == "F32" for dtype, size in sizes if size >= LEAST_BYTES)
+
+
 def _header(pages: mmap.mmap) -> tuple[int, dict[str, Any]]:
     """Where the tensors begin, and what is said of each."""
     length = int.from_bytes(pages[:_LENGTH], "little")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,24 @@ def test_memory_decides_where_nobody_does(asked, monkeypatch):
     monkeypatch.setattr(streaming, "free_memory", lambda: 2 * size)
     assert "4 times" in streaming.settle_stream(request).because
     assert streaming.settle_stream(Request(data=asked["data"])) is None
+
+
+def test_what_cannot_be_streamed_is_loaded_where_nobody_asked(asked, tmp_path, monkeypatch):
+    """Half precision, weights that fit in part, a computer without accelerate."""
+    monkeypatch.setattr(streaming, "free_memory", lambda: 1)
+    request = Request(data=asked["data"], start=asked["start"], arch=asked["arch"])
+    assert streaming.settle_stream(request) is not None
+    half = {n: t.half() for n, t in load_file(asked["start"]).items()}
+    save_file(half, tmp_path / "half.safetensors")
+    assert streaming.settle_stream(replace(request, start=tmp_path / "half.safetensors")) is None
+    (tmp_path / "torn.safetensors").write_bytes(b"\x10")
+    assert streaming.settle_stream(replace(request, start=tmp_path / "torn.safetensors")) is None
+    partial = replace(request, settings=("start.partial=true",))
+    assert streaming.settle_stream(partial) is None
+    monkeypatch.setattr(streaming, "HELPER", "no_such_package")
+    assert streaming.settle_stream(request) is None
+    with pytest.raises(PlanError, match=r"start\.partial do not go together"):
+        streaming.settle_stream(replace(partial, settings=("start.partial=true", STREAM)))
 
 
 def test_what_cannot_be_streamed_says_so(asked, tmp_path, monkeypatch):

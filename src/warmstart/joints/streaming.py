@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from warmstart.errors import PlanError
 from warmstart.features.belt import Floats, Link, Values, padded
 from warmstart.features.engine import Engine, Pixels, to_tensor
 from warmstart.features.engine_torch import arranged
+from warmstart.joints.inputs import PARTIAL, is_partial
 from warmstart.joints.machine import free_memory
 from warmstart.joints.request import Request
 from warmstart.network.lone import Lone
@@ -22,12 +24,14 @@ from warmstart.network.parts import Network
 from warmstart.planning.paths import parse_settings
 from warmstart.planning.storing import FORMATS
 from warmstart.records import Choice, Inputs, PartRecord, Plan, Tap
+from warmstart.weightfile import is_full
 
 SETTING = "training.stream"
 FULL = "float32"
 # Times its weights that a network takes at most while it is in memory: itself, the copy that an
 # engine is made of, that engine, and what torch keeps of a pass.
 HELD = 4
+HELPER = "accelerate"  # without it a network is loaded as ever
 _WORDS = {"true": FULL, "yes": FULL, "false": "", "no": ""}
 
 
@@ -50,6 +54,11 @@ def settle_stream(asked: Request) -> Choice | None:
                 f"--set {SETTING}={text}: only a .safetensors file of weights can be streamed; "
                 "name one with --start FILE.safetensors --arch timm:NAME, or leave it away."
             )
+        if is_partial(asked):
+            raise PlanError(
+                f"--set {SETTING}={text} and {PARTIAL} do not go together: what is taken over in "
+                "part has to be in memory; leave one away."
+            )
         return Choice(value=value, because="your choice (--set)", source="user")
     if isinstance(asked.plan, Plan) and "start" not in asked.typed:
         return asked.plan.training.stream
@@ -57,14 +66,14 @@ def settle_stream(asked: Request) -> Choice | None:
 
 
 def _by_memory(asked: Request) -> Choice | None:
-    """A file of weights that is much of the free memory stays where it is."""
+    """A file of weights that is much of the free memory stays where it is, if it can."""
     is_file = isinstance(asked.start, (str, Path)) and asked.arch is not None
     path = Path(asked.start) if is_file else None
     free = free_memory()
     if path is None or free is None or path.suffix != ".safetensors" or not path.is_file():
         return None
     size = path.stat().st_size
-    if HELD * size <= free:
+    if HELD * size <= free or is_partial(asked) or not is_full(path) or not find_spec(HELPER):
         return None
     why = (
         f"{HELD} times {size / 1e9:.1f} GB of weights are more than the {free / 1e9:.1f} GB of "
