@@ -13,7 +13,7 @@ NAMES = (
     "accuracy", "coverage", "distances", "drift", "engines", "evidence", "export", "faults",
     "forecast", "forgetting", "guards", "habits", "kills", "memory", "minutes", "outcomes",
     "planted", "prior", "random_labels", "ranking", "scale", "scale_processes", "serve",
-    "ship", "speed", "startup", "strategies", "studio", "suggest", "tabular", "tail",
+    "ship", "sound", "speed", "startup", "strategies", "studio", "suggest", "tabular", "tail",
     "train_speed", "verdict",
 )  # fmt: skip
 BENCHES = {name: import_module(f"bench.{name}") for name in NAMES}

@@ -101,6 +101,13 @@ def test_coming_from_elsewhere(workshop):
     run_all("track.md")  # reads progress.jsonl of a run in which layers were trained
 
 
+def test_sounds(place, capsys):
+    made = run_all("sound.md")
+    assert made["run"].estimate.low > 0.5
+    assert made["answer"].label == "bell"
+    assert "bell" in capsys.readouterr().out
+
+
 def test_a_loop_of_ones_own(workshop, capsys):
     pytest.importorskip("lightning")
     pytest.importorskip("transformers")
@@ -126,7 +133,8 @@ def test_guards_in_a_loop_of_ones_own(capsys):
 RUN = {
     "python": {
         "README.md", "docs/coming-from.md", "docs/first-model.md", "docs/guards.md",
-        "docs/notebook.md", "docs/own-network.md", "docs/scikit-learn.md", "docs/track.md",
+        "docs/notebook.md", "docs/own-network.md", "docs/scikit-learn.md", "docs/sound.md",
+        "docs/track.md",
         "docs/watch.md",
     },
     "sh": {"docs/first-model.md"},

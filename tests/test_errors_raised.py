@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import sounding
 import warmstart
 from drawing import fill
 from warmstart.cli.entry import main
@@ -72,6 +73,14 @@ def world(root, finished):
     )  # fmt: skip
     (root / "lost.csv").write_text("file,kind\nnowhere/1.png,a\nnowhere/2.png,b\n")
     (root / "letter.txt").write_text("dear")
+    sounding.fill(root / "clips", {"hiss": 4, "note": 4})
+    sounding.fill(root / "one-clip", {"hiss": 4, "note": 1})
+    sounding.fill(root / "silent", {"hiss": 4, "note": 4})
+    for path in (root / "silent" / "note").iterdir():
+        path.write_bytes(sounding.wav([0.0] * 400))
+    sounding.fill(root / "phone", {"hiss": 4, "note": 4})
+    for path in (root / "phone" / "note").iterdir():
+        path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(40))
     save_file({"fc.weight": torch.zeros(2, 2)}, root / "other.safetensors")
     (root / "torn.safetensors").write_bytes(b"\x10")
     torch.save(Code(), root / "code.pt")
@@ -134,6 +143,15 @@ COMMANDS = {
     ),
     "an input too small": ("fit photos --strategy full --set input.size=9", "16 to 1024 px"),
     "a dry run into a folder": ("fit photos --dry-run --out runs/x", "such as plan.toml"),
+    "a class of one clip": ("fit one-clip", "has 1 training clip"),
+    "one clip": ("fit clips/hiss/000.wav", "is one file"),
+    "clips of silence": ("fit silent", "note: none of its clips can be read"),
+    "clips of a telephone": ("fit phone", "note: none of its clips can be read"),
+    "pictures called sounds": ("fit photos --kind audio", "photos/ holds no clip"),
+    "sounds called pictures": ("fit clips --kind image", "clips/ holds no image"),
+    "a rate that hears nothing": ("fit clips --set input.rate=7", "from 2000 to 48000"),
+    "a clip of no length": ("fit clips --set input.seconds=0", "a number from 0.05 to 60"),
+    "a setting of sounds for pictures": ("fit photos --set input.mels=64", "holds images, not"),
     "an audit of nothing": ("audit none.pt --base lite0", "none.pt does not exist"),
     "an audit without a base": ("audit finished", "--base"),
     "a seed in words": ("fit photos --seed seven", "--seed"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import runpy
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ import warmstart
 from serving import live
 from sounding import fill, tone, wav
 from tiny import fit, lines, weights
+from warmstart.data.prepare import load_image
 from warmstart.delivery.serve.served import Limits
 from warmstart.errors import DataError, PlanError, StartError
 from warmstart.events import drain
+from warmstart.folder import read_json
+from warmstart.records import Preprocessing
 from warmstart.verbs.evaluate import evaluate
 from warmstart.verbs.predict import predict
 from warmstart.verbs.serve import Serving, application
@@ -160,3 +164,19 @@ def test_layers_are_trained_on_views_of_sounds(tmp_path):
     assert (training.flip.value, training.shift.value > 0, training.mask.value > 0) == (
         False, True, True,
     )  # fmt: skip
+
+
+def test_an_export_draws_clips_by_itself(heard, tmp_path):
+    """The script beside the model gives the pixels that the network was fed with."""
+    pytest.importorskip("soundfile")
+    warmstart.export(heard.path, "onnx", out=tmp_path / "out")
+    script = runpy.run_path(str(tmp_path / "out" / "predict.py"), run_name="export")
+    prep = read_json(heard.path / "model" / "preprocess.json", Preprocessing)
+    rng = np.random.default_rng(4)
+    for seconds, rate in ((0.3, 8000), (0.9, 8000), (0.3, 11_025)):
+        path = tmp_path / "clip.wav"
+        path.write_bytes(wav(tone(rng, 440, seconds, rate), rate))
+        expected = load_image(path.read_bytes(), "clip.wav", prep)
+        ours = script["prepare"](str(path))
+        assert ours.shape == expected.shape
+        assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 1

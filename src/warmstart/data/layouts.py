@@ -41,7 +41,7 @@ def list_place(place: Place, columns: Columns) -> Listing:
     if texts:
         return _as_texts(_list_class_folders(place, texts), place)
     if not images:
-        raise DataError(_no_image(place))
+        raise DataError(_no_image(place, "clip" if columns.kind == "audio" else "image"))
     return _list_class_folders(place, images)
 
 
@@ -158,7 +158,7 @@ def _passed_over(place: Place, strays: Sequence[str]) -> tuple[Finding, ...]:
     )
 
 
-def _no_image(place: Place) -> str:
+def _no_image(place: Place, noun: str) -> str:
     links = "".join(f" ({finding.sentence.rstrip('.')})" for finding in place.problems)
     if not place.files:
         return (
@@ -172,7 +172,7 @@ def _no_image(place: Place) -> str:
         )
     kinds = sorted({suffix(file) or file for file in place.files})
     return (
-        f"{place.shown}/ holds no image{links}, only {count(len(place.files), 'other file')} "
+        f"{place.shown}/ holds no {noun}{links}, only {count(len(place.files), 'other file')} "
         f"({some(kinds)}); images are JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or .npy, sounds WAV, "
         "FLAC, OGG, MP3 or AIFF"
     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from string import Template
 
+from warmstart.delivery.export import sounds
 from warmstart.records import ExportFormat, Preprocessing
 
 NAME = "predict.py"
 MODEL = {"onnx": "model.onnx", "torch": "model.pt2", "openvino": "model.xml"}
 
 _SCRIPT = Template('''\
-"""python predict.py photo.jpg ...  (needs $needs)"""
+"""python predict.py $example ...  (needs $needs)"""
 import json, pathlib, sys
 import numpy as np
 $imports
@@ -40,9 +41,11 @@ if __name__ == "__main__":
             print(f"{path} cannot be read: {error}", file=sys.stderr)
 ''')
 
-_PICTURE = """\
+_OPENED = """\
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
-$flatten    (h, w), side, (W, H) = PREP["size"], PREP["resize"], image.size
+"""
+_CUT = """\
+    (h, w), side, (W, H) = PREP["size"], PREP["resize"], image.size
 $sides
     left, top = round((wide - w) / 2) * W / wide, round((high - h) / 2) * H / high
     box = left, top, min(left + w * W / wide, W), min(top + h * H / high, H)
@@ -109,8 +112,10 @@ def predict_script(to: ExportFormat, prep: Preprocessing, input_name: str) -> st
     x = "np.ascontiguousarray(pixels)" if takes_pixels else "x"
     body = ("" if takes_pixels else _SCALED) + _ANSWER[to].format(name=input_name, x=x)
     return _SCRIPT.substitute(
-        needs=f"{_NEEDS[to]}, numpy, pillow", imports=_IMPORTS[to], load=_LOAD[to],
-        prepare=_prepare(prep), answer=body,
+        needs=f"{_NEEDS[to]}, numpy, pillow" + (f", {sounds.NEEDS}" if prep.sound else ""),
+        imports="\n".join([_IMPORTS[to]] + ([sounds.IMPORTS] if prep.sound else [])),
+        example="clip.wav" if prep.sound else "photo.jpg",
+        load=_LOAD[to], prepare=_prepare(prep), answer=body,
     )  # fmt: skip
 
 
@@ -120,8 +125,9 @@ def _prepare(prep: Preprocessing) -> str:
         return _BANDS
     has_alpha = prep.channels == 4
     bands = Template(_BANDS_APART if has_alpha else _RESIZED.format("image"))
-    return Template(_PICTURE).substitute(
-        flatten=Template("" if has_alpha else _FLATTEN).substitute(mode=modes[prep.channels]),
+    lead = sounds.DRAWN if prep.sound else _OPENED + ("" if has_alpha else _FLATTEN)
+    return Template(lead + _CUT).substitute(
+        mode=modes[prep.channels],
         sides=_SQUEEZED if prep.squash else _SHORT,
         bands=bands.substitute(filter=prep.interpolation.upper()),
     )

@@ -1,0 +1,83 @@
+"""Spoken digits: new recordings of known speakers, speakers never heard, shuffled labels."""
+
+from __future__ import annotations
+
+import csv
+import random
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import warmstart
+
+SET = "spoken_digits"
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--budget, --speakers."""
+    parser.add_argument("--budget", default="fast", choices=("fast", "balanced"))
+    parser.add_argument("--speakers", type=int, default=6, help="left out one after the other")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Fit by the official split, then without one speaker at a time, then on shuffled labels.
+
+    `--data` is the folder that holds spoken_digits/{train,test}/<digit>/<digit>_<speaker>_*.wav.
+    """
+    clips = [_clip(path) for path in sorted((given.data / SET).rglob("*.wav"))]
+    rows = []
+    for what, table in _draws(clips, given.speakers):
+        rows.append({"what": what, **_fitted(table, given.budget)})
+        print(rows[-1], flush=True)
+    speakers = [row["test"] for row in rows if row["what"].startswith("without")]
+    summary = {"new recordings": rows[0]["test"]}
+    if speakers:
+        summary["new speakers, mean"] = float(np.mean(speakers))
+    return {"summary": summary, "budget": given.budget, "rows": rows}
+
+
+def _clip(path: Path) -> dict[str, str]:
+    label, speaker, _ = path.stem.split("_")
+    return {"path": str(path.absolute()), "label": label, "speaker": speaker,
+            "split": path.parts[-3]}  # fmt: skip
+
+
+def _draws(clips: list[dict[str, str]], n: int) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """What is asked, and the table for it."""
+    yield "new recordings", clips
+    for left in sorted({clip["speaker"] for clip in clips})[:n]:
+        parts = [{**c, "split": "test" if c["speaker"] == left else "train"} for c in clips]
+        yield f"without {left}", parts
+    train = [clip for clip in clips if clip["split"] == "train"]
+    labels = [clip["label"] for clip in train]
+    random.Random(0).shuffle(labels)
+    yield "shuffled", [{**c, "label": label} for c, label in zip(train, labels, strict=True)]
+
+
+def _fitted(table: list[dict[str, str]], budget: str) -> dict[str, Any]:
+    """One run; speakers are groups where one of them is left out."""
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "clips.csv"
+        with open(file, "w", newline="") as opened:
+            writer = csv.DictWriter(opened, ["path", "label", "speaker", "split"])
+            writer.writeheader()
+            writer.writerows(table)
+        speakers = [
+            {c["speaker"] for c in table if c["split"] == part} for part in ("train", "test")
+        ]
+        group = "speaker" if speakers[1] and not speakers[0] & speakers[1] else None
+        began = time.perf_counter()
+        run = warmstart.fit(file, budget=budget, group=group, out=Path(place) / "run")  # type: ignore[arg-type]
+        found = run.summary
+    return {
+        "test": found.test and found.test.accuracy, "low": found.test and found.test.low,
+        "high": found.test and found.test.high, "log_loss": found.test and found.test.log_loss,
+        "estimate": found.estimate and found.estimate.value, "verdict": found.verdict.kind,
+        "strategy": found.shipped.strategy, "seconds": round(time.perf_counter() - began, 1),
+        "findings": sorted({finding.kind for finding in found.findings}),
+    }  # fmt: skip
