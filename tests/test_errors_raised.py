@@ -75,11 +75,11 @@ def world(root, finished):
     (root / "letter.txt").write_text("dear")
     sounding.fill(root / "clips", {"hiss": 4, "note": 4})
     sounding.fill(root / "one-clip", {"hiss": 4, "note": 1})
-    sounding.fill(root / "silent", {"hiss": 4, "note": 4})
-    for path in (root / "silent" / "note").iterdir():
-        path.write_bytes(sounding.wav([0.0] * 400))
+    sounding.fill(root / "empty-clips", {"hiss": 4, "note": 4})
+    for path in (root / "empty-clips").rglob("*.wav"):
+        path.write_bytes(sounding.wav([]))
     sounding.fill(root / "phone", {"hiss": 4, "note": 4})
-    for path in (root / "phone" / "note").iterdir():
+    for path in (root / "phone").rglob("*.wav"):
         path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(40))
     save_file({"fc.weight": torch.zeros(2, 2)}, root / "other.safetensors")
     (root / "torn.safetensors").write_bytes(b"\x10")
@@ -145,8 +145,8 @@ COMMANDS = {
     "a dry run into a folder": ("fit photos --dry-run --out runs/x", "such as plan.toml"),
     "a class of one clip": ("fit one-clip", "has 1 training clip"),
     "one clip": ("fit clips/hiss/000.wav", "is one file"),
-    "clips of silence": ("fit silent", "note: none of its clips can be read"),
-    "clips of a telephone": ("fit phone", "note: none of its clips can be read"),
+    "clips of nothing": ("fit empty-clips", "holds no sound (0 samples)"),
+    "clips of a telephone": ("fit phone", "is an M4A, AAC or video file"),
     "pictures called sounds": ("fit photos --kind audio", "photos/ holds no clip"),
     "sounds called pictures": ("fit clips --kind image", "clips/ holds no image"),
     "a rate that hears nothing": ("fit clips --set input.rate=7", "from 2000 to 48000"),

@@ -26,9 +26,8 @@ WIDEST = 256  # features compared; a network's come in no order, so that every k
 PROMISING = 0.5  # correlation at 32 px from the best start: copies .54 and more, mostly .7
 LIKELY = 0.8  # after registration at 32 px: copies .85 and more
 ALIKE = 0.89  # after that at 64 px: copies .91 up, look-alikes .88 down (but one of .94 in 7,358)
-# Of pictures of sounds, whose voices and words come again: re-encoded clips .95 and more, another
-# recording of the same speaker and word .91 at most among 550 (bench/results/failed_ideas.md).
-ALIKE_SOUNDS = 0.94
+# Of pictures of sounds, as of candidates that their waveforms then decide on.
+ALIKE_SOUNDS = 0.85
 TINT = 0.09  # difference in hue: copies .07 and less (1 of 840: .11), other paint .10 and more
 IN_MEMORY = 4000  # pictures whose details are made once; those of more when they are asked for
 _ROWS = 256  # pictures in memory at a time

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from warmstart.data.collection import Collection, count
+from warmstart.data.echoes import ONE_RECORDING, likeness
 from warmstart.data.index import drop, write_index
 from warmstart.data.near import what_to_leave_out, with_twins
 from warmstart.data.settle import settle
 from warmstart.errors import DataError
-from warmstart.inspection.twins import ALIKE, ALIKE_SOUNDS, find_twins, thin
+from warmstart.inspection.twins import ALIKE, ALIKE_SOUNDS, Twin, find_twins, thin
 from warmstart.joints.album import Album
-from warmstart.joints.look import Look
+from warmstart.joints.look import Look, load_same
 from warmstart.joints.texts import text_copies
 from warmstart.planning import rules
-from warmstart.records import Finding
+from warmstart.records import Example, Finding
 from warmstart.solve.chunks import chunks
 from warmstart.words import reworded
 
@@ -62,8 +63,11 @@ def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ..
         return ()
     last = look.taps[-1]
     parts = [thin(chunk[last]) for chunk in chunks(look.reader(shown), [last])]
-    alike = ALIKE_SOUNDS if collection.record.kind == "audio" else ALIKE
+    is_heard = collection.record.kind == "audio"
+    alike = ALIKE_SOUNDS if is_heard else ALIKE
     found = find_twins(Album(look, shown), np.concatenate(parts), alike)
+    if is_heard:
+        found = tuple(twin for twin in found if _is_echo(collection, shown, twin))
     same: dict[str, list[str]] = {}
     for example in examples:
         same.setdefault(example.sha256, []).append(example.id)
@@ -73,6 +77,15 @@ def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ..
         for one in same[shown[twin.first].sha256]
         for other in same[shown[twin.second].sha256]
     )
+
+
+def _is_echo(collection: Collection, shown: Sequence[Example], twin: Twin) -> bool:
+    """Whether two clips that look alike are one recording; False where one can be had no more."""
+    try:
+        pair = [load_same(collection, shown[row]) for row in (twin.first, twin.second)]
+        return likeness(*pair) >= ONE_RECORDING
+    except DataError:
+        return False
 
 
 def repaired(collection: Collection, reasons: Mapping[str, str]) -> Collection:
