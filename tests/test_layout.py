@@ -29,7 +29,7 @@ RANKS = {
     **dict.fromkeys(("recording", "show"), 5),
     "joints": 6,
     **dict.fromkeys(("flow", "verbs"), 7),
-    "run": 8,
+    **dict.fromkeys(("run", "regressor"), 8),
     "estimator": 9,
     "cli": 10,
     "__main__": 11,

@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from warmstart.errors import DataError, UsageError
+from warmstart.regressor import WarmStartRegressor as WarmStartRegressor
 from warmstart.solve.weighted import standardised
 from warmstart.training.weighted import Weighed, fit_linear
 from warmstart.verbs.given import (

@@ -23,6 +23,12 @@ class Said:
     is_test: bool
     target: str
     label: str
+    credit: float | None = None  # None: 1 where the label is the target, else 0
+
+    @property
+    def worth(self) -> float:
+        """What it adds to the run's score."""
+        return float(self.label == self.target) if self.credit is None else self.credit
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ def common(runs: Sequence[HeldOut]) -> Common:
     keys = keys or _shared(clean, _all)
     shape = (len(runs), len(keys))
     is_test = np.array([[s[k].is_test for k in keys] for s in clean], dtype=bool).reshape(shape)
-    hits = [[s[k].label == s[k].target for k in keys] for s in clean]
+    hits = [[s[k].worth for k in keys] for s in clean]
     contents = set.intersection(*({key[0] for key in rows_of(said)} for said in clean))
     return Common(
         rows="test" if keys and is_test.all() else "held-out",

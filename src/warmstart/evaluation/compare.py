@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.records import ComparedRows, Estimate, Pair
 from warmstart.stats.intervals import Blocks, proportion
-from warmstart.stats.paired import holm
+from warmstart.stats.paired import holm, mean_interval
 from warmstart.stats.paired_hits import hits_difference
 
 Accuracy = tuple[float, float, float]  # value, low, high
@@ -46,6 +46,19 @@ def choice_factor(hits: NDArray[np.float64], claim: Estimate | None) -> float:
 def accuracies(hits: NDArray[np.float64], blocks: Blocks, inflation: float = 1.0) -> list[Accuracy]:
     """Accuracy of each run with its 95 % interval. Shapes: hits (M, n), blocks (n,)."""
     return [proportion(row, blocks, inflation) for row in hits]
+
+
+def means(credits: NDArray[np.float64], blocks: Blocks, inflation: float = 1.0) -> list[Accuracy]:
+    """The score of each run where rows add other values than 0 and 1 to it.
+
+    Shapes: credits (M, n), blocks (n,).
+    """
+    found = []
+    for row in credits:
+        value, low, high = mean_interval(row, blocks)
+        wider = float(np.sqrt(inflation))
+        found.append((value, value - wider * (value - low), value + wider * (high - value)))
+    return found
 
 
 def pairs(

@@ -41,20 +41,22 @@ def doubt(probabilities: NDArray[np.floating]) -> Values:
 
 
 def choose_queries(
-    probabilities: NDArray[np.floating], points: Points, known: Points, count: int
-) -> Rows:
+    probabilities: NDArray[np.floating], points: Points, known: Points, count: int,
+    doubts: Values | None = None,
+) -> Rows:  # fmt: skip
     """Rows to label next, the most telling first; all of them where there are no more.
 
     Shapes: probabilities (m, K), calibrated, K >= 2; points (m, d), the same examples in the
     features that the head listens to; known (n, d), the labelled ones, n >= 1. Nothing is
-    drawn: ties go to the earlier row. Memory grows with m, never with m^2 or m * n.
+    drawn: ties go to the earlier row. `doubts` (m,) stand for those of
+    classes. Memory grows with m, never with m^2 or m * n.
 
     >>> p = np.array([[0.5, 0.5], [0.6, 0.4], [0.5, 0.5], [1.0, 0.0]])
     >>> x = np.float32([[3.0], [3.1], [-3.0], [9.0]])
     >>> choose_queries(p, x, np.float32([[0.0]]), 2).tolist()
     [0, 2]
     """
-    weights = np.maximum(doubt(probabilities), _LEAST_DOUBT)
+    weights = np.maximum(doubt(probabilities) if doubts is None else doubts, _LEAST_DOUBT)
     candidates = np.argsort(-weights, kind="stable")[: CANDIDATES * count]
     weights, inner = weights[candidates], points[candidates].astype(np.float64)
     first = _spread(weights, inner, _to_nearest(inner, known.astype(np.float64)), count)

@@ -100,6 +100,11 @@ def export(run: Path, source: Source, wanted: Wanted) -> Steps[Delivered]:
     place = free_place(run, name, wanted.out)
     formats.check_installed(wanted.to)
     formats.check_possible(wanted.to, source)
+    if wanted.is_int8 and source.record.task != "classify":
+        raise ExportError(
+            "--int8 is measured by how often a class is named rightly, and this model names none; "
+            "leave --int8 away."
+        )
     record = read_json(run / "data.json", DataRecord)
     images = reopen(run, record, source.record.preprocessing, wanted.data, wanted.test)
     title = f"{run.resolve().name}, {TITLES[wanted.to]}"
@@ -131,7 +136,7 @@ def _holdable(job: _Job, source: Source) -> Steps[tuple[Source, Twin | None]]:
 def _write(job: _Job, source: Source, folder: Path) -> Steps[Shrunk | None]:
     """Everything that predict.py needs, and the script itself."""
     served = source.served()
-    script = predict_script(job.wanted.to, job.prep, served.input_name)
+    script = predict_script(job.wanted.to, job.prep, served.input_name, source.record.task)
     write_json(folder / "labels.json", list(source.record.classes))
     write_json(folder / "preprocess.json", job.prep)
     write_bytes(folder / NAME, script.encode())
@@ -163,7 +168,7 @@ def _agreed(job: _Job, source: Source, folder: Path, shrunk: Shrunk | None) -> A
     expected = _logits(job, source.model, pixels)
     found = clean.ask(folder, pixels)
     if shrunk is None:
-        return clean.compare(found, expected, which, job.prep)
+        return clean.compare(found, expected, which, job.prep, task=source.record.task)
     made = session((folder / MODEL["onnx"]).read_bytes(), n_threads())
     clean.compare(found, answered(made, job.graph_inputs(pixels)), which, job.prep)
     return clean.compare(found, expected, which, job.prep, tolerance=None)
@@ -193,6 +198,8 @@ def _record(
         shape = f"(N, {job.prep.channels}, {size[0]}, {size[1]})"
         inputs = f"images {shape} float32, scaled and normalised as preprocess.json says"
     outputs = f"`logits` and `probabilities`, (N, {k}) each, calibrated"
+    if source.record.task == "regress":
+        outputs = "`value`, (N, 1)"
     if job.wanted.to in LINEAR:
         outputs = f"calibrated logits (N, {k}); their softmax are the probabilities"
     return Exported(

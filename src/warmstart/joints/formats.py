@@ -45,7 +45,7 @@ class Source:
 
     def served(self) -> Served:
         """The network with named outputs, in plain memory order."""
-        return serve(self.model, self.prep, self.with_pixels)
+        return serve(self.model, self.prep, self.with_pixels, self.record.task)
 
 
 def check_asked(to: str, is_int8: bool, with_pixels: bool) -> ExportFormat:
@@ -94,7 +94,13 @@ def library_versions(to: ExportFormat) -> dict[str, str]:
 
 def check_possible(to: ExportFormat, source: Source) -> None:
     """Refuse at once what a format cannot hold. Raises: ExportError with the alternatives."""
-    arch = source.record.arch
+    arch, task = source.record.arch, source.record.task
+    if to in LINEAR and task != "classify":
+        what = "several labels" if task == "multilabel" else "a number"
+        raise ExportError(
+            f"{to} says of its outputs that they are classes, and this model answers {what}; use "
+            "--to onnx, torch or openvino."
+        )
     if to == "transformers" and is_native(source.network):
         return
     if to in LINEAR and not arch.startswith("timm:"):

@@ -23,6 +23,7 @@ from warmstart.records import (
 )  # fmt: skip
 from warmstart.stats.paired import Difference
 from warmstart.stats.selection import stand
+from warmstart.tasks.words import CLASS_WORDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +76,9 @@ def ranking(judged: Sequence[Judged], arranged: Arranged, seed: int) -> Ranking:
         starts=tuple(starts.values()),
         ties=tuple(tuple(s.name for s in group) for group in groups if len(group) > 1),
         take=take.name,
-        because=_because(take, groups[0], list(starts.values()), n),
+        because=_because(take, groups[0], list(starts.values()), n, arranged.target.words.ranked),
         n=n,
-        guess=float(np.bincount(labels).max() / n),
+        guess=arranged.target.blind_score(labels),
         method=judged[0].estimate.method,
     )
 
@@ -103,11 +104,12 @@ def _record(judged: Judged, gap: Difference) -> RankedStart:
 
 
 def _because(
-    take: RankedStart, best: Sequence[RankedStart], starts: Sequence[RankedStart], n: int
-) -> str:
+    take: RankedStart, best: Sequence[RankedStart], starts: Sequence[RankedStart], n: int,
+    ranked: str = CLASS_WORDS.ranked,
+) -> str:  # fmt: skip
     """Why this one: how often it is right, and what the others would bring."""
     shown = f"{100 * take.value:.0f} % ({100 * take.low:.0f} to {100 * take.high:.0f})"
-    text = f"right on {shown} of {n:,} images it had not seen"
+    text = ranked.format(shown=shown, n=f"{n:,}")
     others = [start for start in best if start is not take]
     if others:
         verb = "ties" if len(others) == 1 else "tie"

@@ -257,6 +257,6 @@ def _judge(one: Looked, arranged: Arranged, seed: int) -> Judged:
     heads = rows.heads(plan, shapes, read, len(arranged.learn), one.inherited.prior)
     fit = drain(fit_head(heads, rows.pose(arranged, plan), 0 if arranged.holdout else None))
     held = fit.fold >= 0
-    hits = fit.probabilities[held].argmax(axis=1) == arranged.labels[held]
+    hits = arranged.target.credits(fit.probabilities[held], arranged.labels[held])
     seconds = one.seconds + time.perf_counter() - began
-    return Judged(one, estimate(fit, arranged), hits.astype(float), fit.name, seconds)
+    return Judged(one, estimate(fit, arranged), hits, fit.name, seconds)

@@ -22,6 +22,7 @@ GAP = "  "
 LEAST = 10  # columns that a name keeps
 FINE = 0.015  # differences below it are shown in tenths of a point
 HEADER = ("run", "shipped", "accuracy", "time", "95 % after")
+CALLED = {"accuracy": "accuracy", "log_score": "log score", "r2": "R²"}
 
 
 def comparison_text(found: Comparison) -> str:
@@ -29,7 +30,7 @@ def comparison_text(found: Comparison) -> str:
     shown = [printable(run.name) for run in found.runs]
     names = dict(zip((run.name for run in found.runs), shown, strict=True))
     blocks = [
-        "\n".join(_table(found.runs, found.n)),
+        "\n".join(_table(found.runs, found.n, found.metric)),
         "\n".join(_meaning(found)),
         "\n".join(wrap(_pair(pair, names, found), hanging="  ") for pair in found.pairs),
         "\n".join(_worth(found, names)),
@@ -41,8 +42,9 @@ def comparison_text(found: Comparison) -> str:
 # ---- the table -----------------------------------------------------------------------------
 
 
-def _table(runs: Sequence[ComparedRun], n: int) -> Iterator[str]:
-    rows = [HEADER, *(_row(run, n) for run in runs)]
+def _table(runs: Sequence[ComparedRun], n: int, metric: str = "accuracy") -> Iterator[str]:
+    head = tuple(CALLED[metric] if cell == "accuracy" else cell for cell in HEADER)
+    rows = [head, *(_row(run, n) for run in runs)]
     if all(run.strategy == run.name for run in runs):
         rows = [row[:1] + row[2:] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -16,18 +16,25 @@ from warmstart.solve.ridge import Array
 def precision_shares(answers: Array, truth: Array) -> Array:
     """What each row adds to the mean average precision, which is the mean of these.
 
+    The average precision itself, and how far the precision at a row's own labels is from it: so
+    that the spread of these is that of the score, not of how many rows have a label.
     Labels that no row has count nothing. Rows that tie are ranked together.
     Shapes: answers (n, K), truth (n, K) of 0 and 1; returns (n,).
 
-    >>> precision_shares(np.array([[0.9], [0.5], [0.1]]), np.array([[1], [0], [1]])).tolist()
-    [1.5, 0.0, 1.0]
+    >>> answers, truth = np.array([[0.9], [0.5], [0.1]]), np.array([[1], [0], [1]])
+    >>> precision_shares(answers, truth).round(3).tolist()
+    [1.083, 0.833, 0.583]
     """
-    n, found = len(truth), np.zeros(len(truth))
+    n, off, total = len(truth), np.zeros(len(truth)), 0.0
     seen = np.flatnonzero(truth.any(axis=0))
     for label in seen:
         has = truth[:, label] > 0
-        found[has] += precisions(answers[:, label], has)[has] / has.sum()
-    return found * n / max(len(seen), 1)
+        found = precisions(answers[:, label], has)[has]
+        total += float(found.mean())
+        off[has] += (found - found.mean()) / has.sum()
+    k = max(len(seen), 1)
+    shares: Array = total / k + off * n / k
+    return shares
 
 
 def precisions(scores: Array, has: NDArray[np.bool_]) -> Array:

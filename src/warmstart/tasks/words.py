@@ -23,6 +23,7 @@ class Words:
     score: str
     signal: str
     knowledge: str
+    ranked: str  # why a start is taken
     more: str  # examples, of which so many more would bring something
 
 
@@ -49,6 +50,7 @@ CLASS_WORDS = Words(
         "right {trained} of the time with the start's knowledge, {shuffled} with "
         "the same network scrambled, {pixels} from plain pixels"
     ),
+    ranked="right on {shown} of {n} images it had not seen",
     more="more a class",
 )
 LABEL_WORDS = Words(
@@ -72,6 +74,7 @@ LABEL_WORDS = Words(
         "a mean average precision of {trained} with the start's knowledge, {shuffled} with "
         "the same network scrambled, {pixels} from plain pixels"
     ),
+    ranked="mean average precision {shown} on {n} images it had not seen",
     more="more a label",
 )
 NUMBER_WORDS = Words(
@@ -95,5 +98,6 @@ NUMBER_WORDS = Words(
         "{trained} of the numbers' variance explained with the start's knowledge, {shuffled} "
         "with the same network scrambled, {pixels} from plain pixels"
     ),
+    ranked="{shown} of the variance explained on {n} images it had not seen",
     more="more examples",
 )

@@ -14,13 +14,14 @@ import numpy as np
 from warmstart.data.split import blocks
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.evaluation.common import HeldOut, Said, common
-from warmstart.evaluation.compare import accuracies, choice_factor, inflation_of, pairs
+from warmstart.evaluation.compare import accuracies, choice_factor, inflation_of, means, pairs
 from warmstart.evaluation.course import course_of
 from warmstart.events import Event
 from warmstart.folder import RunFolder, read_json
 from warmstart.recording import LOG, earlier_events
 from warmstart.records import ComparedRun, Comparison, DataRecord, Example, FailedRun, Summary
 from warmstart.stats.intervals import Blocks
+from warmstart.verbs.credits import METRICS, Credit, credit_of
 
 STAGES_TO_HEAD = ("read", "look", "check", "plan", "head")
 HOW = "warmstart compare DATA --strategies head,full"
@@ -106,7 +107,8 @@ def open_run(name: str, path: Path) -> OpenRun:
             f"{path} shipped no model ({summary.shipped.why.rstrip('.')}); a --strategy of your "
             "own would have one all the same."
         )
-    held = HeldOut(read_json(path / "data.json", DataRecord), tuple(_said(path)))
+    data = read_json(path / "data.json", DataRecord)
+    held = HeldOut(data, tuple(_said(path, credit_of(data))))
     events = tuple(earlier_events(path / LOG)) if (path / LOG).is_file() else ()
     return OpenRun(name, path, summary, held, events)
 
@@ -128,14 +130,17 @@ def _check_finished(path: Path) -> None:
     )
 
 
-def _said(path: Path) -> Iterator[Said]:
+def _said(path: Path, credit: Credit) -> Iterator[Said]:
     """The lines of predictions.jsonl. Raises: RunFolderError if there are none to be read."""
     file = path / "predictions.jsonl"
     try:
         with open(file, encoding="utf-8") as lines:
             for line in lines:
                 told = json.loads(line)
-                yield Said(told["id"], told["split"] == "test", told["target"], told["label"])
+                yield Said(
+                    told["id"], told["split"] == "test", told["target"], told["label"],
+                    credit(told),
+                )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"{file} cannot be read ({error}), and a comparison rests on it; restore it, or make "
@@ -153,16 +158,20 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
     n = shared.hits.shape[1]
     if not n:
         raise DataError(_nothing_common(runs, shared.seen_before, shared.relabelled))
-    factors = np.array([[choice_factor(_out_of_fold(run), run.summary.estimate)] for run in runs])
+    claims = [run.summary.estimate if run.summary.task == "classify" else None for run in runs]
+    factors = np.array(
+        [[choice_factor(_out_of_fold(r), claim)] for r, claim in zip(runs, claims, strict=True)]
+    )
     hits = np.where(shared.is_test, shared.hits, factors * shared.hits)
     order = np.argsort(-hits.mean(axis=1), kind="stable")
     block, inflation = _blocks(n, shared.links), inflation_of(
         shared.rows, [run.summary.estimate for run in runs]
     )  # fmt: skip
     ranked = [runs[place] for place in order]
-    values = accuracies(hits[order], block, inflation)
+    task = runs[0].summary.task
+    values = (accuracies if task == "classify" else means)(hits[order], block, inflation)
     return Comparison(
-        metric="accuracy", rows=shared.rows, n=n,
+        metric=METRICS[task], rows=shared.rows, n=n,
         runs=tuple(_record(run, value) for run, value in zip(ranked, values, strict=True)),
         pairs=pairs([run.name for run in ranked], hits[order], block, inflation),
         learnt_common=len(frozenset.intersection(*(run.held.learnt for run in runs))),
@@ -171,7 +180,7 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
 
 
 def _out_of_fold(run: OpenRun) -> np.ndarray:
-    said = [one.label == one.target for one in run.held.said if not one.is_test]
+    said = [one.worth for one in run.held.said if not one.is_test]
     return np.array(said, dtype=float)
 
 

@@ -79,6 +79,11 @@ def _open_run(run: Path, feeding: Feeding) -> Outside:
     if feeding.is_said:
         raise StartError(f"{run} says itself how images are fed in; leave those options away.")
     record, model = predictor.bundle.record, predictor.model
+    if record.task != "classify":
+        raise StartError(
+            f"{run} does not name one class an image, which is what audit judges; use "
+            f"`warmstart evaluate {run} DATA`."
+        )
 
     def answer(inputs: Tensor) -> tuple[Array, Array]:
         with torch.inference_mode():

@@ -15,6 +15,7 @@ from warmstart.evaluation.label_measure import LabelCertainty, confidence
 from warmstart.evaluation.measure import measure_of
 from warmstart.evaluation.metrics import scores
 from warmstart.evaluation.number_measure import NumberCertainty
+from warmstart.evaluation.queries import doubt
 from warmstart.records import (
     Answer,
     LabelAnswer,
@@ -23,7 +24,7 @@ from warmstart.records import (
     NumberCalibration,
     TestScores,
 )
-from warmstart.stats.intervals import Blocks
+from warmstart.stats.intervals import Blocks, Values
 from warmstart.tasks.classes import CLASSES
 from warmstart.tasks.label_sets import LABEL_SETS
 from warmstart.tasks.numbers import Numbers
@@ -57,6 +58,10 @@ class Replies(Protocol):
 
     def measured(self, said: Answers, labels: Sequence[str], blocks: Blocks) -> TestScores:
         """Metrics on labelled inputs."""
+        ...
+
+    def doubt(self, said: NDArray[np.floating]) -> Values:
+        """How much an answer is in doubt, 0 to 1. Shapes: (m, K) to (m,)."""
         ...
 
 
@@ -99,6 +104,10 @@ class ClassReplies:
         """Accuracy and the like."""
         return scores(said, CLASSES.read(labels, self.bundle.record.classes), blocks)
 
+    def doubt(self, said: NDArray[np.floating]) -> Values:
+        """By the gap between the two likeliest classes."""
+        return doubt(said)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelReplies:
@@ -135,6 +144,11 @@ class LabelReplies:
         certainty = LabelCertainty(np.array(own.thresholds), own.sure_from, own.promised_error)
         truth = LABEL_SETS.read(labels, names)
         return measure_of(LABEL_SETS).scores(said, truth, blocks, certainty, names)
+
+    def doubt(self, said: NDArray[np.floating]) -> Values:
+        """Of the label that is nearest to being one or the other."""
+        found: Values = 1 - 2 * np.abs(said.astype(np.float64) - 0.5).min(axis=1)
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,6 +187,10 @@ class NumberReplies:
         answers, truth = (said - target.mean) / target.spread, target.read(labels, ())
         certainty = NumberCertainty(self.calibration.half_width)
         return measure_of(target).scores(answers, truth, blocks, certainty, ())
+
+    def doubt(self, said: NDArray[np.floating]) -> Values:
+        """The same for all: intervals are equally wide."""
+        return np.ones(len(said))
 
 
 def replies_of(bundle: Bundle) -> Replies:

@@ -124,6 +124,7 @@ def serve_model(run: Path, predictor: Predictor, limits: Limits) -> Served:
         number=gallery.number,
         kin=gallery.label,
         thumbnail=gallery.thumbnail,
+        has_heat=predictor.task != "regress",
     )
 
 

@@ -23,13 +23,16 @@ from warmstart.records import (
     ExpectedGain,
     Inputs,
     Inspection,
+    LabelAnswer,
     Skipped,
     Suggestion,
     Suggestions,
 )
 from warmstart.stats.curve import PowerLaw
+from warmstart.tasks.label_sets import SEPARATOR
 from warmstart.verbs.predict import find_images
 from warmstart.verbs.predictor import BATCH, Predictor, load
+from warmstart.verbs.replies import Place
 
 COUNT = 20
 CLOSE = 0.5  # a second class at least half as probable as the first is named beside it
@@ -96,8 +99,11 @@ def suggest(
     record = read_json(run / "data.json", DataRecord)
     sieve = _Sieve(frozenset(example.sha256 for example in record.examples))
     seen = yield from _look(find_images(paths), sieve, predictor)
-    rows = choose_queries(seen.probabilities, seen.points, predictor.neighbours.points, count)
-    chosen = tuple(_suggestion(seen, row, predictor.labels) for row in rows)
+    rows = choose_queries(
+        seen.probabilities, seen.points, predictor.neighbours.points, count,
+        predictor.replies.doubt(seen.probabilities),
+    )  # fmt: skip
+    chosen = tuple(_suggestion(seen, row, predictor) for row in rows)
     if out is not None:
         write_sheet(out, chosen)
     return Suggestions(
@@ -150,8 +156,16 @@ def _nothing_new(n: int, sieve: _Sieve) -> DataError:
     return DataError(f"none of the {n:,} images can be read (first: {sieve.reason}).")
 
 
-def _suggestion(seen: _Batch, row: int, labels: Sequence[str]) -> Suggestion:
-    p = seen.probabilities[row]
+def _suggestion(seen: _Batch, row: int, predictor: Predictor) -> Suggestion:
+    p, labels = seen.probabilities[row], predictor.labels
+    if predictor.task != "classify":
+        why = "unlike what it knows" if seen.is_strange[row] else "stands for others like it"
+        said = predictor.replies.answer(Place(seen.paths[row], False, ()), p.astype(np.float64))
+        named = said.labels if isinstance(said, LabelAnswer) else (said.label or "",)
+        return Suggestion(
+            path=seen.paths[row], label=SEPARATOR.join(named), probability=said.probability or 0.0,
+            why=why,
+        )  # fmt: skip
     best, second = np.argsort(-p, kind="stable")[:2]
     if seen.is_strange[row]:
         why = "unlike what it knows"

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from warmstart.delivery.export.scripts import NAME
 from warmstart.errors import ExportError
-from warmstart.records import Agreement, Preprocessing
+from warmstart.records import Agreement, Preprocessing, Task
 
 TOLERANCE = 1e-3  # largest difference of a logit
 _MINUTES = 10
@@ -65,6 +65,7 @@ def compare(
     images: Literal["run", "noise"],
     prep: Preprocessing,
     tolerance: float | None = TOLERANCE,
+    task: Task = "classify",
 ) -> Agreement:
     """Compare what predict.py of an export answered with the model's own logits (n, K).
 
@@ -82,13 +83,15 @@ def compare(
     gap = float(np.abs(logits - expected).max())
     lonely = float(np.abs(found["alone"][0] - expected[0]).max())
     same = int((logits.argmax(axis=1) == expected.argmax(axis=1)).sum())
+    if task == "regress" and tolerance is not None:  # of numbers in whatever unit
+        tolerance *= max(1.0, float(np.abs(expected).max()))
     if tolerance is not None and not max(gap, lonely) <= tolerance:
         raise ExportError(
             f"the export disagrees with the model: a logit differs by {max(gap, lonely):.2g} "
             f"(at most {tolerance:g} may), {same} of {len(expected)} labels are the same; "
             "nothing was written."
         )
-    if np.abs(found["probabilities"] - _softmax(logits)).max() > 1e-4:
+    if np.abs(found["probabilities"] - _LINKS[task](logits)).max() > 1e-4:
         raise ExportError(
             "the export's probabilities are not those of its logits; nothing was written."
         )
@@ -135,3 +138,13 @@ def _softmax(logits: Floats) -> Floats:
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     found: Floats = shifted / shifted.sum(axis=1, keepdims=True)
     return found
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    found: Floats = 1 / (1 + np.exp(-logits))
+    return found
+
+
+_LINKS: dict[Task, Callable[[Floats], Floats]] = {
+    "classify": _softmax, "multilabel": _sigmoid, "regress": lambda values: values,
+}  # fmt: skip

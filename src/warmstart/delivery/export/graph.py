@@ -10,9 +10,10 @@ from contextlib import contextmanager
 
 import torch
 
-from warmstart.delivery.export.served import OUTPUTS, Served
+from warmstart.delivery.export.served import Served
 from warmstart.errors import ExportError
 from warmstart.folder import to_plain
+from warmstart.records import Task
 
 OPSET = 17
 
@@ -25,12 +26,12 @@ def to_onnx(served: Served, metadata: Mapping[str, str]) -> bytes:
     import onnx
 
     name, buffer = served.input_name, io.BytesIO()
-    axes = {n: {0: "batch"} for n in (name, *OUTPUTS)}
+    axes = {n: {0: "batch"} for n in (name, *served.outputs)}
     try:
         with _silent(), _unfused(), torch.inference_mode():
             torch.onnx.export(
                 served, (served.example(2),), buffer, dynamo=False, opset_version=OPSET,  # type: ignore[arg-type]
-                input_names=[name], output_names=list(OUTPUTS), dynamic_axes=axes,
+                input_names=[name], output_names=list(served.outputs), dynamic_axes=axes,
             )  # fmt: skip
         graph = onnx.load_from_string(buffer.getvalue())
         onnx.checker.check_model(graph)
@@ -45,15 +46,22 @@ def to_onnx(served: Served, metadata: Mapping[str, str]) -> bytes:
     return found
 
 
+MEANT: dict[Task, str] = {
+    "classify": "logits: calibrated; probabilities: their softmax",
+    "multilabel": "logits: calibrated; probabilities: their sigmoid, a label each",
+    "regress": "value: the number, in the unit of the data",
+}
+
+
 def metadata_of(served: Served, labels: tuple[str, ...], name: str) -> dict[str, str]:
     """What the graph says of itself: class names, preprocessing, how outputs are meant."""
     prep = served.preprocessing
     told = {
         "name": name,
-        "task": "classify",
+        "task": served.task,
         "labels": json.dumps(list(labels), ensure_ascii=False),
         "preprocessing": json.dumps(to_plain(prep)),
-        "outputs": "logits: calibrated; probabilities: their softmax",
+        "outputs": MEANT[served.task],
     }
     if served.input_name != "pixels":  # else they are inside the graph
         told |= {"mean": json.dumps(list(prep.mean)), "std": json.dumps(list(prep.std))}

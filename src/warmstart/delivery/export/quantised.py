@@ -81,7 +81,7 @@ def session(graph: bytes, threads: int) -> Any:
 def run(made: Any, inputs: Inputs) -> Floats:
     """Logits (n, K) of inputs."""
     name = made.get_inputs()[0].name
-    found: Floats = made.run([OUTPUTS[0]], {name: inputs})[0]
+    found: Floats = made.run([OUTPUTS["classify"][0]], {name: inputs})[0]
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from string import Template
 
 from warmstart.delivery.export import sounds
-from warmstart.records import ExportFormat, Preprocessing
+from warmstart.records import ExportFormat, Preprocessing, Task
 
 NAME = "predict.py"
 MODEL = {"onnx": "model.onnx", "torch": "model.pt2", "openvino": "model.xml"}
@@ -36,7 +36,7 @@ if __name__ == "__main__":
     for path in sys.argv[1:] or sys.exit(__doc__):
         try:
             p = np.asarray(answer(prepare(path)[None])[1])[0]
-            print(path, *(f"{LABELS[i]} {p[i]:.1%}" for i in p.argsort()[::-1][:3]), sep="  ")
+            print(path, $shown, sep="  ")
         except OSError as error:
             print(f"{path} cannot be read: {error}", file=sys.stderr)
 ''')
@@ -100,7 +100,23 @@ _ANSWER = {
 }
 
 
-def predict_script(to: ExportFormat, prep: Preprocessing, input_name: str) -> str:
+_VALUE = {  # both are the value: callers of `answer` need not know the task
+    "onnx": '    return session.run(["value"], {{"{name}": {x}}}) * 2',
+    "torch": _AS_TENSOR + "        return [model(torch.from_numpy({x}))[0].numpy()] * 2",
+    "openvino": '    return [model([{x}])["value"]] * 2',
+}
+_SHOWN: dict[Task, str] = {
+    **dict.fromkeys(
+        ("classify", "multilabel"),
+        '*(f"{LABELS[i]} {p[i]:.1%}" for i in p.argsort()[::-1][:3])',
+    ),
+    "regress": 'f"{LABELS[0]} {p[0]:.6g}"',
+}
+
+
+def predict_script(
+    to: ExportFormat, prep: Preprocessing, input_name: str, task: Task = "classify"
+) -> str:
     """The text of predict.py for a format; `input_name` is "pixels" where scaling is inside.
 
     >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -108,14 +124,14 @@ def predict_script(to: ExportFormat, prep: Preprocessing, input_name: str) -> st
     >>> compile(text, "predict.py", "exec") is not None, len(text.split("\\n")) < 40
     (True, True)
     """
-    takes_pixels = input_name == "pixels"
+    takes_pixels, answers = input_name == "pixels", _VALUE if task == "regress" else _ANSWER
     x = "np.ascontiguousarray(pixels)" if takes_pixels else "x"
-    body = ("" if takes_pixels else _SCALED) + _ANSWER[to].format(name=input_name, x=x)
+    body = ("" if takes_pixels else _SCALED) + answers[to].format(name=input_name, x=x)
     return _SCRIPT.substitute(
         needs=f"{_NEEDS[to]}, numpy, pillow" + (f", {sounds.NEEDS}" if prep.sound else ""),
         imports="\n".join([_IMPORTS[to]] + ([sounds.IMPORTS] if prep.sound else [])),
         example="clip.wav" if prep.sound else "photo.jpg",
-        load=_LOAD[to], prepare=_prepare(prep), answer=body,
+        load=_LOAD[to], prepare=_prepare(prep), answer=body, shown=_SHOWN[task],
     )  # fmt: skip
 
 

@@ -7,27 +7,43 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.records import Preprocessing
+from warmstart.records import Preprocessing, Task
 
-OUTPUTS = ("logits", "probabilities")
+OUTPUTS: dict[Task, tuple[str, ...]] = {
+    "classify": ("logits", "probabilities"), "multilabel": ("logits", "probabilities"),
+    "regress": ("value",),
+}  # fmt: skip
 IMAGES, PIXELS = "images", "pixels"  # names of the one input
 
 
 class Served(nn.Module):
-    """Normalised images (B, C, H, W) float32 to logits and probabilities, (B, K) each."""
+    """Normalised images (B, C, H, W) float32 to logits and probabilities, (B, K) each.
+
+    Of a model of numbers to values (B, 1) alone.
+    """
 
     input_name = IMAGES
 
-    def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, model: nn.Module, preprocessing: Preprocessing, task: Task = "classify"
+    ) -> None:
         super().__init__()
         self.model = model
         self.preprocessing = preprocessing
+        self.task: Task = task
         self.eval()
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Calibrated logits, and the probabilities that they stand for."""
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what comes out."""
+        return OUTPUTS[self.task]
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Calibrated logits, and the probabilities that they stand for; or values."""
         logits = self.model(self.prepared(inputs))
-        return logits, logits.softmax(dim=1)
+        if self.task == "regress":
+            return (logits,)
+        return logits, logits.sigmoid() if self.task == "multilabel" else logits.softmax(dim=1)
 
     def prepared(self, inputs: Tensor) -> Tensor:
         """The inputs as the network wants them."""
@@ -45,8 +61,10 @@ class ServedPixels(Served):
 
     input_name = PIXELS
 
-    def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
-        super().__init__(model, preprocessing)
+    def __init__(
+        self, model: nn.Module, preprocessing: Preprocessing, task: Task = "classify"
+    ) -> None:
+        super().__init__(model, preprocessing, task)
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(preprocessing.mean), persistent=False)
@@ -64,7 +82,10 @@ class ServedPixels(Served):
         return torch.randint(0, 256, shape, generator=drawn, dtype=torch.uint8)
 
 
-def serve(model: nn.Module, preprocessing: Preprocessing, with_pixels: bool = False) -> Served:
+def serve(
+    model: nn.Module, preprocessing: Preprocessing, with_pixels: bool = False,
+    task: Task = "classify",
+) -> Served:  # fmt: skip
     """The network with named outputs; `with_pixels` takes uint8 images (B, H, W, C).
 
     >>> prep = Preprocessing(size=(2, 2), resize=2, mean=(0.5,), std=(0.5,))
@@ -74,7 +95,7 @@ def serve(model: nn.Module, preprocessing: Preprocessing, with_pixels: bool = Fa
     [(5, 3), (5, 3)]
     """
     kind = ServedPixels if with_pixels else Served
-    return kind(model, preprocessing)
+    return kind(model, preprocessing, task)
 
 
 def scaled(pixels: NDArray[np.uint8], prep: Preprocessing) -> NDArray[np.float32]:

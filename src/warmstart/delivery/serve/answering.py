@@ -17,7 +17,7 @@ from warmstart.delivery.serve.intake import Intake
 from warmstart.delivery.serve.metrics import Metrics, outcome_of
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits, Picture, Served, Unread
-from warmstart.delivery.serve.wording import heat_words, words
+from warmstart.delivery.serve.wording import heat_words, own_keys, words
 from warmstart.records import Answer
 
 Done = TypeVar("Done")
@@ -62,6 +62,8 @@ class Answering:
             sent = await self._images(request, body)
             if len(sent) != 1:
                 raise Problem(422, f"{len(sent)} images were sent; one at a time is explained")
+            if not self._served.has_heat:
+                raise Problem(422, "this model answers a number, and only labels are explained")
             with self._batcher.room(1):
                 (picture,) = await self._decoded(sent)
                 if isinstance(picture, Unread):  # then `_decoded` has raised
@@ -101,6 +103,7 @@ class Answering:
     def _named(self, picture: Picture, answer: Answer) -> dict[str, Any]:
         self._metrics.saw_image(outcome_of(answer))
         return {
+            **own_keys(answer),
             "name": picture.name,
             "label": answer.label,
             "probability": answer.probability,

@@ -29,6 +29,10 @@ class Named(BaseModel):
     scores: dict[str, float]
     nearest: list[Near]
     error: str | None = None
+    labels: list[str] | None = Field(None, description="those named, of several labels")
+    value: float | None = Field(None, description="the number, of a model of numbers")
+    low: float | None = Field(None, description="90 % of truths lie between low and high")
+    high: float | None = None
 
 
 class Answers(BaseModel):

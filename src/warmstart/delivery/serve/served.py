@@ -70,6 +70,7 @@ class Served:
     number: Callable[[str], int | None]
     kin: Callable[[int], str]
     thumbnail: Callable[[int], bytes | None]
+    has_heat: bool = True  # whether answers are labels, which a part of a picture may decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from warmstart.records import Answer, Estimate
+from warmstart.records import Answer, Estimate, LabelAnswer, NumberAnswer
 
 UNKNOWN = "unlike anything I was shown"
 ALMOST = 0.98  # a calibrated probability from which "sure" needs no "fairly"
 RIVAL = 0.5  # of the best: a class as probable as that is named beside it
 NAMED = 3  # classes, at most
 LITTLE = 0.05  # of probability: a part whose loss costs less decides nothing
+
+
+def own_keys(answer: Answer) -> dict[str, Any]:
+    """What answers of several labels, or of a number, say beside others."""
+    if isinstance(answer, LabelAnswer):
+        return {"labels": list(answer.labels)}
+    if isinstance(answer, NumberAnswer):
+        return {"value": answer.value, "low": answer.low, "high": answer.high}
+    return {}
+
+
+def _number_words(answer: NumberAnswer) -> str:
+    """A number with its interval.
+
+    >>> said = dict(path="", label="7.5", probability=None, sure=None, unknown=False, scores={})
+    >>> words(NumberAnswer(value=7.5, low=6.0, high=9.0, **said))
+    '7.5 (6 to 9)'
+    """
+    if answer.low is None or answer.high is None:
+        return str(answer.label)
+    return f"{answer.label} ({answer.low:.4g} to {answer.high:.4g})"
+
+
+def _label_words(answer: LabelAnswer) -> str:
+    """The labels that are named.
+
+    >>> said = dict(path="", label="a", probability=0.9, unknown=False, scores={"a": 0.9})
+    >>> words(LabelAnswer(sure=True, labels=("a", "b"), **said))
+    'a, b; sure'
+    """
+    named = ", ".join(answer.labels) or "none of the labels"
+    return f"{named}; sure" if answer.sure else named
 
 
 def words(answer: Answer) -> str:
@@ -24,10 +57,14 @@ def words(answer: Answer) -> str:
     >>> words(Answer(sure=False, **(seen | {"unknown": True})))
     'unlike anything I was shown'
     """
+    if isinstance(answer, NumberAnswer) and answer.label is not None:
+        return UNKNOWN if answer.unknown else _number_words(answer)
     if answer.label is None or answer.probability is None:
         return "not an image"
     if answer.unknown:
         return UNKNOWN
+    if isinstance(answer, LabelAnswer):
+        return _label_words(answer)
     if answer.sure:
         return f"{answer.label}, {'sure' if answer.probability >= ALMOST else 'fairly sure'}"
     rivals = close_classes(answer)
@@ -65,6 +102,10 @@ def promise_words(estimate: Estimate | None) -> str:
     value, low, high = (
         f"{100 * share:.0f}" for share in (estimate.value, estimate.low, estimate.high)
     )
+    if estimate.metric == "r2":
+        return f"It explains about {value} % of the variance ({low} to {high}) of new numbers."
+    if estimate.metric == "mAP":
+        return f"Its mean average precision on new images is about {value} % ({low} to {high})."
     if value == "100":
         return f"Right nearly every time ({low} to {high} in 100) on images it had not seen."
     return f"Right about {value} times in 100 ({low} to {high}) on images it had not seen."

@@ -62,6 +62,11 @@ def take_in(project: Project, data: str, label: str | None, group: str | None) -
     Raises: DataError if it cannot be read, or none of its pictures.
     """
     listing = listed(data, Columns(label=label, group=group), None)
+    if listing.form != "texts":
+        what = "several labels an image" if listing.form == "sets" else "numbers"
+        raise DataError(
+            f"{data} has {what}, and the studio sorts pictures into classes; use `warmstart fit`"
+        )
     labels: dict[str, str] = {}
     n_lost, n = 0, len(listing.rows)
     free = set(project.pictures)  # of a taking-in that was cut off
