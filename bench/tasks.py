@@ -186,7 +186,8 @@ def _pairs(given: Namespace) -> list[dict[str, Any]]:
         a, b = LABEL_SETS.credits(own, truth), LABEL_SETS.credits(base, truth)
         gap = difference(a, b, np.arange(len(test)), np.random.default_rng(0))
         found.append({
-            "set": name, "labels": pool.truth.shape[1], "pairs": len(learn), "ours": float(a.mean()),
+            "set": name, "labels": pool.truth.shape[1], "pairs": len(learn),
+            "ours": float(a.mean()),
             "one-vs-rest": float(b.mean()), "gain": gap.value, "low": gap.low, "high": gap.high,
         })  # fmt: skip
         print(found[-1], flush=True)
