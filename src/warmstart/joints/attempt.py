@@ -211,7 +211,8 @@ class Attempt:
             return None  # no group of parts helped, or there was no time: no fault of the rate
         is_whole = self._route == Route(n_stages=self._route.n_stages)
         loss = self.looks.loss(ended, some) if is_whole else None
-        moved = largest_change(self.looks.shown(0.0, some), ended)
+        of_classes = self.lesson.room.target.tells_classes
+        moved = largest_change(self.looks.shown(0.0, some), ended, of_classes=of_classes)
         self.is_idle = moved < LEAST_CHANGE
         return self._watch.finish(moved, loss)
 

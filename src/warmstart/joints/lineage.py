@@ -99,7 +99,7 @@ def _described(run: Path, bundle: Bundle) -> StartRecord:
         source=f"run {name}",
         preprocessing=record.preprocessing,
         recipe=record.recipe,
-        labels=record.classes if record.task == "classify" else (),
+        labels=record.classes,
         lineage=(*(record.lineage or (record.start,)), name),
         added=record.added,
     )  # fmt: skip

@@ -170,16 +170,23 @@ class Watch:
         return f"; always answering the class shares has {self._blind:.3g}" if self._blind else ""
 
 
-def largest_change(before: NDArray[np.floating], after: NDArray[np.floating]) -> float:
+def largest_change(
+    before: NDArray[np.floating], after: NDArray[np.floating], *, of_classes: bool = True
+) -> float:
     """The largest change of any answer, relative to how far answers differ at all.
 
-    Scores that are shifted by the same amount in all classes are the same answer.
+    Scores that are shifted by the same amount in all classes are the same answer; those of
+    labels, each by itself, and of numbers (`of_classes` false) are not.
     Shapes: logits (n, K) both.
 
     >>> largest_change(np.array([[1.0, -1.0], [3.0, -3.0]]), np.array([[1.0, -1.0], [3.0, -3.0]]))
     0.0
     """
-    one, two = (scores - scores.mean(axis=1, keepdims=True) for scores in (before, after))
+    middle = before.mean(axis=0)
+    one, two = (
+        scores - (scores.mean(axis=1, keepdims=True) if of_classes else middle)
+        for scores in (before, after)
+    )
     size = max(float(np.sqrt((one**2).mean())), float(np.sqrt((two**2).mean())))
     return float(np.abs(two - one).max()) / size if size else 0.0
 

@@ -76,9 +76,9 @@ def _check_alone(name: str, arch: str | None) -> None:
 def _open_run(run: Path, feeding: Feeding) -> Outside:
     """A run: its calibrated output, and the images that it learnt from."""
     predictor = load(run)
+    record, model = predictor.bundle.record, predictor.model
     if feeding.is_said:
         raise StartError(f"{run} says itself how images are fed in; leave those options away.")
-    record, model = predictor.bundle.record, predictor.model
     if record.task != "classify":
         raise StartError(
             f"{run} does not name one class an image, which is what audit judges; use "
