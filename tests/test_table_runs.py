@@ -42,9 +42,15 @@ def test_a_table_is_learnt_from_nothing(clinic):
     kept = json.loads((run.path / "model" / "preprocess.json").read_text())
     assert kept == {"columns": told["columns"]}
     ledger = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
-    assert {row["fate"] for row in ledger if row["tensor"].startswith("blocks")} == {"trained"} or (
-        {row["fate"] for row in ledger if row["tensor"].startswith("blocks")} <= {"new", "dropped"}
-    )
+    assert {row["fate"] for row in ledger} <= {"new", "dropped", "frozen", "kept"}
+
+
+def test_it_is_told_in_words_for_rows(clinic):
+    run, _ = clinic
+    card = (run.path / "README.md").read_text()
+    assert "tabular-classification" in card
+    told = [run.verdict.sentence, *(e.meaning for e in run.verdict.evidence), card]
+    assert not [text for text in told if "images" in text or "picture" in text]
 
 
 def test_boosting_stands_beside_it(clinic):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 SENTENCES = ("sentence", "meaning", "because", "why", "action")
-NOUNS = {"audio": "clip", "text": "text"}
+NOUNS = {"audio": "clip", "text": "text", "table": "row", "tensor": "tensor"}
 _PHRASES = {
     "audio": {
         "re-encoded, resized, mirrored, cropped or exposed differently":
@@ -27,6 +27,8 @@ _PHRASES = {
         "plain pixels": "plain words",
         "photo.jpg": "'a text'",
     },
+    "table": {"plain pixels": "plain columns", "photo.jpg": "new.csv"},
+    "tensor": {"plain pixels": "plain numbers"},
 }  # fmt: skip
 # Not beside what stands in names, paths, addresses and markup.
 _AHEAD, _BEHIND = r"(?<![\w/.\-\"'“=:&])", r"(?![\w/\-\"'”=(:]|\.\w)"

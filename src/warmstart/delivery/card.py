@@ -51,7 +51,8 @@ def card(facts: CardFacts) -> str:
 
 def _front_matter(facts: CardFacts) -> str:
     words = TASK_WORDS[facts.summary.task]
-    tag = words.tag.replace("image", facts.data.kind)
+    kind = {"table": "tabular"}.get(facts.data.kind, facts.data.kind)  # as the hub calls it
+    tag = words.tag.replace("image", kind)
     lines = ["---", "library_name: warmstart", f"tags: [{tag}, warmstart]"]
     if facts.model is not None and facts.base_model is not None:
         lines.append(f"base_model: {_quoted(facts.base_model)}")

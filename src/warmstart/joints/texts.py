@@ -24,6 +24,7 @@ def fitted(start: Start, collection: Collection, wish: InputWish | None) -> Star
     record, inputs, kind = start.record, start.record.preprocessing, collection.record.kind
     if inputs.kind != _TAKES[kind]:
         cure = "such as minilm" if kind == "text" else "such as lite0"
+        cure = "such as a run that learnt from one" if kind == "table" else cure
         raise StartError(
             f"{record.name} takes {inputs.kind}s, {collection.record.name} holds {kind}s; choose a "
             f"start for {kind}s, {cure}."
