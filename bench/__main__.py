@@ -14,8 +14,7 @@ NAMES = (
     "forecast", "forgetting", "guards", "habits", "kills", "memory", "minutes", "outcomes",
     "planted", "prior", "random_labels", "ranking", "scale", "scale_processes", "serve",
     "ship", "sound", "speed", "startup", "strategies", "studio", "suggest", "tabular", "tail",
-    "tasks",
-    "train_speed", "verdict",
+    "tasks", "text", "train_speed", "verdict",
 )  # fmt: skip
 BENCHES = {name: import_module(f"bench.{name}") for name in NAMES}
 

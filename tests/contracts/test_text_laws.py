@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ import tiny
 import warmstart
 import wordy
 from warmstart import tokens
+from warmstart.delivery.serve.served import Limits
+from warmstart.errors import ExportError, ServeError
 from warmstart.features.engine import make_engine, to_tensor
 from warmstart.features.key import FeatureKey
 from warmstart.network import freeze
@@ -23,6 +28,7 @@ from warmstart.network.parts import cut
 from warmstart.network.tail import Prefix, Tail, stored_taps
 from warmstart.network.taps import Tapped, taps
 from warmstart.network.texts import load_transformers
+from warmstart.verbs.serve import Serving, application
 
 pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
 
@@ -198,6 +204,28 @@ def test_law_10_test_labels_change_nothing_that_is_learnt(run, asked, tmp_path):
     assert tiny.bytes_of(again.path / "model") == tiny.bytes_of(run.path / "model")
     assert again.summary.verdict == run.summary.verdict
     assert again.summary.estimate == run.summary.estimate
+
+
+def test_law_8_the_card_rebuilds_the_model_in_a_clean_process(asked, tmp_path):
+    run = warmstart.fit(**{**asked, "strategy": "head", "settings": ()}, out=tmp_path / "run")
+    card = (run.path / "README.md").read_text("utf-8")
+    code = card.partition("## Without warmstart\n\n```python\n")[2].partition("```")[0]
+    assert "warmstart" not in code
+    code = code.replace('"NFC", "a text"', '"NFC", "the ball and  the goal"')
+    job = subprocess.run(
+        [sys.executable, "-c", code], cwd=run.path, capture_output=True, text=True, check=False
+    )
+    assert job.returncode == 0, job.stderr
+    expected = run.predict(["the ball and the goal"])[0].scores
+    found = ast.literal_eval(job.stdout)
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_texts_cannot_have_yet_is_said_in_one_line(run):
+    with pytest.raises(ExportError, match="a model of texts is not written as onnx in this ver"):
+        warmstart.export(run, "onnx")
+    with pytest.raises(ServeError, match="is a model of texts, which this version does not serve"):
+        application(run.path, Serving(), Limits())
 
 
 def test_a_finished_run_answers_texts_and_is_a_start(run, asked, tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Template
 
+from warmstart.delivery.card_text import can_be_plain, plain_text
 from warmstart.delivery.task_words import TASK_WORDS, further, percent, score_of
 from warmstart.records import DataRecord, ModelRecord, StartRecord, Summary, Task, pictures
 from warmstart.words import in_words_of
@@ -232,6 +233,8 @@ def plain_torch(model: ModelRecord, hooks: tuple[Hook, ...]) -> str:
 
 def _plain_torch(facts: CardFacts) -> str:
     """Where a few lines rebuild the network: a library's own design, ordinary pictures."""
+    if facts.model is not None and can_be_plain(facts.model):
+        return f"## Without warmstart\n\n```python\n{plain_text(facts.model)}```\n"
     if facts.model is None or facts.hooks is None or not facts.model.arch.startswith("timm:"):
         return ""
     if (

@@ -101,6 +101,11 @@ def check_possible(to: ExportFormat, source: Source) -> None:
             f"{to} says of its outputs that they are classes, and this model answers {what}; use "
             "--to onnx, torch or openvino."
         )
+    if source.record.preprocessing.kind == "text":
+        raise ExportError(
+            f"a model of texts is not written as {to} in this version; its README.md rebuilds it "
+            "in a few lines of torch, and `warmstart predict` answers for it."
+        )
     if to == "transformers" and is_native(source.network):
         return
     if to in LINEAR and not arch.startswith("timm:"):

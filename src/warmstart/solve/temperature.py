@@ -23,6 +23,8 @@ Labels = NDArray[np.int64]
 
 LEAST_FOR_BIAS = 20  # examples in the smallest class; below, a bias fits noise (RECIPE §2)
 _MOST = 1e3
+# Not zero: where no score tells anything the answer is still that of the highest one, at even odds.
+_LEAST = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def fit_temperature(scores: Array, labels: Labels, weights: Array | None = None)
         bend = _mean(p.sum(axis=1) - mean**2, weights)
         step = slope / max(bend, 1e-12)
         for _ in range(30):
-            new = min(max(value - step, 0.0), _MOST)
+            new = min(max(value - step, _LEAST), _MOST)
             ahead = log_probabilities(scores, Calibration(new, zero))
             new_loss = _loss_of(ahead, targets, weights)
             if new_loss <= start:

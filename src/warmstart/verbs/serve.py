@@ -79,7 +79,13 @@ def application(run: Path, asked: Serving, limits: Limits) -> Gate:
     from warmstart.delivery.serve.access import access_for
     from warmstart.delivery.serve.app import make_app
 
-    served = serve_model(run, load(run), limits)
+    predictor = load(run)
+    if predictor.kind == "text":
+        raise ServeError(
+            f"{run} is a model of texts, which this version does not serve; ask it with "
+            "`warmstart predict`, or in Python with warmstart.load(RUN).predict."
+        )
+    served = serve_model(run, predictor, limits)
     return make_app(served, access_for(asked.host, asked.token, asked.names), limits)
 
 
