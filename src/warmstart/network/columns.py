@@ -28,9 +28,9 @@ NAMED = 3  # columns that a sentence names
 def matched(old: TableInputs, fresh: TableInputs, name: str) -> TableInputs:
     """The columns of new data, as a network for `old` ones can take them; `name` is the start's.
 
-    Numbers keep the start's scale and spans, so that a value means what it meant: with scales
-    of their own, red wine did less for white (`bench run tabular`). Those that seem to be in
-    other units are scaled by themselves. Categories keep their slots; new ones are added.
+    Numbers keep the start's scale and spans, so that a value means what it meant. Those that
+    seem to be in other units are scaled by themselves. Categories keep their slots; new ones
+    are added.
     Raises: StartError where no column has the name of one that the start knows.
     """
     known = {column.name: column for column in old.columns}
