@@ -305,7 +305,7 @@ def test_counts_are_of_images():
         )
         for i in range(6)
     ]
-    counts = model.count_data(arranged_of(), findings, suspects)
+    counts = model.count_data(arranged_of(), findings, suspects, "image")
     assert (counts.unreadable, counts.duplicates, counts.leaks) == (3, 1, 2)
     assert (counts.train, counts.test, counts.classes, counts.suspect_labels) == (30, 6, 3, 4)
 

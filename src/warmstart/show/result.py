@@ -16,6 +16,7 @@ _LEADS = {
     "scratch": "with what the start knows, a new output alone",
 }
 TITLES: dict[Task, str] = {"classify": "Accuracy", "multilabel": "mAP", "regress": "R²"}
+SERVED = ("image", "audio")  # kinds that `serve` answers for
 SHOWN = 5  # findings listed; the rest stand in the report
 
 
@@ -32,9 +33,10 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     if ships:
         blocks.append("\n".join(_accuracy(summary)))
     blocks.append("\n".join([*_decision(summary), *_findings(summary, run_path)]))
-    blocks.append("\n".join([*_places(run_path, ships), *_next(run_path, sample_path, ships)]))
-    text = "\n\n".join(block for block in blocks if block)
-    return in_words_of(summary.data.kind or "image", text)
+    kind = summary.data.kind or "image"
+    following = _next(run_path, sample_path, ships, kind)
+    blocks.append("\n".join([*_places(run_path, ships), *following]))
+    return in_words_of(kind, "\n\n".join(block for block in blocks if block))
 
 
 def no_signal_text(verdict: Verdict, n_classes: int, task: Task = "classify") -> str:
@@ -120,15 +122,16 @@ def _places(run_path: Path, ships: bool) -> list[str]:
     return [*lines, f"Report   open {report}", f"Card     {run_path / 'README.md'}"]
 
 
-def _next(run_path: Path, sample_path: str | None, ships: bool) -> list[str]:
+def _next(run_path: Path, sample_path: str | None, ships: bool, kind: str) -> list[str]:
     run = shlex.quote(str(run_path))
     rows = []
     if ships:
         image = shlex.quote(sample_path) if sample_path else "photo.jpg"
         rows.append((f"warmstart predict {run} {image}", "name the class of an image"))
         rows.append((f"warmstart evaluate {run} more/", "measure it on other images"))
-        rows.append((f"warmstart serve {run}", "try it in the browser"))
-    if sample_path is None:
+        if kind in SERVED:
+            rows.append((f"warmstart serve {run}", "try it in the browser"))
+    if sample_path is None and kind == "image":
         rows.append(("warmstart fit photos/", "photos/<class>/*.jpg"))
     if not rows:
         return []

@@ -80,10 +80,10 @@ def application(run: Path, asked: Serving, limits: Limits) -> Gate:
     from warmstart.delivery.serve.app import make_app
 
     predictor = load(run)
-    if predictor.kind == "text":
+    if predictor.kind != "image":
         raise ServeError(
-            f"{run} is a model of texts, which this version does not serve; ask it with "
-            "`warmstart predict`, or in Python with warmstart.load(RUN).predict."
+            f"{run} is a model of {predictor.kind}s, which this version does not serve; ask it "
+            "with `warmstart predict`, or in Python with warmstart.load(RUN).predict."
         )
     served = serve_model(run, predictor, limits)
     return make_app(served, access_for(asked.host, asked.token, asked.names), limits)
