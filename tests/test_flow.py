@@ -77,7 +77,7 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     summary = summary_of(finished.path)
     assert summary.keys() == {
         "format", "task", "verdict", "shipped", "estimate", "test", "data", "start", "frozen",
-        "guards", "findings", "seconds", "peak_rss_mb", "step_zero",
+        "guards", "findings", "seconds", "peak_rss_mb", "step_zero", "beside",
     }  # fmt: skip
     assert summary["step_zero"] is None  # nothing was trained step by step
     assert (summary["format"], summary["task"]) == (1, "classify")

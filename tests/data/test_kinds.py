@@ -16,6 +16,11 @@ from warmstart.events import drain
 
 def test_a_few_sounds_among_pictures_are_passed_over():
     assert media_among(["a.png", "b.wav"]) == ["a.png"]
+    pictures = [f"{folder}/{i}.png" for folder in "ab" for i in range(2)]
+    spoken = [f"{folder}/{i}_{tongue}.wav" for folder in "ab" for i in range(2) for tongue in "xyz"]
+    assert media_among([*pictures, *spoken]) == pictures
+    assert media_among([*pictures[:3], *spoken]) == spoken
+    assert media_among([*pictures, *spoken], "audio") == spoken
     assert noun_of([]) == "image"
 
 

@@ -7,6 +7,7 @@ from drawing import fill
 from tiny import fit
 from warmstart.joints import scratch
 from warmstart.planning import rules, tail
+from warmstart.tasks.classes import CLASSES
 
 COUNTS = {"blue": 16, "green": 16, "red": 16}
 SHORT = {"training.passes": 32, "training.batch": 8, "training.folds": 2}
@@ -88,6 +89,7 @@ def test_smaller_draws_lie_in_larger_ones_and_blocks_stay_whole():
     class Room:
         blocks = np.repeat(np.arange(20), 3)
         labels = np.repeat(np.arange(2), 30)
+        target = CLASSES
 
     class Scene:
         seed = 0

@@ -11,6 +11,7 @@ from torch import nn
 
 from tiny import PREP, network
 from warmstart.errors import StartError
+from warmstart.network import filled
 from warmstart.network import load as loading
 from warmstart.network.arch import build, build_pretrained, preprocessing_of, size_option
 from warmstart.network.positions import refit_size, resize, resized_preprocessing, set_size
@@ -244,6 +245,7 @@ def test_torchvisions_vit_is_built_for_the_size_that_it_is_published_for(monkeyp
     """One of them is published for 518 px, and its weights did not fit; here one for 96 px."""
     state = torchvision.models.vit_b_16(image_size=96, num_classes=2).state_dict()
     save_file(state, tmp_path / "w.safetensors")
-    monkeypatch.setattr(loading, "preprocessing_of", lambda _arch: own_prep(96))
+    for module in (loading, filled):
+        monkeypatch.setattr(module, "preprocessing_of", lambda _arch: own_prep(96))
     start = loading.load(tmp_path / "w.safetensors", arch=TORCHVISION)
     assert start.module.image_size == 96

@@ -6,7 +6,6 @@ import json
 import time
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -254,8 +253,3 @@ def test_what_a_plan_may_not_do_is_refused_here_too(bench, pictures):
     plan = plan_of(pictures, "full")
     gone = replace(plan, training=replace(plan.training, warm_up=None))
     assert "training.warm_up is missing" in refusal(foresee, bench, gone, 36, False, 0.0)
-
-
-def test_noise_is_of_the_starts_size():
-    noise = measuring._noise(3, PREP)
-    assert (noise.shape, noise.dtype) == ((3, 32, 32, 3), np.uint8)

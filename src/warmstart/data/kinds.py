@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -13,14 +14,22 @@ from warmstart.data.place import IMAGE_SUFFIXES, SOUND_SUFFIXES, suffix
 def media_among(files: Sequence[str], asked: Asked = "auto") -> list[str]:
     """The images of a place, or its clips of sound where these were asked for or are more.
 
+    Images in two folders, two in each, are what a folder of both is about: stamps that speak.
+
     >>> media_among(["a/1.wav", "a/1.png", "a/2.wav", "notes.txt"])
     ['a/1.wav', 'a/2.wav']
     """
     images = [file for file in files if suffix(file) in IMAGE_SUFFIXES]
     clips = [file for file in files if suffix(file) in SOUND_SUFFIXES]
     if asked == "auto":
-        return clips if len(clips) > len(images) else images
+        return clips if len(clips) > len(images) and not _are_classes(images) else images
     return clips if asked == "audio" else images
+
+
+def _are_classes(images: Sequence[str]) -> bool:
+    """Whether a network could learn from them: two folders that hold two."""
+    sizes = Counter(image.partition("/")[0] for image in images if "/" in image)
+    return sum(size >= 2 for size in sizes.values()) >= 2
 
 
 def noun_of(names: Iterable[str]) -> str:
