@@ -119,7 +119,7 @@ def draw(wave: Samples, rate: int, sound: Sound) -> Pixels:
     >>> time = np.arange(4000, dtype=np.float32) / 8000
     >>> picture = draw(np.sin(2 * np.pi * 1000 * time), 8000, sound)
     >>> picture.shape, int(picture[:, 50].argmax())  # 1000 of 2146 mel from below
-    ((32, 100), 16)
+    ((32, 100), 17)
     """
     wave = centred(resample(wave, rate, sound.rate), round(sound.seconds * sound.rate))
     levels = log_mel(wave, sound)

@@ -77,7 +77,7 @@ def padded_length(n_tokens: int, most: int) -> int:
     """How long the row of so many tokens is made.
 
     >>> padded_length(9, 256), padded_length(200, 250), padded_length(600, 700)
-    (16, 250, 1024)
+    (16, 250, 700)
     """
     fitting = next((length for length in LENGTHS if length >= n_tokens), None)
     return min(fitting or 512 * -(-n_tokens // 512), most)
