@@ -63,6 +63,7 @@ def test_on_images_it_learns_a_number_and_can_be_pickled(images):
     np.testing.assert_allclose(pickle.loads(pickle.dumps(found)).predict(X[50:]), said, rtol=1e-5)
     found.set_params(start=None).fit(y[:, None], y)
     assert found.predict(y[:2, None]).shape == (2,)
+    assert not hasattr(found, "summary_")
 
 
 def test_numbers_without_a_signal_are_answered_by_their_mean(images):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_softmax, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Tags, column_or_1d
+from sklearn.base import ClassifierMixin
+from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -25,22 +24,19 @@ from warmstart.verbs.given import (
     logits_of,
     merged,
     row_weights,
-    seed_from,
     taken,
 )
+from warmstart.verbs.learning import OF_TABLES, Options, images_again
 
 if TYPE_CHECKING:
-    from warmstart.records import Preprocessing
     from warmstart.verbs.learner import Answerer
 
 Array = NDArray[np.float64]
 
-USUAL = "default"
-USUAL_START = "lite0"
 PENALTIES = tuple(float(10 ** (k / 2)) for k in range(-6, 7))  # of rows of unit length
 
 
-class WarmStartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
     """A scikit-learn classifier for images, and for tables of numbers.
 
     X is an array of images (n, H, W) or (n, H, W, C), or n paths: then `fit` is that of
@@ -61,31 +57,6 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ['a', 'b']
     """
 
-    def __init__(
-        self,
-        start: Any = USUAL,
-        strategy: str = "auto",
-        *,
-        budget: Literal["fast", "balanced", "thorough"] = "fast",
-        arch: str | None = None,
-        preprocessing: Preprocessing | None = None,
-        lr: float | None = None,
-        minutes: float | None = None,
-        device: str = "auto",
-        settings: Mapping[str, Any] | Sequence[str] | None = None,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.start = start
-        self.strategy = strategy
-        self.budget = budget
-        self.arch = arch
-        self.preprocessing = preprocessing
-        self.lr = lr
-        self.minutes = minutes
-        self.device = device
-        self.settings = settings
-        self.random_state = random_state
-
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Learn. Shapes: y (n,), sample_weight (n,).
 
@@ -98,26 +69,15 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         images = as_images(X)
         if images is None:
             return self._fit_table(X, y, sample_weight)
-        for name in ("n_features_in_", "feature_names_in_", "coef_", "intercept_", "penalty_"):
-            self.__dict__.pop(name, None)  # of an earlier fit on a table
+        self._forget(OF_TABLES)
         return self._fit_images(images, y, sample_weight)
 
     # ---- a table ---------------------------------------------------------------------------
 
     def _fit_table(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None) -> Self:
         X, y = validate_data(self, X, y, dtype=np.float64)
-        for name in ("summary_", "plan_", "verdict_", "estimate_", "_learnt", "_answerer"):
-            self.__dict__.pop(name, None)  # of an earlier fit on images
-        if not is_output_alone(self.strategy):
-            raise UsageError(
-                f"strategy {self.strategy} trains layers of a network, and a table has none; use "
-                "head or auto."
-            )
-        if self.start is not None and not (isinstance(self.start, str) and self.start == USUAL):
-            raise UsageError(
-                f"X is a table of shape {X.shape} and start={self.start!r} is a network for "
-                "images; use start=None for a table."
-            )
+        self._forget(("summary_", "plan_", "verdict_", "estimate_", "_learnt", "_answerer"))
+        self._check_table(X)
         weights, keep = row_weights(sample_weight, len(X))
         numbers = self._encode(y, keep)
         features, weights = X[keep], weights[keep]
@@ -152,15 +112,10 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     # ---- images ----------------------------------------------------------------------------
 
     def _fit_images(self, images: Any, y: ArrayLike, sample_weight: ArrayLike | None) -> Self:
-        from warmstart.flow import Request
         from warmstart.flow import fit as flow
-        from warmstart.joints.request import typed_settings
         from warmstart.verbs.learner import learn
 
-        if self.start is None:
-            raise UsageError(
-                "start=None learns from a table, and X holds images; leave start away, or name one."
-            )
+        self._check_images()
         weights, keep = row_weights(sample_weight, len(images))
         numbers = self._encode(y, keep)
         images, numbers, weights = merged(taken(images, keep), numbers, weights[keep])
@@ -168,15 +123,8 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if is_weighted:
             self._check_weighable()
         names = class_names(self.classes_)
-        is_usual = isinstance(self.start, str) and self.start == USUAL
-        asked = Request(
-            data=(images, [names[number] for number in numbers]),
-            start=USUAL_START if is_usual else self.start, arch=self.arch,
-            preprocessing=self.preprocessing, strategy=self.strategy,
-            budget="fast" if is_weighted else self.budget, seed=seed_from(self.random_state),
-            lr=self.lr, minutes=self.minutes, device=self.device,
-            settings=typed_settings(self.settings),
-        )  # fmt: skip
+        data = images, [names[number] for number in numbers]
+        asked = self._asked(data, "fast" if is_weighted else self.budget, "classify")
         self._learnt, self._answerer = learn(asked, names, flow, weights if is_weighted else None)
         self.summary_, self.plan_ = self._learnt.summary, self._learnt.plan
         self.verdict_, self.estimate_ = self.summary_.verdict, self.summary_.estimate
@@ -217,12 +165,7 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X = validate_data(self, X, dtype=np.float64, reset=False)
             logits: Array = X @ self.coef_.T + self.intercept_
             return logits.ravel() if len(self.classes_) == 2 else logits
-        images = as_images(X)
-        if images is None:
-            raise DataError(
-                "X is no array of images and no list of paths, as it was in fit; give images"
-            )
-        logits = logits_of(self._answers(), images)
+        logits = logits_of(self._answers(), images_again(X))
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -251,12 +194,6 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return found
 
     # ---- for scikit-learn ------------------------------------------------------------------
-
-    def __sklearn_tags__(self) -> Tags:
-        tags: Tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
-        return tags
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle keeps: all that was learnt, and no open network."""

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import Tags, column_or_1d
+from sklearn.base import RegressorMixin
+from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from warmstart.errors import DataError, UsageError
 from warmstart.solve.weighted import standardised
 from warmstart.training.weighted_numbers import fit_numbers
-from warmstart.verbs.given import as_images, is_output_alone, row_weights, seed_from
+from warmstart.verbs.given import as_images, row_weights
+from warmstart.verbs.learning import OF_TABLES, Options, images_again
 
 if TYPE_CHECKING:
-    from warmstart.records import Preprocessing
     from warmstart.verbs.learnt_numbers import LearntNumbers
 
 Array = NDArray[np.float64]
 
-USUAL, USUAL_START = "default", "lite0"
 PENALTIES = tuple(float(10 ** (k / 2)) for k in range(-8, 7))  # of rows of unit length
 
 
-class WarmStartRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class WarmStartRegressor(RegressorMixin, Options):  # type: ignore[misc]
     """A scikit-learn regressor for images, and for tables of numbers.
 
     X is an array of images (n, H, W) or (n, H, W, C), or n paths: then `fit` is that of
@@ -41,31 +39,6 @@ class WarmStartRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     >>> WarmStartRegressor().fit(X, y).predict([[4.0]]).round(2).tolist()
     [9.0]
     """
-
-    def __init__(
-        self,
-        start: Any = USUAL,
-        strategy: str = "auto",
-        *,
-        budget: Literal["fast", "balanced", "thorough"] = "fast",
-        arch: str | None = None,
-        preprocessing: Preprocessing | None = None,
-        lr: float | None = None,
-        minutes: float | None = None,
-        device: str = "auto",
-        settings: Mapping[str, Any] | Sequence[str] | None = None,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.start = start
-        self.strategy = strategy
-        self.budget = budget
-        self.arch = arch
-        self.preprocessing = preprocessing
-        self.lr = lr
-        self.minutes = minutes
-        self.device = device
-        self.settings = settings
-        self.random_state = random_state
 
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Learn. Shapes: y (n,), sample_weight (n,), for tables alone.
@@ -82,18 +55,8 @@ class WarmStartRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _fit_table(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None) -> Self:
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        if not is_output_alone(self.strategy):
-            raise UsageError(
-                f"strategy {self.strategy} trains layers of a network, and a table has none; use "
-                "head or auto."
-            )
-        if self.start is not None and not (isinstance(self.start, str) and self.start == USUAL):
-            named = self.start if isinstance(self.start, str) else type(self.start).__name__
-            raise UsageError(
-                f"X is a table of shape {X.shape} and start={named} is a network for images; use "
-                "start=None for a table."
-            )
-        self.__dict__.pop("_learnt", None)  # of an earlier fit on images
+        self._check_table(X)
+        self._forget(("summary_", "_learnt"))
         weights, keep = row_weights(sample_weight, len(X))
         features, values, weights = X[keep], np.asarray(y, np.float64)[keep], weights[keep]
         scaling = standardised(features, weights)
@@ -105,27 +68,15 @@ class WarmStartRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _fit_images(self, images: Any, y: ArrayLike) -> Self:
-        from warmstart.flow import Request
         from warmstart.flow import fit as flow
-        from warmstart.joints.request import typed_settings
         from warmstart.verbs.learnt_numbers import learn_numbers
 
-        if self.start is None:
-            raise UsageError(
-                "start=None learns from a table, and X holds images; leave start away, or name one."
-            )
+        self._check_images()
         values = column_or_1d(y, warn=True)
         if len(values) != len(images):
             raise DataError(f"X has {len(images)} rows, y has {len(values)}; give one number each")
-        for name in ("n_features_in_", "feature_names_in_", "coef_", "intercept_", "penalty_"):
-            self.__dict__.pop(name, None)  # of an earlier fit on a table
-        is_usual = isinstance(self.start, str) and self.start == USUAL
-        asked = Request(
-            data=(images, values), start=USUAL_START if is_usual else self.start, arch=self.arch,
-            preprocessing=self.preprocessing, strategy=self.strategy, budget=self.budget,
-            seed=seed_from(self.random_state), lr=self.lr, minutes=self.minutes,
-            device=self.device, settings=typed_settings(self.settings), task="regress",
-        )  # fmt: skip
+        self._forget(OF_TABLES)
+        asked = self._asked((images, values), self.budget, "regress")
         self._learnt: LearntNumbers = learn_numbers(asked, flow)
         self.summary_ = self._learnt.summary
         return self
@@ -140,18 +91,7 @@ class WarmStartRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             X = validate_data(self, X, dtype=np.float64, reset=False)
             values: Array = X @ self.coef_ + self.intercept_
             return values
-        images = as_images(X)
-        if images is None:
-            raise DataError(
-                "X is no array of images and no list of paths, as it was in fit; give images"
-            )
-        return self._learnt.values(images, self.start)
+        return self._learnt.values(images_again(X), self.start)
 
     def __sklearn_is_fitted__(self) -> bool:
         return "_learnt" in self.__dict__ or "coef_" in self.__dict__
-
-    def __sklearn_tags__(self) -> Tags:
-        tags: Tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
-        return tags
