@@ -94,9 +94,9 @@ def costs() -> str:
 
 def forecast() -> str:
     """How near forecasts of time and memory come."""
-    said = results.read("forecast")["summary"]
+    said, n = results.read("forecast")["summary"], len(rows("forecast"))
     return (
-        f"Over 20 pairs of data and strategy the forecast of seconds was within a factor of 1.5 of "
+        f"Over {n} pairs of data and strategy the forecast of seconds was within a factor of 1.5 of "
         f"what the run took in {said['seconds within 1.5']}, that of memory in "
         f"{said['memory_mb within 1.5']} {source('forecast')}."
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from warmstart.delivery.figures.line import Mark, Measure, on_a_line
 from warmstart.delivery.figures.svg import short
-from warmstart.delivery.numbers import at_most, count, interval, percent, sentence
+from warmstart.delivery.numbers import at_most, count, interval, percent
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.pictures import shots
+from warmstart.delivery.report.screen import screen
 from warmstart.delivery.report.steps import leaks_much, next_steps
 from warmstart.delivery.report.verdict import against_shuffled
 from warmstart.delivery.task_words import score_of
@@ -35,25 +36,13 @@ WARNINGS = {
 
 def first_screen(facts: Facts) -> str:
     """Headline, the accuracy as a picture, whether one would use it, the next steps."""
-    summary = facts.summary
-    kind = "verdict bad" if summary.verdict.kind in ("no-signal", "scratch-fair") else "verdict"
     steps = [
         f"<h3><span>{number}</span>{html.escaped(step.title)}</h3>{html.paragraph(step.text)}"
         + (html.command(step.command) if step.command else "")
         + shots(facts, step.shown)
         for number, step in enumerate(next_steps(facts), 1)
     ]
-    cards = "".join(f"<li>{step}</li>" for step in steps)
-    return (
-        html.paragraph(f"{facts.name}: {_sizes(facts)}", "over")
-        + f"<h1>{html.escaped(headline(facts))}</h1>"
-        + html.paragraph(sentence(summary.verdict.sentence), kind)
-        + _picture(facts)
-        + "<h2>Would I use it?</h2>"
-        + "".join(html.paragraph(text) for text in would_use(facts))
-        + "<h2>What to do next</h2>"
-        + f'<ol class="cards">{cards}</ol>'
-    )
+    return screen(facts, _sizes(facts), headline(facts), _picture(facts), would_use(facts), steps)
 
 
 def _sizes(facts: Facts) -> str:

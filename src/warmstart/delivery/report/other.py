@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from warmstart.delivery.figures.line import Measure, on_a_line
 from warmstart.delivery.figures.scatter import scatter
-from warmstart.delivery.numbers import count, interval, percent, sentence
+from warmstart.delivery.numbers import count, interval, percent
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
+from warmstart.delivery.report.screen import screen
 from warmstart.delivery.task_words import TASK_WORDS, further, test_estimate
 from warmstart.records import Estimate, LabelScore, NumberCalibration
 
 
 def first_screen(facts: Facts) -> str:
     """Headline, the score as a picture, how it may be used."""
-    summary = facts.summary
-    kind = "verdict bad" if summary.verdict.kind in ("no-signal", "scratch-fair") else "verdict"
-    data, words = summary.data, TASK_WORDS[summary.task]
-    sizes = f"{count(data.train, 'image')} to learn from, {words.output.format(data.classes)}"
-    return (
-        html.paragraph(f"{facts.name}: {sizes}", "over")
-        + f"<h1>{html.escaped(_headline(facts))}</h1>"
-        + html.paragraph(sentence(summary.verdict.sentence), kind)
-        + _picture(facts)
-        + "<h2>Would I use it?</h2>"
-        + "".join(html.paragraph(text) for text in _would_use(facts))
-        + "<h2>What to do next</h2>"
-        + _next(facts)
-    )
+    data = facts.summary.data
+    words = TASK_WORDS[facts.summary.task].output.format(data.classes)
+    sizes = f"{count(data.train, 'image')} to learn from, {words}"
+    return screen(facts, sizes, _headline(facts), _picture(facts), _would_use(facts), _steps(facts))
 
 
 def answers_section(facts: Facts) -> str:
@@ -94,15 +85,15 @@ def _would_use(facts: Facts) -> list[str]:
     ]
 
 
-def _next(facts: Facts) -> str:
+def _steps(facts: Facts) -> list[str]:
     steps = []
     appetite = facts.evidence("appetite")
     if appetite is not None:
-        steps.append(f"<li><h3>More images</h3>{html.paragraph(appetite.meaning)}</li>")
+        steps.append(f"<h3>More images</h3>{html.paragraph(appetite.meaning)}")
     if facts.ships:
         use = html.command(f"warmstart predict {facts.place} new.jpg")
-        steps.append(f"<li><h3>Use it</h3>{use}</li>")
-    return f'<ol class="cards">{"".join(steps)}</ol>'
+        steps.append(f"<h3>Use it</h3>{use}")
+    return steps
 
 
 def _test(facts: Facts) -> str:
