@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tiny import CONVNEXT, weights
 from warmstart.remember import Remembered, remembering
 from warmstart.solve import ridge
 
@@ -54,16 +55,19 @@ def test_runs_on_what_is_kept_are_those_of_a_new_process(tmp_path, pictures):
 
     def run(name, **options):
         out = tmp_path / name
-        drain(fit(Request(data=pictures, out=out, **options)))
+        start = str(weights(tmp_path, CONVNEXT))
+        drain(fit(Request(data=pictures, out=out, start=start, arch=CONVNEXT, **options)))
         return {
             file.name: file.read_bytes() for file in sorted((out / "model").iterdir())
             if file.name != "config.json"
         }  # fmt: skip
 
-    deep = {"strategy": "last:1", "settings": ("training.passes=64",)}
-    plain = [run("a", budget="fast"), run("b", **deep)]
+    small = ("input.size=32", "training.engine=torch")
+    quick = {"budget": "fast", "settings": small}
+    deep = {"strategy": "last:1", "settings": (*small, "training.passes=64")}
+    plain = [run("a", **quick), run("b", **deep)]
     with remembering(Remembered(10**9)):
-        first = [run("c", budget="fast"), run("d", **deep)]
-        again = [run("e", budget="fast"), run("f", **deep)]
+        first = [run("c", **quick), run("d", **deep)]
+        again = [run("e", **quick), run("f", **deep)]
     assert first == plain
     assert again == plain
