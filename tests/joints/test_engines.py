@@ -21,6 +21,7 @@ from warmstart.features.store import Store, default_root
 from warmstart.joints import engines
 from warmstart.joints.engines import check_name, choose, open_engine, survey
 from warmstart.joints.look import take_look
+from warmstart.joints.processors import threads_for
 from warmstart.network.load import load
 from warmstart.planning.rules import Pace
 from warmstart.records import Choice
@@ -197,8 +198,7 @@ def test_speeds_with_other_threads_say_nothing(pictures, monkeypatch):
     seen = surveyed(pictures)
     calibration.keep(seen.store.root, seen.work, "onnxruntime", Timing(0.01, 9000.0))
     assert drain(choose(seen)).choice.value == "onnxruntime"
-    n_threads = engines.n_threads()
-    monkeypatch.setattr(engines, "n_threads", lambda: n_threads + 1)
+    monkeypatch.setattr(engines, "threads_for", lambda network: threads_for(network) + 1)
     other = surveyed(pictures)
     assert drain(choose(other)).choice.value == "torch"
 

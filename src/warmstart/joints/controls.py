@@ -20,6 +20,7 @@ from warmstart.inspection import preprocessing as habits
 from warmstart.inspection.distance import distance, mean_divergence
 from warmstart.inspection.knowledge import Controls, is_clear, knowledge
 from warmstart.joints.look import load_same
+from warmstart.joints.processors import threads_for
 from warmstart.joints.rows import groups_among, labels_among
 from warmstart.joints.scene import Scene
 from warmstart.joints.texts import texts_of
@@ -88,7 +89,8 @@ def open_probe(scene: Scene) -> Callable[[int], Probe]:
     # Row by row: a few whole blocks may be one, and then none is left to judge by.
     singles = [np.array([row]) for row in range(n)]
     order, _ = spread_order(scene.arranged.strata[:n], singles, rng)
-    torch.set_num_threads(scene.look.threads)  # a look from the store has not set them
+    # A look from the store has not set them.
+    torch.set_num_threads(threads_for(scene.look.network.record))
     decoded: list[Pixels] = []
 
     def decode(example: Example) -> Pixels:

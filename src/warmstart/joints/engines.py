@@ -24,7 +24,7 @@ from warmstart.features.key import (
 )
 from warmstart.features.store import Store, default_root
 from warmstart.joints import notes
-from warmstart.joints.processors import n_threads
+from warmstart.joints.processors import threads_for
 from warmstart.network.load import Start
 from warmstart.network.parts import Network
 from warmstart.network.revive import cut_start
@@ -123,7 +123,7 @@ def work_of(record: NetworkRecord, prep: Inputs, n_taps: int) -> calibration.Wor
     return calibration.Work(
         macs=sum(part.macs for part in record.parts),
         parameters=sum(part.parameters for part in record.parts),
-        taps=n_taps, size=prep.shape, threads=n_threads(),
+        taps=n_taps, size=prep.shape, threads=threads_for(record),
     )  # fmt: skip
 
 
@@ -212,7 +212,7 @@ def _refuse(seen: Survey, name: EngineName, error: EngineError) -> Steps[Survey]
 
 
 def _make(seen: Survey, name: EngineName) -> Engine:
-    return make_engine(name, Tapped(seen.network, seen.taps), seen.prep, n_threads())
+    return make_engine(name, Tapped(seen.network, seen.taps), seen.prep, threads_for(seen.network.record))
 
 
 # ---- the choice in words -----------------------------------------------------------------
@@ -274,7 +274,7 @@ def _key(
         decoder=decoder,
         engine=engine,
         engine_version=version_between(engine, start.stream),
-        threads=n_threads(),
+        threads=threads_for(network.record),
     )
 
 

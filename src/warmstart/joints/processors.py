@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from warmstart.records import NetworkRecord
 from warmstart.world import here
+
+SMALL = 1_000_000  # multiply-adds an example, below which threads wait more than they work
 
 _kept_threads: ContextVar[int] = ContextVar("threads", default=0)
 
@@ -19,6 +22,14 @@ def n_threads() -> int:
     True
     """
     return _kept_threads.get() or max(n_processors() // here().local, 1)
+
+
+def threads_for(network: NetworkRecord) -> int:
+    """Threads that a network gains from: one where it is small, such as those for tables.
+
+    Two threads that meet after every layer are much slower than one where other programs run.
+    """
+    return 1 if sum(part.macs for part in network.parts) < SMALL else n_threads()
 
 
 def n_processors() -> int:

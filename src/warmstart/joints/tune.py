@@ -20,7 +20,7 @@ from warmstart.joints.notes import guard, note
 from warmstart.joints.outfit import Outfit, outfit
 from warmstart.joints.output import Refit, calibrated, joined_outputs
 from warmstart.joints.overfit import watch_overfit
-from warmstart.joints.processors import n_threads
+from warmstart.joints.processors import threads_for
 from warmstart.joints.room import LiveSource, Room, Source
 from warmstart.joints.rows import Reader
 from warmstart.joints.scene import Scene
@@ -119,7 +119,7 @@ def tune(
     folds_held = held_out(scene, schedule(plan).folds)
     values: dict[str, float | int | str] = {"trainings": len(folds_held) + 1}
     yield Event(stage="tune", kind="begin", values=values)
-    torch.set_num_threads(n_threads())
+    torch.set_num_threads(threads_for(scene.look.network.record))
     source = yield from open_source(scene, plan)
     room = Room(
         source=source, labels=scene.arranged.labels, blocks=scene.arranged.blocks(),

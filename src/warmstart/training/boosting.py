@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from warmstart.events import Event, Steps
 from warmstart.solve.ridge import Array, Rows
@@ -14,6 +15,7 @@ from warmstart.solve.ridge import Array, Rows
 ROUNDS = (10, 30, 100)  # trees a class, to choose from
 RATE, DEPTH = 0.1, 3
 MANY = 500  # rows from which histograms are quicker than sorted values
+VERY_MANY = 20_000  # rows that more than one thread is worth it for
 LEAST = 1e-6  # probability: no log-loss is infinite
 
 
@@ -64,6 +66,7 @@ def _fit(
     x: Array, y: Rows, rounds: int, n_classes: int, seed: int
 ) -> Callable[[Array], list[Array]]:
     """From rows (m, F) to probabilities (m, K) after each round."""
+    from sklearn import config_context
     from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
 
     present = np.unique(y)
@@ -81,7 +84,9 @@ def _fit(
             max_iter=rounds, learning_rate=RATE, max_leaf_nodes=2**DEPTH, early_stopping=False,
             random_state=seed,
         )  # fmt: skip
-    model.fit(x, y)
+    # Settings would be checked once a tree; threads would wait for each other on so few rows.
+    with config_context(skip_parameter_validation=True), threadpool_limits(_threads(len(y))):
+        model.fit(x, y)
 
     def stages(new: Array) -> list[Array]:
         found = []
@@ -92,3 +97,7 @@ def _fit(
         return found
 
     return stages
+
+
+def _threads(n: int) -> int | None:
+    return None if n >= VERY_MANY else 1

@@ -27,7 +27,7 @@ from warmstart.joints import request
 from warmstart.joints.deliver import Finished
 from warmstart.joints.inputs import input_wish
 from warmstart.joints.look import take_look
-from warmstart.joints.processors import n_threads
+from warmstart.joints.processors import threads_for
 from warmstart.joints.request import Request
 from warmstart.joints.rows import Arranged, arrange, as_tuple, profile_of
 from warmstart.joints.starting import open_start
@@ -215,7 +215,7 @@ def _key(learnt: Learnt) -> FeatureKey:
         network=record.start_sha256, arch=record.arch,
         parts=tuple(part.name for part in learnt.network.parts), taps=taps(learnt.network),
         preprocessing=record.preprocessing, decoder=decoder_name(record.preprocessing),
-        engine=engine, engine_version=engine_version(engine), threads=n_threads(),
+        engine=engine, engine_version=engine_version(engine), threads=threads_for(learnt.network),
     )  # fmt: skip
 
 

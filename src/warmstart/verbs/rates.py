@@ -25,7 +25,7 @@ from warmstart.joints.heads import fit_on
 from warmstart.joints.lesson import Lesson
 from warmstart.joints.look import take_look
 from warmstart.joints.outfit import outfit
-from warmstart.joints.processors import n_threads
+from warmstart.joints.processors import threads_for
 from warmstart.joints.request import Request
 from warmstart.joints.room import Room
 from warmstart.joints.scene import Scene, set_scene
@@ -170,7 +170,7 @@ def _nothing_moves(strategy: str) -> UsageError:
 
 
 def _try_all(scene: Scene, plan: Plan, rate: float, n_steps: int) -> Steps[RateProbe]:
-    torch.set_num_threads(n_threads())
+    torch.set_num_threads(threads_for(scene.look.network.record))
     arranged = scene.arranged
     held = tune.held_out(scene, 1)[0]
     keep = np.setdiff1d(np.arange(len(arranged.learn)), held)

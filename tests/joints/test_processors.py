@@ -1,0 +1,19 @@
+"""How many threads a run and a network are given."""
+
+from warmstart.joints.processors import n_threads, threads_for, threads_kept
+from warmstart.records import NetworkRecord, PartRecord
+
+
+def network(macs: int) -> NetworkRecord:
+    part = PartRecord(
+        name="a", parameters=1, shape_in=(1,), shape_out=(1,), macs=macs, layout="NC"
+    )  # fmt: skip
+    return NetworkRecord(
+        parts=(part, part), head_parameters=0, cut="traced", neck_width=1, neck_is_average=False
+    )  # fmt: skip
+
+
+def test_a_network_that_does_next_to_nothing_is_run_by_one_thread():
+    with threads_kept(7):
+        assert [threads_for(network(macs)) for macs in (1000, 10**8)] == [1, 7]
+        assert n_threads() == 7
