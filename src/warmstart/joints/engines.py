@@ -212,7 +212,8 @@ def _refuse(seen: Survey, name: EngineName, error: EngineError) -> Steps[Survey]
 
 
 def _make(seen: Survey, name: EngineName) -> Engine:
-    return make_engine(name, Tapped(seen.network, seen.taps), seen.prep, threads_for(seen.network.record))
+    threads = threads_for(seen.network.record)
+    return make_engine(name, Tapped(seen.network, seen.taps), seen.prep, threads)
 
 
 # ---- the choice in words -----------------------------------------------------------------
