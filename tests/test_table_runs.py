@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import warmstart
 from tiny import bytes_of, lines
 from warmstart.cli.entry import main
 from warmstart.errors import DataError, StartError
+from warmstart.records import Choice, ColumnPlan
 
 QUICK = ("training.passes=320", "training.folds=1")
 
@@ -163,6 +165,22 @@ def test_columns_are_set_by_the_user(clinic, tmp_path):
     columns = json.loads((run.path / "data.json").read_text())["columns"]
     assert [(c["name"], c["kind"]) for c in columns] == [("age", "category"), ("site", "category")]
     assert "1 column is left out: as you chose." in [f.sentence for f in run.summary.findings]
+    planned = {column.name: column.kind for column in run.plan.columns}
+    assert [(k.value, k.rule, k.source) for k in planned.values()] == [
+        ("category", "number", "user"), ("left-out", "number", "user"),
+        ("category", "category", "rule"),
+    ]  # fmt: skip
+    plan = run.path / "plan.toml"
+    again = warmstart.fit(clinic[1], plan=plan, out=tmp_path / "again")
+    assert (again.path / "plan.toml").read_bytes() == plan.read_bytes()
+    assert bytes_of(again.path / "model") == bytes_of(run.path / "model")
+
+
+def test_a_plan_is_for_columns_that_are_there(clinic, tmp_path):
+    plan = replace(clinic[0].plan, columns=(ColumnPlan(name="height", kind=Choice(
+        value="number", because="mine", source="user")),))  # fmt: skip
+    with pytest.raises(DataError, match=r"the plan's column.height: .* has no such column"):
+        warmstart.fit(clinic[1], plan=plan, out=tmp_path / "run")
 
 
 def test_columns_of_pictures_cannot_be_set(pictures):

@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
-from warmstart.data.typed import knots, type_columns
+from warmstart.data.typed import ColumnWish, knots, type_columns
 from warmstart.errors import DataError
 
 
 def typed(asked=None, **columns):
     n = len(next(iter(columns.values())))
+    given = (asked or {}).items()
+    wishes = {name: ColumnWish(kind, f"--set column.{name}={kind}") for name, kind in given}
     rows = [{name: str(cells[row]) for name, cells in columns.items()} for row in range(n)]
-    return type_columns(rows, [f"line {row + 2}" for row in range(n)], "t.csv", asked)
+    return type_columns(rows, [f"line {row + 2}" for row in range(n)], "t.csv", wishes)
 
 
 MANY = [f"{x:.3f}" for x in np.random.default_rng(0).normal(5, 2, 40)]
@@ -65,6 +67,18 @@ def test_the_user_leaves_columns_out_and_keeps_others():
     found = typed({"age": "left-out", "number": "number"}, age=MANY, number=range(40))
     assert [column.name for column in found.columns] == ["number"]
     assert found.findings[0].sentence == "1 column is left out: as you chose."
+
+
+def test_every_column_has_its_reason_and_what_the_rule_would_have_said():
+    found = typed({"cp": "category", "age": "left-out"}, age=MANY, cp=[0, 1] * 20, site=SITES,
+                  same=["x"] * 40)  # fmt: skip
+    told = {c.name: (c.kind.value, c.kind.rule, c.kind.source, c.is_chosen) for c in found.choices}
+    assert told == {
+        "age": ("left-out", "number", "user", True), "cp": ("category", "number", "user", True),
+        "site": ("category", "category", "rule", False),
+        "same": ("left-out", "left-out", "rule", False),
+    }  # fmt: skip
+    assert found.choices[3].kind.because == "the same in every row"
 
 
 def fails(match, asked=None, **columns):

@@ -13,7 +13,7 @@ from warmstart.data.grouping import propose_columns
 from warmstart.data.labelcells import label_column, read_labels, several
 from warmstart.data.parsing import Table
 from warmstart.data.place import IMAGE_SUFFIXES, suffix
-from warmstart.data.typed import type_columns
+from warmstart.data.typed import ColumnWish, type_columns
 from warmstart.errors import DataError
 
 _LOOKED_AT = 20  # rows
@@ -82,17 +82,20 @@ def row_payloads(table: Table, taken: Sequence[str | None], shown: str) -> dict[
     return found
 
 
-def with_columns(collection: Collection, asked: Mapping[str, str]) -> Collection:
+def with_columns(collection: Collection, asked: Mapping[str, ColumnWish]) -> Collection:
     """The collection with what its columns are, told from its training rows alone.
 
-    `asked` gives the kind of some columns, as `--set column.NAME=KIND` does.
+    `asked` gives the kind of some columns, as `--set column.NAME=KIND` or a plan does.
     Raises: DataError as `type_columns` does.
     """
     record = collection.record
     train = [example.id for example in record.examples if example.split == "train"]
     rows = [unpack(collection.load(id)) for id in train]
     typed = type_columns(rows, train, collection.wording.source, asked)
-    settled = replace(record, columns=typed.columns, problems=(*record.problems, *typed.findings))
+    settled = replace(
+        record, columns=typed.columns, column_choices=typed.choices,
+        problems=(*record.problems, *typed.findings),
+    )  # fmt: skip
     return replace(collection, record=settled)
 
 

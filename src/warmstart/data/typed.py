@@ -7,14 +7,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import NamedTuple, cast, get_args
 
 import numpy as np
 
 from warmstart.data.cells import has_commas, is_missing, number_of
 from warmstart.data.collection import count, is_are, some
 from warmstart.errors import DataError
-from warmstart.records import ColumnKind, ColumnRecord, Finding
+from warmstart.records import Choice, ColumnKind, ColumnPlan, ColumnRecord, Finding
 
 MOSTLY = 0.8  # share of numbers above which a text among them is a slip, not a category
 EMPTY = 0.95  # share of missing values from which a column tells nothing
@@ -31,6 +31,14 @@ class Typed:
 
     columns: tuple[ColumnRecord, ...]
     findings: tuple[Finding, ...]
+    choices: tuple[ColumnPlan, ...]  # of every column, with its reason
+
+
+class ColumnWish(NamedTuple):
+    """The kind that a person gave a column, and where: `shown` begins an error."""
+
+    kind: str
+    shown: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,11 @@ class _Cells:
         """Those that are not missing."""
         return [cell.strip() for cell in self.cells if not is_missing(cell)]
 
+    @property
+    def strange(self) -> list[str]:
+        """Those that are no numbers."""
+        return [cell for cell in self.filled if number_of(cell) is None]
+
     def fail(self, found: str, cure: str) -> DataError:
         return DataError(f'{self.source}: "{self.name}" {found}; {cure}')
 
@@ -55,7 +68,7 @@ def type_columns(
     rows: Sequence[Mapping[str, str]],
     lines: Sequence[str],
     source: str,
-    asked: Mapping[str, str] | None = None,
+    asked: Mapping[str, ColumnWish] | None = None,
 ) -> Typed:
     """Tell numbers from categories, and leave out what can tell nothing of a new row.
 
@@ -70,31 +83,42 @@ def type_columns(
     names = list(rows[0]) if rows else []
     _check_asked(asked, names, source)
     columns: list[ColumnRecord] = []
+    choices: list[ColumnPlan] = []
     left: dict[str, list[str]] = {}
     for name in names:
         column = _Cells(source, name, [row[name] for row in rows], lines)
-        reason = _useless(column, asked.get(name))
+        wanted = asked[name].kind if name in asked else None
+        reason = _useless(column, wanted)
         if reason:
             left.setdefault(reason, []).append(name)
         else:
-            columns.append(_typed(column, asked.get(name)))
+            columns.append(_typed(column, wanted))
+        kind = LEFT_OUT if reason else columns[-1].kind
+        choices.append(ColumnPlan(name=name, kind=_choice(column, kind, reason, wanted)))
     if not columns:
         why = "; ".join(f"{some(group, 3)} {reason}" for reason, group in left.items())
         raise DataError(f"{source} has no column to learn from ({why}); add one")
-    return Typed(columns=tuple(columns), findings=tuple(map(_finding, left, left.values())))
+    findings = tuple(map(_finding, left, left.values()))
+    return Typed(columns=tuple(columns), findings=findings, choices=tuple(choices))
 
 
-def _check_asked(asked: Mapping[str, str], names: Sequence[str], source: str) -> None:
-    for name, kind in asked.items():
+def _check_asked(asked: Mapping[str, ColumnWish], names: Sequence[str], source: str) -> None:
+    for name, (kind, shown) in asked.items():
         if name not in names:
-            raise DataError(
-                f"--set column.{name}={kind}: {source} has no such column. It has: "
-                f"{some(names, 20)}."
-            )
+            raise DataError(f"{shown}: {source} has no such column. It has: {some(names, 20)}.")
         if kind not in _KINDS:
-            raise DataError(
-                f"--set column.{name}={kind}: a column is number, category or {LEFT_OUT}."
-            )
+            raise DataError(f"{shown}: a column is number, category or {LEFT_OUT}.")
+
+
+def _choice(column: _Cells, kind: str, reason: str, asked: str | None) -> Choice:
+    """A column's kind, with what the rule would have said."""
+    if asked is None:
+        because = reason or f"its cells are {'numbers' if kind == 'number' else 'words'}"
+        return Choice(value=kind, because=because, source="rule", rule=kind)
+    ruled = LEFT_OUT if _useless(column, None) else "number"
+    if ruled == "number" and not _is_number(column):
+        ruled = "category"
+    return Choice(value=kind, because="your choice", source="user", rule=ruled)
 
 
 def _finding(reason: str, names: Sequence[str]) -> Finding:
@@ -132,8 +156,8 @@ def _typed(column: _Cells, asked: str | None) -> ColumnRecord:
     filled = column.filled
     if asked == "category":
         return _category(column, filled)
-    strange = [cell for cell in filled if number_of(cell) is None]
-    is_number = len(strange) <= (1 - MOSTLY) * len(filled)
+    strange = column.strange
+    is_number = _is_number(column)
     if asked is None and strange and _commas(filled):
         raise column.fail(
             f"has numbers with commas ({strange[0]!r}, {_where(column, strange[0])})",
@@ -146,6 +170,11 @@ def _typed(column: _Cells, asked: str | None) -> ColumnRecord:
             f"correct it, leave it empty, or add --set column.{column.name}=category",
         )
     return _category(column, filled) if strange else _number(column, filled)
+
+
+def _is_number(column: _Cells) -> bool:
+    """Whether its cells are numbers, slips apart."""
+    return len(column.strange) <= (1 - MOSTLY) * len(column.filled)
 
 
 def _where(column: _Cells, cell: str) -> str:

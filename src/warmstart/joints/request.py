@@ -13,6 +13,7 @@ from warmstart.data.collection import Asked, Collection, Columns
 from warmstart.data.labelling import AskedTask
 from warmstart.data.read import read
 from warmstart.data.rowtable import with_columns
+from warmstart.data.typed import ColumnWish
 from warmstart.delivery.trackers import check_trackers
 from warmstart.errors import DataError, UsageError
 from warmstart.events import Steps
@@ -129,28 +130,37 @@ def read_data(asked: Request) -> Steps[Collection]:
         asked.data, label=asked.label, group=asked.group, test=asked.test, relabel=asked.relabel,
         text=asked.text, kind=asked.kind, task=asked.task,
     )  # fmt: skip
-    return _with_columns(collection, asked.settings)
+    return _with_columns(collection, asked)
 
 
-def _with_columns(collection: Collection, settings: tuple[str, ...]) -> Collection:
+def _with_columns(collection: Collection, asked: Request) -> Collection:
     """The collection with its columns told, where its rows are what it holds.
 
     Raises: DataError as `type_columns` does, and where columns are set of other data.
     """
-    asked = {
-        path.removeprefix(COLUMN): kind.lower()
-        for path, kind in parse_settings(settings).items()
+    kinds = {
+        path.removeprefix(COLUMN): ColumnWish(kind.lower(), f"--set {path}={kind.lower()}")
+        for path, kind in parse_settings(asked.settings).items()
         if path.startswith(COLUMN)
     }
     if collection.record.kind == "table":
-        return with_columns(collection, asked)
-    if asked:
-        name, kind = next(iter(asked.items()))
+        return with_columns(collection, {**_planned_columns(asked), **kinds})
+    if kinds:
         raise DataError(
-            f"--set {COLUMN}{name}={kind}: {collection.wording.source} holds "
+            f"{next(iter(kinds.values())).shown}: {collection.wording.source} holds "
             f"{collection.wording.noun}s, no columns of numbers; leave it away"
         )
     return collection
+
+
+def _planned_columns(asked: Request) -> dict[str, ColumnWish]:
+    """What a person wanted in the plan that is followed; what the rule said is told anew."""
+    columns = asked.plan.columns if isinstance(asked.plan, Plan) else None
+    return {
+        column.name: ColumnWish(str(column.kind.value), f"the plan's {COLUMN}{column.name}")
+        for column in columns or ()
+        if column.is_chosen
+    }
 
 
 def open_folder(asked: Request, data_name: str) -> RunFolder:

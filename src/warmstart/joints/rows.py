@@ -14,7 +14,7 @@ from warmstart.features.stored import StoredTaps
 from warmstart.planning import rules
 from warmstart.planning.build import DataFacts
 from warmstart.planning.profiles import Profile
-from warmstart.records import Choice, DataRecord, Example, Plain, Plan, Tap
+from warmstart.records import Choice, ColumnPlan, DataRecord, Example, Plain, Plan, Tap
 from warmstart.remember import at_hand
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
@@ -52,6 +52,7 @@ class Arranged:
     twins: tuple[tuple[str, str], ...] = ()
     target: Target = CLASSES
     names: tuple[str, ...] = ()  # of the outputs
+    columns: tuple[ColumnPlan, ...] | None = None  # what those of a table are taken for
 
     @property
     def strata(self) -> NDArray[np.int64]:
@@ -71,6 +72,7 @@ class Arranged:
             n_classes=self.n_classes,
             smallest_class=int(np.bincount(self.strata, minlength=self.n_classes).min()),
             holdout=self.holdout,
+            columns=self.columns,
             class_heads=self.target.tells_classes,
         )
 
@@ -111,6 +113,7 @@ def arrange(record: DataRecord) -> Arranged:
         twins=record.twins,
         target=target,
         names=record.classes,
+        columns=record.column_choices,
     )
 
 

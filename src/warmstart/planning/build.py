@@ -64,6 +64,7 @@ def build(
         head=_head(wishes.budget, facts, tuple(profile_names)),
         training=training,
         input=_input(network),
+        columns=facts.columns,
     )  # fmt: skip
 
 

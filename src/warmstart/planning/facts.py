@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from warmstart.planning.machine import Machine
 from warmstart.planning.rules import Budget
 from warmstart.records import (
+    ColumnPlan,
     Inputs,
     NetworkRecord,
     Preprocessing,
@@ -26,6 +27,7 @@ class DataFacts:
     n_classes: int
     smallest_class: int
     holdout: int  # examples of a hold-out that the user gave, 0 without
+    columns: tuple[ColumnPlan, ...] | None = None  # what those of a table are taken for
     class_heads: bool = True  # whether class means and logistic paths can answer the task
 
 

@@ -36,12 +36,14 @@ def wishes_for(file: Plan, wishes: Wishes) -> Wishes:
 def overlay(built: Plan, file: Plan, given: frozenset[str]) -> Plan:
     """The file's plan; what was typed (`given`, by option names) comes from `built` instead.
 
-    `start` takes the input with it, `strategy` the parts and their rates, `budget` the heads
+    The columns of a table are `built`'s: it was read as the file says. `start` takes the
+    input with it, `strategy` the parts and their rates, `budget` the heads
     to try, the permutations and the folds of training, `lr` every rate that the user did not
     set part by part, `device` all that follows from it. `built` is made from `wishes_for`.
     Raises: PlanError where --lr meets a plan that trains nothing.
     """
-    plan = replace(file, head=_head(built, file, given), training=_training(built, file, given))
+    head, training = _head(built, file, given), _training(built, file, given)
+    plan = replace(file, head=head, training=training, columns=built.columns)
     if "start" in given:
         plan = replace(plan, start=built.start, partial=built.partial, input=built.input)
     if {"start", "arch"} & given:

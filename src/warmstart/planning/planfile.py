@@ -20,6 +20,7 @@ from warmstart.records import Choice, Plan
 R = TypeVar("R")
 FORMAT = 1
 _COMPARE = "write a plan with --dry-run to compare"
+_TABLES = {"columns": "column", "parts": "part"}  # fields whose records have a table each
 _SOURCES = ("rule", "measured", "user")
 
 
@@ -29,7 +30,9 @@ def write_plan(plan: Plan) -> str:
     Raises: nothing; `read_plan(write_plan(plan)) == plan`.
     """
     plain = _without_none(to_plain(plan))
-    plain["part"] = plain.pop("parts")
+    for field, key in _TABLES.items():
+        if field in plain:
+            plain[key] = plain.pop(field)
     return tomli_w.dumps(plain)
 
 
@@ -168,7 +171,7 @@ class _Reader:
 
 def _key(field: str) -> str:
     """What a field is called in the file: each part has a table of its own."""
-    return "part" if field == "parts" else field
+    return _TABLES.get(field, field)
 
 
 def _is_plain(value: Any) -> bool:

@@ -62,6 +62,7 @@ from warmstart.records.network import (
 from warmstart.records.plan import (
     Action,
     Choice,
+    ColumnPlan,
     HeadPlan,
     InputPlan,
     PartPlan,
@@ -111,6 +112,7 @@ __all__ = [
     "Choice",
     "ClassScore",
     "ColumnKind",
+    "ColumnPlan",
     "ColumnRecord",
     "ComparedRows",
     "ComparedRun",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from warmstart.records.absent import ABSENT
 from warmstart.records.columns import ColumnRecord
 from warmstart.records.inputs import Kind
+from warmstart.records.plan import ColumnPlan
 
 Task = Literal["classify", "multilabel", "regress"]
 Split = Literal["train", "holdout", "test"]
@@ -49,4 +51,6 @@ class DataRecord:
     examples: tuple[Example, ...]
     problems: tuple[Finding, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()  # of a table of plain columns, as its training rows say
+    # The same with the reasons, and those that are left out; for the plan.
+    column_choices: tuple[ColumnPlan, ...] | None = field(default=None, metadata=ABSENT)
     twins: tuple[tuple[str, str], ...] = ()  # ids of near copies: re-encoded, mirrored, cropped …

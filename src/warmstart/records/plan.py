@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from warmstart.errors import PlanError
+from warmstart.records.absent import ABSENT
 
 Action = Literal["frozen", "tuned", "replaced", "added", "low-rank", "fresh"]
 Plain = float | int | str | bool
@@ -113,6 +114,19 @@ class InputPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnPlan:
+    """What a column of a table is taken for: "number", "category" or "left-out"."""
+
+    name: str
+    kind: Choice
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether a person wanted it so, by an option or by hand in plan.toml."""
+        return self.kind.source == "user" or self.kind.value != self.kind.rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """plan.toml: every choice, no "auto" left.
 
@@ -127,6 +141,7 @@ class Plan:
     arch: Choice | None = None  # of a start that is a file of weights
     partial: Choice | None = None  # true: of a start that fits in part, what fits was taken
     input: InputPlan | None = None  # None: as the start wants it
+    columns: tuple[ColumnPlan, ...] | None = field(default=None, metadata=ABSENT)  # of a table
     format: int = 1
 
     def action_of(self, name: str) -> Action:
