@@ -47,6 +47,14 @@ def test_a_table_is_learnt_from_nothing(clinic):
     assert {row["fate"] for row in ledger} <= {"new", "dropped", "frozen", "kept"}
 
 
+def test_nothing_is_said_to_be_learnt_from_a_network_that_knows_nothing(clinic, tmp_path):
+    assert clinic[0].verdict.sentence.startswith("The labels can be learnt from these columns (")
+    assert "Layers were trained as you chose" in clinic[0].verdict.sentence
+    run = warmstart.fit(clinic[1], budget="fast", out=tmp_path / "run")
+    assert "from this start" not in run.verdict.sentence
+    assert "outputs on the columns, and on layers that have learnt" in run.verdict.sentence
+
+
 def test_it_is_told_in_words_for_rows(clinic):
     run, _ = clinic
     card = (run.path / "README.md").read_text()
@@ -220,3 +228,20 @@ def test_the_same_row_twice_is_a_duplicate_and_with_two_labels_a_conflict(tmp_pa
         out=tmp_path / "run",
     )  # fmt: skip
     assert {"duplicate", "conflict"} <= {f.kind for f in run.summary.findings}
+
+
+def test_where_boosting_is_better_the_verdict_and_the_report_say_so(tmp_path):
+    """Which class a row is, neither number tells alone, and no line parts them."""
+    rng = np.random.default_rng(0)
+    body = []
+    for a, b, c in rng.uniform(-1, 1, (160, 3)):
+        label = "xy"[int((a > 0) == (abs(b) > 0.5))]
+        body.append([f"{a:.4f}", f"{b:.4f}", f"{c:.4f}", label])
+    path = tables.write(tmp_path / "board.csv", body, ("a", "b", "c", "label"))
+    run = warmstart.fit(path, strategy="head", budget="fast", out=tmp_path / "run")
+    (beside,) = run.summary.beside
+    assert beside.is_better
+    assert run.verdict.sentence.endswith(beside.sentence)
+    assert beside.sentence.endswith("use it.")
+    assert (run.path / "report.html").read_text().count("Gradient boosting is better here") == 2
+    assert beside.sentence in (run.path / "README.md").read_text()

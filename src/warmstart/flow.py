@@ -55,7 +55,7 @@ def _work(
         record, arranged = scene.collection.record, scene.arranged
         journal.settle(record)
         inspection = yield from journal.inspect(scene)
-        verdict = check.judge(inspection, words=arranged.target.words)
+        verdict = check.judge(inspection, words=arranged.target.words, basis=scene.basis)
         yield notes.evidence(verdict)
         clock.lap("check")
         depth = verdict, check.tries_tail(scene, verdict)

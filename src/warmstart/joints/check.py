@@ -25,6 +25,7 @@ from warmstart.joints.reading import read_texts
 from warmstart.joints.scene import Sample, Scene, draw
 from warmstart.joints.tune import Worked
 from warmstart.planning import rules, tail
+from warmstart.planning.basis import START, Basis
 from warmstart.planning.verdict import Facts, has_signal, leaves_little, sentence, verdict_kind
 from warmstart.planning.wording import in_words
 from warmstart.records import Evidence, Finding, Inspection, Shipped, TextInputs, Verdict
@@ -124,7 +125,10 @@ def tries_tail(scene: Scene, verdict: Verdict) -> bool:
     return is_signal and is_open and tail.tries_tail(record, facts, scene.budget)
 
 
-def judge(inspection: Inspection, is_tuned: bool = False, words: Words = CLASS_WORDS) -> Verdict:
+def judge(
+    inspection: Inspection, is_tuned: bool = False, words: Words = CLASS_WORDS,
+    basis: Basis = START,
+) -> Verdict:  # fmt: skip
     """The verdict that the evidence gives; `is_tuned` where the user had layers trained."""
     found = {evidence.name: evidence for evidence in inspection.evidence}
     test, known, gain = found["signal"], found.get("knowledge"), found.get("tail_gain")
@@ -143,7 +147,7 @@ def judge(inspection: Inspection, is_tuned: bool = False, words: Words = CLASS_W
     )
     facts = _with_scratch(facts, found.get("scratch"))
     kind = verdict_kind(facts)
-    text = sentence(kind, facts, test.n, test.value or 0.0, words)
+    text = sentence(kind, facts, test.n, test.value or 0.0, words, basis)
     far = found.get("distance")
     if far is not None and "warning" in far.details:
         text += f" But {far.details['warning']}."
@@ -159,16 +163,21 @@ def _with_scratch(facts: Facts, found: Evidence | None) -> Facts:
 
 
 def concluded(
-    inspection: Inspection, worked: Worked, words: Words = CLASS_WORDS
+    inspection: Inspection, worked: Worked, words: Words = CLASS_WORDS, basis: Basis = START
 ) -> tuple[Inspection, Verdict]:
-    """The evidence with what training upper layers brought, where some were trained."""
+    """The evidence with what training upper layers brought, where some were trained.
+
+    Where another method is better beyond noise, the verdict says so.
+    """
     gain = worked.gain
     if gain is not None:
         found = tuple(gain if e.name == gain.name else e for e in inspection.evidence)
         inspection = replace(inspection, evidence=found)
     plan = worked.plan
     is_tuned = plan.is_trained and plan.strategy.source == "user" and not worked.given_up
-    return inspection, judge(inspection, is_tuned, words)
+    verdict = judge(inspection, is_tuned, words, basis)
+    better = [one.sentence for one in worked.beside if one.is_better]
+    return inspection, replace(verdict, sentence=" ".join([verdict.sentence, *better]))
 
 
 def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:

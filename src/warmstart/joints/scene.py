@@ -9,6 +9,7 @@ from warmstart.data.collection import Collection
 from warmstart.joints.lineage import NOTHING, Inherited
 from warmstart.joints.look import Look
 from warmstart.joints.rows import Arranged, arrange, draw_rows, groups_among, labels_among
+from warmstart.planning.basis import Basis, basis_of
 from warmstart.planning.profiles import Profile, profiles
 from warmstart.planning.rules import Budget
 from warmstart.records import Example, Inputs, StartRecord, Tap
@@ -36,6 +37,11 @@ class Scene:
         """The last tap, and all parts alike: two mixtures that no label has touched."""
         names = ("last", "equal") if "equal" in self.profiles else ("last",)
         return {name: self.profiles[name] for name in names}
+
+    @property
+    def basis(self) -> Basis:
+        """What the verdict calls that which labels are learnt from."""
+        return basis_of(self.start)
 
     @property
     def taps(self) -> tuple[Tap, ...]:

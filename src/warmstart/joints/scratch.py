@@ -56,7 +56,7 @@ def concluded(
         with freed_memory_kept():
             found = yield from measure(asked, scene, worked)
         inspection = replace(inspection, evidence=(*inspection.evidence, found))
-    return check.concluded(inspection, worked, scene.arranged.target.words)
+    return check.concluded(inspection, worked, scene.arranged.target.words, scene.basis)
 
 
 def _is_wanted(asked: Request, inspection: Inspection) -> bool:

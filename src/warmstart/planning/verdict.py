@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from warmstart.planning.basis import START, Basis
 from warmstart.records import VerdictKind
 from warmstart.tasks.words import CLASS_WORDS, Words
 
@@ -106,8 +107,9 @@ def points(share: float) -> str:
 
 
 def sentence(
-    kind: VerdictKind, facts: Facts, n: int, accuracy: float, words: Words = CLASS_WORDS
-) -> str:
+    kind: VerdictKind, facts: Facts, n: int, accuracy: float, words: Words = CLASS_WORDS,
+    basis: Basis = START,
+) -> str:  # fmt: skip
     """The verdict for someone who never trained a network."""
     if not has_signal(facts.p):
         return _without_signal(kind, facts, n)
@@ -127,27 +129,26 @@ def sentence(
         )
     if kind == "deeper":
         return (
-            f"Tune deeper: training the upper layers too brings about "
-            f"{points(facts.tail_gain or 0.0)} points ({_gain(facts)})."
+            f"{basis.train} brings about {points(facts.tail_gain or 0.0)} points ({_gain(facts)})."
         )
     if kind == "head" and facts.tail_gain is None:
         return (
-            "A new output on the frozen network is enough: it "
+            f"{basis.output} is enough: it "
             f"{words.does.format(points(facts.accuracy))}, which leaves "
-            f"{points(facts.mistakes)} points at most for tuning deeper."
+            f"{points(facts.mistakes)} points at most for {basis.training}."
         )
     if kind == "head":
         most = (facts.tail_gain or 0.0) + 1.28 * facts.tail_error
         if points(most) == "0" or most < 0:
             return (
-                "A new output on the frozen network is enough: tuning deeper was tried, and on "
+                f"{basis.output} is enough: {basis.training} was tried, and on "
                 f"examples held out {words.no_better} ({_gain(facts)} points)."
             )
         return (
-            "A new output on the frozen network is enough; a gain of up to "
-            f"{points(most)} points from tuning deeper cannot be excluded."
+            f"{basis.output} is enough; a gain of up to "
+            f"{points(most)} points from {basis.training} cannot be excluded."
         )
-    return _unclear(facts, accuracy, words)
+    return _unclear(facts, accuracy, words, basis)
 
 
 def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
@@ -172,16 +173,13 @@ def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
     )
 
 
-def _unclear(facts: Facts, accuracy: float, words: Words) -> str:
+def _unclear(facts: Facts, accuracy: float, words: Words, basis: Basis) -> str:
     right = words.about.format(points(accuracy))
     if facts.knowledge is None:
-        untried = (
-            "Whether tuning deeper would pay was not measured: only new outputs on the frozen "
-            "network were compared."
-        )
+        untried = f"Whether {basis.training} would pay was not measured: {basis.untried}."
         return (
-            f"The labels can be learnt from this start ({right} in the signal test). "
-            f"{_deeper(facts, untried)}"
+            f"The labels can be learnt {basis.given} ({right} in the signal test). "
+            f"{_deeper(facts, untried, basis)}"
         )
     if facts.knowledge - 1.64 * facts.knowledge_error <= 0:
         return (
@@ -192,17 +190,17 @@ def _unclear(facts: Facts, accuracy: float, words: Words) -> str:
     return (
         f"This start knows this kind of picture: a new output on it {has}, and what it has "
         f"learnt is worth {points(facts.knowledge)} points of that ({_range(facts)}). "
-    ) + _deeper(facts, "Whether tuning deeper would bring more was not measured.")
+    ) + _deeper(facts, "Whether tuning deeper would bring more was not measured.", basis)
 
 
-def _deeper(facts: Facts, untried: str) -> str:
+def _deeper(facts: Facts, untried: str, basis: Basis) -> str:
     """What is known of tuning deeper where that decides nothing."""
     if facts.tail_gain is None and facts.is_tuned:
-        return "Layers were tuned as you chose, whatever these tests say of it."
+        return f"Layers were {basis.trained} as you chose, whatever these tests say of it."
     if facts.tail_gain is None:
         return untried
     return (
-        "Whether tuning deeper pays is open: on examples held out it brings "
+        f"Whether {basis.training} pays is open: on examples held out it brings "
         f"{points(facts.tail_gain or 0.0)} points ({_gain(facts)})."
     )
 

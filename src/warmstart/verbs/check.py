@@ -60,7 +60,7 @@ def _work(
         write_suspects(folder.path / "suspects.csv", inspection.suspects)
     record = collection.record
     checked = Checked(
-        verdict=checks.judge(inspection),
+        verdict=checks.judge(inspection, words=scene.arranged.target.words, basis=scene.basis),
         data=count_data(scene.arranged, found, inspection.suspects, record.kind),
         findings=found,
         suspects=inspection.suspects,
