@@ -13,8 +13,8 @@ NAMES = (
     "accuracy", "coverage", "distances", "drift", "engines", "evidence", "export", "faults",
     "forecast", "forgetting", "guards", "habits", "kills", "memory", "minutes", "outcomes",
     "planted", "prior", "random_labels", "ranking", "scale", "scale_processes", "serve",
-    "ship", "sound", "speed", "startup", "strategies", "studio", "suggest", "tabular", "tail",
-    "tasks", "text", "train_speed", "verdict",
+    "ship", "sound", "speed", "startup", "stories", "strategies", "studio", "suggest", "tabular",
+    "tail", "tasks", "text", "train_speed", "verdict",
 )  # fmt: skip
 BENCHES = {name: import_module(f"bench.{name}") for name in NAMES}
 

@@ -4,8 +4,9 @@
     …
     <!-- end -->
 
-What stands between is what the function of that name in `bench.tables`, `bench.claims` or
-`bench.judged` gives; drawings are whole files. `python -m bench table --docs` writes all anew.
+What stands between is what the function of that name in `bench.tables`, `bench.claims`,
+`bench.judged` or `bench.story_tables` gives; drawings are whole files. `python -m bench table
+--docs` writes all anew.
 """
 
 from __future__ import annotations
@@ -14,15 +15,23 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import claims, drawings, figure, figure_drift, judged, tables
+from bench import claims, drawings, figure, figure_drift, judged, story_tables, tables
 
 ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"(<!-- made: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
-MADE: dict[str, Callable[[], str]] = {**tables.MADE, **claims.MADE, **judged.MADE}
+MADE: dict[str, Callable[[], str]] = {
+    **tables.MADE,
+    **claims.MADE,
+    **judged.MADE,
+    **story_tables.MADE,
+}
 DRAWN: dict[str, Callable[[], str]] = {
     "docs/accuracy.svg": figure.svg,
     "docs/figures/drift.svg": figure_drift.svg,
-    **{f"docs/figures/{name}.svg": draw for name, draw in drawings.DRAWN.items()},
+    **{
+        f"docs/figures/{name}.svg": draw
+        for name, draw in {**drawings.DRAWN, **story_tables.DRAWN}.items()
+    },
 }
 
 

@@ -1,0 +1,149 @@
+"""The stories: a run as the start for less data, beside nothing, wrong layers and wrong rates."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench import results, sets
+from bench.story_sets import STORIES, Story, make
+
+KEPT = results.FOLDER / "stories.jsonl"
+KEYS = ("story", "arm", "seed", "machine")
+Row = dict[str, Any]
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--stories, --seed, --arms, --place."""
+    parser.add_argument("--stories", nargs="+", default=list(STORIES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--arms", nargs="+", help="only these, besides what they need")
+    parser.add_argument("--place", type=Path, required=True, help="where folders and runs are kept")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Each run by its command line, in a process of its own with an empty cache.
+
+    What is kept is not run again, unless its run folder is gone and a later one needs it.
+    """
+    for name in given.stories:
+        _tell(STORIES[name], given)
+    return {"summary": summary(kept())}
+
+
+def kept() -> list[Row]:
+    """Every row measured so far."""
+    return [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+
+
+def summary(rows: list[Row]) -> dict[str, Any]:
+    """Test accuracy of each run, and how much better the warm start is."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        name = f"{row['story']} {row['arm']} {row['seed']}"
+        if row.get("test"):
+            found[name] = round(row["test"]["accuracy"], 4)
+    return found
+
+
+# ---- one story -----------------------------------------------------------------------------
+
+
+def _tell(story: Story, given: Namespace) -> None:
+    place = given.place / f"{story.name}-{given.seed}"
+    place.mkdir(parents=True, exist_ok=True)
+    make(story, sets.root(given), place)
+    commands = story.commands()
+    for arm, typed in commands.items():
+        if given.arms and arm not in (*given.arms, "source"):
+            continue
+        if not _is_there(story, arm, given.seed, place):
+            command = typed if arm == "as-is" else f"{typed} --seed {given.seed}"
+            _keep(story, arm, given.seed, command, _run(command, place))
+    runs = [f"runs/{arm}" for arm in commands if (place / f"runs/{arm}/DONE").exists()]
+    if len(runs) > 1:
+        command = " ".join(["warmstart compare", *runs])
+        _keep(story, "compare", given.seed, command, _run(command, place))
+
+
+def _is_there(story: Story, arm: str, seed: int, place: Path) -> bool:
+    """Whether a run is kept; the run folder is needed too where others start from it."""
+    key = [story.name, arm, seed, results.machine()["cpu"]]
+    is_kept = any([row[name] for name in KEYS] == key for row in kept())
+    return is_kept and (arm != "source" or (place / f"runs/{story.source}/DONE").exists())
+
+
+def _run(command: str, place: Path) -> Row:
+    """Type it, and what it said."""
+    with tempfile.TemporaryDirectory() as cache:
+        words = [sys.executable, "-m", *shlex.split(command), "--json"]
+        began = time.perf_counter()
+        env = os.environ | {"WARMSTART_CACHE": cache}
+        done = subprocess.run(
+            words, cwd=place, env=env, capture_output=True, text=True, check=False
+        )
+        seconds = round(time.perf_counter() - began, 1)
+    if done.returncode not in (0, 3):
+        sys.exit(f"{command}: {done.stderr.strip()[-800:]}")
+    return {"seconds": seconds, **_told(json.loads(done.stdout), shlex.split(command), place)}
+
+
+def _told(said: Mapping[str, Any], words: list[str], place: Path) -> Row:
+    """What the tables need of an answer in JSON."""
+    verb = words[1]
+    if verb == "evaluate":
+        return {"test": dict(said)}
+    if verb == "compare":
+        keys = ("name", "updates", "near_end_updates", "near_end_seconds")
+        return {
+            "runs": [{key: run[key] for key in keys} for run in said["runs"]],
+            "pairs": [pair for pair in said["pairs"] if "warm" in (pair["a"], pair["b"])],
+        }
+    told = {
+        "verdict": said["verdict"]["kind"], "sentence": said["verdict"]["sentence"],
+        "evidence": [
+            {key: one[key] for key in ("name", "value", "low", "high")}
+            for one in said["verdict"]["evidence"]
+        ],
+        "findings": [one["sentence"] for one in said["findings"]],
+        "train": said["data"]["train"], "classes": said["data"]["classes"],
+    }  # fmt: skip
+    if verb == "fit":
+        told |= {key: said[key] for key in ("test", "estimate", "shipped", "guards")}
+        told["looks"] = list(_looks(place / words[words.index("--out") + 1] / "progress.jsonl"))
+    return told
+
+
+def _looks(log: Path) -> Iterator[list[float]]:
+    """Of the training that holds rows out: attempt, update, accuracy on these rows."""
+    attempt = 0
+    for event in map(json.loads, log.read_text().splitlines()):
+        values = event["values"]
+        attempt += event["stage"] == "tune" and event["kind"] == "guard"
+        if event["kind"] == "step" and values.get("lesson") == 1 and "val" in values:
+            yield [attempt, event["step"], values["val"]]
+
+
+def _keep(story: Story, arm: str, seed: int, command: str, measured: Row) -> None:
+    """Write a row in the place of an older one of the same key."""
+    about = {
+        "story": story.name, "arm": arm, "seed": seed, "machine": results.machine()["cpu"],
+        "date": datetime.date.today().isoformat(), "command": command,
+    }  # fmt: skip
+    key = [about[name] for name in KEYS]
+    rows = [row for row in kept() if [row[name] for name in KEYS] != key]
+    rows.append({**about, **measured})
+    KEPT.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = {k: measured.get(k) for k in ("seconds", "verdict", "guards")}
+    test = (measured.get("test") or {}).get("accuracy")
+    print(story.name, arm, seed, test, shown, file=sys.stderr, flush=True)

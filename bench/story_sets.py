@@ -1,0 +1,177 @@
+"""What the stories are told with: folders made from the image sets, and the runs on them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+STAMPS = Path("/usr/share/tuxpaint/stamps")  # of the Debian package tuxpaint-stamps-default
+LEAVES = 35  # classes of stamps
+SOURCE_PASSES, PASSES, MORE = 1500, 600, 3  # pictures passed; `MORE` times as many from nothing
+COMMON = "--budget fast --set input.size=96"
+Parts = Mapping[str, list[Path]]  # files by their folder: train/glass, test/glass
+
+
+@dataclass(frozen=True)
+class Story:
+    """A source with its run, and a target that this run is the start for.
+
+    `rate`: of the uppermost layers by the rule, a tenth of the source run's own.
+    """
+
+    name: str
+    source: str
+    target: str
+    made: Mapping[str, Callable[[Path], Parts]]  # folders to be made, by name
+    source_passes: int = SOURCE_PASSES
+    passes: int = PASSES
+    rate: float = 1e-4
+    learnt_by: str = ""  # how the source run is trained, where not by the rule
+    same_classes: bool = False  # the source run can answer as it is
+
+    def commands(self) -> dict[str, str]:
+        """What to type for each run, the source's first; `as-is` trains nothing."""
+        target, first = self.target, f"runs/{self.source}"
+        fit = f"warmstart fit {target}"
+        own = f"{COMMON} --set training.passes={self.passes}"
+        tuned = f"{fit} --start {first} --strategy last:6"
+        few = "--strategy last:1 --set part.18.action=frozen --set part.1.action=fresh"
+        known = {
+            "source": f"warmstart fit {self.source} --strategy last:9 {self.learnt_by}{COMMON} "
+            f"--set training.passes={self.source_passes} --out {first}",
+            "check": f"warmstart check {target} --start {first}",
+        }
+        if self.same_classes:
+            known["as-is"] = f"warmstart evaluate {first} {target}/test"
+        arms = {
+            "warm": f"{tuned} {own}",
+            "head": f"{fit} --start {first} --strategy head {COMMON}",
+            "stem": f"{fit} --start {first} {few} {own}",
+            "x10": f"{tuned} --lr {10 * self.rate:g} {own}",
+            "d1000": f"{tuned} --lr {self.rate / 1000:g} {own}",
+            "imagenet": f"{fit} --strategy last:6 {own}",
+            "scratch": f"{fit} --strategy scratch {COMMON} "
+            f"--set training.passes={MORE * self.passes}",
+        }
+        return known | {arm: f"{typed} --out runs/{arm}" for arm, typed in arms.items()}
+
+
+def make(story: Story, images: Path, place: Path) -> None:
+    """Lay out the folders that are not there yet."""
+    for name, parts in story.made.items():
+        if (place / name).is_dir():
+            continue
+        for part, files in parts(images).items():
+            (place / name / part).mkdir(parents=True)
+            for number, file in enumerate(files):
+                shutil.copyfile(file, place / name / part / f"{number:03}{file.suffix}")
+
+
+# ---- folders -------------------------------------------------------------------------------
+
+
+def _part(images: Path, name: str) -> dict[str, list[Path]]:
+    """The pictures of each class of a part of a set, in the order of their names."""
+    folder = images / name
+    return {f"{c.parent.name}/{c.name}": sorted(c.iterdir()) for c in sorted(folder.iterdir())}
+
+
+def _whole(images: Path, name: str) -> Parts:
+    return _part(images, f"{name}/train") | _part(images, f"{name}/test")
+
+
+def _few(files: Mapping[str, list[Path]], n: int) -> dict[str, list[Path]]:
+    """The first `n` of all, shared out over the classes as they come; neighbours stay together."""
+    each, more = divmod(n, len(files))
+    return {k: own[: each + (place < more)] for place, (k, own) in enumerate(files.items())}
+
+
+def _rubbish(images: Path) -> Parts:
+    """Fifty of the test part to learn from, the rest of it to test on."""
+    parts = _part(images, "trashnet/test")
+    few = _few(parts, 50)
+    rest = {k: files[len(few[k]) :] for k, files in parts.items()}
+    return {k.replace("test/", "train/"): files for k, files in few.items()} | rest
+
+
+def _cells(images: Path) -> Parts:
+    """Twenty to learn from, five of each kind; all others to test on."""
+    parts, tests = _part(images, "wbc_cells_site2/train"), _part(images, "wbc_cells_site2/test")
+    few = _few(parts, 20)
+    rest = {k.replace("train/", "late-"): files[len(few[k]) :] for k, files in parts.items()}
+    return few | {
+        k: files + rest[k.replace("test/", "late-")] for k, files in tests.items()
+    }  # fmt: skip
+
+
+def _kinds(parts: Parts, kinds: tuple[str, ...]) -> dict[str, list[Path]]:
+    return {k: files for k, files in parts.items() if k.rpartition("/")[2] in kinds}
+
+
+def _rare(images: Path) -> Parts:
+    kinds = ("df", "nv", "vasc")
+    few = _few(_kinds(_part(images, "skin_lesions/train"), kinds), 60)
+    return few | _kinds(_part(images, "skin_lesions/test"), kinds)
+
+
+def _vehicles(images: Path) -> Parts:
+    """Cars are those that the brands are learnt from: the test part of the brands stays unseen."""
+    parts = _kinds(_part(images, "vehicles/train"), ("bicycle", "motorbike"))
+    brands = _part(images, "car_brands/train").values()
+    return parts | {"train/car": [file for files in brands for file in files]}
+
+
+def _leaves(images: Path) -> Parts:
+    """The folders of stamps that hold most pictures and no folder; every third one tests."""
+    folders = [
+        f for f in STAMPS.rglob("*") if f.is_dir() and not any(map(Path.is_dir, f.iterdir()))
+    ]
+    found = {"-".join(f.relative_to(STAMPS).parts): sorted(f.glob("*.png")) for f in folders}
+    most = sorted(sorted(found, key=lambda name: (-len(found[name]), name))[:LEAVES])
+    train = {f"train/{k}": [p for n, p in enumerate(found[k]) if n % 3 != 2] for k in most}
+    return train | {f"test/{k}": found[k][2::3] for k in most}
+
+
+STORIES = {
+    story.name: story
+    for story in (
+        Story(
+            "rubbish", "rubbish", "rubbish-50",
+            {"rubbish": lambda images: _part(images, "trashnet/train"), "rubbish-50": _rubbish},
+            source_passes=3000, same_classes=True,
+        ),
+        Story(
+            "cells", "cells-first", "cells-second",
+            {"cells-first": lambda images: _whole(images, "wbc_cells"), "cells-second": _cells},
+            same_classes=True,
+        ),
+        Story(
+            "skin", "lesions-four", "lesions-three",
+            {
+                "lesions-four": lambda images: _kinds(
+                    _whole(images, "skin_lesions"), ("akiec", "bcc", "bkl", "mel")
+                ),
+                "lesions-three": _rare,
+            },
+        ),
+        Story(
+            "cars", "vehicles", "brands",
+            {"vehicles": _vehicles, "brands": lambda images: _whole(images, "car_brands")},
+        ),
+        Story(
+            "stamps", "vehicles", "stamps-35",
+            {"vehicles": _vehicles, "stamps-35": _leaves},
+            passes=1000,
+        ),
+        Story(
+            "breeds", "cats-dogs", "breeds",
+            {
+                "cats-dogs": lambda images: _whole(images, "cats_dogs"),
+                "breeds": lambda images: _whole(images, "cat_breeds"),
+            },
+            passes=1000, rate=1e-3, learnt_by="--set training.optimizer=sgd --lr 0.01 ",
+        ),
+    )
+}  # fmt: skip

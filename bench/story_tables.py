@@ -1,0 +1,174 @@
+"""Tables, sentences and pictures of the stories (bench/results/stories.jsonl)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from bench.drawing import dot, line, picture, text
+from bench.markdown import percent, points, table, took
+from bench.stories import Row, kept
+
+# A name of each run for tables and pictures, in their order.
+ARMS = {
+    "warm": "the source run, six layers tuned",
+    "head": "the source run, a new output alone",
+    "as-is": "the source run as it is, nothing learnt",
+    "imagenet": "without the source: ImageNet, six layers tuned",
+    "x10": "ten times the rate",
+    "d1000": "a thousandth of the rate",
+    "stem": "all frozen but a new first layer",
+    "scratch": "from nothing, three times the updates",
+}
+WRONG = ("x10", "d1000", "stem")
+SOURCE = "(`bench/results/stories.jsonl`)"
+LEFT, WIDE, ROW, TOP, RIGHT = 330, 300, 30, 76, 150
+
+
+def told(story: str) -> dict[str, Row]:
+    """The newest row of each run of a story, by its name, first seed."""
+    return {row["arm"]: row for row in kept() if row["story"] == story and row["seed"] == 0}
+
+
+def results(story: str) -> str:
+    """A row a run: accuracy, the warm start against it, what it took, what guards did."""
+    found = told(story)
+    courses = {run["name"]: run for run in found["compare"]["runs"]}
+    lines = [
+        [
+            name, _accuracy(found[arm]), _gain(found["compare"]["pairs"], arm),
+            *_pace(courses.get(arm), found[arm]), _guarded(found[arm].get("guards", ())),
+        ]
+        for arm, name in ARMS.items() if arm in found
+    ]  # fmt: skip
+    heads = ["run", "test accuracy", "the warm start is better by", "95 % after", "time", "guards"]
+    test = found["warm"]["test"]["n"]
+    about = (
+        f"{found['warm']['train']} pictures to learn from, {test} to test on; 95 % intervals in "
+        f"brackets. *95 % after*: updates until 95 % of the accuracy at the end, on examples held "
+        f"out of training. One seed, one core of {found['warm']['machine']} that had other work, "
+        f"{found['warm']['date']} {SOURCE}."
+    )
+    return f"{table(heads, lines)}\n\n{about}"
+
+
+def _accuracy(row: Row) -> str:
+    test = row["test"]
+    low, high = percent(test["low"], 0).removesuffix(" %"), percent(test["high"], 0)
+    return f"{percent(test['accuracy'], 0)} ({low} to {high.removesuffix(' %')})"
+
+
+def _ahead(pairs: list[dict[str, Any]], arm: str) -> tuple[float, float, float, str | None] | None:
+    """Accuracy of the warm start minus that of another run: value, low, high, who won."""
+    for pair in pairs:
+        if (pair["a"], pair["b"]) == ("warm", arm):
+            return pair["difference"], pair["low"], pair["high"], pair["winner"]
+        if (pair["a"], pair["b"]) == (arm, "warm"):
+            return -pair["difference"], -pair["high"], -pair["low"], pair["winner"]
+    return None
+
+
+def _gain(pairs: list[dict[str, Any]], arm: str) -> str:
+    found = _ahead(pairs, arm)
+    if found is None:
+        return ""
+    value, low, high, winner = found
+    shown = f"{points(value)} ({points(low).split()[0]} to {points(high).split()[0]})"
+    return f"**{shown}**" if winner else shown
+
+
+def _pace(course: dict[str, Any] | None, row: Row) -> tuple[str, str]:
+    if course is None:
+        return "", took(row["seconds"])
+    near, after = course["near_end_updates"], course["near_end_seconds"]
+    soon = "" if near is None else f"{near} updates" + (f", {took(after)}" if after else "")
+    return soon, took(row["seconds"])
+
+
+def _guarded(guards: list[dict[str, Any]] | tuple[()]) -> str:
+    return ", ".join(dict.fromkeys(f"{g['kind']}: {g['action']}" for g in guards))
+
+
+def outcome(story: str) -> str:
+    """Who is better than whom, and where nobody can tell."""
+    pairs = told(story)["compare"]["pairs"]
+    sorted_into: dict[str, list[str]] = {"better": [], "tie": [], "worse": []}
+    for arm, name in ARMS.items():
+        found = _ahead(pairs, arm)
+        if found is not None:
+            kind = "tie" if found[3] is None else "better" if found[3] == "warm" else "worse"
+            sorted_into[kind].append(f"*{name}*")
+    said = []
+    for kind, words in (
+        ("better", "The warm start is better than {}."),
+        ("tie", "Nobody can tell it from {}: the difference could be chance."),
+        ("worse", "It is worse than {}."),
+    ):
+        if sorted_into[kind]:
+            said.append(words.format(_listed(sorted_into[kind])))
+    return " ".join(said)
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def verdict(story: str) -> str:
+    """What `check` said of the source run and the new pictures, before anything was trained."""
+    row = told(story)["check"]
+    return f"> {row['sentence']}\n\n(`{row['verdict']}`, after {took(row['seconds'])})"
+
+
+def commands(story: str) -> str:
+    """What was typed, one line a run."""
+    found = told(story)
+    typed = [found[arm]["command"] for arm in ("source", "check", *ARMS, "compare") if arm in found]
+    return "\n".join(["```text", *(c.removesuffix(" --seed 0") for c in typed), "```"])
+
+
+# ---- pictures ------------------------------------------------------------------------------
+
+
+def svg(story: str) -> str:
+    """A row a run: test accuracy with its interval."""
+    found = told(story)
+    shown = [(arm, name) for arm, name in ARMS.items() if arm in found]
+    bottom = TOP + ROW * len(shown)
+    about = f"Test accuracy of {len(shown)} runs with 95 % intervals: {found['warm']['command']}"
+    drawn = [
+        text(16, 26, f"Right on {found['warm']['test']['n']} pictures of the test part", "ink",
+             'font-weight="bold"'),
+        text(16, 48, "a mark a run, its 95 % interval as a line", "faint"),
+        text(LEFT + WIDE + 30, 48, "95 % of it after", "faint"),
+    ]  # fmt: skip
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x = _x(tick)
+        drawn += [line(x, TOP - 8, x, bottom), text(x - 12, bottom + 18, percent(tick, 0), "faint")]
+    courses = {run["name"]: run["near_end_updates"] for run in found["compare"]["runs"]}
+    for number, (arm, name) in enumerate(shown):
+        y, test = TOP + ROW * number + ROW / 2, found[arm]["test"]
+        kind = "stays" if arm == "warm" else "moved" if arm in WRONG else "plain"
+        drawn += [
+            text(16, y + 4, name),
+            line(_x(test["low"]), y, _x(test["high"]), y, "edge", 2),
+            dot(_x(test["accuracy"]), y, kind),
+        ]
+        if courses.get(arm) is not None:
+            drawn.append(text(LEFT + WIDE + 30, y + 4, f"{courses[arm]} updates", "faint"))
+    return picture(LEFT + WIDE + RIGHT, bottom + 34, about, drawn)
+
+
+def _x(accuracy: float) -> float:
+    return round(LEFT + accuracy * WIDE, 1)
+
+
+TOLD = [name for name in dict.fromkeys(row["story"] for row in kept()) if "compare" in told(name)]
+MADE: dict[str, Callable[[], str]] = {
+    f"story-{name}-{what}": partial(make, name)
+    for name in TOLD
+    for what, make in (
+        ("results", results), ("outcome", outcome), ("verdict", verdict), ("commands", commands)
+    )
+}  # fmt: skip
+DRAWN: dict[str, Callable[[], str]] = {f"story-{name}": partial(svg, name) for name in TOLD}
