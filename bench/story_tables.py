@@ -38,7 +38,7 @@ def results(story: str) -> str:
     lines = [
         [
             name, _accuracy(found[arm]), _gain(found["compare"]["pairs"], arm),
-            *_pace(courses.get(arm), found[arm]), _guarded(found[arm].get("guards", ())),
+            *_pace(courses.get(arm), found[arm]), _guarded(found[arm]),
         ]
         for arm, name in ARMS.items() if arm in found
     ]  # fmt: skip
@@ -46,9 +46,9 @@ def results(story: str) -> str:
     test = found["warm"]["test"]["n"]
     about = (
         f"{found['warm']['train']} pictures to learn from, {test} to test on; 95 % intervals in "
-        f"brackets. *95 % after*: updates until 95 % of the accuracy at the end, on examples held "
-        f"out of training. One seed, one core of {found['warm']['machine']} that had other work, "
-        f"{found['warm']['date']} {SOURCE}."
+        f"brackets. *95 % after*: updates until 95 % of its own accuracy at the end, on examples "
+        f"held out of training. One seed, one core of {found['warm']['machine']} that had other "
+        f"work, {found['warm']['date']} {SOURCE}."
     )
     return f"{table(heads, lines)}\n\n{about}"
 
@@ -86,8 +86,19 @@ def _pace(course: dict[str, Any] | None, row: Row) -> tuple[str, str]:
     return soon, took(row["seconds"])
 
 
-def _guarded(guards: list[dict[str, Any]] | tuple[()]) -> str:
-    return ", ".join(dict.fromkeys(f"{g['kind']}: {g['action']}" for g in guards))
+def _guarded(row: Row) -> str:
+    """What guards saw; what the training had come to where it was given up."""
+    kinds = " and ".join(dict.fromkeys(guard["kind"] for guard in row.get("guards", ())))
+    if not kinds or row["shipped"]["strategy"] != "head":
+        return kinds
+    reached = f" at {percent(row['looks'][-1][-1], 0)} of those held out" if row["looks"] else ""
+    return f"{kinds}: given up{reached}; the output on frozen layers is delivered"
+
+
+def found(story: str) -> str:
+    """What is said of pictures that the source run had learnt from."""
+    leaks = [s for s in told(story)["check"]["findings"] if "learnt from" in s or "seen" in s]
+    return "\n".join(f"> {sentence}" for sentence in leaks)
 
 
 def outcome(story: str) -> str:
@@ -168,7 +179,8 @@ MADE: dict[str, Callable[[], str]] = {
     f"story-{name}-{what}": partial(make, name)
     for name in TOLD
     for what, make in (
-        ("results", results), ("outcome", outcome), ("verdict", verdict), ("commands", commands)
+        ("results", results), ("outcome", outcome), ("verdict", verdict), ("commands", commands),
+        ("found", found),
     )
 }  # fmt: skip
 DRAWN: dict[str, Callable[[], str]] = {f"story-{name}": partial(svg, name) for name in TOLD}

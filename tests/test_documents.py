@@ -45,12 +45,13 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
-    """A working directory as the pages have it: photos/, inbox/, new.jpg, runs made on the way."""
+    """A working directory as the pages have it: photos/, finer/, inbox/, new.jpg, runs so far."""
     place = tmp_path_factory.mktemp("workshop")
     scans = load_digits()
     pictures = np.uint8(scans.images * 255 / 16)
-    for label, name in enumerate(("cat", "dog", "owl")):
-        folder = place / "photos" / name
+    folders = ("photos/cat", "photos/dog", "photos/owl", "finer/siamese", "finer/persian")
+    for label, name in enumerate(folders):
+        folder = place / name
         folder.mkdir(parents=True)
         for number, index in enumerate(np.flatnonzero(scans.target == label)[:16]):
             Image.fromarray(pictures[index]).resize((40, 40)).save(folder / f"{number}.png")
@@ -80,6 +81,22 @@ def test_a_first_model_in_the_shell(workshop, capsys):
     assert (workshop / "runs/photos-2/DONE").exists()
     made = run_all("first-model.md")
     assert made["answer"].label in ("cat", "dog", "owl")
+
+
+@pytest.mark.parametrize("name", ["other-classes", "tenth-of-the-rate"])
+def test_a_story_in_the_shell(name, workshop, capsys):
+    """The small example at its head; its runs are those of `bench run stories`."""
+    for block in blocks(DOCS / f"tutorials/{name}.md", "sh"):
+        for line in block.splitlines():
+            assert main(shlex.split(line)[1:]) == 0, line
+    assert "Rate     0.001: a tenth of 0.01" in capsys.readouterr().out or name == "other-classes"
+
+
+def test_much_data_there_little_here(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made = run_all("tutorials/same-kind.md")
+    assert made["pair"].winner == made["pair"].a == "arrays"  # the one that began warm
+    assert "is better by" in capsys.readouterr().out
 
 
 def test_a_network_of_ones_own(tmp_path, monkeypatch):
@@ -135,9 +152,12 @@ RUN = {
         "README.md", "docs/coming-from.md", "docs/first-model.md", "docs/guards.md",
         "docs/notebook.md", "docs/own-network.md", "docs/scikit-learn.md", "docs/sound.md",
         "docs/track.md",
-        "docs/watch.md",
+        "docs/tutorials/same-kind.md", "docs/watch.md",
     },
-    "sh": {"docs/first-model.md"},
+    "sh": {
+        "docs/first-model.md", "docs/tutorials/other-classes.md",
+        "docs/tutorials/tenth-of-the-rate.md",
+    },
 }  # fmt: skip
 
 
