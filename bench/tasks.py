@@ -160,7 +160,7 @@ def _fit(pool: Pool, rows: Rows, seed: int = 0) -> HeadFit:
     k = pool.target.n_outputs(truth)
     shapes = profiles(list(pool.taps))
     taps = {tap: x[rows] for tap, x in pool.taps.items()}
-    names = rules.candidates(n, k, n, tuple(shapes), "fast", class_heads=False)
+    names = rules.candidates(n, k, n, tuple(shapes), "fast", pool.target.task)
     kernels = mixed_kernels(taps.items(), shapes)
     heads = families(names, shapes, kernels, taps.__getitem__, rules.penalties(n), 0)
     return drain(fit_head(heads, Problem(truth, k, blocks, outer, pool.target)))

@@ -95,3 +95,27 @@ def test_weights_and_tables_where_images_were_learnt(images):
     found = WarmStartRegressor(network(), preprocessing=PREP).fit(X, y)
     with pytest.raises(DataError, match="no array of images"):
         found.predict(y[:, None])
+
+
+def test_it_bends_where_rows_left_out_say_so():
+    rng = np.random.default_rng(3)
+    X = rng.uniform(-2, 2, size=(200, 3))
+    y = np.abs(X[:, 0]) + np.sin(2 * X[:, 1]) + 0.1 * rng.normal(size=200)
+    found = WarmStartRegressor().fit(X[:150], y[:150])
+    assert found.width_
+    assert not hasattr(found, "coef_")
+    line = LinearRegression().fit(X[:150], y[:150])
+    assert found.score(X[150:], y[150:]) > line.score(X[150:], y[150:]) + 0.3
+    found.fit(X, X @ [1.0, 2.0, 3.0] + rng.normal(size=200))
+    assert found.width_ is None
+    np.testing.assert_allclose(found.predict(X), X @ found.coef_ + found.intercept_)
+
+
+def test_a_curve_counts_a_row_of_weight_two_twice():
+    rng = np.random.default_rng(4)
+    X = rng.uniform(-2, 2, size=(40, 2))
+    y, twice = np.abs(X[:, 0]), np.repeat([1, 2], 20)
+    weighed = WarmStartRegressor().fit(X, y, twice)
+    repeated = WarmStartRegressor().fit(np.repeat(X, twice, axis=0), np.repeat(y, twice))
+    assert weighed.width_ == repeated.width_ is not None
+    np.testing.assert_allclose(weighed.predict(X), repeated.predict(X), rtol=1e-6)

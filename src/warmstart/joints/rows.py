@@ -73,7 +73,7 @@ class Arranged:
             smallest_class=int(np.bincount(self.strata, minlength=self.n_classes).min()),
             holdout=self.holdout,
             columns=self.columns,
-            class_heads=self.target.tells_classes,
+            task=self.target.task,
         )
 
     @property

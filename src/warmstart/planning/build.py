@@ -197,7 +197,7 @@ def _begun(names: Sequence[str]) -> str:
 
 def _head(budget: Budget, facts: DataFacts, profile_names: tuple[str, ...]) -> HeadPlan:
     names = rules.candidates(
-        facts.n, facts.n_classes, facts.smallest_class, profile_names, budget, facts.class_heads
+        facts.n, facts.n_classes, facts.smallest_class, profile_names, budget, facts.task
     )
     many = f"label-free depth profiles that {facts.n:,} examples can choose among"
     folds = 1 if facts.holdout else rules.outer_folds(facts.n_blocks)

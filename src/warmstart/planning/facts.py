@@ -13,6 +13,7 @@ from warmstart.records import (
     Preprocessing,
     Recipe,
     TableInputs,
+    Task,
     TextInputs,
     VerdictKind,
 )
@@ -28,7 +29,7 @@ class DataFacts:
     smallest_class: int
     holdout: int  # examples of a hold-out that the user gave, 0 without
     columns: tuple[ColumnPlan, ...] | None = None  # what those of a table are taken for
-    class_heads: bool = True  # whether class means and logistic paths can answer the task
+    task: Task = "classify"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from warmstart.records import Task
+
 Budget = Literal["fast", "balanced", "thorough"]
 
 DUAL_LIMIT = 2000  # rows up to which an n x n kernel is cheaper than the primal form
@@ -98,13 +100,13 @@ def looks_closely(budget: Budget) -> bool:
 
 def candidates(
     n: int, n_classes: int, smallest_class: int, profile_names: tuple[str, ...], budget: Budget,
-    class_heads: bool = True,
+    task: Task = "classify",
 ) -> tuple[str, ...]:  # fmt: skip
     """Heads to choose from, simplest first: ties go to the earlier.
 
     The class mean competes where some class has at most 5 examples (a regression has
-    little to go by), the logistic path where it costs less than the look; neither without
-    `class_heads`, where no class is to be told.
+    little to go by), the logistic path where it costs less than the look; neither where the
+    task is another, for which no class is to be told.
 
     >>> candidates(100, 2, 40, ("last", "late"), "fast")
     ('last', 'late')
@@ -116,9 +118,10 @@ def candidates(
     ('last+prior',)
     """
     names: tuple[str, ...] = ()
-    if class_heads and smallest_class <= 5 and n <= DUAL_LIMIT:
+    tells_classes = task == "classify"
+    if tells_classes and smallest_class <= 5 and n <= DUAL_LIMIT:
         names += ("class-mean",)
-    if class_heads and budget != "fast" and n * n_classes <= LOGISTIC_LIMIT:
+    if tells_classes and budget != "fast" and n * n_classes <= LOGISTIC_LIMIT:
         names += ("logistic",)
     if n <= MANY:
         return names + profile_names

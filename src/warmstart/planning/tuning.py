@@ -21,10 +21,11 @@ from warmstart.planning.rates import (
     scratch_rate,
 )
 from warmstart.planning.strategy import Strategy
-from warmstart.records import Choice, Plain, Preprocessing, TrainingPlan
+from warmstart.records import Choice, Plain, Preprocessing, Task, TrainingPlan
 
 WARM_UP = 0.1  # v0
 CROP = 0.35  # v0
+WIDE_CROP = 0.8  # v0: what else is in a picture may be what it is about
 COLOUR = 0.1  # v0
 SOUND_CROP = 0.8  # v0, as are the next two
 SHIFT = 0.1
@@ -32,6 +33,27 @@ MASK = 0.2
 AVERAGED = 0.1  # share of the steps that the moving average reaches back over, v0
 L2_SP = 1.0  # v0
 FEW_A_CLASS = 30  # examples a class below which weights are drawn back to the start: RECIPE §5
+# What a view may do to a picture depends on what is told of it (`bench run tasks`).
+_CROPS: dict[Task, tuple[float, str]] = {
+    "classify": (CROP, "a crop of a third or more mostly still shows its class"),
+    "multilabel": (WIDE_CROP, "a smaller crop leaves out what some label stands for"),
+    "regress": (WIDE_CROP, "a smaller crop changes what is large, near or many"),
+}
+_FLIPS: dict[Task, tuple[bool, str]] = {
+    "classify": (
+        True,
+        "mirrored pictures keep their class; set training.flip=false where left and right matter",
+    ),
+    "multilabel": (
+        True,
+        "mirrored pictures keep their labels; set training.flip=false where left and right matter",
+    ),
+    "regress": (
+        False,
+        "a mirrored picture may have another number, such as an angle; set training.flip=true "
+        "where it has the same",
+    ),
+}
 RANK = 8  # of low-rank updates, as in Hu et al. 2021, "LoRA", §7.2: more brings little
 
 
@@ -63,8 +85,8 @@ def with_training(
         batch=batch,
         passes=passes,
         warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
-        crop=_crop(network),
-        flip=_flip(network),
+        crop=_crop(network, facts.task),
+        flip=_flip(network, facts.task),
         shift=_shift(network),
         mask=_mask(network),
         folds=_folds(wishes, facts),
@@ -183,7 +205,7 @@ def table_passes(n: int, is_scratch: bool) -> int:
     return min((40 if is_scratch else 20) * max(n, 100), 24_000)
 
 
-def _crop(network: NetworkFacts) -> Choice:
+def _crop(network: NetworkFacts, task: Task) -> Choice:
     if network.is_text:
         return _rule(1.0, "texts are not cropped: half a sentence may mean the opposite")
     if _hears(network):
@@ -192,20 +214,17 @@ def _crop(network: NetworkFacts) -> Choice:
         return _rule(1.0, "numbers are taken as they are: each has its place")
     if network.record.family == "mlp":
         return _rule(1.0, "an MLP ties each weight to a place, so that crops would mislead it")
-    return _rule(CROP, "a crop of a third or more mostly still shows its class")
+    return _rule(*_CROPS[task])
 
 
-def _flip(network: NetworkFacts) -> Choice:
+def _flip(network: NetworkFacts, task: Task) -> Choice:
     if network.is_text:
         return _rule(False, "a text backwards is no text")
     if _hears(network):
         return _rule(False, "a mirrored picture of a sound is the sound played backwards")
     if not network.is_picture:
         return _rule(False, "numbers are taken in their order")
-    return _rule(
-        True,
-        "mirrored pictures keep their class; set training.flip=false where left and right matter",
-    )
+    return _rule(*_FLIPS[task])
 
 
 def _colour(network: NetworkFacts) -> Choice:
