@@ -62,6 +62,10 @@ class Classes:
         """And a bias a class, where there are examples enough."""
         return fit_temperature_and_bias(scores, truth)
 
+    def recalibrate(self, scores: Array, truth: Truth) -> Calibration:
+        """A temperature."""
+        return fit_temperature(scores, truth)
+
     def answers(self, scores: Array, calibration: Calibration) -> Array:
         """Probabilities."""
         return probabilities(scores, calibration)

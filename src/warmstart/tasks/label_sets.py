@@ -61,6 +61,17 @@ class LabelSets:
         """The same."""
         return self.calibrate(scores, truth)
 
+    def recalibrate(self, scores: Array, truth: Truth) -> Calibration:
+        """A slope and a shift for all labels.
+
+        >>> truth = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
+        >>> found = LabelSets().recalibrate(4 * truth - 2, truth)
+        >>> found.slopes is None and bool(found.bias[0] == found.bias[1])
+        True
+        """
+        slopes, shifts = fit_slopes(scores.reshape(-1, 1), truth.reshape(-1, 1))
+        return Calibration(float(slopes[0]), np.full(truth.shape[1], shifts[0]))
+
     def answers(self, scores: Array, calibration: Calibration) -> Array:
         """A probability a label."""
         found: Array = expit(calibration.scaled(scores))
@@ -84,8 +95,8 @@ class LabelSets:
         return found
 
     def warmth(self, scores: Array, truth: Truth) -> float:
-        """The mean slope over labels."""
-        return float(fit_slopes(scores, truth)[0].mean())
+        """One slope for all labels."""
+        return self.recalibrate(scores, truth).temperature
 
     def credits(self, answers: Array, truth: Truth) -> Array:
         """What each row adds to the mean average precision: the precision at its labels."""

@@ -68,6 +68,10 @@ class Numbers:
         """Nothing."""
         return self.calibrate(scores, truth)
 
+    def recalibrate(self, scores: Array, truth: Truth) -> Calibration:
+        """Nothing."""
+        return self.calibrate(scores, truth)
+
     def answers(self, scores: Array, calibration: Calibration) -> Array:
         """Standardised numbers (n, 1)."""
         found: Array = calibration.temperature * scores + calibration.bias

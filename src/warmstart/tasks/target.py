@@ -62,6 +62,14 @@ class Target(Protocol):
         """The same for a head that is finished: with all that the rows allow."""
         ...
 
+    def recalibrate(self, scores: Array, truth: Truth) -> Calibration:
+        """For scores of networks trained without these rows, which are on the scale of answers.
+
+        A number or two for all outputs. More would follow how often each output is among the
+        rows, of which those that are answered have more where the others have fewer.
+        """
+        ...
+
     def answers(self, scores: Array, calibration: Calibration) -> Array:
         """Shapes: (n, K) to (n, K)."""
         ...

@@ -124,7 +124,7 @@ def _apart(scores: Array, labels: Truth, part: Labels, plain: Calibration, targe
         inside, others = part == number, part != number
         calibration = plain
         if others.sum() >= LEAST:
-            calibration = target.calibrate(scores[others], labels[others])
+            calibration = target.recalibrate(scores[others], labels[others])
         found[inside] = target.losses(scores[inside], labels[inside], calibration)
     clipped: Array = np.minimum(found, WORST)
     return clipped
@@ -134,7 +134,7 @@ def _calibrated(scores: Array, labels: Truth, target: Target) -> Array:
     """Log-loss of each row, calibrated on these rows: one number fits no noise that matters."""
     if not np.isfinite(scores).all():
         return np.full(len(labels), WORST)
-    losses = target.losses(scores, labels, target.calibrate(scores, labels))
+    losses = target.losses(scores, labels, target.recalibrate(scores, labels))
     return np.minimum(losses, WORST)
 
 

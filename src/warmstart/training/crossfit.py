@@ -53,6 +53,6 @@ def cross_calibrated(
     probabilities = np.full(scores.shape, np.nan)
     for number in np.unique(part):
         inside, others = held[part == number], held[part != number]
-        calibration = target.calibrate(scores[others], labels[others])
+        calibration = target.recalibrate(scores[others], labels[others])
         probabilities[inside] = target.answers(scores[inside], calibration)
-    return probabilities, target.calibrate(scores[held], labels[held])
+    return probabilities, target.recalibrate(scores[held], labels[held])
