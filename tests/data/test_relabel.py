@@ -9,6 +9,7 @@ import pytest
 
 from reading import GREYS, fails, paint, rows
 from warmstart.data.read import read
+from warmstart.errors import DataError
 from warmstart.events import drain
 
 NAMES = list(GREYS)
@@ -105,3 +106,42 @@ def test_a_table_that_cannot_be_read(photos):
     (photos.parent / "folder.csv").mkdir()
     fails(photos, "folder.csv cannot be read (Is a directory); change its permissions",
           relabel=photos.parent / "folder.csv")  # fmt: skip
+
+
+# ---- other tasks -----------------------------------------------------------------------------
+
+
+SETS = {"0": "red", "1": "red;blue", "2": "blue", "3": "", "4": "red", "5": "blue;red"}
+
+
+def beyond(folder: Path, cells: dict[str, str], corrections: str, **options) -> dict[str, str]:
+    """The labels of a table of six pictures once they were corrected."""
+    paint(folder, {f"{name}.png": 10 + int(name) for name in cells})
+    table = "path,label\n" + "".join(f"{name}.png,{cell}\n" for name, cell in cells.items())
+    (folder / "t.csv").write_text(table)
+    source = folder / "t.csv"
+    relabel = fixed(folder, corrections)
+    return {id: label for id, label, _ in rows(source, relabel=relabel, **options)}
+
+
+def test_several_labels_are_corrected_as_a_set(tmp_path):
+    text = "path,label,concerns\n0.png,red|blue,blue\n2.png,,blue\n4.png,drop,\n"
+    found = beyond(tmp_path / "p", SETS, text, task="multilabel")
+    assert found == {
+        "0.png": "blue|red", "1.png": "blue|red", "2.png": "", "3.png": "", "5.png": "blue|red"
+    }  # fmt: skip
+
+
+def test_a_name_with_a_space_stays_one_name(tmp_path):
+    cells = {name: cell.replace("red", "dark red") for name, cell in SETS.items()}
+    found = beyond(tmp_path / "p", cells, "path,label\n1.png,dark red\n", task="multilabel")
+    assert found["1.png"] == "dark red"
+
+
+def test_numbers_are_corrected(tmp_path):
+    numbers = {str(n): f"{n}.5" for n in range(6)}
+    text = "path,label\n0.png,7\n1.png,\n2.png,2.50\n"
+    found = beyond(tmp_path / "p", numbers, text, task="regress")
+    assert found == {"0.png": "7"} | {f"{n}.png": f"{n}.5" for n in range(2, 6)}
+    with pytest.raises(DataError, match=r'the label of 0\.png is "seven"'):
+        beyond(tmp_path / "p", numbers, "path,label\n0.png,seven\n", task="regress")

@@ -13,10 +13,9 @@ from drawing import fill
 from looking import collect, scene_of, table
 from refit import left_out
 from warmstart.inspection.hits import PENALTIES
+from warmstart.joints.doubting import LEAST_LISTED, LISTED
 from warmstart.joints.doubts import (
     COLUMNS,
-    LEAST_LISTED,
-    LISTED,
     doubt,
     left_out_probabilities,
     write_suspects,

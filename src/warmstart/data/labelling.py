@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Literal, Protocol
 
 from warmstart.data.collection import Listing, Row, Wording, check_classes, count, some
-from warmstart.data.separators import split_cells
+from warmstart.data.separators import split_cells, split_marked
 from warmstart.errors import DataError
 from warmstart.records import Example, Task
 from warmstart.tasks.label_sets import SEPARATOR, split_labels
@@ -31,8 +31,17 @@ class Labelling(Protocol):
         """Its name."""
         ...
 
+    @property
+    def is_open(self) -> bool:
+        """Whether an example may have no label at all."""
+        ...
+
     def settled(self, listing: Listing) -> Listing:
         """The listing with labels as records hold them. Raises: DataError for one that is none."""
+        ...
+
+    def corrected(self, listing: Listing) -> Listing:
+        """The same of labels that a person or `suspects.csv` wrote. Raises: DataError."""
         ...
 
     def names(self, label: str) -> tuple[str, ...]:
@@ -51,6 +60,7 @@ class ClassLabels:
     """One class an example."""
 
     task: Task = "classify"
+    is_open = False
 
     def settled(self, listing: Listing) -> Listing:
         """As it is. Raises: DataError where the labels are no classes."""
@@ -62,6 +72,10 @@ class ClassLabels:
         if listing.doubt:
             raise DataError(listing.doubt)
         return listing
+
+    def corrected(self, listing: Listing) -> Listing:
+        """The same."""
+        return self.settled(listing)
 
     def names(self, label: str) -> tuple[str, ...]:
         """The class."""
@@ -76,6 +90,7 @@ class SeveralLabels:
     """Any of several labels an example."""
 
     task: Task = "multilabel"
+    is_open = True
 
     def settled(self, listing: Listing) -> Listing:
         """Sorted names with `|` between.
@@ -89,6 +104,14 @@ class SeveralLabels:
         if listing.form == "sets":
             return listing
         cells = split_cells([row.label for row in listing.rows], listing.wording.source)
+        return self._joined(listing, cells)
+
+    def corrected(self, listing: Listing) -> Listing:
+        """The same, but white space never separates: few cells do not tell whether it would."""
+        cells = split_marked([row.label for row in listing.rows], listing.wording.source)
+        return self._joined(listing, cells)
+
+    def _joined(self, listing: Listing, cells: Sequence[Sequence[str]]) -> Listing:
         rows = zip(listing.rows, cells, strict=True)
         joined = tuple(replace(row, label=SEPARATOR.join(sorted(set(c)))) for row, c in rows)
         return replace(listing, rows=joined, form="sets", doubt="")
@@ -136,6 +159,7 @@ class NumberLabels:
     """A number an example."""
 
     task: Task = "regress"
+    is_open = False
 
     def settled(self, listing: Listing) -> Listing:
         """Numbers as texts that read back the same. Raises: DataError for a label that is none."""
@@ -147,6 +171,10 @@ class NumberLabels:
             )
         rows = tuple(replace(row, label=_number(row, source)) for row in listing.rows)
         return replace(listing, rows=rows, form="numbers", doubt="")
+
+    def corrected(self, listing: Listing) -> Listing:
+        """The same."""
+        return self.settled(listing)
 
     def names(self, label: str) -> tuple[str, ...]:
         """None: numbers are no names."""
@@ -182,8 +210,9 @@ def _number(row: Row, source: str) -> str:
     return f"{value:.17g}" if float(f"{value:.12g}") != value else f"{value:.12g}"
 
 
+CLASS_LABELS = ClassLabels()
 _KINDS: dict[Task, Labelling] = {
-    "classify": ClassLabels(), "multilabel": SeveralLabels(), "regress": NumberLabels(),
+    "classify": CLASS_LABELS, "multilabel": SeveralLabels(), "regress": NumberLabels(),
 }  # fmt: skip
 _FORMS: dict[str, Task] = {"texts": "classify", "sets": "multilabel", "numbers": "regress"}
 

@@ -66,11 +66,12 @@ def read(
     columns = Columns(label=label, group=group, text=text, kind=kind, task=task)
     listing = listed(source, columns, test)
     labelling = labelling_for(task, listing)
-    if relabel is not None:
-        shown, is_sized = os.fspath(relabel), labelling.task == "classify"
-        table = load_table(Path(shown).expanduser(), shown)
-        listing = apply_relabel(listing, table, shown, is_sized)
     listing = labelling.settled(listing)
+    if relabel is not None:
+        shown = os.fspath(relabel)
+        listing = apply_relabel(
+            listing, load_table(Path(shown).expanduser(), shown), shown, labelling
+        )
     check_known(listing.rows, _outputs(labelling, listing), listing.wording, labelling.task)
     examples, lost = yield from _hashed(listing)
     classes = labelling.check(examples, listing.wording, listing.outputs)

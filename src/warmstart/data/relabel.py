@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from warmstart.data.collection import Listing, Row, count, some
 from warmstart.data.columns import LABEL_NAMES, PATH_NAMES, find_column
+from warmstart.data.labelling import CLASS_LABELS, Labelling
 from warmstart.data.parsing import parse
 from warmstart.errors import DataError
 
 DROP = "drop"  # what a label column says of a row to be left out; so does an empty cell
 
 
-def apply_relabel(listing: Listing, payload: bytes, shown: str, is_sized: bool = True) -> Listing:
-    """The listing with its labels overridden by a table of the columns `path` and `label`.
+def apply_relabel(
+    listing: Listing, payload: bytes, shown: str, labelling: Labelling = CLASS_LABELS
+) -> Listing:
+    """A settled listing with its labels overridden by a table of the columns `path` and `label`.
 
     `path` is an id of the listing, of whichever part: what the user says of a test image counts
-    too. An empty label, or `drop` where no class is called so, removes the row. Further columns
-    are ignored, and rows that are not named keep their label. `is_sized`: labels are classes,
-    of which each needs several.
-    Raises: DataError if an id is unknown or named twice, a new class has one training image, or
-    a class is left with one.
+    too. `drop`, where no class is called so, removes the row, and so does an empty label, unless
+    an example may have none. Further columns are ignored, and rows that are not named keep their
+    label.
+    Raises: DataError if an id is unknown or named twice, a label is none of the task's, a new
+    class has one training image, or a class is left with one.
 
     >>> from warmstart.data.sources import list_source
     >>> from warmstart.data.collection import Columns
@@ -33,20 +36,35 @@ def apply_relabel(listing: Listing, payload: bytes, shown: str, is_sized: bool =
     >>> len(fixed.rows), fixed.rows[0].label, fixed.layout
     (1796, '1', 'sample; labels corrected by fixed.csv (2)')
     """
-    labels = _corrections(listing, payload, shown)
-    is_class = any(row.label == DROP for row in listing.rows)
-    rows: list[Row] = []
-    n_changed = 0
-    for row in listing.rows:
-        label = labels.get(row.id, row.label)
-        n_changed += label != row.label
-        if label and (is_class or label.casefold() != DROP):
-            rows.append(replace(row, label=label))
-    if is_sized:
+    cells = _corrections(listing, payload, shown)
+    is_name = any(DROP in labelling.names(row.label) for row in listing.rows)
+    gone = {
+        id
+        for id, cell in cells.items()
+        if (not cell and not labelling.is_open) or (cell.casefold() == DROP and not is_name)
+    }
+    kept = [row for row in listing.rows if row.id not in gone]
+    said = _settled([row for row in kept if row.id in cells], cells, listing, shown, labelling)
+    rows = [said.get(row.id, row) for row in kept]
+    changed = sum(said[row.id].label != row.label for row in kept if row.id in said)
+    if labelling.task == "classify":
         _check_sizes(listing, rows, shown)
     name = PurePosixPath(shown).name
-    layout = f"{listing.layout}; labels corrected by {name} ({n_changed:,})"
+    layout = f"{listing.layout}; labels corrected by {name} ({changed + len(gone):,})"
     return replace(listing, rows=tuple(rows), layout=layout)
+
+
+def _settled(
+    rows: Sequence[Row], cells: Mapping[str, str], listing: Listing, shown: str,
+    labelling: Labelling,
+) -> dict[str, Row]:  # fmt: skip
+    """Rows by id with their corrected labels, as the task holds labels."""
+    typed = tuple(replace(row, label=cells[row.id]) for row in rows)
+    wording = replace(listing.wording, source=shown)
+    found = labelling.corrected(
+        replace(listing, rows=typed, form="texts", doubt="", wording=wording)
+    )
+    return {row.id: row for row in found.rows}
 
 
 def _corrections(listing: Listing, payload: bytes, shown: str) -> dict[str, str]:

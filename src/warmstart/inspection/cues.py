@@ -61,7 +61,7 @@ class HasFiles(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Cue:
+class Cue:
     """One figure of each file. Shapes: values (n,); `say` puts a typical value in words."""
 
     values: Values
@@ -83,12 +83,11 @@ def cues(
     Shapes: labels (n,) in 0..K-1, K = len(classes).
     """
     found = []
-    kinds = _kinds_of_clips(glances) if kind == "audio" else _kinds(glances)
-    for name, tried in kinds.items():
-        told = [(cue, informedness(_codes(cue), labels, len(classes))) for cue in tried]
+    for name, tried in kinds_of(glances, kind).items():
+        told = [(cue, informedness(codes_of(cue), labels, len(classes))) for cue in tried]
         cue, gain = max(told, key=lambda pair: float(pair[1].max(initial=0.0)))
         which = np.flatnonzero((gain >= cue.strong) & (np.bincount(labels) >= LEAST))
-        if len(which) and _chance(cue, labels, len(classes), gain.max(), rng) <= CERTAIN:
+        if len(which) and chance(cue, labels, len(classes), gain.max(), rng) <= CERTAIN:
             found.append(_finding(name, cue, labels, classes, which, _ADVICE[kind == "audio"]))
     return tuple(found)
 
@@ -120,55 +119,58 @@ def informedness(codes: Codes, labels: Labels, n_classes: int) -> Values:
     return gain
 
 
-def _kinds(glances: HasFiles) -> dict[str, list[_Cue]]:
+def kinds_of(glances: HasFiles, kind: Kind) -> dict[str, list[Cue]]:
     """The figures by kind; of a kind only the most telling one is reported."""
+    return _kinds_of_clips(glances) if kind == "audio" else _kinds(glances)
+
+
+def _kinds(glances: HasFiles) -> dict[str, list[Cue]]:
+    """Of pictures."""
     width, height = glances.width.astype(float), glances.height.astype(float)
     pixels, formats = width * height, np.unique(glances.format, return_inverse=True)
     weight = glances.n_bytes / pixels
     step = float(height.max()) + 1
     return {
         "size": [
-            _Cue(
+            Cue(
                 width * step + height,
                 lambda v: f"{v // step:.0f} x {v % step:.0f} px",
                 is_exact=True,
             ),
-            _Cue(width, lambda v: f"{v:,.0f} px wide"),
-            _Cue(height, lambda v: f"{v:,.0f} px high"),
-            _Cue(width / height, lambda v: f"{v:.2f} times as wide as high"),
-            _Cue(pixels, lambda v: f"{v / 1e6:.2g} megapixels"),
+            Cue(width, lambda v: f"{v:,.0f} px wide"),
+            Cue(height, lambda v: f"{v:,.0f} px high"),
+            Cue(width / height, lambda v: f"{v:.2f} times as wide as high"),
+            Cue(pixels, lambda v: f"{v / 1e6:.2g} megapixels"),
         ],
         "colour": [
-            _Cue(
+            Cue(
                 glances.is_colour.astype(float),
                 lambda v: "in colour" if v else "grey",
                 is_exact=True,
             )
         ],
         "file format": [
-            _Cue(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
+            Cue(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
         ],
-        "file size": [_Cue(weight, lambda v: f"{v:.2g} bytes a pixel", STRONG_BYTES)],
+        "file size": [Cue(weight, lambda v: f"{v:.2g} bytes a pixel", STRONG_BYTES)],
     }  # fmt: skip
 
 
-def _kinds_of_clips(glances: HasFiles) -> dict[str, list[_Cue]]:
+def _kinds_of_clips(glances: HasFiles) -> dict[str, list[Cue]]:
     """The same of sounds, whose width is their length in ms, whose height their sample rate."""
     formats = np.unique(glances.format, return_inverse=True)
     seconds = glances.width / 1000
     return {
-        "length": [_Cue(seconds, lambda v: f"{v:.2g} s")],
-        "sample rate": [
-            _Cue(glances.height.astype(float), lambda v: f"{v:,.0f} Hz", is_exact=True)
-        ],
+        "length": [Cue(seconds, lambda v: f"{v:.2g} s")],
+        "sample rate": [Cue(glances.height.astype(float), lambda v: f"{v:,.0f} Hz", is_exact=True)],
         "file format": [
-            _Cue(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
+            Cue(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
         ],
-        "file size": [_Cue(glances.n_bytes / seconds, lambda v: f"{v:,.0f} bytes a second")],
+        "file size": [Cue(glances.n_bytes / seconds, lambda v: f"{v:,.0f} bytes a second")],
     }
 
 
-def _codes(cue: _Cue) -> Codes:
+def codes_of(cue: Cue) -> Codes:
     """Equal values, or eighths of the range by rank where amounts differ in many ways."""
     distinct, codes = np.unique(cue.values, return_inverse=True)
     if cue.is_exact or len(distinct) <= _BINS:
@@ -177,11 +179,11 @@ def _codes(cue: _Cue) -> Codes:
     return np.searchsorted(np.unique(edges), cue.values, side="right")
 
 
-def _chance(
-    cue: _Cue, labels: Labels, n_classes: int, gain: float, rng: np.random.Generator
+def chance(
+    cue: Cue, labels: Labels, n_classes: int, gain: float, rng: np.random.Generator
 ) -> float:
     """How often shuffled labels are told as well by any class: a permutation p-value."""
-    codes = _codes(cue)
+    codes = codes_of(cue)
     as_good = sum(
         float(informedness(codes, rng.permutation(labels), n_classes).max()) >= gain
         for _ in range(PERMUTATIONS)
@@ -201,9 +203,9 @@ _ADVICE = (
 
 
 def _finding(
-    name: str, cue: _Cue, labels: Labels, classes: Sequence[str], which: Codes, advice: str
+    name: str, cue: Cue, labels: Labels, classes: Sequence[str], which: Codes, advice: str
 ) -> Finding:
-    items = tuple(_item(classes[number], cue, labels == number) for number in which)
+    items = tuple(usual_in(classes[number], cue, labels == number) for number in which)
     more = f"; {len(items) - 1} more classes likewise" if len(items) > 1 else ""
     return Finding(
         kind="size-cue",
@@ -212,12 +214,12 @@ def _finding(
     )
 
 
-def _item(name: str, cue: _Cue, inside: NDArray[np.bool_]) -> str:
+def usual_in(name: str, cue: Cue, inside: NDArray[np.bool_], outside: str = "other classes") -> str:
     """What is usual in the class, and elsewhere."""
     here, elsewhere = cue.values[inside], cue.values[~inside]
     if not cue.is_exact:
         usual, other = (cue.say(float(np.median(values))) for values in (here, elsewhere))
-        return f"{name}: usually {usual}, other classes {other}"
+        return f"{name}: usually {usual}, {outside} {other}"
     distinct, counts = np.unique(here, return_counts=True)
     usual = distinct[counts.argmax()]
     share, other_share = (100 * float((values == usual).mean()) for values in (here, elsewhere))

@@ -8,7 +8,7 @@ does from whole pictures. Grass or sky at the edge of honest photographs does ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,25 @@ def shortcut(
     )
 
 
+def edges_of_sets(border: NDArray[np.uint8], truth: Array, names: Sequence[str]) -> Finding | None:
+    """A finding over edges that go with a label, else None: each label by itself.
+
+    What borders alone can tell is measured of classes only. Shapes: border as above, truth
+    (n, K) of 0 and 1, K = len(names).
+    """
+    has = truth > 0
+    which = [k for k in range(len(names)) if 0 < has[:, k].sum() < len(has)]
+    found = {k: steady_edges(border, has[:, k].astype(np.int64), 2).get(1) for k in which}
+    edges = {k: sides for k, sides in found.items() if sides}
+    if not edges:
+        return None
+    return Finding(
+        kind="shortcut",
+        sentence=_edge_sentence(edges, names, ("label", "others")),
+        items=tuple(f"{names[k]}: {', '.join(sides)}" for k, sides in edges.items()),
+    )
+
+
 def steady_edges(
     border: NDArray[np.uint8], labels: Labels, n_classes: int
 ) -> dict[int, tuple[str, ...]]:
@@ -111,14 +130,19 @@ def border_accuracy(
     return float(best_left_out([kernel], labels, groups, n_classes).hits(labels).mean())
 
 
-def _edge_sentence(edges: dict[int, tuple[str, ...]], classes: Sequence[str]) -> str:
-    names = [classes[number] for number in edges]
-    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+def _edge_sentence(
+    edges: Mapping[int, tuple[str, ...]], names: Sequence[str],
+    words: tuple[str, str] = ("class", "the other classes"),
+) -> str:  # fmt: skip
+    """`words`: what is given away, and who lacks the edge."""
+    shown = ", ".join([names[number] for number in edges][:5]) + (", …" if len(edges) > 5 else "")
     sides = [side for side in SIDES if any(side in found for found in edges.values())]
     where = "all four sides" if len(sides) == len(SIDES) else " and ".join(sides)
+    given, others = words
+    these = "classes" if given == "class" else "labels"
     return (
-        f"The edge of the image gives the class away: images of {shown} have an edge of their "
-        f"own colour ({where}), which the other classes lack. A model would learn that edge "
+        f"The edge of the image gives the {given} away: images of {shown} have an edge of their "
+        f"own colour ({where}), which {others} lack. A model would learn that edge "
         "instead of the subject, and fail on images without it: crop it away, or find out how "
-        "the images of these classes were made."
+        f"the images of these {these} were made."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,6 +43,59 @@ def telling(
         ),
         items=tuple(told),
     )
+
+
+def telling_of_sets(
+    columns: Mapping[str, Array], truth: Array, names: Sequence[str], parts: Sequence[Rows],
+    seed: int,
+) -> Finding | None:  # fmt: skip
+    """The same of several labels, each by itself; the first that a column tells is named.
+
+    Shapes: truth (n, K) of 0 and 1, K = len(names).
+    """
+    for k, name in enumerate(names):
+        found = telling(columns, truth[:, k].astype(np.int64), parts, seed)
+        if found is not None:
+            whose = f'tells whether "{name}" holds of'
+            return replace(found, sentence=found.sentence.replace("tells the label of", whose))
+    return None
+
+
+def telling_of_numbers(
+    columns: Mapping[str, Array], truth: Array, parts: Sequence[Rows], seed: int
+) -> Finding | None:
+    """The same of a number: columns each of which alone explains nearly all of its variance.
+
+    Shapes: truth (n,).
+    """
+    if len(truth) < LEAST or len(parts) < 2:
+        return None
+    found = {name: _explained(values, truth, parts, seed) for name, values in columns.items()}
+    told = {name: share for name, share in found.items() if share >= ALONE}
+    if not told:
+        return None
+    best = max(told, key=lambda name: told[name])
+    also = "" if len(told) == 1 else f", and so do {len(told) - 1:,} more"
+    return Finding(
+        kind="shortcut",
+        sentence=(
+            f'The column "{best}" alone explains {100 * told[best]:.0f} % of the numbers\' '
+            f"variance{also}. If it is known only once the number is, leave it out: --set "
+            f"column.{best}=left-out."
+        ),
+        items=tuple(told),
+    )
+
+
+def _explained(values: Array, truth: Array, parts: Sequence[Rows], seed: int) -> float:
+    from sklearn.tree import DecisionTreeRegressor
+
+    said = np.zeros(len(truth))
+    for part in parts:
+        rest = np.setdiff1d(np.arange(len(truth)), part)
+        tree = DecisionTreeRegressor(min_samples_leaf=2, random_state=seed)
+        said[part] = tree.fit(values[rest], truth[rest]).predict(values[part])
+    return 1 - float(((said - truth) ** 2).mean()) / max(float(truth.var()), 1e-12)
 
 
 def _accuracy(values: Array, labels: Rows, parts: Sequence[Rows], seed: int) -> float:

@@ -11,32 +11,22 @@ import numpy as np
 from warmstart.data.encode import encode
 from warmstart.data.split import folds
 from warmstart.folder import write_csv
-from warmstart.inspection.ceiling import ceiling
-from warmstart.inspection.cues import cues
 from warmstart.inspection.drift import drift
 from warmstart.inspection.hits import best_probabilities
-from warmstart.inspection.shortcut import shortcut
-from warmstart.inspection.suspects import Ranking, rank_suspects, suspect_finding
-from warmstart.inspection.telling import FOLDS, telling
-from warmstart.inspection.twins import Twin
+from warmstart.inspection.telling import FOLDS
 from warmstart.joints.album import Album
+from warmstart.joints.doubting import DOUBTS, Judged
 from warmstart.joints.look import Look, load_same
-from warmstart.joints.rows import Arranged, draw_rows, groups_among, kernels_of, labels_among
+from warmstart.joints.rows import draw_rows, groups_among, kernels_of
 from warmstart.joints.scene import Scene
 from warmstart.planning import rules
 from warmstart.records import Evidence, Example, Finding, SuspectLabel, TableInputs
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
+from warmstart.tasks.label_sets import SEPARATOR
 
 COLUMNS = ("path", "label", "suggested", "probability", "chance_wrong")
-LISTED = 0.1  # share of the labels that suspects.csv lists, whatever is believed of them
-LEAST_LISTED = 20
-
-
-NO_CEILING = Evidence(
-    name="ceiling", value=None, low=None, high=None, n=0,
-    meaning="Not measured: doubtful labels are looked for where each example has one class.",
-)  # fmt: skip
+CONCERNS = "concerns"  # of several labels: those that are doubted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,58 +43,50 @@ def doubt(scene: Scene) -> Doubts:
 
     No label of the hold-out or the test part is looked at.
     """
-    arranged, classes = scene.arranged, scene.collection.record.classes
-    examples, labels = arranged.learn[: arranged.n_train], arranged.labels[: arranged.n_train]
-    if not arranged.target.tells_classes:
-        moved = _drift(scene, examples)
-        return Doubts(ceiling=NO_CEILING, findings=(moved,) if moved else (), suspects=())
-    probabilities = left_out_probabilities(scene)
-    ranking = rank_suspects(probabilities, labels)
-    ids = [example.id for example in examples]
-    judged = np.isfinite(probabilities[:, 0])
-    right = float((probabilities[judged].argmax(axis=1) == labels[judged]).mean())
-    found = [
-        suspect_finding(ranking, ids, classes),
-        *_of_pictures(scene, examples, labels, right),
-        _drift(scene, examples),
-    ]
+    arranged, record = scene.arranged, scene.collection.record
+    examples = arranged.learn[: arranged.n_train]
+    judged = Judged(
+        arranged=arranged, names=record.classes, truth=arranged.labels[: arranged.n_train],
+        answers=left_out_probabilities(scene), seed=scene.seed,
+    )  # fmt: skip
+    labels = DOUBTS[record.task].labels(judged)
+    found = [labels.finding, *_of_inputs(scene, judged, examples), _drift(scene, examples)]
     return Doubts(
-        ceiling=ceiling(ranking, _pairs(arranged, ids), labels),
+        ceiling=labels.ceiling,
         findings=tuple(finding for finding in found if finding is not None),
-        suspects=_suspects(ranking, ids, classes),
+        suspects=labels.suspects,
     )
 
 
-def _of_pictures(
-    scene: Scene, examples: Sequence[Example], labels: Rows, right: float
-) -> list[Finding | None]:
-    """What only pictures can give away, of sounds too: their borders, their sizes, their files."""
-    record = scene.collection.record
-    if record.kind == "table":
-        return [_telling(scene, examples, labels)]
-    if record.kind not in ("image", "audio"):
+def _of_inputs(scene: Scene, judged: Judged, examples: Sequence[Example]) -> list[Finding | None]:
+    """What pictures give away, and sounds: their borders, sizes, files; of a table a column."""
+    kind = scene.collection.record.kind
+    if kind == "table":
+        return [_telling(scene, judged, examples)]
+    if kind not in ("image", "audio"):
         return []
-    album, rng = Album(scene.look, examples), np.random.default_rng([scene.seed, 7])
-    found = cues(album.files, labels, record.classes, rng, record.kind)
-    return [_shortcut(album, scene, right), *found]
+    album = Album(scene.look, examples)
+    found = DOUBTS[scene.collection.record.task].files(judged, album.files, kind)
+    return [_shortcut(album, scene, judged), *found]
 
 
-def _telling(scene: Scene, examples: Sequence[Example], labels: Rows) -> Finding | None:
+def _telling(scene: Scene, judged: Judged, examples: Sequence[Example]) -> Finding | None:
     """One column that gives the label away."""
     inputs = scene.prep
-    if not isinstance(inputs, TableInputs) or scene.collection.record.task != "classify":
+    if not isinstance(inputs, TableInputs):
         return None
     rows = np.stack([encode(load_same(scene.collection, e), e.id, inputs) for e in examples])
     ends = np.cumsum([len(column.slots) for column in inputs.columns])
     parted = zip(inputs.columns, np.split(rows, ends[:-1], axis=1), strict=True)
-    part = folds(labels, scene.arranged.blocks()[: len(labels)], FOLDS,
-                 np.random.default_rng([scene.seed, 17]))  # fmt: skip
+    part = folds(scene.arranged.folding[: len(examples)], scene.arranged.blocks()[: len(examples)],
+                 FOLDS, np.random.default_rng([scene.seed, 17]))  # fmt: skip
     held = [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]
-    return telling({c.name: values for c, values in parted}, labels, held, scene.seed)
+    columns = {column.name: values for column, values in parted}
+    return DOUBTS[scene.collection.record.task].columns(judged, columns, held)
 
 
 def left_out_probabilities(scene: Scene) -> Array:
-    """Calibrated probabilities of every training row without its block. Shapes: (n, K).
+    """Calibrated answers to every training row without its block. Shapes: (n, K).
 
     Where rows are many, parts of them are judged apart, each by the rest of its part.
     """
@@ -120,7 +102,7 @@ def left_out_probabilities(scene: Scene) -> Array:
         if len(groups) < 2:
             continue
         labels, k = arranged.labels[rows], arranged.n_classes
-        found[rows] = best_probabilities(_kernels(scene, rows), labels, groups, k)
+        found[rows] = best_probabilities(_kernels(scene, rows), labels, groups, k, arranged.target)
     return found
 
 
@@ -130,16 +112,13 @@ def _kernels(scene: Scene, rows: Rows) -> Iterable[Array]:
     return kernels_of(scene.pair(), read, len(rows)).values()
 
 
-def _shortcut(album: Album, scene: Scene, right: float) -> Finding | None:
+def _shortcut(album: Album, scene: Scene, judged: Judged) -> Finding | None:
     """Nothing is said of small pictures, nor of sounds: their border is part of the subject."""
-    if scene.collection.record.kind == "audio":
+    record = scene.collection.record
+    if record.kind == "audio" or np.median(album.files.short_side()) < rules.LEAST_SIDE:
         return None
-    if np.median(album.files.short_side()) < rules.LEAST_SIDE:
-        return None
-    rows, arranged = draw_rows(scene.arranged, rules.BORDER_ROWS, scene.seed), scene.arranged
-    names = [scene.collection.record.classes[n] for n in np.unique(arranged.labels[rows])]
-    labels, groups = labels_among(rows, arranged), groups_among(rows, arranged)
-    return shortcut(album.of(rows).border, labels, names, groups, right)
+    rows = draw_rows(scene.arranged, rules.BORDER_ROWS, scene.seed)
+    return DOUBTS[record.task].border(judged, rows, album.of(rows).border)
 
 
 def _drift(scene: Scene, examples: Sequence[Example]) -> Finding | None:
@@ -165,40 +144,15 @@ class _Last:
         return self.look.reader(chosen)(self.look.taps[-1])
 
 
-def _pairs(arranged: Arranged, ids: Sequence[str]) -> list[Twin]:
-    """Copies and near copies as rows of the training part."""
-    place = {id: row for row, id in enumerate(ids)}
-    inside = [(a, b) for a, b in arranged.twins if a in place and b in place]
-    first: dict[str, str] = {}
-    for example in arranged.learn[: len(ids)]:  # and the same bytes under two labels
-        other = first.setdefault(example.sha256, example.id)
-        if other != example.id:
-            inside.append((other, example.id))
-    return [Twin(place[a], place[b], 1.0, False) for a, b in inside]
-
-
-def _suspects(
-    ranking: Ranking, ids: Sequence[str], classes: Sequence[str]
-) -> tuple[SuspectLabel, ...]:
-    most = max(ranking.reported, LEAST_LISTED, round(LISTED * len(ranking.suspects)))
-    return tuple(
-        SuspectLabel(
-            id=ids[s.row],
-            label=classes[s.given],
-            suggested=classes[s.suggested],
-            probability=round(s.probability, 4),
-            wrong=round(s.wrong, 4),
-            believed=place < ranking.reported,
-        )
-        for place, s in enumerate(ranking.suspects[:most])
-        if s.given != s.suggested
-    )
-
-
 def write_suspects(path: Path, suspects: Sequence[SuspectLabel]) -> None:
     """Write the suspects as CSV; `--relabel` takes it back, corrected or not.
 
     The label column holds what the data says now, so that an untouched row changes nothing.
     """
-    rows = ((s.id, s.label, s.suggested, s.probability, s.wrong) for s in suspects)
-    write_csv(path, COLUMNS, rows)
+    rows = [(s.id, s.label, s.suggested, s.probability, s.wrong) for s in suspects]
+    if not any(s.concerns for s in suspects):
+        return write_csv(path, COLUMNS, rows)
+    named = (SEPARATOR.join(s.concerns or ()) for s in suspects)
+    return write_csv(
+        path, (*COLUMNS, CONCERNS), ((*r, n) for r, n in zip(rows, named, strict=True))
+    )

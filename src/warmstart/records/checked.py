@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from warmstart.records.data import Finding
+from warmstart.records.absent import ABSENT
+from warmstart.records.data import Finding, Task
 from warmstart.records.summary import DataCounts, SuspectLabel, Verdict
 
 
@@ -21,3 +22,4 @@ class Checked:
     suspects: tuple[SuspectLabel, ...]
     seconds: dict[str, float]
     path: str | None
+    task: Task | None = field(default=None, metadata=ABSENT)  # None: one class an example

@@ -37,14 +37,19 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuspectLabel:
-    """One label that a model without it contradicts; `believed` where it is called wrong."""
+    """One label that a model without it contradicts; `believed` where it is called wrong.
+
+    Of several labels `label` and `suggested` are all that the example has and should have,
+    with `|` between, and `concerns` those of them that are doubted.
+    """
 
     id: str
     label: str
     suggested: str
-    probability: float  # of the suggested class
+    probability: float | None  # of the suggested class; None: it is a number
     wrong: float  # how likely the label is wrong
     believed: bool
+    concerns: tuple[str, ...] | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,7 @@ def _work(
         suspects=inspection.suspects,
         seconds=clock.table(),
         path=str(folder.path) if folder else None,
+        task=None if record.task == "classify" else record.task,
     )
     return reworded(record.kind, checked, record.classes)
 

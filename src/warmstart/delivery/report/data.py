@@ -103,8 +103,8 @@ def _suspects(facts: Facts) -> str:
     )
     n = facts.summary.data.train
     shown = [
-        (one.id, f"labelled {one.label}, looks like {one.suggested} "
-                 f"({percent(one.probability, n)})")
+        (one.id, f"labelled {one.label or 'nothing'}, looks like {one.suggested or 'nothing'}"
+                 + ("" if one.probability is None else f" ({percent(one.probability, n)})"))
         for one in found
     ]  # fmt: skip
     return html.heading(title) + html.paragraph(text) + shots(facts, shown)

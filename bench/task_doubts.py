@@ -1,0 +1,150 @@
+"""Wrong labels and numbers planted into both tasks: what is found, and what is not there."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+
+from bench.tasks import PAIRED, TURNED, _paired, _pool, _turned, _wine_table
+from warmstart.inspection.hits import best_probabilities
+from warmstart.inspection.suspect_numbers import rank_numbers
+from warmstart.inspection.suspect_sets import rank_cells
+from warmstart.planning.profiles import profiles
+from warmstart.records import Tap
+from warmstart.solve.kernels import mixed_kernels
+from warmstart.tasks.numbers import Numbers
+from warmstart.tasks.target import Target, Truth
+
+SHARE = 0.05  # of the examples that get something wrong
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Truth with mistakes, and the cells that they are in: (row, label), or (row, 0)."""
+
+    truth: Truth
+    wrong: set[tuple[int, int]]
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--train, --test, --draws."""
+    parser.add_argument("--train", type=int, default=300, help="images of a set, with --test")
+    parser.add_argument("--test", type=int, default=200)
+    parser.add_argument("--draws", type=int, default=4, help="of mistakes, a set")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Labels of pairs of pictures; angles of pictures and columns of tables as numbers."""
+    rows: list[dict[str, Any]] = []
+    for name in PAIRED:
+        pool = _pool(*_paired(given, name), "multilabel")
+        rows += _rows(name, "labels", pool.taps, pool.truth, pool.target, given.draws)
+    for name in TURNED:
+        pool = _pool(*_turned(given, name), "regress")
+        rows += _rows(name, "numbers", pool.taps, pool.truth, pool.target, given.draws)
+    for name, taps, values in _columns(given):
+        target = Numbers.of(values)
+        truth = (values - target.mean) / target.spread
+        rows += _rows(name, "numbers", taps, truth, target, given.draws)
+    return {"summary": {**_sums(rows, "labels"), **_sums(rows, "numbers")}, "rows": rows}
+
+
+def _rows(
+    name: str, task: str, taps: dict[Tap, NDArray[np.float32]], truth: Truth, target: Target,
+    draws: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    found = [{"set": name, "task": task, **row} for row in doubts(taps, truth, target, draws)]
+    print(found[0], found[-1], flush=True)
+    return found
+
+
+def _sums(rows: list[dict[str, Any]], task: str) -> dict[str, int]:
+    clean, wrong = (
+        [row for row in rows if row["task"] == task and (row["planted"] > 0) == is_planted]
+        for is_planted in (False, True)
+    )
+    sums = {f"planted, {key}": sum(row[key] for row in wrong) for key in ("named", "rightly")}
+    sums |= {
+        "planted": sum(row["planted"] for row in wrong), "sets": len(clean),
+        "as they are, of": sum(row["n"] for row in clean),
+        "as they are, named": sum(row["named"] for row in clean),
+    }  # fmt: skip
+    return {f"{task}: {key}": value for key, value in sums.items()}
+
+
+def _columns(given: Namespace) -> Iterator[tuple[str, dict[Tap, NDArray[np.float32]], Array]]:
+    """A column of measurements each, from the others."""
+    tables = {
+        "breast cancer": (load_breast_cancer().data, (0, 3, 5, 10, 13)),
+        "wine": (load_wine().data, (0, 5, 9, 12)), "red wine": (_wine_table(given)[0], (0, 7, 10)),
+    }  # fmt: skip
+    tables["diabetes"] = (np.column_stack(load_diabetes(return_X_y=True)), (10,))
+    for name, (values, chosen) in tables.items():
+        for k in chosen:
+            others = np.delete(values, k, axis=1)
+            others = (others - others.mean(axis=0)) / others.std(axis=0)
+            taps = {Tap(part=1, pool="neck"): others.astype(np.float32)}
+            yield f"{name} {k}", taps, values[:, k]
+
+
+def doubts(
+    taps: dict[Tap, NDArray[np.float32]], truth: Truth, target: Target, draws: int
+) -> list[dict[str, Any]]:
+    """One row for the data as they are, one for each draw of mistakes."""
+    shapes = profiles(list(taps))
+    pair = {name: shapes[name] for name in ("last", "equal") if name in shapes}
+    kernels = [*mixed_kernels(taps.items(), pair).values()]
+    plant = _flipped if truth.ndim > 1 else _moved
+    given = [Planted(truth, set()), *(plant(truth, np.random.default_rng(s)) for s in range(draws))]
+    return [_judged(one, kernels, target) for one in given]
+
+
+def _flipped(truth: Truth, rng: np.random.Generator) -> Planted:
+    """A label too many, or one missing, in some rows."""
+    made, wrong = truth.copy(), set[tuple[int, int]]()
+    for row in rng.permutation(len(truth))[: round(SHARE * len(truth))]:
+        k = int(rng.integers(truth.shape[1]))
+        made[row, k] = 1 - made[row, k]
+        wrong.add((int(row), k))
+    return Planted(made, wrong)
+
+
+def _moved(truth: Truth, rng: np.random.Generator) -> Planted:
+    """The numbers of some rows among each other."""
+    rows = rng.permutation(len(truth))[: round(SHARE * len(truth))]
+    made = truth.copy()
+    made[rows] = truth[np.roll(rows, 1)]
+    return Planted(made, {(int(row), 0) for row in rows})
+
+
+def _judged(given: Planted, kernels: list[Array], target: Target) -> dict[str, Any]:
+    n, truth = len(given.truth), given.truth
+    singles = [np.array([i]) for i in range(n)]
+    said = best_probabilities(kernels, truth, singles, target.n_outputs(truth), target)
+    find: Callable[..., tuple[list[tuple[int, int]], float, float]]
+    find = _cells if truth.ndim > 1 else _numbers
+    named, rate, evidence = find(said, truth)
+    hits = len(given.wrong & set(named))
+    return {
+        "n": n, "planted": len(given.wrong), "named": len(named), "rightly": hits,
+        "rate": rate, "evidence": round(evidence, 2),
+    }  # fmt: skip
+
+
+def _cells(said: Array, truth: Truth) -> tuple[list[tuple[int, int]], float, float]:
+    found = rank_cells(said, truth)
+    named = [divmod(s.row, truth.shape[1]) for s in found.suspects[: found.reported]]
+    return named, found.share.rate, found.share.evidence
+
+
+def _numbers(said: Array, truth: Truth) -> tuple[list[tuple[int, int]], float, float]:
+    found = rank_numbers(said[:, 0], truth)
+    named = [(int(row), 0) for row in found.rows[: found.reported]]
+    return named, found.rate, found.evidence
