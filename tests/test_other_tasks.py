@@ -12,6 +12,7 @@ from PIL import Image
 import warmstart
 from tiny import PREP, bytes_of, fit, lines, network, weights
 from warmstart.cli.entry import main
+from warmstart.data.read import read
 from warmstart.errors import DataError, ExportError, StartError
 from warmstart.events import drain
 from warmstart.network.outside import Feeding
@@ -121,6 +122,21 @@ def test_the_test_part_has_no_say(runs, tmp_path):
     assert own == other
     assert again.estimate == runs[0]["regress"].estimate
     assert again.test != runs[0]["regress"].test
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regress"])
+def test_the_list_of_doubtful_labels_goes_back_in(runs, task):
+    run, table = runs[0][task], runs[1][task]
+    listed = (run.path / "suspects.csv").read_text().splitlines()
+    assert listed[0].endswith(",concerns") == (task == "multilabel")
+    assert len(listed) > 10
+    label = "light" if task == "regress" else None
+    as_it_was, given_back = (
+        drain(read(table, label=label, task=task, relabel=relabel)).record.examples
+        for relabel in (None, run.path / "suspects.csv")
+    )
+    assert as_it_was == given_back
+    assert 'id="data"' in (run.path / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regress"])

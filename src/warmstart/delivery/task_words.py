@@ -23,20 +23,38 @@ class TaskWords:
     name: str
     right: str  # after a score in percent
     output: str  # how {} outputs are called
+    ask: str  # what one asks a model for
+    apart: str  # what each layer is tried at
+    blind: str  # the best answer that looks at nothing
+    before: str  # what the new output alone did; {} is its score
+    label: str  # what an example has, in findings
+    contradicted: str  # of labels that look wrong
 
 
 TASK_WORDS: dict[Task, TaskWords] = {
     "classify": TaskWords(
         tag="image-classification", metric="accuracy", name="accuracy", right="right",
-        output="{} classes",
+        output="{} classes", ask="name the class of an image",
+        apart="tells the classes apart", blind="always answering the largest class",
+        before="was right {} of the time", label="label",
+        contradicted="A model that had not seen the image is sure of another class.",
     ),
     "multilabel": TaskWords(
         tag="image-classification", metric="mean_average_precision",
         name="mean average precision", right="mean average precision", output="{} labels",
+        ask="name the labels of an image", apart="tells which labels an image has",
+        blind="ranking at random", before="reached a mean average precision of {}",
+        label="label",
+        contradicted="A model that had not seen the image is sure that it has another label, or "
+        "one less.",
     ),
     "regress": TaskWords(
         tag="image-feature-extraction", metric="r2", name="R²", right="of the variance explained",
-        output="{} number",
+        output="{} number", ask="tell the number of an image",
+        apart="tells the number", blind="always answering the mean",
+        before="explained {} of the variance", label="number",
+        contradicted="A model that had not seen the image says a number further off than its "
+        "usual errors explain.",
     ),
 }  # fmt: skip
 

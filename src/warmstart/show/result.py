@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from warmstart.delivery.task_words import score_of
+from warmstart.delivery.task_words import TASK_WORDS, score_of
 from warmstart.records import Estimate, Evidence, Finding, Summary, Task, TestScores, Verdict
 from warmstart.show.text import WIDTH, column, count, interval, percents, sentence, wrap
 from warmstart.words import in_words_of
@@ -34,7 +34,7 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
         blocks.append("\n".join(_accuracy(summary)))
     blocks.append("\n".join([*_decision(summary), *_findings(summary, run_path)]))
     kind = summary.data.kind or "image"
-    following = _next(run_path, sample_path, ships, kind)
+    following = _next(run_path, sample_path, ships, kind, summary.task)
     blocks.append("\n".join([*_places(run_path, ships), *following]))
     return in_words_of(kind, "\n\n".join(block for block in blocks if block))
 
@@ -122,16 +122,16 @@ def _places(run_path: Path, ships: bool) -> list[str]:
     return [*lines, f"Report   open {report}", f"Card     {run_path / 'README.md'}"]
 
 
-def _next(run_path: Path, sample_path: str | None, ships: bool, kind: str) -> list[str]:
+def _next(run_path: Path, sample_path: str | None, ships: bool, kind: str, task: Task) -> list[str]:
     run = shlex.quote(str(run_path))
     rows = []
     if ships:
         image = shlex.quote(sample_path) if sample_path else "photo.jpg"
-        rows.append((f"warmstart predict {run} {image}", "name the class of an image"))
+        rows.append((f"warmstart predict {run} {image}", TASK_WORDS[task].ask))
         rows.append((f"warmstart evaluate {run} more/", "measure it on other images"))
         if kind in SERVED:
             rows.append((f"warmstart serve {run}", "try it in the browser"))
-    if sample_path is None and kind == "image":
+    if sample_path is None and kind == "image" and task == "classify":
         rows.append(("warmstart fit photos/", "photos/<class>/*.jpg"))
     if not rows:
         return []

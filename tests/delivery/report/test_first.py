@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from reports import facts, nothing, summary
-from warmstart.delivery.report.first import ENOUGH, WARNINGS, first_screen, headline, would_use
+from warmstart.delivery.report.first import ENOUGH, first_screen, headline, would_use
+from warmstart.delivery.report.warnings import WARNINGS
 from warmstart.records import CalibrationRecord, Estimate, Finding, Shipped, Verdict
 
 

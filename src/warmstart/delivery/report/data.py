@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 from warmstart.delivery.figures.bars import Bar, lying, standing
 from warmstart.delivery.numbers import percent, sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.pictures import problem_examples, shots, suspects
-from warmstart.records import Finding
+from warmstart.delivery.task_words import TASK_WORDS
+from warmstart.records import Finding, Task
+from warmstart.tasks.label_sets import split_labels
 
 NAMED = 14  # classes with a bar and a name of their own
 LISTED = 12  # items of a finding
+# How many outputs there are, and what they are called; a number goes without.
+OUTPUTS: dict[Task, Callable[[int], list[tuple[int, str, str]]]] = {
+    "classify": lambda n: [(n, "class", "classes")],
+    "multilabel": lambda n: [(n, "label", "labels")],
+    "regress": lambda n: [],
+}
 _WHAT = {"conflict": "two labels", "leak": "also in training, or nearly", "duplicate": "a copy"}
 
 
@@ -25,46 +34,68 @@ def data_section(facts: Facts) -> str:
 
 
 def _counts(facts: Facts) -> str:
-    data = facts.summary.data
+    data, words = facts.summary.data, TASK_WORDS[facts.summary.task]
     rows = [
         (data.train, "image to learn from", "images to learn from"),
-        (data.test, "test image", "test images"), (data.classes, "class", "classes"),
+        (data.test, "test image", "test images"), *OUTPUTS[facts.summary.task](data.classes),
         (data.unreadable, "unreadable", "unreadable"), (data.duplicates, "copy", "copies"),
         (data.leaks, "test image known from training", "test images known from training"),
-        (data.suspect_labels, "label that looks wrong", "labels that look wrong"),
+        (data.suspect_labels, f"{words.label} that looks wrong", f"{words.label}s that look wrong"),
     ]  # fmt: skip
     return html.figures((f"{n:,}", one if n == 1 else more) for n, one, more in rows if n)
 
 
 def _classes(facts: Facts) -> str:
-    """How many images each class has to learn from."""
+    """How many images each class or label has to learn from; of numbers, where they lie."""
     if facts.data is None:
         return ""
-    learnt = Counter(e.label for e in facts.data.examples if e.split != "test")
-    if not learnt:
-        return ""
+    learnt = [e.label for e in facts.data.examples if e.split != "test"]
+    return _SIZES[facts.summary.task](learnt) if learnt else ""
+
+
+def _sizes(names: Sequence[str], one: str, many: str) -> str:
+    """A bar for each name, or, of many, one behind the other."""
+    learnt = Counter(names)
     sizes = sorted(learnt.items(), key=lambda pair: (-pair[1], pair[0]))
     most, least = sizes[0], sizes[-1]
+    title = f"Images of each {one}"
     about = (
-        f"{len(sizes)} classes; the largest, {most[0]}, has {most[1]:,} images, the smallest, "
+        f"{len(sizes)} {many}; the largest, {most[0]}, has {most[1]:,} images, the smallest, "
         f"{least[0]}, has {least[1]:,}."
     )
     if len(sizes) <= NAMED:
         bars = [Bar(name, n / most[1], f"{n:,}") for name, n in sizes]
         half = -(-len(bars) // 2)
         pictures = [
-            lying(some, name=f"sizes{k}", title="Images of each class", about=about)
+            lying(some, name=f"sizes{k}", title=title, about=about)
             for k, some in enumerate((bars[:half], bars[half:]))
             if some
         ]
-        return (
-            f"<figure>{html.heading('Images of each class')}{html.side_by_side(*pictures)}</figure>"
-        )
+        return f"<figure>{html.heading(title)}{html.side_by_side(*pictures)}</figure>"
     picture = standing(
         [float(n) for _, n in sizes], first=most[0], last=least[0], unit="images",
-        name="sizes", title="Images of each class", about=about,
+        name="sizes", title=title, about=about,
     )  # fmt: skip
-    return html.figure("Images of each class", picture, about)
+    return html.figure(title, picture, about)
+
+
+def _spread(labels: Sequence[str]) -> str:
+    """Where the numbers lie, in words."""
+    values = sorted(float(label) for label in labels)
+    quarter, middle, last = (values[int(share * (len(values) - 1))] for share in (0.25, 0.5, 0.75))
+    return html.paragraph(
+        f"Numbers from {values[0]:.4g} to {values[-1]:.4g}; half of them lie between "
+        f"{quarter:.4g} and {last:.4g}, the one in the middle is {middle:.4g}."
+    )
+
+
+_SIZES: dict[Task, Callable[[Sequence[str]], str]] = {
+    "classify": lambda labels: _sizes(labels, "class", "classes"),
+    "multilabel": lambda labels: _sizes(
+        [name for label in labels for name in split_labels(label)], "label", "labels"
+    ),
+    "regress": _spread,
+}
 
 
 def _findings(facts: Facts) -> str:
@@ -93,10 +124,12 @@ def _suspects(facts: Facts) -> str:
     found = suspects(facts)
     if not found:
         return ""
-    is_believed = found[0].believed
-    title = "Labels that look wrong" if is_believed else "Labels that are contradicted most"
+    is_believed, words = found[0].believed, TASK_WORDS[facts.summary.task]
+    title = f"{words.label.title()}s that " + (
+        "look wrong" if is_believed else "are contradicted most"
+    )
     text = (
-        "A model that had not seen the image is sure of another class. All of them stand in "
+        f"{words.contradicted} All of them stand in "
         "suspects.csv, to be corrected and given back with --relabel."
         if is_believed
         else "None of these is called wrong: the model may simply err. All stand in suspects.csv."

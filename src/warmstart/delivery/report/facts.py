@@ -117,7 +117,12 @@ class Facts:
 
     @property
     def guess(self) -> tuple[str, float] | None:
-        """The largest class and its share: right without looking. None where it is not known."""
+        """The largest class and its share: right without looking. None where it is not known.
+
+        Nor of other tasks, whose examples have no class.
+        """
+        if self.summary.task != "classify":
+            return None
         sizes = Counter(said.target for said in self.held)
         if not sizes and self.data is not None:
             sizes = Counter(e.label for e in self.data.examples if e.split != "test")

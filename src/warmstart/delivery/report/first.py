@@ -7,10 +7,10 @@ from warmstart.delivery.figures.svg import short
 from warmstart.delivery.numbers import at_most, count, interval, percent
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
-from warmstart.delivery.report.pictures import shots
 from warmstart.delivery.report.screen import screen
-from warmstart.delivery.report.steps import leaks_much, next_steps
+from warmstart.delivery.report.steps import next_steps
 from warmstart.delivery.report.verdict import against_shuffled
+from warmstart.delivery.report.warnings import warnings
 from warmstart.delivery.task_words import score_of
 
 # What a lower end of an interval is worth, in words.
@@ -20,29 +20,13 @@ ENOUGH = (
     (0.4, "2 of 5"), (1 / 3, "1 of 3"), (0.25, "1 of 4"), (0.2, "1 of 5"), (0.1, "1 of 10"),
 )  # fmt: skip
 FEW = 0.05  # wrong among the sure answers, up to which they may be taken as they are
-# Kinds of findings that change how far a figure can be believed, and what to say then.
-WARNINGS = {
-    "leak": "But some test images are among the training images, or nearly: the test flatters it.",
-    "drift": "But the test images are not like the training images: both figures hold for their "
-    "own kind only.",
-    "shortcut": "But it may have learnt the borders of the images instead of their subject.",
-    "size-cue": "But something about the files themselves gives the class away; on other files "
-    "that help is gone.",
-    "preprocessing": "But the images may be fed in wrongly; in another way it did better.",
-    "suspect-label": "But some labels look wrong: where it seems to err it may be right, and the "
-    "other way round.",
-}
 
 
 def first_screen(facts: Facts) -> str:
     """Headline, the accuracy as a picture, whether one would use it, the next steps."""
-    steps = [
-        f"<h3><span>{number}</span>{html.escaped(step.title)}</h3>{html.paragraph(step.text)}"
-        + (html.command(step.command) if step.command else "")
-        + shots(facts, step.shown)
-        for number, step in enumerate(next_steps(facts), 1)
-    ]
-    return screen(facts, _sizes(facts), headline(facts), _picture(facts), would_use(facts), steps)
+    return screen(
+        facts, _sizes(facts), headline(facts), _picture(facts), would_use(facts), next_steps(facts)
+    )
 
 
 def _sizes(facts: Facts) -> str:
@@ -145,9 +129,7 @@ def would_use(facts: Facts) -> list[str]:
             "answer by chance. Training longer will not help."
         ]
     found = [text for text in (_of_100(facts), _sure(facts)) if text]
-    kinds = {finding.kind for finding in facts.summary.findings}
-    kinds -= set() if leaks_much(facts) else {"leak"}
-    return [*found, *(words for kind, words in WARNINGS.items() if kind in kinds)]
+    return [*found, *warnings(facts)]
 
 
 def _of_100(facts: Facts) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+
 from warmstart.delivery.figures.line import Measure, on_a_line
 from warmstart.delivery.figures.scatter import scatter
 from warmstart.delivery.numbers import count, interval, percent
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
+from warmstart.delivery.report.proof import ledger_figure
 from warmstart.delivery.report.screen import screen
+from warmstart.delivery.report.steps import Step, believed, labels_step
+from warmstart.delivery.report.warnings import warnings
 from warmstart.delivery.task_words import TASK_WORDS, further, test_estimate
 from warmstart.records import Estimate, LabelScore, NumberCalibration
 
@@ -17,7 +22,9 @@ def first_screen(facts: Facts) -> str:
     data = facts.summary.data
     words = TASK_WORDS[facts.summary.task].output.format(data.classes)
     sizes = f"{count(data.train, 'image')} to learn from, {words}"
-    return screen(facts, sizes, _headline(facts), _picture(facts), _would_use(facts), _steps(facts))
+    return screen(
+        facts, sizes, headline(facts), _picture(facts), would_use(facts), next_steps(facts)
+    )
 
 
 def answers_section(facts: Facts) -> str:
@@ -28,7 +35,8 @@ def answers_section(facts: Facts) -> str:
     )  # fmt: skip
 
 
-def _headline(facts: Facts) -> str:
+def headline(facts: Facts) -> str:
+    """What the model is good enough for, by the lower end of what was estimated."""
     estimate = facts.summary.estimate
     if not facts.ships or estimate is None:
         return "There is nothing to use yet: no model was shipped."
@@ -64,36 +72,48 @@ def _picture(facts: Facts) -> str:
     return f"<figure>{picture}<figcaption>{html.escaped(caption)}</figcaption></figure>"
 
 
-def _would_use(facts: Facts) -> list[str]:
+def would_use(facts: Facts) -> list[str]:
+    """How far its answers can be used."""
     if not facts.ships:
         return [
             "No. Nothing was shipped, for a model that has found nothing in the labels would "
             "answer by chance. Training longer will not help."
         ]
+    return [_how_far(facts), *warnings(facts)]
+
+
+def _how_far(facts: Facts) -> str:
     calibration = facts.calibration
-    if isinstance(calibration, NumberCalibration):
-        half = calibration.half_width
-        if half is None:
-            return ["Too few examples to promise an interval: look at each answer yourself."]
-        return [
-            f"The truth lies within ± {half:.3g} of 9 of 10 answers for images like these: that "
-            "is the interval that every answer comes with. Use it where that is near enough."
-        ]
-    return [
-        "Each label has a threshold of its own, set where it finds and names best (F1). The table "
-        "below says label by label how far that can be trusted."
-    ]
+    if not isinstance(calibration, NumberCalibration):
+        return (
+            "Each label has a threshold of its own, set where it finds and names best (F1). The "
+            "table below says label by label how far that can be trusted."
+        )
+    half = calibration.half_width
+    if half is None:
+        return "Too few examples to promise an interval: look at each answer yourself."
+    return (
+        f"The truth lies within ± {half:.3g} of 9 of 10 answers for images like these: that "
+        "is the interval that every answer comes with. Use it where that is near enough."
+    )
 
 
-def _steps(facts: Facts) -> list[str]:
-    steps = []
-    appetite = facts.evidence("appetite")
-    if appetite is not None:
-        steps.append(f"<h3>More images</h3>{html.paragraph(appetite.meaning)}")
+def next_steps(facts: Facts) -> tuple[Step, ...]:
+    """The labels to look at, more images, use: three at most, the most urgent first."""
+    labels, appetite = labels_step(facts), facts.evidence("appetite")
+    more = None if appetite is None else Step(title="More images", text=appetite.meaning)
+    use = None
     if facts.ships:
-        use = html.command(f"warmstart predict {facts.place} new.jpg")
-        steps.append(f"<h3>Use it</h3>{use}")
-    return steps
+        ask = TASK_WORDS[facts.summary.task].ask
+        command = f"warmstart predict {shlex.quote(facts.place)} new.jpg"
+        use = Step(title="Use it", text=f"{ask[0].upper()}{ask[1:]}.", command=command)
+    ordered = (labels, more, use) if believed(facts) or not facts.ships else (more, labels, use)
+    return tuple(step for step in ordered if step is not None)
+
+
+def weights_section(facts: Facts) -> str:
+    """That the frozen weights are what they were."""
+    return html.section("proof", "Proof: what became of the weights", ledger_figure(facts))
 
 
 def _test(facts: Facts) -> str:

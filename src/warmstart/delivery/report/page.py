@@ -34,8 +34,9 @@ SECTIONS = {
 
 # Of models that name no class: what the page says of classes is said of their own answers.
 OTHER = {
-    "answers": other.answers_section, "start": start_section, "verdict": verdict_section,
-    "plan": plan_section, "training": training_section, "cost": cost_section,
+    "data": data_section, "answers": other.answers_section, "start": start_section,
+    "verdict": verdict_section, "plan": plan_section, "training": training_section,
+    "proof": other.weights_section, "cost": cost_section,
 }  # fmt: skip
 PAGES: dict[Task, tuple[Section, Mapping[str, Section]]] = {
     "classify": (first_screen, SECTIONS), "multilabel": (other.first_screen, OTHER),

@@ -9,6 +9,7 @@ from warmstart.delivery.figures.bars import Piece, stacked
 from warmstart.delivery.numbers import sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
+from warmstart.delivery.task_words import TASK_WORDS
 from warmstart.records import Choice, Plan
 
 CLASSES = {"frozen": "frozen", "tuned": "tuned", "low-rank": "tuned", "fresh": "new",
@@ -60,7 +61,8 @@ def _layers(facts: Facts) -> str:
     if facts.plan is not None and rows:
         rate = facts.plan.parts[-1].rate
         words = f"{rate.number:g}" if rate is not None else "in closed form"
-        rows.append(("output", "new", words, "", f"for {facts.summary.data.classes} classes"))
+        names = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
+        rows.append(("output", "new", words, "", f"for {names}"))
     return html.table(
         "Layers", ("layers", "what happens", "learning rate", "weights", "called"), rows
     )

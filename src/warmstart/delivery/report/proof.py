@@ -29,7 +29,7 @@ def proof_section(facts: Facts) -> str:
     return html.section(
         "proof", "Proof: how good it is, and how far to trust it",
         _numbers(facts), html.side_by_side(confusion(facts), commonest(facts)), small_map(facts),
-        _classes(facts), _worst(facts), _certainty(facts), _ledger(facts), _forgetting(facts),
+        _classes(facts), _worst(facts), _certainty(facts), ledger_figure(facts), _forgetting(facts),
     )  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def _promise(facts: Facts) -> str:
 # ---- weights -----------------------------------------------------------------------------
 
 
-def _ledger(facts: Facts) -> str:
+def ledger_figure(facts: Facts) -> str:
     """What became of every tensor of the start, and what is new."""
     if facts.ledger is None:
         return ""

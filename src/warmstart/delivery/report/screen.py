@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from warmstart.delivery.numbers import sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
+from warmstart.delivery.report.pictures import shots
+from warmstart.delivery.report.steps import Step
 
 
 def screen(
-    facts: Facts, sizes: str, headline: str, picture: str, use: Sequence[str], steps: Sequence[str]
-) -> str:
+    facts: Facts, sizes: str, headline: str, picture: str, use: Sequence[str],
+    steps: Sequence[Step],
+) -> str:  # fmt: skip
     """Sizes, headline, verdict, picture, whether one would use it, what to do next.
 
-    `picture` and each of `steps` are markup, the rest is plain text.
+    `picture` is markup, the rest is plain text.
     """
     verdict = facts.summary.verdict
     kind = "verdict bad" if verdict.kind in ("no-signal", "scratch-fair") else "verdict"
-    cards = "".join(f"<li>{step}</li>" for step in steps)
+    cards = "".join(f"<li>{_card(facts, k, step)}</li>" for k, step in enumerate(steps, 1))
     return (
         html.paragraph(f"{facts.name}: {sizes}", "over")
         + f"<h1>{html.escaped(headline)}</h1>"
@@ -28,4 +31,13 @@ def screen(
         + "".join(html.paragraph(text) for text in use)
         + "<h2>What to do next</h2>"
         + f'<ol class="cards">{cards}</ol>'
+    )
+
+
+def _card(facts: Facts, number: int, step: Step) -> str:
+    """One step with its command and pictures."""
+    return (
+        f"<h3><span>{number}</span>{html.escaped(step.title)}</h3>{html.paragraph(step.text)}"
+        + (html.command(step.command) if step.command else "")
+        + shots(facts, step.shown)
     )

@@ -6,6 +6,7 @@ from warmstart.delivery.figures.bars import Bar, lying, standing
 from warmstart.delivery.numbers import percent
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
+from warmstart.delivery.task_words import TASK_WORDS
 
 
 def start_section(facts: Facts) -> str:
@@ -45,7 +46,7 @@ def _knowledge(facts: Facts) -> str:
 
 
 def _depth(facts: Facts) -> str:
-    """How well each layer alone tells the classes apart."""
+    """How well each layer alone does the task."""
     found = facts.evidence("depth")
     if found is None:
         return ""
@@ -55,7 +56,8 @@ def _depth(facts: Facts) -> str:
         return ""
     numbers = sorted(profile)
     best = int(float(found.details.get("best_part", numbers[-1])))
-    title = "How well each layer alone tells the classes apart"
+    words = TASK_WORDS[facts.summary.task]
+    title = f"How well each layer alone {words.apart}"
     picture = standing(
         [profile[number] for number in numbers],
         best=numbers.index(best) if best in numbers else None,
@@ -63,5 +65,5 @@ def _depth(facts: Facts) -> str:
         mark=facts.guess[1] if facts.guess is not None else None,
         name="depth", title=title, about=found.meaning,
     )  # fmt: skip
-    line = " The dashed line is always answering the largest class." if facts.guess else ""
+    line = f" The dashed line is {words.blind}." if facts.guess else ""
     return html.figure(title, picture, found.meaning + line)

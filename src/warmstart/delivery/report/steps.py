@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from warmstart.delivery.numbers import count, interval
 from warmstart.delivery.report.facts import Facts
+from warmstart.delivery.task_words import TASK_WORDS
 from warmstart.records import ClassScore, SuspectLabel
 
 LEAST_IMAGES = 5  # of a class, below which how often it is found says nothing
@@ -30,7 +31,7 @@ class Step:
 
 def next_steps(facts: Facts) -> tuple[Step, ...]:
     """Three steps at most, the most urgent of each sort."""
-    images, labels = _repair(facts) or _images(facts), _labels(facts)
+    images, labels = _repair(facts) or _images(facts), labels_step(facts)
     first = (labels, images) if believed(facts) else (images, labels)
     found = (*first, _try(facts), _use(facts))
     return tuple(step for step in found if step is not None)[:3]
@@ -108,16 +109,16 @@ def _mistakes_of(facts: Facts, score: ClassScore) -> tuple[tuple[str, str], ...]
     return tuple((said.id, f"taken for {said.label}") for said in wrong[:SHOWN])
 
 
-def _labels(facts: Facts) -> Step | None:
+def labels_step(facts: Facts) -> Step | None:
     """Labels that look wrong, or the most contradicted ones where none does for certain."""
     suspects = facts.inspection.suspects if facts.inspection is not None else ()
-    wrong = believed(facts)
+    wrong, words = believed(facts), TASK_WORDS[facts.summary.task]
     if wrong:
-        n = len(wrong)
+        n, name = len(wrong), words.label
+        which = f"This {name} contradicts" if n == 1 else f"These {name}s contradict"
         return Step(
-            title=f"Check {count(n, 'label')}",
-            text=f"{'This label contradicts' if n == 1 else 'These labels contradict'} what the "
-            "image shows. Correct the column “label” in suspects.csv, then:",
+            title=f"Check {count(n, name)}",
+            text=f"{which} what the image shows. Correct the column “label” in suspects.csv, then:",
             command=_fit(facts, "--relabel", f"{facts.place}/suspects.csv"),
             shown=tuple(_said(one) for one in wrong[:SHOWN]),
         )
@@ -125,9 +126,9 @@ def _labels(facts: Facts) -> Step | None:
         return None
     if facts.ships:
         return Step(
-            title="Labels: nothing urgent",
-            text="No label stands out as wrong beyond honest mistakes of the model. These are "
-            "contradicted most; a look at them costs a minute.",
+            title=f"{words.label.title()}s: nothing urgent",
+            text=f"No {words.label} stands out as wrong beyond honest mistakes of the model. "
+            "These are contradicted most; a look at them costs a minute.",
             shown=tuple(_said(one) for one in suspects[:SHOWN]),
         )
     return Step(
@@ -139,7 +140,7 @@ def _labels(facts: Facts) -> Step | None:
 
 
 def _said(one: SuspectLabel) -> tuple[str, str]:
-    return one.id, f"labelled {one.label}, looks like {one.suggested}"
+    return one.id, f"labelled {one.label or 'nothing'}, looks like {one.suggested or 'nothing'}"
 
 
 def _try(facts: Facts) -> Step | None:

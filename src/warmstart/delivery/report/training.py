@@ -10,6 +10,7 @@ from warmstart.delivery.figures.chart import Curve, Point, axes, chart, steps_to
 from warmstart.delivery.numbers import sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
+from warmstart.delivery.task_words import TASK_WORDS
 from warmstart.events import Event
 
 FINAL = "final"
@@ -54,19 +55,25 @@ def course(events: Sequence[Event]) -> Course:
 def training_section(facts: Facts) -> str:
     """The curves of loss and accuracy, and the guards."""
     found = course(facts.events)
-    before = facts.summary.step_zero
     return html.section(
         "training", "Training: what happened",
         _nothing(facts, found),
-        html.side_by_side(_losses(found), _accuracies(found)),
-        html.paragraph(
-            f"Before any layer moved the new output alone was right {100 * before.value:.0f} % of "
-            f"the time ({100 * before.low:.0f} to {100 * before.high:.0f})."
-            if before is not None
-            else ""
-        ),
+        html.side_by_side(_losses(found), _accuracies(facts, found)),
+        _before(facts),
         _guards(facts, found),
     )  # fmt: skip
+
+
+def _before(facts: Facts) -> str:
+    """What the new output alone was worth."""
+    before = facts.summary.step_zero
+    if before is None:
+        return ""
+    did = TASK_WORDS[facts.summary.task].before.format(f"{100 * before.value:.0f} %")
+    return html.paragraph(
+        f"Before any layer moved the new output alone {did} "
+        f"({100 * before.low:.0f} to {100 * before.high:.0f})."
+    )
 
 
 def _nothing(facts: Facts, found: Course) -> str:
@@ -95,13 +102,14 @@ def _losses(found: Course) -> str:
     )  # fmt: skip
 
 
-def _accuracies(found: Course) -> str:
+def _accuracies(facts: Facts, found: Course) -> str:
     curves, base = found.of("val_accuracy"), found.of("head_accuracy")
     if not curves:
         return ""
     drawn = [(group, "curve base", points) for group, points in base.items()]
     drawn += [(group, "curve", points) for group, points in curves.items()]
-    title = "Accuracy on images held out, while it trains"
+    name = TASK_WORDS[facts.summary.task].name
+    title = f"{name[0].upper()}{name[1:]} on images held out, while it trains"
     return _figure(
         found, drawn, 1.0, title, "held", is_share=True,
         caption="Dashed: the fitted output before any layer moved. A few images only; the figures "

@@ -1,0 +1,77 @@
+"""Reports of models of several labels and of numbers: the words are those of the task."""
+
+from dataclasses import replace
+
+import pytest
+
+from reports import facts, summary
+from warmstart.delivery.report import other
+from warmstart.delivery.report.data import data_section
+from warmstart.delivery.report.plan import plan_section
+from warmstart.delivery.report.start import start_section
+from warmstart.records import DataRecord, Example, Finding, Inspection, SuspectLabel
+
+SUSPECTS = {
+    "multilabel": SuspectLabel(
+        id="1.png", label="", suggested="cat", probability=0.97, wrong=0.9, believed=True,
+        concerns=("cat",),
+    ),
+    "regress": SuspectLabel(
+        id="1.png", label="102", suggested="10.2", probability=None, wrong=0.9, believed=True
+    ),
+}  # fmt: skip
+LABELS = {"multilabel": ("cat|dog", "", "dog"), "regress": ("1.5", "102", "3")}
+OUTPUTS = {"multilabel": ("cat", "dog"), "regress": ("age",)}
+
+
+def of_task(task, believed=True):
+    """Facts of a small run of one task with a label that looks wrong."""
+    examples = tuple(
+        Example(id=f"{n}.png", label=label, split="train", sha256=str(n))
+        for n, label in enumerate(LABELS[task])
+    )
+    data = DataRecord(
+        name="t", kind="image", task=task, layout="", classes=OUTPUTS[task], examples=examples
+    )
+    plain = summary()
+    counts = replace(plain.data, classes=len(OUTPUTS[task]), suspect_labels=1)
+    found = Finding(kind="size-cue", sentence="The size tells.", items=("a",))
+    suspect = replace(SUSPECTS[task], believed=believed)
+    return facts(
+        summary=replace(plain, task=task, data=counts, findings=(found,)), data=data,
+        inspection=Inspection(evidence=(), suspects=(suspect,)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("task", SUSPECTS)
+def test_nothing_speaks_of_classes(task):
+    found = of_task(task)
+    sections = (data_section, start_section, plan_section, other.first_screen)
+    page = "".join(make(found) for make in sections)
+    for word in (" classes", "largest class", " right of the time"):
+        assert word not in page, word
+    assert {"multilabel": "gives a label away", "regress": "gives the number away"}[task] in page
+
+
+def test_a_set_that_looks_wrong_is_shown_with_what_it_should_be():
+    page = data_section(of_task("multilabel"))
+    assert "labelled nothing, looks like cat (97\u00a0%)" in page
+    assert "sure that it has another label" in page
+    assert "Images of each label" in page
+
+
+def test_a_number_that_looks_wrong_is_shown_with_what_the_model_says():
+    page = data_section(of_task("regress"))
+    assert "labelled 102, looks like 10.2<" in page
+    assert "Numbers that look wrong" in page
+    assert "Numbers from 1.5 to 102; half of them lie between" in page
+
+
+@pytest.mark.parametrize("task", SUSPECTS)
+def test_what_is_urgent_comes_first(task):
+    name = {"multilabel": "label", "regress": "number"}[task]
+    first = other.next_steps(of_task(task))[0]
+    assert (first.title, first.shown[0][0]) == (f"Check 1 {name}", "1.png")
+    assert "--relabel" in first.command
+    later = [step.title for step in other.next_steps(of_task(task, believed=False))]
+    assert f"{name.title()}s: nothing urgent" in later[1:]
