@@ -206,3 +206,14 @@ def test_edited_it_changes_the_labels_and_their_ceiling(misfiled, tmp_path):
     rest = {e.id: e.label for e in collect(root).record.examples if e.id not in edited}
     assert {id: labels[id] for id in rest} == rest
     assert doubts_of(scene).ceiling.value > first.ceiling.value
+
+
+def test_of_several_labels_the_list_says_which_is_meant(tmp_path):
+    suspect = SuspectLabel(
+        id="1.png", label="a|b", suggested="b", probability=0.9, wrong=0.5, believed=True,
+        concerns=("a",),
+    )  # fmt: skip
+    write_suspects(tmp_path / "s.csv", [suspect])
+    header, row = csv.reader((tmp_path / "s.csv").read_text().splitlines())
+    assert header == [*COLUMNS, "concerns"]
+    assert row == ["1.png", "a|b", "b", "0.9", "0.5", "a"]
