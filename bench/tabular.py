@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
+import sys
 import tempfile
+import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 import warmstart
+from bench import results
 from warmstart.data.cells import encode_row, pack
 from warmstart.folder import read_json
 from warmstart.records import DataRecord, TableInputs
@@ -26,34 +30,51 @@ PAIRS = (
     ("heart_cleveland", "heart_hungarian"), ("heart_hungarian", "heart_cleveland"),
 )  # fmt: skip
 ROWS = 100
+KEPT = results.FOLDER / "tabular.jsonl"
+METHODS = ("warm", "scratch", "boosting", "logistic")
 Cells = list[dict[str, str]]
+Line = dict[str, Any]
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--draws, --pairs."""
+    """--pairs, --draws, --minutes, --again."""
     parser.add_argument("--pairs", nargs="+", help="OLDER:NEWER of the tables, all if not given")
-    parser.add_argument("--draws", type=int, default=10, help="draws of new rows a pair")
+    parser.add_argument("--draws", type=int, default=20, help="draws of new rows a pair")
+    parser.add_argument("--minutes", type=float, default=600.0, help="begin no draw after these")
+    parser.add_argument("--again", action="store_true", help="make anew what is kept already")
 
 
 def measure(given: Namespace) -> dict[str, Any]:
     """The older table's train part is learnt from nothing, all layers; then draws of the newer.
 
-    On the same 100 rows, judged on all others, with `--budget fast`: `warm` is `fit --start RUN`
-    (a new output on it, as that budget has it), `scratch` the same network
-    with `--strategy scratch`. Beside them, on the same columns: scikit-learn's
-    GradientBoostingClassifier and LogisticRegression as they come.
+    On the same 100 rows, judged on all others, with `--budget fast`: `warm` is `fit --start RUN`,
+    `scratch` the same network with `--strategy scratch`. Beside them, on the same columns:
+    scikit-learn's GradientBoostingClassifier and LogisticRegression as they come. Each draw is a
+    line of results/tabular.jsonl; those that are there are not made again.
     """
-    rows: list[dict[str, Any]] = []
-    named = [tuple(pair.split(":")) for pair in given.pairs or ()]
-    for older, newer in named or PAIRS:
+    lines = [] if given.again or not KEPT.exists() else _lines(KEPT)
+    until = time.monotonic() + 60 * given.minutes
+    for older, newer in [tuple(p.split(":")) for p in given.pairs or ()] or PAIRS:
+        made = {line["seed"] for line in lines if (line["older"], line["newer"]) == (older, newer)}
+        todo = [seed for seed in range(given.draws) if seed not in made]
+        if not todo or time.monotonic() > until:
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            scores = _pair(given.data, Path(folder), older, newer, given.draws)
-        rows.append({"older": older, "newer": newer, "draws": given.draws, **_row(scores)})
-        print(rows[-1], flush=True)
+            for line in _draws(given.data, Path(folder), older, newer, todo, until):
+                lines.append(line)
+                KEPT.write_text("".join(json.dumps(one) + "\n" for one in lines))
+                print(line, file=sys.stderr, flush=True)
+    rows = [row for older, newer in PAIRS if (row := _row(lines, older, newer))]
     return {"summary": _summary(rows), "rows": rows}
 
 
-def _pair(data: Path, folder: Path, older: str, newer: str, draws: int) -> dict[str, list[float]]:
+def _lines(path: Path) -> list[Line]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _draws(
+    data: Path, folder: Path, older: str, newer: str, seeds: Sequence[int], until: float
+) -> Iterator[Line]:
     first = warmstart.fit(
         data / older / "train.csv", strategy="scratch", out=folder / "older", budget="fast"
     )
@@ -62,25 +83,28 @@ def _pair(data: Path, folder: Path, older: str, newer: str, draws: int) -> dict[
         "scratch": {"strategy": "scratch"},
     }
     cells = _read(data / newer / "train.csv") + _read(data / newer / "test.csv")
-    scores: dict[str, list[float]] = {}
-    for seed in range(draws):
+    for seed in seeds:
+        if time.monotonic() > until:
+            return
         order = np.random.default_rng([seed, ROWS]).permutation(len(cells))
         parts = {"train": order[:ROWS], "test": order[ROWS:]}
         paths = {name: folder / f"{name}-{seed}.csv" for name in parts}
         for name, picked in parts.items():
             _write(paths[name], [cells[row] for row in picked])
         options: dict[str, Any] = {"test": paths["test"], "seed": seed, "budget": "fast"}
+        began = time.process_time()
         runs = {
             name: warmstart.fit(paths["train"], out=folder / f"{name}-{seed}", **options, **own)
             for name, own in contenders.items()
         }
+        seconds = time.process_time() - began
         train, test = ([cells[row] for row in parts[name]] for name in ("train", "test"))
-        found = {name: _accuracy(run) for name, run in runs.items()}
-        found |= _beside(runs["scratch"], train, test)
-        for name, accuracy in found.items():
-            scores.setdefault(name, []).append(accuracy)
-        print(older, newer, seed, found, flush=True)
-    return scores
+        yield {
+            "older": older, "newer": newer, "seed": seed,
+            **{name: _accuracy(run) for name, run in runs.items()},
+            **_beside(runs["scratch"], train, test), "processor_s": round(seconds, 1),
+            "shipped": runs["warm"].summary.shipped.strategy,
+        }  # fmt: skip
 
 
 def _read(path: Path) -> Cells:
@@ -97,8 +121,7 @@ def _write(path: Path, cells: Cells) -> None:
 
 def _accuracy(run: Run) -> float:
     """On the test part; a run that shipped nothing answers with nothing."""
-    test = run.test
-    return test.accuracy if test is not None else 0.0
+    return round(run.test.accuracy, 4) if run.test is not None else 0.0
 
 
 def _beside(run: Run, train: Cells, test: Cells) -> dict[str, float]:
@@ -109,7 +132,7 @@ def _beside(run: Run, train: Cells, test: Cells) -> dict[str, float]:
         "boosting": GradientBoostingClassifier(random_state=0),
         "logistic": LogisticRegression(max_iter=1000),
     }
-    return {name: float(model.fit(x, y).score(others, truth)) for name, model in models.items()}
+    return {name: round(float(m.fit(x, y).score(others, truth)), 4) for name, m in models.items()}
 
 
 def _encoded(cells: Cells, inputs: TableInputs) -> tuple[NDArray[np.float32], list[str]]:
@@ -117,25 +140,32 @@ def _encoded(cells: Cells, inputs: TableInputs) -> tuple[NDArray[np.float32], li
     return np.stack(rows), [row["label"] for row in cells]
 
 
-def _row(scores: dict[str, list[float]]) -> dict[str, Any]:
-    found: dict[str, Any] = {name: round(float(np.mean(s)), 4) for name, s in scores.items()}
-    for one, other in (("warm", "scratch"), ("warm", "boosting")):
-        gain = np.subtract(scores[one], scores[other])
+def _row(lines: Sequence[Line], older: str, newer: str) -> Line:
+    """Means over the draws of a pair, and how far apart on the same draws; {} without any."""
+    own = [line for line in lines if (line["older"], line["newer"]) == (older, newer)]
+    if len(own) < 2:
+        return {}
+    scores = {name: np.array([line[name] for line in own]) for name in METHODS}
+    found: Line = {"older": older, "newer": newer, "draws": len(own)}
+    found |= {name: round(float(each.mean()), 4) for name, each in scores.items()}
+    found["processor_s"] = round(float(np.mean([line["processor_s"] for line in own])), 1)
+    for other in METHODS[1:]:
+        gain = scores["warm"] - scores[other]
         value, low, high = mean_interval(gain, np.arange(len(gain)))
-        name = f"{one} over {other}"
-        found |= {
-            name: round(value, 4), f"{name}, low": round(low, 4), f"{name}, high": round(high, 4)
-        }  # fmt: skip
+        found[f"warm over {other}"] = round(value, 4)
+        found |= {f"{other}, low": round(low, 4), f"{other}, high": round(high, 4)}
     return found
 
 
-def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {
+def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    told: dict[str, Any] = {
         f"{row['older']} to {row['newer']}": (
-            f"warm {row['warm']:.3f}, scratch {row['scratch']:.3f} "
-            f"(warm over scratch {row['warm over scratch, low']:+.3f} to "
-            f"{row['warm over scratch, high']:+.3f}), boosting {row['boosting']:.3f}, logistic "
-            f"{row['logistic']:.3f}"
+            f"warm {row['warm']:.3f}, scratch {row['scratch']:.3f} (warm over scratch "
+            f"{row['scratch, low']:+.3f} to {row['scratch, high']:+.3f}), "
+            f"boosting {row['boosting']:.3f}, logistic {row['logistic']:.3f}"
         )
         for row in rows
     }
+    told["pairs won beyond noise"] = sum(row["scratch, low"] > 0 for row in rows)
+    told["pairs lost beyond noise"] = sum(row["scratch, high"] < 0 for row in rows)
+    return told

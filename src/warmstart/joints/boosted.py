@@ -12,11 +12,10 @@ from warmstart.evaluation.metrics import accuracy_estimate
 from warmstart.events import Event, Steps
 from warmstart.joints.look import load_same
 from warmstart.joints.notes import note
-from warmstart.joints.rows import pose
 from warmstart.joints.scene import Scene
 from warmstart.joints.tune import Worked
 from warmstart.planning.verdict import points
-from warmstart.records import Beside, Plan
+from warmstart.records import Beside
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_blocks
 from warmstart.stats.paired_hits import hits_difference
@@ -25,14 +24,16 @@ from warmstart.training.boosting import boost
 INNER = 2  # parts of a fold's rows, each of which chooses once
 
 
-def beside(scene: Scene, plan: Plan, worked: Worked) -> Steps[tuple[Beside, ...]]:
-    """What boosting gives on each row without it, against what the run has made; for tables."""
+def beside(scene: Scene, worked: Worked) -> Steps[tuple[Beside, ...]]:
+    """What boosting gives on each row without it, against what the run has made; for tables.
+
+    The folds are those by which what is shipped was judged.
+    """
     arranged, record = scene.arranged, scene.collection.record
     if record.kind != "table" or record.task != "classify":
         return ()
-    problem = pose(arranged, plan)
-    rows = encoded(scene)
-    blocks = arranged.blocks()
+    rows, blocks, fold = encoded(scene), arranged.blocks(), worked.head.fold
+    outer = [np.flatnonzero(fold == number) for number in np.unique(fold[fold >= 0])]
 
     def inner(keep: Rows) -> list[Rows]:
         rng = np.random.default_rng([scene.seed, 16])
@@ -40,10 +41,8 @@ def beside(scene: Scene, plan: Plan, worked: Worked) -> Steps[tuple[Beside, ...]
         part = folds(arranged.labels[keep], own, INNER, rng)
         return [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]
 
-    yield Event(stage="tune", kind="begin", of=len(problem.folds), values={"title": "Boosting"})
-    found = yield from boost(
-        rows, arranged.labels, arranged.n_classes, problem.folds, inner, scene.seed
-    )
+    yield Event(stage="tune", kind="begin", of=len(outer), values={"title": "Boosting"})
+    found = yield from boost(rows, arranged.labels, arranged.n_classes, outer, inner, scene.seed)
     held = np.flatnonzero(found.fold >= 0)
     method: Literal["holdout", "nested-cv"] = "holdout" if arranged.holdout else "nested-cv"
     estimate = accuracy_estimate(

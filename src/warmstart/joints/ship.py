@@ -64,7 +64,7 @@ def tune_and_weigh(
     with freed_memory_kept():
         worked = yield from tune(scene, plan, head, digests, checkpoints, allowance)
     weighed = yield from weigh(scene, plan, head, worked)
-    return replace(weighed, beside=(yield from beside(scene, plan, weighed)))
+    return replace(weighed, beside=(yield from beside(scene, weighed)))
 
 
 def measure(worked: Worked, arranged: Arranged, is_shipped: bool) -> Measured:

@@ -19,17 +19,15 @@ from warmstart.network.tabular import BIAS, MIX, SHIFT, SPREAD, WIDTH, TableNet,
 from warmstart.network.tensors import digest, tensor_digest, unique_tensors
 from warmstart.records import Change, ColumnRecord, TableInputs
 
-# Spreads of the start's column between the two means, and how many times one spread may be the
-# other, beyond which a column is taken to be in other units.
-FAR, WIDER = 4.0, 5.0
 NAMED = 3  # columns that a sentence names
 
 
 def matched(old: TableInputs, fresh: TableInputs, name: str) -> TableInputs:
     """The columns of new data, as a network for `old` ones can take them; `name` is the start's.
 
-    Numbers keep the start's scale and spans, so that a value means what it meant. Those that
-    seem to be in other units are scaled by themselves. Categories keep their slots; new ones
+    Numbers keep the start's spans, on the scale of the new rows: what was high there is high
+    here, whatever the unit, the instrument or the place (Li et al. 2016, "Revisiting Batch
+    Normalization For Practical Domain Adaptation", §3). Categories keep their slots; new ones
     are added.
     Raises: StartError where no column has the name of one that the start knows.
     """
@@ -50,12 +48,7 @@ def _merged(old: ColumnRecord, new: ColumnRecord) -> ColumnRecord:
     if new.kind == "category":
         more = tuple(value for value in new.values if value not in old.values)
         return replace(old, values=old.values + more, has_missing=has_missing)
-    return replace(new if _in_other_units(old, new) else old, has_missing=has_missing)
-
-
-def _in_other_units(old: ColumnRecord, new: ColumnRecord) -> bool:
-    ratio = max(old.std, new.std) / min(old.std, new.std)
-    return abs(new.mean - old.mean) > FAR * old.std or ratio > WIDER
+    return replace(old, mean=new.mean, std=new.std, has_missing=has_missing)
 
 
 def change_columns(start: RevivedStart, inputs: TableInputs) -> RevivedStart:

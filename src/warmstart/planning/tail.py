@@ -10,6 +10,7 @@ from warmstart.records import NetworkRecord
 LEAST_BLOCKS = 40  # independent examples below which held-out rows cannot tell the two apart
 # Seconds on two cores, by multiply-adds: as long as people wait without having been asked.
 MOST_SECONDS = {"fast": 0.0, "balanced": 900.0, "thorough": 5400.0}
+TABLE_SECONDS = 20.0  # for rows of a table, whatever the budget: a training takes a moment
 STEP = 3.0  # passes that an update costs
 
 
@@ -37,4 +38,5 @@ def scratch_seconds(network: NetworkRecord, passes: float) -> float:
 def tries_tail(network: NetworkRecord, facts: DataFacts, budget: Budget) -> bool:
     """True where it can be told whether training pays, in the time that the budget allows."""
     is_many = facts.n_blocks >= LEAST_BLOCKS
-    return is_many and tail_seconds(network, facts, budget) <= MOST_SECONDS[budget]
+    most = MOST_SECONDS[budget] if facts.columns is None else TABLE_SECONDS
+    return is_many and tail_seconds(network, facts, budget) <= most

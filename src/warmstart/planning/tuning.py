@@ -54,6 +54,7 @@ _FLIPS: dict[Task, tuple[bool, str]] = {
         "where it has the same",
     ),
 }
+TABLE_FOLDS = 5
 RANK = 8  # of low-rank updates, as in Hu et al. 2021, "LoRA", §7.2: more brings little
 
 
@@ -71,11 +72,11 @@ def with_training(
     is_scratch = strategy.depth == "scratch"
     optimizer = choose_optimizer(network.recipe)
     name = str(optimizer.value)
-    batch, passes = (
-        _batch(facts.n, is_scratch),
-        _passes(facts.n, is_scratch, wishes.budget, network.is_table),
-    )
+    passes = _passes(facts.n, is_scratch, wishes.budget, network.is_table)
     n_passes = int(passes.number)
+    batch = _batch(facts.n, is_scratch)
+    if network.is_table:
+        batch = _rule(table_batch(n_passes), "the largest up to 1,024 that leaves 300 steps, or 32")
     return replace(
         closed,
         optimizer=optimizer,
@@ -89,7 +90,7 @@ def with_training(
         flip=_flip(network, facts.task),
         shift=_shift(network),
         mask=_mask(network),
-        folds=_folds(wishes, facts),
+        folds=_folds(wishes, facts, network),
         colour=_colour(network),
         views=storing.views(n_passes, facts.n, wishes.budget),
         average=averaging(n_passes, int(batch.number)),
@@ -197,12 +198,24 @@ def _hears(network: NetworkFacts) -> bool:
 
 
 def table_passes(n: int, is_scratch: bool) -> int:
-    """Rows passed through in all: a pass takes next to no time, so each goes by more often.
+    """Rows passed through in all: few make many a network learn them by heart.
 
-    >>> table_passes(50, True), table_passes(400, False), table_passes(9000, True)
-    (4000, 8000, 24000)
+    >>> table_passes(50, True), table_passes(400, False), table_passes(90_000, True)
+    (2000, 4000, 500000)
     """
-    return min((40 if is_scratch else 20) * max(n, 100), 24_000)
+    return min((20 if is_scratch else 10) * max(n, 100), 500_000)
+
+
+def table_batch(passes: int) -> int:
+    """Rows a step: 32 to 1,024, the largest power of two that leaves 300 steps.
+
+    >>> [table_batch(passes) for passes in (2000, 28_000, 500_000)]
+    [32, 64, 1024]
+    """
+    size = 32
+    while size < 1024 and passes >= 600 * size:
+        size *= 2
+    return size
 
 
 def _crop(network: NetworkFacts, task: Task) -> Choice:
@@ -250,7 +263,10 @@ def _l2_sp(facts: DataFacts, is_scratch: bool) -> Choice:
     return _rule(L2_SP, f"with {a_class} images a class, weights are drawn back to the start's")
 
 
-def _folds(wishes: Wishes, facts: DataFacts) -> Choice:
+def _folds(wishes: Wishes, facts: DataFacts, network: NetworkFacts) -> Choice:
     if facts.holdout:
         return _rule(1, "your hold-out is the only fold")
+    if network.is_table:
+        why = "rows take a moment to learn, and more of them held out choose and judge better"
+        return _rule(min(TABLE_FOLDS, facts.n_blocks), why)
     return _rule(rules.training_folds(wishes.budget, facts.n_blocks), f"--budget {wishes.budget}")
