@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from warmstart.errors import DataError
 from warmstart.records import ColumnRecord, TableInputs
+from warmstart.records.columns import MISSING, SPAN
 
-MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))
-SPAN = 8.0  # standard deviations at which a number is cut off: one wild value is not the row
 _COMMAS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d+,\d+")
 
 

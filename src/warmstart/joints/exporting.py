@@ -37,13 +37,14 @@ from warmstart.records import (
     DataRecord,
     Exported,
     ExportFormat,
+    Inputs,
     Ledger,
     Preprocessing,
     Shrunk,
     Summary,
     Twin,
-    pictures,
 )
+from warmstart.words import NOUNS
 
 CHECKED = 16  # images that an export must answer as the model does
 RECORD = "export.json"
@@ -78,8 +79,8 @@ class _Job:
     title: str
 
     @property
-    def prep(self) -> Preprocessing:
-        return pictures(self.source.record.preprocessing)
+    def prep(self) -> Inputs:
+        return self.source.record.preprocessing
 
     def feed(self, pixels: Pixels) -> Tensor:
         """Prepared images (m, H, W, C) to the network's inputs."""
@@ -100,6 +101,12 @@ def export(run: Path, source: Source, wanted: Wanted) -> Steps[Delivered]:
     place = free_place(run, name, wanted.out)
     formats.check_installed(wanted.to)
     formats.check_possible(wanted.to, source)
+    if (wanted.is_int8 or wanted.with_pixels) and source.record.preprocessing.kind != "image":
+        option = "--int8" if wanted.is_int8 else "--pixels"
+        raise ExportError(
+            f"{option} is for networks that take images, and this one takes "
+            f"{source.record.preprocessing.kind}s; leave it away."
+        )
     if wanted.is_int8 and source.record.task != "classify":
         raise ExportError(
             "--int8 is measured by how often a class is named rightly, and this model names none; "
@@ -166,7 +173,10 @@ def _agreed(job: _Job, source: Source, folder: Path, shrunk: Shrunk | None) -> A
     """What the export says in a process without warmstart, against the model."""
     pixels, which = _looked_at(job)
     expected = _logits(job, source.model, pixels)
-    found = clean.ask(folder, pixels)
+    cells = job.images.cells(CHECKED) if which == "run" and job.prep.kind == "table" else []
+    found = clean.ask(folder, pixels, cells)
+    if cells and not np.array_equal(found["prepared"], pixels):
+        raise ExportError("predict.py encodes rows as the model does not; nothing was written.")
     if shrunk is None:
         return clean.compare(found, expected, which, job.prep, task=source.record.task)
     made = session((folder / MODEL["onnx"]).read_bytes(), n_threads())
@@ -191,23 +201,34 @@ def _record(
     job: _Job, source: Source, folder: Path, agreement: Agreement, twin: Twin | None,
     shrunk: Shrunk | None,
 ) -> Exported:  # fmt: skip
-    size, k = job.prep.size, len(source.record.classes)
-    shape = f"(N, {size[0]}, {size[1]}, {job.prep.channels})"
-    inputs = f"prepared images {shape} uint8, named `pixels`"
-    if not job.wanted.with_pixels:
-        shape = f"(N, {job.prep.channels}, {size[0]}, {size[1]})"
-        inputs = f"images {shape} float32, scaled and normalised as preprocess.json says"
+    k = len(source.record.classes)
     outputs = f"`logits` and `probabilities`, (N, {k}) each, calibrated"
     if source.record.task == "regress":
         outputs = "`value`, (N, 1)"
     if job.wanted.to in LINEAR:
         outputs = f"calibrated logits (N, {k}); their softmax are the probabilities"
+    kind = job.images.record.kind
     return Exported(
-        run=job.run.resolve().name, to=job.wanted.to, title=job.title, inputs=inputs,
+        kind=None if kind == "image" else kind,
+        run=job.run.resolve().name, to=job.wanted.to, title=job.title,
+        inputs=_taken(job.prep, job.wanted.with_pixels),
         outputs=outputs, agreement=agreement, twin=twin, shrunk=shrunk,
         files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         libraries=formats.library_versions(job.wanted.to),
     )  # fmt: skip
+
+
+def _taken(inputs: Inputs, with_pixels: bool) -> str:
+    """What the export is given, in words."""
+    if not isinstance(inputs, Preprocessing):
+        shape = ", ".join(["N", *map(str, inputs.shape)])
+        how = ", encoded by `prepare` in predict.py" if inputs.kind == "table" else ""
+        return f"{NOUNS[inputs.kind]}s ({shape}) {inputs.dtype}{how}"
+    height, width = inputs.size
+    if with_pixels:
+        return f"prepared images (N, {height}, {width}, {inputs.channels}) uint8, named `pixels`"
+    shape = f"(N, {inputs.channels}, {height}, {width})"
+    return f"images {shape} float32, scaled and normalised as preprocess.json says"
 
 
 def _describe(job: _Job, source: Source, folder: Path, exported: Exported) -> None:
@@ -215,7 +236,7 @@ def _describe(job: _Job, source: Source, folder: Path, exported: Exported) -> No
     record = source.record
     facts = ReadmeFacts(
         exported=exported, summary=read_json(job.run / "summary.json", Summary),
-        data_name=job.images.record.name, labels=record.classes, prep=job.prep,
+        data_name=job.images.record.name, labels=record.classes,
         start=record.start, base_model=published((*record.lineage, record.start)[0]),
     )  # fmt: skip
     write_bytes(folder / "README.md", readme(facts).encode())

@@ -40,12 +40,12 @@ class Source:
 
     @property
     def prep(self) -> Preprocessing:
-        """How images are fed in."""
+        """How images are fed in, of a format that is made for them."""
         return pictures(self.record.preprocessing)
 
     def served(self) -> Served:
         """The network with named outputs, in plain memory order."""
-        return serve(self.model, self.prep, self.with_pixels, self.record.task)
+        return serve(self.model, self.record.preprocessing, self.with_pixels, self.record.task)
 
 
 def check_asked(to: str, is_int8: bool, with_pixels: bool) -> ExportFormat:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from warmstart.data.cells import unpack
 from warmstart.data.collection import Columns, Load
 from warmstart.data.encode import encode
 from warmstart.data.read import with_test
@@ -60,6 +61,13 @@ class Reopened:
         found = [self.pixels(examples[place]) for place in places]
         there = [image for image in found if image is not None]
         return np.stack(there) if there else None
+
+    def cells(self, n: int) -> list[dict[str, str]]:
+        """The rows of a table behind `some`, as they are written."""
+        examples = self.record.examples
+        found = [examples[place] for place in spread(np.arange(len(examples)), n)]
+        there = [example for example in found if self.pixels(example) is not None]
+        return [unpack(self.load(example.id)) for example in there if self.load is not None]
 
     def of(self, *splits: str) -> list[Example]:
         """The examples of some splits, in the order of data.json."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))  # cells, in lower case
+SPAN = 8.0  # standard deviations at which a number is cut off: one wild value is not the row
 ColumnKind = Literal["number", "category"]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from warmstart.records.absent import ABSENT
+from warmstart.records.inputs import Kind
 from warmstart.records.summary import Estimate
 
 ExportFormat = Literal["onnx", "torch", "timm", "transformers", "openvino"]
@@ -81,4 +83,5 @@ class Exported:
     libraries: dict[str, str]  # versions it was made and checked with
     twin: Twin | None = None
     shrunk: Shrunk | None = None
+    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
     format: int = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from warmstart.delivery.export.readme import agreement_text, shrunk_text, twin_text
+from warmstart.delivery.export.readme import agreement_text, example_of, shrunk_text, twin_text
 from warmstart.delivery.export.scripts import NAME
 from warmstart.records import Exported
 from warmstart.show.text import column
@@ -24,4 +24,4 @@ def export_text(found: Exported, path: Path) -> str:
     lines += [column("Twin", twin_text(found))] if found.twin else []
     lines += [column("8 bits", shrunk_text(found))] if found.shrunk else []
     script = shlex.quote(str(path / NAME))
-    return "\n".join([*lines, column("Use", f"python {script} photo.jpg")])
+    return "\n".join([*lines, column("Use", f"python {script} {example_of(found)}")])

@@ -43,7 +43,7 @@ SHRUNK = Shrunk(
 def facts(finished):
     return ReadmeFacts(
         exported=EXPORTED, summary=read_json(finished.path / "summary.json", Summary),
-        data_name='my: "pets"', labels=("cat", "dog"), prep=PREP, start="lite0",
+        data_name='my: "pets"', labels=("cat", "dog"), start="lite0",
         base_model="timm/tf_efficientnet_lite0.in1k",
     )  # fmt: skip
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.delivery.export.scripts import NAME
 from warmstart.errors import ExportError
-from warmstart.records import Agreement, Preprocessing, Task
+from warmstart.records import Agreement, Inputs, Preprocessing, Task
 
 TOLERANCE = 1e-3  # largest difference of a logit
 _MINUTES = 10
@@ -26,7 +27,7 @@ sys.modules["warmstart"] = None  # importing it is an error from here on
 import runpy
 import numpy as np
 
-script, images, answers = sys.argv[1:4]
+script, images, answers, cells = sys.argv[1:5]
 sys.argv = sys.argv[:1]
 found = runpy.run_path(script, run_name="export")
 pixels = np.load(images, allow_pickle=False)
@@ -37,6 +38,10 @@ if "processor" in found and pixels.shape[3] == 3:
     from PIL import Image
     plain = Image.new("RGB", (90, 70), {_PLAIN})
     kept["seen"] = found["processor"](plain, return_tensors="pt")["pixel_values"].numpy()
+if cells:
+    import json
+    rows = json.loads(open(cells, encoding="utf-8").read())
+    kept["prepared"] = np.stack([found["prepare"](row) for row in rows])
 np.savez(answers, **kept)
 """
 
@@ -44,16 +49,21 @@ Floats = NDArray[np.floating]
 Answers = Mapping[str, Floats]
 
 
-def ask(folder: Path, pixels: NDArray[np.uint8]) -> Answers:
+def ask(folder: Path, pixels: NDArray[Any], cells: Sequence[Mapping[str, str]] = ()) -> Answers:
     """What predict.py of a folder says: `logits` and `probabilities` (n, K), `alone` (1, K).
 
+    `prepared` (n, F), where `cells` holds the rows that `pixels` were made of: what that makes
+    of them.
     `seen` (1, C, H, W), where it has an image processor: what that makes of a plain picture.
     Raises: ExportError with the last line of what went wrong there.
     """
     with tempfile.TemporaryDirectory(prefix="warmstart-") as place:
         images, answers = Path(place) / "images.npy", Path(place) / "answers.npz"
         np.save(images, pixels, allow_pickle=False)
+        rows = Path(place) / "cells.json"
+        rows.write_text(json.dumps(list(cells)), "utf-8")
         words = [str((folder / NAME).resolve()), str(images), str(answers)]
+        words.append(str(rows) if cells else "")
         _run([sys.executable, "-I", "-W", "ignore", "-c", _ASK, *words], place)
         with np.load(answers, allow_pickle=False) as found:
             return dict(found)
@@ -63,7 +73,7 @@ def compare(
     found: Answers,
     expected: Floats,
     images: Literal["run", "noise"],
-    prep: Preprocessing,
+    prep: Inputs,
     tolerance: float | None = TOLERANCE,
     task: Task = "classify",
 ) -> Agreement:
@@ -121,8 +131,8 @@ def _run(command: list[str], place: str) -> None:
         )
 
 
-def _check_processor(found: Answers, prep: Preprocessing) -> None:
-    if "seen" not in found:
+def _check_processor(found: Answers, prep: Inputs) -> None:
+    if "seen" not in found or not isinstance(prep, Preprocessing):
         return
     wanted = (np.array(_PLAIN) / 255 - prep.mean) / prep.std
     seen = found["seen"]

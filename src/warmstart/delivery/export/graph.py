@@ -13,7 +13,7 @@ import torch
 from warmstart.delivery.export.served import Served
 from warmstart.errors import ExportError
 from warmstart.folder import to_plain
-from warmstart.records import Task
+from warmstart.records import Preprocessing, Task
 
 OPSET = 17
 
@@ -63,7 +63,8 @@ def metadata_of(served: Served, labels: tuple[str, ...], name: str) -> dict[str,
         "preprocessing": json.dumps(to_plain(prep)),
         "outputs": MEANT[served.task],
     }
-    if served.input_name != "pixels":  # else they are inside the graph
+    is_inside = served.input_name == "pixels"
+    if isinstance(prep, Preprocessing) and not is_inside:
         told |= {"mean": json.dumps(list(prep.mean)), "std": json.dumps(list(prep.std))}
     return told
 

@@ -11,11 +11,12 @@ from warmstart.records import (
     Exported,
     ExportFormat,
     Gap,
+    Kind,
     NumberScores,
-    Preprocessing,
     Scores,
     Summary,
 )
+from warmstart.words import NOUNS
 
 NAMED = 20  # classes that are named in full
 LIBRARIES = {
@@ -26,6 +27,8 @@ TITLES: dict[ExportFormat, str] = {
     "onnx": "ONNX", "torch": "a torch.export program", "timm": "a timm model",
     "transformers": "a transformers model", "openvino": "OpenVINO",
 }  # fmt: skip
+_PIPELINES: dict[Kind, str] = {"audio": "audio", "table": "tabular", "tensor": "tensor"}
+_EXAMPLES: dict[Kind, str] = {"audio": "clip.wav", "table": "new.csv", "tensor": "signal.npy"}
 HOW_LOADED: dict[ExportFormat, str] = {
     "onnx": 'onnxruntime.InferenceSession("model.onnx")',
     "torch": 'torch.export.load("model.pt2").module()',
@@ -43,9 +46,19 @@ class ReadmeFacts:
     summary: Summary
     data_name: str
     labels: tuple[str, ...]
-    prep: Preprocessing
     start: str
     base_model: str | None
+
+    @property
+    def pipeline(self) -> str:
+        """What the hub calls the task."""
+        kind = self.exported.kind
+        return f"{_PIPELINES[kind] if kind else 'image'}-classification"
+
+    @property
+    def noun(self) -> str:
+        """What an example is called."""
+        return noun_of(self.exported)
 
 
 def readme(facts: ReadmeFacts) -> str:
@@ -62,8 +75,8 @@ def _front_matter(facts: ReadmeFacts) -> str:
     lines = [
         "---",
         f"library_name: {LIBRARIES[exported.to]}",
-        "pipeline_tag: image-classification",
-        "tags: [image-classification, warmstart]",
+        f"pipeline_tag: {facts.pipeline}",
+        f"tags: [{facts.pipeline}, warmstart]",
     ]
     if facts.base_model is not None:
         lines.append(f"base_model: {_quoted(facts.base_model)}")
@@ -73,7 +86,7 @@ def _front_matter(facts: ReadmeFacts) -> str:
             "model-index:",
             f"- name: {_quoted(exported.title)}",
             "  results:",
-            "  - task: {type: image-classification}",
+            f"  - task: {{type: {facts.pipeline}}}",
             f"    dataset: {{name: {name}, type: {name}}}",
             "    metrics:",
             *(f"    - {{type: {kind}, value: {value:.4f}, name: {_quoted(title)}}}"
@@ -105,9 +118,9 @@ def _lead(facts: ReadmeFacts) -> str:
     labels = facts.labels
     named = ", ".join(labels[:NAMED]) + (", …" if len(labels) > NAMED else "")
     does = {
-        "classify": f"Tells {len(labels)} classes of images apart",
-        "multilabel": f"Names any of {len(labels)} labels of an image",
-        "regress": "Tells a number from an image",
+        "classify": f"Tells {len(labels)} classes of {facts.noun}s apart",
+        "multilabel": f"Names any of {len(labels)} labels of {_a(facts.noun)}",
+        "regress": f"Tells a number from {_a(facts.noun)}",
     }[facts.summary.task]
     return (
         f"{does}: {named}. Learnt by warmstart from "
@@ -125,7 +138,7 @@ def _numbers(facts: ReadmeFacts) -> str:
     if estimate is not None:
         shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
         lines.append(
-            f"- {shown} of {estimate.n:,} images that the model judged had not learnt from "
+            f"- {shown} of {estimate.n:,} {facts.noun}s that the model judged had not learnt from "
             "(in brackets: 95 % interval)"
         )
     if test is not None:
@@ -136,7 +149,7 @@ def _numbers(facts: ReadmeFacts) -> str:
                 f"macro F1 {test.macro_f1:.3f}, log-loss {test.log_loss:.3f}, calibration error "
                 f"{test.ece:.3f}"
             )
-        lines.append(f"- {shown} of {test.n:,} test images; {more}")
+        lines.append(f"- {shown} of {test.n:,} test {facts.noun}s; {more}")
     return "\n".join([*lines, ""])
 
 
@@ -199,11 +212,11 @@ def shrunk_text(exported: Exported) -> str:
 def _use(facts: ReadmeFacts) -> str:
     exported = facts.exported
     return (
-        "## Use\n\n```bash\npython predict.py photo.jpg\n```\n\n"
+        f"## Use\n\n```bash\npython predict.py {example_of(exported)}\n```\n\n"
         f"or load it yourself with `{HOW_LOADED[exported.to]}`.\n\n"
         f"- in: {exported.inputs}\n- out: {exported.outputs}\n"
-        "- `labels.json`: class names in the order of the outputs; `preprocess.json`: how an "
-        "image becomes an input\n"
+        "- `labels.json`: class names in the order of the outputs; `preprocess.json`: how "
+        f"{_a(facts.noun)} becomes an input\n"
     )
 
 
@@ -211,10 +224,20 @@ def _checked(facts: ReadmeFacts) -> str:
     return f"## Checked\n\n{agreement_text(facts.exported)}\n"
 
 
+def noun_of(exported: Exported) -> str:
+    """What an example is called."""
+    return NOUNS[exported.kind] if exported.kind else "image"
+
+
+def example_of(exported: Exported) -> str:
+    """A file that predict.py takes."""
+    return _EXAMPLES[exported.kind] if exported.kind else "photo.jpg"
+
+
 def agreement_text(exported: Exported) -> str:
     """How the export was compared before it was written, in words."""
-    found = exported.agreement
-    images = "images of the run" if found.images == "run" else "images of noise"
+    found, noun = exported.agreement, noun_of(exported)
+    images = f"{noun}s of {'the run' if found.images == 'run' else 'noise'}"
     whom = "its own twin in torch" if exported.twin is not None else "the model"
     limit = "" if found.tolerance is None else f" (at most {found.tolerance:g} may)"
     same = "all" if found.same_labels == found.n else f"{found.same_labels} of {found.n}"
@@ -226,10 +249,14 @@ def agreement_text(exported: Exported) -> str:
 
 def _limits(facts: ReadmeFacts) -> str:
     return (
-        "## Limits\n\nThe numbers hold for images drawn like the examples above. It knows only its "
-        f"{len(facts.labels)} classes, and, unlike `warmstart predict`, never says that an image "
-        "is like nothing it learnt from.\n"
+        f"## Limits\n\nThe numbers hold for {facts.noun}s drawn like the examples above. It knows "
+        f"only its {len(facts.labels)} classes, and, unlike `warmstart predict`, never says that "
+        f"{_a(facts.noun)} is like nothing it learnt from.\n"
     )
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun == "image" else f"a {noun}"
 
 
 def _quoted(text: str) -> str:

@@ -9,7 +9,16 @@ from __future__ import annotations
 from string import Template
 
 from warmstart.delivery.export import sounds
-from warmstart.records import ExportFormat, Preprocessing, Task
+from warmstart.delivery.export.values import values_script
+from warmstart.records import (
+    ExportFormat,
+    Inputs,
+    Preprocessing,
+    TableInputs,
+    Task,
+    TensorInputs,
+    pictures,
+)
 
 NAME = "predict.py"
 MODEL = {"onnx": "model.onnx", "torch": "model.pt2", "openvino": "model.xml"}
@@ -115,7 +124,7 @@ _SHOWN: dict[Task, str] = {
 
 
 def predict_script(
-    to: ExportFormat, prep: Preprocessing, input_name: str, task: Task = "classify"
+    to: ExportFormat, inputs: Inputs, input_name: str, task: Task = "classify"
 ) -> str:
     """The text of predict.py for a format; `input_name` is "pixels" where scaling is inside.
 
@@ -125,6 +134,14 @@ def predict_script(
     (True, True)
     """
     takes_pixels, answers = input_name == "pixels", _VALUE if task == "regress" else _ANSWER
+    if isinstance(inputs, (TableInputs, TensorInputs)):
+        x = "np.ascontiguousarray(values)"
+        return values_script(inputs, {
+            "needs": _NEEDS[to], "imports": _IMPORTS[to], "load": _LOAD[to],
+            "answer": answers[to].format(name=input_name, x=x), "shown": _SHOWN[task],
+            "answers": "the values twice" if task == "regress" else "logits, probabilities",
+        })  # fmt: skip
+    prep = pictures(inputs)
     x = "np.ascontiguousarray(pixels)" if takes_pixels else "x"
     body = ("" if takes_pixels else _SCALED) + answers[to].format(name=input_name, x=x)
     return _SCRIPT.substitute(

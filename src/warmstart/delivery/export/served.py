@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.records import Preprocessing, Task
+from warmstart.records import Inputs, Kind, Preprocessing, Task, TensorInputs, pictures
 
 OUTPUTS: dict[Task, tuple[str, ...]] = {
     "classify": ("logits", "probabilities"), "multilabel": ("logits", "probabilities"),
     "regress": ("value",),
 }  # fmt: skip
-IMAGES, PIXELS = "images", "pixels"  # names of the one input
+PIXELS = "pixels"  # the one input, where scaling is inside
+_NAMES: dict[Kind, str] = {
+    "image": "images", "audio": "images", "text": "texts", "table": "rows", "tensor": "tensors",
+}  # fmt: skip
 
 
 class Served(nn.Module):
     """Normalised images (B, C, H, W) float32 to logits and probabilities, (B, K) each.
 
-    Of a model of numbers to values (B, 1) alone.
+    Of a model of numbers to values (B, 1) alone; of rows and tensors from these as they are.
     """
 
-    input_name = IMAGES
-
-    def __init__(
-        self, model: nn.Module, preprocessing: Preprocessing, task: Task = "classify"
-    ) -> None:
+    def __init__(self, model: nn.Module, preprocessing: Inputs, task: Task = "classify") -> None:
         super().__init__()
         self.model = model
         self.preprocessing = preprocessing
+        self.input_name = _NAMES[preprocessing.kind]
         self.task: Task = task
         self.eval()
 
@@ -51,20 +53,22 @@ class Served(nn.Module):
 
     def example(self, n: int) -> Tensor:
         """Inputs of the right kind and shape for tracing, always the same."""
-        drawn = torch.Generator().manual_seed(0)
-        prep = self.preprocessing
-        return torch.randn(n, prep.channels, *prep.size, generator=drawn)
+        drawn, prep = torch.Generator().manual_seed(0), self.preprocessing
+        if isinstance(prep, TensorInputs) and "int" in prep.dtype:
+            low, high, kind = int(prep.low), int(prep.high) + 1, getattr(torch, prep.dtype)
+            return torch.randint(low, high, (n, *prep.shape), generator=drawn, dtype=kind)
+        shape = (prep.channels, *prep.size) if isinstance(prep, Preprocessing) else prep.shape
+        return torch.randn(n, *shape, generator=drawn)
 
 
 class ServedPixels(Served):
     """The same from uint8 images of the prepared size, (B, H, W, C): scaling is inside."""
 
-    input_name = PIXELS
-
     def __init__(
         self, model: nn.Module, preprocessing: Preprocessing, task: Task = "classify"
     ) -> None:
         super().__init__(model, preprocessing, task)
+        self.input_name = PIXELS
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(preprocessing.mean), persistent=False)
@@ -78,14 +82,13 @@ class ServedPixels(Served):
     def example(self, n: int) -> Tensor:
         """Pixels drawn at random, always the same."""
         drawn = torch.Generator().manual_seed(0)
-        shape = (n, *self.preprocessing.size, self.preprocessing.channels)
+        shape = (n, *self.preprocessing.shape)
         return torch.randint(0, 256, shape, generator=drawn, dtype=torch.uint8)
 
 
 def serve(
-    model: nn.Module, preprocessing: Preprocessing, with_pixels: bool = False,
-    task: Task = "classify",
-) -> Served:  # fmt: skip
+    model: nn.Module, preprocessing: Inputs, with_pixels: bool = False, task: Task = "classify"
+) -> Served:
     """The network with named outputs; `with_pixels` takes uint8 images (B, H, W, C).
 
     >>> prep = Preprocessing(size=(2, 2), resize=2, mean=(0.5,), std=(0.5,))
@@ -94,15 +97,19 @@ def serve(
     >>> [tuple(out.shape) for out in served(served.example(5))]
     [(5, 3), (5, 3)]
     """
-    kind = ServedPixels if with_pixels else Served
-    return kind(model, preprocessing, task)
+    if with_pixels:
+        return ServedPixels(model, pictures(preprocessing), task)
+    return Served(model, preprocessing, task)
 
 
-def scaled(pixels: NDArray[np.uint8], prep: Preprocessing) -> NDArray[np.float32]:
+def scaled(pixels: NDArray[Any], prep: Inputs) -> NDArray[Any]:
     """What predict.py makes of prepared images (N, H, W, C): inputs (N, C, H, W), to the last bit.
 
-    Numbers of 8 bits need that: the least difference may round an activation another way.
+    Numbers of 8 bits need that: the least difference may round an activation another way. Rows
+    and tensors are inputs as they are.
     """
+    if not isinstance(prep, Preprocessing):
+        return pixels
     mean, std = (np.array(values, np.float32) for values in (prep.mean, prep.std))
     values = (pixels.astype(np.float32) / 255 - mean) / std
     found: NDArray[np.float32] = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
