@@ -50,7 +50,7 @@ def test_a_table_is_learnt_from_nothing(clinic):
 def test_nothing_is_said_to_be_learnt_from_a_network_that_knows_nothing(clinic, tmp_path):
     assert clinic[0].verdict.sentence.startswith("The labels can be learnt from these columns (")
     assert "Layers were trained as you chose" in clinic[0].verdict.sentence
-    run = warmstart.fit(clinic[1], budget="fast", out=tmp_path / "run")
+    run = warmstart.fit(clinic[1], strategy="head", budget="fast", out=tmp_path / "run")
     assert "from this start" not in run.verdict.sentence
     assert "outputs on the columns, and on layers that have learnt" in run.verdict.sentence
 
@@ -168,7 +168,9 @@ def test_a_run_for_tables_takes_no_pictures(clinic, pictures):
 
 def test_columns_are_set_by_the_user(clinic, tmp_path):
     settings = ["column.dose=left-out", "column.age=category"]
-    run = warmstart.fit(clinic[1], settings=settings, budget="fast", out=tmp_path / "run")
+    run = warmstart.fit(
+        clinic[1], settings=settings, strategy="head", budget="fast", out=tmp_path / "run"
+    )
     columns = json.loads((run.path / "data.json").read_text())["columns"]
     assert [(c["name"], c["kind"]) for c in columns] == [("age", "category"), ("site", "category")]
     assert "1 column is left out: as you chose." in [f.sentence for f in run.summary.findings]
@@ -196,8 +198,8 @@ def test_columns_of_pictures_cannot_be_set(pictures):
 
 
 def test_a_run_repeats_itself(clinic, tmp_path):
-    one = warmstart.fit(clinic[1], budget="fast", out=tmp_path / "one")
-    two = warmstart.fit(clinic[1], budget="fast", out=tmp_path / "two")
+    one = warmstart.fit(clinic[1], strategy="head", budget="fast", out=tmp_path / "one")
+    two = warmstart.fit(clinic[1], strategy="head", budget="fast", out=tmp_path / "two")
     assert bytes_of(one.path / "model") == bytes_of(two.path / "model")
 
 
@@ -205,7 +207,10 @@ def test_random_labels_have_no_signal(tmp_path):
     rng = np.random.default_rng(0)
     body = [[*row[:3], ("well", "ill")[rng.integers(2)]] for row in tables.rows(60)]
     run = warmstart.fit(
-        tables.write(tmp_path / "noise.csv", body), budget="fast", out=tmp_path / "run"
+        tables.write(tmp_path / "noise.csv", body),
+        strategy="head",
+        budget="fast",
+        out=tmp_path / "run",
     )
     assert run.verdict.kind in ("no-signal", "unclear")
     assert not any(b.is_better for b in run.summary.beside)
@@ -214,7 +219,7 @@ def test_random_labels_have_no_signal(tmp_path):
 def test_a_column_that_is_the_label_is_a_shortcut(tmp_path):
     body = [[*row[:3], {"ill": "9", "well": "1"}[row[3]], row[3]] for row in tables.rows(60)]
     path = tables.write(tmp_path / "leaky.csv", body, ("age", "dose", "site", "code", "label"))
-    run = warmstart.fit(path, budget="fast", out=tmp_path / "run")
+    run = warmstart.fit(path, strategy="head", budget="fast", out=tmp_path / "run")
     found = next(f for f in run.summary.findings if f.kind == "shortcut")
     assert found.items == ("code",)
 
@@ -223,8 +228,8 @@ def test_the_same_row_twice_is_a_duplicate_and_with_two_labels_a_conflict(tmp_pa
     body = tables.rows(40)
     again = [*body[1][:3], body[0][3]]
     run = warmstart.fit(
-        tables.write(tmp_path / "twice.csv", [*body, body[0], again]), budget="fast",
-        out=tmp_path / "run",
+        tables.write(tmp_path / "twice.csv", [*body, body[0], again]), strategy="head",
+        budget="fast", out=tmp_path / "run",
     )  # fmt: skip
     assert {"duplicate", "conflict"} <= {f.kind for f in run.summary.findings}
 
