@@ -107,7 +107,7 @@ def _open(path: Path) -> Image.Image:
     return Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
 
 
-def _paired(given: Namespace, name: str) -> tuple[Pixels, list[list[str]]]:
+def paired(given: Namespace, name: str) -> tuple[Pixels, list[list[str]]]:
     """Two pictures beside each other, each in one pair alone: pairs must not depend."""
     files, rng = _files(given, name), np.random.default_rng([1, len(name)])
     n = min(given.train + given.test, len(files) // 2)
@@ -120,7 +120,7 @@ def _paired(given: Namespace, name: str) -> tuple[Pixels, list[list[str]]]:
     return np.stack(images), labels
 
 
-def _turned(given: Namespace, name: str) -> tuple[Pixels, NDArray[np.float64]]:
+def turned(given: Namespace, name: str) -> tuple[Pixels, NDArray[np.float64]]:
     """Pictures turned by -45 to 45 degrees, cut so that no corner shows it."""
     files, rng = _files(given, name), np.random.default_rng([2, len(name)])
     chosen = rng.permutation(len(files))[: given.train + given.test]
@@ -131,10 +131,10 @@ def _turned(given: Namespace, name: str) -> tuple[Pixels, NDArray[np.float64]]:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         square = image.crop((left, top, left + side, top + side)).resize((2 * SIDE, 2 * SIDE))
-        turned = square.rotate(float(angle), Image.Resampling.BICUBIC)
+        tilted = square.rotate(float(angle), Image.Resampling.BICUBIC)
         inner = int(2 * SIDE / np.sqrt(2)) - 4  # inside the picture at every angle
         edge = (2 * SIDE - inner) // 2
-        cut = turned.crop((edge, edge, edge + inner, edge + inner)).resize((SIDE, SIDE))
+        cut = tilted.crop((edge, edge, edge + inner, edge + inner)).resize((SIDE, SIDE))
         images.append(np.asarray(cut))
     return np.stack(images), angles
 
@@ -178,7 +178,7 @@ def _pairs(given: Namespace) -> list[dict[str, Any]]:
     """Mean average precision on test pairs, against logistic regression label by label."""
     found = []
     for name in PAIRED:
-        pool = _pool(*_paired(given, name), "multilabel")
+        pool = _pool(*paired(given, name), "multilabel")
         n = len(pool.truth)
         learn, test = np.split(np.arange(n), [n * given.train // (given.train + given.test)])
         truth, own = pool.truth[test], _said(pool, _fit(pool, learn), test)
@@ -207,7 +207,7 @@ def _angles(given: Namespace) -> list[dict[str, Any]]:
     """R² on test pictures, against ridge on the last layer; the gap by squared errors."""
     found = []
     for name in TURNED:
-        pool = _pool(*_turned(given, name), "regress")
+        pool = _pool(*turned(given, name), "regress")
         learn = np.arange(given.train)
         test = np.arange(given.train, given.train + given.test)
         own = _said(pool, _fit(pool, learn), test)[:, 0]
@@ -261,7 +261,7 @@ def _coverage(given: Namespace) -> list[dict[str, Any]]:
     """Share of the rest inside the interval of 90 %, over re-splits of half the training size."""
     found = []
     for name in TURNED:
-        pool, n = _pool(*_turned(given, name), "regress"), given.train // 2
+        pool, n = _pool(*turned(given, name), "regress"), given.train // 2
         covered, widths = [], []
         for seed in range(given.draws):
             order = np.random.default_rng([seed, 19]).permutation(len(pool.truth))
@@ -283,9 +283,9 @@ def _coverage(given: Namespace) -> list[dict[str, Any]]:
 
 def _random(given: Namespace) -> list[dict[str, Any]]:
     """Shuffled targets of both tasks: the verdict must be no-signal."""
-    made = [(name, _paired, "multilabel") for name in PAIRED]
+    made = [(name, paired, "multilabel") for name in PAIRED]
     found = []
-    for name, make, task in [*made, *((name, _turned, "regress") for name in TURNED)]:
+    for name, make, task in [*made, *((name, turned, "regress") for name in TURNED)]:
         images, labels = make(given, name)  # type: ignore[operator]
         pool = _pool(images, labels, task)
         silent = [_verdict(pool, seed) == "no-signal" for seed in range(given.shuffles)]

@@ -265,6 +265,18 @@ def test_heads_that_compare_all_pairs_are_for_few_images():
         check_facts(plan, many, network_facts(), PROFILES)
 
 
+def test_several_depths_in_one_are_made_of_those_before_it():
+    numbers = replace(FACTS, task="regress")
+    check_facts(head(candidates=("last", "late", "stack")), numbers, network_facts(), PROFILES)
+    for names in (("last", "stack", "late"), ("stack",)):
+        with pytest.raises(PlanError, match=r"head\.candidates with stack, which is made of those"):
+            check_facts(head(candidates=names), numbers, network_facts(), PROFILES)
+    with pytest.raises(PlanError, match="there are stack, last, late"):
+        check_facts(head(candidates=("logistic",)), numbers, network_facts(), PROFILES)
+    with pytest.raises(PlanError, match=r"'stack' in head\.candidates; for this start"):
+        check_facts(head(candidates=("last", "late", "stack")), FACTS, network_facts(), PROFILES)
+
+
 def test_folds_and_hold_out_must_agree():
     held = replace(FACTS, holdout=60)
     with pytest.raises(PlanError, match="hold-out in your data is the only fold; --set head"):

@@ -193,6 +193,7 @@ def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
         "class-mean": "the nearest class mean on what the old output saw",
         "logistic": "a logistic regression on what the old output saw",
         "last": "a linear output on what the old output saw",
+        "stack": "linear outputs on several depths in one",
     }
     word, strategy = "your choice" if is_chosen else "as the verdict says", plan.strategy.value
     if plan.is_trained:

@@ -25,6 +25,7 @@ from warmstart.tasks.target import Target, Truth
 from warmstart.training.families import Family
 from warmstart.training.head import families
 from warmstart.training.prior import SUFFIX, Prior
+from warmstart.training.stacked import STACK
 from warmstart.training.trials import Problem, groups_within
 
 ReadTap = Callable[[Tap], Features]
@@ -212,8 +213,7 @@ def heads_of(
     """The same for candidates and penalties that stand in no plan."""
     kernels: Mapping[str, Array] = {}
     if n <= rules.DUAL_LIMIT:
-        used = {name: shapes[profile_of(name)] for name in names}
-        wanted = {profile_of(name): shape for name, shape in used.items()}
+        wanted = {name: shapes[name] for name in profiles_of(names)}
         kernels = kernels_of(wanted, read, n)
     return families(names, shapes, kernels, read, penalties, seed, prior)
 
@@ -236,6 +236,15 @@ def kernels_of(wanted: Mapping[str, Profile], read: ReadTap, n: int) -> Mapping[
         return make()
     shares = tuple((name, tuple(shape.items())) for name, shape in wanted.items())
     return kept.get(("kernels", read.key, shares), 8 * n * n * len(wanted), make)
+
+
+def profiles_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The depth profiles behind candidate heads, each once.
+
+    >>> profiles_of(("logistic", "last", "late", "stack"))
+    ('last', 'late')
+    """
+    return tuple(dict.fromkeys(profile_of(name) for name in names if name != STACK))
 
 
 def profile_of(name: str) -> str:

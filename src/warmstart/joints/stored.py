@@ -144,8 +144,8 @@ def _share(missing: tuple[frozenset[str], ...], scene: Scene) -> tuple[frozenset
 
 def _wanted(scene: Scene, plan: Plan, cut: int) -> tuple[Tap, ...]:
     """Every tap below the cut that some head of the plan, or one fitted later, may listen to."""
-    heads = [rows.profile_of(str(name)) for name in rows.as_tuple(plan.head.candidates)]
-    heads.append(for_trained(scene.profiles))
+    names = [str(name) for name in rows.as_tuple(plan.head.candidates)]
+    heads = (*rows.profiles_of(names), for_trained(scene.profiles))
     taps = {tap for name in heads for tap in scene.profiles[name]}
     if scene.prior is not None:
         taps |= set(scene.prior.weights)

@@ -87,11 +87,17 @@ def _check_weights(plan: Plan, network: NetworkFacts) -> None:
 
 def _check_heads(plan: Plan, facts: DataFacts, profile_names: Sequence[str]) -> None:
     """The heads are among those that can be fitted."""
-    is_few = facts.n <= rules.DUAL_LIMIT
+    special = ("class-mean", "logistic") if facts.task == "classify" else ("stack",)
     plain = [name.partition("+")[0] for name in profile_names]  # without an older head, too
-    known = [*(("class-mean", "logistic") if is_few else ()), *profile_names, *plain]
+    known = [*(special if facts.n <= rules.DUAL_LIMIT else ()), *profile_names, *plain]
     known = list(dict.fromkeys(known))
-    for name in items(plan.head.candidates):
+    names = items(plan.head.candidates)
+    if "stack" in names and names.index("stack") < 2:
+        raise PlanError(
+            "the plan has head.candidates with stack, which is made of those before it; name two "
+            "depths first, such as last, late, stack."
+        )
+    for name in names:
         if name not in known:
             raise PlanError(
                 f"the plan has {name!r} in head.candidates; for this start and {facts.n:,} "

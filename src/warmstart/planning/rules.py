@@ -105,8 +105,8 @@ def candidates(
     """Heads to choose from, simplest first: ties go to the earlier.
 
     The class mean competes where some class has at most 5 examples (a regression has
-    little to go by), the logistic path where it costs less than the look; neither where the
-    task is another, for which no class is to be told.
+    little to go by), the logistic path where it costs less than the look; where no class is to
+    be told, all depths in one instead, while rows are few.
 
     >>> candidates(100, 2, 40, ("last", "late"), "fast")
     ('last', 'late')
@@ -114,6 +114,8 @@ def candidates(
     ('class-mean', 'logistic', 'last', 'late')
     >>> candidates(1800, 10, 100, ("last", "last-two", "late"), "fast")
     ('last', 'late')
+    >>> candidates(100, 2, 4, ("last", "late"), "balanced", "regress")
+    ('last', 'late', 'stack')
     >>> candidates(1800, 10, 100, ("last+prior", "last-two+prior"), "fast")
     ('last+prior',)
     """
@@ -123,10 +125,11 @@ def candidates(
         names += ("class-mean",)
     if tells_classes and budget != "fast" and n * n_classes <= LOGISTIC_LIMIT:
         names += ("logistic",)
-    if n <= MANY:
-        return names + profile_names
-    kept = DEPTHS_OF_MANY if n <= DUAL_LIMIT else DEPTHS_OF_MANY[:4]
-    return names + tuple(name for name in profile_names if name.partition("+")[0] in kept)
+    if n > MANY:
+        kept = DEPTHS_OF_MANY if n <= DUAL_LIMIT else DEPTHS_OF_MANY[:4]
+        profile_names = tuple(n for n in profile_names if n.partition("+")[0] in kept)
+    is_stacked = not tells_classes and n <= DUAL_LIMIT and len(profile_names) > 1
+    return names + profile_names + (("stack",) if is_stacked else ())
 
 
 class Pace(NamedTuple):
@@ -257,7 +260,6 @@ SCRATCH_PASSES = 2  # times as many images as when tuning, v0
 # New layers learn the statistics of a batch, and those of few images mislead (Wu & He 2018,
 # "Group Normalization", figure 1: the error grows below 16).
 SCRATCH_BATCH = 32
-
 
 TIMES: dict[Budget, int] = {"fast": 10, "balanced": 10, "thorough": 20}
 

@@ -6,7 +6,7 @@ is one matrix whatever family it came from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,17 +75,23 @@ class KernelRidge:
     read: ReadTap
     penalties: Sequence[float]
 
+    def left_out(self, problem: Problem, penalty: float) -> Iterator[tuple[Rows, Array, Array]]:
+        """In every training set the rows kept, their left-out scores, those of rows held out.
+
+        One inverse serves every fold. Shapes: (m,), (m, K), (n - m, K).
+        """
+        dual = ridge.fit(self.kernel, problem.targets, penalty)
+        for keep, fold in problem.training_sets():
+            if len(fold):
+                yield ridge.nested(dual, fold, problem.groups)
+            else:
+                yield keep, ridge.left_out(dual, problem.groups), dual.targets[:0]
+
     def trials(self, problem: Problem) -> Trials:
-        """One inverse a penalty serves every fold."""
-        sets = list(problem.training_sets())
-        trials: Trials = [[] for _ in sets]
+        """Judge every penalty in every training set."""
+        trials: Trials = [[] for _ in problem.training_sets()]
         for penalty in self.penalties:
-            dual = ridge.fit(self.kernel, problem.targets, penalty)
-            for number, (keep, fold) in enumerate(sets):
-                if len(fold):
-                    keep, inside, outside = ridge.nested(dual, fold, problem.groups)
-                else:
-                    inside, outside = ridge.left_out(dual, problem.groups), dual.targets[:0]
+            for number, (keep, inside, outside) in enumerate(self.left_out(problem, penalty)):
                 trials[number].append(judge(problem, keep, penalty, inside, outside))
         return trials
 

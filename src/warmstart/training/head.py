@@ -23,6 +23,7 @@ from warmstart.training.families import (
 )
 from warmstart.training.prior import SUFFIX, Prior, PriorRidge
 from warmstart.training.sketched import SketchedRidge
+from warmstart.training.stacked import STACK, Stacked
 from warmstart.training.trials import Problem, Trial
 
 
@@ -94,19 +95,24 @@ def families(
     """The families behind the plan's candidate names, in their order.
 
     `kernels` holds one (n, n) kernel a profile, or nothing where rows are many: then
-    heads are solved in primal form. `PROFILE+prior` goes on from the older head `prior`.
+    heads are solved in primal form. `PROFILE+prior` goes on from the older head `prior`; `stack`
+    is made of those before it.
     """
     made: dict[str, Family] = {}
+    ridges: dict[str, KernelRidge] = {}
     for name in candidates:
         if name == "class-mean":
             made[name] = ClassMean(kernels["last"], profiles["last"], read)
         elif name == "logistic":
             made[name] = Logistic(kernels["last"], profiles["last"], read)
+        elif name == STACK:
+            made[name] = Stacked(ridges)
         elif name.endswith(SUFFIX) and prior is not None:
             base = name.removesuffix(SUFFIX)
             made[name] = PriorRidge(kernels[base], profiles[base], read, penalties, prior)
         elif name in kernels:
-            made[name] = KernelRidge(kernels[name], profiles[name], read, penalties)
+            ridges[name] = KernelRidge(kernels[name], profiles[name], read, penalties)
+            made[name] = ridges[name]
         else:
             made[name] = SketchedRidge(profiles[name], read, penalties, seed)
     return made
