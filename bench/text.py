@@ -1,11 +1,20 @@
-"""Texts: heads on a frozen encoder against logistic regression on its pooled output."""
+"""Texts: `fit` beside SetFit, a full fine-tune and logistic regression with the same encoder.
+
+Each fit is a line of results/text.jsonl, by method, set, size and seed; what is there already is
+not done again, so that a long measurement may be cut into pieces (`--minutes`).
+"""
 
 from __future__ import annotations
 
 import csv
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +23,162 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 import warmstart
+from bench import results
 from warmstart.features.engine import make_engine
 from warmstart.network.load import load
 from warmstart.network.parts import cut
+from warmstart.network.registry import SHIPPED_TEXT, shipped_folder
 from warmstart.network.taps import Tapped, taps
 from warmstart.tokens import token_numbers
 
-SETS = ("trec6", "sst2")
-A_CLASS = 8
+LINES = results.FOLDER / "text.jsonl"
+OURS, PEERS = ("fast", "balanced"), ("setfit", "trainer")
+METHODS = (*OURS, "logistic", *PEERS, "shuffled")
+ALL = "all"
+PEERS_FILE = Path(__file__).with_name("text_peers.py")
 Texts = tuple[list[str], NDArray[np.str_]]
+Row = dict[str, Any]
+Cell = tuple[str, str, str, int]  # method, set, size, seed
+FIRST = 100  # seed of the first draw: on those before it the rule for few texts was chosen
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--draws, --budget."""
-    parser.add_argument("--draws", type=int, default=10, help="draws of 8 a class")
-    parser.add_argument("--budget", default="fast", choices=("fast", "balanced"))
+    """--methods, --sets, --sizes, --draws, --minutes, --python, --iterations."""
+    parser.add_argument("--methods", nargs="+", default=["fast", "logistic"], choices=METHODS)
+    parser.add_argument("--sets", nargs="+", default=["trec6", "sst2"])
+    parser.add_argument("--sizes", nargs="+", default=["8", ALL], help="texts a class, or all")
+    parser.add_argument("--draws", type=int, default=10, help="of so many a class")
+    parser.add_argument("--minutes", type=float, help="begin no further fit after so long")
+    parser.add_argument("--python", default=sys.executable, help="that has setfit installed")
+    parser.add_argument("--iterations", type=int, default=20, help="SetFit's, of many texts")
 
 
 def measure(given: Namespace) -> dict[str, Any]:
-    """Test accuracy with all 600 texts and with 8 a class, and processor seconds of each.
+    """Fit what is asked for and missing; the means are over all lines that are kept.
 
-    The baseline is scikit-learn's logistic regression (C = 1) on the mean of the last layer,
-    brought to length 1, as sentence-transformers gives it; its seconds leave the encoder out.
-    Random labels: the same 600 texts with their labels shuffled, which must ship nothing.
+    Seconds are the processor's, until there is a model: ours of a whole run with an empty cache
+    and its report, the others' of training, without imports; the regression's leave the encoder's
+    pass out. Random labels (`shuffled`) are the same texts with their labels shuffled, which must
+    ship nothing.
     """
+    ends = time.monotonic() + 60 * given.minutes if given.minutes else float("inf")
+    done = {_cell(row) for row in _kept()}
+    for cell in _wanted(given):
+        if cell not in done and time.monotonic() < ends:
+            row = {
+                **dict(zip(("method", "set", "size", "seed"), cell, strict=True)),
+                **_fit(cell, given),
+            }
+            with LINES.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row, file=sys.stderr, flush=True)
+    return {"rows": _means(_kept())}
+
+
+def _wanted(given: Namespace) -> Iterator[Cell]:
+    for name in given.sets:
+        for size in given.sizes:
+            for seed in range(FIRST, FIRST + (1 if size == ALL else given.draws)):
+                yield from ((method, name, size, seed) for method in given.methods)
+
+
+def _kept() -> list[Row]:
+    return [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+
+
+def _cell(row: Row) -> Cell:
+    return row["method"], row["set"], row["size"], row["seed"]
+
+
+def _means(rows: Sequence[Row]) -> list[Row]:
+    """One row a method, set and size."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["set"], row["size"], row["method"]), []).append(row)
+    return [_summed(name, size, method, of) for (name, size, method), of in sorted(found.items())]
+
+
+def _summed(name: str, size: str, method: str, of: Sequence[Row]) -> Row:
+    told = ("shipped", "verdict", "pairs")
+    return {
+        "set": name, "size": size, "method": method, "draws": len(of),
+        "accuracy": _mean(of, "accuracy", 4), "balanced": _mean(of, "balanced", 4),
+        "seconds": _mean(of, "seconds", 2), "answering": _mean(of, "answering", 2),
+        **{key: sorted({row[key] for row in of}) for key in told if key in of[0]},
+        **({"sentence": of[0]["sentence"]} if "sentence" in of[0] and size == ALL else {}),
+    }  # fmt: skip
+
+
+def _mean(rows: Sequence[Row], key: str, digits: int) -> float | None:
+    found = [row[key] for row in rows if row.get(key) is not None]
+    return round(float(np.mean(found)), digits) if found else None
+
+
+# ---- one fit -----------------------------------------------------------------------------
+
+
+def _fit(cell: Cell, given: Namespace) -> Row:
+    method, name, size, seed = cell
     root = given.data or Path(warmstart.__file__).parents[3] / "shared" / "data" / "text"
-    rows: list[dict[str, Any]] = []
-    for name in SETS:
-        train, test = (_read(root / name / f"{part}.csv") for part in ("train", "test"))
-        pooled = _pooled(train[0]), _pooled(test[0])
-        rows.append(_compare(name, "all", [np.arange(len(train[0]))], train, test, pooled, given))
-        drawn = [_draw(train[1], seed) for seed in range(given.draws)]
-        rows.append(_compare(name, f"{A_CLASS} a class", drawn, train, test, pooled, given))
-        rows.append(_shuffled(name, train, given))
-    return {"budget": given.budget, "rows": rows}
+    train, test = (read(root / name / f"{part}.csv") for part in ("train", "test"))
+    rows = np.arange(len(train[0])) if size == ALL else draw(train[1], int(size), seed)
+    train = [train[0][row] for row in rows], train[1][rows]
+    if method == "logistic":
+        return _logistic(train, test)
+    if method in PEERS:
+        return _peer(method, train, test, seed, given)
+    if method == "shuffled":
+        train = train[0], np.random.default_rng(seed).permutation(train[1])
+    return _ours("fast" if method == "shuffled" else method, train, test)
 
 
-def _read(path: Path) -> Texts:
+def read(path: Path) -> Texts:
+    """Texts and labels of a table."""
     with open(path, encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     return [row["text"] for row in found], np.array([row["label"] for row in found])
 
 
-def _draw(labels: NDArray[np.str_], seed: int) -> NDArray[np.intp]:
+def draw(labels: NDArray[np.str_], a_class: int, seed: int) -> NDArray[np.intp]:
+    """So many rows of each class, or all that it has."""
     rng = np.random.default_rng(seed)
     places = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    return np.concatenate([rng.choice(p, min(A_CLASS, len(p)), replace=False) for p in places])
+    return np.concatenate([rng.choice(p, min(a_class, len(p)), replace=False) for p in places])
 
 
-def _pooled(texts: list[str]) -> NDArray[np.float32]:
+def _ours(budget: Any, train: Texts, test: Texts) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["WARMSTART_CACHE"] = str(Path(folder) / "cache")
+        began = time.process_time()
+        run = warmstart.fit(train, budget=budget, out=Path(folder) / "run")
+        fitted = time.process_time()
+        found = run.summary
+        told: Row = {
+            "estimate": run.estimate and run.estimate.value, "verdict": found.verdict.kind,
+            "shipped": found.shipped.strategy, "sentence": found.verdict.sentence,
+        }  # fmt: skip
+        if found.shipped.strategy != "none":
+            labels = [answer.label for answer in run.predict(test[0])]
+            told |= _scores(labels, test[1])
+    return {**told, "seconds": fitted - began, "answering": time.process_time() - fitted}
+
+
+def _scores(labels: Sequence[str], wanted: NDArray[np.str_]) -> Row:
+    hits = np.array(labels) == wanted
+    recalls = [hits[wanted == label].mean() for label in np.unique(wanted)]
+    return {"accuracy": float(hits.mean()), "balanced": float(np.mean(recalls))}
+
+
+def _logistic(train: Texts, test: Texts) -> Row:
+    """scikit-learn's, C = 1, on the mean of the last layer, brought to length 1 as is usual."""
+    found, asked = pooled(train[0]), pooled(test[0])
+    began = time.process_time()
+    plain = LogisticRegression(max_iter=2000).fit(found, train[1])
+    labels = plain.predict(asked)
+    return {**_scores(labels, test[1]), "seconds": time.process_time() - began}
+
+
+def pooled(texts: Sequence[str]) -> NDArray[np.float32]:
     """The mean of the last layer, of length 1. Shapes: (n, d)."""
     start = load("minilm")
     inputs: Any = start.record.preprocessing
@@ -76,37 +192,23 @@ def _pooled(texts: list[str]) -> NDArray[np.float32]:
     return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
 
 
-def _compare(
-    name: str, what: str, draws: list[NDArray[np.intp]], train: Texts, test: Texts,
-    pooled: tuple[NDArray[np.float32], NDArray[np.float32]], given: Namespace,
-) -> dict[str, Any]:  # fmt: skip
-    ours, theirs, seconds, shipped = [], [], [], []
-    for rows in draws:
-        labels = train[1][rows]
-        plain = LogisticRegression(max_iter=2000).fit(pooled[0][rows], labels)
-        theirs.append(float(plain.score(pooled[1], test[1])))
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.process_time()
-            run = warmstart.fit(
-                ([train[0][row] for row in rows], labels), test=(test[0], test[1]),
-                budget=given.budget, strategy="auto", out=Path(folder) / "run",
-            )  # fmt: skip
-            seconds.append(time.process_time() - began)
-            shipped.append(run.summary.shipped.strategy)
-            ours.append(float(run.test.accuracy) if run.test is not None else float("nan"))
-    return {
-        "set": name, "texts": what, "draws": len(draws),
-        "warmstart": round(float(np.mean(ours)), 4), "logistic": round(float(np.mean(theirs)), 4),
-        "difference": round(float(np.mean(ours) - np.mean(theirs)), 4),
-        "processor_s": round(float(np.mean(seconds)), 1), "shipped": "/".join(sorted({*shipped})),
-    }  # fmt: skip
-
-
-def _shuffled(name: str, train: Texts, given: Namespace) -> dict[str, Any]:
-    labels = np.random.default_rng(0).permutation(train[1])
+def _peer(method: str, train: Texts, test: Texts, seed: int, given: Namespace) -> Row:
+    """In a process of the Python that has it."""
+    encoder = str(shipped_folder(SHIPPED_TEXT["minilm"]))
     with tempfile.TemporaryDirectory() as folder:
-        run = warmstart.fit((train[0], labels), budget=given.budget, out=Path(folder) / "run")
-    return {
-        "set": name, "texts": "labels shuffled", "draws": 1, "verdict": run.verdict.kind,
-        "shipped": run.summary.shipped.strategy,
-    }  # fmt: skip
+        files = [Path(folder) / f"{part}.csv" for part in ("train", "test")]
+        for file, (texts, labels) in zip(files, (train, test), strict=True):
+            with open(file, "w", encoding="utf-8", newline="") as opened:
+                writer = csv.writer(opened)
+                writer.writerow(["text", "label"])
+                writer.writerows(zip(texts, labels, strict=True))
+        done = subprocess.run(
+            [given.python, str(PEERS_FILE), method, encoder, *map(str, files), "--seed", str(seed),
+             "--iterations", str(given.iterations)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"{method}: {done.stderr.strip()[-500:]}")
+    told: Row = json.loads(done.stdout.strip().splitlines()[-1])
+    labels = told.pop("labels")
+    return {**told, **_scores(labels, test[1])}

@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import warmstart
+import wordy
 from drawing import draw
 from tiny import PREP, network
 from warmstart import WarmStartClassifier
@@ -316,3 +317,21 @@ def test_mistakes_with_images_name_the_row(paths):
         file.write(b"no picture")
     with pytest.raises(DataError, match="leave it out of X"):
         fitted.predict([broken])
+
+
+# ---- texts ---------------------------------------------------------------------------------
+
+
+def test_texts_are_learnt_and_answered_like_images(tmp_path):
+    pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
+    X, y = zip(*wordy.rows(8), strict=True)
+    start = f"transformers:{wordy.encoder(tmp_path / 'encoder')}"
+    fitted = WarmStartClassifier(start=start).fit(list(X), y)
+    assert fitted.score(list(X), y) > 0.8
+    assert fitted.predict(["the goal of a team"]).tolist() == ["sport"]
+    assert fitted.predict_proba(np.array(["soup", "rain and wind"])).shape == (2, 3)
+    weighted = WarmStartClassifier(start=start, strategy="head")
+    weighted.fit(np.array(X), y, sample_weight=np.arange(1, len(y) + 1))
+    assert weighted.predict(["bread and cheese"]).tolist() == ["food"]
+    with pytest.raises(DataError, match=r"X\[1\] is an empty text; fill it in or drop the row"):
+        fitted.predict(["a goal", " "])

@@ -37,16 +37,16 @@ PENALTIES = tuple(float(10 ** (k / 2)) for k in range(-6, 7))  # of rows of unit
 
 
 class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
-    """A scikit-learn classifier for images, and for tables of numbers.
+    """A scikit-learn classifier for images, for texts, and for tables of numbers.
 
-    X is an array of images (n, H, W) or (n, H, W, C), or n paths: then `fit` is that of
+    X is an array of images (n, H, W) or (n, H, W, C), n paths, or n texts: then `fit` is that of
     `warmstart.fit` with these options, in memory. Or X is a table (n, d): then the output is
     fitted in closed form on its standardised columns, and no network has a part in it.
 
-    `start` is as in `warmstart.fit`; "default" is EfficientNet-Lite0 for images, and nothing
-    for a table, which None says too. `budget` is "fast": a new output on the network as it is;
-    "balanced" tries upper layers as well, in each fit. `random_state`: None stands for 0, so
-    that a fit can be repeated.
+    `start` is as in `warmstart.fit`; "default" is EfficientNet-Lite0 for images, all-MiniLM-L6-v2
+    for texts, and nothing for a table, which None says too. `budget` is "fast": a new output on
+    the network as it is; "balanced" tries upper layers as well, in each fit. `random_state`: None
+    stands for 0, so that a fit can be repeated.
 
     After a fit on images `summary_` and `plan_` hold what was measured and decided,
     `verdict_` and `estimate_` among it; after one on a table there are `coef_`, `intercept_`

@@ -82,12 +82,33 @@ def _opened(digest: str, length: int | None) -> Any:
 def token_numbers(text: str, inputs: TextInputs) -> NDArray[np.int32]:
     """The tokens of a text, filled up with `pad`. Shapes: (length,) int32. Thread-safe.
 
+    A long text goes on in further windows, each with the special tokens around it.
     Raises: StartError where the tokenizer is not at hand.
     """
-    found = _opened(inputs.tokenizer, inputs.length).encode(text).ids
-    row = np.full(inputs.length, inputs.pad, np.int32)
-    row[: len(found)] = found
-    return row
+    first = _opened(inputs.tokenizer, inputs.window).encode(text)
+    row = np.full((inputs.n_windows, inputs.window), inputs.pad, np.int32)
+    for place, found in zip(row, (first, *first.overflowing), strict=False):
+        place[: len(found.ids)] = found.ids
+    return row.reshape(-1)[: inputs.length]
+
+
+def windows_for(n_tokens: int, inputs: TextInputs) -> int:
+    """Windows of `inputs.most` places that a text takes whose `all_tokens` are so many.
+
+    Raises: StartError where the tokenizer is not at hand.
+    """
+    special: int = _opened(inputs.tokenizer, None).num_special_tokens_to_add(False)
+    return max(-(-(n_tokens - special) // (inputs.most - special)), 1)
+
+
+def is_cut(n_tokens: int, inputs: TextInputs) -> bool:
+    """Whether the end of a text whose `all_tokens` are so many is not read.
+
+    Raises: StartError where the tokenizer is not at hand.
+    """
+    if inputs.length <= inputs.most:
+        return n_tokens > inputs.length
+    return windows_for(n_tokens, inputs) > inputs.n_windows
 
 
 def all_tokens(text: str, tokenizer: str) -> list[int]:

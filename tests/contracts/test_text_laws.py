@@ -15,9 +15,13 @@ import torch
 import tiny
 import warmstart
 import wordy
+from serving import live
 from warmstart import tokens
+from warmstart.delivery.export.graph import to_onnx
+from warmstart.delivery.export.program import to_program
+from warmstart.delivery.export.served import serve
 from warmstart.delivery.serve.served import Limits
-from warmstart.errors import ExportError, ServeError
+from warmstart.errors import ExportError
 from warmstart.features.engine import make_engine, to_tensor
 from warmstart.features.key import FeatureKey
 from warmstart.network import freeze
@@ -80,6 +84,57 @@ def test_a_row_depends_neither_on_its_neighbours_nor_on_the_filling(encoders, ki
         ):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert longer.shape == (32,)
+
+
+LONG = " ".join(("the ball was near a goal", "wind and rain with cloud") * 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_long_text_is_the_mean_over_its_windows(encoders, kind):
+    start, inputs, _ = opened(encoders[kind], length=64)
+    inputs = dataclasses.replace(inputs, most=16)
+    row = tokens.token_numbers(LONG, inputs)
+    assert inputs.n_windows == 4
+    assert row.reshape(4, 16)[:, 0].tolist() == [row[0]] * 4  # [CLS] stands before each
+    network = cut(start.module, inputs)
+    one = cut(start.module, dataclasses.replace(inputs, length=16))
+    rows = torch.from_numpy(row.reshape(4, 16)).long()
+    n_tokens = (rows != inputs.pad).sum(1, keepdim=True)
+    with torch.inference_mode():
+        expected = (one.features(rows) * n_tokens).sum(0) / n_tokens.sum()
+        found = network.features(rows.reshape(1, 64))[0]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        short = to_tensor(np.stack([tokens.token_numbers(TEXTS[0], inputs)]), inputs)
+        assert short.shape == (1, 8)
+        torch.testing.assert_close(network.features(short), one.features(short))
+
+
+def test_windows_pass_the_engine_like_any_rows(encoders):
+    start, inputs, _ = opened(encoders["bert"], length=64)
+    inputs = dataclasses.replace(inputs, most=16)
+    rows = np.stack([tokens.token_numbers(text, inputs) for text in (*TEXTS, LONG, TEXTS[0])])
+    network = cut(start.module, inputs)
+    run = make_engine("torch", Tapped(network, taps(network.record)), inputs, 1)
+    for whole, back in zip(run(rows), run(rows[::-1]), strict=True):
+        np.testing.assert_array_equal(whole, back[::-1])
+        np.testing.assert_array_equal(whole[0], whole[-1])
+
+
+def test_law_3_stored_is_live_for_long_texts(encoders):
+    start, inputs, _ = opened(encoders["bert"], length=64)
+    inputs = dataclasses.replace(inputs, most=16)
+    rows = np.stack([tokens.token_numbers(text, inputs) for text in (*TEXTS[:3], LONG)])
+    network = cut(start.module, inputs)
+    last = taps(network.record)[-1]
+    model = assemble(network, [last], torch.ones(3, 32).triu(), torch.zeros(3))
+    actions = {"embeddings": "frozen", "layer.1": "frozen", "layer.2": "tuned"}
+    prefix = make_engine("torch", Prefix(network, 2, stored_taps([last], 2)), inputs, 1)
+    kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(rows)]
+    live = gradient(model, actions, network, Tail(model, 0), [to_tensor(rows, inputs)])
+    stored = gradient(model, actions, network, Tail(model, 2), kept)
+    for name, expected in live.items():
+        size = max(float(expected.norm()), 1e-6)
+        assert float((stored[name] - expected).norm()) / size < 1e-4, name
 
 
 def test_law_2_no_tensor_is_lost(encoders):
@@ -221,11 +276,77 @@ def test_law_8_the_card_rebuilds_the_model_in_a_clean_process(asked, tmp_path):
     assert found == pytest.approx(expected, abs=1e-4)
 
 
-def test_what_texts_cannot_have_yet_is_said_in_one_line(run):
-    with pytest.raises(ExportError, match="a model of texts is not written as onnx in this ver"):
-        warmstart.export(run, "onnx")
-    with pytest.raises(ServeError, match="is a model of texts, which this version does not serve"):
-        application(run.path, Serving(), Limits())
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+def test_law_8_an_export_answers_as_the_model_does(run, tmp_path, to):
+    told = warmstart.export(run, to, out=tmp_path / "out")
+    assert told.agreement.images == "run"
+    assert told.agreement.same_labels == told.agreement.n == 16
+    assert told.kind == "text"
+    words = [str(tmp_path / "out" / "predict.py"), "the ball and  the goal", ""]
+    done = subprocess.run(
+        [sys.executable, "-I", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    (best,) = run.predict(["the ball and the goal"])
+    assert f"{best.label} {best.probability:.1%}" in done.stdout
+    assert done.stderr.strip().endswith("cannot be read: it is empty")
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "pipeline_tag: text-classification" in card
+    assert "image" not in card.partition("## Use")[2]
+
+
+@pytest.mark.parametrize(("to", "options", "message"), [
+    ("timm", {}, "a model of texts has an output that timm does not hold; use --to onnx"),
+    ("transformers", {}, "an output that transformers does not hold; use --to onnx"),
+    ("onnx", {"pixels": True}, "a model of texts has no pixels; leave --pixels away"),
+    ("onnx", {"int8": True}, "--int8 rounds networks of pictures, and this model is one of tex"),
+])  # fmt: skip
+def test_what_a_model_of_texts_is_not_written_as(run, tmp_path, to, options, message):
+    with pytest.raises(ExportError, match=message):
+        warmstart.export(run, to, out=tmp_path / "out", **options)
+
+
+def test_a_server_answers_texts(run):
+    expected = run.predict(["the ball and the goal", "wind and rain"])
+    with live(application(run.path, Serving(), Limits(images=3))) as server:
+
+        def ask(asked, kind="application/json", path="/predict"):
+            body = asked if isinstance(asked, str) else json.dumps(asked)
+            return server.ask("POST", path, body.encode(), content_type=kind)
+
+        first, second = (answer.label for answer in expected)
+        for asked in ({"texts": [one.path for one in expected]}, [one.path for one in expected]):
+            assert [one["label"] for one in ask(asked).json["answers"]] == [first, second]
+        (answer,) = ask({"text": expected[0].path}).json["answers"]
+        assert answer["probability"] == pytest.approx(expected[0].probability, abs=1e-4)
+        assert ask("wind and rain", "text/plain").json["answers"][0]["label"] == second
+        assert server.send(("a.txt", b"wind and rain")).json["answers"][0]["label"] == second
+        some = ask({"texts": ["wind", "  "]}).json["answers"]
+        assert (some[1]["words"], some[1]["error"]) == ("not a text", "#1 is empty")
+        for asked, status, told in BAD_BODIES:
+            got = ask(asked)
+            assert (got.status, told in got.json["detail"]) == (status, True), got.body
+        assert ask("hi", "image/png").status == 415
+        got = ask({"text": "a"}, path="/explain")
+        assert (
+            got.json["detail"] == "what mattered is shown of pictures, and this model takes texts"
+        )
+        told = server.ask("GET", "/metadata").json
+        assert (told["kind"], told["input"], told["pictures"]) == ("text", {"tokens": 16}, False)
+        assert "texts it had not seen" in told["promise"] or "not measured" in told["promise"]
+        paths = server.ask("GET", "/openapi.json").json["paths"]
+        assert "text/plain" in paths["/predict"]["post"]["requestBody"]["content"]
+
+
+BAD_BODIES = [
+    ({"text": " \n"}, 422, "#0 is empty"),
+    ({"texts": ["", " "]}, 422, "none of 2 texts could be read"),
+    ({"texts": ["a"] * 4}, 413, "more than 3 texts in one request"),
+    ({"text": 3}, 422, "text: Input should be a valid string"),
+    ({"image": "aGk="}, 422, "image: Extra inputs are not permitted"),
+    ([["a"]], 422, "0: Input should be a valid string"),
+    ({}, 400, "no text was sent"),
+    ("{", 422, "Invalid JSON"),
+]
 
 
 def test_a_finished_run_answers_texts_and_is_a_start(run, asked, tmp_path):
@@ -235,3 +356,24 @@ def test_a_finished_run_answers_texts_and_is_a_start(run, asked, tmp_path):
     follow = warmstart.fit(asked["data"], start=run.path, budget="fast", out=tmp_path / "next")
     assert follow.summary.start.name == str(run.path)
     assert "excerpt" in (run.path / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_law_8_graphs_of_every_kind_take_rows_of_any_length(encoders, kind):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    start, short, _ = opened(encoders[kind])
+    for inputs in (short, dataclasses.replace(short, length=32, most=16)):
+        network = cut(start.module, inputs)
+        last, drawn = taps(network.record)[-1], torch.Generator().manual_seed(0)
+        model = assemble(network, [last], torch.randn(3, 32, generator=drawn), torch.zeros(3))
+        served = serve(model.requires_grad_(False), inputs)
+        session = onnxruntime.InferenceSession(to_onnx(served, {}))
+        program = to_program(served).module()
+        rows = np.stack([tokens.token_numbers(text, inputs) for text in (*TEXTS, LONG)])
+        for some in (rows, rows[2:3, :6] if inputs is short else rows[2:3]):
+            given = np.ascontiguousarray(some, np.int64)
+            expected = served(torch.from_numpy(given))[0].numpy()
+            found = session.run(["logits"], {"tokens": given})[0]
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+            again = program(torch.from_numpy(given))[0].numpy()
+            np.testing.assert_allclose(again, expected, atol=1e-4)

@@ -23,17 +23,25 @@ front = "trunk.encoder."
 encoder.load_state_dict({k[len(front):]: v for k, v in tensors.items() if k.startswith(front)})
 tokenizer = Tokenizer.from_file("model/tokenizer.json")
 tokenizer.no_padding()
-tokenizer.enable_truncation(config["preprocessing"]["length"])
+inputs = config["preprocessing"]
+tokenizer.enable_truncation(min(inputs["length"], inputs["most"]))
 
 text = re.sub(r"\\s+", " ", unicodedata.normalize("NFC", "a text")).strip()
-ids = torch.tensor([tokenizer.encode(text).ids])
-with torch.no_grad():
-    hidden = encoder(input_ids=ids, output_hidden_states=True).hidden_states
+found = tokenizer.encode(text)
+windows = [found, *found.overflowing][:max(inputs["length"] // inputs["most"], 1)]
+with torch.no_grad():  # each window passes by itself
+    seen = [
+        encoder(input_ids=torch.tensor([window.ids]), output_hidden_states=True).hidden_states
+        for window in windows
+    ]
 
 def take(part, pool):
-    rows = hidden[part - 1][0]  # (tokens, channels): what part `part` gives
-    is_first = pool == "first" or (pool == "neck" and pooling == "first")
-    return rows[0] if is_first else rows.mean(0)
+    rows = [hidden[part - 1][0] for hidden in seen]  # (tokens, channels): what `part` gives
+    if pool == "first":
+        return rows[0][0]
+    if pool == "neck" and pooling == "first":
+        return torch.stack([row[0] for row in rows]).mean(0)
+    return torch.cat(rows).mean(0)
 
 features = torch.cat([take(tap["part"], tap["pool"]) for tap in config["taps"]])
 scores = tensors["head.weight"] @ features + tensors["head.bias"]

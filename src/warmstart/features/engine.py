@@ -25,7 +25,14 @@ from warmstart.features.engine_torch import (
     fused,
     traced_engine,
 )
-from warmstart.features.feeding import noise, normalised, padded_lengths, to_tensor
+from warmstart.features.feeding import (
+    noise,
+    normalised,
+    padded_lengths,
+    passes,
+    to_tensor,
+    together,
+)
 from warmstart.features.key import BATCH, ENGINE_TITLES, EngineName
 from warmstart.records import Inputs, TextInputs
 
@@ -57,22 +64,23 @@ def make_engine(name: EngineName, module: nn.Module, preprocessing: Inputs, thre
 
 def _padded(run: Engine, preprocessing: Inputs) -> Engine:
     if isinstance(preprocessing, TextInputs):
-        return _by_length(_filled_up(run, preprocessing), preprocessing)
-    return _filled_up(run, preprocessing)
+        return _by_length(run, preprocessing)
+    return _filled_up(run, preprocessing, BATCH)
 
 
 def _by_length(run: Engine, inputs: TextInputs) -> Engine:
     """Texts of one padded length pass together, so that no row depends on its neighbours.
 
-    Outputs for each token are filled up to `inputs.length` with zeros.
+    Of long texts as many as have `BATCH` windows together. Outputs for each token are filled up
+    to `inputs.length` with zeros.
     """
 
     def by_length(rows: Pixels) -> Rows:
         sizes = padded_lengths(rows, inputs)
         made: list[NDArray[np.float32]] = []
-        for size in np.unique(sizes):
-            places = np.flatnonzero(sizes == size)
-            found = run(rows[places])
+        for places in passes(rows, inputs, BATCH):
+            size = int(sizes[places[0]])
+            found = _filled_up(run, inputs, together(size, inputs, BATCH))(rows[places])
             if not made:
                 made = [np.zeros((len(rows), *_shape(tap, inputs)), np.float32) for tap in found]
             for whole, tap in zip(made, found, strict=True):
@@ -87,13 +95,13 @@ def _shape(tap: NDArray[np.float32], inputs: TextInputs) -> tuple[int, ...]:
     return (inputs.length, tap.shape[2]) if tap.ndim == 3 else tap.shape[1:]
 
 
-def _filled_up(run: Engine, preprocessing: Inputs) -> Engine:
+def _filled_up(run: Engine, preprocessing: Inputs, batch: int) -> Engine:
     def padded(images: Pixels) -> Rows:
         n = len(images)
-        if n > BATCH:
-            raise ValueError(f"{n} images in one pass; the most is {BATCH}")
-        if n < BATCH:
-            shape = (BATCH - n, *images.shape[1:])
+        if n > batch:
+            raise ValueError(f"{n} images in one pass; the most is {batch}")
+        if n < batch:
+            shape = (batch - n, *images.shape[1:])
             blank = np.full(shape, preprocessing.blank, images.dtype)
             images = np.concatenate([images, blank])
         return [rows[:n] for rows in run(images)]

@@ -21,12 +21,12 @@ def to_tensor(batch: Encoded, inputs: Inputs) -> Tensor:
     """A batch of encoded examples as the network's input.
 
     Shapes: pictures (n, H, W, C) uint8 to (n, C, H, W) float32 in channels_last order; texts
-    (n, length) int32 to (n, L) int64, cut to the longest of the batch, L one of `LENGTHS`; rows
-    of tables and tensors as they are.
+    (n, length) int32 to (n, L) int64, cut to the longest of the batch, L one of `LENGTHS` or
+    so many windows; rows of tables and tensors as they are.
     """
     if isinstance(inputs, TextInputs):
         longest = int(lengths(batch, inputs).max(initial=1))
-        return torch.from_numpy(batch[:, : padded_length(longest, inputs.length)]).long()
+        return torch.from_numpy(batch[:, : padded_length(longest, inputs.window)]).long()
     if isinstance(inputs, (TableInputs, TensorInputs)):
         return torch.from_numpy(batch)
     return normalised(batch, inputs)
@@ -60,6 +60,36 @@ def noise(inputs: Inputs, n: int) -> Encoded:
     return rng.integers(0, 256, (n, *inputs.shape), dtype=np.uint8)
 
 
+def passes(batch: Encoded, inputs: Inputs, most: int) -> list[NDArray[np.int64]]:
+    """Which rows of a batch pass the network together, at most so many.
+
+    Texts of one padded length, so that little is filled up and none depends on its neighbours;
+    of long ones as many as have `most` windows together.
+    """
+    if not isinstance(inputs, TextInputs):
+        return pieces(np.arange(len(batch)), most)
+    sizes = padded_lengths(batch, inputs)
+    return [
+        rows
+        for size in np.unique(sizes)
+        for rows in pieces(np.flatnonzero(sizes == size), together(int(size), inputs, most))
+    ]
+
+
+def together(size: int, inputs: TextInputs, most: int) -> int:
+    """Texts of one padded length that have `most` windows together, at least one."""
+    return max(most * inputs.window // max(size, inputs.window), 1)
+
+
+def pieces(rows: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
+    """Rows in order, some at a time.
+
+    >>> [piece.tolist() for piece in pieces(np.arange(5), 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    return [rows[at : at + most] for at in range(0, len(rows), most)]
+
+
 def lengths(batch: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
     """Tokens of each text, those between fillings counted too. Shapes: (n, length) to (n,)."""
     places = np.arange(1, batch.shape[1] + 1)
@@ -69,15 +99,17 @@ def lengths(batch: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
 
 def padded_lengths(batch: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
     """How long the row of each text is made when it passes the network. Shapes: (n,)."""
-    found = [padded_length(int(n), inputs.length) for n in lengths(batch, inputs)]
+    found = [padded_length(int(n), inputs.window) for n in lengths(batch, inputs)]
     return np.array(found, np.int64)
 
 
-def padded_length(n_tokens: int, most: int) -> int:
-    """How long the row of so many tokens is made.
+def padded_length(n_tokens: int, window: int) -> int:
+    """How long the row of so many tokens is made: windows are whole where there are several.
 
-    >>> padded_length(9, 256), padded_length(200, 250), padded_length(600, 700)
-    (16, 250, 700)
+    >>> padded_length(9, 256), padded_length(200, 250), padded_length(600, 256)
+    (16, 250, 768)
     """
+    if n_tokens > window:
+        return window * -(-n_tokens // window)
     fitting = next((length for length in LENGTHS if length >= n_tokens), None)
-    return min(fitting or 512 * -(-n_tokens // 512), most)
+    return min(fitting or 512 * -(-n_tokens // 512), window)

@@ -98,6 +98,22 @@ def language(found: Evidence) -> tuple[Finding, ...]:
     return (Finding(kind="language", sentence=sentence),)
 
 
+def in_windows(ids: list[str], n: int, window: int) -> tuple[Finding, ...]:
+    """A finding over texts that are longer than what the start reads at a time.
+
+    >>> in_windows(["7"], 40, 256)[0].sentence
+    '1 of the 40 texts is longer than 256 tokens, which the start reads at a time; it is read in windows of so many, and their mean counts.'
+    """  # noqa: E501
+    if not ids:
+        return ()
+    verb, they = ("is", "it is") if len(ids) == 1 else ("are", "they are")
+    sentence = (
+        f"{len(ids):,} of the {n:,} texts {verb} longer than {window} tokens, which the start "
+        f"reads at a time; {they} read in windows of so many, and their mean counts."
+    )
+    return (Finding(kind="windows", sentence=sentence, items=tuple(ids)),)
+
+
 def cut_short(ids: list[str], n: int, length: int) -> tuple[Finding, ...]:
     """A finding over texts of which only the first `length` tokens are read.
 

@@ -101,10 +101,13 @@ def check_possible(to: ExportFormat, source: Source) -> None:
             f"{to} says of its outputs that they are classes, and this model answers {what}; use "
             "--to onnx, torch or openvino."
         )
-    if source.record.preprocessing.kind == "text":
+    is_text = source.record.preprocessing.kind == "text"
+    if is_text and (to in LINEAR or source.with_pixels):
+        what = "has no pixels" if source.with_pixels else f"has an output that {to} does not hold"
+        cure = "leave --pixels away" if source.with_pixels else "use --to onnx, torch or openvino"
         raise ExportError(
-            f"a model of texts is not written as {to} in this version; its README.md rebuilds it "
-            "in a few lines of torch, and `warmstart predict` answers for it."
+            f"a model of texts {what}; {cure}. Its README.md rebuilds it in plain torch and "
+            "transformers."
         )
     if to == "transformers" and is_native(source.network):
         return

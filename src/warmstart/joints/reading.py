@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 
 from warmstart import tokens
-from warmstart.inspection.reading import Read, cut_short, language, reading
+from warmstart.inspection.reading import Read, cut_short, in_windows, language, reading
 from warmstart.joints.scene import Scene
 from warmstart.joints.texts import texts_of
 from warmstart.records import Evidence, Finding, TextInputs
@@ -24,17 +24,22 @@ def read_texts(scene: Scene, inputs: TextInputs) -> tuple[Evidence, tuple[Findin
     arranged = scene.arranged
     examples = arranged.learn[: arranged.n_train][:MOST]
     rows: list[tuple[int, int, int, int]] = []
-    long: list[str] = []
+    long: dict[bool, list[str]] = {True: [], False: []}
     for id, text in texts_of(scene.collection, examples):
         found = tokens.all_tokens(text, inputs.tokenizer)
         n_unknown = sum(token == inputs.unknown for token in found)
         rows.append((max(len(found) - SPECIAL, 0), n_unknown, len(text), _n_dense(text)))
-        if len(found) > inputs.length:
-            long.append(id)
+        if len(found) > inputs.window:
+            long[tokens.is_cut(len(found), inputs)].append(id)
     columns = np.array(rows, np.int64).reshape(len(rows), 4).T
     read = Read(tokens=columns[0], unknown=columns[1], signs=columns[2], dense=columns[3])
     found_out = reading(read, np.random.default_rng([scene.seed, 11]))
-    return found_out, (*language(found_out), *cut_short(long, len(rows), inputs.length))
+    told = (
+        *language(found_out),
+        *in_windows(long[False], len(rows), inputs.window),
+        *cut_short(long[True], len(rows), inputs.length),
+    )
+    return found_out, told
 
 
 def _n_dense(text: str) -> int:

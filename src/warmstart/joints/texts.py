@@ -11,7 +11,7 @@ from warmstart.data.texts import near_copies, normal_of
 from warmstart.errors import DataError, StartError
 from warmstart.features.feeding import LENGTHS
 from warmstart.network.load import InputWish, Start
-from warmstart.records import Example, Inputs, TextInputs
+from warmstart.records import WINDOWS, Example, Inputs, TextInputs
 
 _TAKES = {"image": "image", "audio": "image", "text": "text", "table": "table"}
 
@@ -32,13 +32,21 @@ def fitted(start: Start, collection: Collection, wish: InputWish | None) -> Star
     if not isinstance(inputs, TextInputs) or (wish is not None and wish.size is not None):
         return start
     longest = max((len(found) for found in all_tokens(collection, inputs)), default=1)
-    length = next((n for n in _STEPS if n >= longest), inputs.most)
-    described = replace(record, preprocessing=replace(inputs, length=min(length, inputs.most)))
+    described = replace(record, preprocessing=replace(inputs, length=_length(longest, inputs)))
     return replace(start, record=described, unchanged=start.origin)
+
+
+def _length(longest: int, inputs: TextInputs) -> int:
+    """Places of a row for texts of at most so many tokens."""
+    if longest <= inputs.most:
+        return min(next((n for n in _STEPS if n >= longest), inputs.most), inputs.most)
+    n_windows = tokens.windows_for(longest, inputs)
+    return inputs.most * min(next((n for n in _WINDOWS if n >= n_windows), WINDOWS), WINDOWS)
 
 
 # Few lengths, so that a few more texts seldom ask for another one, and stored rows stay of use.
 _STEPS = tuple(n for n in LENGTHS if n & (n - 1) == 0)
+_WINDOWS = (2, 4)
 
 
 def all_tokens(collection: Collection, inputs: TextInputs) -> list[list[int]]:

@@ -11,7 +11,15 @@ from warmstart.network.channels import Channels, forward, rechannel
 from warmstart.network.positions import resize
 from warmstart.network.tensors import tensor_digest, unique_tensors
 from warmstart.network.whole import probe
-from warmstart.records import Change, Preprocessing, Sound, StartRecord, TextInputs, pictures
+from warmstart.records import (
+    WINDOWS,
+    Change,
+    Preprocessing,
+    Sound,
+    StartRecord,
+    TextInputs,
+    pictures,
+)
 
 PICTURE = (1, 3)  # channels of grey and colour pictures, which any start for them can be shown
 SHOWABLE = (*PICTURE, 4)  # channels that a picture can be given: grey, colours, and alpha
@@ -91,14 +99,20 @@ def change_inputs(
 
 
 def _shortened(record: StartRecord, inputs: TextInputs, wish: InputWish) -> StartRecord:
-    """As many tokens of a text as were wished for. Raises: StartError for too many."""
+    """As many tokens of a text as were wished for, or so many whole windows of them.
+
+    Raises: StartError for too many.
+    """
     if wish.size is None:
         return record
-    if wish.size > inputs.most:
+    n_windows = -(-wish.size // inputs.most)
+    if n_windows > WINDOWS:
         raise StartError(
-            f"{record.name} has places for {inputs.most} tokens, not {wish.size}; ask for fewer."
+            f"{record.name} reads {WINDOWS} windows of {inputs.most} tokens of a text at most, not "
+            f"{wish.size:,}; ask for fewer."
         )
-    return replace(record, preprocessing=replace(inputs, length=wish.size))
+    length = wish.size if n_windows == 1 else n_windows * inputs.most
+    return replace(record, preprocessing=replace(inputs, length=length))
 
 
 def _drawn(prep: Preprocessing, sound: Sound | None) -> Preprocessing:

@@ -28,7 +28,7 @@ from warmstart.network.trace import (
     shallow_copy,
 )
 from warmstart.network.whole import find_classifier, is_same, probe, whole
-from warmstart.records import Inputs, NetworkRecord
+from warmstart.records import Inputs, NetworkRecord, TextInputs
 
 State = dict[str, Tensor]
 
@@ -122,12 +122,19 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
     with evaluating(module):
         inputs = probe(preprocessing)
         if isinstance(module, TextNetwork):  # its parts are known by design
-            return _network(module, module.steps(), inputs, "traced")
+            return _network(module, module.steps(_window(preprocessing)), inputs, "traced")
         outputs, classifier = find_classifier(module, inputs)
         for trace in attempts(module, classifier, inputs[:2]):
             if (found := _followed(module, trace, inputs, outputs, classifier)) is not None:
                 return found
         return _cut_whole(module, inputs, outputs, classifier)
+
+
+def _window(inputs: Inputs) -> int:
+    """Tokens that pass at a time. Raises: StartError where a network for texts has none."""
+    if not isinstance(inputs, TextInputs):
+        raise StartError(f"the network takes texts, and its inputs are {inputs.kind}s.")
+    return inputs.window
 
 
 def _followed(

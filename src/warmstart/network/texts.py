@@ -5,6 +5,9 @@
 Between parts goes one tensor (B, L, C + 1): the last channel is 1 where there is a token and 0
 where the row is filled up, so that the mask passes with it, is stored with it, and every mean
 leaves the filling out. Vaswani et al. 2017, "Attention Is All You Need", §3.2.3 on the mask.
+
+A row longer than `window` is several windows after another, as a long text is told: each passes
+by itself, and what is pooled is pooled over all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import StartError
-from warmstart.network.segment import Step, Steps
+from warmstart.network.segment import Run, Step, Steps
 
 PREFIX = "text:"
 KINDS = ("bert", "roberta", "distilbert", "mpnet", "xlm-roberta", "camembert")
@@ -39,22 +42,25 @@ class TextNetwork(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Token numbers (B, L) to (B, C)."""
-        steps = self.steps()
+        steps = self.steps(inputs.shape[1])
         for step in (*steps.parts, steps.neck):
             inputs = step.run(self, inputs)
         return inputs
 
-    def steps(self) -> Steps:
-        """Embeddings, then layer after layer; the parts of such a network need no trace."""
+    def steps(self, window: int) -> Steps:
+        """Embeddings, then layer after layer; the parts of such a network need no trace.
+
+        `window`: tokens that pass at a time.
+        """
         blocks, shared = _blocks(self.encoder)
-        first = Step("embeddings", _embed, ("encoder.embeddings",), ())
+        first = Step("embeddings", _apart(_embed, window), ("encoder.embeddings",), ())
         also = (f"encoder.{shared}",) if shared else ()  # it belongs to the first that reads it
         names = [f"encoder.{blocks}.{n}" for n in range(_count(self.encoder, blocks))]
         layers = [
-            Step(f"layer.{n}", _run_layer(name), (name, *also), ())
+            Step(f"layer.{n}", _apart(_run_layer(name), window), (name, *also), ())
             for n, name in enumerate(names, start=1)
         ]
-        neck = Step("neck", _pool, (), ())
+        neck = Step("neck", _pool(window), (), ())
         return Steps((first, *layers), neck, None, Step("finish", lambda _, x: x, (), ()))
 
 
@@ -68,6 +74,21 @@ def _blocks(encoder: nn.Module) -> tuple[str, str]:
         return "transformer.layer", ""
     is_relative = hasattr(encoder.encoder, "relative_attention_bias")
     return "encoder.layer", "encoder.relative_attention_bias" if is_relative else ""
+
+
+def _apart(run: Run, window: int) -> Run:
+    """A step for rows of any length: its windows, the last one filled up, pass like rows."""
+
+    def passed(network: nn.Module, state: Tensor) -> Tensor:
+        n, length = state.shape[:2]
+        if length <= window:
+            return run(network, state)
+        blank: Any = network.pad if state.ndim == 2 else 0
+        rest = state.new_full((n, -length % window, *state.shape[2:]), blank)
+        windows = torch.cat([state, rest], dim=1).reshape(-1, window, *state.shape[2:])
+        return run(network, windows).reshape(n, length + rest.shape[1], -1)[:, :length]
+
+    return passed
 
 
 def _embed(network: nn.Module, tokens: Tensor) -> Tensor:
@@ -94,8 +115,12 @@ def _run_layer(name: str) -> Any:
     return run
 
 
-def _pool(network: nn.Module, state: Tensor) -> Tensor:
-    return first_token(state) if network.pooling == "first" else mean_of_tokens(state)
+def _pool(window: int) -> Run:
+    def pool(network: nn.Module, state: Tensor) -> Tensor:
+        firsts = state[:, ::window]  # where nothing follows, no token stands there: no say
+        return mean_of_tokens(firsts if network.pooling == "first" else state)
+
+    return pool
 
 
 def mean_of_tokens(state: Tensor) -> Tensor:
@@ -109,7 +134,10 @@ def mean_of_tokens(state: Tensor) -> Tensor:
 
 
 def first_token(state: Tensor) -> Tensor:
-    """What stands at the first token, BERT's [CLS]: (B, L, C + 1) to (B, C)."""
+    """What stands at the first token, BERT's [CLS]: (B, L, C + 1) to (B, C).
+
+    Of a long text that of its first window: how it begins.
+    """
     return state[:, 0, :-1].clone()
 
 
@@ -167,10 +195,7 @@ def _config(kind: str, told: Mapping[str, Any]) -> Any:
     try:
         return configs.AutoConfig.for_model(kind, **told)
     except Exception as error:  # the package raises what it likes of settings that make no sense
-        reason = str(error).strip().partition("\n")[0][:160]
-        raise StartError(
-            f"the encoder cannot be built ({reason}); copy config.json again."
-        ) from error
+        raise _unbuilt(error) from error
 
 
 def _defaults(kind: str) -> dict[str, Any]:
@@ -185,10 +210,7 @@ def _model(config: Any) -> nn.Module:
     try:
         found: nn.Module = library.AutoModel.from_config(config, **options)
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0][:160]
-        raise StartError(
-            f"the encoder cannot be built ({reason}); copy config.json again."
-        ) from error
+        raise _unbuilt(error) from error
     return found.float()
 
 

@@ -34,13 +34,15 @@ _HEADS = (
 def is_text_start(name: str) -> bool:
     """Whether a start is one for texts, by its name or by the config.json of its folder.
 
+    A folder that is called transformers:FOLDER is one: what is wrong with it is said then.
+
     >>> is_text_start("minilm"), is_text_start("lite0")
     (True, False)
     """
     if name in SHIPPED_TEXT:
         return True
     folder = _folder(name)
-    return folder is not None and _kind(folder) in KINDS
+    return folder is not None and (name.startswith(PREFIX) or _kind(folder) in KINDS)
 
 
 def load_text(name: str) -> tuple[Any, StartRecord]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from warmstart.errors import PlanError
-from warmstart.planning import rules
+from warmstart.planning import few, rules
 from warmstart.planning.actions import parts, ruled
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.rules import Budget
@@ -61,7 +61,7 @@ def build(
             fresh=network.fresh, touched=network.touched, bare=network.bare,
             rule=rule if is_wish else None,
         ),
-        head=_head(wishes.budget, facts, tuple(profile_names)),
+        head=_head(wishes.budget, facts, tuple(profile_names), _kind(network.preprocessing)),
         training=training,
         input=_input(network),
         columns=facts.columns,
@@ -155,6 +155,8 @@ def _text_input(inputs: Inputs | None, usual: Inputs | None) -> InputPlan | None
     if not (isinstance(inputs, TextInputs) and isinstance(usual, TextInputs)):
         return None
     why = f"your longest texts need no more; the network takes {usual.length}"
+    if inputs.length > inputs.most:
+        why = f"your longest texts are read in {inputs.n_windows} windows of {inputs.window}"
     return InputPlan(
         size=_taken(inputs.length, usual.length, why), channels=_taken(1, 1, "texts have one")
     )
@@ -195,11 +197,21 @@ def _begun(names: Sequence[str]) -> str:
     return ", begun from the start's output of classes with the same name" if has_prior else ""
 
 
-def _head(budget: Budget, facts: DataFacts, profile_names: tuple[str, ...]) -> HeadPlan:
+def _kind(inputs: Inputs | None) -> str:
+    return inputs.kind if inputs is not None else "image"
+
+
+def _head(budget: Budget, facts: DataFacts, profile_names: tuple[str, ...], kind: str) -> HeadPlan:
     names = rules.candidates(
         facts.n, facts.n_classes, facts.smallest_class, profile_names, budget, facts.task
     )
     many = f"label-free depth profiles that {facts.n:,} examples can choose among"
+    penalties, spaced = rules.penalties(facts.n), "half a decade apart or one"
+    robust = tuple(n for n in profile_names if n.partition("+")[0] in few.DEPTHS)
+    if robust and facts.task == "classify" and few.are_few(kind, facts.n, facts.n_classes):
+        names, penalties = robust, few.PENALTIES
+        many = f"the depth profile that was best elsewhere: {facts.n:,} texts can choose none"
+        spaced = "so few texts can choose no other"
     folds = 1 if facts.holdout else rules.outer_folds(facts.n_blocks)
     return HeadPlan(
         candidates=Choice(
@@ -207,9 +219,7 @@ def _head(budget: Budget, facts: DataFacts, profile_names: tuple[str, ...]) -> H
             source="rule",
             because=many + _begun(names),
         ),
-        penalties=Choice(
-            value=rules.penalties(facts.n), source="rule", because="half a decade apart or one"
-        ),
+        penalties=Choice(value=penalties, source="rule", because=spaced),
         outer_folds=Choice(
             value=folds,
             source="rule",

@@ -33,7 +33,14 @@ from warmstart.records.exported import (
     Twin,
 )
 from warmstart.records.forecast import DryRun, Forecast
-from warmstart.records.inputs import Inputs, Kind, Preprocessing, TextInputs, pictures
+from warmstart.records.inputs import (
+    WINDOWS,
+    Inputs,
+    Kind,
+    Preprocessing,
+    TextInputs,
+    pictures,
+)
 from warmstart.records.judged import (
     Certainty,
     CertaintyBin,
@@ -98,6 +105,7 @@ from warmstart.records.tensors import TensorInputs
 
 __all__ = [
     "CHANNELS_FIRST",
+    "WINDOWS",
     "Action",
     "Agreement",
     "Answer",

@@ -14,8 +14,8 @@ Task = Literal["classify", "multilabel", "regress"]
 Split = Literal["train", "holdout", "test"]
 FindingKind = Literal[
     "unreadable", "duplicate", "conflict", "leak", "shortcut", "suspect-label",
-    "truncated", "language", "columns", "tiny-class", "size-cue", "preprocessing", "drift",
-    "group-proposed",
+    "truncated", "windows", "language", "columns", "tiny-class", "size-cue", "preprocessing",
+    "drift", "group-proposed",
 ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from warmstart.records.columns import TableInputs
 from warmstart.records.sound import Sound
 from warmstart.records.tensors import TensorInputs
 
+WINDOWS = 8  # of a long text, at most: what is stored and trained grows with them
 Kind = Literal["image", "audio", "text", "table", "tensor"]
 
 
@@ -66,18 +67,29 @@ class TextInputs:
     """How a text becomes token numbers, (length,) int32, those beyond its end being `pad`.
 
     The tokens are those of a tokenizer, named by the SHA-256 of its tokenizer.json: see
-    `warmstart.tokens`. A longer text is cut off after `length` tokens.
+    `warmstart.tokens`. Where `length` is more than the network has places for it is so many
+    windows of `most` places, each of which passes by itself. What is longer is cut off.
     """
 
     tokenizer: str  # sha256 of the bytes of tokenizer.json
-    length: int  # tokens kept, the special ones included
-    most: int  # tokens that the network has places for: `length` is no more
+    length: int  # tokens kept, the special ones of every window included
+    most: int  # tokens that the network has places for
     pad: int  # number of the token that fills a row
     vocabulary: int  # numbers of tokens that the network knows
     unknown: int | None = None  # number of the token for what the tokenizer has no word for
 
     kind: ClassVar[Kind] = "text"
     dtype: ClassVar[str] = "int32"
+
+    @property
+    def window(self) -> int:
+        """Tokens that pass the network at a time."""
+        return min(self.length, self.most)
+
+    @property
+    def n_windows(self) -> int:
+        """Windows of the longest text that is read whole."""
+        return -(-self.length // self.window)
 
     @property
     def blank(self) -> int:

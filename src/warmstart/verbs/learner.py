@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from warmstart.data.collection import Collection
+from warmstart.data.collection import Asked, Collection
 from warmstart.data.encode import decoder_name
 from warmstart.data.read import read_for_scoring
 from warmstart.delivery.bundle import Bundle, read_bundle
@@ -37,7 +37,7 @@ from warmstart.network.taps import taps
 from warmstart.planning.planfile import read_plan
 from warmstart.planning.profiles import profiles
 from warmstart.planning.rules import DUAL_LIMIT
-from warmstart.records import DataRecord, NetworkRecord, Plan, Summary
+from warmstart.records import DataRecord, ModelRecord, NetworkRecord, Plan, Summary
 from warmstart.solve.kernels import Features, apply_scaling
 from warmstart.solve.projection import make_sketch
 from warmstart.solve.ridge import Array
@@ -101,7 +101,7 @@ def learn(
         record = read_json(folder / "data.json", DataRecord)
         network = read_json(folder / "network.json", NetworkRecord)
     arranged = arrange(record)
-    by_row = _by_row(asked.data[0], arranged, weights)
+    by_row = _by_row(asked.data[0], arranged, weights, record.kind)
     counts = np.bincount(arranged.labels, by_row)[_order(names, record.classes)]
     learnt = Learnt(
         names=tuple(names), summary=found.summary, plan=plan, network=network,
@@ -167,7 +167,7 @@ class Stored:
         bundle = self.learnt.bundle
         if bundle is None:
             raise ValueError("nothing is stored of a model that was not shipped")
-        read = rows_of(self.learnt, _gather(images, bundle.record.classes), self.start)
+        read = rows_of(self.learnt, _gather(images, bundle.record), self.start)
         joined = np.concatenate([read(tap) for tap in bundle.record.taps], axis=1)
         head = {name: bundle.tensors[f"head.{name}"].double().numpy() for name in _HEAD}
         scores = joined.astype(np.float64) @ head["weight"].T + head["bias"]
@@ -231,20 +231,21 @@ def _order(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     return [classes.index(name) for name in names]
 
 
-def _gather(images: Any, classes: Sequence[str]) -> Collection:
-    """Images without labels as a collection. Raises: DataError if one cannot be read."""
-    named = [classes[0]] * len(images)
-    collection = drain(read_for_scoring((images, named), classes))
+def _gather(images: Any, record: ModelRecord) -> Collection:
+    """Inputs without labels as a collection. Raises: DataError if one cannot be read."""
+    named, kind = [record.classes[0]] * len(images), record.preprocessing.kind
+    told: Asked = "text" if kind == "text" else "auto"  # a text may read like the name of a file
+    collection = drain(read_for_scoring((images, named), record.classes, kind=told))
     for problem in collection.record.problems:
         raise DataError(f"{problem.items[0]}; leave it out of X")
     return collection
 
 
-def _by_row(images: Any, arranged: Arranged, weights: Array | None) -> Array:
+def _by_row(images: Any, arranged: Arranged, weights: Array | None, kind: str) -> Array:
     """The weight of each row that is learnt from; 1 without any. Shapes: (n,)."""
     if weights is None:
         return np.ones(len(arranged.learn))
-    is_paths = not isinstance(images, np.ndarray)
+    is_paths = not isinstance(images, np.ndarray) and kind == "image"
     ids = [Path(one).as_posix() for one in images] if is_paths else map(str, range(len(images)))
     by_id: Mapping[str, float] = dict(zip(ids, weights.tolist(), strict=True))
     return np.array([by_id[example.id] for example in arranged.learn])

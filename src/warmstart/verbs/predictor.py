@@ -20,6 +20,7 @@ from warmstart.data.encode import encode
 from warmstart.delivery.bundle import Bundle, read_bundle
 from warmstart.errors import DataError, RunFolderError, StartError
 from warmstart.features.engine import fused, noise, to_tensor
+from warmstart.features.feeding import passes
 from warmstart.network.edit import WarmModel, rebuild
 from warmstart.network.taps import Scanned
 from warmstart.network.tensors import in_channels_last
@@ -163,11 +164,11 @@ class Predictor:
         """The same to calibrated logits (B, K) in double precision, and each tap (B, d)."""
         step = min(AT_ONCE * torch.get_num_threads(), BATCH)
         with torch.inference_mode():
-            passed = [
-                self.fast(to_tensor(pixels[at : at + step], self.bundle.record.preprocessing))
-                for at in range(0, len(pixels), step)
-            ]
-            taps = tuple(torch.cat(parts) for parts in zip(*passed, strict=True))
+            inputs = self.bundle.record.preprocessing
+            order = passes(pixels, inputs, step)
+            passed = [self.fast(to_tensor(pixels[rows], inputs)) for rows in order]
+            back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable"))
+            taps = tuple(torch.cat(parts)[back] for parts in zip(*passed, strict=True))
             return self.model.head(taps).double(), taps
 
 

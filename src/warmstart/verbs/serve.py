@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from PIL import Image
 
 from warmstart import __version__
+from warmstart.data.encode import encode
 from warmstart.data.pixels import MAX_PIXELS, TooLarge
 from warmstart.data.prepare import Pixels, crop_box, open_image, prepare
-from warmstart.delivery.serve.served import Limits, Picture, Served, Unread
+from warmstart.delivery.serve.served import Heat, Limits, Picture, Served, Unread
 from warmstart.errors import DataError, RunFolderError, ServeError
 from warmstart.folder import read_json, to_plain
 from warmstart.records import (
@@ -28,6 +29,7 @@ from warmstart.records import (
 from warmstart.verbs.gallery import Gallery
 from warmstart.verbs.heat import cells_for, find_heat, measure_pace
 from warmstart.verbs.predictor import Predictor, load
+from warmstart.words import in_words_of
 
 if TYPE_CHECKING:
     from warmstart.delivery.serve.gate import Gate
@@ -80,7 +82,7 @@ def application(run: Path, asked: Serving, limits: Limits) -> Gate:
     from warmstart.delivery.serve.app import make_app
 
     predictor = load(run)
-    if predictor.kind != "image":
+    if predictor.kind not in ("image", "text"):
         raise ServeError(
             f"{run} is a model of {predictor.kind}s, which this version does not serve; ask it "
             "with `warmstart predict`, or in Python with warmstart.load(RUN).predict."
@@ -111,27 +113,62 @@ def check_token(token: str | None) -> None:
 
 def serve_model(run: Path, predictor: Predictor, limits: Limits) -> Served:
     """A model's work as the functions that a server calls."""
-    prep = pictures(predictor.bundle.record.preprocessing)
     record = _read(run / "data.json", DataRecord) or _nothing(run, predictor)
-    gallery = Gallery(run, record, prep)
-    cells = cells_for(measure_pace(predictor))
+    gallery = Gallery(run, record, predictor.bundle.record.preprocessing)
+    work = _of_texts(predictor) if predictor.kind == "text" else _of_pictures(predictor)
     return Served(
+        kind=predictor.kind,
         title=record.name,
         labels=predictor.labels,
         metadata={
             "name": record.name,
             **describe(run, predictor),
             "limits": taken_on(limits),
-            "pictures": gallery.is_there,
+            "pictures": gallery.is_there and predictor.kind == "image",
         },
-        decode=lambda payload, name: read_picture(payload, name, prep),
+        decode=work.decode,
         answer=lambda pictures: _answers(predictor, pictures),
-        explain=lambda picture: find_heat(predictor, picture.pixels, cells),
+        explain=work.explain,
+        no_heat=work.no_heat,
         number=gallery.number,
         kin=gallery.label,
         thumbnail=gallery.thumbnail,
-        has_heat=predictor.task != "regress",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What differs by the kind of input: reading it, and showing what in it mattered."""
+
+    decode: Callable[[bytes, str], Picture | Unread]
+    explain: Callable[[Picture], Heat] | None
+    no_heat: str = ""
+
+
+def _of_pictures(predictor: Predictor) -> _Work:
+    prep = pictures(predictor.bundle.record.preprocessing)
+
+    def decode(payload: bytes, name: str) -> Picture | Unread:
+        return read_picture(payload, name, prep)
+
+    if predictor.task == "regress":
+        return _Work(decode, None, "this model answers a number, and only labels are explained")
+    cells = cells_for(measure_pace(predictor))
+    return _Work(decode, lambda picture: find_heat(predictor, picture.pixels, cells))
+
+
+def _of_texts(predictor: Predictor) -> _Work:
+    inputs = predictor.bundle.record.preprocessing
+    why = "what mattered is shown of pictures, and this model takes texts"
+    return _Work(lambda payload, name: read_text(payload, name, inputs), None, why)
+
+
+def read_text(payload: bytes, name: str, inputs: Inputs) -> Picture | Unread:
+    """A text in UTF-8 as the network takes it, or why it cannot be read."""
+    try:
+        return Picture(name, encode(payload, name, inputs), (0.0, 0.0, 1.0, 1.0))
+    except DataError as error:
+        return Unread(name, str(error))
 
 
 def read_picture(payload: bytes, name: str, prep: Preprocessing) -> Picture | Unread:
@@ -173,7 +210,8 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "estimate": to_plain(estimate),
         "test": to_plain(summary.test) if summary else None,
         "verdict": summary.verdict.kind if summary else None,
-        "promise": promise_words(estimate),
+        "kind": predictor.kind,
+        "promise": in_words_of(predictor.kind, promise_words(estimate)),
         "sure_from": calibration.sure_from,
         "promised_error": calibration.promised_error,
         "input": _taken(record.preprocessing),
@@ -193,7 +231,7 @@ def _taken(inputs: Inputs) -> dict[str, Any]:
 def _nothing(run: Path, predictor: Predictor) -> DataRecord:
     """What is known of the data where a model stands alone."""
     return DataRecord(
-        name=run.resolve().name, kind="image", task="classify", layout="", examples=(),
+        name=run.resolve().name, kind=predictor.kind, task="classify", layout="", examples=(),
         classes=predictor.labels,
     )  # fmt: skip
 

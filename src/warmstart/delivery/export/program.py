@@ -16,17 +16,21 @@ from warmstart.errors import ExportError
 
 
 def to_program(served: Served) -> Any:
-    """The network as an exported program of any batch size.
+    """The network as an exported program, any batch size and length of text.
 
     Raises: ExportError where its forward depends on the values that it is given.
     """
-    batch = torch.export.Dim("batch", min=1)
+    example = served.example(2)
+    axes = {
+        axis: torch.export.Dim(
+            name, min=1 if axis == 0 else 2, max=example.shape[axis] if axis else None
+        )
+        for axis, name in served.axes.items()
+    }  # what is no batch is as long as the example at most
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            return torch.export.export(
-                served, (served.example(2),), dynamic_shapes=({0: batch},), strict=False
-            )
+            return torch.export.export(served, (example,), dynamic_shapes=(axes,), strict=False)
     except Exception as error:  # torch raises many kinds, some without a common base
         raise ExportError(
             f"the network cannot be written as one program ({first_line(error)}); where its "

@@ -3,13 +3,12 @@ const $ = (id) => document.getElementById(id);
 const BARS = 5;
 let laid = null; // the heat map that is shown, to be laid anew when the window changes
 
-export function showAnswer(answer, file) {
-  const image = $("shown");
-  if (image.src) URL.revokeObjectURL(image.src);
-  $("picture").hidden = false;
-  image.onload = fit;
-  image.onerror = () => ($("picture").hidden = true); // of a kind that browsers cannot show
-  image.src = URL.createObjectURL(file);
+export function showAnswer(answer, input) {
+  const isText = typeof input === "string";
+  $("quoted").hidden = !isText;
+  $("picture").hidden = isText;
+  if (isText) $("quoted").textContent = input;
+  else showPicture(input);
   $("words").textContent = answer.words;
   $("more").textContent = remark(answer);
   $("more").hidden = !$("more").textContent;
@@ -18,9 +17,17 @@ export function showAnswer(answer, file) {
   $("bars").replaceChildren(...scores.slice(0, BARS).map(bar));
 }
 
+function showPicture(file) {
+  const image = $("shown");
+  if (image.src) URL.revokeObjectURL(image.src);
+  image.onload = fit;
+  image.onerror = () => ($("picture").hidden = true); // of a kind that browsers cannot show
+  image.src = URL.createObjectURL(file);
+}
+
 function remark(answer) {
   if (answer.unknown) return `Nothing it learnt from is like this. If it must be one of its classes, ${answer.label} comes closest.`;
-  if (answer.sure === null) return "It learnt from too few images to promise when it is right.";
+  if (answer.sure === null) return "It learnt from too few examples to promise when it is right.";
   return "";
 }
 

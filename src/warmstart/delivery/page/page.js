@@ -39,6 +39,17 @@ async function call(path, options = {}) {
   throw new Refused(response.status, problem.detail || response.statusText);
 }
 
+// A text goes as it is, a picture as a file.
+function request(input) {
+  if (typeof input !== "string") return { method: "POST", body: form(input) };
+  const headers = { "Content-Type": "application/json" };
+  return { method: "POST", headers, body: JSON.stringify({ text: input }) };
+}
+
+function isText() {
+  return about?.kind === "text";
+}
+
 function form(file) {
   const body = new FormData();
   body.append("file", file, file.name || "picture");
@@ -57,7 +68,7 @@ function start() {
   current = null;
   for (const id of ["file", "camera"]) $(id).value = "";
   show("ask");
-  $("file").focus({ preventScroll: true });
+  $(isText() ? "text" : "file").focus({ preventScroll: true });
 }
 
 function fail(error) {
@@ -82,10 +93,14 @@ function told(error) {
     return ["The server does not answer", "Start it again where it ran, then try once more."];
   }
   if (error.status === 503) return ["Too many ask at once", "Try again in a moment."];
-  if (error.status === 413) return ["This picture is too large", `${error.message}.`];
-  if (error.status === 422) return ["This is no picture I can read", `${error.message}.`];
+  if (error.status === 413) return [`This ${noun()} is too large`, `${error.message}.`];
+  if (error.status === 422) return [`This is no ${noun()} I can read`, `${error.message}.`];
   if (error.status) return ["That did not work", `${error.message}.`];
   return ["That did not work", "Load this page again."];
+}
+
+function noun() {
+  return isText() ? "text" : "picture";
 }
 
 // ---- a picture -----------------------------------------------------------------------------
@@ -101,7 +116,7 @@ async function take(file) {
   }
   $("busy").textContent = "Looking …";
   try {
-    const response = await call("/predict", { method: "POST", body: form(file) });
+    const response = await call("/predict", request(file));
     const { answers } = await response.json();
     if (mine !== turn) return;
     hideHeat();
@@ -184,7 +199,7 @@ async function explain() {
 // One at a time: of several the first is answered, and that is said.
 function takeFirst(transfer) {
   const files = transfer?.files ?? [];
-  if (!files.length) return false;
+  if (!files.length || isText()) return false;
   $("others").textContent = `One picture at a time: this is the first of ${files.length}.`;
   $("others").hidden = files.length < 2;
   take(files[0]);
@@ -219,6 +234,10 @@ $("again").addEventListener("click", start);
 $("back").addEventListener("click", start);
 $("explain").addEventListener("click", explain);
 $("retry").addEventListener("click", () => (current ? take(current) : introduce()));
+$("write").addEventListener("submit", (event) => {
+  event.preventDefault();
+  take($("text").value);
+});
 $("door").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("token", $("token").value);
@@ -239,6 +258,10 @@ async function introduce() {
   $("title").textContent = about.name;
   $("promise").textContent = about.promise;
   $("classes").textContent = `It knows: ${some(about.labels)}.`;
+  $("drop").hidden = isText();
+  $("write").hidden = !isText();
+  $("explain").hidden = isText();
+  for (const id of ["again", "back"]) $(id).textContent = `Another ${noun()}`;
   $("made").textContent = `· ${about.start} · warmstart ${about.warmstart}`;
   if (current) take(current);
   else show("ask");

@@ -17,10 +17,15 @@ from warmstart.delivery.serve.intake import Intake
 from warmstart.delivery.serve.metrics import Metrics, outcome_of
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits, Picture, Served, Unread
+from warmstart.delivery.serve.texts import texts_in
 from warmstart.delivery.serve.wording import heat_words, own_keys, words
-from warmstart.records import Answer
+from warmstart.records import Answer, Kind
+from warmstart.words import in_words_of
 
 Done = TypeVar("Done")
+SENT: dict[Kind, Callable[[str, bytes, Limits], list[Sent]]] = {
+    "image": images_in, "text": texts_in,
+}  # fmt: skip
 Batches = Batcher[Picture, Answer]
 
 
@@ -61,14 +66,16 @@ class Answering:
         async with self._intake.body(request) as body:
             sent = await self._images(request, body)
             if len(sent) != 1:
-                raise Problem(422, f"{len(sent)} images were sent; one at a time is explained")
-            if not self._served.has_heat:
-                raise Problem(422, "this model answers a number, and only labels are explained")
+                told = f"{len(sent)} images were sent; one at a time is explained"
+                raise Problem(422, self._said(told))
+            explain = self._served.explain
+            if explain is None:
+                raise Problem(422, self._served.no_heat)
             with self._batcher.room(1):
                 (picture,) = await self._decoded(sent)
                 if isinstance(picture, Unread):  # then `_decoded` has raised
-                    raise _refused([picture])
-                heat = await self._batcher.alone(lambda: self._served.explain(picture))
+                    raise self._refused([picture])
+                heat = await self._batcher.alone(lambda: explain(picture))
         return JSONResponse({
             "label": heat.label,
             "words": heat_words(heat.label, heat.probability, heat.covered),
@@ -82,7 +89,8 @@ class Answering:
 
     async def _images(self, request: Request, body: bytes) -> list[Sent]:
         kind = request.headers.get("content-type", "")
-        return await self._beside(lambda: images_in(kind, body, self._limits))
+        sent_in = SENT[self._served.kind]
+        return await self._beside(lambda: sent_in(kind, body, self._limits))
 
     async def _decoded(self, sent: Sequence[Sent]) -> list[Picture | Unread]:
         """Raises: Problem 413 or 422 where not one of them could be read."""
@@ -93,7 +101,7 @@ class Answering:
         for _ in lost:
             self._metrics.saw_image("unreadable")
         if len(lost) == len(read):
-            raise _refused(lost)
+            raise self._refused(lost)
         return list(read)
 
     async def _beside(self, work: Callable[[], Done]) -> Done:
@@ -115,6 +123,9 @@ class Answering:
             "error": None,
         }
 
+    def _said(self, text: str) -> str:
+        return in_words_of(self._served.kind, text)
+
     def _near(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         numbers = [self._served.number(id) for id in ids]
         return [{"index": n, "label": self._served.kin(n)} for n in numbers if n is not None]
@@ -122,13 +133,14 @@ class Answering:
     def _unread(self, one: Unread) -> dict[str, Any]:
         return {
             "name": one.name, "label": None, "probability": None, "sure": None, "unknown": False,
-            "words": "not an image", "scores": {}, "nearest": [], "error": one.why,
+            "words": self._said("not an image"), "scores": {}, "nearest": [],
+            "error": one.why,
         }  # fmt: skip
 
-
-def _refused(lost: Sequence[Unread]) -> Problem:
-    status = 413 if all(one.is_too_large for one in lost) else 422
-    if len(lost) == 1:
-        return Problem(status, lost[0].why)
-    images = [{"name": one.name, "error": one.why} for one in lost]
-    return Problem(status, f"none of {len(lost)} images could be read", images=images)
+    def _refused(self, lost: Sequence[Unread]) -> Problem:
+        status = 413 if all(one.is_too_large for one in lost) else 422
+        if len(lost) == 1:
+            return Problem(status, lost[0].why)
+        many = [{"name": one.name, "error": one.why} for one in lost]
+        detail = self._said(f"none of {len(lost)} images could be read")
+        return Problem(status, detail, images=many)

@@ -23,17 +23,19 @@ from warmstart.delivery.serve.pages import add_pages
 from warmstart.delivery.serve.problems import answer_all_errors
 from warmstart.delivery.serve.schemas import (
     ALWAYS,
+    BODIES,
     OF_A_BODY,
     Answers,
     HeatMap,
     Labels,
     ProblemNote,
     State,
-    image_body,
     problems,
 )
 from warmstart.delivery.serve.served import Limits, Served
 from warmstart.delivery.serve.telling import Telling
+from warmstart.records import Kind
+from warmstart.words import in_words_of
 
 ABOUT = (
     'Send images, get classes with calibrated probabilities. An answer may also be "not sure" or '
@@ -51,12 +53,12 @@ def make_app(served: Served, access: Access, limits: Limits | None = None) -> Ga
     # The description is open to all; with a token the model's name is not.
     title = "warmstart" if access.token else f"warmstart: {served.title}"
     app = FastAPI(
-        title=title, version=__version__, description=ABOUT,
+        title=title, version=__version__, description=in_words_of(served.kind, ABOUT),
         docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan(batcher, pool),
         dependencies=[Security(HTTPBearer(auto_error=False))] if access.token else [],
     )  # fmt: skip
     answering = Answering(served, limits, batcher, pool, metrics)
-    _add_images(app, answering)
+    _add_images(app, answering, served.kind)
     _add_telling(app, Telling(served, batcher, answering, metrics))
     add_pages(app)
     answer_all_errors(app)
@@ -87,16 +89,17 @@ def _lifespan(batcher: Batches, pool: ThreadPoolExecutor) -> Callable[[FastAPI],
     return alive
 
 
-def _add_images(app: FastAPI, answering: Answering) -> None:
+def _add_images(app: FastAPI, answering: Answering, kind: Kind) -> None:
+    body = BODIES[kind]
     app.add_api_route(
         "/predict", answering.predict, methods=["POST"], response_model=Answers,
-        responses=problems(*OF_A_BODY), openapi_extra=image_body(many=True),
-        summary="Name the class of images",
+        responses=problems(*OF_A_BODY), openapi_extra=body(True),
+        summary=in_words_of(kind, "Name the class of images"),
     )  # fmt: skip
     app.add_api_route(
         "/explain", answering.explain, methods=["POST"], response_model=HeatMap,
-        responses=problems(*OF_A_BODY), openapi_extra=image_body(many=False),
-        summary="Show what in an image mattered",
+        responses=problems(*OF_A_BODY), openapi_extra=body(False),
+        summary=in_words_of(kind, "Show what in an image mattered"),
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def images_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
     """
     kind, options = parse_options_header(content_type)
     if kind == b"multipart/form-data":
-        found = _in_form(options.get(b"boundary", b""), body, limits)
+        found = files_in(options.get(b"boundary", b""), body, limits)
     elif kind == b"application/json":
         found = _in_json(body, limits)
     elif kind.startswith(b"image/") or kind == b"application/octet-stream":
@@ -83,7 +83,8 @@ def _decoded(text: str, number: int) -> bytes:
         raise Problem(422, f"image {number} is not base64") from None
 
 
-def _in_form(boundary: bytes, body: bytes, limits: Limits) -> list[Sent]:
+def files_in(boundary: bytes, body: bytes, limits: Limits) -> list[Sent]:
+    """The files of a form, in order. Raises: Problem 400 or 413."""
     if not boundary:
         raise Problem(400, "the form has no boundary")
     form = _Form(limits)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from warmstart.delivery.serve.inputs import SentImages
 from warmstart.delivery.serve.problems import MEDIA_TYPE
+from warmstart.delivery.serve.texts import SentTexts
 
 
 class Near(BaseModel):
@@ -94,11 +96,31 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _SAID[status], "content": content} for status in statuses}
 
 
-def image_body(many: bool) -> dict[str, Any]:
-    """The request body of a route that takes images, as a part of an operation."""
+def text_body(many: bool) -> dict[str, Any]:
+    """The request body of a route that takes texts, as a part of an operation."""
+    one, form = {"type": "string"}, _form(many)
+    kinds = [SentTexts.model_json_schema(), {"type": "array", "items": one}]
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"anyOf": kinds}},
+                "text/plain": {"schema": one},
+                "multipart/form-data": {"schema": form},
+            },
+        }
+    }
+
+
+def _form(many: bool) -> dict[str, Any]:
     file = {"type": "string", "format": "binary"}
     files = {"type": "array", "items": file, "minItems": 1} if many else file
-    form = {"type": "object", "properties": {"file": files}, "required": ["file"]}
+    return {"type": "object", "properties": {"file": files}, "required": ["file"]}
+
+
+def image_body(many: bool) -> dict[str, Any]:
+    """The request body of a route that takes images, as a part of an operation."""
+    file, form = {"type": "string", "format": "binary"}, _form(many)
     return {
         "requestBody": {
             "required": True,
@@ -109,3 +131,6 @@ def image_body(many: bool) -> dict[str, Any]:
             },
         }
     }
+
+
+BODIES: dict[str, Callable[[bool], dict[str, Any]]] = {"image": image_body, "text": text_body}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.records import Answer
+from warmstart.records import Answer, Kind
 
 Box = tuple[float, float, float, float]
 
@@ -55,10 +55,11 @@ class Heat:
 class Served:
     """A model as the server knows it.
 
-    `decode` turns encoded bytes and a name into a picture; it is called from several threads
-    and never raises on bad bytes. `answer` and `explain` are called from one thread alone, with
-    at most `Limits.batch` pictures. `number` is the position of a training example, by its id,
-    `kin` its label by position, `thumbnail` a small JPEG of it, None where it is gone.
+    `decode` turns encoded bytes and a name into a picture, or a text into its tokens; it is called
+    from several threads and never raises on bad bytes. `answer` and `explain` are called from one
+    thread alone, with at most `Limits.batch` of these; `no_heat` says why there is no `explain`.
+    `number` is the position of a training example, by its id, `kin` its label by position,
+    `thumbnail` a small JPEG of it, None where it is gone.
     """
 
     title: str
@@ -66,11 +67,12 @@ class Served:
     metadata: Mapping[str, Any]
     decode: Callable[[bytes, str], Picture | Unread]
     answer: Callable[[Sequence[Picture]], Sequence[Answer]]
-    explain: Callable[[Picture], Heat]
+    explain: Callable[[Picture], Heat] | None
     number: Callable[[str], int | None]
     kin: Callable[[int], str]
     thumbnail: Callable[[int], bytes | None]
-    has_heat: bool = True  # whether answers are labels, which a part of a picture may decide
+    no_heat: str = ""
+    kind: Kind = "image"  # of the inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
