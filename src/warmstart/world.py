@@ -173,6 +173,17 @@ def is_about_others(error: BaseException) -> bool:
     return here().size > 1 and any(word in str(error).lower() for word in _EXCHANGE)
 
 
+@contextmanager
+def exchanging() -> Iterator[None]:
+    """Torch's own errors about other processes in one line of ours. Raises: WorldError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_about_others(error):
+            raise gone(error) from error
+        raise
+
+
 def gone(error: BaseException) -> WorldError:
     """The error for a process that does not answer any more."""
     why = str(error).strip().partition("\n")[0].rpartition("] ")[2][:120]

@@ -22,7 +22,7 @@ SETTINGS = (
     "training.engine=torch", "training.passes=64", "training.batch=7", "training.folds=2",
     "training.views=2", "input.size=32",
 )  # fmt: skip
-OPTIONS = ["--budget", "fast", "--strategy", "last:1", "--lr", "3e-4"]
+OPTIONS = ["--budget", "fast", "--lr", "3e-4"]
 OPTIONS += [word for one in SETTINGS for word in ("--set", one)]
 
 
@@ -47,6 +47,7 @@ def start(root, size, out, verb, told, more=()):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
+    more = more if "--strategy" in more else (*more, "--strategy", "last:1")
     words = [*asked(root, out), *more] if verb == "fit" else ["resume", str(root / out)]
     found = []
     for rank in range(size):
@@ -68,9 +69,9 @@ def ended(jobs):
     return [job.returncode for job in jobs], said
 
 
-def check_same(root, out):
+def check_same(root, out, alone="alone", is_same_plan=True):
     """The same decisions, and numbers that differ by rounding alone."""
-    ours, theirs = root / out, root / "alone"
+    ours, theirs = root / out, root / alone
     scores = [
         np.array([[*line["scores"].values()] for line in tiny.lines(run, "predictions.jsonl")])
         for run in (ours, theirs)
@@ -81,7 +82,7 @@ def check_same(root, out):
         scale = float(tensor.abs().double().max()) or 1.0
         assert torch.allclose(models[0][name], tensor, atol=1e-4 * scale), name
     plans = [(run / "plan.toml").read_text() for run in (ours, theirs)]
-    assert plans[0] == plans[1]
+    assert plans[0] == plans[1] or not is_same_plan
 
 
 def decoded(run):
@@ -126,3 +127,28 @@ def test_two_processes_on_two_gpus_give_the_same_run(world):
     assert codes == [0, 0], said
     summary = json.loads((world / "gpus" / "summary.json").read_text())
     assert summary["guards"] == []
+
+
+PIPED = ("--set", "training.cut=0", "--strategy", "last:3")
+
+
+@pytest.fixture(scope="module")
+def piped(world):
+    """One process that passes the same parts of a batch as two stages do."""
+    jobs = start(world, 1, "plain", "fit", {}, (*PIPED, "--set", "training.micro_batch=1"))
+    assert ended(jobs)[0] == [0]
+    return world
+
+
+def test_a_pipeline_gives_what_one_process_gives(piped):
+    more = (*PIPED, "--parallel", "pipeline:2")
+    codes, said = ended(start(piped, 2, "piped", "fit", {}, more))
+    assert codes == [0, 0], said
+    print(said[0][1])
+    check_same(piped, "piped", "plain", is_same_plan=False)
+    losses = [
+        [event["values"]["loss"] for event in tiny.lines(piped / run, "progress.jsonl")
+         if event["stage"] == "tune" and event["kind"] == "step"]
+        for run in ("piped", "plain")
+    ]  # fmt: skip
+    np.testing.assert_allclose(*losses, atol=1e-5)

@@ -43,10 +43,16 @@ def request_of(call: Call) -> Request:
         elapsed=seconds_alive(),
         device=values.get("--device", "auto"),
         plan=Path(values["--plan"]) if "--plan" in values else None,
-        settings=call.many.get("--set", ()),
+        settings=(*call.many.get("--set", ()), *_parallel(call)),
         track=names_in(values.get("--track", "")),
         given=frozenset(name.removeprefix("--") for name in values) & PLANNED,
     )
+
+
+def _parallel(call: Call) -> tuple[str, ...]:
+    """--parallel as the setting that it stands for."""
+    value = call.values.get("--parallel")
+    return () if value is None else (f"training.parallel={value}",)
 
 
 def names_in(text: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from warmstart.cli.resume import resume
 from warmstart.cli.serving import serve
 from warmstart.cli.stop import stoppable
 from warmstart.cli.studio import studio
-from warmstart.cli.together import fit_along
+from warmstart.cli.together import check_processes, fit_along
 from warmstart.errors import DataError
 from warmstart.events import Event, follow
 from warmstart.folder import to_plain
@@ -62,6 +62,7 @@ def fit(call: Call) -> int:
     if "--dry-run" in call.switches:
         return dry_run(call)
     with joined() as world:
+        check_processes(call, world)
         if not world.is_first:
             return fit_along(call)
         code = _fit(call)

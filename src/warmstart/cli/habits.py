@@ -179,7 +179,7 @@ EXPLAINED = {
     **dict.fromkeys(("--gpu", "--gpus", "--cuda", "--accelerator"), "Here it is --device cuda."),
     **dict.fromkeys(
         ("--metric", "--source-data",
-         "--kind", "--parallel", "--mixup",
+         "--kind", "--mixup",
          "--cutmix"),
         _LATER,
     ),

@@ -106,6 +106,11 @@ DEVICE = Option(
     choices=("auto", "cpu", "cuda", "mps"),
     help="auto (default: a GPU where there is one), cpu, cuda or mps",
 )
+PARALLEL = Option(
+    name="--parallel",
+    value="P",
+    help="what several processes share: data (default) or pipeline:N, the layers of the network",
+)
 SET = Option(
     name="--set",
     value="PATH=V",

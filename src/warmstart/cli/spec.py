@@ -14,6 +14,7 @@ from warmstart.cli.options import (
     KIND,
     LABEL,
     MINUTES,
+    PARALLEL,
     QUIET,
     RELABEL,
     SEED,
@@ -66,6 +67,7 @@ FIT = Verb(
         ),
         MINUTES,
         DEVICE,
+        PARALLEL,
         Option(name="--plan", value="FILE", help="follow a plan.toml; other options given win"),
         SET,
         Option(

@@ -17,7 +17,7 @@ from warmstart.cli.asked import request_of
 from warmstart.cli.output import settle_imports
 from warmstart.cli.parse import Call
 from warmstart.cli.stop import stoppable
-from warmstart.errors import WarmstartError, WorldError
+from warmstart.errors import UsageError, WarmstartError, WorldError
 from warmstart.events import Event, follow
 from warmstart.world import World
 
@@ -26,6 +26,24 @@ if TYPE_CHECKING:
     from warmstart.joints.deliver import Finished
 
 INTERRUPTED = 130
+
+
+def check_processes(call: Call, world: World) -> None:
+    """Raises: UsageError where --parallel asks for other processes than there are."""
+    from warmstart.planning.piping import KIND, is_way, n_stages
+
+    value = call.values.get("--parallel")
+    if value is None:
+        return
+    if not is_way(value):
+        raise UsageError(f"--parallel {value}: it takes {KIND}.")
+    wanted = n_stages(value)
+    if wanted not in (0, world.size):
+        raise UsageError(
+            f"--parallel {value} needs {wanted} processes, and {world.size} "
+            f"{'runs' if world.size == 1 else 'run'}; start it with torchrun --nproc-per-node "
+            f"{wanted} -m -- warmstart fit ..."
+        )
 
 
 def fit_along(call: Call) -> int:

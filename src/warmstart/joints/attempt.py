@@ -8,7 +8,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from warmstart.events import Event, Steps
@@ -18,6 +17,7 @@ from warmstart.joints.looks import Looks, spread
 from warmstart.joints.notes import note
 from warmstart.joints.outfit import Outfit
 from warmstart.joints.room import Inputs, view_numbers
+from warmstart.joints.ways import tell_way, way_of
 from warmstart.network import freeze
 from warmstart.network.folded import folded
 from warmstart.network.tail import Tail
@@ -54,11 +54,11 @@ class Attempt:
         self.outfit.model.to(schedule.device)
         in_channels_last(self.outfit.model)
         tail = Tail(self.outfit.model, schedule.cut, schedule.recompute)
-        run: Any = torch.compile(tail) if schedule.compile else tail
-        self.trainer = Trainer(
-            run, _moving(self.outfit), _course(schedule), summed_loss(lesson.room.target)
-        )
-        self.looks = Looks(lesson.room, lesson.held, self.outfit, tail, self.trainer)
+        self.way = way_of(self.outfit, tail, schedule, self._few())
+        moving = {n: t for n, t in _moving(self.outfit).items() if self.way.keeps(n)}
+        loss = summed_loss(lesson.room.target)
+        self.trainer = Trainer(tail, moving, _course(schedule), loss, self.way)
+        self.looks = Looks(lesson.room, lesson.held, self.outfit, self.trainer)
         self.stages = stage_actions(schedule, self.outfit.actions)
         is_judged = len(self.stages) > 1 and lesson.route is None
         self.joining = Joining(self.looks, lesson.rows, schedule.seed, is_judged)
@@ -95,6 +95,8 @@ class Attempt:
                 yield note("tune", "Stopped", self._over())
             if not has_joined or self._stopped:
                 break
+        if lesson.is_last:
+            yield from tell_way(self.way)
         return self._end()
 
     def settle(self) -> None:
@@ -125,6 +127,7 @@ class Attempt:
                     loss = self.trainer.update(step, factor, inputs, labels)
                     alarm = self._watch.see(step + 1, loss)
                     if alarm is not None:
+                        self.way.end()
                         return alarm
                     values = {"loss": round(loss, 6), "factor": round(factor * self.scale, 6)}
                     values |= self.looks.look(step + 1, self.lesson.schedule.n_steps)
@@ -134,15 +137,18 @@ class Attempt:
             finally:
                 feed.close()
                 model.eval()
+            self.way.end()
         return None
 
     def _probe(self) -> Tensor:
         """Outputs for two images, in eval mode."""
         self.outfit.model.eval()
-        inputs = self.lesson.room.plain(spread(self.lesson.rows, 2), self.outfit.taps)
         device = self.lesson.schedule.device
-        scores: Tensor = self.looks.tail(*(value.to(device) for value in inputs))
-        return scores
+        return self.way.run(*(value.to(device) for value in self._few()))
+
+    def _few(self) -> Inputs:
+        """Two images as they are."""
+        return self.lesson.room.plain(spread(self.lesson.rows, 2), self.outfit.taps)
 
     def _is_over(self, done: int) -> bool:
         """Whether the time is over before the steps are."""
@@ -194,9 +200,10 @@ class Attempt:
         try:
             yield Event(stage="tune", kind="step", step=done, of=total, values={**told})
         except GeneratorExit:
-            self._save(number, step + 1)
+            if self.way.is_whole:  # else the others would have to tell of theirs
+                self._save(number, step + 1)
             raise
-        if lesson.room.checkpoints.is_due:
+        if self.way.agreed(lesson.room.checkpoints.is_due):
             self._save(number, step + 1)
 
     def _end(self) -> Alarm | None:
@@ -219,9 +226,9 @@ class Attempt:
     # ---- checkpoints -----------------------------------------------------------------------
 
     def _save(self, number: int, step: int) -> None:
-        tensors = {
+        tensors = self.way.collected({
             **self.trainer.tensors(), **self.looks.tensors(), **self.joining.tensors(),
-        }  # fmt: skip
+        })  # fmt: skip
         facts = {
             "lesson": self.lesson.number, "scale": self.scale, "stage": number, "step": step,
             "watch": self._watch.state, "trainer": self.trainer.facts(),

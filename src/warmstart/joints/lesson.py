@@ -143,7 +143,8 @@ class Lesson:
         tensors = {"scores": torch.from_numpy(taught.scores)}
         if self.is_last and attempt is not None:
             moving = attempt.trainer.moving.items()
-            tensors |= {f"now.{name}": tensor.detach().cpu() for name, tensor in moving}
+            own = {f"now.{name}": tensor.detach().cpu() for name, tensor in moving}
+            tensors |= attempt.way.collected(own)
         facts = {
             "n_stages": taught.n_stages, "scale": taught.scale, "has_failed": taught.has_failed,
             "guards": [vars_of(one) for one in taught.guards],

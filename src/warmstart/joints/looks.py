@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +14,9 @@ from warmstart.network.tail import Tail
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.candidates import CANDIDATES, LOOKS, SHARES, Route
 from warmstart.training.losses import mean_loss
+from warmstart.training.parallel import Rows as RowWay
+from warmstart.training.parallel import Way
 from warmstart.training.trainer import Trainer
-from warmstart.world import here
 
 PASS = 32  # images in a pass that only looks
 _BEFORE = "look.before"
@@ -28,11 +28,8 @@ class Looks:
     `before` is what the plain head says, (m, K); None where nothing is held out.
     """
 
-    def __init__(
-        self, room: Room, held: Rows, outfit: Outfit, tail: Tail, trainer: Trainer
-    ) -> None:
-        self.room, self.held, self.outfit = room, held, outfit
-        self.tail, self.trainer = tail, trainer
+    def __init__(self, room: Room, held: Rows, outfit: Outfit, trainer: Trainer) -> None:
+        self.room, self.held, self.outfit, self.trainer = room, held, outfit, trainer
         self.before: Array | None = None
         self._found: dict[str, Array] = {}
 
@@ -99,7 +96,7 @@ class Looks:
 
     def say(self, rows: Rows) -> Array:
         """Scores of some rows with the weights as they stand, (m, K)."""
-        return held_scores(self.outfit, self.room, rows, self.tail)
+        return held_scores(self.outfit, self.room, rows, self.trainer.way)
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
@@ -113,22 +110,23 @@ class Looks:
         self._found = kept
 
 
-def held_scores(outfit: Outfit, room: Room, rows: Rows, tail: Tail | None = None) -> Array:
+def held_scores(outfit: Outfit, room: Room, rows: Rows, way: Way | None = None) -> Array:
     """Logits of some rows, as they are, in eval mode. Shapes: returns (m, K) float64.
 
-    Several processes pass a share each, and all have all of them.
+    Several processes pass a share each where all of them hold the whole network, and all have
+    all of them.
     """
     outfit.model.eval()
-    run: Any = tail or Tail(outfit.model, room.source.cut)
-    device = outfit.model.head.bias.device
-    found = [torch.empty(0, len(outfit.model.head.bias))]
-    own = np.array_split(rows, here().size)[here().rank]
+    bias = outfit.model.head.bias
+    by = way or RowWay(Tail(outfit.model, room.source.cut), bias.device.type)
+    own = np.array_split(rows, by.world.size)[by.world.rank]
+    found = [] if len(own) else [torch.empty(0, len(bias))]
     with torch.inference_mode():
         for start in range(0, len(own), PASS):
             inputs = room.plain(own[start : start + PASS], outfit.taps)
-            found.append(run(*(value.to(device) for value in inputs)).float().cpu())
+            found.append(by.run(*(value.to(bias.device) for value in inputs)).float().cpu())
     scores: Array = torch.cat(found).double().numpy()
-    return np.concatenate(here().gathered(scores))
+    return np.concatenate(by.world.gathered(scores))
 
 
 def spread(rows: Rows, most: int) -> Rows:

@@ -102,6 +102,14 @@ class Scan:
         self._finish(trunk, cut, main, found, "")
         return tuple(found[tap].float() for tap in self.taps)
 
+    def between(
+        self, trunk: nn.Module, numbers: range, main: Tensor, before: Mapping[Tap, Tensor]
+    ) -> tuple[Tensor, dict[Tap, Tensor]]:
+        """Run some parts on what the part before them gave; all taps taken up to their end."""
+        found = dict(before)
+        main = self._walk(trunk, numbers, main, found, "")
+        return main, found
+
     def taken(self, number: int, main: Tensor, of: str = "") -> dict[Tap, Tensor]:
         """The taps after part `number`, which gave `main` (B, …); the neck is none of them."""
         part = self.parts[number - 1]

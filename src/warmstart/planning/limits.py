@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from warmstart.errors import PlanError
+from warmstart.planning import piping
 from warmstart.planning.machine import DEVICES, MOST_WORKERS, PRECISIONS
 from warmstart.planning.rates import OPTIMIZERS
 from warmstart.planning.storing import FORMATS, MOST_VIEWS
@@ -67,6 +68,7 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.average": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
     "training.l2_sp": (_number(lambda value: value >= 0), "a number, 0 or more"),
     "training.micro_batch": _POSITIVE,
+    "training.parallel": (piping.is_way, piping.KIND),
     "training.recompute": _SWITCH,
     "training.device": (lambda value: value in DEVICES, " or ".join(DEVICES)),
     "training.precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),

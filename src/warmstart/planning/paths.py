@@ -22,6 +22,7 @@ PATHS: dict[str, Kind] = {
     "training.views": "whole", "training.cut": "whole",
     "training.store": "word", "training.average": "number", "training.l2_sp": "number",
     "training.micro_batch": "whole", "training.recompute": "switch", "training.device": "word",
+    "training.parallel": "word",
     "training.precision": "word", "training.workers": "whole", "training.compile": "switch",
     "head.candidates": "words", "head.penalties": "numbers", "head.outer_folds": "whole",
     "input.size": "whole", "input.channels": "whole", "input.rgb": "wholes",

@@ -9,6 +9,7 @@ from typing import cast
 from warmstart.errors import PlanError
 from warmstart.planning.actions import OUTPUT
 from warmstart.planning.paths import PATHS, check_path, parse_settings, typed
+from warmstart.planning.piping import in_turn, n_stages
 from warmstart.planning.rates import OPTIMIZERS, WEIGHT_DECAY, Spread, converted, part_rates
 from warmstart.planning.strategy import nearest, strategy_of
 from warmstart.planning.tuning import at_once, averaging, spread_of
@@ -16,6 +17,7 @@ from warmstart.records import Action, Choice, PartPlan, Plain, Plan
 
 BODY_ACTIONS = ("frozen", "tuned", "low-rank", "fresh")
 _MINE = "your choice (--set)"
+_STEPPED = {"training.passes", "training.batch", "training.parallel"}
 
 
 def apply_settings(plan: Plan, settings: Sequence[str]) -> Plan:
@@ -81,7 +83,7 @@ def _with_values(plan: Plan, given: Mapping[str, str]) -> Plan:
             raise PlanError(f"--set {path}={text}: what this start sees is no square of pixels.")
         made = _mine(typed(path, text, PATHS[path]), getattr(record, name))
         after = replace(after, **{section: replace(record, **{name: made})})
-    after = _with_steps(after) if {"training.passes", "training.batch"} & given.keys() else after
+    after = _with_steps(after) if _STEPPED & given.keys() else after
     return _with_optimizer(plan, after, given)
 
 
@@ -93,7 +95,8 @@ def _with_steps(plan: Plan) -> Plan:
     if average is not None and average.source == "rule" and passes is not None:
         average = averaging(int(passes.number), batch)
     if micro_batch is not None and micro_batch.source == "rule":
-        micro_batch = at_once(batch)
+        n = n_stages(training.parallel.value) if training.parallel else 0
+        micro_batch = in_turn(batch, n) if n else at_once(batch)
     return replace(plan, training=replace(training, average=average, micro_batch=micro_batch))
 
 

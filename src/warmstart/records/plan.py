@@ -91,6 +91,7 @@ class TrainingPlan:
     average: Choice | None = None  # decay of the moving average of the weights; 0: none
     l2_sp: Choice | None = None  # pull of a weight towards its start, times its rate; 0: none
     micro_batch: Choice | None = None  # images worked through at once; their gradients add up
+    parallel: Choice | None = None  # "data" or "pipeline:N": what several processes share
     recompute: Choice | None = None  # whether inner results are made anew, to save memory
     device: Choice | None = None  # "cpu", "cuda" or "mps"
     precision: Choice | None = None  # "float32", or "bfloat16" or "float16" where a GPU gains

@@ -27,7 +27,7 @@ from warmstart.folder import sync_folder, write_chunks
 FIRST = 3.0  # seconds of work before the first checkpoint
 EVERY = 10.0  # seconds from one to the next, at least
 SHARE = 0.03  # of the time that writing may take
-FORMAT = "warmstart checkpoint 1"
+FORMAT = "warmstart checkpoint 2"
 SUFFIX = ".safetensors"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _DTYPES = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,13 +17,11 @@ from torch import Tensor, nn
 
 from warmstart.training.loop import make_optimizer, seeded
 from warmstart.training.losses import Loss, class_loss
-from warmstart.training.parallel import is_out_of_memory, over_all, parallel, waiting
+from warmstart.training.parallel import Inputs, Rows, Way, Work, is_out_of_memory
 from warmstart.world import gone, here, is_about_others
 
-Inputs = tuple[Tensor, ...]
 Groups = Sequence[Mapping[str, Any]]
 PULL = 0.1  # of the way back at most: all of it would hide that a rate is far too high
-_HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +47,8 @@ class Trainer:
 
     `network` maps a batch's inputs to logits (B, K); `moving` names every tensor that training
     may change, in a fixed order: parameters, and buffers such as statistics. `loss` is that of
-    the task, summed over rows.
+    the task, summed over rows. `way`: how several processes share the work; each names in
+    `moving` what it keeps.
     """
 
     def __init__(
@@ -58,9 +57,10 @@ class Trainer:
         moving: Mapping[str, Tensor],
         course: Course,
         loss: Loss = class_loss,
+        way: Way | None = None,
     ) -> None:
-        self.network = network
         self.course, self.loss = course, loss
+        self.way: Way = way or Rows(network, course.device)
         self.moving = dict(moving)
         self.micro_batch = course.micro_batch
         self._buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]
@@ -68,7 +68,6 @@ class Trainer:
         self.mean = [tensor.detach().clone() for tensor in self.moving.values()]
         self._n_averaged = 0
         self._optimizer: torch.optim.Optimizer | None = None
-        self._parallel: Callable[..., Tensor] = network  # in its wrapper for several processes
         self._peaks: list[float] = []
         self._scaler = torch.amp.GradScaler(course.device, enabled=course.precision == "float16")
 
@@ -81,7 +80,7 @@ class Trainer:
                 group["weight_decay"] = 0.0  # drawn to the start instead of to nothing
         self._optimizer = make_optimizer(course.optimizer, own, course.weight_decay)
         self._peaks = [float(group["lr"]) for group in self._optimizer.param_groups]
-        self._parallel = parallel(self.network, course.device)
+        self.way.begin()
 
     def update(self, index: int, factor: float, inputs: Inputs, labels: Tensor) -> float:
         """One step at `factor` times the rates; the mean loss before it, in nats.
@@ -122,44 +121,24 @@ class Trainer:
     def _gradients(
         self, optimizer: torch.optim.Optimizer, index: int, inputs: Inputs, labels: Tensor
     ) -> float:
-        """Those of a batch, in pieces; its mean loss, or the first that is not a number."""
+        """Those of a batch; its mean loss. None are left where that is not a number."""
         optimizer.zero_grad(set_to_none=True)
-        total, n = 0.0, len(labels)
-        with seeded(self.course.seed + index):
-            for start in range(0, n, self.micro_batch):
-                stop = min(start + self.micro_batch, n)
-                piece, share = self._piece(start, stop)
-                with waiting(self._parallel, stop == n):
-                    with self._autocast():
-                        logits = self._parallel(*(value[piece] for value in inputs))
-                    loss = self.loss(logits.float(), labels[piece]) / n
-                    total += over_all(float(loss.detach()), share)
-                    if not math.isfinite(total):
-                        optimizer.zero_grad(set_to_none=True)
-                        return total
-                    self._scaler.scale(share * loss).backward()  # type: ignore[no-untyped-call]
-        return total
-
-    def _piece(self, start: int, stop: int) -> tuple[slice, int]:
-        """The rows of a piece that this process works through, and how often their loss counts.
-
-        All of them where the batch as a whole is seen, by statistics of fresh parts; else one
-        in so many as there are processes, whose gradients are averaged.
-        """
-        world = here()
-        if self._buffers or stop - start < world.size:
-            return slice(start, stop), 1
-        return slice(start + world.rank, stop, world.size), world.size
+        course = self.course
+        work = Work(
+            self.loss, self.micro_batch, self._scaler.scale, course.device, course.precision,
+            is_gathered=bool(self._buffers),
+        )  # fmt: skip
+        with seeded(course.seed + index):
+            loss = self.way.gradients(inputs, labels, work)
+        if not math.isfinite(loss):
+            optimizer.zero_grad(set_to_none=True)
+        return loss
 
     @torch.no_grad()
     def _undo(self, statistics: Sequence[Tensor]) -> None:
         """Put back what a pass that came to nothing did to the statistics of batches."""
         for buffer, before in zip(self._buffers, statistics, strict=True):
             buffer.copy_(before)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        half = _HALF.get(self.course.precision)
-        return torch.autocast(self.course.device, half) if half else nullcontext()
 
     def _draw_back(self, optimizer: torch.optim.Optimizer) -> None:
         """L2-SP: Li, Grandvalet & Davoine 2018, §3, decoupled from the gradient as in AdamW."""
@@ -180,7 +159,8 @@ class Trainer:
         n = self._n_averaged
         share = 1 - min(self.course.average, n / (10 + n))
         floats = [(m, t) for m, t in self._pairs() if m.is_floating_point()]
-        torch._foreach_lerp_([m for m, _ in floats], [t.detach() for _, t in floats], share)
+        if floats:
+            torch._foreach_lerp_([m for m, _ in floats], [t.detach() for _, t in floats], share)
         for mean, tensor in self._pairs():
             if not mean.is_floating_point():
                 mean.copy_(tensor)
@@ -225,6 +205,7 @@ class Trainer:
         """Copy values into the moving tensors; their memory and its order stay."""
         for tensor, value in zip(self.moving.values(), values, strict=True):
             tensor.copy_(value)
+        self.way.spread()
 
     # ---- what a checkpoint holds ------------------------------------------------------------
 
@@ -234,10 +215,10 @@ class Trainer:
         if self.course.average:
             found |= {f"mean.{n}": m for n, m in zip(self.moving, self.mean, strict=True)}
         if self._optimizer is not None:
-            for place, parameter in enumerate(self._parameters()):
+            for name, parameter in self.moving.items():
                 for key, value in self._optimizer.state.get(parameter, {}).items():
                     if value is not None:
-                        found[f"optimizer.{place}.{key}"] = torch.as_tensor(value)
+                        found[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -258,8 +239,8 @@ class Trainer:
             for name, mean in zip(self.moving, self.mean, strict=True):
                 mean.copy_(tensors[f"mean.{name}"])
         optimizer = cast(torch.optim.Optimizer, self._optimizer)
-        for place, parameter in enumerate(self._parameters()):
-            begun = f"optimizer.{place}."
+        for name, parameter in self.moving.items():
+            begun = f"optimizer/{name}/"
             kept = {n.removeprefix(begun): t for n, t in tensors.items() if n.startswith(begun)}
             if kept:
                 optimizer.state[parameter] = {
@@ -268,10 +249,6 @@ class Trainer:
         self._n_averaged = int(facts["n_averaged"])
         self.micro_batch = int(facts["micro_batch"])
         self._scaler.load_state_dict(dict(facts["scaler"]))
-
-    def _parameters(self) -> Iterator[Tensor]:
-        optimizer = cast(torch.optim.Optimizer, self._optimizer)
-        return (parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:

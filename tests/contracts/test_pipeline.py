@@ -1,0 +1,65 @@
+"""A network in pieces, one a process, learns what it learns in one process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from piping import model_of, trained
+
+import tiny
+from warmstart.errors import PlanError
+from warmstart.network.piece import keepers
+from warmstart.network.tail import Tail
+
+HERE = Path(__file__).parent
+SIZE = 2
+
+
+@pytest.fixture(scope="module")
+def piped(tmp_path_factory):
+    """A folder with what each of two processes has kept of each network."""
+    place = tmp_path_factory.mktemp("piped")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    jobs = []
+    for rank in range(SIZE):
+        env = {
+            **os.environ, "RANK": str(rank), "WORLD_SIZE": str(SIZE), "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+            "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path]),
+        }  # fmt: skip
+        command = [sys.executable, str(HERE / "piping.py"), str(place), *tiny.KINDS]
+        jobs.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    said = [job.communicate(timeout=300)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * SIZE, said
+    return place
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_pieces_learn_what_the_whole_learns(kind, piped):
+    plain, n_whole = trained(kind)
+    found = [torch.load(piped / f"{kind}-{r}.pt", weights_only=True) for r in range(SIZE)]
+    for one, _ in found:
+        assert one.keys() == plain.keys()
+        for name, value in plain.items():
+            torch.testing.assert_close(one[name], value, atol=2e-6, rtol=1e-5, msg=name)
+    shares = [held for _, held in found]
+    assert sum(shares) == n_whole  # while training goes on, nobody holds what another one does
+    assert min(shares) > 0
+
+
+def test_a_tensor_that_stands_in_two_pieces_is_refused():
+    network, model = model_of("layers")
+    linear = [m for m in network.trunk.modules() if isinstance(m, torch.nn.Linear)]
+    linear[1].bias = linear[0].bias
+    pieces = [range(1, 2), range(2, len(network.parts) + 1)]
+    says = r"are one tensor, which the pipeline would part; train this network without --parallel"
+    with pytest.raises(PlanError, match=says):
+        keepers(Tail(model, 0), network.owners, pieces)
