@@ -168,3 +168,19 @@ def test_debug_shows_the_traceback_of_a_misuse_too(capsys):
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert err.endswith("warmstart: --seed abc: it needs a whole number, 0 or more.\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("pipeline", "--parallel pipeline: it takes data, or pipeline:N for as many processes."),
+        (
+            "pipeline:4",
+            "--parallel pipeline:4 needs 4 processes, and 1 runs; start it with torchrun "
+            "--nproc-per-node 4 -m -- warmstart fit ...",
+        ),
+    ],
+)
+def test_processes_are_as_many_as_the_pipeline_needs(value, says, capsys, tmp_path):
+    assert main(["fit", str(tmp_path), "--parallel", value]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())

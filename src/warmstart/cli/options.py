@@ -109,7 +109,7 @@ DEVICE = Option(
 PARALLEL = Option(
     name="--parallel",
     value="P",
-    help="what several processes share: data (default) or pipeline:N, the layers of the network",
+    help="processes share data (default), or pipeline:N: layers",
 )
 SET = Option(
     name="--set",
