@@ -96,8 +96,8 @@ def forecast() -> str:
     """How near forecasts of time and memory come."""
     said, n = results.read("forecast")["summary"], len(rows("forecast"))
     return (
-        f"Over {n} pairs of data and strategy the forecast of seconds was within a factor of 1.5 of "
-        f"what the run took in {said['seconds within 1.5']}, that of memory in "
+        f"Over {n} pairs of data and strategy the forecast of seconds was within a factor of 1.5 "
+        f"of what the run took in {said['seconds within 1.5']}, that of memory in "
         f"{said['memory_mb within 1.5']} {source('forecast')}."
     )
 

@@ -13,8 +13,8 @@ from warmstart.cli.spec import VERBS
 # A new option is a promise to users: it enters here when it was decided, never by accident.
 FROZEN = {
     "fit": [
-        "--start", "--arch", "--strategy", "--budget", "--lr", "--minutes", "--device", "--parallel",
-        "--plan", "--set", "--dry-run", "--test", "--label", "--text", "--task",
+        "--start", "--arch", "--strategy", "--budget", "--lr", "--minutes", "--device",
+        "--parallel", "--plan", "--set", "--dry-run", "--test", "--label", "--text", "--task",
         "--group", "--kind", "--relabel", "--fix", "--track",
         "--out", "--seed", "--json", "-q", "--quiet", "--debug", "-h", "--help",
     ],
