@@ -37,10 +37,11 @@ Line = dict[str, Any]
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--pairs, --draws, --minutes, --again."""
+    """--pairs, --draws, --minutes, --runs, --again."""
     parser.add_argument("--pairs", nargs="+", help="OLDER:NEWER of the tables, all if not given")
     parser.add_argument("--draws", type=int, default=20, help="draws of new rows a pair")
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no draw after these")
+    parser.add_argument("--runs", type=Path, help="folder that keeps the runs on older tables")
     parser.add_argument("--again", action="store_true", help="make anew what is kept already")
 
 
@@ -60,7 +61,8 @@ def measure(given: Namespace) -> dict[str, Any]:
         if not todo or time.monotonic() > until:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            for line in _draws(given.data, Path(folder), older, newer, todo, until):
+            first = _older(given.data / older / "train.csv", given.runs or Path(folder))
+            for line in _draws(given.data, first, Path(folder), older, newer, todo, until):
                 lines.append(line)
                 KEPT.write_text("".join(json.dumps(one) + "\n" for one in lines))
                 print(line, file=sys.stderr, flush=True)
@@ -72,14 +74,20 @@ def _lines(path: Path) -> list[Line]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def _older(table: Path, folder: Path) -> Path:
+    """The run on the older table, made where it is not there yet."""
+    out = folder / table.parent.name
+    if not (out / "DONE").exists():
+        warmstart.fit(table, strategy="scratch", out=out, budget="fast")
+    return out
+
+
 def _draws(
-    data: Path, folder: Path, older: str, newer: str, seeds: Sequence[int], until: float
-) -> Iterator[Line]:
-    first = warmstart.fit(
-        data / older / "train.csv", strategy="scratch", out=folder / "older", budget="fast"
-    )
+    data: Path, first: Path, folder: Path, older: str, newer: str, seeds: Sequence[int],
+    until: float,
+) -> Iterator[Line]:  # fmt: skip
     contenders: dict[str, dict[str, Any]] = {
-        "warm": {"start": str(first.path)},
+        "warm": {"start": str(first)},
         "scratch": {"strategy": "scratch"},
     }
     cells = _read(data / newer / "train.csv") + _read(data / newer / "test.csv")

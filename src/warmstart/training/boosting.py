@@ -42,8 +42,9 @@ def boost(
     for number, held in enumerate(outer):
         keep = np.setdiff1d(np.arange(len(labels)), held)
         x, y = rows[keep], labels[keep]
-        rounds = _choose(x, y, n_classes, inner(keep), seed)
-        said[held] = _fit(x, y, rounds, n_classes, seed)(rows[held])[-1]
+        trees = _Trees(x, y, n_classes, seed)
+        trees.grow(_choose(x, y, n_classes, inner(keep), seed))
+        said[held] = trees.says(rows[held])
         fold[held] = number
         yield Event(stage="tune", kind="step", step=number + 1, of=len(outer),
                     values={"title": "Boosting"})  # fmt: skip
@@ -51,53 +52,64 @@ def boost(
 
 
 def _choose(x: Array, y: Rows, n_classes: int, parts: Sequence[Rows], seed: int) -> int:
-    """The number of rounds with the least log-loss on parts that were held out."""
-    losses = np.zeros(len(ROUNDS))
-    for part in parts:
-        rest = np.setdiff1d(np.arange(len(y)), part)
-        stages = _fit(x[rest], y[rest], ROUNDS[-1], n_classes, seed)(x[part])
-        for place, rounds in enumerate(ROUNDS):
-            p = stages[rounds - 1][np.arange(len(part)), y[part]]
-            losses[place] -= np.log(np.maximum(p, LEAST)).sum()
-    return ROUNDS[int(losses.argmin())]
+    """The number of rounds after which the log-loss on parts that were held out rises."""
+    rest = [np.setdiff1d(np.arange(len(y)), part) for part in parts]
+    grown = [_Trees(x[rows], y[rows], n_classes, seed) for rows in rest]
+    best, chosen = np.inf, ROUNDS[0]
+    for rounds in ROUNDS:
+        loss = 0.0
+        for part, trees in zip(parts, grown, strict=True):
+            trees.grow(rounds)
+            p = trees.says(x[part])[np.arange(len(part)), y[part]]
+            loss -= float(np.log(np.maximum(p, LEAST)).sum())
+        if loss >= best:
+            break
+        best, chosen = loss, rounds
+    return chosen
 
 
-def _fit(
-    x: Array, y: Rows, rounds: int, n_classes: int, seed: int
-) -> Callable[[Array], list[Array]]:
-    """From rows (m, F) to probabilities (m, K) after each round."""
-    from sklearn import config_context
-    from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
+class _Trees:
+    """Trees that can be added to. Shapes: x (n, F), y (n,) in 0..K-1."""
 
-    present = np.unique(y)
-    if len(present) == 1:
-        only = np.eye(n_classes)[present[0]]
-        return lambda new: [np.tile(only, (len(new), 1))] * rounds
-    model: Any
-    if len(y) < MANY:
-        model = GradientBoostingClassifier(
-            n_estimators=rounds, learning_rate=RATE, max_depth=DEPTH, subsample=0.8,
-            random_state=seed,
-        )  # fmt: skip
-    else:
-        model = HistGradientBoostingClassifier(
-            max_iter=rounds, learning_rate=RATE, max_leaf_nodes=2**DEPTH, early_stopping=False,
-            random_state=seed,
-        )  # fmt: skip
-    # Settings would be checked once a tree; threads would wait for each other on so few rows.
-    with config_context(skip_parameter_validation=True), threadpool_limits(_threads(len(y))):
-        model.fit(x, y)
+    def __init__(self, x: Array, y: Rows, n_classes: int, seed: int) -> None:
+        self._x, self._y, self._n_classes = x, y, n_classes
+        self._present = np.unique(y)
+        self._model = _model(len(y), seed)
 
-    def stages(new: Array) -> list[Array]:
-        found = []
-        for p in model.staged_predict_proba(new):
-            full = np.zeros((len(new), n_classes))
-            full[:, present] = p
-            found.append(full)
+    def grow(self, rounds: int) -> None:
+        """Add trees until there are so many a class."""
+        from sklearn import config_context
+
+        if len(self._present) == 1:
+            return
+        self._model.set_params(**{_ROUNDS_OF[type(self._model).__name__]: rounds})
+        # Settings would be checked once a tree; threads would wait for each other on few rows.
+        few = 1 if len(self._y) < VERY_MANY else None
+        with config_context(skip_parameter_validation=True), threadpool_limits(few):
+            self._model.fit(self._x, self._y)
+
+    def says(self, new: Array) -> Array:
+        """Probabilities of rows (m, F): (m, K)."""
+        found = np.zeros((len(new), self._n_classes))
+        is_one = len(self._present) == 1
+        found[:, self._present] = 1.0 if is_one else self._model.predict_proba(new)
         return found
 
-    return stages
+
+_ROUNDS_OF = {
+    "GradientBoostingClassifier": "n_estimators", "HistGradientBoostingClassifier": "max_iter",
+}  # fmt: skip
 
 
-def _threads(n: int) -> int | None:
-    return None if n >= VERY_MANY else 1
+def _model(n: int, seed: int) -> Any:
+    """Boosting for so many rows, no tree grown yet."""
+    from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
+
+    if n < MANY:
+        return GradientBoostingClassifier(
+            learning_rate=RATE, max_depth=DEPTH, subsample=0.8, random_state=seed, warm_start=True
+        )
+    return HistGradientBoostingClassifier(
+        learning_rate=RATE, max_leaf_nodes=2**DEPTH, early_stopping=False, random_state=seed,
+        warm_start=True,
+    )  # fmt: skip
