@@ -35,7 +35,8 @@ def changes(value):
             for where, new in changes(getattr(value, field.name)):
                 yield f".{field.name}{where}", dataclasses.replace(value, **{field.name: new})
     elif isinstance(value, tuple):
-        yield "[reversed and longer]", (*value[::-1], value[0])
+        if value:
+            yield "[reversed and longer]", (*value[::-1], value[0])
         for i, item in enumerate(value):
             for where, new in changes(item):
                 yield f"[{i}]{where}", (*value[:i], new, *value[i + 1 :])
