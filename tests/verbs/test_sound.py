@@ -80,6 +80,11 @@ def test_the_server_takes_a_clip_and_says_what_is_none(heard, tmp_path):
         sent = server.send(("new.wav", clip), ("torn.wav", clip[:99])).json["answers"]
         assert sent[0]["label"] == heard_label(heard, tmp_path, clip)
         assert "torn.wav is cut off" in json.dumps(sent[1])
+        assert sent[1]["words"] == "not a clip"
+        told = server.ask("GET", "/metadata").json
+        assert (told["kind"], told["accept"].partition(",")[0]) == ("audio", "audio/*")
+        alone = server.ask("POST", "/predict", clip, Content_Type="audio/wav").json["answers"]
+        assert alone[0]["label"] == sent[0]["label"]
 
 
 def heard_label(run, folder, clip):

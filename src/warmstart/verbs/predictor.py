@@ -59,6 +59,12 @@ class Predictor:
         return self.bundle.record.preprocessing.kind
 
     @property
+    def heard(self) -> Kind:
+        """The same, and clips of sound apart from images."""
+        inputs = self.bundle.record.preprocessing
+        return "audio" if getattr(inputs, "sound", None) is not None else inputs.kind
+
+    @property
     def replies(self) -> Replies:
         """How answers are made of outputs."""
         return replies_of(self.bundle)

@@ -21,20 +21,27 @@ from warmstart.records import (
     Answer,
     DataRecord,
     Inputs,
+    Kind,
     Preprocessing,
     Summary,
+    TableInputs,
     TextInputs,
     pictures,
 )
 from warmstart.verbs.gallery import Gallery
 from warmstart.verbs.heat import cells_for, find_heat, measure_pace
 from warmstart.verbs.predictor import Predictor, load
-from warmstart.words import in_words_of
+from warmstart.words import NOUNS, in_words_of
 
 if TYPE_CHECKING:
     from warmstart.delivery.serve.gate import Gate
 
 Record = TypeVar("Record")
+# What a chooser of files on the page offers.
+ACCEPTED: dict[Kind, str] = {
+    "image": "image/*", "audio": "audio/*,.wav,.flac,.ogg,.mp3,.aiff", "text": ".txt,text/plain",
+    "table": ".csv,.tsv,text/csv",
+}  # fmt: skip
 NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
 
@@ -82,7 +89,7 @@ def application(run: Path, asked: Serving, limits: Limits) -> Gate:
     from warmstart.delivery.serve.app import make_app
 
     predictor = load(run)
-    if predictor.kind not in ("image", "text"):
+    if predictor.kind not in _WORK:
         raise ServeError(
             f"{run} is a model of {predictor.kind}s, which this version does not serve; ask it "
             "with `warmstart predict`, or in Python with warmstart.load(RUN).predict."
@@ -115,9 +122,9 @@ def serve_model(run: Path, predictor: Predictor, limits: Limits) -> Served:
     """A model's work as the functions that a server calls."""
     record = _read(run / "data.json", DataRecord) or _nothing(run, predictor)
     gallery = Gallery(run, record, predictor.bundle.record.preprocessing)
-    work = _of_texts(predictor) if predictor.kind == "text" else _of_pictures(predictor)
+    work = _WORK[predictor.kind](predictor)
     return Served(
-        kind=predictor.kind,
+        kind=predictor.heard,
         title=record.name,
         labels=predictor.labels,
         metadata={
@@ -125,6 +132,7 @@ def serve_model(run: Path, predictor: Predictor, limits: Limits) -> Served:
             **describe(run, predictor),
             "limits": taken_on(limits),
             "pictures": gallery.is_there and predictor.kind == "image",
+            "accept": ACCEPTED[predictor.heard],
         },
         decode=work.decode,
         answer=lambda pictures: _answers(predictor, pictures),
@@ -157,14 +165,19 @@ def _of_pictures(predictor: Predictor) -> _Work:
     return _Work(decode, lambda picture: find_heat(predictor, picture.pixels, cells))
 
 
-def _of_texts(predictor: Predictor) -> _Work:
+def _of_others(predictor: Predictor) -> _Work:
     inputs = predictor.bundle.record.preprocessing
-    why = "what mattered is shown of pictures, and this model takes texts"
-    return _Work(lambda payload, name: read_text(payload, name, inputs), None, why)
+    why = f"what mattered is shown of pictures, and this model takes {NOUNS[inputs.kind]}s"
+    return _Work(lambda payload, name: read_other(payload, name, inputs), None, why)
 
 
-def read_text(payload: bytes, name: str, inputs: Inputs) -> Picture | Unread:
-    """A text in UTF-8 as the network takes it, or why it cannot be read."""
+_WORK: dict[Kind, Callable[[Predictor], _Work]] = {
+    "image": _of_pictures, "text": _of_others, "table": _of_others,
+}  # fmt: skip
+
+
+def read_other(payload: bytes, name: str, inputs: Inputs) -> Picture | Unread:
+    """A text in UTF-8, or a row in JSON, as the network takes it; or why it cannot be read."""
     try:
         return Picture(name, encode(payload, name, inputs), (0.0, 0.0, 1.0, 1.0))
     except DataError as error:
@@ -210,8 +223,8 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "estimate": to_plain(estimate),
         "test": to_plain(summary.test) if summary else None,
         "verdict": summary.verdict.kind if summary else None,
-        "kind": predictor.kind,
-        "promise": in_words_of(predictor.kind, promise_words(estimate)),
+        "kind": predictor.heard,
+        "promise": in_words_of(predictor.heard, promise_words(estimate)),
         "sure_from": calibration.sure_from,
         "promised_error": calibration.promised_error,
         "input": _taken(record.preprocessing),
@@ -225,6 +238,12 @@ def _taken(inputs: Inputs) -> dict[str, Any]:
         return {"height": height, "width": width, "channels": inputs.channels}
     if isinstance(inputs, TextInputs):
         return {"tokens": inputs.length}
+    if isinstance(inputs, TableInputs):
+        told = [
+            {"name": one.name, "kind": one.kind, "values": list(one.values)}
+            for one in inputs.columns
+        ]
+        return {"columns": told}
     return {"shape": list(inputs.shape)}
 
 

@@ -3,11 +3,13 @@ const $ = (id) => document.getElementById(id);
 const BARS = 5;
 let laid = null; // the heat map that is shown, to be laid anew when the window changes
 
-export function showAnswer(answer, input) {
+export function showAnswer(answer, input, kind) {
   const isText = typeof input === "string";
   $("quoted").hidden = !isText;
-  $("picture").hidden = isText;
+  $("clip").hidden = kind !== "audio";
+  $("picture").hidden = isText || kind === "audio";
   if (isText) $("quoted").textContent = input;
+  else if (kind === "audio") play(input);
   else showPicture(input);
   $("words").textContent = answer.words;
   $("more").textContent = remark(answer);
@@ -15,6 +17,29 @@ export function showAnswer(answer, input) {
   // An object lists names that are numbers first, in their own order: sort by what was said.
   const scores = Object.entries(answer.scores).sort(([, one], [, other]) => other - one);
   $("bars").replaceChildren(...scores.slice(0, BARS).map(bar));
+}
+
+// The rows of a table, one answer each.
+export function showRows(answers) {
+  $("picture").hidden = true;
+  $("words").textContent = answers.length === 1 ? answers[0].words : `${answers.length} rows`;
+  $("more").hidden = true;
+  $("bars").replaceChildren();
+  const lines = answers.map((one) => {
+    const said = one.error || one.words;
+    const share = one.probability === null ? "" : percent(one.probability);
+    const line = document.createElement("tr");
+    line.append(part("th", "name", one.name), part("td", "said", said), part("td", "share", share));
+    return line;
+  });
+  $("rows").replaceChildren(...lines);
+  $("rows").hidden = false;
+}
+
+function play(file) {
+  const clip = $("clip");
+  if (clip.src) URL.revokeObjectURL(clip.src);
+  clip.src = URL.createObjectURL(file);
 }
 
 function showPicture(file) {

@@ -1,5 +1,5 @@
 // One picture in, one answer out. Nothing is loaded from elsewhere, nothing is kept.
-import { showAnswer, showHeat, hideHeat } from "./look.js";
+import { showAnswer, showRows, showHeat, hideHeat } from "./look.js";
 
 const $ = (id) => document.getElementById(id);
 const SCREENS = ["door", "ask", "answer", "trouble"];
@@ -48,6 +48,10 @@ function request(input) {
 
 function isText() {
   return about?.kind === "text";
+}
+
+function isPicture() {
+  return !about || about.kind === "image";
 }
 
 function form(file) {
@@ -100,7 +104,7 @@ function told(error) {
 }
 
 function noun() {
-  return isText() ? "text" : "picture";
+  return { text: "text", audio: "clip", table: "table" }[about?.kind] || "picture";
 }
 
 // ---- a picture -----------------------------------------------------------------------------
@@ -123,8 +127,9 @@ async function take(file) {
     $("explain").disabled = false;
     $("explain").textContent = "What mattered?";
     show("answer");
-    showAnswer(answers[0], file);
-    showNear(answers[0].nearest, mine);
+    if (about.kind === "table") showRows(answers);
+    else showAnswer(answers[0], file, about.kind);
+    showNear(about.kind === "table" ? [] : answers[0].nearest, mine);
     $("words").focus({ preventScroll: true });
     window.scrollTo(0, 0);
   } catch (error) {
@@ -200,7 +205,7 @@ async function explain() {
 function takeFirst(transfer) {
   const files = transfer?.files ?? [];
   if (!files.length || isText()) return false;
-  $("others").textContent = `One picture at a time: this is the first of ${files.length}.`;
+  $("others").textContent = `One ${noun()} at a time: this is the first of ${files.length}.`;
   $("others").hidden = files.length < 2;
   take(files[0]);
   return true;
@@ -260,7 +265,10 @@ async function introduce() {
   $("classes").textContent = `It knows: ${some(about.labels)}.`;
   $("drop").hidden = isText();
   $("write").hidden = !isText();
-  $("explain").hidden = isText();
+  $("explain").hidden = !isPicture();
+  if (about.accept) $("file").accept = about.accept;
+  for (const id of ["camera", "photograph"]) $(id).hidden = !isPicture();
+  for (const place of document.querySelectorAll(".noun")) place.textContent = `a ${noun()}`;
   for (const id of ["again", "back"]) $(id).textContent = `Another ${noun()}`;
   $("made").textContent = `· ${about.start} · warmstart ${about.warmstart}`;
   if (current) take(current);

@@ -16,6 +16,7 @@ from warmstart.delivery.serve.inputs import Sent, images_in
 from warmstart.delivery.serve.intake import Intake
 from warmstart.delivery.serve.metrics import Metrics, outcome_of
 from warmstart.delivery.serve.problems import Problem
+from warmstart.delivery.serve.rows import rows_in
 from warmstart.delivery.serve.served import Limits, Picture, Served, Unread
 from warmstart.delivery.serve.texts import texts_in
 from warmstart.delivery.serve.wording import heat_words, own_keys, words
@@ -24,7 +25,7 @@ from warmstart.words import in_words_of
 
 Done = TypeVar("Done")
 SENT: dict[Kind, Callable[[str, bytes, Limits], list[Sent]]] = {
-    "image": images_in, "text": texts_in,
+    "image": images_in, "audio": images_in, "text": texts_in, "table": rows_in,
 }  # fmt: skip
 Batches = Batcher[Picture, Answer]
 

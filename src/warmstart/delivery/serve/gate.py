@@ -13,6 +13,7 @@ from warmstart.delivery.serve.problems import as_response
 # The page loads nothing from elsewhere, runs no script but its own files, and cannot be framed.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "media-src blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PROTECTING = [

@@ -49,7 +49,7 @@ def images_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
         found = files_in(options.get(b"boundary", b""), body, limits)
     elif kind == b"application/json":
         found = _in_json(body, limits)
-    elif kind.startswith(b"image/") or kind == b"application/octet-stream":
+    elif kind.startswith((b"image/", b"audio/")) or kind == b"application/octet-stream":
         found = [Sent("image", body)] if body else []
     else:
         raise Problem(415, KINDS)

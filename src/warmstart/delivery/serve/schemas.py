@@ -9,7 +9,9 @@ from pydantic import BaseModel, Field
 
 from warmstart.delivery.serve.inputs import SentImages
 from warmstart.delivery.serve.problems import MEDIA_TYPE
+from warmstart.delivery.serve.rows import SentRows
 from warmstart.delivery.serve.texts import SentTexts
+from warmstart.records import Kind
 
 
 class Near(BaseModel):
@@ -133,4 +135,20 @@ def image_body(many: bool) -> dict[str, Any]:
     }
 
 
-BODIES: dict[str, Callable[[bool], dict[str, Any]]] = {"image": image_body, "text": text_body}
+def rows_body(many: bool) -> dict[str, Any]:
+    """The request body of a route that takes rows of a table, as a part of an operation."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": SentRows.model_json_schema()},
+                "text/csv": {"schema": {"type": "string"}},
+                "multipart/form-data": {"schema": _form(many)},
+            },
+        }
+    }
+
+
+BODIES: dict[Kind, Callable[[bool], dict[str, Any]]] = {
+    "image": image_body, "audio": image_body, "text": text_body, "table": rows_body,
+}  # fmt: skip

@@ -86,6 +86,7 @@ class Limits:
     body_bytes: int = 32 * 2**20
     held_bytes: int = 256 * 2**20
     images: int = 32  # in one request
+    rows: int = 200  # of a table, in one request
     queue: int = 256
     batch: int = 32
     explaining: int = 4  # heat maps asked for at a time: each takes up to a second
