@@ -48,8 +48,8 @@ def add_options(parser: ArgumentParser) -> None:
 def measure(given: Namespace) -> dict[str, Any]:
     """The older table's train part is learnt from nothing, all layers; then draws of the newer.
 
-    On the same 100 rows, judged on all others, with `--budget fast`: `warm` is `fit --start RUN`,
-    `scratch` the same network with `--strategy scratch`. Beside them, on the same columns:
+    On the same 100 rows, judged on all others, with `--budget fast`: `warm` is
+    `fit --start RUN --strategy full`, `scratch` the same network with `--strategy scratch`. Beside them, on the same columns:
     scikit-learn's GradientBoostingClassifier and LogisticRegression as they come. Each draw is a
     line of results/tabular.jsonl; those that are there are not made again.
     """
@@ -87,7 +87,7 @@ def _draws(
     until: float,
 ) -> Iterator[Line]:  # fmt: skip
     contenders: dict[str, dict[str, Any]] = {
-        "warm": {"start": str(first)},
+        "warm": {"start": str(first), "strategy": "full"},
         "scratch": {"strategy": "scratch"},
     }
     cells = _read(data / newer / "train.csv") + _read(data / newer / "test.csv")

@@ -18,6 +18,7 @@ from warmstart.planning.rates import (
     choose_optimizer,
     layer_decay,
     most_new,
+    rounded,
     scratch_rate,
 )
 from warmstart.planning.strategy import Strategy
@@ -55,6 +56,10 @@ _FLIPS: dict[Task, tuple[bool, str]] = {
     ),
 }
 TABLE_FOLDS = 5
+# At the rate for new layers, 100 rows of wines were named as often as without a start; at 0.3 of it
+# 0.4 to 2.7 points more often, over four pairs of tables.
+TABLE_SLOWER = 0.3
+_SLOWER = "0.3 of the rate for new layers: what a table has taught is kept"
 RANK = 8  # of low-rank updates, as in Hu et al. 2021, "LoRA", §7.2: more brings little
 
 
@@ -145,6 +150,8 @@ def _rate(wishes: Wishes, network: NetworkFacts, optimizer: str, is_scratch: boo
     rule = base_rate(network.record.family, optimizer, network.recipe)
     if is_scratch:
         rule = scratch_rate(optimizer)
+    elif network.is_table:
+        rule = replace(rule, value=rounded(TABLE_SLOWER * rule.number), because=_SLOWER)
     if wishes.lr is None:
         return rule
     if not (math.isfinite(wishes.lr) and wishes.lr > 0):
