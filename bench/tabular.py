@@ -49,9 +49,10 @@ def measure(given: Namespace) -> dict[str, Any]:
     """The older table's train part is learnt from nothing, all layers; then draws of the newer.
 
     On the same 100 rows, judged on all others, with `--budget fast`: `warm` is
-    `fit --start RUN --strategy full`, `scratch` the same network with `--strategy scratch`. Beside them, on the same columns:
-    scikit-learn's GradientBoostingClassifier and LogisticRegression as they come. Each draw is a
-    line of results/tabular.jsonl; those that are there are not made again.
+    `fit --start RUN --strategy full`, `scratch` the same network with `--strategy scratch`.
+    Beside them, on the same columns: scikit-learn's GradientBoostingClassifier and
+    LogisticRegression as they come. Each draw is a line of results/tabular.jsonl; those that are
+    there are not made again.
     """
     lines = [] if given.again or not KEPT.exists() else _lines(KEPT)
     until = time.monotonic() + 60 * given.minutes

@@ -48,6 +48,16 @@ def has_commas(cell: str) -> bool:
     return _COMMAS.fullmatch(cell.strip()) is not None
 
 
+def has_sign(cell: str) -> bool:
+    """Whether a cell is a number with a percent sign, or one of a currency.
+
+    >>> has_sign("12.5 %"), has_sign("$30"), has_sign("30 kg")
+    (True, True, False)
+    """
+    bare = cell.strip().strip("%€$£¥ ")
+    return bare != cell.strip() and number_of(bare) is not None
+
+
 def pack(cells: Mapping[str, str]) -> bytes:
     """A row as the bytes that stand for it: its content hash is taken of them.
 

@@ -69,7 +69,7 @@ def parse(payload: bytes, shown: str) -> Table:
     text = _decoded(payload, shown)
     table = _parse_json_lines(text, shown) if suffix(shown) == ".jsonl" else _parse_csv(text, shown)
     if not table.lines:
-        raise DataError(f"{shown} has no rows; add one line per image: path,label")
+        raise DataError(f"{shown} has no rows; add one line an example below the header")
     return table
 
 

@@ -91,12 +91,26 @@ def with_columns(collection: Collection, asked: Mapping[str, ColumnWish]) -> Col
     record = collection.record
     train = [example.id for example in record.examples if example.split == "train"]
     rows = [unpack(collection.load(id)) for id in train]
+    _check_parts(collection, rows[0] if rows else {})
     typed = type_columns(rows, train, collection.wording.source, asked)
     settled = replace(
         record, columns=typed.columns, column_choices=typed.choices,
         problems=(*record.problems, *typed.findings),
     )  # fmt: skip
     return replace(collection, record=settled)
+
+
+def _check_parts(collection: Collection, row: Mapping[str, str]) -> None:
+    """Raises: DataError where a test or hold-out lacks a column of the training rows."""
+    for split in ("holdout", "test"):
+        first = next((e.id for e in collection.record.examples if e.split == split), None)
+        held = unpack(collection.load(first)) if first is not None else row
+        lost = [name for name in row if name not in held]
+        if lost:
+            raise DataError(
+                f'{first}, of the {split} part, has no column "{lost[0]}", which the training '
+                "rows have; add it, empty where it is not known"
+            )
 
 
 def _roles(table: Table, columns: Columns, shown: str) -> Roles:

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast, get_args
 
 import numpy as np
 
-from warmstart.data.cells import has_commas, is_missing, number_of
+from warmstart.data.cells import has_commas, has_sign, is_missing, number_of
 from warmstart.data.collection import count, is_are, some
 from warmstart.errors import DataError
 from warmstart.records import Choice, ColumnKind, ColumnPlan, ColumnRecord, Finding
@@ -104,6 +104,8 @@ def type_columns(
 
 def _check_asked(asked: Mapping[str, ColumnWish], names: Sequence[str], source: str) -> None:
     for name, (kind, shown) in asked.items():
+        if not name:
+            raise DataError(f"{shown}: it names no column; write --set column.NAME={kind}")
         if name not in names:
             raise DataError(f"{shown}: {source} has no such column. It has: {some(names, 20)}.")
         if kind not in _KINDS:
@@ -140,7 +142,7 @@ def _useless(column: _Cells, asked: str | None) -> str:
         return "it only counts the rows" if _counts(cast(list[float], numbers)) else ""
     is_name = len(set(filled)) == len(filled) > 2 or len(set(filled)) > max(n / 2, VALUES)
     is_text = is_name and numbers.count(None) > (1 - MOSTLY) * len(filled)
-    return "another text in nearly every row" if is_text and not _commas(filled) else ""
+    return "another text in nearly every row" if is_text and not _slips(filled) else ""
 
 
 def _counts(numbers: Sequence[float]) -> bool:
@@ -148,8 +150,12 @@ def _counts(numbers: Sequence[float]) -> bool:
     return len(numbers) > 2 and all(b - a == 1 for a, b in itertools.pairwise(numbers))
 
 
-def _commas(filled: Sequence[str]) -> bool:
-    return bool(filled) and all(number_of(cell) is not None or has_commas(cell) for cell in filled)
+def _slips(filled: Sequence[str]) -> str:
+    """What stands in cells that are meant as numbers: "commas" or "signs"; nothing in others."""
+    others = [cell for cell in filled if number_of(cell) is None]
+    if others and all(map(has_commas, others)):
+        return "commas"
+    return "signs" if others and all(map(has_sign, others)) else ""
 
 
 def _typed(column: _Cells, asked: str | None) -> ColumnRecord:
@@ -158,9 +164,9 @@ def _typed(column: _Cells, asked: str | None) -> ColumnRecord:
         return _category(column, filled)
     strange = column.strange
     is_number = _is_number(column)
-    if asked is None and strange and _commas(filled):
+    if asked is None and (slip := _slips(filled)):
         raise column.fail(
-            f"has numbers with commas ({strange[0]!r}, {_where(column, strange[0])})",
+            f"has numbers with {slip} ({strange[0]!r}, {_where(column, strange[0])})",
             "write them like 1234.5, or, if they are names, "
             f"add --set column.{column.name}=category",
         )

@@ -55,6 +55,11 @@ def choose_start(
     asked = with_default(asked, collection)
     kind = collection.record.kind
     if kind == "table":
+        if asked.arch is not None:
+            raise StartError(
+                f"--arch {asked.arch}: rows of a table are learnt by a network of warmstart's own; "
+                "leave it away."
+            )
         return asked, table_start(asked.start, collection, asked.seed)
     if kind == "tensor":
         return asked, tensor_start(asked.start, collection)
