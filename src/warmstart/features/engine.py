@@ -1,8 +1,8 @@
 """Engines: a tapped network as a fast function on batches of fixed size.
 
 A row must not depend on its neighbours, so every pass has 32 images, the last padded
-with zeros. All engines run the same network on the same normalised images; they round
-differently, so the engine is a member of the store's key.
+with zeros; 8 texts, of one padded length. All engines run the same network on the same
+normalised images; they round differently, so the engine is a member of the store's key.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from warmstart.features.feeding import (
 )
 from warmstart.features.key import BATCH, ENGINE_TITLES, EngineName
 from warmstart.records import Inputs, TextInputs
+
+TEXTS = 8  # in one pass: few have the same length, and the rest of a pass is filled up
 
 __all__ = [
     "Engine", "EngineError", "Pixels", "fused", "make_engine", "noise", "normalised", "to_tensor",
@@ -71,16 +73,16 @@ def _padded(run: Engine, preprocessing: Inputs) -> Engine:
 def _by_length(run: Engine, inputs: TextInputs) -> Engine:
     """Texts of one padded length pass together, so that no row depends on its neighbours.
 
-    Of long texts as many as have `BATCH` windows together. Outputs for each token are filled up
+    Of long texts as many as have `TEXTS` windows together. Outputs for each token are filled up
     to `inputs.length` with zeros.
     """
 
     def by_length(rows: Pixels) -> Rows:
         sizes = padded_lengths(rows, inputs)
         made: list[NDArray[np.float32]] = []
-        for places in passes(rows, inputs, BATCH):
+        for places in passes(rows, inputs, TEXTS):
             size = int(sizes[places[0]])
-            found = _filled_up(run, inputs, together(size, inputs, BATCH))(rows[places])
+            found = _filled_up(run, inputs, together(size, inputs, TEXTS))(rows[places])
             if not made:
                 made = [np.zeros((len(rows), *_shape(tap, inputs)), np.float32) for tap in found]
             for whole, tap in zip(made, found, strict=True):

@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from warmstart import tokens
+from warmstart.delivery.bundle import TOKENIZER
 from warmstart.delivery.export import clean
 from warmstart.delivery.export.place import beside, free_place
 from warmstart.delivery.export.quantised import run as answered
 from warmstart.delivery.export.quantised import session
 from warmstart.delivery.export.readme import TITLES, ReadmeFacts, readme
 from warmstart.delivery.export.scripts import MODEL, NAME, predict_script
-from warmstart.delivery.export.served import scaled
+from warmstart.delivery.export.served import Served, scaled
 from warmstart.errors import ExportError
 from warmstart.events import Event, Steps
 from warmstart.features.engine import noise, to_tensor
@@ -42,6 +44,7 @@ from warmstart.records import (
     Preprocessing,
     Shrunk,
     Summary,
+    TextInputs,
     Twin,
 )
 from warmstart.words import NOUNS
@@ -146,6 +149,8 @@ def _write(job: _Job, source: Source, folder: Path) -> Steps[Shrunk | None]:
     script = predict_script(job.wanted.to, job.prep, served.input_name, source.record.task)
     write_json(folder / "labels.json", list(source.record.classes))
     write_json(folder / "preprocess.json", job.prep)
+    if isinstance(job.prep, TextInputs):
+        write_bytes(folder / TOKENIZER, tokens.text_of(job.prep.tokenizer).encode())
     write_bytes(folder / NAME, script.encode())
     if not job.wanted.is_int8:
         formats.write_model(job.wanted.to, folder, source, job.title)
@@ -211,15 +216,19 @@ def _record(
     return Exported(
         kind=None if kind == "image" else kind,
         run=job.run.resolve().name, to=job.wanted.to, title=job.title,
-        inputs=_taken(job.prep, job.wanted.with_pixels),
+        inputs=_taken(source.served(), job.wanted.with_pixels),
         outputs=outputs, agreement=agreement, twin=twin, shrunk=shrunk,
         files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         libraries=formats.library_versions(job.wanted.to),
     )  # fmt: skip
 
 
-def _taken(inputs: Inputs, with_pixels: bool) -> str:
+def _taken(served: Served, with_pixels: bool) -> str:
     """What the export is given, in words."""
+    inputs = served.preprocessing
+    if isinstance(inputs, TextInputs):
+        length = f"L up to {inputs.length}" if 1 in served.axes else f"L = {inputs.length}"
+        return f"tokens of tokenizer.json (N, L) int64, {length}, as `prepare` in predict.py does"
     if not isinstance(inputs, Preprocessing):
         shape = ", ".join(["N", *map(str, inputs.shape)])
         how = ", encoded by `prepare` in predict.py" if inputs.kind == "table" else ""

@@ -101,13 +101,10 @@ def check_possible(to: ExportFormat, source: Source) -> None:
             f"{to} says of its outputs that they are classes, and this model answers {what}; use "
             "--to onnx, torch or openvino."
         )
-    is_text = source.record.preprocessing.kind == "text"
-    if is_text and (to in LINEAR or source.with_pixels):
-        what = "has no pixels" if source.with_pixels else f"has an output that {to} does not hold"
-        cure = "leave --pixels away" if source.with_pixels else "use --to onnx, torch or openvino"
+    if to in LINEAR and source.record.preprocessing.kind == "text":
         raise ExportError(
-            f"a model of texts {what}; {cure}. Its README.md rebuilds it in plain torch and "
-            "transformers."
+            f"a model of texts has an output that {to} does not hold; use --to onnx, torch or "
+            "openvino. The run's README.md rebuilds it in plain torch and transformers."
         )
     if to == "transformers" and is_native(source.network):
         return

@@ -10,7 +10,9 @@ from warmstart.delivery.export.scripts import NAME
 from warmstart.records import Exported
 from warmstart.show.text import column
 
-_MADE_BY_US = ("README.md", "export.json", "labels.json", "preprocess.json", NAME)
+_MADE_BY_US = (
+    "README.md", "export.json", "labels.json", "preprocess.json", "tokenizer.json", NAME,
+)  # fmt: skip
 
 
 def export_text(found: Exported, path: Path) -> str:

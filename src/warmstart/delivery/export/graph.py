@@ -26,7 +26,7 @@ def to_onnx(served: Served, metadata: Mapping[str, str]) -> bytes:
     import onnx
 
     name, buffer = served.input_name, io.BytesIO()
-    axes = {n: {0: "batch"} for n in (name, *served.outputs)}
+    axes = {name: dict(served.axes), **{output: {0: "batch"} for output in served.outputs}}
     try:
         with _silent(), _unfused(), torch.inference_mode():
             torch.onnx.export(

@@ -27,8 +27,15 @@ TITLES: dict[ExportFormat, str] = {
     "onnx": "ONNX", "torch": "a torch.export program", "timm": "a timm model",
     "transformers": "a transformers model", "openvino": "OpenVINO",
 }  # fmt: skip
-_PIPELINES: dict[Kind, str] = {"audio": "audio", "table": "tabular", "tensor": "tensor"}
-_EXAMPLES: dict[Kind, str] = {"audio": "clip.wav", "table": "new.csv", "tensor": "signal.npy"}
+_PIPELINES: dict[Kind, str] = {
+    "audio": "audio",
+    "text": "text",
+    "table": "tabular",
+    "tensor": "tensor",
+}
+_EXAMPLES: dict[Kind, str] = {
+    "audio": "clip.wav", "text": '"a text"', "table": "new.csv", "tensor": "signal.npy",
+}  # fmt: skip
 HOW_LOADED: dict[ExportFormat, str] = {
     "onnx": 'onnxruntime.InferenceSession("model.onnx")',
     "torch": 'torch.export.load("model.pt2").module()',

@@ -9,6 +9,7 @@ from __future__ import annotations
 from string import Template
 
 from warmstart.delivery.export import sounds
+from warmstart.delivery.export.texts import text_script
 from warmstart.delivery.export.values import values_script
 from warmstart.records import (
     ExportFormat,
@@ -17,6 +18,7 @@ from warmstart.records import (
     TableInputs,
     Task,
     TensorInputs,
+    TextInputs,
     pictures,
 )
 
@@ -140,6 +142,11 @@ def predict_script(
             "needs": _NEEDS[to], "imports": _IMPORTS[to], "load": _LOAD[to],
             "answer": answers[to].format(name=input_name, x=x), "shown": _SHOWN[task],
             "answers": "the values twice" if task == "regress" else "logits, probabilities",
+        })  # fmt: skip
+    if isinstance(inputs, TextInputs):
+        return text_script({
+            "needs": _NEEDS[to], "imports": _IMPORTS[to], "load": _LOAD[to],
+            "answer": answers[to].format(name=input_name, x="x"), "shown": _SHOWN[task],
         })  # fmt: skip
     prep = pictures(inputs)
     x = "np.ascontiguousarray(pixels)" if takes_pixels else "x"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.records import Inputs, Kind, Preprocessing, Task, TensorInputs, pictures
+from warmstart.records import (
+    Inputs,
+    Kind,
+    Preprocessing,
+    Task,
+    TensorInputs,
+    TextInputs,
+    pictures,
+)
 
 OUTPUTS: dict[Task, tuple[str, ...]] = {
     "classify": ("logits", "probabilities"), "multilabel": ("logits", "probabilities"),
@@ -17,7 +26,7 @@ OUTPUTS: dict[Task, tuple[str, ...]] = {
 }  # fmt: skip
 PIXELS = "pixels"  # the one input, where scaling is inside
 _NAMES: dict[Kind, str] = {
-    "image": "images", "audio": "images", "text": "texts", "table": "rows", "tensor": "tensors",
+    "image": "images", "audio": "images", "text": "tokens", "table": "rows", "tensor": "tensors",
 }  # fmt: skip
 
 
@@ -39,6 +48,11 @@ class Served(nn.Module):
     def outputs(self) -> tuple[str, ...]:
         """Names of what comes out."""
         return OUTPUTS[self.task]
+
+    @property
+    def axes(self) -> Mapping[int, str]:
+        """Names of the input's axes that may have any length."""
+        return {0: "batch"}
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Calibrated logits, and the probabilities that they stand for; or values."""
@@ -86,6 +100,25 @@ class ServedPixels(Served):
         return torch.randint(0, 256, shape, generator=drawn, dtype=torch.uint8)
 
 
+class ServedTokens(Served):
+    """The same from the tokens of texts, (B, L) int64, filled up with the number of no token."""
+
+    def __init__(self, model: nn.Module, inputs: TextInputs, task: Task = "classify") -> None:
+        super().__init__(model, inputs, task)
+        self.inputs = inputs
+
+    @property
+    def axes(self) -> Mapping[int, str]:
+        """A row of one window may be as short as its text."""
+        return {0: "batch"} if self.inputs.n_windows > 1 else {0: "batch", 1: "length"}
+
+    def example(self, n: int) -> Tensor:
+        """Tokens drawn at random, always the same: rows as long as the longest text."""
+        drawn, pad = torch.Generator().manual_seed(0), self.inputs.pad
+        rows = torch.randint(self.inputs.vocabulary, (n, self.inputs.length), generator=drawn)
+        return torch.where(rows == pad, (pad + 1) % self.inputs.vocabulary, rows)
+
+
 def serve(
     model: nn.Module, preprocessing: Inputs, with_pixels: bool = False, task: Task = "classify"
 ) -> Served:
@@ -99,6 +132,8 @@ def serve(
     """
     if with_pixels:
         return ServedPixels(model, pictures(preprocessing), task)
+    if isinstance(preprocessing, TextInputs):
+        return ServedTokens(model, preprocessing, task)
     return Served(model, preprocessing, task)
 
 
