@@ -33,7 +33,8 @@ from warmstart.tokens import token_numbers
 
 LINES = results.FOLDER / "text.jsonl"
 OURS, PEERS = ("fast", "balanced"), ("setfit", "trainer")
-METHODS = (*OURS, "logistic", *PEERS, "shuffled")
+METHODS = (*OURS, "logistic", *PEERS, "shuffled", "cut")
+LATE, MANY, FILLER = "late", 150, 260  # the made set of long texts: its name, rows, words ahead
 ALL = "all"
 PEERS_FILE = Path(__file__).with_name("text_peers.py")
 Texts = tuple[list[str], NDArray[np.str_]]
@@ -120,7 +121,7 @@ def _mean(rows: Sequence[Row], key: str, digits: int) -> float | None:
 def _fit(cell: Cell, given: Namespace) -> Row:
     method, name, size, seed = cell
     root = given.data or Path(warmstart.__file__).parents[3] / "shared" / "data" / "text"
-    train, test = (read(root / name / f"{part}.csv") for part in ("train", "test"))
+    train, test = (read_part(root, name, part) for part in ("train", "test"))
     rows = np.arange(len(train[0])) if size == ALL else draw(train[1], int(size), seed)
     train = [train[0][row] for row in rows], train[1][rows]
     if method == "logistic":
@@ -129,7 +130,22 @@ def _fit(cell: Cell, given: Namespace) -> Row:
         return _peer(method, train, test, seed, given)
     if method == "shuffled":
         train = train[0], np.random.default_rng(seed).permutation(train[1])
-    return _ours("fast" if method == "shuffled" else method, train, test)
+    settings = ["input.size=256"] if method == "cut" else []
+    return _ours(method if method in OURS else "fast", train, test, settings)
+
+
+def read_part(root: Path, name: str, part: str) -> Texts:
+    """A part of a set; of `late` made of two: three film sentences of a class behind questions."""
+    if name != LATE:
+        return read(root / name / f"{part}.csv")
+    rng = np.random.default_rng([0, part == "test"])
+    questions, (said, labels) = (read(root / one / f"{part}.csv") for one in ("trec6", "sst2"))
+    texts = []
+    for label in labels[:MANY]:
+        words = " ".join(rng.permutation(questions[0])).split()[:FILLER]
+        told = rng.choice(np.flatnonzero(labels == label), 3, replace=False)
+        texts.append(" ".join([*words, *(said[row] for row in told)]))
+    return texts, labels[:MANY]
 
 
 def read(path: Path) -> Texts:
@@ -146,11 +162,11 @@ def draw(labels: NDArray[np.str_], a_class: int, seed: int) -> NDArray[np.intp]:
     return np.concatenate([rng.choice(p, min(a_class, len(p)), replace=False) for p in places])
 
 
-def _ours(budget: Any, train: Texts, test: Texts) -> Row:
+def _ours(budget: Any, train: Texts, test: Texts, settings: Sequence[str]) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["WARMSTART_CACHE"] = str(Path(folder) / "cache")
         began = time.process_time()
-        run = warmstart.fit(train, budget=budget, out=Path(folder) / "run")
+        run = warmstart.fit(train, budget=budget, out=Path(folder) / "run", settings=settings)
         fitted = time.process_time()
         found = run.summary
         told: Row = {

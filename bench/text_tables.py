@@ -1,0 +1,58 @@
+"""Tables of docs/text.md, from results/text.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bench import results
+from bench.markdown import percent, source, table
+
+Rows = dict[tuple[str, str, str], dict[str, Any]]
+TITLES = {
+    "fast": "`warmstart fit --budget fast`", "balanced": "`warmstart fit`",
+    "setfit": "SetFit 1.2, its defaults", "logistic": "logistic regression on the pooled output",
+    "trainer": "transformers `Trainer`, all layers, 3 epochs",
+}  # fmt: skip
+SIZES = {"8": "8 a class", "all": "600"}
+
+
+def _rows() -> Rows:
+    return {(r["set"], r["size"], r["method"]): r for r in results.read("text")["rows"]}
+
+
+def texts() -> str:
+    """Accuracy on the test part and seconds until there is a model, beside other tools."""
+    kept = _rows()
+    cells = [(name, size) for name in ("trec6", "sst2") for size in SIZES]
+    lines = [
+        [title, *(_cell(kept.get((name, size, method))) for name, size in cells)]
+        for method, title in TITLES.items()
+    ]
+    heads = ["", *(f"{name}, {SIZES[size]}" for name, size in cells)]
+    told = "Accuracy; processor seconds until there is a model; draws, where not ten and one."
+    return f"{told} {source('text')}\n\n{table(heads, lines)}"
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None or row["accuracy"] is None:
+        return ""
+    usual = 10 if row["size"] == "8" else 1
+    draws = "" if row["draws"] == usual else f" ({row['draws']})"
+    return f"{percent(row['accuracy'])}, {row['seconds']:.3g} s{draws}"
+
+
+def long_texts() -> str:
+    """What windows are worth where the telling sentences stand late."""
+    kept = _rows()
+    whole, cut = (kept.get(("late", "all", method)) for method in ("fast", "cut"))
+    if whole is None or cut is None:
+        return ""
+    return (
+        f"Where three telling sentences of a film review stand behind 260 words of questions: "
+        f"{percent(whole['accuracy'])} in windows, {percent(cut['accuracy'])} where only the "
+        f"first 256 tokens are read {source('text')}."
+    )
+
+
+MADE: dict[str, Callable[[], str]] = {"texts": texts, "long-texts": long_texts}
