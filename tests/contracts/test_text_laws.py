@@ -297,8 +297,8 @@ def test_law_8_an_export_answers_as_the_model_does(run, tmp_path, to):
 @pytest.mark.parametrize(("to", "options", "message"), [
     ("timm", {}, "a model of texts has an output that timm does not hold; use --to onnx"),
     ("transformers", {}, "an output that transformers does not hold; use --to onnx"),
-    ("onnx", {"pixels": True}, "a model of texts has no pixels; leave --pixels away"),
-    ("onnx", {"int8": True}, "--int8 rounds networks of pictures, and this model is one of tex"),
+    ("onnx", {"pixels": True}, "--pixels is for networks that take images, and this one takes tex"),
+    ("onnx", {"int8": True}, "--int8 is for networks that take images, and this one takes texts"),
 ])  # fmt: skip
 def test_what_a_model_of_texts_is_not_written_as(run, tmp_path, to, options, message):
     with pytest.raises(ExportError, match=message):

@@ -1,0 +1,67 @@
+"""Every depth, low-rank updates and windows over long texts, from a table to an answer."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import tiny
+import warmstart
+import wordy
+
+pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """Texts of which every third is longer than the encoder reads at a time; it tells late."""
+    root = tmp_path_factory.mktemp("long")
+    rng = np.random.default_rng(0)
+    lines = ["text,label"]
+    for number, (text, label) in enumerate(wordy.rows(10)):
+        ahead = " ".join(rng.choice(wordy.FILLERS, 25)) if number % 3 == 0 else ""
+        lines.append(f"{ahead} {text},{label}")
+    lines += ["né 😀 مرحبا,sky", '"  ",food']
+    (root / "t.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    encoder = wordy.encoder(root / "encoder", max_position_embeddings=24)
+    return {"data": root / "t.csv", "start": f"transformers:{encoder}", "budget": "fast"}
+
+
+FATES = {
+    "full": ({"embeddings", "layer.1", "layer.2"}, "trained"),
+    "last:1": ({"layer.2"}, "trained"),
+    "last:2+lora": ({"layer.1", "layer.2"}, "merged"),
+}
+
+
+@pytest.mark.parametrize("strategy", FATES)
+def test_every_depth_learns_from_long_and_short_texts(asked, tmp_path, strategy):
+    settings = ["training.passes=60", "training.rate=1e-3"]
+    run = warmstart.fit(**asked, strategy=strategy, settings=settings, out=tmp_path / "run")
+    parts, fate = FATES[strategy]
+    rows = json.loads((run.path / "weights_ledger.json").read_text("utf-8"))["rows"]
+    assert {row["part"] for row in rows if row["fate"] == fate} == parts
+    assert run.summary.frozen.identical
+    found = {finding.kind: finding for finding in run.summary.findings}
+    assert found["windows"].sentence.startswith("10 of the 31 texts are longer than 24 tokens")
+    assert "truncated" not in found
+    assert run.plan.input.size.value == 48
+    late = " ".join(["the"] * 30) + " soup bread"
+    answers = run.predict([late, "soup bread", ""])
+    assert answers[0].scores.keys() == {"food", "sky", "sport"}
+    assert answers[2].error == " is empty"
+
+
+def test_a_run_on_long_texts_is_exported_and_cut_where_wished(asked, tmp_path):
+    run = warmstart.fit(**asked, strategy="head", out=tmp_path / "run")
+    told = warmstart.export(run, "onnx", out=tmp_path / "onnx")
+    assert "L = 48" in told.inputs
+    assert told.agreement.same_labels == told.agreement.n
+    cut = warmstart.fit(**asked, settings=["input.size=16"], out=tmp_path / "cut")
+    kinds = {finding.kind: finding.sentence for finding in cut.summary.findings}
+    assert "windows" not in kinds
+    assert "longer than 16 tokens; of these only the beginning is read" in kinds["truncated"]
+    again = warmstart.fit(**asked, plan=run.path / "plan.toml", out=tmp_path / "again")
+    assert tiny.bytes_of(again.path / "model") == tiny.bytes_of(run.path / "model")
