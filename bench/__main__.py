@@ -14,7 +14,7 @@ NAMES = (
     "forecast", "forgetting", "guards", "habits", "kills", "memory", "minutes", "outcomes",
     "planted", "prior", "random_labels", "ranking", "scale", "scale_processes", "serve",
     "ship", "sound", "speed", "startup", "stories", "strategies", "studio", "suggest", "tabular",
-    "tail", "task_doubts", "tasks", "text", "train_speed", "verdict",
+    "tail", "task_doubts", "tasks", "text", "text_pairs", "train_speed", "verdict",
 )  # fmt: skip
 BENCHES = {name: import_module(f"bench.{name}") for name in NAMES}
 

@@ -1,0 +1,135 @@
+"""What tuning all layers on pairs of a handful of texts brings: SetFit's idea, all pairs at once.
+
+A draw of 8 a class passes whole; the cosine of each two texts is drawn to 1 where they are of one
+class and to 0 where they are not, both kinds weighing alike. SetFit makes the same pairs one by one
+(Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts", §3). Nothing of it is in the
+product yet: it says what a training for few texts has to reach.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+import warmstart
+from bench import results
+from bench.text import FIRST, draw, read
+from warmstart.features.feeding import passes, to_tensor
+from warmstart.network.load import load
+from warmstart.network.parts import Network, cut
+from warmstart.tokens import token_numbers
+
+LINES = results.FOLDER / "text_pairs.jsonl"
+LOOKS = (4, 8)  # updates after which it is looked at
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--sets, --draws, --rate."""
+    parser.add_argument("--sets", nargs="+", default=["trec6", "sst2"])
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=3e-4)
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Test accuracy of logistic regression on the pooled output before and after so many updates.
+
+    Seconds are the processor's, of the updates alone; draws are those of the bench `text`, kept
+    line by line.
+    """
+    root = given.data or Path(warmstart.__file__).parents[3] / "shared" / "data" / "text"
+    kept = [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+    done = {(row["set"], row["seed"]) for row in kept}
+    for name in given.sets:
+        for seed in range(FIRST, FIRST + given.draws):
+            if (name, seed) not in done:
+                kept += _on_draw(root / name, name, seed, given.rate)
+                LINES.write_text("".join(json.dumps(row) + "\n" for row in kept))
+                print(kept[-1], file=sys.stderr, flush=True)
+    steps = sorted({(row["set"], row["steps"]) for row in kept})
+    return {"rows": [_mean(kept, name, n_steps) for name, n_steps in steps]}
+
+
+def _mean(kept: list[dict[str, Any]], name: str, n_steps: int) -> dict[str, Any]:
+    rows = [row for row in kept if (row["set"], row["steps"]) == (name, n_steps)]
+    means = {key: float(np.mean([row[key] for row in rows])) for key in ("accuracy", "seconds")}
+    return {"set": name, "steps": n_steps, "draws": len(rows), **means}
+
+
+def _on_draw(folder: Path, name: str, seed: int, rate: float) -> list[dict[str, Any]]:
+    torch.set_num_threads(1)
+    train, test = (read(folder / f"{part}.csv") for part in ("train", "test"))
+    rows = draw(train[1], 8, seed)
+    start = load("minilm")
+    inputs: Any = start.record.preprocessing
+    network = cut(copy.deepcopy(start.module), inputs)
+
+    def encoded(texts: list[str]) -> Any:
+        return np.stack([token_numbers(text, inputs) for text in texts])
+
+    learn, ask = encoded([train[0][row] for row in rows]), encoded(test[0])
+    labels = train[1][rows]
+    optimizer = _layers(network, rate)
+    told, spent = [], 0.0
+    for step in range(LOOKS[-1] + 1):
+        if step in (0, *LOOKS):
+            found = [_pooled(network, part, inputs).numpy() for part in (learn, ask)]
+            plain = LogisticRegression(max_iter=2000).fit(found[0], labels)
+            hits = float(plain.score(found[1], test[1]))
+            told.append(
+                {"set": name, "seed": seed, "steps": step, "accuracy": hits, "seconds": spent}
+            )
+        began = time.process_time()
+        _update(network, optimizer, learn, labels, inputs, seed + step)
+        spent += time.process_time() - began
+    return told
+
+
+def _layers(network: Network, rate: float) -> torch.optim.Optimizer:
+    """All layers move; the embeddings stay."""
+    moving: list[nn.Parameter] = []
+    for step in network.steps.parts[1:]:
+        for module in step.modules:
+            moving += network.trunk.get_submodule(module).parameters()
+    for parameter in moving:
+        parameter.requires_grad_(True)
+    return torch.optim.AdamW(moving, lr=rate, weight_decay=0.01)
+
+
+def _update(
+    network: Network, optimizer: torch.optim.Optimizer, rows: Any, labels: Any, inputs: Any,
+    seed: int,
+) -> None:  # fmt: skip
+    torch.manual_seed(seed)
+    network.trunk.train()
+    vectors = _vectors(network, rows, inputs)
+    same = torch.from_numpy(labels[:, None] == labels[None])
+    errors = (vectors @ vectors.T - same.float()) ** 2
+    alike = same & ~torch.eye(len(labels), dtype=torch.bool)
+    loss = errors[alike].mean() + errors[~same].mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _pooled(network: Network, rows: Any, inputs: Any) -> Tensor:
+    network.trunk.eval()
+    with torch.inference_mode():
+        return _vectors(network, rows, inputs)
+
+
+def _vectors(network: Network, rows: Any, inputs: Any) -> Tensor:
+    """Pooled outputs of length 1, (n, C): texts of one length pass together."""
+    order = passes(rows, inputs, 32)
+    found = torch.cat([network.features(to_tensor(rows[some], inputs)) for some in order])
+    return normalize(found[torch.from_numpy(np.argsort(np.concatenate(order)))])
