@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
-from bench.tasks import PAIRED, TURNED, _paired, _pool, _turned, _wine_table
+from bench.tasks import PAIRED, TURNED, _pool, _wine_table, paired, turned
 from warmstart.inspection.hits import best_probabilities
 from warmstart.inspection.suspect_numbers import rank_numbers
 from warmstart.inspection.suspect_sets import rank_cells
@@ -44,10 +44,10 @@ def measure(given: Namespace) -> dict[str, Any]:
     """Labels of pairs of pictures; angles of pictures and columns of tables as numbers."""
     rows: list[dict[str, Any]] = []
     for name in PAIRED:
-        pool = _pool(*_paired(given, name), "multilabel")
+        pool = _pool(*paired(given, name), "multilabel")
         rows += _rows(name, "labels", pool.taps, pool.truth, pool.target, given.draws)
     for name in TURNED:
-        pool = _pool(*_turned(given, name), "regress")
+        pool = _pool(*turned(given, name), "regress")
         rows += _rows(name, "numbers", pool.taps, pool.truth, pool.target, given.draws)
     for name, taps, values in _columns(given):
         target = Numbers.of(values)

@@ -55,4 +55,21 @@ def long_texts() -> str:
     )
 
 
-MADE: dict[str, Callable[[], str]] = {"texts": texts, "long-texts": long_texts}
+def pairs() -> str:
+    """What tuning all layers on all pairs of a draw brings, before it is in the product."""
+    rows = results.read("text_pairs")["rows"]
+    lines = [
+        [
+            row["set"],
+            row["draws"],
+            row["steps"],
+            percent(row["accuracy"]),
+            f"{row['seconds']:.1f} s",
+        ]
+        for row in rows
+    ]
+    heads = ["8 a class", "draws", "updates", "accuracy", "processor time"]
+    return f"{table(heads, lines)}\n\n{source('text_pairs')}"
+
+
+MADE: dict[str, Callable[[], str]] = {"texts": texts, "long-texts": long_texts, "pairs": pairs}
