@@ -13,7 +13,7 @@ import warmstart
 from tiny import PREP, bytes_of, fit, lines, network, weights
 from warmstart.cli.entry import main
 from warmstart.data.read import read
-from warmstart.errors import DataError, ExportError, StartError
+from warmstart.errors import ExportError, StartError
 from warmstart.events import drain
 from warmstart.network.outside import Feeding
 from warmstart.records import LabelAnswer, LabelScores, NumberAnswer, NumberScores
@@ -21,7 +21,6 @@ from warmstart.run import Run
 from warmstart.verbs.check import check
 from warmstart.verbs.evaluate import evaluate
 from warmstart.verbs.judge import _open_run
-from warmstart.verbs.studio.pictures import take_in
 from warmstart.verbs.suggest import suggest
 
 N, TEST = 60, 20
@@ -163,8 +162,23 @@ def test_exports_say_the_same(runs, task, tmp_path):
         assert done.agreement.difference < 0.02
     with pytest.raises(ExportError, match="says of its outputs that they are classes"):
         warmstart.export(run.path, "timm", out=tmp_path / "timm")
-    with pytest.raises(ExportError, match="--int8 is measured by how often a class"):
-        warmstart.export(run.path, "onnx", out=tmp_path / "int8", int8=True)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regress"])
+def test_eight_bits_are_judged_by_the_score_of_the_task(runs, task, tmp_path):
+    done = warmstart.export(runs[0][task].path, "onnx", out=tmp_path / "int8", int8=True)
+    shrunk = done.shrunk
+    assert (shrunk.metric, shrunk.images) == (
+        {"multilabel": "mAP", "regress": "r2"}[task], "test"
+    )  # fmt: skip
+    test = runs[0][task].test
+    score = test.mAP if task == "multilabel" else test.r2
+    assert shrunk.accuracy_before == pytest.approx(score, abs=0.1)
+    assert shrunk.gap.low <= shrunk.gap.value <= shrunk.gap.high
+    card = (tmp_path / "int8" / "README.md").read_text("utf-8")
+    words = {"multilabel": "mean average precision", "regress": "R²"}[task]
+    assert f"{words} " in card
+    assert "classes" not in card
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regress"])
@@ -215,8 +229,6 @@ def test_what_is_made_for_classes_refuses_others(runs, tmp_path):
     run = runs[0]["regress"]
     with pytest.raises(StartError, match="does not name one class an image"):
         _open_run(run.path, Feeding())
-    with pytest.raises(DataError, match="the studio sorts pictures into classes"):
-        drain(take_in(None, str(runs[1]["regress"]), "light", None))
 
 
 def test_a_run_can_begin_from_one_of_another_task(runs, tmp_path):

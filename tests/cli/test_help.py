@@ -32,8 +32,8 @@ FROZEN = {
         "--debug", "-h", "--help",
     ],
     "rank": [
-        "--starts", "--label", "--group", "--seed", "--json", "-q", "--quiet", "--debug", "-h",
-        "--help",
+        "--starts", "--label", "--task", "--group", "--seed", "--json", "-q", "--quiet", "--debug",
+        "-h", "--help",
     ],
     "audit": [
         "--base", "--arch", "--labels", "--train", "--label", "--group", "--size", "--mean",
@@ -49,8 +49,8 @@ FROZEN = {
         "--help",
     ],
     "studio": [
-        "--out", "--start", "--label", "--group", "--port", "--no-open", "--json", "--debug", "-h",
-        "--help",
+        "--out", "--start", "--label", "--task", "--group", "--port", "--no-open", "--json",
+        "--debug", "-h", "--help",
     ],
     "report": ["--open", "--json", "--debug", "-h", "--help"],
     "starts": ["--json", "--debug", "-h", "--help"],

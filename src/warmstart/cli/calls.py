@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from warmstart import show
 from warmstart.cli.asked import names_in, request_of
@@ -25,6 +25,7 @@ from warmstart.folder import to_plain
 from warmstart.world import is_called, joined, told_world
 
 if TYPE_CHECKING:
+    from warmstart.data.labelling import AskedTask
     from warmstart.records import Answer
 
 KEPT = (
@@ -142,8 +143,19 @@ def evaluate(call: Call) -> int:
         names = {name: call.values.get(f"--{name}") for name in ("label", "group", "text")}
         given = {name: value for name, value in names.items() if value or name != "text"}
         scores = follow(steps(Path(run_path), data, **given), watch.show)
-    print(dumps(scores, indent=2) if "--json" in call.switches else show.scores_text(scores))
+    if "--json" in call.switches:
+        print(dumps(scores, indent=2))
+    else:
+        print(show.scores_text(scores, _kind_of(Path(run_path))))
     return 0
+
+
+def _kind_of(run: Path) -> str:
+    """What a run answers about, for the words of its figures."""
+    from warmstart.folder import read_json
+    from warmstart.records import ModelRecord
+
+    return read_json(run / "model" / "config.json", ModelRecord).preprocessing.kind
 
 
 def rank(call: Call) -> int:
@@ -159,6 +171,7 @@ def rank(call: Call) -> int:
                 names_in(values.get("--starts", "")),
                 label=values.get("--label"),
                 group=values.get("--group"),
+                task=cast("AskedTask", values.get("--task", "auto")),
                 seed=int(values.get("--seed", "0")),
             ),
             watch.show,
@@ -260,5 +273,5 @@ def _json_line(answer: Answer) -> str:
 def _counted(answers: Iterable[Answer], tally: Counter[str]) -> Iterator[Answer]:
     for answer in answers:
         tally["unread" if answer.label is None else "answered"] += 1
-        tally["unpromised"] += answer.label is not None and answer.sure is None
+        tally["unpromised"] += answer.label is not None and not show.is_promised(answer)
         yield answer

@@ -160,6 +160,7 @@ RANK = Verb(
             "FILE@timm:NAME (default: those on this computer, at most 6)",
         ),
         LABEL,
+        TASK,
         GROUP,
         SEED,
         JSON,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from warmstart.cli.options import DEBUG, GROUP, HELP, JSON, LABEL, START, Option, Verb
+from warmstart.cli.options import DEBUG, GROUP, HELP, JSON, LABEL, START, TASK, Option, Verb
 
 STUDIO = Verb(
     name="studio",
@@ -20,6 +20,7 @@ STUDIO = Verb(
         Option(name="--out", value="FOLDER", help="the studio's folder (default studio/<name>)"),
         START,
         LABEL,
+        TASK,
         GROUP,
         Option(name="--port", value="N", help="port (default 8001; 0: any that is free)"),
         Option(name="--no-open", help="do not open the browser"),

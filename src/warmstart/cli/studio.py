@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from warmstart.cli.output import dumps, watcher
 from warmstart.cli.parse import Call
+
+if TYPE_CHECKING:
+    from warmstart.data.labelling import AskedTask
 
 STOPPING = "Stopping; what was computed is kept."
 
@@ -24,6 +28,7 @@ def studio(call: Call) -> int:
         data=call.places[0] if call.places else None,
         out=Path(values["--out"]) if "--out" in values else None,
         label=values.get("--label"), group=values.get("--group"),
+        task=cast("AskedTask", values.get("--task", "auto")),
         start=values.get("--start", DEFAULT_START), port=int(values.get("--port", "8001")),
     )  # fmt: skip
     with watcher(call) as watch:

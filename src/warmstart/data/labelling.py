@@ -17,6 +17,7 @@ from warmstart.data.separators import split_cells, split_marked
 from warmstart.errors import DataError
 from warmstart.records import Example, Task
 from warmstart.tasks.label_sets import SEPARATOR, split_labels
+from warmstart.tasks.numbers import as_text
 
 AskedTask = Literal["auto", "classify", "multilabel", "regress"]
 Rows = Sequence[Row] | Sequence[Example]
@@ -207,7 +208,7 @@ def _number(row: Row, source: str) -> str:
         raise DataError(
             f"{source}: the label of {row.id} is {row.label}; fill it in or remove the row"
         )
-    return f"{value:.17g}" if float(f"{value:.12g}") != value else f"{value:.12g}"
+    return as_text(value)
 
 
 CLASS_LABELS = ClassLabels()

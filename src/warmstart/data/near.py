@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from warmstart.data.agreeing import agreeing
 from warmstart.data.collection import Collection, count, is_are
 from warmstart.data.split import blocks
-from warmstart.records import DataRecord, Example, Finding
+from warmstart.records import DataRecord, Example, Finding, Task
 
 Pair = tuple[str, str]
 MANY_PAIRS = 10  # below, so many labels that agree or not say nothing
@@ -29,15 +29,15 @@ def with_twins(collection: Collection, twins: Iterable[Pair]) -> Collection:
     """
     record = collection.record
     pairs = tuple(sorted((min(pair), max(pair)) for pair in twins))
-    if are_scenes(record.examples, pairs):
+    if are_scenes(record.examples, pairs, record.task):
         note = Finding(kind="duplicate", sentence=f"{len(pairs):,} {SCENES}")
         return replace(collection, record=replace(record, problems=(*record.problems, note)))
-    found = (*_copies(record.examples, pairs), *_leaks(record.examples, pairs))
+    found = (*_copies(record.examples, pairs, record.task), *_leaks(record.examples, pairs))
     settled = replace(record, twins=pairs, problems=(*record.problems, *found))
     return replace(collection, record=settled)
 
 
-def are_scenes(examples: Sequence[Example], pairs: Sequence[Pair]) -> bool:
+def are_scenes(examples: Sequence[Example], pairs: Sequence[Pair], task: Task = "classify") -> bool:
     """Whether the pairs are pictures of one scene (a fixed camera) rather than copies.
 
     Copies carry one label nearly always. Where the training pairs agree hardly more often
@@ -53,13 +53,14 @@ def are_scenes(examples: Sequence[Example], pairs: Sequence[Pair]) -> bool:
     inside = [(a, b) for a, b in pairs if a in labels and b in labels]
     if len(inside) < MANY_PAIRS:
         return False
-    agree = sum(labels[a] == labels[b] for a, b in inside) / len(inside)
-    counts = Counter(labels.values())
-    chance = sum(n * n for n in counts.values()) / len(labels) ** 2
-    return agree < (1 + chance) / 2
+    alike = agreeing(task, [*labels.values()])
+    agree = sum(alike.agree([labels[a], labels[b]]) for a, b in inside) / len(inside)
+    return agree < (1 + alike.chance) / 2
 
 
-def _copies(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]:
+def _copies(
+    examples: Sequence[Example], pairs: Sequence[Pair], task: Task = "classify"
+) -> list[Finding]:
     """Near copies within the training part. Test labels are not looked at."""
     train = {e.id: e for e in examples if e.split == "train"}
     inside = [(a, b) for a, b in pairs if a in train and b in train]
@@ -70,8 +71,10 @@ def _copies(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]
     sets: dict[int, list[Example]] = {}
     for example, block in zip(rows, blocks(rows, inside), strict=True):
         sets.setdefault(int(block), []).append(example)
-    mixed = [e.id for same in sets.values() if len({e.label for e in same}) > 1 for e in same]
-    clean = [same for same in sets.values() if len({e.label for e in same}) == 1]
+    alike = agreeing(task, [e.label for e in train.values()])
+    parted = [(same, alike.agree([e.label for e in same])) for same in sets.values()]
+    mixed = [e.id for same, agree in parted if not agree for e in same]
+    clean = [same for same, agree in parted if agree]
     first = {e.sha256: e.id for e in reversed(rows)}
     further = [e.id for same in clean for e in same[1:] if first[e.sha256] == e.id]
     findings = []
@@ -85,7 +88,7 @@ def _copies(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]
     if mixed:
         sentence = (
             f"{count(len(mixed), 'training image')} are near copies of each other and carry "
-            "different labels. Not all of these labels can be right."
+            f"{alike.apart}. Not all of these {alike.many} can be right."
         )
         findings.append(Finding(kind="conflict", sentence=sentence, items=tuple(mixed)))
     return findings

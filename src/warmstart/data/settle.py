@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from warmstart.data.agreeing import agreeing
 from warmstart.data.collection import Collection, count, is_are, some, unreadable
 from warmstart.data.labelling import check_left, labelling_of
 from warmstart.errors import DataError
@@ -39,7 +40,7 @@ def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
     problems = (
         *record.problems,
         *lost,
-        *find_copies(examples),
+        *find_copies(examples, record.task),
         *find_leaks(examples),
         *find_tiny(examples, record.task),
     )
@@ -47,7 +48,7 @@ def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
     return replace(collection, record=settled)
 
 
-def find_copies(examples: Sequence[Example]) -> tuple[Finding, ...]:
+def find_copies(examples: Sequence[Example], task: Task = "classify") -> tuple[Finding, ...]:
     """Identical bytes within the training part: `duplicate` and, where labels differ, `conflict`.
 
     A duplicate's items are the ids after the first of each set; a conflict's are all its ids.
@@ -60,9 +61,10 @@ def find_copies(examples: Sequence[Example]) -> tuple[Finding, ...]:
     for example in examples:
         if example.split == "train":
             sets.setdefault(example.sha256, []).append(example)
+    alike = agreeing(task, [e.label for e in examples if e.split == "train"])
     copies, conflicts = [], []
     for same in sets.values():
-        if len({example.label for example in same}) > 1:
+        if not alike.agree([example.label for example in same]):
             conflicts += [example.id for example in same]
         else:
             copies += [example.id for example in same[1:]]
@@ -73,7 +75,7 @@ def find_copies(examples: Sequence[Example]) -> tuple[Finding, ...]:
         findings.append(Finding(kind="duplicate", sentence=sentence, items=tuple(copies)))
     if conflicts:
         n = len(conflicts)
-        sentence = f"{count(n, 'training image')} are identical and carry different labels."
+        sentence = f"{count(n, 'training image')} are identical and carry {alike.apart}."
         findings.append(Finding(kind="conflict", sentence=sentence, items=tuple(conflicts)))
     return tuple(findings)
 

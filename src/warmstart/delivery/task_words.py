@@ -26,6 +26,8 @@ class TaskWords:
     ask: str  # what one asks a model for
     apart: str  # what each layer is tried at
     blind: str  # the best answer that looks at nothing
+    naming: str  # the same as a doing
+    idle: str  # what it reaches; {} is its score
     before: str  # what the new output alone did; {} is its score
     label: str  # what an example has, in findings
     contradicted: str  # of labels that look wrong
@@ -36,6 +38,8 @@ TASK_WORDS: dict[Task, TaskWords] = {
         tag="image-classification", metric="accuracy", name="accuracy", right="right",
         output="{} classes", ask="name the class of an image",
         apart="tells the classes apart", blind="always answering the largest class",
+        naming="always naming the largest class",
+        idle="always naming the largest class is right on {}",
         before="was right {} of the time", label="label",
         contradicted="A model that had not seen the image is sure of another class.",
     ),
@@ -43,7 +47,8 @@ TASK_WORDS: dict[Task, TaskWords] = {
         tag="image-classification", metric="mean_average_precision",
         name="mean average precision", right="mean average precision", output="{} labels",
         ask="name the labels of an image", apart="tells which labels an image has",
-        blind="ranking at random", before="reached a mean average precision of {}",
+        blind="ranking at random", naming="ranking at random",
+        idle="ranking at random reaches {}", before="reached a mean average precision of {}",
         label="label",
         contradicted="A model that had not seen the image is sure that it has another label, or "
         "one less.",
@@ -52,6 +57,7 @@ TASK_WORDS: dict[Task, TaskWords] = {
         tag="image-feature-extraction", metric="r2", name="R²", right="of the variance explained",
         output="{} number", ask="tell the number of an image",
         apart="tells the number", blind="always answering the mean",
+        naming="always answering the mean", idle="always answering the mean explains {}",
         before="explained {} of the variance", label="number",
         contradicted="A model that had not seen the image says a number further off than its "
         "usual errors explain.",

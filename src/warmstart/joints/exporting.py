@@ -110,11 +110,6 @@ def export(run: Path, source: Source, wanted: Wanted) -> Steps[Delivered]:
             f"{option} is for networks that take images, and this one takes "
             f"{source.record.preprocessing.kind}s; leave it away."
         )
-    if wanted.is_int8 and source.record.task != "classify":
-        raise ExportError(
-            "--int8 is measured by how often a class is named rightly, and this model names none; "
-            "leave --int8 away."
-        )
     record = read_json(run / "data.json", DataRecord)
     images = reopen(run, record, source.record.preprocessing, wanted.data, wanted.test)
     title = f"{run.resolve().name}, {TITLES[wanted.to]}"
@@ -166,8 +161,9 @@ def _check_graph(job: _Job, source: Source, graph: bytes) -> None:
     """The graph in 32 bits must be the model, before anything is taken off it."""
     pixels, _ = _looked_at(job)
     found = answered(session(graph, n_threads()), job.graph_inputs(pixels))
-    gap = float(np.abs(found - _logits(job, source.model, pixels)).max())
-    if not gap <= clean.TOLERANCE:
+    expected = _logits(job, source.model, pixels)
+    gap = float(np.abs(found - expected).max())
+    if not gap <= clean.allowed(expected, source.record.task):
         raise ExportError(
             f"the graph disagrees with the model before any rounding: a logit differs by {gap:.2g} "
             f"(at most {clean.TOLERANCE:g} may); nothing was written."
@@ -185,8 +181,9 @@ def _agreed(job: _Job, source: Source, folder: Path, shrunk: Shrunk | None) -> A
     if shrunk is None:
         return clean.compare(found, expected, which, job.prep, task=source.record.task)
     made = session((folder / MODEL["onnx"]).read_bytes(), n_threads())
-    clean.compare(found, answered(made, job.graph_inputs(pixels)), which, job.prep)
-    return clean.compare(found, expected, which, job.prep, tolerance=None)
+    task = source.record.task
+    clean.compare(found, answered(made, job.graph_inputs(pixels)), which, job.prep, task=task)
+    return clean.compare(found, expected, which, job.prep, tolerance=None, task=task)
 
 
 def _looked_at(job: _Job) -> tuple[Pixels, Literal["run", "noise"]]:
@@ -217,6 +214,7 @@ def _record(
         kind=None if kind == "image" else kind,
         run=job.run.resolve().name, to=job.wanted.to, title=job.title,
         inputs=_taken(source.served(), job.wanted.with_pixels),
+        task=None if source.record.task == "classify" else source.record.task,
         outputs=outputs, agreement=agreement, twin=twin, shrunk=shrunk,
         files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         libraries=formats.library_versions(job.wanted.to),

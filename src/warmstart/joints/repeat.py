@@ -15,8 +15,8 @@ from warmstart.joints.request import Request
 from warmstart.joints.requestfile import NAME, OBJECT, decoded
 
 OPTIONS = (
-    "start", "arch", "strategy", "budget", "lr", "minutes", "test", "label", "group", "relabel",
-    "seed",
+    "start", "arch", "strategy", "budget", "lr", "minutes", "test", "label", "text", "kind",
+    "task", "group", "relabel", "seed",
 )  # fmt: skip
 _USUAL = {field.name: field.default for field in fields(Request)}
 

@@ -86,7 +86,9 @@ class Request:
 
 def columns_of(asked: Request) -> Columns:
     """The columns and the kind of data that were named."""
-    return Columns(label=asked.label, group=asked.group, text=asked.text, kind=asked.kind)
+    return Columns(
+        label=asked.label, group=asked.group, text=asked.text, kind=asked.kind, task=asked.task
+    )
 
 
 def check(asked: Request) -> None:

@@ -8,15 +8,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.data.split import blocks
 from warmstart.delivery.export import quantised
 from warmstart.errors import ExportError
 from warmstart.events import Event, Steps
+from warmstart.joints.both import judge_both
 from warmstart.joints.looks import spread
 from warmstart.joints.processors import n_threads
 from warmstart.joints.reopened import Pixels, Reopened
 from warmstart.records import Example, Gap, Shrunk
-from warmstart.stats.paired_hits import hits_difference
 
 CALIBRATED = 128  # training images that ranges are taken from
 MEASURED = 2000  # images, at most, that both graphs answer
@@ -56,14 +55,13 @@ def _measured(
     threads = n_threads()
     before, after = quantised.session(graph, threads), quantised.session(small, threads)
     which, examples = _held_out(images)
-    number = {label: index for index, label in enumerate(images.record.classes)}
     there: list[Example] = []
-    answers: list[NDArray[np.int64]] = []  # of both graphs, (2, m) each
+    answers: list[NDArray[np.float32]] = []  # of both graphs, (2, m, K) each
     one: Inputs | None = None
     for batch, pixels in images.batches(examples):
         inputs = feed(pixels)
         one = inputs[:1] if one is None else one
-        both = [quantised.run(made, inputs).argmax(axis=1) for made in (before, after)]
+        both = [quantised.run(made, inputs) for made in (before, after)]
         answers.append(np.stack(both))
         there += batch
         yield Event(stage="evaluate", kind="step", step=len(there), of=len(examples))
@@ -73,15 +71,14 @@ def _measured(
             "place with --data, or leave --int8 away."
         )
     said = np.concatenate(answers, axis=1)
-    labels = np.array([number[example.label] for example in there])
-    hits = (said == labels).astype(float)
-    gap = hits_difference(hits[1], hits[0], blocks(there, images.record.twins))
+    judged = judge_both(said, there, images.record)
+    gap = judged.gap
     seconds_before, seconds = quantised.seconds_each(before, after, one, ROUNDS)
     found = Gap(value=gap.value, low=gap.low, high=gap.high, n=len(there))
     too_much = is_too_much(found)
     return Shrunk(
-        images=which, accuracy=float(hits[1].mean()), accuracy_before=float(hits[0].mean()),
-        gap=found, same_labels=float((said[0] == said[1]).mean()), calibrated_on=calibrated,
+        images=which, accuracy=judged.after, accuracy_before=judged.before, metric=judged.metric,
+        gap=found, same_labels=judged.same, calibrated_on=calibrated,
         bytes=len(small), bytes_before=len(graph), seconds=seconds,
         seconds_before=seconds_before, is_too_much=too_much, sentence=_sentence(found, too_much),
     )  # fmt: skip

@@ -79,6 +79,7 @@ def ranking(judged: Sequence[Judged], arranged: Arranged, seed: int) -> Ranking:
         because=_because(take, groups[0], list(starts.values()), n, arranged.target.words.ranked),
         n=n,
         guess=arranged.target.blind_score(labels),
+        task=None if arranged.target.task == "classify" else arranged.target.task,
         method=judged[0].estimate.method,
     )
 

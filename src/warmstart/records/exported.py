@@ -7,6 +7,7 @@ from typing import Literal
 
 from warmstart.records.absent import ABSENT
 from warmstart.records.inputs import Kind
+from warmstart.records.data import Task
 from warmstart.records.summary import Estimate
 
 ExportFormat = Literal["onnx", "torch", "timm", "transformers", "openvino"]
@@ -59,7 +60,7 @@ class Shrunk:
     accuracy: float
     accuracy_before: float
     gap: Gap  # 8 bits minus 32
-    same_labels: float  # share
+    same_labels: float | None  # share; None: the answers are numbers
     calibrated_on: int
     bytes: int
     bytes_before: int
@@ -67,6 +68,7 @@ class Shrunk:
     seconds_before: float
     is_too_much: bool
     sentence: str
+    metric: str | None = field(default=None, metadata=ABSENT)  # that `accuracy` is; None: itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,4 +86,5 @@ class Exported:
     twin: Twin | None = None
     shrunk: Shrunk | None = None
     kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
+    task: Task | None = field(default=None, metadata=ABSENT)  # None: it names classes
     format: int = 1

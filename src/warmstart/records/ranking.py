@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from warmstart.records.absent import ABSENT
+from warmstart.records.data import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,4 +60,5 @@ class Ranking:
     guess: float  # share of the largest class: right without looking
     method: str  # of the estimates: "nested-cv" or "holdout"
     failed: tuple[FailedStart, ...] = ()
+    task: Task | None = field(default=None, metadata=ABSENT)  # None: one class an example
     left_out: tuple[str, ...] = ()  # on this computer, but beyond what is looked at unasked

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from warmstart.records import RankedStart, Ranking
+from warmstart.delivery.task_words import TASK_WORDS
+from warmstart.records import RankedStart, Ranking, Task
 from warmstart.show.text import WIDTH, column, duration, interval, percent, percents, printable
 
 HEADER = ("start", "accuracy", "seconds", "size", "")
+HEADS: dict[Task, str] = {"classify": "accuracy", "multilabel": "mAP", "regress": "R²"}
 GAP = "  "
 
 
@@ -18,7 +20,8 @@ def ranking_text(ranking: Ranking, words: Sequence[str]) -> str:
     `words` follow `warmstart fit` in that command: the data, and the options that read it.
     """
     best = {start.name for start in _best(ranking)}
-    rows = [HEADER, *(_row(start, best, ranking) for start in ranking.starts)]
+    head = (HEADER[0], HEADS[ranking.task or "classify"], *HEADER[2:])
+    rows = [head, *(_row(start, best, ranking) for start in ranking.starts)]
     notes = [_meaning(ranking)]
     notes += [column("Ties", "\n".join(f"{_names(tie)}." for tie in _other_ties(ranking)))]
     notes += [column("Failed", f"{each.name}: {each.error}") for each in ranking.failed]
@@ -64,8 +67,10 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 def _meaning(ranking: Ranking) -> str:
     where = "the part you held out" if ranking.method == "holdout" else "images held out in turn"
-    text = f"Accuracy on {where} ({ranking.n:,}), with its 95 % interval;"
-    text += f" always naming the largest class is right on {percent(ranking.guess, ranking.n)}."
+    words = TASK_WORDS[ranking.task or "classify"]
+    name = f"{words.name[0].upper()}{words.name[1:]}"
+    text = f"{name} on {where} ({ranking.n:,}), with its 95 % interval;"
+    text += f" {words.idle.format(percent(ranking.guess, ranking.n))}."
     if any(start.cached for start in ranking.starts):
         text += "\nkept: seen in an earlier look, so there was nothing to time."
     return column("Meaning", text)
@@ -90,7 +95,8 @@ def _advice(ranking: Ranking, words: Sequence[str]) -> str:
     take = next(start for start in ranking.starts if start.name == ranking.take)
     text = f"{take.name}: {ranking.because}."
     if take.low <= ranking.guess:
-        text += "\nNone of them is measurably better than always naming the largest class."
+        blind = TASK_WORDS[ranking.task or "classify"].naming
+        text += f"\nNone of them is measurably better than {blind}."
     options = ["--start", take.name]
     if take.arch:
         options = ["--start", take.name.removesuffix(f"@{take.arch}"), "--arch", take.arch]

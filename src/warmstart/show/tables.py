@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from warmstart.delivery.task_words import further, test_estimate
 from warmstart.records import Answer, LabelAnswer, NumberAnswer, Scores, TestScores
 from warmstart.show.text import WIDTH, column, count, interval, percent, percents, printable, size
+from warmstart.words import in_words_of
 
 if TYPE_CHECKING:
     from warmstart.features.store import StoreInfo
@@ -68,8 +69,17 @@ def _caveat(answer: Answer) -> str:
     return "not sure" if answer.sure is False else ""
 
 
-def scores_text(scores: TestScores) -> str:
-    """Metrics on labelled data, the one that matters first."""
+def is_promised(answer: Answer) -> bool:
+    """Whether it is promised how far an answer can be trusted: by "sure", or by an interval."""
+    return answer.sure is not None or (isinstance(answer, NumberAnswer) and answer.low is not None)
+
+
+def scores_text(scores: TestScores, kind: str = "image") -> str:
+    """Metrics on labelled data, the one that matters first, in the words for what they are of."""
+    return in_words_of(kind, _scores_text(scores))
+
+
+def _scores_text(scores: TestScores) -> str:
     if not isinstance(scores, Scores):
         claim = test_estimate(scores)
         shown = interval(claim.value, claim.low, claim.high, claim.n)

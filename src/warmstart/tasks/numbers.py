@@ -18,6 +18,15 @@ BINS, LEAST_A_BIN = 10, 5  # equally full bins that folds and draws are kept ali
 _LEAST = 1e-12
 
 
+def as_text(value: float) -> str:
+    """A number as records hold it: as short as reads back the same.
+
+    >>> as_text(3.50), as_text(0.1 + 0.2)
+    ('3.5', '0.30000000000000004')
+    """
+    return f"{value:.17g}" if float(f"{value:.12g}") != value else f"{value:.12g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Numbers:
     """The target of regression. Truth: (value - mean) / spread of what was learnt from, (n,).

@@ -18,6 +18,7 @@ from warmstart.events import Event, Steps
 from warmstart.folder import read_json
 from warmstart.records import DataRecord, Example, Summary, TestScores
 from warmstart.verbs.predictor import BATCH, Predictor, load
+from warmstart.words import in_words_of
 
 STRANGE = 0.05  # share of images from which on it is said; one in a hundred is usual
 
@@ -58,7 +59,8 @@ def evaluate(
     if not kept:
         raise DataError(f"{collection.record.name}: none of its images can be read.")
     for title, text in _remarks(run, kept, len(examples), strange):
-        yield Event(stage="look", kind="note", values={"title": title, "text": text})
+        told = in_words_of(predictor.kind, text)
+        yield Event(stage="look", kind="note", values={"title": title, "text": told})
     labels = [example.label for example in kept]
     measured = predictor.replies.measured(np.concatenate(found), labels, blocks(kept))
     return measured

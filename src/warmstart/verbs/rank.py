@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from warmstart.data.labelling import AskedTask
 from warmstart.data.read import read
 from warmstart.events import Steps
 from warmstart.joints import notes, request, starting
@@ -19,6 +20,7 @@ def rank(
     *,
     label: str | None = None,
     group: str | None = None,
+    task: AskedTask = "auto",
     seed: int = 0,
 ) -> Steps[Ranking]:
     """Rank starts by the head that one look at each gives; nothing is trained or written.
@@ -29,7 +31,7 @@ def rank(
     StartError if no start can.
     """
     request.check(Request(data=data, seed=seed))
-    collection = yield from read(data, label=label, group=group)
+    collection = yield from read(data, label=label, group=group, task=task)
     yield notes.data(collection)
     names, left_out = (tuple(starts), ()) if starts else starting.on_disk()
     wish = input_wish(Request(data=data, seed=seed), collection)

@@ -93,8 +93,8 @@ def compare(
     gap = float(np.abs(logits - expected).max())
     lonely = float(np.abs(found["alone"][0] - expected[0]).max())
     same = int((logits.argmax(axis=1) == expected.argmax(axis=1)).sum())
-    if task == "regress" and tolerance is not None:  # of numbers in whatever unit
-        tolerance *= max(1.0, float(np.abs(expected).max()))
+    if tolerance is not None:
+        tolerance = allowed(expected, task, tolerance)
     if tolerance is not None and not max(gap, lonely) <= tolerance:
         raise ExportError(
             f"the export disagrees with the model: a logit differs by {max(gap, lonely):.2g} "
@@ -110,6 +110,11 @@ def compare(
         n=len(expected), images=images, difference=max(gap, lonely), tolerance=tolerance,
         same_labels=same,
     )  # fmt: skip
+
+
+def allowed(expected: Floats, task: Task, tolerance: float = TOLERANCE) -> float:
+    """How far an answer may be off: of numbers, in whatever unit, by their size."""
+    return tolerance * max(1.0, float(np.abs(expected).max())) if task == "regress" else tolerance
 
 
 def _run(command: list[str], place: str) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.delivery.export.graph import first_line
-from warmstart.delivery.export.served import OUTPUTS
 from warmstart.errors import ExportError
 
 Inputs = NDArray[np.generic]
@@ -79,9 +78,9 @@ def session(graph: bytes, threads: int) -> Any:
 
 
 def run(made: Any, inputs: Inputs) -> Floats:
-    """Logits (n, K) of inputs."""
-    name = made.get_inputs()[0].name
-    found: Floats = made.run([OUTPUTS["classify"][0]], {name: inputs})[0]
+    """Logits (n, K) of inputs, or numbers (n, 1): what a graph gives first."""
+    name, first = made.get_inputs()[0].name, made.get_outputs()[0].name
+    found: Floats = made.run([first], {name: inputs})[0]
     return found
 
 

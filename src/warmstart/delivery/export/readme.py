@@ -108,7 +108,9 @@ def _metrics(facts: ReadmeFacts) -> list[tuple[str, float, str]]:
     if shrunk is not None:
         if shrunk.images == "train":  # flattered; and the run's figures are those of 32 bits
             return []
-        return [("accuracy", shrunk.accuracy, f"Accuracy in 8 bits ({shrunk.images} images)")]
+        own = TASK_WORDS[summary.task]
+        name = f"{own.name[0].upper()}{own.name[1:]} in 8 bits ({shrunk.images} images)"
+        return [(own.metric, shrunk.accuracy, name)]
     if twin is not None:
         found = twin.estimate
         return [("accuracy", found.value, f"Accuracy ({found.method})")] if found else []
@@ -206,14 +208,22 @@ def shrunk_text(exported: Exported) -> str:
     which = {"test": "test images", "holdout": "images of your hold-out"}.get(
         shrunk.images, "training images, which flatter both: the run held none apart"
     )
+    same = ""
+    if shrunk.same_labels is not None:
+        same = f", {100 * shrunk.same_labels:.1f} % of the labels are the same"
     faster = shrunk.seconds_before / max(shrunk.seconds, 1e-9)
     speed = f"{faster:.1f} times as fast" if faster >= 1 else f"slower ({faster:.2f} times)"
     return (
-        f"{after} % instead of {before} % on {shrunk.gap.n:,} {which}: {gap_text(shrunk.gap)}, "
-        f"{100 * shrunk.same_labels:.1f} % of the labels are the same; {shrunk.sentence}. "
+        f"{_named(exported)}{after} % instead of {before} % on {shrunk.gap.n:,} {which}: "
+        f"{gap_text(shrunk.gap)}{same}; {shrunk.sentence}. "
         f"{shrunk.bytes / 1e6:.1f} MB instead of {shrunk.bytes_before / 1e6:.1f}, {speed} for one "
         "image on the computer that made it."
     )
+
+
+def _named(exported: Exported) -> str:
+    """The score in words, where it is not how often a class is named rightly."""
+    return "" if exported.task is None else f"{TASK_WORDS[exported.task].name} "
 
 
 def _use(facts: ReadmeFacts) -> str:
@@ -248,16 +258,20 @@ def agreement_text(exported: Exported) -> str:
     whom = "its own twin in torch" if exported.twin is not None else "the model"
     limit = "" if found.tolerance is None else f" (at most {found.tolerance:g} may)"
     same = "all" if found.same_labels == found.n else f"{found.same_labels} of {found.n}"
+    what, rest = "logit", f", {same} labels are the same"
+    if exported.task is not None:
+        what, rest = ("number" if exported.task == "regress" else "logit"), ""
     return (
-        f"In a process without warmstart, on {found.n} {images}: a logit differs from {whom} by "
-        f"{found.difference:.1g} at most{limit}, {same} labels are the same."
+        f"In a process without warmstart, on {found.n} {images}: a {what} differs from {whom} by "
+        f"{found.difference:.1g} at most{limit}{rest}."
     )
 
 
 def _limits(facts: ReadmeFacts) -> str:
+    outputs = TASK_WORDS[facts.summary.task].output.format(len(facts.labels))
     return (
         f"## Limits\n\nThe numbers hold for {facts.noun}s drawn like the examples above. It knows "
-        f"only its {len(facts.labels)} classes, and, unlike `warmstart predict`, never says that "
+        f"only its {outputs}, and, unlike `warmstart predict`, never says that "
         f"{_a(facts.noun)} is like nothing it learnt from.\n"
     )
 

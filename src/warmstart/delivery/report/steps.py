@@ -15,7 +15,7 @@ LEAST_IMAGES = 5  # of a class, below which how often it is found says nothing
 LEAKED = 0.01  # of the test part, from which on leaks come first
 SHOWN = 3  # thumbnails on a card
 # What further commands must be told again of the data and of the start, as far as they take it.
-TABLE = ("label", "group")
+TABLE = ("label", "text", "kind", "task", "group")
 TOLD = ("start", "arch", "test", *TABLE, "relabel")
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from warmstart.delivery.studio.sorting import SORTINGS, checked_name, label_name
 from warmstart.errors import UsageError
-from warmstart.records import Split
+from warmstart.records import Split, Task
+from warmstart.tasks.label_sets import SEPARATOR
 
-MOST_LETTERS = 100  # of a class name
-_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 Labels = Mapping[str, str]
 
 
@@ -32,12 +31,14 @@ class Picture:
 class Board:
     """Classes in the order of their columns, and the class of each picture on the board.
 
-    `kept`: labels that a person has looked at and found right, whatever a model says.
+    `kept`: labels that a person has looked at and found right, whatever a model says. Where a
+    picture may have several labels, they stand with `|` between, and each is a column.
     """
 
     classes: tuple[str, ...] = ()
     labels: Labels = field(default_factory=dict)
     kept: Labels = field(default_factory=dict)
+    task: Task = "classify"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,8 @@ def applied(board: Board, change: Change) -> Board:
     {}
     """
     classes = board.classes if change.classes is None else change.classes[1]
-    return Board(classes, _after(board.labels, change.labels), _after(board.kept, change.kept))
+    labels, kept = _after(board.labels, change.labels), _after(board.kept, change.kept)
+    return Board(classes, labels, kept, board.task)
 
 
 def _after(labels: Labels, changed: Mapping[str, tuple[str | None, str | None]]) -> Labels:
@@ -134,27 +136,67 @@ def labelled(board: Board, ids: Iterable[str], label: str | None) -> Change:
     >>> labelled(Board(("cat", "dog"), {"a": "cat", "b": "dog"}), ["a", "b"], "dog").what
     'moved 1 picture to dog'
     """
-    label = None if label is None else checked_name(label)
+    sorting = SORTINGS[board.task]
+    label = None if label is None else sorting.checked(label)
     now = {id: (board.labels.get(id), label) for id in ids}
     labels = {id: pair for id, pair in now.items() if pair[0] != pair[1]}
     are_new = all(before is None for before, _ in labels.values())
-    verb = "took" if label is None else "added" if are_new else "moved"
-    end = "off the board" if label is None else f"to {label}"
-    classes = None
-    if label is not None and label not in board.classes:
-        classes = (board.classes, (*board.classes, label))
+    moved = "moved" if board.task == "classify" else "set"
+    verb = "took" if label is None else "added" if are_new else moved
+    end = "off the board" if label is None else f"to {shown(label)}"
+    classes = _grown(board, () if label is None else sorting.names(label))
     return Change(what=f"{verb} {_pictures(len(labels))} {end}", labels=labels, classes=classes)
+
+
+def marked(board: Board, ids: Iterable[str], name: str, is_on: bool) -> Change:
+    """Give pictures one label more, or take it from them; the others stay.
+
+    Raises: UsageError where a picture has one class, or a number.
+
+    >>> board = Board(("cat",), {"a": "cat", "b": ""}, task="multilabel")
+    >>> marked(board, ["a", "b"], "owl", True).labels
+    {'a': ('cat', 'cat|owl'), 'b': ('', 'owl')}
+    """
+    if board.task != "multilabel":
+        raise UsageError("a picture has one label here; give it another one instead.")
+    sorting, name = SORTINGS[board.task], label_name(name)
+    found = {}
+    for id in ids:
+        before = board.labels.get(id, "")
+        rest = [other for other in sorting.names(before) if other != name]
+        after = sorting.checked(SEPARATOR.join([*rest, name] if is_on else rest))
+        if after != before:
+            found[id] = (board.labels.get(id), after)
+    what = f"gave {_pictures(len(found))} the label {name}"
+    if not is_on:
+        what = f"took the label {name} from {_pictures(len(found))}"
+    return Change(what=what, labels=found, classes=_grown(board, (name,) if is_on else ()))
+
+
+def shown(label: str) -> str:
+    """A label in words.
+
+    >>> shown("cat|owl"), shown("")
+    ('cat, owl', 'no label')
+    """
+    return label.replace(SEPARATOR, ", ") or "no label"
+
+
+def _grown(board: Board, names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """The classes before and after, where some of these are new."""
+    new = [name for name in dict.fromkeys(names) if name not in board.classes]
+    return (board.classes, (*board.classes, *new)) if new else None
 
 
 def filled(board: Board, labels: Labels) -> Change:
     """Put many pictures on the board at once, each with its class."""
-    labels = {id: checked_name(label) for id, label in labels.items()}
-    new = [name for name in dict.fromkeys(labels.values()) if name not in board.classes]
+    sorting = SORTINGS[board.task]
+    labels = {id: sorting.checked(label) for id, label in labels.items()}
     return Change(
         what=f"added {_pictures(len(labels))}",
         labels={id: (board.labels.get(id), label) for id, label in labels.items()},
-        classes=(board.classes, (*board.classes, *new)) if new else None,
-    )
+        classes=_grown(board, (n for label in labels.values() for n in sorting.names(label))),
+    )  # fmt: skip
 
 
 def looked_at(board: Board, ids: Iterable[str]) -> Change:
@@ -171,73 +213,68 @@ def looked_at(board: Board, ids: Iterable[str]) -> Change:
 
 def with_class(board: Board, name: str) -> Change:
     """A new, empty class. Raises: UsageError where there is one of that name."""
-    name = checked_name(name)
+    name = _own_name(board, name)
     _check_new(board, name)
-    return Change(what=f"added the class {name}", classes=(board.classes, (*board.classes, name)))
+    return Change(
+        what=f"added the {_noun(board)} {name}", classes=(board.classes, (*board.classes, name))
+    )
 
 
 def renamed(board: Board, old: str, new: str) -> Change:
     """Another name for a class. Raises: UsageError where there is none, or one of the new name."""
-    new = checked_name(new)
+    new = _own_name(board, new)
     _check_known(board, old)
     if new == old:
         return Change(what="changed nothing")
     _check_new(board, new)
+    sorting = SORTINGS[board.task]
+
+    def changed(labels: Labels) -> dict[str, tuple[str | None, str | None]]:
+        now = {id: (label, sorting.renamed(label, old, new)) for id, label in labels.items()}
+        return {id: pair for id, pair in now.items() if pair[0] != pair[1]}
+
     return Change(
         what=f"renamed {old} to {new}",
-        labels={id: (old, new) for id, label in board.labels.items() if label == old},
-        kept={id: (old, new) for id, label in board.kept.items() if label == old},
+        labels=changed(board.labels),
+        kept=changed(board.kept),
         classes=(board.classes, tuple(new if name == old else name for name in board.classes)),
         renamed=(old, new),
     )
 
 
 def without_class(board: Board, name: str) -> Change:
-    """A class taken away with its pictures. Raises: UsageError where there is none."""
+    """A class taken away with its pictures. Raises: UsageError where there is none.
+
+    One of several labels is taken from its pictures, and these stay.
+    """
     _check_known(board, name)
-    ids = [id for id, label in board.labels.items() if label == name]
+    sorting = SORTINGS[board.task]
+    own = {id: label for id, label in board.labels.items() if name in sorting.names(label)}
     left = tuple(one for one in board.classes if one != name)
     return Change(
-        what=f"removed the class {name}" + (f" with {_pictures(len(ids))}" if ids else ""),
-        labels=dict.fromkeys(ids, (name, None)),
+        what=f"removed the {_noun(board)} {name}" + (f" with {_pictures(len(own))}" if own else ""),
+        labels={id: (label, sorting.without(label, name)) for id, label in own.items()},
         classes=(board.classes, left),
     )
 
 
-def checked_name(name: str) -> str:
-    """A class name as it is kept. Raises: UsageError for one that cannot be shown or stored.
-
-    >>> checked_name("  house  cat ")
-    'house cat'
-    """
-    name = " ".join(unicodedata.normalize("NFC", name).split())
-    if not name or len(name) > MOST_LETTERS:
-        raise UsageError(f"a class needs a name of 1 to {MOST_LETTERS} letters.")
-    strange = next((letter for letter in name if _is_strange(letter)), None)
-    if strange is not None:
-        raise UsageError(
-            f"a class name cannot hold the letter U+{ord(strange):04X}; leave it away."
-        )
-    return name
-
-
-def _is_strange(letter: str) -> bool:
-    """Control characters, halves of characters, and what turns the text around it."""
-    return unicodedata.category(letter) in ("Cc", "Cs", "Co", "Cn") or letter in _TURNING
-
-
 def learnable(board: Board, pictures: Mapping[str, Picture]) -> str:
     """Why nothing can be learnt from a board yet; nothing where something can."""
-    sizes = dict.fromkeys(board.classes, 0)
-    for id, label in board.labels.items():
-        sizes[label] += pictures[id].part != "test"
-    full = {name: n for name, n in sizes.items() if n}
-    few = next((name for name, n in full.items() if n < 2), None)
-    if len(full) < 2:
-        return "Two classes with two pictures each are needed to begin."
-    if few is not None:
-        return f"{few} has 1 picture; a class needs at least 2. Add one, or take it off."
-    return ""
+    order = {name: place for place, name in enumerate(board.classes)}
+    labels = [label for id, label in board.labels.items() if pictures[id].part != "test"]
+    labels.sort(key=lambda label: order.get(label, len(order)))
+    return SORTINGS[board.task].problem(labels)
+
+
+def _own_name(board: Board, name: str) -> str:
+    """A name for a column. Raises: UsageError where there are none of people's own."""
+    if board.task == "regress":
+        raise UsageError("pictures have numbers here, and no classes to name.")
+    return label_name(name) if board.task == "multilabel" else checked_name(name)
+
+
+def _noun(board: Board) -> str:
+    return "label" if board.task == "multilabel" else "class"
 
 
 def _pictures(n: int) -> str:
@@ -246,10 +283,12 @@ def _pictures(n: int) -> str:
 
 def _check_new(board: Board, name: str) -> None:
     if name in board.classes:
-        raise UsageError(f"there is a class {name} already; choose another name.")
+        raise UsageError(f"there is a {_noun(board)} {name} already; choose another name.")
 
 
 def _check_known(board: Board, name: str) -> None:
     if name not in board.classes:
         known: Sequence[str] = board.classes[:10]
-        raise UsageError(f"there is no class {name}; there are {', '.join(known) or 'none'}.")
+        raise UsageError(
+            f"there is no {_noun(board)} {name}; there are {', '.join(known) or 'none'}."
+        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from warmstart.delivery.studio.board import Board, Change, applied, joined, reversed_
+from warmstart.delivery.studio.sorting import SORTINGS
 
 Line = Mapping[str, Any]
 
@@ -76,10 +77,10 @@ class History:
         >>> history.name_of("dog", 1), history.name_of("cat", 1)
         ('hound', 'cat')
         """
-        since = self.begun.get(number, 0)
+        since, sorting = self.begun.get(number, 0), SORTINGS[self.board.task]
         for version, before, after in self.renames:
-            if version > since and label == before:
-                label = after
+            if version > since:
+                label = sorting.renamed(label, before, after)
         return label
 
 

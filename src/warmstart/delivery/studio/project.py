@@ -20,26 +20,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from warmstart.delivery.studio.about import FACTS, About, about_of
 from warmstart.delivery.studio.board import Board, Change, Picture, learnable
 from warmstart.delivery.studio.history import History, Line
 from warmstart.delivery.studio.lines import append, damaged, read_lines
-from warmstart.delivery.studio.table import table_of
+from warmstart.delivery.studio.table import LABEL, table_of
 from warmstart.errors import RunFolderError, UsageError
-from warmstart.folder import from_plain, read_json, to_plain, write_bytes, write_json
-from warmstart.records import Split
+from warmstart.folder import from_plain, to_plain, write_bytes, write_json
+from warmstart.records import Split, Task
 
-FACTS = "project.json"
 PICTURES, CHANGES = "pictures.jsonl", "changes.jsonl"
-FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """project.json. `source`: the data set it was begun from, nothing where there was none."""
-
-    name: str
-    source: str = ""
-    format: int = FORMAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +89,8 @@ class Project:
         try:
             if is_new:
                 write_json(path / FACTS, About(name=name, source=source))
-            found = cls(path, _about(path, source), _held=held)
+            found = cls(path, about_of(path, source), _held=held)
+            found._begin()
             found._read()
         except BaseException:
             held.close()
@@ -114,6 +105,21 @@ class Project:
     def board(self) -> Board:
         """Classes and labels as they are now."""
         return self.history.board
+
+    @property
+    def task(self) -> Task:
+        """What its labels are."""
+        return self.about.task or "classify"
+
+    def set_task(self, task: Task, called: str | None) -> None:
+        """Say what the labels are, before any picture has one."""
+        if task != self.task:
+            self.about = replace(self.about, task=task, called=called)
+            write_json(self.path / FACTS, self.about)
+            self._begin()
+
+    def _begin(self) -> None:
+        self.history = History(board=Board(task=self.task))
 
     def _read(self) -> None:
         for number, line in read_lines(self.path / PICTURES):
@@ -248,7 +254,7 @@ class Project:
                 )
             number = 1 + max(self.numbers(), default=0)
             path = self.path / f"board-{number}.csv"
-            write_bytes(path, table_of(self.board, self.pictures).encode())
+            write_bytes(path, self.table().encode())
             append(self.path / CHANGES, [{"run": number}])
             self.history.follow({"run": number})
             return number, path
@@ -257,8 +263,12 @@ class Project:
         """The same for what is only asked about."""
         with self.lock:
             path = self.path / "draft.csv"
-            write_bytes(path, table_of(self.board, self.pictures).encode())
+            write_bytes(path, self.table().encode())
             return 1 + max(self.numbers(), default=0), path
+
+    def table(self) -> str:
+        """The labels as they are now, as text."""
+        return table_of(self.board, self.pictures, self.about.called or LABEL)
 
     def numbers(self) -> list[int]:
         """Of runs, finished or not, in order."""
@@ -270,19 +280,6 @@ class Project:
     def run(self, number: int) -> Path:
         """The folder of a run."""
         return self.path / "runs" / str(number)
-
-
-def _about(path: Path, source: str) -> About:
-    """Raises: RunFolderError for a later format, UsageError for another source."""
-    about = read_json(path / FACTS, About)
-    if about.format > FORMAT:
-        raise RunFolderError(
-            f"{path} was made by a later version of warmstart; open it with that one."
-        )
-    if source and source != about.source:
-        begun = f"was begun from {about.source}" if about.source else "was begun without data"
-        raise UsageError(f"{path} {begun}, not from {source}; choose another --out.")
-    return about
 
 
 def _hold(path: Path) -> Any:

@@ -23,6 +23,7 @@ from warmstart.delivery.studio.adding import Adding
 from warmstart.delivery.studio.board import Board, Change
 from warmstart.delivery.studio.project import Delta, Project
 from warmstart.delivery.studio.schemas import Classes, Keeping, Labelling, Learning
+from warmstart.delivery.studio.sorting import SORTINGS
 from warmstart.delivery.studio.stream import Hub
 from warmstart.delivery.studio.tools import Order, Tools
 from warmstart.errors import DataError, UsageError
@@ -61,7 +62,7 @@ class Studio:
             shown = [{**asdict(found[id]), "label": label} for id, label in labels.items()]
             history = project.history
             return {
-                "name": project.about.name, "place": str(project.path),
+                "name": project.about.name, "task": project.task, "place": str(project.path),
                 "version": history.version,
                 "classes": project.board.classes, "pictures": shown,
                 "kept": project.board.kept,
@@ -122,19 +123,20 @@ class Studio:
         """Take pictures in under a class; those of one batch are taken back together."""
         async with self._intake.body(request) as body:
             sent = await self._sent(request, body)
-            added = await self._adding.take(sent, changes.checked_name(label), part, batch)
+            added = await self._adding.take(sent, self._checked(label), part, batch)
         if added.delta is not None:
             self._hub.tell_board(added.delta)
         return {"version": self._project.history.version, **added.told}
+
+    def _checked(self, label: str) -> str:
+        return SORTINGS[self._project.task].checked(label)
 
     def label(self, asked: Labelling) -> dict[str, int]:
         """Give pictures a class, or take them off."""
         strangers = [id for id in asked.ids if id not in self._project.pictures]
         if strangers:
             raise Problem(422, f"there is no picture {strangers[0][:40]}")
-        return self._told(self._project.change(
-            lambda board: changes.labelled(board, asked.ids, asked.label)
-        ))  # fmt: skip
+        return self._told(self._project.change(partial(_labelled, asked)))
 
     def keep(self, asked: Keeping) -> dict[str, int]:
         """Note that labels are right."""
@@ -256,6 +258,13 @@ class Studio:
 
     async def _apart(self, pool: ThreadPoolExecutor, work: Callable[[], Done]) -> Done:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def _labelled(asked: Labelling, board: Board) -> Change:
+    """Raises: UsageError for a label that is none, or is given where there is one alone."""
+    if asked.on is None or asked.label is None:
+        return changes.labelled(board, asked.ids, asked.label)
+    return changes.marked(board, asked.ids, asked.label, asked.on)
 
 
 def _of_classes(asked: Classes, board: Board) -> Change:

@@ -11,11 +11,15 @@ Ids = Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=MOS
 
 
 class Labelling(BaseModel):
-    """Pictures and the class they get; null takes them off the board."""
+    """Pictures and the class they get; null takes them off the board.
+
+    `on`: where a picture may have several labels, this one is given to them, or taken away.
+    """
 
     model_config = ConfigDict(extra="forbid")
     ids: Ids
     label: str | None
+    on: bool | None = None
 
 
 class Keeping(BaseModel):

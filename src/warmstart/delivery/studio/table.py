@@ -9,12 +9,14 @@ from pathlib import Path
 
 from warmstart.delivery.studio.board import Board, Picture
 
-GROUP = "group"
-COLUMNS = ("path", "label", "split", GROUP)
+GROUP, LABEL = "group", "label"
+COLUMNS = ("path", LABEL, "split", GROUP)
 
 
-def table_of(board: Board, pictures: Mapping[str, Picture]) -> str:
+def table_of(board: Board, pictures: Mapping[str, Picture], called: str = LABEL) -> str:
     """Path, label and part of each picture on the board, and its group where some have one.
+
+    `called`: the column of the labels.
 
     >>> one = Picture(id="a", name="x", file="a.jpg", sha256="", width=1, height=1, part="holdout")
     >>> table_of(Board(("cat",), {"a": "cat"}), {"a": one})
@@ -24,7 +26,7 @@ def table_of(board: Board, pictures: Mapping[str, Picture]) -> str:
     columns = COLUMNS if any(one.group for one, _ in rows) else COLUMNS[:3]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
+    table.writerow([called if column == LABEL else column for column in columns])
     for one, label in rows:
         cells = (f"pictures/{one.file}", label, one.part.replace("holdout", "val"))
         table.writerow([*cells, one.group or ""][: len(columns)])

@@ -21,6 +21,7 @@ from warmstart.verbs.studio.tools import Fit, Hands
 from warmstart.verbs.studio.work import Worker
 
 if TYPE_CHECKING:
+    from warmstart.data.labelling import AskedTask
     from warmstart.delivery.serve.gate import Gate
 
 HOME = Path("studio")
@@ -35,6 +36,7 @@ class Opening:
     out: Path | None = None
     label: str | None = None
     group: str | None = None
+    task: AskedTask = "auto"
     start: str = DEFAULT_START
     port: int = 8001
 
@@ -89,7 +91,7 @@ def opened(asked: Opening, see: Callable[[Event], None]) -> tuple[Project, int |
     try:
         if asked.data is None or project.history.version:
             return project, None
-        steps: Steps[int] = take_in(project, asked.data, asked.label, asked.group)
+        steps: Steps[int] = take_in(project, asked.data, asked.label, asked.group, asked.task)
         return project, follow(steps, see)
     except BaseException:
         project.close()

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from PIL import Image
 
 from warmstart.data.collection import Columns, Listing, Row
+from warmstart.data.labelling import AskedTask, labelling_for
 from warmstart.data.place import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from warmstart.data.prepare import picture_of
 from warmstart.data.read import listed
@@ -20,6 +21,7 @@ from warmstart.errors import DataError
 from warmstart.events import Event, Steps
 from warmstart.verbs.gallery import SIDE, small_jpeg
 
+KINDS_SHOWN = ("image", "audio")
 AT_ONCE = 200  # pictures between two lines of progress
 KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp",
          "TIFF": ".tif", "PPM": ".ppm"}  # fmt: skip
@@ -56,17 +58,22 @@ def suffix_of(payload: bytes, name: str) -> str:
     return given if given in IMAGE_SUFFIXES else ".jpg"
 
 
-def take_in(project: Project, data: str, label: str | None, group: str | None) -> Steps[int]:
+def take_in(
+    project: Project, data: str, label: str | None, group: str | None, task: AskedTask = "auto"
+) -> Steps[int]:
     """Copy a data set's pictures and labels into an empty project; how many were left out.
 
     Raises: DataError if it cannot be read, or none of its pictures.
     """
-    listing = listed(data, Columns(label=label, group=group), None)
-    if listing.form != "texts":
-        what = "several labels an image" if listing.form == "sets" else "numbers"
+    listing = listed(data, Columns(label=label, group=group, task=task), None)
+    if listing.kind not in KINDS_SHOWN:
         raise DataError(
-            f"{data} has {what}, and the studio sorts pictures into classes; use `warmstart fit`"
+            f"{data} holds {listing.wording.noun}s, and the studio shows pictures; use "
+            "`warmstart fit`"
         )
+    labelling = labelling_for(task, listing)
+    listing = labelling.settled(listing)
+    project.set_task(labelling.task, next(iter(listing.outputs), None))
     labels: dict[str, str] = {}
     n_lost, n = 0, len(listing.rows)
     free = set(project.pictures)  # of a taking-in that was cut off

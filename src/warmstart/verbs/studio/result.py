@@ -22,6 +22,7 @@ from warmstart.joints.saved import read_plan_if_there, read_said
 from warmstart.records import DataRecord, Estimate, Plan, Scores
 from warmstart.stats.intervals import Blocks, Values
 from warmstart.stats.paired_hits import hits_difference
+from warmstart.verbs.studio.beyond import told
 
 Name = Callable[[str], str]  # from what a run calls a class to what it is called now
 
@@ -38,22 +39,15 @@ def result_of(project: Project, number: int) -> Told:
     def now(label: str) -> str:
         return project.history.name_of(label, number)
 
-    return {
+    found: Told = {
         "number": number,
+        "task": summary.task,
         "budget": facts.repeat.budget,
         "seconds": round(summary.seconds.get("total", 0.0), 1),
         "changed": n_changed(_labels_of(facts, now), project.board),
-        "headline": headline(facts),
         "verdict": {"kind": summary.verdict.kind, "sentence": summary.verdict.sentence},
         "estimate": _estimate(summary.estimate),
-        "test": _scores(summary.test if isinstance(summary.test, Scores) else None),
         "guess": facts.guess[1] if facts.guess else None,
-        "use": would_use(facts),
-        "compared": compared(project, number, facts),
-        "wrong": {
-            id_of(said.id): {"label": now(said.label), "probability": said.probability}
-            for said in facts.said if not said.is_right
-        },
         "suspects": _suspects(facts, now),
         "classes": [
             {"name": now(one.label), "n": one.n, "recall": one.recall, "low": one.low,
@@ -66,9 +60,26 @@ def result_of(project: Project, number: int) -> Told:
              "ids": [id for id in map(id_of, one.items) if id in project.pictures]}
             for one in summary.findings
         ],
-        "next": [{"title": step.title, "text": step.text} for step in next_steps(facts)],
         "ships": facts.ships, "onnx": facts.ships, "report": "/api/take/report.html",
         "command": facts.repeat.command,
+    }  # fmt: skip
+    if summary.task != "classify":
+        return {**found, **told(project, number, _before(project, number, facts), facts, now)}
+    return {**found, **_of_classes(project, number, facts, now)}
+
+
+def _of_classes(project: Project, number: int, facts: Facts, now: Name) -> Told:
+    """What is said of classes alone."""
+    test = facts.summary.test
+    return {
+        "headline": headline(facts), "use": would_use(facts), "right": "right",
+        "test": _scores(test if isinstance(test, Scores) else None),
+        "compared": compared(project, number, facts),
+        "wrong": {
+            id_of(said.id): {"label": now(said.label), "probability": said.probability}
+            for said in facts.said if not said.is_right
+        },
+        "next": [{"title": step.title, "text": step.text} for step in next_steps(facts)],
     }  # fmt: skip
 
 
@@ -144,13 +155,14 @@ def _suspects(facts: Facts, now: Name) -> list[Told]:
 
 
 def _estimate(found: Estimate | None) -> Told | None:
-    return None if found is None else _share(found.value, found.low, found.high, found.n)
+    return None if found is None else share(found.value, found.low, found.high, found.n)
 
 
 def _scores(found: Scores | None) -> Told | None:
-    return None if found is None else _share(found.accuracy, found.low, found.high, found.n)
+    return None if found is None else share(found.accuracy, found.low, found.high, found.n)
 
 
-def _share(value: float, low: float, high: float, n: int) -> Told:
+def share(value: float, low: float, high: float, n: int) -> Told:
+    """A share with its interval, and both in words."""
     words = interval(value, low, high, n)
     return {"value": value, "low": low, "high": high, "n": n, "words": words}

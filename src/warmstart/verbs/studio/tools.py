@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.data.decode import decode
-from warmstart.delivery.serve.wording import words
+from warmstart.delivery.serve.wording import own_keys, words
 from warmstart.delivery.studio.project import Project
-from warmstart.delivery.studio.table import GROUP, has_groups, id_of, table_of
+from warmstart.delivery.studio.table import GROUP, LABEL, has_groups, id_of
 from warmstart.delivery.studio.tools import Order, Told, Tools
 from warmstart.errors import RunFolderError, WarmstartError
 from warmstart.events import Steps, drain
 from warmstart.folder import write_bytes
 from warmstart.joints.request import Request
 from warmstart.planning.wording import runs
-from warmstart.records import Choice, Plan
+from warmstart.records import Choice, LabelAnswer, Plan
 from warmstart.show.text import duration
 from warmstart.verbs.dryrun import dry_run
 from warmstart.verbs.export import export
@@ -72,13 +72,14 @@ class Hands:
     def request(self, order: Order) -> Request:
         """What the command line would be told."""
         strategy = [s.removeprefix(STRATEGY) for s in order.settings if s.startswith(STRATEGY)]
-        group = GROUP if has_groups(order.table) else None
+        group, about = GROUP if has_groups(order.table) else None, self.project.about
         typed = {"strategy": strategy, "group": group}
         given = {"budget", "start", "label", "out", *(name for name in typed if typed[name])}
         budget: Any = order.budget
         others = tuple(one for one in order.settings if not one.startswith(STRATEGY))
         return Request(
-            data=str(order.table), start=self.start, label="label", group=group,
+            data=str(order.table), start=self.start, label=about.called or LABEL, group=group,
+            task=about.task or "auto",
             out=order.out, budget=budget, strategy=strategy[-1] if strategy else "auto",
             given=frozenset(given), settings=others,
         )  # fmt: skip
@@ -112,7 +113,10 @@ class Hands:
             found, label=found.label and now(found.label),
             scores={now(label): p for label, p in found.scores.items()},
         )  # fmt: skip
+        if isinstance(called, LabelAnswer):
+            called = replace(called, labels=tuple(now(label) for label in called.labels))
         return {
+            **own_keys(called),
             "label": called.label, "words": words(called), "probability": called.probability,
             "sure": called.sure, "unknown": called.unknown, "scores": called.scores,
             "nearest": [{"id": id, "label": labels.get(id)} for id in ids if id in labels],
@@ -130,8 +134,7 @@ class Hands:
             return run / what
         if what == "labels.csv":
             place = self.project.path / what
-            table = table_of(self.project.board, self.project.pictures)
-            write_bytes(place, table.encode())
+            write_bytes(place, self.project.table().encode())
             return place
         if what == "model.zip":
             name = self.project.about.name

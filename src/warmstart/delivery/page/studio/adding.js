@@ -1,8 +1,9 @@
 // Pictures on their way to the board: sent some at a time, with the count, and what was refused.
 import { upload } from "./api.js";
 import { $, make, set, write } from "./dom.js";
-import { askName } from "./dialogs.js";
+import { askName, askNumber } from "./dialogs.js";
 import { now } from "./store.js";
+import { taskOf } from "./tasks.js";
 import { count, number } from "./words.js";
 import { chosenFolder } from "./folders.js";
 import { tell } from "./tell.js";
@@ -154,7 +155,8 @@ export async function choosePhotographs(given = null) {
   const files = await ask({ accept: "image/*", multiple: true });
   if (!files.length) return;
   const title = `What ${files.length === 1 ? "does this photograph" : "do these photographs"} show?`;
-  const label = given ?? await askName({ title, button: "Add", others: now().board.classes });
+  const ask = taskOf(now()).isNamed ? askName : askNumber;
+  const label = given ?? await ask({ title, button: "Add", others: now().board.classes });
   if (label) add(files.map((file) => ({ file, label })));
 }
 

@@ -25,14 +25,17 @@ export function showBar(state, before) {
 
 function showEstimate(result) {
   const { estimate, compared } = result ?? {};
-  const figure = estimate?.words ?? "";
+  const isPlain = !result || result.task === "classify";
+  const figure = estimate ? estimate.words + (isPlain ? "" : ` ${result.right}`) : "";
   const words = [figure, compared?.words].filter(Boolean).join(" · ");
   if ($("estimate").textContent !== words) {
     $("estimate").replaceChildren(figure, make("span", { class: "quiet" }, words.slice(figure.length)));
   }
-  set($("estimate"), "title", estimate ? "Right on pictures that it had not seen" : null);
+  set($("estimate"), "title", estimate ? `${capital(result.right)} on pictures that it had not seen` : null);
   $("estimate").hidden = words === "";
 }
+
+const capital = (words) => words[0].toUpperCase() + words.slice(1);
 
 function learnWords(result) {
   if (!result) return "Learn";

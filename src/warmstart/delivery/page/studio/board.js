@@ -1,7 +1,8 @@
 // The columns. On each change only the columns, and in them only the pictures, that differ are touched.
-import { $, make } from "./dom.js";
+import { $, make, write } from "./dom.js";
 import { Column, newClass } from "./column.js";
 import { columnsOf, happened, markOf, now, sizesOf } from "./store.js";
+import { taskOf } from "./tasks.js";
 
 const columns = new Map(); // class to its column, in order
 const end = make("button", { class: "plain new", click: newClass }, "New class");
@@ -19,10 +20,16 @@ export function showBoard(state, before) {
 
 function aboutOf(state) {
   return (id) => ({
-    name: state.board.facts.get(id)?.name ?? "picture",
+    name: nameOf(state, id),
     mark: markOf(state, id),
     isSelected: state.selection.has(id),
   });
+}
+
+// Of a picture with a number, that too: the columns say it only roughly.
+function nameOf(state, id) {
+  const name = state.board.facts.get(id)?.name ?? "picture";
+  return taskOf(state).isNamed ? name : `${name}, ${taskOf(state).said(state.board.labels.get(id))}`;
 }
 
 function redraw(grid, about) {
@@ -31,7 +38,9 @@ function redraw(grid, about) {
 }
 
 function refill(state, about) {
-  const ids = columnsOf(state), sizes = sizesOf(state);
+  const ids = columnsOf(state), sizes = sizesOf(state), task = taskOf(state);
+  end.hidden = !task.isNamed;
+  write(end, `New ${task.one}`);
   for (const [name, column] of columns) if (!ids.has(name)) forget(name, column);
   if (!end.isConnected) $("board").append(end);
   [...ids].forEach(([name, its], place) => {

@@ -4,7 +4,8 @@ import { Grid, sized } from "./grid.js";
 import { askName, choose } from "./dialogs.js";
 import { addClass, removeClass, renameClass } from "./moves.js";
 import { choosePhotographs } from "./adding.js";
-import { now } from "./store.js";
+import { now, sizesOf } from "./store.js";
+import { taskOf } from "./tasks.js";
 import { count, number } from "./words.js";
 
 export class Column {
@@ -16,8 +17,11 @@ export class Column {
     this.size = make("span", { class: "quiet size" });
     this.hint = make("p", { class: "quiet hint" });
     this.more = make("button", { class: "plain", "aria-label": `More about ${name}`, click: () => more(this.name) }, "⋯");
-    const choose = () => choosePhotographs(this.name);
+    const choose = () => choosePhotographs(this.name), isFixed = taskOf(now()).isFixed(name);
+    this.title.disabled = this.more.hidden = isFixed;
+    if (isFixed) this.title.title = "";
     const add = make("button", { class: "plain", "aria-label": `Add to ${name}`, click: choose }, "Add");
+    add.hidden = isFixed;
     this.element = make("section", { class: "column", "aria-label": name, "data-class": name },
       make("div", { class: "head" }, this.key, make("h2", {}, this.title), this.size, add, this.more),
       this.hint, this.grid.element);
@@ -26,18 +30,19 @@ export class Column {
   // `size` counts all of the class, `ids` only what the filter lets through.
   show({ ids, size, place, about, filter }) {
     const isFiltered = filter !== "all";
-    write(this.key, place < 9 ? String(place + 1) : "");
+    write(this.key, place < 9 && !taskOf(now()).isFixed(this.name) ? String(place + 1) : "");
     write(this.size, isFiltered ? `${number(ids.length)} of ${number(size)}` : number(size));
     set(this.size, "aria-label", count(size, "picture"));
     set(this.size, "role", "img");
     this.grid.name(sized(this.name, ids.length));
     this.hint.hidden = ids.length > 0;
-    write(this.hint, isFiltered ? "None here." : "Drop pictures here.");
+    write(this.hint, isFiltered || taskOf(now()).isFixed(this.name) ? "None here." : "Drop pictures here.");
     if (this.grid.show(ids, about)) this.title.focus();
   }
 }
 
 export async function rename(name) {
+  if (taskOf(now()).isFixed(name)) return;
   const other = await askName({ title: `Rename ${name}`, button: "Rename", value: name });
   if (!other || other === name) return;
   if (await renameClass(name, other)) focusHead(other);
@@ -51,15 +56,16 @@ function focusHead(name, tries = 20) {
 }
 
 async function more(name) {
-  const size = [...now().board.labels.values()].filter((label) => label === name).length;
-  const text = size > 0
-    && `Removing the class takes its ${count(size, "picture")} off the board too. Undo brings them back.`;
-  const chosen = await choose(name, text, [["rename", "Rename"], ["remove", "Remove the class"]]);
+  const size = sizesOf(now()).get(name) ?? 0, task = taskOf(now());
+  const end = task.leaves ? `takes its ${count(size, "picture")} off the board too. Undo brings them back.`
+    : `takes it from ${count(size, "picture")}; they stay.`;
+  const text = size > 0 && `Removing the ${task.one} ${end}`;
+  const chosen = await choose(name, text, [["rename", "Rename"], ["remove", `Remove the ${task.one}`]]);
   if (chosen === "rename") rename(name);
   if (chosen === "remove") removeClass(name);
 }
 
 export async function newClass() {
-  const name = await askName({ title: "New class", button: "Add" });
+  const name = await askName({ title: `New ${taskOf(now()).one}`, button: "Add" });
   if (name && await addClass(name)) focusHead(name);
 }

@@ -1,5 +1,7 @@
 // Questions in a dialog; each answers with a promise.
 import { make } from "./dom.js";
+import { now } from "./store.js";
+import { taskOf } from "./tasks.js";
 
 // A dialog that goes when it is closed; `build(close)` gives what stands in it.
 export function dialog(title, build, given = {}) {
@@ -27,8 +29,21 @@ export function askName({ title, button, value = "", others = [] }) {
       event.preventDefault();
       if (input.value.trim()) close(input.value.trim());
     },
-  }, make("label", {}, "Name of the class", input), list, make("div", { class: "row" },
+  }, make("label", {}, `Name of the ${taskOf(now()).one}`, input), list, make("div", { class: "row" },
     make("button", {}, button), cancel(close)))]);
+  input.select();
+  return answer;
+}
+
+// Asks for a number; null where none was given.
+export function askNumber({ title, value = "" }) {
+  const input = make("input", { type: "number", step: "any", required: true, autocomplete: "off", value });
+  const answer = dialog(title, (close) => [make("form", {
+    submit: (event) => {
+      event.preventDefault();
+      if (input.value.trim()) close(input.value.trim());
+    },
+  }, make("label", {}, "Number", input), make("div", { class: "row" }, make("button", {}, "Set"), cancel(close)))]);
   input.select();
   return answer;
 }

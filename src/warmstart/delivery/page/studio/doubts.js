@@ -3,7 +3,8 @@ import { thumbnail } from "./api.js";
 import { $, make } from "./dom.js";
 import { openLarge } from "./large.js";
 import { keep, move, takeOff } from "./moves.js";
-import { isOpen } from "./store.js";
+import { isOpen, now } from "./store.js";
+import { taskOf } from "./tasks.js";
 
 const FIRST = 12;
 let most = FIRST;
@@ -18,8 +19,9 @@ export function showDoubts(section, state) {
 }
 
 function title(doubts) {
-  if (!doubts.length) return "No label is left to look at";
-  return doubts.some(({ believed }) => believed) ? "Labels that look wrong" : "Labels the model contradicts most";
+  const one = taskOf(now()).isNamed ? "label" : "number", all = `${one[0].toUpperCase()}${one.slice(1)}s`;
+  if (!doubts.length) return `No ${one} is left to look at`;
+  return doubts.some(({ believed }) => believed) ? `${all} that look wrong` : `${all} the model contradicts most`;
 }
 
 function note(doubts) {
@@ -42,16 +44,16 @@ function more(section, doubts, state) {
 }
 
 function item({ id, label, suggested, believed }, doubts, { board }) {
-  const name = board.facts.get(id)?.name ?? "picture";
+  const name = board.facts.get(id)?.name ?? "picture", { said } = taskOf({ board });
   return make("li", {},
     make("button", {
       class: "picture", "data-mark": believed && "suspect", "aria-label": `${name}, open it large`,
       click: () => openLarge(id, doubts.map((one) => one.id)),
     }, make("img", { src: thumbnail(id), alt: "", width: 96, height: 96, loading: "lazy" })),
-    make("div", {}, make("p", {}, `labelled ${label}, looks like ${suggested}`),
+    make("div", {}, make("p", {}, `labelled ${said(label)}, looks like ${said(suggested)}`),
       make("div", { class: "row" },
-        make("button", { class: "second", click: () => move([id], suggested) }, `It is ${suggested}`),
-        make("button", { class: "second", click: () => keep([id], label) }, `Keep ${label}`),
+        make("button", { class: "second", click: () => move([id], suggested) }, `It is ${said(suggested)}`),
+        make("button", { class: "second", click: () => keep([id], label) }, `Keep ${said(label)}`),
         make("button", { class: "plain", "aria-label": `Remove ${name}`, click: () => takeOff([id]) }, "Remove"))));
 }
 

@@ -6,6 +6,8 @@ import { add } from "./adding.js";
 import { dropped } from "./folders.js";
 import { moveAll } from "./keys.js";
 import { now } from "./store.js";
+import { taskOf } from "./tasks.js";
+import { tell } from "./tell.js";
 
 const OURS = "application/x-warmstart-pictures";
 let over = null; // the column or drop zone that is marked
@@ -30,9 +32,9 @@ const holds = (event, kind) => event.dataTransfer.types.includes(kind);
 function moved(event) {
   if (now().place !== "pictures") return;
   const column = columnOf(event.target);
-  const isOurs = holds(event, OURS);
+  const isOurs = holds(event, OURS), task = taskOf(now());
   if (!isOurs && !holds(event, "Files")) return;
-  if (isOurs && !column) {
+  if (column ? task.isFixed(column.name) : isOurs) {
     mark(null);
     return;
   }
@@ -50,8 +52,12 @@ async function fell(event) {
     if (column) moveAll([...now().selection], column.name);
     return;
   }
+  if (!taskOf(now()).isNamed) {
+    tell({ status: 422, message: "Pictures need a number each here: add them with Add, or to the table that the studio is begun from." });
+    return;
+  }
   const { named, loose, notes } = await dropped(event.dataTransfer);
-  if (column) {
+  if (column && !taskOf(now()).isFixed(column.name)) {
     add([...named, ...loose].map((one) => ({ ...one, label: column.name })), notes);
     return;
   }

@@ -11,9 +11,9 @@ function shape(tag, given, ...children) {
 }
 
 // The estimate as a dot on a line from 0 to 100, with its interval and what guessing would reach.
-export function scale(estimate, guess) {
-  const x = (p) => 12 + 576 * p;
-  const said = `${share(estimate.value)} right (${span(estimate.low, estimate.high)}), on a line from 0 to 100`
+export function scale(estimate, guess, right = "right") {
+  const x = (p) => 12 + 576 * Math.min(Math.max(p, 0), 1); // R² may lie below 0
+  const said = `${share(estimate.value)} ${right} (${span(estimate.low, estimate.high)}), on a line from 0 to 100`
     + (guess === null ? "." : `; guessing reaches ${share(guess)}.`);
   const drawing = shape("svg", { viewBox: "0 0 600 74", class: "scale", role: "img", "aria-label": said },
     shape("line", { x1: x(0), x2: x(1), y1: 34, y2: 34, class: "axis" }),
@@ -28,18 +28,36 @@ export function scale(estimate, guess) {
   return drawing;
 }
 
+// What was said against what is true; `half` is that of the band of 9 of 10, or null.
+export function scatter(points, half) {
+  const all = points.flat(), low = Math.min(...all), high = Math.max(...all), span = high - low || 1;
+  const at = (value) => 240 * ((value - low) / span), x = (value) => 50 + at(value), y = (value) => 260 - at(value);
+  const corner = (value, by) => `${x(value).toFixed(1)},${Math.min(Math.max(y(value + by), 20), 260).toFixed(1)}`;
+  const said = `${points.length} pictures, numbers from ${low.toPrecision(3)} to ${high.toPrecision(3)}: said against true.`;
+  const drawing = shape("svg", { viewBox: "0 0 320 300", class: "scatter", role: "img", "aria-label": said });
+  if (half !== null) {
+    const edges = [[low, half], [high, half], [high, -half], [low, -half]];
+    drawing.append(shape("polygon", { points: edges.map(([value, by]) => corner(value, by)).join(" "), class: "band" }));
+  }
+  drawing.append(shape("line", { x1: x(low), y1: y(low), x2: x(high), y2: y(high), class: "axis" }),
+    ...points.map(([one, other]) => shape("circle", { cx: x(one), cy: y(other), r: 3, class: "dot" })),
+    text(50, 278, low.toPrecision(3), "middle"), text(290, 278, high.toPrecision(3), "middle"),
+    text(170, 296, "true", "middle"), text(44, 262, low.toPrecision(3), "end"), text(44, 26, high.toPrecision(3), "end"));
+  return drawing;
+}
+
 function text(x, y, words, anchor) {
   return shape("text", { x, y, "text-anchor": anchor }, words);
 }
 
 // How many are right on pictures it has not seen, while layers are tuned.
-export function curve(points) {
+export function curve(points, right = "Right") {
   const first = points[0], last = points[points.length - 1];
   const width = Math.max(last[0] - first[0], 1);
   const values = points.map(([, value]) => value);
   const low = Math.min(...values), high = Math.max(...values, low + 0.05);
   const x = (step) => 44 + 540 * ((step - first[0]) / width), y = (value) => 112 - 96 * ((value - low) / (high - low));
-  const said = `Right on pictures that it has not seen: from ${share(values[0])} to ${share(last[1])}.`;
+  const said = `${right} on pictures that it has not seen: from ${share(values[0])} to ${share(last[1])}.`;
   const corners = points.map(([step, value]) => `${x(step).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
   return shape("svg", { viewBox: "0 0 600 130", class: "curve", role: "img", "aria-label": said },
     ...[low, high].map((value) => shape("line", { x1: 44, x2: 584, y1: y(value), y2: y(value), class: "axis" })),

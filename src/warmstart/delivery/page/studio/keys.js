@@ -3,8 +3,10 @@ import { $, isTyping } from "./dom.js";
 import { columnAt, columnOf, neighbour, pictureAt, select, stepPast } from "./board.js";
 import { rename } from "./column.js";
 import { openLarge } from "./large.js";
-import { move, redo, takeOff, undo } from "./moves.js";
+import { askNumber } from "./dialogs.js";
+import { give, move, redo, takeOff, undo } from "./moves.js";
 import { happened, now } from "./store.js";
+import { taskOf } from "./tasks.js";
 
 // ---- on a picture ------------------------------------------------------------------------------
 
@@ -45,9 +47,16 @@ function chosen(id) {
   return selection.size ? [...selection] : [id];
 }
 
-export function moveAll(ids, label) {
-  stepPast(ids);
-  return move(ids, label);
+export function moveAll(ids, name) {
+  if (taskOf(now()).leaves) stepPast(ids);
+  return give(ids, name);
+}
+
+// Asks for one number for all of them.
+export async function setNumber(ids) {
+  const value = ids.length === 1 ? now().board.labels.get(ids[0]) : "";
+  const number = await askNumber({ title: ids.length === 1 ? "Its number" : `The number of ${ids.length} pictures`, value });
+  if (number !== null) await move(ids, String(Number(number)));
 }
 
 export function takeAllOff(ids) {
@@ -64,6 +73,7 @@ function onPicture(event, id) {
   else if (event.key === "Delete" || event.key === "Backspace") takeAllOff(chosen(id));
   else if (event.key === "F2") rename(column.name);
   else if (event.key === "a" && (event.ctrlKey || event.metaKey)) happened("selected", { ids: column.grid.ids });
+  else if (isPlain && event.key === "n" && !taskOf(now()).isNamed) setNumber(chosen(id));
   else if (isPlain && /^[1-9]$/.test(event.key)) {
     const target = columnAt(Number(event.key) - 1);
     if (target) moveAll(chosen(id), target.name);

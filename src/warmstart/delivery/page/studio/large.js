@@ -2,8 +2,9 @@
 import { original, thumbnail } from "./api.js";
 import { focusPicture } from "./board.js";
 import { isTyping, make, write } from "./dom.js";
-import { move, takeOff } from "./moves.js";
+import { give, move, takeOff } from "./moves.js";
 import { now, subscribe } from "./store.js";
+import { has, taskOf } from "./tasks.js";
 import { number, percent } from "./words.js";
 
 let box = null; // the dialog, while it is open
@@ -30,13 +31,13 @@ function build() {
   });
   parts.name = make("h2", { id: "large-name", tabindex: "-1", autofocus: true });
   parts.said = make("p", { role: "status" });
-  parts.label = make("select", { change: (event) => relabel(event.target.value) });
+  parts.label = make("div", { class: "row labels" });
   parts.place = make("p", { class: "quiet" });
   parts.facts = make("p", { class: "quiet" });
   box = make("dialog", { class: "large-picture", "aria-labelledby": "large-name", keydown: pressed, close: closed },
     make("figure", {}, parts.image),
     make("div", { class: "beside" }, parts.name, parts.facts, parts.said,
-      make("label", { class: "row" }, "Label", parts.label),
+      parts.label,
       make("div", { class: "row" },
         make("button", { class: "second", click: () => go(-1), "aria-label": "Picture before" }, "←"),
         parts.place,
@@ -64,11 +65,32 @@ function draw() {
   write(parts.name, facts.name);
   write(parts.facts, facts.width ? `${number(facts.width)} × ${number(facts.height)}${PARTS[facts.part] ?? ""}` : "");
   write(parts.said, opinion(result, id, label));
-  const keyed = board.classes.map((name, n) => make("option", { value: name }, n < 9 ? `${n + 1}  ${name}` : name));
-  parts.label.replaceChildren(...(label === null ? [make("option", { value: "" }, "off the board")] : []), ...keyed);
-  parts.label.value = label ?? "";
+  parts.label.replaceChildren(...LABELS[board.task ?? "classify"](board, label));
   write(parts.place, `${number(at + 1)} of ${number(ids.length)}`);
 }
+
+// What gives another label: a list of classes, a box for each of several labels, a field for a number.
+const LABELS = {
+  classify(board, label) {
+    const keyed = board.classes.map((name, n) => make("option", { value: name }, n < 9 ? `${n + 1}  ${name}` : name));
+    const list = make("select", { change: (event) => relabel(event.target.value) },
+      ...(label === null ? [make("option", { value: "" }, "off the board")] : []), ...keyed);
+    list.value = label ?? "";
+    return [make("label", { class: "row" }, "Label", list)];
+  },
+  multilabel: (board, label) => board.classes.map((name, n) => {
+    const box = make("input", { type: "checkbox", change: () => relabel(name) });
+    box.checked = has(label, name);
+    return make("label", { class: "check" }, box, n < 9 ? `${n + 1}  ${name}` : name);
+  }),
+  regress(board, label) {
+    const field = make("input", {
+      type: "number", step: "any", value: label ?? "",
+      change: (event) => event.target.value.trim() && move([ids[at]], String(Number(event.target.value))),
+    });
+    return [make("label", { class: "row" }, "Number", field)];
+  },
+};
 
 const PARTS = { test: ", kept for the test", holdout: ", kept out of the learning" };
 
@@ -76,12 +98,14 @@ function opinion(result, id, label) {
   if (!result) return "";
   const wrong = result.wrong[id];
   const doubt = result.suspects.find((one) => one.id === id && one.label === label);
-  if (wrong && wrong.label === label) return `The model says ${wrong.label} too.`;
+  const task = taskOf(now());
+  if (wrong && wrong.label === label) return `The model says ${task.said(wrong.label)} too.`;
   if (wrong) {
-    const taken = `When it had not seen this picture, the model took it for ${wrong.label} (${percent(wrong.probability)}).`;
-    return doubt?.believed ? `${taken} The label looks wrong.` : taken;
+    const sure = wrong.probability === undefined ? "" : ` (${percent(wrong.probability)})`;
+    const taken = `When it had not seen this picture, the model took it for ${task.said(wrong.label)}${sure}.`;
+    return doubt?.believed ? `${taken} The ${task.isNamed ? "label" : "number"} looks wrong.` : taken;
   }
-  return doubt?.believed ? `The label looks wrong; the picture looks like ${doubt.suggested}.` : "";
+  return doubt?.believed ? `The ${task.isNamed ? "label" : "number"} looks wrong; the picture looks like ${task.said(doubt.suggested)}.` : "";
 }
 
 function go(by) {
@@ -90,7 +114,7 @@ function go(by) {
 }
 
 function relabel(label) {
-  if (label) move([ids[at]], label);
+  if (label) give([ids[at]], label);
 }
 
 async function remove() {

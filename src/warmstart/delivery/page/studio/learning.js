@@ -3,6 +3,7 @@ import { $, make, say, write } from "./dom.js";
 import { progressWords } from "./bar.js";
 import { curve } from "./draw.js";
 import { goOn, learn, stop } from "./moves.js";
+import { now } from "./store.js";
 import { left } from "./words.js";
 
 const parts = {};
@@ -66,8 +67,9 @@ function showCurve(points) {
   const last = points.at(-1)?.join();
   if (parts.curve.hidden || parts.last === last) return;
   parts.last = last;
-  const caption = make("figcaption", { class: "quiet" }, "Right on pictures that it has not seen");
-  parts.curve.replaceChildren(curve(points), caption);
+  const words = now().board?.task === "classify" ? "Right" : "Score";
+  const caption = make("figcaption", { class: "quiet" }, `${words} on pictures that it has not seen`);
+  parts.curve.replaceChildren(curve(points, words), caption);
 }
 
 // Notes only grow during a run; those that are there stay as they are.

@@ -2,14 +2,16 @@
 import { thumbnail } from "./api.js";
 import { make, set, write } from "./dom.js";
 import { openLarge } from "./large.js";
-import { move, takeOff } from "./moves.js";
+import { setNumber } from "./keys.js";
+import { give, takeOff } from "./moves.js";
 import { happened, now } from "./store.js";
+import { taskOf } from "./tasks.js";
 import { percent } from "./words.js";
 
 const FIRST = 48; // shown at once; more on request
 
 export function mistakes(result) {
-  const sure = (id) => result.wrong[id].probability;
+  const sure = (id) => result.wrong[id].probability ?? result.wrong[id].off;
   const ids = Object.keys(result.wrong).sort((one, other) => sure(other) - sure(one));
   const list = make("ul", { class: "mistakes" });
   const more = make("button", { class: "plain", click: () => fill(list, ids, result, more) });
@@ -21,7 +23,7 @@ export function mistakes(result) {
 }
 
 function hint() {
-  const words = "Each was judged by a model that had not seen it. Keys 1 to 9 give another label, Enter opens it large. ";
+  const words = `Each was judged by a model that had not seen it. ${taskOf(now()).keyed}`;
   return make("p", { class: "quiet" }, words,
     make("a", { href: "#pictures", click: () => happened("filtered", { filter: "wrong" }) }, "See them on the board"));
 }
@@ -40,7 +42,7 @@ function item(id, ids, result) {
   const button = make("button", { class: "picture", "data-id": id, click: () => openLarge(id, ids) },
     make("img", { src: thumbnail(id), alt: "", width: 96, height: 96, loading: "lazy" }));
   return make("li", {}, button,
-    make("span", { class: "was" }), make("span", { class: "quiet" }, `taken for ${result.wrong[id].label}`));
+    make("span", { class: "was" }), make("span", { class: "quiet" }, taskOf(now()).taken(result.wrong[id])));
 }
 
 // Each picture stays where it is, and says what became of its label.
@@ -48,12 +50,14 @@ export function relabelled(section, { board, result }) {
   for (const button of section?.querySelectorAll(".mistakes .picture") ?? []) {
     const { id } = button.dataset;
     const label = board.labels.get(id) ?? null;
-    const { label: taken, probability } = result.wrong[id] ?? {};
-    if (!taken) continue;
-    const isMended = label === taken || label === null;
-    write(button.nextElementSibling, label ?? "off the board");
+    const wrong = result.wrong[id], task = taskOf({ board });
+    if (!wrong) continue;
+    const isMended = label === null || !task.isOpen(wrong, label);
+    const named = label === null ? "off the board" : task.said(label);
+    const sure = wrong.probability === undefined ? "" : ` (${percent(wrong.probability)})`;
+    write(button.nextElementSibling, named);
     const name = board.facts.get(id)?.name ?? "picture";
-    set(button, "aria-label", `${name}, ${label ?? "off the board"}, taken for ${taken} (${percent(probability)})`);
+    set(button, "aria-label", `${name}, ${named}, ${task.taken(wrong)}${sure}`);
     set(button, "data-mark", isMended ? "mended" : "wrong");
   }
 }
@@ -67,8 +71,9 @@ function pressed(event, list) {
   const buttons = [...list.querySelectorAll(".picture")];
   const place = buttons.indexOf(button);
   if (event.key in STEPS) buttons[place + across(event.key, buttons) * STEPS[event.key]]?.focus();
+  else if (event.key === "n" && !taskOf(now()).isNamed) setNumber([button.dataset.id]);
   else if (name || event.key === "Delete") {
-    if (name) move([button.dataset.id], name);
+    if (name) give([button.dataset.id], name);
     else takeOff([button.dataset.id]);
     buttons[place + 1]?.focus();
   } else return;

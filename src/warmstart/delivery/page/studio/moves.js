@@ -2,6 +2,7 @@
 import { post } from "./api.js";
 import { happened, now } from "./store.js";
 import { say } from "./dom.js";
+import { has, taskOf } from "./tasks.js";
 import { count } from "./words.js";
 import { tell } from "./tell.js";
 
@@ -16,11 +17,23 @@ async function send(path, data, words) {
   }
 }
 
+// Gives pictures another label: a class, all labels of a set, or a number.
 export function move(ids, label) {
   const going = ids.filter((id) => now().board.labels.get(id) !== label);
   if (!going.length) return Promise.resolve(true);
   happened("selected", { ids: [] });
-  return send("/api/label", { ids: going, label }, `Moved ${count(going.length, "picture")} to ${label}.`);
+  return send("/api/label", { ids: going, label }, `${taskOf(now()).leaves ? "Moved" : "Set"} ${count(going.length, "picture")} to ${taskOf(now()).said(label)}.`);
+}
+
+// What a column, or its key, does to pictures: they go to the class; of several labels it is given,
+// or taken away where all of them have it.
+export function give(ids, name) {
+  const { board } = now(), task = taskOf(now());
+  if (task.leaves) return move(ids, name);
+  if (!task.isNamed || task.isFixed(name)) return Promise.resolve(true);
+  const on = ids.some((id) => !has(board.labels.get(id), name));
+  const words = on ? `Gave ${count(ids.length, "picture")} the label ${name}.` : `Took the label ${name} from ${count(ids.length, "picture")}.`;
+  return send("/api/label", { ids, label: name, on }, words);
 }
 
 export function takeOff(ids) {
@@ -30,7 +43,7 @@ export function takeOff(ids) {
 }
 
 export function keep(ids, label) {
-  return send("/api/keep", { ids }, `Kept ${label}.`);
+  return send("/api/keep", { ids }, `Kept ${taskOf(now()).said(label)}.`);
 }
 
 export function undo() {
@@ -44,7 +57,7 @@ export function redo() {
 }
 
 export function addClass(name) {
-  return send("/api/classes", { add: name }, `Added the class ${name}.`);
+  return send("/api/classes", { add: name }, `Added the ${taskOf(now()).one} ${name}.`);
 }
 
 export function renameClass(name, other) {
@@ -52,7 +65,7 @@ export function renameClass(name, other) {
 }
 
 export function removeClass(name) {
-  return send("/api/classes", { remove: name }, `Removed the class ${name}.`);
+  return send("/api/classes", { remove: name }, `Removed the ${taskOf(now()).one} ${name}.`);
 }
 
 export async function learn(budget, settings = []) {

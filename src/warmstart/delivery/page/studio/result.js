@@ -1,12 +1,13 @@
 // What came of learning: the answer in words first, the figures below, then what to do about them.
-import { $, make, table } from "./dom.js";
-import { scale } from "./draw.js";
+import { $, make, table, write } from "./dom.js";
+import { scale, scatter } from "./draw.js";
 import { learn } from "./moves.js";
 import { mistakes, relabelled } from "./mistakes.js";
 import { showDoubts } from "./doubts.js";
 import { takeHome } from "./take.js";
 import { openLarge } from "./large.js";
 import { isBusy } from "./store.js";
+import { taskOf } from "./tasks.js";
 import { thumbnail } from "./api.js";
 import { count, share, span } from "./words.js";
 
@@ -25,6 +26,7 @@ export function showResult(state, before) {
   const isWorking = isBusy(state);
   $("judged").hidden = isWorking || !result;
   $("unlearnt").hidden = Boolean(result) || work.state !== "idle";
+  write($("unlearnt-words"), taskOf(state).begin);
   if (!result || isWorking) return;
   if (shown !== result.number) build(state);
   else if (state.result === before.result && state.board === before.board
@@ -41,7 +43,8 @@ function build({ result }) {
   parts.doubts = make("section", { class: "doubts" });
   parts.mistakes = mistakes(result);
   $("judged").replaceChildren(...[
-    parts.changed, head(result), nextSteps(result), weakest(result), parts.doubts, parts.mistakes,
+    parts.changed, head(result), nextSteps(result), weakest(result), eachLabel(result), against(result),
+    parts.doubts, parts.mistakes,
     findings(result), takeHome(result),
   ].filter(Boolean));
 }
@@ -50,10 +53,10 @@ function head(result) {
   const { estimate, test, guess } = result;
   return make("section", { class: "answer", "aria-label": "Answer" },
     make("h1", { tabindex: "-1" }, result.headline),
-    estimate && make("p", { class: "large" }, `${estimate.words} right`,
+    estimate && make("p", { class: "large" }, `${estimate.words} ${result.right}`,
       make("span", { class: "quiet" }, `, on ${count(estimate.n, "picture")} it had not seen`)),
-    estimate && scale(estimate, guess),
-    test && make("p", {}, `${test.words} on the ${count(test.n, "picture")} kept for the test.`),
+    estimate && scale(estimate, guess, result.right),
+    test && make("p", {}, `${test.words} on the ${count(test.n, "picture")} kept for the test.${test.more ? ` There ${test.more}` : ""}`),
     ...result.use.map((sentence) => make("p", {}, sentence)),
     make("p", {}, result.verdict.sentence),
     make("p", { class: "quiet" }, HOW[result.budget] ?? ""),
@@ -83,6 +86,26 @@ function weakest({ classes }) {
   const given = { class: "wide classes", tabindex: "0", role: "region", "aria-label": "Each class" };
   return titled("Each class, the weakest first", make("div", given,
     table(heads, weakestFirst.map(classLine), "How often each class is named rightly")));
+}
+
+// Of several labels, each by itself, the weakest first.
+function eachLabel({ labels }) {
+  if (!labels?.length) return null;
+  const weakestFirst = [...labels].sort((one, other) => (one.average ?? 0) - (other.average ?? 0));
+  const heads = ["Label", "Average precision", "Pictures", "Right where named", "Found"];
+  const given = { class: "wide classes", tabindex: "0", role: "region", "aria-label": "Each label" };
+  return titled("Labels, the weakest first", make("div", given, table(heads, weakestFirst.map((one) => make("tr", {},
+    make("th", { scope: "row" }, one.name), make("td", {}, one.average === null ? "–" : share(one.average)),
+    make("td", {}, String(one.n)), make("td", {}, share(one.precision)), make("td", {}, share(one.recall)))),
+  "How well each label is told")));
+}
+
+// Numbers said against true ones.
+function against({ numbers, half }) {
+  if (!numbers?.length) return null;
+  const band = half === null ? "" : ` Within the band lie 9 of 10 (± ${half.toPrecision(3)}).`;
+  return titled("Said against true", scatter(numbers, half),
+    make("p", { class: "quiet" }, `A dot is a picture that it had not seen; on the line an answer is right.${band}`));
 }
 
 function classLine(one) {

@@ -1,5 +1,6 @@
 // All that the page knows, in one value that is never changed in place. Views compare the value
 // before with the value after and touch only what differs.
+import { taskOf } from "./tasks.js";
 
 const IDLE = {
   state: "idle", number: null, budget: null, stage: "", done: 0, of: null, seconds_left: null,
@@ -41,11 +42,12 @@ function changed(state, { delta }) {
 
 // Nothing stays selected or shown that is no longer on the board.
 function trimmed(state) {
-  const { labels, classes } = state.board;
+  const { labels } = state.board;
+  const columns = [...taskOf(state).columns(state.board, () => true).keys()];
   const isHere = (id) => (labels.get(id) ?? null) !== null;
   const stays = [...state.selection].filter(isHere);
   const selection = stays.length === state.selection.size ? state.selection : new Set(stays);
-  const shownClass = classes.includes(state.shownClass) ? state.shownClass : classes[0] ?? null;
+  const shownClass = columns.includes(state.shownClass) ? state.shownClass : columns[0] ?? null;
   return { ...state, selection, shownClass };
 }
 
@@ -109,15 +111,15 @@ function isDoubted(state, id) {
   return Boolean(doubt?.believed) && isOpen(state, doubt);
 }
 
-function isWrong({ board, result }, id) {
-  const wrong = result?.wrong[id];
-  return Boolean(wrong) && wrong.label !== board.labels.get(id);
+function isWrong(state, id) {
+  const wrong = state.result?.wrong[id];
+  return Boolean(wrong) && taskOf(state).isOpen(wrong, state.board.labels.get(id));
 }
 
 export function markOf(state, id) {
-  const { result } = state;
-  if (isDoubted(state, id)) return { kind: "suspect", words: `looks like ${doubtOf(result, id).suggested}` };
-  if (isWrong(state, id)) return { kind: "wrong", words: `taken for ${result.wrong[id].label}` };
+  const { result } = state, task = taskOf(state);
+  if (isDoubted(state, id)) return { kind: "suspect", words: `looks like ${task.said(doubtOf(result, id).suggested)}` };
+  if (isWrong(state, id)) return { kind: "wrong", words: task.taken(result.wrong[id]) };
   return null;
 }
 
@@ -128,17 +130,11 @@ function passes(state, id) {
 
 // The pictures of each class that the filter lets through, in the order they came.
 export function columnsOf(state) {
-  const columns = new Map(state.board.classes.map((name) => [name, []]));
-  for (const [id, label] of state.board.labels) {
-    if (label !== null && passes(state, id)) columns.get(label)?.push(id);
-  }
-  return columns;
+  return taskOf(state).columns(state.board, (id) => passes(state, id));
 }
 
-export function sizesOf({ board }) {
-  const sizes = new Map(board.classes.map((name) => [name, 0]));
-  for (const label of board.labels.values()) if (sizes.has(label)) sizes.set(label, sizes.get(label) + 1);
-  return sizes;
+export function sizesOf(state) {
+  return new Map([...taskOf(state).columns(state.board, () => true)].map(([name, ids]) => [name, ids.length]));
 }
 
 // How many pictures each filter would show.

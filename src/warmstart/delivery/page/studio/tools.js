@@ -4,10 +4,11 @@ import { chooseFolders, choosePhotographs } from "./adding.js";
 import { openCamera } from "./camera.js";
 import { newClass } from "./column.js";
 import { choose } from "./dialogs.js";
-import { moveAll, takeAllOff } from "./keys.js";
+import { moveAll, setNumber, takeAllOff } from "./keys.js";
 import { openLarge } from "./large.js";
 import { redo, undo } from "./moves.js";
 import { filterSizes, happened, now, sizesOf } from "./store.js";
+import { taskOf } from "./tasks.js";
 import { count, number } from "./words.js";
 
 const FILTERS = { all: "All", wrong: "Gets wrong", doubted: "Label looks wrong" };
@@ -19,8 +20,14 @@ const WAYS = {
 };
 
 async function offer() {
+  const task = taskOf(now());
+  if (!task.isNamed) { // folders and the camera say no numbers
+    choosePhotographs();
+    return;
+  }
+  const words = (name) => (name === "class" ? `New ${task.one}` : WAYS[name][0]);
   const way = await choose("Add pictures", "Or drop folders and photographs anywhere on the board.",
-    Object.entries(WAYS).map(([name, [words]]) => [name, words]));
+    Object.keys(WAYS).map((name) => [name, words(name)]));
   if (way) WAYS[way][1]();
 }
 
@@ -42,6 +49,7 @@ export function watchTools() {
     moveAll([...now().selection], event.target.value);
     event.target.value = "";
   });
+  $("set-number").addEventListener("click", () => setNumber([...now().selection]));
   $("open").addEventListener("click", () => openLarge([...now().selection][0], now().selection));
   $("off").addEventListener("click", () => takeAllOff([...now().selection]));
   $("clear").addEventListener("click", () => happened("selected", { ids: [] }));
@@ -55,7 +63,8 @@ export function showTools(state, before) {
   const isOther = board !== before.board || state.place !== before.place;
   const isJudged = state.result !== before.result || state.filter !== before.filter;
   if (isOther) {
-    const isEmpty = board.classes.length === 0;
+    const isEmpty = board.classes.length === 0 && board.labels.size === 0;
+    showTask(taskOf(state));
     $("empty").hidden = !isEmpty;
     $("tools").hidden = isEmpty && !board.undo && !board.redo;
     $("board").hidden = isEmpty;
@@ -66,6 +75,13 @@ export function showTools(state, before) {
   if (isOther || state.shownClass !== before.shownClass) showClasses(state);
   if (isOther || isJudged) showFilter(state);
   if (isOther || state.selection !== before.selection) showSelected(state);
+}
+
+function showTask(task) {
+  write($("one-class-words"), task.one[0].toUpperCase() + task.one.slice(1));
+  write($("move-words"), task.give);
+  $("move-to").parentElement.hidden = !task.isNamed;
+  $("set-number").hidden = task.isNamed;
 }
 
 function step(button, words, what) {
@@ -86,12 +102,12 @@ function showFilter(state) {
   const sizes = filterSizes(state);
   for (const input of $("filter").querySelectorAll("input")) {
     input.checked = input.value === state.filter;
-    const words = FILTERS[input.value];
+    const words = input.value === "doubted" && !taskOf(state).isNamed ? "Number looks wrong" : FILTERS[input.value];
     const isCounted = input.value !== "all" && state.result;
     write(input.nextElementSibling, isCounted ? `${words} ${number(sizes[input.value])}` : words);
   }
   // Before the first result there is nothing to tell apart.
-  $("filter").hidden = !state.board.classes.length || (!state.result && state.filter === "all");
+  $("filter").hidden = !state.board.labels.size || (!state.result && state.filter === "all");
 }
 
 function showSelected({ selection }) {

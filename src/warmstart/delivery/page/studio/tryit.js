@@ -4,6 +4,7 @@ import { $, make, write } from "./dom.js";
 import { live, startCamera, still, stopCamera } from "./camera.js";
 import { dialog } from "./dialogs.js";
 import { now, subscribe } from "./store.js";
+import { taskOf } from "./tasks.js";
 import { percent } from "./words.js";
 
 const BARS = 5;
@@ -84,16 +85,25 @@ function show(answer, file) {
 }
 
 function remark(answer) {
+  if (answer.value !== undefined) return numberRemark(answer);
   const words = answer.unknown
-    ? `Nothing it learnt from is like this. If it must be one of its classes, ${answer.label} comes closest.`
+    ? `Nothing it learnt from is like this. If it must be one of its ${taskOf(now()).many}, ${answer.label} comes closest.`
     : answer.sure === null ? "It learnt from too few pictures to promise when it is right." : "";
   return words && make("p", { class: "quiet" }, words);
 }
 
+function numberRemark({ unknown, label, low, high }) {
+  if (unknown) return make("p", { class: "quiet" }, `Nothing it learnt from is like this. If it must answer, it says ${label}.`);
+  const words = low === null ? "It learnt from too few pictures to promise how far it may be off."
+    : "The truth lies between these ends for 9 of 10 pictures like those it learnt from.";
+  return make("p", { class: "quiet" }, words);
+}
+
 function bars(scores) {
+  if (!Object.keys(scores).length) return "";
   // An object lists names that are numbers first, in their own order: sort by what was said.
   const most = Object.entries(scores).sort(([, one], [, other]) => other - one).slice(0, BARS);
-  return make("ol", { class: "bars", "aria-label": "How likely each class is" }, ...most.map(([label, probability]) => {
+  return make("ol", { class: "bars", "aria-label": `How likely each ${taskOf(now()).one} is` }, ...most.map(([label, probability]) => {
     const fill = make("div", { class: "fill" });
     fill.style.width = `${100 * probability}%`;
     return make("li", {}, make("span", {}, label), make("span", { class: "quiet" }, percent(probability)),
@@ -105,7 +115,7 @@ function near(nearest) {
   if (!nearest.length) return "";
   return make("div", {}, make("h3", {}, "Most similar among what it learnt from"),
     make("ul", { class: "near" }, ...nearest.slice(0, 3).map(({ id, label }) => make("li", {},
-      id ? make("img", { src: thumbnail(id), alt: "", width: 144, height: 144 }) : "", make("span", {}, label)))));
+      id ? make("img", { src: thumbnail(id), alt: "", width: 144, height: 144 }) : "", make("span", {}, taskOf(now()).said(label))))));
 }
 
 async function photograph() {

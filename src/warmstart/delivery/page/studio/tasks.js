@@ -1,0 +1,72 @@
+// What labels are, task by task: the columns they make, how one is said, and what a key does to it.
+
+const NONE = "no label"; // the column of pictures without any of several labels
+const BINS = 5; // columns of numbers, about as many pictures each
+const few = new Intl.NumberFormat("en", { maximumSignificantDigits: 4, useGrouping: false });
+
+const names = (label) => (label === "" ? [] : label.split("|"));
+
+const classes = {
+  one: "class", many: "classes", isNamed: true, leaves: true,
+  give: "Move to", keyed: "Keys 1 to 9 give another label, Enter opens it large. ",
+  begin: "Put pictures of two or more classes on the board, then press Learn. The first answer takes seconds.",
+  said: (label) => label,
+  isFixed: () => false,
+  columns(board, passes) {
+    const columns = new Map(board.classes.map((name) => [name, []]));
+    for (const [id, label] of board.labels) if (label !== null && passes(id)) columns.get(label)?.push(id);
+    return columns;
+  },
+  isOpen: (wrong, label) => wrong.label !== label,
+  taken: (wrong) => `taken for ${wrong.label}`,
+};
+
+const sets = {
+  one: "label", many: "labels", isNamed: true, leaves: false,
+  give: "Label", keyed: "Keys 1 to 9 give a label or take it away, Enter opens it large. ",
+  begin: "Two labels with two pictures each are needed. Then press Learn; the first answer takes seconds.",
+  said: (label) => names(label).join(", ") || NONE,
+  isFixed: (name) => name === NONE,
+  columns(board, passes) {
+    const columns = new Map(board.classes.map((name) => [name, []])), bare = [];
+    for (const [id, label] of board.labels) {
+      if (label === null || !passes(id)) continue;
+      for (const name of names(label)) columns.get(name)?.push(id);
+      if (label === "") bare.push(id);
+    }
+    if (bare.length) columns.set(NONE, bare);
+    return columns;
+  },
+  isOpen: (wrong, label) => wrong.given === label,
+  taken: (wrong) => wrong.words,
+};
+
+const numbers = {
+  one: "number", many: "numbers", isNamed: false, leaves: false,
+  give: "", keyed: "Key n sets the number, Enter opens it large. ",
+  begin: "Press Learn; the first answer takes seconds.",
+  said: (label) => few.format(Number(label)),
+  isFixed: () => true,
+  columns(board, passes) {
+    const held = [...board.labels].filter(([, label]) => label !== null)
+      .sort(([, one], [, other]) => Number(one) - Number(other));
+    const columns = new Map();
+    const n = Math.min(BINS, held.length);
+    for (let bin = 0; bin < n; bin += 1) {
+      const some = held.slice(Math.round((bin * held.length) / n), Math.round(((bin + 1) * held.length) / n));
+      const name = `${few.format(Number(some[0][1]))} to ${few.format(Number(some.at(-1)[1]))}`;
+      const ids = some.map(([id]) => id).filter(passes);
+      columns.set(name, [...(columns.get(name) ?? []), ...ids]);
+    }
+    return columns;
+  },
+  isOpen: (wrong, label) => wrong.given === label,
+  taken: (wrong) => wrong.words,
+};
+
+const TASKS = { classify: classes, multilabel: sets, regress: numbers };
+
+export const taskOf = ({ board }) => TASKS[board?.task ?? "classify"];
+
+// Whether a picture has one of several labels.
+export const has = (label, name) => names(label ?? "").includes(name);

@@ -1,0 +1,87 @@
+"""A studio with the real flow behind it, asked as its page asks."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from contextlib import contextmanager
+
+from serving import form, live
+from warmstart.delivery.studio.keys import Keys
+from warmstart.flow import fit
+from warmstart.verbs.studio import Opening, application, opened
+
+
+def nothing(event):
+    """Shows no event."""
+
+
+def open_studio(place, data=None):
+    """A studio on `place`, as its page sees it."""
+    return open_as(place, data=data and str(data))
+
+
+@contextmanager
+def open_as(place, **asked):
+    """The same, opened as is asked."""
+    project, _ = opened(Opening(out=place, **asked), nothing)
+    app, close = application(project, fit, "lite0", Keys("secret", "session"), 1)
+    try:
+        with live(app) as server:
+            try:
+                yield Page(server.port, "studio-1=session", project)
+            finally:
+                close()
+    finally:
+        project.close()
+
+
+class Page:
+    """Asks a studio as its page does."""
+
+    def __init__(self, port, cookie, project=None):
+        self.port, self.cookie, self.project = port, cookie, project
+
+    def ask(self, method, path, body=None, kind="application/json"):
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body)
+        link.request(method, path, body, {"cookie": self.cookie, "content-type": kind})
+        answer = link.getresponse()
+        content = answer.read()
+        link.close()
+        is_json = "json" in (answer.getheader("content-type") or "")
+        return answer.status, json.loads(content) if is_json else content
+
+    def get(self, path):
+        status, found = self.ask("GET", f"/api/{path}")
+        assert status == 200, found
+        return found
+
+    def post(self, path, value=None):
+        status, found = self.ask("POST", f"/api/{path}", value or {})
+        assert status in (200, 202), found
+        return found
+
+    def add(self, label, *files):
+        body, kind = form(files)
+        return self.ask("POST", f"/api/pictures?label={label}", body, kind)[1]
+
+    def wait(self, *states, seconds=120):
+        until = time.monotonic() + seconds
+        while (work := self.get("board")["work"])["state"] not in states:
+            assert time.monotonic() < until, work
+            assert work["state"] != "failed", work
+            time.sleep(0.05)
+        return work
+
+    def until(self, happens, seconds=120):
+        until = time.monotonic() + seconds
+        while not happens(self.get("board")):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+    def learn(self, **asked):
+        self.post("fit", asked)
+        return self.wait("idle")
