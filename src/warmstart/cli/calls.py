@@ -155,7 +155,8 @@ def _kind_of(run: Path) -> str:
     from warmstart.folder import read_json
     from warmstart.records import ModelRecord
 
-    return read_json(run / "model" / "config.json", ModelRecord).preprocessing.kind
+    path = run / "model" / "config.json"
+    return read_json(path, ModelRecord).preprocessing.kind if path.is_file() else "image"
 
 
 def rank(call: Call) -> int:
