@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from warmstart.records.absent import ABSENT
-from warmstart.records.inputs import Kind
 from warmstart.records.data import Task
+from warmstart.records.inputs import Kind
 from warmstart.records.summary import Estimate
 
 ExportFormat = Literal["onnx", "torch", "timm", "transformers", "openvino"]
