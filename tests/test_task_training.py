@@ -39,47 +39,43 @@ def place(tmp_path_factory):
     names = ["|".join(n for n, h in zip(("red", "blue"), row, strict=True) if h) for row in has]
     cells = [f"{name},{value:.3f}" for name, value in zip(names, light, strict=True)]
     written(root, "label,light", cells, X)
-    tiny.weights(root, tiny.CONVNEXT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
         patch.chdir(root)
         yield root
 
 
-def fit(task, out, on_event=None):
-    """A run that tries its upper layers, as `balanced` does."""
+def fit(task, out, on_event=None, **options):
+    """A run from a table of the pictures; a strategy makes its checks short."""
     return warmstart.fit(
-        "t.csv", task=task, label=COLUMNS[task], out=out, start="test_convnext.safetensors",
-        arch=tiny.CONVNEXT, settings=["training.passes=400"], on_event=on_event,
+        "t.csv", task=task, label=COLUMNS[task], out=out, start=tiny.network(),
+        preprocessing=tiny.PREP, on_event=on_event, **options,
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def runs(place):
-    """A finished run of each task."""
-    return {task: fit(task, place / "whole" / task) for task in COLUMNS}
-
-
 @pytest.mark.parametrize("task", COLUMNS)
-def test_tuned_layers_are_not_below_the_head(runs, task):
-    run = runs[task]
+def test_tuned_layers_are_not_below_the_head(place, task):
+    run = fit(task, place / task, budget="balanced")
     found = {one.name: one for one in run.verdict.evidence}["tail_gain"]
     assert found.n == N
     assert found.value > -0.02
-    assert run.summary.shipped.strategy in ("head", "blend", "last:6")
+    assert run.summary.shipped.strategy in ("head", "blend", "last:1")
     test = json.loads((run.path / "summary.json").read_text())["test"]
-    assert test["mAP" if task == "multilabel" else "r2"] > 0.7
+    assert test["mAP" if task == "multilabel" else "r2"] > 0.65
 
 
 @pytest.mark.parametrize("task", COLUMNS)
-def test_a_training_goes_on_where_it_was_stopped(runs, place, task):
+def test_a_training_goes_on_where_it_was_stopped(place, task):
+    short = {"budget": "fast", "strategy": "last:1"}
+
     def see(event):
         if (event.stage, event.kind) == ("tune", "step") and event.values.get("lesson") == 2:
             raise Stop
 
+    whole = fit(task, place / "whole" / task, **short)
     with pytest.raises(Stop):
-        fit(task, place / "stopped" / task, see)
-    again = warmstart.resume(place / "stopped" / task)
-    ours, theirs = bytes_of(again.path), bytes_of(runs[task].path)
+        fit(task, place / "stopped" / task, see, **short)
+    again = warmstart.resume(place / "stopped" / task, start=tiny.network())
+    ours, theirs = bytes_of(again.path), bytes_of(whole.path)
     assert {n for n in {*ours, *theirs} if ours.get(n) != theirs.get(n)} <= CLOCKED
-    assert lines(again.path, "predictions.jsonl") == lines(runs[task].path, "predictions.jsonl")
+    assert lines(again.path, "predictions.jsonl") == lines(whole.path, "predictions.jsonl")
