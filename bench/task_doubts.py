@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
-from bench.tasks import PAIRED, TURNED, _pool, _wine_table, paired, turned
+from bench.tasks import PAIRED, TURNED, pool_of, wine_table
 from warmstart.inspection.hits import best_probabilities
 from warmstart.inspection.suspect_numbers import rank_numbers
 from warmstart.inspection.suspect_sets import rank_cells
@@ -44,10 +44,10 @@ def measure(given: Namespace) -> dict[str, Any]:
     """Labels of pairs of pictures; angles of pictures and columns of tables as numbers."""
     rows: list[dict[str, Any]] = []
     for name in PAIRED:
-        pool = _pool(*paired(given, name), "multilabel")
+        pool = pool_of(given, "multilabel", name)
         rows += _rows(name, "labels", pool.taps, pool.truth, pool.target, given.draws)
     for name in TURNED:
-        pool = _pool(*turned(given, name), "regress")
+        pool = pool_of(given, "regress", name)
         rows += _rows(name, "numbers", pool.taps, pool.truth, pool.target, given.draws)
     for name, taps, values in _columns(given):
         target = Numbers.of(values)
@@ -83,7 +83,7 @@ def _columns(given: Namespace) -> Iterator[tuple[str, dict[Tap, NDArray[np.float
     """A column of measurements each, from the others."""
     tables = {
         "breast cancer": (load_breast_cancer().data, (0, 3, 5, 10, 13)),
-        "wine": (load_wine().data, (0, 5, 9, 12)), "red wine": (_wine_table(given)[0], (0, 7, 10)),
+        "wine": (load_wine().data, (0, 5, 9, 12)), "red wine": (wine_table(given)[0], (0, 7, 10)),
     }  # fmt: skip
     tables["diabetes"] = (np.column_stack(load_diabetes(return_X_y=True)), (10,))
     for name, (values, chosen) in tables.items():

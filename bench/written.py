@@ -15,7 +15,17 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import claims, drawings, figure, figure_drift, judged, story_tables, tables, text_tables
+from bench import (
+    claims,
+    drawings,
+    figure,
+    figure_drift,
+    judged,
+    story_tables,
+    tables,
+    task_tables,
+    text_tables,
+)
 
 ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"(<!-- made: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
@@ -25,6 +35,7 @@ MADE: dict[str, Callable[[], str]] = {
     **judged.MADE,
     **story_tables.MADE,
     **text_tables.MADE,
+    **task_tables.MADE,
 }
 DRAWN: dict[str, Callable[[], str]] = {
     "docs/accuracy.svg": figure.svg,
