@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,6 +70,9 @@ def _tell(story: Story, given: Namespace) -> None:
             continue
         if not _is_there(story, arm, given.seed, place):
             command = typed if arm == "as-is" else f"{typed} --seed {given.seed}"
+            out = typed.partition(" --out ")[2]
+            if out:  # left by a run that was killed
+                shutil.rmtree(place / out, ignore_errors=True)
             _keep(story, arm, given.seed, command, _run(command, place))
     runs = [f"runs/{arm}" for arm in commands if (place / f"runs/{arm}/DONE").exists()]
     if len(runs) > 1:

@@ -48,10 +48,10 @@ class Story:
         arms = {
             "warm": f"{tuned} {own}",
             "head": f"{fit} --start {first} --strategy head {COMMON}",
+            "imagenet": f"{fit} --strategy last:6 {own}",
             "stem": f"{fit} --start {first} {few} {own}",
             "x10": f"{tuned} --lr {10 * self.rate:g} {own}",
             "d1000": f"{tuned} --lr {self.rate / 1000:g} {own}",
-            "imagenet": f"{fit} --strategy last:6 {own}",
             "scratch": f"{fit} --strategy scratch {COMMON} "
             f"--set training.passes={MORE * self.passes}",
         }

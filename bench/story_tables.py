@@ -9,6 +9,7 @@ from typing import Any
 from bench.drawing import dot, line, picture, text
 from bench.markdown import percent, points, table, took
 from bench.stories import Row, kept
+from bench.story_sets import STORIES
 
 # A name of each run for tables and pictures, in their order.
 ARMS = {
@@ -37,7 +38,7 @@ def results(story: str) -> str:
     courses = {run["name"]: run for run in found["compare"]["runs"]}
     lines = [
         [
-            name, _accuracy(found[arm]), _gain(found["compare"]["pairs"], arm),
+            name, _accuracy(found[arm]["test"]), _gain(found["compare"]["pairs"], arm),
             *_pace(courses.get(arm), found[arm]), _guarded(found[arm]),
         ]
         for arm, name in ARMS.items() if arm in found
@@ -48,13 +49,26 @@ def results(story: str) -> str:
         f"{found['warm']['train']} pictures to learn from, {test} to test on; 95 % intervals in "
         f"brackets. *95 % after*: updates until 95 % of its own accuracy at the end, on examples "
         f"held out of training. One seed, one core of {found['warm']['machine']} that had other "
-        f"work, {found['warm']['date']} {SOURCE}."
+        f"work, so that times are too long, {found['warm']['date']} {SOURCE}."
     )
-    return f"{table(heads, lines)}\n\n{about}"
+    return f"{table(heads, lines)}\n\n{about}{_missing(story, found)}"
 
 
-def _accuracy(row: Row) -> str:
-    test = row["test"]
+def _missing(story: str, found: dict[str, Row]) -> str:
+    """Runs that this machine had no time for."""
+    names = [f"*{name}*" for arm, name in ARMS.items() if arm in STORIES[story].commands()]
+    have = [f"*{ARMS[arm]}*" for arm in ARMS if arm in found]
+    lack = [name for name in names if name not in have]
+    return f" Not yet measured: {_listed(lack)}." if lack else ""
+
+
+def home(story: str) -> str:
+    """How good the source run is where it comes from."""
+    test = told(story)["source"]["test"]
+    return f"On {test['n']} others of its own the source run is right on {_accuracy(test)}."
+
+
+def _accuracy(test: dict[str, Any]) -> str:
     low, high = percent(test["low"], 0).removesuffix(" %"), percent(test["high"], 0)
     return f"{percent(test['accuracy'], 0)} ({low} to {high.removesuffix(' %')})"
 
@@ -132,10 +146,10 @@ def verdict(story: str) -> str:
 
 
 def commands(story: str) -> str:
-    """What was typed, one line a run."""
-    found = told(story)
-    typed = [found[arm]["command"] for arm in ("source", "check", *ARMS, "compare") if arm in found]
-    return "\n".join(["```text", *(c.removesuffix(" --seed 0") for c in typed), "```"])
+    """What is typed, one line a run, and the comparison of them."""
+    typed = STORIES[story].commands()
+    runs = [f"runs/{arm}" for arm in typed if arm in ARMS and arm != "as-is"]
+    return "\n".join(["```text", *typed.values(), " ".join(["warmstart compare", *runs]), "```"])
 
 
 # ---- pictures ------------------------------------------------------------------------------
@@ -174,13 +188,15 @@ def _x(accuracy: float) -> float:
     return round(LEFT + accuracy * WIDE, 1)
 
 
-TOLD = [name for name in dict.fromkeys(row["story"] for row in kept()) if "compare" in told(name)]
+TOLD = [name for name in STORIES if "compare" in told(name)]
 MADE: dict[str, Callable[[], str]] = {
+    f"story-{name}-commands": partial(commands, name) for name in STORIES
+} | {
     f"story-{name}-{what}": partial(make, name)
     for name in TOLD
     for what, make in (
-        ("results", results), ("outcome", outcome), ("verdict", verdict), ("commands", commands),
-        ("found", found),
+        ("results", results), ("outcome", outcome), ("verdict", verdict), ("found", found),
+        ("home", home),
     )
 }  # fmt: skip
 DRAWN: dict[str, Callable[[], str]] = {f"story-{name}": partial(svg, name) for name in TOLD}
