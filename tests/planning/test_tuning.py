@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from plans import network_facts, plan_for, said
+from plans import FACTS, network_facts, plan_for, said
 from warmstart.errors import PlanError
 from warmstart.planning.strategy import parse
 from warmstart.planning.tuning import spread_of
@@ -40,3 +40,15 @@ def test_sounds_are_moved_and_masked_and_never_mirrored():
     bare = network_facts(preprocessing=replace(prep, sound=None))
     training = plan_for("full", network=bare).training
     assert (training.flip.value, training.shift, training.mask) == (True, None, None)
+
+
+def test_a_number_is_not_learnt_from_mirrored_pictures():
+    """A mirrored picture of an angle shows another angle; a small crop changes sizes."""
+    chosen = {
+        task: plan_for("last:1", replace(FACTS, task=task)).training
+        for task in ("classify", "multilabel", "regress")
+    }
+    assert {t: (c.crop.value, c.flip.value) for t, c in chosen.items()} == {
+        "classify": (0.35, True), "multilabel": (0.35, True), "regress": (0.8, False),
+    }  # fmt: skip
+    assert "an angle" in chosen["regress"].flip.because

@@ -26,7 +26,7 @@ from warmstart.records import Choice, Plain, Preprocessing, Task, TrainingPlan
 
 WARM_UP = 0.1  # v0
 CROP = 0.35  # v0
-WIDE_CROP = 0.8  # v0: what else is in a picture may be what it is about
+WIDE_CROP = 0.8  # v0: of what is measured in a picture
 COLOUR = 0.1  # v0
 SOUND_CROP = 0.8  # v0, as are the next two
 SHIFT = 0.1
@@ -34,10 +34,10 @@ MASK = 0.2
 AVERAGED = 0.1  # share of the steps that the moving average reaches back over, v0
 L2_SP = 1.0  # v0
 FEW_A_CLASS = 30  # examples a class below which weights are drawn back to the start: RECIPE §5
-# What a view may do to a picture depends on what is told of it (`bench run tasks`).
+# What a view may do to a picture depends on what is told of it; v0 but for classes.
 _CROPS: dict[Task, tuple[float, str]] = {
     "classify": (CROP, "a crop of a third or more mostly still shows its class"),
-    "multilabel": (WIDE_CROP, "a smaller crop leaves out what some label stands for"),
+    "multilabel": (CROP, "a crop of a third or more mostly still shows what its labels name"),
     "regress": (WIDE_CROP, "a smaller crop changes what is large, near or many"),
 }
 _FLIPS: dict[Task, tuple[bool, str]] = {
