@@ -102,6 +102,21 @@ def forecast() -> str:
     )
 
 
+def task_doubts() -> str:
+    """What is called wrong among several labels and numbers, planted and as they are."""
+    said = results.read("task_doubts")["summary"]
+    found = []
+    for name, what in (("labels", "labels of pairs of pictures"), ("numbers", "numbers")):
+        own = {key.removeprefix(f"{name}: "): value for key, value in said.items()}
+        found.append(
+            f"Of {own['planted']:,} mistakes planted into {what} of {own['sets']} sets (5 % of the "
+            f"examples) {own['planted, rightly']:,} were called wrong, and "
+            f"{own['planted, named'] - own['planted, rightly']:,} others; of the "
+            f"{own['as they are, of']:,} examples as they are {own['as they are, named']:,}."
+        )
+    return " ".join(found) + f" {source('task_doubts')}"
+
+
 def speed() -> str:
     """Images a second while layers train."""
     said = results.read("train_speed")
@@ -167,6 +182,7 @@ def _count(n: int) -> str:
 
 
 MADE: dict[str, Callable[[], str]] = {
+    "task_doubts": task_doubts,
     "fast": fast, "balanced": balanced, "sets": sets, "costs": costs, "forecast": forecast,
     "speed": speed, "exports": exports, "served": served, "memory": memory,
     "suggested": suggested,

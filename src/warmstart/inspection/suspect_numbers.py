@@ -26,10 +26,10 @@ from warmstart.solve.ridge import Array, Rows
 
 TRIED = RATES[RATES <= 0.12]  # of wrong numbers; with more than these nothing can be told
 # Twice the gain in log-likelihood of any rate over none, how likely a number must be wrong, and the
-# usual error over that of the median, below which numbers are believed wrong. On 18 columns of
-# measurements with 5 % of the numbers swapped, 91 % of those named were; as they are, 12 of 7,700
-# were named, gross outliers among them. A model that knows little says nothing: its errors are
-# those of the numbers themselves (turned photographs, R² .3: 15 of 300 would have been named).
+# usual error over that of the median, below which numbers are believed wrong: with 5 % of them
+# swapped, 89 % of those named were (bench/results/task_doubts.json). A model that
+# knows little says nothing: its errors are those of the numbers themselves (turned photographs,
+# R² .3: 15 of 300 would have been named).
 EVIDENCE, LIKELY, SKILL = 6.0, 0.9, 0.5
 _DROP = 1.92  # of the log-likelihood at the ends of a 95 % interval
 _SHAPES = (0.4, 12.0)  # from very heavy tails to hardly any
