@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import pytest
 import tiny
 import warmstart
 import wordy
+from warmstart.errors import PlanError
+from warmstart.joints import ways
 
 pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
 
@@ -63,5 +66,22 @@ def test_a_run_on_long_texts_is_exported_and_cut_where_wished(asked, tmp_path):
     kinds = {finding.kind: finding.sentence for finding in cut.summary.findings}
     assert "windows" not in kinds
     assert "longer than 16 tokens; of these only the beginning is read" in kinds["truncated"]
+    again = warmstart.fit(**asked, plan=run.path / "plan.toml", out=tmp_path / "again")
+    assert tiny.bytes_of(again.path / "model") == tiny.bytes_of(run.path / "model")
+
+
+def test_pairs_are_compared_in_one_process(monkeypatch):
+    chosen = SimpleNamespace(pairs=True, is_pipeline=False)
+    monkeypatch.setattr(ways, "here", lambda: SimpleNamespace(size=2))
+    with pytest.raises(PlanError, match="compares all texts of a batch, and 2 processes share it"):
+        ways.way_of(None, None, chosen, ())
+
+
+def test_layers_learn_by_pairs_where_that_is_wished(asked, tmp_path):
+    wished = ["training.pairs=true", "training.passes=124", "training.batch=31"]
+    run = warmstart.fit(**asked, strategy="full", lr=1e-3, settings=wished, out=tmp_path / "run")
+    assert run.plan.training.pairs.value is True
+    rows = json.loads((run.path / "weights_ledger.json").read_text("utf-8"))["rows"]
+    assert {row["part"] for row in rows if row["fate"] == "trained"} == FATES["full"][0]
     again = warmstart.fit(**asked, plan=run.path / "plan.toml", out=tmp_path / "again")
     assert tiny.bytes_of(again.path / "model") == tiny.bytes_of(run.path / "model")

@@ -305,3 +305,10 @@ def test_there_are_no_more_folds_than_independent_images():
     says = r"head.outer_folds 7, and the images form 6 independent sets; --set head.outer_folds="
     with pytest.raises(PlanError, match=says):
         check_facts(head(outer_folds=7), few, network_facts(), PROFILES)
+
+
+def test_pairs_need_classes():
+    plan, numbers = training(pairs=True), replace(FACTS, task="regress")
+    check_facts(plan, FACTS, network_facts(), PROFILES)
+    with pytest.raises(PlanError, match=r"training\.pairs draws examples of one class together"):
+        check_facts(plan, numbers, network_facts(), PROFILES)

@@ -30,7 +30,7 @@ from warmstart.training.candidates import Route
 from warmstart.training.checkpoint import Saved
 from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
 from warmstart.training.loop import warm_cosine
-from warmstart.training.losses import summed_loss
+from warmstart.training.losses import pair_loss, summed_loss
 from warmstart.training.trainer import Course, Trainer
 from warmstart.training.views import draw_batches
 from warmstart.world import here
@@ -56,7 +56,7 @@ class Attempt:
         tail = Tail(self.outfit.model, schedule.cut, schedule.recompute)
         self.way = way_of(self.outfit, tail, schedule, self._few())
         moving = {n: t for n, t in _moving(self.outfit).items() if self.way.keeps(n)}
-        loss = summed_loss(lesson.room.target)
+        loss = pair_loss if schedule.pairs else summed_loss(lesson.room.target)
         self.trainer = Trainer(tail, moving, _course(schedule), loss, self.way)
         self.looks = Looks(lesson.room, lesson.held, self.outfit, self.trainer)
         self.stages = stage_actions(schedule, self.outfit.actions)
@@ -217,7 +217,9 @@ class Attempt:
         if not self.joining.joined or self._stopped:
             return None  # no group of parts helped, or there was no time: no fault of the rate
         is_whole = self._route == Route(n_stages=self._route.n_stages)
-        loss = self.looks.loss(ended, some) if is_whole else None
+        # Pairs leave the output behind; held-out rows say what one that is fitted anew is worth.
+        is_judged = is_whole and not self.lesson.schedule.pairs
+        loss = self.looks.loss(ended, some) if is_judged else None
         of_classes = self.lesson.room.target.tells_classes
         moved = largest_change(self.looks.shown(0.0, some), ended, of_classes=of_classes)
         self.is_idle = moved < LEAST_CHANGE

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from warmstart.errors import PlanError
 from warmstart.events import Steps
 from warmstart.joints.notes import note
 from warmstart.joints.outfit import Outfit
@@ -33,11 +34,18 @@ def way_of(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
     """As the plan says; alone, a pipeline has one stage and is plain training.
 
     `some` are inputs of the tail, on which parts are timed.
-    Raises: PlanError where the network has fewer parts than there are processes.
+    Raises: PlanError where the network has fewer parts than there are processes, or pairs are
+    compared that lie in several.
     """
     world = here()
+    if chosen.pairs and world.size > 1:
+        raise PlanError(
+            f"training.pairs compares all texts of a batch, and {world.size} processes share it; "
+            "use one process, or leave pairs away."
+        )
     if not chosen.is_pipeline or world.size == 1:
-        run: Any = torch.compile(tail) if chosen.compile else tail
+        seen: Any = tail.vectors if chosen.pairs else tail
+        run: Any = torch.compile(seen) if chosen.compile else seen
         return Rows(run, chosen.device, plain=tail)
     device = chosen.device
     pieces = world.same(_cut(outfit, tail, tuple(value.to(device) for value in some)))

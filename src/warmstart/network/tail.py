@@ -79,10 +79,17 @@ class Tail(nn.Module):
 
     def forward(self, main: Tensor, *stored: Tensor) -> Tensor:
         """Logits; `stored` holds the values of the taps `self.stored`, each (B, d)."""
-        taken = dict(zip(self.stored, stored, strict=True))
-        features = self.scan.onward(self.model.trunk, self.cut, main, taken)
-        logits: Tensor = self.model.head(features)
+        logits: Tensor = self.model.head(self.features(main, *stored))
         return logits
+
+    def features(self, main: Tensor, *stored: Tensor) -> tuple[Tensor, ...]:
+        """What the head sees of the same: each tap, (B, d); the last one is the deepest."""
+        taken = dict(zip(self.stored, stored, strict=True))
+        return self.scan.onward(self.model.trunk, self.cut, main, taken)
+
+    def vectors(self, main: Tensor, *stored: Tensor) -> Tensor:
+        """The deepest tap alone, (B, d)."""
+        return self.features(main, *stored)[-1]
 
 
 def _recomputing(scan: Scan) -> Scan:

@@ -63,9 +63,20 @@ def check_facts(
     `profile_names` are the heads that `build` was given.
     Raises: PlanError that names the value, and what it may be.
     """
+    _check_pairs(plan, facts)
     _check_weights(plan, network)
     _check_heads(plan, facts, profile_names)
     _check_folds(plan, facts)
+
+
+def _check_pairs(plan: Plan, facts: DataFacts) -> None:
+    """What draws a class together needs classes."""
+    pairs = plan.training.pairs
+    if pairs is not None and pairs.value and facts.task != "classify":
+        raise PlanError(
+            "training.pairs draws examples of one class together, and the task has no classes; "
+            "--set training.pairs=false."
+        )
 
 
 def _check_weights(plan: Plan, network: NetworkFacts) -> None:

@@ -69,6 +69,7 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.l2_sp": (_number(lambda value: value >= 0), "a number, 0 or more"),
     "training.micro_batch": _POSITIVE,
     "training.parallel": (piping.is_way, piping.KIND),
+    "training.pairs": _SWITCH,
     "training.recompute": _SWITCH,
     "training.device": (lambda value: value in DEVICES, " or ".join(DEVICES)),
     "training.precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),

@@ -21,6 +21,7 @@ PATHS: dict[str, Kind] = {
     "training.colour": "number", "training.shift": "number", "training.mask": "number",
     "training.views": "whole", "training.cut": "whole",
     "training.store": "word", "training.average": "number", "training.l2_sp": "number",
+    "training.pairs": "switch",
     "training.micro_batch": "whole", "training.recompute": "switch", "training.device": "word",
     "training.parallel": "word",
     "training.precision": "word", "training.workers": "whole", "training.compile": "switch",

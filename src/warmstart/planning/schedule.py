@@ -35,6 +35,7 @@ class Schedule:
     store: str = "float32"
     average: float = 0.0
     l2_sp: float = 0.0
+    pairs: bool = False
     micro_batch: int = 0  # 0: the whole batch
     recompute: bool = False
     is_pipeline: bool = False  # whether several processes share parts instead of rows
@@ -91,6 +92,7 @@ def _stored(training: TrainingPlan) -> dict[str, Any]:
         "store": str(training.store.value) if training.store else "float32",
         "average": _given(training.average, 0.0),
         "l2_sp": _given(training.l2_sp, 0.0),
+        "pairs": bool(training.pairs and training.pairs.value),
     }
 
 

@@ -100,6 +100,7 @@ def with_training(
         views=storing.views(n_passes, facts.n, wishes.budget),
         average=averaging(n_passes, int(batch.number)),
         l2_sp=_l2_sp(facts, is_scratch),
+        pairs=_pairs(facts, network),
         micro_batch=at_once(int(batch.number)),
         recompute=_rule(False, "inner results are kept; anew they cost a third more time"),
         device=machine.device(wishes.machine),
@@ -258,6 +259,12 @@ def _colour(network: NetworkFacts) -> Choice:
     if _hears(network):
         return _rule(COLOUR, "a tenth louder or fainter is the same class")
     return _rule(COLOUR, "light that is a tenth brighter or paler mostly shows the same class")
+
+
+def _pairs(facts: DataFacts, network: NetworkFacts) -> Choice | None:
+    if not network.is_text or facts.task != "classify":
+        return None
+    return _rule(False, "layers learn by the loss of the output that was fitted before them")
 
 
 def _l2_sp(facts: DataFacts, is_scratch: bool) -> Choice:

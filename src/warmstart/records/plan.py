@@ -90,6 +90,7 @@ class TrainingPlan:
     store: Choice | None = None  # number format of what is stored: "float32" or "float16"
     average: Choice | None = None  # decay of the moving average of the weights; 0: none
     l2_sp: Choice | None = None  # pull of a weight towards its start, times its rate; 0: none
+    pairs: Choice | None = None  # whether texts of a class are drawn together; texts alone
     micro_batch: Choice | None = None  # images worked through at once; their gradients add up
     parallel: Choice | None = None  # "data" or "pipeline:N": what several processes share
     recompute: Choice | None = None  # whether inner results are made anew, to save memory

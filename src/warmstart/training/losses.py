@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn.functional import (
     binary_cross_entropy_with_logits,
     cross_entropy,
     mse_loss,
+    normalize,
 )
 
 from warmstart.records import Task
@@ -31,6 +33,26 @@ def _label_sets(outputs: Tensor, truth: Tensor) -> Tensor:
 def _numbers(outputs: Tensor, truth: Tensor) -> Tensor:
     """Squared error; the truth is standardised, so a unit is its variance."""
     return mse_loss(outputs[:, 0], truth.to(outputs.dtype), reduction="sum")
+
+
+def pair_loss(vectors: Tensor, truth: Tensor) -> Tensor:
+    """How far cosines are from 1 within classes and from 0 between them, times the rows.
+
+    Both kinds of pairs weigh alike. Shapes: vectors (B, C), truth (B,). SetFit's loss (Tunstall
+    et al. 2022, "Efficient Few-Shot Learning Without Prompts", §3) over all pairs of a batch.
+
+    >>> vectors = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    >>> pair_loss(vectors, torch.tensor([0, 0, 1])).item()
+    0.0
+    """
+    unit, same = normalize(vectors), truth[:, None] == truth[None]
+    errors = (unit @ unit.T - same.to(unit.dtype)) ** 2
+    alike = same & ~torch.eye(len(truth), dtype=torch.bool, device=truth.device)
+    total = 0 * unit.sum()
+    for pairs in (alike, ~same):
+        if bool(pairs.any()):
+            total = total + errors[pairs].mean()
+    return len(truth) * total
 
 
 _LOSSES: dict[Task, Loss] = {
