@@ -126,6 +126,8 @@ def _vehicles(images: Path) -> Parts:
 
 def _leaves(images: Path) -> Parts:
     """The folders of stamps that hold most pictures and no folder; every third one tests."""
+    if not STAMPS.is_dir():
+        sys.exit(f"{STAMPS} is not there; install the Debian package tuxpaint-stamps-default")
     folders = [
         f for f in STAMPS.rglob("*") if f.is_dir() and not any(map(Path.is_dir, f.iterdir()))
     ]
