@@ -62,9 +62,9 @@ def unread() -> str:
     row = _rows().get(("zh_hotel", "all", "fast"))
     if row is None:
         return ""
-    said = textwrap.wrap(row["sentence"], 88, initial_indent="Verdict  ", subsequent_indent=" " * 9)
+    said = textwrap.wrap(row["sentence"], 100)
     told = f"Balanced accuracy on the test part: {percent(row['balanced'])} {source('text')}."
-    return "\n".join([*(f"    {line}" for line in said), "", told])
+    return "\n".join([*(f"> {line}" for line in said), "", told])
 
 
 def pairs() -> str:
