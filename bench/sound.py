@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
+import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
@@ -14,31 +16,52 @@ from typing import Any
 import numpy as np
 
 import warmstart
+from bench import results
 
 SET = "spoken_digits"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--budget, --speakers."""
+    """--budget, --speakers, --minutes, --again."""
     parser.add_argument("--budget", default="fast", choices=("fast", "balanced"))
+    parser.add_argument("--minutes", type=float, default=600.0, help="begin no run after these")
+    parser.add_argument("--again", action="store_true", help="make anew what is kept already")
     parser.add_argument("--speakers", type=int, default=6, help="left out one after the other")
 
 
 def measure(given: Namespace) -> dict[str, Any]:
     """Fit by the official split, then without one speaker at a time, then on shuffled labels.
 
+    Each run is a line of results/sound-BUDGET.jsonl; those that are there are not made again.
     `--data` is the folder that holds spoken_digits/{train,test}/<digit>/<digit>_<speaker>_*.wav.
     """
     clips = [_clip(path) for path in sorted((given.data / SET).rglob("*.wav"))]
-    rows = []
+    kept = results.FOLDER / f"sound-{given.budget}.jsonl"
+    rows = [] if given.again or not kept.exists() else _lines(kept)
+    made, until = {row["what"] for row in rows}, time.monotonic() + 60 * given.minutes
     for what, table in _draws(clips, given.speakers):
+        if what in made or time.monotonic() > until:
+            continue
         rows.append({"what": what, **_fitted(table, given.budget)})
-        print(rows[-1], flush=True)
+        kept.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        print(rows[-1], file=sys.stderr, flush=True)
     speakers = [row["test"] for row in rows if row["what"].startswith("without")]
-    summary = {"new recordings": rows[0]["test"]}
+    told = {row["what"]: row for row in rows}
+    summary: dict[str, Any] = {}
+    if "new recordings" in told:
+        row = told["new recordings"]
+        summary["new recordings"] = row["test"]
+        summary["new recordings, low"], summary["new recordings, high"] = row["low"], row["high"]
     if speakers:
         summary["new speakers, mean"] = float(np.mean(speakers))
+        summary["speakers left out"] = len(speakers)
+    if "shuffled" in told:
+        summary["shuffled labels"] = told["shuffled"]["verdict"]
     return {"summary": summary, "budget": given.budget, "rows": rows}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _clip(path: Path) -> dict[str, str]:
