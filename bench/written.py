@@ -5,7 +5,7 @@
     <!-- end -->
 
 What stands between is what the function of that name in `bench.tables`, `bench.claims`,
-`bench.judged` or `bench.story_tables` gives; drawings are whole files. `python -m bench table
+`bench.judged`, `bench.kinds_tables` or `bench.story_tables` gives; drawings are whole files. `python -m bench table
 --docs` writes all anew.
 """
 
@@ -21,6 +21,7 @@ from bench import (
     figure,
     figure_drift,
     judged,
+    kinds_tables,
     story_tables,
     tables,
     task_tables,
@@ -33,6 +34,7 @@ MADE: dict[str, Callable[[], str]] = {
     **tables.MADE,
     **claims.MADE,
     **judged.MADE,
+    **kinds_tables.MADE,
     **story_tables.MADE,
     **text_tables.MADE,
     **task_tables.MADE,

@@ -1,0 +1,57 @@
+"""What was measured of tables and of sounds, for the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bench import results
+from bench.markdown import percent, points, source, table
+
+
+def tabular() -> str:
+    """A run on a related table as the start, against the same network from nothing."""
+    lines = [
+        [f"{_name(row['older'])} → {_name(row['newer'])}", row["draws"], percent(row["warm"]),
+         percent(row["scratch"]), _gap(row, "scratch"), percent(row["boosting"]),
+         _gap(row, "boosting")]
+        for row in results.read("tabular")["rows"]
+    ]  # fmt: skip
+    heads = ["", "draws", "from the run", "from nothing", "difference (95 %)", "boosting",
+             "difference (95 %)"]  # fmt: skip
+    return f"{table(heads, lines)}\n\n{source('tabular')}"
+
+
+def sound() -> str:
+    """Spoken digits: new recordings of known speakers, and of speakers never heard."""
+    said = results.read("sound")["summary"]
+    found = (
+        f"As it stands, `fit --budget fast` names {percent(said['new recordings'])} of 150 new "
+        f"recordings rightly, and {percent(said['new speakers, mean'])} of "
+        f"{_speakers(said['speakers left out'])} whom it never heard, by learning from the others"
+    )
+    if "shuffled labels" in said:
+        found += f"; with shuffled labels the verdict is `{said['shuffled labels']}`"
+    return f"{found} {source('sound')}."
+
+
+def _name(file: str) -> str:
+    """`wine_red` as people say it.
+
+    >>> _name("wine_red"), _name("heart_hungarian")
+    ('red wine', 'heart, Hungarian')
+    """
+    what, _, which = file.partition("_")
+    return f"{which} wine" if what == "wine" else f"{what}, {which.title()}"
+
+
+def _gap(row: Mapping[str, Any], other: str) -> str:
+    low, high = (points(row[f"{other}, {end}"]).removesuffix(" points") for end in ("low", "high"))
+    return f"{points(row[f'warm over {other}'])} ({low} to {high})"
+
+
+def _speakers(n: int) -> str:
+    return "one speaker" if n == 1 else f"{n} speakers, one after the other,"
+
+
+MADE: dict[str, Callable[[], str]] = {"tabular": tabular, "sound": sound}
