@@ -1,0 +1,117 @@
+"""Laws 5, 6, 7 and 10 over whole runs on clips of sound and on tensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import warmstart
+from sounding import fill
+from tiny import bytes_of, weights
+
+SMALL = {"strategy": "last:1", "settings": ["training.passes=48", "training.folds=1"],
+         "budget": "fast"}  # fmt: skip
+OTHER = {"a note": "hiss", "hiss": "a note"}
+
+
+def signals(n, seed, flipped=False):
+    """Two classes that can be told apart; `flipped` has each called the other."""
+    classes = torch.arange(n) % 2
+    drawn = torch.Generator().manual_seed(seed)
+    values = torch.randn(n, 2, 16, generator=drawn) + classes[:, None, None]
+    return TensorDataset(values, 1 - classes if flipped else classes)
+
+
+def network():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.Conv1d(4, 8, 3), nn.ReLU(),
+            nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3),
+        )  # fmt: skip
+
+
+class Asked:
+    """What a run of one kind is asked, and the same with the labels of its test part exchanged."""
+
+    def __init__(self, kind: str, root: Path) -> None:
+        self.kind = kind
+        if kind == "tensors":
+            self.data, self.test, self.permuted = signals(40, 0), signals(8, 1), signals(8, 1, True)
+            self.start = {"start": network()}
+            return
+        self.data = fill(root / "train", {"a note": 10, "hiss": 10})
+        self.test = fill(root / "test", {"a note": 3, "hiss": 3}, seed=1)
+        self.permuted = root / "permuted"
+        for name, other in OTHER.items():
+            for path in (self.test / name).iterdir():
+                place = self.permuted / other / path.name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(path.read_bytes())
+        self.start = {"start": weights(root), "arch": "timm:lcnet_035"}
+
+    @property
+    def settings(self):
+        size = ["input.size=64"] if self.kind == "clips" else []
+        return {**SMALL, "settings": [*SMALL["settings"], *size]}
+
+    def fit(self, out, test=None, **options):
+        given = {"data": self.data, "test": test or self.test, **self.start, **self.settings}
+        return warmstart.fit(**{**given, **options}, out=out)
+
+
+@pytest.fixture(scope="module", params=["clips", "tensors"])
+def made(request, tmp_path_factory):
+    """A run whose upper layer was trained, and what it was asked."""
+    root = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WARMSTART_CACHE", str(root / "cache"))
+        asked = Asked(request.param, root)
+        yield asked.fit(root / "run"), asked
+
+
+def test_law_5_what_is_frozen_keeps_its_bytes(made):
+    run, _ = made
+    assert run.summary.frozen.identical
+    ledger = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
+    held = [row for row in ledger if row["fate"] in ("frozen", "kept")]
+    assert held
+    assert all(row["before"] == row["after"] for row in held)
+
+
+def test_law_6_a_plan_replayed_gives_the_same_model(made, tmp_path):
+    run, asked = made
+    plan = run.path / "plan.toml"
+    start = {} if asked.kind == "clips" else asked.start
+    again = warmstart.fit(asked.data, test=asked.test, plan=plan, out=tmp_path / "again", **start)
+    assert bytes_of(again.path / "model") == bytes_of(run.path / "model")
+    assert again.estimate == run.estimate
+
+
+def test_law_7_stopped_and_resumed_is_never_stopped(made, tmp_path):
+    run, asked = made
+
+    def stop(event):
+        if event.stage == "tune" and event.kind == "step" and event.step > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asked.fit(tmp_path / "cut", on_event=stop)
+    given = {} if asked.kind == "clips" else {"data": asked.data, "test": asked.test, **asked.start}
+    again = warmstart.resume(tmp_path / "cut", **given)
+    assert bytes_of(again.path / "model") == bytes_of(run.path / "model")
+
+
+def test_law_10_test_labels_change_nothing_that_is_learnt(made, tmp_path):
+    run, asked = made
+    again = asked.fit(tmp_path / "run", test=asked.permuted)
+    assert bytes_of(again.path / "model") == bytes_of(run.path / "model")
+    assert (again.path / "plan.toml").read_bytes() == (run.path / "plan.toml").read_bytes()
+    for name in ("verdict", "shipped", "estimate"):
+        assert getattr(again.summary, name) == getattr(run.summary, name)
+    assert again.test.accuracy == pytest.approx(1 - run.test.accuracy)
