@@ -249,3 +249,11 @@ def test_where_boosting_is_better_the_verdict_and_the_report_say_so(tmp_path):
     assert beside.sentence.endswith("use it.")
     assert (run.path / "report.html").read_text().count("Gradient boosting is better here") == 2
     assert beside.sentence in (run.path / "README.md").read_text()
+
+
+def test_a_dry_run_speaks_of_rows(clinic, capsys):
+    assert main(["fit", str(clinic[1]), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "60 rows to learn from" in shown
+    assert "2,000 rows passed, 32 a step" in shown
+    assert "image" not in shown

@@ -4,9 +4,9 @@ from warmstart.joints.processors import n_threads, threads_for, threads_kept
 from warmstart.records import NetworkRecord, PartRecord
 
 
-def network(macs: int) -> NetworkRecord:
+def network(macs: int, shape: tuple[int, ...] = (9,)) -> NetworkRecord:
     part = PartRecord(
-        name="a", parameters=1, shape_in=(1,), shape_out=(1,), macs=macs, layout="NC"
+        name="a", parameters=1, shape_in=shape, shape_out=(1,), macs=macs, layout="NC"
     )  # fmt: skip
     return NetworkRecord(
         parts=(part, part), head_parameters=0, cut="traced", neck_width=1, neck_is_average=False
@@ -16,4 +16,4 @@ def network(macs: int) -> NetworkRecord:
 def test_a_network_that_does_next_to_nothing_is_run_by_one_thread():
     with threads_kept(7):
         assert [threads_for(network(macs)) for macs in (1000, 10**8)] == [1, 7]
-        assert n_threads() == 7
+        assert threads_for(network(1000, (3, 8, 8))) == n_threads() == 7

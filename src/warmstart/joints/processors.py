@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from warmstart.records import NetworkRecord
 from warmstart.world import here
 
-SMALL = 1_000_000  # multiply-adds an example, below which threads wait more than they work
+SMALL = 1_000_000  # multiply-adds a row, below which threads wait more than they work
 
 _kept_threads: ContextVar[int] = ContextVar("threads", default=0)
 
@@ -25,11 +25,13 @@ def n_threads() -> int:
 
 
 def threads_for(network: NetworkRecord) -> int:
-    """Threads that a network gains from: one where it is small, such as those for tables.
+    """Threads that a network gains from: one where it takes rows of numbers and is small.
 
     Two threads that meet after every layer are much slower than one where other programs run.
     """
-    return 1 if sum(part.macs for part in network.parts) < SMALL else n_threads()
+    takes_rows = len(network.parts[0].shape_in) == 1
+    is_small = sum(part.macs for part in network.parts) < SMALL
+    return 1 if takes_rows and is_small else n_threads()
 
 
 def n_processors() -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from warmstart.records.absent import ABSENT
+from warmstart.records.inputs import Kind
 from warmstart.records.plan import Plan
 
 
@@ -36,3 +38,4 @@ class DryRun:
     surgery: str = ""  # what does not carry over from the start, in words
     follows_verdict: bool = False  # whether the verdict may still change the plan
     plan_file: str | None = None  # where the plan was written
+    kind: Kind | None = field(default=None, metadata=ABSENT)  # of the data; None: images

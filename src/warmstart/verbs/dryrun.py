@@ -56,12 +56,13 @@ def dry_run(asked: Request) -> Steps[DryRun]:
         found = foresee(bench, plan, n_missing, is_close, elapsed)
     if target is not None:
         write_bytes(target, write_plan(plan).encode())
+    kind = collection.record.kind
     return DryRun(
         data=collection.record.name, title=start.record.title, n=len(arranged.learn),
         n_test=len(arranged.test), classes=collection.record.classes, plan=plan, forecast=found,
         parameters=_parameters(plan, seen.network.record),
         surgery=surgery_of(start), follows_verdict=_follows_verdict(asked),
-        plan_file=str(target) if target else None,
+        plan_file=str(target) if target else None, kind=None if kind == "image" else kind,
     )  # fmt: skip
 
 
