@@ -4,9 +4,9 @@
     …
     <!-- end -->
 
-What stands between is what the function of that name in `bench.tables`, `bench.claims`,
-`bench.judged`, `bench.kinds_tables` or `bench.story_tables` gives; drawings are whole files. `python -m bench table
---docs` writes all anew.
+What stands between is what the function of that name in a module of tables gives (`bench.tables`,
+`bench.claims`, `bench.judged`, `bench.kinds_tables` …); drawings are whole files. `python -m bench
+table --docs` writes all anew.
 """
 
 from __future__ import annotations
