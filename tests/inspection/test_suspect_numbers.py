@@ -69,3 +69,10 @@ def test_few_rows_tell_nothing():
     assert rank_numbers(said, truth).reported == 0
     said[:] = np.nan
     assert rank_numbers(said, truth).rows.size == 0
+
+
+def test_grades_that_are_told_roughly_are_not_called_wrong():
+    rng = np.random.default_rng(0)
+    grades = rng.choice([-1.0, 0.0, 1.0], p=[0.5, 0.35, 0.15], size=400)
+    said = 0.35 * grades + 0.3 * rng.normal(size=400)
+    assert rank_numbers(said, grades).reported == 0

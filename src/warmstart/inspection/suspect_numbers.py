@@ -83,7 +83,8 @@ def rank_numbers(said: Array, truth: Array) -> WrongNumbers:
     evidence = float(2 * (values[best] - values[0]))
     honest = (1 - rate) * np.exp(_log_density(error, *fits[best][1]))
     wrong = (rate / span) / (honest + rate / span + _NONE)
-    is_told = evidence >= EVIDENCE and _usual(error) < SKILL * _usual(middle)
+    is_weak = best == len(TRIED) - 1 or _usual(error) >= SKILL * _usual(middle)
+    is_told = evidence >= EVIDENCE and not is_weak
     believed = (wrong > LIKELY) & is_told
     order = np.lexsort((-np.abs(error), ~believed))
     return WrongNumbers(

@@ -77,11 +77,11 @@ class Ranking:
     share: WrongLabels
 
 
-def rank_suspects(probabilities: Array, labels: Labels) -> Ranking:
+def rank_suspects(probabilities: Array, labels: Labels, likely: float = 0.5) -> Ranking:
     """Rank rows by how much the out-of-fold probabilities contradict their labels.
 
     Shapes: probabilities (n, K), NaN in rows that no fold held out (they are left out);
-    labels (n,) in 0..K-1.
+    labels (n,) in 0..K-1. A label is believed wrong from more than `likely` on.
 
     >>> p = np.array([[0.9, 0.1], [0.2, 0.8], [0.1, 0.9]])
     >>> ranking = rank_suspects(p, np.array([0, 0, 1]))
@@ -93,7 +93,7 @@ def rank_suspects(probabilities: Array, labels: Labels) -> Ranking:
     top = p.argmax(axis=1)
     share = wrong_labels(p, given)
     wrong = _posterior(p, given, share)
-    believed = (wrong > 0.5) & (share.evidence >= EVIDENCE)
+    believed = (wrong > likely) & (share.evidence >= EVIDENCE)
     own = p[np.arange(len(rows)), given]
     order = np.lexsort((own, ~believed))
     suspects = tuple(
