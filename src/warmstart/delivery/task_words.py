@@ -12,6 +12,7 @@ from warmstart.records import (
     Task,
     TestScores,
 )
+from warmstart.tasks.label_sets import split_labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,24 @@ def test_estimate(scores: TestScores) -> Estimate:
         metric=metric, value=score_of(scores), low=scores.low, high=scores.high, n=scores.n,
         method="holdout",
     )  # fmt: skip
+
+
+def in_words(label: str, task: Task) -> str:
+    """What an example is labelled as records hold it, for people.
+
+    >>> in_words("cat|owl", "multilabel"), in_words("", "multilabel"), in_words("a|b", "classify")
+    ('cat, owl', 'nothing', 'a|b')
+    """
+    return ", ".join(split_labels(label)) or "nothing" if task == "multilabel" else label
+
+
+def contradiction(label: str, suggested: str, task: Task) -> str:
+    """A doubted label and what the example looks like instead.
+
+    >>> contradiction("cat|owl", "owl", "multilabel")
+    'labelled cat, owl, looks like owl'
+    """
+    return f"labelled {in_words(label, task)}, looks like {in_words(suggested, task)}"
 
 
 def further(scores: TestScores) -> str:

@@ -15,6 +15,7 @@ from warmstart.data.encode import encode
 from warmstart.data.pixels import MAX_PIXELS, TooLarge
 from warmstart.data.prepare import Pixels, crop_box, open_image, prepare
 from warmstart.delivery.serve.served import Heat, Limits, Picture, Served, Unread
+from warmstart.delivery.task_words import in_words
 from warmstart.errors import DataError, RunFolderError, ServeError
 from warmstart.folder import read_json, to_plain
 from warmstart.records import (
@@ -139,7 +140,7 @@ def serve_model(run: Path, predictor: Predictor, limits: Limits) -> Served:
         explain=work.explain,
         no_heat=work.no_heat,
         number=gallery.number,
-        kin=gallery.label,
+        kin=lambda number: in_words(gallery.label(number), record.task),
         thumbnail=gallery.thumbnail,
     )
 

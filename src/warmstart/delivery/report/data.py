@@ -10,7 +10,7 @@ from warmstart.delivery.numbers import percent, sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.pictures import problem_examples, shots, suspects
-from warmstart.delivery.task_words import TASK_WORDS
+from warmstart.delivery.task_words import TASK_WORDS, contradiction
 from warmstart.records import Finding, Task
 from warmstart.tasks.label_sets import split_labels
 
@@ -136,7 +136,7 @@ def _suspects(facts: Facts) -> str:
     )
     n = facts.summary.data.train
     shown = [
-        (one.id, f"labelled {one.label or 'nothing'}, looks like {one.suggested or 'nothing'}"
+        (one.id, contradiction(one.label, one.suggested, facts.summary.task)
                  + ("" if one.probability is None else f" ({percent(one.probability, n)})"))
         for one in found
     ]  # fmt: skip

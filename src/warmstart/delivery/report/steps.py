@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from warmstart.delivery.numbers import count, interval
 from warmstart.delivery.report.facts import Facts
-from warmstart.delivery.task_words import TASK_WORDS
+from warmstart.delivery.task_words import TASK_WORDS, contradiction
 from warmstart.records import ClassScore, SuspectLabel
 
 LEAST_IMAGES = 5  # of a class, below which how often it is found says nothing
@@ -120,7 +120,7 @@ def labels_step(facts: Facts) -> Step | None:
             title=f"Check {count(n, name)}",
             text=f"{which} what the image shows. Correct the column “label” in suspects.csv, then:",
             command=_fit(facts, "--relabel", f"{facts.place}/suspects.csv"),
-            shown=tuple(_said(one) for one in wrong[:SHOWN]),
+            shown=tuple(_said(one, facts) for one in wrong[:SHOWN]),
         )
     if not suspects:
         return None
@@ -129,18 +129,18 @@ def labels_step(facts: Facts) -> Step | None:
             title=f"{words.label.title()}s: nothing urgent",
             text=f"No {words.label} stands out as wrong beyond honest mistakes of the model. "
             "These are contradicted most; a look at them costs a minute.",
-            shown=tuple(_said(one) for one in suspects[:SHOWN]),
+            shown=tuple(_said(one, facts) for one in suspects[:SHOWN]),
         )
     return Step(
         title="Check how the labels were made",
         text="A column that slipped by one row, or a table sorted without its labels, looks "
         "exactly like this. These contradict the images most:",
-        shown=tuple(_said(one) for one in suspects[:SHOWN]),
+        shown=tuple(_said(one, facts) for one in suspects[:SHOWN]),
     )
 
 
-def _said(one: SuspectLabel) -> tuple[str, str]:
-    return one.id, f"labelled {one.label or 'nothing'}, looks like {one.suggested or 'nothing'}"
+def _said(one: SuspectLabel, facts: Facts) -> tuple[str, str]:
+    return one.id, contradiction(one.label, one.suggested, facts.summary.task)
 
 
 def _try(facts: Facts) -> Step | None:
