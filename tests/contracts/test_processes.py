@@ -152,3 +152,12 @@ def test_a_pipeline_gives_what_one_process_gives(piped):
         for run in ("piped", "plain")
     ]  # fmt: skip
     np.testing.assert_allclose(*losses, atol=1e-5)
+
+
+def test_a_pipeline_that_lost_a_process_is_gone_on_with_by_one(piped):
+    more = (*PIPED, "--parallel", "pipeline:2")
+    codes, said = ended(start(piped, 2, "lost", "fit", {"die": [1, "tune", 9], "due": True}, more))
+    assert codes == [1, -9], said
+    codes, said = ended(start(piped, 1, "lost", "resume", {}))
+    assert codes == [0], said
+    check_same(piped, "lost", "plain", is_same_plan=False)
