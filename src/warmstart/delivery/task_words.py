@@ -12,7 +12,6 @@ from warmstart.records import (
     Task,
     TestScores,
 )
-from warmstart.tasks.label_sets import split_labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +102,11 @@ def in_words(label: str, task: Task) -> str:
     >>> in_words("cat|owl", "multilabel"), in_words("", "multilabel"), in_words("a|b", "classify")
     ('cat, owl', 'nothing', 'a|b')
     """
-    return ", ".join(split_labels(label)) or "nothing" if task == "multilabel" else label
+    if task != "multilabel":
+        return label
+    from warmstart.tasks.label_sets import split_labels  # loads numpy, which an error needs not
+
+    return ", ".join(split_labels(label)) or "nothing"
 
 
 def contradiction(label: str, suggested: str, task: Task) -> str:
