@@ -30,19 +30,7 @@ def telling(
         return None
     found = {name: _accuracy(values, labels, parts, seed) for name, values in columns.items()}
     told = {name: a for name, a in found.items() if a >= ALONE and a - guess >= BEYOND}
-    if not told:
-        return None
-    best = max(told, key=lambda name: told[name])
-    also = "" if len(told) == 1 else f", and so do {len(told) - 1:,} more"
-    return Finding(
-        kind="shortcut",
-        sentence=(
-            f'The column "{best}" alone tells the label of {100 * told[best]:.0f} % of the '
-            f"rows{also}. If it is known only once the label is, leave it out: --set "
-            f"column.{best}=left-out."
-        ),
-        items=tuple(told),
-    )
+    return _finding(told, "tells the label of {:.0f} % of the rows", "label")
 
 
 def telling_of_sets(
@@ -72,6 +60,11 @@ def telling_of_numbers(
         return None
     found = {name: _explained(values, truth, parts, seed) for name, values in columns.items()}
     told = {name: share for name, share in found.items() if share >= ALONE}
+    return _finding(told, "explains {:.0f} % of the numbers' variance", "number")
+
+
+def _finding(told: Mapping[str, float], does: str, what: str) -> Finding | None:
+    """The column that tells most, in words; None where none does. `does` has a place for it."""
     if not told:
         return None
     best = max(told, key=lambda name: told[name])
@@ -79,9 +72,8 @@ def telling_of_numbers(
     return Finding(
         kind="shortcut",
         sentence=(
-            f'The column "{best}" alone explains {100 * told[best]:.0f} % of the numbers\' '
-            f"variance{also}. If it is known only once the number is, leave it out: --set "
-            f"column.{best}=left-out."
+            f'The column "{best}" alone {does.format(100 * told[best])}{also}. If it is known '
+            f"only once the {what} is, leave it out: --set column.{best}=left-out."
         ),
         items=tuple(told),
     )

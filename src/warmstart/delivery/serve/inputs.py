@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from python_multipart.exceptions import FormParserError
@@ -14,6 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
 
+Shape = TypeVar("Shape", bound=BaseModel)
 FIELDS = 32  # parts of a form that are no files
 NAME = 120  # letters of a file name that are kept
 SPARE = 64  # commas of a JSON body, besides the two that an image may bring
@@ -63,16 +65,21 @@ def _in_json(body: bytes, limits: Limits) -> list[Sent]:
     # waiting, only to be refused: counting them takes milliseconds.
     if body.count(b",") > 2 * limits.images + SPARE:
         raise _too_many(limits)
-    try:
-        asked = SentImages.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))[:NAME]
-        raise Problem(422, f"{where}: {first['msg']}".removeprefix(": ")) from None
+    asked = read_json(SentImages, body)
     texts = [*([asked.image] if asked.image is not None else []), *asked.images]
     if len(texts) > limits.images:
         raise _too_many(limits)
     return [Sent(f"#{n}", _decoded(text, n)) for n, text in enumerate(texts)]
+
+
+def read_json(shape: type[Shape], body: bytes) -> Shape:
+    """A JSON body in the shape that is asked for. Raises: Problem 422 for the first fault."""
+    try:
+        return shape.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))[:NAME]
+        raise Problem(422, f"{where}: {first['msg']}".removeprefix(": ")) from None
 
 
 def _decoded(text: str, number: int) -> bytes:

@@ -7,10 +7,10 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from python_multipart.multipart import parse_options_header
 
-from warmstart.delivery.serve.inputs import NAME, Sent, files_in
+from warmstart.delivery.serve.inputs import Sent, files_in, read_json
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
 
@@ -54,12 +54,7 @@ def rows_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
 
 
 def _in_json(body: bytes) -> list[Sent]:
-    try:
-        asked = SentRows.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))[:NAME]
-        raise Problem(422, f"{where}: {first['msg']}".removeprefix(": ")) from None
+    asked = read_json(SentRows, body)
     rows = [*([asked.row] if asked.row is not None else []), *asked.rows]
     return [_sent(f"#{n}", row.items()) for n, row in enumerate(rows)]
 

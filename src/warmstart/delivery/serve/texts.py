@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic import BaseModel, ConfigDict, RootModel
 from python_multipart.multipart import parse_options_header
 
-from warmstart.delivery.serve.inputs import NAME, Sent, files_in
+from warmstart.delivery.serve.inputs import Sent, files_in, read_json
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
 
@@ -49,16 +49,11 @@ def texts_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
 
 
 def _in_json(body: bytes, limits: Limits) -> list[Sent]:
-    try:
-        if body.lstrip()[:1] == b"[":
-            texts = TextList.model_validate_json(body).root
-        else:
-            asked = SentTexts.model_validate_json(body)
-            texts = [*([asked.text] if asked.text is not None else []), *asked.texts]
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))[:NAME]
-        raise Problem(422, f"{where}: {first['msg']}".removeprefix(": ")) from None
+    if body.lstrip()[:1] == b"[":
+        texts = read_json(TextList, body).root
+    else:
+        asked = read_json(SentTexts, body)
+        texts = [*([asked.text] if asked.text is not None else []), *asked.texts]
     if len(texts) > limits.images:
         raise Problem(413, f"more than {limits.images} texts in one request; send them in several")
     return [Sent(f"#{n}", text.encode("utf-8", "replace")) for n, text in enumerate(texts)]
