@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import DataError
-from warmstart.tasks.label_sets import SEPARATOR
+from warmstart.records.labels import SEPARATOR
 
 MANY = 20  # more different fractions than this are a measurement
 

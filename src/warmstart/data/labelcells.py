@@ -10,7 +10,7 @@ from warmstart.data.collection import Columns
 from warmstart.data.columns import LABEL_NAMES, Roles, doubt_of, filled, find_column
 from warmstart.data.parsing import Table
 from warmstart.errors import DataError
-from warmstart.tasks.label_sets import SEPARATOR
+from warmstart.records.labels import SEPARATOR
 
 _ONES = {"1": True, "0": False, "true": True, "false": False, "1.0": True, "0.0": False}
 

@@ -16,7 +16,7 @@ from warmstart.data.collection import Listing, Row, Wording, check_classes, coun
 from warmstart.data.separators import split_cells, split_marked
 from warmstart.errors import DataError
 from warmstart.records import Example, Task
-from warmstart.tasks.label_sets import SEPARATOR, split_labels
+from warmstart.records.labels import SEPARATOR, split_labels
 from warmstart.tasks.numbers import as_text
 
 AskedTask = Literal["auto", "classify", "multilabel", "regress"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from warmstart.errors import DataError
-from warmstart.tasks.label_sets import SEPARATOR
+from warmstart.records.labels import SEPARATOR
 
 _MARKS = ("|", ";", ",")
 

@@ -12,6 +12,7 @@ from warmstart.records import (
     Task,
     TestScores,
 )
+from warmstart.records.labels import split_labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +103,7 @@ def in_words(label: str, task: Task) -> str:
     >>> in_words("cat|owl", "multilabel"), in_words("", "multilabel"), in_words("a|b", "classify")
     ('cat, owl', 'nothing', 'a|b')
     """
-    if task != "multilabel":
-        return label
-    from warmstart.tasks.label_sets import split_labels  # loads numpy, which an error needs not
-
-    return ", ".join(split_labels(label)) or "nothing"
+    return ", ".join(split_labels(label)) or "nothing" if task == "multilabel" else label
 
 
 def contradiction(label: str, suggested: str, task: Task) -> str:

@@ -19,10 +19,11 @@ from warmstart.records import (
     LabelScore,
     LabelScores,
 )
+from warmstart.records.labels import SEPARATOR
 from warmstart.stats.intervals import Blocks, Values, effective_size
 from warmstart.stats.precision import precisions
 from warmstart.stats.selective import promise, sure_threshold
-from warmstart.tasks.label_sets import LABEL_SETS, SEPARATOR
+from warmstart.tasks.label_sets import LABEL_SETS
 
 _BINS = 15
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from warmstart.inspection.suspects import Ranking, Suspect, rank_suspects
 from warmstart.records import Finding, SuspectLabel
+from warmstart.records.labels import SEPARATOR
 from warmstart.solve.ridge import Array
-from warmstart.tasks.label_sets import SEPARATOR
 
 # How likely an answer must be wrong to be called so: of 28 that were so from .5 on among planted
 # ones 15 were, of 7 from .8 on 6 (pairs of pictures, 5 % with a mistake).

@@ -21,9 +21,9 @@ from warmstart.joints.rows import draw_rows, groups_among, kernels_of
 from warmstart.joints.scene import Scene
 from warmstart.planning import rules
 from warmstart.records import Evidence, Example, Finding, SuspectLabel, TableInputs
+from warmstart.records.labels import SEPARATOR
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
-from warmstart.tasks.label_sets import SEPARATOR
 
 COLUMNS = ("path", "label", "suggested", "probability", "chance_wrong")
 CONCERNS = "concerns"  # of several labels: those that are doubted

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from warmstart.records import Task
+from warmstart.records.labels import split_labels
 from warmstart.solve.platt import fit_slopes, log_losses_of
 from warmstart.solve.ridge import Array
 from warmstart.solve.temperature import Calibration, Labels
@@ -15,17 +16,7 @@ from warmstart.stats.precision import precision_shares, quick_precisions
 from warmstart.tasks.target import Operators, Truth
 from warmstart.tasks.words import LABEL_WORDS
 
-SEPARATOR = "|"  # of the labels of one example in records
 _LEAST = 1e-12
-
-
-def split_labels(label: str) -> tuple[str, ...]:
-    """The labels of an example from how records hold them; it may have none.
-
-    >>> split_labels("cat|dog"), split_labels("")
-    (('cat', 'dog'), ())
-    """
-    return tuple(label.split(SEPARATOR)) if label else ()
 
 
 class LabelSets:

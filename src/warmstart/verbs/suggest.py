@@ -28,8 +28,8 @@ from warmstart.records import (
     Suggestion,
     Suggestions,
 )
+from warmstart.records.labels import SEPARATOR
 from warmstart.stats.curve import PowerLaw
-from warmstart.tasks.label_sets import SEPARATOR
 from warmstart.verbs.predict import find_images
 from warmstart.verbs.predictor import BATCH, Predictor, load
 from warmstart.verbs.replies import Place

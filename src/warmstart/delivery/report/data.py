@@ -12,7 +12,7 @@ from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.pictures import problem_examples, shots, suspects
 from warmstart.delivery.task_words import TASK_WORDS, contradiction
 from warmstart.records import Finding, Task
-from warmstart.tasks.label_sets import split_labels
+from warmstart.records.labels import split_labels
 
 NAMED = 14  # classes with a bar and a name of their own
 LISTED = 12  # items of a finding

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from warmstart.delivery.studio.sorting import SORTINGS, checked_name, label_name
 from warmstart.errors import UsageError
 from warmstart.records import Split, Task
-from warmstart.tasks.label_sets import SEPARATOR
+from warmstart.records.labels import SEPARATOR
 
 Labels = Mapping[str, str]
 

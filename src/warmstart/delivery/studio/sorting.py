@@ -10,7 +10,7 @@ from typing import Protocol
 
 from warmstart.errors import UsageError
 from warmstart.records import Task
-from warmstart.tasks.label_sets import SEPARATOR, split_labels
+from warmstart.records.labels import SEPARATOR, split_labels
 from warmstart.tasks.numbers import as_text
 
 MOST_LETTERS = 100  # of a class name
