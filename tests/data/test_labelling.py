@@ -124,6 +124,7 @@ def test_scoring_reads_the_labels_of_the_model(root):
     ("y", "task", "words"),
     [
         ([3.5] * N, "regress", "y: all 8 numbers are 3.5, so there is nothing to learn"),
+        ([1e308, -1e308] * (N // 2), "regress", "1e+308, too large to be squared; divide all"),
         ([1.5, float("nan"), *range(6)], "regress", "y: the label of 1 is nan; fill it in"),
         ([1.5, float("inf"), *range(6)], "regress", "y: the label of 1 is inf; fill it in"),
         (list("abcdefgh"), "regress", 'y: the label of 0 is "a", which is no number'),

@@ -22,6 +22,7 @@ from warmstart.tasks.numbers import as_text
 AskedTask = Literal["auto", "classify", "multilabel", "regress"]
 Rows = Sequence[Row] | Sequence[Example]
 LEAST = 2  # training images with a label, and as many without it
+LARGEST = 1e100  # of numbers to learn, whose squares are added up
 
 
 class Labelling(Protocol):
@@ -192,6 +193,12 @@ class NumberLabels:
             raise DataError(
                 f"{wording.source}: all {len(values):,} numbers are {values[0]}, so there is "
                 "nothing to learn; name another column with --label"
+            )
+        largest = max(values, key=lambda value: abs(float(value)))
+        if abs(float(largest)) > LARGEST:
+            raise DataError(
+                f"{wording.source}: a number is {largest}, too large to be squared; divide all of "
+                "them by a power of ten"
             )
         return tuple(outputs[:1]) or ("value",)
 
