@@ -42,7 +42,21 @@ RECORDS = [
     ModelRecord, Summary, records.Ledger, records.NetworkRecord, records.DataRecord,
     records.Answer, records.StartRecord,
 ]  # fmt: skip
+plain = st.one_of(
+    st.booleans(), numbers, st.integers(), st.text().filter(lambda text: text != "auto")
+)
+values = st.one_of(plain, st.lists(plain).map(tuple))
 st.register_type_strategy(float, numbers)
+st.register_type_strategy(  # what its own rules refuse is not drawn: no reason, and "auto"
+    Choice,
+    st.builds(
+        Choice,
+        value=values,
+        because=st.text(min_size=1),
+        source=st.sampled_from(["rule", "measured", "user"]),
+        rule=st.none() | values,
+    ),
+)
 
 
 @pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
