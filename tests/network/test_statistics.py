@@ -10,7 +10,7 @@ from torch import nn
 
 from tiny import KINDS, PREP, network
 from warmstart.network.parts import cut
-from warmstart.network.statistics import CHUNK, norm_statistics
+from warmstart.network.statistics import CHUNK, norm_statistics, relearning
 
 
 def inputs_of(n=5, seed=0):
@@ -114,3 +114,27 @@ def test_the_network_is_left_as_it_was(kind):
     after = module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(part._forward_pre_hooks or part._forward_hooks for part in module.modules())
+
+
+# ---- statistics taken anew -----------------------------------------------------------------
+
+
+def test_only_statistics_that_may_move_are_taken_anew():
+    module = lcnet()
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [norm.running_mean.clone() for norm in norms]
+    with torch.no_grad(), relearning(module, [norms[0].running_mean]) as is_wanted:
+        for chunk in torch.split(inputs_of(8), 4):
+            module(chunk)
+    assert is_wanted
+    assert not any(m.training for m in module.modules())
+    with torch.no_grad():
+        seen = module.conv_stem(inputs_of(8))
+    torch.testing.assert_close(norms[0].running_mean, seen.mean(dim=(0, 2, 3)))
+    for norm, mean in zip(norms[1:], before[1:], strict=True):
+        torch.testing.assert_close(norm.running_mean, mean, rtol=0, atol=0)
+
+
+def test_a_network_without_such_norms_says_so():
+    with relearning(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)), []) as is_wanted:
+        assert not is_wanted

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from warmstart.events import Event, Steps
 from warmstart.joints.feed import ahead
 from warmstart.joints.joining import Joining
-from warmstart.joints.looks import Looks, spread
+from warmstart.joints.looks import Looks, renew_statistics, spread
 from warmstart.joints.notes import note
 from warmstart.joints.outfit import Outfit
 from warmstart.joints.room import Inputs, view_numbers
@@ -57,7 +57,10 @@ class Attempt:
         self.way = way_of(self.outfit, tail, schedule, self._few())
         moving = {n: t for n, t in _moving(self.outfit).items() if self.way.keeps(n)}
         loss = pair_loss if schedule.pairs else summed_loss(lesson.room.target)
-        self.trainer = Trainer(tail, moving, _course(schedule), loss, self.way)
+        self.trainer = Trainer(
+            tail, moving, _course(schedule), loss, self.way,
+            renew=lambda: renew_statistics(self.looks, self.joining.fit, schedule.seed),
+        )  # fmt: skip
         self.looks = Looks(lesson.room, lesson.held, self.outfit, self.trainer)
         self.stages = stage_actions(schedule, self.outfit.actions)
         is_judged = len(self.stages) > 1 and lesson.route is None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from warmstart.joints.outfit import Outfit
 from warmstart.joints.room import Room
+from warmstart.network.statistics import relearning
 from warmstart.network.tail import Tail
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.candidates import CANDIDATES, LOOKS, SHARES, Route
@@ -19,6 +20,7 @@ from warmstart.training.parallel import Way
 from warmstart.training.trainer import Trainer
 
 PASS = 32  # images in a pass that only looks
+RENEWED = 256  # images, at most, from which new norms take their statistics
 _BEFORE = "look.before"
 
 
@@ -127,6 +129,17 @@ def held_scores(outfit: Outfit, room: Room, rows: Rows, way: Way | None = None) 
             found.append(by.run(*(value.to(bias.device) for value in inputs)).float().cpu())
     scores: Array = torch.cat(found).double().numpy()
     return np.concatenate(by.world.gathered(scores))
+
+
+@torch.no_grad()
+def renew_statistics(looks: Looks, rows: Rows, seed: int) -> None:
+    """Pass some rows, as they are and mixed, for what new BatchNorm layers remember of them."""
+    outfit, way = looks.outfit, looks.trainer.way
+    chosen = np.random.default_rng([seed, 15]).permutation(rows)[:RENEWED]
+    with relearning(outfit.model, [*looks.trainer.moving.values()]) as is_wanted:
+        device = outfit.model.head.bias.device
+        for some in np.array_split(chosen, -(-len(chosen) // PASS)) if is_wanted else ():
+            way.run(*(value.to(device) for value in looks.room.plain(some, outfit.taps)))
 
 
 def spread(rows: Rows, most: int) -> Rows:

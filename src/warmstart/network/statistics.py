@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,39 @@ def norm_statistics(network: Network, inputs: Tensor, n_parts: int) -> tuple[Nor
         for number, (part, layer) in enumerate(layers)
         if found[number]
     )
+
+
+@contextmanager
+def relearning(model: nn.Module, moving: Collection[Tensor]) -> Iterator[bool]:
+    """Inside, what passes the model in eval mode becomes what its new BatchNorm layers remember.
+
+    Their statistics begin anew and end as the mean of those of all batches, so that they belong to
+    the weights as they are now; running ones belong to weights that were (Izmailov et al. 2018,
+    "Averaging Weights Leads to Wider Optima", §3.2; Wu & Johnson 2021, "Rethinking 'Batch' in
+    BatchNorm", §3.1). After 50 updates with the momentum 0.01 of networks that come from
+    TensorFlow they are even those of no network: 60 % of a running mean is still the 0 of its
+    beginning. `moving`: the tensors that may change; layers whose statistics are not among them
+    stay as they are. Yields whether there is any that changes.
+
+    >>> norm = nn.BatchNorm1d(2, momentum=0.01)
+    >>> with relearning(norm, [norm.running_mean]):
+    ...     _ = norm(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    >>> norm.running_mean.tolist(), norm.momentum
+    ([2.0, 3.0], 0.01)
+    """
+    known = {id(tensor) for tensor in moving}
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    found = [m for m in layers if m.running_mean is not None and id(m.running_mean) in known]
+    model.eval()
+    before = [layer.momentum for layer in found]
+    for layer in found:
+        layer.reset_running_stats()
+        layer.training, layer.momentum = True, None
+    try:
+        yield bool(found)
+    finally:
+        for layer, momentum in zip(found, before, strict=True):
+            layer.training, layer.momentum = False, momentum
 
 
 def _layers(network: Network, n_parts: int) -> list[tuple[int, _BatchNorm]]:

@@ -48,7 +48,8 @@ class Trainer:
     `network` maps a batch's inputs to logits (B, K); `moving` names every tensor that training
     may change, in a fixed order: parameters, and buffers such as statistics. `loss` is that of
     the task, summed over rows. `way`: how several processes share the work; each names in
-    `moving` what it keeps.
+    `moving` what it keeps. `renew` is called where weights are put that no batch was passed
+    with, such as averaged ones: it brings up to them what follows from batches.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class Trainer:
         course: Course,
         loss: Loss = class_loss,
         way: Way | None = None,
+        renew: Callable[[], None] = lambda: None,
     ) -> None:
-        self.course, self.loss = course, loss
+        self.course, self.loss, self._renew = course, loss, renew
         self.way: Way = way or Rows(network, course.device)
         self.moving = dict(moving)
         self.micro_batch = course.micro_batch
@@ -199,6 +201,7 @@ class Trainer:
                 if end.is_floating_point():
                     end.copy_(torch.lerp(begin, end, share))
         self.put(ends)
+        self._renew()
 
     @torch.no_grad()
     def put(self, values: Sequence[Tensor]) -> None:
