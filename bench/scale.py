@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 MOST_MEMORY_MB, MOST_DISK_GB, MOST_MINUTES = 4000, 25.0, 90
-SAMPLE_S = 0.2  # between two looks at a child
+SAMPLE_S = 0.5  # between two looks at a child
 # Knows the network's name, then is the command line.
 CHILD = "import sys, bench.scale_networks; from warmstart.cli.entry import main; sys.exit(main())"
 WEIGHTS = """
@@ -42,19 +43,29 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=128, help="px; 31 GMAC an image at 557 M")
     parser.add_argument("--strategies", nargs="+", default=["head", "last:1"])
     parser.add_argument("--budget", default="fast")
-    parser.add_argument("--place", type=Path, help="folder for weights, images and cache")
+    parser.add_argument(
+        "--place", type=Path,
+        help="folder for weights, images, cache and runs; what is there is gone on with",
+    )  # fmt: skip
     parser.add_argument("--in-memory", action="store_true", help="the same without streaming")
     parser.add_argument("--set", action="append", default=[], help="as of `fit`")
 
 
 def measure(given: Namespace) -> dict[str, Any]:
     """Write weights and images, then fit in child processes that are watched from outside."""
-    with tempfile.TemporaryDirectory(dir=given.place) as name:
-        place = Path(name)
+    with tempfile.TemporaryDirectory() as name:
+        place = given.place or Path(name)
+        place.mkdir(exist_ok=True)
         weights = place / f"{given.network}.safetensors"
-        subprocess.run([sys.executable, "-c", WEIGHTS, given.network, weights], check=True)
-        make_images(place / "images", given.images)
-        rows = [_cell(given, place, weights, strategy) for strategy in given.strategies]
+        if not weights.exists():
+            subprocess.run([sys.executable, "-c", WEIGHTS, given.network, weights], check=True)
+        if not (place / "images").exists():
+            make_images(place / "images", given.images)
+        for strategy in given.strategies:
+            row = _cell(given, place, weights, strategy)
+            with open(place / "rows.jsonl", "a") as file:
+                file.write(json.dumps(row) + "\n")
+        rows = [json.loads(line) for line in (place / "rows.jsonl").read_text().splitlines()]
     return {"summary": {row["strategy"]: _verdict(row) for row in rows}, "rows": rows}
 
 
@@ -81,13 +92,19 @@ def _cell(given: Namespace, place: Path, weights: Path, strategy: str) -> dict[s
     if strategy != "head":
         command += [word for one in given.set for word in ("--set", one)]
     env = os.environ | {"WARMSTART_CACHE": str(cache)}
-    told = subprocess.run([*command, "--dry-run", "--json"], env=env, capture_output=True)
-    if told.returncode:
-        sys.exit(f"dry run: {told.stderr.decode()[-500:]}")
-    foreseen = json.loads(told.stdout)["forecast"]
-    seconds, peak, disk, code = _watched([*command, "--out", str(out), "-q"], env, place)
+    told, watch = place / f"forecast-{strategy}.json", Watch(place, f"used-{strategy}.jsonl", env)
+    if out.exists():  # an earlier one was stopped
+        command = [sys.executable, "-c", CHILD, "resume", str(out), "-q"]
+    else:
+        job = subprocess.run([*command, "--dry-run", "--json"], env=env, capture_output=True)
+        if job.returncode:
+            sys.exit(f"dry run: {job.stderr.decode()[-500:]}")
+        told.write_bytes(job.stdout)
+        command += ["--out", str(out), "-q"]
+    code = watch.run(command)
     if code not in (0, 3):
         sys.exit(f"fit {strategy}: exit {code}: {(place / 'log').read_text()[-500:]}")
+    foreseen = json.loads(told.read_text())["forecast"]
     summary = json.loads((out / "summary.json").read_text())
     passed = {part["name"]: part["macs"] for part in _parts(out)}
     return {
@@ -95,9 +112,8 @@ def _cell(given: Namespace, place: Path, weights: Path, strategy: str) -> dict[s
         "size_px": given.size, "streamed": not given.in_memory, "exit": code,
         "parameters": summary["start"]["parameters"],
         "gmacs_an_image": round(sum(passed.values()) / 1e9, 2), "parts": len(passed),
-        "seconds": round(seconds, 1),
-        "seconds_an_image": round(summary["seconds"]["look"] / given.images, 3),
-        "peak_rss_mb": round(peak / 1e6), "disk_gb": round(disk / 1e9, 2),
+        **watch.told(),
+        "look_seconds_an_image": round(summary["seconds"]["look"] / given.images, 3),
         "forecast": {"seconds": foreseen["seconds"]["total"], "memory_mb": foreseen["memory_mb"],
                      "disk_mb": foreseen["disk_mb"]},
         "seconds_by_stage": summary["seconds"], "verdict": summary["verdict"]["kind"],
@@ -109,19 +125,51 @@ def _parts(out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _watched(
-    command: list[str], env: dict[str, str], place: Path
-) -> tuple[float, float, float, int]:
-    """Seconds, peak resident bytes by the system, most bytes on disk beyond weights and images."""
-    before, most, peak = _size(place), 0, 0.0
-    began = time.perf_counter()
-    with open(place / "log", "w") as log:
-        child = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-        while child.poll() is None:
-            peak = max(peak, _peak(child.pid))
-            most = max(most, _size(place))
-            time.sleep(SAMPLE_S)
-    return time.perf_counter() - began, peak, most - before, child.returncode
+@dataclass(frozen=True)
+class Watch:
+    """Child processes of one cell, watched from outside; `name` keeps what each of them used."""
+
+    place: Path
+    name: str
+    env: dict[str, str]
+
+    def run(self, command: list[str]) -> int:
+        """Run one to its end, note what it used, and give its exit code."""
+        before, most, peak = self._disk(), 0, 0.0
+        began = time.perf_counter()
+        with open(self.place / "log", "w") as log:
+            child = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
+            while not (ended := os.wait4(child.pid, os.WNOHANG))[0]:
+                peak = max(peak, _peak(child.pid))
+                most = max(most, self._disk())
+                time.sleep(SAMPLE_S)
+        child.returncode = os.waitstatus_to_exitcode(ended[1])
+        used = {
+            "seconds": round(time.perf_counter() - began, 1),
+            "processor_seconds": round(ended[2].ru_utime + ended[2].ru_stime, 1),
+            "peak_rss_mb": round(peak / 1e6), "disk_gb": round((most - before) / 1e9, 2),
+            "cache_before_gb": round(before / 1e9, 2), "exit": child.returncode,
+        }  # fmt: skip
+        with open(self.place / self.name, "a") as file:
+            file.write(json.dumps(used) + "\n")
+        return child.returncode
+
+    def told(self) -> dict[str, float]:
+        """All processes of the cell together: the largest memory, the sum of the seconds."""
+        lines = (self.place / self.name).read_text().splitlines()
+        used = [json.loads(line) for line in lines]
+        sums = {
+            key: round(sum(u[key] for u in used), 1) for key in ("seconds", "processor_seconds")
+        }
+        peaks = {key: max(u[key] for u in used) for key in ("peak_rss_mb", "disk_gb")}
+        return {
+            **sums, **peaks, "processes": len(used), "cache_before_gb": used[0]["cache_before_gb"]
+        }  # fmt: skip
+
+    def _disk(self) -> int:
+        """Bytes of the cache and of runs."""
+        folders = (path for path in self.place.iterdir() if path.is_dir() and path.name != "images")
+        return sum(_size(folder) for folder in folders)
 
 
 def _peak(pid: int) -> float:
@@ -152,6 +200,7 @@ def _verdict(row: dict[str, Any]) -> str:
     lost = [name for name, holds in within.items() if not holds]
     return (
         f"{row['parameters'] / 1e6:.0f} M parameters, {row['images']:,} images: "
-        f"{row['seconds'] / 60:.1f} min, {row['peak_rss_mb']:,} MB, {row['disk_gb']:.1f} GB of "
-        f"disk; {'above in ' + ', '.join(lost) if lost else 'within all three'}"
+        f"{row['seconds'] / 60:.1f} min ({row['processor_seconds'] / 60:.1f} of a processor), "
+        f"{row['peak_rss_mb']:,} MB, {row['disk_gb']:.1f} GB of disk; "
+        f"{'above in ' + ', '.join(lost) if lost else 'within all three'}"
     )

@@ -67,6 +67,21 @@ def test_a_streamed_run_is_the_run_in_memory(asked, tmp_path, monkeypatch, strat
     assert not [*(tmp_path / "other" / "belts").glob("*/*")]
 
 
+@pytest.mark.parametrize("before", ["last:1", "head"])
+def test_the_plain_view_is_not_passed_again(asked, tmp_path, monkeypatch, before):
+    """The look kept what the trained part begins with; so does that of `head` for later."""
+    start = tiny.weights(tmp_path, tiny.CONVNEXT)
+    asked = {**asked, "start": start, "arch": tiny.CONVNEXT}
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "own"))
+    if before == "head":
+        fit(asked, tmp_path / "head", "head", (STREAM,))
+    seen = []
+    fit(asked, tmp_path / "run", "last:1", (STREAM,), on_event=seen.append)
+    begun = [e.values["title"] for e in seen if e.kind == "begin" and "title" in e.values]
+    assert "View 1" in begun
+    assert "View 0" not in begun
+
+
 def test_stopped_in_a_part_it_goes_on_with_that_part(asked, tmp_path, monkeypatch):
     whole = fit(asked, tmp_path / "whole", settings=(STREAM,))
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "other"))

@@ -125,3 +125,18 @@ def test_what_was_given_up_is_said(seconds, says):
     assert given_up(found) == says
     assert given_up(read_plan(write_plan(found))) == says
     assert given_up(plan_for("head")) == ""
+
+
+def test_minutes_that_are_there_bring_views_back_to_a_streamed_network():
+    plan = plan_for("last:1")
+    few = replace(plan.training.views, value=1, because="each takes long", source="rule", rule=4)
+    streamed = replace(plan.training, views=few, stream=replace(few, value="float32", rule=None))
+    plan = replace(plan, training=streamed)
+    for seconds, count in ((201, 1), (301, 2), (401, 3), (5000, 4)):
+        found = within(plan, seconds / MARGIN, lambda p: 100 + 100 * p.training.views.number)
+        assert found.training.views.value == count
+        if count > 1:
+            assert found.training.views.source == "measured"
+            assert found.training.views.because.startswith("as many as --minutes")
+    mine = replace(streamed, views=replace(few, source="user"))
+    assert within(replace(plan, training=mine), 5000, lambda p: 1.0).training.views == mine.views

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from plans import FACTS, NAMES, network, network_facts, plan_for, refusal, said, with_part
 from warmstart.planning.check import check_plan
+from warmstart.planning.rules import TRAINED, USUAL_MACS
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.storing import (
     FULL_BYTES,
     MOST_VIEWS,
+    PATIENCE_S,
     frozen_prefix,
     stored_bytes,
     views,
@@ -138,6 +140,38 @@ def test_fewer_passes_need_fewer_views_unless_the_user_set_them():
     assert stored(settled(apply_settings(plan_for("last:1"), few)))[1] == 2
     mine = apply_settings(plan_for("last:1"), [*few, "training.views=8"])
     assert stored(settled(mine))[1] == 8
+
+
+def heavy(macs):
+    """Facts of a network whose parts cost so many multiply-adds each."""
+    parts = tuple(replace(part, macs=macs) for part in network().parts)
+    return replace(FACTS_OF_START, record=replace(network(), parts=parts))
+
+
+def streamed(plan):
+    return replace(plan, training=replace(plan.training, stream=said("float32")))
+
+
+def test_a_streamed_network_passes_as_many_views_as_half_an_hour_holds():
+    def minutes(views):  # multiply-adds a part for so many views in half an hour
+        return heavy(round(PATIENCE_S / views * USUAL_MACS * TRAINED / (3 * FACTS.n)))
+
+    plan = streamed(bare(plan_for("last:1")))
+    found = [settled(plan, minutes(views)).training.views for views in (9, 2.5, 1.5, 0.1)]
+    assert [view.value for view in found] == [4, 2, 1, 1]
+    assert (found[2].source, found[2].rule) == ("rule", 4)
+    assert found[2].because == "each takes about 20 minutes of passing the network from its file"
+    assert settled(bare(plan_for("last:1")), minutes(0.1)).training.views.value == 4
+    mine = streamed(apply_settings(plan_for("last:1"), ["training.views=3"]))
+    assert settled(mine, minutes(0.1)).training.views.value == 3
+    once = settled(plan, minutes(1.5))
+    assert settled(once, minutes(1.5)) == once
+
+
+def test_a_streamed_network_stores_where_its_few_views_have_room():
+    """Run anew at each step, it would be read from its file at each step."""
+    facts = replace(heavy(10**12), room=2 * FACTS.n * NUMBERS * 2)
+    assert settled(streamed(bare(plan_for("last:1"))), facts).training.cut.value == 3
 
 
 # ---- in which format -----------------------------------------------------------------------

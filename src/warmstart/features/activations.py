@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from warmstart.features.key import Column, FeatureKey
@@ -43,6 +43,11 @@ class ActivationKey:
         """sha256 (hex) of the canonical JSON of all members."""
         text = json.dumps(self.plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def main_key(look: FeatureKey, cut: int) -> ActivationKey:
+    """Of what part `cut` gives alone, as a look passes it on its way."""
+    return ActivationKey(look=replace(look, taps=()), cut=cut, wanted=(), dtype=look.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

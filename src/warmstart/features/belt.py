@@ -50,6 +50,7 @@ class Done:
     parts: int = 0
     contents: tuple[str, ...] = ()
     main: int = 0  # of the last of them
+    kept: int = 0  # of the one whose output stays
     taps: tuple[tuple[int, ...], ...] = ()
 
 
@@ -57,13 +58,15 @@ class Done:
 class Belt:
     """Links over some images. `dtype`: how what lies between them is kept on disk.
 
-    `keeps_last`: whether what the last link gives is wanted, not its taps alone.
+    `keeps_last`: whether what the last link gives is wanted, not its taps alone. `kept`: an
+    earlier link whose output is wanted as well; 0 for none.
     """
 
     folder: Path
     links: Sequence[Link]
     dtype: str
     keeps_last: bool = False
+    kept: int = 0
     stage: Stage = "look"
     done: Done = field(default_factory=Done)
 
@@ -88,8 +91,11 @@ class Belt:
     def _is_whole(self, found: Done) -> bool:
         """Whether the files that are still needed have the length that they should have."""
         n, sizes = len(found.contents), dict[str, int]()
+        wide = np.dtype(self.dtype).itemsize
+        if 0 < self.kept <= found.parts:
+            sizes[f"main-{self.kept}"] = n * found.kept * wide
         if found.parts < len(self.links) or self.keeps_last:
-            sizes[f"main-{found.parts}"] = n * found.main * np.dtype(self.dtype).itemsize
+            sizes[f"main-{found.parts}"] = n * found.main * wide
         sizes |= {f"taps-{k}": 4 * n * sum(widths) for k, widths in enumerate(found.taps, 1)}
         paths = {self._path(name): size for name, size in sizes.items()}
         return all(path.is_file() and path.stat().st_size == paths[path] for path in paths)
@@ -101,7 +107,8 @@ class Belt:
             if number > self.done.parts:
                 source = feed() if number == 1 else self._between(number - 1)
                 yield from self._pass(number, link.open(), source, speed)
-                self._path(f"main-{number - 1}").unlink(missing_ok=True)
+                if number - 1 != self.kept:
+                    self._path(f"main-{number - 1}").unlink(missing_ok=True)
             speed.done += link.cost
 
     def rows(self) -> Iterator[tuple[list[str], list[Floats]]]:
@@ -119,6 +126,13 @@ class Belt:
                     values = _read(file, len(contents), sum(widths), "float32")
                     rows += np.split(values, np.cumsum(widths)[:-1], axis=1) if widths else []
                 yield contents, [row.astype(np.float32, copy=False) for row in rows]
+
+    def kept_rows(self) -> Iterator[tuple[list[str], Floats]]:
+        """Some contents, and what the link that was to be kept gave for them."""
+        with open(self._path(f"main-{self.kept}"), "rb") as file:
+            for contents in _parted(self.done.contents):
+                rows = _read(file, len(contents), self.done.kept, self.dtype)
+                yield contents, rows.astype(np.float32, copy=False)
 
     def clear(self) -> None:
         """Throw away what lies on disk."""
@@ -146,7 +160,10 @@ class Belt:
                 file.flush()
                 os.fsync(file.fileno())
         before = self.done.taps[: number - 1]
-        self.done = Done(parts=number, contents=tuple(contents), main=width, taps=(*before, widths))
+        kept = width if number == self.kept else self.done.kept
+        self.done = Done(
+            parts=number, contents=tuple(contents), main=width, taps=(*before, widths), kept=kept
+        )
         write_json(self.folder / "done.json", self.done)
 
     def _between(self, number: int) -> Iterator[Chunk]:

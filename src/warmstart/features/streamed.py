@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,9 +13,18 @@ from warmstart.events import Event, Steps
 from warmstart.features.belt import BELTS, Belt, Chunk, Link
 from warmstart.features.extract import Features, Pixels, Prefetch, Source, Vanished
 from warmstart.features.key import BATCH, ShelfKey
+from warmstart.features.shelf import Shelf
 from warmstart.features.store import Store
 from warmstart.records import Example
 from warmstart.world import here
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What link number `link` gives is wanted later, and stays on this shelf."""
+
+    link: int
+    shelf: Shelf
 
 
 def belt_of(
@@ -29,11 +39,13 @@ def belt_of(
 
 
 def extract_streamed(
-    examples: Sequence[Example], source: Source, links: Sequence[Link], dtype: str
-) -> Steps[Features]:
+    examples: Sequence[Example], source: Source, links: Sequence[Link], dtype: str,
+    kept: Kept | None = None,
+) -> Steps[Features]:  # fmt: skip
     """The same as `extract`, part by part over all that is to do: the first decodes it once.
 
-    Interrupted, it goes on after the last part that was done.
+    What one of the parts gives may be `kept` beside the taps. Interrupted, it goes on after the
+    last part that was done.
     Raises: TrainingError where half precision cannot hold what a part gives; OSError where the
     disk is full.
     """
@@ -42,13 +54,17 @@ def extract_streamed(
     yield Event(stage="look", kind="begin", of=len(todo), values=begin)
     gate = _Gate(source)
     if todo:
-        belt = belt_of(source.store, source.shelf.key, (e.sha256 for e in examples), links, dtype)
+        made = belt_of(source.store, source.shelf.key, (e.sha256 for e in examples), links, dtype)
+        belt = replace(made, kept=kept.link if kept is not None else 0)
         with belt.held():
             belt.open([e.sha256 for e in todo])
             try:
                 yield from belt.run(len(todo), gate.feed)
             finally:
                 gate.quarantine()
+            if kept is not None:
+                for contents, given in belt.kept_rows():
+                    kept.shelf.append(contents, [given])
             for contents, rows in belt.rows():
                 source.shelf.append(contents, rows)
             belt.clear()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,7 +93,7 @@ def outlook(
     return lambda other: forecast(other, load, speeds)
 
 
-def _streamed(bench: Bench, plan: Plan) -> dict[str, int]:
+def _streamed(bench: Bench, plan: Plan) -> dict[str, Any]:
     """Bytes in memory and on disk of a network that is streamed; nothing for any other."""
     stream, parts = plan.training.stream, bench.network.record.parts
     if stream is None:
@@ -98,7 +101,12 @@ def _streamed(bench: Bench, plan: Plan) -> dict[str, int]:
     widest = max(math.prod(part.shape_out) for part in parts)
     held = sum(part.parameters for part in parts[_cut(plan) :]) if plan.is_trained else 0
     n = len(bench.arranged.learn) + len(bench.arranged.test)
-    return {"held_bytes": 4 * held, "belt_bytes": 2 * n * widest * BYTES[str(stream.value)]}
+    between = n * BYTES[str(stream.value)]
+    kept = math.prod(parts[_cut(plan) - 1].shape_out) if _cut(plan) else 0
+    return {
+        "held_bytes": 4 * held, "belt_bytes": between * (2 * widest + kept),
+        "is_kept": _cut(plan) > 0,
+    }  # fmt: skip
 
 
 def _stored(bench: Bench, plan: Plan) -> int:
@@ -174,22 +182,19 @@ def passing(bench: Bench) -> float:
 
 
 def _passing_streamed(bench: Bench) -> float:
-    """The same of a network that is streamed: two images, each layer read from its file.
+    """The same of a network that is streamed: a full batch through one part of each kind.
 
-    A full batch is passed through the parts that take most memory, which the forecast wants.
+    Parts of one shape and size take the same time; many a large network repeats a few.
     """
     network, prep = bench.network, bench.prep
-    tapped, two = Tapped(network, bench.taps), to_tensor(make_noise(prep, 2), prep)
-    parts = links(network, bench.taps, len(network.parts), prep)
-    records = network.record.parts
-    widest = max(range(len(parts)), key=lambda k: math.prod(records[k].shape_out))
-    heaviest = max(range(len(parts)), key=lambda k: records[k].parameters)
-    for place in {widest, heaviest}:
-        width = math.prod(records[place].shape_in)
-        rows = np.zeros((BATCH, width), np.float32) if place else make_noise(prep, BATCH)
-        parts[place].open()(rows)
-    with torch.inference_mode():
-        return _timed(lambda: tapped(two), 1) / len(two)
+    parts, records = links(network, bench.taps, len(network.parts), prep), network.record.parts
+    kinds = [(p.shape_in, p.shape_out, p.parameters, p.macs) for p in records]
+    total = 0.0
+    for kind, count in Counter(kinds).items():
+        at = kinds.index(kind)
+        rows = make_noise(prep, BATCH) if at == 0 else np.zeros((BATCH, math.prod(kind[0])), "f4")
+        total += count * _timed(partial(parts[at].open(), rows), 2)
+    return total / BATCH
 
 
 def _viewing(bench: Bench, plan: Plan) -> float:

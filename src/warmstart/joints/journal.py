@@ -99,7 +99,8 @@ class Journal:
         """
         kept = self.notes.get("engine")
         engine = planned.engine_of(asked) if kept is None else from_plain(Choice, kept)
-        return (yield from take_look(collection, start, engine, self._keep_engine))
+        kept = planned.kept_part(asked, start, len(collection.record.examples))
+        return (yield from take_look(collection, start, engine, self._keep_engine, kept))
 
     def settle(self, record: DataRecord) -> None:
         """Write data.json: the data that the run works on."""

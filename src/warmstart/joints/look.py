@@ -14,6 +14,7 @@ from warmstart.data.glance import Glances
 from warmstart.data.prepare import as_picture, draft_side, open_image, prepare
 from warmstart.errors import DataError, WorldError
 from warmstart.events import Steps
+from warmstart.features.activations import main_key
 from warmstart.features.extract import (
     Features,
     Pixels,
@@ -26,7 +27,7 @@ from warmstart.features.extract import (
 from warmstart.features.glances import GlanceBook
 from warmstart.features.key import EngineName, GlanceKey
 from warmstart.features.stored import StoredTaps
-from warmstart.features.streamed import extract_streamed
+from warmstart.features.streamed import Kept, extract_streamed
 from warmstart.joints.engines import Chosen, Survey, open_engine, survey
 from warmstart.joints.memory import freed_memory_kept
 from warmstart.joints.processors import n_threads
@@ -69,20 +70,23 @@ def take_look(
     start: Start,
     asked: Choice | None = None,
     tell: Callable[[Choice], None] = lambda choice: None,
+    kept: int = 0,
 ) -> Steps[Look]:
     """Cut the network, choose the engine, pass what is missing.
 
     `asked` is the engine of the user, of a plan that is followed, or of the run that goes on.
-    `tell` hears which it is before an image is passed.
+    `tell` hears which it is before an image is passed. Of a network that is streamed, what part
+    `kept` gives stays in the store.
     Raises: PlanError where the user's own engine is not there, or cannot run this network.
     """
     with freed_memory_kept():
-        return (yield from _take(collection, start, asked, tell))
+        return (yield from _take(collection, start, asked, tell, kept))
 
 
 def _take(
-    collection: Collection, start: Start, asked: Choice | None, tell: Callable[[Choice], None]
-) -> Steps[Look]:
+    collection: Collection, start: Start, asked: Choice | None, tell: Callable[[Choice], None],
+    kept: int,
+) -> Steps[Look]:  # fmt: skip
     prep, seen = start.record.preprocessing, survey(collection, start)
     examples = collection.record.examples
     chosen, todo = yield from _open(seen, asked)
@@ -102,7 +106,8 @@ def _take(
     try:
         if start.stream:
             parts = links(seen.network, seen.taps, len(seen.network.parts), prep)
-            features = yield from extract_streamed(examples, source, parts, start.stream)
+            beside = Kept(kept, seen.store.shelf(main_key(chosen.key, kept))) if kept else None
+            features = yield from extract_streamed(examples, source, parts, start.stream, beside)
         else:
             features = yield from extract(examples, source)
         book.flush()

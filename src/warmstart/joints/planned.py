@@ -32,8 +32,8 @@ from warmstart.planning.paths import is_early, parse_settings
 from warmstart.planning.planfile import open_plan
 from warmstart.planning.profiles import profiles
 from warmstart.planning.settings import apply_settings
-from warmstart.planning.storing import with_store
-from warmstart.planning.strategy import parse
+from warmstart.planning.storing import FULL_BYTES, stored_bytes, with_store
+from warmstart.planning.strategy import n_tuned, parse, strategy_of
 from warmstart.planning.tail import tries_tail
 from warmstart.records import Choice, NetworkRecord, Plan, Verdict
 from warmstart.training.prior import SUFFIX
@@ -122,6 +122,24 @@ def make_plan(
     check_facts(made, facts, network, profile_names)
     check_machine(made)
     return made if network.preprocessing is None else reworded(network.preprocessing.kind, made)
+
+
+def kept_part(asked: Request, start: Start, n: int) -> int:
+    """The part of a streamed network whose output a look keeps; 0 for none.
+
+    Where the layers begin that were typed to be trained; else those of `last:1`, which may be
+    asked for next, while that is little.
+    Raises: PlanError as `n_tuned` does.
+    """
+    if not start.stream:
+        return 0
+    is_planned = isinstance(asked.plan, Plan) and "strategy" not in asked.typed
+    wish = strategy_of(asked.plan) if is_planned else parse(asked.strategy)
+    record = cut_start(start).record
+    tuned = 0 if wish.depth == "auto" else n_tuned(wish, len(record.parts))
+    cut = len(record.parts) - max(tuned, 1)
+    is_little = cut and stored_bytes(record, cut, n, 0, start.stream) <= FULL_BYTES
+    return cut if tuned or is_little else 0
 
 
 def may_try_tail(asked: Request, network: NetworkRecord, facts: DataFacts) -> bool:

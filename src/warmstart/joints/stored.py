@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from warmstart.data.encode import decoder_name, encode
 from warmstart.errors import TrainingError
 from warmstart.events import Event, Steps, drain
-from warmstart.features.activations import ActivationKey
+from warmstart.features.activations import MAIN, ActivationKey, main_key
 from warmstart.features.belt import Chunk, Link
 from warmstart.features.engine import Engine, EngineError, make_engine
 from warmstart.features.extract import first_of_each
-from warmstart.features.key import BATCH, EngineName, FeatureKey, engine_version
+from warmstart.features.key import BATCH, EngineName, FeatureKey
 from warmstart.features.shelf import Shelf
 from warmstart.features.store import Store, default_root
 from warmstart.features.streamed import belt_of
 from warmstart.joints import notes, rows
+from warmstart.joints.engines import version_between
 from warmstart.joints.feed import ahead
 from warmstart.joints.look import load_same
 from warmstart.joints.processors import n_threads
@@ -105,9 +106,10 @@ def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
     chosen, network = schedule(plan), scene.look.network
     wanted = _wanted(scene, plan, chosen.cut)
     store, engine = Store(default_root()), str(plan.training.engine.value)
+    stream = str(plan.training.stream.value) if plan.training.stream else ""
     keys = [
         ActivationKey(look=base, cut=chosen.cut, wanted=wanted, dtype=chosen.store)
-        for base in _bases(scene, chosen, engine)
+        for base in _bases(scene, chosen, engine, stream)
     ]
     shelves = tuple(store.shelf(key) for key in keys)
     hashes = [example.sha256 for example in scene.arranged.learn]
@@ -115,9 +117,11 @@ def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
     missing = _share(lost, scene)
     work = _Work(scene, chosen, views_of_plan(chosen), shelves, missing)
     prefix = Prefix(network, chosen.cut, wanted)
-    stream = str(plan.training.stream.value) if plan.training.stream else ""
     parts = links(network, wanted, chosen.cut, scene.prep) if stream else ()
-    if any(missing):
+    if stream:
+        _take_over(work, wanted)
+        work = replace(work, missing=tuple(map(_absent, shelves, missing)))
+    if any(work.missing):
         yield from _carry(work, parts, stream) if stream else _pass(work, engine, prefix)
     if here().size > 1 and any(lost):
         here().gathered(None)  # all have come to the end of their share
@@ -133,6 +137,23 @@ def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
     )
     is_ragged = network.record.parts[chosen.cut - 1].layout == "tokens"
     return StoredSource(shelves, tuple(hashes), chosen.cut, shape, columns, again, is_ragged)
+
+
+def _absent(shelf: Shelf, wanted: frozenset[str]) -> frozenset[str]:
+    return frozenset(shelf.absent(wanted))
+
+
+def _take_over(work: _Work, wanted: Sequence[Tap]) -> None:
+    """The plain view of a network that is streamed, of images whose look kept the output."""
+    features, lost = work.scene.look.features.shelf, work.missing[0]
+    if not isinstance(features.key, FeatureKey):
+        return
+    with Store(default_root()).shelf(main_key(features.key, work.chosen.cut)) as kept:
+        todo = first_of_each(work.scene.arranged.learn, [*lost - {*kept.missing(lost)}])
+        for at in range(0, len(todo), BATCH):
+            contents = [example.sha256 for example in todo[at : at + BATCH]]
+            taps = [features.read(contents, tap.name) for tap in wanted]
+            _keep(work, 0, contents, [kept.read(contents, MAIN), *taps])
 
 
 def _share(missing: tuple[frozenset[str], ...], scene: Scene) -> tuple[frozenset[str], ...]:
@@ -152,7 +173,7 @@ def _wanted(scene: Scene, plan: Plan, cut: int) -> tuple[Tap, ...]:
     return stored_taps(sorted(taps, key=lambda tap: (tap.part, tap.pool)), cut)
 
 
-def _bases(scene: Scene, chosen: Schedule, engine: str) -> Iterator[FeatureKey]:
+def _bases(scene: Scene, chosen: Schedule, engine: str, stream: str) -> Iterator[FeatureKey]:
     """The members of the keys of view 0, the plain image, and of views 1, 2, …"""
     start, name = scene.start, cast(EngineName, engine)
     if start is None:
@@ -161,7 +182,7 @@ def _bases(scene: Scene, chosen: Schedule, engine: str) -> Iterator[FeatureKey]:
         network=start.sha256, arch=start.arch,
         parts=tuple(part.name for part in scene.look.network.record.parts), taps=(),
         preprocessing=scene.prep, decoder=decoder_name(scene.prep), engine=name,
-        engine_version=engine_version(name), threads=n_threads(),
+        engine_version=version_between(name, stream), threads=n_threads(),
     )  # fmt: skip
     yield plain
     for number in range(1, chosen.views + 1 if chosen.is_varied else 1):

@@ -49,6 +49,7 @@ class Load:
     belt_bytes: int = 0  # on disk between two parts of such a network
     tail: float = 1.0  # share of a pass that training repeats, above what is stored
     stored: int = 0  # numbers that are stored of each view of an image
+    is_kept: bool = False  # whether the look has kept the plain view of them
     is_close: bool = False  # whether the budget runs the network again for evidence
 
 
@@ -139,7 +140,7 @@ def _stored(load: Load, speeds: Speeds, plan: Plan) -> float:
     decoded = load.n * speeds.decode / speeds.threads
     if not chosen.cut:
         return decoded
-    passed = _views(chosen) * (1 - load.tail) * speeds.forward
+    passed = (_views(chosen) - load.is_kept) * (1 - load.tail) * speeds.forward
     made = (_views(chosen) - 1) * speeds.view / speeds.threads
     return decoded + load.n * (passed + made)
 

@@ -35,22 +35,39 @@ def within(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -> Pla
     """The plan, cut no more than it takes for its forecast to fit.
 
     Where not even `LEAST_STEPS` updates fit, the output alone is learnt; a plan whose images
-    passed are the user's own is left as it is. `forecast` gives the seconds that following a
-    plan takes in all.
+    passed are the user's own is left as it is. Views of which a streamed network was given few
+    become as many as fit. `forecast` gives the seconds that following a plan takes in all.
     """
 
     def fits(other: Plan) -> bool:
         return forecast(other) <= MARGIN * seconds
 
     folds, passes = plan.training.folds, plan.training.passes
-    if not plan.is_trained or folds is None or passes is None or fits(plan):
+    if not plan.is_trained or folds is None or passes is None:
         return plan
     minutes, once = seconds / 60, plan
+    if fits(plan):
+        return _with_views(plan, minutes, fits)
     if folds.source != "user" and folds.number > 1:
         once = replace(plan, training=replace(plan.training, folds=_cut(folds, 1, minutes)))
         if fits(once):
             return once
     return once if passes.source == "user" else _shortened(once, minutes, fits) or _without(plan)
+
+
+def _with_views(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan:
+    """The plan with as many of the views that were given up for time as there is time for."""
+    seen = plan.training.views
+    if plan.training.stream is None or seen is None or seen.source != "rule" or seen.rule is None:
+        return plan
+    for count in range(int(float(str(seen.rule))), int(seen.number), -1):
+        views = replace(
+            seen, value=count, because=f"as many as --minutes {minutes:g} allow", source="measured"
+        )
+        more = replace(plan, training=replace(plan.training, views=views))
+        if fits(more):
+            return more
+    return plan
 
 
 def _shortened(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan | None:

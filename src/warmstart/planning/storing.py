@@ -6,13 +6,14 @@ import math
 from dataclasses import replace
 
 from warmstart.planning.facts import DataFacts, NetworkFacts
-from warmstart.planning.rules import MOST_STORED, Budget
+from warmstart.planning.rules import MOST_STORED, Budget, usual_seconds
 from warmstart.records import Choice, NetworkRecord, Plan, TrainingPlan
 
 FORMATS = ("float32", "float16")
 BYTES = {"float32": 4, "float16": 2}
 MOST_VIEWS = 64
 FULL_BYTES = 1_000_000_000  # stored in full precision up to here
+PATIENCE_S = 1800.0  # that passing views of a streamed network may take where nobody gave minutes
 _AS_OFTEN = "as often as it is passed"
 
 
@@ -41,6 +42,18 @@ def views(passes: int, n: int, budget: Budget) -> Choice:
     return Choice(value=count, because=seen, source="rule")
 
 
+def streamed_views(record: NetworkRecord, cut: int, n: int) -> int:
+    """Views of n images that a streamed network passes in about half an hour; at least one.
+
+    From multiply-adds alone, so that two runs agree.
+    """
+    return max(int(PATIENCE_S // _view_seconds(record, cut, n)), 1)
+
+
+def _view_seconds(record: NetworkRecord, cut: int, n: int) -> float:
+    return max(usual_seconds(n * sum(part.macs for part in record.parts[:cut])), 1e-9)
+
+
 def stored_bytes(record: NetworkRecord, cut: int, n: int, n_views: int, format: str) -> int:
     """Disk space of the outputs of part `cut` for all views and the plain image."""
     values = math.prod(record.parts[cut - 1].shape_out)
@@ -59,21 +72,33 @@ def with_store(plan: Plan, network: NetworkFacts, facts: DataFacts) -> Plan:
     cut = training.cut
     if cut is None or (cut.source != "user" and (cut.number > prefix or 0 < cut.number < prefix)):
         cut = _cut(plan, network, facts, prefix)
-    plan = replace(plan, training=replace(training, cut=cut, views=_seen(training, cut, facts)))
+    seen = _seen(training, cut, network, facts)
+    plan = replace(plan, training=replace(training, cut=cut, views=seen))
     store = training.store
     if store is None or store.source != "user":
         store = _format(plan, network, facts, cut)
     return replace(plan, training=replace(plan.training, store=store))
 
 
-def _seen(training: TrainingPlan, cut: Choice, facts: DataFacts) -> Choice | None:
-    """Views: ever new ones where nothing is stored, else no more than are ever passed."""
+def _seen(
+    training: TrainingPlan, cut: Choice, network: NetworkFacts, facts: DataFacts
+) -> Choice | None:
+    """Views: ever new ones where nothing is stored, else no more than are ever passed.
+
+    Of a network that is streamed, a view costs a pass of all that is larger than memory.
+    """
     seen, passes = training.views, training.passes
     if seen is None or seen.source == "user":
         return seen
     if not cut.value:
         why = "they cost next to nothing where the whole network is run at each step"
         return Choice(value=0, because=f"ever new ones: {why}", source="rule")
+    if training.stream is not None and seen.source == "rule":
+        most = streamed_views(network.record, int(cut.number), facts.n)
+        if seen.number > most:
+            minutes = _view_seconds(network.record, int(cut.number), facts.n) / 60
+            why = f"each takes about {minutes:,.0f} minutes of passing the network from its file"
+            return Choice(value=most, because=why, source="rule", rule=seen.value)
     if passes is None or passes.source == "rule":  # the views have been chosen beside it
         return seen
     most = max(math.ceil(passes.number / max(facts.n, 1)), 1)
@@ -90,7 +115,10 @@ def _cut(plan: Plan, network: NetworkFacts, facts: DataFacts, prefix: int) -> Ch
     if not _n_views(plan):
         why = "views that are new each time have to pass the whole network"
         return Choice(value=0, because=why, source="rule", rule=prefix)
-    least = stored_bytes(network.record, prefix, facts.n, _n_views(plan), "float16")
+    count = _n_views(plan)
+    if plan.training.stream is not None:
+        count = min(count, streamed_views(network.record, prefix, facts.n))
+    least = stored_bytes(network.record, prefix, facts.n, count, "float16")
     if least > network.room:
         why = f"the outputs of the frozen layers would take {least / 1e9:.1f} GB of disk"
         return Choice(value=0, because=why, source="rule")
