@@ -70,6 +70,24 @@ def test_a_part_that_is_done_is_not_done_again(tmp_path):
     assert len([*again.rows()]) == 2
 
 
+def test_what_one_link_gives_stays_beside_the_taps(tmp_path):
+    """Also where a later process goes on; one that wants what has gone begins anew."""
+    made = belt(tmp_path, [], kept=1)
+    work = made.run(len(CONTENTS), feed)
+    for _ in range(5):  # two batches of the first and second part, one of the third
+        next(work)
+    work.close()
+    made = belt(tmp_path, seen := [], kept=1)
+    assert made.done.parts == 2
+    drain(made.run(len(CONTENTS), feed))
+    assert seen == ["c", "c"]
+    contents, rows = zip(*made.kept_rows(), strict=True)
+    assert [c for some in contents for c in some] == CONTENTS
+    assert np.array_equal(np.concatenate(rows)[:, 0], np.arange(len(CONTENTS)) + 1.0)
+    assert belt(tmp_path, [], kept=1).done.parts == 3
+    assert belt(tmp_path, [], kept=2).done.parts == 0
+
+
 @pytest.mark.parametrize("harm", ["another set", "a file cut short", "a file gone", "no JSON"])
 def test_what_does_not_belong_together_is_begun_anew(tmp_path, harm):
     made = belt(tmp_path, [], ("a", "b"))

@@ -19,10 +19,12 @@ from plans import (
     said,
     with_part,
 )
-from tiny import network
+from tiny import PREP, network
 from warmstart.errors import PlanError
 from warmstart.joints import engines, planned
 from warmstart.joints.request import Request
+from warmstart.network.load import load
+from warmstart.network.revive import cut_start
 from warmstart.planning.build import DataFacts
 from warmstart.planning.planfile import write_plan
 from warmstart.planning.settings import apply_settings
@@ -290,3 +292,21 @@ def test_what_contradicts_itself_is_refused_with_a_cure(asked, message):
     assert found is not None
     assert message in found
     assert "\n" not in found
+
+
+@pytest.mark.parametrize(("strategy", "stream", "n", "cut"), [
+    ("last:1", "float32", 100, 1), ("last:2", "float32", 10**9, 2), ("full", "float16", 100, 0),
+    ("head", "float32", 100, 1), ("auto", "float32", 100, 1), ("head", "float32", 10**9, 0),
+    ("last:1", "", 100, 0),
+])  # fmt: skip
+def test_a_look_keeps_what_layers_begin_with(strategy, stream, n, cut):
+    """Where they were typed, counted from the output; else for `last:1`, while that is little."""
+    start = replace(load(network(), preprocessing=PREP), stream=stream)
+    n_parts = len(cut_start(start).record.parts)
+    found = planned.kept_part(Request(data=None, strategy=strategy), start, n)
+    assert found == (n_parts - cut if cut else 0)
+    if cut and strategy.startswith("last"):
+        plan = plan_for(strategy)
+        assert (
+            planned.kept_part(Request(data=None, plan=plan, given=frozenset()), start, n) == found
+        )

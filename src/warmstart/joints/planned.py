@@ -133,8 +133,9 @@ def kept_part(asked: Request, start: Start, n: int) -> int:
     """
     if not start.stream:
         return 0
-    is_planned = isinstance(asked.plan, Plan) and "strategy" not in asked.typed
-    wish = strategy_of(asked.plan) if is_planned else parse(asked.strategy)
+    wish = parse(asked.strategy)
+    if isinstance(asked.plan, Plan) and "strategy" not in asked.typed:
+        wish = strategy_of(asked.plan)
     record = cut_start(start).record
     tuned = 0 if wish.depth == "auto" else n_tuned(wish, len(record.parts))
     cut = len(record.parts) - max(tuned, 1)
