@@ -118,7 +118,7 @@ def _cell(
             child = subprocess.Popen([*command, *options], env=env, stdout=log, stderr=log)
             peaks: dict[str, float] = {}
             cpu: dict[str, float] = {}
-            watcher = threading.Thread(target=_watch, args=(child.pid, out, peaks, cpu))
+            watcher = threading.Thread(target=watch, args=(child.pid, out, peaks, cpu))
             watcher.start()
             code = child.wait()
             watcher.join()
@@ -140,7 +140,7 @@ def _cell(
     }  # fmt: skip
 
 
-def _watch(pid: int, out: Path, peaks: dict[str, float], cpu: dict[str, float]) -> None:
+def watch(pid: int, out: Path, peaks: dict[str, float], cpu: dict[str, float]) -> None:
     """Note a process's memory and processor time under the stage that its last event named."""
     events, stage, offset, before = out / "progress.jsonl", "read", 0, 0.0
     while (seen := _resident_and_cpu(pid)) is not None:

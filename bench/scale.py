@@ -9,8 +9,10 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -56,9 +58,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         place = given.place or Path(name)
         place.mkdir(exist_ok=True)
-        weights = place / f"{given.network}.safetensors"
-        if not weights.exists():
-            subprocess.run([sys.executable, "-c", WEIGHTS, given.network, weights], check=True)
+        weights = write_weights(place, given.network)
         if not (place / "images").exists():
             make_images(place / "images", given.images)
         for strategy in given.strategies:
@@ -67,6 +67,14 @@ def measure(given: Namespace) -> dict[str, Any]:
                 file.write(json.dumps(row) + "\n")
         rows = [json.loads(line) for line in (place / "rows.jsonl").read_text().splitlines()]
     return {"summary": {row["strategy"]: _verdict(row) for row in rows}, "rows": rows}
+
+
+def write_weights(place: Path, network: str) -> Path:
+    """A file of random weights for a network of timm or of `scale_networks`, unless it is there."""
+    weights = place / f"{network}.safetensors"
+    if not weights.exists():
+        subprocess.run([sys.executable, "-c", WEIGHTS, network, weights], check=True)
+    return weights
 
 
 def make_images(target: Path, n: int) -> None:
@@ -133,16 +141,22 @@ class Watch:
     name: str
     env: dict[str, str]
 
-    def run(self, command: list[str]) -> int:
-        """Run one to its end, note what it used, and give its exit code."""
+    def run(self, command: list[str], beside: Callable[[int], None] = lambda pid: None) -> int:
+        """Run one to its end, note what it used, and give its exit code.
+
+        `beside` runs in a thread meanwhile, and is given the child's number.
+        """
         before, most, peak = self._disk(), 0, 0.0
         began = time.perf_counter()
         with open(self.place / "log", "w") as log:
             child = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
+            looker = Thread(target=beside, args=(child.pid,))
+            looker.start()
             while not (ended := os.wait4(child.pid, os.WNOHANG))[0]:
                 peak = max(peak, _peak(child.pid))
                 most = max(most, self._disk())
                 time.sleep(SAMPLE_S)
+        looker.join()
         child.returncode = os.waitstatus_to_exitcode(ended[1])
         used = {
             "seconds": round(time.perf_counter() - began, 1),
@@ -168,8 +182,9 @@ class Watch:
 
     def _disk(self) -> int:
         """Bytes of the cache and of runs."""
-        folders = (path for path in self.place.iterdir() if path.is_dir() and path.name != "images")
-        return sum(_size(folder) for folder in folders)
+        own = ("images", "data")
+        folders = (path for path in self.place.iterdir() if path.is_dir() and path.name not in own)
+        return sum(size_of(folder) for folder in folders)
 
 
 def _peak(pid: int) -> float:
@@ -181,7 +196,8 @@ def _peak(pid: int) -> float:
     return max((1024.0 * int(s.split()[1]) for s in lines if s.startswith("VmHWM")), default=0.0)
 
 
-def _size(place: Path) -> int:
+def size_of(place: Path) -> int:
+    """Bytes of the files in a folder."""
     total = 0
     for path in place.rglob("*"):
         try:

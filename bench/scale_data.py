@@ -1,0 +1,197 @@
+"""Many small images in shards: how memory, time and disk grow with their number."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bench.curves import Curve, fitted
+from bench.memory import watch
+from bench.scale import Watch, size_of
+from bench.sets import EIGHT, root
+
+SIDE = 32  # px of an image
+SIZES = [1000, 3000, 10_000, 30_000, 100_000]
+CROPS = 24  # taken of a real image at a time
+IN_A_SHARD = 5000
+FORMS = ("shards", "parquet")
+MOST_BYTES = 1000  # of memory that one more image may take
+WEIGHTS = """
+import sys, timm, torch
+from safetensors.torch import save_file
+torch.manual_seed(0)
+save_file(timm.create_model(sys.argv[1], num_classes=10).state_dict(), sys.argv[2])
+"""
+QUANTITIES = ("seconds", "processor_seconds", "peak_rss_mb", "disk_mb")
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--sizes, --form, --network, --place: how many images, packed how, looked at by what."""
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--form", choices=FORMS, default="shards")
+    parser.add_argument("--network", default="test_efficientnet")
+    parser.add_argument("--place", type=Path, help="folder that keeps rows: go on where stopped")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Fit each number of images in a child process, with a cache of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        place = given.place or Path(name)
+        place.mkdir(exist_ok=True)
+        kept = place / "rows.jsonl"
+        kept.touch()
+        known = {(row["n"], row["form"]) for row in _rows(kept)}
+        for n in given.sizes:
+            if (n, given.form) not in known:
+                row = _cell(given, n, place)
+                print(row, file=sys.stderr, flush=True)
+                with open(kept, "a") as file:
+                    file.write(json.dumps(row) + "\n")
+        rows = _rows(kept)
+    curves = {form: _curves([r for r in rows if r["form"] == form]) for form in FORMS}
+    return {"summary": _summary(rows), "curves": curves, "rows": rows}
+
+
+def _rows(kept: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in kept.read_text().splitlines()]
+
+
+def _curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """How each quantity grows: see `curves`."""
+    found: dict[str, Curve] = {}
+    if len(rows) > 2:
+        for name in QUANTITIES:
+            found[name] = fitted([row["n"] for row in rows], [row[name] for row in rows])
+    return {name: curve.plain() for name, curve in found.items()}
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Bytes of memory and seconds that one more image takes, between least and most."""
+    said = {}
+    for form in FORMS:
+        own = sorted((r for r in rows if r["form"] == form), key=lambda row: row["n"])
+        for less, more in pairwise(own):
+            images = more["n"] - less["n"]
+            grown = 1e6 * (more["peak_rss_mb"] - less["peak_rss_mb"]) / images
+            longer = 1e3 * (more["processor_seconds"] - less["processor_seconds"]) / images
+            bar = "within" if grown <= MOST_BYTES else "above"
+            said[f"{form}, {less['n']:,} to {more['n']:,} images"] = (
+                f"{less['peak_rss_mb']:.0f} to {more['peak_rss_mb']:.0f} MB: {grown:,.0f} bytes an "
+                f"image, {bar} {MOST_BYTES:,}; {longer:.2f} processor ms an image"
+            )
+    return said
+
+
+# ---- the data ------------------------------------------------------------------------------
+
+
+def images(source: Path, n: int) -> Iterator[tuple[str, str, bytes]]:
+    """Names, labels and JPEGs of n crops of real images, the set's name as label."""
+    rng = np.random.default_rng(0)
+    files = sorted(path for name in EIGHT for path in (source / name).rglob("*.jpg"))
+    number = 0
+    while number < n:
+        path = files[int(rng.integers(len(files)))]
+        with Image.open(path) as image:
+            whole = image.convert("RGB")
+        for _ in range(min(CROPS, n - number)):
+            yield f"{number:07d}", path.relative_to(source).parts[0], _crop(whole, rng)
+            number += 1
+
+
+def _crop(image: Image.Image, rng: np.random.Generator) -> bytes:
+    side = int(rng.integers(min(image.size) // 3, min(image.size)))
+    left, top = (int(rng.integers(length - side + 1)) for length in image.size)
+    box = (left, top, left + side, top + side)
+    part = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    part.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def write_shards(target: Path, found: Iterator[tuple[str, str, bytes]]) -> None:
+    """As WebDataset does: 00017.jpg and 00017.cls, so many in a tar."""
+    target.mkdir(parents=True)
+    for at, chunk in enumerate(_chunks(found)):
+        with tarfile.open(target / f"{at:05d}.tar", "w") as archive:
+            for name, label, payload in chunk:
+                for suffix, content in (("jpg", payload), ("cls", label.encode())):
+                    info = tarfile.TarInfo(f"{name}.{suffix}")
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+
+
+def write_parquet(target: Path, found: Iterator[tuple[str, str, bytes]]) -> None:
+    """As `datasets` does: a struct of bytes and path, and a label, so many in a file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    target.mkdir(parents=True)
+    for at, chunk in enumerate(_chunks(found)):
+        columns = {
+            "image": [{"bytes": payload, "path": f"{name}.jpg"} for name, _, payload in chunk],
+            "label": [label for _, label, _ in chunk],
+        }
+        pq.write_table(pa.table(columns), target / f"train-{at:05d}.parquet", row_group_size=1000)
+
+
+def _chunks(found: Iterator[tuple[str, str, bytes]]) -> Iterator[list[tuple[str, str, bytes]]]:
+    chunk: list[tuple[str, str, bytes]] = []
+    for one in found:
+        chunk.append(one)
+        if len(chunk) == IN_A_SHARD:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+WRITERS = {"shards": write_shards, "parquet": write_parquet}
+
+
+# ---- one fit -------------------------------------------------------------------------------
+
+
+def _cell(given: Namespace, n: int, kept: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=kept) as name:
+        place = Path(name)
+        weights = place / "start.safetensors"
+        subprocess.run([sys.executable, "-c", WEIGHTS, given.network, weights], check=True)
+        WRITERS[given.form](place / "data", images(root(given), n))
+        command = [sys.executable, "-m", "warmstart", "fit", str(place / "data")]
+        command += ["--start", str(weights), "--arch", f"timm:{given.network}"]
+        command += ["--set", f"input.size={SIDE}", "--set", "training.engine=torch"]
+        command += ["--budget", "fast", "--strategy", "head", "--out", str(place / "run"), "-q"]
+        env = os.environ | {"WARMSTART_CACHE": str(place / "cache")}
+        peaks: dict[str, float] = {}
+        cpu: dict[str, float] = {}
+        by_stage = partial(watch, out=place / "run", peaks=peaks, cpu=cpu)
+        used = Watch(place, "used.jsonl", env)
+        if used.run(command, by_stage) not in (0, 3):
+            sys.exit(f"fit on {n:,} images: {(place / 'log').read_text()[-800:]}")
+        summary = json.loads((place / "run" / "summary.json").read_text())
+        disk = size_of(place / "cache") + size_of(place / "run")
+        data, told = size_of(place / "data"), used.told()
+    return {
+        "n": n, "form": given.form, "network": given.network, "size_px": SIDE,
+        **{name: told[name] for name in ("peak_rss_mb", "seconds", "processor_seconds")},
+        "disk_mb": round(disk / 1e6, 1), "data_mb": round(data / 1e6, 1),
+        "peak_by_stage_mb": {stage: round(peak, 1) for stage, peak in peaks.items()},
+        "cpu_by_stage_s": {stage: round(spent, 1) for stage, spent in cpu.items()},
+        "seconds_by_stage": summary["seconds"], "duplicates": summary["data"]["duplicates"],
+        "accuracy": round(summary["estimate"]["value"], 4),
+    }  # fmt: skip
