@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from reading import GREYS, embedded, fails, features, paint, rows
 from warmstart.data.read import read
+from warmstart.data.rowgroups import RowGroups
 from warmstart.errors import DataError
 from warmstart.events import drain
 
@@ -130,7 +131,7 @@ def test_a_row_without_an_image_is_left_out_and_listed(tmp_path):
 
 def test_an_image_over_the_limit_is_left_out(tmp_path, monkeypatch):
     source = save(tmp_path / "a.parquet", {"image": embedded(), "label": LABELS})
-    monkeypatch.setattr("warmstart.data.arrow.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("warmstart.data.rowgroups.MAX_FILE_BYTES", 10)
     fails(source, "holds no training image")
 
 
@@ -162,7 +163,13 @@ def test_a_file_that_is_damaged_inside(root):
 def test_columns_of_different_lengths(tmp_path, monkeypatch):
     """As damage in a page header may leave them."""
     source = save(tmp_path / "a.parquet", {"image": embedded(), "label": LABELS})
-    monkeypatch.setattr("warmstart.data.arrow._spool", lambda *_: embedded()[:5])
+    scan = RowGroups.scan
+
+    def short(groups):
+        scan(groups)
+        groups.inside.pop()
+
+    monkeypatch.setattr(RowGroups, "scan", short)
     fails(source, "a.parquet cannot be read as Parquet (its columns are of different lengths)")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from reading import GREYS, embedded, fails, paint, rows
@@ -121,6 +122,21 @@ def test_parquet_files_of_the_parts(tmp_path):
     collection = drain(read(source))
     assert collection.load(found[-1][0]) == embedded()[5]["bytes"].as_py()
     assert collection.title.startswith("18 images in")
+
+
+@pytest.mark.parametrize(("names", "splits"), [
+    (["part-00000.parquet", "part-00001.parquet"], ["train"] * 12),
+    (["train/0.parquet", "train/1.parquet", "test/0.parquet"], ["train"] * 12 + ["test"] * 6),
+])  # fmt: skip
+def test_a_folder_of_parquet_pieces(tmp_path, names, splits):
+    source = shards(tmp_path / "pieces", names)
+    found = rows(source)
+    assert [split for _, _, split in found] == splits
+    assert [id for id, _, _ in found[::6]] == [
+        f"{n.removesuffix('.parquet')}/a/0.png" for n in names
+    ]
+    collection = drain(read(source))
+    assert collection.load(found[7][0]) == embedded()[1]["bytes"].as_py()
 
 
 def test_one_parquet_file_and_one_of_the_parts_alone(tmp_path):

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from warmstart.data.pages import Pages
 from warmstart.data.parsing import Pictures, Stored, Table, text_of
-from warmstart.data.place import MAX_FILE_BYTES
+from warmstart.data.rowgroups import MOST_BYTES, RowGroups, cells_of, payload_of
 from warmstart.errors import DataError
 
 # A column of images is called one of these, or is the only one of its kind.
@@ -34,30 +34,30 @@ class _Contents:
     schema: Any
     n_rows: int
     column: Callable[[str], Any]
-    images: Callable[[str], Any]
+    images: Callable[[str], Stored]
     names: Names
-    pages: Pages
 
 
 def parse_parquet(source: str | os.PathLike[str] | bytes, shown: str) -> Table:
-    """A Parquet file by its path or its bytes; its images are unpacked into a nameless file.
+    """A Parquet file by its path or its bytes; its images are read a row group at a time.
 
+    Where a group is large, all are unpacked into a nameless file first.
     Raises: DataError if pyarrow is missing, the file is damaged, or it has no rows.
     """
-    pa, pages = load_pyarrow(shown), Pages()
+    pa = load_pyarrow(shown)
     with _readable(shown, "Parquet"):
         handle = pa.BufferReader(source) if isinstance(source, bytes) else pa.OSFile(str(source))
         file = pa.parquet.ParquetFile(handle)
         schema, n_bytes = file.schema_arrow, handle.size()
         notes = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = class_names(notes.get("info", {}).get("features", {}))
+        n_rows = file.metadata.num_rows
         contents = _Contents(
             schema=schema,
-            n_rows=file.metadata.num_rows,
+            n_rows=n_rows,
             column=lambda name: file.read(columns=[name]).column(0),
-            images=lambda name: _spool(file, name, shown, n_bytes, pages),
+            images=lambda name: _in_groups(file, name, shown, n_bytes),
             names=names,
-            pages=pages,
         )
         return _table(contents, shown, "Parquet")
 
@@ -83,9 +83,8 @@ def parse_streams(sources: Sequence[str | bytes], names: Names, shown: str) -> T
             schema=table.schema,
             n_rows=table.num_rows,
             column=table.column,
-            images=table.column,
+            images=lambda name: _stored(table.column(name), pages),
             names=names,
-            pages=pages,
         )
         return _table(contents, shown, "Arrow stream")
 
@@ -159,7 +158,9 @@ def _table(contents: _Contents, shown: str, kind: str) -> Table:
 
     def pictures() -> Stored:
         with _readable(shown, kind):
-            return _stored(_whole(contents, contents.images(str(image))), contents.pages)
+            stored = contents.images(str(image))
+            _whole(contents, stored.inside)
+            return stored
 
     return Table(
         columns=tuple(contents.schema.names),
@@ -219,26 +220,27 @@ def _named(
 
 def _stored(column: Any, pages: Pages) -> Stored:
     """The images of a column of bytes, or of structs {bytes, path}, as they lie in `pages`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    payloads = column
-    paths: Sequence[str | None] = [None] * len(column)
-    if pa.types.is_struct(column.type):
-        payloads = pc.struct_field(column, "bytes")
-        if column.type.get_field_index("path") >= 0:
-            paths = pc.struct_field(column, "path").cast(pa.string()).to_pylist()
+    payloads, paths = cells_of(column)
 
     def load(row: int) -> bytes:
-        payload = payloads[row]
-        if not payload.is_valid:
-            raise DataError("holds no image")
-        if payload.as_buffer().size > MAX_FILE_BYTES:
-            raise DataError("is larger than 512 MB")
-        pages.have_read(payload.as_buffer().size)
-        return bytes(payload.as_py())
+        payload = payload_of(payloads[row])
+        pages.have_read(len(payload))
+        return payload
 
-    return Stored(paths=paths, inside=payloads.is_valid().to_pylist(), load=load)
+    named = [None] * len(column) if paths is None else paths.to_pylist()
+    return Stored(paths=named, inside=payloads.is_valid().to_pylist(), load=load)
+
+
+def _in_groups(file: Any, name: str, shown: str, n_bytes: int) -> Stored:
+    """The images of a Parquet file where they lie; unpacked to disk where groups are large."""
+    groups = RowGroups(
+        file=file, column=name, check=lambda unpacked: _check_plausible(unpacked, n_bytes, shown)
+    )
+    groups.scan()
+    if groups.largest > MOST_BYTES:
+        pages = Pages()
+        return _stored(_spool(file, name, shown, n_bytes, pages), pages)
+    return Stored(paths=groups.paths, inside=groups.inside, load=groups.load)
 
 
 def _check_plausible(n_unpacked: int, n_packed: int, shown: str) -> None:

@@ -17,16 +17,17 @@ from warmstart.data.saved import files_of
 from warmstart.data.tables import list_table
 from warmstart.errors import DataError
 
-# As on the Hugging Face Hub: data/train-00000-of-00002.parquet, test.parquet.
-_SHARD = re.compile(r"(?:data/)?([a-z]+)(?:-\d+-of-\d+)?\.parquet", re.IGNORECASE)
+# As on the Hugging Face Hub: data/train-00000-of-00002.parquet, test.parquet, test/0001.parquet.
+_SHARD = re.compile(r"(?:data/)?([a-z]+)(?:(?:-\d+-of-\d+)?|/[^/]+)\.parquet", re.IGNORECASE)
 
 
 def list_inner_tables(place: Place, images: Sequence[str], columns: Columns) -> Listing | None:
     """The listing of the tables in a place, or None if none of them decides.
 
     One called metadata.* does, at the top or in each of train/, val/ and test/, unless it has no
-    labels and there are class folders. Without class folders, so do the only table at the top
-    and Parquet files called train, val or test.
+    labels and there are class folders. Without class folders, so do the only table at the top,
+    Parquet files called train, val or test or lying in folders called so, and Parquet files
+    whose names differ in a number alone: they are one table in pieces.
     Raises: DataError if such a table cannot be used, or a part has none.
     """
     table = _top_table(place, images)
@@ -36,7 +37,7 @@ def list_inner_tables(place: Place, images: Sequence[str], columns: Columns) -> 
     tables = _metadata_of_parts(place)
     if tables and _decides(place, next(iter(tables.values())), images, columns):
         return _list_parts(place, tables, columns)
-    shards = [] if images else [file for file in place.files if _part_of(file)]
+    shards = {} if images else _shards(place)
     return _list_shards(place, shards, columns) if shards else None
 
 
@@ -126,15 +127,26 @@ def _part_of(file: str) -> str:
     return match[1] if match and match[1].casefold() in SPLITS else ""
 
 
-def _list_shards(place: Place, shards: Sequence[str], columns: Columns) -> Listing:
-    order = [part.path for part in find_parts(place.shown, sorted({*map(_part_of, shards)}))]
+def _shards(place: Place) -> dict[str, str]:
+    """Parquet files that are pieces of one data set, and the part of each."""
+    found = {file: part for file in place.files if (part := _part_of(file))}
+    if found:
+        return found
+    tables = [file for file in place.files if suffix(file) in TABLE_SUFFIXES]
+    names = {re.sub(r"\d+", "0", file.lower()) for file in tables}
+    is_one = len(tables) > 1 and len(names) == 1 and names.pop().endswith(".parquet")
+    return dict.fromkeys(tables, "train") if is_one else {}
+
+
+def _list_shards(place: Place, shards: Mapping[str, str], columns: Columns) -> Listing:
+    order = [part.path for part in find_parts(place.shown, sorted({*shards.values()}))]
     listings = [
         under(
             _list_one(place, shard, columns),
-            f"{PurePosixPath(shard).stem}/",
-            SPLITS[_part_of(shard).casefold()],
+            f"{PurePosixPath(shard.removeprefix('data/')).with_suffix('')}/",
+            SPLITS[shards[shard].casefold()],
         )
-        for shard in sorted(shards, key=lambda shard: (order.index(_part_of(shard)), shard))
+        for shard in sorted(shards, key=lambda shard: (order.index(shards[shard]), shard))
     ]
     return _whole(place, listings, f"{'/'.join(order)} as Parquet, each {listings[0].layout}")
 
