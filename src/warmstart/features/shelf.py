@@ -25,24 +25,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import FileIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.features.key import ShelfKey
 from warmstart.features.lock import exclusive, mark_in_use
+from warmstart.features.places import NOWHERE, Places, Rows
 from warmstart.features.rowfile import read_rows, side_by_side
 
 Values = NDArray[Any]  # of the key's dtype
 ENTRY_BYTES = 40  # 32 of sha256, 4 of row crc, 4 of entry crc
 SUFFIXES = (".json", ".rows", ".index")
 Files = tuple[FileIO, FileIO]  # rows, index
-
-
-class _Place(NamedTuple):
-    position: int  # row number in the file
-    crc: int  # of the row's bytes
 
 
 class Shelf:
@@ -89,19 +85,22 @@ class Shelf:
 
     def absent(self, hashes: Iterable[str]) -> list[str]:
         """The examples that have no row, each once, in the order given; no row is read."""
-        return [h for h in dict.fromkeys(hashes) if h not in self._where]
+        asked = list(dict.fromkeys(hashes))
+        rows = self._places.find(asked)
+        return [asked[place] for place in np.flatnonzero(rows == NOWHERE)]
 
     def missing(self, hashes: Iterable[str]) -> list[str]:
         """The examples that have no sound row, each once, in the order given.
 
         A row is read and compared with its crc the first time that it is asked for.
         """
-        asked = dict.fromkeys(hashes)
-        unread = [h for h in asked if h in self._where and h not in self._sound]
-        row = np.empty((1, sum(self._widths.values())), self._dtype)
-        for example in unread:
-            self._verify([example], row, self._fill([example], row))
-        return [h for h in asked if h not in self._where]
+        asked = list(dict.fromkeys(hashes))
+        rows = self._places.find(asked)
+        there = rows[rows != NOWHERE]
+        values = np.empty((1, sum(self._widths.values())), self._dtype)
+        for row in there[~self._places.are_sound(there)]:
+            self._verify(row[None], values, self._fill(row[None], values))
+        return self.absent(asked)
 
     def append(self, hashes: Sequence[str], taps: Sequence[Values]) -> None:
         """Add rows; examples that are present by now (another process) are left alone.
@@ -118,7 +117,8 @@ class Shelf:
             files = self._files or self._create(widths)
             if widths != self._widths:
                 raise ValueError(f"{self._base.name}: widths {widths}, stored {self._widths}")
-            fresh = {h: i for i, h in enumerate(hashes) if h not in self._where}
+            absent = set(self.absent(hashes))
+            fresh = {h: i for i, h in enumerate(hashes) if h in absent}
             if fresh:
                 self._make_room((self._row_bytes + ENTRY_BYTES) * len(fresh))
                 self._write(files, fresh, taps)
@@ -128,11 +128,11 @@ class Shelf:
 
         Raises: KeyError for an example that has no sound row, or a tap that is not here.
         """
-        for example in self.missing(h for h in hashes if h not in self._sound):
+        for example in self.missing(hashes):
             raise KeyError(example)
         part = self.columns[tap]
         found = np.empty((len(hashes), part.stop - part.start), self._dtype)
-        for place in self._fill(hashes, found, part.start):
+        for place in self._fill(self._places.find(hashes), found, part.start):
             raise KeyError(hashes[place])  # cut off since it was compared with its crc
         return found
 
@@ -146,7 +146,8 @@ class Shelf:
         for example in self.absent(hashes):
             raise KeyError(example)
         found = np.empty((len(hashes), sum(self._widths.values())), self._dtype)
-        self._verify(hashes, found, self._fill(hashes, found))
+        rows = self._places.find(hashes)
+        self._verify(rows, found, self._fill(rows, found))
         for example in self.absent(hashes):
             raise KeyError(example)
         return found
@@ -163,33 +164,25 @@ class Shelf:
     def _forget(self) -> None:
         self.close()
         self._widths: dict[str, int] = {}
-        self._where: dict[str, _Place] = {}
-        self._sound: set[str] = set()
-        self._n_entries = 0
+        self._places = Places()
 
-    def _fill(self, hashes: Sequence[str], out: Values, column: int = 0) -> list[int]:
+    def _fill(self, rows: Rows, out: Values, column: int = 0) -> list[int]:
         """Read rows from a column on; returns the places that the file does not hold whole.
 
-        Shapes: out (len(hashes), at most the rest of a row).
+        Shapes: out (len(rows), at most the rest of a row).
         """
         if self._files is None:
-            return list(range(len(hashes)))
+            return list(range(len(rows)))
         size, skip = self._row_bytes, column * self._dtype.itemsize
-        places = (self._where[h].position * size + skip for h in hashes)
-        return read_rows(self._files[0], places, out)
+        return read_rows(self._files[0], (int(row) * size + skip for row in rows), out)
 
-    def _verify(self, hashes: Sequence[str], rows: Values, short: Sequence[int]) -> None:
+    def _verify(self, rows: Rows, values: Values, short: Sequence[int]) -> None:
         """Compare rows that were read for the first time with their crcs; forget the damaged."""
-        for place, example in enumerate(hashes):
-            is_whole = place not in short
-            if is_whole and example in self._sound:
-                continue
-            known = self._where.get(example)
-            if is_whole and known is not None and zlib.crc32(rows[place]) == known.crc:
-                self._sound.add(example)
-            else:
-                self._where.pop(example, None)  # a flipped bit: computed again
-                self._sound.discard(example)
+        sound, crcs = self._places.are_sound(rows), self._places.crcs(rows)
+        for place in np.flatnonzero(~sound):
+            sound[place] = zlib.crc32(values[place]) == crcs[place]
+        sound[list(short)] = False  # a flipped bit, or cut off: computed again
+        self._places.mark(rows, sound)
 
     def _open(self) -> None:
         """Make memory agree with the disk; the lock is held."""
@@ -246,17 +239,15 @@ class Shelf:
     def _absorb(self, rows: FileIO, index: FileIO) -> None:
         """Learn the entries that were added since the last time."""
         n_rows = os.fstat(rows.fileno()).st_size // self._row_bytes
-        start = self._n_entries
+        start = len(self._places)
         index.seek(start * ENTRY_BYTES)
         added = index.read()
         n_added = max(0, min(len(added) // ENTRY_BYTES, n_rows - start))
         for i in range(n_added):
             entry = added[i * ENTRY_BYTES : (i + 1) * ENTRY_BYTES]
             sha256, crc = entry[:32], int.from_bytes(entry[32:36], "little")
-            if entry == _entry(start + i, sha256, crc):
-                self._where[sha256.hex()] = _Place(start + i, crc)
-                self._sound.discard(sha256.hex())
-        self._n_entries = start + n_added
+            is_whole = entry == _entry(start + i, sha256, crc)
+            self._places.add([sha256.hex() if is_whole else None], [crc], is_sound=False)
 
     def _write(self, files: Files, fresh: Mapping[str, int], taps: Sequence[Values]) -> None:
         """Rows first, forced to disk; then their entries. The lock is held.
@@ -264,7 +255,7 @@ class Shelf:
         `fresh` maps examples to their rows in `taps`. A few MB are laid side by side at a time:
         the rows of many examples never lie in memory twice.
         """
-        start, crcs = self._n_entries, list[int]()
+        start, crcs = len(self._places), list[int]()
         sizes = (start * self._row_bytes, start * ENTRY_BYTES)
         try:
             for file, size in zip(files, sizes, strict=True):
@@ -284,10 +275,7 @@ class Shelf:
             for file, size in zip(files, sizes, strict=True):
                 file.truncate(size)
             raise
-        for i, (example, crc) in enumerate(zip(fresh, crcs, strict=True)):
-            self._where[example] = _Place(start + i, crc)
-            self._sound.add(example)
-        self._n_entries = start + len(fresh)
+        self._places.add([*fresh], crcs, is_sound=True)
 
 
 def _entry(position: int, sha256: bytes, row_crc: int) -> bytes:
