@@ -30,6 +30,10 @@ def check_shell(script):
     job = subprocess.run([bash, "-n"], input=script, capture_output=True, text=True, check=False)
     assert job.returncode == 0, job.stderr
     assert "set -euo pipefail" in script
+    if shellcheck := shutil.which("shellcheck"):
+        job = subprocess.run([shellcheck, "-s", "bash", "-"], input=script, capture_output=True,
+                             text=True, check=False)  # fmt: skip
+        assert job.returncode == 0, job.stdout
     works = re.findall(r"work=\((.*)\)", script)
     assert {parse(shlex.split(work)).verb for work in works} == {"fit", "resume"}
     assert re.search(r'-m -- warmstart "\$\{work\[@\]\}"', script)
@@ -53,6 +57,16 @@ def test_the_kubernetes_job():
     volumes = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
     check_shell(container["args"][0])
+
+
+def test_kubernetes_would_take_the_job():
+    """By the schemas of its own API: no field that is none, none of another kind."""
+    validate = pytest.importorskip("kubernetes_validate").validate
+    for document in yaml.safe_load_all(blocks("yaml")[0]):
+        validate(document, "1.30", strict=True)
+        wrong = document | {"spec": document["spec"] | {"complections": 2}}
+        with pytest.raises(Exception, match="complections"):
+            validate(wrong, "1.30", strict=True)
 
 
 def test_commands_on_the_page_are_taken():

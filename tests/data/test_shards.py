@@ -130,3 +130,18 @@ def test_memory_does_not_grow_with_the_bytes_of_the_images(tmp_path):
     tracemalloc.stop()
     assert len(listing.rows) == 2000
     assert peak < 2000 * 1500
+
+
+def test_images_are_found_in_shards_of_any_order(tmp_path):
+    order = [5, 2, 9, 0, 7, 4]
+    members = [m for k in order for m in ((f"{k}.png", picture(k % 2, k)), (f"{k}.cls", b"a"))]
+    pack(tmp_path / "s" / "b.tar", members)
+    pack(tmp_path / "s" / "a.tar", [(n, p if n[-1] == "g" else b"b") for n, p in members])
+    found = collect(tmp_path / "s")
+    for name, label in (("a", "b"), ("b", "a")):
+        for k in order:
+            id = f"{name}.tar/{k}.png"
+            assert found.load(id) == picture(k % 2, k)
+            assert next(e.label for e in found.record.examples if e.id == id) == label
+    with pytest.raises(KeyError):
+        found.load("b.tar/1.png")

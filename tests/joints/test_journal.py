@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -170,7 +171,7 @@ def test_the_choice_of_the_engine_is_kept_as_it_was_made(tmp_path, monkeypatch):
     choice = Choice(value="onnxruntime", because="2 s, torch 4 s", source="measured", rule="torch")
     asked = []
 
-    def take_look(collection, start, engine, tell):
+    def take_look(collection, start, engine, tell, kept):
         asked.append(engine)
         tell(choice if engine is None else engine)
         yield from ()
@@ -178,9 +179,11 @@ def test_the_choice_of_the_engine_is_kept_as_it_was_made(tmp_path, monkeypatch):
 
     monkeypatch.setattr("warmstart.joints.journal.take_look", take_look)
     monkeypatch.setattr("warmstart.joints.planned.engine_of", lambda asked: None)
+    monkeypatch.setattr("warmstart.joints.planned.kept_part", lambda asked, start, n: 0)
+    empty = SimpleNamespace(record=SimpleNamespace(examples=()))
     notes: dict = {}
     for _ in range(2):
         at_work = journal(tmp_path, notes=notes)
-        drain(at_work.look(None, None, None))
+        drain(at_work.look(None, empty, None))
         at_work.log.close()
     assert asked == [None, choice]

@@ -103,10 +103,11 @@ def under(listing: Listing, prefix: str, split: Split) -> Listing:
     Groups are proposed for the training part only; other parts would say the same again.
     """
     kept = tuple(f for f in listing.problems if split == "train" or f.kind != "group-proposed")
+    load = listing.load  # and not the listing, whose rows would stay in memory with it
     return replace(
         listing,
         rows=tuple(replace(row, id=prefix + row.id, split=split) for row in listing.rows),
-        load=lambda id: listing.load(id[len(prefix) :]),
+        load=lambda id: load(id[len(prefix) :]),
         problems=kept,
     )
 

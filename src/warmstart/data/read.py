@@ -190,6 +190,7 @@ def _check_columns(listing: Listing, columns: Columns) -> None:
 def _hashed(listing: Listing) -> Steps[tuple[tuple[Example, ...], tuple[Finding, ...]]]:
     """Hash every file in one pass; what cannot be read becomes a finding."""
     examples, lost = [], {}
+    known: dict[str, str] = {}  # labels: one text for all examples of a class
     for done, row in enumerate(listing.rows):
         if done % STEP == 0:
             yield Event(stage="read", kind="step", step=done, of=len(listing.rows))
@@ -201,7 +202,7 @@ def _hashed(listing: Listing) -> Steps[tuple[tuple[Example, ...], tuple[Finding,
         examples.append(
             Example(
                 id=row.id,
-                label=row.label,
+                label=known.setdefault(row.label, row.label),
                 split=row.split,
                 sha256=hashlib.sha256(payload).hexdigest(),
                 group=row.group,

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import tarfile
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +46,41 @@ class _Member:
         if len(payload) != self.size:
             raise DataError("is cut off in its shard")
         return payload
+
+
+class _Members:
+    """Where each image lies, by its id: some 30 bytes each beside the id itself."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._shards: list[Path] = []
+        self._places = array("Q")  # of each id: its shard, its start there, its size
+        self._is_sorted = True
+
+    def add(self, id: str, member: _Member) -> None:
+        """Note one more; those of a shard come together."""
+        if not self._shards or self._shards[-1] != member.path:
+            self._shards.append(member.path)
+        self._is_sorted &= not self._ids or self._ids[-1] < id
+        self._ids.append(id)
+        self._places.extend((len(self._shards) - 1, member.start, member.size))
+
+    def load(self, id: str) -> bytes:
+        """The bytes of an image. Raises: as `_Member.read`; KeyError for an id that is none."""
+        at = bisect_left(self._ids, id)
+        if at == len(self._ids) or self._ids[at] != id:
+            raise KeyError(id)
+        shard, start, size = self._places[3 * at : 3 * at + 3]
+        return _Member(self._shards[shard], start, size).read()
+
+    def sort(self) -> None:
+        """To be called before the first is loaded."""
+        if self._is_sorted:
+            return
+        order = sorted(range(len(self._ids)), key=self._ids.__getitem__)
+        self._ids = [self._ids[at] for at in order]
+        self._places = array("Q", (v for at in order for v in self._places[3 * at : 3 * at + 3]))
+        self._is_sorted = True
 
 
 @dataclass(slots=True)
@@ -83,20 +120,22 @@ def list_shards(root: Path, shown: str, columns: Columns) -> Listing | None:
     parts = find_shards(root)
     if not parts:
         return None
-    places: dict[str, _Member] = {}
+    members = _Members()
     rows: list[Row] = []
     bare: list[str] = []
     for part, paths in parts.items():
         for path in paths:
             name = f"{part.path}/{path.name}" if part.path else path.name
             for id, member, sample in _examples(path, f"{shown}/{name}", columns):
-                places[f"{name}/{id}"] = member
+                whole = f"{name}/{id}"  # one text for both
                 if sample.label is None:
-                    bare.append(f"{name}/{id}")
+                    bare.append(whole)
                     continue
+                members.add(whole, member)
                 rows.append(Row(
-                    id=f"{name}/{id}", label=sample.label, split=part.split, group=sample.group,
+                    id=whole, label=sample.label, split=part.split, group=sample.group,
                 ))  # fmt: skip
+    members.sort()
     if not rows:
         raise DataError(
             f"{shown}/: no image in its shards has a label; give each a .cls file of its name, "
@@ -106,7 +145,7 @@ def list_shards(root: Path, shown: str, columns: Columns) -> Listing | None:
     return Listing(
         name=root.resolve().name or "data", layout=f"{count(n_shards, 'shard')} (WebDataset)",
         title=f"{count(len(rows), 'image')} in {count(n_shards, 'shard')} of {shown}/",
-        rows=tuple(rows), load=lambda id: places[id].read(),
+        rows=tuple(rows), load=members.load,
         is_table=True,  # its .json files have keys, which --label and --group may name
         wording=Wording(
             source=f"{shown}/", before="label ", remove="its images from the shards",
