@@ -64,7 +64,7 @@ class Places:
             found[is_same] = rows[is_same]
             # Two contents of one beginning: once in 10^13 pairs, and then looked at one by one.
             near = (last >= 0) & ~is_same & (self._heads[np.maximum(last, 0)] == _heads(keys))
-            for place in np.flatnonzero(near):
+            for place in np.flatnonzero(near).tolist():
                 found[place] = self._among_like(keys[place], int(last[place]))
         if self._loose:
             for place, content in enumerate(contents):
