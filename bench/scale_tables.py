@@ -1,0 +1,82 @@
+"""Tables of docs/scale.md: the large network on a small machine, and what more images cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench import results
+from bench.curves import Curve
+from bench.markdown import percent, source, table
+
+FAR = (1_000_000, 100_000_000)  # images that are reckoned for, not measured
+
+
+def large_network() -> str:
+    """Each strategy on the 557 M-parameter network."""
+    lines = []
+    for row in results.read("scale")["rows"]:
+        told = row["forecast"]
+        lines.append([
+            f"`{row['strategy']}`", f"{row['images']:,}", _hours(row["seconds"]),
+            _hours(row["processor_seconds"]), f"{row['processor_seconds'] / row['images']:.2f} s",
+            f"{row['peak_rss_mb'] / 1000:.2f} GB ({told['memory_mb'] / 1000:.2f})",
+            f"{row['disk_gb']:.1f} GB ({told['disk_mb'] / 1000:.1f})", row["verdict"],
+        ])  # fmt: skip
+    heads = ["", "images", "took", "of a processor", "an image", "peak memory (forecast)",
+             "disk (forecast)", "verdict"]  # fmt: skip
+    return table(heads, lines)
+
+
+def many_images() -> str:
+    """What each number of small images took."""
+    lines = [
+        [f"{row['n']:,}", row["form"], f"{row['peak_rss_mb']:,} MB",
+         f"{row['processor_seconds']:,.0f} s", f"{row['disk_mb']:,.0f} MB"]
+        for row in sorted(results.read("scale_data")["rows"], key=lambda r: (r["form"], r["n"]))
+    ]  # fmt: skip
+    return table(["images", "packed as", "peak memory", "of a processor", "disk"], lines)
+
+
+def cost_curves() -> str:
+    """The lines through those, how far off they are, and where they lead."""
+    found = results.read("scale_data")["curves"]["shards"]
+    shown = {
+        "processor_seconds": ("time, of a processor", "s", _hours),
+        "peak_rss_mb": ("memory", "MB", _bytes),
+        "disk_mb": ("disk: features and run folder", "MB", _bytes),
+    }
+    lines = []
+    for name, (title, unit, say) in shown.items():
+        curve = Curve(**found[name])
+        lines.append([
+            title, f"{curve.fixed:,.3g} {unit} + {1000 * curve.each:,.3g} {unit} · n / 1,000",
+            percent(curve.error, 0), percent(curve.left_out, 0), *(say(curve.at(n)) for n in FAR),
+        ])  # fmt: skip
+    heads = ["", "n images", "largest error", "error at the largest n, left out"]
+    return table([*heads, *(f"{n:,} images" for n in FAR)], lines)
+
+
+def killed() -> str:
+    """A streamed run killed in each part."""
+    said = results.read("scale_kills")["summary"]
+    differ = said["files and figures that differ from a run never killed"]
+    return (
+        f"One run was killed (SIGKILL) {said['kills']}, and resumed each time; files and figures "
+        f"that differ from those of a run never killed: {differ} {source('scale_kills')}."
+    )
+
+
+def _hours(seconds: float) -> str:
+    if seconds >= 48 * 3600:
+        return f"{seconds / 86400:,.0f} days"
+    return f"{seconds / 3600:,.1f} h" if seconds >= 2 * 3600 else f"{seconds / 60:,.0f} min"
+
+
+def _bytes(megabytes: float) -> str:
+    return f"{megabytes / 1000:,.1f} GB" if megabytes < 1e6 else f"{megabytes / 1e6:,.1f} TB"
+
+
+MADE: dict[str, Callable[[], str]] = {
+    "scale_network": large_network, "scale_data": many_images, "scale_curves": cost_curves,
+    "scale_killed": killed,
+}  # fmt: skip
