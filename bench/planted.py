@@ -21,7 +21,7 @@ from warmstart.inspection.drift import drift, two_samples
 from warmstart.inspection.hits import best_left_out
 from warmstart.inspection.shortcut import shortcut
 from warmstart.inspection.suspects import rank_suspects
-from warmstart.inspection.twins import Twin, find_twins
+from warmstart.inspection.twins import Twin, compared, find_twins
 from warmstart.records import Finding
 from warmstart.solve.kernels import mixed_kernels
 
@@ -103,7 +103,7 @@ def _clean(name: str, seen: Seen) -> Row:
     """What is found in a set as it is."""
     train, rng = seen.split == "train", np.random.default_rng(0)
     labels = seen.labels[train]
-    twins = find_twins(seen.glances, seen.neck)
+    twins = find_twins(seen.glances, compared(seen.neck))
     inside = [t for t in twins if train[t.first] and train[t.second]]
     pool = _part(seen.pool, np.flatnonzero(train))
     ranking = rank_suspects(
@@ -148,13 +148,13 @@ def _cues(seen: Seen, rows: Rows) -> tuple[Finding, ...]:
     return cues(files, seen.labels[rows], seen.classes, np.random.default_rng(0))
 
 
-def _beside(seen: Seen, copies: Seen) -> tuple[SimpleNamespace, NDArray[np.float32]]:
+def _beside(seen: Seen, copies: Seen) -> tuple[SimpleNamespace, NDArray[np.floating]]:
     """Glances and features of a set with altered copies after it."""
     both = SimpleNamespace(
         grey=np.concatenate([seen.glances.grey, copies.glances.grey]),
         colour=np.concatenate([seen.glances.colour, copies.glances.colour]),
     )
-    return both, np.concatenate([seen.neck, copies.neck])
+    return both, compared(np.concatenate([seen.neck, copies.neck]))
 
 
 def _altered(
@@ -175,7 +175,7 @@ def _copies(name: str, folder: Path, seen: Seen) -> Row:
     alters = [alter.COPIES[i % len(alter.COPIES)] for i in range(len(source))]
     copies, where = _altered(folder, [seen.ids[row] for row in source], alters, seed=3)
     pairs = {(t.first, t.second) for t in find_twins(*_beside(seen, copies))}
-    known = {(t.first, t.second) for t in find_twins(seen.glances, seen.neck)}
+    known = {(t.first, t.second) for t in find_twins(seen.glances, compared(seen.neck))}
     wanted = [(int(row), int(n + at)) for row, at in zip(source, where, strict=True)]
     lost = [a.__name__ for a, pair in zip(alters, wanted, strict=True) if pair not in pairs]
     origin = {at: row for row, at in wanted}  # a copy of a row that has a twin is its twin too
@@ -220,7 +220,7 @@ def _components(twins: Sequence[Twin], n: int) -> list[Rows]:
 def _exposures(name: str, folder: Path, seen: Seen) -> Row:
     """Are the copies of an object joined, and different objects kept apart?"""
     copies, objects, _ = _exposed(folder, seen, seed=0)
-    joined = _components(find_twins(copies.glances, copies.neck), len(objects))
+    joined = _components(find_twins(copies.glances, compared(copies.neck)), len(objects))
     largest = {o: max(int((objects[rows] == o).sum()) for rows in joined) for o in set(objects)}
     return {
         "set": name, "planted": "40 x 6 exposures",
@@ -295,7 +295,7 @@ def _estimate(name: str, folder: Path, seen: Seen, seed: int) -> Row:
     rest = np.setdiff1d(np.arange(len(seen.ids)), source)
     row: Row = {"set": name, "planted": "exposures, estimate", "draw": seed}
     for word, groups in (
-        ("joined", _components(find_twins(copies.glances, copies.neck), n)),
+        ("joined", _components(find_twins(copies.glances, compared(copies.neck)), n)),
         ("apart", [np.array([i]) for i in range(n)]),
     ):
         fit = pools.fit_rows(copies.pool, np.arange(n), labels, np.random.default_rng(0), groups)

@@ -21,14 +21,25 @@ def to_plain(value: Any) -> Any:
     {'part': 3, 'pool': 'avg', 'of': ''}
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        pairs = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
-        kept = (p for p in pairs if p[1] is not None or not p[0].metadata.get("absent"))
-        return {field.name: to_plain(item) for field, item in kept}
+        return {name: to_plain(item) for name, item in fields_of(value).items()}
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     return value
+
+
+def fields_of(record: Any) -> dict[str, Any]:
+    """What a record's file holds of it, not yet plain itself: for one that is written in pieces.
+
+    Raises: TypeError for what is no record.
+    """
+    pairs = ((field, getattr(record, field.name)) for field in dataclasses.fields(record))
+    return {
+        field.name: item
+        for field, item in pairs
+        if item is not None or not field.metadata.get("absent")
+    }
 
 
 def from_plain(kind: type[R], value: Any) -> R:

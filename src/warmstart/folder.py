@@ -13,11 +13,13 @@ import os
 import shlex
 import shutil
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from warmstart.codec import fields_of
 from warmstart.codec import from_plain as from_plain
 from warmstart.codec import to_plain as to_plain
 from warmstart.errors import RunFolderError
@@ -30,6 +32,7 @@ RECORDS = (
     "clean.csv", "suspects.csv", "request.json", "report.html",
 )  # fmt: skip
 FOLDERS = ("model", "checkpoints", "track")
+PIECES = 2048  # of text, that are written at once
 
 
 def write_bytes(path: Path, payload: bytes) -> None:
@@ -66,15 +69,25 @@ def sync_folder(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a record, or anything `to_plain` accepts, as indented UTF-8 JSON."""
-    text = json.dumps(to_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    """Write a record, or anything `to_plain` accepts, as indented UTF-8 JSON.
+
+    A record of many examples never lies in memory as text.
+    """
+    encoder = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False, default=fields_of)
+    write_chunks(path, _encoded(chain(encoder.iterencode(value), ("\n",))))
 
 
 def write_json_lines(path: Path, values: typing.Iterable[Any]) -> None:
     """Write one compact JSON document a line."""
     lines = (json.dumps(to_plain(v), ensure_ascii=False, allow_nan=False) for v in values)
-    write_bytes(path, "".join(line + "\n" for line in lines).encode())
+    write_chunks(path, _encoded(line + "\n" for line in lines))
+
+
+def _encoded(pieces: Iterable[str]) -> Iterator[bytes]:
+    """Many small pieces of text as fewer ones of bytes."""
+    pieces = iter(pieces)
+    while some := [*islice(pieces, PIECES)]:
+        yield "".join(some).encode()
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:

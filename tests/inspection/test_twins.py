@@ -1,6 +1,7 @@
 """Near copies are found, look-alikes are not."""
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from scenes import glances, scene
 from warmstart.inspection import nearest, twins
-from warmstart.inspection.twins import Twin, find_twins
+from warmstart.inspection.twins import Twin, comparable, compared, find_twins
 
 N = 24
 
@@ -79,7 +80,9 @@ def test_features_find_what_the_coarse_look_misses(scenes, monkeypatch):
     monkeypatch.setattr(
         "warmstart.inspection.twins._coarse", lambda grey: np.zeros((len(grey), 64), np.float32)
     )
-    assert [(t.first, t.second) for t in find_twins(glances(images), features)] == [(5, N)]
+    assert [(t.first, t.second) for t in find_twins(glances(images), compared(features))] == [
+        (5, N)
+    ]
 
 
 def face(seed):
@@ -139,7 +142,7 @@ def test_few_or_blank_pictures_are_no_trouble(n):
     view = glances(blank) if n else glances([Image.new("L", (2, 2))])
     if not n:
         view = type("Empty", (), {"grey": view.grey[:0], "colour": view.colour[:0]})()
-    assert find_twins(view, np.ones((n, 5), np.float32)) == ()
+    assert find_twins(view, compared(np.ones((n, 5), np.float32))) == ()
 
 
 def test_equal_pictures_are_twins_of_similarity_one(scenes):
@@ -166,14 +169,44 @@ def test_pictures_that_do_not_fit_in_memory_have_the_same_twins(scenes, monkeypa
     copies = [make(scenes[n % N]) for n, make in enumerate(ALTERATIONS.values())]
     seen = glances([*scenes, *scenes[20:22], *copies])
     features = np.random.default_rng(0).normal(size=(len(seen.grey), 600)).astype(np.float32)
-    expected = find_twins(seen, features)
+    expected = find_twins(seen, compared(features))
     assert len(expected) >= len(copies)
     monkeypatch.setattr(twins, "IN_MEMORY", 10)
     monkeypatch.setattr(twins, "_FEW", 7)
     monkeypatch.setattr(twins, "_ROWS", 11)
     lazy = type("Lazily", (), {"grey": Lazy(seen.grey), "colour": Lazy(seen.colour)})()
-    assert find_twins(lazy, features) == expected
-    assert find_twins(lazy, twins.thin(features)) == expected
+    assert find_twins(lazy, compared(features)) == expected
+    assert find_twins(lazy, compared(twins.thin(features))) == expected
+
+
+@dataclass
+class FewAtATime:
+    """Features that come seven rows at a time."""
+
+    values: np.ndarray
+
+    def __call__(self, tap):
+        return self.values
+
+    def some(self, rows):
+        return FewAtATime(self.values[rows])
+
+    def chunks(self, taps):
+        for at in range(0, len(self.values), 7):
+            yield dict.fromkeys(taps, self.values[at : at + 7])
+
+
+def test_features_read_a_few_rows_at_a_time_are_the_same(monkeypatch):
+    """Byte for byte; those of many rows, kept in half the memory, are as alike as they were."""
+    features = np.random.default_rng(1).normal(3.0, 2.0, size=(40, 600)).astype(np.float32)
+    whole = compared(features)
+    assert np.allclose((whole**2).sum(axis=1), 1.0)
+    assert np.array_equal(comparable(FewAtATime(features), "last", 40), whole)
+    monkeypatch.setattr(twins, "EXACT", 39)
+    half = comparable(FewAtATime(features), "last", 40)
+    single = half.astype(np.float32)
+    assert half.dtype == np.float16
+    assert np.abs(single @ single.T - whole @ whole.T).max() < 1e-3
 
 
 def test_near_copies_among_many_are_found_in_cells(scenes, monkeypatch):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.intp]
-Vectors = NDArray[np.float32]
+Vectors = NDArray[np.floating]  # single precision, or of many rows half
 
 EXACT = 4000  # rows up to which all pairs are compared
 HOMES = 2  # cells that a row lies in
@@ -109,7 +109,8 @@ def _in_cells(search: _Search, askers: Rows, members: Rows, depth: int) -> None:
             _in_cell(search, some, few)
     else:
         number = round(np.sqrt(len(members)))
-        centres = search.asked[members[np.linspace(0, len(members) - 1, number).astype(int)]]
+        chosen = members[np.linspace(0, len(members) - 1, number).astype(int)]
+        centres = _single(search.asked, chosen)
         homes = _cells(search.asked, members, centres, HOMES)
         probes = _cells(search.asking, askers, centres, PROBES)
         for inside, looking in zip(homes, probes, strict=True):
@@ -121,7 +122,7 @@ def _cells(vectors: Vectors, rows: Rows, centres: Vectors, count: int) -> list[R
     """The rows that have each centre among the `count` that are most like them."""
     numbers = np.empty((len(rows), count), dtype=np.intp)
     for start in range(0, len(rows), _ROWS):
-        likeness = vectors[rows[start : start + _ROWS]] @ centres.T
+        likeness = _single(vectors, rows[start : start + _ROWS]) @ centres.T
         numbers[start : start + _ROWS] = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
     order = np.argsort(numbers.ravel(), kind="stable")
     ends = np.cumsum(np.bincount(numbers.ravel(), minlength=len(centres)))[:-1]
@@ -130,9 +131,16 @@ def _cells(vectors: Vectors, rows: Rows, centres: Vectors, count: int) -> list[R
 
 def _in_cell(search: _Search, askers: Rows, members: Rows) -> None:
     count = min(search.best.rows.shape[1], len(members))
+    inside = _single(search.asked, members)
     for start in range(0, len(askers), _ROWS):
         some = askers[start : start + _ROWS]
-        likeness = search.asking[some] @ search.asked[members].T
+        likeness = _single(search.asking, some) @ inside.T
         likeness[some[:, None] == members] = -np.inf
         places = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
         search.best.add(some, members[places], np.take_along_axis(likeness, places, axis=1))
+
+
+def _single(vectors: Vectors, rows: Rows) -> NDArray[np.float32]:
+    """Some rows in single precision, in which they are multiplied quickly."""
+    chosen: NDArray[np.float32] = vectors[rows].astype(np.float32, copy=False)
+    return chosen

@@ -8,15 +8,17 @@ white) agrees in outline, not in detail.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.inspection.align import STARTS, Pictures, Poses, details, register, warp
-from warmstart.inspection.nearest import nearest
-from warmstart.solve.kernels import Features, apply_scaling, fit_scaling
+from warmstart.inspection.nearest import EXACT, Vectors, nearest
+from warmstart.solve.chunks import Key, Read, chunks, fit_scalings, some
+from warmstart.solve.kernels import Features, apply_scaling
 
 Rows = NDArray[np.intp]
 
@@ -94,12 +96,13 @@ class _Pairs:
 
 
 def find_twins(
-    glances: HasPictures, features: Features | None = None, alike: float = ALIKE
+    glances: HasPictures, features: Vectors | None = None, alike: float = ALIKE
 ) -> tuple[Twin, ...]:
     """Pairs of near copies, ordered by row: those of at least `alike`.
 
-    Shapes: features (n, d) of any one tap, the same n rows. Pairs are not closed: of many
-    copies of one picture each is found with some others; join them as connected components.
+    Shapes: features (n, w), the same n rows, from `comparable` or `compared`. Pairs are not
+    closed: of many copies of one picture each is found with some others; join them as connected
+    components.
     """
     if len(glances.grey) < 2:
         return ()
@@ -119,23 +122,70 @@ def find_twins(
     )
 
 
-def candidates(grey: Indexed, features: Features | None) -> Rows:
+def candidates(grey: Indexed, features: Vectors | None) -> Rows:
     """The nearest rows of each row by look, then by features. Shapes: returns (n, m)."""
     n = len(grey)
-    parts = (grey[start : start + _ROWS] for start in range(0, n, _ROWS))
-    sides = [(_coarse(part), _coarse(part[:, :, ::-1])) for part in parts]
-    look, mirrored = (np.concatenate(side) for side in zip(*sides, strict=True))
+    look, mirrored = (np.empty((n, 64), _kept_as(n)) for _ in range(2))
+    for start in range(0, n, _ROWS):
+        part = grey[start : start + _ROWS]
+        look[start : start + _ROWS] = _coarse(part)
+        mirrored[start : start + _ROWS] = _coarse(part[:, :, ::-1])
     count = min(NEIGHBOURS, n - 1)
     found = [nearest(look, [look, mirrored], count)]
     if features is not None:
-        few = thin(features)
-        scaled = _unit(apply_scaling(few, fit_scaling(few)))
-        found.append(nearest(scaled, [scaled], count))
+        found.append(nearest(features, [features], count))
     return np.concatenate(found, axis=1)
 
 
+def comparable(read: Read[Key], tap: Key, n: int) -> Vectors:
+    """Features of n rows as they are compared: thinned, evened out, each row of unit length.
+
+    Read a few rows at a time; of many rows in half precision, which moves likenesses by less
+    than a thousandth. Shapes: (n, w).
+    """
+    if not n:
+        return np.empty((0, 0), np.float32)
+    few = _Thin(read, tap)
+    scaling = fit_scalings(few, [tap])[tap]
+    found, at = np.empty((0, 0)), 0
+    for chunk in few.chunks([tap]):
+        rows = _unit(apply_scaling(chunk[tap], scaling))
+        if not at:
+            found = np.empty((n, rows.shape[1]), _kept_as(n))
+        found[at : at + len(rows)] = rows
+        at += len(rows)
+    return found
+
+
+def compared(features: Features) -> Vectors:
+    """The same of features that are in memory. Shapes: (n, d) to (n, w)."""
+    return comparable(lambda tap: features, "all", len(features))
+
+
+@dataclass(frozen=True, slots=True)
+class _Thin(Generic[Key]):
+    """A source of features that gives some columns of one tap."""
+
+    source: Read[Key]
+    tap: Key
+
+    def __call__(self, tap: Key) -> Features:
+        return thin(self.source(tap))
+
+    def some(self, rows: Rows) -> _Thin[Key]:
+        return _Thin(some(self.source, rows), self.tap)
+
+    def chunks(self, taps: Sequence[Key]) -> Iterator[Mapping[Key, Features]]:
+        for chunk in chunks(self.source, taps):
+            yield {tap: thin(chunk[tap]) for tap in taps}
+
+
+def _kept_as(n: int) -> type[np.floating[Any]]:
+    return np.float32 if n <= EXACT else np.float16
+
+
 def thin(features: Features) -> Features:
-    """The features that are compared; thinned again they stay as they are.
+    """The features that are compared.
 
     >>> thin(np.zeros((2, 1280), np.float32)).shape, thin(np.zeros((2, 511), np.float32)).shape
     ((2, 256), (2, 511))

@@ -85,15 +85,15 @@ def deliver(
     facts = _card_facts(folder, results, summary, described, lines)
     write_bytes(folder.path / "README.md", card(facts).encode())
     write_json(folder.path / "summary.json", summary)
-    yield from _write_report(folder, collection)
+    yield from _write_report(folder, collection, results.record)
     yield Event(stage="deliver", kind="end")
     return Finished(path=folder.path, summary=summary)
 
 
-def _write_report(folder: RunFolder, collection: Collection) -> Steps[None]:
+def _write_report(folder: RunFolder, collection: Collection, data: DataRecord) -> Steps[None]:
     """The report, made of the files that stand there now. The run is done with or without it."""
     try:
-        write_report(folder.path, collection.load)
+        write_report(folder.path, collection.load, data)
     except Exception as error:  # whatever it is: nothing of the result depends on it
         text = f"report.html could not be written ({error}); `warmstart report` tries again"
         yield notes.note("deliver", "Report", text)

@@ -14,13 +14,12 @@ from warmstart.data.index import drop, write_index
 from warmstart.data.near import what_to_leave_out, with_twins
 from warmstart.data.settle import settle
 from warmstart.errors import DataError
-from warmstart.inspection.twins import ALIKE, ALIKE_SOUNDS, Twin, find_twins, thin
+from warmstart.inspection.twins import ALIKE, ALIKE_SOUNDS, Twin, comparable, find_twins
 from warmstart.joints.album import Album
 from warmstart.joints.look import Look, load_same
 from warmstart.joints.texts import text_copies
 from warmstart.planning import rules
 from warmstart.records import Example, Finding
-from warmstart.solve.chunks import chunks
 from warmstart.words import reworded
 
 COPIES = ("duplicate", "conflict", "leak", "tiny-class")  # found anew on what is left
@@ -61,11 +60,10 @@ def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ..
     shown = [shown[row] for row in large]
     if len(shown) < 2:
         return ()
-    last = look.taps[-1]
-    parts = [thin(chunk[last]) for chunk in chunks(look.reader(shown), [last])]
+    features = comparable(look.reader(shown), look.taps[-1], len(shown))
     is_heard = collection.record.kind == "audio"
     alike = ALIKE_SOUNDS if is_heard else ALIKE
-    found = find_twins(Album(look, shown), np.concatenate(parts), alike)
+    found = find_twins(Album(look, shown), features, alike)
     if is_heard:
         found = tuple(twin for twin in found if _is_echo(collection, shown, twin))
     same: dict[str, list[str]] = {}

@@ -38,13 +38,14 @@ from warmstart.words import in_words_of
 NAME = "report.html"
 
 
-def write_report(run: Path, load: Load) -> Path:
+def write_report(run: Path, load: Load, data: DataRecord | None = None) -> Path:
     """Write report.html; `load` gives the bytes of an example by its id.
 
-    The same folder and pictures give the same bytes.
+    The same folder and pictures give the same bytes. `data` is what data.json says, where that is
+    in memory already.
     Raises: RunFolderError without a summary, or for a file that is damaged.
     """
-    facts = read_facts(run)
+    facts = read_facts(run, data)
     if facts.data is not None:
         facts = _shown(run, facts, facts.data, load)
     path = run / NAME
@@ -64,11 +65,11 @@ def _shown(run: Path, facts: Facts, data: DataRecord, load: Load) -> Facts:
     return replace(facts, thumbs=thumbnails(wanted(facts), data, load, prep))
 
 
-def read_facts(run: Path) -> Facts:
+def read_facts(run: Path, data: DataRecord | None = None) -> Facts:
     """All that the report tells, without pictures. Raises: as `write_report`."""
     summary = read_json(run / "summary.json", Summary)
     place = first_folder(run) or run.name
-    data = read_if_there(run / "data.json", DataRecord)
+    data = data or read_if_there(run / "data.json", DataRecord)
     plan = read_plan_if_there(run / "plan.toml")
     network = read_if_there(run / "network.json", NetworkRecord)
     ledger = read_if_there(run / "weights_ledger.json", Ledger)

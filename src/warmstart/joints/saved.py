@@ -54,12 +54,15 @@ def read_said(path: Path, record: DataRecord | None) -> tuple[Said, ...]:
 
 
 def _said(path: Path) -> Iterator[Said]:
+    known: dict[str, str] = {}  # one text for all that say the same
     with path.open(encoding="utf-8") as file:
         for line in file:
             told = json.loads(line)
             scores = told["scores"]
             yield Said(
-                id=told["id"], split=told["split"], target=told["target"], label=told["label"],
+                id=told["id"], split=known.setdefault(told["split"], told["split"]),
+                target=known.setdefault(told["target"], told["target"]),
+                label=known.setdefault(told["label"], told["label"]),
                 probability=scores[told["label"]], own=scores.get(told["target"], 0.0),
             )  # fmt: skip
 

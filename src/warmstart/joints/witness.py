@@ -18,7 +18,7 @@ from warmstart.events import Event, Steps
 from warmstart.features.engine import normalised
 from warmstart.features.extract import Pixels, Prefetch
 from warmstart.features.key import BATCH
-from warmstart.inspection.twins import find_twins, thin
+from warmstart.inspection.twins import compared, find_twins
 from warmstart.joints.processors import n_threads
 from warmstart.network.outside import Array, Outside
 from warmstart.planning import rules
@@ -151,7 +151,7 @@ def look_alikes(seen: Seen) -> tuple[tuple[str, str], ...]:
     place = {int(row): number for number, row in enumerate(seen.asked)}
     asked = [place.get(int(row)) for row in rows]
     known = [number for number in asked if number is not None]
-    vectors = thin(seen.vectors[known]) if len(known) == len(rows) else None
+    vectors = compared(seen.vectors[known]) if len(known) == len(rows) else None
     found = find_twins(glances, vectors)
     same: dict[str, list[str]] = {}
     for example in seen.examples:
