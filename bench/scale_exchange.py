@@ -1,0 +1,82 @@
+"""Bytes that two processes of one job send each other: how they grow with the images."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from bench.curves import fitted
+from bench.scale_data import WEIGHTS, images, write_shards
+from bench.sets import root
+
+# Run in a network of its own, where nobody else's bytes are counted.
+LAUNCH = """
+import fcntl, os, re, socket, struct, subprocess, sys
+up = struct.pack("16sH14s", b"lo", 0x41, b"")  # IFF_UP | IFF_RUNNING
+fcntl.ioctl(socket.socket(), 0x8914, up)  # SIOCSIFFLAGS
+n, command = int(sys.argv[1]), sys.argv[2:]
+ranks = [
+    os.environ | {"RANK": str(k), "WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1",
+                  "MASTER_PORT": "29501", "OMP_NUM_THREADS": "1"}
+    for k in range(n)
+]
+jobs = [subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) for env in ranks]
+codes = [job.wait() for job in jobs]
+sent = re.search(r"lo:\\s*(\\d+)", open("/proc/net/dev").read())[1]
+print(sent if set(codes) <= {0, 3} else f"exit {codes}")
+"""
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--sizes, --processes, --place: images, who shares them, and where rows are kept."""
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 4000])
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--network", default="test_efficientnet")
+    parser.add_argument("--place", type=Path, help="folder that keeps rows: go on where stopped")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """A look and a head by several processes, in a network that holds nothing else (Linux)."""
+    with tempfile.TemporaryDirectory() as name:
+        place = given.place or Path(name)
+        place.mkdir(exist_ok=True)
+        kept = place / "exchange.jsonl"
+        kept.touch()
+        known = {json.loads(line)["n"] for line in kept.read_text().splitlines()}
+        for n in given.sizes:
+            if n not in known:
+                row = {"n": n, "processes": given.processes, "mb": _sent(given, n) / 1e6}
+                print(row, file=sys.stderr, flush=True)
+                with open(kept, "a") as file:
+                    file.write(json.dumps(row) + "\n")
+        rows = [json.loads(line) for line in kept.read_text().splitlines()]
+    curve = fitted([row["n"] for row in rows], [row["mb"] for row in rows])
+    said = f"{curve.fixed:.1f} MB + {1e6 * curve.each:.0f} bytes an image"
+    return {"summary": {"sent": said}, "curve": curve.plain(), "rows": rows}
+
+
+def _sent(given: Namespace, n: int) -> int:
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        weights = place / "start.safetensors"
+        subprocess.run([sys.executable, "-c", WEIGHTS, given.network, weights], check=True)
+        write_shards(place / "data", images(root(given), n))
+        fit = [sys.executable, "-m", "warmstart", "fit", str(place / "data")]
+        fit += ["--start", str(weights), "--arch", f"timm:{given.network}", "--strategy", "head"]
+        fit += ["--budget", "fast", "--set", "input.size=32", "--set", "training.engine=torch"]
+        fit += ["--out", str(place / "run"), "-q"]
+        alone = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+        job = subprocess.run(
+            [*alone, sys.executable, "-c", LAUNCH, str(given.processes), *fit],
+            env=os.environ | {"WARMSTART_CACHE": str(place / "cache")},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if not job.stdout.strip().isdigit():
+        sys.exit(f"{job.stdout}{job.stderr[-800:]}")
+    return int(job.stdout)
