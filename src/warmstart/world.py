@@ -103,6 +103,15 @@ def is_called(told: Mapping[str, str] = os.environ) -> bool:
     return all(name in told for name in _CALLED) and told["WORLD_SIZE"] != "1"
 
 
+def foreseen(told: Mapping[str, str] = os.environ) -> World:
+    """The world that this process is part of, or is called into and has not joined yet.
+
+    >>> foreseen({})
+    World(rank=0, size=1, local=1)
+    """
+    return told_world(told) if here() == ALONE and is_called(told) else here()
+
+
 @contextmanager
 def joined(told: Mapping[str, str] = os.environ) -> Iterator[World]:
     """Be part of the world that the environment tells of, until the end of the block.

@@ -173,7 +173,10 @@ def test_debug_shows_the_traceback_of_a_misuse_too(capsys):
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("pipeline", "--parallel pipeline: it takes data, or pipeline:N for as many processes."),
+        (
+            "pipeline",
+            "--parallel pipeline: it takes data, fsdp, or pipeline:N for as many processes.",
+        ),
         (
             "pipeline:4",
             "--parallel pipeline:4 needs 4 processes, and 1 runs; start it with torchrun "

@@ -1,19 +1,22 @@
-"""One process of a pipeline: `piping.py FOLDER KIND...` trains tiny networks and keeps them."""
+"""One process of two: `piping.py FOLDER KIND...` trains tiny networks in both ways."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import torch
 
 import tiny
 from warmstart.network import parts
 from warmstart.network.edit import assemble
-from warmstart.network.piece import Piece, balanced, keepers
+from warmstart.network.piece import Piece, balanced, keepers, together
 from warmstart.network.tail import Tail
 from warmstart.network.taps import tap_width, taps
+from warmstart.training.jointly import write_jointly
 from warmstart.training.parallel import Rows
 from warmstart.training.pipeline import Pipeline
+from warmstart.training.sharded import Sharded
 from warmstart.training.trainer import Course, Trainer
 from warmstart.world import here, joined
 
@@ -31,11 +34,13 @@ def model_of(kind):
     return network, assemble(network, wanted, weight, torch.zeros(CLASSES)).eval()
 
 
-def way_of(network, model, tail):
-    """The pipeline of this process, or plain training where it is alone."""
+def way_of(word, network, model, tail):
+    """The way of this process, or plain training where it is alone."""
     world = here()
     if world.size == 1:
         return Rows(tail, "cpu")
+    if word == "fsdp":
+        return Sharded(tail, together(tail), model.state_dict(keep_vars=True), "cpu")
     runs = balanced([1.0] * len(network.parts), world.size)
     pieces = [range(run.start + 1, run.stop + 1) for run in runs]
     owners = {name: network.owners.get(name.removeprefix("trunk."), "output")
@@ -45,32 +50,50 @@ def way_of(network, model, tail):
     return Pipeline(tail, own, model.state_dict(keep_vars=True), kept, "cpu")
 
 
-def trained(kind):
-    """Losses, logits on the way with other processes' weights let go, and the end's weights."""
+def trained(kind, word="", folder=None):
+    """What came of it, the parameters that this process held on the way, what it would keep.
+
+    Losses, logits on the way with other processes' weights let go, and the end's weights.
+    `folder`: where all processes write what they keep.
+    """
     network, model = model_of(kind)
     tail = Tail(model, 0, recompute=True)
-    way = way_of(network, model, tail)
-    moving = {name: p for name, p in model.named_parameters() if way.keeps(name)}
+    way = way_of(word, network, model, tail)
+    moving = {n: t for n, t in model.state_dict(keep_vars=True).items() if way.keeps(n)}
+    if kind != "convolutions":  # those have statistics, which a fresh network learns
+        moving = {n: t for n, t in moving.items() if isinstance(t, torch.nn.Parameter)}
     course = Course(
         optimizer="adamw", weight_decay=0.01, average=0.9, l2_sp=0.1, micro_batch=2
     )  # fmt: skip
     trainer = Trainer(tail, moving, course, way=way)
-    trainer.begin([{"params": [*moving.values()], "lr": 1e-3}])
+    weights = [tensor for tensor in moving.values() if isinstance(tensor, torch.nn.Parameter)]
+    trainer.begin([{"params": weights, "lr": 1e-3}])
     rng = torch.Generator().manual_seed(1)
     images = torch.randn(N_STEPS, BATCH, 3, 32, 32, generator=rng)
     labels = torch.randint(CLASSES, (N_STEPS, BATCH), generator=rng)
+    model.train(kind == "convolutions")
     losses = [
         trainer.update(step, 1.0, (images[step],), labels[step]) for step in range(N_STEPS)
     ]  # fmt: skip
+    model.eval()
+    tensors = trainer.tensors()
+    if folder is None:
+        kept = {name: tensor.clone() for name, tensor in tensors.items()}
+    else:
+        write_jointly(folder, tensors, {})
+        kept = {}
     held = sum(p.numel() for p in model.parameters())
     with trainer.shown(0.5), torch.no_grad():
         logits = way.run(images[0])
     way.end()
     trainer.settle()
-    return {"losses": torch.tensor(losses), "logits": logits, **model.state_dict()}, held
+    found = {"losses": torch.tensor(losses), "logits": logits, **model.state_dict()}
+    return found, held, kept
 
 
 if __name__ == "__main__":
     with joined():
         for kind in sys.argv[2:]:
-            torch.save(trained(kind), f"{sys.argv[1]}/{kind}-{here().rank}.pt")
+            for word in ("pipeline", "fsdp"):
+                place = Path(sys.argv[1]) / f"{kind}-{word}"
+                torch.save(trained(kind, word, place)[:2], f"{place}-{here().rank}.pt")

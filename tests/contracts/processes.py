@@ -1,7 +1,8 @@
 """A command in one process of several: `python processes.py JSON ARGUMENTS`.
 
 JSON: `die`, after which event of which process that process is killed: [rank, stage, number];
-`due`, whether every step leaves a checkpoint.
+`due`, whether every step leaves a checkpoint; `torn`, the process that is killed while it forces
+its part of a checkpoint to disk, and in which of them: [rank, number].
 """
 
 from __future__ import annotations
@@ -28,6 +29,20 @@ def die_at(stage, number):
     return see
 
 
+def die_in_writing(number):
+    """End this process when it forces a file of a checkpoint to disk for so many times."""
+    left, sync = [number], os.fsync
+
+    def see(handle):
+        name = os.readlink(f"/proc/self/fd/{handle}")
+        left[0] -= "/checkpoints/" in name and ".safetensors" in name
+        if left[0] <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(handle)
+
+    return see
+
+
 if __name__ == "__main__":
     told = json.loads(sys.argv[1])
     if told.get("due"):
@@ -36,4 +51,7 @@ if __name__ == "__main__":
     rank, stage, number = told.get("die", (-1, "", 0))
     if os.environ["RANK"] == str(rank):
         together._unseen = die_at(stage, number)
+    rank, number = told.get("torn", (-1, 0))
+    if os.environ["RANK"] == str(rank):
+        os.fsync = die_in_writing(number)
     sys.exit(main(sys.argv[2:]))

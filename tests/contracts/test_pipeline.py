@@ -1,4 +1,4 @@
-"""A network in pieces, one a process, learns what it learns in one process."""
+"""A network in pieces or in shares, one a process, learns what it learns in one process."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import tiny
 from warmstart.errors import PlanError
 from warmstart.network.piece import keepers
 from warmstart.network.tail import Tail
+from warmstart.training.jointly import Jointly
 
 HERE = Path(__file__).parent
 SIZE = 2
@@ -42,10 +43,11 @@ def piped(tmp_path_factory):
     return place
 
 
+@pytest.mark.parametrize("word", ["pipeline", "fsdp"])
 @pytest.mark.parametrize("kind", tiny.KINDS)
-def test_pieces_learn_what_the_whole_learns(kind, piped):
-    plain, n_whole = trained(kind)
-    found = [torch.load(piped / f"{kind}-{r}.pt", weights_only=True) for r in range(SIZE)]
+def test_pieces_learn_what_the_whole_learns(kind, word, piped):
+    plain, n_whole, kept = trained(kind)
+    found = [torch.load(piped / f"{kind}-{word}-{r}.pt", weights_only=True) for r in range(SIZE)]
     for one, _ in found:
         assert one.keys() == plain.keys()
         for name, value in plain.items():
@@ -53,6 +55,10 @@ def test_pieces_learn_what_the_whole_learns(kind, piped):
     shares = [held for _, held in found]
     assert sum(shares) == n_whole  # while training goes on, nobody holds what another one does
     assert min(shares) > 0
+    together = Jointly(piped / f"{kind}-{word}")  # a checkpoint, read by one process
+    assert together.keys() == kept.keys()
+    for name, value in kept.items():
+        torch.testing.assert_close(together[name], value, atol=2e-6, rtol=1e-5, msg=name)
 
 
 def test_a_tensor_that_stands_in_two_pieces_is_refused():

@@ -103,6 +103,22 @@ def test_processes_share_the_work_and_give_the_same_run(world):
     assert decoded(world / "alone") == 24
 
 
+def gone_on_with(world, size, out, told, more=()):
+    """A job that loses a process, and then by `size` processes; what was said."""
+    codes, said = ended(start(world, 2, out, "fit", {**told, "due": True}, more))
+    assert sorted(codes) == [-9, 1], said
+    assert (world / out / "INTERRUPTED").exists() or codes[0] == -9
+    codes, again = ended(start(world, size, out, "resume", {}))
+    assert codes == [0] * size, again
+    return said
+
+
+def test_a_process_that_dies_while_it_writes_a_checkpoint_leaves_the_one_before(world):
+    said = gone_on_with(world, 2, "torn", {"torn": [0, 3]})
+    assert "process 1 of 0 to 1: another process of this job is gone" in said[1][1]
+    check_same(world, "torn")
+
+
 @pytest.mark.parametrize(("stage", "number"), [("look", 1), ("tune", 9)])
 def test_a_process_that_dies_ends_the_job_which_then_goes_on(world, stage, number):
     out = f"{stage}{number}"
@@ -140,24 +156,28 @@ def piped(world):
     return world
 
 
-def test_a_pipeline_gives_what_one_process_gives(piped):
-    more = (*PIPED, "--parallel", "pipeline:2")
-    codes, said = ended(start(piped, 2, "piped", "fit", {}, more))
+@pytest.mark.parametrize("word", ["pipeline:2", "fsdp"])
+def test_shared_weights_give_what_one_process_gives(piped, word):
+    out = word[:5]
+    codes, said = ended(start(piped, 2, out, "fit", {}, (*PIPED, "--parallel", word)))
     assert codes == [0, 0], said
-    print(said[0][1])
-    check_same(piped, "piped", "plain", is_same_plan=False)
+    check_same(piped, out, "plain", is_same_plan=False)
+    assert f'value = "{word}"' in (piped / out / "plan.toml").read_text()
     losses = [
         [event["values"]["loss"] for event in tiny.lines(piped / run, "progress.jsonl")
          if event["stage"] == "tune" and event["kind"] == "step"]
-        for run in ("piped", "plain")
+        for run in (out, "plain")
     ]  # fmt: skip
     np.testing.assert_allclose(*losses, atol=1e-5)
 
 
 def test_a_pipeline_that_lost_a_process_is_gone_on_with_by_one(piped):
     more = (*PIPED, "--parallel", "pipeline:2")
-    codes, said = ended(start(piped, 2, "lost", "fit", {"die": [1, "tune", 9], "due": True}, more))
-    assert codes == [1, -9], said
-    codes, said = ended(start(piped, 1, "lost", "resume", {}))
-    assert codes == [0], said
+    gone_on_with(piped, 1, "lost", {"die": [1, "tune", 9]}, more)
     check_same(piped, "lost", "plain", is_same_plan=False)
+
+
+def test_shared_weights_of_which_a_process_could_not_write_its_share_are_gone_on_with(piped):
+    more = (*PIPED, "--parallel", "fsdp")
+    gone_on_with(piped, 2, "shares", {"torn": [1, 3]}, more)
+    check_same(piped, "shares", "plain", is_same_plan=False)

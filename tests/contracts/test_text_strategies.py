@@ -71,7 +71,7 @@ def test_a_run_on_long_texts_is_exported_and_cut_where_wished(asked, tmp_path):
 
 
 def test_pairs_are_compared_in_one_process(monkeypatch):
-    chosen = SimpleNamespace(pairs=True, is_pipeline=False)
+    chosen = SimpleNamespace(pairs=True, parallel="data")
     monkeypatch.setattr(ways, "here", lambda: SimpleNamespace(size=2))
     with pytest.raises(PlanError, match="compares all texts of a batch, and 2 processes share it"):
         ways.way_of(None, None, chosen, ())

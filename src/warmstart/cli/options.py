@@ -109,7 +109,7 @@ DEVICE = Option(
 PARALLEL = Option(
     name="--parallel",
     value="P",
-    help="processes share data (default), or pipeline:N: layers",
+    help="processes share data (default); fsdp: weights too; pipeline:N: layers",
 )
 SET = Option(
     name="--set",

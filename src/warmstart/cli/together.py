@@ -19,7 +19,7 @@ from warmstart.cli.parse import Call
 from warmstart.cli.stop import stoppable
 from warmstart.errors import UsageError, WarmstartError, WorldError
 from warmstart.events import Event, follow
-from warmstart.world import World
+from warmstart.world import World, here
 
 if TYPE_CHECKING:
     from warmstart.events import Steps
@@ -58,11 +58,15 @@ def fit_along(call: Call) -> int:
 def resume_along(run: Path, world: World) -> int:
     """`warmstart resume` likewise, from a copy of the folder as the first process finds it."""
     from warmstart.flow import fit
+    from warmstart.joints.journal import FOLDER
+    from warmstart.training.checkpoint import JOINT
     from warmstart.verbs.resume import resume
 
     with _own_folder() as place:
         if run.is_dir():
-            shutil.copytree(run, place / "run")
+            shutil.copytree(run, place / "run", ignore=shutil.ignore_patterns(JOINT))
+            for kept in (run / FOLDER).glob(JOINT):  # as large as the network: seen, not copied
+                (place / "run" / FOLDER / kept.name).symlink_to(kept.resolve())
         world.gathered(None)  # the first goes on now
         return _silent(lambda: resume(place / "run", fit))
 
@@ -76,9 +80,13 @@ def _silent(steps: Callable[[], Steps[Finished]]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except WarmstartError as error:
-        if error.exit_code == 1 and not isinstance(error.__cause__ or error, WorldError):
+        if error.exit_code != 1:
+            return error.exit_code
+        cause = error.__cause__ or error
+        if not isinstance(cause, WorldError):
             raise
-        return error.exit_code
+        world = here()  # it may be the first that is gone, and cannot say so
+        raise WorldError(f"process {world.rank} of 0 to {world.size - 1}: {cause}") from error
     return 0
 
 

@@ -55,7 +55,8 @@ class Attempt:
         in_channels_last(self.outfit.model)
         tail = Tail(self.outfit.model, schedule.cut, schedule.recompute)
         self.way = way_of(self.outfit, tail, schedule, self._few())
-        moving = {n: t for n, t in _moving(self.outfit).items() if self.way.keeps(n)}
+        self.moving = _moving(self.outfit)
+        moving = {name: t for name, t in self.moving.items() if self.way.keeps(name)}
         loss = pair_loss if schedule.pairs else summed_loss(lesson.room.target)
         self.trainer = Trainer(
             tail, moving, _course(schedule), loss, self.way,
@@ -116,7 +117,7 @@ class Attempt:
         model, begin = self.outfit.model, steps.start
         with (
             freeze.hold(model, actions, self.outfit.owners) as held,
-            folded(model, held.resting, self._probe),
+            folded(model, held.resting if self.way.is_near else (), self._probe),
         ):
             self.trainer.begin(self._groups(actions))
             if saved is not None:
@@ -231,9 +232,7 @@ class Attempt:
     # ---- checkpoints -----------------------------------------------------------------------
 
     def _save(self, number: int, step: int) -> None:
-        tensors = self.way.collected({
-            **self.trainer.tensors(), **self.looks.tensors(), **self.joining.tensors(),
-        })  # fmt: skip
+        tensors = {**self.trainer.tensors(), **self.looks.tensors(), **self.joining.tensors()}
         facts = {
             "lesson": self.lesson.number, "scale": self.scale, "stage": number, "step": step,
             "watch": self._watch.state, "trainer": self.trainer.facts(),
@@ -242,7 +241,9 @@ class Attempt:
                 {"kind": g.kind, "step": g.step, "action": g.action} for g in self.guards
             ],
         }  # fmt: skip
-        self.lesson.room.checkpoints.save(Saved(tensors, facts))
+        checkpoints = self.lesson.room.checkpoints
+        write = checkpoints.save if self.way.is_whole else checkpoints.save_jointly
+        write(Saved(tensors, facts))
 
     def _restore(self, saved: Saved) -> int:
         """Be as when this was saved; the step to go on with."""

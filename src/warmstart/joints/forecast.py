@@ -38,6 +38,7 @@ from warmstart.network.parts import Network
 from warmstart.network.tail import stored_taps
 from warmstart.network.taps import Tapped, tap_width
 from warmstart.planning.forecast import Load, Speeds, forecast
+from warmstart.planning.piping import DATA, kind_of
 from warmstart.planning.rules import USUAL, Pace, paces
 from warmstart.planning.schedule import Schedule, carried_out, schedule, stage_actions
 from warmstart.planning.storing import BYTES
@@ -49,6 +50,7 @@ from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.head import HeadFit, blank
 from warmstart.training.views import view_of
 from warmstart.weightfile import is_mapped
+from warmstart.world import foreseen
 
 STEPS = 4  # training steps that are measured; the first pays for what comes but once
 DECODED = 16  # images decoded
@@ -88,9 +90,16 @@ def outlook(
         width=sum(tap_width(network.record, tap) for tap in bench.taps),
         image_bytes=math.prod(prep.shape) * np.dtype(prep.dtype).itemsize,
         model_bytes=4 * parameters, is_close=is_close, tail=tail_share(network, plan),
-        stored=_stored(bench, plan), **_streamed(bench, plan),
+        stored=_stored(bench, plan), n_sharing=_sharing(plan), **_streamed(bench, plan),
     )  # fmt: skip
     return lambda other: forecast(other, load, speeds)
+
+
+def _sharing(plan: Plan) -> int:
+    """Processes among which the weights are shared while they are trained."""
+    parallel = plan.training.parallel
+    kind = kind_of(parallel.value) if parallel else DATA
+    return 1 if kind == DATA else foreseen().size
 
 
 def _streamed(bench: Bench, plan: Plan) -> dict[str, Any]:

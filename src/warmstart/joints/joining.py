@@ -56,19 +56,14 @@ class Joining:
 
     def _keep(self) -> None:
         trainer = self.looks.trainer
-        self._kept = [
-            [tensor.detach().clone() for tensor in values]
-            for values in (trainer.moving.values(), trainer.mean)
-        ]
+        self._kept = [trainer.own(), [mean.clone() for mean in trainer.mean]]
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
-        names = self.looks.trainer.moving
-        return {
-            f"kept.{kind}.{name}": value
-            for kind, values in enumerate(self._kept)
-            for name, value in zip(names, values, strict=True)
-        }
+        found: dict[str, Tensor] = {}
+        for kind, values in enumerate(self._kept):
+            found |= self.looks.trainer.named(f"kept.{kind}", values)
+        return found
 
     def facts(self) -> dict[str, Any]:
         """The same for plain numbers; without rows set apart there is no best loss."""
@@ -79,5 +74,5 @@ class Joining:
         self.joined = int(facts["joined"])
         if facts["best"] is not None:
             self._best = float(facts["best"])
-            names = self.looks.trainer.moving
-            self._kept = [[tensors[f"kept.{k}.{name}"] for name in names] for k in (0, 1)]
+            kept = [self.looks.trainer.kept(f"kept.{k}", tensors) for k in (0, 1)]
+            self._kept = [[value.clone() for value in values] for values in kept]

@@ -142,9 +142,8 @@ class Lesson:
     def _keep(self, taught: Taught, attempt: Attempt | None = None) -> None:
         tensors = {"scores": torch.from_numpy(taught.scores)}
         if self.is_last and attempt is not None:
-            moving = attempt.trainer.moving.items()
-            own = {f"now.{name}": tensor.detach().cpu() for name, tensor in moving}
-            tensors |= attempt.way.collected(own)
+            moving = attempt.moving.items()  # by now every process holds all of it
+            tensors |= {f"now.{name}": tensor.detach().cpu() for name, tensor in moving}
         facts = {
             "n_stages": taught.n_stages, "scale": taught.scale, "has_failed": taught.has_failed,
             "guards": [vars_of(one) for one in taught.guards],
@@ -162,8 +161,7 @@ class Lesson:
         if taught.has_failed or not self.is_last:
             return taught
         attempt = Attempt(self, taught.scale, guards)
-        names = attempt.trainer.moving
-        attempt.trainer.put([kept.tensors[f"now.{name}"] for name in names])
+        attempt.trainer.put(attempt.trainer.kept("now", kept.tensors))
         attempt.outfit.model.cpu()
         self._prove(attempt.outfit)
         lowrank.merge(attempt.outfit.network.trunk)

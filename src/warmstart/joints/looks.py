@@ -107,7 +107,8 @@ class Looks:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """As when `tensors` was asked."""
-        kept = {n.removeprefix("look."): t.numpy() for n, t in tensors.items() if n[:5] == "look."}
+        names = [name for name in tensors if name.startswith("look.")]
+        kept = {name.removeprefix("look."): tensors[name].numpy() for name in names}
         self.before = kept.pop("before", None)
         self._found = kept
 

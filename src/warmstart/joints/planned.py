@@ -12,7 +12,7 @@ from torch.nn import Parameter
 from warmstart.data.collection import Collection
 from warmstart.joints.engines import SETTING, check_name
 from warmstart.joints.inputs import is_partial
-from warmstart.joints.machine import AUTO, check_machine, find_machine
+from warmstart.joints.machine import AUTO, check_machine, find_machine, free_memory
 from warmstart.joints.processors import n_threads
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
@@ -29,6 +29,7 @@ from warmstart.planning.check import check_facts, check_plan
 from warmstart.planning.limits import check_values
 from warmstart.planning.overlay import overlay, wishes_for
 from warmstart.planning.paths import is_early, parse_settings
+from warmstart.planning.piping import with_parallel
 from warmstart.planning.planfile import open_plan
 from warmstart.planning.profiles import profiles
 from warmstart.planning.settings import apply_settings
@@ -38,6 +39,7 @@ from warmstart.planning.tail import tries_tail
 from warmstart.records import Choice, NetworkRecord, Plan, Verdict
 from warmstart.training.prior import SUFFIX
 from warmstart.words import reworded
+from warmstart.world import foreseen
 
 
 def settle(asked: Request) -> Request:
@@ -118,6 +120,7 @@ def make_plan(
     late = [s for s in asked.settings if not is_early(s.partition("=")[0].strip())]
     made = apply_settings(replace(made, training=replace(made.training, engine=engine)), late)
     made = with_store(as_parts_say(made, network), network, facts)
+    made = with_parallel(made, network.record, foreseen().local, free_memory())
     check_plan(made, network.record)
     check_facts(made, facts, network, profile_names)
     check_machine(made)

@@ -1,4 +1,4 @@
-"""How several processes train together: which of the two ways, and where a pipeline is cut."""
+"""How several processes train together: in which way, and where the network is cut for it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from warmstart.events import Steps
 from warmstart.joints.notes import note
 from warmstart.joints.outfit import Outfit
 from warmstart.network.freeze import action_of
-from warmstart.network.piece import Piece, balanced, keepers
+from warmstart.network.piece import Piece, balanced, keepers, together
 from warmstart.network.tail import Tail
-from warmstart.planning.piping import least_idle
+from warmstart.planning.piping import DATA, FSDP, PIPELINE, least_idle
 from warmstart.planning.schedule import Schedule
 from warmstart.records import Action
 from warmstart.training.parallel import Inputs, Rows, Way
-from warmstart.training.pipeline import Pipeline
 from warmstart.world import here
 
 TIMES = 3  # passes through each part, of which the quickest counts
@@ -31,11 +30,11 @@ FORWARD, DOWN, OWN = 1.0, 2.0, 3.0
 
 
 def way_of(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
-    """As the plan says; alone, a pipeline has one stage and is plain training.
+    """As the plan says; alone, it is plain training.
 
     `some` are inputs of the tail, on which parts are timed.
-    Raises: PlanError where the network has fewer parts than there are processes, or pairs are
-    compared that lie in several.
+    Raises: PlanError where the network has fewer parts than there are processes, pairs are
+    compared that lie in several, or the number format or a weight cannot be shared.
     """
     world = here()
     if chosen.pairs and world.size > 1:
@@ -43,28 +42,52 @@ def way_of(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
             f"training.pairs compares all texts of a batch, and {world.size} processes share it; "
             "use one process, or leave pairs away."
         )
-    if not chosen.is_pipeline or world.size == 1:
+    if chosen.parallel == DATA or world.size == 1:
         seen: Any = tail.vectors if chosen.pairs else tail
         run: Any = torch.compile(seen) if chosen.compile else seen
         return Rows(run, chosen.device, plain=tail)
-    device = chosen.device
+    if chosen.precision == "float16":
+        raise PlanError(
+            "training.precision float16 scales the loss by gradients that no process sees as a "
+            "whole where weights are shared; use bfloat16 or float32, or --parallel data."
+        )
+    return _SHARING[chosen.parallel](outfit, tail, chosen, some)
+
+
+def _pipeline(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
+    from warmstart.training.pipeline import Pipeline
+
+    world, device = here(), chosen.device
     pieces = world.same(_cut(outfit, tail, tuple(value.to(device) for value in some)))
     kept = keepers(tail, outfit.owners, pieces)
     own = Piece(tail, pieces[world.rank], is_last=world.rank == world.size - 1)
     return Pipeline(tail, own, outfit.model.state_dict(keep_vars=True), kept, device)
 
 
+def _sharded(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
+    from warmstart.training.sharded import Sharded
+
+    return Sharded(tail, together(tail), outfit.model.state_dict(keep_vars=True), chosen.device)
+
+
+_SHARING: dict[str, Callable[[Outfit, Tail, Schedule, Inputs], Way]] = {
+    FSDP: _sharded, PIPELINE: _pipeline,
+}  # fmt: skip
+
+
 def tell_way(way: Way) -> Steps[None]:
-    """What the pipeline kept of the time and of the memory, once its training is done."""
-    if not isinstance(way, Pipeline):
+    """What sharing the weights kept of the time and of the memory, once a training is done."""
+    told = way.told()
+    if told is None:
         return
-    idle, largest = way.told()
-    n = here().size
+    n, most = here().size, f"at most {100 * told.largest:.0f} % of the parameters in one of them"
+    if told.idle is None:
+        yield note("tune", "Shares", f"{n} processes, {most} between the passes of two parts")
+        return
     yield note(
         "tune", "Pipeline",
-        f"{n} stages, at most {100 * largest:.0f} % of the parameters in one of them; idle "
-        f"{100 * idle:.0f} % of "
-        f"the time (stages that cost the same: {100 * least_idle(n, way.n_parts):.0f} %)",
+        f"{n} stages, {most}; idle {100 * told.idle:.0f} % of the time (stages that cost the "
+        f"same: {100 * least_idle(n, told.n_parts):.0f} %)",
     )  # fmt: skip
 
 

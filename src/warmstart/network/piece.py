@@ -104,6 +104,34 @@ def balanced(costs: Sequence[float], n: int) -> tuple[range, ...]:
     return tuple(range(a, b) for a, b in zip(cuts[:0:-1], cuts[-2::-1], strict=True))
 
 
+def together(tail: Tail) -> tuple[tuple[str, ...], ...]:
+    """For each part, the modules that only its run calls, by their names in the tail.
+
+    What they hold is read nowhere else, so that it need be there while they run alone. Tensors
+    that a part reads itself, or that stand in two modules, are of no group.
+    """
+    steps = tail.scan.steps
+    parts = (*steps.parts, steps.neck)
+    calls = [name for part in parts for name in part.modules]
+    read = [name for part in parts for name in part.attributes]
+    homes: dict[int, set[str]] = {}
+    for name in dict.fromkeys(calls):
+        for tensor in tail.model.trunk.get_submodule(name).parameters():
+            homes.setdefault(id(tensor), set()).add(name)
+    tied = {name for names in homes.values() if len(names) > 1 for name in names}
+    held = {name for names in homes.values() for name in names} - tied
+
+    def is_own(name: str) -> bool:
+        inside = f"{name}."
+        seen = (*(other for other in calls if other != name), *read)
+        return name in held and calls.count(name) == 1 and not any(
+            other.startswith(inside) or name.startswith(f"{other}.") for other in seen
+        )  # fmt: skip
+
+    groups = [tuple(f"model.trunk.{n}" for n in part.modules if is_own(n)) for part in parts]
+    return tuple(group for group in groups if group)
+
+
 def keepers(tail: Tail, owners: Mapping[str, str], pieces: Sequence[range]) -> dict[str, int]:
     """Which piece keeps each tensor of the tail's model, by name. Pieces: part numbers, from 1.
 

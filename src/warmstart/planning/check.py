@@ -11,12 +11,14 @@ from warmstart.planning.actions import added_name
 from warmstart.planning.agreement import check_agreement
 from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.limits import AGAIN, check_values, items, value_at
+from warmstart.planning.piping import FSDP, PIPELINE, kind_of
 from warmstart.planning.storing import frozen_prefix
 from warmstart.records import NetworkRecord, Plan
 
 _NEEDED = ("optimizer", "rate", "layer_decay", "weight_decay", "passes", "warm_up", "crop",
            "flip", "folds", "colour", "views", "cut", "store", "average", "l2_sp",
            "micro_batch", "recompute", "device", "precision", "workers", "compile")  # fmt: skip
+WHOLE = (FSDP, PIPELINE)  # ways to share a network that is in memory
 
 
 def check_plan(plan: Plan, network: NetworkRecord) -> None:
@@ -36,6 +38,12 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
             raise PlanError(
                 f"the plan trains layers and lacks training.{name}; {AGAIN} to compare."
             )
+    if plan.training.stream is not None and kind_of(value_at(plan, "training.parallel")) in WHOLE:
+        raise PlanError(
+            f"the plan has training.parallel {value_at(plan, 'training.parallel')} and a network "
+            "that is streamed from its file, which no process holds to share it; leave away "
+            "--parallel, or --set training.stream=false."
+        )
     passes, batch = (int(value_at(plan, f"training.{name}")) for name in ("passes", "batch"))
     if passes < batch:
         raise PlanError(

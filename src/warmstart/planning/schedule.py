@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from warmstart.errors import PlanError
-from warmstart.planning.piping import n_stages
+from warmstart.planning.piping import DATA, kind_of
 from warmstart.records import Action, Choice, Plan, TrainingPlan
 
 _WAITED = "it did not join: training it did not help on examples set apart"
@@ -38,7 +38,7 @@ class Schedule:
     pairs: bool = False
     micro_batch: int = 0  # 0: the whole batch
     recompute: bool = False
-    is_pipeline: bool = False  # whether several processes share parts instead of rows
+    parallel: str = DATA  # what several processes share: data, fsdp or pipeline
     device: str = "cpu"
     precision: str = "float32"
     workers: int = 0
@@ -101,7 +101,7 @@ def _executed(training: TrainingPlan, batch: int) -> dict[str, Any]:
     return {
         "micro_batch": min(int(_given(training.micro_batch, batch)), batch),
         "recompute": bool(training.recompute and training.recompute.value),
-        "is_pipeline": bool(training.parallel and n_stages(training.parallel.value)),
+        "parallel": kind_of(training.parallel.value) if training.parallel else DATA,
         "device": str(training.device.value) if training.device else "cpu",
         "precision": str(training.precision.value) if training.precision else "float32",
         "workers": int(_given(training.workers, 0)),

@@ -92,7 +92,7 @@ class TrainingPlan:
     l2_sp: Choice | None = None  # pull of a weight towards its start, times its rate; 0: none
     pairs: Choice | None = None  # whether texts of a class are drawn together; texts alone
     micro_batch: Choice | None = None  # images worked through at once; their gradients add up
-    parallel: Choice | None = None  # "data" or "pipeline:N": what several processes share
+    parallel: Choice | None = None  # "data", "fsdp" or "pipeline:N": what processes share
     recompute: Choice | None = None  # whether inner results are made anew, to save memory
     device: Choice | None = None  # "cpu", "cuda" or "mps"
     precision: Choice | None = None  # "float32", or "bfloat16" or "float16" where a GPU gains

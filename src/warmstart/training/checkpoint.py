@@ -3,45 +3,45 @@
 A folder of safetensors files: `last` and `previous` of the piece of work at hand, and one
 file for each piece that is finished. Each is written beside its name, forced to disk and
 renamed; each carries the digest of all that is in it, so that a damaged one is noticed and
-the one before it taken.
+the one before it taken. Where processes share the weights, folders that they write together
+(`training.jointly`) stand in place of the first two.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from warmstart.folder import sync_folder, write_chunks
+from warmstart.training.jointly import Jointly, contents_of, write_jointly
+from warmstart.training.onefile import chunks, digest, plain
+from warmstart.world import here
 
 FIRST = 3.0  # seconds of work before the first checkpoint
 EVERY = 10.0  # seconds from one to the next, at least
 SHARE = 0.03  # of the time that writing may take
 FORMAT = "warmstart checkpoint 2"
 SUFFIX = ".safetensors"
+JOINT = "joint-*"  # folders that several processes wrote, by number
+LATEST = 2  # of them that are left: the last and the previous
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_DTYPES = {
-    torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32",
-    torch.float16: "F16", torch.bfloat16: "BF16", torch.int16: "I16", torch.int8: "I8",
-    torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
     """A moment of some work: tensors with their exact values, and plain facts beside them."""
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     facts: dict[str, Any]  # as JSON holds them: lists for tuples, texts as keys
 
 
@@ -82,14 +82,30 @@ class Checkpoints:
         following.replace(last)
         sync_folder(self.path)
 
+    def save_jointly(self, saved: Saved) -> None:
+        """The same by all processes at once, each with the tensors that it keeps.
+
+        They stand in the folder of the first process, and can be read by any number of them.
+        Raises: as `write_jointly`; all that was kept before is whole then.
+        """
+        world = here()
+        if world.is_first:
+            self._begin()
+        began, serial = self._clock(), world.same((self._serial or 0) + 1)
+        path = world.same(self.path / JOINT.replace("*", str(serial)))
+        write_jointly(path, saved.tensors, self._told(serial, saved.facts))
+        self._was_written(serial, began)
+        if world.is_first:
+            for old in self._by_age(self.path.glob(JOINT))[LATEST:]:
+                _remove(old)
+
     def load(self) -> Saved | None:
         """The newest sound state, or None: the last, else the previous.
 
         One from before the latest finished piece of work counts no more.
         """
         done = max((self._serial_of(path) for path in self.path.glob(f"kept-*{SUFFIX}")), default=0)
-        for name in ("next", "last", "previous"):
-            path = self._file(name)
+        for path in self._by_age(self._on_the_way()):
             if self._serial_of(path) > done and (found := self._read(path)) is not None:
                 return found
         return None
@@ -102,8 +118,8 @@ class Checkpoints:
         path = self._kept(name)
         self._begin()
         self._write(path, saved)
-        for left in ("next", "last", "previous"):
-            self._file(left).unlink(missing_ok=True)
+        for left in self._on_the_way():
+            _remove(left)
 
     def kept(self, name: str) -> Saved | None:
         """A finished piece of work, if it was kept and is sound.
@@ -126,9 +142,9 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove all checkpoints, and the folder if it holds nothing else: the work is done."""
-        for pattern in (f"*{SUFFIX}", f"*{SUFFIX}.partial"):
+        for pattern in (f"*{SUFFIX}", f"*{SUFFIX}.partial", JOINT):
             for path in self.path.glob(pattern):
-                path.unlink(missing_ok=True)
+                _remove(path)
         with suppress(OSError):
             self.path.rmdir()
 
@@ -136,33 +152,51 @@ class Checkpoints:
         """Before a write: a folder that holds sound files of this key alone."""
         if self._serial is None:
             self.path.mkdir(parents=True, exist_ok=True)
-            files = {path: self._serial_of(path) for path in self.path.glob(f"*{SUFFIX}")}
+            found = (*self.path.glob(f"*{SUFFIX}"), *self.path.glob(JOINT))
+            files = {path: self._serial_of(path) for path in found}
             self._damaged |= {path for path, serial in files.items() if not serial}
             self._damaged |= set(self.path.glob(f"*{SUFFIX}.partial"))
             self._serial = max(files.values(), default=0)
         while self._damaged:
-            self._damaged.pop().unlink(missing_ok=True)
+            _remove(self._damaged.pop())
 
     def _write(self, path: Path, saved: Saved) -> None:
         began, serial = self._clock(), (self._serial or 0) + 1
-        tensors = {name: _plain(tensor) for name, tensor in saved.tensors.items()}
-        told = {
+        tensors = {name: plain(tensor) for name, tensor in saved.tensors.items()}
+        told = self._told(serial, saved.facts)
+        write_chunks(path, chunks(tensors, {**told, "digest": digest(tensors, told)}))
+        self._was_written(serial, began)
+
+    def _told(self, serial: int, facts: Mapping[str, Any]) -> dict[str, str]:
+        return {
             "format": FORMAT, "key": self.key, "serial": str(serial),
-            "facts": json.dumps(saved.facts, ensure_ascii=False),
+            "facts": json.dumps(facts, ensure_ascii=False),
         }  # fmt: skip
-        write_chunks(path, _chunks(tensors, {**told, "digest": _digest(tensors, told)}))
+
+    def _was_written(self, serial: int, began: float) -> None:
         self._serial, self._since = serial, self._clock()
         self._wait = max(EVERY, (self._since - began) / SHARE)
+
+    def _on_the_way(self) -> list[Path]:
+        """States of the piece of work at hand, sound or not."""
+        own = [path for name in ("next", "last", "previous") if (path := self._file(name)).exists()]
+        return [*own, *self.path.glob(JOINT)]
+
+    def _by_age(self, paths: Iterable[Path]) -> list[Path]:
+        """The newest first."""
+        return sorted(paths, key=self._serial_of, reverse=True)
 
     def _read(self, path: Path) -> Saved | None:
         """What a file holds; None where there is none, it is of another key, or it is damaged."""
         if not self._serial_of(path):
             return None
         try:
+            if path.is_dir():
+                return Saved(Jointly(path), json.loads(contents_of(path)["facts"]))
             with safe_open(path, framework="pt") as file:
                 told = dict(file.metadata())
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                if told.pop("digest") == _digest(tensors, told):
+                if told.pop("digest") == digest(tensors, told):
                     # Copies: these lie in the file itself, mapped into memory.
                     own = {name: tensor.clone() for name, tensor in tensors.items()}
                     return Saved(own, json.loads(told["facts"]))
@@ -174,8 +208,10 @@ class Checkpoints:
     def _serial_of(self, path: Path) -> int:
         """Which write made a file, from 1; 0 where it is missing, of another key or no file."""
         try:
-            with safe_open(path, framework="pt") as file:
-                told = file.metadata() or {}
+            told: Mapping[str, Any] = contents_of(path)
+            if not path.is_dir():
+                with safe_open(path, framework="pt") as file:
+                    told = file.metadata() or {}
             return int(told["serial"]) if (told["format"], told["key"]) == (FORMAT, self.key) else 0
         except (OSError, SafetensorError, KeyError, ValueError):
             return 0
@@ -198,6 +234,9 @@ class NoCheckpoints(Checkpoints):
     def save(self, saved: Saved) -> None:
         """Nothing is written."""
 
+    def save_jointly(self, saved: Saved) -> None:
+        """Nothing is written."""
+
     def load(self) -> Saved | None:
         """Nothing was kept."""
         return None
@@ -218,51 +257,9 @@ class NoCheckpoints(Checkpoints):
         """There is nothing to remove."""
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """The same values on the processor, in row-major order."""
-    return tensor.detach().cpu().contiguous()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    """A tensor's own bytes, seen as such."""
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _outline(tensors: Mapping[str, Tensor]) -> list[tuple[str, str, list[int]]]:
-    """Name, kind and shape of each tensor; the widest numbers first, so that all lie aligned.
-
-    Raises: TypeError for a kind of numbers that is not kept.
-    """
-    strange = [name for name, tensor in tensors.items() if tensor.dtype not in _DTYPES]
-    if strange:
-        raise TypeError(f"{strange[0]} holds {tensors[strange[0]].dtype}, which is not kept")
-    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
-    return [(name, _DTYPES[tensors[name].dtype], list(tensors[name].shape)) for name in names]
-
-
-def _digest(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> str:
-    """SHA-256 over all that a file tells: what it says of itself, names, shapes, numbers."""
-    outline = _outline(tensors)
-    digest = hashlib.sha256(json.dumps([sorted(told.items()), outline]).encode())
-    for name, _, _ in outline:
-        digest.update(_bytes(tensors[name]))
-    return digest.hexdigest()
-
-
-def _chunks(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> Iterator[bytes | memoryview]:
-    """A safetensors file, tensor by tensor.
-
-    The library's own writer copies all of them into memory first, and hides the number of an
-    error of the system, by which a full disk is told from others.
-    """
-    header: dict[str, Any] = {"__metadata__": dict(told)}
-    offset, outline = 0, _outline(tensors)
-    for name, kind, shape in outline:
-        end = offset + tensors[name].nbytes
-        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for name, _, _ in outline:
-        yield _bytes(tensors[name])
+def _remove(path: Path) -> None:
+    """A file, a folder, or another process's view of one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """A step of training over several processes: its rows shared by torch's own wrapper.
 
-`Rows` is one of two ways; the other, parts shared instead of rows, is `training.pipeline`.
+`Rows` is one of three ways. `training.sharded` shares the weights as well; `training.pipeline`
+shares the parts of the network instead.
 """
 
 from __future__ import annotations
@@ -44,6 +45,20 @@ class Work:
         return torch.autocast(self.device, half) if half else nullcontext()
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What sharing the weights came to, over all updates.
+
+    `largest`: the share of the parameters that one process held at most. `idle`: the share of
+    all processes' time in which they waited, for the latest batch in `n_parts` parts; None where
+    that was not measured.
+    """
+
+    largest: float
+    idle: float | None = None
+    n_parts: int = 1
+
+
 class Way(Protocol):
     """How several processes train one network."""
 
@@ -55,6 +70,11 @@ class Way(Protocol):
     @property
     def is_whole(self) -> bool:
         """Whether this process holds all that is trained, and can tell of it by itself."""
+        ...
+
+    @property
+    def is_near(self) -> bool:
+        """Whether a layer may read the tensors of another one."""
         ...
 
     def begin(self) -> None:
@@ -84,12 +104,23 @@ class Way(Protocol):
         """What each process keeps was changed: where all hold the whole, all hear of it."""
         ...
 
-    def collected(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What each process keeps, in one; in the first process at least."""
+    def part(self, name: str, value: Tensor) -> Tensor:
+        """What this process keeps of the tensor of this name, or of another one like it: a view.
+
+        What is not of the whole tensor's shape is given back as it is.
+        """
+        ...
+
+    def placed(self, name: str, value: Tensor) -> Tensor:
+        """The same backwards: what this process keeps, telling where in the whole it stands."""
         ...
 
     def agreed(self, value: bool) -> bool:
         """What all processes have to do alike, as the first one says."""
+        ...
+
+    def told(self) -> Told | None:
+        """What sharing came to; None where each holds everything. Every process has to ask."""
         ...
 
 
@@ -101,6 +132,7 @@ class Rows:
     """
 
     is_whole = True
+    is_near = True
 
     def __init__(
         self, network: Callable[..., Tensor], device: str,
@@ -154,13 +186,21 @@ class Rows:
     def spread(self) -> None:
         """They all changed it alike."""
 
-    def collected(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The same in each of them."""
-        return tensors
+    def part(self, name: str, value: Tensor) -> Tensor:
+        """All of it."""
+        return value
+
+    def placed(self, name: str, value: Tensor) -> Tensor:
+        """All of it."""
+        return value
 
     def agreed(self, value: bool) -> bool:
         """Nothing that they do alone is heard by the others."""
         return value
+
+    def told(self) -> Told | None:
+        """Each holds everything."""
+        return None
 
     def _piece(self, start: int, stop: int, is_gathered: bool) -> tuple[slice, int]:
         """The rows of a piece that this process works through, and how often their loss counts.

@@ -8,7 +8,7 @@ tensors of its own piece alone; at the end all of them hold the whole network ag
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
-from warmstart.training.parallel import Inputs, Work
+from warmstart.training.parallel import Inputs, Told, Work
 from warmstart.world import ALONE, World, exchanging, here
 
 Shapes = tuple[Any, ...]
@@ -29,6 +29,8 @@ class Pipeline:
     `run` is the whole network; `piece` that of this process, the `rank`-th. `state`: all tensors
     of the network by name, `keepers` which process keeps each of them.
     """
+
+    is_near = True
 
     def __init__(
         self,
@@ -122,29 +124,26 @@ class Pipeline:
         dist.broadcast(logits, src=world.size - 1)
         return cast(Tensor, logits)
 
-    @exchanging()
-    def collected(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """All of them in the first process; the others keep their own."""
-        world = here()
-        got: list[Any] | None = [None] * world.size if world.is_first else None
-        dist.gather_object(tensors, got, dst=0)
-        return tensors if got is None else {n: t for one in got for n, t in one.items()}
+    def part(self, name: str, value: Tensor) -> Tensor:
+        """All of it: tensors are kept whole."""
+        return value
+
+    def placed(self, name: str, value: Tensor) -> Tensor:
+        """All of it."""
+        return value
 
     def agreed(self, value: bool) -> bool:
         """As the first process says."""
         return here().same(value)
 
-    def told(self) -> tuple[float, float]:
-        """The share of all processes' time that was idle, and the largest share of parameters.
-
-        Every process has to ask.
-        """
+    def told(self) -> Told:
+        """What they held, and how long they waited."""
         world = here()
         busy, wall, *held = world.summed(np.array([
             self.busy, self.wall,
             *(self._held() if rank == world.rank else 0.0 for rank in range(world.size)),
         ]))  # fmt: skip
-        return 1 - busy / max(wall, 1e-9), max(held) / max(sum(held), 1.0)
+        return Told(max(held) / max(sum(held), 1.0), 1 - busy / max(wall, 1e-9), self.n_parts)
 
     def _held(self) -> float:
         """Parameters of the own piece."""
@@ -163,7 +162,11 @@ class Pipeline:
         key = (*(tuple(value.shape) for value in inputs), n_parts, work is None)
         if key not in self._stages:
             world = here()
-            stage = _Stage(self._piece, world.rank, world.size, self._device)
+            buffers = [
+                tensor for name, tensor in self._state.items()
+                if self.keeps(name) and not isinstance(tensor, nn.Parameter)
+            ]  # fmt: skip
+            stage = _Stage(_Tried(self._piece, buffers), world.rank, world.size, self._device)
 
             def loss(logits: Tensor, labels: Tensor) -> Tensor:
                 return cast(Work, work).loss(logits.float(), labels) / n
@@ -175,6 +178,31 @@ class Pipeline:
         return self._stages[key]
 
 
+class _Tried(nn.Module):
+    """A piece, which torch runs once to see what shapes it gives, before anything is learnt.
+
+    What that pass does to statistics, it does to copies of them.
+    """
+
+    def __init__(self, piece: nn.Module, buffers: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._piece, self._buffers = (piece,), buffers  # no child, as the tail is none of it
+        self.is_real = False
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """As the piece does."""
+        (piece,) = self._piece
+        if self.is_real:
+            return piece(*inputs)
+        own = [buffer.data for buffer in self._buffers]
+        for buffer in self._buffers:
+            buffer.data = buffer.data.clone()
+        made = piece(*inputs)
+        for buffer, value in zip(self._buffers, own, strict=True):
+            buffer.data = value
+        return made
+
+
 class _Stage(PipelineStage):
     """torch's, with a clock over what it computes itself."""
 
@@ -183,7 +211,9 @@ class _Stage(PipelineStage):
     def forward_one_chunk(self, *args: Any, **kwargs: Any) -> Any:
         """One micro-batch through the piece."""
         began = time.perf_counter()
+        self.submod.is_real = True
         made = super().forward_one_chunk(*args, **kwargs)
+        self.submod.is_real = False
         self.busy += time.perf_counter() - began
         return made
 

@@ -66,8 +66,7 @@ class Trainer:
         self.moving = dict(moving)
         self.micro_batch = course.micro_batch
         self._buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]
-        self.start = [tensor.detach().clone() for tensor in self.moving.values()]
-        self.mean = [tensor.detach().clone() for tensor in self.moving.values()]
+        self.start, self.mean = self.own(), self.own()
         self._n_averaged = 0
         self._optimizer: torch.optim.Optimizer | None = None
         self._peaks: list[float] = []
@@ -184,7 +183,7 @@ class Trainer:
 
         Weight interpolation: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
         """
-        own = [tensor.detach().clone() for tensor in self.moving.values()]
+        own = self.own()
         try:
             self.settle(share)
             yield
@@ -194,8 +193,7 @@ class Trainer:
     @torch.no_grad()
     def settle(self, share: float = 1.0) -> None:
         """Leave the network with the weights that `shown` shows."""
-        ends = self.mean if self.course.average else [*self.moving.values()]
-        ends = [end.detach().clone() for end in ends]
+        ends = [end.clone() for end in self.mean] if self.course.average else self.own()
         if share < 1:
             for end, begin in zip(ends, self.start, strict=True):
                 if end.is_floating_point():
@@ -205,23 +203,43 @@ class Trainer:
 
     @torch.no_grad()
     def put(self, values: Sequence[Tensor]) -> None:
-        """Copy values into the moving tensors; their memory and its order stay."""
-        for tensor, value in zip(self.moving.values(), values, strict=True):
+        """Copy values into what this process keeps of the moving tensors, where it stands."""
+        for tensor, value in zip(self._views(), values, strict=True):
             tensor.copy_(value)
         self.way.spread()
 
+    def own(self) -> list[Tensor]:
+        """What this process keeps of the moving tensors, as it is now."""
+        return [tensor.clone() for tensor in self._views()]
+
+    def _views(self) -> list[Tensor]:
+        values = {name: tensor.detach() for name, tensor in self.moving.items()}
+        if not self.way.is_whole:  # what this process holds is what it keeps
+            return [*values.values()]
+        return [self.way.part(name, value) for name, value in values.items()]
+
     # ---- what a checkpoint holds ------------------------------------------------------------
+
+    def named(self, kind: str, values: Sequence[Tensor]) -> dict[str, Tensor]:
+        """One tensor for each that moves, as a checkpoint calls them."""
+        pairs = zip(self.moving, values, strict=True)
+        return {f"{kind}.{name}": self.way.placed(name, value) for name, value in pairs}
+
+    def kept(self, kind: str, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+        """What this process keeps of such tensors. Raises: KeyError where one is missing."""
+        return [self.way.part(name, tensors[f"{kind}.{name}"]) for name in self.moving]
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that the next step depends on, the start's own apart."""
-        found = {f"now.{name}": tensor.detach() for name, tensor in self.moving.items()}
+        found = self.named("now", self._views())
         if self.course.average:
-            found |= {f"mean.{n}": m for n, m in zip(self.moving, self.mean, strict=True)}
+            found |= self.named("mean", self.mean)
         if self._optimizer is not None:
             for name, parameter in self.moving.items():
                 for key, value in self._optimizer.state.get(parameter, {}).items():
                     if value is not None:
-                        found[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
+                        placed = self.way.placed(name, torch.as_tensor(value))
+                        found[f"optimizer/{name}/{key}"] = placed
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -237,17 +255,17 @@ class Trainer:
 
         Raises: KeyError where a tensor is missing.
         """
-        self.put([tensors[f"now.{name}"] for name in self.moving])
+        self.put(self.kept("now", tensors))
         if self.course.average:
-            for name, mean in zip(self.moving, self.mean, strict=True):
-                mean.copy_(tensors[f"mean.{name}"])
+            for mean, value in zip(self.mean, self.kept("mean", tensors), strict=True):
+                mean.copy_(value)
         optimizer = cast(torch.optim.Optimizer, self._optimizer)
         for name, parameter in self.moving.items():
             begun = f"optimizer/{name}/"
-            kept = {n.removeprefix(begun): t for n, t in tensors.items() if n.startswith(begun)}
-            if kept:
+            keys = [key.removeprefix(begun) for key in tensors if key.startswith(begun)]
+            if keys:
                 optimizer.state[parameter] = {
-                    key: _like(value, parameter) for key, value in kept.items()
+                    key: _like(self.way.part(name, tensors[begun + key]), parameter) for key in keys
                 }
         self._n_averaged = int(facts["n_averaged"])
         self.micro_batch = int(facts["micro_batch"])

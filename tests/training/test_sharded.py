@@ -1,0 +1,35 @@
+"""What cannot be shared between processes; what can is tested by several of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from warmstart.errors import PlanError
+from warmstart.joints import ways
+from warmstart.training.sharded import Sharded
+
+
+class Scaled(nn.Module):
+    """A layer with a weight of a single number."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+
+def test_a_weight_that_is_one_number_is_refused():
+    layer = Scaled()
+    with pytest.raises(PlanError, match="scale is a single number, of which fsdp cannot give"):
+        Sharded(layer, (), layer.state_dict(keep_vars=True), "cpu")
+
+
+@pytest.mark.parametrize("word", ["fsdp", "pipeline"])
+def test_a_scaled_loss_is_for_one_process_or_for_rows_alone(monkeypatch, word):
+    chosen = SimpleNamespace(pairs=False, parallel=word, precision="float16")
+    monkeypatch.setattr(ways, "here", lambda: SimpleNamespace(size=2))
+    with pytest.raises(PlanError, match="use bfloat16 or float32, or --parallel data"):
+        ways.way_of(None, None, chosen, ())
