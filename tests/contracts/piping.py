@@ -11,6 +11,7 @@ import tiny
 from warmstart.network import parts
 from warmstart.network.edit import assemble
 from warmstart.network.piece import Piece, balanced, keepers, together
+from warmstart.network.statistics import relearning
 from warmstart.network.tail import Tail
 from warmstart.network.taps import tap_width, taps
 from warmstart.training.jointly import write_jointly
@@ -50,6 +51,13 @@ def way_of(word, network, model, tail):
     return Pipeline(tail, own, model.state_dict(keep_vars=True), kept, "cpu")
 
 
+def renewed(model, way, images):
+    """Statistics anew, of networks that have some."""
+    with relearning(model, [*model.buffers()]) as is_wanted, torch.no_grad():
+        if is_wanted:
+            way.run(images)
+
+
 def trained(kind, word="", folder=None):
     """What came of it, the parameters that this process held on the way, what it would keep.
 
@@ -84,9 +92,11 @@ def trained(kind, word="", folder=None):
         kept = {}
     held = sum(p.numel() for p in model.parameters())
     with trainer.shown(0.5), torch.no_grad():
+        renewed(model, way, images[0])
         logits = way.run(images[0])
     way.end()
     trainer.settle()
+    renewed(model, way, images[0])
     found = {"losses": torch.tensor(losses), "logits": logits, **model.state_dict()}
     return found, held, kept
 

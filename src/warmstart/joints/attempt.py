@@ -60,7 +60,9 @@ class Attempt:
         loss = pair_loss if schedule.pairs else summed_loss(lesson.room.target)
         self.trainer = Trainer(
             tail, moving, _course(schedule), loss, self.way,
-            renew=lambda: renew_statistics(self.looks, self.joining.fit, schedule.seed),
+            renew=lambda: renew_statistics(
+                self.looks, self.moving.values(), self.joining.fit, schedule.seed
+            ),
         )  # fmt: skip
         self.looks = Looks(lesson.room, lesson.held, self.outfit, self.trainer)
         self.stages = stage_actions(schedule, self.outfit.actions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -133,11 +133,14 @@ def held_scores(outfit: Outfit, room: Room, rows: Rows, way: Way | None = None) 
 
 
 @torch.no_grad()
-def renew_statistics(looks: Looks, rows: Rows, seed: int) -> None:
-    """Pass some rows, as they are and mixed, for what new BatchNorm layers remember of them."""
+def renew_statistics(looks: Looks, moving: Iterable[Tensor], rows: Rows, seed: int) -> None:
+    """Pass some rows, as they are and mixed, for what new BatchNorm layers remember of them.
+
+    `moving`: what training changes, in whatever process that is kept: they all pass the rows.
+    """
     outfit, way = looks.outfit, looks.trainer.way
     chosen = np.random.default_rng([seed, 15]).permutation(rows)[:RENEWED]
-    with relearning(outfit.model, [*looks.trainer.moving.values()]) as is_wanted:
+    with relearning(outfit.model, [*moving]) as is_wanted:
         device = outfit.model.head.bias.device
         for some in np.array_split(chosen, -(-len(chosen) // PASS)) if is_wanted else ():
             way.run(*(value.to(device) for value in looks.room.plain(some, outfit.taps)))

@@ -226,6 +226,12 @@ def _over_all(loss: float, share: int) -> float:
     return loss if share == 1 else float(here().summed(np.array([loss]))[0])
 
 
+def gathers(network: object) -> bool:
+    """Whether layers take the statistics of a batch as it passes, so that all of it has to."""
+    layers = network.modules() if isinstance(network, nn.Module) else ()
+    return any(m.training and getattr(m, "running_mean", None) is not None for m in layers)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch, on any device, could not have the memory it asked for.
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
-from warmstart.training.parallel import Inputs, Told, Work
+from warmstart.training.parallel import Inputs, Told, Work, gathers
 from warmstart.world import ALONE, World, exchanging, here
 
 Shapes = tuple[Any, ...]
@@ -115,7 +115,7 @@ class Pipeline:
         if not self._is_parted:
             return self._run(*inputs)
         world, n = here(), len(inputs[0])
-        n_parts = world.size if n % world.size == 0 else 1
+        n_parts = world.size if n % world.size == 0 and not gathers(self._run) else 1
         stage, schedule = self._schedule(inputs, n_parts, None, n)
         made = schedule.eval(*self._given(inputs))
         shape = [list(made.shape)] if stage.is_last else [None]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from warmstart.errors import PlanError
-from warmstart.training.parallel import Inputs, Rows, Told, Work
+from warmstart.training.parallel import Inputs, Rows, Told, Work, gathers
 from warmstart.world import ALONE, World, exchanging, here
 
 
@@ -111,11 +111,12 @@ class Sharded(Rows):
             return super().run(*inputs)
         self._as_it_is()
         world, n = here(), len(inputs[0])
-        own = slice(world.rank, None, world.size) if n >= world.size else slice(None)
+        is_shared = n >= world.size and not gathers(self._module)
+        own = slice(world.rank, None, world.size) if is_shared else slice(None)
         # What is put together in inference mode could not be trained with any more.
         with torch.inference_mode(mode=False), torch.no_grad():
             made: Tensor = self._twin(*(value[own].clone() for value in inputs))
-        if n < world.size:
+        if not is_shared:
             return made
         found = made.new_empty(n, *made.shape[1:])
         for rank, rows in enumerate(world.gathered(made.cpu())):
@@ -153,12 +154,12 @@ class Sharded(Rows):
         return Told(max(here().gathered(self._largest)))
 
     def _as_it_is(self) -> None:
-        """The twin trains, or rests, where the network does."""
-        for module, twin in zip(self._module.modules(), self._twin_modules(), strict=True):
+        """The twin trains, rests and remembers as the network does."""
+        pairs = zip(self._module.modules(), cast(nn.Module, self._twin).modules(), strict=True)
+        for module, twin in pairs:
             twin.training = module.training
-
-    def _twin_modules(self) -> Any:
-        return cast(nn.Module, self._twin).modules()
+            if "momentum" in vars(module):  # of norms, which may be told another one for a while
+                vars(twin)["momentum"] = vars(module)["momentum"]
 
     def _rows(self, n: int) -> slice:
         """Which of n rows this process keeps: as torch's chunks are."""
