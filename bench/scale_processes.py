@@ -1,15 +1,18 @@
-"""Two processes on the cores of one: how much longer, and is it the same model?"""
+"""Several processes on the cores of one: how much longer, how much memory, the same model?"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,68 +22,173 @@ from safetensors.numpy import load_file
 from bench.scale import make_images
 
 MOST = 1.15  # times the seconds of one process
+MOST_TO_END = 60  # seconds from the death of a process to the end of the others
 TOLERANCE = 1e-3  # of a probability
+PLACE = Path(tempfile.gettempdir()) / "warmstart-bench-processes"
+CACHED = ("--strategy", "last:2")
+LIVE = ("--strategy", "last:4", "--set", "training.cut=0", "--set", "training.passes=320")
+SMALL = ("--set", "input.size=64", "--set", "training.passes=128", "--strategy", "last:2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One command in several processes, and the job of one process that it is compared with."""
+
+    name: str
+    size: int
+    images: int
+    words: tuple[str, ...]
+    beside: str = ""
+    dies: str = ""  # the stage in which the last process is killed
+
+
+def jobs(images: int) -> tuple[Job, ...]:
+    """What is measured; the two that are timed against each other come first."""
+    live = (*LIVE, "--set", "input.size=128", "--set", "training.folds=1")
+    sharing = ("--set", "training.micro_batch=4")  # what a pipeline of two takes of a batch of 32
+    return (
+        Job(name="1", size=1, images=images, words=CACHED),
+        Job(name="2", size=2, images=images, words=CACHED, beside="1"),
+        Job(name="1 live", size=1, images=160, words=(*live, *sharing)),
+        Job(name="2 pipeline", size=2, images=160, beside="1 live",
+            words=(*live, *sharing, "--parallel", "pipeline:2")),
+        Job(name="2 fsdp", size=2, images=160, beside="1 live",
+            words=(*live, *sharing, "--parallel", "fsdp")),
+        Job(name="1 small", size=1, images=64, words=SMALL),
+        Job(name="8 small", size=8, images=64, words=SMALL, beside="1 small"),
+        Job(name="8 small fsdp", size=8, images=64, beside="1 small",
+            words=(*SMALL, "--parallel", "fsdp")),
+        Job(name="2, killed in the look", size=2, images=images, words=CACHED, dies="look"),
+        Job(name="2, killed in the tail", size=2, images=160, words=live, dies="tune"),
+    )  # fmt: skip
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--images, --sizes, --strategy, --budget, --set: what is fitted, by how many processes."""
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 8])
-    parser.add_argument("--strategy", default="last:2")
+    """--images, --jobs, --budget, --place: how much is fitted, and where it can be gone on with."""
+    parser.add_argument("--images", type=int, default=1000, help="of the job that is timed")
+    parser.add_argument("--jobs", nargs="+", help="some of them, by name")
     parser.add_argument("--budget", default="fast")
-    parser.add_argument("--set", action="append", default=[], help="as of `fit`")
+    parser.add_argument("--place", type=Path, default=PLACE, help="gone when all is done")
 
 
 def measure(given: Namespace) -> dict[str, Any]:
-    """Fit the same images by 1, 2, … processes, each number with a cache of its own."""
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        make_images(place / "images", given.images)
-        rows = [_cell(given, place, size) for size in given.sizes]
-        for row in rows[1:]:
-            row |= _differences(place / f"run-{given.sizes[0]}", place / f"run-{row['processes']}")
-            row["times_the_first"] = round(row["seconds"] / rows[0]["seconds"], 3)
-    return {"summary": {f"{row['processes']} processes": _said(row) for row in rows}, "rows": rows}
+    """Fit the same images by 1, 2, … processes, each job with a cache of its own.
+
+    Jobs that were finished before an interruption are not done again.
+    """
+    given.place.mkdir(parents=True, exist_ok=True)
+    kept = given.place / "rows.json"
+    rows: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
+    for job in jobs(given.images):
+        if job.name not in rows and (not given.jobs or job.name in given.jobs):
+            rows[job.name] = _row(given, job, rows)
+            kept.write_text(json.dumps(rows))
+            print(f"{job.name}: {_said(job, rows[job.name])}", file=sys.stderr, flush=True)
+    shutil.rmtree(given.place)
+    named = {job.name: job for job in jobs(given.images)}
+    return {
+        "summary": {f"{name} processes": _said(named[name], row) for name, row in rows.items()},
+        "rows": [*rows.values()],
+    }
 
 
-def _said(row: dict[str, Any]) -> str:
-    text = f"{row['seconds']:.1f} s"
-    if "times_the_first" not in row:
-        return text
-    if row["processes"] == 2:
-        bar = "within" if row["times_the_first"] <= MOST else "above"
-        text += f", {row['times_the_first']} times one process, {bar} {MOST}"
-    same = "same model" if row["probability"] <= TOLERANCE else "another model"
-    return f"{text}; {same}: probabilities differ by {row['probability']:.1e} at most"
+def _row(given: Namespace, job: Job, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    images = given.place / f"images-{job.images}"
+    if not images.exists():
+        make_images(images, job.images)
+    run = given.place / job.name.replace(" ", "-")
+    shutil.rmtree(run, ignore_errors=True)
+    row: dict[str, Any] = {"job": job.name, "processes": job.size, "images": job.images}
+    began = time.perf_counter()
+    started = _start(given, job, images, run)
+    if job.dies:
+        return row | {"seconds_to_end": _killed(job, run, started)}
+    peaks = [_peak_mb(one) for one in started]
+    if any(one.returncode not in (0, 3) for one in started):
+        sys.exit(f"{job.name}: ended with {[one.returncode for one in started]}")
+    summary = json.loads((run / "run" / "summary.json").read_text())
+    row |= {
+        "words": " ".join(job.words), "seconds": round(time.perf_counter() - began, 1),
+        "peak_mb": peaks, "seconds_by_stage": summary["seconds"],
+        "guards": len(summary["guards"]), **_shares(run / "run" / "progress.jsonl"),
+    }  # fmt: skip
+    if job.beside in rows:
+        other = given.place / job.beside.replace(" ", "-") / "run"
+        row |= _differences(other, run / "run")
+        row["times_the_first"] = round(row["seconds"] / rows[job.beside]["seconds"], 3)
+    return row
 
 
-def _cell(given: Namespace, place: Path, size: int) -> dict[str, Any]:
-    """One job, its processes started as a launcher does."""
+def _start(given: Namespace, job: Job, images: Path, run: Path) -> list[subprocess.Popen[bytes]]:
+    """One job, its processes started as a launcher does, with a cache that they share."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    words = ["fit", str(place / "images"), "--strategy", given.strategy, "--budget", given.budget]
-    words += ["--set", "training.engine=torch", "--out", str(place / f"run-{size}"), "-q"]
-    words += [word for one in given.set for word in ("--set", one)]
-    began, jobs = time.perf_counter(), []
-    for rank in range(size):
+    words = ["fit", str(images), *job.words, "--budget", given.budget, "-q"]
+    words += ["--set", "training.engine=torch", "--out", str(run / "run")]
+    found = []
+    for rank in range(job.size):
         env = {
-            **os.environ, "RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port, "WARMSTART_CACHE": str(place / f"cache-{size}"),
+            **os.environ, "RANK": str(rank), "WORLD_SIZE": str(job.size),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WARMSTART_CACHE": str(run / "cache"),
         }  # fmt: skip
-        if size > 1:
+        if job.size > 1:
             env["OMP_NUM_THREADS"] = "1"
         command = [sys.executable, "-m", "warmstart", *words]
-        jobs.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL))
-    codes = [job.wait() for job in jobs]
-    if any(code not in (0, 3) for code in codes):
-        sys.exit(f"{size} processes ended with {codes}")
-    summary = json.loads((place / f"run-{size}" / "summary.json").read_text())
-    return {
-        "processes": size, "images": given.images, "strategy": given.strategy,
-        "seconds": round(time.perf_counter() - began, 1),
-        "seconds_by_stage": summary["seconds"], "guards": len(summary["guards"]),
-    }  # fmt: skip
+        found.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL))
+    return found
+
+
+def _peak_mb(process: subprocess.Popen[bytes]) -> float:
+    """Wait for a process; the most memory it ever held, as the system tells."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return round(usage.ru_maxrss / 1024, 1)
+
+
+def _killed(job: Job, run: Path, started: list[subprocess.Popen[bytes]]) -> float:
+    """Kill the last process in a stage; seconds until the others have ended."""
+    log = run / "run" / "progress.jsonl"
+    while not any(e["stage"] == job.dies and e["kind"] == "step" for e in _events(log)):
+        if started[0].poll() is not None:
+            sys.exit(f"{job.name}: ended before its {job.dies}")
+        time.sleep(0.05)
+    started[-1].send_signal(signal.SIGKILL)
+    began = time.perf_counter()
+    for one in started:
+        one.wait()
+    return round(time.perf_counter() - began, 1)
+
+
+def _events(log: Path) -> list[dict[str, Any]]:
+    """Whole lines of a log that is being written."""
+    text = log.read_text("utf-8") if log.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _shares(log: Path) -> dict[str, float]:
+    """What processes that shared weights said of it."""
+    said = [e["values"] for e in _events(log) if "largest" in e["values"]]
+    names = ("largest", "idle", "least_idle")
+    return {name: said[-1][name] for name in names if said and name in said[-1]}
+
+
+def _said(job: Job, row: dict[str, Any]) -> str:
+    if job.dies:
+        bar = "within" if row["seconds_to_end"] <= MOST_TO_END else "above"
+        return f"the others ended {row['seconds_to_end']} s later, {bar} {MOST_TO_END} s"
+    text = f"{row['seconds']:.1f} s, at most {max(row['peak_mb']):,.0f} MB in a process"
+    if "largest" in row:
+        text += f", {100 * row['largest']:.0f} % of the parameters in the fullest"
+    if "idle" in row:
+        text += f", idle {100 * row['idle']:.0f} % (at least {100 * row['least_idle']:.0f} %)"
+    if "probability" not in row:
+        return text
+    text += f", {row['times_the_first']} times one process"
+    if job.name == "2":
+        text += f" ({'within' if row['times_the_first'] <= MOST else 'above'} {MOST})"
+    same = "same model" if row["probability"] <= TOLERANCE else "another model"
+    return f"{text}; {same}: probabilities differ by {row['probability']:.1e} at most"
 
 
 def _differences(one: Path, other: Path) -> dict[str, float]:

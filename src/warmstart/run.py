@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from warmstart.errors import UsageError
-from warmstart.events import Event, Steps, follow
+from warmstart.events import Event, Steps, drain, follow
 from warmstart.folder import read_json
 from warmstart.planning.planfile import read_plan
 from warmstart.records import Answer, Estimate, Plan, Preprocessing, Summary, TestScores, Verdict
+from warmstart.world import here, joined
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -133,7 +134,8 @@ def fit(
     labels, `fix` leaves copies and conflicts out, as on the command line. `track` names what
     shows the curves of training as they grow ("tensorboard", ["wandb", "mlflow"]), `progress`
     shows it all at work: in a notebook unless False, elsewhere on stderr if True. `on_event`
-    sees every event.
+    sees every event. A script that `torchrun` starts in several processes shares the work among
+    them: all are handed the same run, which the first writes and tells of.
     Raises: DataError, StartError, PlanError, UsageError, RunFolderError; TrainingError if the
     work fails.
     """
@@ -154,7 +156,13 @@ def fit(
 
         return flow(request)
 
-    finished = _shown(steps, progress, on_event)
+    def along() -> Steps[Finished]:
+        from warmstart.flow import fit as flow
+        from warmstart.verbs.along import fit_along
+
+        return fit_along(request, flow)
+
+    finished = _together(steps, along, progress, on_event)
     network = None if isinstance(start, (str, Path)) else start
     return Run(finished.path, finished.summary, network)
 
@@ -188,10 +196,30 @@ def resume(
         from warmstart.flow import fit as flow
         from warmstart.verbs.resume import resume as work
 
+        here().gathered(None)  # the other processes have copied the folder
         return work(Path(run), flow, objects)
 
-    finished = _shown(steps, progress, on_event)
+    def along() -> Steps[Finished]:
+        from warmstart.flow import fit as flow
+        from warmstart.verbs.along import resume_along
+
+        return resume_along(Path(run), flow, objects)
+
+    finished = _together(steps, along, progress, on_event)
     return Run(finished.path, finished.summary, start)
+
+
+def _together(
+    steps: Callable[[], Steps[Finished]],
+    along: Callable[[], Steps[Finished]],
+    progress: bool | None,
+    on_event: Callable[[Event], None] | None,
+) -> Finished:
+    """What the first process did: `steps`. The others, if any, work `along` with it unseen."""
+    with joined() as world:
+        if world.is_first:
+            return world.same(_shown(steps, progress, on_event))
+        return world.same(drain(along()))
 
 
 def _shown(

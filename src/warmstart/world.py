@@ -8,6 +8,7 @@ and prints. Alone, every function here gives back what it was given.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -116,11 +117,13 @@ def foreseen(told: Mapping[str, str] = os.environ) -> World:
 def joined(told: Mapping[str, str] = os.environ) -> Iterator[World]:
     """Be part of the world that the environment tells of, until the end of the block.
 
+    Within another such block nothing changes.
+
     Raises: UsageError for an environment that makes no sense; WorldError where the processes
     do not find each other, or one of them is gone.
     """
-    if not is_called(told):
-        yield ALONE
+    if not is_called(told) or here() != ALONE:
+        yield here()
         return
     world = told_world(told)
     # Of its C++ part: DDP's advice on each start would stand in the midst of the progress.
@@ -132,14 +135,21 @@ def joined(told: Mapping[str, str] = os.environ) -> Iterator[World]:
     if torch.cuda.device_count() >= world.local:  # a GPU for each
         torch.cuda.set_device(int(told.get("LOCAL_RANK", world.rank % world.local)))
         backend = "cpu:gloo,cuda:nccl"
-    _talk(lambda _: dist.init_process_group(backend, timeout=PATIENCE))
+    if not dist.is_initialized():  # by an earlier block, or by the script that this one is in
+        _talk(lambda _: dist.init_process_group(backend, timeout=PATIENCE))
+        atexit.register(_leave)  # not sooner: processes that meet anew may miss each other
     token = _here.set(world)
     try:
         yield world
     finally:
         _here.reset(token)
-        with suppress(RuntimeError, ValueError):  # another process may be gone already
-            dist.destroy_process_group()
+
+
+def _leave() -> None:
+    import torch.distributed as dist
+
+    with suppress(RuntimeError, ValueError):  # another process may be gone already
+        dist.destroy_process_group()
 
 
 def told_world(told: Mapping[str, str] = os.environ) -> World:

@@ -44,21 +44,25 @@ def asked(root, out):
 
 def start(root, size, out, verb, told, more=()):
     """One process for each rank, as a launcher starts them; the shared cache has their name."""
+    more = more if "--strategy" in more else (*more, "--strategy", "last:1")
+    words = [*asked(root, out), *more] if verb == "fit" else ["resume", str(root / out)]
+    return launched([str(SCRIPT), json.dumps(told), *words], size, root / f"{out}c")
+
+
+def launched(words, size, cache):
+    """Python in several processes that can find each other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    more = more if "--strategy" in more else (*more, "--strategy", "last:1")
-    words = [*asked(root, out), *more] if verb == "fit" else ["resume", str(root / out)]
     found = []
     for rank in range(size):
         env = {
             **os.environ, "RANK": str(rank), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-            "WARMSTART_CACHE": str(root / out) + "c",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WARMSTART_CACHE": str(cache),
         }  # fmt: skip
-        command = [sys.executable, str(SCRIPT), json.dumps(told), *words]
         found.append(subprocess.Popen(
-            command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, *words], env=env, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         ))  # fmt: skip
     return found
 
@@ -135,6 +139,29 @@ def test_a_process_that_dies_ends_the_job_which_then_goes_on(world, stage, numbe
     check_same(world, out)
 
 
+OWN = """
+import sys, warmstart
+start, arch, data, out = sys.argv[1:]
+run = warmstart.fit(data, start=start, arch=arch, strategy="head", budget="fast", out=out,
+                    settings={"training.engine": "torch", "input.size": 32},
+                    on_event=lambda event: print(event.stage))
+again = warmstart.resume(run.path)
+assert again.summary == run.summary
+print(run.path, run.estimate.value)
+"""
+
+
+def test_a_script_of_ones_own_shares_its_work_and_all_are_handed_the_run(world):
+    weights = str(world / "test_convnext.safetensors")
+    words = ["-c", OWN, weights, tiny.CONVNEXT, str(world / "pictures"), str(world / "script")]
+    codes, said = ended(launched(words, 2, world / "scriptc"))
+    assert codes == [0, 0], said
+    first, second = (lines.splitlines() for lines, _ in said)
+    assert second == [first[-1]]  # events are the first one's
+    assert first[-1].startswith(str(world / "script"))
+    assert decoded(world / "script") == 12
+
+
 @pytest.mark.skipif(
     torch.cuda.device_count() < 2, reason="needs two GPUs, between which NCCL averages gradients"
 )
@@ -145,7 +172,7 @@ def test_two_processes_on_two_gpus_give_the_same_run(world):
     assert summary["guards"] == []
 
 
-PIPED = ("--set", "training.cut=0", "--strategy", "last:3")
+PIPED = ("--set", "training.cut=0", "--set", "training.folds=1", "--strategy", "last:3")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def resume(call: Call) -> int:
     _round_as_before(told)
     with joined() as world:
         if not world.is_first:
-            return resume_along(run, world)
+            return resume_along(run)
         world.gathered(None)  # the others have copied the folder
         code = _resume(call, run, told)
     return code if world.size == 1 else 0

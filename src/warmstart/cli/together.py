@@ -1,15 +1,8 @@
-"""One command in several processes: the first works as ever, the others along with it in silence.
-
-The others do all that the first does, into a folder of their own that ends with them.
-"""
+"""One command in several processes: the first works as ever, the others along in silence."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,26 +42,17 @@ def check_processes(call: Call, world: World) -> None:
 def fit_along(call: Call) -> int:
     """`warmstart fit` in a process that is not the first."""
     from warmstart.flow import fit
+    from warmstart.verbs.along import fit_along as along
 
-    with _own_folder() as place:
-        asked = replace(request_of(call), out=place / "run", track=())
-        return _silent(lambda: fit(asked))
+    return _silent(lambda: along(request_of(call), fit))
 
 
-def resume_along(run: Path, world: World) -> int:
-    """`warmstart resume` likewise, from a copy of the folder as the first process finds it."""
+def resume_along(run: Path) -> int:
+    """`warmstart resume` likewise."""
     from warmstart.flow import fit
-    from warmstart.joints.journal import FOLDER
-    from warmstart.training.checkpoint import JOINT
-    from warmstart.verbs.resume import resume
+    from warmstart.verbs.along import resume_along as along
 
-    with _own_folder() as place:
-        if run.is_dir():
-            shutil.copytree(run, place / "run", ignore=shutil.ignore_patterns(JOINT))
-            for kept in (run / FOLDER).glob(JOINT):  # as large as the network: seen, not copied
-                (place / "run" / FOLDER / kept.name).symlink_to(kept.resolve())
-        world.gathered(None)  # the first goes on now
-        return _silent(lambda: resume(place / "run", fit))
+    return _silent(lambda: along(run, fit))
 
 
 def _silent(steps: Callable[[], Steps[Finished]]) -> int:
@@ -92,9 +76,3 @@ def _silent(steps: Callable[[], Steps[Finished]]) -> int:
 
 def _unseen(event: Event) -> None:
     """Progress is the first process's to show."""
-
-
-@contextmanager
-def _own_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="warmstart-") as place:
-        yield Path(place)

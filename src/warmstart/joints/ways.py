@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -81,14 +82,19 @@ def tell_way(way: Way) -> Steps[None]:
     if told is None:
         return
     n, most = here().size, f"at most {100 * told.largest:.0f} % of the parameters in one of them"
+    values: dict[str, float | int | str] = {"largest": round(told.largest, 4)}
     if told.idle is None:
-        yield note("tune", "Shares", f"{n} processes, {most} between the passes of two parts")
-        return
-    yield note(
-        "tune", "Pipeline",
-        f"{n} stages, {most}; idle {100 * told.idle:.0f} % of the time (stages that cost the "
-        f"same: {100 * least_idle(n, told.n_parts):.0f} %)",
-    )  # fmt: skip
+        title, text = "Shares", f"{n} processes, {most} between the passes of two parts"
+    else:
+        least = least_idle(n, told.n_parts)
+        values |= {"idle": round(told.idle, 4), "least_idle": round(least, 4)}
+        title = "Pipeline"
+        text = (
+            f"{n} stages, {most}; idle {100 * told.idle:.0f} % of the time (stages that cost the "
+            f"same: {100 * least:.0f} %)"
+        )
+    said = note("tune", title, text)
+    yield replace(said, values={**said.values, **values})
 
 
 def _cut(outfit: Outfit, tail: Tail, some: Inputs) -> tuple[range, ...]:

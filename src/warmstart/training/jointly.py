@@ -39,7 +39,9 @@ def write_jointly(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, 
     not seen by the first; OSError, a full disk among them, which the others meet as a process
     that is gone.
     """
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     world = here()
     partial = path.with_name(path.name + ".partial")
@@ -48,10 +50,10 @@ def write_jointly(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, 
         partial.mkdir(parents=True)
     world.same(None)  # the folder is there now
     try:
-        writer = dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True)
+        writer = HuggingFaceStorageWriter(str(partial), save_distributed=True)
         dense = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        dcp.save(dense, storage_writer=writer, no_dist=world.size == 1)
-    except dcp.CheckpointException as error:  # holds what each process raised
+        save(dense, storage_writer=writer, no_dist=world.size == 1)
+    except CheckpointException as error:  # holds what each process raised
         raise next(iter(error.failures.values()))[0] from error
     own = sorted(partial.glob(f"shard-{world.rank + 1:05d}-*{SUFFIX}"))
     files = world.gathered({file.name: _digest(file) for file in own})
@@ -87,14 +89,14 @@ class Jointly(Mapping[str, Tensor]):
     """
 
     def __init__(self, path: Path) -> None:
-        import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
         files: Mapping[str, str] = contents_of(path)["files"]
         for name, digest in files.items():
             if _digest(path / name) != digest:
                 raise ValueError(f"{path / name} is damaged")
         self._path = path
-        read = dcp.HuggingFaceStorageReader(str(path)).read_metadata()
+        read = HuggingFaceStorageReader(str(path)).read_metadata()
         self._kinds: dict[str, Any] = dict(read.state_dict_metadata)
         self._places: dict[str, list[tuple[Any, Path]]] = {}
         for index, place in (read.storage_data or {}).items():

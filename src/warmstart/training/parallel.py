@@ -131,7 +131,6 @@ class Rows:
     training. `plain` is the network for looks, where the one for training was compiled.
     """
 
-    is_whole = True
     is_near = True
 
     def __init__(
@@ -145,6 +144,11 @@ class Rows:
     def world(self) -> World:
         """All processes."""
         return here()
+
+    @property
+    def is_whole(self) -> bool:
+        """Each of them does."""
+        return True
 
     def begin(self) -> None:
         """Wrap the network anew: the wrapper asks once which parameters move."""

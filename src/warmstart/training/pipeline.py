@@ -186,7 +186,7 @@ class _Tried(nn.Module):
 
     def __init__(self, piece: nn.Module, buffers: Sequence[Tensor]) -> None:
         super().__init__()
-        self._piece, self._buffers = (piece,), buffers  # no child, as the tail is none of it
+        self._piece, self._statistics = (piece,), buffers  # no child, as the tail is none of it
         self.is_real = False
 
     def forward(self, *inputs: Tensor) -> Any:
@@ -194,11 +194,11 @@ class _Tried(nn.Module):
         (piece,) = self._piece
         if self.is_real:
             return piece(*inputs)
-        own = [buffer.data for buffer in self._buffers]
-        for buffer in self._buffers:
+        own = [buffer.data for buffer in self._statistics]
+        for buffer in self._statistics:
             buffer.data = buffer.data.clone()
         made = piece(*inputs)
-        for buffer, value in zip(self._buffers, own, strict=True):
+        for buffer, value in zip(self._statistics, own, strict=True):
             buffer.data = value
         return made
 
@@ -211,9 +211,10 @@ class _Stage(PipelineStage):
     def forward_one_chunk(self, *args: Any, **kwargs: Any) -> Any:
         """One micro-batch through the piece."""
         began = time.perf_counter()
-        self.submod.is_real = True
+        tried = cast(_Tried, self.submod)
+        tried.is_real = True
         made = super().forward_one_chunk(*args, **kwargs)
-        self.submod.is_real = False
+        tried.is_real = False
         self.busy += time.perf_counter() - began
         return made
 
