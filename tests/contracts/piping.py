@@ -21,6 +21,7 @@ from warmstart.training.sharded import Sharded
 from warmstart.training.trainer import Course, Trainer
 from warmstart.world import here, joined
 
+HALF = "bfloat16"
 N_STEPS, BATCH, CLASSES = 5, 8, 5
 
 
@@ -58,7 +59,7 @@ def renewed(model, way, images):
             way.run(images)
 
 
-def trained(kind, word="", folder=None):
+def trained(kind, word="", folder=None, precision="float32"):
     """What came of it, the parameters that this process held on the way, what it would keep.
 
     Losses, logits on the way with other processes' weights let go, and the end's weights.
@@ -71,7 +72,8 @@ def trained(kind, word="", folder=None):
     if kind != "convolutions":  # those have statistics, which a fresh network learns
         moving = {n: t for n, t in moving.items() if isinstance(t, torch.nn.Parameter)}
     course = Course(
-        optimizer="adamw", weight_decay=0.01, average=0.9, l2_sp=0.1, micro_batch=2
+        optimizer="adamw", weight_decay=0.01, average=0.9, l2_sp=0.1, micro_batch=2,
+        precision=precision,
     )  # fmt: skip
     trainer = Trainer(tail, moving, course, way=way)
     weights = [tensor for tensor in moving.values() if isinstance(tensor, torch.nn.Parameter)]
@@ -107,3 +109,5 @@ if __name__ == "__main__":
             for word in ("pipeline", "fsdp"):
                 place = Path(sys.argv[1]) / f"{kind}-{word}"
                 torch.save(trained(kind, word, place)[:2], f"{place}-{here().rank}.pt")
+                half = trained(kind, word, place.with_suffix(".half"), HALF)[0]["losses"]
+                torch.save(half, f"{place}-{here().rank}-half.pt")

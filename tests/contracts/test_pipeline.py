@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from piping import model_of, trained
+from piping import HALF, model_of, trained
 
 import tiny
 from warmstart.errors import PlanError
@@ -59,6 +59,15 @@ def test_pieces_learn_what_the_whole_learns(kind, word, piped):
     assert together.keys() == kept.keys()
     for name, value in kept.items():
         torch.testing.assert_close(together[name], value, atol=2e-6, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("word", ["pipeline", "fsdp"])
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_half_formats_are_those_of_the_whole(kind, word, piped):
+    plain, full = (trained(kind, precision=p)[0]["losses"] for p in (HALF, "float32"))
+    losses = torch.load(piped / f"{kind}-{word}-0-half.pt", weights_only=True)
+    torch.testing.assert_close(losses, plain, atol=0, rtol=1e-2)
+    assert not torch.equal(losses, full)
 
 
 def test_a_tensor_that_stands_in_two_pieces_is_refused():

@@ -19,7 +19,7 @@ from drawing import fill
 
 SCRIPT = Path(__file__).with_name("processes.py")
 SETTINGS = (
-    "training.engine=torch", "training.passes=64", "training.batch=7", "training.folds=2",
+    "training.engine=torch", "training.passes=64", "training.batch=7", "training.folds=1",
     "training.views=2", "input.size=32",
 )  # fmt: skip
 OPTIONS = ["--budget", "fast", "--lr", "3e-4"]
@@ -163,16 +163,18 @@ def test_a_script_of_ones_own_shares_its_work_and_all_are_handed_the_run(world):
 
 
 @pytest.mark.skipif(
-    torch.cuda.device_count() < 2, reason="needs two GPUs, between which NCCL averages gradients"
+    torch.cuda.device_count() < 2, reason="needs two GPUs, between which NCCL exchanges gradients"
 )
-def test_two_processes_on_two_gpus_give_the_same_run(world):
-    codes, said = ended(start(world, 2, "gpus", "fit", {}, ("--device", "cuda")))
+@pytest.mark.parametrize("word", ["data", "fsdp", "pipeline:2"])
+def test_two_processes_on_two_gpus_give_the_same_run(world, word):
+    more = ("--device", "cuda", "--parallel", word)
+    codes, said = ended(start(world, 2, f"gpus{word[:4]}", "fit", {}, more))
     assert codes == [0, 0], said
-    summary = json.loads((world / "gpus" / "summary.json").read_text())
+    summary = json.loads((world / f"gpus{word[:4]}" / "summary.json").read_text())
     assert summary["guards"] == []
 
 
-PIPED = ("--set", "training.cut=0", "--set", "training.folds=1", "--strategy", "last:3")
+PIPED = ("--set", "training.cut=0", "--strategy", "last:3")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -120,7 +121,11 @@ class Pipeline:
         made = schedule.eval(*self._given(inputs))
         shape = [list(made.shape)] if stage.is_last else [None]
         dist.broadcast_object_list(shape, src=world.size - 1)
-        logits = made.contiguous() if stage.is_last else torch.empty(cast(list[int], shape[0]))
+        logits = (
+            made.contiguous()
+            if stage.is_last
+            else torch.empty(cast(list[int], shape[0]), device=self._device)
+        )
         dist.broadcast(logits, src=world.size - 1)
         return cast(Tensor, logits)
 
@@ -166,7 +171,8 @@ class Pipeline:
                 tensor for name, tensor in self._state.items()
                 if self.keeps(name) and not isinstance(tensor, nn.Parameter)
             ]  # fmt: skip
-            stage = _Stage(_Tried(self._piece, buffers), world.rank, world.size, self._device)
+            form = nullcontext if work is None else work.autocast
+            stage = _Stage(_Tried(self._piece, buffers, form), world.rank, world.size, self._device)
 
             def loss(logits: Tensor, labels: Tensor) -> Tensor:
                 return cast(Work, work).loss(logits.float(), labels) / n
@@ -181,23 +187,29 @@ class Pipeline:
 class _Tried(nn.Module):
     """A piece, which torch runs once to see what shapes it gives, before anything is learnt.
 
+    `form`: the number format that it works in.
     What that pass does to statistics, it does to copies of them.
     """
 
-    def __init__(self, piece: nn.Module, buffers: Sequence[Tensor]) -> None:
+    def __init__(
+        self, piece: nn.Module, buffers: Sequence[Tensor],
+        form: Callable[[], AbstractContextManager[Any]],
+    ) -> None:  # fmt: skip
         super().__init__()
         self._piece, self._statistics = (piece,), buffers  # no child, as the tail is none of it
-        self.is_real = False
+        self._form, self.is_real = form, False
 
     def forward(self, *inputs: Tensor) -> Any:
         """As the piece does."""
         (piece,) = self._piece
         if self.is_real:
-            return piece(*inputs)
+            with self._form():
+                return piece(*inputs)
         own = [buffer.data for buffer in self._statistics]
         for buffer in self._statistics:
             buffer.data = buffer.data.clone()
-        made = piece(*inputs)
+        with self._form():
+            made = piece(*inputs)
         for buffer, value in zip(self._statistics, own, strict=True):
             buffer.data = value
         return made
