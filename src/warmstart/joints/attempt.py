@@ -8,14 +8,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from warmstart.events import Event, Steps
 from warmstart.joints.feed import ahead
 from warmstart.joints.joining import Joining
 from warmstart.joints.looks import Looks, renew_statistics, spread
 from warmstart.joints.notes import note
-from warmstart.joints.outfit import Outfit
+from warmstart.joints.outfit import NEW, Outfit, moving_of
 from warmstart.joints.room import Inputs, view_numbers
 from warmstart.joints.ways import tell_way, way_of
 from warmstart.network import freeze
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from warmstart.joints.lesson import Lesson
 
 COMPARED = 64  # rows on which it is seen whether answers moved at all
-NEW = frozenset[Action]({"fresh", "added"})
 
 
 class Attempt:
@@ -55,7 +54,7 @@ class Attempt:
         in_channels_last(self.outfit.model)
         tail = Tail(self.outfit.model, schedule.cut, schedule.recompute)
         self.way = way_of(self.outfit, tail, schedule, self._few())
-        self.moving = _moving(self.outfit)
+        self.moving = moving_of(self.outfit)
         moving = {name: t for name, t in self.moving.items() if self.way.keeps(name)}
         loss = pair_loss if schedule.pairs else summed_loss(lesson.room.target)
         self.trainer = Trainer(
@@ -277,21 +276,6 @@ def _course(chosen: Schedule) -> Course:
         l2_sp=chosen.l2_sp, micro_batch=chosen.micro_batch or chosen.batch,
         device=chosen.device, precision=chosen.precision, seed=chosen.seed,
     )  # fmt: skip
-
-
-def _moving(outfit: Outfit) -> dict[str, Tensor]:
-    """Every tensor that training may change: parameters that move, statistics of new parts."""
-    model, owners, actions = outfit.model, outfit.owners, outfit.actions
-    groups = freeze.groups(model, actions, owners, outfit.rates)
-    moving = {id(parameter) for group in groups for parameter in group["params"]}
-    parts = freeze.tensor_parts(model, owners)
-
-    def is_new(name: str, tensor: Tensor) -> bool:
-        is_buffer = not isinstance(tensor, nn.Parameter)
-        return is_buffer and name in parts and freeze.action_of(actions, parts[name]) in NEW
-
-    state = model.state_dict(keep_vars=True).items()
-    return {name: t for name, t in state if id(t) in moving or is_new(name, t)}
 
 
 def _watch(lesson: Lesson, outfit: Outfit) -> Watch:

@@ -13,9 +13,10 @@ from typing import cast
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from warmstart.joints.rows import ReadTap
-from warmstart.network import added, fresh, lowrank
+from warmstart.network import added, freeze, fresh, lowrank
 from warmstart.network.edit import TapHead, WarmModel, assemble
 from warmstart.network.freeze import action_of
 from warmstart.network.ledger import tensors_of
@@ -26,6 +27,8 @@ from warmstart.solve.chunks import fit_scalings
 from warmstart.training.head import HeadFit
 from warmstart.training.loop import ScaledHead
 from warmstart.weightfile import Mapped
+
+NEW = frozenset[Action]({"fresh", "added"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,21 @@ def outfit(network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int
         actions=_with_rest(actions, network),
         rates={part.name: part.rate.number for part in plan.parts if part.rate},
     )  # fmt: skip
+
+
+def moving_of(outfit: Outfit) -> dict[str, Tensor]:
+    """Every tensor that training may change: parameters that move, statistics of new parts."""
+    model, owners, actions = outfit.model, outfit.owners, outfit.actions
+    groups = freeze.groups(model, actions, owners, outfit.rates)
+    moving = {id(parameter) for group in groups for parameter in group["params"]}
+    parts = freeze.tensor_parts(model, owners)
+
+    def is_new(name: str, tensor: Tensor) -> bool:
+        is_buffer = not isinstance(tensor, nn.Parameter)
+        return is_buffer and name in parts and action_of(actions, parts[name]) in NEW
+
+    state = model.state_dict(keep_vars=True).items()
+    return {name: t for name, t in state if id(t) in moving or is_new(name, t)}
 
 
 def _copied(network: Network, actions: Mapping[str, Action]) -> Network:
