@@ -1,8 +1,10 @@
-"""Laws 5, 6, 7 and 10 over whole runs on clips of sound and on tensors."""
+"""Laws 5, 6, 7, 8 and 10 over whole runs on clips, drawn or as samples, and on tensors."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+import hearing
 import warmstart
 from sounding import fill
 from tiny import bytes_of, weights
@@ -54,6 +57,8 @@ class Asked:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(path.read_bytes())
         self.start = {"start": weights(root), "arch": "timm:lcnet_035"}
+        if kind == "samples":
+            self.start = {"start": f"transformers:{hearing.folder_of()}"}
 
     @property
     def settings(self):
@@ -65,7 +70,7 @@ class Asked:
         return warmstart.fit(**{**given, **options}, out=out)
 
 
-@pytest.fixture(scope="module", params=["clips", "tensors"])
+@pytest.fixture(scope="module", params=["clips", "samples", "tensors"])
 def made(request, tmp_path_factory):
     """A run whose upper layer was trained, and what it was asked."""
     root = tmp_path_factory.mktemp(request.param)
@@ -87,7 +92,7 @@ def test_law_5_what_is_frozen_keeps_its_bytes(made):
 def test_law_6_a_plan_replayed_gives_the_same_model(made, tmp_path):
     run, asked = made
     plan = run.path / "plan.toml"
-    start = {} if asked.kind == "clips" else asked.start
+    start = asked.start if asked.kind == "tensors" else {}
     again = warmstart.fit(asked.data, test=asked.test, plan=plan, out=tmp_path / "again", **start)
     assert bytes_of(again.path / "model") == bytes_of(run.path / "model")
     assert again.estimate == run.estimate
@@ -102,7 +107,8 @@ def test_law_7_stopped_and_resumed_is_never_stopped(made, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         asked.fit(tmp_path / "cut", on_event=stop)
-    given = {} if asked.kind == "clips" else {"data": asked.data, "test": asked.test, **asked.start}
+    own = {"data": asked.data, "test": asked.test, **asked.start}
+    given = own if asked.kind == "tensors" else {}
     again = warmstart.resume(tmp_path / "cut", **given)
     assert bytes_of(again.path / "model") == bytes_of(run.path / "model")
 
@@ -115,3 +121,18 @@ def test_law_10_test_labels_change_nothing_that_is_learnt(made, tmp_path):
     for name in ("verdict", "shipped", "estimate"):
         assert getattr(again.summary, name) == getattr(run.summary, name)
     assert again.test.accuracy == pytest.approx(1 - run.test.accuracy)
+
+
+def test_law_8_an_export_of_clips_as_samples_answers_as_the_model_does(made, tmp_path):
+    run, asked = made
+    if asked.kind != "samples":
+        pytest.skip("pictures and tensors have tests of their own")
+    told = warmstart.export(run, "onnx", out=tmp_path / "out")
+    assert told.agreement.same_labels == told.agreement.n
+    clip = next((asked.test / "hiss").iterdir())
+    words = [str(tmp_path / "out" / "predict.py"), str(clip)]
+    done = subprocess.run(
+        [sys.executable, "-I", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    (best,) = run.predict([clip])
+    assert f"{best.label} {best.probability:.1%}" in done.stdout, done.stderr

@@ -48,7 +48,9 @@ def grow(tensors):
 
 
 BAD = {
-    "another network": (lambda f: config(f, model_type="t5"), r"holds a t5; encoders of texts are"),
+    "another network": (
+        lambda f: config(f, model_type="t5"), r"holds a t5; encoders that are read are, of texts",
+    ),
     "config.json is none": (
         lambda f: (f / "config.json").write_text("{"), r"config\.json is damaged \(.*; copy the fo",
     ),

@@ -15,7 +15,8 @@ from warmstart.data import prepare
 from warmstart.data.cells import encode_row
 from warmstart.data.tensors import decode_tensor
 from warmstart.data.texts import decode_text
-from warmstart.records import Inputs, TableInputs, TensorInputs, TextInputs
+from warmstart.data.waves import decode_wave, decoder_of_waves
+from warmstart.records import Inputs, TableInputs, TensorInputs, TextInputs, WaveInputs
 
 CELLS = 1  # raise it when `cells` makes other numbers of the same cells
 Encoded = NDArray[Any]  # of `inputs.shape` and `inputs.dtype`
@@ -33,6 +34,8 @@ def encode(payload: bytes, name: str, inputs: Inputs) -> Encoded:
         return encode_row(payload, name, inputs)
     if isinstance(inputs, TensorInputs):
         return decode_tensor(payload, name, inputs)
+    if isinstance(inputs, WaveInputs):
+        return decode_wave(payload, name, inputs)
     return prepare.load_image(payload, name, inputs)
 
 
@@ -47,4 +50,6 @@ def decoder_name(inputs: Inputs) -> str:
         return f"cells {CELLS}"
     if isinstance(inputs, TensorInputs):
         return "npy"
+    if isinstance(inputs, WaveInputs):
+        return decoder_of_waves()
     return prepare.decoder_name(inputs)

@@ -15,7 +15,7 @@ from warmstart.data.bands import decode_bands, scale_bands
 from warmstart.data.clips import LONGEST_S, drawn
 from warmstart.data.collection import count
 from warmstart.data.decode import decode, decode_alpha, on_white
-from warmstart.data.mel import draw
+from warmstart.data.mel import Samples, draw
 from warmstart.data.waveform import decode_sound, decoder_of_sound, is_sound
 from warmstart.errors import DataError, StartError
 from warmstart.records import Preprocessing
@@ -69,7 +69,11 @@ def picture_of(payload: bytes, name: str, side: int) -> Image.Image:
     """
     if not is_sound(payload):
         return decode(payload, name, draft=side)
-    wave, rate = decode_sound(payload, name)
+    return clip_picture(*decode_sound(payload, name))
+
+
+def clip_picture(wave: Samples, rate: int) -> Image.Image:
+    """A clip as usually drawn, its middle where it is long. Shapes: wave (n,)."""
     return Image.fromarray(draw(wave, rate, drawn(rate, min(len(wave) / rate, LONGEST_S))))
 
 

@@ -9,7 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warmstart.records import Inputs, Preprocessing, TableInputs, TensorInputs, TextInputs
+from warmstart.records import (
+    Inputs,
+    Preprocessing,
+    TableInputs,
+    TensorInputs,
+    TextInputs,
+    WaveInputs,
+)
 
 Encoded = NDArray[Any]
 # Rows of texts are filled up to one of these lengths, so that a text is given the same number of
@@ -22,14 +29,14 @@ def to_tensor(batch: Encoded, inputs: Inputs) -> Tensor:
 
     Shapes: pictures (n, H, W, C) uint8 to (n, C, H, W) float32 in channels_last order; texts
     (n, length) int32 to (n, L) int64, cut to the longest of the batch, L one of `LENGTHS` or
-    so many windows; rows of tables and tensors as they are.
+    so many windows; rows of tables, tensors and waveforms as they are.
     """
     if isinstance(inputs, TextInputs):
         longest = int(lengths(batch, inputs).max(initial=1))
         return torch.from_numpy(batch[:, : padded_length(longest, inputs.window)]).long()
-    if isinstance(inputs, (TableInputs, TensorInputs)):
-        return torch.from_numpy(batch)
-    return normalised(batch, inputs)
+    if isinstance(inputs, Preprocessing):
+        return normalised(batch, inputs)
+    return torch.from_numpy(batch)
 
 
 def normalised(images: NDArray[np.uint8], preprocessing: Preprocessing) -> Tensor:
@@ -55,7 +62,7 @@ def noise(inputs: Inputs, n: int) -> Encoded:
     if isinstance(inputs, TensorInputs) and "int" in inputs.dtype:
         low, high = int(inputs.low), int(inputs.high)
         return rng.integers(low, high + 1, (n, *inputs.shape)).astype(inputs.dtype)
-    if isinstance(inputs, (TableInputs, TensorInputs)):
+    if isinstance(inputs, (TableInputs, TensorInputs, WaveInputs)):
         return rng.standard_normal((n, *inputs.shape)).astype(np.float32)
     return rng.integers(0, 256, (n, *inputs.shape), dtype=np.uint8)
 

@@ -28,7 +28,7 @@ from warmstart.network.control import control_features, halved, layer_scales, pa
 from warmstart.network.statistics import NormSeen, norm_statistics
 from warmstart.network.taps import Tapped
 from warmstart.planning import rules
-from warmstart.records import Evidence, Example, Inputs, Preprocessing, pictures
+from warmstart.records import Evidence, Example, Inputs, Preprocessing, WaveInputs, pictures
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.draws import spread_order
@@ -73,7 +73,7 @@ class Probe:
         if self.scene.collection.record.kind == "text":
             words = word_counts([text for _, text in texts_of(self.scene.collection, examples)])
             return [*mixed_kernels([("words", words)], {"words": {"words": 1.0}}).values()]
-        if not isinstance(self.scene.prep, Preprocessing):
+        if not isinstance(self.scene.prep, (Preprocessing, WaveInputs)):
             flat = self.images.reshape(len(self.images), -1).astype(np.float32)
             return [*mixed_kernels([("plain", flat)], {"plain": {"plain": 1.0}}).values()]
         kinds = plain_features(self.scene.look.glances(examples))

@@ -229,7 +229,7 @@ def _taken(served: Served, with_pixels: bool) -> str:
         return f"tokens of tokenizer.json (N, L) int64, {length}, as `prepare` in predict.py does"
     if not isinstance(inputs, Preprocessing):
         shape = ", ".join(["N", *map(str, inputs.shape)])
-        how = ", encoded by `prepare` in predict.py" if inputs.kind == "table" else ""
+        how = ", encoded by `prepare` in predict.py" if inputs.kind in ("table", "audio") else ""
         return f"{NOUNS[inputs.kind]}s ({shape}) {inputs.dtype}{how}"
     height, width = inputs.size
     if with_pixels:

@@ -21,6 +21,7 @@ from warmstart.network.registry import SHIPPED
 from warmstart.network.revive import RevivedStart, revive
 from warmstart.network.taps import tap_width, taps
 from warmstart.network.textstart import is_text_start
+from warmstart.network.wavestart import is_wave_start
 from warmstart.network.weights import SUFFIXES
 from warmstart.planning import rules
 from warmstart.records import (
@@ -49,9 +50,11 @@ def is_run(start: Any) -> bool:
     >>> is_run("runs/photos"), is_run("lite0"), is_run("weights/best.pt")
     (True, False, False)
     """
-    if not isinstance(start, (str, Path)) or str(start) in SHIPPED or is_text_start(str(start)):
+    if not isinstance(start, (str, Path)):
         return False
     name, path = str(start), Path(start)
+    if name in SHIPPED or is_text_start(name) or is_wave_start(name):
+        return False
     is_path = os.sep in name and not name.startswith(_LIBRARIES) and not path.is_file()
     return path.is_dir() or (is_path and path.suffix not in SUFFIXES)
 

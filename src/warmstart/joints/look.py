@@ -11,7 +11,9 @@ from warmstart.data import glance
 from warmstart.data.collection import Collection
 from warmstart.data.encode import encode
 from warmstart.data.glance import Glances
-from warmstart.data.prepare import as_picture, draft_side, open_image, prepare
+from warmstart.data.prepare import as_picture, clip_picture, draft_side, open_image, prepare
+from warmstart.data.waveform import decode_sound
+from warmstart.data.waves import as_wanted
 from warmstart.errors import DataError, WorldError
 from warmstart.events import Steps
 from warmstart.features.activations import main_key
@@ -35,7 +37,7 @@ from warmstart.joints.streaming import links
 from warmstart.joints.texts import in_order
 from warmstart.network.load import Start
 from warmstart.network.parts import Network
-from warmstart.records import Choice, Example, Inputs, Preprocessing, Tap
+from warmstart.records import Choice, Example, Inputs, Preprocessing, Tap, WaveInputs
 from warmstart.world import here
 
 __all__ = ["Look", "load_same", "survey", "take_look"]
@@ -91,7 +93,7 @@ def _take(
     examples = collection.record.examples
     chosen, todo = yield from _open(seen, asked)
     tell(chosen.choice)
-    is_seen = isinstance(prep, Preprocessing)  # only pictures are glanced at
+    is_seen = isinstance(prep, (Preprocessing, WaveInputs))  # only what can be drawn is glanced at
     draft = draft_side(prep) if isinstance(prep, Preprocessing) else 0
     glance_key = GlanceKey(decoder=seen.decoder, draft=draft, version=glance.VERSION)
     book = GlanceBook(seen.store, glance_key)
@@ -177,6 +179,11 @@ def _decoder(
 
     def decode_one(example: Example) -> Pixels:
         payload = load_same(collection, example)
+        if isinstance(prep, WaveInputs):
+            wave, rate = decode_sound(payload, example.id)
+            if example.sha256 in wants_glance:
+                book.put(example.sha256, glance.glance(payload, clip_picture(wave, rate)))
+            return as_wanted(wave, rate, prep)
         if not isinstance(prep, Preprocessing):
             return encode(payload, example.id, prep)
         image = open_image(payload, example.id, prep)

@@ -11,7 +11,7 @@ from warmstart.errors import PlanError
 from warmstart.joints.request import Request
 from warmstart.planning.limits import SOUND_LIMITS
 from warmstart.planning.paths import PATHS, parse_settings, typed
-from warmstart.records import Choice, Plan, Sound
+from warmstart.records import Choice, Plan, Sound, StartRecord, WaveInputs
 
 NAMES = ("rate", "seconds", "mels", "range_db")
 
@@ -36,6 +36,22 @@ def check_unheard(asked: Request) -> None:
         if (text := parse_settings(asked.settings).get(f"input.{name}")) is not None:
             raise PlanError(
                 f"--set input.{name}={text}: the data holds images, not sounds; leave it away."
+            )
+
+
+def check_waves(asked: Request, start: StartRecord) -> None:
+    """A start that takes samples has its own rate, and draws nothing.
+
+    Raises: PlanError for a setting that it has no use for.
+    """
+    if not isinstance(start.preprocessing, WaveInputs):
+        return
+    settings = parse_settings(asked.settings)
+    for name in ("size", "channels", "rate", "mels", "range_db"):
+        if (text := settings.get(f"input.{name}")) is not None:
+            raise PlanError(
+                f"--set input.{name}={text}: {start.name} takes clips as they are, at "
+                f"{start.preprocessing.rate:,} samples a second; leave it away."
             )
 
 

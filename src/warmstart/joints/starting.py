@@ -25,6 +25,7 @@ from warmstart.joints.problems import near_copies
 from warmstart.joints.request import DEFAULT_START, Request
 from warmstart.joints.rows import Arranged
 from warmstart.joints.score import estimate
+from warmstart.joints.sounds import check_waves
 from warmstart.joints.standing import Judged, Looked, ranking
 from warmstart.joints.streaming import settle_stream
 from warmstart.joints.tables import table_start, tensor_start
@@ -69,6 +70,7 @@ def choose_start(
         if asked.stream is not None:
             wish = replace(wish, stream=str(asked.stream.value))
         start = open_start(asked.start, asked.arch, asked.preprocessing, wish)
+        check_waves(asked, start.record)
         return asked, fitted(start, collection, wish)
     clock.lap("read")
     usual = DEFAULTS.get(collection.record.kind, DEFAULT_START)

@@ -1,4 +1,4 @@
-"""What texts ask of a start: how many tokens they need, and whether it reads their language."""
+"""What texts and clips ask of a start: how long they are, and whether it reads the language."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ from warmstart.data.texts import near_copies, normal_of
 from warmstart.errors import DataError, StartError
 from warmstart.features.feeding import LENGTHS
 from warmstart.network.load import InputWish, Start
-from warmstart.records import WINDOWS, Example, Inputs, TextInputs
+from warmstart.records import WINDOWS, Example, Inputs, TextInputs, WaveInputs
 
-_TAKES = {"image": "image", "audio": "image", "text": "text", "table": "table"}
+# Clips are drawn for a start that looks at pictures.
+_TAKES = {"image": ("image",), "audio": ("image", "audio"), "text": ("text",), "table": ("table",)}
+_CURES = {"text": "such as minilm", "table": "such as a run that learnt from one"}
 
 
 def fitted(start: Start, collection: Collection, wish: InputWish | None) -> Start:
-    """A start for texts with rows as long as these texts need; another start as it is.
+    """A start for texts or clips, as long as these need; another start as it is.
 
     Raises: StartError where the start takes another kind of data.
     """
     record, inputs, kind = start.record, start.record.preprocessing, collection.record.kind
-    if inputs.kind != _TAKES[kind]:
-        cure = "such as minilm" if kind == "text" else "such as lite0"
-        cure = "such as a run that learnt from one" if kind == "table" else cure
+    if inputs.kind not in _TAKES[kind]:
+        taken, held = ("clip" if one == "audio" else one for one in (inputs.kind, kind))
         raise StartError(
-            f"{record.name} takes {inputs.kind}s, {collection.record.name} holds {kind}s; choose a "
-            f"start for {kind}s, {cure}."
+            f"{record.name} takes {taken}s, {collection.record.name} holds {held}s; choose a "
+            f"start for {held}s, {_CURES.get(kind, 'such as lite0')}."
         )
+    if isinstance(inputs, WaveInputs) and wish is not None and wish.sound is not None:
+        described = replace(record, preprocessing=replace(inputs, seconds=wish.sound.seconds))
+        return replace(start, record=described, unchanged=start.origin)
     if not isinstance(inputs, TextInputs) or (wish is not None and wish.size is not None):
         return start
     longest = max((len(found) for found in all_tokens(collection, inputs)), default=1)

@@ -19,8 +19,9 @@ from warmstart.network.tabular import build_table
 from warmstart.network.taps import Scan, plan_scan
 from warmstart.network.tensors import unique_tensors
 from warmstart.network.texts import build_text
+from warmstart.network.waves import build_wave
 from warmstart.network.weights import check_finite, check_match
-from warmstart.records import Inputs, Preprocessing, TableInputs, Tap
+from warmstart.records import Inputs, Preprocessing, TableInputs, Tap, WaveInputs
 from warmstart.weightfile import Mapped
 
 
@@ -191,7 +192,8 @@ def fresh(arch: str, trunk: Mapping[str, Tensor], inputs: Inputs) -> nn.Module:
     if isinstance(inputs, TableInputs):
         return build_table(trunk).eval().requires_grad_(False)
     if not isinstance(inputs, Preprocessing):
-        return build_text(arch).requires_grad_(False)
+        own = build_wave(arch) if isinstance(inputs, WaveInputs) else build_text(arch)
+        return own.requires_grad_(False)
     module = build(arch, trunk, inputs.size)
     refit(module, trunk, inputs.channels)
     return module.eval().requires_grad_(False)

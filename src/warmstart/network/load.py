@@ -31,6 +31,7 @@ from warmstart.network.inputs import InputWish, change_inputs
 from warmstart.network.registry import DEFAULT, SHIPPED, SHIPPED_TEXT, available, shipped_file
 from warmstart.network.tensors import STATISTICS, tensor_digest, unique_tensors
 from warmstart.network.textstart import is_text_start, load_text
+from warmstart.network.wavestart import is_wave_start, load_wave
 from warmstart.network.weights import SUFFIXES, by_order, check_finite, read_weights
 from warmstart.records import Change, Inputs, Preprocessing, StartRecord
 
@@ -109,6 +110,9 @@ def _load(
     name = str(start)
     if name in SHIPPED:
         return _from_package(name, preprocessing)
+    if is_wave_start(name):
+        module, record = load_wave(name)
+        return Start(module=module, record=record)
     if is_text_start(name):
         module, record = load_text(name)
         return Start(module=module, record=record)

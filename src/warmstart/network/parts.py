@@ -27,6 +27,7 @@ from warmstart.network.trace import (
     settle_sizes,
     shallow_copy,
 )
+from warmstart.network.waves import WaveNetwork
 from warmstart.network.whole import find_classifier, is_same, probe, whole
 from warmstart.records import Inputs, NetworkRecord, TextInputs
 
@@ -123,6 +124,8 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
         inputs = probe(preprocessing)
         if isinstance(module, TextNetwork):  # its parts are known by design
             return _network(module, module.steps(_window(preprocessing)), inputs, "traced")
+        if isinstance(module, WaveNetwork):
+            return _network(module, module.steps(), inputs, "traced")
         outputs, classifier = find_classifier(module, inputs)
         for trace in attempts(module, classifier, inputs[:2]):
             if (found := _followed(module, trace, inputs, outputs, classifier)) is not None:

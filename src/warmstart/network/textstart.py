@@ -17,6 +17,7 @@ from warmstart.errors import StartError
 from warmstart.network.registry import SHIPPED_TEXT, ShippedText, shipped_folder
 from warmstart.network.tensors import tensor_digest, unique_tensors
 from warmstart.network.texts import KINDS, arch_of, build_text
+from warmstart.network.waves import KINDS as WAVE_KINDS
 from warmstart.network.weights import check_finite, check_match, read_weights
 from warmstart.records import StartRecord, TextInputs
 
@@ -96,8 +97,8 @@ def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, StartR
     config = _json(folder, CONFIG)
     if str(config.get("model_type")) not in KINDS:
         raise StartError(
-            f"{folder} holds a {config.get('model_type')}; encoders of texts are "
-            f"{', '.join(KINDS)}."
+            f"{folder} holds a {config.get('model_type')}; encoders that are read are, of texts, "
+            f"{', '.join(KINDS)}, and of sounds {', '.join(WAVE_KINDS)}."
         )
     arch = arch_of(config, _pooling(folder))
     network = build_text(arch)

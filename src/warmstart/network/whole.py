@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from warmstart.errors import StartError
 from warmstart.network.segment import Step, Steps
-from warmstart.records import Inputs, TableInputs, TensorInputs, TextInputs
+from warmstart.records import Inputs, Preprocessing, TensorInputs, TextInputs
 
 
 def probe(preprocessing: Inputs) -> Tensor:
     """Three examples of noise (3, C, H, W), the same on every call; texts: (3, L) numbers.
 
-    Rows and tensors: (3, …), whole numbers within what the data hold.
+    Rows, tensors and waveforms: (3, …), whole numbers within what the data hold.
 
     >>> from warmstart.records import Preprocessing
     >>> probe(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))).shape
@@ -34,9 +34,11 @@ def probe(preprocessing: Inputs) -> Tensor:
         low, high = int(preprocessing.low), int(preprocessing.high)
         whole = torch.randint(low, high + 1, (3, *preprocessing.shape), generator=generator)
         return whole.to(getattr(torch, preprocessing.dtype))
-    if isinstance(preprocessing, (TableInputs, TensorInputs)):
-        return torch.randn(3, *preprocessing.shape, generator=generator)
-    return torch.randn(3, preprocessing.channels, *preprocessing.size, generator=generator)
+    if isinstance(preprocessing, Preprocessing):
+        shape: tuple[int, ...] = (preprocessing.channels, *preprocessing.size)
+    else:
+        shape = preprocessing.shape
+    return torch.randn(3, *shape, generator=generator)
 
 
 def find_classifier(module: nn.Module, inputs: Tensor) -> tuple[Tensor, str | None]:

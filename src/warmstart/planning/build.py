@@ -22,6 +22,7 @@ from warmstart.records import (
     Sound,
     TextInputs,
     TrainingPlan,
+    WaveInputs,
 )
 
 __all__ = ["DataFacts", "NetworkFacts", "Wishes", "build"]
@@ -152,6 +153,13 @@ def _input(network: NetworkFacts) -> InputPlan | None:
 
 def _text_input(inputs: Inputs | None, usual: Inputs | None) -> InputPlan | None:
     """The tokens of a text that the network is given, against those that it could take."""
+    if isinstance(inputs, WaveInputs):
+        return InputPlan(
+            size=_taken(inputs.shape[0], None, "the samples of so many seconds"),
+            channels=_taken(1, 1, "clips have one"),
+            rate=_taken(inputs.rate, inputs.rate, "the start's own"),
+            seconds=_seconds(inputs.seconds),
+        )
     if not (isinstance(inputs, TextInputs) and isinstance(usual, TextInputs)):
         return None
     why = f"your longest texts need no more; the network takes {usual.length}"
@@ -171,17 +179,21 @@ def _heard(sound: Sound | None) -> dict[str, Choice]:
             value=sound.rate, source="measured",
             because="what nine of ten clips hold, up to 16,000; others are resampled",
         ),
-        "seconds": Choice(
-            value=sound.seconds, source="measured",
-            because="nineteen of twenty clips are no longer, up to ten seconds; of longer ones "
-            "the middle is taken, shorter ones lie amid silence",
-        ),
+        "seconds": _seconds(sound.seconds),
         "mels": Choice(value=sound.mels, because="more is finer than speech", source="rule"),
         "range_db": Choice(
             value=sound.range_db, source="rule",
             because="what is fainter than that below a clip's loudest is mostly noise",
         ),
     }  # fmt: skip
+
+
+def _seconds(value: float) -> Choice:
+    return Choice(
+        value=value, source="measured",
+        because="nineteen of twenty clips are no longer, up to ten seconds; of longer ones "
+        "the middle is taken, shorter ones lie amid silence",
+    )  # fmt: skip
 
 
 def _taken(value: int, usual: int | None, because: str) -> Choice:

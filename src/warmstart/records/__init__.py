@@ -102,6 +102,7 @@ from warmstart.records.summary import (
     VerdictKind,
 )
 from warmstart.records.tensors import TensorInputs
+from warmstart.records.waves import WaveInputs
 
 __all__ = [
     "CHANNELS_FIRST",
@@ -203,5 +204,6 @@ __all__ = [
     "Twin",
     "Verdict",
     "VerdictKind",
+    "WaveInputs",
     "pictures",
 ]

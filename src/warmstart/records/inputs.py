@@ -22,9 +22,11 @@ from warmstart.records.absent import ABSENT
 from warmstart.records.columns import TableInputs
 from warmstart.records.sound import Sound
 from warmstart.records.tensors import TensorInputs
+from warmstart.records.waves import WaveInputs
 
 WINDOWS = 8  # of a long text, at most: what is stored and trained grows with them
 Kind = Literal["image", "audio", "text", "table", "tensor"]
+_MANY = {"audio": "samples of clips"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,7 @@ class TextInputs:
         return (self.length,)
 
 
-Inputs = Preprocessing | TextInputs | TableInputs | TensorInputs
+Inputs = Preprocessing | TextInputs | TableInputs | TensorInputs | WaveInputs
 
 
 def pictures(inputs: Inputs) -> Preprocessing:
@@ -114,7 +116,8 @@ def pictures(inputs: Inputs) -> Preprocessing:
     1
     """
     if not isinstance(inputs, Preprocessing):
+        taken = _MANY.get(inputs.kind, f"{inputs.kind}s")
         raise StartError(
-            f"the network takes {inputs.kind}s, and this is done for images alone; leave it away."
+            f"the network takes {taken}, and this is done for images alone; leave it away."
         )
     return inputs

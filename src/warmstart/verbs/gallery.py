@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from warmstart.data.prepare import as_picture, open_image
+from warmstart.data.prepare import as_picture, open_image, picture_of
 from warmstart.errors import DataError
 from warmstart.joints.reopened import reopen
-from warmstart.records import DataRecord, Inputs, Preprocessing
+from warmstart.records import DataRecord, Inputs, Preprocessing, WaveInputs
 
 SIDE = 288  # px of a thumbnail: three beside each other on a screen of high density
 KEPT = 512  # thumbnails in memory, some 10 kB each
@@ -56,6 +56,8 @@ class Gallery:
             if hashlib.sha256(payload).hexdigest() != example.sha256:
                 return None
             prep = self._images.prep
+            if isinstance(prep, WaveInputs):
+                return small_jpeg(picture_of(payload, example.id, SIDE))
             if not isinstance(prep, Preprocessing):
                 return None
             return small_jpeg(as_picture(open_image(payload, example.id, prep)))

@@ -27,6 +27,7 @@ from warmstart.records import (
     Summary,
     TableInputs,
     TextInputs,
+    WaveInputs,
     pictures,
 )
 from warmstart.verbs.gallery import Gallery
@@ -173,12 +174,12 @@ def _of_others(predictor: Predictor) -> _Work:
 
 
 _WORK: dict[Kind, Callable[[Predictor], _Work]] = {
-    "image": _of_pictures, "text": _of_others, "table": _of_others,
+    "image": _of_pictures, "text": _of_others, "table": _of_others, "audio": _of_others,
 }  # fmt: skip
 
 
 def read_other(payload: bytes, name: str, inputs: Inputs) -> Picture | Unread:
-    """A text in UTF-8, or a row in JSON, as the network takes it; or why it cannot be read."""
+    """A text, a row in JSON or a clip as the network takes it; or why it cannot be read."""
     try:
         return Picture(name, encode(payload, name, inputs), (0.0, 0.0, 1.0, 1.0))
     except DataError as error:
@@ -239,6 +240,8 @@ def _taken(inputs: Inputs) -> dict[str, Any]:
         return {"height": height, "width": width, "channels": inputs.channels}
     if isinstance(inputs, TextInputs):
         return {"tokens": inputs.length}
+    if isinstance(inputs, WaveInputs):
+        return {"rate": inputs.rate, "seconds": inputs.seconds}
     if isinstance(inputs, TableInputs):
         told = [
             {"name": one.name, "kind": one.kind, "values": list(one.values)}

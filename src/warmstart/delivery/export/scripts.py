@@ -19,6 +19,7 @@ from warmstart.records import (
     Task,
     TensorInputs,
     TextInputs,
+    WaveInputs,
     pictures,
 )
 
@@ -136,7 +137,7 @@ def predict_script(
     (True, True)
     """
     takes_pixels, answers = input_name == "pixels", _VALUE if task == "regress" else _ANSWER
-    if isinstance(inputs, (TableInputs, TensorInputs)):
+    if isinstance(inputs, (TableInputs, TensorInputs, WaveInputs)):
         x = "np.ascontiguousarray(values)"
         return values_script(inputs, {
             "needs": _NEEDS[to], "imports": _IMPORTS[to], "load": _LOAD[to],

@@ -26,14 +26,14 @@ OUTPUTS: dict[Task, tuple[str, ...]] = {
 }  # fmt: skip
 PIXELS = "pixels"  # the one input, where scaling is inside
 _NAMES: dict[Kind, str] = {
-    "image": "images", "audio": "images", "text": "tokens", "table": "rows", "tensor": "tensors",
+    "image": "images", "audio": "clips", "text": "tokens", "table": "rows", "tensor": "tensors",
 }  # fmt: skip
 
 
 class Served(nn.Module):
     """Normalised images (B, C, H, W) float32 to logits and probabilities, (B, K) each.
 
-    Of a model of numbers to values (B, 1) alone; of rows and tensors from these as they are.
+    Of a model of numbers to values (B, 1) alone; of rows, tensors and clips from these as they are.
     """
 
     def __init__(self, model: nn.Module, preprocessing: Inputs, task: Task = "classify") -> None:

@@ -1,18 +1,21 @@
-"""predict.py of a model whose inputs are numbers: rows of a table, or tensors as they are.
+"""predict.py of a model whose inputs are numbers: rows of a table, tensors, samples of a clip.
 
 `prepare` gives one example as the network wants it, from a row {column: cell} as
-`data.cells.encode_row` does, or from a .npy file; `answer` takes a batch of them.
+`data.cells.encode_row` does, from a .npy file, or from a clip as `data.waves` does; `answer`
+takes a batch of them.
 """
 
 from __future__ import annotations
 
 from string import Template
 
-from warmstart.records import TableInputs, TensorInputs
+from warmstart.delivery.export import sounds
+from warmstart.records import TableInputs, TensorInputs, WaveInputs
 from warmstart.records.columns import MISSING, SPAN
+from warmstart.records.waves import LEAST_VARIANCE
 
 _SCRIPT = Template('''\
-"""python predict.py $example ...  (needs $needs, numpy)"""
+"""python predict.py $example ...  (needs $needs)"""
 import csv, json, pathlib, sys
 import numpy as np
 $imports
@@ -67,11 +70,36 @@ def prepare(path):  # -> an array of the shape that PREP names
 def examples(path):
     yield path, path"""
 
+_CLIPS = f"""\
+def prepare(path):  # -> (n,) float32, the middle of the clip
+    wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    wave, wanted = wave.mean(axis=1), PREP["rate"]
+    if rate != wanted:
+        ratio = Fraction(wanted, rate).limit_denominator(1000)
+        wave = resample_poly(wave, ratio.numerator, ratio.denominator).astype(np.float32)
+    n = round(wanted * PREP["seconds"])
+    begin = max((len(wave) - n) // 2, 0)
+    wave = wave[begin : begin + n]
+    if PREP["is_scaled"]:
+        wave = (wave - wave.mean()) / np.sqrt(wave.var() + {LEAST_VARIANCE})
+    before = (n - len(wave) + 1) // 2  # a short clip lies amid silence
+    return np.pad(wave, (before, n - len(wave) - before)).astype(np.float32)
 
-def values_script(inputs: TableInputs | TensorInputs, parts: dict[str, str]) -> str:
+def examples(path):
+    yield path, path"""
+
+
+def values_script(inputs: TableInputs | TensorInputs | WaveInputs, parts: dict[str, str]) -> str:
     """The text of predict.py; `parts` are those that depend on the format and the task."""
-    is_table = isinstance(inputs, TableInputs)
-    return _SCRIPT.substitute(
-        parts, example="new.csv" if is_table else "signal.npy",
-        prepare=_ROWS if is_table else _TENSORS,
-    )  # fmt: skip
+    if isinstance(inputs, WaveInputs):
+        own = {
+            "imports": f"{parts['imports']}\n{sounds.IMPORTS}", "example": "clip.wav",
+            "needs": f"{parts['needs']}, numpy, {sounds.NEEDS}", "prepare": _CLIPS,
+        }  # fmt: skip
+    else:
+        is_table = isinstance(inputs, TableInputs)
+        own = {
+            "example": "new.csv" if is_table else "signal.npy",
+            "needs": f"{parts['needs']}, numpy", "prepare": _ROWS if is_table else _TENSORS,
+        }  # fmt: skip
+    return _SCRIPT.substitute({**parts, **own})

@@ -1,0 +1,85 @@
+"""Designs of encoders that transformers builds, in one line: their kind and what is not usual."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from warmstart.errors import StartError
+
+_LEFT_OUT = (
+    "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path", "id2label",
+    "label2id", "problem_type", "use_cache", "model_type", "return_dict",
+)  # fmt: skip
+
+
+def design(prefix: str, config: Mapping[str, Any], own: Mapping[str, str]) -> str:
+    """A kind, what differs from transformers' own defaults, and settings of our own.
+
+    >>> design("text:", {"model_type": "bert", "hidden_size": 32}, {"pooling": "mean"})
+    'text:bert{"hidden_size":32,"pooling":"mean"}'
+    """
+    kind = str(config["model_type"])
+    known = _config(kind, {}).to_dict()
+    told = {n: v for n, v in config.items() if n in known and known[n] != v and n not in _LEFT_OUT}
+    told |= own
+    return f"{prefix}{kind}{json.dumps(told, sort_keys=True, separators=(',', ':'))}"
+
+
+def settings_of(arch: str, prefix: str, kinds: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The kind that `design` named, and its settings.
+
+    Raises: StartError where the line is none of its, or of another kind than `kinds`.
+    """
+    kind, brace, rest = arch.removeprefix(prefix).partition("{")
+    try:
+        told = dict(json.loads(brace + rest or "{}"))
+    except ValueError as error:
+        raise StartError(f"{arch} is no design of an encoder ({error}).") from error
+    if kind not in kinds:
+        raise StartError(f"{kind!r} is no encoder that is read here; there are {', '.join(kinds)}.")
+    return kind, told
+
+
+def built(kind: str, told: Mapping[str, Any], **options: Any) -> tuple[Any, nn.Module]:
+    """The configuration and the encoder with random weights; the global random state stays.
+
+    Raises: StartError if transformers is missing, or the design is none that it can build.
+    """
+    config = _config(kind, told)
+    config._attn_implementation = "eager"  # rounds alike for every length of the filling
+    library = load_transformers()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            found: nn.Module = library.AutoModel.from_config(config, **options)
+    except Exception as error:  # the package raises what it likes of settings that make no sense
+        raise _unbuilt(error) from error
+    return config, found.float()
+
+
+def _config(kind: str, told: Mapping[str, Any]) -> Any:
+    library = load_transformers()
+    try:
+        return library.AutoConfig.for_model(kind, **told)
+    except Exception as error:
+        raise _unbuilt(error) from error
+
+
+def _unbuilt(error: Exception) -> StartError:
+    reason = str(error).strip().partition("\n")[0][:160]
+    return StartError(f"the encoder cannot be built ({reason}); copy config.json again.")
+
+
+def load_transformers() -> Any:
+    """The library. Raises: StartError saying what to install."""
+    try:
+        import transformers
+    except ImportError:
+        raise StartError(
+            "encoders of texts and sounds need transformers; run pip install 'warmstart[text]'."
+        ) from None
+    return transformers
