@@ -6,6 +6,8 @@ import csv
 
 import pytest
 
+import hearing
+from sounding import fill
 from tiny import ARCH, weights
 from warmstart.cli import main
 from warmstart.errors import DataError, StartError, UsageError
@@ -19,6 +21,31 @@ from warmstart.verbs.rank import rank
 def local(tmp_path_factory):
     """A file of random weights, as --starts takes it."""
     return f"{weights(tmp_path_factory.mktemp('weights'))}@{ARCH}"
+
+
+def test_clips_are_ranked_in_their_own_words(tmp_path, capsys):
+    clips = fill(tmp_path / "clips", {"a note": 10, "hiss": 10})
+    encoder = f"transformers:{hearing.folder_of()}"
+    found = drain(rank(clips, [encoder]))
+    assert (found.kind, found.starts[0].name) == ("audio", encoder)
+    assert main(["rank", str(clips), "--starts", encoder]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "on clips held out in turn (20)" in told
+    assert "20 clips" in told
+    assert "image" not in told
+
+
+def test_without_names_starts_of_the_datas_own_kind_are_ranked(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(starting, "on_disk", lambda kind: (asked.append(kind), ((LOST,), ()))[1])
+    texts = tmp_path / "a.csv"
+    texts.write_text("text,label\n" + "red car,a\nblue boat,b\n" * 12, "utf-8")
+    with pytest.raises(StartError, match=LOST):
+        drain(rank(texts))
+    assert asked == ["text"]
+
+
+LOST = "nowhere.safetensors"
 
 
 def test_weights_of_ones_own_are_ranked(pictures, local):

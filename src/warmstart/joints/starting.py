@@ -38,6 +38,7 @@ from warmstart.planning.profiles import profiles
 from warmstart.recording import Clock
 from warmstart.records import Choice, FailedStart, Kind, Preprocessing, Ranking
 from warmstart.training.head import fit_head
+from warmstart.words import in_words_of
 from warmstart.world import here
 
 UNASKED = 6  # starts looked at, at most, where none are named
@@ -187,7 +188,7 @@ def rank(
     examples = tuple(e for e in collection.record.examples if e.split != "test")
     seen = replace(collection, record=replace(collection.record, examples=examples))
     names = tuple(dict.fromkeys(names))
-    yield _forecast(len(names), len(examples))
+    yield _forecast(len(names), len(examples), collection.record.kind)
     looked: list[Looked] = []
     failed: list[FailedStart] = []  # texts: an error kept would keep the network it came from
     for name in names:
@@ -210,10 +211,10 @@ def rank(
     return replace(found, failed=tuple(failed), left_out=tuple(left_out))
 
 
-def _forecast(n_starts: int, n_images: int) -> Event:
+def _forecast(n_starts: int, n_images: int, kind: Kind) -> Event:
     looks = "one start" if n_starts == 1 else f"{n_starts} starts"
     text = f"{looks}, one look at {n_images:,} images each: {n_starts * n_images:,} passes at most"
-    return notes.note("read", "Rank", text)
+    return notes.note("read", "Rank", in_words_of(kind, text))
 
 
 def _look(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from warmstart.records.absent import ABSENT
 from warmstart.records.data import Task
+from warmstart.records.inputs import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,4 +62,5 @@ class Ranking:
     method: str  # of the estimates: "nested-cv" or "holdout"
     failed: tuple[FailedStart, ...] = ()
     task: Task | None = field(default=None, metadata=ABSENT)  # None: one class an example
+    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
     left_out: tuple[str, ...] = ()  # on this computer, but beyond what is looked at unasked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from warmstart.data.labelling import AskedTask
@@ -12,6 +13,7 @@ from warmstart.joints import notes, request, starting
 from warmstart.joints.inputs import input_wish
 from warmstart.joints.request import Request
 from warmstart.records import Ranking
+from warmstart.words import reworded
 
 
 def rank(
@@ -33,7 +35,11 @@ def rank(
     request.check(Request(data=data, seed=seed))
     collection = yield from read(data, label=label, group=group, task=task)
     yield notes.data(collection)
-    names, left_out = (tuple(starts), ()) if starts else starting.on_disk()
+    kind = collection.record.kind
+    names, left_out = (tuple(starts), ()) if starts else starting.on_disk(kind=kind)
     wish = input_wish(Request(data=data, seed=seed), collection)
     steps = starting.rank(collection, names, seed=seed, left_out=left_out, inputs=wish)
-    return (yield from steps)
+    ranking = yield from steps
+    if kind == "image":
+        return ranking
+    return reworded(kind, replace(ranking, kind=kind), collection.record.classes)
