@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -330,3 +331,24 @@ def test_large_files_are_written_piece_by_piece(tmp_path):
         write_chunks(tmp_path / "a", torn())
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert len((tmp_path / "a").read_bytes()) == 9
+
+
+def test_a_record_of_many_examples_never_lies_in_memory_as_text(tmp_path):
+    """And its file is what the record as a whole would give."""
+    n = 8000
+    examples = tuple(
+        Example(id=f"photos/{k}.jpg", label="cat", split="train", sha256=f"{k:064x}")
+        for k in range(n)
+    )
+    record = records.DataRecord(
+        name="photos", kind="image", task="classify", layout="", classes=("cat",),
+        examples=examples,
+    )  # fmt: skip
+    tracemalloc.start()
+    write_json(tmp_path / "data.json", record)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    written = (tmp_path / "data.json").read_text()
+    assert written == json.dumps(to_plain(record), indent=2) + "\n"
+    assert peak < len(written) / 3
+    assert read_json(tmp_path / "data.json", records.DataRecord) == record

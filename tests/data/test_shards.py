@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import tarfile
@@ -130,6 +131,22 @@ def test_memory_does_not_grow_with_the_bytes_of_the_images(tmp_path):
     tracemalloc.stop()
     assert len(listing.rows) == 2000
     assert peak < 2000 * 1500
+
+
+def test_of_an_image_little_stays_in_memory(tmp_path):
+    """Its id, its digest, its place: 300 bytes or so."""
+    members = []
+    for k in range(2000):
+        members += [(f"{k:05d}.png", b"%d" % k), (f"{k:05d}.cls", b"%d" % (k % 3))]
+    pack(tmp_path / "s" / "a.tar", members)
+    del members
+    tracemalloc.start()
+    found = collect(tmp_path / "s")
+    gc.collect()
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(found.record.examples) == 2000
+    assert kept < 2000 * 450
 
 
 def test_images_are_found_in_shards_of_any_order(tmp_path):
