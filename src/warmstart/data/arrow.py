@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 from warmstart.data.pages import Pages
 from warmstart.data.parsing import Pictures, Stored, Table, text_of
-from warmstart.data.rowgroups import MOST_BYTES, RowGroups, cells_of, payload_of
+from warmstart.data.rowgroups import MOST_BYTES, Opened, RowGroups, cells_of, payload_of
 from warmstart.errors import DataError
 
 # A column of images is called one of these, or is the only one of its kind.
@@ -44,22 +45,38 @@ def parse_parquet(source: str | os.PathLike[str] | bytes, shown: str) -> Table:
     Where a group is large, all are unpacked into a nameless file first.
     Raises: DataError if pyarrow is missing, the file is damaged, or it has no rows.
     """
-    pa = load_pyarrow(shown)
+    load_pyarrow(shown)
     with _readable(shown, "Parquet"):
-        handle = pa.BufferReader(source) if isinstance(source, bytes) else pa.OSFile(str(source))
-        file = pa.parquet.ParquetFile(handle)
-        schema, n_bytes = file.schema_arrow, handle.size()
+        n_bytes = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+        with _opened(source) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+        again = partial(_opened, source, metadata)
         notes = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = class_names(notes.get("info", {}).get("features", {}))
-        n_rows = file.metadata.num_rows
+
+        def column(name: str) -> Any:
+            with again() as file:
+                return file.read(columns=[name]).column(0)
+
         contents = _Contents(
             schema=schema,
-            n_rows=n_rows,
-            column=lambda name: file.read(columns=[name]).column(0),
-            images=lambda name: _in_groups(file, name, shown, n_bytes),
+            n_rows=metadata.num_rows,
+            column=column,
+            images=lambda name: _in_groups(again, name, shown, n_bytes),
             names=names,
         )
         return _table(contents, shown, "Parquet")
+
+
+@contextmanager
+def _opened(source: str | os.PathLike[str] | bytes, metadata: Any = None) -> Iterator[Any]:
+    """A Parquet file for as long as it is read from: of a thousand pieces none stays open."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    held = pa.BufferReader(source) if isinstance(source, bytes) else pa.OSFile(str(source))
+    with held:
+        yield parquet.ParquetFile(held, metadata=metadata)
 
 
 def parse_streams(sources: Sequence[str | bytes], names: Names, shown: str) -> Table:
@@ -231,15 +248,17 @@ def _stored(column: Any, pages: Pages) -> Stored:
     return Stored(paths=named, inside=payloads.is_valid().to_pylist(), load=load)
 
 
-def _in_groups(file: Any, name: str, shown: str, n_bytes: int) -> Stored:
+def _in_groups(opened: Opened, name: str, shown: str, n_bytes: int) -> Stored:
     """The images of a Parquet file where they lie; unpacked to disk where groups are large."""
     groups = RowGroups(
-        file=file, column=name, check=lambda unpacked: _check_plausible(unpacked, n_bytes, shown)
-    )
+        opened=opened, column=name,
+        check=lambda unpacked: _check_plausible(unpacked, n_bytes, shown),
+    )  # fmt: skip
     groups.scan()
     if groups.largest > MOST_BYTES:
         pages = Pages()
-        return _stored(_spool(file, name, shown, n_bytes, pages), pages)
+        with opened() as file:
+            return _stored(_spool(file, name, shown, n_bytes, pages), pages)
     return Stored(paths=groups.paths, inside=groups.inside, load=groups.load)
 
 

@@ -10,6 +10,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from warmstart.errors import DataError
 KEPT_BYTES = 32_000_000  # of groups in memory; the last two stay whatever they are
 MOST_BYTES = 32_000_000  # of one group, beyond which it is better unpacked to disk
 BATCH = 32  # images of a group that are unpacked at a time
+Opened = Callable[[], AbstractContextManager[Any]]  # to a pyarrow.parquet.ParquetFile
 
 
 def cells_of(column: Any) -> tuple[Any, Any]:
@@ -49,13 +51,13 @@ class RowGroups:
     `check` is called with the bytes unpacked so far, and refuses what is not plausible.
     """
 
-    file: Any  # pyarrow.parquet.ParquetFile, which knows no threads
+    opened: Opened
     column: str
     check: Callable[[int], None]
     paths: list[str | None] = field(default_factory=list)
     inside: list[bool] = field(default_factory=list)  # whether the bytes are there
     largest: int = 0  # bytes of a group, unpacked
-    opened: int = 0  # groups unpacked to be read from: for tests
+    unpacked: int = 0  # groups that were unpacked to be read from
     _starts: list[int] = field(default_factory=list)
     _kept: OrderedDict[int, Any] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -63,16 +65,17 @@ class RowGroups:
     def scan(self) -> None:
         """Go through the column once: what each row says of its file, how large groups are."""
         unpacked = 0
-        for number in range(self.file.num_row_groups):
-            self._starts.append(len(self.inside))
-            before = unpacked
-            for batch in self._batches(number):
-                payloads, paths = cells_of(batch.column(0))
-                self.inside += payloads.is_valid().to_pylist()
-                self.paths += [None] * len(batch) if paths is None else paths.to_pylist()
-                unpacked += batch.nbytes
-                self.check(unpacked)
-            self.largest = max(self.largest, unpacked - before)
+        with self.opened() as file:
+            for number in range(file.num_row_groups):
+                self._starts.append(len(self.inside))
+                before = unpacked
+                for batch in self._batches(file, number):
+                    payloads, paths = cells_of(batch.column(0))
+                    self.inside += payloads.is_valid().to_pylist()
+                    self.paths += [None] * len(batch) if paths is None else paths.to_pylist()
+                    unpacked += batch.nbytes
+                    self.check(unpacked)
+                self.largest = max(self.largest, unpacked - before)
 
     def load(self, row: int) -> bytes:
         """The bytes of a row's image. Raises: DataError saying in short why there are none."""
@@ -90,15 +93,17 @@ class RowGroups:
         import pyarrow as pa
 
         if number not in self._kept:
-            chunks = [cells_of(batch.column(0))[0] for batch in self._batches(number)]
+            with self.opened() as file:
+                batches = self._batches(file, number)
+                chunks = [cells_of(batch.column(0))[0] for batch in batches]
             self._kept[number] = pa.chunked_array(chunks)
-            self.opened += 1
+            self.unpacked += 1
         self._kept.move_to_end(number)
         while len(self._kept) > 2 and sum(g.nbytes for g in self._kept.values()) > KEPT_BYTES:
             self._kept.popitem(last=False)
         return self._kept[number]
 
-    def _batches(self, number: int) -> Any:
-        return self.file.iter_batches(
+    def _batches(self, file: Any, number: int) -> Any:
+        return file.iter_batches(
             batch_size=BATCH, row_groups=[number], columns=[self.column], use_threads=False
         )
