@@ -34,11 +34,8 @@ print(sent if set(codes) <= {0, 3} else f"exit {codes}")
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--sizes, --processes, --place: images, who shares them, and where rows are kept.
-
-    Up to 1,500 rows each process fits the head by itself: sizes begin above.
-    """
-    parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 3000, 4000])
+    """--sizes, --processes, --place: images, who shares them, and where rows are kept."""
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 3000])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--network", default="test_efficientnet")
     parser.add_argument("--place", type=Path, help="folder that keeps rows: go on where stopped")

@@ -96,7 +96,7 @@ def test_few_rows_at_a_time_give_the_same_to_the_last_bit(monkeypatch, count, pa
     assert (cut_limit, cut_k) == (limit, k)
     for name in ("offset", "scale", "points"):
         np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name))
-    assert limit == pytest.approx(slowly(features, groups, whole.points), rel=1e-5)
+    assert limit == pytest.approx(slowly(features, groups, whole.points.astype(np.float32)), rel=1e-5)
     asked = join(as32(make(n=20, seed=2)))
     for one, other in zip(cut.nearest(asked, 3), whole.nearest(asked, 3), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -141,3 +141,19 @@ def test_nothing_asked_has_no_neighbours():
     distances, rows = neighbours.nearest(join(features)[:0], k)
     assert distances.shape == (0,)
     assert rows.shape == (0, k)
+
+
+def test_many_examples_are_compared_block_by_block(monkeypatch):
+    """The same distances, and the same limit, as all at once."""
+    rng = np.random.default_rng(3)
+    features = {TAPS[0]: rng.normal(size=(90, 12)).astype(np.float32)}
+    groups = [np.array([row]) for row in range(80)] + [np.arange(80, 90)]
+    whole = fit_neighbours(features.__getitem__, TAPS[:1], groups, seed=0)
+    monkeypatch.setattr(module, "BLOCK", 7)
+    parted = fit_neighbours(features.__getitem__, TAPS[:1], groups, seed=0)
+    assert np.array_equal(parted[0].points, whole[0].points)
+    assert parted[1] == pytest.approx(whole[1], rel=1e-12)
+    assert parted[2] == whole[2]
+    a, b = rng.normal(size=(2, 30, 5)).astype(np.float32)
+    slow = ((a[:, None].astype(float) - b) ** 2).sum(axis=2)
+    assert np.allclose(squared_distances(a, b), slow)

@@ -184,7 +184,7 @@ def write_model(
     own = described.own_taps
     neighbours, unknown_from, nearest = fit_neighbours(read, own, arranged.groups, seed=0)
     arrays: dict[str, NDArray[np.generic]] = {
-        "points": neighbours.points.astype(np.float16),
+        "points": neighbours.points.astype(np.float16, copy=False),
         "target": neighbours.sketch.target.astype(np.int32),
         "sign": neighbours.sketch.sign.astype(np.int8),
         "offset": neighbours.offset,

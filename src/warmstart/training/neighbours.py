@@ -24,21 +24,27 @@ from warmstart.solve.projection import Sketch, make_sketch
 from warmstart.solve.ridge import Rows
 from warmstart.stats.intervals import number_blocks
 
+Points = NDArray[np.floating]
+
 WIDTH = 256  # numbers kept per example
 NEAREST = 5
 BEYOND = 0.99  # share of the training examples that is known by definition
 TYPICAL = 2000  # examples, at most, that say what is usual
 PAIRS = 2_000_000  # distances in memory at a time
+BLOCK = 8192  # examples that others are compared with at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Sketched examples. Shapes: offset, scale (D,) over the joined taps; points (n, w)."""
+    """Sketched examples. Shapes: offset, scale (D,) over the joined taps; points (n, w).
+
+    Points have the values that half precision keeps of them, in whichever precision they lie.
+    """
 
     offset: NDArray[np.float32]
     scale: NDArray[np.float32]
     sketch: Sketch
-    points: NDArray[np.float32]
+    points: Points
 
     def place(self, joined: Features) -> NDArray[np.float32]:
         """Joined taps (m, D) to points (m, w)."""
@@ -68,15 +74,23 @@ def unpack(arrays: Mapping[str, NDArray[np.generic]]) -> Neighbours:
     return Neighbours(offset, scale, sketch, points)
 
 
-def squared_distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+def squared_distances(a: Points, b: Points) -> NDArray[np.float64]:
     """Shapes: a (m, w), b (n, w); returns (m, n).
 
     >>> squared_distances(np.float32([[0, 0]]), np.float32([[3, 4]])).tolist()
     [[25.0]]
     """
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
-    return np.asarray(np.maximum(squares, 0.0))
+    a, found = a.astype(np.float64), np.empty((len(a), len(b)))
+    lengths = (a**2).sum(axis=1)[:, None]
+    for part in _blocks(len(b)):  # in double precision, many would take ten times their memory
+        some = b[part].astype(np.float64)
+        found[:, part] = lengths + (some**2).sum(axis=1) - 2 * a @ some.T
+    return np.maximum(found, 0.0, out=found)
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    for start in range(0, n, BLOCK):
+        yield slice(start, start + BLOCK)
 
 
 def _parts(m: int, n: int) -> Iterator[slice]:
@@ -108,7 +122,7 @@ def fit_neighbours(
     scalings = fit_scalings(read, taps)
     width = sum(len(scaling.offset) for scaling in scalings.values())
     sketch = make_sketch(width, WIDTH, np.random.default_rng(seed))
-    points = _place(read, scalings, sketch)
+    points = _place(read, scalings, sketch, sum(map(len, groups)))
     k = max(min(NEAREST, len(points) - max(len(rows) for rows in groups)), 1)
     neighbours = Neighbours(
         np.concatenate([s.offset for s in scalings.values()]).astype(np.float32),
@@ -119,7 +133,7 @@ def fit_neighbours(
     return neighbours, _usual(points, number_blocks(groups), k), k
 
 
-def to_nearest_other(points: NDArray[np.float32], rows: Rows) -> NDArray[np.float64]:
+def to_nearest_other(points: Points, rows: Rows) -> NDArray[np.float64]:
     """The distance of some points to the nearest of all others. Shapes: (n, w), (m,) to (m,).
 
     >>> to_nearest_other(np.float32([[0.0], [1.0], [3.0]]), np.array([0, 2])).tolist()
@@ -133,25 +147,33 @@ def to_nearest_other(points: NDArray[np.float32], rows: Rows) -> NDArray[np.floa
     return np.asarray(np.sqrt(np.concatenate(found)))
 
 
-def _place(read: Read[Tap], scalings: Mapping[Tap, Scaling], sketch: Sketch) -> NDArray[np.float32]:
-    placed = []
+def _place(
+    read: Read[Tap], scalings: Mapping[Tap, Scaling], sketch: Sketch, n: int
+) -> NDArray[np.float16]:
+    """Half precision is kept on disk: distances must be those of what will be read back."""
+    placed, at = np.empty((n, sketch.width), np.float16), 0
     for chunk in chunks(read, [*scalings]):
         scaled = [apply_scaling(chunk[tap], scaling) for tap, scaling in scalings.items()]
-        placed.append(sketch.apply(np.concatenate(scaled, axis=1)).astype(np.float16))
-    # Half precision is kept on disk: distances must be those of what will be read back.
-    return np.concatenate(placed).astype(np.float32)
+        some = sketch.apply(np.concatenate(scaled, axis=1))
+        placed[at : at + len(some)] = some
+        at += len(some)
+    return placed
 
 
-def _usual(points: NDArray[np.float32], blocks: NDArray[np.int64], k: int) -> float:
-    """The distance within which `BEYOND` of the points have their k nearest of other blocks."""
+def _usual(points: Points, blocks: NDArray[np.int64], k: int) -> float:
+    """The distance within which `BEYOND` of the points have their k nearest of other blocks.
+
+    In one block of examples after the other, of which the nearest so far are kept.
+    """
     n = len(points)
     asked = np.unique(np.linspace(0, n - 1, min(n, TYPICAL)).astype(int))
-    known = []
-    for part in _parts(len(asked), n):
-        rows = asked[part]
-        squares = squared_distances(points[rows], points)
-        squares[blocks[rows][:, None] == blocks] = np.inf
-        known.append(_nearest(squares, k)[0])
-    distances = np.concatenate(known)
+    best = np.full((len(asked), k), np.inf)
+    for block in _blocks(n):
+        for part in _parts(len(asked), len(points[block])):
+            squares = squared_distances(points[asked[part]], points[block])
+            squares[blocks[asked[part]][:, None] == blocks[block]] = np.inf
+            both = np.concatenate([best[part], squares], axis=1)
+            best[part] = np.partition(both, k - 1, axis=1)[:, :k]
+    distances = np.sqrt(np.sort(best, axis=1)).mean(axis=1)
     finite = distances[np.isfinite(distances)]
     return float(np.quantile(finite, BEYOND)) if len(finite) else float("inf")
