@@ -41,22 +41,36 @@ def many_images() -> str:
 def cost_curves() -> str:
     """The lines through those, how far off they are, and where they lead."""
     found = results.read("scale_data")["curves"]["shards"]
-    sent = results.read("scale_exchange")["curve"]
-    shown: list[tuple[dict[str, float], str, str, Callable[[float], str]]] = [
-        (found["processor_seconds"], "time, of a processor", "s", _hours),
-        (found["peak_rss_mb"], "memory", "MB", _bytes),
-        (found["disk_mb"], "disk: features and run folder", "MB", _bytes),
-        (sent, "sent by two processes to each other", "MB", _bytes),
-    ]
+    shown = {
+        "processor_seconds": ("time, of a processor", "s", _hours),
+        "peak_rss_mb": ("memory", "MB", _bytes),
+        "disk_mb": ("disk: features and run folder", "MB", _bytes),
+    }
     lines = []
-    for kept, title, unit, say in shown:
-        curve = Curve(**kept)
+    for name, (title, unit, say) in shown.items():
+        curve = Curve(**found[name])
         lines.append([
             title, f"{curve.fixed:,.3g} {unit} + {1000 * curve.each:,.3g} {unit} · n / 1,000",
             percent(curve.error, 0), percent(curve.left_out, 0), *(say(curve.at(n)) for n in FAR),
         ])  # fmt: skip
     heads = ["", "measured", "largest error", "error at the largest n, left out"]
     return table([*heads, *(f"{n:,} images" for n in FAR)], lines)
+
+
+def exchange() -> str:
+    """What processes send each other."""
+    kept = results.read("scale_exchange")
+    each, sums = (
+        kept["summary"]["bytes an image"],
+        max(kept["summary"]["MB once, where a head is added up"]),
+    )
+    found = ", ".join(f"{row['mb']:.1f} MB with {row['n']:,}" for row in kept["rows"])
+    far = " and ".join(f"{_bytes(each * n / 1e6 + sums)} with {n:,}" for n in FAR)
+    return (
+        f"Two processes sent each other {found} images (look and head): {each} bytes an image, and "
+        f"{sums:.0f} MB once where a head is fitted from sums. By that line it would be {far} "
+        f"{source('scale_exchange')}."
+    )
 
 
 def killed() -> str:
@@ -81,5 +95,5 @@ def _bytes(megabytes: float) -> str:
 
 MADE: dict[str, Callable[[], str]] = {
     "scale_network": large_network, "scale_data": many_images, "scale_curves": cost_curves,
-    "scale_killed": killed,
+    "scale_killed": killed, "scale_exchange": exchange,
 }  # fmt: skip

@@ -96,7 +96,8 @@ def test_few_rows_at_a_time_give_the_same_to_the_last_bit(monkeypatch, count, pa
     assert (cut_limit, cut_k) == (limit, k)
     for name in ("offset", "scale", "points"):
         np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name))
-    assert limit == pytest.approx(slowly(features, groups, whole.points.astype(np.float32)), rel=1e-5)
+    slow = slowly(features, groups, whole.points.astype(np.float32))
+    assert limit == pytest.approx(slow, rel=1e-5)
     asked = join(as32(make(n=20, seed=2)))
     for one, other in zip(cut.nearest(asked, 3), whole.nearest(asked, 3), strict=True):
         np.testing.assert_array_equal(one, other)
