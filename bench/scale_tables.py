@@ -60,26 +60,14 @@ def cost_curves() -> str:
 def exchange() -> str:
     """What processes send each other."""
     kept = results.read("scale_exchange")
-    each, sums = (
-        kept["summary"]["bytes an image"],
-        max(kept["summary"]["MB once, where a head is added up"]),
-    )
-    found = ", ".join(f"{row['mb']:.1f} MB with {row['n']:,}" for row in kept["rows"])
-    far = " and ".join(f"{_bytes(each * n / 1e6 + sums)} with {n:,}" for n in FAR)
+    each = kept["summary"]["bytes an image"]
+    sums = max(kept["summary"]["MB once, where a head is added up"])
+    found = ", ".join(f"{row['mb']:.1f} MB for {row['n']:,} images" for row in kept["rows"])
+    far = ", ".join(f"{_bytes(each * n / 1e6 + sums)} for {n:,}" for n in FAR)
     return (
-        f"Two processes sent each other {found} images (look and head): {each} bytes an image, and "
-        f"{sums:.0f} MB once where a head is fitted from sums. By that line it would be {far} "
+        f"Look and head of two processes sent {found}: {each} bytes an image, and {sums:.0f} MB "
+        f"once where a head is fitted from sums. By that line it would be {far} "
         f"{source('scale_exchange')}."
-    )
-
-
-def killed() -> str:
-    """A streamed run killed in each part."""
-    said = results.read("scale_kills")["summary"]
-    differ = said["files and figures that differ from a run never killed"]
-    return (
-        f"One run was killed (SIGKILL) {said['kills']}, and resumed each time; files and figures "
-        f"that differ from those of a run never killed: {differ} {source('scale_kills')}."
     )
 
 
@@ -95,5 +83,5 @@ def _bytes(megabytes: float) -> str:
 
 MADE: dict[str, Callable[[], str]] = {
     "scale_network": large_network, "scale_data": many_images, "scale_curves": cost_curves,
-    "scale_killed": killed, "scale_exchange": exchange,
+    "scale_exchange": exchange,
 }  # fmt: skip
