@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
+import falling
 import pytest
 import timm
 import torch
@@ -102,6 +105,33 @@ def test_stopped_in_a_part_it_goes_on_with_that_part(asked, tmp_path, monkeypatc
     )
     assert min(part for part in again if part) > done["parts"] - 1
     assert files(run) == files(whole)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_killed_in_one_part_after_the_other_it_is_the_run_that_never_was(
+    asked, tmp_path, monkeypatch
+):
+    """In the look, then in the view that is stored; `bench run scale_kills` takes all parts."""
+    start = tiny.weights(tmp_path, tiny.CONVNEXT)
+    asked = {**asked, "start": start, "arch": tiny.CONVNEXT}
+    whole = fit(asked, tmp_path / "whole", "last:1", (STREAM,))
+    wanted = {
+        **asked, "strategy": "last:1", "budget": "fast",
+        "settings": (*SMALL, STREAM, "training.engine=torch"),
+    }  # fmt: skip
+    n_parts = len(json.loads((whole.path / "network.json").read_text())["parts"])
+    places = [("look", part) for part in (1, 2, n_parts)] + [("tune", 1), ("tune", n_parts - 1)]
+    server = get_context("forkserver")  # which imports once what each of them needs
+    server.set_forkserver_preload(["falling", "tiny", "warmstart.cli.entry", "warmstart.flow"])
+    run, own = tmp_path / "run", str(tmp_path / "own")
+    for place in places:
+        told = (own, run, None if run.exists() else wanted, place)
+        job = server.Process(target=falling.fall, args=told)
+        job.start()
+        job.join()
+        assert job.exitcode == -signal.SIGKILL, place
+    monkeypatch.setenv("WARMSTART_CACHE", own)
+    assert files(warmstart.resume(run)) == files(whole)
 
 
 def test_half_precision_between_parts_is_another_look(asked, tmp_path):
