@@ -87,7 +87,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     shutil.rmtree(given.place)
     named = {job.name: job for job in jobs(given.images)}
     return {
-        "summary": {f"{name} processes": _said(named[name], row) for name, row in rows.items()},
+        "summary": {f"processes: {name}": _said(named[name], row) for name, row in rows.items()},
         "rows": [*rows.values()],
     }
 
@@ -188,11 +188,12 @@ def _said(job: Job, row: dict[str, Any]) -> str:
     if job.name == "2":
         text += f" ({'within' if row['times_the_first'] <= MOST else 'above'} {MOST})"
     same = "same model" if row["probability"] <= TOLERANCE else "another model"
-    return f"{text}; {same}: probabilities differ by {row['probability']:.1e} at most"
+    text += f"; {same}: probabilities differ by {row['probability']:.1e} at most"
+    return f"{text}, the losses of {row['steps']} updates by {row['loss']:.1e}"
 
 
 def _differences(one: Path, other: Path) -> dict[str, float]:
-    """Largest differences of a probability and, relative to the largest, of a weight."""
+    """Largest differences of a probability, of a loss and, relative to the largest, of a weight."""
     said = []
     for run in (one, other):
         lines = (run / "predictions.jsonl").read_text().splitlines()
@@ -202,4 +203,12 @@ def _differences(one: Path, other: Path) -> dict[str, float]:
         float(np.abs(ours[n] - theirs[n]).max() / max(float(np.abs(ours[n]).max()), 1e-12))
         for n in ours if ours[n].dtype == np.float32
     ]  # fmt: skip
-    return {"probability": float(np.abs(said[0] - said[1]).max()), "weight": max(gaps)}
+    found = {"probability": float(np.abs(said[0] - said[1]).max()), "weight": max(gaps)}
+    losses = [_losses(run / "progress.jsonl") for run in (one, other)]
+    return found | {"loss": float(np.abs(losses[0] - losses[1]).max()), "steps": len(losses[0])}
+
+
+def _losses(log: Path) -> Any:
+    """Of all updates of all trainings, whichever of them is shipped."""
+    steps = [e for e in _events(log) if e["stage"] == "tune" and e["kind"] == "step"]
+    return np.array([step["values"]["loss"] for step in steps])
