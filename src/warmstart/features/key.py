@@ -13,8 +13,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as version_of
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -25,6 +24,8 @@ ENGINE_TITLES: dict[EngineName, str] = {
     "torch": "torch", "traced": "traced torch", "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
 }  # fmt: skip
+
+version_of = cache(version)  # a run asks for some forty, and each is parsed anew
 
 # Raise it when the code of features/ computes other rows from the same members.
 FORMAT_VERSION = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 import warmstart
 from warmstart.errors import RunFolderError
-from warmstart.features.key import cpu_name
+from warmstart.features.key import cpu_name, version_of
 from warmstart.joints.processors import n_processors, n_threads, threads_kept
 from warmstart.world import here
 
@@ -38,7 +38,7 @@ def _versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            found[name] = version_of(name)
         except PackageNotFoundError:  # an extra that is not installed
             continue
     return found

@@ -63,7 +63,8 @@ class Attempt:
                 self.looks, self.moving.values(), self.joining.fit, schedule.seed
             ),
         )  # fmt: skip
-        self.looks = Looks(lesson.room, lesson.held, self.outfit, self.trainer)
+        says = not schedule.pairs  # else the output is left behind
+        self.looks = Looks(lesson.room, lesson.held, self.outfit, self.trainer, says)
         self.stages = stage_actions(schedule, self.outfit.actions)
         is_judged = len(self.stages) > 1 and lesson.route is None
         self.joining = Joining(self.looks, lesson.rows, schedule.seed, is_judged)
@@ -126,7 +127,7 @@ class Attempt:
             feed = self._batches(number, steps, begin)
             try:
                 for step, (inputs, labels) in zip(range(begin, steps.stop), feed, strict=False):
-                    model.train()
+                    model.train(self.looks.says)  # few updates of pairs drop nothing out
                     held.rest()
                     factor = self._factor(number, step)
                     loss = self.trainer.update(step, factor, inputs, labels)
@@ -174,8 +175,9 @@ class Attempt:
 
     def _factor(self, number: int, step: int) -> float:
         """Warm-up and cosine of a stage; a route that ends early ends on the same curve."""
-        whole = self._steps_of(number, self.lesson.schedule.n_steps)
-        return warm_cosine(len(whole), self.lesson.schedule.warm_up)(step - whole.start)
+        chosen = self.lesson.schedule
+        whole = self._steps_of(number, chosen.n_steps)
+        return warm_cosine(len(whole), chosen.warm_up, falls=not chosen.pairs)(step - whole.start)
 
     def _batches(
         self, number: int, steps: range, begin: int
@@ -213,7 +215,8 @@ class Attempt:
 
     def _end(self) -> Alarm | None:
         """The last looks; an alarm where training moved nothing, or ruined the weights."""
-        some, n_steps = spread(self.lesson.rows, COMPARED), self.lesson.schedule.n_steps
+        most = COMPARED if self.looks.says else COMPARED // 4
+        some, n_steps = spread(self.lesson.rows, most), self.lesson.schedule.n_steps
         ended = self.looks.shown(1.0, some)
         self.looks.finish()
         if not np.isfinite(ended).all() or not self.looks.are_finite:
@@ -222,8 +225,7 @@ class Attempt:
         if not self.joining.joined or self._stopped:
             return None  # no group of parts helped, or there was no time: no fault of the rate
         is_whole = self._route == Route(n_stages=self._route.n_stages)
-        # Pairs leave the output behind; held-out rows say what one that is fitted anew is worth.
-        is_judged = is_whole and not self.lesson.schedule.pairs
+        is_judged = is_whole and self.looks.says
         loss = self.looks.loss(ended, some) if is_judged else None
         of_classes = self.lesson.room.target.tells_classes
         moved = largest_change(self.looks.shown(0.0, some), ended, of_classes=of_classes)
@@ -282,6 +284,7 @@ def _watch(lesson: Lesson, outfit: Outfit) -> Watch:
     room = lesson.room
     return Watch(
         n_steps=lesson.schedule.n_steps, warm_up=lesson.schedule.warm_up,
-        blind=room.target.blind_loss(room.labels[lesson.rows]),
+        # Pairs are compared with each other: blind answers have no loss there.
+        blind=0.0 if lesson.schedule.pairs else room.target.blind_loss(room.labels[lesson.rows]),
         begins_fitted="fresh" not in outfit.actions.values(),
     )  # fmt: skip

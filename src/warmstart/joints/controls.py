@@ -110,19 +110,26 @@ def weigh_knowledge(
 ) -> Steps[Evidence]:
     """Few images and shuffles first; more where the answer is not plain."""
     (few, least), (many, most) = rules.KNOWLEDGE_STAGES
-    enough = min(5 * n_classes, rules.KNOWLEDGE_MOST)
-    found = yield from _knowledge(open_images(max(few, enough)), least, seed)
+    enough, kernels = min(5 * n_classes, rules.KNOWLEDGE_MOST), list[list[Array]]()
+    first = open_images(max(few, enough))
+    found = yield from _knowledge(first, least, seed, kernels)
     if is_clear(found):
         return found
-    return (yield from _knowledge(open_images(max(many, enough)), most, seed))
+    second = open_images(max(many, enough))
+    if len(second.rows) > len(first.rows):  # else the same shuffles gave the same already
+        kernels.clear()
+    return (yield from _knowledge(second, most, seed, kernels))
 
 
-def _knowledge(probe: Probe, shuffles: int, seed: int) -> Steps[Evidence]:
+def _knowledge(
+    probe: Probe, shuffles: int, seed: int, kernels: list[list[Array]]
+) -> Steps[Evidence]:
+    """`kernels` are those of the first shuffles, where there are some; the others are added."""
     tapped = probe.tapped()
     normalise = partial(to_tensor, inputs=probe.scene.prep)
     scales = layer_scales(tapped, probe.images[: rules.SCALE_IMAGES], normalise)
-    images, kernels = halved(tapped, probe.images, normalise), []
-    for number in range(shuffles):
+    images = halved(tapped, probe.images, normalise)
+    for number in range(len(kernels), shuffles):
         rng = np.random.default_rng([seed, 4, number])
         taps = control_features(tapped, images, normalise, rng, scales)
         kernels.append(probe.scene.kernels(taps))

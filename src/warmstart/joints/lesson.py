@@ -132,12 +132,16 @@ class Lesson:
         return taught
 
     def _refitted(self, attempt: Attempt, refit: Callable[[Outfit], Array]) -> Array:
-        """What outputs fitted anew at some of the ends say of the rows held out: (R, m, K)."""
+        """What outputs fitted anew at some of the ends say of the rows held out: (R, m, K).
+
+        After few updates there is but one end: NaN for the others.
+        """
         found = []
-        for number in REFITTED:
+        for number in REFITTED[:1] if self.schedule.pairs else REFITTED:
             with attempt.trainer.shown(CANDIDATES[number].share):
                 found.append(refit(attempt.outfit))
-        return np.stack(found)
+        nothing = [np.full_like(found[0], np.nan)] * (len(REFITTED) - len(found))
+        return np.stack([*found, *nothing])
 
     def _keep(self, taught: Taught, attempt: Attempt | None = None) -> None:
         tensors = {"scores": torch.from_numpy(taught.scores)}

@@ -27,23 +27,27 @@ _BEFORE = "look.before"
 class Looks:
     """Scores of the rows that a training holds out: before it, on the way, at its ends.
 
-    `before` is what the plain head says, (m, K); None where nothing is held out.
+    `before` is what the plain head says, (m, K); None where nothing is held out. `says`: whether
+    the output is trained with the layers; what one says that is left behind is not looked at.
     """
 
-    def __init__(self, room: Room, held: Rows, outfit: Outfit, trainer: Trainer) -> None:
+    def __init__(
+        self, room: Room, held: Rows, outfit: Outfit, trainer: Trainer, says: bool = True
+    ) -> None:
         self.room, self.held, self.outfit, self.trainer = room, held, outfit, trainer
+        self.says, self._watched = says, held if says else held[:0]
         self.before: Array | None = None
         self._found: dict[str, Array] = {}
 
     def begin(self) -> None:
         """Before the first update."""
-        if len(self.held):
+        if len(self._watched):
             self.before = self.say(self.held)
 
     def look(self, done: int, n_steps: int) -> dict[str, float]:
         """Look, where that is due after `done` of `n_steps` updates; what there is to tell."""
         due = [k for k in range(1, LOOKS + 1) if Route(look=k).n_steps(n_steps) == done]
-        if not due or not len(self.held):
+        if not due or not len(self._watched):
             return {}
         scores = self.shown(1.0, self.held)
         self._found |= {f"{k}": scores for k in due}
@@ -71,7 +75,7 @@ class Looks:
 
     def finish(self) -> None:
         """Look at the shares of the way."""
-        for share in SHARES if len(self.held) else ():
+        for share in SHARES if len(self._watched) else ():
             self._found[f"{share}"] = self.shown(share, self.held)
 
     @property

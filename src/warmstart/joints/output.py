@@ -84,9 +84,11 @@ class Refit:
         trained, learn = _trained(outfit, head), self.scene.arranged.learn
         if not chosen.is_refitted:
             return trained, self._look(outfit, outfit.taps)
+        warmth = warmths[chosen.candidate - REFIT]
         look = self._look(outfit, [*dict.fromkeys((*outfit.taps, *self._taps))])
         fitted = self._fit(look(learn), head, np.arange(len(learn)))
-        warmth = warmths[chosen.candidate - REFIT]
+        if not warmth[0]:
+            return fitted, look
         return _mean((trained, fitted), warmth, outfit.network.record), look
 
     def _fit(self, read: ReadTap, head: HeadFit, rows: Rows) -> HeadFit:
@@ -110,15 +112,17 @@ def may_refit(outfit: Outfit) -> bool:
 
 
 def joined_outputs(
-    scores: Array, labels: Truth, target: Target = CLASSES
+    scores: Array, labels: Truth, target: Target = CLASSES, *, is_alone: bool = False
 ) -> tuple[Array, tuple[Warmths, ...]]:
     """Each end with an output fitted anew in the mean with the trained one, at its temperature.
 
     So rows that choose other candidates stay on about one scale. Returned beside: by what the
     two outputs are multiplied, for each of `REFITTED`. Where none were fitted anew all comes
-    back as it is.
+    back as it is, as where the fitted ones stand alone (`is_alone`): no other was trained.
     Shapes: scores (C + R, n, K), NaN for rows that were never held out; labels (n,).
     """
+    if is_alone:
+        return scores, ((0.0, 1.0),) * len(REFITTED)
     found, warmths = scores.copy(), []
     for place, number in enumerate(REFITTED if len(scores) > REFIT else ()):
         both = scores[[number, REFIT + place]]

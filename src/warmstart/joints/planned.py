@@ -28,7 +28,7 @@ from warmstart.planning.build import DataFacts, NetworkFacts, Wishes, build
 from warmstart.planning.check import check_facts, check_plan
 from warmstart.planning.limits import check_values
 from warmstart.planning.overlay import overlay, wishes_for
-from warmstart.planning.paths import is_early, parse_settings
+from warmstart.planning.paths import PAIRS, is_early, parse_settings, typed
 from warmstart.planning.piping import with_parallel
 from warmstart.planning.planfile import open_plan
 from warmstart.planning.profiles import profiles
@@ -84,6 +84,12 @@ def _own_engine(asked: Request) -> str | None:
     return None if text is None else check_name(text.lower(), f"--set {SETTING}={text}")
 
 
+def _own_pairs(asked: Request) -> bool | None:
+    """Whether texts are learnt by pairs, where --set says so: other choices follow from it."""
+    text = parse_settings(asked.settings).get(PAIRS)
+    return None if text is None else bool(typed(PAIRS, text, "switch"))
+
+
 def make_plan(
     asked: Request,
     facts: DataFacts,
@@ -101,7 +107,7 @@ def make_plan(
     start = asked.start if isinstance(asked.start, (str, Path)) else type(asked.start).__name__
     wishes = Wishes(
         start=str(start), strategy=asked.strategy, budget=asked.budget, seed=asked.seed,
-        arch=asked.arch, lr=asked.lr, given=asked.typed,
+        arch=asked.arch, lr=asked.lr, given=asked.typed, pairs=_own_pairs(asked),
         machine=find_machine(asked.device, n_threads()),
     )  # fmt: skip
     if isinstance(asked.plan, Plan):

@@ -18,10 +18,17 @@ _kept_threads: ContextVar[int] = ContextVar("threads", default=0)
 def n_threads() -> int:
     """Processors this process may use; several processes of one job share them.
 
+    No more than OMP_NUM_THREADS, where a process is alone: torchrun sets it for each of several,
+    whatever there is for them.
+
     >>> n_threads() >= 1
     True
     """
-    return _kept_threads.get() or max(n_processors() // here().local, 1)
+    own = max(n_processors() // here().local, 1)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if here().size == 1 and asked.isdecimal() and int(asked):
+        own = min(own, int(asked))
+    return _kept_threads.get() or own
 
 
 def threads_for(network: NetworkRecord) -> int:

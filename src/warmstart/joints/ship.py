@@ -20,7 +20,7 @@ from warmstart.joints.scene import Scene
 from warmstart.joints.score import Measured, estimate, score_test
 from warmstart.joints.tune import Worked, tune
 from warmstart.network.beside import may_stand_beside, put_beside
-from warmstart.planning.schedule import head_alone
+from warmstart.planning.schedule import head_alone, schedule
 from warmstart.planning.storing import frozen_prefix
 from warmstart.planning.verdict import points
 from warmstart.records import Evidence, Example, Plan, Tap
@@ -88,7 +88,9 @@ def weigh(scene: Scene, plan: Plan, head: HeadFit, worked: Worked) -> Steps[Work
     if plan.strategy.source == "user" or worked.actions is None or worked.before is None:
         return worked
     arranged, held = scene.arranged, worked.before.fold >= 0
-    decision = decided(scene, head, worked.head, worked.before)
+    decision = decided(
+        scene, head, worked.head, worked.before, is_paired=schedule(worked.plan).pairs
+    )
     found = _carried_out(scene, head, worked, decision)
     found = replace(
         found, hits=_all_hits(found.head, arranged, held, decision.hits),
@@ -98,12 +100,15 @@ def weigh(scene: Scene, plan: Plan, head: HeadFit, worked: Worked) -> Steps[Work
     return found
 
 
-def decided(scene: Scene, head: HeadFit, tuned: HeadFit, before: HeadFit) -> Decision:
+def decided(
+    scene: Scene, head: HeadFit, tuned: HeadFit, before: HeadFit, *, is_paired: bool = False
+) -> Decision:
     """The rule's choice. `before` is the head alone, held out as the training held out."""
     arranged, rng = scene.arranged, np.random.default_rng([scene.seed, 10])
     return decide(
         before.probabilities, tuned.probabilities, arranged.labels, before.fold,
         arranged.blocks(), rng, alone=head.probabilities, target=arranged.target,
+        is_paired=is_paired,
     )  # fmt: skip
 
 

@@ -29,12 +29,12 @@ from warmstart.joints.stored import store_views, views_of_plan
 from warmstart.network.parts import Network
 from warmstart.planning.minutes import gave_way
 from warmstart.planning.rules import HELD_ONCE
-from warmstart.planning.schedule import carried_out, given_up, schedule, shortened, stage_actions
+from warmstart.planning.schedule import carried_out, given_up, of_rows, schedule, stage_actions
 from warmstart.planning.wording import gave_up
 from warmstart.records import Action, Beside, Estimate, Evidence, GuardNote, Plan
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Calibration
-from warmstart.training.candidates import REFIT, REFITTED, Route, choose
+from warmstart.training.candidates import END, REFIT, REFITTED, Route, choose
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.head import HeadFit
 
@@ -173,8 +173,12 @@ class _Job:
         yield from _tell_joined(plan, joined)
         # Where no layer joined, the fitted output is as good as another one on the same layers.
         said = held.scores if joined else held.scores[:REFIT]
-        scores, warmths = joined_outputs(said, room.labels, room.target)
-        chosen = choose(scores, room.labels, held.fold, room.blocks, _plain(head), room.target)
+        is_paired = schedule(plan).pairs
+        scores, warmths = joined_outputs(said, room.labels, room.target, is_alone=is_paired)
+        chosen = choose(
+            scores, room.labels, held.fold, room.blocks, _plain(head), room.target,
+            usual=REFIT if is_paired else END,
+        )  # fmt: skip
         guards = list(held.guards)
         if seen := watch_overfit(chosen, room.blocks, schedule(plan).n_steps):
             guards.append(seen)
@@ -224,7 +228,7 @@ class _Job:
             return again.held_scores(trained, head, keep, held)
 
         return Lesson(
-            make=make, schedule=replace(schedule(plan), n_steps=steps[number]), room=room,
+            make=make, schedule=of_rows(schedule(plan), len(held), len(room.labels)), room=room,
             rows=keep, held=held, number=number, route=route, scale=scale,
             refit=refit if len(held) else None,
             until=self.allowance.share(steps[number] / sum(steps[number:])),
@@ -233,8 +237,9 @@ class _Job:
 
 def _steps(scene: Scene, plan: Plan, folds_held: Sequence[Rows]) -> tuple[int, ...]:
     """Updates of each training, in proportion to what it learns from; the last learns from all."""
-    n, steps = len(scene.arranged.learn), schedule(plan).n_steps
-    return (*(shortened(steps, 1 - len(held) / n) for held in folds_held), steps)
+    n, chosen = len(scene.arranged.learn), schedule(plan)
+    steps = (of_rows(chosen, len(held), n).n_steps for held in folds_held)
+    return (*steps, chosen.n_steps)
 
 
 def open_source(scene: Scene, plan: Plan) -> Steps[Source]:

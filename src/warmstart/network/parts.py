@@ -123,7 +123,7 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
     with evaluating(module):
         inputs = probe(preprocessing)
         if isinstance(module, TextNetwork):  # its parts are known by design
-            return _network(module, module.steps(_window(preprocessing)), inputs, "traced")
+            return _network(module, module.steps(_window(preprocessing)), inputs[:1], "traced")
         if isinstance(module, WaveNetwork):
             return _network(module, module.steps(), inputs, "traced")
         outputs, classifier = find_classifier(module, inputs)

@@ -20,6 +20,7 @@ from warmstart.network.edit import WarmModel
 from warmstart.network.parts import Network
 from warmstart.network.segment import Run, Step
 from warmstart.network.taps import Scan, plan_scan
+from warmstart.network.texts import alike
 from warmstart.records import Tap
 
 
@@ -88,8 +89,14 @@ class Tail(nn.Module):
         return self.scan.onward(self.model.trunk, self.cut, main, taken)
 
     def vectors(self, main: Tensor, *stored: Tensor) -> Tensor:
-        """The deepest tap alone, (B, d)."""
-        return self.features(main, *stored)[-1]
+        """The deepest tap alone, (B, d); texts about as long pass together."""
+        groups = alike(self.model.trunk, main)
+        found = [
+            self.features(main[rows, :length], *(value[rows] for value in stored))[-1]
+            for rows, length in groups
+        ]
+        order = torch.cat([rows for rows, _ in groups]).argsort()
+        return torch.cat(found)[order]
 
 
 def _recomputing(scan: Scan) -> Scan:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from warmstart.errors import StartError
 from warmstart.network.segment import Run, Step, Steps
@@ -151,6 +153,33 @@ def longest(state: Tensor) -> int:
     return int(there.max()) + 1 if len(there) else 1
 
 
+def is_text(network: object) -> TypeGuard[TextNetwork]:
+    """Whether a network reads texts."""
+    return isinstance(network, TextNetwork)
+
+
+def alike(network: nn.Module, rows: Tensor) -> list[tuple[Tensor, int]]:
+    """Row numbers of texts about as long, (b,), and how many tokens they go up to; all together.
+
+    Filling costs as much as words: passed with the longest, short texts take twice the time.
+    Shapes: token numbers (B, L), or what a part gave, (B, L, C + 1). What is no text is one group.
+    """
+    everything = torch.arange(len(rows), device=rows.device)
+    if not is_text(network):
+        return [(everything, rows.shape[1])]
+    there = rows.ne(network.pad) if rows.ndim == 2 else rows[..., -1] > 0
+    places = torch.arange(1, rows.shape[1] + 1, device=rows.device)
+    ends = (there * places).amax(dim=1).clamp(min=1)
+    steps = (ends + _STEP - 1) // _STEP
+    return [
+        (everything[steps == step], min(_STEP * int(step), rows.shape[1]))
+        for step in steps.unique()
+    ]
+
+
+_STEP = 4  # tokens by which lengths may differ
+
+
 def arch_of(config: Mapping[str, Any], pooling: str) -> str:
     """A design in one line: its kind, and what differs from transformers' own defaults.
 
@@ -169,9 +198,10 @@ _LEFT_OUT = (
 )  # fmt: skip
 
 
-def build_text(arch: str) -> TextNetwork:
+def build_text(arch: str, *, is_drawn: bool = True) -> TextNetwork:
     """The network that `arch_of` named, with random weights; the global random state stays.
 
+    Without `is_drawn` no weights are drawn that all are to be replaced: it takes half a second.
     Raises: StartError if transformers is missing, or the design is none that it can build.
     """
     kind, brace, rest = arch.removeprefix(PREFIX).partition("{")
@@ -181,9 +211,27 @@ def build_text(arch: str) -> TextNetwork:
     except ValueError as error:
         raise StartError(f"{arch} is no design of an encoder of texts ({error}).") from error
     made = _config(kind, told)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), nullcontext() if is_drawn else _Undrawn():
         encoder = _model(made)
     return TextNetwork(encoder, pooling, int(made.pad_token_id or 0)).eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights stay as the memory was."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__name__", "") in _DRAWING:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+_DRAWING = frozenset(
+    ("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_",
+     "xavier_uniform_", "xavier_normal_")
+)  # fmt: skip
 
 
 def _config(kind: str, told: Mapping[str, Any]) -> Any:

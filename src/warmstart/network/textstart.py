@@ -101,7 +101,7 @@ def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, StartR
             f"{', '.join(KINDS)}, and of sounds {', '.join(WAVE_KINDS)}."
         )
     arch = arch_of(config, _pooling(folder))
-    network = build_text(arch)
+    network = build_text(arch, is_drawn=False)  # every tensor is read, or missed below
     file = next((folder / f for f in WEIGHTS if (folder / f).is_file()), None)
     if file is None:
         raise StartError(f"{folder} has no {' or '.join(WEIGHTS)}; copy the folder again.")

@@ -9,6 +9,7 @@ from warmstart.errors import PlanError
 from warmstart.planning import few, rules
 from warmstart.planning.actions import parts, ruled
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
+from warmstart.planning.pairing import on_pairs, pair_parts
 from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import AUTO, HEAD, Strategy, n_tuned, parse, resolve, word
 from warmstart.planning.tuning import spread_of, with_training
@@ -41,7 +42,7 @@ def build(
     --lr where nothing is trained; and where a part would stay frozen at random values.
     """
     names = [part.name for part in network.record.parts]
-    rule = _ruled(network, names)
+    rule = _ruled(wishes, facts, network, names)
     strategy = _strategy(wishes, network, rule)
     is_trained = n_tuned(strategy, len(names)) > 0 or "add" in strategy.extras
     training = _closed(wishes, engine)
@@ -69,10 +70,14 @@ def build(
     )  # fmt: skip
 
 
-def _ruled(network: NetworkFacts, names: Sequence[str]) -> Strategy:
+def _ruled(
+    wishes: Wishes, facts: DataFacts, network: NetworkFacts, names: Sequence[str]
+) -> Strategy:
     """What the rule says without a wish. A network for tables is small: all of it, or nothing."""
     if not network.is_table:
-        return ruled(network.asked, names, network.random)
+        found = ruled(network.asked, names, network.random)
+        is_paired = network.asked == "deeper" and on_pairs(wishes, facts, network, found)
+        return replace(found, count=pair_parts(len(names))) if is_paired else found
     if network.asked != "deeper":
         return HEAD
     return Strategy(depth="scratch" if network.is_drawn else "frozen")
@@ -99,7 +104,7 @@ def _strategy_choice(
         why = "the verdict is that tuning upper layers pays: the upper half"
         if network.tries_tail:
             why = "trained beside a new output on the frozen network; the better one is shipped"
-    if rule.count > resolve(AUTO, network.asked, network.n_parts).count:
+    if network.random and rule.count > resolve(AUTO, network.asked, network.n_parts).count:
         why = "down to the lowest layer whose weights did not carry over from the start"
     return Choice(
         value=word(strategy),

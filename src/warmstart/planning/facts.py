@@ -94,5 +94,6 @@ class Wishes:
     seed: int
     arch: str | None = None
     lr: float | None = None
+    pairs: bool | None = None  # whether texts are learnt by pairs, as --set says
     machine: Machine = field(default_factory=Machine)
     given: frozenset[str] = frozenset()

@@ -12,6 +12,7 @@ from warmstart.planning.strategy import nearest
 from warmstart.records import Plain
 
 Kind = Literal["whole", "number", "switch", "word", "words", "numbers", "wholes"]
+PAIRS = "training.pairs"
 # What may be set, and what its value looks like; parts aside.
 PATHS: dict[str, Kind] = {
     "training.batch": "whole", "training.optimizer": "word", "training.rate": "number",
@@ -21,7 +22,7 @@ PATHS: dict[str, Kind] = {
     "training.colour": "number", "training.shift": "number", "training.mask": "number",
     "training.views": "whole", "training.cut": "whole",
     "training.store": "word", "training.average": "number", "training.l2_sp": "number",
-    "training.pairs": "switch",
+    PAIRS: "switch",
     "training.micro_batch": "whole", "training.recompute": "switch", "training.device": "word",
     "training.parallel": "word",
     "training.precision": "word", "training.workers": "whole", "training.compile": "switch",

@@ -81,6 +81,18 @@ def shortened(n_steps: int, share: float) -> int:
     return max(round(share * n_steps), 1)
 
 
+def of_rows(chosen: Schedule, n_held: int, n: int) -> Schedule:
+    """The schedule of a training that holds `n_held` of `n` examples out.
+
+    Each example is passed as often; where pairs are learnt, there are as many updates of what is
+    left: the same text twice in one would say nothing.
+    """
+    if not chosen.pairs:
+        return replace(chosen, n_steps=shortened(chosen.n_steps, 1 - n_held / n))
+    batch = min(chosen.batch, n - n_held)
+    return replace(chosen, batch=batch, micro_batch=min(chosen.micro_batch or batch, batch))
+
+
 def _stored(training: TrainingPlan) -> dict[str, Any]:
     """What a plan for a loop of one's own leaves open: views, and how weights are held."""
     return {

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from warmstart.errors import PlanError
-from warmstart.planning import machine, rules, storing
+from warmstart.planning import machine, pairing, rules, storing
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.rates import (
     DECAY,
@@ -82,7 +82,7 @@ def with_training(
     batch = _batch(facts.n, is_scratch)
     if network.is_table:
         batch = _rule(table_batch(n_passes), "the largest up to 1,024 that leaves 300 steps, or 32")
-    return replace(
+    found = replace(
         closed,
         optimizer=optimizer,
         rate=_rate(wishes, network, name, is_scratch),
@@ -100,7 +100,6 @@ def with_training(
         views=storing.views(n_passes, facts.n, wishes.budget),
         average=averaging(n_passes, int(batch.number)),
         l2_sp=_l2_sp(facts, is_scratch),
-        pairs=_pairs(facts, network),
         micro_batch=at_once(int(batch.number)),
         recompute=_rule(False, "inner results are kept; anew they cost a third more time"),
         device=machine.device(wishes.machine),
@@ -109,6 +108,7 @@ def with_training(
         compile=machine.compiled(wishes.machine, -(-n_passes // int(batch.number))),
         rank=_rule(RANK, "more seldom brings more") if "lora" in strategy.extras else None,
     )
+    return pairing.with_pairs(found, wishes, facts, network, strategy)
 
 
 def averaging(n_passes: int, batch: int) -> Choice:
@@ -259,12 +259,6 @@ def _colour(network: NetworkFacts) -> Choice:
     if _hears(network):
         return _rule(COLOUR, "a tenth louder or fainter is the same class")
     return _rule(COLOUR, "light that is a tenth brighter or paler mostly shows the same class")
-
-
-def _pairs(facts: DataFacts, network: NetworkFacts) -> Choice | None:
-    if not network.is_text or facts.task != "classify":
-        return None
-    return _rule(False, "layers learn by the loss of the output that was fitted before them")
 
 
 def _l2_sp(facts: DataFacts, is_scratch: bool) -> Choice:

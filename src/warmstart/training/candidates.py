@@ -77,12 +77,12 @@ class Chosen:
 
 def choose(
     scores: Array, labels: Truth, fold: Labels, blocks: Labels, plain: Calibration,
-    target: Target = CLASSES,
+    target: Target = CLASSES, usual: int = END,
 ) -> Chosen:  # fmt: skip
     """Choose among candidates by calibrated log-loss on held-out rows; few rows choose nothing.
 
-    Five parts of them, blocks whole, choose for each other. A candidate with scores that are
-    no numbers is never chosen.
+    Then it is the `usual` one, as where no other is better. Five parts of them, blocks whole,
+    choose for each other. A candidate with scores that are no numbers is never chosen.
     Shapes: scores (C, n, K) in the order of `CANDIDATES`, then those of `REFITTED`, where
     there are such; labels and blocks (n,), fold (n,) with -1 for rows that no fold holds out.
     `plain` calibrates where too few rows are there.
@@ -104,17 +104,17 @@ def choose(
     losses = np.full(scores.shape[:2], np.nan)
     losses[:, held] = [_apart(one, truth, part, plain, target) for one in said]
     if len(held) < LEAST:
-        return Chosen(END, scores[END], losses)
+        return Chosen(usual, scores[usual], losses)
     found = np.full(scores.shape[1:], np.nan)
     for number in np.unique(part):
         inside, others = part == number, part != number
-        best = END
+        best = usual
         if others.sum() >= LEAST:
             # Calibrated anew, without this part: what calibrates has a say in the choice.
             tried = [_calibrated(one[others], truth[others], target) for one in said]
-            best = _best(np.stack(tried))
+            best = _best(np.stack(tried), usual)
         found[held[inside]] = said[best, inside]
-    return Chosen(_best(losses[:, held]), found, losses)
+    return Chosen(_best(losses[:, held], usual), found, losses)
 
 
 def _apart(scores: Array, labels: Truth, part: Labels, plain: Calibration, target: Target) -> Array:
@@ -138,7 +138,7 @@ def _calibrated(scores: Array, labels: Truth, target: Target) -> Array:
     return np.minimum(losses, WORST)
 
 
-def _best(losses: Array) -> int:
-    """The candidate with the lowest mean loss; the end, where it is as good."""
+def _best(losses: Array, usual: int) -> int:
+    """The candidate with the lowest mean loss; the usual one, where it is as good."""
     means = losses.mean(axis=1)
-    return END if means[END] <= means.min() else int(means.argmin())
+    return usual if means[usual] <= means.min() else int(means.argmin())

@@ -29,10 +29,11 @@ class Step:
     factor: float
 
 
-def warm_cosine(n_steps: int, warm_up: float) -> Schedule:
+def warm_cosine(n_steps: int, warm_up: float, *, falls: bool = True) -> Schedule:
     """Rise in a straight line over the first share of the steps, then fall along a cosine.
 
-    Loshchilov & Hutter 2017, "SGDR", §3, without restarts. The last step still moves.
+    Loshchilov & Hutter 2017, "SGDR", §3, without restarts. The last step still moves. Where it
+    never `falls`, it stays at 1.
 
     >>> schedule = warm_cosine(10, 0.2)
     >>> [round(schedule(step), 2) for step in (0, 1, 2, 6, 9)]
@@ -43,6 +44,8 @@ def warm_cosine(n_steps: int, warm_up: float) -> Schedule:
     def factor(step: int) -> float:
         if step < rising:
             return (step + 1) / rising
+        if not falls:
+            return 1.0
         return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(n_steps - rising, 1)))
 
     return factor

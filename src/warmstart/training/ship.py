@@ -76,8 +76,15 @@ def decide(
     rng: np.random.Generator,
     alone: Array | None = None,
     target: Target = CLASSES,
+    *,
+    is_paired: bool = False,
 ) -> Decision:
     """Choose by calibrated log-loss; ties, within half a standard error, go to the simpler.
+
+    Layers that learnt from pairs (`is_paired`) draw classes apart whatever a text's doubts are:
+    how sure they are says little, and of a handful of texts no share of a mean can be told. They
+    ship where they are more often right than the head, by half a standard error, and are worth
+    what they are on these rows: what a head gains by more of them is not what they gain.
 
     Shapes: head, tuned (n, K) probabilities of rows held out, NaN elsewhere; labels, blocks
     (n,), fold (n,) with -1 for rows that no fold holds out. `alone` (n, K) are the head's own
@@ -101,14 +108,17 @@ def decide(
     hits = np.stack([target.credits(one, truth) for one in said])
 
     def choose(rows: Rows) -> int:
+        if is_paired:
+            return _more_right(hits[:, rows], part[rows])
         return _best(losses[:, rows], hits[:, rows], part[rows])
 
     def choose_deeper(rows: Rows) -> int:
-        return 1 + int(losses[1:, rows].mean(axis=1).argmin())
+        return TUNED if is_paired else 1 + int(losses[1:, rows].mean(axis=1).argmin())
 
     told = hits
     if alone is not None:
-        told = hits - hits[HEAD] + target.credits(alone[held], truth)
+        own = target.credits(alone[held], truth)
+        told = np.stack([own, *hits[1:]]) if is_paired else hits - hits[HEAD] + own
     gap = losses[HEAD] - losses[TUNED]
     return Decision(
         option=options[choose(np.arange(len(held)))],
@@ -129,6 +139,11 @@ def _option(
     own, other = target.scores_of(tuned), target.scores_of(head)
     mean = share * own + (1 - share) * other
     return Option(share, *cross_calibrated(mean, labels, fold, blocks, plain, target))
+
+
+def _more_right(hits: Array, blocks: Labels) -> int:
+    gap = hits[TUNED] - hits[HEAD]
+    return TUNED if gap.mean() > WORTH * standard_error(gap, blocks) else HEAD
 
 
 def _best(losses: Array, hits: Array, blocks: Labels) -> int:
