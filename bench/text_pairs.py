@@ -2,8 +2,8 @@
 
 A draw of 8 a class passes whole; the cosine of each two texts is drawn to 1 where they are of one
 class and to 0 where they are not, both kinds weighing alike. SetFit makes the same pairs one by one
-(Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts", §3). Nothing of it is in the
-product yet: it says what a training for few texts has to reach.
+(Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts", §3). It says what a training
+for few texts has to reach: `warmstart fit` tunes the upper layers alone, and needs fewer updates.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def unread() -> str:
 
 
 def pairs() -> str:
-    """What tuning all layers on all pairs of a draw brings, before it is in the product."""
+    """What tuning all layers on all pairs of a draw brings, outside of the product."""
     rows = results.read("text_pairs")["rows"]
     lines = [
         [

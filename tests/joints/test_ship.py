@@ -42,7 +42,7 @@ def forced(monkeypatch):
     """Makes the rule take a share, whatever the rows say."""
 
     def force(share):
-        def taken(head, tuned, labels, fold, blocks, rng, alone=None, target=None):
+        def taken(head, tuned, labels, fold, blocks, rng, alone=None, **_):
             found = decide(head, tuned, labels, fold, blocks, rng, alone)
             mean = share * np.log(tuned) + (1 - share) * np.log(head)
             p = np.exp(mean) / np.exp(mean).sum(axis=1, keepdims=True)

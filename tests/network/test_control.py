@@ -10,6 +10,7 @@ from torch import nn
 
 from tiny import KINDS, PREP, network
 from warmstart.features.engine import normalised
+from warmstart.network import control
 from warmstart.network.control import (
     CHUNK,
     control_features,
@@ -91,6 +92,16 @@ def test_shuffles_differ_and_repeat_with_the_generator():
     )
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
+
+
+def test_a_large_matrix_loses_its_rows_and_the_order_within_them(monkeypatch):
+    monkeypatch.setattr(control, "MANY", 100)
+    module = nn.Linear(20, 30)
+    twin = shuffled(module, np.random.default_rng(0))
+    own, other = module.weight, twin.weight
+    assert torch.equal(own.flatten().sort().values, other.flatten().sort().values)
+    assert (own.sort(dim=1).values != other.sort(dim=1).values).any()
+    assert (own == other).float().mean() < 0.1
 
 
 def test_tied_weights_stay_tied():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,8 +14,12 @@ import wordy
 from warmstart import tokens
 from warmstart.errors import StartError
 from warmstart.network import registry, texts
+from warmstart.network.edit import assemble
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import load
+from warmstart.network.parts import cut
+from warmstart.network.tail import Tail
+from warmstart.network.taps import taps
 
 pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
 
@@ -137,3 +142,35 @@ def test_a_tokenizer_must_be_at_hand():
         tokens.text_of("abc")
     with pytest.raises(StartError, match=r"tokenizer\.json is damaged \(it is no JSON object\)"):
         tokens.keep("[]")
+
+
+def test_texts_about_as_long_pass_together_and_give_the_same(tmp_path):
+    start = load(f"transformers:{wordy.encoder(tmp_path / 'encoder')}")
+    inputs = start.record.preprocessing
+    rows = ["goal", "soup with a ball", " ".join(["rain"] * 20), "", "moon"]
+    tokens_of = torch.from_numpy(np.stack([tokens.token_numbers(t, inputs) for t in rows])).long()
+    groups = texts.alike(start.module, tokens_of)
+    assert sorted(torch.cat([places for places, _ in groups]).tolist()) == [0, 1, 2, 3, 4]
+    assert len(groups) == 3
+    network = cut(start.module, inputs)
+    last = taps(network.record)[-1]
+    model = assemble(network, (last,), torch.zeros(2, network.record.neck_width), torch.zeros(2))
+    tail = Tail(model, 0)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            tail.vectors(tokens_of), tail.features(tokens_of)[-1], rtol=1e-4, atol=1e-5
+        )
+    picture = torch.zeros(2, 3, 8, 8)
+    ((places, _),) = texts.alike(torch.nn.Identity(), picture)
+    assert places.tolist() == [0, 1]
+
+
+def test_weights_that_are_replaced_are_not_drawn():
+    arch = (
+        'text:bert{"hidden_size":32,"num_hidden_layers":1,"num_attention_heads":2,"vocab_size":50}'
+    )
+    drawn = texts.build_text(arch)
+    assert drawn.encoder.embeddings.word_embeddings.weight.std() > 0.01
+    bare = texts.build_text(arch, is_drawn=False)
+    assert bare.state_dict().keys() == drawn.state_dict().keys()
+    assert bare.encoder.embeddings.position_ids.tolist() == [[*range(512)]]

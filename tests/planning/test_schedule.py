@@ -10,7 +10,14 @@ import pytest
 from plans import actions, network_facts, plan_for, said
 from warmstart.errors import PlanError
 from warmstart.planning.check import check_plan
-from warmstart.planning.schedule import MOST_STAGES, carried_out, schedule, stage_actions
+from warmstart.planning.schedule import (
+    MOST_STAGES,
+    Schedule,
+    carried_out,
+    of_rows,
+    schedule,
+    stage_actions,
+)
 
 CHOICES = (
     "optimizer", "weight_decay", "passes", "warm_up", "crop", "flip", "folds",
@@ -150,3 +157,14 @@ def test_parts_that_did_not_join_are_frozen_in_what_was_carried_out(joined):
 def test_a_plan_in_one_stage_was_carried_out_as_it_stands():
     plan = trained("last:2")
     assert carried_out(plan, 1) is plan
+
+
+def test_rows_that_are_held_out_cost_updates_or_room_in_each():
+    """Where pairs are learnt the updates stay: a text twice in one would say nothing."""
+    plain = Schedule(optimizer="adamw", weight_decay=0.0, n_steps=9, batch=48, warm_up=0.0,
+                     crop=1.0, flip=False, folds=2, seed=0, micro_batch=48)  # fmt: skip
+    half = of_rows(plain, 24, 48)
+    assert (half.n_steps, half.batch, half.micro_batch) == (4, 48, 48)
+    half = of_rows(replace(plain, pairs=True), 24, 48)
+    assert (half.n_steps, half.batch, half.micro_batch) == (9, 24, 24)
+    assert of_rows(replace(plain, pairs=True), 0, 48) == replace(plain, pairs=True)

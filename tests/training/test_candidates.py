@@ -181,3 +181,15 @@ def test_a_row_counts_no_more_than_so_much_however_wrong_it_is():
     found = choose(scores, labels, fold, blocks, plain())
     assert found.losses.max() <= WORST
     assert round(WORST / np.log(10)) == 12
+
+
+def test_the_usual_end_is_taken_where_no_other_is_better():
+    scores, labels, fold, blocks = task(seed=0)
+    same = np.repeat(scores[:1], len(scores), axis=0)
+    assert choose(same, labels, fold, blocks, plain(), usual=2).candidate == 2
+    lone = np.full_like(same, np.nan)
+    lone[3] = scores[0]
+    assert choose(lone, labels, fold, blocks, plain(), usual=3).candidate == 3
+    np.testing.assert_array_equal(
+        choose(lone, labels, fold, blocks, plain(), usual=3).scores, scores[0]
+    )

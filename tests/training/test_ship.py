@@ -95,3 +95,23 @@ def test_the_tuned_network_is_worth_what_the_head_is_and_what_it_is_ahead():
     assert found.kind == plain.kind != HEAD
     risen = (alone.argmax(axis=1) == labels).mean() - (head.argmax(axis=1) == labels).mean()
     assert found.hits.mean() - plain.hits.mean() == pytest.approx(risen, abs=0.02)
+
+
+def test_layers_that_learnt_from_pairs_ship_by_how_often_they_are_right():
+    """Their probabilities are surer than they are right, and no mean of both is tried."""
+    head, _, labels, fold, blocks, _ = _case(60, 0.5, 0.9)
+    tuned = _said(labels, 0.85, np.random.default_rng(3), sure=12.0)
+    rng = np.random.default_rng(1)
+    found = decide(head, tuned, labels, fold, blocks, rng, is_paired=True)
+    assert found.kind == TUNED
+    assert found.deeper.mean() == pytest.approx((tuned.argmax(axis=1) == labels).mean())
+    worse = decide(tuned, head, labels, fold, blocks, rng, is_paired=True)
+    assert worse.kind == HEAD
+
+
+def test_what_a_head_gains_by_more_rows_is_not_what_such_layers_gain():
+    head, tuned, labels, fold, blocks, rng = _case(60, 0.4, 0.9)
+    alone = _said(labels, 0.7, np.random.default_rng(2))
+    found = decide(head, tuned, labels, fold, blocks, rng, alone=alone, is_paired=True)
+    assert found.kind == TUNED
+    assert found.hits.mean() == pytest.approx((tuned.argmax(axis=1) == labels).mean(), abs=0.03)

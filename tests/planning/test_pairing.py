@@ -1,0 +1,62 @@
+"""A handful of texts learns from pairs; the choices that suit them, and what the user sets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from plans import FACTS, actions, network_facts, plan_for
+from warmstart.planning.pairing import RATE, UPDATES
+from warmstart.records import TextInputs
+
+TEXTS = TextInputs(length=24, most=24, vocabulary=99, pad=0, tokenizer="0" * 64)
+FEW = replace(FACTS, n=48, n_blocks=48, n_classes=6, smallest_class=8, holdout=0)
+NAMES = tuple(f"layer.{n}" for n in range(7))
+
+
+def planned(facts=FEW, strategy="auto", **wishes):
+    found = network_facts(
+        NAMES, family="transformer", preprocessing=TEXTS, tries_tail=strategy == "auto"
+    )
+    return plan_for(strategy, facts, found, **wishes)
+
+
+def test_a_handful_is_tuned_on_pairs_more_than_half_way_down():
+    plan = planned()
+    assert plan.strategy.value == "last:4"
+    assert "lowest layer whose weights" not in plan.strategy.because
+    chosen = plan.training
+    assert (chosen.pairs.value, chosen.rate.value, chosen.layer_decay.value) == (True, RATE, 1.0)
+    assert (chosen.batch.value, chosen.passes.value) == (48, UPDATES * 48)
+    assert (chosen.warm_up.value, chosen.average.value, chosen.l2_sp.value) == (0, 0, 0)
+    assert [actions(plan)[name] for name in NAMES] == ["frozen"] * 3 + ["tuned"] * 4
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        planned(replace(FEW, n=600, n_blocks=600)),
+        planned(pairs=False),
+        planned(strategy="scratch"),
+        planned(strategy="full+lora"),
+    ],
+    ids=["many", "not wished", "scratch", "low-rank"],
+)
+def test_others_learn_by_the_output(plan):
+    assert plan.training.pairs.value is False
+    assert plan.training.rate.value != RATE
+    assert plan.strategy.value in ("last:3", "scratch", "full+lora")
+
+
+def test_what_the_user_sets_wins():
+    many = planned(replace(FEW, n=600, n_blocks=600), strategy="last:2", pairs=True, lr=1e-4)
+    assert many.training.pairs.value is True
+    assert (many.training.rate.value, many.training.rate.rule) == (1e-4, RATE)
+    assert (many.training.batch.value, many.training.passes.value) == (128, UPDATES * 600)
+    assert many.strategy.value == "last:2"
+
+
+def test_pairs_are_for_texts_with_classes():
+    assert plan_for("last:1", FEW).training.pairs is None
+    assert planned(replace(FEW, task="regress"), strategy="last:1").training.pairs is None
