@@ -172,8 +172,8 @@ def alike(network: nn.Module, rows: Tensor) -> list[tuple[Tensor, int]]:
     ends = (there * places).amax(dim=1).clamp(min=1)
     steps = (ends + _STEP - 1) // _STEP
     return [
-        (everything[steps == step], min(_STEP * int(step), rows.shape[1]))
-        for step in steps.unique()
+        (everything[steps == step], min(_STEP * step, rows.shape[1]))
+        for step in sorted({int(step) for step in steps})
     ]
 
 
