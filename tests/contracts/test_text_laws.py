@@ -25,13 +25,13 @@ from warmstart.errors import ExportError
 from warmstart.features.engine import make_engine, to_tensor
 from warmstart.features.key import FeatureKey
 from warmstart.network import freeze
+from warmstart.network.designs import load_transformers
 from warmstart.network.edit import assemble
 from warmstart.network.ledger import take_digests, write_ledger
 from warmstart.network.load import load
 from warmstart.network.parts import cut
 from warmstart.network.tail import Prefix, Tail, stored_taps
 from warmstart.network.taps import Tapped, taps
-from warmstart.network.texts import load_transformers
 from warmstart.verbs.serve import Serving, application
 
 pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")

@@ -128,8 +128,8 @@ def test_a_text_is_read_in_windows_or_cut_as_was_wished(sound):
 
 
 @pytest.mark.parametrize(("arch", "message"), [
-    ("text:bert{", "is no design of an encoder of texts"),
-    ("text:gpt2{}", "'gpt2' is no encoder of texts that is read here; there are bert"),
+    ("text:bert{", "is no design of an encoder"),
+    ("text:gpt2{}", "'gpt2' is no encoder that is read here; there are bert"),
     ('text:bert{"hidden_size": "x"}', "the encoder cannot be built"),
 ])  # fmt: skip
 def test_designs_that_are_none(arch, message):

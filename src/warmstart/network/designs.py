@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from warmstart.errors import StartError
 
@@ -45,20 +47,41 @@ def settings_of(arch: str, prefix: str, kinds: Sequence[str]) -> tuple[str, dict
     return kind, told
 
 
-def built(kind: str, told: Mapping[str, Any], **options: Any) -> tuple[Any, nn.Module]:
+def built(
+    kind: str, told: Mapping[str, Any], *, is_drawn: bool = True, **options: Any
+) -> tuple[Any, nn.Module]:
     """The configuration and the encoder with random weights; the global random state stays.
 
+    Without `is_drawn` no weights are drawn that all are to be replaced: it takes half a second.
     Raises: StartError if transformers is missing, or the design is none that it can build.
     """
     config = _config(kind, told)
     config._attn_implementation = "eager"  # rounds alike for every length of the filling
     library = load_transformers()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), nullcontext() if is_drawn else _Undrawn():
             found: nn.Module = library.AutoModel.from_config(config, **options)
     except Exception as error:  # the package raises what it likes of settings that make no sense
         raise _unbuilt(error) from error
     return config, found.float()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights stay as the memory was."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__name__", "") in _DRAWING:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+_DRAWING = frozenset(
+    ("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_",
+     "xavier_uniform_", "xavier_normal_")
+)  # fmt: skip
 
 
 def _config(kind: str, told: Mapping[str, Any]) -> Any:

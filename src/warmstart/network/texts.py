@@ -12,16 +12,13 @@ by itself, and what is pooled is pooled over all of them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from warmstart.errors import StartError
+from warmstart.network.designs import built, design, settings_of
 from warmstart.network.segment import Run, Step, Steps
 
 PREFIX = "text:"
@@ -186,16 +183,7 @@ def arch_of(config: Mapping[str, Any], pooling: str) -> str:
     >>> arch_of({"model_type": "bert", "hidden_size": 32, "vocab_size": 30522}, "mean")
     'text:bert{"hidden_size":32,"pooling":"mean"}'
     """
-    kind, known = str(config["model_type"]), _defaults(str(config["model_type"]))
-    told = {n: v for n, v in config.items() if n in known and known[n] != v and n not in _LEFT_OUT}
-    told[_OUR_OWN] = pooling
-    return f"{PREFIX}{kind}{json.dumps(told, sort_keys=True, separators=(',', ':'))}"
-
-
-_LEFT_OUT = (
-    "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path", "id2label",
-    "label2id", "problem_type", "use_cache", "model_type", "return_dict",
-)  # fmt: skip
+    return design(PREFIX, config, {_OUR_OWN: pooling})
 
 
 def build_text(arch: str, *, is_drawn: bool = True) -> TextNetwork:
@@ -204,75 +192,8 @@ def build_text(arch: str, *, is_drawn: bool = True) -> TextNetwork:
     Without `is_drawn` no weights are drawn that all are to be replaced: it takes half a second.
     Raises: StartError if transformers is missing, or the design is none that it can build.
     """
-    kind, brace, rest = arch.removeprefix(PREFIX).partition("{")
-    try:
-        told = dict(json.loads(brace + rest or "{}"))
-        pooling = str(told.pop(_OUR_OWN, "mean"))
-    except ValueError as error:
-        raise StartError(f"{arch} is no design of an encoder of texts ({error}).") from error
-    made = _config(kind, told)
-    with torch.random.fork_rng(devices=[]), nullcontext() if is_drawn else _Undrawn():
-        encoder = _model(made)
-    return TextNetwork(encoder, pooling, int(made.pad_token_id or 0)).eval()
-
-
-class _Undrawn(TorchFunctionMode):
-    """Weights stay as the memory was."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        if getattr(func, "__name__", "") in _DRAWING:
-            return args[0] if args else given["tensor"]
-        return func(*args, **given)
-
-
-_DRAWING = frozenset(
-    ("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_",
-     "xavier_uniform_", "xavier_normal_")
-)  # fmt: skip
-
-
-def _config(kind: str, told: Mapping[str, Any]) -> Any:
-    if kind not in KINDS:
-        raise StartError(
-            f"{kind!r} is no encoder of texts that is read here; there are {', '.join(KINDS)}."
-        )
-    configs: Any = load_transformers()
-    try:
-        return configs.AutoConfig.for_model(kind, **told)
-    except Exception as error:  # the package raises what it likes of settings that make no sense
-        raise _unbuilt(error) from error
-
-
-def _defaults(kind: str) -> dict[str, Any]:
-    found: dict[str, Any] = _config(kind, {}).to_dict()
-    return found
-
-
-def _model(config: Any) -> nn.Module:
-    library: Any = load_transformers()
-    config._attn_implementation = "eager"  # rounds alike for every length of the filling
-    options = {} if config.model_type == "distilbert" else {"add_pooling_layer": False}
-    try:
-        found: nn.Module = library.AutoModel.from_config(config, **options)
-    except Exception as error:
-        raise _unbuilt(error) from error
-    return found.float()
-
-
-def _unbuilt(error: Exception) -> StartError:
-    reason = str(error).strip().partition("\n")[0][:160]
-    return StartError(f"the encoder cannot be built ({reason}); copy config.json again.")
-
-
-def load_transformers() -> Any:
-    """The library. Raises: StartError saying what to install."""
-    try:
-        import transformers
-    except ImportError:
-        raise StartError(
-            "encoders of texts need transformers; run pip install 'warmstart[text]'."
-        ) from None
-    return transformers
+    kind, told = settings_of(arch, PREFIX, KINDS)
+    pooling = str(told.pop(_OUR_OWN, "mean"))
+    options = {} if kind == "distilbert" else {"add_pooling_layer": False}
+    config, encoder = built(kind, told, is_drawn=is_drawn, **options)
+    return TextNetwork(encoder, pooling, int(config.pad_token_id or 0)).eval()

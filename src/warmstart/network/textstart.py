@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-from torch import Tensor
-
 from warmstart import tokens
 from warmstart.errors import StartError
+from warmstart.network.encoderfolder import CONFIG, PREFIX, fill, folder_of, kind_of, settings_in
 from warmstart.network.registry import SHIPPED_TEXT, ShippedText, shipped_folder
 from warmstart.network.tensors import tensor_digest, unique_tensors
 from warmstart.network.texts import KINDS, arch_of, build_text
 from warmstart.network.waves import KINDS as WAVE_KINDS
-from warmstart.network.weights import check_finite, check_match, read_weights
 from warmstart.records import StartRecord, TextInputs
 
-PREFIX = "transformers:"
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TOKENIZER = "tokenizer.json"
 MOST = 512  # tokens, where the folder names no limit
 # Tensors of output layers and of a pretraining task: the encoder has no place for them.
 _HEADS = (
     "pooler.", "cls.", "classifier.", "lm_head.", "pre_classifier.", "vocab_", "qa_outputs.",
-    "dropout.", "score.",
+    "dropout.", "score.", "embeddings.position_ids",
 )  # fmt: skip
+_RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 def is_text_start(name: str) -> bool:
@@ -42,8 +36,8 @@ def is_text_start(name: str) -> bool:
     """
     if name in SHIPPED_TEXT:
         return True
-    folder = _folder(name)
-    return folder is not None and (name.startswith(PREFIX) or _kind(folder) in KINDS)
+    folder = folder_of(name)
+    return folder is not None and (name.startswith(PREFIX) or kind_of(folder) in KINDS)
 
 
 def load_text(name: str) -> tuple[Any, StartRecord]:
@@ -56,32 +50,11 @@ def load_text(name: str) -> tuple[Any, StartRecord]:
         folder = shipped_folder(shipped)
         _check_published(shipped, folder)
         return _open(folder, name, shipped.title, f"pip package {shipped.package}")
-    folder_of = _folder(name)
-    if folder_of is None:
+    place = folder_of(name)
+    if place is None:
         raise StartError(f"{name} is not on this machine; name a folder that holds it.")
     label = name.removeprefix(PREFIX)
-    return _open(folder_of, name, Path(label).name, str(folder_of))
-
-
-def _folder(name: str) -> Path | None:
-    """The folder of a name: on disk, or a snapshot in the Hugging Face cache."""
-    place = Path(name.removeprefix(PREFIX)).expanduser()
-    if (place / CONFIG).is_file():
-        return place
-    if not name.startswith(PREFIX) or os.path.isabs(place) or len(place.parts) > 2:
-        return None
-    try:
-        found = try_to_load_from_cache(name.removeprefix(PREFIX), CONFIG)
-    except ValueError:  # no name that the hub knows
-        return None
-    return Path(found).parent if isinstance(found, str) else None
-
-
-def _kind(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / CONFIG).read_text("utf-8")).get("model_type", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""
+    return _open(place, name, Path(label).name, str(place))
 
 
 def _check_published(shipped: ShippedText, folder: Path) -> None:
@@ -94,7 +67,7 @@ def _check_published(shipped: ShippedText, folder: Path) -> None:
 
 
 def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, StartRecord]:
-    config = _json(folder, CONFIG)
+    config = settings_in(folder, CONFIG)
     if str(config.get("model_type")) not in KINDS:
         raise StartError(
             f"{folder} holds a {config.get('model_type')}; encoders that are read are, of texts, "
@@ -102,13 +75,7 @@ def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, StartR
         )
     arch = arch_of(config, _pooling(folder))
     network = build_text(arch, is_drawn=False)  # every tensor is read, or missed below
-    file = next((folder / f for f in WEIGHTS if (folder / f).is_file()), None)
-    if file is None:
-        raise StartError(f"{folder} has no {' or '.join(WEIGHTS)}; copy the folder again.")
-    weights = _encoder_weights(read_weights(file), network.encoder.state_dict())
-    check_finite(weights, file.name)
-    check_match(network.encoder.state_dict(), weights, file.name, "copy the folder again")
-    network.encoder.load_state_dict(weights)
+    fill(network.encoder, folder, _HEADS, _RENAMED)
     network.eval().requires_grad_(False)
     return network, StartRecord(
         name=name, title=title, arch=arch, source=source, classes=0,
@@ -118,32 +85,12 @@ def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, StartR
     )  # fmt: skip
 
 
-def _encoder_weights(
-    weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """The encoder's own tensors, whatever stands before their names; output layers are left."""
-    fronts = {name.split(".")[0] + "." for name in weights}
-    first = next(iter(wanted))
-    front = next((f for f in fronts if f + first in weights), "")
-    bare = {name.removeprefix(front): tensor for name, tensor in weights.items()}
-    named = {
-        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
-            "LayerNorm.beta", "LayerNorm.bias"
-        ): tensor
-        for name, tensor in bare.items()
-    }
-    return {
-        name: tensor for name, tensor in named.items()
-        if name in wanted or not (name.startswith(_HEADS) or name.endswith("position_ids"))
-    }  # fmt: skip
-
-
 def _pooling(folder: Path) -> str:
     """As sentence-transformers notes it beside the encoder; without a note the mean."""
     path = folder / "1_Pooling" / CONFIG
     if not path.is_file():
         return "mean"
-    told = _json(path.parent, CONFIG)
+    told = settings_in(path.parent, CONFIG)
     return "first" if told.get("pooling_mode_cls_token") else "mean"
 
 
@@ -177,15 +124,5 @@ def _most(folder: Path, config: Mapping[str, Any], network: Any) -> int:
     if config["model_type"] in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         places -= network.pad + 1  # counted from behind the filling's number
     notes = folder / "sentence_bert_config.json"
-    told = _json(folder, notes.name).get("max_seq_length") if notes.is_file() else None
+    told = settings_in(folder, notes.name).get("max_seq_length") if notes.is_file() else None
     return int(min(places, told or MOST))
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / name).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise StartError(f"{folder / name} is damaged ({error}); copy the folder again.") from error
-    if not isinstance(found, dict):
-        raise StartError(f"{folder / name} holds no settings; copy the folder again.")
-    return found
