@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.base import clone
@@ -23,6 +24,7 @@ from drawing import draw
 from tiny import PREP, network
 from warmstart import WarmStartClassifier
 from warmstart.errors import DataError, PlanError, UsageError
+from warmstart.estimator import WarmStartRegressor
 from warmstart.features.store import Store, default_root
 
 
@@ -317,6 +319,15 @@ def test_mistakes_with_images_name_the_row(paths):
         file.write(b"no picture")
     with pytest.raises(DataError, match="leave it out of X"):
         fitted.predict([broken])
+
+
+def test_a_column_of_words_is_named():
+    frame = pd.DataFrame({"size": [1.0, 2, 3, 4] * 3, "town": ["Rome", "Oslo", "3", None] * 3})
+    for made in (WarmStartClassifier(), WarmStartRegressor()):
+        with pytest.raises(DataError, match=r"column 'town' holds words \('Rome'\); encode it"):
+            made.fit(frame, [0, 1] * 6)
+    numbers = frame[["size"]].assign(other=["1", "2", "3.5", "1e3"] * 3)
+    assert len(WarmStartClassifier().fit(numbers, [0, 1] * 6).predict(numbers)) == 12
 
 
 # ---- texts ---------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from warmstart.solve.weighted import standardised
 from warmstart.training.weighted import Weighed, fit_linear
 from warmstart.verbs.given import (
     as_images,
+    check_words,
     class_names,
     is_output_alone,
     logits_of,
@@ -75,6 +76,7 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
     # ---- a table ---------------------------------------------------------------------------
 
     def _fit_table(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None) -> Self:
+        check_words(X)
         X, y = validate_data(self, X, y, dtype=np.float64)
         self._forget(("summary_", "plan_", "verdict_", "estimate_", "_learnt", "_answerer"))
         self._check_table(X)

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from warmstart.errors import DataError, UsageError
 from warmstart.solve.weighted import standardised
 from warmstart.training.weighted_numbers import fit_numbers
-from warmstart.verbs.given import as_images, row_weights
+from warmstart.verbs.given import as_images, check_words, row_weights
 from warmstart.verbs.learning import OF_TABLES, Options, images_again
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class WarmStartRegressor(RegressorMixin, Options):  # type: ignore[misc]
         return self._fit_images(images, y)
 
     def _fit_table(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None) -> Self:
+        check_words(X)
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         self._check_table(X)
         self._forget(("summary_", "_learnt", *OF_LINES))

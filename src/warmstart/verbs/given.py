@@ -50,6 +50,29 @@ def as_images(X: Any) -> Any:
     return X if X.ndim in (3, 4) else None
 
 
+def check_words(X: Any) -> None:
+    """Columns of a DataFrame hold numbers, or what reads as such.
+
+    Raises: DataError naming the first that holds words.
+    """
+    for name in getattr(X, "columns", ()):
+        values = np.asarray(X[name].to_numpy())
+        word = next((v for v in values if isinstance(v, str) and not _is_number(v)), None)
+        if word is not None:
+            raise DataError(
+                f"X: column {name!r} holds words ({word[:20]!r}); encode it in a pipeline "
+                "(OneHotEncoder), or give the table to warmstart.fit, which takes words"
+            )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _stacked(images: Any) -> NDArray[Any]:
     try:
         return np.asarray(images)
