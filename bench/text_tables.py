@@ -41,7 +41,8 @@ def _cell(row: dict[str, Any] | None) -> str:
         return ""
     usual = 10 if row["size"] == "8" else 1
     draws = "" if row["draws"] == usual else f" ({row['draws']})"
-    return f"{percent(row['accuracy'])}, {row['seconds']:.3g} s{draws}"
+    digits = 0 if row["seconds"] >= 100 else 2 if row["seconds"] < 10 else 1
+    return f"{percent(row['accuracy'])}, {row['seconds']:,.{digits}f} s{draws}"
 
 
 def long_texts() -> str:
