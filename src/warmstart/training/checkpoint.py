@@ -52,6 +52,7 @@ class Checkpoints:
     are not seen, and the first write removes them.
 
     >>> import tempfile
+    >>> import torch
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     checkpoints = Checkpoints(Path(folder) / "checkpoints", key="of plan and data")
     ...     checkpoints.save(Saved({"weight": torch.ones(2)}, {"step": 7}))
