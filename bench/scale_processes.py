@@ -210,5 +210,5 @@ def _differences(one: Path, other: Path) -> dict[str, float]:
 
 def _losses(log: Path) -> Any:
     """Of all updates of all trainings, whichever of them is shipped."""
-    steps = [e for e in _events(log) if e["stage"] == "tune" and e["kind"] == "step"]
+    steps = [e for e in _events(log) if e["stage"] == "tune" and "loss" in e["values"]]
     return np.array([step["values"]["loss"] for step in steps])
