@@ -59,7 +59,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def measure(given: Namespace) -> dict[str, Any]:
     """Run the cells that are missing, then judge the verdicts of all that are kept."""
-    rows = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+    rows = results.lines(KEPT)
     done = {Cell(**row["cell"]) for row in rows}
     todo = [c for c in cells() if c not in done and c.set in given.only]
     for cell in todo[: given.most]:

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,19 @@ def _file(name: str, measured: dict[str, Any]) -> str:
     """One file for each budget, where a bench has several."""
     budget = measured.get("budget", "fast")
     return name if budget == "fast" else f"{name}-{budget}"
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a measurement that is made in pieces; none where it has not begun."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def add(path: Path, row: dict[str, Any]) -> None:
+    """Keep one more row of it."""
+    print(row, file=sys.stderr, flush=True)
+    with open(path, "a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def read(name: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bench import results
+
 MOST_MEMORY_MB, MOST_DISK_GB, MOST_MINUTES = 4000, 25.0, 90
 SAMPLE_S = 0.5  # between two looks at a child
 # Knows the network's name, then is the command line.
@@ -65,7 +67,7 @@ def measure(given: Namespace) -> dict[str, Any]:
             row = _cell(given, place, weights, strategy)
             with open(place / "rows.jsonl", "a") as file:
                 file.write(json.dumps(row) + "\n")
-        rows = [json.loads(line) for line in (place / "rows.jsonl").read_text().splitlines()]
+        rows = results.lines(place / "rows.jsonl")
     return {"summary": {row["strategy"]: _verdict(row) for row in rows}, "rows": rows}
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bench import results
 from bench.curves import Curve, fitted
 from bench.memory import watch
 from bench.scale import Watch, size_of
@@ -53,21 +54,13 @@ def measure(given: Namespace) -> dict[str, Any]:
         place = given.place or Path(name)
         place.mkdir(exist_ok=True)
         kept = place / "rows.jsonl"
-        kept.touch()
-        known = {(row["n"], row["form"]) for row in _rows(kept)}
+        known = {(row["n"], row["form"]) for row in results.lines(kept)}
         for n in given.sizes:
             if (n, given.form) not in known:
-                row = _cell(given, n, place)
-                print(row, file=sys.stderr, flush=True)
-                with open(kept, "a") as file:
-                    file.write(json.dumps(row) + "\n")
-        rows = _rows(kept)
+                results.add(kept, _cell(given, n, place))
+        rows = results.lines(kept)
     curves = {form: _curves([r for r in rows if r["form"] == form]) for form in FORMS}
     return {"summary": _summary(rows), "curves": curves, "rows": rows}
-
-
-def _rows(kept: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in kept.read_text().splitlines()]
 
 
 def _curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from bench import results
 from bench.scale_data import WEIGHTS, images, write_shards
 from bench.sets import root
 from warmstart.planning.rules import DUAL_LIMIT
@@ -50,15 +50,12 @@ def measure(given: Namespace) -> dict[str, Any]:
         place = given.place or Path(name)
         place.mkdir(exist_ok=True)
         kept = place / "exchange.jsonl"
-        kept.touch()
-        known = {json.loads(line)["n"] for line in kept.read_text().splitlines()}
+        known = {row["n"] for row in results.lines(kept)}
         for n in given.sizes:
             if n not in known:
                 row = {"n": n, "processes": given.processes, "mb": _sent(given, n) / 1e6}
-                print(row, file=sys.stderr, flush=True)
-                with open(kept, "a") as file:
-                    file.write(json.dumps(row) + "\n")
-        rows = [json.loads(line) for line in kept.read_text().splitlines()]
+                results.add(kept, row)
+        rows = results.lines(kept)
     few = [row for row in rows if row["n"] <= DUAL_LIMIT]
     each = (few[-1]["mb"] - few[0]["mb"]) / (few[-1]["n"] - few[0]["n"])
     sums = [row["mb"] - few[0]["mb"] - each * (row["n"] - few[0]["n"]) for row in rows[len(few) :]]

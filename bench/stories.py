@@ -44,7 +44,7 @@ def measure(given: Namespace) -> dict[str, Any]:
 
 def kept() -> list[Row]:
     """Every row measured so far."""
-    return [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+    return results.lines(KEPT)
 
 
 def summary(rows: list[Row]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def measure(given: Namespace) -> dict[str, Any]:
     """Train what is not kept yet."""
-    rows = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+    rows = results.lines(KEPT)
     done = {(row["set"], row["variant"]) for row in rows}
     for name in given.sets:
         for variant in given.variants:

@@ -72,9 +72,7 @@ def measure(given: Namespace) -> dict[str, Any]:
                 **dict(zip(("method", "set", "size", "seed"), cell, strict=True)),
                 **_fit(cell, given),
             }
-            with LINES.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(row, file=sys.stderr, flush=True)
+            results.add(LINES, row)
     return {"rows": _means(_kept())}
 
 
@@ -86,7 +84,7 @@ def _wanted(given: Namespace) -> Iterator[Cell]:
 
 
 def _kept() -> list[Row]:
-    return [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+    return results.lines(LINES)
 
 
 def _cell(row: Row) -> Cell:

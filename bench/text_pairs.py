@@ -48,7 +48,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     line by line.
     """
     root = given.data or Path(warmstart.__file__).parents[3] / "shared" / "data" / "text"
-    kept = [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+    kept = results.lines(LINES)
     done = {(row["set"], row["seed"]) for row in kept}
     for name in given.sets:
         for seed in range(FIRST, FIRST + given.draws):
