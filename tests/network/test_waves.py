@@ -93,6 +93,13 @@ def test_damaged_folders_are_one_line(tmp_path, file, told, message):
     assert "\n" not in str(caught.value)
 
 
+def test_clips_without_a_single_frame_are_one_line():
+    module = start_of(hearing.folder_of()).module
+    short = WaveInputs(rate=8000, seconds=0.005, is_scaled=True)
+    with pytest.raises(StartError, match="clips of 40 samples are too short for this encoder"):
+        cut(module, short)
+
+
 def test_a_folder_without_weights_says_so(tmp_path):
     place = shutil.copytree(hearing.folder_of(), tmp_path / "bare")
     (place / "model.safetensors").unlink()

@@ -125,12 +125,23 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
         if isinstance(module, TextNetwork):  # its parts are known by design
             return _network(module, module.steps(_window(preprocessing)), inputs[:1], "traced")
         if isinstance(module, WaveNetwork):
-            return _network(module, module.steps(), inputs, "traced")
+            return _cut_waves(module, inputs)
         outputs, classifier = find_classifier(module, inputs)
         for trace in attempts(module, classifier, inputs[:2]):
             if (found := _followed(module, trace, inputs, outputs, classifier)) is not None:
                 return found
         return _cut_whole(module, inputs, outputs, classifier)
+
+
+def _cut_waves(module: WaveNetwork, clips: Tensor) -> Network:
+    """Raises: StartError where clips have too few samples for a single frame."""
+    try:
+        return _network(module, module.steps(), clips, "traced")
+    except RuntimeError as error:
+        raise StartError(
+            f"clips of {clips.shape[1]:,} samples are too short for this encoder's convolutions; "
+            "raise input.seconds."
+        ) from error
 
 
 def _window(inputs: Inputs) -> int:
