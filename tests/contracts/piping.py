@@ -10,7 +10,7 @@ import torch
 import tiny
 from warmstart.network import parts
 from warmstart.network.edit import assemble
-from warmstart.network.piece import Piece, balanced, keepers, together
+from warmstart.network.piece import Cost, Piece, balanced, keepers, together
 from warmstart.network.statistics import relearning
 from warmstart.network.tail import Tail
 from warmstart.network.taps import tap_width, taps
@@ -43,7 +43,7 @@ def way_of(word, network, model, tail):
         return Rows(tail, "cpu")
     if word == "fsdp":
         return Sharded(tail, together(tail), model.state_dict(keep_vars=True), "cpu")
-    runs = balanced([1.0] * len(network.parts), world.size)
+    runs = balanced([Cost(1, 2, 1)] * len(network.parts), world.size)
     pieces = [range(run.start + 1, run.stop + 1) for run in runs]
     owners = {name: network.owners.get(name.removeprefix("trunk."), "output")
               for name in model.state_dict()}  # fmt: skip

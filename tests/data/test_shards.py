@@ -16,6 +16,7 @@ from drawing import draw
 from looking import collect
 from warmstart.data import shards
 from warmstart.data.collection import Columns
+from warmstart.data.place import suffix
 from warmstart.data.shards import list_shards
 from warmstart.errors import DataError
 
@@ -147,6 +148,16 @@ def test_of_an_image_little_stays_in_memory(tmp_path):
     tracemalloc.stop()
     assert len(found.record.examples) == 2000
     assert kept < 2000 * 450
+
+
+def test_nothing_is_kept_of_names_whose_suffix_was_asked_for():
+    """pathlib interns each name it sees: 240 bytes an image, beside what is kept of it."""
+    names = [f"{k:06d}.jpg" for k in range(200_000)]
+    tracemalloc.start()
+    assert all(suffix(name) == ".jpg" for name in names)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 def test_images_are_found_in_shards_of_any_order(tmp_path):

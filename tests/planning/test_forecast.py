@@ -169,3 +169,12 @@ def test_training_holds_pixels_copies_of_the_weights_and_what_a_step_takes():
     assert head < full
     stored = forecast(plan("last:2"), LOAD, SPEEDS).memory_mb  # read from disk, batch by batch
     assert stored == pytest.approx(full - pixels, abs=0.1)
+
+
+def test_what_a_streamed_network_trains_is_counted_once():
+    """The step was measured with the part in memory, its gradient, its moments and its average."""
+    made, streamed = plan("last:2"), replace(LOAD, is_streamed=True)
+    whole, alone = (forecast(made, load, SPEEDS).memory_mb for load in (LOAD, streamed))
+    features = 4 * LOAD.width * (LOAD.n + LOAD.n_test) / 1e6
+    assert alone == pytest.approx(SPEEDS.passed_mb + features + SPEEDS.step_mb, abs=0.1)
+    assert whole - alone == pytest.approx(4 * LOAD.model_bytes / 1e6, abs=0.1)

@@ -11,6 +11,7 @@ from torch import nn
 from warmstart.errors import PlanError
 from warmstart.joints import ways
 from warmstart.training.sharded import Sharded
+from warmstart.world import World
 
 
 class Scaled(nn.Module):
@@ -32,4 +33,16 @@ def test_a_scaled_loss_is_for_one_process_or_for_rows_alone(monkeypatch, word):
     chosen = SimpleNamespace(pairs=False, parallel=word, precision="float16")
     monkeypatch.setattr(ways, "here", lambda: SimpleNamespace(size=2))
     with pytest.raises(PlanError, match="use bfloat16 or float32, or --parallel data"):
+        ways.way_of(None, None, chosen, ())
+
+
+@pytest.mark.parametrize("word", ["fsdp", "pipeline"])
+def test_processes_that_share_weights_need_a_gpu_each(monkeypatch, word):
+    chosen = SimpleNamespace(pairs=False, parallel=word, precision="float32", device="cuda")
+    monkeypatch.setattr(ways, "here", lambda: World(0, 2, 2))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    says = (
+        f"^--parallel {word} takes a GPU for each process, and 2 processes share 1; start at most 1"
+    )
+    with pytest.raises(PlanError, match=says):
         ways.way_of(None, None, chosen, ())

@@ -59,7 +59,9 @@ def suffix(path: str) -> str:
     >>> suffix("a/B.JPG"), suffix("README")
     ('.jpg', '')
     """
-    return PurePosixPath(path).suffix.lower()
+    name = path.rpartition("/")[2]  # by hand: pathlib keeps the names of all it has seen
+    dot = name.rfind(".")
+    return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
 
 
 def is_hidden(path: str) -> bool:

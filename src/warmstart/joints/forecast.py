@@ -108,12 +108,11 @@ def _streamed(bench: Bench, plan: Plan) -> dict[str, Any]:
     if stream is None:
         return {}
     widest = max(math.prod(part.shape_out) for part in parts)
-    held = sum(part.parameters for part in parts[_cut(plan) :]) if plan.is_trained else 0
     n = len(bench.arranged.learn) + len(bench.arranged.test)
     between = n * BYTES[str(stream.value)]
     kept = math.prod(parts[_cut(plan) - 1].shape_out) if _cut(plan) else 0
     return {
-        "held_bytes": 4 * held, "belt_bytes": between * (2 * widest + kept),
+        "is_streamed": True, "belt_bytes": between * (2 * widest + kept),
         "is_kept": _cut(plan) > 0,
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ from warmstart.events import Steps
 from warmstart.joints.notes import note
 from warmstart.joints.outfit import Outfit
 from warmstart.network.freeze import action_of
-from warmstart.network.piece import Piece, balanced, keepers, together
+from warmstart.network.piece import Cost, Piece, balanced, keepers, together
 from warmstart.network.tail import Tail
 from warmstart.planning.piping import DATA, FSDP, PIPELINE, least_idle
 from warmstart.planning.schedule import Schedule
@@ -26,8 +26,7 @@ from warmstart.world import here
 
 TIMES = 3  # passes through each part, of which the quickest counts
 HELD = frozenset[Action]({"frozen"})
-# A part that is only passed; one through which gradients go down; one with gradients of its own.
-FORWARD, DOWN, OWN = 1.0, 2.0, 3.0
+DOWN, OWN = 1.0, 1.0  # passes that gradients take: down through a part, and for its own weights
 
 
 def way_of(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
@@ -35,7 +34,8 @@ def way_of(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
 
     `some` are inputs of the tail, on which parts are timed.
     Raises: PlanError where the network has fewer parts than there are processes, pairs are
-    compared that lie in several, or the number format or a weight cannot be shared.
+    compared that lie in several, the number format or a weight cannot be shared, or several
+    processes would share a GPU.
     """
     world = here()
     if chosen.pairs and world.size > 1:
@@ -52,6 +52,12 @@ def way_of(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
             "training.precision float16 scales the loss by gradients that no process sees as a "
             "whole where weights are shared; use bfloat16 or float32, or --parallel data."
         )
+    n_gpus = torch.cuda.device_count()
+    if chosen.device == "cuda" and n_gpus < world.local:
+        raise PlanError(
+            f"--parallel {chosen.parallel} takes a GPU for each process, and {world.local} "
+            f"processes share {n_gpus}; start at most {n_gpus} a machine, or use --device cpu."
+        )
     return _SHARING[chosen.parallel](outfit, tail, chosen, some)
 
 
@@ -59,7 +65,7 @@ def _pipeline(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way
     from warmstart.training.pipeline import Pipeline
 
     world, device = here(), chosen.device
-    pieces = world.same(_cut(outfit, tail, tuple(value.to(device) for value in some)))
+    pieces = world.same(_cut(outfit, tail, chosen, tuple(value.to(device) for value in some)))
     kept = keepers(tail, outfit.owners, pieces)
     own = Piece(tail, pieces[world.rank], is_last=world.rank == world.size - 1)
     return Pipeline(tail, own, outfit.model.state_dict(keep_vars=True), kept, device)
@@ -97,25 +103,37 @@ def tell_way(way: Way) -> Steps[None]:
     yield replace(said, values={**said.values, **values})
 
 
-def _cut(outfit: Outfit, tail: Tail, some: Inputs) -> tuple[range, ...]:
-    """Parts of each piece, numbered from 1."""
+def _cut(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> tuple[range, ...]:
+    """Parts of each piece, numbered from 1. The first keeps what lies below, the last the head."""
     numbers = range(tail.cut + 1, max(tap.part for tap in tail.scan.taps) + 1)
-    costs = _costs(outfit, tail, numbers, some[0])
+    size = chosen.micro_batch or chosen.batch
+    main = some[0].repeat(-(-size // len(some[0])), *[1] * (some[0].ndim - 1))[:size]
+    costs = _costs(outfit, tail, chosen, numbers, main)
+    sizes = [part.parameters for part in outfit.network.record.parts]
+    whole = sum(parameter.numel() for parameter in outfit.model.parameters())
+    kept = [float(sizes[number - 1]) for number in numbers]
+    kept[0] += sum(sizes[: tail.cut])
+    kept[-1] += max(whole - sum(kept), 0.0)
+    parts = [Cost(*cost, n) for cost, n in zip(costs, kept, strict=True)]
     return tuple(
-        range(numbers[run[0]], numbers[run[-1]] + 1) for run in balanced(costs, here().size)
+        range(numbers[run[0]], numbers[run[-1]] + 1) for run in balanced(parts, here().size)
     )
 
 
 @torch.inference_mode()
-def _costs(outfit: Outfit, tail: Tail, numbers: Sequence[int], main: Tensor) -> list[float]:
-    """Seconds of each part in an update, but for a factor."""
+def _costs(
+    outfit: Outfit, tail: Tail, chosen: Schedule, numbers: Sequence[int], main: Tensor
+) -> list[tuple[float, float]]:
+    """Seconds of each part in an update, forwards and backwards."""
     outfit.model.eval()
     found, is_below = [], False
     for number in numbers:
         step = tail.scan.steps.parts[number - 1]
         seconds, made = _timed(partial(step.run, outfit.model.trunk), main)
         moves = action_of(outfit.actions, step.name) not in HELD
-        found.append(seconds * (OWN if moves else DOWN if is_below else FORWARD))
+        passed = DOWN * is_below + OWN * moves
+        again = 1.0 if chosen.recompute and passed else 0.0
+        found.append((seconds, seconds * (passed + again)))
         is_below, main = is_below or moves, made
     return found
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, combinations, pairwise
 from typing import Any
 
 import torch
@@ -12,6 +16,8 @@ from warmstart.errors import PlanError
 from warmstart.network import freeze
 from warmstart.network.tail import Tail
 from warmstart.network.tensors import place
+
+NEAR = 1.1  # times the least time of an update, within which cuts count as equally quick
 
 
 class Piece(nn.Module):
@@ -27,6 +33,7 @@ class Piece(nn.Module):
         self._tail = (tail,)  # no child: torch would ask for tensors that other processes hold
         self.numbers, self.is_last = numbers, is_last
         scan = tail.scan
+        self._below = (*_learning(tail, range(tail.cut + 1, numbers.start)),)
         self.taken = tuple(
             tap for tap in scan.taps
             if tap in tail.stored or (tap.part < numbers.start and tap.pool != "neck")
@@ -35,15 +42,18 @@ class Piece(nn.Module):
     def forward(self, main: Tensor, *taken: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the parts."""
         (tail,) = self._tail
-        main, *taps = (_answered(value) for value in (main, *taken))
+        given = (main, *taken)
+        is_asked = any(parameter.requires_grad for parameter in self._below)
+        main, *taps = ((_answered if is_asked else Tensor.detach)(value) for value in given)
         trunk, before = tail.model.trunk, dict(zip(self.taken, taps, strict=True))
         if main.ndim == 4:
             main = main.contiguous(memory_format=torch.channels_last)
         if self.is_last:
             features = tail.scan.onward(trunk, self.numbers.start - 1, main, before)
             logits: Tensor = tail.model.head(features)
-            return logits
+            return logits if is_asked else _linked(logits, given)
         main, found = tail.scan.between(trunk, self.numbers, main, before)
+        main = main if is_asked else _linked(main, given)
         made = (main, *(found[tap] for tap in tail.scan.taps if tap in found))
         return tuple(_sendable(value) for value in made)
 
@@ -67,6 +77,39 @@ def _answered(value: Tensor) -> Tensor:
     return found
 
 
+class _Linked(torch.autograd.Function):
+    """The same values; what they were made of is told that nothing below need learn."""
+
+    @staticmethod
+    def forward(ctx: Any, made: Tensor, *given: Tensor) -> Tensor:
+        """As it is."""
+        ctx.like = [(value.shape, value.dtype, value.device) for value in given]
+        return made.view_as(made)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        """Nothing, in the form in which it can be sent."""
+        nothing = (torch.zeros(size, dtype=d, device=at) for size, d, at in ctx.like)
+        return (gradients[0], *nothing)
+
+
+def _linked(made: Tensor, given: Sequence[Tensor]) -> Tensor:
+    found: Tensor = _Linked.apply(made, *given)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _learning(tail: Tail, numbers: range) -> Iterator[nn.Parameter]:
+    """The parameters of some parts, whether they move or not."""
+    for step in (tail.scan.steps.parts[number - 1] for number in numbers):
+        for name in step.modules:
+            yield from tail.model.trunk.get_submodule(name).parameters()
+        for name in step.attributes:
+            owner, _, last = name.rpartition(".")
+            value = getattr(tail.model.trunk.get_submodule(owner), last)
+            if isinstance(value, nn.Parameter):
+                yield value
+
+
 def _sendable(value: Tensor) -> Tensor:
     dense = value.contiguous()
     if torch.is_grad_enabled() and not dense.requires_grad:
@@ -74,34 +117,70 @@ def _sendable(value: Tensor) -> Tensor:
     return dense
 
 
-def balanced(costs: Sequence[float], n: int) -> tuple[range, ...]:
-    """Cut a row of parts into `n` runs, so that the dearest of them costs as little as can be.
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a part costs a pipeline: seconds of a pass forwards and back, numbers to be kept."""
 
-    Parts are counted from 0. Raises: PlanError where there are fewer parts than runs.
+    forward: float
+    backward: float
+    parameters: float
 
-    >>> balanced([3, 1, 1, 1, 4], 3)
-    (range(0, 1), range(1, 4), range(4, 5))
+
+def balanced(parts: Sequence[Cost], n: int) -> tuple[range, ...]:
+    """Cut a row of parts into `n` runs, so that an update takes as little time as can be.
+
+    All of a batch goes forwards before any of it goes back, so that an update waits for the run
+    that is dearest forwards, and then for the one that is dearest backwards: their sum counts
+    (Huang et al. 2019, "GPipe", §2.3). Of cuts that cost about the same, `NEAR`, it is one whose
+    fullest run keeps as little as can be. Parts are counted from 0.
+    Raises: PlanError where there are fewer parts than runs.
+
+    >>> balanced([Cost(6, 12, 9), Cost(1, 2, 3), Cost(6, 12, 12)], 2)
+    (range(0, 2), range(2, 3))
+    >>> balanced([Cost(6, 12, 12), Cost(1, 2, 3), Cost(6, 12, 9)], 2)
+    (range(0, 1), range(1, 3))
     """
-    if not 1 <= n <= len(costs):
+    if not 1 <= n <= len(parts):
         raise PlanError(
             f"a pipeline of {n} stages needs as many parts that are trained; there are "
-            f"{len(costs)}: start at most {len(costs)} processes."
+            f"{len(parts)}: start at most {len(parts)} processes."
         )
-    # least[k][j]: cost of the dearest of k + 1 runs over the first j parts, and its last cut
-    ends = range(len(costs) + 1)
-    sums = [sum(costs[:end]) for end in ends]
-    least = [[(sums[end], 0) for end in ends]]
-    for k in range(1, n):
-        row = [(float("inf"), 0)] * len(ends)
-        for end in range(k + 1, len(ends)):
-            row[end] = min(
-                (max(least[-1][cut][0], sums[end] - sums[cut]), cut) for cut in range(k, end)
-            )
-        least.append(row)
-    cuts = [len(costs)]
-    for row in reversed(least):
-        cuts.append(row[cuts[-1]][1])
-    return tuple(range(a, b) for a, b in zip(cuts[:0:-1], cuts[-2::-1], strict=True))
+    sums = [
+        [*accumulate(amounts, initial=0.0)]
+        for amounts in zip(*((p.forward, p.backward, p.parameters) for p in parts), strict=True)
+    ]
+    forward, backward, kept = (sorted({b - a for a, b in combinations(s, 2)}) for s in sums)
+    cut = partial(_cut, sums, n)
+    least, tops = float("inf"), [*backward]
+    for most in forward:  # the dearer forwards, the cheaper backwards
+        while tops and cut(most, tops[-1], kept[-1]):
+            least = min(least, most + tops.pop())
+    limits = [(most, NEAR * least - most) for most in forward if most <= NEAR * least]
+
+    def found(fullest: float) -> list[int] | None:
+        return next(filter(None, (cut(*two, fullest) for two in limits)), None)
+
+    fewest = kept[bisect_left(kept, True, key=lambda fullest: found(fullest) is not None)]
+    ends = [*(found(fewest) or ()), len(parts)]
+    while len(ends) <= n:  # fewer runs than asked for: none gets dearer by one more
+        length, begin = max((b - a, a) for a, b in pairwise(ends))
+        ends = sorted([*ends, begin + length // 2])
+    return tuple(range(a, b) for a, b in pairwise(ends))
+
+
+def _cut(sums: Sequence[Sequence[float]], n: int, *most: float) -> list[int] | None:
+    """Where runs begin that are as long as they may be; None where more than `n` are needed."""
+
+    def fits(begin: int, end: int) -> bool:
+        return all(one[end] - one[begin] <= top for one, top in zip(sums, most, strict=True))
+
+    begins = [0]
+    for end in range(1, len(sums[0])):
+        if not fits(begins[-1], end):
+            begins.append(end - 1)
+            if len(begins) > n or not fits(end - 1, end):
+                return None
+    return begins
 
 
 def together(tail: Tail) -> tuple[tuple[str, ...], ...]:

@@ -45,7 +45,7 @@ class Load:
     width: int  # numbers kept of each image, all taps together
     image_bytes: int  # of one prepared image
     model_bytes: int
-    held_bytes: int | None = None  # of them in memory, where the network is streamed
+    is_streamed: bool = False  # whether no more of it is in memory than a step was measured with
     n_sharing: int = 1  # processes that share the weights while they are trained
     belt_bytes: int = 0  # on disk between two parts of such a network
     tail: float = 1.0  # share of a pass that training repeats, above what is stored
@@ -153,10 +153,10 @@ def _memory(plan: Plan, load: Load, speeds: Speeds) -> float:
     kernels = 8 * rows**2 * (_count(plan.head.candidates.value) + 4) / 1e6
     is_live = plan.is_trained and not schedule(plan).cut
     pixels = min(load.image_bytes * load.n / 1e6, PIXELS_MB) if is_live else 0.0
-    held = load.model_bytes if load.held_bytes is None else load.held_bytes
     # Weights, gradients, two moments; where they are shared, first the weights and a share.
     copies = max(4 / load.n_sharing, 1 + 1 / load.n_sharing)
-    trained = copies * held / 1e6 if plan.is_trained else 0.0
+    is_beside = plan.is_trained and not load.is_streamed
+    trained = copies * load.model_bytes / 1e6 if is_beside else 0.0
     beside = ENGINE_MB.get(str(plan.training.engine.value), 0) if load.n_missing else 0
     exported = beside + load.model_bytes / 1e6 if beside else 0.0
     stages = max(kernels, pixels + trained + speeds.step_mb)
