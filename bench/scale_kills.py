@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import results
 from bench.kills import compare
 from bench.scale import CHILD, make_images, write_weights
 
@@ -19,37 +22,49 @@ LOOK_S = 0.005  # between two looks at what a run says
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--network, --images, --size, --strategy: what is streamed, and killed."""
+    """--network, --images, --size, --strategy, --views, --place: what is streamed, and killed."""
     parser.add_argument("--network", default="test_convnext")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--strategy", default="last:1")
+    parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--place", type=Path, help="folder that keeps runs: go on where stopped")
 
 
 def measure(given: Namespace) -> dict[str, Any]:
     """Two runs with a cache each; one is killed in each part of the look and of each view."""
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        weights = write_weights(place, given.network)
-        make_images(place / "images", given.images)
-        command = [sys.executable, "-c", CHILD, "fit", str(place / "images")]
-        command += ["--start", str(weights), "--arch", f"timm:{given.network}"]
-        command += ["--strategy", given.strategy, "--budget", "fast", "-q"]
-        settings = [f"input.size={given.size}", "stream=true", "engine=torch"]
-        if given.strategy != "head":
-            settings += ["passes=320", "batch=16"]
-        for one in settings:
-            command += ["--set", one if "." in one else f"training.{one}"]
+        place = given.place or Path(name)
+        place.mkdir(exist_ok=True)
+        command = _command(given, place)
         whole, killed = place / "whole", place / "killed"
-        _run([*command, "--out", str(whole)], place / "cache-whole")
-        rows = list(_killed([*command, "--out", str(killed)], killed, place / "cache-killed"))
-        differing = compare(whole, killed)
+        if not (whole / "DONE").exists():
+            shutil.rmtree(whole, ignore_errors=True)
+            _run([*command, "--out", str(whole)], place / "cache-whole")
+        kept = place / "rows.jsonl"
+        for row in _killed([*command, "--out", str(killed)], killed, place, results.lines(kept)):
+            results.add(kept, row)
+        rows, differing = results.lines(kept), compare(whole, killed)
     parts = {(row["stage"], row["view"], row["part"]) for row in rows}
     summary = {
         "kills": f"{len(rows)}, in {len(parts)} different parts",
         "files and figures that differ from a run never killed": ", ".join(differing) or "none",
     }
     return {"summary": summary, "rows": rows, "differing": differing}
+
+
+def _command(given: Namespace, place: Path) -> list[str]:
+    """The fit of a streamed network."""
+    weights = write_weights(place, given.network)
+    if not (place / "images").exists():
+        make_images(place / "images", given.images)
+    command = [sys.executable, "-c", CHILD, "fit", str(place / "images")]
+    command += ["--start", str(weights), "--arch", f"timm:{given.network}"]
+    command += ["--strategy", given.strategy, "--budget", "fast", "-q"]
+    settings = [f"input.size={given.size}", "training.stream=true", "training.engine=torch"]
+    if given.strategy != "head":
+        settings += ["training.passes=320", "training.batch=16", f"training.views={given.views}"]
+    return [*command, *(word for one in settings for word in ("--set", one))]
 
 
 def _env(cache: Path) -> dict[str, str]:
@@ -62,26 +77,32 @@ def _run(command: list[str], cache: Path) -> None:
         sys.exit(job.stderr[-500:])
 
 
-def _killed(command: list[str], out: Path, cache: Path) -> Any:
-    """Kill the run in the first part that it has not been killed in, until none is left."""
-    seen: set[tuple[str, str, int]] = set()
-    while True:
-        child = subprocess.Popen(command, env=_env(cache), stdout=subprocess.DEVNULL)
-        place = None
-        while child.poll() is None and place is None:
+def _killed(
+    command: list[str], out: Path, place: Path, rows: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Kill the run in the first part that it has not been killed in, until none is left.
+
+    `rows`: the kills of an earlier call.
+    """
+    seen = {(row["stage"], row["view"], row["part"]) for row in rows}
+    while not (out / "DONE").exists():
+        if (out / "request.json").exists():
+            command = [sys.executable, "-c", CHILD, "resume", str(out), "-q"]
+        child = subprocess.Popen(command, env=_env(place / "cache"), stdout=subprocess.DEVNULL)
+        found = None
+        while child.poll() is None and found is None:
             time.sleep(LOOK_S)
-            place = _place(out)
-            if place in seen:
-                place = None
-        if place is None:
+            found = _place(out)
+            if found in seen:
+                found = None
+        if found is None:
             if child.returncode not in (0, 3):
                 sys.exit(f"exit {child.returncode}")
             return
         child.kill()
         child.wait()
-        seen.add(place)
-        yield dict(zip(("stage", "view", "part"), place, strict=True))
-        command = [sys.executable, "-c", CHILD, "resume", str(out), "-q"]
+        seen.add(found)
+        yield dict(zip(("stage", "view", "part"), found, strict=True))
 
 
 def _place(out: Path) -> tuple[str, str, int] | None:

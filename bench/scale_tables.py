@@ -7,6 +7,7 @@ from collections.abc import Callable
 from bench import results
 from bench.curves import Curve
 from bench.markdown import percent, source, table
+from bench.scale_processes import jobs, verdict
 
 FAR = (1_000_000, 100_000_000)  # images that are reckoned for, not measured
 
@@ -71,6 +72,41 @@ def exchange() -> str:
     )
 
 
+def several_processes() -> str:
+    """One job in several processes, beside one of a single process."""
+    rows = {row["job"]: row for row in results.read("scale_processes")["rows"]}
+    lines = []
+    for job in (job for job in jobs(0) if job.name in rows and not job.dies):
+        row, other = rows[job.name], job.beside in rows
+        shares = [percent(row.get(name), 0) for name in ("largest", "idle")]
+        if "idle" in row:
+            shares[1] += f" (least {percent(row['least_idle'], 0)})"
+        lines.append([
+            job.name, f"{row['images']:,}", f"{row['seconds']:,.0f} s",
+            f"{row['times_the_first']:.2f}" if other else "", f"{max(row['peak_mb']):,.0f} MB",
+            *shares, f"{row['steps']:,}" if other else "",
+            f"{row['probability']:.0e}" if other else "", verdict(job, rows) if other else "",
+        ])  # fmt: skip
+    heads = ["job", "images", "took", "times one process", "most memory of one", "fullest holds",
+             "idle", "updates", "a probability differs by", "so it is"]  # fmt: skip
+    return table(heads, lines)
+
+
+def killed() -> str:
+    """What was killed, and what came of it."""
+    rows = {row["job"]: row for row in results.read("scale_processes")["rows"]}
+    lines = [
+        [job.name, f"the others ended {rows[job.name]['seconds_to_end']:.1f} s later"]
+        for job in jobs(0) if job.dies and job.name in rows
+    ]  # fmt: skip
+    kept = results.read("scale_kills")
+    what = f"a streamed run, {kept['summary']['kills']}"
+    other = ", ".join(kept["differing"])
+    then = f"resumed each time, it differs in {other}" if other else "byte for byte as never killed"
+    lines.append([what, then])
+    return table(["killed", "then"], lines)
+
+
 def _hours(seconds: float) -> str:
     if seconds >= 48 * 3600:
         return f"{seconds / 86400:,.0f} days"
@@ -83,5 +119,5 @@ def _bytes(megabytes: float) -> str:
 
 MADE: dict[str, Callable[[], str]] = {
     "scale_network": large_network, "scale_data": many_images, "scale_curves": cost_curves,
-    "scale_exchange": exchange,
+    "scale_exchange": exchange, "scale_processes": several_processes, "scale_killed": killed,
 }  # fmt: skip

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save, save_file
 from torch import nn
 
@@ -27,6 +30,13 @@ def tensors():
 
 def test_what_is_written_piece_by_piece_is_what_the_library_writes():
     assert b"".join(chunks(tensors())) == save(tensors())
+
+
+def test_names_beside_them_and_numbers_without_a_sign_are_written_likewise():
+    arrays = {"points": np.ones((3, 2), np.float16), "learnt": np.array([2**64 - 1, 3], np.uint64)}
+    told = {"ids": json.dumps(["a/ß.jpg", 'b "c"\\.jpg', "d\n\t\x01\x7f"], ensure_ascii=False)}
+    found = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    assert b"".join(chunks(found, told)) == save_arrays(arrays, metadata=told)
 
 
 def test_a_mapped_file_holds_what_was_saved_and_large_tensors_stay_there(tmp_path):

@@ -22,9 +22,9 @@ _LENGTH = 8  # bytes before the header, which say how long it is
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U8": torch.uint8, "BOOL": torch.bool,
+    "U8": torch.uint8, "U64": torch.uint64, "BOOL": torch.bool,
 }  # fmt: skip
-_RANKS = ("BOOL", "U8", "I8", "I16", "F16", "BF16", "I32", "F32", "F64", "I64")
+_RANKS = ("BOOL", "U8", "I8", "I16", "F16", "BF16", "I32", "F32", "F64", "I64", "U64")
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
@@ -124,11 +124,13 @@ def _header(pages: mmap.mmap) -> tuple[int, dict[str, Any]]:
     return _LENGTH + length, header
 
 
-def chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+def chunks(
+    tensors: Mapping[str, Tensor], told: Mapping[str, str] | None = None
+) -> Iterator[bytes | memoryview]:
     """A safetensors file piece by piece: the bytes that the library itself would write.
 
     Tensors must be contiguous, and each stand once. Larger elements come first, then names in
-    their order, as the library has it.
+    their order, as the library has it. `told` stands in the header as its metadata.
 
     >>> from safetensors.torch import save
     >>> tensors = {"b": torch.zeros(2), "a": torch.ones(3, dtype=torch.int64)}
@@ -136,7 +138,8 @@ def chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     True
     """
     order = sorted(tensors, key=lambda name: (-_rank(tensors[name].dtype), name))
-    header, place = {}, 0
+    header: dict[str, Any] = {"__metadata__": dict(told)} if told else {}
+    place = 0
     for name in order:
         tensor = tensors[name]
         size = tensor.numel() * tensor.dtype.itemsize

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
@@ -21,7 +22,7 @@ from warmstart.training.sharded import Sharded
 from warmstart.training.trainer import Course, Trainer
 from warmstart.world import here, joined
 
-HALF = "bfloat16"
+HALF, DOUBLE = "bfloat16", "float64"
 N_STEPS, BATCH, CLASSES = 5, 8, 5
 
 
@@ -39,7 +40,7 @@ def model_of(kind):
 def way_of(word, network, model, tail):
     """The way of this process, or plain training where it is alone."""
     world = here()
-    if world.size == 1:
+    if world.size == 1 or word == "data":
         return Rows(tail, "cpu")
     if word == "fsdp":
         return Sharded(tail, together(tail), model.state_dict(keep_vars=True), "cpu")
@@ -59,6 +60,12 @@ def renewed(model, way, images):
             way.run(images)
 
 
+def trained_in_double(kind, word=""):
+    """The same where all that is kept in full precision is kept in double precision."""
+    with patch.object(torch.Tensor, "float", torch.Tensor.double):
+        return trained(kind, word, precision=DOUBLE)[0]
+
+
 def trained(kind, word="", folder=None, precision="float32"):
     """What came of it, the parameters that this process held on the way, what it would keep.
 
@@ -66,6 +73,8 @@ def trained(kind, word="", folder=None, precision="float32"):
     `folder`: where all processes write what they keep.
     """
     network, model = model_of(kind)
+    if precision == DOUBLE:
+        model.double()
     tail = Tail(model, 0, recompute=True)
     way = way_of(word, network, model, tail)
     moving = {n: t for n, t in model.state_dict(keep_vars=True).items() if way.keeps(n)}
@@ -73,13 +82,14 @@ def trained(kind, word="", folder=None, precision="float32"):
         moving = {n: t for n, t in moving.items() if isinstance(t, torch.nn.Parameter)}
     course = Course(
         optimizer="adamw", weight_decay=0.01, average=0.9, l2_sp=0.1, micro_batch=2,
-        precision=precision,
+        precision="float32" if precision == DOUBLE else precision,
     )  # fmt: skip
     trainer = Trainer(tail, moving, course, way=way)
     weights = [tensor for tensor in moving.values() if isinstance(tensor, torch.nn.Parameter)]
     trainer.begin([{"params": weights, "lr": 1e-3}])
     rng = torch.Generator().manual_seed(1)
     images = torch.randn(N_STEPS, BATCH, 3, 32, 32, generator=rng)
+    images = images.double() if precision == DOUBLE else images
     labels = torch.randint(CLASSES, (N_STEPS, BATCH), generator=rng)
     model.train(kind == "convolutions")
     losses = [
@@ -111,3 +121,6 @@ if __name__ == "__main__":
                 torch.save(trained(kind, word, place)[:2], f"{place}-{here().rank}.pt")
                 half = trained(kind, word, place.with_suffix(".half"), HALF)[0]["losses"]
                 torch.save(half, f"{place}-{here().rank}-half.pt")
+            torch.save(
+                trained_in_double(kind, "data"), Path(sys.argv[1]) / f"{kind}-data-{here().rank}.pt"
+            )

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -75,11 +75,12 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     if isinstance(inputs, TextInputs):
         write_bytes(folder / TOKENIZER, tokens.text_of(inputs.tokenizer).encode())
     write_json(folder / "calibration.json", bundle.calibration)
-    packed = save_arrays(
-        {name: np.ascontiguousarray(values) for name, values in bundle.neighbours.items()},
-        metadata={"ids": json.dumps(list(bundle.ids), ensure_ascii=False)},
-    )
-    write_bytes(folder / "neighbours.safetensors", packed)
+    arrays = {
+        name: torch.from_numpy(np.require(values, requirements=("C", "W")))
+        for name, values in bundle.neighbours.items()
+    }
+    told = {"ids": json.dumps(list(bundle.ids), ensure_ascii=False)}
+    write_chunks(folder / "neighbours.safetensors", chunks(arrays, told))
 
 
 def read_bundle(run: Path) -> Bundle:

@@ -14,6 +14,7 @@ from warmstart.data.index import drop, write_index
 from warmstart.data.near import what_to_leave_out, with_twins
 from warmstart.data.settle import settle
 from warmstart.errors import DataError
+from warmstart.features.extract import first_of_each
 from warmstart.inspection.twins import ALIKE, ALIKE_SOUNDS, Twin, comparable, find_twins
 from warmstart.joints.album import Album
 from warmstart.joints.look import Look, load_same
@@ -54,8 +55,7 @@ def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ..
         return ()  # rows that are nearly alike are two rows
     if collection.record.kind == "text":
         return text_copies(collection)
-    first = {e.sha256: e for e in reversed(examples)}  # one example a content
-    shown = [e for e in examples if first[e.sha256] is e]
+    shown = first_of_each(examples, [e.sha256 for e in examples])  # one example a content
     large = np.flatnonzero(Album(look, shown).files.short_side() >= rules.LEAST_SIDE)
     shown = [shown[row] for row in large]
     if len(shown) < 2:
@@ -66,9 +66,11 @@ def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ..
     found = find_twins(Album(look, shown), features, alike)
     if is_heard:
         found = tuple(twin for twin in found if _is_echo(collection, shown, twin))
-    same: dict[str, list[str]] = {}
+    places = {row for twin in found for row in (twin.first, twin.second)}
+    same: dict[str, list[str]] = {shown[row].sha256: [] for row in places}
     for example in examples:
-        same.setdefault(example.sha256, []).append(example.id)
+        if example.sha256 in same:
+            same[example.sha256].append(example.id)
     return tuple(
         (one, other)
         for twin in found
