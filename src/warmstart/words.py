@@ -1,86 +1,88 @@
-"""What examples are called in sentences for people: sentences are written for images.
-
-Hundreds of sentences name the examples. Where a run is about something else they are put into
-its words here, at the places where they leave the package: findings, verdict, terminal, report.
-"""
+"""What one example is called: the noun that sentences about images, clips, texts or rows take."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from collections.abc import Iterable
-from functools import cache
-from typing import Any, TypeVar
-
-Value = TypeVar("Value")
-SENTENCES = ("sentence", "meaning", "because", "why", "action")
-NOUNS = {"audio": "clip", "text": "text", "table": "row", "tensor": "tensor"}
-_PHRASES = {
-    "audio": {
-        "re-encoded, resized, mirrored, cropped or exposed differently":
-            "re-encoded, resampled, cut or of another loudness",
-        "photo.jpg": "clip.wav",
-    },
-    "text": {
-        "re-encoded, resized, mirrored, cropped or exposed differently":
-            "the same but for case, marks or spaces",
-        "plain pixels": "plain words",
-        "photo.jpg": "'a text'",
-    },
-    "table": {"plain pixels": "plain columns", "photo.jpg": "new.csv"},
-    "tensor": {"plain pixels": "plain numbers"},
-}  # fmt: skip
-# Not beside what stands in names, paths, addresses and markup.
-_AHEAD, _BEHIND = r"(?<![\w/.\-\"'“=:&])", r"(?![\w/\-\"'”=(:]|\.\w)"
+from dataclasses import dataclass
 
 
-@cache
-def _table(kind: str) -> tuple[re.Pattern[str], dict[str, str]]:
-    """What is looked for, and what stands for it."""
-    noun, new = NOUNS[kind], dict(_PHRASES[kind])
-    new |= {"an image": f"a {noun}", "An image": f"A {noun}"}
-    for old in ("image", "picture"):
-        for end in ("s", ""):
-            new |= {old + end: noun + end, old.title() + end: noun.title() + end}
-    return re.compile(_AHEAD + "(" + "|".join(map(re.escape, new)) + ")" + _BEHIND), new
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nouns:
+    """The words for the examples of one kind, as pieces of sentences.
 
-
-def in_words_of(kind: str, text: str, names: Iterable[str] = ()) -> str:
-    """A text written for images in the words for `kind`, where that has its own.
-
-    `names` are the user's, such as classes: where one of them would change, nothing does.
-
-    >>> in_words_of("audio", "3 images in my/images; an image is a picture.")
-    '3 clips in my/images; a clip is a clip.'
-    >>> in_words_of("image", "3 images"), in_words_of("audio", "3 images", ["image", "word"])
-    ('3 images', '3 images')
+    >>> NOUNS["audio"].count(2500), NOUNS["audio"].count(1, "test"), NOUNS["image"].an
+    ('2,500 clips', '1 test clip', 'an image')
     """
-    if kind not in NOUNS:
-        return text
-    old, new = _table(kind)
-    if any(old.search(name) for name in names):
-        return text
-    return old.sub(lambda found: new[found[1]], text)
+
+    one: str
+    picture: str  # the same where it is looked at: images are pictures, too
+    an: str  # one with its article
+    plain: str  # what a control without any network is given
+    changed: str  # what makes a near copy of one
+    typed: str  # one as it is typed behind `warmstart predict RUN`
+    quoted: str  # the same in a list of Python
+    new: str  # a new one as it is typed
+    several: str  # new ones as they are typed
+    labelled: str  # labelled ones as they are typed behind `warmstart evaluate RUN`
+    accept: str = ""  # what a chooser of files in a browser offers
+    sized: str = ""  # how large those were that a network learnt from, in px
+
+    @property
+    def many(self) -> str:
+        """The plural of `one`."""
+        return f"{self.one}s"
+
+    @property
+    def pictures(self) -> str:
+        """The plural of `picture`."""
+        return f"{self.picture}s"
+
+    @property
+    def title(self) -> str:
+        """`one` at the beginning of a heading."""
+        return self.one.capitalize()
+
+    def count(self, n: int, which: str = "") -> str:
+        """So many of them; `which` of them stands before the noun."""
+        return f"{n:,} {which}{' ' if which else ''}{self.one if n == 1 else self.many}"
 
 
-def reworded(kind: str, value: Value, names: Iterable[str] = ()) -> Value:
-    """The same for every sentence of a record, and of the records in it."""
-    if kind not in NOUNS or any(_table(kind)[0].search(name) for name in names):
-        return value
-    found: Value = _reworded(kind, value)
-    return found
+IMAGES = Nouns(
+    one="image", picture="picture", an="an image", plain="plain pixels",
+    changed="re-encoded, resized, mirrored, cropped or exposed differently",
+    typed="photo.jpg", quoted='"photo.jpg"', new="new.jpg", several="new/", labelled="more/",
+    accept="image/*", sized=" at {} px",
+)  # fmt: skip
+NOUNS = {
+    "image": IMAGES,
+    "audio": Nouns(
+        one="clip", picture="clip", an="a clip", plain="the plain spectrogram",
+        changed="re-encoded, resampled, cut or of another loudness",
+        typed="clip.wav", quoted='"clip.wav"', new="new.wav", several="new/", labelled="more/",
+        accept="audio/*,.wav,.flac,.ogg,.mp3,.aiff",
+    ),
+    "text": Nouns(
+        one="text", picture="text", an="a text", plain="plain words",
+        changed="the same but for case, marks or spaces", typed="'a text'", quoted='"a text"',
+        new="'a new text'", several="new.csv", labelled="more/", accept=".txt,text/plain",
+    ),
+    "table": Nouns(
+        one="row", picture="row", an="a row", plain="plain columns",
+        changed="the same but for a value", typed="new.csv", quoted='"new.csv"',
+        new="new.csv", several="new.csv", labelled="more.csv",
+        accept=".csv,.tsv,text/csv",
+    ),
+    "tensor": Nouns(
+        one="tensor", picture="tensor", an="a tensor", plain="plain numbers",
+        changed="the same but for a number", typed="signal.npy",
+        quoted='"signal.npy"', new="new.npy", several="new.npy", labelled="more.npy",
+    ),
+}  # fmt: skip
 
 
-def _reworded(kind: str, value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_reworded(kind, item) for item in value)
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return value
-    changed: dict[str, Any] = {}
-    for field in dataclasses.fields(value):
-        old = getattr(value, field.name)
-        is_said = isinstance(old, str) and field.name in SENTENCES
-        new = in_words_of(kind, old) if is_said else _reworded(kind, old)
-        if new != old:
-            changed[field.name] = new
-    return dataclasses.replace(value, **changed) if changed else value
+def nouns_of(kind: str | None) -> Nouns:
+    """The words for a kind of data; None stands for images, as in records.
+
+    >>> nouns_of("text").many, nouns_of(None).many
+    ('texts', 'images')
+    """
+    return NOUNS[kind or "image"]

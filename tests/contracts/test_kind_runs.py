@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 import hearing
 import warmstart
 from sounding import fill
+from speaking import said_in
 from tiny import bytes_of, weights
 
 SMALL = {"strategy": "last:1", "settings": ["training.passes=48", "training.folds=1"],
@@ -78,6 +79,10 @@ def made(request, tmp_path_factory):
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
         asked = Asked(request.param, root)
         yield asked.fit(root / "run"), asked
+
+
+def test_no_sentence_of_the_run_speaks_of_images(made):
+    assert said_in(made[0].path) == {}
 
 
 def test_law_5_what_is_frozen_keeps_its_bytes(made):

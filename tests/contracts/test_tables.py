@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 import tables
 import warmstart
+from speaking import said_in
 from tiny import bytes_of, lines
 from warmstart.data.cells import encode_row, pack
 from warmstart.data.typed import type_columns
@@ -77,6 +78,10 @@ def first(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
         return warmstart.fit(**asked, out=root / "run"), asked
+
+
+def test_no_sentence_of_the_run_speaks_of_images(first):
+    assert said_in(first[0].path) == {}
 
 
 def test_parts_that_are_frozen_stay_as_they_were(first, tmp_path):

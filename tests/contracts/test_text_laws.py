@@ -16,6 +16,7 @@ import tiny
 import warmstart
 import wordy
 from serving import live
+from speaking import said_in
 from warmstart import tokens
 from warmstart.delivery.export.graph import to_onnx
 from warmstart.delivery.export.program import to_program
@@ -213,6 +214,10 @@ def run(asked, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
         return warmstart.fit(**asked, out=root / "run")
+
+
+def test_no_sentence_of_the_run_speaks_of_images(run):
+    assert said_in(run.path) == {}
 
 
 def test_law_5_what_is_frozen_keeps_its_bytes(run):

@@ -119,15 +119,23 @@ def predict(call: Call) -> int:
     Raises: DataError if no image could be read.
     """
     from warmstart.verbs.predict import predict as stream
+    from warmstart.words import nouns_of
 
     run_path, *paths = call.places
     tally: Counter[str] = Counter()
     answers = _counted(stream(Path(run_path), paths), tally)
-    lines = map(_json_line, answers) if "--json" in call.switches else show.predict_lines(answers)
+    kind = _kind_of(Path(run_path))
+    if "--json" in call.switches:
+        lines: Iterator[str] = map(_json_line, answers)
+    else:
+        lines = show.predict_lines(answers, kind)
     for line in lines:
         print(line, flush=True)
     if not tally["answered"]:
-        raise DataError(f"no image could be read ({tally['unread']} named); nothing was answered.")
+        raise DataError(
+            f"no {nouns_of(kind).one} could be read ({tally['unread']} named); nothing was "
+            "answered."
+        )
     if "--json" not in call.switches and tally["unpromised"] == tally["answered"]:
         print(show.NOTHING_PROMISED, file=sys.stderr)
     return 0
@@ -153,10 +161,10 @@ def evaluate(call: Call) -> int:
 def _kind_of(run: Path) -> str:
     """What a run answers about, for the words of its figures."""
     from warmstart.folder import read_json
-    from warmstart.records import ModelRecord
+    from warmstart.records import ModelRecord, kind_of
 
     path = run / "model" / "config.json"
-    return read_json(path, ModelRecord).preprocessing.kind if path.is_file() else "image"
+    return kind_of(read_json(path, ModelRecord).preprocessing) if path.is_file() else "image"
 
 
 def rank(call: Call) -> int:

@@ -10,6 +10,7 @@ from warmstart.data.collection import Collection, count
 from warmstart.data.labelling import check_known, check_left
 from warmstart.errors import DataError, RunFolderError
 from warmstart.folder import write_csv
+from warmstart.words import nouns_of
 
 COLUMNS = ("path", "label", "split", "group", "note")
 
@@ -67,5 +68,6 @@ def _check_ids(collection: Collection, dropped: Mapping[str, str]) -> None:
     unknown = dropped.keys() - {example.id for example in collection.record.examples}
     if unknown:
         raise DataError(
-            f"{min(unknown)} is to be dropped, but {collection.record.name} holds no such image"
+            f"{min(unknown)} is to be dropped, but {collection.record.name} holds no such "
+            f"{nouns_of(collection.record.kind).one}"
         )

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from warmstart.data.arrow import parse_parquet
-from warmstart.data.collection import Columns, Listing, count, joined, under
+from warmstart.data.collection import Columns, Listing, joined, under
 from warmstart.data.columns import LABEL_NAMES
+from warmstart.data.kinds import counted
 from warmstart.data.parsing import Table, parse
 from warmstart.data.parts import SPLITS, find_parts
 from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, Place, suffix
@@ -155,6 +156,6 @@ def _whole(place: Place, listings: Sequence[Listing], layout: str) -> Listing:
     listing = joined(listings, layout)
     return replace(
         listing,
-        title=f"{count(len(listing.rows), 'image')} in {place.shown}/",
+        title=f"{counted(listing.rows)} in {place.shown}/",
         problems=place.problems + listing.problems,
     )

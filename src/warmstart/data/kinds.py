@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from warmstart.data.collection import Asked, Listing
+from warmstart.data.collection import Asked, Listing, Row, count
 from warmstart.data.place import IMAGE_SUFFIXES, SOUND_SUFFIXES, suffix
 
 
@@ -42,12 +41,17 @@ def noun_of(names: Iterable[str]) -> str:
     return "clip" if 2 * sum(are_clips) > len(are_clips) else "image"
 
 
+def counted(rows: Sequence[Row]) -> str:
+    """How many images or clips there are.
+
+    >>> counted([Row(id="a.wav", label="a")])
+    '1 clip'
+    """
+    return count(len(rows), noun_of(row.id for row in rows))
+
+
 def heard(listing: Listing) -> Listing:
     """A listing whose files are mostly sounds as one of clips; any other as it is."""
     if noun_of(row.id for row in listing.rows) == "image":
         return listing
-    return replace(
-        listing, kind="audio", wording=replace(listing.wording, noun="clip"),
-        title=re.sub(r"^([\d,]+) image", r"\1 clip", listing.title),
-        layout=re.sub(r": images from ", ": clips from ", listing.layout),
-    )  # fmt: skip
+    return replace(listing, kind="audio", wording=replace(listing.wording, noun="clip"))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from warmstart.data.collection import Columns, Listing, Row, Wording, count, some, unreadable
 from warmstart.data.grouping import propose_series
 from warmstart.data.inner import list_inner_tables
-from warmstart.data.kinds import media_among, noun_of
+from warmstart.data.kinds import counted, media_among, noun_of
 from warmstart.data.parts import Part, find_parts
 from warmstart.data.place import (
     ARCHIVE_SUFFIXES,
@@ -93,7 +93,7 @@ def _list_class_folders(place: Place, images: Sequence[str]) -> Listing:
     return Listing(
         name=place.name,
         layout=(f"{names} folders" if names else "class folders") + ignored,
-        title=f"{count(len(rows), 'image')} in {place.shown}/",
+        title=f"{counted(rows)} in {place.shown}/",
         rows=tuple(rows),
         load=place.load,
         wording=_wording(place.shown, train),

@@ -6,18 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from warmstart.data.agreeing import agreeing
-from warmstart.data.collection import Collection, count, is_are
+from warmstart.data.collection import Collection, is_are
 from warmstart.data.split import blocks
 from warmstart.records import DataRecord, Example, Finding, Task
+from warmstart.words import Nouns, nouns_of
 
 Pair = tuple[str, str]
 MANY_PAIRS = 10  # below, so many labels that agree or not say nothing
-SCENES = (
-    "pairs of images are alike in every detail that is looked at and carry labels of their own, "
-    "as pictures of one fixed scene do: they are taken for different pictures. If several show "
-    "one object, name it with --group."
-)
-HOW = "re-encoded, resized, mirrored, cropped or exposed differently"
+
+
+def scenes(n: int, nouns: Nouns) -> str:
+    """What is said of so many pairs that are no copies."""
+    return (
+        f"{n:,} pairs of {nouns.many} are alike in every detail that is looked at and carry labels "
+        f"of their own, as {nouns.pictures} of one fixed scene do: they are taken for different "
+        f"{nouns.pictures}. If several show one object, name it with --group."
+    )
 
 
 def with_twins(collection: Collection, twins: Iterable[Pair]) -> Collection:
@@ -27,12 +31,13 @@ def with_twins(collection: Collection, twins: Iterable[Pair]) -> Collection:
     training with different labels), `leak` (test or hold-out images that have a near copy
     in earlier parts). Copies of the same bytes are settled before; they are not named again.
     """
-    record = collection.record
+    record, nouns = collection.record, nouns_of(collection.record.kind)
     pairs = tuple(sorted((min(pair), max(pair)) for pair in twins))
     if are_scenes(record.examples, pairs, record.task):
-        note = Finding(kind="duplicate", sentence=f"{len(pairs):,} {SCENES}")
+        note = Finding(kind="duplicate", sentence=scenes(len(pairs), nouns))
         return replace(collection, record=replace(record, problems=(*record.problems, note)))
-    found = (*_copies(record.examples, pairs, record.task), *_leaks(record.examples, pairs))
+    copies = _copies(record.examples, pairs, record.task, nouns)
+    found = (*copies, *_leaks(record.examples, pairs, nouns))
     settled = replace(record, twins=pairs, problems=(*record.problems, *found))
     return replace(collection, record=settled)
 
@@ -59,7 +64,7 @@ def are_scenes(examples: Sequence[Example], pairs: Sequence[Pair], task: Task = 
 
 
 def _copies(
-    examples: Sequence[Example], pairs: Sequence[Pair], task: Task = "classify"
+    examples: Sequence[Example], pairs: Sequence[Pair], task: Task, nouns: Nouns
 ) -> list[Finding]:
     """Near copies within the training part. Test labels are not looked at."""
     train = {e.id: e for e in examples if e.split == "train"}
@@ -81,20 +86,21 @@ def _copies(
     if further:
         n = len(further)
         sentence = (
-            f"{count(n, 'training image')} {is_are(n)} a near copy of another one ({HOW}). Copies "
-            "count as one example when the accuracy is estimated; otherwise it would be too high."
+            f"{nouns.count(n, 'training')} {is_are(n)} a near copy of another one "
+            f"({nouns.changed}). Copies count as one example when the accuracy is estimated; "
+            "otherwise it would be too high."
         )
         findings.append(Finding(kind="duplicate", sentence=sentence, items=tuple(further)))
     if mixed:
         sentence = (
-            f"{count(len(mixed), 'training image')} are near copies of each other and carry "
+            f"{nouns.count(len(mixed), 'training')} are near copies of each other and carry "
             f"{alike.apart}. Not all of these {alike.many} can be right."
         )
         findings.append(Finding(kind="conflict", sentence=sentence, items=tuple(mixed)))
     return findings
 
 
-def _leaks(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]:
+def _leaks(examples: Sequence[Example], pairs: Sequence[Pair], nouns: Nouns) -> list[Finding]:
     """Near copies across parts, named by the image of the later part."""
     by_id = {e.id: e for e in examples}
     findings = []
@@ -113,8 +119,9 @@ def _leaks(examples: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]:
         if crossing:
             n = len(crossing)
             sentence = (
-                f"{count(n, f'{word} image')} {is_are(n)} a near copy of a training image ({HOW}): "
-                f"the {word} flatters the model. --fix learns without those copies."
+                f"{nouns.count(n, word)} {is_are(n)} a near copy of a training {nouns.one} "
+                f"({nouns.changed}): the {word} flatters the model. --fix learns without those "
+                "copies."
             )
             findings.append(Finding(kind="leak", sentence=sentence, items=tuple(sorted(crossing))))
     return findings
@@ -134,7 +141,8 @@ def what_to_leave_out(record: DataRecord) -> dict[str, str]:
         by_hash.setdefault(example.sha256, []).append(example)
     for problem in record.problems:
         if problem.kind == "conflict":
-            reasons |= dict.fromkeys(problem.items, "the same picture carries another label too")
+            why = f"the same {nouns_of(record.kind).picture} carries another label too"
+            reasons |= dict.fromkeys(problem.items, why)
     for same in by_hash.values():
         for number, example in enumerate(same):
             copy = next((o for o in same if o.split in later[example.split]), None)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from warmstart.data.collection import count, is_are
-from warmstart.data.near import HOW, SCENES, Pair, are_scenes
+from warmstart.data.near import Pair, are_scenes, scenes
 from warmstart.records import Example, Finding
+from warmstart.words import IMAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def overlap(
     """
     pairs = tuple(sorted((min(pair), max(pair)) for pair in twins))
     if are_scenes([replace(example, split="train") for example in examples], pairs):
-        note = Finding(kind="duplicate", sentence=f"{len(pairs):,} {SCENES}")
+        note = Finding(kind="duplicate", sentence=scenes(len(pairs), IMAGES))
         found = overlap(examples, (), learnt)
         return Overlap((*found.findings, note), found.leaked, ())
     judged = [example for example in examples if example.split == "test"]
@@ -56,7 +57,7 @@ def _leaks(
     near = {a for pair in pairs for a, b in (pair, pair[::-1]) if b in train}
     ways: tuple[tuple[Callable[[Example], bool], str], ...] = (
         (lambda e: e.sha256 in hashes, "among the training images, byte for byte"),
-        (lambda e: e.id in near, f"near copies of training images ({HOW})"),
+        (lambda e: e.id in near, f"near copies of training images ({IMAGES.changed})"),
         (lambda e: e.group in groups, "of one group with training images"),
     )
     findings: list[Finding] = []

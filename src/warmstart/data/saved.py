@@ -18,6 +18,7 @@ from typing import Any
 from warmstart.data.arrow import class_names, load_pyarrow, parse_streams
 from warmstart.data.collection import Columns, Listing, Wording, count, joined, some, under
 from warmstart.data.columns import SPLIT_VALUES
+from warmstart.data.kinds import counted
 from warmstart.data.place import Place
 from warmstart.data.tables import Files, list_table
 from warmstart.errors import DataError
@@ -52,7 +53,7 @@ def list_saved(place: Place, columns: Columns) -> Listing:
     return replace(
         listing,
         name=place.name,
-        title=f"{count(len(listing.rows), 'image')} in {place.shown}/",
+        title=f"{counted(listing.rows)} in {place.shown}/",
         problems=place.problems + listing.problems,
     )
 

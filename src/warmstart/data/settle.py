@@ -10,6 +10,7 @@ from warmstart.data.collection import Collection, count, is_are, some, unreadabl
 from warmstart.data.labelling import check_left, labelling_of
 from warmstart.errors import DataError
 from warmstart.records import Example, Finding, Task
+from warmstart.words import IMAGES, Nouns, nouns_of
 
 TINY = 5  # training images below which a class is called tiny
 
@@ -23,32 +24,35 @@ def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
     looked at, so nothing here depends on them.
     Raises: DataError if a class is left with fewer than 2 training images, or an id is unknown.
     """
-    record = collection.record
+    record, nouns = collection.record, nouns_of(collection.record.kind)
     known = {example.id for example in record.examples}
     for id in reasons:
         if id not in known:
-            raise DataError(f"{id} is called unreadable, but {record.name} holds no such image")
+            raise DataError(
+                f"{id} is called unreadable, but {record.name} holds no such {nouns.one}"
+            )
     examples = tuple(example for example in record.examples if example.id not in reasons)
-    noun = collection.wording.noun
-    why = f"none of its {noun}s can be read; replace them"
+    why = f"none of its {nouns.many} can be read; replace them"
     classes = check_left(record.classes, examples, collection.wording, why, record.task)
     n_lost = len(reasons)
     lost = unreadable(
         {id: reasons[id].removeprefix(id).strip() for id in sorted(reasons)},
-        f"{count(n_lost, noun)} could not be read and {_was(n_lost)} left out.",
+        f"{nouns.count(n_lost)} could not be read and {_was(n_lost)} left out.",
     )
     problems = (
         *record.problems,
         *lost,
-        *find_copies(examples, record.task),
-        *find_leaks(examples),
-        *find_tiny(examples, record.task),
+        *find_copies(examples, record.task, nouns),
+        *find_leaks(examples, nouns),
+        *find_tiny(examples, record.task, nouns),
     )
     settled = replace(record, classes=classes, examples=examples, problems=problems)
     return replace(collection, record=settled)
 
 
-def find_copies(examples: Sequence[Example], task: Task = "classify") -> tuple[Finding, ...]:
+def find_copies(
+    examples: Sequence[Example], task: Task = "classify", nouns: Nouns = IMAGES
+) -> tuple[Finding, ...]:
     """Identical bytes within the training part: `duplicate` and, where labels differ, `conflict`.
 
     A duplicate's items are the ids after the first of each set; a conflict's are all its ids.
@@ -71,16 +75,16 @@ def find_copies(examples: Sequence[Example], task: Task = "classify") -> tuple[F
     findings = []
     if copies:
         n = len(copies)
-        sentence = f"{count(n, 'training image')} {is_are(n)} an exact copy of another one."
+        sentence = f"{nouns.count(n, 'training')} {is_are(n)} an exact copy of another one."
         findings.append(Finding(kind="duplicate", sentence=sentence, items=tuple(copies)))
     if conflicts:
         n = len(conflicts)
-        sentence = f"{count(n, 'training image')} are identical and carry {alike.apart}."
+        sentence = f"{nouns.count(n, 'training')} are identical and carry {alike.apart}."
         findings.append(Finding(kind="conflict", sentence=sentence, items=tuple(conflicts)))
     return tuple(findings)
 
 
-def find_leaks(examples: Sequence[Example]) -> tuple[Finding, ...]:
+def find_leaks(examples: Sequence[Example], nouns: Nouns = IMAGES) -> tuple[Finding, ...]:
     """Images, and groups, of the test or hold-out part that earlier parts hold too."""
     findings = []
     for split, word, earlier in (
@@ -95,15 +99,17 @@ def find_leaks(examples: Sequence[Example]) -> tuple[Finding, ...]:
         shared = tuple(e.id for e in unseen if e.group in groups and e.sha256 not in hashes)
         if copies:
             n = len(copies)
-            sentence = f"{count(n, f'{word} image')} {is_are(n)} in the training data as well."
+            sentence = f"{nouns.count(n, word)} {is_are(n)} in the training data as well."
             findings.append(Finding(kind="leak", sentence=sentence, items=copies))
         if shared:
-            sentence = f"{count(len(shared), f'{word} image')} share a group with training data."
+            sentence = f"{nouns.count(len(shared), word)} share a group with training data."
             findings.append(Finding(kind="leak", sentence=sentence, items=shared))
     return tuple(findings)
 
 
-def find_tiny(examples: Sequence[Example], task: Task = "classify") -> tuple[Finding, ...]:
+def find_tiny(
+    examples: Sequence[Example], task: Task = "classify", nouns: Nouns = IMAGES
+) -> tuple[Finding, ...]:
     """Classes with fewer than 5 training images; items are class names."""
     sizes: dict[str, int] = {}
     names = labelling_of(task).names
@@ -113,7 +119,8 @@ def find_tiny(examples: Sequence[Example], task: Task = "classify") -> tuple[Fin
     tiny = tuple(sorted(label for label, size in sizes.items() if size < TINY))
     if not tiny:
         return ()
-    sentence = f"{count(len(tiny), 'class')} with fewer than {TINY} training images: {some(tiny)}."
+    fewer = f"with fewer than {TINY} training {nouns.many}"
+    sentence = f"{count(len(tiny), 'class')} {fewer}: {some(tiny)}."
     return (Finding(kind="tiny-class", sentence=sentence, items=tiny),)
 
 

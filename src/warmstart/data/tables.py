@@ -17,6 +17,7 @@ from warmstart.data.columns import (
     splits_of,
 )
 from warmstart.data.grouping import propose_columns
+from warmstart.data.kinds import noun_of
 from warmstart.data.labelcells import LabelCells, label_column, read_labels
 from warmstart.data.parsing import Pictures, Table
 from warmstart.data.place import check_name
@@ -64,11 +65,12 @@ def list_table(table: Table, *, shown: str, name: str, files: Files, columns: Co
     labels = read_labels(table, roles, columns, shown)
     rows, load = _rows(table, roles, shown, files, labels)
     taken = (roles.path, roles.label, roles.split)
+    noun = noun_of(row.id for row in rows)
     return Listing(
         name=name,
-        layout=f'{PurePosixPath(shown).name}: images from "{roles.path}", labels from '
+        layout=f'{PurePosixPath(shown).name}: {noun}s from "{roles.path}", labels from '
         f'"{roles.label}"' + (f', groups from "{roles.group}"' if roles.group else ""),
-        title=f"{count(len(rows), 'image')} listed in {shown}",
+        title=f"{count(len(rows), noun)} listed in {shown}",
         rows=rows,
         load=load,
         wording=Wording(source=shown, before=f'{shown}: class "', after='"', remove="its row"),

@@ -9,7 +9,7 @@ from string import Template
 from warmstart.delivery.card_text import can_be_plain, plain_text
 from warmstart.delivery.task_words import TASK_WORDS, further, percent, score_of
 from warmstart.records import DataRecord, ModelRecord, StartRecord, Summary, Task, pictures
-from warmstart.words import in_words_of
+from warmstart.words import nouns_of
 
 # What makes answers of outputs, task by task.
 LINKS: dict[Task, str] = {"classify": ".softmax(1)", "multilabel": ".sigmoid()", "regress": ""}
@@ -46,8 +46,7 @@ def card(facts: CardFacts) -> str:
     if facts.model is not None:
         sections += [_numbers(facts), _layers(facts), _use(facts), _plain_torch(facts)]
     sections += [_evidence(facts), _data(facts), _limits(facts)]
-    text = "\n".join(section for section in sections if section)
-    return in_words_of(facts.data.kind, text, facts.data.classes)
+    return "\n".join(section for section in sections if section)
 
 
 def _front_matter(facts: CardFacts) -> str:
@@ -154,9 +153,11 @@ def _layers(facts: CardFacts) -> str:
 
 
 def _use(facts: CardFacts) -> str:
+    nouns = nouns_of(facts.data.kind)
     return (
-        "## Use\n\n```bash\nwarmstart predict THIS_FOLDER photo.jpg\n```\n\n"
-        '```python\nimport warmstart\nwarmstart.load("THIS_FOLDER").predict(["photo.jpg"])\n```\n\n'
+        f"## Use\n\n```bash\nwarmstart predict THIS_FOLDER {nouns.typed}\n```\n\n"
+        "```python\nimport warmstart\n"
+        f'warmstart.load("THIS_FOLDER").predict([{nouns.quoted}])\n```\n\n'
         "Probabilities are calibrated. `sure` keeps the error among sure answers under the bound "
         "in `model/calibration.json`; `unknown` marks inputs unlike all training examples.\n"
     )
@@ -281,7 +282,8 @@ def _limits(facts: CardFacts) -> str:
         return (
             "## Limits\n\nNothing was shipped. The numbers hold for inputs drawn like the examples "
             "above. Files: `inspection.json` has the evidence, `suspects.csv` the labels that the "
-            "pictures contradict, `predictions.jsonl` every prediction.\n"
+            f"{nouns_of(facts.data.kind).pictures} contradict, `predictions.jsonl` every "
+            "prediction.\n"
         )
     return (
         "## Limits\n\nThe numbers hold for inputs drawn like the examples above. The model knows "

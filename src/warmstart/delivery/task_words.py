@@ -17,7 +17,10 @@ from warmstart.records.labels import split_labels
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskWords:
-    """`tag` is the task on the hub; `metric` and `name` the score there and in words."""
+    """`tag` is the task on the hub; `metric` and `name` the score there and in words.
+
+    {one} and {an} stand for what an example is called.
+    """
 
     tag: str
     metric: str
@@ -37,30 +40,30 @@ class TaskWords:
 TASK_WORDS: dict[Task, TaskWords] = {
     "classify": TaskWords(
         tag="image-classification", metric="accuracy", name="accuracy", right="right",
-        output="{} classes", ask="name the class of an image",
+        output="{} classes", ask="name the class of {an}",
         apart="tells the classes apart", blind="always answering the largest class",
         naming="always naming the largest class",
         idle="always naming the largest class is right on {}",
         before="was right {} of the time", label="label",
-        contradicted="A model that had not seen the image is sure of another class.",
+        contradicted="A model that had not seen the {one} is sure of another class.",
     ),
     "multilabel": TaskWords(
         tag="image-classification", metric="mean_average_precision",
         name="mean average precision", right="mean average precision", output="{} labels",
-        ask="name the labels of an image", apart="tells which labels an image has",
+        ask="name the labels of {an}", apart="tells which labels {an} has",
         blind="ranking at random", naming="ranking at random",
         idle="ranking at random reaches {}", before="reached a mean average precision of {}",
         label="label",
-        contradicted="A model that had not seen the image is sure that it has another label, or "
+        contradicted="A model that had not seen the {one} is sure that it has another label, or "
         "one less.",
     ),
     "regress": TaskWords(
         tag="image-feature-extraction", metric="r2", name="R²", right="of the variance explained",
-        output="{} number", ask="tell the number of an image",
+        output="{} number", ask="tell the number of {an}",
         apart="tells the number", blind="always answering the mean",
         naming="always answering the mean", idle="always answering the mean explains {}",
         before="explained {} of the variance", label="number",
-        contradicted="A model that had not seen the image says a number further off than its "
+        contradicted="A model that had not seen the {one} says a number further off than its "
         "usual errors explain.",
     ),
 }  # fmt: skip

@@ -15,6 +15,7 @@ from warmstart.solve.ridge import Array
 from warmstart.solve.temperature import Calibration, fit_temperature, probabilities
 from warmstart.stats.intervals import Blocks, proportion
 from warmstart.stats.paired import mean_interval
+from warmstart.words import IMAGES, Nouns
 
 FOLDS = 5
 BINS = 10  # of as many answers each, where there are enough of them
@@ -58,7 +59,7 @@ def reliability(
     )
 
 
-def certainty(confidence: Array, right: Array, blocks: Blocks) -> Certainty:
+def certainty(confidence: Array, right: Array, blocks: Blocks, nouns: Nouns = IMAGES) -> Certainty:
     """How often answers are right, by how sure they are: bins of about as many answers each.
 
     Shapes: confidence, right (0 or 1) and blocks (n,), n >= 1.
@@ -77,7 +78,7 @@ def certainty(confidence: Array, right: Array, blocks: Blocks) -> Certainty:
             CertaintyBin(confidence=mean, accuracy=accuracy, low=low, high=high, n=len(rows))
         )
     _, low, high = mean_interval(confidence - right, blocks)
-    words = _sentence(float(confidence.mean()), float(right.mean()), low, high)
+    words = _sentence(float(confidence.mean()), float(right.mean()), low, high, nouns)
     return Certainty(sentence=words, bins=tuple(bins))
 
 
@@ -98,7 +99,9 @@ def _left_out(
     return found
 
 
-def _sentence(confidence: float, accuracy: float, low: float, high: float) -> str:
+def _sentence(
+    confidence: float, accuracy: float, low: float, high: float, nouns: Nouns = IMAGES
+) -> str:
     """How sure the model is and how often it is right, in words; low and high are of the gap.
 
     >>> _sentence(0.93, 0.81, 0.08, 0.16)
@@ -111,7 +114,8 @@ def _sentence(confidence: float, accuracy: float, low: float, high: float) -> st
     if high < 0:
         return f"{says} the time: under-confident by {gap} ({-100 * high:.0f} to {-100 * low:.0f})."
     if not np.isfinite([low, high]).all():
-        return f"{says} the time: all of these images belong together, so that it tells nothing."
+        all_of = f"all of these {nouns.many} belong together"
+        return f"{says} the time: {all_of}, so that it tells nothing."
     return (
         f"{says} the time: no difference that chance does not explain "
         f"({100 * low:+.0f} to {100 * high:+.0f} points)."

@@ -8,9 +8,12 @@ from warmstart.inspection.suspects import EVIDENCE, Ranking
 from warmstart.inspection.twins import Twin
 from warmstart.records import Evidence
 from warmstart.solve.temperature import Labels
+from warmstart.words import IMAGES, Nouns
 
 
-def ceiling(ranking: Ranking, twins: Iterable[Twin], labels: Labels) -> Evidence:
+def ceiling(
+    ranking: Ranking, twins: Iterable[Twin], labels: Labels, nouns: Nouns = IMAGES
+) -> Evidence:
     """One minus the share of labels that must be wrong, estimated.
 
     Shapes: labels (n,) over the rows that twins number. Wrong are the share of labels that
@@ -33,7 +36,7 @@ def ceiling(ranking: Ranking, twins: Iterable[Twin], labels: Labels) -> Evidence
         "evidence": share.evidence,
     }
     if share.high >= 1:
-        meaning = "There are too few images to say how many of their labels are wrong."
+        meaning = f"There are too few {nouns.many} to say how many of their labels are wrong."
         return Evidence(
             name="ceiling", value=None, low=None, high=None, n=n, meaning=meaning, details=details
         )
@@ -42,17 +45,18 @@ def ceiling(ranking: Ranking, twins: Iterable[Twin], labels: Labels) -> Evidence
         max(1.0 - rate - certain, 0.0) for rate in (share.rate, share.high, share.low)
     )
     is_clear = share.evidence >= EVIDENCE or bool(apart)
-    meaning = _meaning(value, low, high, len(conflicts)) if is_clear else _unclear(low)
+    meaning = _meaning(value, low, high, len(conflicts), nouns) if is_clear else _unclear(low)
     return Evidence(
         name="ceiling", value=value, low=low, high=high, n=n, meaning=meaning, details=details
     )
 
 
-def _meaning(value: float, low: float, high: float, conflicts: int) -> str:
+def _meaning(value: float, low: float, high: float, conflicts: int, nouns: Nouns) -> str:
     noun = "pair of near copies carries" if conflicts == 1 else "pairs of near copies carry"
     pairs = f" ({conflicts:,} {noun} two)" if conflicts else ""
     return (
-        f"About {100 * (1 - value):.1f} % of the labels contradict what the images show{pairs}: "
+        f"About {100 * (1 - value):.1f} % of the labels contradict what the {nouns.many} "
+        f"show{pairs}: "
         f"no model can agree with more than about {100 * value:.1f} % ({100 * low:.1f} to "
         f"{100 * high:.1f} %) of labels made like these."
     )

@@ -17,6 +17,7 @@ from warmstart.solve import ridge
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Rows
 from warmstart.stats.permutation import SignalTest, signal_test
+from warmstart.words import IMAGES, Nouns
 
 MOST = 500  # rows of each part that are compared
 LEAST = 10  # rows of each part below which nothing is said
@@ -38,7 +39,9 @@ class Drawable(Protocol):
         ...
 
 
-def drift(train: Drawable, test: Drawable, rng: np.random.Generator) -> Finding | None:
+def drift(
+    train: Drawable, test: Drawable, rng: np.random.Generator, nouns: Nouns = IMAGES
+) -> Finding | None:
     """A finding where the two parts can be told apart with ease, else None.
 
     Shapes: train (n, d), test (m, d), one tap. Blocks (several pictures of one object in one
@@ -53,11 +56,14 @@ def drift(train: Drawable, test: Drawable, rng: np.random.Generator) -> Finding 
     return Finding(
         kind="drift",
         sentence=(
-            "The test images differ from the training images as a whole: a simple test tells "
-            f"the two parts apart {100 * found.accuracy:.0f} % of the time, where guessing is "
-            "right 50 %. The test then says how the model does on images of another kind; for "
+            f"The test {nouns.many} differ from the training {nouns.many} as a whole: a simple "
+            "test "
+            f"tells the two parts apart {100 * found.accuracy:.0f} % of the time, where guessing "
+            "is "
+            f"right 50 %. The test then says how the model does on {nouns.many} of another kind; "
+            "for "
             "a fair figure, mix the two parts and divide them anew, and for the other kind add "
-            "training images of it."
+            f"training {nouns.many} of it."
         ),
     )
 

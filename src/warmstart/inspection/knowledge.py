@@ -19,6 +19,7 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import Blocks, kish, number_blocks, standard_error
 from warmstart.tasks.classes import CLASSES
 from warmstart.tasks.target import Target, Truth
+from warmstart.words import IMAGES, Nouns
 
 SHUFFLE_SD = 0.03  # least spread of accuracy between shuffles that is reckoned with
 NORMAL_95 = 1.645
@@ -38,8 +39,9 @@ class Controls:
 
 
 def knowledge(
-    controls: Controls, labels: Truth, groups: Sequence[Rows], target: Target = CLASSES
-) -> Evidence:
+    controls: Controls, labels: Truth, groups: Sequence[Rows], target: Target = CLASSES,
+    nouns: Nouns = IMAGES,
+) -> Evidence:  # fmt: skip
     """Accuracy of the trained network minus that of the better control.
 
     Shapes: labels (n,); groups partition the rows. Details: `error` (standard error of the
@@ -48,7 +50,7 @@ def knowledge(
     if len(groups) < 2:
         return Evidence(
             name="knowledge", value=None, low=None, high=None, n=len(labels),
-            meaning="Not measured: the images looked at all belong together.",
+            meaning=f"Not measured: the {nouns.many} looked at all belong together.",
             details={"error": 0.0},
         )  # fmt: skip
     k, blocks = target.n_outputs(labels), number_blocks(groups)
@@ -76,7 +78,7 @@ def knowledge(
         low=max(value - 1.96 * error, -1.0),
         high=min(value + 1.96 * error, 1.0),
         n=len(labels),
-        meaning=_meaning(details, value, len(labels), target),
+        meaning=_meaning(details, value, len(labels), target.words.knowledge, nouns),
         details=details,
     )
 
@@ -100,10 +102,12 @@ def _error(gap: Array, blocks: Blocks, by_shuffle: Sequence[float]) -> float:
     return few * float(np.sqrt(paired**2 + spread))
 
 
-def _meaning(details: dict[str, float | int | str], value: float, n: int, target: Target) -> str:
+def _meaning(
+    details: dict[str, float | int | str], value: float, n: int, told: str, nouns: Nouns
+) -> str:
     names = "trained", "shuffled", "pixels"
     shown = {name: f"{100 * float(details[name]):.0f} %" for name in names}
     return (
-        f"On {n:,} images {target.words.knowledge.format(**shown)}: what it has learnt is worth "
-        f"{100 * value:+.0f} points here."
+        f"On {nouns.count(n)} {told.format(**shown, plain=nouns.plain)}: what it has learnt is "
+        f"worth {100 * value:+.0f} points here."
     )

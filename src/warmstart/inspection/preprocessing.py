@@ -19,6 +19,7 @@ from warmstart.stats.intervals import number_blocks, standard_error
 from warmstart.tasks.classes import CLASSES
 from warmstart.tasks.target import Target, Truth
 from warmstart.tasks.words import CLASS_WORDS, Words
+from warmstart.words import IMAGES, Nouns
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and spread per channel, of 0..1
 
@@ -60,6 +61,7 @@ def preprocessing(
     groups: Sequence[Rows],
     nearer: Sequence[str] = (),
     target: Target = CLASSES,
+    nouns: Nouns = IMAGES,
 ) -> Evidence:
     """Accuracy that the best other habit gains over the present one, by paired differences.
 
@@ -74,8 +76,8 @@ def preprocessing(
         for name, x in others.items()
     }
     if not gains or len(groups) < 2:
-        is_alone = "No other usual way to feed the images in comes nearer to the old data."
-        bound = "Not measured: the images looked at all belong together."
+        is_alone = f"No other usual way to feed the {nouns.many} in comes nearer to the old data."
+        bound = f"Not measured: the {nouns.many} looked at all belong together."
         return Evidence(
             name="preprocessing", value=None, low=None, high=None, n=n,
             meaning=bound if gains else is_alone,
@@ -103,7 +105,7 @@ def is_open(found: Evidence) -> bool:
     return found.value > 0 and found.value > 0.5 * float(found.details["error"])
 
 
-def warning(found: Evidence, words: Words = CLASS_WORDS) -> Finding | None:
+def warning(found: Evidence, words: Words = CLASS_WORDS, nouns: Nouns = IMAGES) -> Finding | None:
     """The finding, where another habit is clearly better."""
     if found.value is None or found.value < LEAST:
         return None
@@ -115,9 +117,9 @@ def warning(found: Evidence, words: Words = CLASS_WORDS) -> Finding | None:
     return Finding(
         kind="preprocessing",
         sentence=(
-            "The images do not seem to be fed in as the start learnt them: with "
+            f"The {nouns.many} do not seem to be fed in as the start learnt them: with "
             f"{best} the same head {words.ahead.format(f'{100 * found.value:.0f}')} "
-            f"({found.n} images). Give the start's own preprocessing."
+            f"({nouns.count(found.n)}). Give the start's own preprocessing."
         ),
         items=(best,),
     )

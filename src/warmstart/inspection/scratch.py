@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from warmstart.records import Evidence
 from warmstart.stats.curve import FORECAST_SD, fit_power_law
 from warmstart.stats.paired import mean_interval
+from warmstart.words import IMAGES, Nouns
 
 NAME = "scratch"
 BOOTS = 400
@@ -16,8 +17,9 @@ Rows = NDArray[np.int64]
 
 
 def scratch(
-    sizes: Values, hits: Values, warm: Values, blocks: Rows, side: int, rng: np.random.Generator
-) -> Evidence:
+    sizes: Values, hits: Values, warm: Values, blocks: Rows, side: int, rng: np.random.Generator,
+    nouns: Nouns = IMAGES,
+) -> Evidence:  # fmt: skip
     """Accuracy from nothing at twice the examples, less that of the warm start with these.
 
     A power law of the odds through the sizes, carried on to twice the largest; rows are drawn
@@ -37,9 +39,10 @@ def scratch(
         name=NAME, value=value, low=max(value - 1.96 * error, -1.0),
         high=min(value + 1.96 * error, 1.0), n=n,
         meaning=(
-            f"Trained from nothing at {side} px, the same design is right {100 * now:.0f} % of "
-            f"the time, and about {100 * later:.0f} % with twice the images; this start is right "
-            f"{100 * float(warm.mean()):.0f} % of the time with these."
+            f"Trained from nothing{nouns.sized.format(side)}, the same design is right "
+            f"{100 * now:.0f} % of the time, and about {100 * later:.0f} % with twice the "
+            f"{nouns.many}; this start is right {100 * float(warm.mean()):.0f} % of the time with "
+            "these."
         ),
         details={
             "error": error, "now": now, "later": later, "warm": float(warm.mean()),
@@ -49,7 +52,9 @@ def scratch(
     )  # fmt: skip
 
 
-def behind(size: float, hits: Values, warm: Values, blocks: Rows, side: int) -> Evidence | None:
+def behind(
+    size: float, hits: Values, warm: Values, blocks: Rows, side: int, nouns: Nouns = IMAGES
+) -> Evidence | None:
     """The same from one size, where it is plain: half the errors would still be too many.
 
     Twice the examples halve the errors of a network that learns as fast as any do (Hestness et
@@ -69,9 +74,9 @@ def behind(size: float, hits: Values, warm: Values, blocks: Rows, side: int) -> 
     return Evidence(
         name=NAME, value=value, low=low, high=high, n=len(hits),
         meaning=(
-            f"Trained from nothing at {side} px, the same design is right {100 * now:.0f} % of "
-            f"the time, this start {100 * start:.0f} %; it would stay behind if twice the images "
-            "halved its errors."
+            f"Trained from nothing{nouns.sized.format(side)}, the same design is right "
+            f"{100 * now:.0f} % of the time, this start {100 * start:.0f} %; it would stay behind "
+            f"if twice the {nouns.many} halved its errors."
         ),
         details={
             "error": (high - low) / (2 * 1.96), "now": now, "later": float(later.mean()),

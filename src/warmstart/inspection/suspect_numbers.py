@@ -23,6 +23,7 @@ from scipy.special import gammaln
 from warmstart.inspection.suspects import LEAST, RATES
 from warmstart.records import Finding, SuspectLabel
 from warmstart.solve.ridge import Array, Rows
+from warmstart.words import IMAGES, Nouns
 
 TRIED = RATES[RATES <= 0.12]  # of wrong numbers; with more than these nothing can be told
 # Twice the gain in log-likelihood of any rate over none, how likely a number must be wrong, and the
@@ -138,7 +139,9 @@ def suspect_numbers(
     )  # fmt: skip
 
 
-def numbers_finding(ranking: WrongNumbers, suspects: Sequence[SuspectLabel]) -> Finding | None:
+def numbers_finding(
+    ranking: WrongNumbers, suspects: Sequence[SuspectLabel], nouns: Nouns = IMAGES
+) -> Finding | None:
     """The numbers that are believed wrong, in words; None if there are none."""
     believed = [one for one in suspects if one.believed]
     if not believed:
@@ -148,10 +151,10 @@ def numbers_finding(ranking: WrongNumbers, suspects: Sequence[SuspectLabel]) -> 
         kind="suspect-label",
         sentence=(
             f"{len(believed):,} {noun} of {len(ranking.rows):,} {verb} wrong: further from what "
-            "the model, without having learnt from these images, says than its usual errors "
+            f"the model, without having learnt from these {nouns.many}, says than its usual errors "
             f"explain. In all about {100 * ranking.rate:.1f} % of the numbers are wrong "
-            f"({100 * ranking.low:.1f} to {100 * ranking.high:.1f} %). Look at these images first "
-            "and correct their numbers."
+            f"({100 * ranking.low:.1f} to {100 * ranking.high:.1f} %). Look at these "
+            f"{nouns.many} first and correct their numbers."
         ),
         items=tuple(f"{one.id}: {one.label}, looks like {one.suggested}" for one in believed),
     )

@@ -16,6 +16,7 @@ from warmstart.inspection.suspects import Ranking, Suspect, rank_suspects
 from warmstart.records import Finding, SuspectLabel
 from warmstart.records.labels import SEPARATOR
 from warmstart.solve.ridge import Array
+from warmstart.words import IMAGES, Nouns
 
 # How likely an answer must be wrong to be called so: of 28 that were so from .5 on among planted
 # ones 15 were, of 7 from .8 on 6 (pairs of pictures, 5 % with a mistake).
@@ -80,23 +81,26 @@ def _joined(has: NDArray[np.float64], names: Sequence[str]) -> str:
     return SEPARATOR.join(sorted(name for name, is_on in zip(names, has, strict=True) if is_on))
 
 
-def sets_finding(ranking: Ranking, ids: Sequence[str], names: Sequence[str]) -> Finding | None:
+def sets_finding(
+    ranking: Ranking, ids: Sequence[str], names: Sequence[str], nouns: Nouns = IMAGES
+) -> Finding | None:
     """The labels that are believed missing or too many, in words; None if there are none."""
     believed, k = ranking.suspects[: ranking.reported], len(names)
     if not believed:
         return None
     missing, share = sum(s.suggested for s in believed), ranking.share
     n, answers = len({s.row // k for s in believed}), len(ranking.suspects)
-    noun, verb = ("image", "looks") if n == 1 else ("images", "look")
+    noun, verb = (nouns.one, "looks") if n == 1 else (nouns.many, "look")
     return Finding(
         kind="suspect-label",
         sentence=(
             f"The labels of {n:,} {noun} of {answers // k:,} {verb} wrong: the model, sure of "
-            "itself and without having learnt from these images, "
+            f"itself and without having learnt from these {nouns.many}, "
             f"misses {missing:,} of them and sees {len(believed) - missing:,} too many. In all "
-            f"about {100 * share.rate:.1f} % of the answers whether an image has a label are wrong "
-            f"({100 * share.low:.1f} to {100 * share.high:.1f} %). Look at these images first and "
-            "correct their labels."
+            f"about {100 * share.rate:.1f} % of the answers whether {nouns.an} has a label are "
+            "wrong "
+            f"({100 * share.low:.1f} to {100 * share.high:.1f} %). Look at these {nouns.many} "
+            "first and correct their labels."
         ),
         items=tuple(
             f"{ids[s.row // k]}: {'lacks' if s.suggested else 'has'} {names[s.row % k]}, looks "

@@ -24,6 +24,7 @@ from scipy.special import expit
 from warmstart.records import Finding
 from warmstart.solve.ridge import Array
 from warmstart.solve.temperature import Labels
+from warmstart.words import IMAGES, Nouns
 
 RATES = np.concatenate([[0.0], np.geomspace(0.002, 0.3, 20)])
 # Twice the gain in log-likelihood of any rate over none from which labels are believed wrong.
@@ -167,7 +168,9 @@ def _posterior(probabilities: Array, labels: Labels, share: WrongLabels) -> Arra
     return result
 
 
-def suspect_finding(ranking: Ranking, ids: Sequence[str], classes: Sequence[str]) -> Finding | None:
+def suspect_finding(
+    ranking: Ranking, ids: Sequence[str], classes: Sequence[str], nouns: Nouns = IMAGES
+) -> Finding | None:
     """The labels that are believed wrong, in words; None if there are none.
 
     `ids` name the rows that the ranking was made of.
@@ -181,9 +184,9 @@ def suspect_finding(ranking: Ranking, ids: Sequence[str], classes: Sequence[str]
         kind="suspect-label",
         sentence=(
             f"{len(believed):,} {noun} of {n:,} {verb} wrong: the model, sure of itself and "
-            "without having learnt from these images, says another class. In all about "
+            f"without having learnt from these {nouns.many}, says another class. In all about "
             f"{100 * share.rate:.0f} % of the labels are wrong ({100 * share.low:.0f} to "
-            f"{100 * share.high:.0f} %). Look at these images first and correct their labels."
+            f"{100 * share.high:.0f} %). Look at these {nouns.many} first and correct their labels."
         ),
         items=tuple(
             f"{ids[s.row]}: {classes[s.given]}, looks like {classes[s.suggested]} "

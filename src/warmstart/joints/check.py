@@ -32,7 +32,6 @@ from warmstart.records import Evidence, Finding, Inspection, Shipped, TextInputs
 from warmstart.stats.intervals import wilson
 from warmstart.tasks.words import CLASS_WORDS, Words
 from warmstart.weightfile import is_mapped
-from warmstart.words import reworded
 
 NO_TAIL = Evidence(
     name="tail_gain", value=None, low=None, high=None, n=0,
@@ -61,15 +60,14 @@ def check(scene: Scene) -> Steps[Inspection]:
     doubts = doubt(scene)
     evidence += [doubts.ceiling, NO_TAIL]
     fed = (e for e in evidence if e.name == "preprocessing")
-    warned = tuple(f for f in (warning(e, scene.arranged.target.words) for e in fed) if f)
+    words, nouns = scene.arranged.target.words, scene.arranged.nouns
+    warned = tuple(f for f in (warning(e, words, nouns) for e in fed) if f)
     yield Event(stage="check", kind="end", step=len(evidence))
-    found = Inspection(
+    return Inspection(
         evidence=tuple(evidence),
         findings=(*said, *doubts.findings, *warned),
         suspects=doubts.suspects,
     )
-    record = scene.collection.record
-    return reworded(record.kind, found, record.classes)
 
 
 def _signal(scene: Scene, sample: Sample) -> Evidence:

@@ -135,7 +135,8 @@ def _knowledge(
         kernels.append(probe.scene.kernels(taps))
         yield Event(stage="check", kind="step", step=number + 1, of=shuffles)
     controls = Controls(trained=probe.stored(), shuffles=kernels, pixels=probe.plain())
-    return knowledge(controls, probe.labels(), probe.groups(), probe.scene.arranged.target)
+    arranged = probe.scene.arranged
+    return knowledge(controls, probe.labels(), probe.groups(), arranged.target, arranged.nouns)
 
 
 def measure_distance(probe: Probe) -> Evidence:
@@ -164,8 +165,10 @@ def _compare_habits(probe: Probe, names: Sequence[str], nearer: Sequence[str]) -
     images = halved(tapped, probe.images, partial(to_tensor, inputs=probe.scene.prep))
     others = {name: _fed(probe, tapped, images, name) for name in names}
     present = _fed(probe, tapped, images, None) if names else probe.stored()
-    target = probe.scene.arranged.target
-    return habits.preprocessing(present, others, probe.labels(), probe.groups(), nearer, target)
+    labels, groups, arranged = probe.labels(), probe.groups(), probe.scene.arranged
+    return habits.preprocessing(
+        present, others, labels, groups, nearer, arranged.target, arranged.nouns
+    )
 
 
 def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -37,7 +37,6 @@ from warmstart.records import (
     Summary,
     Verdict,
 )
-from warmstart.words import reworded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +169,7 @@ def _prove(ledger: Ledger, plan: Plan) -> FrozenProof:
 
 def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
     start, kind = results.origin.came, results.record.kind
-    summary = Summary(
+    return Summary(
         task=results.record.task,
         verdict=results.verdict,
         shipped=results.shipped,
@@ -188,4 +187,3 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         step_zero=results.worked.step_zero,
         beside=results.worked.beside,
     )
-    return reworded(kind, summary, results.record.classes)

@@ -94,12 +94,12 @@ class ClassDoubts:
 
     def labels(self, judged: Judged) -> Labels:
         """And the share of labels that no model can agree with."""
-        ids, names = judged.ids, judged.names
+        ids, names, nouns = judged.ids, judged.names, judged.arranged.nouns
         ranking = rank_suspects(judged.answers, judged.truth)
         return Labels(
-            finding=suspect_finding(ranking, ids, names),
+            finding=suspect_finding(ranking, ids, names, nouns),
             suspects=_suspects(ranking, ids, names, judged.most),
-            ceiling=ceiling(ranking, _pairs(judged.arranged, ids), judged.truth),
+            ceiling=ceiling(ranking, _pairs(judged.arranged, ids), judged.truth, nouns),
         )
 
     def files(self, judged: Judged, files: Files, kind: Kind) -> tuple[Finding, ...]:
@@ -132,7 +132,7 @@ class SetDoubts:
         ids, names = judged.ids, judged.names
         ranking = rank_cells(judged.answers, judged.truth)
         return Labels(
-            finding=sets_finding(ranking, ids, names),
+            finding=sets_finding(ranking, ids, names, judged.arranged.nouns),
             suspects=suspect_sets(ranking, ids, judged.truth, names, judged.most),
         )
 
@@ -163,7 +163,8 @@ class NumberDoubts:
         labels = [example.label for example in judged.arranged.learn[: len(ids)]]
         ranking = rank_numbers(said, judged.truth)
         suspects = suspect_numbers(ranking, ids, labels, natural, judged.most)
-        return Labels(finding=numbers_finding(ranking, suspects), suspects=suspects)
+        finding = numbers_finding(ranking, suspects, judged.arranged.nouns)
+        return Labels(finding=finding, suspects=suspects)
 
     def files(self, judged: Judged, files: Files, kind: Kind) -> tuple[Finding, ...]:
         """By the variance that they explain."""

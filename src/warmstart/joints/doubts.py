@@ -126,7 +126,7 @@ def _drift(scene: Scene, examples: Sequence[Example]) -> Finding | None:
     if not test:
         return None
     rng = np.random.default_rng([scene.seed, 9])
-    return drift(_Last(look, examples), _Last(look, test), rng)
+    return drift(_Last(look, examples), _Last(look, test), rng, scene.arranged.nouns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ from warmstart.network.taps import Tapped, taps
 from warmstart.planning import rules
 from warmstart.planning.rules import Pace
 from warmstart.planning.strategy import nearest
-from warmstart.records import Choice, Inputs, NetworkRecord, Preprocessing, Tap
+from warmstart.records import Choice, Inputs, NetworkRecord, Preprocessing, Tap, kind_of
+from warmstart.words import Nouns, nouns_of
 
 SETTING = "training.engine"
 
@@ -78,6 +79,11 @@ class Survey:
     def work(self) -> calibration.Work:
         """What an engine's speed depends on here."""
         return work_of(self.network.record, self.prep, len(self.taps))
+
+    @property
+    def nouns(self) -> Nouns:
+        """What is passed."""
+        return nouns_of(kind_of(self.prep))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -227,9 +233,12 @@ def _ruled(seen: Survey, kept: Mapping[str, Pace]) -> Choice:
         because = "the only engine here that can run this network"
     elif value != fastest and counts[value] < len(set(seen.readable)):
         title = ENGINE_TITLES[cast(EngineName, value)]
-        because = f"{title} has passed some of these images before; another would begin anew"
+        because = (
+            f"{title} has passed some of these {seen.nouns.many} before; another would begin anew"
+        )
     else:
-        because = _figures(value, seen.n, found, [*counts], value in kept)
+        seconds = {name: rules.engine_seconds(found[name], seen.n) for name in counts}
+        because = _figures(value, seen.nouns.count(seen.n), seconds, value in kept)
     return Choice(
         value=value, because=because, rule=_fastest(seen, {}),
         source="measured" if value in kept else "rule",
@@ -242,17 +251,13 @@ def _fastest(seen: Survey, kept: Mapping[str, Pace]) -> str:
     return rules.choose_engine(everything, rules.paces(kept, seen.work.macs))
 
 
-def _figures(
-    value: str, n: int, found: Mapping[str, Pace], names: Sequence[str], is_measured: bool
-) -> str:
+def _figures(value: str, all_of: str, seconds: Mapping[str, float], is_measured: bool) -> str:
     """`OpenVINO: 1,000 images in about 6.5 s here, torch 14 s`."""
-    seconds = {name: rules.engine_seconds(found[name], n) for name in names}
-    other = min((name for name in names if name != value), key=seconds.__getitem__)
+    other = min((name for name in seconds if name != value), key=seconds.__getitem__)
     other = other if value == "torch" else "torch"
     ours, theirs = (ENGINE_TITLES[cast(EngineName, name)] for name in (value, other))
     where = "here" if is_measured else "as a rule"
-    images = f"{n:,} image{'' if n == 1 else 's'}"
-    return f"{ours}: {images} in about {_s(seconds[value])} {where}, {theirs} {_s(seconds[other])}"
+    return f"{ours}: {all_of} in about {_s(seconds[value])} {where}, {theirs} {_s(seconds[other])}"
 
 
 def _s(seconds: float) -> str:

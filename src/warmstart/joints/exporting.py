@@ -47,7 +47,7 @@ from warmstart.records import (
     TextInputs,
     Twin,
 )
-from warmstart.words import NOUNS
+from warmstart.words import nouns_of
 
 CHECKED = 16  # images that an export must answer as the model does
 RECORD = "export.json"
@@ -108,7 +108,7 @@ def export(run: Path, source: Source, wanted: Wanted) -> Steps[Delivered]:
         option = "--int8" if wanted.is_int8 else "--pixels"
         raise ExportError(
             f"{option} is for networks that take images, and this one takes "
-            f"{source.record.preprocessing.kind}s; leave it away."
+            f"{nouns_of(source.record.preprocessing.kind).many}; leave it away."
         )
     record = read_json(run / "data.json", DataRecord)
     images = reopen(run, record, source.record.preprocessing, wanted.data, wanted.test)
@@ -230,7 +230,7 @@ def _taken(served: Served, with_pixels: bool) -> str:
     if not isinstance(inputs, Preprocessing):
         shape = ", ".join(["N", *map(str, inputs.shape)])
         how = ", encoded by `prepare` in predict.py" if inputs.kind in ("table", "audio") else ""
-        return f"{NOUNS[inputs.kind]}s ({shape}) {inputs.dtype}{how}"
+        return f"{nouns_of(inputs.kind).many} ({shape}) {inputs.dtype}{how}"
     height, width = inputs.size
     if with_pixels:
         return f"prepared images (N, {height}, {width}, {inputs.channels}) uint8, named `pixels`"

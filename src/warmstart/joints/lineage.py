@@ -32,9 +32,10 @@ from warmstart.records import (
     StartRecord,
 )
 from warmstart.training.prior import SUFFIX, Prior, prior_of
+from warmstart.words import Nouns, nouns_of
 
 _LIBRARIES = ("timm:", "torchvision:")
-NEARLY = "the same or nearly the same picture"
+NEARLY = "the same or nearly the same {}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,11 +214,16 @@ def _why_not(start: RunStart, data: DataRecord, seen: Mapping[str, bool]) -> str
     learn = [example.id for example in data.examples if example.split != "test"]
     n, name = sum(id in seen for id in learn), start.record.name
     if n:
-        how = "" if all(seen.get(id, True) for id in learn) else f" ({NEARLY})"
-        return f"{name} learnt from {n:,} of these images{how}"
+        nouns = nouns_of(data.kind)
+        how = "" if all(seen.get(id, True) for id in learn) else _nearly(nouns)
+        return f"{name} learnt from {n:,} of these {nouns.many}{how}"
     if not start.past.is_whole:
         return f"what {name} or a run before it learnt from can no longer be read"
     return None
+
+
+def _nearly(nouns: Nouns) -> str:
+    return f" ({NEARLY.format(nouns.picture)})"
 
 
 def _prior(start: RevivedStart, network: NetworkRecord, data: DataRecord) -> Prior | None:
@@ -241,8 +247,9 @@ def _leak(start: StartRecord, data: DataRecord, seen: Mapping[str, bool]) -> Fin
     parts = [
         (len(found) - tested, len(data.examples) - test, "training"), (tested, test, "test"),
     ]  # fmt: skip
-    shown = " and ".join(f"{n:,} of the {of:,} {what} images" for n, of, what in parts if n)
-    how = "" if all(seen.values()) else f" ({NEARLY})"
+    nouns = nouns_of(data.kind)
+    shown = " and ".join(f"{n:,} of the {of:,} {what} {nouns.many}" for n, of, what in parts if n)
+    how = "" if all(seen.values()) else _nearly(nouns)
     return Finding(
         kind="leak",
         sentence=f"{shown} {'is' if len(found) == 1 else 'are'} among those that {start.name} "

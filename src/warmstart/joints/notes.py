@@ -14,6 +14,7 @@ from warmstart.records import (
     StartRecord,
     Verdict,
 )
+from warmstart.words import nouns_of
 
 
 def note(stage: Stage, title: str, text: str) -> Event:
@@ -61,7 +62,7 @@ def evidence(verdict: Verdict) -> Event:
 def plan(plan: Plan, record: DataRecord) -> Event:
     """What is frozen, what is trained at which rate, and what is new."""
     text = f"{in_words(plan)} · new output for {output_words(record.task, record.classes)}"
-    cut = given_up(plan)
+    cut = given_up(plan, nouns_of(record.kind))
     return note("plan", "Plan", f"{text}\nto fit your minutes: {cut}" if cut else text)
 
 

@@ -38,7 +38,6 @@ from warmstart.planning.strategy import n_tuned, parse, strategy_of
 from warmstart.planning.tail import tries_tail
 from warmstart.records import Choice, NetworkRecord, Plan, Verdict
 from warmstart.training.prior import SUFFIX
-from warmstart.words import reworded
 from warmstart.world import foreseen
 
 
@@ -130,7 +129,7 @@ def make_plan(
     check_plan(made, network.record)
     check_facts(made, facts, network, profile_names)
     check_machine(made)
-    return made if network.preprocessing is None else reworded(network.preprocessing.kind, made)
+    return made
 
 
 def kept_part(asked: Request, start: Start, n: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from warmstart.data.collection import Collection, count
+from warmstart.data.collection import Collection
 from warmstart.data.echoes import ONE_RECORDING, likeness
 from warmstart.data.index import drop, write_index
 from warmstart.data.near import what_to_leave_out, with_twins
@@ -21,7 +21,7 @@ from warmstart.joints.look import Look, load_same
 from warmstart.joints.texts import text_copies
 from warmstart.planning import rules
 from warmstart.records import Example, Finding
-from warmstart.words import reworded
+from warmstart.words import nouns_of
 
 COPIES = ("duplicate", "conflict", "leak", "tiny-class")  # found anew on what is left
 
@@ -33,19 +33,12 @@ def settled(collection: Collection, look: Look, fix_into: Path | None = None) ->
     Raises: DataError where too little of a class is left.
     """
     plain = settle(collection, look.unreadable)
-    noted = _worded(with_twins(plain, near_copies(plain, look)))
+    noted = with_twins(plain, near_copies(plain, look))
     if fix_into is None:
         return noted
     reasons = what_to_leave_out(noted.record)
     write_index(fix_into / "clean.csv", noted, reasons)
-    return _worded(repaired(noted, reasons)) if reasons else noted
-
-
-def _worded(collection: Collection) -> Collection:
-    """Problems in the words of the kind."""
-    record = collection.record
-    problems = reworded(record.kind, record.problems, record.classes)
-    return replace(collection, record=replace(record, problems=problems))
+    return repaired(noted, reasons) if reasons else noted
 
 
 def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ...]:
@@ -98,9 +91,10 @@ def repaired(collection: Collection, reasons: Mapping[str, str]) -> Collection:
     except DataError as error:
         raise DataError(f"--fix: {error} What it would leave out stands in clean.csv.") from error
     kept = tuple(p for p in clean.record.problems if p.kind not in COPIES)
+    nouns = nouns_of(collection.record.kind)
     sentence = (
-        f"--fix left {count(len(reasons), 'image')} out: copies of test images, exact copies "
-        "and images in conflict; the reasons stand in clean.csv."
+        f"--fix left {nouns.count(len(reasons))} out: copies of test {nouns.many}, exact copies "
+        f"and {nouns.many} in conflict; the reasons stand in clean.csv."
     )
     note = Finding(kind="duplicate", sentence=sentence)
     twins = [pair for pair in clean.record.twins if not reasons.keys() & set(pair)]

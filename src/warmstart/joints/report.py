@@ -33,7 +33,6 @@ from warmstart.records import (
     Plan,
     Summary,
 )
-from warmstart.words import in_words_of
 
 NAME = "report.html"
 
@@ -49,10 +48,7 @@ def write_report(run: Path, load: Load, data: DataRecord | None = None) -> Path:
     if facts.data is not None:
         facts = _shown(run, facts, facts.data, load)
     path = run / NAME
-    text = page(facts)
-    if facts.data is not None:
-        text = in_words_of(facts.data.kind, text, facts.data.classes)
-    write_bytes(path, text.encode("utf-8", "replace"))
+    write_bytes(path, page(facts).encode("utf-8", "replace"))
     return path
 
 

@@ -27,6 +27,7 @@ from warmstart.training.head import families
 from warmstart.training.prior import SUFFIX, Prior
 from warmstart.training.stacked import STACK
 from warmstart.training.trials import Problem, groups_within
+from warmstart.words import IMAGES, Nouns, nouns_of
 
 ReadTap = Callable[[Tap], Features]
 Reader = Callable[[Sequence[Example]], ReadTap]  # from examples to the reader of their taps
@@ -54,6 +55,7 @@ class Arranged:
     target: Target = CLASSES
     names: tuple[str, ...] = ()  # of the outputs
     columns: tuple[ColumnPlan, ...] | None = None  # what those of a table are taken for
+    nouns: Nouns = IMAGES  # what the examples are called
 
     @property
     def strata(self) -> NDArray[np.int64]:
@@ -102,7 +104,8 @@ def arrange(record: DataRecord) -> Arranged:
     )
     groups = tuple(members(block_of))
     target = target_of(record.task, [example.label for example in learn])
-    _check_blocks(len(np.unique(block_of[: len(train)])), 2 if holdout else 3)
+    nouns = nouns_of(record.kind)
+    _check_blocks(len(np.unique(block_of[: len(train)])), 2 if holdout else 3, nouns)
     return Arranged(
         learn=learn,
         test=tuple(parts["test"]),
@@ -115,16 +118,18 @@ def arrange(record: DataRecord) -> Arranged:
         target=target,
         names=record.classes,
         columns=record.column_choices,
+        nouns=nouns,
     )
 
 
-def _check_blocks(found: int, needed: int) -> None:
+def _check_blocks(found: int, needed: int, nouns: Nouns) -> None:
     """One block is held out, one judges the choices, at least one is learnt from."""
     if found < needed:
         raise DataError(
-            f"the training images form {found} independent set{'s' if found > 1 else ''} (images "
-            "with the same bytes, near copies and those of one group belong together) and "
-            f"{needed} are needed; add other images, or, if you gave --group, leave it away."
+            f"the training {nouns.many} form {found} independent set{'s' if found > 1 else ''} "
+            f"({nouns.many} with the same bytes, near copies and those of one group belong "
+            f"together) and {needed} are needed; add other {nouns.many}, or, if you gave --group, "
+            "leave it away."
         )
 
 

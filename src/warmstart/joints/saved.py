@@ -19,6 +19,7 @@ from warmstart.folder import read_json
 from warmstart.planning.planfile import read_plan
 from warmstart.recording import LOG, earlier_events
 from warmstart.records import Certainty, ClassScore, DataRecord, Plan
+from warmstart.words import nouns_of
 
 R = TypeVar("R")
 
@@ -100,7 +101,7 @@ def weighed(said: Sequence[Said], record: DataRecord) -> Certainty | None:
         return None
     sure = np.array([one.probability for one in said])
     right = np.array([float(one.is_right) for one in said])
-    return certainty(sure, right, _blocks(said, record))
+    return certainty(sure, right, _blocks(said, record), nouns_of(record.kind))
 
 
 def _blocks(said: Sequence[Said], record: DataRecord) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

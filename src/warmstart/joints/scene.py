@@ -41,7 +41,7 @@ class Scene:
     @property
     def basis(self) -> Basis:
         """What the verdict calls that which labels are learnt from."""
-        return basis_of(self.start)
+        return basis_of(self.start, self.arranged.nouns)
 
     @property
     def taps(self) -> tuple[Tap, ...]:

@@ -137,14 +137,18 @@ def measure(asked: Request, scene: Scene, worked: Worked) -> Steps[Evidence]:
     if why := _too_long(asked, network, _passes(_sizes(n)[0])):
         return not_measured(n, why)
     yield note("tune", "Scratch", "the same design is trained from nothing, to compare")
-    yield Event(stage="tune", kind="begin", values={"trainings": FOLDS * len(SHARES)})
+    told: dict[str, float | int | str] = {
+        "trainings": FOLDS * len(SHARES),
+        "unit": arranged.nouns.many,
+    }
+    yield Event(stage="tune", kind="begin", values=told)
     folds = held_out(scene, FOLDS)
     nothing = _nothing(asked, scene, small, network)
     warm, blocks = _warm(worked, arranged), arranged.blocks()
     side = small.record.preprocessing.shape[0]
     hits, size = yield from nothing.hits(0, {0: folds[0]})
     rows = _both(folds[:1], warm)
-    found = behind(size, hits[rows], warm[rows], blocks[rows], side)
+    found = behind(size, hits[rows], warm[rows], blocks[rows], side, arranged.nouns)
     if found is None:
         if why := _too_long(asked, network, FOLDS * sum(map(_passes, _sizes(n)))):
             found = not_measured(n, why)
@@ -153,7 +157,7 @@ def measure(asked: Request, scene: Scene, worked: Worked) -> Steps[Evidence]:
             rows = _both(folds, warm)
             rng = np.random.default_rng([scene.seed, 15])
             sizes, hits = np.array([m for _, m in curve]), np.stack([one[rows] for one, _ in curve])
-            found = scratch(sizes, hits, warm[rows], blocks[rows], side, rng)
+            found = scratch(sizes, hits, warm[rows], blocks[rows], side, rng, arranged.nouns)
     yield Event(stage="tune", kind="end")
     return found
 

@@ -23,7 +23,6 @@ from warmstart.records import (
 )  # fmt: skip
 from warmstart.stats.paired import Difference
 from warmstart.stats.selection import stand
-from warmstart.tasks.words import CLASS_WORDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,7 @@ def ranking(judged: Sequence[Judged], arranged: Arranged, seed: int) -> Ranking:
         starts=tuple(starts.values()),
         ties=tuple(tuple(s.name for s in group) for group in groups if len(group) > 1),
         take=take.name,
-        because=_because(take, groups[0], list(starts.values()), n, arranged.target.words.ranked),
+        because=_because(take, groups[0], list(starts.values()), n, arranged),
         n=n,
         guess=arranged.target.blind_score(labels),
         task=None if arranged.target.task == "classify" else arranged.target.task,
@@ -106,11 +105,11 @@ def _record(judged: Judged, gap: Difference) -> RankedStart:
 
 def _because(
     take: RankedStart, best: Sequence[RankedStart], starts: Sequence[RankedStart], n: int,
-    ranked: str = CLASS_WORDS.ranked,
+    arranged: Arranged,
 ) -> str:  # fmt: skip
     """Why this one: how often it is right, and what the others would bring."""
     shown = f"{100 * take.value:.0f} % ({100 * take.low:.0f} to {100 * take.high:.0f})"
-    text = ranked.format(shown=shown, n=f"{n:,}")
+    text = arranged.target.words.ranked.format(shown=shown, n=arranged.nouns.count(n))
     others = [start for start in best if start is not take]
     if others:
         verb = "ties" if len(others) == 1 else "tie"

@@ -38,7 +38,7 @@ from warmstart.planning.profiles import profiles
 from warmstart.recording import Clock
 from warmstart.records import Choice, FailedStart, Kind, Preprocessing, Ranking
 from warmstart.training.head import fit_head
-from warmstart.words import in_words_of
+from warmstart.words import nouns_of
 from warmstart.world import here
 
 UNASKED = 6  # starts looked at, at most, where none are named
@@ -213,8 +213,9 @@ def rank(
 
 def _forecast(n_starts: int, n_images: int, kind: Kind) -> Event:
     looks = "one start" if n_starts == 1 else f"{n_starts} starts"
-    text = f"{looks}, one look at {n_images:,} images each: {n_starts * n_images:,} passes at most"
-    return notes.note("read", "Rank", in_words_of(kind, text))
+    each = f"one look at {nouns_of(kind).count(n_images)} each"
+    text = f"{looks}, {each}: {n_starts * n_images:,} passes at most"
+    return notes.note("read", "Rank", text)
 
 
 def _look(

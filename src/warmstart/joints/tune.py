@@ -118,6 +118,7 @@ def tune(
     job = _Job(scene, plan, head, checkpoints or NoCheckpoints(), allowance)
     folds_held = held_out(scene, schedule(plan).folds)
     values: dict[str, float | int | str] = {"trainings": len(folds_held) + 1}
+    values["unit"] = scene.arranged.nouns.many
     yield Event(stage="tune", kind="begin", values=values)
     torch.set_num_threads(threads_for(scene.look.network.record))
     source = yield from open_source(scene, plan)

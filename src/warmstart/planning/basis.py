@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from warmstart.records import StartRecord
+from warmstart.words import IMAGES, Nouns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,7 @@ class Basis:
     training: str  # the same, as a subject
     trained: str  # the same, as a participle
     untried: str  # what was compared where layers were not trained
+    nouns: Nouns = IMAGES  # what the examples are called
 
 
 START = Basis(
@@ -46,13 +48,13 @@ BLANK = Basis(
 )
 
 
-def basis_of(start: StartRecord | None) -> Basis:
+def basis_of(start: StartRecord | None, nouns: Nouns = IMAGES) -> Basis:
     """The words for a start; of a network of the user's own nobody knows what it has learnt.
 
     >>> basis_of(None).given
     'from this start'
     """
     if start is not None and start.is_drawn:
-        return BLANK
+        return replace(BLANK, nouns=nouns)
     is_own = start is not None and start.arch.startswith("module:")
-    return OWN if is_own else START
+    return replace(OWN if is_own else START, nouns=nouns)

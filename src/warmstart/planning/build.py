@@ -148,7 +148,7 @@ def _input(network: NetworkFacts) -> InputPlan | None:
     size = usual.size[0] if usual.size[0] == usual.size[1] else None
     bands = f"your images have {prep.channels} bands"
     if prep.sound is not None:
-        bands = "the picture of a sound is grey"
+        bands = "a sound is drawn in grey"
     return InputPlan(
         size=_taken(prep.size[0], size, "as it was set"),
         channels=_taken(prep.channels, usual.channels, bands),

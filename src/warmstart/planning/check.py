@@ -14,6 +14,7 @@ from warmstart.planning.limits import AGAIN, check_values, items, value_at
 from warmstart.planning.piping import FSDP, PIPELINE, kind_of
 from warmstart.planning.storing import frozen_prefix
 from warmstart.records import NetworkRecord, Plan
+from warmstart.words import Nouns
 
 _NEEDED = ("optimizer", "rate", "layer_decay", "weight_decay", "passes", "warm_up", "crop",
            "flip", "folds", "colour", "views", "cut", "store", "average", "l2_sp",
@@ -73,8 +74,8 @@ def check_facts(
     """
     _check_pairs(plan, facts)
     _check_weights(plan, network)
-    _check_heads(plan, facts, profile_names)
-    _check_folds(plan, facts)
+    _check_heads(plan, facts, profile_names, network.nouns)
+    _check_folds(plan, facts, network.nouns)
 
 
 def _check_pairs(plan: Plan, facts: DataFacts) -> None:
@@ -104,7 +105,7 @@ def _check_weights(plan: Plan, network: NetworkFacts) -> None:
             )
 
 
-def _check_heads(plan: Plan, facts: DataFacts, profile_names: Sequence[str]) -> None:
+def _check_heads(plan: Plan, facts: DataFacts, profile_names: Sequence[str], nouns: Nouns) -> None:
     """The heads are among those that can be fitted."""
     special = ("class-mean", "logistic") if facts.task == "classify" else ("stack",)
     plain = [name.partition("+")[0] for name in profile_names]  # without an older head, too
@@ -119,12 +120,12 @@ def _check_heads(plan: Plan, facts: DataFacts, profile_names: Sequence[str]) -> 
     for name in names:
         if name not in known:
             raise PlanError(
-                f"the plan has {name!r} in head.candidates; for this start and {facts.n:,} "
-                f"images there are {', '.join(known)}."
+                f"the plan has {name!r} in head.candidates; for this start and "
+                f"{nouns.count(facts.n)} there are {', '.join(known)}."
             )
 
 
-def _check_folds(plan: Plan, facts: DataFacts) -> None:
+def _check_folds(plan: Plan, facts: DataFacts, nouns: Nouns) -> None:
     """A hold-out is the only fold; there are no more folds than independent sets."""
     folds = plan.head.outer_folds.value
     if facts.holdout and folds != 1:
@@ -140,12 +141,12 @@ def _check_folds(plan: Plan, facts: DataFacts) -> None:
         )
     if trained is not None and int(trained.number) > facts.n_blocks:
         raise PlanError(
-            f"the plan has training.folds {trained.value}, and the images form {facts.n_blocks} "
-            f"independent sets; --set training.folds={min(facts.n_blocks, 5)}."
+            f"the plan has training.folds {trained.value}, and the {nouns.many} form "
+            f"{facts.n_blocks} independent sets; --set training.folds={min(facts.n_blocks, 5)}."
         )
     if int(str(folds)) > facts.n_blocks:
         raise PlanError(
-            f"the plan has head.outer_folds {folds}, and the images form {facts.n_blocks} "
+            f"the plan has head.outer_folds {folds}, and the {nouns.many} form {facts.n_blocks} "
             f"independent sets; --set head.outer_folds={rules.outer_folds(facts.n_blocks)}."
         )
     if not facts.holdout and folds == 1:

@@ -16,7 +16,9 @@ from warmstart.records import (
     Task,
     TextInputs,
     VerdictKind,
+    kind_of,
 )
+from warmstart.words import Nouns, nouns_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,11 @@ class NetworkFacts:
     tries_tail: bool = False  # whether upper layers are trained beside a head, to be compared
     is_drawn: bool = False  # the start has learnt nothing: to train is to train from nothing
     room: int = 4_000_000_000  # bytes that stored outputs of frozen layers may take
+
+    @property
+    def nouns(self) -> Nouns:
+        """What the examples are called."""
+        return nouns_of(kind_of(self.preprocessing))
 
     @property
     def is_picture(self) -> bool:

@@ -13,6 +13,7 @@ from warmstart.planning.forecast import control_passes
 from warmstart.planning.rules import usual_seconds
 from warmstart.planning.schedule import head_alone
 from warmstart.records import Choice, NetworkRecord, Plan
+from warmstart.words import IMAGES, Nouns
 
 MARGIN = 0.9  # share of the minutes that the forecast may fill: it may be wrong by a tenth
 LEAST_STEPS = 40  # updates below which a training says little
@@ -103,12 +104,13 @@ def gave_way(plan: Plan) -> str:
     return _NO_TIME if because.endswith(f"{_GONE}{_NO_TIME}") else ""
 
 
-def given_up(plan: Plan) -> str:
+def given_up(plan: Plan, nouns: Nouns = IMAGES) -> str:
     """What was cut from a plan, in words; nothing where nothing was."""
     if plan.strategy.because.endswith(_NO_TIME):
         return plan.strategy.because
     found = []
-    for name, what in (("folds", "trainings that hold images out"), ("passes", "images passed")):
+    held, passed = f"trainings that hold {nouns.many} out", f"{nouns.many} passed"
+    for name, what in (("folds", held), ("passes", passed)):
         choice: Choice | None = getattr(plan.training, name)
         if choice is not None and choice.because.startswith(_FROM):
             before = choice.because.removeprefix(_FROM).partition(" ")[0]

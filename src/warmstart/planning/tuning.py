@@ -23,6 +23,7 @@ from warmstart.planning.rates import (
 )
 from warmstart.planning.strategy import Strategy
 from warmstart.records import Choice, Plain, Preprocessing, Task, TrainingPlan
+from warmstart.words import Nouns
 
 WARM_UP = 0.1  # v0
 CROP = 0.35  # v0
@@ -77,9 +78,9 @@ def with_training(
     is_scratch = strategy.depth == "scratch"
     optimizer = choose_optimizer(network.recipe)
     name = str(optimizer.value)
-    passes = _passes(facts.n, is_scratch, wishes.budget, network.is_table)
+    passes = _passes(facts.n, is_scratch, wishes.budget, network)
     n_passes = int(passes.number)
-    batch = _batch(facts.n, is_scratch)
+    batch = _batch(facts.n, is_scratch, network.nouns)
     if network.is_table:
         batch = _rule(table_batch(n_passes), "the largest up to 1,024 that leaves 300 steps, or 32")
     found = replace(
@@ -99,7 +100,7 @@ def with_training(
         colour=_colour(network),
         views=storing.views(n_passes, facts.n, wishes.budget),
         average=averaging(n_passes, int(batch.number)),
-        l2_sp=_l2_sp(facts, is_scratch),
+        l2_sp=_l2_sp(facts, is_scratch, network.nouns),
         micro_batch=at_once(int(batch.number)),
         recompute=_rule(False, "inner results are kept; anew they cost a third more time"),
         device=machine.device(wishes.machine),
@@ -172,19 +173,19 @@ def _layer_decay(n_parts: int, is_scratch: bool) -> Choice:
     return _rule(layer_decay(n_parts), why)
 
 
-def _batch(n: int, is_scratch: bool) -> Choice:
+def _batch(n: int, is_scratch: bool, nouns: Nouns) -> Choice:
     if is_scratch:
         return _rule(rules.SCRATCH_BATCH, "new layers learn from the statistics of a batch")
     size = rules.batch_size(n)
     if n >= 20 * size:
         return _rule(size, "the largest up to 32 that leaves 20 steps a pass")
-    return _rule(size, f"the least that is steady; {n:,} images make few steps a pass")
+    return _rule(size, f"the least that is steady; {nouns.count(n)} make few steps a pass")
 
 
-def _passes(n: int, is_scratch: bool, budget: rules.Budget, is_table: bool) -> Choice:
+def _passes(n: int, is_scratch: bool, budget: rules.Budget, network: NetworkFacts) -> Choice:
     count = rules.SCRATCH_PASSES * rules.passes(n) if is_scratch else rules.passes(n, budget)
-    count = table_passes(n, is_scratch) if is_table else count
-    times = f"each of {n:,} images about {count / max(n, 1):.2g} times"
+    count = table_passes(n, is_scratch) if network.is_table else count
+    times = f"each of {network.nouns.count(n)} about {count / max(n, 1):.2g} times"
     return _rule(count, f"{times}, as new layers learn slowly" if is_scratch else times)
 
 
@@ -242,7 +243,7 @@ def _flip(network: NetworkFacts, task: Task) -> Choice:
     if network.is_text:
         return _rule(False, "a text backwards is no text")
     if _hears(network):
-        return _rule(False, "a mirrored picture of a sound is the sound played backwards")
+        return _rule(False, "mirrored, a sound is played backwards")
     if not network.is_picture:
         return _rule(False, "numbers are taken in their order")
     return _rule(*_FLIPS[task])
@@ -261,14 +262,15 @@ def _colour(network: NetworkFacts) -> Choice:
     return _rule(COLOUR, "light that is a tenth brighter or paler mostly shows the same class")
 
 
-def _l2_sp(facts: DataFacts, is_scratch: bool) -> Choice:
+def _l2_sp(facts: DataFacts, is_scratch: bool, nouns: Nouns) -> Choice:
     """Li, Grandvalet & Davoine 2018, "Explicit Inductive Bias for Transfer Learning", §3."""
     if is_scratch:
         return _rule(0.0, "there is no start to be drawn back to")
     a_class = facts.n // max(facts.n_classes, 1)
     if a_class >= FEW_A_CLASS:
-        return _rule(0.0, f"{a_class} images a class hold the weights themselves")
-    return _rule(L2_SP, f"with {a_class} images a class, weights are drawn back to the start's")
+        return _rule(0.0, f"{a_class} {nouns.many} a class hold the weights themselves")
+    why = f"with {a_class} {nouns.many} a class, weights are drawn back to the start's"
+    return _rule(L2_SP, why)
 
 
 def _folds(wishes: Wishes, facts: DataFacts, network: NetworkFacts) -> Choice:

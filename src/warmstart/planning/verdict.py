@@ -124,8 +124,8 @@ def sentence(
         return (
             "Do not fine-tune from this start: what it has learnt is worth "
             f"{points(facts.knowledge or 0.0)} points here ({_range(facts)}) beyond what the same "
-            "network scrambled, or plain pixels, give. Training from scratch is as fair; a start "
-            "that knows this kind of picture would be better."
+            f"network scrambled, or {basis.nouns.plain}, give. Training from scratch is as fair; a "
+            f"start that knows this kind of {basis.nouns.picture} would be better."
         )
     if kind == "deeper":
         return (
@@ -188,8 +188,8 @@ def _unclear(facts: Facts, accuracy: float, words: Words, basis: Basis) -> str:
         )
     has = words.has.format(points(accuracy))
     return (
-        f"This start knows this kind of picture: a new output on it {has}, and what it has "
-        f"learnt is worth {points(facts.knowledge)} points of that ({_range(facts)}). "
+        f"This start knows this kind of {basis.nouns.picture}: a new output on it {has}, and what "
+        f"it has learnt is worth {points(facts.knowledge)} points of that ({_range(facts)}). "
     ) + _deeper(facts, "Whether tuning deeper would bring more was not measured.", basis)
 
 

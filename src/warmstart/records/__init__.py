@@ -39,6 +39,7 @@ from warmstart.records.inputs import (
     Kind,
     Preprocessing,
     TextInputs,
+    kind_of,
     pictures,
 )
 from warmstart.records.judged import (
@@ -205,5 +206,6 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "WaveInputs",
+    "kind_of",
     "pictures",
 ]

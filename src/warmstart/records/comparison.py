@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from warmstart.records.inputs import Kind
 from warmstart.records.summary import VerdictKind
 
 # The test part of all runs; or examples that each of them held out in some way.
@@ -82,3 +83,4 @@ class Comparison:
     seen_before: int = 0
     relabelled: int = 0
     failed: tuple[FailedRun, ...] = ()
+    kind: Kind | None = None  # None: of images

@@ -107,6 +107,17 @@ class TextInputs:
 Inputs = Preprocessing | TextInputs | TableInputs | TensorInputs | WaveInputs
 
 
+def kind_of(inputs: Inputs | None) -> Kind:
+    """What a network is given: clips of sound apart from images, though both may be drawn.
+
+    >>> kind_of(None)
+    'image'
+    """
+    if isinstance(inputs, Preprocessing):
+        return "image" if inputs.sound is None else "audio"
+    return "image" if inputs is None else inputs.kind
+
+
 def pictures(inputs: Inputs) -> Preprocessing:
     """The description of pictures, where the question makes sense for them alone.
 

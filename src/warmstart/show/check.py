@@ -17,7 +17,7 @@ def check_text(found: Checked, words: Sequence[str]) -> str:
     """Verdict, evidence, findings, and what to type next; `words` name the data again."""
     is_silent = found.verdict.kind == "no-signal"
     blocks = [
-        no_signal_text(found.verdict, found.data.classes, found.task or "classify")
+        no_signal_text(found.verdict, found.data, found.task or "classify")
         if is_silent
         else column("Verdict", sentence(found.verdict.sentence)),
         column("Because", "\n".join(map(_evidence, found.verdict.evidence))),

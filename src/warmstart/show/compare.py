@@ -17,6 +17,7 @@ from warmstart.show.text import (
     printable,
     wrap,
 )
+from warmstart.words import nouns_of
 
 GAP = "  "
 LEAST = 10  # columns that a name keeps
@@ -72,10 +73,11 @@ def _near_end(run: ComparedRun) -> str:
 
 def _meaning(found: Comparison) -> Iterator[str]:
     where = "of the test part" if found.rows == "test" else "that each held out"
+    nouns = nouns_of(found.kind)
     texts = [
-        f"on the same {count(found.n, 'image')} {where}; 95 % intervals in brackets.",
-        "95 % after: when it first had 95 % of its final accuracy, by images held out: updates "
-        "of one training, time since the run began.",
+        f"on the same {nouns.count(found.n)} {where}; 95 % intervals in brackets.",
+        f"95 % after: when it first had 95 % of its final accuracy, by {nouns.many} held out: "
+        "updates of one training, time since the run began.",
     ]
     yield column("Meaning", "\n".join(texts))
 

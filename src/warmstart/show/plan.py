@@ -6,8 +6,8 @@ import shlex
 
 from warmstart.planning.wording import Run, runs
 from warmstart.records import Choice, DryRun, Forecast, Plan
-from warmstart.show.text import WIDTH, column, count, duration, printable, sentence, size
-from warmstart.words import NOUNS
+from warmstart.show.text import WIDTH, column, duration, printable, sentence, size
+from warmstart.words import Nouns, nouns_of
 
 STAGES = {"look": "the look", "check": "the checks", "head": "the output", "tune": "training"}
 NAME_WIDTH = 24
@@ -18,15 +18,15 @@ ACTIONS = {
 
 def plan_text(found: DryRun, data: str) -> str:
     """The plan and its forecast, and what to type next; `data` as it was typed."""
-    plan, noun = found.plan, NOUNS[found.kind] if found.kind else "image"
-    learnt = f"{count(found.n, noun)} to learn from, {len(found.classes)} classes"
+    plan, nouns = found.plan, nouns_of(found.kind)
+    learnt = f"{nouns.count(found.n)} to learn from, {len(found.classes)} classes"
     blocks = [
         column("Data", learnt + (f", {found.n_test:,} to test on" if found.n_test else "")),
         column("Start", f"{found.title}: {plan.start.because}"),
         _layers(found),
         column("Because", _because(plan)),
         *([column("Rate", _rate(plan.training.rate))] if plan.training.rate else []),
-        *([column("Training", _training(plan, noun))] if plan.is_trained else []),
+        *([column("Training", _training(plan, nouns))] if plan.is_trained else []),
         *([column("Surgery", sentence(found.surgery))] if found.surgery else []),
         column("Takes", _takes(found.forecast)),
         _next(found, printable(shlex.quote(data))),
@@ -83,19 +83,19 @@ def _rate(rate: Choice) -> str:
     return sentence(text)
 
 
-def _training(plan: Plan, noun: str) -> str:
+def _training(plan: Plan, nouns: Nouns) -> str:
     training = plan.training
     texts = []
     if training.passes and training.folds:
         n = int(training.folds.number)
         texts.append(
-            f"{int(training.passes.number):,} {noun}s passed, {training.batch.value} a step"
+            f"{int(training.passes.number):,} {nouns.many} passed, {training.batch.value} a step"
         )
         is_own = "hold-out" in training.folds.because
         held = (
             "your hold-out gives the estimate"
             if is_own
-            else f"one {noun} in five held out for the estimate"
+            else f"one {nouns.one} in five held out for the estimate"
         )
         if n > 1:
             held = f"{n} parts held out in turn for the estimate"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from warmstart.delivery.task_words import TASK_WORDS
 from warmstart.records import RankedStart, Ranking, Task
 from warmstart.show.text import WIDTH, column, duration, interval, percent, percents, printable
-from warmstart.words import in_words_of
+from warmstart.words import nouns_of
 
 HEADER = ("start", "accuracy", "seconds", "size", "")
 HEADS: dict[Task, str] = {"classify": "accuracy", "multilabel": "mAP", "regress": "R²"}
@@ -67,8 +67,8 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _meaning(ranking: Ranking) -> str:
-    where = "the part you held out" if ranking.method == "holdout" else "images held out in turn"
-    where = in_words_of(ranking.kind or "image", where)
+    where = f"{nouns_of(ranking.kind).many} held out in turn"
+    where = "the part you held out" if ranking.method == "holdout" else where
     words = TASK_WORDS[ranking.task or "classify"]
     name = f"{words.name[0].upper()}{words.name[1:]}"
     text = f"{name} on {where} ({ranking.n:,}), with its 95 % interval;"

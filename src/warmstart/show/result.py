@@ -6,9 +6,18 @@ import shlex
 from pathlib import Path
 
 from warmstart.delivery.task_words import TASK_WORDS, score_of
-from warmstart.records import Estimate, Evidence, Finding, Summary, Task, TestScores, Verdict
+from warmstart.records import (
+    DataCounts,
+    Estimate,
+    Evidence,
+    Finding,
+    Summary,
+    Task,
+    TestScores,
+    Verdict,
+)
 from warmstart.show.text import WIDTH, column, count, interval, percents, sentence, wrap
-from warmstart.words import in_words_of
+from warmstart.words import nouns_of
 
 _LEAD = "before any layer moved, the new output alone"
 _LEADS = {
@@ -16,7 +25,7 @@ _LEADS = {
     "scratch": "with what the start knows, a new output alone",
 }
 TITLES: dict[Task, str] = {"classify": "Accuracy", "multilabel": "mAP", "regress": "R²"}
-SERVED = ("image", "audio")  # kinds that `serve` answers for
+SERVED = ("image", "audio", "text", "table")  # kinds that `serve` answers for
 SHOWN = 5  # findings listed; the rest stand in the report
 
 
@@ -29,35 +38,36 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     ships = summary.shipped.strategy != "none"
     blocks = []
     if summary.verdict.kind == "no-signal":
-        blocks.append(no_signal_text(summary.verdict, summary.data.classes, summary.task))
+        blocks.append(no_signal_text(summary.verdict, summary.data, summary.task))
     if ships:
         blocks.append("\n".join(_accuracy(summary)))
     blocks.append("\n".join([*_decision(summary), *_findings(summary, run_path)]))
     kind = summary.data.kind or "image"
     following = _next(run_path, sample_path, ships, kind, summary.task)
     blocks.append("\n".join([*_places(run_path, ships), *following]))
-    return in_words_of(kind, "\n\n".join(block for block in blocks if block))
+    return "\n\n".join(block for block in blocks if block)
 
 
-def no_signal_text(verdict: Verdict, n_classes: int, task: Task = "classify") -> str:
+def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = "classify") -> str:
     """Why training was stopped, and what might help."""
     evidence = next((e for e in verdict.evidence if e.name == "signal"), None)
-    found = _signal(evidence, n_classes) if evidence else verdict.sentence
+    pictures = nouns_of(data.kind).pictures
+    found = _signal(evidence, data.classes, pictures) if evidence else verdict.sentence
     if task != "classify":
         return "\n".join([wrap(verdict.sentence), wrap(evidence.meaning if evidence else "")])
     might = (
-        "What might help: check how the labels were made, or use pictures in which a person "
+        f"What might help: check how the labels were made, or use {pictures} in which a person "
         "can tell the classes apart."
     )
     return "\n".join([wrap(found), wrap(might)])
 
 
-def _signal(evidence: Evidence, n_classes: int) -> str:
+def _signal(evidence: Evidence, n_classes: int, pictures: str) -> str:
     if evidence.value is None or evidence.low is None or evidence.high is None:
         return "No signal found. " + evidence.meaning
     right, low, high = percents(evidence.value, evidence.low, evidence.high, n=evidence.n)
     text = (
-        f"No signal found. With {evidence.n:,} pictures in {n_classes} classes the network's "
+        f"No signal found. With {evidence.n:,} {pictures} in {n_classes} classes the network's "
         f"best guess is right {right} % of the time; with shuffled labels it is right {low} to "
         f"{high} %."
     )
@@ -123,12 +133,13 @@ def _places(run_path: Path, ships: bool) -> list[str]:
 
 
 def _next(run_path: Path, sample_path: str | None, ships: bool, kind: str, task: Task) -> list[str]:
-    run = shlex.quote(str(run_path))
+    run, nouns = shlex.quote(str(run_path)), nouns_of(kind)
     rows = []
     if ships:
-        image = shlex.quote(sample_path) if sample_path else "photo.jpg"
-        rows.append((f"warmstart predict {run} {image}", TASK_WORDS[task].ask))
-        rows.append((f"warmstart evaluate {run} more/", "measure it on other images"))
+        one = shlex.quote(sample_path) if sample_path else nouns.typed
+        ask, other = TASK_WORDS[task].ask.format(an=nouns.an), f"measure it on other {nouns.many}"
+        rows.append((f"warmstart predict {run} {one}", ask))
+        rows.append((f"warmstart evaluate {run} {nouns.labelled}", other))
         if kind in SERVED:
             rows.append((f"warmstart serve {run}", "try it in the browser"))
     if sample_path is None and kind == "image" and task == "classify":

@@ -44,6 +44,7 @@ class Stage:
     step: int = 0
     of: int | None = None
     per_second: float | None = None
+    unit: str = "images"  # what a training passes
     kept: int = 0  # images whose features stood in the cache, where all did
     has_spoken: bool = False
     lesson: int | None = None  # which of several trainings is at work
@@ -79,7 +80,7 @@ class Stage:
         """`73/s` where the stage knows; what it counts in is named where it is not images."""
         if self.per_second is None:
             return ""
-        unit = "/s" if self.lesson is None else " images/s"
+        unit = "/s" if self.lesson is None else f" {self.unit}/s"
         few = self.per_second < 9.95
         return f"{self.per_second:.1f}{unit}" if few else f"{self.per_second:,.0f}{unit}"
 
@@ -110,6 +111,7 @@ class Stage:
         self.latest = max(self.latest, event.t)
         if event.values.get("missing") == 0:
             self.kept = int(_number(event.values, "total") or 0)
+        self.unit = str(event.values.get("unit", self.unit))
         if event.kind in ("note", "guard"):
             return
         if event.kind == "step" or event.of:

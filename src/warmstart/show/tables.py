@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from warmstart.delivery.task_words import further, test_estimate
 from warmstart.records import Answer, LabelAnswer, NumberAnswer, Scores, TestScores
 from warmstart.show.text import WIDTH, column, count, interval, percent, percents, printable, size
-from warmstart.words import in_words_of
+from warmstart.words import Nouns, nouns_of
 
 if TYPE_CHECKING:
     from warmstart.features.store import StoreInfo
@@ -19,7 +19,7 @@ BATCH = 32  # answers whose columns are aligned together: what one look at the n
 NOTHING_PROMISED = "Too few examples were learnt from to promise when an answer is sure."
 
 
-def predict_lines(answers: Iterable[Answer]) -> Iterator[str]:
+def predict_lines(answers: Iterable[Answer], kind: str = "image") -> Iterator[str]:
     """One line an image as answers come: path, class, probability, and what to beware of."""
     answers = iter(answers)
     widths = (0, 0)
@@ -28,23 +28,21 @@ def predict_lines(answers: Iterable[Answer]) -> Iterator[str]:
         labels = max(len(printable(answer.label or "-")) for answer in batch)
         widths = (max(widths[0], min(paths, 40)), max(widths[1], min(labels, 24)))
         for answer in batch:
-            yield _answer_line(answer, *widths)
+            yield _answer_line(answer, *widths, _caveat(answer, nouns_of(kind)))
 
 
-def _answer_line(answer: Answer, path_width: int, label_width: int) -> str:
+def _answer_line(answer: Answer, path_width: int, label_width: int, caveat: str) -> str:
     path = f"{printable(answer.path):<{path_width}}"
     if isinstance(answer, NumberAnswer) and answer.value is not None:
-        return (
-            f"{path}  {answer.label:<{label_width}}  {_range(answer)}  {_caveat(answer)}".rstrip()
-        )
+        return f"{path}  {answer.label:<{label_width}}  {_range(answer)}  {caveat}".rstrip()
     if isinstance(answer, LabelAnswer) and answer.error is None:
         named = (f"{printable(name)} {probability(answer.scores[name])}" for name in answer.labels)
-        return f"{path}  {', '.join(named) or 'none of the labels'}  {_caveat(answer)}".rstrip()
+        return f"{path}  {', '.join(named) or 'none of the labels'}  {caveat}".rstrip()
     if answer.label is None or answer.probability is None:
         why = (answer.error or "it cannot be read").removeprefix(answer.path).strip(" :")
         return f"{path}  {'-':<{label_width}}  {'-':>6}  {printable(why)}"
     label = f"{printable(answer.label):<{label_width}}"
-    return f"{path}  {label}  {probability(answer.probability):>6}  {_caveat(answer)}".rstrip()
+    return f"{path}  {label}  {probability(answer.probability):>6}  {caveat}".rstrip()
 
 
 def _range(answer: NumberAnswer) -> str:
@@ -63,9 +61,9 @@ def probability(p: float) -> str:
     return "> 99 %" if p >= 0.995 else percent(p, n=1)  # no single answer is certain
 
 
-def _caveat(answer: Answer) -> str:
+def _caveat(answer: Answer, nouns: Nouns) -> str:
     if answer.unknown:
-        return "unlike the training images"
+        return f"unlike the training {nouns.many}"
     return "not sure" if answer.sure is False else ""
 
 
@@ -76,21 +74,18 @@ def is_promised(answer: Answer) -> bool:
 
 def scores_text(scores: TestScores, kind: str = "image") -> str:
     """Metrics on labelled data, the one that matters first, in the words for what they are of."""
-    return in_words_of(kind, _scores_text(scores))
-
-
-def _scores_text(scores: TestScores) -> str:
+    measured = nouns_of(kind).count(scores.n)
     if not isinstance(scores, Scores):
         claim = test_estimate(scores)
         shown = interval(claim.value, claim.low, claim.high, claim.n)
         title = "mAP" if claim.metric == "mAP" else "R²"
-        text = f"{shown} on {count(scores.n, 'image')}."
+        text = f"{shown} on {measured}."
         return "\n".join([column(title, text), column("Also", further(scores))])
     balanced = percents(scores.balanced_accuracy, n=scores.n)[0]
     shown = interval(scores.accuracy, scores.low, scores.high, scores.n)
     return "\n".join(
         [
-            column("Accuracy", f"{shown} on {count(scores.n, 'image')}."),
+            column("Accuracy", f"{shown} on {measured}."),
             column("", f"{balanced} % if every class counts the same, large or small."),
             column(
                 "Also",

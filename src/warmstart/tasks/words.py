@@ -48,9 +48,9 @@ CLASS_WORDS = Words(
     ),
     knowledge=(
         "right {trained} of the time with the start's knowledge, {shuffled} with "
-        "the same network scrambled, {pixels} from plain pixels"
+        "the same network scrambled, {pixels} from {plain}"
     ),
-    ranked="right on {shown} of {n} images it had not seen",
+    ranked="right on {shown} of {n} it had not seen",
     more="more a class",
 )
 LABEL_WORDS = Words(
@@ -72,9 +72,9 @@ LABEL_WORDS = Words(
     ),
     knowledge=(
         "a mean average precision of {trained} with the start's knowledge, {shuffled} with "
-        "the same network scrambled, {pixels} from plain pixels"
+        "the same network scrambled, {pixels} from {plain}"
     ),
-    ranked="mean average precision {shown} on {n} images it had not seen",
+    ranked="mean average precision {shown} on {n} it had not seen",
     more="more a label",
 )
 NUMBER_WORDS = Words(
@@ -96,8 +96,8 @@ NUMBER_WORDS = Words(
     ),
     knowledge=(
         "{trained} of the numbers' variance explained with the start's knowledge, {shuffled} "
-        "with the same network scrambled, {pixels} from plain pixels"
+        "with the same network scrambled, {pixels} from {plain}"
     ),
-    ranked="{shown} of the variance explained on {n} images it had not seen",
+    ranked="{shown} of the variance explained on {n} it had not seen",
     more="more examples",
 )

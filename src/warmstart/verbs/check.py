@@ -20,7 +20,6 @@ from warmstart.joints.starting import choose_start
 from warmstart.network.load import Start
 from warmstart.recording import Clock, recorded
 from warmstart.records import Checked
-from warmstart.words import reworded
 
 
 def check(asked: Request) -> Steps[Checked]:
@@ -59,7 +58,7 @@ def _work(
         write_json(folder.path / "inspection.json", inspection)
         write_suspects(folder.path / "suspects.csv", inspection.suspects)
     record = collection.record
-    checked = Checked(
+    return Checked(
         verdict=checks.judge(inspection, words=scene.arranged.target.words, basis=scene.basis),
         data=count_data(scene.arranged, found, inspection.suspects, record.kind),
         findings=found,
@@ -68,7 +67,6 @@ def _work(
         path=str(folder.path) if folder else None,
         task=None if record.task == "classify" else record.task,
     )
-    return reworded(record.kind, checked, record.classes)
 
 
 def _folder(asked: Request, name: str) -> RunFolder | None:

@@ -22,6 +22,7 @@ from warmstart.recording import LOG, earlier_events
 from warmstart.records import ComparedRun, Comparison, DataRecord, Example, FailedRun, Summary
 from warmstart.stats.intervals import Blocks
 from warmstart.verbs.credits import METRICS, Credit, credit_of
+from warmstart.words import nouns_of
 
 STAGES_TO_HEAD = ("read", "look", "check", "plan", "head")
 HOW = "warmstart compare DATA --strategies head,full"
@@ -168,7 +169,7 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
         shared.rows, [run.summary.estimate for run in runs]
     )  # fmt: skip
     ranked = [runs[place] for place in order]
-    task = runs[0].summary.task
+    task, kind = runs[0].summary.task, runs[0].held.data.kind
     values = (accuracies if task == "classify" else means)(hits[order], block, inflation)
     return Comparison(
         metric=METRICS[task], rows=shared.rows, n=n,
@@ -176,6 +177,7 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
         pairs=pairs([run.name for run in ranked], hits[order], block, inflation),
         learnt_common=len(frozenset.intersection(*(run.held.learnt for run in runs))),
         seen_before=shared.seen_before, relabelled=shared.relabelled, failed=tuple(failed),
+        kind=None if kind == "image" else kind,
     )  # fmt: skip
 
 
@@ -204,19 +206,21 @@ def _check_classes(runs: Sequence[OpenRun]) -> None:
 
 def _nothing_common(runs: Sequence[OpenRun], seen_before: int, relabelled: int) -> str:
     names = " and ".join(str(run.path) for run in runs)
+    nouns = nouns_of(runs[0].held.data.kind)
     if seen_before:
         return (
-            f"{names} held out {seen_before:,} images in common, all of which one of them had seen "
-            "before (its findings call it a leak); give all the same --test of other images."
+            f"{names} held out {nouns.count(seen_before)} in common, all of which one of them had "
+            "seen "
+            f"before (its findings call it a leak); give all the same --test of other {nouns.many}."
         )
     if relabelled:
         return (
-            f"{names} held out {relabelled:,} images in common, all with other labels; fit "
+            f"{names} held out {nouns.count(relabelled)} in common, all with other labels; fit "
             "them with the same labels."
         )
     return (
-        f"{names} held out no image in common, so nothing can be compared; fit them on the same "
-        "data, or give all the same --test."
+        f"{names} held out no {nouns.one} in common, so nothing can be compared; fit them on the "
+        "same data, or give all the same --test."
     )
 
 

@@ -18,7 +18,7 @@ from warmstart.events import Event, Steps
 from warmstart.folder import read_json
 from warmstart.records import DataRecord, Example, Summary, TestScores
 from warmstart.verbs.predictor import BATCH, Predictor, load
-from warmstart.words import in_words_of
+from warmstart.words import Nouns, nouns_of
 
 STRANGE = 0.05  # share of images from which on it is said; one in a hundred is usual
 
@@ -56,33 +56,33 @@ def evaluate(
         yield Event(
             stage="look", kind="step", step=min(start + BATCH, len(examples)), of=len(examples)
         )
+    nouns = nouns_of(predictor.heard)
     if not kept:
-        raise DataError(f"{collection.record.name}: none of its images can be read.")
-    for title, text in _remarks(run, kept, len(examples), strange):
-        told = in_words_of(predictor.kind, text)
-        yield Event(stage="look", kind="note", values={"title": title, "text": told})
+        raise DataError(f"{collection.record.name}: none of its {nouns.many} can be read.")
+    for title, text in _remarks(run, kept, len(examples), strange, nouns):
+        yield Event(stage="look", kind="note", values={"title": title, "text": text})
     labels = [example.label for example in kept]
     measured = predictor.replies.measured(np.concatenate(found), labels, blocks(kept))
     return measured
 
 
 def _remarks(
-    run: Path, kept: Sequence[Example], n_given: int, strange: int
+    run: Path, kept: Sequence[Example], n_given: int, strange: int, nouns: Nouns
 ) -> Iterator[tuple[str, str]]:
     """What the figures must be read with: title and text of each."""
     n = len(kept)
     if n < n_given:
-        yield "Data", f"{n_given - n} images could not be read and were left out"
+        yield "Data", f"{n_given - n} {nouns.many} could not be read and were left out"
     if learnt := _learnt_from(run, kept):
-        text = f"{learnt:,} of the {n:,} images are among those that the model learnt from"
+        text = f"{learnt:,} of the {n:,} {nouns.many} are among those that the model learnt from"
         yield "Leak", f"{text}: the figures flatter it"
     if strange > STRANGE * n:
-        yield "Unlike", f"{strange:,} of the {n:,} images are unlike all that it learnt from"
+        yield "Unlike", f"{strange:,} of the {n:,} {nouns.many} are unlike all that it learnt from"
     if (run / "summary.json").is_file():
         claim = read_json(run / "summary.json", Summary).estimate
         if claim is not None:
             expected = interval(claim.value, claim.low, claim.high, claim.n)
-            yield "Expected", f"{expected} on images like those it learnt from"
+            yield "Expected", f"{expected} on {nouns.many} like those it learnt from"
 
 
 def _learnt_from(run: Path, examples: Sequence[Example]) -> int:

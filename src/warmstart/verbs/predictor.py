@@ -24,7 +24,7 @@ from warmstart.features.feeding import passes
 from warmstart.network.edit import WarmModel, rebuild
 from warmstart.network.taps import Scanned
 from warmstart.network.tensors import in_channels_last
-from warmstart.records import Answer, Inputs, Kind, Task, pictures
+from warmstart.records import Answer, Inputs, Kind, Task, kind_of, pictures
 from warmstart.solve.kernels import Features
 from warmstart.training.neighbours import Neighbours, unpack
 from warmstart.verbs.replies import Place, Replies, replies_of
@@ -61,8 +61,7 @@ class Predictor:
     @property
     def heard(self) -> Kind:
         """The same, and clips of sound apart from images."""
-        inputs = self.bundle.record.preprocessing
-        return "audio" if getattr(inputs, "sound", None) is not None else inputs.kind
+        return kind_of(self.bundle.record.preprocessing)
 
     @property
     def replies(self) -> Replies:

@@ -13,7 +13,6 @@ from warmstart.joints import notes, request, starting
 from warmstart.joints.inputs import input_wish
 from warmstart.joints.request import Request
 from warmstart.records import Ranking
-from warmstart.words import reworded
 
 
 def rank(
@@ -40,6 +39,4 @@ def rank(
     wish = input_wish(Request(data=data, seed=seed), collection)
     steps = starting.rank(collection, names, seed=seed, left_out=left_out, inputs=wish)
     ranking = yield from steps
-    if kind == "image":
-        return ranking
-    return reworded(kind, replace(ranking, kind=kind), collection.record.classes)
+    return ranking if kind == "image" else replace(ranking, kind=kind)

@@ -33,17 +33,12 @@ from warmstart.records import (
 from warmstart.verbs.gallery import Gallery
 from warmstart.verbs.heat import cells_for, find_heat, measure_pace
 from warmstart.verbs.predictor import Predictor, load
-from warmstart.words import NOUNS, in_words_of
+from warmstart.words import nouns_of
 
 if TYPE_CHECKING:
     from warmstart.delivery.serve.gate import Gate
 
 Record = TypeVar("Record")
-# What a chooser of files on the page offers.
-ACCEPTED: dict[Kind, str] = {
-    "image": "image/*", "audio": "audio/*,.wav,.flac,.ogg,.mp3,.aiff", "text": ".txt,text/plain",
-    "table": ".csv,.tsv,text/csv",
-}  # fmt: skip
 NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
 
@@ -134,7 +129,7 @@ def serve_model(run: Path, predictor: Predictor, limits: Limits) -> Served:
             **describe(run, predictor),
             "limits": taken_on(limits),
             "pictures": gallery.is_there and predictor.kind == "image",
-            "accept": ACCEPTED[predictor.heard],
+            "accept": nouns_of(predictor.heard).accept,
         },
         decode=work.decode,
         answer=lambda pictures: _answers(predictor, pictures),
@@ -169,7 +164,7 @@ def _of_pictures(predictor: Predictor) -> _Work:
 
 def _of_others(predictor: Predictor) -> _Work:
     inputs = predictor.bundle.record.preprocessing
-    why = f"what mattered is shown of pictures, and this model takes {NOUNS[inputs.kind]}s"
+    why = f"what mattered is shown of pictures, and this model takes {nouns_of(inputs.kind).many}"
     return _Work(lambda payload, name: read_other(payload, name, inputs), None, why)
 
 
@@ -226,7 +221,7 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "test": to_plain(summary.test) if summary else None,
         "verdict": summary.verdict.kind if summary else None,
         "kind": predictor.heard,
-        "promise": in_words_of(predictor.heard, promise_words(estimate)),
+        "promise": promise_words(estimate, nouns_of(predictor.heard)),
         "sure_from": calibration.sure_from,
         "promised_error": calibration.promised_error,
         "input": _taken(record.preprocessing),

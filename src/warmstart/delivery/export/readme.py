@@ -16,7 +16,7 @@ from warmstart.records import (
     Scores,
     Summary,
 )
-from warmstart.words import NOUNS
+from warmstart.words import Nouns, nouns_of
 
 NAMED = 20  # classes that are named in full
 LIBRARIES = {
@@ -33,9 +33,6 @@ _PIPELINES: dict[Kind, str] = {
     "table": "tabular",
     "tensor": "tensor",
 }
-_EXAMPLES: dict[Kind, str] = {
-    "audio": "clip.wav", "text": '"a text"', "table": "new.csv", "tensor": "signal.npy",
-}  # fmt: skip
 HOW_LOADED: dict[ExportFormat, str] = {
     "onnx": 'onnxruntime.InferenceSession("model.onnx")',
     "torch": 'torch.export.load("model.pt2").module()',
@@ -63,9 +60,9 @@ class ReadmeFacts:
         return f"{_PIPELINES[kind] if kind else 'image'}-classification"
 
     @property
-    def noun(self) -> str:
-        """What an example is called."""
-        return noun_of(self.exported)
+    def nouns(self) -> Nouns:
+        """What the examples are called."""
+        return nouns_of(self.exported.kind)
 
 
 def readme(facts: ReadmeFacts) -> str:
@@ -127,9 +124,9 @@ def _lead(facts: ReadmeFacts) -> str:
     labels = facts.labels
     named = ", ".join(labels[:NAMED]) + (", …" if len(labels) > NAMED else "")
     does = {
-        "classify": f"Tells {len(labels)} classes of {facts.noun}s apart",
-        "multilabel": f"Names any of {len(labels)} labels of {_a(facts.noun)}",
-        "regress": f"Tells a number from {_a(facts.noun)}",
+        "classify": f"Tells {len(labels)} classes of {facts.nouns.many} apart",
+        "multilabel": f"Names any of {len(labels)} labels of {facts.nouns.an}",
+        "regress": f"Tells a number from {facts.nouns.an}",
     }[facts.summary.task]
     return (
         f"{does}: {named}. Learnt by warmstart from "
@@ -147,8 +144,8 @@ def _numbers(facts: ReadmeFacts) -> str:
     if estimate is not None:
         shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
         lines.append(
-            f"- {shown} of {estimate.n:,} {facts.noun}s that the model judged had not learnt from "
-            "(in brackets: 95 % interval)"
+            f"- {shown} of {estimate.n:,} {facts.nouns.many} that the model judged had not learnt "
+            "from (in brackets: 95 % interval)"
         )
     if test is not None:
         shown = interval(score_of(test), test.low, test.high, test.n)
@@ -158,7 +155,7 @@ def _numbers(facts: ReadmeFacts) -> str:
                 f"macro F1 {test.macro_f1:.3f}, log-loss {test.log_loss:.3f}, calibration error "
                 f"{test.ece:.3f}"
             )
-        lines.append(f"- {shown} of {test.n:,} test {facts.noun}s; {more}")
+        lines.append(f"- {shown} of {test.n:,} test {facts.nouns.many}; {more}")
     return "\n".join([*lines, ""])
 
 
@@ -233,7 +230,7 @@ def _use(facts: ReadmeFacts) -> str:
         f"or load it yourself with `{HOW_LOADED[exported.to]}`.\n\n"
         f"- in: {exported.inputs}\n- out: {exported.outputs}\n"
         "- `labels.json`: class names in the order of the outputs; `preprocess.json`: how "
-        f"{_a(facts.noun)} becomes an input\n"
+        f"{facts.nouns.an} becomes an input\n"
     )
 
 
@@ -241,20 +238,15 @@ def _checked(facts: ReadmeFacts) -> str:
     return f"## Checked\n\n{agreement_text(facts.exported)}\n"
 
 
-def noun_of(exported: Exported) -> str:
-    """What an example is called."""
-    return NOUNS[exported.kind] if exported.kind else "image"
-
-
 def example_of(exported: Exported) -> str:
     """A file that predict.py takes."""
-    return _EXAMPLES[exported.kind] if exported.kind else "photo.jpg"
+    return nouns_of(exported.kind).typed
 
 
 def agreement_text(exported: Exported) -> str:
     """How the export was compared before it was written, in words."""
-    found, noun = exported.agreement, noun_of(exported)
-    images = f"{noun}s of {'the run' if found.images == 'run' else 'noise'}"
+    found, many = exported.agreement, nouns_of(exported.kind).many
+    images = f"{many} of {'the run' if found.images == 'run' else 'noise'}"
     whom = "its own twin in torch" if exported.twin is not None else "the model"
     limit = "" if found.tolerance is None else f" (at most {found.tolerance:g} may)"
     same = "all" if found.same_labels == found.n else f"{found.same_labels} of {found.n}"
@@ -270,14 +262,10 @@ def agreement_text(exported: Exported) -> str:
 def _limits(facts: ReadmeFacts) -> str:
     outputs = TASK_WORDS[facts.summary.task].output.format(len(facts.labels))
     return (
-        f"## Limits\n\nThe numbers hold for {facts.noun}s drawn like the examples above. It knows "
-        f"only its {outputs}, and, unlike `warmstart predict`, never says that "
-        f"{_a(facts.noun)} is like nothing it learnt from.\n"
+        f"## Limits\n\nThe numbers hold for {facts.nouns.many} drawn like the examples above. It "
+        f"knows only its {outputs}, and, unlike `warmstart predict`, never says that "
+        f"{facts.nouns.an} is like nothing it learnt from.\n"
     )
-
-
-def _a(noun: str) -> str:
-    return f"an {noun}" if noun == "image" else f"a {noun}"
 
 
 def _quoted(text: str) -> str:

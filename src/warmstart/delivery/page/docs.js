@@ -39,10 +39,14 @@ function fields(schema, parts) {
   ]);
 }
 
+// A file of each kind that a body may hold.
+const FILES = { "image/*": "photo.jpg", "audio/*": "clip.wav", "text/plain": "new.txt", "text/csv": "new.csv" };
+
 function example(method, path, operation) {
   const where = `${location.origin}${path.replace("{index}", "0")}`;
   const held = sessionStorage.getItem("token") ? ' -H "Authorization: Bearer $WARMSTART_TOKEN"' : "";
-  return `curl${held} ${operation.requestBody ? "-F file=@photo.jpg " : ""}${where}`;
+  const sent = FILES[Object.keys(operation.requestBody?.content ?? {}).find((kind) => FILES[kind])];
+  return `curl${held} ${sent ? `-F file=@${sent} ` : ""}${where}`;
 }
 
 function section(method, path, operation, parts) {

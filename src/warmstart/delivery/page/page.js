@@ -56,7 +56,7 @@ function isPicture() {
 
 function form(file) {
   const body = new FormData();
-  body.append("file", file, file.name || "picture");
+  body.append("file", file, file.name || noun());
   return body;
 }
 
@@ -269,6 +269,8 @@ async function introduce() {
   if (about.accept) $("file").accept = about.accept;
   for (const id of ["camera", "photograph"]) $(id).hidden = !isPicture();
   for (const place of document.querySelectorAll(".noun")) place.textContent = `a ${noun()}`;
+  $("ask").ariaLabel = `Choose a ${noun()}`;
+  $("shown").alt = `Your ${noun()}`;
   for (const id of ["again", "back"]) $(id).textContent = `Another ${noun()}`;
   $("made").textContent = `· ${about.start} · warmstart ${about.warmstart}`;
   if (current) take(current);

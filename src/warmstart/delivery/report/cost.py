@@ -9,7 +9,7 @@ from warmstart.delivery.report.facts import Facts
 
 SHOWN = 0.05  # s: what took less is no part of the picture
 STAGES = {
-    "read": "reading the files", "look": "one look at every image", "check": "checks",
+    "read": "reading the files", "look": "one look at every {one}", "check": "checks",
     "plan": "the plan", "head": "fitting the output", "tune": "training layers",
     "evaluate": "measuring", "deliver": "writing it down",
 }  # fmt: skip
@@ -29,7 +29,8 @@ def cost_section(facts: Facts) -> str:
 
 def _stages(facts: Facts, total: float) -> str:
     seconds = facts.summary.seconds
-    spent = [(words, seconds[key]) for key, words in STAGES.items() if seconds.get(key, 0) >= SHOWN]
+    told = {key: words.format(one=facts.nouns.one) for key, words in STAGES.items()}
+    spent = [(words, seconds[key]) for key, words in told.items() if seconds.get(key, 0) >= SHOWN]
     if not spent or total <= 0:
         return ""
     most = max(seconds for _, seconds in spent)

@@ -13,6 +13,7 @@ from warmstart.delivery.report.pictures import problem_examples, shots, suspects
 from warmstart.delivery.task_words import TASK_WORDS, contradiction
 from warmstart.records import Finding, Task
 from warmstart.records.labels import split_labels
+from warmstart.words import Nouns
 
 NAMED = 14  # classes with a bar and a name of their own
 LISTED = 12  # items of a finding
@@ -35,14 +36,15 @@ def data_section(facts: Facts) -> str:
 
 def _counts(facts: Facts) -> str:
     data, words = facts.summary.data, TASK_WORDS[facts.summary.task]
+    one, many = facts.nouns.one, facts.nouns.many
     rows = [
-        (data.train, "image to learn from", "images to learn from"),
-        (data.test, "test image", "test images"), *OUTPUTS[facts.summary.task](data.classes),
+        (data.train, f"{one} to learn from", f"{many} to learn from"),
+        (data.test, f"test {one}", f"test {many}"), *OUTPUTS[facts.summary.task](data.classes),
         (data.unreadable, "unreadable", "unreadable"), (data.duplicates, "copy", "copies"),
-        (data.leaks, "test image known from training", "test images known from training"),
+        (data.leaks, f"test {one} known from training", f"test {many} known from training"),
         (data.suspect_labels, f"{words.label} that looks wrong", f"{words.label}s that look wrong"),
     ]  # fmt: skip
-    return html.figures((f"{n:,}", one if n == 1 else more) for n, one, more in rows if n)
+    return html.figures((f"{n:,}", single if n == 1 else more) for n, single, more in rows if n)
 
 
 def _classes(facts: Facts) -> str:
@@ -50,17 +52,17 @@ def _classes(facts: Facts) -> str:
     if facts.data is None:
         return ""
     learnt = [e.label for e in facts.data.examples if e.split != "test"]
-    return _SIZES[facts.summary.task](learnt) if learnt else ""
+    return _SIZES[facts.summary.task](learnt, facts.nouns) if learnt else ""
 
 
-def _sizes(names: Sequence[str], one: str, many: str) -> str:
+def _sizes(names: Sequence[str], one: str, many: str, nouns: Nouns) -> str:
     """A bar for each name, or, of many, one behind the other."""
     learnt = Counter(names)
     sizes = sorted(learnt.items(), key=lambda pair: (-pair[1], pair[0]))
     most, least = sizes[0], sizes[-1]
-    title = f"Images of each {one}"
+    title = f"{nouns.title}s of each {one}"
     about = (
-        f"{len(sizes)} {many}; the largest, {most[0]}, has {most[1]:,} images, the smallest, "
+        f"{len(sizes)} {many}; the largest, {most[0]}, has {most[1]:,} {nouns.many}, the smallest, "
         f"{least[0]}, has {least[1]:,}."
     )
     if len(sizes) <= NAMED:
@@ -73,13 +75,13 @@ def _sizes(names: Sequence[str], one: str, many: str) -> str:
         ]
         return f"<figure>{html.heading(title)}{html.side_by_side(*pictures)}</figure>"
     picture = standing(
-        [float(n) for _, n in sizes], first=most[0], last=least[0], unit="images",
+        [float(n) for _, n in sizes], first=most[0], last=least[0], unit=nouns.many,
         name="sizes", title=title, about=about,
     )  # fmt: skip
     return html.figure(title, picture, about)
 
 
-def _spread(labels: Sequence[str]) -> str:
+def _spread(labels: Sequence[str], nouns: Nouns) -> str:
     """Where the numbers lie, in words."""
     values = sorted(float(label) for label in labels)
     quarter, middle, last = (values[int(share * (len(values) - 1))] for share in (0.25, 0.5, 0.75))
@@ -89,10 +91,10 @@ def _spread(labels: Sequence[str]) -> str:
     )
 
 
-_SIZES: dict[Task, Callable[[Sequence[str]], str]] = {
-    "classify": lambda labels: _sizes(labels, "class", "classes"),
-    "multilabel": lambda labels: _sizes(
-        [name for label in labels for name in split_labels(label)], "label", "labels"
+_SIZES: dict[Task, Callable[[Sequence[str], Nouns], str]] = {
+    "classify": lambda labels, nouns: _sizes(labels, "class", "classes", nouns),
+    "multilabel": lambda labels, nouns: _sizes(
+        [name for label in labels for name in split_labels(label)], "label", "labels", nouns
     ),
     "regress": _spread,
 }
@@ -129,7 +131,7 @@ def _suspects(facts: Facts) -> str:
         "look wrong" if is_believed else "are contradicted most"
     )
     text = (
-        f"{words.contradicted} All of them stand in "
+        f"{words.contradicted.format(one=facts.nouns.one)} All of them stand in "
         "suspects.csv, to be corrected and given back with --relabel."
         if is_believed
         else "None of these is called wrong: the model may simply err. All stand in suspects.csv."

@@ -20,6 +20,7 @@ from warmstart.records import (
     Plan,
     Summary,
 )
+from warmstart.words import Nouns, nouns_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +105,11 @@ class Facts:
     def name(self) -> str:
         """The data set's name, or the run's."""
         return self.data.name if self.data is not None else self.place.rstrip("/").split("/")[-1]
+
+    @property
+    def nouns(self) -> Nouns:
+        """What the examples are called."""
+        return nouns_of(self.summary.data.kind if self.data is None else self.data.kind)
 
     @property
     def ships(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from warmstart.delivery.figures.line import Mark, Measure, on_a_line
 from warmstart.delivery.figures.svg import short
-from warmstart.delivery.numbers import at_most, count, interval, percent
+from warmstart.delivery.numbers import at_most, interval, percent
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.screen import screen
@@ -31,8 +31,8 @@ def first_screen(facts: Facts) -> str:
 
 def _sizes(facts: Facts) -> str:
     data = facts.summary.data
-    words = f"{count(data.train, 'image')} to learn from, {data.classes} classes"
-    return words + (f", {count(data.test, 'test image')}" if data.test else "")
+    words = f"{facts.nouns.count(data.train)} to learn from, {data.classes} classes"
+    return words + (f", {facts.nouns.count(data.test, 'test')}" if data.test else "")
 
 
 def headline(facts: Facts) -> str:
@@ -106,12 +106,10 @@ def _caption(facts: Facts) -> str:
     estimate = facts.summary.estimate
     if estimate is None:
         return "Measured on your test part."
-    unseen = {
-        "holdout": f"Measured on {count(estimate.n, 'image')} held out",
-    }.get(
-        estimate.method, f"Measured on {count(estimate.n, 'image')}, each by a model that had not "
-        "seen it",
-    )  # fmt: skip
+    n = facts.nouns.count(estimate.n)
+    unseen = {"holdout": f"Measured on {n} held out"}.get(
+        estimate.method, f"Measured on {n}, each by a model that had not seen it"
+    )
     words = f"{unseen}; the bar shows where the truth lies with 95 % certainty."
     if facts.detail("knowledge", "shuffled") is not None:
         words += (
@@ -137,7 +135,9 @@ def _of_100(facts: Facts) -> str:
     if estimate is None:
         return ""
     value, low, high = (round(100 * x) for x in (estimate.value, estimate.low, estimate.high))
-    text = f"Of 100 new images like these it names about {value} rightly ({low} to {high})"
+    text = (
+        f"Of 100 new {facts.nouns.many} like these it names about {value} rightly ({low} to {high})"
+    )
     if facts.guess is not None:
         name, share = facts.guess
         text += f"; always answering “{short(name, 30)}” would name {round(100 * share)}"

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from warmstart.delivery.figures.bars import Bar, lying
 from warmstart.delivery.figures.matrix import Table, matrix, small_matrix
 from warmstart.delivery.figures.svg import short
-from warmstart.delivery.numbers import count
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts, Said
 
@@ -33,7 +32,7 @@ def confusion(facts: Facts) -> str:
         title = f"What is taken for what: the {len(rows)} classes with the most mistakes"
     table = Table(rows, columns, counts)
     right = sum(said.is_right for said in facts.held)
-    about = f"{right:,} of {count(len(facts.held), 'image')} are right; {_words_of(facts.held)}"
+    about = f"{right:,} of {facts.nouns.count(len(facts.held))} are right; {_words_of(facts.held)}"
     picture = matrix(table, name="confusion", title=title, about=about)
     caption += "Blue is right, red is wrong; the darker, the larger the share of the row."
     return html.figure(title, picture, caption, wide=True)

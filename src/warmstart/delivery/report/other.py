@@ -6,7 +6,7 @@ import shlex
 
 from warmstart.delivery.figures.line import Measure, on_a_line
 from warmstart.delivery.figures.scatter import scatter
-from warmstart.delivery.numbers import count, interval, percent
+from warmstart.delivery.numbers import interval, percent
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.proof import ledger_figure
@@ -21,7 +21,7 @@ def first_screen(facts: Facts) -> str:
     """Headline, the score as a picture, how it may be used."""
     data = facts.summary.data
     words = TASK_WORDS[facts.summary.task].output.format(data.classes)
-    sizes = f"{count(data.train, 'image')} to learn from, {words}"
+    sizes = f"{facts.nouns.count(data.train)} to learn from, {words}"
     return screen(
         facts, sizes, headline(facts), _picture(facts), would_use(facts), next_steps(facts)
     )
@@ -43,7 +43,8 @@ def headline(facts: Facts) -> str:
     words = TASK_WORDS[facts.summary.task]
     share = percent(max(estimate.low, 0.0), estimate.n)
     if facts.summary.verdict.kind == "no-signal" or estimate.low <= 0:
-        return "Do not rely on this model: its answers may be no better than without the images."
+        without = f"without the {facts.nouns.many}"
+        return f"Do not rely on this model: its answers may be no better than {without}."
     return f"You can use this model where {share} ({words.name}) is good enough."
 
 
@@ -93,19 +94,21 @@ def _how_far(facts: Facts) -> str:
     if half is None:
         return "Too few examples to promise an interval: look at each answer yourself."
     return (
-        f"The truth lies within ± {half:.3g} of 9 of 10 answers for images like these: that "
-        "is the interval that every answer comes with. Use it where that is near enough."
+        f"The truth lies within ± {half:.3g} of 9 of 10 answers for {facts.nouns.many} like these: "
+        "that is the interval that every answer comes with. Use it where that is near enough."
     )
 
 
 def next_steps(facts: Facts) -> tuple[Step, ...]:
     """The labels to look at, more images, use: three at most, the most urgent first."""
     labels, appetite = labels_step(facts), facts.evidence("appetite")
-    more = None if appetite is None else Step(title="More images", text=appetite.meaning)
+    more = (
+        None if appetite is None else Step(title=f"More {facts.nouns.many}", text=appetite.meaning)
+    )
     use = None
     if facts.ships:
-        ask = TASK_WORDS[facts.summary.task].ask
-        command = f"warmstart predict {shlex.quote(facts.place)} new.jpg"
+        ask = TASK_WORDS[facts.summary.task].ask.format(an=facts.nouns.an)
+        command = f"warmstart predict {shlex.quote(facts.place)} {facts.nouns.new}"
         use = Step(title="Use it", text=f"{ask[0].upper()}{ask[1:]}.", command=command)
     ordered = (labels, more, use) if believed(facts) or not facts.ships else (more, labels, use)
     return tuple(step for step in ordered if step is not None)
@@ -125,7 +128,15 @@ def _test(facts: Facts) -> str:
 def _labels(facts: Facts) -> str:
     if not facts.label_scores:
         return ""
-    head = ("label", "images", "average precision", "F1", "precision", "found", "named from")
+    head = (
+        "label",
+        facts.nouns.many,
+        "average precision",
+        "F1",
+        "precision",
+        "found",
+        "named from",
+    )
     rows = [_label(score) for score in sorted(facts.label_scores, key=_weakness)]
     return html.table("Labels, the weakest first", head, rows)
 

@@ -68,5 +68,6 @@ def _footer(facts: Facts) -> str:
     return html.paragraph(
         f"Written by warmstart from the files in {facts.place}; everything here stands there as "
         "numbers, too: summary.json, inspection.json, plan.toml, predictions.jsonl, "
-        "weights_ledger.json. The numbers hold for images drawn like those it learnt from."
+        f"weights_ledger.json. The numbers hold for {facts.nouns.many} drawn like those it learnt "
+        "from."
     )

@@ -54,10 +54,11 @@ def shots(facts: Facts, shown: Sequence[tuple[str, str]]) -> str:
             rows.append(_excerpt(facts.excerpts[id], words, id))
             continue
         uri = facts.thumbs.get(id)
-        picture = '<span class="gone">no picture</span>'
+        picture = f'<span class="gone">no {facts.nouns.picture}</span>'
         if uri is not None:
+            named = f"{facts.nouns.title} {id}"
             kind = ' class="tiny"' if uri.startswith("data:image/png") else ""
-            picture = f'<img src="{html.escaped(uri)}" alt="{html.escaped("Image " + id)}"{kind}>'
+            picture = f'<img src="{html.escaped(uri)}" alt="{html.escaped(named)}"{kind}>'
         rows.append(
             f'{picture}{html.escaped(words)}<span class="path">{html.path(_near(id))}</span>'
         )

@@ -44,7 +44,7 @@ def _strip(facts: Facts) -> str:
         for one in facts.layers
     ]  # fmt: skip
     pieces.append(Piece("output: new", 1 / total, "new"))
-    title = "The layers, from the image to the output"
+    title = f"The layers, from the {facts.nouns.one} to the output"
     picture = stacked(pieces, name="layers", title=title, about=facts.in_words)
     used = dict.fromkeys((*(CLASSES.get(one.action, "new") for one in facts.layers), "new"))
     names = {"frozen": "frozen: not a bit may change", "tuned": "tuned", "new": "new"}

@@ -7,7 +7,7 @@ from collections import Counter
 from warmstart.delivery.figures.bars import Piece, stacked
 from warmstart.delivery.figures.certainty import diagram
 from warmstart.delivery.figures.line import interval_bar
-from warmstart.delivery.numbers import at_most, count, interval, percent, sentence
+from warmstart.delivery.numbers import at_most, interval, percent, sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.mixups import PART, WHOLE, commonest, confusion, small_map
@@ -38,10 +38,10 @@ def _numbers(facts: Facts) -> str:
     rows = []
     if estimate is not None:
         shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
-        rows.append((shown, f"right, on {count(estimate.n, 'image')} it had not seen"))
+        rows.append((shown, f"right, on {facts.nouns.count(estimate.n)} it had not seen"))
     if isinstance(test, Scores):
         shown = interval(test.accuracy, test.low, test.high, test.n)
-        rows.append((shown, f"right, on your {count(test.n, 'test image')}, looked at once"))
+        rows.append((shown, f"right, on your {facts.nouns.count(test.n, 'test')}, looked at once"))
         rows.append((f"{test.balanced_accuracy:.3f}", "balanced accuracy (test)"))
         rows.append((f"{test.macro_f1:.3f}", "macro F1 (test)"))
         rows.append((f"{test.log_loss:.3f}", "log-loss (test)"))
@@ -64,8 +64,8 @@ def _classes(facts: Facts) -> str:
         return ""
     tested = {score.label: score for score in facts.tested}
     overall = sum(said.is_right for said in facts.held) / max(len(facts.held), 1)
-    head = ["class", "images", "found (95 % interval)", "0 to 100 %", "right when it says so",
-            "most often taken for"]  # fmt: skip
+    head = ["class", facts.nouns.many, "found (95 % interval)", "0 to 100 %",
+            "right when it says so", "most often taken for"]  # fmt: skip
     rows = [_class(score, overall) for score in sorted(facts.classes, key=_weakness)]
     if tested:
         head.append("found in your test part")
@@ -140,7 +140,7 @@ def _promise(facts: Facts) -> str:
     wrong = sum(not said.is_right for said in sure)
     text = (
         f"An answer is called sure from {percent(calibration.sure_from, len(held))} on. Of "
-        f"{count(len(held), 'image')} held out {len(sure):,} were sure, and {wrong:,} of those "
+        f"{facts.nouns.count(len(held))} held out {len(sure):,} were sure, and {wrong:,} of those "
         f"wrong. Promised, with 95 % certainty: at most {at_most(calibration.promised_error)} % of "
         "the sure ones are."
     )
@@ -206,13 +206,15 @@ def _forgetting(facts: Facts) -> str:
     fates = {row.fate for row in facts.ledger.rows}
     if fates.isdisjoint(TRAINED) and "reshaped" in fates:
         return html.heading("Forgetting") + html.paragraph(
-            "No layer was trained. The input was fitted to images of another kind than the "
-            "start's, so what it says of its own kind was not measured."
+            f"No layer was trained. The input was fitted to {facts.nouns.many} of another kind "
+            "than the start's, so what it says of its own kind was not measured."
         )
     if not fates.isdisjoint(TRAINED):
         return html.heading("Forgetting") + html.paragraph(
-            "The tuned layers still tell these images apart as the start's did; nothing that it "
-            "knew was seen to go. On other kinds of images this was not measured."
+            f"The tuned layers still tell these {facts.nouns.many} apart as the start's did; "
+            "nothing "
+            f"that it knew was seen to go. On other kinds of {facts.nouns.many} this was not "
+            "measured."
         )
     return html.heading("Forgetting") + html.paragraph(
         "None is possible: no layer of the start was changed."

@@ -33,14 +33,14 @@ def _knowledge(facts: Facts) -> str:
         return ""
     arms = (("trained", "with the start's knowledge", "bar"),
             ("shuffled", "the same network, scrambled", "bar pale"),
-            ("pixels", "plain pixels, no network", "bar pale"))  # fmt: skip
+            ("pixels", f"{facts.nouns.plain}, no network", "bar pale"))  # fmt: skip
     shares = [(words, facts.detail("knowledge", key), class_) for key, words, class_ in arms]
     bars = [
         Bar(words, share, percent(share, found.n), class_)
         for words, share, class_ in shares
         if share is not None
     ]
-    title = "What the start knows of these images"
+    title = f"What the start knows of these {facts.nouns.many}"
     picture = lying(bars, name="knowledge", title=title, about=found.meaning)
     return html.figure(title, picture, found.meaning)
 
@@ -57,11 +57,11 @@ def _depth(facts: Facts) -> str:
     numbers = sorted(profile)
     best = int(float(found.details.get("best_part", numbers[-1])))
     words = TASK_WORDS[facts.summary.task]
-    title = f"How well each layer alone {words.apart}"
+    title = f"How well each layer alone {words.apart.format(an=facts.nouns.an)}"
     picture = standing(
         [profile[number] for number in numbers],
         best=numbers.index(best) if best in numbers else None,
-        first=f"layer {numbers[0]}, at the image", last=f"layer {numbers[-1]}",
+        first=f"layer {numbers[0]}, at the {facts.nouns.one}", last=f"layer {numbers[-1]}",
         mark=facts.guess[1] if facts.guess is not None else None,
         name="depth", title=title, about=found.meaning,
     )  # fmt: skip

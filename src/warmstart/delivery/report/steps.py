@@ -70,7 +70,7 @@ def _repair(facts: Facts) -> Step | None:
         )
     if feeding:
         return Step(
-            title="Feed the images in another way",
+            title=f"Feed the {facts.nouns.many} in another way",
             text=f"{feeding[0].sentence} Nothing else is likely to bring as much.",
         )
     return None
@@ -82,21 +82,21 @@ def _images(facts: Facts) -> Step | None:
     gain = appetite.meaning if appetite is not None else ""
     if not facts.ships:
         return Step(
-            title="Look at the images as a stranger would",
-            text="Can a person tell the classes apart from these images alone? If not, no network "
-            "will. If so, there are too few of them, or the labels are wrong.",
+            title=f"Look at the {facts.nouns.many} as a stranger would",
+            text=f"Can a person tell the classes apart from these {facts.nouns.many} alone? If "
+            "not, no network will. If so, there are too few of them, or the labels are wrong.",
         )
     if score is None:
         if not gain:
             return None
-        return Step(title="More images", text=gain, command=_suggest(facts))
+        return Step(title=f"More {facts.nouns.many}", text=gain, command=_suggest(facts))
     shown = interval(score.recall, score.low, score.high, score.n)
-    text = f"“{score.label}” is found least often: {shown} of its {count(score.n, 'image')}"
+    text = f"“{score.label}” is found least often: {shown} of its {facts.nouns.count(score.n)}"
     if score.taken_for is not None:
         text += f", most often taken for “{score.taken_for}” ({score.taken})"
     wrong = _mistakes_of(facts, score)
     return Step(
-        title=f"Add images of “{score.label}”", text=f"{text}. {gain}".strip(),
+        title=f"Add {facts.nouns.many} of “{score.label}”", text=f"{text}. {gain}".strip(),
         command=_suggest(facts), shown=wrong,
     )  # fmt: skip
 
@@ -118,7 +118,8 @@ def labels_step(facts: Facts) -> Step | None:
         which = f"This {name} contradicts" if n == 1 else f"These {name}s contradict"
         return Step(
             title=f"Check {count(n, name)}",
-            text=f"{which} what the image shows. Correct the column “label” in suspects.csv, then:",
+            text=f"{which} what the {facts.nouns.one} shows. Correct the column “label” in "
+            "suspects.csv, then:",
             command=_fit(facts, "--relabel", f"{facts.place}/suspects.csv"),
             shown=tuple(_said(one, facts) for one in wrong[:SHOWN]),
         )
@@ -134,7 +135,7 @@ def labels_step(facts: Facts) -> Step | None:
     return Step(
         title="Check how the labels were made",
         text="A column that slipped by one row, or a table sorted without its labels, looks "
-        "exactly like this. These contradict the images most:",
+        f"exactly like this. These contradict the {facts.nouns.many} most:",
         shown=tuple(_said(one, facts) for one in suspects[:SHOWN]),
     )
 
@@ -150,13 +151,13 @@ def _try(facts: Facts) -> Step | None:
     if kind == "no-signal":
         return Step(
             title="Measure again, cheaply",
-            text="After each change of images or labels, ask again whether anything can be learnt. "
-            "It trains nothing.",
+            text=f"After each change of {facts.nouns.many} or labels, ask again whether anything "
+            "can be learnt. It trains nothing.",
             command=_command(facts, "check", TOLD),
         )
     if kind == "scratch-fair":
         return Step(
-            title="Try a start that knows such images",
+            title=f"Try a start that knows such {facts.nouns.many}",
             text="What this start has learnt is of no use here. Look once with each network on "
             "this computer, and compare with one trained from scratch.",
             command=_command(facts, "rank", TABLE),
@@ -164,20 +165,20 @@ def _try(facts: Facts) -> Step | None:
     if facts.repeat.is_own_strategy:
         return Step(
             title="See what another depth gives",
-            text=f"You chose {strategy}. Beside another depth on the same images:",
+            text=f"You chose {strategy}. Beside another depth on the same {facts.nouns.many}:",
             command=_compare(facts, "head" if strategy != "head" else "last:4"),
         )
     if gain is None and facts.repeat.budget == "fast":
         return Step(
             title="Try deeper tuning",
             text="This run only fitted a new output. The usual budget trains upper layers beside "
-            "it, and keeps whichever is better on images held out.",
+            f"it, and keeps whichever is better on {facts.nouns.many} held out.",
             command=_fit(facts),
         )
     return Step(
         title="Try another start",
-        text=_deeper(facts) + "Another network may know these images better: one look with each of "
-        "those on this computer tells.",
+        text=f"{_deeper(facts)}Another network may know these {facts.nouns.many} better: one look "
+        "with each of those on this computer tells.",
         command=_command(facts, "rank", TABLE),
     )
 
@@ -187,8 +188,8 @@ def _use(facts: Facts) -> Step | None:
         return None
     return Step(
         title="Use it",
-        text="Name new images, and see what it says of those that it finds strange.",
-        command=f"warmstart predict {shlex.quote(facts.place)} new/",
+        text=f"Name new {facts.nouns.many}, and see what it says of those that it finds strange.",
+        command=f"warmstart predict {shlex.quote(facts.place)} {facts.nouns.several}",
     )
 
 

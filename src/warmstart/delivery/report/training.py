@@ -12,6 +12,7 @@ from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.task_words import TASK_WORDS
 from warmstart.events import Event
+from warmstart.words import Nouns
 
 FINAL = "final"
 DRAWN = 48  # points of a loss: each the mean of some batches, for single ones jump
@@ -58,7 +59,7 @@ def training_section(facts: Facts) -> str:
     return html.section(
         "training", "Training: what happened",
         _nothing(facts, found),
-        html.side_by_side(_losses(found), _accuracies(facts, found)),
+        html.side_by_side(_losses(found, facts.nouns), _accuracies(facts, found)),
         _before(facts),
         _guards(facts, found),
     )  # fmt: skip
@@ -87,7 +88,7 @@ def _nothing(facts: Facts, found: Course) -> str:
     )
 
 
-def _losses(found: Course) -> str:
+def _losses(found: Course, nouns: Nouns) -> str:
     curves = found.of("loss")
     if not curves:
         return ""
@@ -98,7 +99,7 @@ def _losses(found: Course) -> str:
         found, [(group, "curve" if group in ALONE else "curve pale", points)
                 for group, points in drawn],
         top, title, "loss", is_share=False,
-        caption=_caption(curves, "Lower is better."),
+        caption=_caption(curves, "Lower is better.", nouns),
     )  # fmt: skip
 
 
@@ -109,20 +110,21 @@ def _accuracies(facts: Facts, found: Course) -> str:
     drawn = [(group, "curve base", points) for group, points in base.items()]
     drawn += [(group, "curve", points) for group, points in curves.items()]
     name = TASK_WORDS[facts.summary.task].name
-    title = f"{name[0].upper()}{name[1:]} on images held out, while it trains"
+    title = f"{name[0].upper()}{name[1:]} on {facts.nouns.many} held out, while it trains"
     return _figure(
         found, drawn, 1.0, title, "held", is_share=True,
-        caption="Dashed: the fitted output before any layer moved. A few images only; the figures "
-        "of the proof come from all of them.",
+        caption=f"Dashed: the fitted output before any layer moved. A few {facts.nouns.many} "
+        "only; the figures of the proof come from all of them.",
     )  # fmt: skip
 
 
-def _caption(curves: dict[str, list[Point]], words: str) -> str:
+def _caption(curves: dict[str, list[Point]], words: str, nouns: Nouns) -> str:
     folds = [group for group in curves if group not in ALONE]
     if not folds:
         return words
     pale = "a training that" if len(folds) == 1 else f"{len(folds)} trainings that each"
-    return f"{words} Pale: {pale} held a part of the images out; dark: the last one, on all images."
+    dark = f"dark: the last one, on all {nouns.many}"
+    return f"{words} Pale: {pale} held a part of the {nouns.many} out; {dark}."
 
 
 def _figure(

@@ -11,13 +11,14 @@ from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.records import Evidence
 from warmstart.stats.curve import PowerLaw
+from warmstart.words import Nouns
 
 NAMES = {
     "signal": "can it be learnt at all", "knowledge": "what the start knows",
-    "depth": "all layers instead of the last", "appetite": "twice as many images",
+    "depth": "all layers instead of the last", "appetite": "twice as many {many}",
     "tail_gain": "tuning deeper", "distance": "distance to what it was trained on",
-    "ceiling": "labels that can be right", "preprocessing": "another way to feed images in",
-    "scratch": "from nothing, with twice the images",
+    "ceiling": "labels that can be right", "preprocessing": "another way to feed {many} in",
+    "scratch": "from nothing, with twice the {many}",
 }  # fmt: skip
 POINTS = (
     "knowledge",
@@ -39,7 +40,7 @@ def verdict_section(facts: Facts) -> str:
         "verdict", "Verdict: what was measured first",
         html.paragraph(sentence(lead + shipped.why)),
         html.side_by_side(html.figure(*signal) if signal is not None else "", _curve(facts)),
-        _table(verdict.evidence),
+        _table(verdict.evidence, facts.nouns),
     )  # fmt: skip
 
 
@@ -81,12 +82,13 @@ def _curve(facts: Facts) -> str:
     first, last = measured[0][0], max(2.0 * n, measured[-1][0] * 1.1)
     ticks = [(size, f"{size:,.0f}") for size in dict.fromkeys((first, n, 2 * n))]
     frame = axes(
-        (first, last), (0.0, 1.0), is_log=True, x_words="images to learn from", x_ticks=ticks,
+        (first, last), (0.0, 1.0), is_log=True, x_words=f"{facts.nouns.many} to learn from",
+        x_ticks=ticks,
         y_ticks=[(share, f"{100 * share:.0f} %") for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
     )  # fmt: skip
     known = [(x, law.at(x)) for x in _between(first, min(n, last))]
     beyond = [(x, law.at(x)) for x in _between(min(n, last), last)]
-    title = "Would more images help?"
+    title = f"Would more {facts.nouns.many} help?"
     picture = chart(
         frame, (Curve(known, "curve pale"), Curve(beyond, "curve next"),
                 Curve(measured, "none", has_dots=True),
@@ -95,8 +97,8 @@ def _curve(facts: Facts) -> str:
         about=found.meaning,
     )  # fmt: skip
     return html.figure(
-        title, picture, f"{found.meaning} Dots: measured, with fewer images. Dashed: carried on to "
-        "twice as many, the band is its 95 % interval." + (
+        title, picture, f"{found.meaning} Dots: measured, with fewer {facts.nouns.many}. Dashed: "
+        "carried on to twice as many, the band is its 95 % interval." + (
             " Grey: the same design trained from nothing." if scratch else ""
         ),
     )  # fmt: skip
@@ -132,15 +134,15 @@ def _spread(
     return rows
 
 
-def _table(evidence: Sequence[Evidence]) -> str:
+def _table(evidence: Sequence[Evidence], nouns: Nouns) -> str:
     rows = [
-        (html.escaped(NAMES.get(one.name, one.name)), html.escaped(_value(one)),
-         html.escaped(one.meaning), f"{one.n:,}" if one.n else "")
+        (html.escaped(NAMES.get(one.name, one.name).format(many=nouns.many)),
+         html.escaped(_value(one)), html.escaped(one.meaning), f"{one.n:,}" if one.n else "")
         for one in evidence
     ]  # fmt: skip
     return html.fold(
         "All evidence, with intervals",
-        html.table("Evidence", ("measured", "95 % interval", "in words", "images"), rows),
+        html.table("Evidence", ("measured", "95 % interval", "in words", nouns.many), rows),
     )
 
 

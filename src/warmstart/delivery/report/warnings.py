@@ -8,13 +8,13 @@ from warmstart.records import Task
 
 # Kinds of findings that change how far a figure can be believed, and what to say then.
 WARNINGS = {
-    "leak": "But some test images are among the training images, or nearly: the test flatters it.",
-    "drift": "But the test images are not like the training images: both figures hold for their "
+    "leak": "But some test {many} are among the training {many}, or nearly: the test flatters it.",
+    "drift": "But the test {many} are not like the training {many}: both figures hold for their "
     "own kind only.",
-    "shortcut": "But it may have learnt the borders of the images instead of their subject.",
-    "size-cue": "But something about the files themselves gives {} away; on other files "
+    "shortcut": "But it may have learnt the borders of the {many} instead of their subject.",
+    "size-cue": "But something about the files themselves gives {given} away; on other files "
     "that help is gone.",
-    "preprocessing": "But the images may be fed in wrongly; in another way it did better.",
+    "preprocessing": "But the {many} may be fed in wrongly; in another way it did better.",
     "suspect-label": "But some labels look wrong: where it seems to err it may be right, and the "
     "other way round.",
 }
@@ -27,5 +27,7 @@ def warnings(facts: Facts) -> list[str]:
     """A sentence for each kind of finding."""
     kinds = {finding.kind for finding in facts.summary.findings}
     kinds -= set() if leaks_much(facts) else {"leak"}
-    given = _GIVEN[facts.summary.task]
-    return [words.format(given) for kind, words in WARNINGS.items() if kind in kinds]
+    given, many = _GIVEN[facts.summary.task], facts.nouns.many
+    return [
+        words.format(given=given, many=many) for kind, words in WARNINGS.items() if kind in kinds
+    ]

@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from warmstart.delivery.serve.batching import Batcher
-from warmstart.delivery.serve.inputs import Sent, images_in
+from warmstart.delivery.serve.inputs import Sent, clips_in, images_in
 from warmstart.delivery.serve.intake import Intake
 from warmstart.delivery.serve.metrics import Metrics, outcome_of
 from warmstart.delivery.serve.problems import Problem
@@ -21,11 +21,11 @@ from warmstart.delivery.serve.served import Limits, Picture, Served, Unread
 from warmstart.delivery.serve.texts import texts_in
 from warmstart.delivery.serve.wording import heat_words, own_keys, words
 from warmstart.records import Answer, Kind
-from warmstart.words import in_words_of
+from warmstart.words import Nouns, nouns_of
 
 Done = TypeVar("Done")
 SENT: dict[Kind, Callable[[str, bytes, Limits], list[Sent]]] = {
-    "image": images_in, "audio": images_in, "text": texts_in, "table": rows_in,
+    "image": images_in, "audio": clips_in, "text": texts_in, "table": rows_in,
 }  # fmt: skip
 Batches = Batcher[Picture, Answer]
 
@@ -67,8 +67,8 @@ class Answering:
         async with self._intake.body(request) as body:
             sent = await self._images(request, body)
             if len(sent) != 1:
-                told = f"{len(sent)} images were sent; one at a time is explained"
-                raise Problem(422, self._said(told))
+                told = f"{self._nouns.count(len(sent))} were sent; one at a time is explained"
+                raise Problem(422, told)
             explain = self._served.explain
             if explain is None:
                 raise Problem(422, self._served.no_heat)
@@ -118,14 +118,15 @@ class Answering:
             "probability": answer.probability,
             "sure": answer.sure,
             "unknown": answer.unknown,
-            "words": words(answer),
+            "words": words(answer, self._nouns),
             "scores": answer.scores,
             "nearest": self._near(answer.nearest),
             "error": None,
         }
 
-    def _said(self, text: str) -> str:
-        return in_words_of(self._served.kind, text)
+    @property
+    def _nouns(self) -> Nouns:
+        return nouns_of(self._served.kind)
 
     def _near(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         numbers = [self._served.number(id) for id in ids]
@@ -134,7 +135,7 @@ class Answering:
     def _unread(self, one: Unread) -> dict[str, Any]:
         return {
             "name": one.name, "label": None, "probability": None, "sure": None, "unknown": False,
-            "words": self._said("not an image"), "scores": {}, "nearest": [],
+            "words": f"not {self._nouns.an}", "scores": {}, "nearest": [],
             "error": one.why,
         }  # fmt: skip
 
@@ -143,5 +144,5 @@ class Answering:
         if len(lost) == 1:
             return Problem(status, lost[0].why)
         many = [{"name": one.name, "error": one.why} for one in lost]
-        detail = self._said(f"none of {len(lost)} images could be read")
+        detail = f"none of {self._nouns.count(len(lost))} could be read"
         return Problem(status, detail, images=many)

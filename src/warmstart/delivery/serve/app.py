@@ -35,10 +35,10 @@ from warmstart.delivery.serve.schemas import (
 from warmstart.delivery.serve.served import Limits, Served
 from warmstart.delivery.serve.telling import Telling
 from warmstart.records import Kind
-from warmstart.words import in_words_of
+from warmstart.words import nouns_of
 
 ABOUT = (
-    'Send images, get classes with calibrated probabilities. An answer may also be "not sure" or '
+    'Send {many}, get classes with calibrated probabilities. An answer may also be "not sure" or '
     '"unlike anything I was shown". Errors are application/problem+json (RFC 9457).'
 )
 
@@ -53,7 +53,7 @@ def make_app(served: Served, access: Access, limits: Limits | None = None) -> Ga
     # The description is open to all; with a token the model's name is not.
     title = "warmstart" if access.token else f"warmstart: {served.title}"
     app = FastAPI(
-        title=title, version=__version__, description=in_words_of(served.kind, ABOUT),
+        title=title, version=__version__, description=ABOUT.format(many=nouns_of(served.kind).many),
         docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan(batcher, pool),
         dependencies=[Security(HTTPBearer(auto_error=False))] if access.token else [],
     )  # fmt: skip
@@ -90,16 +90,16 @@ def _lifespan(batcher: Batches, pool: ThreadPoolExecutor) -> Callable[[FastAPI],
 
 
 def _add_images(app: FastAPI, answering: Answering, kind: Kind) -> None:
-    body = BODIES[kind]
+    body, nouns = BODIES[kind], nouns_of(kind)
     app.add_api_route(
         "/predict", answering.predict, methods=["POST"], response_model=Answers,
         responses=problems(*OF_A_BODY), openapi_extra=body(True),
-        summary=in_words_of(kind, "Name the class of images"),
+        summary=f"Name the class of {nouns.many}",
     )  # fmt: skip
     app.add_api_route(
         "/explain", answering.explain, methods=["POST"], response_model=HeatMap,
         responses=problems(*OF_A_BODY), openapi_extra=body(False),
-        summary=in_words_of(kind, "Show what in an image mattered"),
+        summary=f"Show what in {nouns.an} mattered",
     )  # fmt: skip
 
 

@@ -14,12 +14,14 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
+from warmstart.records import Kind
+from warmstart.words import nouns_of
 
 Shape = TypeVar("Shape", bound=BaseModel)
 FIELDS = 32  # parts of a form that are no files
 NAME = 120  # letters of a file name that are kept
 SPARE = 64  # commas of a JSON body, besides the two that an image may bring
-KINDS = "send multipart/form-data, application/json with base64, or one image as image/*"
+KINDS = "send multipart/form-data, application/json with base64, or one {one} as {kind}/*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +48,29 @@ def images_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
     >>> images_in("image/png", b"bytes", Limits())
     [Sent(name='image', payload=b'bytes')]
     """
+    return _sent(content_type, body, limits, "image")
+
+
+def clips_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
+    """The same of clips of sound. Raises: as `images_in`."""
+    return _sent(content_type, body, limits, "audio")
+
+
+def _sent(content_type: str, body: bytes, limits: Limits, of: Kind) -> list[Sent]:
+    """Files of either kind: what they hold is found out where they are decoded."""
     kind, options = parse_options_header(content_type)
+    noun = nouns_of(of).one
+    ways = KINDS.format(one=noun, kind=of)
     if kind == b"multipart/form-data":
         found = files_in(options.get(b"boundary", b""), body, limits)
     elif kind == b"application/json":
         found = _in_json(body, limits)
     elif kind.startswith((b"image/", b"audio/")) or kind == b"application/octet-stream":
-        found = [Sent("image", body)] if body else []
+        found = [Sent(noun, body)] if body else []
     else:
-        raise Problem(415, KINDS)
+        raise Problem(415, ways)
     if not found:
-        raise Problem(400, f"no image was sent; {KINDS}")
+        raise Problem(400, f"no {noun} was sent; {ways}")
     return found
 
 

@@ -122,6 +122,15 @@ def _form(many: bool) -> dict[str, Any]:
 
 def image_body(many: bool) -> dict[str, Any]:
     """The request body of a route that takes images, as a part of an operation."""
+    return _files_body(many, "image/*")
+
+
+def clip_body(many: bool) -> dict[str, Any]:
+    """The same of clips of sound."""
+    return _files_body(many, "audio/*")
+
+
+def _files_body(many: bool, kind: str) -> dict[str, Any]:
     file, form = {"type": "string", "format": "binary"}, _form(many)
     return {
         "requestBody": {
@@ -129,7 +138,7 @@ def image_body(many: bool) -> dict[str, Any]:
             "content": {
                 "multipart/form-data": {"schema": form},
                 "application/json": {"schema": SentImages.model_json_schema()},
-                "image/*": {"schema": file},
+                kind: {"schema": file},
             },
         }
     }
@@ -150,5 +159,5 @@ def rows_body(many: bool) -> dict[str, Any]:
 
 
 BODIES: dict[Kind, Callable[[bool], dict[str, Any]]] = {
-    "image": image_body, "audio": image_body, "text": text_body, "table": rows_body,
+    "image": image_body, "audio": clip_body, "text": text_body, "table": rows_body,
 }  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from warmstart.records import Answer, Estimate, LabelAnswer, NumberAnswer
+from warmstart.words import IMAGES, Nouns
 
 UNKNOWN = "unlike anything I was shown"
 ALMOST = 0.98  # a calibrated probability from which "sure" needs no "fairly"
@@ -46,7 +47,7 @@ def _label_words(answer: LabelAnswer) -> str:
     return f"{named}; sure" if answer.sure else named
 
 
-def words(answer: Answer) -> str:
+def words(answer: Answer, nouns: Nouns = IMAGES) -> str:
     """What one would say to a friend.
 
     >>> seen = dict(path="", unknown=False, label="shirt", probability=0.9, scores={"shirt": 0.9})
@@ -60,7 +61,7 @@ def words(answer: Answer) -> str:
     if isinstance(answer, NumberAnswer) and answer.label is not None:
         return UNKNOWN if answer.unknown else _number_words(answer)
     if answer.label is None or answer.probability is None:
-        return "not an image"
+        return f"not {nouns.an}"
     if answer.unknown:
         return UNKNOWN
     if isinstance(answer, LabelAnswer):
@@ -90,7 +91,7 @@ def either(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def promise_words(estimate: Estimate | None) -> str:
+def promise_words(estimate: Estimate | None, nouns: Nouns = IMAGES) -> str:
     """How often the model is right, for a reader who never trained a network.
 
     >>> said = Estimate(metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="holdout")
@@ -105,10 +106,11 @@ def promise_words(estimate: Estimate | None) -> str:
     if estimate.metric == "r2":
         return f"It explains about {value} % of the variance ({low} to {high}) of new numbers."
     if estimate.metric == "mAP":
-        return f"Its mean average precision on new images is about {value} % ({low} to {high})."
+        on = f"on new {nouns.many}"
+        return f"Its mean average precision {on} is about {value} % ({low} to {high})."
     if value == "100":
-        return f"Right nearly every time ({low} to {high} in 100) on images it had not seen."
-    return f"Right about {value} times in 100 ({low} to {high}) on images it had not seen."
+        return f"Right nearly every time ({low} to {high} in 100) on {nouns.many} it had not seen."
+    return f"Right about {value} times in 100 ({low} to {high}) on {nouns.many} it had not seen."
 
 
 def heat_words(label: str, probability: float, covered: float) -> str:

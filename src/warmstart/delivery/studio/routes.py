@@ -20,7 +20,7 @@ from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
 from warmstart.delivery.studio import board as changes
 from warmstart.delivery.studio.adding import Adding
-from warmstart.delivery.studio.board import Board, Change
+from warmstart.delivery.studio.board import Board, Change, taken
 from warmstart.delivery.studio.project import Delta, Project
 from warmstart.delivery.studio.schemas import Classes, Keeping, Labelling, Learning
 from warmstart.delivery.studio.sorting import SORTINGS
@@ -65,7 +65,7 @@ class Studio:
                 "name": project.about.name, "task": project.task, "place": str(project.path),
                 "version": history.version,
                 "classes": project.board.classes, "pictures": shown,
-                "kept": project.board.kept,
+                "kept": project.board.kept, "accept": taken(found[id].file for id in labels),
                 "undo": history.undo_words, "redo": history.redo_words,
                 "problem": changes.learnable(project.board, found),
                 "work": asdict(self._tools.working()), "result": self._newest(),

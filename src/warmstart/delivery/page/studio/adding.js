@@ -23,7 +23,7 @@ let drop = ""; // what one sending is called: all of it is one step to undo
 function reasonAgainst(file) {
   if (file.size > BYTES) return "is larger than 32 MB";
   if (file.size === 0) return "is empty";
-  if (file.type && !file.type.startsWith("image/")) return "is no picture";
+  if (file.type && !/^(image|audio)\//.test(file.type)) return "is no picture";
   return null; // of no known type: the server looks into it
 }
 
@@ -152,7 +152,7 @@ export async function chooseFolders() {
 }
 
 export async function choosePhotographs(given = null) {
-  const files = await ask({ accept: "image/*", multiple: true });
+  const files = await ask({ accept: now().board.accept, multiple: true });
   if (!files.length) return;
   const title = `What ${files.length === 1 ? "does this photograph" : "do these photographs"} show?`;
   const ask = taskOf(now()).isNamed ? askName : askNumber;

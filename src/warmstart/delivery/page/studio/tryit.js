@@ -13,9 +13,9 @@ let turn = 0; // an answer that comes after the next picture was chosen is dropp
 let url = null;
 
 export function buildTry() {
-  const given = { type: "file", accept: "image/*", change: (event) => takeFirst(event.target) };
+  const given = { type: "file", change: (event) => takeFirst(event.target) };
   parts.file = make("input", { ...given, id: "try-file", class: "away" });
-  parts.capture = make("input", { ...given, capture: "environment", hidden: true });
+  parts.capture = make("input", { ...given, accept: "image/*", capture: "environment", hidden: true });
   parts.title = make("h1", { class: "away", tabindex: "-1" }, "Try it");
   parts.door = make("div", { class: "drop" },
     make("p", { class: "large desk" }, "Drop a picture here"), make("p", { class: "large mobile" }, "Show me a picture"),
@@ -137,6 +137,7 @@ async function photograph() {
 
 subscribe((state, before) => {
   if (!parts.door || (state.result === before.result && state.place === before.place)) return;
+  if (state.board) parts.file.accept = state.board.accept;
   parts.wait.hidden = state.result !== null;
   parts.door.hidden = state.result === null;
 });
