@@ -87,6 +87,9 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
     "rows": (lambda: draw(TABLE, 5, 1), TABLE), "signals": (signals, SIGNAL),
     "tokens": (Attending, TOKENS), "clips": (listening, SOUND),
     "samples": (lambda: load(f"transformers:{hearing.folder_of()}").module, SAMPLES),
+    "patches": (lambda: load(f"transformers:{hearing.folder_of('ast')}").module, SAMPLES),
+    "mels": (lambda: load(f"transformers:{hearing.folder_of('whisper')}").module, SAMPLES),
+    "distances": (lambda: load(f"transformers:{hearing.folder_of('wavlm')}").module, SAMPLES),
 }  # fmt: skip
 each_kind = pytest.mark.parametrize("kind", KINDS)
 

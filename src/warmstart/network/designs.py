@@ -19,7 +19,7 @@ _LEFT_OUT = (
 )  # fmt: skip
 
 
-def design(prefix: str, config: Mapping[str, Any], own: Mapping[str, str]) -> str:
+def design(prefix: str, config: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """A kind, what differs from transformers' own defaults, and settings of our own.
 
     >>> design("text:", {"model_type": "bert", "hidden_size": 32}, {"pooling": "mean"})

@@ -12,6 +12,7 @@ from warmstart.errors import StartError
 from warmstart.network.added import graft, make_block
 from warmstart.network.arch import build
 from warmstart.network.beside import put_beside
+from warmstart.network.listening import build_wave
 from warmstart.network.parts import Network, cut
 from warmstart.network.positions import refit_size
 from warmstart.network.stem import refit
@@ -19,7 +20,6 @@ from warmstart.network.tabular import build_table
 from warmstart.network.taps import Scan, plan_scan
 from warmstart.network.tensors import unique_tensors
 from warmstart.network.texts import build_text
-from warmstart.network.waves import build_wave
 from warmstart.network.weights import check_finite, check_match
 from warmstart.records import Inputs, Preprocessing, TableInputs, Tap, WaveInputs
 from warmstart.weightfile import Mapped

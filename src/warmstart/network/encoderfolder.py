@@ -73,13 +73,13 @@ def _own(
     renamed: Mapping[str, str],
 ) -> dict[str, Tensor]:  # fmt: skip
     """The encoder's own tensors; those of output layers are left."""
-    fronts = {name.split(".")[0] + "." for name in weights}
-    first = next(iter(wanted))
-    front = next((f for f in fronts if f + first in weights), "")
+    first = next(iter(wanted))  # whatever stands before its name stands before all others
+    fronts = (name.removesuffix(first) for name in weights if name.endswith(f".{first}"))
+    front = "" if first in weights else next(fronts, "")
     named = {}
     for name, tensor in weights.items():
         bare = name.removeprefix(front)
-        for old, new in renamed.items():
+        for old, new in renamed.items() if bare not in wanted else ():
             bare = bare.replace(old, new)
         named[bare] = tensor
     return {

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.errors import StartError
+from warmstart.network.encoder import Encoder
 from warmstart.network.segment import Step, Steps
 from warmstart.network.tensors import place, unique_tensors
-from warmstart.network.texts import TextNetwork, mean_of_tokens
-from warmstart.network.waves import WaveNetwork
+from warmstart.network.texts import mean_of_tokens
 from warmstart.network.whole import is_same
 from warmstart.records import Layout, NetworkRecord, PartRecord
 
@@ -83,10 +83,8 @@ def measure(
 
 
 def _layout(trunk: nn.Module, step: Step, value: Tensor, inputs: Tensor) -> Layout:
-    if isinstance(trunk, TextNetwork):
-        return "tokens"
-    if isinstance(trunk, WaveNetwork):
-        return "NLC"
+    if isinstance(trunk, Encoder):
+        return trunk.layout
     if value.ndim == 3 and _convolves(trunk, step, nn.Conv1d):
         return "NCL"
     if value.ndim == 5 and _convolves(trunk, step, nn.Conv3d):

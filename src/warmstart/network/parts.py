@@ -15,10 +15,10 @@ from typing import Literal, cast
 from torch import Tensor, nn
 
 from warmstart.errors import StartError
+from warmstart.network.encoder import Encoder
 from warmstart.network.family import find_family
 from warmstart.network.measure import find_owners, measure
 from warmstart.network.segment import Step, Steps, segment
-from warmstart.network.texts import TextNetwork
 from warmstart.network.trace import (
     Recorder,
     Trace,
@@ -27,9 +27,8 @@ from warmstart.network.trace import (
     settle_sizes,
     shallow_copy,
 )
-from warmstart.network.waves import WaveNetwork
 from warmstart.network.whole import find_classifier, is_same, probe, whole
-from warmstart.records import Inputs, NetworkRecord, TextInputs
+from warmstart.records import Inputs, NetworkRecord
 
 State = dict[str, Tensor]
 
@@ -122,33 +121,14 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
     """
     with evaluating(module):
         inputs = probe(preprocessing)
-        if isinstance(module, TextNetwork):  # its parts are known by design
-            return _network(module, module.steps(_window(preprocessing)), inputs[:1], "traced")
-        if isinstance(module, WaveNetwork):
-            return _cut_waves(module, inputs)
+        if isinstance(module, Encoder):
+            steps = module.steps(module.window_of(preprocessing))
+            return _network(module, steps, inputs[:1], "traced")
         outputs, classifier = find_classifier(module, inputs)
         for trace in attempts(module, classifier, inputs[:2]):
             if (found := _followed(module, trace, inputs, outputs, classifier)) is not None:
                 return found
         return _cut_whole(module, inputs, outputs, classifier)
-
-
-def _cut_waves(module: WaveNetwork, clips: Tensor) -> Network:
-    """Raises: StartError where clips have too few samples for a single frame."""
-    try:
-        return _network(module, module.steps(), clips, "traced")
-    except RuntimeError as error:
-        raise StartError(
-            f"clips of {clips.shape[1]:,} samples are too short for this encoder's convolutions; "
-            "raise input.seconds."
-        ) from error
-
-
-def _window(inputs: Inputs) -> int:
-    """Tokens that pass at a time. Raises: StartError where a network for texts has none."""
-    if not isinstance(inputs, TextInputs):
-        raise StartError(f"the network takes texts, and its inputs are {inputs.kind}s.")
-    return inputs.window
 
 
 def _followed(

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.network.designs import built, design, settings_of
+from warmstart.network.encoder import Encoder, refused
 from warmstart.network.segment import Run, Step, Steps
+from warmstart.records import Inputs, TextInputs
 
 PREFIX = "text:"
 KINDS = ("bert", "roberta", "distilbert", "mpnet", "xlm-roberta", "camembert")
@@ -27,11 +29,13 @@ POOLINGS = ("mean", "first")
 _OUR_OWN = "pooling"
 
 
-class TextNetwork(nn.Module):
+class TextNetwork(Encoder):
     """An encoder without its output layers: token numbers (B, L) to vectors (B, C).
 
     `pooling` says what the vector is: the mean over tokens, or what stands at the first one.
     """
+
+    layout = "tokens"
 
     def __init__(self, encoder: nn.Module, pooling: str, pad: int) -> None:
         super().__init__()
@@ -39,12 +43,11 @@ class TextNetwork(nn.Module):
         self.pooling = pooling
         self.pad = pad
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Token numbers (B, L) to (B, C)."""
-        steps = self.steps(inputs.shape[1])
-        for step in (*steps.parts, steps.neck):
-            inputs = step.run(self, inputs)
-        return inputs
+    def window_of(self, inputs: Inputs) -> int:
+        """Tokens that pass at a time. Raises: StartError where there are no tokens."""
+        if not isinstance(inputs, TextInputs):
+            raise refused("texts", inputs)
+        return inputs.window
 
     def steps(self, window: int) -> Steps:
         """Embeddings, then layer after layer; the parts of such a network need no trace.

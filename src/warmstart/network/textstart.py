@@ -10,10 +10,10 @@ from typing import Any
 from warmstart import tokens
 from warmstart.errors import StartError
 from warmstart.network.encoderfolder import CONFIG, PREFIX, fill, folder_of, kind_of, settings_in
+from warmstart.network.listening import KINDS as WAVE_KINDS
 from warmstart.network.registry import SHIPPED_TEXT, ShippedText, shipped_folder
 from warmstart.network.tensors import tensor_digest, unique_tensors
 from warmstart.network.texts import KINDS, arch_of, build_text
-from warmstart.network.waves import KINDS as WAVE_KINDS
 from warmstart.records import StartRecord, TextInputs
 
 TOKENIZER = "tokenizer.json"

@@ -1,4 +1,4 @@
-"""Encoders of sounds as transformers builds them: wav2vec 2.0 and its kin, cut by design.
+"""Encoders that hear samples: wav2vec 2.0, WavLM and their kin, cut by design.
 
     a_1 = frames(samples),  a_2 = positions(project(a_1)),  a_k = layer(a_k-1),  vector = mean(a_P)
 
@@ -8,46 +8,45 @@ set it beside the others. Between parts goes one tensor (B, frames, C); clips ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from warmstart.network.designs import built, design, settings_of
-from warmstart.network.segment import Step, Steps
+from warmstart.network.heard import ClipEncoder, ended, layers_of, too_short
+from warmstart.network.segment import Run, Step, Steps
 
-PREFIX = "wave:"
-KINDS = ("wav2vec2", "hubert", "data2vec-audio", "unispeech", "unispeech-sat")
+KINDS = ("wav2vec2", "hubert", "data2vec-audio", "unispeech", "unispeech-sat", "wavlm")
 
 
-class WaveNetwork(nn.Module):
-    """An encoder without its output layers: samples (B, n) to vectors (B, C)."""
+class WaveNetwork(ClipEncoder):
+    """wav2vec 2.0, or one of its kin."""
 
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
+    def steps(self, window: int) -> Steps:
+        """Frames, their places, then layer after layer. `window`: samples of a clip.
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Samples (B, n) to (B, C)."""
-        steps = self.steps()
-        for step in (*steps.parts, steps.neck):
-            inputs = step.run(self, inputs)
-        return inputs
-
-    def steps(self) -> Steps:
-        """Frames, their places, then layer after layer; such a network needs no trace."""
+        Raises: StartError where these are too few for a single frame.
+        """
         inner: Any = self.encoder.encoder
+        _check_frames(window, inner.config)
         places = ["encoder.feature_projection", "encoder.encoder.pos_conv_embed"]
         norm = ["encoder.encoder.layer_norm"]
         is_last = bool(getattr(inner.config, "do_stable_layer_norm", False))  # normed at the end
-        layers = [f"encoder.encoder.layers.{n}" for n in range(len(inner.layers))]
-        parts = (
+        read = (*places, *([] if is_last else norm))
+        parts = [
             Step("frames", _frames, ("encoder.feature_extractor",), ()),
-            Step("positions", _positions(not is_last), (*places, *([] if is_last else norm)), ()),
-            *(Step(f"layer.{n}", _layer(name), (name,), ()) for n, name in enumerate(layers, 1)),
-        )
-        neck = Step("neck", _mean(is_last), tuple(norm if is_last else ()), ())
-        return Steps(parts, neck, None, Step("finish", lambda _, x: x, (), ()))
+            Step("positions", _positions(not is_last), read, ()),
+            *_layers(inner),
+        ]
+        return ended(parts, Step("neck", _mean(is_last), tuple(norm if is_last else ()), ()))
+
+
+def _check_frames(samples: int, config: Any) -> None:
+    """Raises: StartError where the convolutions make no frame of so few samples."""
+    n = samples
+    for width, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        n = (n - width) // stride + 1
+    if n < 1:
+        raise too_short(samples)
 
 
 def _frames(network: nn.Module, samples: Tensor) -> Tensor:
@@ -56,7 +55,7 @@ def _frames(network: nn.Module, samples: Tensor) -> Tensor:
     return found
 
 
-def _positions(is_normed: bool) -> Callable[[nn.Module, Tensor], Tensor]:
+def _positions(is_normed: bool) -> Run:
     def run(network: nn.Module, frames: Tensor) -> Tensor:
         whole: Any = network
         found = whole.encoder.feature_projection(frames)
@@ -68,38 +67,32 @@ def _positions(is_normed: bool) -> Callable[[nn.Module, Tensor], Tensor]:
     return run
 
 
-def _layer(name: str) -> Callable[[nn.Module, Tensor], Tensor]:
-    def run(network: nn.Module, hidden: Tensor) -> Tensor:
-        found: Any = network.get_submodule(name)(hidden)
-        return found[0] if isinstance(found, tuple) else found  # type: ignore[no-any-return]
+def _layers(inner: Any) -> list[Step]:
+    name, n = "encoder.encoder.layers", len(inner.layers)
+    if inner.config.model_type != "wavlm":
+        return layers_of(name, n, lambda _, __: {})
+    relative = f"{name}.0.attention"  # the first layer holds what all of them know of distances
+    return layers_of(
+        name, n, lambda network, hidden: {"position_bias": _distances(network, relative, hidden)},
+        shared=f"{relative}.rel_attn_embed",
+    )  # fmt: skip
 
-    return run
+
+def _distances(network: nn.Module, relative: str, hidden: Tensor) -> Tensor:
+    """What is added for each distance: (B, frames, C) to (B heads, frames, frames).
+
+    Chen et al. 2022, "WavLM", §4.1: one table of distances, which each layer weighs by itself.
+    """
+    attention: Any = network.get_submodule(relative)
+    n, length = hidden.shape[:2]
+    found: Tensor = attention.compute_bias(length, length)
+    return found.unsqueeze(0).repeat(n, 1, 1, 1).flatten(0, 1)
 
 
-def _mean(is_normed: bool) -> Callable[[nn.Module, Tensor], Tensor]:
+def _mean(is_normed: bool) -> Run:
     def run(network: nn.Module, hidden: Tensor) -> Tensor:
         whole: Any = network
         normed: Tensor = whole.encoder.encoder.layer_norm(hidden) if is_normed else hidden
         return normed.mean(dim=1)
 
     return run
-
-
-def wave_arch(config: Mapping[str, Any]) -> str:
-    """A design in one line: its kind, and what differs from transformers' own defaults.
-
-    >>> wave_arch({"model_type": "hubert", "hidden_size": 32})
-    'wave:hubert{"hidden_size":32}'
-    """
-    return design(PREFIX, config, {})
-
-
-def build_wave(arch: str) -> WaveNetwork:
-    """The network that `wave_arch` named, with random weights; the global random state stays.
-
-    Raises: StartError if transformers is missing, or the design is none that it can build.
-    """
-    kind, told = settings_of(arch, PREFIX, KINDS)
-    # Views that hide frames, and layers left out by chance, belong to pretraining.
-    told |= {"apply_spec_augment": False, "layerdrop": 0.0}
-    return WaveNetwork(built(kind, told)[1]).eval()

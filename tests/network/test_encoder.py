@@ -1,0 +1,33 @@
+import pytest
+
+import hearing
+from warmstart.errors import StartError
+from warmstart.network.encoder import Encoder
+from warmstart.network.load import load
+from warmstart.network.parts import cut
+from warmstart.records import TextInputs, WaveInputs
+
+pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
+
+SAMPLES = WaveInputs(rate=8000, seconds=0.2, is_scaled=True)
+
+
+def test_an_encoder_knows_its_parts_and_their_layout():
+    start = load(f"transformers:{hearing.folder_of()}")
+    assert isinstance(start.module, Encoder)
+    network = cut(start.module, SAMPLES)
+    assert {part.layout for part in network.record.parts} == {start.module.layout}
+    steps = start.module.steps(start.module.window_of(SAMPLES))
+    assert [part.name for part in network.parts] == [step.name for step in steps.parts]
+
+
+def test_an_encoder_refuses_inputs_of_another_kind(tmp_path):
+    import wordy
+
+    texts = load(f"transformers:{wordy.encoder(tmp_path)}")
+    with pytest.raises(StartError, match="takes texts, and its inputs are clips"):
+        cut(texts.module, SAMPLES)
+    clips = load(f"transformers:{hearing.folder_of()}")
+    assert isinstance(texts.record.preprocessing, TextInputs)
+    with pytest.raises(StartError, match="takes clips, and its inputs are texts"):
+        cut(clips.module, texts.record.preprocessing)
