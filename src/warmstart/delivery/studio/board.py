@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 
 from warmstart.delivery.studio.sorting import SORTINGS, checked_name, label_name
 from warmstart.errors import UsageError
 from warmstart.records import Split, Task
 from warmstart.records.labels import SEPARATOR
-from warmstart.words import NOUNS
 
 Labels = Mapping[str, str]
 
@@ -27,18 +25,6 @@ class Picture:
     height: int
     part: Split = "train"
     group: str | None = None
-
-
-def taken(files: Iterable[str]) -> str:
-    """What choosers of files offer beside these, which are pictures or clips; both beside none.
-
-    >>> taken(["a.jpg"]), taken(["a.wav"]).split(",")[0], taken([]).split(",")[:2]
-    ('image/*', 'audio/*', ['image/*', 'audio/*'])
-    """
-    of = {kind: NOUNS[kind].accept for kind in ("image", "audio")}
-    are_clips = {PurePath(file).suffix in of["audio"].split(",") for file in files}
-    kinds = ["audio" if is_clip else "image" for is_clip in sorted(are_clips)]
-    return ",".join(of[kind] for kind in kinds or of)
 
 
 @dataclass(frozen=True, slots=True)

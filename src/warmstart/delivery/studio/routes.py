@@ -20,7 +20,8 @@ from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
 from warmstart.delivery.studio import board as changes
 from warmstart.delivery.studio.adding import Adding
-from warmstart.delivery.studio.board import Board, Change, taken
+from warmstart.delivery.studio.board import Board, Change
+from warmstart.delivery.studio.choosers import taken
 from warmstart.delivery.studio.project import Delta, Project
 from warmstart.delivery.studio.schemas import Classes, Keeping, Labelling, Learning
 from warmstart.delivery.studio.sorting import SORTINGS
