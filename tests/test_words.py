@@ -78,7 +78,7 @@ OF_IMAGES_ALONE = {
     "planning": {"build.py", "limits.py", "settings.py", "tuning.py"},
     "joints": {"exporting.py", "formats.py", "habits.py", "inputs.py", "shrink.py", "sounds.py",
                "stored.py", "twin.py", "witness.py"},
-    "show": {"judged.py", "suggestions.py", "result.py"},
+    "show": {"judged.py", "result.py"},
     "delivery/report": {"style.py"},
     "evaluation": set(), "tasks": set(),
 }  # fmt: skip

@@ -84,8 +84,10 @@ def test_texts_and_rows_are_offered_what_answers_for_them():
     for kind in ("text", "table"):
         told = result_text(replace(FITTED, data=replace(FITTED.data, kind=kind)), RUN, None)
         assert f"warmstart predict {RUN}" in told
-        assert "warmstart serve" not in told
+        assert "warmstart serve" in told
         assert "photos/" not in told
+    told = result_text(replace(FITTED, data=replace(FITTED.data, kind="tensor")), RUN, None)
+    assert "warmstart serve" not in told
 
 
 def test_no_signal_says_what_was_seen_and_what_might_help():

@@ -18,6 +18,7 @@ from warmstart.errors import DataError
 from warmstart.records import Example, Task
 from warmstart.records.labels import SEPARATOR, split_labels
 from warmstart.tasks.numbers import as_text
+from warmstart.words import nouns_of
 
 AskedTask = Literal["auto", "classify", "multilabel", "regress"]
 Rows = Sequence[Row] | Sequence[Example]
@@ -68,8 +69,8 @@ class ClassLabels:
         """As it is. Raises: DataError where the labels are no classes."""
         if listing.form == "sets":
             raise DataError(
-                f"{listing.wording.source} has several labels an image; use --task multilabel, "
-                "or name one column of classes with --label"
+                f"{listing.wording.source} has several labels {nouns_of(listing.kind).an}; use "
+                "--task multilabel, or name one column of classes with --label"
             )
         if listing.doubt:
             raise DataError(listing.doubt)
@@ -168,8 +169,8 @@ class NumberLabels:
         source = listing.wording.source
         if listing.form == "sets":
             raise DataError(
-                f"{source} has several labels an image and --task regress takes one number; name "
-                "one column with --label, or use --task multilabel"
+                f"{source} has several labels {nouns_of(listing.kind).an} and --task regress "
+                "takes one number; name one column with --label, or use --task multilabel"
             )
         rows = tuple(replace(row, label=_number(row, source)) for row in listing.rows)
         return replace(listing, rows=rows, form="numbers", doubt="")

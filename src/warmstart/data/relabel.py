@@ -109,7 +109,7 @@ def _nearest(id: str, known: Sequence[str]) -> str:
 def _check_sizes(listing: Listing, rows: Sequence[Row], shown: str) -> None:
     """A class that the corrections leave with one training image is their mistake, so say so."""
     before = Counter(row.label for row in listing.rows if row.split == "train")
-    after = Counter(row.label for row in rows if row.split == "train")
+    after, one = Counter(row.label for row in rows if row.split == "train"), listing.wording.noun
     for label, size in sorted(after.items()):
         if size > 1 or size == before[label]:
             continue
@@ -117,10 +117,10 @@ def _check_sizes(listing: Listing, rows: Sequence[Row], shown: str) -> None:
             near = difflib.get_close_matches(label, list(before), 1)
             cure = f"did you mean {near[0]}?" if near else f"known are: {some(sorted(before))}"
             raise DataError(
-                f'{shown} gives one training image the new class "{label}", and a class needs at '
+                f'{shown} gives one training {one} the new class "{label}", and a class needs at '
                 f"least 2; {cure}"
             )
         raise DataError(
-            f"{shown} leaves {listing.wording.place(label)} with 1 training image; a class needs "
+            f"{shown} leaves {listing.wording.place(label)} with 1 training {one}; a class needs "
             "at least 2. Drop that one too, or keep another."
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from warmstart.records.absent import ABSENT
 from warmstart.records.inputs import Kind
 from warmstart.records.summary import VerdictKind
 
@@ -83,4 +84,4 @@ class Comparison:
     seen_before: int = 0
     relabelled: int = 0
     failed: tuple[FailedRun, ...] = ()
-    kind: Kind | None = None  # None: of images
+    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: of images

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from warmstart.records.absent import ABSENT
+from warmstart.records.inputs import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +46,4 @@ class Suggestions:
     expected: ExpectedGain | None
     skipped: Skipped
     candidates: int  # images that could have been suggested
+    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images

@@ -9,10 +9,11 @@ from pathlib import Path
 from warmstart.records import ExpectedGain, Skipped, Suggestion, Suggestions
 from warmstart.show.tables import probability
 from warmstart.show.text import WIDTH, column, count, printable, wrap
+from warmstart.words import nouns_of
 
 _BIASED = (
     "a run that learns from these estimates itself too low, for they are the hard ones. Judge it "
-    "on images drawn at random: fit --test."
+    "on {many} drawn at random: fit --test."
 )
 _PATHS, _LABELS = 36, 20  # columns at most that longer names do not push further
 
@@ -23,15 +24,17 @@ def suggestions_text(found: Suggestions, wanted: int, sheet: Path | None) -> str
     `wanted` is how many were asked for, `sheet` the table that was written.
     """
     chosen, folder = found.suggestions, _folder(found.suggestions)
+    nouns = nouns_of(found.kind)
     where = f" in {printable(folder)}" if folder else ""
     these = "this one" if len(chosen) == 1 else f"these {len(chosen):,}"
-    lines = [wrap(f"Label {these} of {count(found.candidates, 'image')}{where} next:")]
+    lines = [wrap(f"Label {these} of {nouns.count(found.candidates)}{where} next:")]
     if len(chosen) < wanted:
         there = "is one" if len(chosen) == 1 else f"are {len(chosen):,}"
         lines = [wrap(f"You asked for {wanted:,}; there {there}{where}:")]
     lines += ["", *_rows(chosen, folder), ""]
     lines += [column("Expect", _gain(found.expected))] if found.expected else []
-    lines += [column("Beware", _BIASED)] if found.candidates > len(chosen) else []
+    if found.candidates > len(chosen):
+        lines += [column("Beware", _BIASED.format(many=nouns.many))]
     left_out = _left_out(found.skipped)
     lines += [column("Left out", left_out)] if left_out else []
     lines += [column("Table", f"{sheet}: fill in its column `label`.")] if sheet else []

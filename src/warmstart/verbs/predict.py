@@ -10,6 +10,7 @@ from warmstart.errors import DataError
 from warmstart.records import Answer
 from warmstart.verbs.predictor import load
 from warmstart.verbs.texts import find_texts
+from warmstart.words import IMAGES, Nouns, nouns_of
 
 
 def predict(run: Path, paths: Sequence[str]) -> Iterator[Answer]:
@@ -25,11 +26,11 @@ def predict(run: Path, paths: Sequence[str]) -> Iterator[Answer]:
         return predictor.stream(find_texts(paths))
     if predictor.kind == "table":
         return predictor.stream(list(paths))
-    return predictor.stream(find_images(paths))
+    return predictor.stream(find_images(paths, nouns_of(predictor.heard)))
 
 
-def find_images(paths: Sequence[str]) -> list[str]:
-    """Files as named, and the images of folders.
+def find_images(paths: Sequence[str], nouns: Nouns = IMAGES) -> list[str]:
+    """Files as named, and the images, or clips, of folders.
 
     Raises: DataError if a folder holds no image, or nothing is there.
     """
@@ -41,7 +42,8 @@ def find_images(paths: Sequence[str]) -> list[str]:
             continue
         inside = [p for p in sorted(path.rglob("*")) if _is_image(p, path)]
         if not inside:
-            raise DataError(f"{name} holds no images; name images, or a folder that holds some.")
+            many = nouns.many
+            raise DataError(f"{name} holds no {many}; name {many}, or a folder that holds some.")
         found += map(str, inside)
     return found
 

@@ -33,6 +33,7 @@ from warmstart.stats.curve import PowerLaw
 from warmstart.verbs.predict import find_images
 from warmstart.verbs.predictor import BATCH, Predictor, load
 from warmstart.verbs.replies import Place
+from warmstart.words import Nouns, nouns_of
 
 COUNT = 20
 CLOSE = 0.5  # a second class at least half as probable as the first is named beside it
@@ -98,7 +99,8 @@ def suggest(
     predictor = load(run)
     record = read_json(run / "data.json", DataRecord)
     sieve = _Sieve(frozenset(example.sha256 for example in record.examples))
-    seen = yield from _look(find_images(paths), sieve, predictor)
+    kind = predictor.heard
+    seen = yield from _look(find_images(paths, nouns_of(kind)), sieve, predictor)
     rows = choose_queries(
         seen.probabilities, seen.points, predictor.neighbours.points, count,
         predictor.replies.doubt(seen.probabilities),
@@ -111,6 +113,7 @@ def suggest(
         expected=expected_gain(read_evidence(run), len(predictor.bundle.ids), len(chosen)),
         skipped=Skipped(known=sieve.known, copies=sieve.copies, unreadable=sieve.unreadable),
         candidates=len(seen.paths),
+        kind=None if kind == "image" else kind,
     )
 
 
@@ -127,7 +130,7 @@ def _look(paths: Sequence[str], sieve: _Sieve, predictor: Predictor) -> Steps[_B
         step = start + len(names)
         yield Event(stage="look", kind="step", step=step, of=len(paths))
     if not batches:
-        raise _nothing_new(len(paths), sieve)
+        raise _nothing_new(len(paths), sieve, nouns_of(predictor.heard))
     return _Batch(
         tuple(path for batch in batches for path in batch.paths),
         np.concatenate([batch.probabilities for batch in batches]),
@@ -146,14 +149,14 @@ def _pass(images: Mapping[str, NDArray[np.uint8]], predictor: Predictor) -> _Bat
     )  # fmt: skip
 
 
-def _nothing_new(n: int, sieve: _Sieve) -> DataError:
+def _nothing_new(n: int, sieve: _Sieve, nouns: Nouns) -> DataError:
     if sieve.known:
         torn = f", {sieve.unreadable:,} cannot be read" if sieve.unreadable else ""
         return DataError(
-            f"none of the {n:,} images is new: {sieve.known:,} are in the run's own data{torn}; "
-            "name images that have no label yet."
+            f"none of the {n:,} {nouns.many} is new: {sieve.known:,} are in the run's own "
+            f"data{torn}; name {nouns.many} that have no label yet."
         )
-    return DataError(f"none of the {n:,} images can be read (first: {sieve.reason}).")
+    return DataError(f"none of the {n:,} {nouns.many} can be read (first: {sieve.reason}).")
 
 
 def _suggestion(seen: _Batch, row: int, predictor: Predictor) -> Suggestion:
