@@ -11,6 +11,7 @@ import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ LOOK_S = 0.005  # between two looks at what a run says
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--network, --images, --size, --strategy, --views, --place: what is streamed, and killed."""
+    """What is streamed, how often it is killed in one call, and where it can be gone on with."""
     parser.add_argument("--network", default="test_convnext")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--strategy", default="last:1")
     parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--kills", type=int, help="at most so many in this call")
     parser.add_argument("--place", type=Path, help="folder that keeps runs: go on where stopped")
 
 
@@ -42,8 +44,11 @@ def measure(given: Namespace) -> dict[str, Any]:
             shutil.rmtree(whole, ignore_errors=True)
             _run([*command, "--out", str(whole)], place / "cache-whole")
         kept = place / "rows.jsonl"
-        for row in _killed([*command, "--out", str(killed)], killed, place, results.lines(kept)):
+        found = _killed([*command, "--out", str(killed)], killed, place, results.lines(kept))
+        for row in islice(found, given.kills):
             results.add(kept, row)
+        if not (killed / "DONE").exists():
+            sys.exit("some parts are left: call it again with the same --place")
         rows, differing = results.lines(kept), compare(whole, killed)
     parts = {(row["stage"], row["view"], row["part"]) for row in rows}
     summary = {
