@@ -85,7 +85,7 @@ def several_processes() -> str:
             job.name, f"{row['images']:,}", f"{row['seconds']:,.0f} s",
             f"{row['times_the_first']:.2f}" if other else "", f"{max(row['peak_mb']):,.0f} MB",
             *shares, f"{row['steps']:,}" if other else "",
-            f"{row['probability']:.0e}" if other else "", verdict(job, rows) if other else "",
+            f"{row['probability']:.1g}" if other else "", verdict(job, rows) if other else "",
         ])  # fmt: skip
     heads = ["job", "images", "took", "times one process", "most memory of one", "fullest holds",
              "idle", "updates", "a probability differs by", "so it is"]  # fmt: skip
@@ -100,7 +100,7 @@ def killed() -> str:
         for job in jobs(0) if job.dies and job.name in rows
     ]  # fmt: skip
     kept = results.read("scale_kills")
-    what = f"a streamed run, {kept['summary']['kills']}"
+    what = f"a streamed run, {len(kept['rows'])} times, each time in another part"
     other = ", ".join(kept["differing"])
     then = f"resumed each time, it differs in {other}" if other else "byte for byte as never killed"
     lines.append([what, then])
