@@ -26,12 +26,14 @@ from bench.scale import Watch, size_of
 from bench.sets import EIGHT, root
 
 SIDE = 32  # px of an image
-SIZES = [1000, 3000, 10_000, 30_000, 100_000]
+SIZES = [1000, 4000, 10_000, 30_000, 100_000]
 CROPS = 8  # taken of a real image at a time
 IN_A_SHARD = 5000
 FORMS = ("shards", "parquet")
 MOST_BYTES = 1000  # of memory that one more image may take
-MANY = 3000  # images from which tests and heads see a draw, or sums: fewer are held all at once
+# Tests hold at most 2,000 rows at once, as kernels; of more images, equal parts of about as many.
+# From here on, at multiples of 2,000, these are as large as they get.
+MANY = 4000
 WEIGHTS = """
 import sys, timm, torch
 from safetensors.torch import save_file
