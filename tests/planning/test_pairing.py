@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from plans import FACTS, actions, network_facts, plan_for
-from warmstart.planning.pairing import RATE, UPDATES
+from warmstart.planning.pairing import (
+    LEAST_UPDATES,
+    MANY_BATCH,
+    MANY_PASSES,
+    MANY_RATE,
+    RATE,
+    TEMPERATURE,
+    UPDATES,
+    WARM_UP,
+)
 from warmstart.records import TextInputs
 
 TEXTS = TextInputs(length=24, most=24, vocabulary=99, pad=0, tokenizer="0" * 64)
@@ -30,18 +39,29 @@ def test_a_handful_is_tuned_on_pairs_more_than_half_way_down():
     assert (chosen.pairs.value, chosen.rate.value, chosen.layer_decay.value) == (True, RATE, 1.0)
     assert (chosen.batch.value, chosen.passes.value) == (48, UPDATES * 48)
     assert (chosen.warm_up.value, chosen.average.value, chosen.l2_sp.value) == (0, 0, 0)
+    assert chosen.temperature.value == 0
     assert [actions(plan)[name] for name in NAMES] == ["frozen"] * 3 + ["tuned"] * 4
+
+
+@pytest.mark.parametrize("n", [150, 600])
+def test_more_texts_are_told_apart_in_parts_as_deep(n):
+    plan = planned(replace(FEW, n=n, n_blocks=n))
+    chosen = plan.training
+    assert plan.strategy.value == "last:4"
+    assert (chosen.pairs.value, chosen.rate.value) == (True, MANY_RATE)
+    assert (chosen.temperature.value, chosen.warm_up.value) == (TEMPERATURE, WARM_UP)
+    assert chosen.batch.value == chosen.micro_batch.value == MANY_BATCH
+    assert chosen.passes.value == max(MANY_PASSES * n, LEAST_UPDATES * MANY_BATCH)
 
 
 @pytest.mark.parametrize(
     "plan",
     [
-        planned(replace(FEW, n=600, n_blocks=600)),
         planned(pairs=False),
         planned(strategy="scratch"),
         planned(strategy="full+lora"),
     ],
-    ids=["many", "not wished", "scratch", "low-rank"],
+    ids=["not wished", "scratch", "low-rank"],
 )
 def test_others_learn_by_the_output(plan):
     assert plan.training.pairs.value is False
@@ -52,8 +72,8 @@ def test_others_learn_by_the_output(plan):
 def test_what_the_user_sets_wins():
     many = planned(replace(FEW, n=600, n_blocks=600), strategy="last:2", pairs=True, lr=1e-4)
     assert many.training.pairs.value is True
-    assert (many.training.rate.value, many.training.rate.rule) == (1e-4, RATE)
-    assert (many.training.batch.value, many.training.passes.value) == (128, UPDATES * 600)
+    assert (many.training.rate.value, many.training.rate.rule) == (1e-4, MANY_RATE)
+    assert many.training.batch.value == MANY_BATCH
     assert many.strategy.value == "last:2"
 
 

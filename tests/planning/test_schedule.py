@@ -160,7 +160,7 @@ def test_a_plan_in_one_stage_was_carried_out_as_it_stands():
 
 
 def test_rows_that_are_held_out_cost_updates_or_room_in_each():
-    """Where pairs are learnt the updates stay: a text twice in one would say nothing."""
+    """Where one update compares all, updates stay: a text twice in one would say nothing."""
     plain = Schedule(optimizer="adamw", weight_decay=0.0, n_steps=9, batch=48, warm_up=0.0,
                      crop=1.0, flip=False, folds=2, seed=0, micro_batch=48)  # fmt: skip
     half = of_rows(plain, 24, 48)
@@ -168,3 +168,6 @@ def test_rows_that_are_held_out_cost_updates_or_room_in_each():
     half = of_rows(replace(plain, pairs=True), 24, 48)
     assert (half.n_steps, half.batch, half.micro_batch) == (9, 24, 24)
     assert of_rows(replace(plain, pairs=True), 0, 48) == replace(plain, pairs=True)
+    in_parts = replace(plain, pairs=True, temperature=0.1, batch=16, micro_batch=16)
+    half = of_rows(in_parts, 24, 48)
+    assert (half.n_steps, half.batch, half.micro_batch) == (4, 16, 16)

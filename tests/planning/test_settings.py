@@ -33,7 +33,7 @@ SET = {
     "input.channels=5": 5, "input.rgb=3,2,1": (3, 2, 1), "training.colour=0.3": 0.3,
     "training.views=8": 8, "training.cut=2": 2, "training.store=Float16": "float16",
     "training.average=0": 0.0, "training.l2_sp=2": 2.0, "training.micro_batch=1": 1,
-    "training.pairs=true": True,
+    "training.pairs=true": True, "training.temperature=0.05": 0.05,
     "training.parallel=Pipeline:2": "pipeline:2", "training.recompute=TRUE": True,
     "training.device=cuda": "cuda",
     "training.precision=bfloat16": "bfloat16", "training.workers=0": 0,

@@ -30,7 +30,7 @@ from warmstart.training.candidates import Route
 from warmstart.training.checkpoint import Saved
 from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
 from warmstart.training.loop import warm_cosine
-from warmstart.training.losses import pair_loss, summed_loss
+from warmstart.training.losses import Loss, pairs_loss, summed_loss
 from warmstart.training.trainer import Course, Trainer
 from warmstart.training.views import draw_batches
 from warmstart.world import here
@@ -56,7 +56,7 @@ class Attempt:
         self.way = way_of(self.outfit, tail, schedule, self._few())
         self.moving = moving_of(self.outfit)
         moving = {name: t for name, t in self.moving.items() if self.way.keeps(name)}
-        loss = pair_loss if schedule.pairs else summed_loss(lesson.room.target)
+        loss = _loss(lesson)
         self.trainer = Trainer(
             tail, moving, _course(schedule), loss, self.way,
             renew=lambda: renew_statistics(
@@ -177,7 +177,9 @@ class Attempt:
         """Warm-up and cosine of a stage; a route that ends early ends on the same curve."""
         chosen = self.lesson.schedule
         whole = self._steps_of(number, chosen.n_steps)
-        return warm_cosine(len(whole), chosen.warm_up, falls=not chosen.pairs)(step - whole.start)
+        return warm_cosine(len(whole), chosen.warm_up, falls=not chosen.is_steady)(
+            step - whole.start
+        )
 
     def _batches(
         self, number: int, steps: range, begin: int
@@ -270,6 +272,11 @@ class _Clock:
         took, self._last = now - self._last, now
         self._seconds = took if not self._seconds else 0.9 * self._seconds + 0.1 * took
         return round(self._batch / max(self._seconds, 1e-9), 1)
+
+
+def _loss(lesson: Lesson) -> Loss:
+    chosen = lesson.schedule
+    return pairs_loss(chosen.temperature) if chosen.pairs else summed_loss(lesson.room.target)
 
 
 def _course(chosen: Schedule) -> Course:

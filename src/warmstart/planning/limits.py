@@ -70,6 +70,7 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.micro_batch": _POSITIVE,
     "training.parallel": (piping.is_way, piping.KIND),
     "training.pairs": _SWITCH,
+    "training.temperature": (_number(lambda value: 0 <= value <= 10), "a number from 0 to 10"),
     "training.recompute": _SWITCH,
     "training.device": (lambda value: value in DEVICES, " or ".join(DEVICES)),
     "training.precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),

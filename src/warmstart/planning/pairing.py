@@ -1,6 +1,6 @@
 """Training on pairs of texts: layers learn which texts are of one class, an output comes after.
 
-A handful of texts says little of an output, and much of which of them are alike: n texts make
+Texts say little of an output each, and much of which of them are alike: n texts make
 n (n - 1) / 2 pairs. Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts" (SetFit),
 pass them one by one; here one update compares all pairs of a batch.
 """
@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from warmstart.planning import few
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.strategy import Strategy
 from warmstart.records import Choice, Plain, TextInputs, TrainingPlan
 
-# Draws of 8 a class of trec6, MiniLM: bench/results/failed_ideas.md compares depths and rates.
-RATE = 6e-4
-UPDATES = 4
-BATCH, TOKENS = 128, 8192  # texts of a batch at most, and their tokens: all is held in memory
-LEAST = 16
+# All texts in one update: draws of 8 a class of trec6, MiniLM; bench/results/failed_ideas.md
+# compares depths and rates.
+RATE, UPDATES = 6e-4, 4
+# More texts than that: splits of the 600 of trec6 and of sst2, other rates, losses, depths and
+# passes in the same file.
+MANY_RATE, MANY_BATCH, MANY_PASSES = 3e-4, 64, 2
+LEAST_UPDATES = 16
+WARM_UP, TEMPERATURE = 0.1, 0.1
+MOST, TOKENS = 128, 8192  # texts of an update at most, and their tokens: all is held in memory
+LEAST = 16  # texts of an update, whatever their length
 
 
 def pair_parts(n_parts: int) -> int:
@@ -35,14 +39,13 @@ def on_pairs(
 ) -> bool | None:
     """Whether layers learn from pairs; None where there are no texts, or no classes.
 
-    What the user set wins; else pairs are for a handful of texts, whose layers are tuned plainly.
+    What the user set wins; else all layers that are tuned plainly do.
     """
     if not network.is_text or facts.task != "classify":
         return None
     if wishes.pairs is not None:
         return wishes.pairs
-    is_plain = strategy.depth != "scratch" and not strategy.extras and not network.random
-    return is_plain and few.are_few("text", facts.n, facts.n_classes)
+    return strategy.depth != "scratch" and not strategy.extras and not network.random
 
 
 def with_pairs(
@@ -60,33 +63,57 @@ def with_pairs(
 
 
 def pair_batch(n: int, length: int) -> int:
-    """Texts of an update: all, or as many as memory holds where they are of so many tokens.
+    """Texts of an update: all that memory holds, or a part of more, of so many tokens.
 
     >>> pair_batch(48, 32), pair_batch(200, 32), pair_batch(200, 256)
-    (48, 128, 32)
+    (48, 64, 32)
     """
-    return min(n, BATCH, max(TOKENS // max(length, 1), LEAST))
+    held = max(TOKENS // max(length, 1), LEAST)
+    return n if n <= min(MOST, held) else min(MANY_BATCH, held)
 
 
 def _paired(training: TrainingPlan, wishes: Wishes, n: int, network: NetworkFacts) -> TrainingPlan:
     """The choices that suit pairs; a rate of the user's own stays."""
     inputs = network.preprocessing
     batch = pair_batch(n, inputs.length if isinstance(inputs, TextInputs) else 1)
-    rate = _rule(RATE, "pairs say little each, and a few updates have to do")
-    if wishes.lr is not None and training.rate is not None:
-        rate = replace(training.rate, rule=RATE)
-    whole = "one update compares all texts" if n <= batch else f"all pairs of {batch} texts"
+    found = _whole(training, n) if batch == n else _in_parts(training, n, batch)
+    if wishes.lr is not None and training.rate is not None and found.rate is not None:
+        found = replace(found, rate=replace(training.rate, rule=found.rate.value))
+    return replace(
+        found,
+        layer_decay=_rule(1.0, "few updates: lower layers move as fast"),
+        batch=_rule(batch, "one update compares all texts" if batch == n else _PART),
+        micro_batch=_rule(batch, "pairs are compared within what is passed at once"),
+        average=_rule(0.0, "few updates: there are no late ones to take the mean of"),
+        l2_sp=_rule(0.0, "few updates do not lead far away"),
+    )
+
+
+_PART = "each text is told from all others of an update; larger ones would be few"
+
+
+def _whole(training: TrainingPlan, n: int) -> TrainingPlan:
+    """A handful: cosines of all pairs are drawn to 1 or 0 a few times."""
     return replace(
         training,
         pairs=_rule(True, "so few texts say more by which of them are of one class"),
-        rate=rate,
-        layer_decay=_rule(1.0, "few updates: lower layers move as fast"),
-        batch=_rule(batch, whole),
-        micro_batch=_rule(batch, "pairs are compared within what is passed at once"),
+        temperature=_rule(0.0, "all pairs in one update: each cosine is drawn to 1 or 0"),
+        rate=_rule(RATE, "pairs say little each, and a few updates have to do"),
         passes=_rule(UPDATES * n, f"each of {n:,} texts {UPDATES} times"),
         warm_up=_rule(0.0, "few updates: none is spent on rising"),
-        average=_rule(0.0, "few updates: there are no late ones to take the mean of"),
-        l2_sp=_rule(0.0, "few updates do not lead far away"),
+    )
+
+
+def _in_parts(training: TrainingPlan, n: int, batch: int) -> TrainingPlan:
+    """More: updates of some, of which each is to be nearer its own class than the others."""
+    passes = max(MANY_PASSES * n, LEAST_UPDATES * batch)
+    return replace(
+        training,
+        pairs=_rule(True, "texts say more by which of them are of one class"),
+        temperature=_rule(TEMPERATURE, "the nearest of other classes count most"),
+        rate=_rule(MANY_RATE, "a pass or two has to do"),
+        passes=_rule(passes, f"each of {n:,} texts about {passes / n:.2g} times"),
+        warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
     )
 
 

@@ -22,7 +22,7 @@ PATHS: dict[str, Kind] = {
     "training.colour": "number", "training.shift": "number", "training.mask": "number",
     "training.views": "whole", "training.cut": "whole",
     "training.store": "word", "training.average": "number", "training.l2_sp": "number",
-    PAIRS: "switch",
+    PAIRS: "switch", "training.temperature": "number",
     "training.micro_batch": "whole", "training.recompute": "switch", "training.device": "word",
     "training.parallel": "word",
     "training.precision": "word", "training.workers": "whole", "training.compile": "switch",

@@ -36,6 +36,7 @@ class Schedule:
     average: float = 0.0
     l2_sp: float = 0.0
     pairs: bool = False
+    temperature: float = 0.0  # of pairs; 0: one update draws all of them to cosines of 1 and 0
     micro_batch: int = 0  # 0: the whole batch
     recompute: bool = False
     parallel: str = DATA  # what several processes share: data, fsdp or pipeline
@@ -49,6 +50,11 @@ class Schedule:
     def is_varied(self) -> bool:
         """Whether any view of an image differs from the image as it is."""
         return self.crop < 1 or self.flip or max(self.colour, self.shift, self.mask) > 0
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether a few updates of all pairs are made, at one rate."""
+        return self.pairs and not self.temperature
 
 
 def schedule(plan: Plan) -> Schedule:
@@ -84,13 +90,15 @@ def shortened(n_steps: int, share: float) -> int:
 def of_rows(chosen: Schedule, n_held: int, n: int) -> Schedule:
     """The schedule of a training that holds `n_held` of `n` examples out.
 
-    Each example is passed as often; where pairs are learnt, there are as many updates of what is
-    left: the same text twice in one would say nothing.
+    Each example is passed as often; where one update compares all texts, there are as many of
+    what is left: the same text twice in one would say nothing.
     """
     if not chosen.pairs:
         return replace(chosen, n_steps=shortened(chosen.n_steps, 1 - n_held / n))
     batch = min(chosen.batch, n - n_held)
-    return replace(chosen, batch=batch, micro_batch=min(chosen.micro_batch or batch, batch))
+    steps = chosen.n_steps if chosen.is_steady else shortened(chosen.n_steps, 1 - n_held / n)
+    micro = min(chosen.micro_batch or batch, batch)
+    return replace(chosen, n_steps=steps, batch=batch, micro_batch=micro)
 
 
 def _stored(training: TrainingPlan) -> dict[str, Any]:
@@ -105,6 +113,7 @@ def _stored(training: TrainingPlan) -> dict[str, Any]:
         "average": _given(training.average, 0.0),
         "l2_sp": _given(training.l2_sp, 0.0),
         "pairs": bool(training.pairs and training.pairs.value),
+        "temperature": _given(training.temperature, 0.0),
     }
 
 

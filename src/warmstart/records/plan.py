@@ -91,6 +91,7 @@ class TrainingPlan:
     average: Choice | None = None  # decay of the moving average of the weights; 0: none
     l2_sp: Choice | None = None  # pull of a weight towards its start, times its rate; 0: none
     pairs: Choice | None = None  # whether texts of a class are drawn together; texts alone
+    temperature: Choice | None = None  # of pairs: each text told from others; 0: cosines to 1 and 0
     micro_batch: Choice | None = None  # images worked through at once; their gradients add up
     parallel: Choice | None = None  # "data", "fsdp" or "pipeline:N": what processes share
     recompute: Choice | None = None  # whether inner results are made anew, to save memory

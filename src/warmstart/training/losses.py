@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import (
     binary_cross_entropy_with_logits,
     cross_entropy,
+    log_softmax,
     mse_loss,
     normalize,
 )
@@ -53,6 +55,35 @@ def pair_loss(vectors: Tensor, truth: Tensor) -> Tensor:
         if bool(pairs.any()):
             total = total + errors[pairs].mean()
     return len(truth) * total
+
+
+def contrast_loss(vectors: Tensor, truth: Tensor, temperature: float) -> Tensor:
+    """How hard each row's own class is to tell from all others of the batch, summed over rows.
+
+    Rows that have no other of their class say nothing of it. Shapes: vectors (B, C), truth (B,).
+    The supervised contrastive loss (Khosla et al. 2020, arXiv 2004.11362, §3.2.2), over cosines.
+
+    >>> vectors = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    >>> kept, torn = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0])
+    >>> contrast_loss(vectors, kept, 0.1).item() < 0.001
+    True
+    >>> contrast_loss(vectors, torn, 0.1).item() > 19
+    True
+    """
+    unit = normalize(vectors)
+    own = torch.eye(len(truth), dtype=torch.bool, device=truth.device)
+    alike = (truth[:, None] == truth[None]) & ~own
+    likeness = unit @ unit.T / temperature
+    told = log_softmax(likeness.masked_fill(own, torch.finfo(unit.dtype).min), dim=1)
+    many = alike.sum(dim=1)
+    return -(told.masked_fill(~alike, 0.0).sum(dim=1) / many.clamp(min=1)).sum()
+
+
+def pairs_loss(temperature: float) -> Loss:
+    """What pairs are learnt by: cosines drawn to 1 and 0 at a temperature of 0, else contrast."""
+    if temperature:
+        return partial(contrast_loss, temperature=temperature)
+    return pair_loss
 
 
 _LOSSES: dict[Task, Loss] = {
