@@ -47,6 +47,16 @@ def test_a_network_that_would_take_long_is_left_alone(budget):
     assert not tries_tail(_record(5_000_000_000, 12), _facts(1000), budget)
 
 
+def test_texts_learn_in_fewer_passes_and_from_one_view():
+    texts = replace(_facts(600), kind="text")
+    assert tail_seconds(_record(), texts, "balanced") < tail_seconds(
+        _record(), _facts(600), "balanced"
+    )
+    assert tail_seconds(_record(), replace(texts, task="regress"), "balanced") == tail_seconds(
+        _record(), _facts(600), "balanced"
+    )
+
+
 def test_more_images_and_more_work_take_longer():
     assert tail_seconds(_record(), _facts(1000), "balanced") > tail_seconds(
         _record(), _facts(300), "balanced"

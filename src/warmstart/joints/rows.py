@@ -14,7 +14,7 @@ from warmstart.features.stored import StoredTaps
 from warmstart.planning import rules
 from warmstart.planning.build import DataFacts
 from warmstart.planning.profiles import Profile
-from warmstart.records import Choice, ColumnPlan, DataRecord, Example, Plain, Plan, Tap
+from warmstart.records import Choice, ColumnPlan, DataRecord, Example, Kind, Plain, Plan, Tap
 from warmstart.remember import at_hand
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
@@ -27,7 +27,7 @@ from warmstart.training.head import families
 from warmstart.training.prior import SUFFIX, Prior
 from warmstart.training.stacked import STACK
 from warmstart.training.trials import Problem, groups_within
-from warmstart.words import IMAGES, Nouns, nouns_of
+from warmstart.words import Nouns, nouns_of
 
 ReadTap = Callable[[Tap], Features]
 Reader = Callable[[Sequence[Example]], ReadTap]  # from examples to the reader of their taps
@@ -55,7 +55,7 @@ class Arranged:
     target: Target = CLASSES
     names: tuple[str, ...] = ()  # of the outputs
     columns: tuple[ColumnPlan, ...] | None = None  # what those of a table are taken for
-    nouns: Nouns = IMAGES  # what the examples are called
+    kind: Kind = "image"
 
     @property
     def strata(self) -> NDArray[np.int64]:
@@ -77,7 +77,13 @@ class Arranged:
             holdout=self.holdout,
             columns=self.columns,
             task=self.target.task,
+            kind=self.kind,
         )
+
+    @property
+    def nouns(self) -> Nouns:
+        """What the examples are called."""
+        return nouns_of(self.kind)
 
     @property
     def n_train(self) -> int:
@@ -118,7 +124,7 @@ def arrange(record: DataRecord) -> Arranged:
         target=target,
         names=record.classes,
         columns=record.column_choices,
-        nouns=nouns,
+        kind=record.kind,
     )
 
 

@@ -9,6 +9,7 @@ from warmstart.planning.rules import Budget
 from warmstart.records import (
     ColumnPlan,
     Inputs,
+    Kind,
     NetworkRecord,
     Preprocessing,
     Recipe,
@@ -32,6 +33,7 @@ class DataFacts:
     holdout: int  # examples of a hold-out that the user gave, 0 without
     columns: tuple[ColumnPlan, ...] | None = None  # what those of a table are taken for
     task: Task = "classify"
+    kind: Kind = "image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

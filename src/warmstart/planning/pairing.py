@@ -72,15 +72,27 @@ def pair_batch(n: int, length: int) -> int:
     return n if n <= min(MOST, held) else min(MANY_BATCH, held)
 
 
+def pair_passes(n: int, length: int = 1) -> int:
+    """Texts passed in all, of so many tokens.
+
+    >>> pair_passes(48), pair_passes(200), pair_passes(5000)
+    (192, 1024, 10000)
+    """
+    batch = pair_batch(n, length)
+    return UPDATES * n if batch == n else max(MANY_PASSES * n, LEAST_UPDATES * batch)
+
+
 def _paired(training: TrainingPlan, wishes: Wishes, n: int, network: NetworkFacts) -> TrainingPlan:
     """The choices that suit pairs; a rate of the user's own stays."""
     inputs = network.preprocessing
-    batch = pair_batch(n, inputs.length if isinstance(inputs, TextInputs) else 1)
-    found = _whole(training, n) if batch == n else _in_parts(training, n, batch)
+    length = inputs.length if isinstance(inputs, TextInputs) else 1
+    batch, passes = pair_batch(n, length), pair_passes(n, length)
+    found = _whole(training) if batch == n else _in_parts(training)
     if wishes.lr is not None and training.rate is not None and found.rate is not None:
         found = replace(found, rate=replace(training.rate, rule=found.rate.value))
     return replace(
         found,
+        passes=_rule(passes, f"each of {n:,} texts about {passes / n:.2g} times"),
         layer_decay=_rule(1.0, "few updates: lower layers move as fast"),
         batch=_rule(batch, "one update compares all texts" if batch == n else _PART),
         micro_batch=_rule(batch, "pairs are compared within what is passed at once"),
@@ -92,27 +104,24 @@ def _paired(training: TrainingPlan, wishes: Wishes, n: int, network: NetworkFact
 _PART = "each text is told from all others of an update; larger ones would be few"
 
 
-def _whole(training: TrainingPlan, n: int) -> TrainingPlan:
+def _whole(training: TrainingPlan) -> TrainingPlan:
     """A handful: cosines of all pairs are drawn to 1 or 0 a few times."""
     return replace(
         training,
         pairs=_rule(True, "so few texts say more by which of them are of one class"),
         temperature=_rule(0.0, "all pairs in one update: each cosine is drawn to 1 or 0"),
         rate=_rule(RATE, "pairs say little each, and a few updates have to do"),
-        passes=_rule(UPDATES * n, f"each of {n:,} texts {UPDATES} times"),
         warm_up=_rule(0.0, "few updates: none is spent on rising"),
     )
 
 
-def _in_parts(training: TrainingPlan, n: int, batch: int) -> TrainingPlan:
+def _in_parts(training: TrainingPlan) -> TrainingPlan:
     """More: updates of some, of which each is to be nearer its own class than the others."""
-    passes = max(MANY_PASSES * n, LEAST_UPDATES * batch)
     return replace(
         training,
         pairs=_rule(True, "texts say more by which of them are of one class"),
         temperature=_rule(TEMPERATURE, "the nearest of other classes count most"),
         rate=_rule(MANY_RATE, "a pass or two has to do"),
-        passes=_rule(passes, f"each of {n:,} texts about {passes / n:.2g} times"),
         warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
     )
 
