@@ -77,10 +77,14 @@ def test_pairs_are_compared_in_one_process(monkeypatch):
         ways.way_of(None, None, chosen, ())
 
 
-def test_layers_learn_by_pairs_where_that_is_wished(asked, tmp_path):
-    wished = ["training.pairs=true", "training.passes=124", "training.batch=31"]
+@pytest.mark.parametrize(("batch", "temperature"), [(31, 0.0), (12, 0.1)], ids=["all", "some"])
+def test_layers_learn_by_pairs_where_that_is_wished(asked, tmp_path, batch, temperature):
+    """All texts in one update, or some of them, each told from the others."""
+    wished = ["training.pairs=true", "training.passes=124", f"training.batch={batch}"]
+    wished.append(f"training.temperature={temperature}")
     run = warmstart.fit(**asked, strategy="full", lr=1e-3, settings=wished, out=tmp_path / "run")
     assert run.plan.training.pairs.value is True
+    assert run.plan.training.temperature.value == temperature
     rows = json.loads((run.path / "weights_ledger.json").read_text("utf-8"))["rows"]
     assert {row["part"] for row in rows if row["fate"] == "trained"} == FATES["full"][0]
     again = warmstart.fit(**asked, plan=run.path / "plan.toml", out=tmp_path / "again")
