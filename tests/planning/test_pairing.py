@@ -52,6 +52,8 @@ def test_more_texts_are_told_apart_in_parts_as_deep(n):
     assert (chosen.temperature.value, chosen.warm_up.value) == (TEMPERATURE, WARM_UP)
     assert chosen.batch.value == chosen.micro_batch.value == MANY_BATCH
     assert chosen.passes.value == max(MANY_PASSES * n, LEAST_UPDATES * MANY_BATCH)
+    n_steps = -(-chosen.passes.value // MANY_BATCH)
+    assert chosen.average.value == pytest.approx(1 - 2 / n_steps, abs=1e-4)
 
 
 @pytest.mark.parametrize(

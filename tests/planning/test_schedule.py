@@ -168,6 +168,10 @@ def test_rows_that_are_held_out_cost_updates_or_room_in_each():
     half = of_rows(replace(plain, pairs=True), 24, 48)
     assert (half.n_steps, half.batch, half.micro_batch) == (9, 24, 24)
     assert of_rows(replace(plain, pairs=True), 0, 48) == replace(plain, pairs=True)
-    in_parts = replace(plain, pairs=True, temperature=0.1, batch=16, micro_batch=16)
+    in_parts = replace(
+        plain, pairs=True, temperature=0.1, batch=16, micro_batch=16, n_steps=20, average=0.9
+    )
     half = of_rows(in_parts, 24, 48)
-    assert (half.n_steps, half.batch, half.micro_batch) == (4, 16, 16)
+    assert (half.n_steps, half.batch, half.micro_batch) == (10, 16, 16)
+    assert half.average == pytest.approx(0.8)  # over as large a share of the updates
+    assert of_rows(replace(in_parts, average=0.0), 24, 48).average == 0

@@ -31,7 +31,7 @@ from warmstart.training.checkpoint import Saved
 from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
 from warmstart.training.loop import warm_cosine
 from warmstart.training.losses import Loss, pairs_loss, summed_loss
-from warmstart.training.trainer import Course, Trainer
+from warmstart.training.trainer import LAG, Course, Trainer
 from warmstart.training.views import draw_batches
 from warmstart.world import here
 
@@ -177,9 +177,7 @@ class Attempt:
         """Warm-up and cosine of a stage; a route that ends early ends on the same curve."""
         chosen = self.lesson.schedule
         whole = self._steps_of(number, chosen.n_steps)
-        return warm_cosine(len(whole), chosen.warm_up, falls=not chosen.is_steady)(
-            step - whole.start
-        )
+        return warm_cosine(len(whole), chosen.warm_up, falls=not chosen.pairs)(step - whole.start)
 
     def _batches(
         self, number: int, steps: range, begin: int
@@ -282,8 +280,9 @@ def _loss(lesson: Lesson) -> Loss:
 def _course(chosen: Schedule) -> Course:
     return Course(
         optimizer=chosen.optimizer, weight_decay=chosen.weight_decay, average=chosen.average,
-        l2_sp=chosen.l2_sp, micro_batch=chosen.micro_batch or chosen.batch,
-        device=chosen.device, precision=chosen.precision, seed=chosen.seed,
+        lag=1 if chosen.pairs else LAG, l2_sp=chosen.l2_sp,
+        micro_batch=chosen.micro_batch or chosen.batch, device=chosen.device,
+        precision=chosen.precision, seed=chosen.seed,
     )  # fmt: skip
 
 

@@ -18,9 +18,10 @@ from warmstart.records import Choice, Plain, TextInputs, TrainingPlan
 RATE, UPDATES = 6e-4, 4
 # More texts than that: splits of the 600 of trec6 and of sst2, other rates, losses, depths and
 # passes in the same file.
-MANY_RATE, MANY_BATCH, MANY_PASSES = 3e-4, 64, 2
+MANY_RATE, MANY_BATCH, MANY_PASSES = 3e-4, 64, 4
 LEAST_UPDATES = 16
 WARM_UP, TEMPERATURE = 0.1, 0.1
+AVERAGED = 0.5  # share of the updates that the moving average of the weights reaches back over
 MOST, TOKENS = 128, 8192  # texts of an update at most, and their tokens: all is held in memory
 LEAST = 16  # texts of an update, whatever their length
 
@@ -76,7 +77,7 @@ def pair_passes(n: int, length: int = 1) -> int:
     """Texts passed in all, of so many tokens.
 
     >>> pair_passes(48), pair_passes(200), pair_passes(5000)
-    (192, 1024, 10000)
+    (192, 1024, 20000)
     """
     batch = pair_batch(n, length)
     return UPDATES * n if batch == n else max(MANY_PASSES * n, LEAST_UPDATES * batch)
@@ -87,7 +88,7 @@ def _paired(training: TrainingPlan, wishes: Wishes, n: int, network: NetworkFact
     inputs = network.preprocessing
     length = inputs.length if isinstance(inputs, TextInputs) else 1
     batch, passes = pair_batch(n, length), pair_passes(n, length)
-    found = _whole(training) if batch == n else _in_parts(training)
+    found = _whole(training) if batch == n else _in_parts(training, -(-passes // batch))
     if wishes.lr is not None and training.rate is not None and found.rate is not None:
         found = replace(found, rate=replace(training.rate, rule=found.rate.value))
     return replace(
@@ -96,7 +97,6 @@ def _paired(training: TrainingPlan, wishes: Wishes, n: int, network: NetworkFact
         layer_decay=_rule(1.0, "few updates: lower layers move as fast"),
         batch=_rule(batch, "one update compares all texts" if batch == n else _PART),
         micro_batch=_rule(batch, "pairs are compared within what is passed at once"),
-        average=_rule(0.0, "few updates: there are no late ones to take the mean of"),
         l2_sp=_rule(0.0, "few updates do not lead far away"),
     )
 
@@ -112,17 +112,24 @@ def _whole(training: TrainingPlan) -> TrainingPlan:
         temperature=_rule(0.0, "all pairs in one update: each cosine is drawn to 1 or 0"),
         rate=_rule(RATE, "pairs say little each, and a few updates have to do"),
         warm_up=_rule(0.0, "few updates: none is spent on rising"),
+        average=_rule(0.0, "few updates: there are no late ones to take the mean of"),
     )
 
 
-def _in_parts(training: TrainingPlan) -> TrainingPlan:
-    """More: updates of some, of which each is to be nearer its own class than the others."""
+def _in_parts(training: TrainingPlan, n_steps: int) -> TrainingPlan:
+    """More: updates of some, of which each is to be nearer its own class than the others.
+
+    The rate does not fall, and the weights are averaged, as in Izmailov et al. 2018, "Averaging
+    Weights Leads to Wider Optima and Better Generalization", §3.
+    """
+    decay = round(1 - 1 / max(AVERAGED * n_steps, 2), 4)
     return replace(
         training,
         pairs=_rule(True, "texts say more by which of them are of one class"),
         temperature=_rule(TEMPERATURE, "the nearest of other classes count most"),
-        rate=_rule(MANY_RATE, "a pass or two has to do"),
+        rate=_rule(MANY_RATE, "a few passes have to do"),
         warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
+        average=_rule(decay, "the mean of the weights over the last half of the updates"),
     )
 
 

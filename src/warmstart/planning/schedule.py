@@ -53,7 +53,7 @@ class Schedule:
 
     @property
     def is_steady(self) -> bool:
-        """Whether a few updates of all pairs are made, at one rate."""
+        """Whether a few updates of all pairs are made."""
         return self.pairs and not self.temperature
 
 
@@ -96,9 +96,12 @@ def of_rows(chosen: Schedule, n_held: int, n: int) -> Schedule:
     if not chosen.pairs:
         return replace(chosen, n_steps=shortened(chosen.n_steps, 1 - n_held / n))
     batch = min(chosen.batch, n - n_held)
-    steps = chosen.n_steps if chosen.is_steady else shortened(chosen.n_steps, 1 - n_held / n)
-    micro = min(chosen.micro_batch or batch, batch)
-    return replace(chosen, n_steps=steps, batch=batch, micro_batch=micro)
+    found = replace(chosen, batch=batch, micro_batch=min(chosen.micro_batch or batch, batch))
+    if chosen.is_steady:
+        return found
+    steps = shortened(chosen.n_steps, 1 - n_held / n)
+    average = max(1 - (1 - chosen.average) * chosen.n_steps / steps, 0.0) if chosen.average else 0.0
+    return replace(found, n_steps=steps, average=average)
 
 
 def _stored(training: TrainingPlan) -> dict[str, Any]:

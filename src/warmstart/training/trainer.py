@@ -21,6 +21,7 @@ from warmstart.training.parallel import Inputs, Rows, Way, Work, is_out_of_memor
 from warmstart.world import gone, here, is_about_others
 
 Groups = Sequence[Mapping[str, Any]]
+LAG = 10
 PULL = 0.1  # of the way back at most: all of it would hide that a rate is far too high
 
 
@@ -28,13 +29,16 @@ PULL = 0.1  # of the way back at most: all of it would hide that a rate is far t
 class Course:
     """How updates are made.
 
-    `average`: decay of the moving average of the weights, 0: none. `l2_sp`: pull towards the
-    weights at the beginning, times the rate. `micro_batch`: examples worked through at once.
+    `average`: decay of the moving average of the weights, 0: none; after n updates it is at most
+    n / (n + `lag`), so that a lag of 1 begins with the plain mean, and a longer one with the last
+    weights. `l2_sp`: pull towards the weights at the beginning, times the rate. `micro_batch`:
+    examples worked through at once.
     """
 
     optimizer: str
     weight_decay: float
     average: float = 0.0
+    lag: int = LAG
     l2_sp: float = 0.0
     micro_batch: int = 32
     device: str = "cpu"
@@ -158,7 +162,7 @@ class Trainer:
             return
         self._n_averaged += 1
         n = self._n_averaged
-        share = 1 - min(self.course.average, n / (10 + n))
+        share = 1 - min(self.course.average, n / (self.course.lag + n))
         floats = [(m, t) for m, t in self._pairs() if m.is_floating_point()]
         if floats:
             torch._foreach_lerp_([m for m, _ in floats], [t.detach() for _, t in floats], share)
