@@ -51,10 +51,12 @@ def long_texts() -> str:
     whole, cut = (kept.get(("late", "all", method)) for method in ("fast", "cut"))
     if whole is None or cut is None:
         return ""
+    ships = cut["accuracy"] is not None
+    other = percent(cut["accuracy"]) if ships else f"no model (verdict `{cut['verdict'][0]}`)"
     return (
         f"Where three telling sentences of a film review stand behind 260 words of questions: "
-        f"{percent(whole['accuracy'])} in windows, {percent(cut['accuracy'])} where only the "
-        f"first 256 tokens are read {source('text')}."
+        f"{percent(whole['accuracy'])} in windows, {other} where only the first 256 tokens are "
+        f"read {source('text')}."
     )
 
 
