@@ -12,10 +12,15 @@ import pytest
 import torch
 from piping import HALF, model_of, trained, trained_in_double
 
+import hearing
 import tiny
 from warmstart.errors import PlanError
+from warmstart.network.edit import assemble
+from warmstart.network.load import load
+from warmstart.network.parts import cut
 from warmstart.network.piece import keepers
 from warmstart.network.tail import Tail
+from warmstart.network.taps import tap_width, taps
 from warmstart.training.jointly import Jointly
 
 HERE = Path(__file__).parent
@@ -89,3 +94,17 @@ def test_a_tensor_that_stands_in_two_pieces_is_refused():
     says = r"are one tensor, which the pipeline would part; train this network without --parallel"
     with pytest.raises(PlanError, match=says):
         keepers(Tail(model, 0), network.owners, pieces)
+
+
+def test_a_piece_that_reads_what_another_keeps_is_refused():
+    """All layers of WavLM weigh one table of distances, which the first of them holds."""
+    pytest.importorskip("transformers")
+    start = load(f"transformers:{hearing.folder_of('wavlm')}")
+    network = cut(start.module, start.record.preprocessing)
+    top, n = taps(network.record)[-1:], len(network.parts)
+    weight = torch.zeros(2, tap_width(network.record, top[0]))
+    model = assemble(network, top, weight, torch.zeros(2))
+    owners = {f"trunk.{name}": part for name, part in network.owners.items()}
+    with pytest.raises(PlanError, match="rel_attn_embed, which another stage of the pipeline"):
+        keepers(Tail(model, 0), owners, [range(1, n), range(n, n + 1)])
+    assert keepers(Tail(model, 0), owners, [range(1, n + 1)])

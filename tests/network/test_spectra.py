@@ -12,6 +12,7 @@ import hearing
 from warmstart.errors import StartError
 from warmstart.network.edit import fresh
 from warmstart.network.load import load
+from warmstart.network.mels import kaldi
 from warmstart.network.parts import cut
 from warmstart.records import WaveInputs
 
@@ -90,3 +91,11 @@ def test_frames_that_make_no_sense_are_one_line(tmp_path, design, told):
     (name,) = told
     with pytest.raises(StartError, match=f"has {name} .*; copy the folder again"):
         load(f"transformers:{place}")
+
+
+def test_frames_are_made_in_full_numbers_whatever_a_training_multiplies_in():
+    make, samples = kaldi(16_000, 16), clips()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        halved = make(samples)
+    assert halved.dtype == torch.float32
+    assert torch.equal(halved, make(samples))

@@ -307,6 +307,24 @@ def test_there_are_no_more_folds_than_independent_images():
         check_facts(head(outer_folds=7), few, network_facts(), PROFILES)
 
 
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        (with_part(training(pairs=True), 0, action=said("fresh")), "part .* is new"),
+        (
+            replace(training(pairs=True), strategy=said("full+gradual")),
+            "gradual asks on the way what the output says",
+        ),
+        (training(pairs=True, batch=2, micro_batch=2), "that is 2 of a batch of 2"),
+        (training(pairs=True, batch=16, micro_batch=1), "that is 1 of a batch of 16"),
+    ],
+    ids=["new", "gradual", "batch", "at once"],
+)
+def test_pairs_want_all_of_a_batch_and_an_output_that_comes_after(plan, says):
+    with pytest.raises(PlanError, match=says):
+        check_facts(plan, FACTS, network_facts(), PROFILES)
+
+
 def test_pairs_need_classes():
     plan, numbers = training(pairs=True), replace(FACTS, task="regress")
     check_facts(plan, FACTS, network_facts(), PROFILES)

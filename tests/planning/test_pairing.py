@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from plans import FACTS, actions, network_facts, plan_for
+from warmstart.planning.minutes import within
+from warmstart.planning.overlay import overlay
 from warmstart.planning.pairing import (
     LEAST_UPDATES,
     MANY_BATCH,
@@ -17,10 +19,12 @@ from warmstart.planning.pairing import (
     UPDATES,
     WARM_UP,
 )
+from warmstart.planning.settings import apply_settings
 from warmstart.records import TextInputs
 
 TEXTS = TextInputs(length=24, most=24, vocabulary=99, pad=0, tokenizer="0" * 64)
 FEW = replace(FACTS, n=48, n_blocks=48, n_classes=6, smallest_class=8, holdout=0)
+MANY = replace(FEW, n=600, n_blocks=600)
 NAMES = tuple(f"layer.{n}" for n in range(7))
 
 
@@ -82,3 +86,32 @@ def test_what_the_user_sets_wins():
 def test_pairs_are_for_texts_with_classes():
     assert plan_for("last:1", FEW).training.pairs is None
     assert planned(replace(FEW, task="regress"), strategy="last:1").training.pairs is None
+
+
+def test_several_processes_share_a_batch_and_compare_none_of_it():
+    assert planned(processes=2).training.pairs.value is False
+
+
+def test_the_average_follows_updates_as_pairs_have_it():
+    few, many = planned(), planned(MANY)
+    assert apply_settings(few, ["training.passes=96"]).training.average.value == 0
+    longer = apply_settings(many, [f"training.passes={80 * MANY_BATCH}"])
+    assert longer.training.average.value == pytest.approx(1 - 2 / 80)
+    output = apply_settings(planned(MANY, pairs=False), ["training.passes=1600"])
+    assert "last tenth" in output.training.average.because
+
+
+def test_fewer_minutes_leave_fewer_updates_and_a_shorter_average():
+    plan = planned(MANY)
+    cut = within(plan, 100, lambda other: other.training.passes.number / 20)
+    n_steps = cut.training.passes.number / cut.training.batch.number
+    assert LEAST_UPDATES <= n_steps < plan.training.passes.number / plan.training.batch.number
+    assert cut.training.average.value == pytest.approx(1 - 2 / n_steps, abs=1e-3)
+
+
+def test_a_typed_strategy_over_a_file_that_learns_otherwise_brings_all_of_its_training():
+    file, built = planned(MANY, pairs=False), planned(MANY, strategy="last:3")
+    found = overlay(built, file, frozenset({"strategy"})).training
+    assert (found.pairs, found.rate, found.batch) == (
+        built.training.pairs, built.training.rate, built.training.batch
+    )  # fmt: skip

@@ -107,6 +107,7 @@ def make_plan(
     wishes = Wishes(
         start=str(start), strategy=asked.strategy, budget=asked.budget, seed=asked.seed,
         arch=asked.arch, lr=asked.lr, given=asked.typed, pairs=_own_pairs(asked),
+        processes=foreseen().size,
         machine=find_machine(asked.device, n_threads()),
     )  # fmt: skip
     if isinstance(asked.plan, Plan):

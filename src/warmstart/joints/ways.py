@@ -142,7 +142,15 @@ def _timed(run: Callable[[Tensor], Any], main: Tensor) -> tuple[float, Tensor]:
     least = float("inf")
     for _ in range(TIMES):
         given = main.clone()  # a part may work in place
+        _settle(main)
         began = time.perf_counter()
         made = run(given)
+        _settle(main)
         least = min(least, time.perf_counter() - began)
     return least, made
+
+
+def _settle(main: Tensor) -> None:
+    """Wait for what a GPU was told to do."""
+    if main.is_cuda:
+        torch.cuda.synchronize(main.device)

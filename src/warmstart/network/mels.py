@@ -22,7 +22,7 @@ WHISPER_FLOOR = 1e-10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LogMel:
-    """From samples (B, n) to the power in each band (B, T, M), frames of `width` every `hop`.
+    """From samples (B, n) to each band's log power (B, T, M), frames of `width` every `hop`.
 
     `spectrum` (width, 2 F) gives F real parts, then F imaginary ones; `bands` (F, M).
     """
@@ -34,12 +34,17 @@ class LogMel:
     floor: float
 
     def __call__(self, samples: Tensor) -> Tensor:
-        """The natural logarithm of the power, never below that of the floor."""
-        frames = samples.unfold(1, self.width, self.hop)
-        found = frames @ self.spectrum.to(samples.device)
-        real, imaginary = found.chunk(2, dim=-1)
-        power = (real**2 + imaginary**2) @ self.bands.to(samples.device)
-        return power.clamp(min=self.floor).log()
+        """The natural logarithm of the power, never below that of the floor.
+
+        In the numbers it is given, whatever a training multiplies in: half ones would round the
+        samples before a logarithm that spans 80 dB.
+        """
+        with torch.autocast(samples.device.type, enabled=False):
+            frames = samples.unfold(1, self.width, self.hop)
+            found = frames @ self.spectrum.to(samples.device)
+            real, imaginary = found.chunk(2, dim=-1)
+            power = (real**2 + imaginary**2) @ self.bands.to(samples.device)
+            return power.clamp(min=self.floor).log()
 
     def frames_of(self, samples: int) -> int:
         """How many frames so many samples make; below 1 where they make none."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from warmstart.errors import PlanError
 from warmstart.network import freeze
+from warmstart.network.segment import Step
 from warmstart.network.tail import Tail
 from warmstart.network.tensors import place
 
@@ -216,7 +217,8 @@ def keepers(tail: Tail, owners: Mapping[str, str], pieces: Sequence[range]) -> d
 
     What belongs to no part (neck, output) is the last one's; what lies below the cut, which no
     piece runs, the first one's.
-    Raises: PlanError where a tensor stands in two pieces: gradients would have to meet.
+    Raises: PlanError where a tensor stands in two pieces, or one reads what another keeps:
+    gradients would have to meet.
     """
     parts = tail.scan.steps.parts
     home = {parts[n - 1].name: k for k, numbers in enumerate(pieces) for n in numbers}
@@ -233,4 +235,16 @@ def keepers(tail: Tail, owners: Mapping[str, str], pieces: Sequence[range]) -> d
                 f"{twin} and {name} are one tensor, which the pipeline would part; train this "
                 "network without --parallel pipeline."
             )
+    _check_read(found, [(k, parts[n - 1]) for k, numbers in enumerate(pieces) for n in numbers])
     return found
+
+
+def _check_read(kept: Mapping[str, int], run: Sequence[tuple[int, Step]]) -> None:
+    for piece, part in run:
+        for module in part.modules:
+            begun = f"trunk.{module}."
+            if any(name.startswith(begun) and where != piece for name, where in kept.items()):
+                raise PlanError(
+                    f"part {part.name} reads {module}, which another stage of the pipeline keeps; "
+                    "train this network without --parallel pipeline."
+                )

@@ -80,8 +80,7 @@ class WhisperNetwork(ClipEncoder):
         self.samples = 2 * int(config.max_source_positions) * hop  # of the length it learnt from
 
     def steps(self, window: int) -> Steps:
-        """Frames and their places, then layer after layer; however short a clip is, it is "
-        "filled."""
+        """Frames and their places, then layer after layer; a short clip is filled up."""
         layers: Any = self.encoder.layers
         read = ("encoder.conv1", "encoder.conv2", "encoder.embed_positions")
         parts = [Step("frames", _placed, read, ())]
@@ -101,8 +100,7 @@ def _placed(network: nn.Module, samples: Tensor) -> Tensor:
 
 
 def _brightness(whole: Any, samples: Tensor) -> Tensor:
-    """Log-mel frames (B, T, M), the loudest of each clip near 1, eight powers of ten below at "
-    "-1."""
+    """Log-mel frames (B, T, M): a clip's loudest near 1, eight powers of ten below at -1."""
     clip = samples[:, : whole.samples]
     clip = pad(clip, (0, whole.samples - clip.shape[1]))
     half = whole.frames.width // 2

@@ -77,7 +77,8 @@ def _ruled(
     if not network.is_table:
         found = ruled(network.asked, names, network.random)
         is_paired = network.asked == "deeper" and on_pairs(wishes, facts, network, found)
-        return replace(found, count=pair_parts(len(names))) if is_paired else found
+        least = pair_parts(len(names)) if is_paired else 0
+        return replace(found, count=max(found.count, least))
     if network.asked != "deeper":
         return HEAD
     return Strategy(depth="scratch" if network.is_drawn else "frozen")

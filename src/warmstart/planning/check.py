@@ -19,6 +19,7 @@ from warmstart.words import Nouns
 _NEEDED = ("optimizer", "rate", "layer_decay", "weight_decay", "passes", "warm_up", "crop",
            "flip", "folds", "colour", "views", "cut", "store", "average", "l2_sp",
            "micro_batch", "recompute", "device", "precision", "workers", "compile")  # fmt: skip
+LEAST_COMPARED = 3  # examples of a batch from which pairs say anything
 WHOLE = (FSDP, PIPELINE)  # ways to share a network that is in memory
 
 
@@ -79,12 +80,26 @@ def check_facts(
 
 
 def _check_pairs(plan: Plan, facts: DataFacts) -> None:
-    """What draws a class together needs classes."""
-    pairs = plan.training.pairs
-    if pairs is not None and pairs.value and facts.task != "classify":
+    """What draws a class together needs classes, and a batch to compare; an output comes after."""
+    training, of_rule = plan.training, "--set training.pairs=false."
+    if training.pairs is None or not training.pairs.value:
+        return
+    if facts.task != "classify":
         raise PlanError(
             "training.pairs draws examples of one class together, and the task has no classes; "
-            "--set training.pairs=false."
+            + of_rule
+        )
+    new = [part.name for part in plan.parts if part.action.value in ("fresh", "added")]
+    if new or "gradual" in str(plan.strategy.value):
+        what = f"part {new[0]} is new" if new else "gradual asks on the way what the output says"
+        raise PlanError(f"training.pairs fits the output at the end alone, and {what}; {of_rule}")
+    batch = int(training.batch.number)
+    at_once = int(training.micro_batch.number) if training.micro_batch else batch
+    if min(batch, facts.n) < LEAST_COMPARED or at_once < batch:
+        raise PlanError(
+            f"training.pairs compares what passes at once, and that is {min(at_once, batch)} of "
+            f"a batch of {batch}; set training.batch to {LEAST_COMPARED} or more, and "
+            "training.micro_batch to the same."
         )
 
 

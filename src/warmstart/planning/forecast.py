@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from warmstart.planning.rules import HELD_ONCE
-from warmstart.planning.schedule import Schedule, schedule, shortened
+from warmstart.planning.schedule import Schedule, of_rows, schedule
 from warmstart.planning.storing import BYTES
 from warmstart.records import Forecast, Plan
 
@@ -131,7 +131,7 @@ def _tune(plan: Plan, load: Load, speeds: Speeds) -> float:
     # Every row once more for an output in closed form; those at two other ends are not counted.
     ends = ENDS * min(kept, 64) + load.n
     looks = (LOOKS * held + (n_folds + 1) * ends) * seen
-    n_steps = n_folds * shortened(chosen.n_steps, kept / load.n) + chosen.n_steps
+    n_steps = n_folds * of_rows(chosen, load.n - kept, load.n).n_steps + chosen.n_steps
     return n_steps * speeds.step + fits + looks + _stored(load, speeds, plan)
 
 

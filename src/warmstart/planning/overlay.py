@@ -80,10 +80,16 @@ def _completed(file: TrainingPlan, built: TrainingPlan) -> TrainingPlan:
     return replace(file, **{name: getattr(ours, name) for name in names if name in _LATER})
 
 
+def _learns(training: TrainingPlan) -> bool:
+    """Whether layers learn from pairs: other choices suit that than suit an output."""
+    return bool(training.pairs and training.pairs.value)
+
+
 def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
     """The file's training, with the choices that follow from what was typed."""
     theirs, ours = _completed(file.training, built.training), built.training
-    if "strategy" in given and built.is_trained and file.is_trained:
+    is_alike = built.is_trained and file.is_trained and _learns(ours) == _learns(theirs)
+    if "strategy" in given and is_alike:
         theirs = replace(
             theirs, optimizer=ours.optimizer, rate=ours.rate, layer_decay=ours.layer_decay,
             weight_decay=ours.weight_decay, rank=ours.rank, cut=ours.cut, views=ours.views,

@@ -40,13 +40,15 @@ def on_pairs(
 ) -> bool | None:
     """Whether layers learn from pairs; None where there are no texts, or no classes.
 
-    What the user set wins; else all layers that are tuned plainly do.
+    What the user set wins; else all layers that are tuned plainly do, where one process holds
+    a whole batch.
     """
     if not network.is_text or facts.task != "classify":
         return None
     if wishes.pairs is not None:
         return wishes.pairs
-    return strategy.depth != "scratch" and not strategy.extras and not network.random
+    is_plain = strategy.depth != "scratch" and not strategy.extras and not network.random
+    return is_plain and wishes.processes == 1
 
 
 def with_pairs(
@@ -83,21 +85,35 @@ def pair_passes(n: int, length: int = 1) -> int:
     return UPDATES * n if batch == n else max(MANY_PASSES * n, LEAST_UPDATES * batch)
 
 
+def pair_averaging(passes: int, batch: int) -> Choice:
+    """How far back the average of the weights reaches, where several batches make a pass.
+
+    Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization",
+    §3: the rate does not fall meanwhile.
+
+    >>> pair_averaging(2400, 64).value
+    0.9474
+    """
+    n_steps = -(-passes // batch)
+    decay = round(1 - 1 / max(AVERAGED * n_steps, 2), 4)
+    return _rule(decay, "a moving average over about half of the updates, at one rate")
+
+
 def _paired(training: TrainingPlan, wishes: Wishes, n: int, network: NetworkFacts) -> TrainingPlan:
     """The choices that suit pairs; a rate of the user's own stays."""
     inputs = network.preprocessing
     length = inputs.length if isinstance(inputs, TextInputs) else 1
     batch, passes = pair_batch(n, length), pair_passes(n, length)
-    found = _whole(training) if batch == n else _in_parts(training, -(-passes // batch))
+    found = _whole(training) if batch == n else _in_parts(training, passes, batch)
     if wishes.lr is not None and training.rate is not None and found.rate is not None:
         found = replace(found, rate=replace(training.rate, rule=found.rate.value))
     return replace(
         found,
         passes=_rule(passes, f"each of {n:,} texts about {passes / n:.2g} times"),
-        layer_decay=_rule(1.0, "few updates: lower layers move as fast"),
+        layer_decay=_rule(1.0, "pairs move lower layers as fast"),
         batch=_rule(batch, "one update compares all texts" if batch == n else _PART),
         micro_batch=_rule(batch, "pairs are compared within what is passed at once"),
-        l2_sp=_rule(0.0, "few updates do not lead far away"),
+        l2_sp=_rule(0.0, "a few passes do not lead far away"),
     )
 
 
@@ -116,20 +132,15 @@ def _whole(training: TrainingPlan) -> TrainingPlan:
     )
 
 
-def _in_parts(training: TrainingPlan, n_steps: int) -> TrainingPlan:
-    """More: updates of some, of which each is to be nearer its own class than the others.
-
-    The rate does not fall, and the weights are averaged, as in Izmailov et al. 2018, "Averaging
-    Weights Leads to Wider Optima and Better Generalization", §3.
-    """
-    decay = round(1 - 1 / max(AVERAGED * n_steps, 2), 4)
+def _in_parts(training: TrainingPlan, passes: int, batch: int) -> TrainingPlan:
+    """More: updates of some, of which each is to be nearer its own class than the others."""
     return replace(
         training,
         pairs=_rule(True, "texts say more by which of them are of one class"),
         temperature=_rule(TEMPERATURE, "the nearest of other classes count most"),
         rate=_rule(MANY_RATE, "a few passes have to do"),
         warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
-        average=_rule(decay, "the mean of the weights over the last half of the updates"),
+        average=pair_averaging(passes, batch),
     )
 
 

@@ -51,11 +51,6 @@ class Schedule:
         """Whether any view of an image differs from the image as it is."""
         return self.crop < 1 or self.flip or max(self.colour, self.shift, self.mask) > 0
 
-    @property
-    def is_steady(self) -> bool:
-        """Whether a few updates of all pairs are made."""
-        return self.pairs and not self.temperature
-
 
 def schedule(plan: Plan) -> Schedule:
     """Read a plan's training choices. Raises: PlanError where one is missing."""
@@ -93,13 +88,13 @@ def of_rows(chosen: Schedule, n_held: int, n: int) -> Schedule:
     Each example is passed as often; where one update compares all texts, there are as many of
     what is left: the same text twice in one would say nothing.
     """
+    steps = shortened(chosen.n_steps, 1 - n_held / n)
     if not chosen.pairs:
-        return replace(chosen, n_steps=shortened(chosen.n_steps, 1 - n_held / n))
+        return replace(chosen, n_steps=steps)
     batch = min(chosen.batch, n - n_held)
     found = replace(chosen, batch=batch, micro_batch=min(chosen.micro_batch or batch, batch))
-    if chosen.is_steady:
+    if chosen.batch >= n:
         return found
-    steps = shortened(chosen.n_steps, 1 - n_held / n)
     average = max(1 - (1 - chosen.average) * chosen.n_steps / steps, 0.0) if chosen.average else 0.0
     return replace(found, n_steps=steps, average=average)
 

@@ -18,7 +18,7 @@ STEP = 3.0  # passes that an update costs
 def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> float:
     """About what storing the outputs of the lower half takes, and training the rest.
 
-    From multiply-adds alone, so that two runs agree. Texts learn from pairs, in fewer passes.
+    From multiply-adds alone, so that two runs agree. Texts learn from pairs.
     """
     is_paired = facts.kind == "text" and facts.task == "classify"
     count = (pair_parts if is_paired else rules.deeper_parts)(len(network.parts))

@@ -161,14 +161,14 @@ def _needed(warm: ComparedRun, cold: ComparedRun, names: dict[str, str]) -> str:
 
 
 def _rest(found: Comparison) -> Iterator[str]:
-    runs = found.runs
+    runs, nouns = found.runs, nouns_of(found.kind)
     looked, kept = [r for r in runs if not r.kept], [r for r in runs if r.kept]
     if looked and kept:
         took = [f"{run.name} ({duration(run.seconds_look)})" for run in looked]
         others = _list([run.name for run in kept])
         yield column("Look", f"in the time of {_list(took)}; {others} found it in the cache.")
     if any(run.learnt != found.learnt_common for run in runs):
-        each = ", ".join(f"{run.name} from {count(run.learnt, 'image')}" for run in runs)
+        each = ", ".join(f"{run.name} from {nouns.count(run.learnt)}" for run in runs)
         yield column("Learnt", f"{each}; {found.learnt_common:,} of them are the same.")
     left = [
         (found.seen_before, "that one of the runs had seen before (by its own findings)"),
@@ -176,7 +176,7 @@ def _rest(found: Comparison) -> Iterator[str]:
     ]
     for n, why in left:
         if n:
-            yield column("Left out", f"{count(n, 'image')} {why}.")
+            yield column("Left out", f"{nouns.count(n)} {why}.")
     for run in runs:
         if run.strategy != run.name and Path(run.path).name != run.name:
             yield column("Shipped", f"{run.name} ended as {run.strategy}: {run.why.rstrip('.')}.")
