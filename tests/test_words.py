@@ -77,7 +77,7 @@ OF_IMAGES_ALONE = {
     "inspection": {"cues.py", "cues_beyond.py", "shortcut.py"},
     "planning": {"build.py", "limits.py", "settings.py", "tuning.py"},
     "joints": {"exporting.py", "formats.py", "habits.py", "inputs.py", "shrink.py", "sounds.py",
-               "stored.py", "twin.py", "witness.py"},
+               "stored.py", "witness.py"},
     "show": {"judged.py", "result.py"},
     "delivery/report": {"style.py"},
     "evaluation": set(), "tasks": set(),

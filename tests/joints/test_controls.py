@@ -122,7 +122,7 @@ def test_a_network_of_random_weights_knows_nothing(kind, pictures):
 def test_more_images_are_taken_where_the_answer_is_not_plain(pictures, monkeypatch, value, stages):
     asked = []
 
-    def weigh(parts, labels, groups, target):
+    def weigh(parts, labels, groups, target, nouns):
         asked.append((len(labels), len(parts.shuffles)))
         return Evidence(name="knowledge", value=value, low=0.0, high=1.0, n=len(labels),
                         meaning=".", details={"error": 0.05})  # fmt: skip

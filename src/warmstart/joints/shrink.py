@@ -16,6 +16,7 @@ from warmstart.joints.looks import spread
 from warmstart.joints.processors import n_threads
 from warmstart.joints.reopened import Pixels, Reopened
 from warmstart.records import Example, Gap, Shrunk
+from warmstart.words import nouns_of
 
 CALIBRATED = 128  # training images that ranges are taken from
 MEASURED = 2000  # images, at most, that both graphs answer
@@ -39,8 +40,9 @@ def shrink(
     batches = [feed(pixels) for _, pixels in images.batches(chosen)]
     n = sum(map(len, batches))
     if n < min(CALIBRATED, len(chosen)) / 2:
+        many = nouns_of(images.record.kind).many
         raise ExportError(
-            "--int8 takes its ranges from the run's training images, and "
+            f"--int8 takes its ranges from the run's training {many}, and "
             f"{n:,} of {len(chosen):,} are where they were; name their place with --data, or "
             "leave --int8 away."
         )
@@ -67,7 +69,8 @@ def _measured(
         yield Event(stage="evaluate", kind="step", step=len(there), of=len(examples))
     if one is None:
         raise ExportError(
-            "--int8 is measured on images of the run, and none is where it was; name their "
+            f"--int8 is measured on {nouns_of(images.record.kind).many} of the run, and none is "
+            "where it was; name their "
             "place with --data, or leave --int8 away."
         )
     said = np.concatenate(answers, axis=1)

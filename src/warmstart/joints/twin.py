@@ -31,6 +31,7 @@ from warmstart.records import Choice, Estimate, Example, Gap, Ledger, Plan, Tap,
 from warmstart.solve.kernels import Features
 from warmstart.stats.paired_hits import hits_difference
 from warmstart.training.head import HeadFit, fit_head
+from warmstart.words import nouns_of
 
 ON_LAST = ("class-mean", "logistic", "last")  # heads that listen to the last tap alone
 LEAST_THERE = 0.9  # share of the training images without which no twin is fitted
@@ -73,7 +74,8 @@ def make_twin(
     twin = on_neck(model, pictures(images.prep), as_module(head))
     told = yield from _measured(twin, model, head, arranged, images, known, feed)
     if len(there) < len(learn):
-        lost = f"{len(learn) - len(there):,} of {len(learn):,} training images were not there"
+        many = arranged.nouns.count(len(learn), "training")
+        lost = f"{len(learn) - len(there):,} of {many} were not there"
         told = replace(told, why=f"{told.why}; {lost}")
     return twin, told
 
@@ -128,9 +130,10 @@ def _features(
         there += examples
         yield Event(stage="look", kind="step", step=len(there), of=len(learn))
     if len(there) < LEAST_THERE * len(learn):
+        many = nouns_of(images.record.kind).count(len(learn), "training")
         raise ExportError(
             f"this format holds one output layer, which must be fitted anew, and only "
-            f"{len(there):,} of the run's {len(learn):,} training images are where they were; "
+            f"{len(there):,} of the run's {many} are where they were; "
             "name their place with --data, or use --to onnx, torch or openvino."
         )
     return there, np.concatenate(found)
@@ -157,10 +160,11 @@ def _measured(
 ) -> Steps[Twin]:  # fmt: skip
     if not known.has_learnt:
         return _out_of_fold(head, arranged, known.right)
+    many = arranged.nouns.many
     if not arranged.test:
         why = (
-            "no honest figure: its layers learnt from the same images, and the run has no test "
-            "part. Measure it with `warmstart audit` on images of your own"
+            f"no honest figure: its layers learnt from the same {many}, and the run has no test "
+            f"part. Measure it with `warmstart audit` on {many} of your own"
         )
         return Twin(head=head.name, estimate=None, original=None, gap=None, why=why)
     return (yield from _on_test(twin, model, head, arranged, images, feed))
@@ -173,9 +177,10 @@ def _out_of_fold(head: HeadFit, arranged: rows.Arranged, right: Mapping[str, boo
     ]  # fmt: skip
     own = (head.probabilities[both].argmax(axis=1) == arranged.labels[both]).astype(float)
     model = np.array([right[arranged.learn[row].id] for row in both], dtype=float)
-    is_held = bool(arranged.holdout)
+    is_held, one = bool(arranged.holdout), arranged.nouns.one
     found = _compared(own, model, arranged.blocks()[both], "holdout" if is_held else "nested-cv")
-    how = "on your hold-out" if is_held else "out of fold: each image by heads that had not seen it"
+    apart = f"out of fold: each {one} by heads that had not seen it"
+    how = "on your hold-out" if is_held else apart
     return Twin(head=head.name, why=how, estimate=found[0], original=found[1], gap=found[2])
 
 
@@ -195,11 +200,12 @@ def _on_test(
             before += (model(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
         there += examples
         yield Event(stage="evaluate", kind="step", step=len(there), of=len(arranged.test))
+    many = arranged.nouns.many
     if not there:
-        why = "no honest figure: its layers learnt from the same images, and the test part is gone"
+        why = f"no honest figure: its layers learnt from the same {many}, and the test part is gone"
         return Twin(head=head.name, estimate=None, original=None, gap=None, why=why)
     found = _compared(np.array(own), np.array(before), blocks(there, arranged.twins), "holdout")
-    why = "on the run's test part; its layers had seen all other images"
+    why = f"on the run's test part; its layers had seen all other {many}"
     return Twin(head=head.name, why=why, estimate=found[0], original=found[1], gap=found[2])
 
 

@@ -67,7 +67,7 @@ def contrast_loss(vectors: Tensor, truth: Tensor, temperature: float) -> Tensor:
     >>> kept, torn = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0])
     >>> contrast_loss(vectors, kept, 0.1).item() < 0.001
     True
-    >>> contrast_loss(vectors, torn, 0.1).item() > 19
+    >>> contrast_loss(vectors, torn, 0.1).item() > 10
     True
     """
     unit = normalize(vectors)

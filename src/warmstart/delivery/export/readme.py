@@ -175,7 +175,8 @@ def twin_text(exported: Exported) -> str:
     own = interval(twin.estimate.value, twin.estimate.low, twin.estimate.high, n)
     other = interval(twin.original.value, twin.original.low, twin.original.high, n)
     return (
-        f"{lead} The twin: {own} against {other} for the model on the same {n:,} images, a "
+        f"{lead} The twin: {own} against {other} for the model on the same "
+        f"{nouns_of(exported.kind).count(n)}, a "
         f"difference of {gap_text(twin.gap)} ({twin.why})."
     )
 
@@ -202,8 +203,9 @@ def shrunk_text(exported: Exported) -> str:
     if shrunk is None:
         return ""
     before, after = percents(shrunk.accuracy_before, shrunk.accuracy, n=shrunk.gap.n)
-    which = {"test": "test images", "holdout": "images of your hold-out"}.get(
-        shrunk.images, "training images, which flatter both: the run held none apart"
+    nouns = nouns_of(exported.kind)
+    which = {"test": f"test {nouns.many}", "holdout": f"{nouns.many} of your hold-out"}.get(
+        shrunk.images, f"training {nouns.many}, which flatter both: the run held none apart"
     )
     same = ""
     if shrunk.same_labels is not None:
@@ -214,7 +216,7 @@ def shrunk_text(exported: Exported) -> str:
         f"{_named(exported)}{after} % instead of {before} % on {shrunk.gap.n:,} {which}: "
         f"{gap_text(shrunk.gap)}{same}; {shrunk.sentence}. "
         f"{shrunk.bytes / 1e6:.1f} MB instead of {shrunk.bytes_before / 1e6:.1f}, {speed} for one "
-        "image on the computer that made it."
+        f"{nouns.one} on the computer that made it."
     )
 
 
