@@ -165,7 +165,8 @@ def test_undo_a_reload_and_a_second_tab_agree(browser, data, tmp_path):
 
 def test_a_reload_in_the_middle_of_learning_shows_it_go_on(browser, data, tmp_path):
     with studio(tmp_path / "s", data) as (server, _), page_of(browser, server) as page:
-        page.locator("#learn").click()
+        with page.expect_response(lambda answer: answer.request.method == "POST"):
+            page.locator("#learn").click()  # a reload would take back what is not sent yet
         page.get_by_role("link", name="Result").click()
         page.reload()
         expect(page.locator("#judged h1")).to_contain_text("You can use", timeout=LONG)
