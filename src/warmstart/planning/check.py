@@ -82,7 +82,7 @@ def check_facts(
 def _check_pairs(plan: Plan, facts: DataFacts) -> None:
     """What draws a class together needs classes, and a batch to compare; an output comes after."""
     training, of_rule = plan.training, "--set training.pairs=false."
-    if training.pairs is None or not training.pairs.value:
+    if not training.is_paired:
         return
     if facts.task != "classify":
         raise PlanError(

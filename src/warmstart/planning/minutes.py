@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from warmstart.planning.forecast import control_passes
-from warmstart.planning.pairing import LEAST_UPDATES, pair_averaging
+from warmstart.planning.pairing import LEAST_UPDATES, reaveraged
 from warmstart.planning.rules import usual_seconds
 from warmstart.planning.schedule import head_alone
 from warmstart.records import Choice, NetworkRecord, Plan
@@ -78,16 +78,16 @@ def _shortened(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan
     passes = training.passes
     if passes is None:
         return None
-    is_paired = bool(training.pairs and training.pairs.value)
 
     def of(n_steps: int) -> Plan:
         cut = _cut(passes, n_steps * batch, minutes)
         average = training.average
-        if is_paired and average is not None and average.source == "rule" and average.number:
-            average = pair_averaging(n_steps * batch, batch)
+        if training.is_paired and average is not None and average.source == "rule":
+            average = reaveraged(average, n_steps * batch, batch)
         return replace(plan, training=replace(training, passes=cut, average=average))
 
-    least, most = LEAST_UPDATES if is_paired else LEAST_STEPS, -(-int(passes.number) // batch)
+    least = LEAST_UPDATES if training.is_paired else LEAST_STEPS
+    most = -(-int(passes.number) // batch)
     if least >= most or not fits(of(least)):
         return None
     for _ in range(TRIES):

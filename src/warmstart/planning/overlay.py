@@ -80,15 +80,11 @@ def _completed(file: TrainingPlan, built: TrainingPlan) -> TrainingPlan:
     return replace(file, **{name: getattr(ours, name) for name in names if name in _LATER})
 
 
-def _learns(training: TrainingPlan) -> bool:
-    """Whether layers learn from pairs: other choices suit that than suit an output."""
-    return bool(training.pairs and training.pairs.value)
-
-
 def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
     """The file's training, with the choices that follow from what was typed."""
     theirs, ours = _completed(file.training, built.training), built.training
-    is_alike = built.is_trained and file.is_trained and _learns(ours) == _learns(theirs)
+    # What suits learning from pairs does not suit learning by an output.
+    is_alike = built.is_trained and file.is_trained and ours.is_paired == theirs.is_paired
     if "strategy" in given and is_alike:
         theirs = replace(
             theirs, optimizer=ours.optimizer, rate=ours.rate, layer_decay=ours.layer_decay,

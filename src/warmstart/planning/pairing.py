@@ -99,6 +99,11 @@ def pair_averaging(passes: int, batch: int) -> Choice:
     return _rule(decay, "a moving average over about half of the updates, at one rate")
 
 
+def reaveraged(old: Choice, passes: int, batch: int) -> Choice:
+    """The same for another number of updates; where there is no average, there is none then."""
+    return pair_averaging(passes, batch) if old.number else old
+
+
 def _paired(training: TrainingPlan, wishes: Wishes, n: int, network: NetworkFacts) -> TrainingPlan:
     """The choices that suit pairs; a rate of the user's own stays."""
     inputs = network.preprocessing

@@ -110,7 +110,7 @@ def _stored(training: TrainingPlan) -> dict[str, Any]:
         "store": str(training.store.value) if training.store else "float32",
         "average": _given(training.average, 0.0),
         "l2_sp": _given(training.l2_sp, 0.0),
-        "pairs": bool(training.pairs and training.pairs.value),
+        "pairs": training.is_paired,
         "temperature": _given(training.temperature, 0.0),
     }
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from warmstart.errors import PlanError
 from warmstart.planning.actions import OUTPUT
-from warmstart.planning.pairing import pair_averaging
+from warmstart.planning.pairing import reaveraged
 from warmstart.planning.paths import PATHS, check_path, parse_settings, typed
 from warmstart.planning.piping import in_turn, n_stages
 from warmstart.planning.rates import OPTIMIZERS, WEIGHT_DECAY, Spread, converted, part_rates
 from warmstart.planning.strategy import nearest, strategy_of
 from warmstart.planning.tuning import at_once, averaging, spread_of
-from warmstart.records import Action, Choice, PartPlan, Plain, Plan, TrainingPlan
+from warmstart.records import Action, Choice, PartPlan, Plain, Plan
 
 BODY_ACTIONS = ("frozen", "tuned", "low-rank", "fresh")
 _MINE = "your choice (--set)"
@@ -94,17 +95,12 @@ def _with_steps(plan: Plan) -> Plan:
     average, micro_batch = training.average, training.micro_batch
     batch = int(training.batch.number)
     if average is not None and average.source == "rule" and passes is not None:
-        average = _averaged(training, average, int(passes.number), batch)
+        found = partial(reaveraged, average) if training.is_paired else averaging
+        average = found(int(passes.number), batch)
     if micro_batch is not None and micro_batch.source == "rule":
         n = n_stages(training.parallel.value) if training.parallel else 0
         micro_batch = in_turn(batch, n) if n else at_once(batch)
     return replace(plan, training=replace(training, average=average, micro_batch=micro_batch))
-
-
-def _averaged(training: TrainingPlan, old: Choice, passes: int, batch: int) -> Choice:
-    if training.pairs is None or not training.pairs.value:
-        return averaging(passes, batch)
-    return pair_averaging(passes, batch) if old.number else old
 
 
 def _with_optimizer(before: Plan, after: Plan, given: Mapping[str, str]) -> Plan:

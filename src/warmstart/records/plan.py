@@ -101,6 +101,11 @@ class TrainingPlan:
     compile: Choice | None = None  # whether torch.compile is used
     stream: Choice | None = None  # the start stays in its file; how outputs between parts are kept
 
+    @property
+    def is_paired(self) -> bool:
+        """Whether layers learn from pairs, and the output comes after them."""
+        return bool(self.pairs and self.pairs.value)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputPlan:

@@ -21,7 +21,7 @@ from warmstart.training.parallel import Inputs, Rows, Way, Work, is_out_of_memor
 from warmstart.world import gone, here, is_about_others
 
 Groups = Sequence[Mapping[str, Any]]
-LAG = 10
+LAG = 10  # an average reaches back over a tenth of the updates made, at most
 PULL = 0.1  # of the way back at most: all of it would hide that a rate is far too high
 
 
