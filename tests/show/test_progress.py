@@ -151,6 +151,13 @@ def test_views_that_are_stored_first_have_a_line_of_their_own():
     )
 
 
+def test_a_training_names_what_it_passes_also_after_its_views():
+    begin = event("tune", "begin", 0.0, trainings=2, unit="texts")
+    assert play(io.StringIO(), [begin, *VIEWS[1:]]) == (
+        "Views    64/64  3.0 s  32/s\nTune     20/20  1.0 s  99 texts/s\n"
+    )
+
+
 def test_a_look_that_the_cache_answers_is_not_lost_before_views():
     begin = event("look", "begin", 0.0, of=0, missing=0, total=300)
     views = [event("look", "begin", 0.1, of=9, title="Views"), event("look", "step", 9.0, 9, 9)]

@@ -38,14 +38,16 @@ class Stages:
         self.bar_end = bar_end
         self.width = width
         self.stage: Stage | None = None
+        self._unit = "images"  # told once; views and other trainings come in between
 
     def feed(self, event: Event) -> Iterator[str]:
         """The lines that an event adds."""
         title = title_of(event, self.stage)
         if self.stage is not None and self.stage.key != (event.stage, title):
             yield from self._leave(event)
+        self._unit = str(event.values.get("unit", self._unit))
         if self.stage is None:
-            self.stage = Stage(event.stage, title, began=event.t, latest=event.t)
+            self.stage = Stage(event.stage, title, began=event.t, latest=event.t, unit=self._unit)
         self.stage.see(event)
         text = event.values.get("text")
         if event.kind in ("note", "guard") and text:

@@ -111,7 +111,6 @@ class Stage:
         self.latest = max(self.latest, event.t)
         if event.values.get("missing") == 0:
             self.kept = int(_number(event.values, "total") or 0)
-        self.unit = str(event.values.get("unit", self.unit))
         if event.kind in ("note", "guard"):
             return
         if event.kind == "step" or event.of:
