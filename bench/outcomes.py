@@ -14,21 +14,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from bench import results, sets
 from bench.small import copy_few
 from bench.trial import judged, set_up, try_tail
 from bench.verdict import without_knowledge
-from warmstart import fit
 from warmstart.events import drain
-from warmstart.joints import check
+from warmstart.features.engine import to_tensor
+from warmstart.joints import check, planned, tune
+from warmstart.joints.lesson import Lesson
+from warmstart.joints.live import read_pixels
+from warmstart.joints.outfit import outfit
 from warmstart.joints.request import Request, read_data
-from warmstart.network.load import load
+from warmstart.joints.room import Room
+from warmstart.joints.scene import Scene
+from warmstart.network.ledger import take_digests
+from warmstart.network.load import Start, load
+from warmstart.network.revive import cut_start
+from warmstart.network.taps import taps
+from warmstart.planning.schedule import schedule
+from warmstart.records import Tap
 from warmstart.stats.paired import mean_interval
+from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.head import blank
 
 KEPT = results.FOLDER / "outcomes.jsonl"
 SIDE = "input.size=96"  # px; everything is run at it, scratch too
 POINT = 0.01
+CHUNK = 50  # images that are asked about at once
 KINDS = ("head", "deeper", "scratch-fair", "no-signal")
 
 
@@ -43,12 +58,12 @@ class Cell:
 
 
 def cells() -> Iterator[Cell]:
-    """True labels at two sizes, labels by lot, a start that knows nothing."""
+    """True labels, a start that knows nothing, labels by lot; then more images."""
     few = ("car_brands", "wbc_cells_site2")
     yield from (Cell(name, 100) for name in sets.ALL)
-    yield from (Cell(name, 240) for name in sets.ALL if name not in few)
-    yield from (Cell(name, 100, labels="random") for name in sets.ALL[:9])
     yield from (Cell(name, 100, start="blank") for name in sets.ALL[:9])
+    yield from (Cell(name, 100, labels="random") for name in sets.ALL[:9])
+    yield from (Cell(name, 240) for name in sets.ALL if name not in few)
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -92,7 +107,7 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
         labels = scene.arranged.test_labels
         usual = int(np.bincount(scene.arranged.labels).argmax())
         hits["majority"] = (labels == usual).astype(float)
-        scratch = _scratch(data, Path(place) / "run", [e.id for e in scene.arranged.test])
+        scratch = _scratch(asked, scene, start)
     hits["scratch"] = hits["majority"] if scratch is None else scratch
     return {
         "cell": asdict(cell), "verdict": verdict.kind, "n": len(scene.arranged.learn),
@@ -115,17 +130,41 @@ def _shuffle(data: Path, rng: np.random.Generator) -> None:
             file.rename(homes[order[i]] / f"{i:05d}.jpg")
 
 
-def _scratch(data: Path, out: Path, order: list[str]) -> np.ndarray | None:
-    """Whether a network trained from nothing answers each test image rightly.
+def _scratch(asked: Request, scene: Scene, start: Start) -> NDArray[np.float64] | None:
+    """Whether a network trained from nothing on all images answers each test image rightly.
 
-    None where training was given up: what is shipped then has learnt from elsewhere.
+    None where training was given up.
     """
-    done = fit(data, strategy="scratch", budget="fast", settings=[SIDE], out=out)
-    if done.summary.shipped.strategy != "scratch":
+    arranged, network = scene.arranged, cut_start(start)
+    wanted = replace(asked, strategy="scratch", given=frozenset({"strategy"}))
+    plan = planned.make_plan(
+        wanted, arranged.facts(), planned.network_facts(wanted, start, network, None),
+        tuple(scene.profiles), scene.look.engine,
+    )  # fmt: skip
+    room = Room(
+        source=drain(tune.open_source(scene, plan)), labels=arranged.labels,
+        blocks=arranged.blocks(), target=arranged.target, before=take_digests(network),
+        checkpoints=NoCheckpoints(),
+    )  # fmt: skip
+    head = blank(taps(network.record)[-1:], 0, arranged.n_classes, len(arranged.learn))
+    lesson = Lesson(
+        make=lambda: outfit(network, plan, head, _nothing_read, asked.seed),
+        schedule=schedule(plan), room=room, rows=np.arange(len(arranged.learn)),
+        held=np.arange(0), number=0,
+    )  # fmt: skip
+    made = drain(lesson.learn()).outfit
+    if made is None:
         return None
-    lines = map(json.loads, (out / "predictions.jsonl").read_text().splitlines())
-    right = {p["id"]: p["target"] == p["label"] for p in lines if p["split"] == "test"}
-    return np.array([right[name] for name in order], dtype=float)
+    pixels = read_pixels(scene.collection, arranged.test, scene.prep)
+    chunks = np.split(np.arange(len(pixels)), range(CHUNK, len(pixels), CHUNK))
+    with torch.inference_mode():
+        said = [made.model(to_tensor(pixels.rows(c), scene.prep)).argmax(1) for c in chunks]
+    return (torch.cat(said).numpy() == arranged.test_labels).astype(float)
+
+
+def _nothing_read(tap: Tap) -> NDArray[np.float32]:
+    """No head was fitted."""
+    return np.empty((0, 0), np.float32)
 
 
 def _evidence(found: Any) -> dict[str, Any]:

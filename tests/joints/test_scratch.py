@@ -6,7 +6,7 @@ import pytest
 from drawing import fill
 from tiny import fit
 from warmstart.joints import scratch
-from warmstart.planning import rules, tail
+from warmstart.planning import anew, rules
 from warmstart.tasks.classes import CLASSES
 
 COUNTS = {"blue": 16, "green": 16, "red": 16}
@@ -17,7 +17,7 @@ SHORT = {"training.passes": 32, "training.batch": 8, "training.folds": 2}
 def short(monkeypatch):
     """As long as a test may be."""
     monkeypatch.setattr(rules, "passes", lambda n, budget="balanced": 48)
-    monkeypatch.setattr(rules, "SCRATCH_PASSES", 1)
+    monkeypatch.setattr(anew, "passes", lambda n: 48)
 
 
 def run(place, **options):
@@ -79,7 +79,7 @@ def test_it_is_left_out_where_it_was_not_asked_for(tmp_path, short, options):
 @pytest.mark.parametrize("passes", [48, 3 * 3 * 48])  # of the first training, of all
 def test_what_would_take_too_long_is_said_not_done(tmp_path, short, doubtful, monkeypatch, passes):
     seconds = {48: 0.0, 3 * 3 * 48: 0.0} | {passes: 6000.0}
-    monkeypatch.setattr(tail, "scratch_seconds", lambda network, asked: seconds[asked])
+    monkeypatch.setattr(anew, "seconds", lambda network, asked: seconds[asked])
     found = evidence(run(tmp_path))["scratch"]
     assert found.value is None
     assert "100 minutes more" in found.meaning

@@ -115,7 +115,7 @@ def test_the_verdict_decides_the_depth_where_nobody_else_does():
 
 @pytest.mark.parametrize(("strategy", "passes", "batch", "decay", "average", "cut"), [
     ("last:2", 3000, 16, 0.75, 0.9468, 2), ("full+lora", 3000, 16, 0.75, 0.9468, 0),
-    ("add", 3000, 16, 0.75, 0.9468, 4), ("scratch", 6000, 32, 1.0, 0.9468, 0),
+    ("add", 3000, 16, 0.75, 0.9468, 4), ("scratch", 16000, 16, 1.0, 0.99, 0),
 ])  # fmt: skip
 def test_the_choices_of_training_by_hand(strategy, passes, batch, decay, average, cut):
     training = plan_for(strategy).training

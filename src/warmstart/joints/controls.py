@@ -112,22 +112,23 @@ def weigh_knowledge(
     (few, least), (many, most) = rules.KNOWLEDGE_STAGES
     enough, kernels = min(5 * n_classes, rules.KNOWLEDGE_MOST), list[list[Array]]()
     first = open_images(max(few, enough))
-    found = yield from _knowledge(first, least, seed, kernels)
+    normalise = partial(to_tensor, inputs=first.scene.prep)
+    scales = layer_scales(first.tapped(), first.images[: rules.SCALE_IMAGES], normalise)
+    found = yield from _knowledge(first, least, seed, kernels, scales)
     if is_clear(found):
         return found
     second = open_images(max(many, enough))
     if len(second.rows) > len(first.rows):  # else the same shuffles gave the same already
         kernels.clear()
-    return (yield from _knowledge(second, most, seed, kernels))
+    return (yield from _knowledge(second, most, seed, kernels, scales))
 
 
 def _knowledge(
-    probe: Probe, shuffles: int, seed: int, kernels: list[list[Array]]
+    probe: Probe, shuffles: int, seed: int, kernels: list[list[Array]], scales: Sequence[float]
 ) -> Steps[Evidence]:
     """`kernels` are those of the first shuffles, where there are some; the others are added."""
     tapped = probe.tapped()
     normalise = partial(to_tensor, inputs=probe.scene.prep)
-    scales = layer_scales(tapped, probe.images[: rules.SCALE_IMAGES], normalise)
     images = halved(tapped, probe.images, normalise)
     for number in range(len(kernels), shuffles):
         rng = np.random.default_rng([seed, 4, number])

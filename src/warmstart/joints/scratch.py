@@ -28,7 +28,7 @@ from warmstart.network.load import Start
 from warmstart.network.parts import Network
 from warmstart.network.revive import cut_start
 from warmstart.network.taps import taps
-from warmstart.planning import rules, tail
+from warmstart.planning import anew, tail
 from warmstart.planning.schedule import schedule
 from warmstart.planning.verdict import has_signal
 from warmstart.records import Evidence, Inspection, Plan, Preprocessing, Tap, Verdict
@@ -134,7 +134,7 @@ def measure(asked: Request, scene: Scene, worked: Worked) -> Steps[Evidence]:
     network = cut_start(small)
     if arranged.facts().n_blocks < tail.LEAST_BLOCKS:
         return not_measured(n, "too few independent examples")
-    if why := _too_long(asked, network, _passes(_sizes(n)[0])):
+    if why := _too_long(asked, network, anew.passes(_sizes(n)[0])):
         return not_measured(n, why)
     yield note("tune", "Scratch", "the same design is trained from nothing, to compare")
     told: dict[str, float | int | str] = {
@@ -150,7 +150,7 @@ def measure(asked: Request, scene: Scene, worked: Worked) -> Steps[Evidence]:
     rows = _both(folds[:1], warm)
     found = behind(size, hits[rows], warm[rows], blocks[rows], side, arranged.nouns)
     if found is None:
-        if why := _too_long(asked, network, FOLDS * sum(map(_passes, _sizes(n)))):
+        if why := _too_long(asked, network, FOLDS * sum(map(anew.passes, _sizes(n)))):
             found = not_measured(n, why)
         else:
             curve = yield from _curve(nothing, folds)
@@ -177,7 +177,7 @@ def _both(folds: Sequence[Rows], warm: Array) -> Rows:
 
 def _too_long(asked: Request, network: Network, passes: float) -> str:
     """Why so many images are not passed; nothing where they are."""
-    seconds = tail.scratch_seconds(network.record, passes)
+    seconds = anew.seconds(network.record, passes)
     is_long = seconds > tail.MOST_SECONDS[asked.budget]
     return f"it would take about {seconds / 60:.0f} minutes more" if is_long else ""
 
@@ -185,10 +185,6 @@ def _too_long(asked: Request, network: Network, passes: float) -> str:
 def _sizes(n: int) -> list[int]:
     """Rows learnt from at each of SHARES."""
     return [max(round(share * n * (1 - 1 / FOLDS)), 1) for share in SHARES]
-
-
-def _passes(n: int) -> int:
-    return rules.SCRATCH_PASSES * rules.passes(n)
 
 
 def _small_start(asked: Request, scene: Scene) -> Start:

@@ -30,8 +30,9 @@ Pixels = NDArray[Any]  # encoded examples, stacked
 Rows = list[NDArray[np.float32]]
 Normalise = Callable[[Pixels], Tensor]  # (n, H, W, C) to (n, C, H, W), channels_last
 LEAST_SIDE = 96  # px below which images are not made smaller
-# Values of a matrix above which rows are exchanged and then the values
-# of each: as shuffled for what is read of it, in a quarter of the time.
+# Values of a matrix above which rows are exchanged and then the values of each: as shuffled for
+# what is read of it, in a quarter of the time. Of a table of vectors the rows alone: what a token
+# means is gone, and the shuffled layers above know no other use of its values.
 MANY = 2**18
 CHUNK = 24  # images in one pass: enough to set statistics, few enough to stay in the CPU's cache
 
@@ -45,11 +46,13 @@ def shuffled(module: nn.Module, rng: np.random.Generator) -> nn.Module:
     (True, False)
     """
     twin = copy.deepcopy(module)
+    vectors = {id(part.weight) for part in twin.modules() if isinstance(part, nn.Embedding)}
     with torch.no_grad():
         for parameter in twin.parameters():
             if parameter.ndim == 2 and parameter.numel() > MANY:
                 rows = parameter.detach().numpy()[rng.permutation(len(parameter))]
-                parameter.copy_(torch.from_numpy(rng.permuted(rows, axis=1)))
+                found = rows if id(parameter) in vectors else rng.permuted(rows, axis=1)
+                parameter.copy_(torch.from_numpy(found))
                 continue
             order = torch.from_numpy(rng.permutation(parameter.numel()))
             parameter.copy_(parameter.flatten()[order].view_as(parameter))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from warmstart.network.linear import quick_linear
 from warmstart.network.parts import Network
 from warmstart.network.segment import Step
 from warmstart.network.taps import plan_scan
@@ -35,7 +36,8 @@ class Lone(nn.Module):
 
     def forward(self, main: Tensor) -> tuple[Tensor, ...]:
         """What the part gives, (B, …), then (B, d) float32 of each of `taps`."""
-        main = self._step.run(self.trunk, main)
+        with quick_linear(main):
+            main = self._step.run(self.trunk, main)
         if self._scan is None:
             return (main,)
         found = self._scan.taken(self.number, main)

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from warmstart.errors import PlanError
 from warmstart.network.edit import WarmModel
+from warmstart.network.linear import quick_linear
 from warmstart.network.parts import Network
 from warmstart.network.segment import Run, Step
 from warmstart.network.taps import Scan, plan_scan
@@ -55,9 +56,10 @@ class Prefix(nn.Module):
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The main output first, then the taps in the order they were asked for."""
         found: dict[Tap, Tensor] = {}
-        for number in range(1, self.cut + 1):
-            inputs = self.scan.steps.parts[number - 1].run(self.trunk, inputs)
-            found |= self.scan.taken(number, inputs)
+        with quick_linear(inputs):
+            for number in range(1, self.cut + 1):
+                inputs = self.scan.steps.parts[number - 1].run(self.trunk, inputs)
+                found |= self.scan.taken(number, inputs)
         return (inputs, *(found[tap].float() for tap in self.wanted))
 
 
@@ -107,7 +109,8 @@ def _recomputing(scan: Scan) -> Scan:
 
 def _again(step: Step) -> Run:
     def apart(trunk: nn.Module, value: Tensor) -> Tensor:
-        return step.run(trunk, value.clone())  # a part may work in place on what it is given
+        with quick_linear(value):  # again where it is computed again
+            return step.run(trunk, value.clone())  # a part may work in place on what it is given
 
     def wrapped(trunk: nn.Module, value: Tensor) -> Tensor:
         if not torch.is_grad_enabled() or _gathers(trunk, step):

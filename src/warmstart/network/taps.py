@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from warmstart.errors import StartError
+from warmstart.network.linear import quick_linear
 from warmstart.network.measure import pool_average, pool_grid2
 from warmstart.network.parts import Beside, Network
 from warmstart.network.segment import Steps
@@ -120,9 +121,10 @@ class Scan:
         self, trunk: nn.Module, numbers: range, main: Tensor, found: dict[Tap, Tensor], of: str
     ) -> Tensor:
         """Run some parts; what they give lies in `found`. Returns what the last one gave."""
-        for number in numbers:
-            main = self.steps.parts[number - 1].run(trunk, main)
-            found |= self.taken(number, main, of)
+        with quick_linear(main):
+            for number in numbers:
+                main = self.steps.parts[number - 1].run(trunk, main)
+                found |= self.taken(number, main, of)
         return main
 
     def _finish(

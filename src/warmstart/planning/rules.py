@@ -256,11 +256,6 @@ def usual_seconds(macs: float) -> float:
     return macs / (USUAL_MACS * TRAINED)
 
 
-SCRATCH_PASSES = 2  # times as many images as when tuning, v0
-# New layers learn the statistics of a batch, and those of few images mislead (Wu & He 2018,
-# "Group Normalization", figure 1: the error grows below 16).
-SCRATCH_BATCH = 32
-
 TIMES: dict[Budget, int] = {"fast": 10, "balanced": 10, "thorough": 20}
 
 

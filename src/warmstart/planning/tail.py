@@ -31,12 +31,6 @@ def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> fl
     return rules.usual_seconds(views * facts.n * prefix + trainings * learnt * STEP * tail)
 
 
-def scratch_seconds(network: NetworkRecord, passes: float) -> float:
-    """About what it takes to train a network from nothing on so many images."""
-    macs = sum(part.macs for part in network.parts)
-    return rules.usual_seconds(passes * STEP * macs)
-
-
 def tries_tail(network: NetworkRecord, facts: DataFacts, budget: Budget) -> bool:
     """True where it can be told whether training pays, in the time that the budget allows."""
     is_many = facts.n_blocks >= LEAST_BLOCKS

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from warmstart.errors import PlanError
-from warmstart.planning import machine, pairing, rules, storing
+from warmstart.planning import anew, machine, pairing, rules, storing
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.rates import (
     DECAY,
@@ -175,7 +175,7 @@ def _layer_decay(n_parts: int, is_scratch: bool) -> Choice:
 
 def _batch(n: int, is_scratch: bool, nouns: Nouns) -> Choice:
     if is_scratch:
-        return _rule(rules.SCRATCH_BATCH, "new layers learn from the statistics of a batch")
+        return _rule(anew.BATCH, "new layers learn from the statistics of a batch")
     size = rules.batch_size(n)
     if n >= 20 * size:
         return _rule(size, "the largest up to 32 that leaves 20 steps a pass")
@@ -183,7 +183,7 @@ def _batch(n: int, is_scratch: bool, nouns: Nouns) -> Choice:
 
 
 def _passes(n: int, is_scratch: bool, budget: rules.Budget, network: NetworkFacts) -> Choice:
-    count = rules.SCRATCH_PASSES * rules.passes(n) if is_scratch else rules.passes(n, budget)
+    count = anew.passes(n) if is_scratch else rules.passes(n, budget)
     count = table_passes(n, is_scratch) if network.is_table else count
     times = f"each of {network.nouns.count(n)} about {count / max(n, 1):.2g} times"
     return _rule(count, f"{times}, as new layers learn slowly" if is_scratch else times)
