@@ -181,7 +181,7 @@ def test_no_label_column(root):
 
 def test_labels_that_are_lists(root):
     source = save(root / "labels.parquet", {"path": NAMES, "label": [[x] for x in LABELS]})
-    fails(source, 'labels.parquet row 0: "label" is not a text or number; give one label per image')
+    fails(source, 'labels.parquet row 0: "label" is not a text or number; give one label per row')
 
 
 def test_no_rows(root):

@@ -55,7 +55,7 @@ def test_a_frame_proposes_a_group_and_may_be_the_test_part(photos):
 
 
 def test_frames_that_do_not_fit(photos):
-    fails(Frame(path=[], label=[]), "the DataFrame has no rows; give one row per image")
+    fails(Frame(path=[], label=[]), "the DataFrame has no rows; give one row per example")
     fails(Frame(label=["a"]), "the DataFrame has no column that looks like the path")
     fails(frame(photos), 'the DataFrame has no column "kind"', label="kind")
     fails(Frame(path=["a.png"], label=[None]), "the DataFrame row 0 has an empty label")

@@ -439,7 +439,7 @@ def test_arrays_that_do_not_fit(images, targets, part):
 
 def test_one_path_twice(photos):
     path = str(photos / "cat/0.png")
-    fails(([path, path], ["a", "b"]), "twice; keep one row per image")
+    fails(([path, path], ["a", "b"]), "twice; keep one row per file")
 
 
 def test_whole_floats_are_labels():

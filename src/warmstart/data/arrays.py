@@ -127,7 +127,7 @@ def _paths(images: Any) -> list[str] | None:
     for path in paths:
         check_name(path, "X")
         if path in seen:
-            raise DataError(f"X names {path} twice; keep one row per image")
+            raise DataError(f"X names {path} twice; keep one row per file")
         seen.add(path)
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:

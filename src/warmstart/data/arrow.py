@@ -164,7 +164,7 @@ def _readable(shown: str, kind: str) -> Any:
 
 def _table(contents: _Contents, shown: str, kind: str) -> Table:
     if not contents.n_rows:
-        raise DataError(f"{shown} has no rows; save the data set again with its images")
+        raise DataError(f"{shown} has no rows; save the data set again with all of them")
     image = _image_column(contents.schema, shown)
 
     def texts(name: str) -> list[str | None]:

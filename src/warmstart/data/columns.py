@@ -67,7 +67,7 @@ def filled(table: Table, column: str, role: str, shown: str) -> list[str]:
         if cell is None:
             raise DataError(
                 f'{shown} {table.where(row)}: "{column}" is not a text or number; '
-                f"give one {role} per image"
+                f"give one {role} per {table.unit}"
             )
         if not cell.strip():
             raise DataError(

@@ -80,7 +80,7 @@ series belong together, list them in a table with a column for it and add --grou
     example = next(name for other, name in matches if other == key)
     sentence = (
         f"File names in {shown} look like {len(sizes):,} series ({example} is one of "
-        f'{size:,} with "{key}"); if the images of a series belong together, list them in a '
+        f'{size:,} with "{key}"); if those of a series belong together, list them in a '
         "table with a column for it and add --group COLUMN"
     )
     return (Finding(kind="group-proposed", sentence=sentence),)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from warmstart.data.collection import Collection, count
+from warmstart.data.collection import Collection
 from warmstart.data.labelling import check_known, check_left
 from warmstart.errors import DataError, RunFolderError
 from warmstart.folder import write_csv
@@ -24,7 +24,8 @@ def drop(collection: Collection, dropped: Mapping[str, str]) -> Collection:
     _check_ids(collection, dropped)
     record = collection.record
     examples = tuple(example for example in record.examples if example.id not in dropped)
-    why = f"nothing is left of it when {count(len(dropped), 'image')} are dropped; add others"
+    lost = nouns_of(record.kind).count(len(dropped))
+    why = f"nothing is left of it when {lost} are dropped; add others"
     classes = check_left(record.classes, examples, collection.wording, why, record.task)
     check_known(examples, classes, collection.wording, record.task)
     return replace(collection, record=replace(record, classes=classes, examples=examples))

@@ -49,7 +49,7 @@ def frame_table(frame: Frame) -> Table:
     """A DataFrame as a table. Raises: DataError if it has no rows."""
     names = {str(name): name for name in frame.columns}
     if not len(frame):
-        raise DataError("the DataFrame has no rows; give one row per image")
+        raise DataError("the DataFrame has no rows; give one row per example")
     return Table(
         columns=tuple(names),
         lines=range(len(frame)),

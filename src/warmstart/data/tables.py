@@ -140,7 +140,7 @@ def _named(table: Table, column: str, shown: str, files: Files) -> _Images:
         if first.setdefault(id, row) != row:
             raise DataError(
                 f"{shown} names {id} in {table.unit}s {table.lines[first[id]]} and "
-                f"{table.lines[row]}; keep one {table.unit} per image"
+                f"{table.lines[row]}; keep one {table.unit} per file"
             )
     return _Images(ids, lambda id: files.load(_relative(id)))
 

@@ -66,7 +66,7 @@ class Batcher(Generic[Item, Result]):
         Raises: Problem 503 with Retry-After where there is no room for them.
         """
         if self._inside + n > self._limits.queue:
-            raise retry("too many images wait already; try again", self._seconds_to_wait())
+            raise retry("too many wait already; try again", self._seconds_to_wait())
         self._inside += n
         try:
             yield

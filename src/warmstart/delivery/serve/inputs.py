@@ -176,7 +176,7 @@ class _Form:
 
 
 def _too_many(limits: Limits) -> Problem:
-    return Problem(413, f"more than {limits.images} images in one request; send them in several")
+    return Problem(413, f"more than {limits.images} files in one request; send them in several")
 
 
 def shown_name(name: bytes) -> str:

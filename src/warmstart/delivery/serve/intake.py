@@ -68,4 +68,4 @@ class Intake:
 
     def _too_large(self) -> Problem:
         most = self._limits.body_bytes / 1e6
-        return Problem(413, f"the body is larger than {most:.0f} MB; send fewer or smaller images")
+        return Problem(413, f"the body is larger than {most:.0f} MB; send less at once")

@@ -37,11 +37,11 @@ class Metrics:
             ("path",), buckets=_SECONDS, registry=self._registry,
         )  # fmt: skip
         self._images = Counter(
-            "warmstart_images", "Images by what was said of them.",
+            "warmstart_images", "What was asked about, by what was said of it.",
             ("outcome",), registry=self._registry,
         )  # fmt: skip
         self._batch = Histogram(
-            "warmstart_batch_images", "Images that passed the network together.",
+            "warmstart_batch_images", "How many passed the network together.",
             buckets=_SIZES, registry=self._registry,
         )  # fmt: skip
         self._pass = Histogram(
@@ -52,7 +52,7 @@ class Metrics:
     def watch_queue(self, count: Callable[[], int]) -> None:
         """Report what `count` says at each reading as the images that are inside."""
         gauge = Gauge(
-            "warmstart_queue_images", "Images being decoded, waiting or in work.",
+            "warmstart_queue_images", "How many are being decoded, waiting or in work.",
             registry=self._registry,
         )  # fmt: skip
         gauge.set_function(count)
