@@ -71,7 +71,7 @@ BODY, KIND = form([("a.png", b"x")])
         ("application/json", b"{}", 400, "no image was sent"),
         ("application/json", b'{"imgs": []}', 422, "imgs"),
         ("application/json", b'{"image": "!"}', 422, "image 0 is not base64"),
-        ("application/json", b'{"images": ["", "", "", ""]}', 413, "more than 3 images"),
+        ("application/json", b'{"images": ["", "", "", ""]}', 413, "more than 3 files"),
         ("application/json", b"\xff\xfe", 422, ""),
         ("multipart/form-data", BODY, 400, "no boundary"),
         (f"multipart/form-data; boundary={'a' * 300}", BODY, 400, "form"),
@@ -80,7 +80,7 @@ BODY, KIND = form([("a.png", b"x")])
         (KIND, BODY[:-8], 400, "breaks off"),
         (KIND, b"", 400, "breaks off"),
         (KIND, b"not a form at all", 400, "cannot be read"),
-        (KIND, form([(f"{n}", b"") for n in range(4)])[0], 413, "more than 3 images"),
+        (KIND, form([(f"{n}", b"") for n in range(4)])[0], 413, "more than 3 files"),
     ],
 )
 def test_anything_else_is_refused_with_a_reason(kind, body, status, says):
