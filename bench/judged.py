@@ -47,6 +47,24 @@ def verdicts() -> str:
     return table(["planted", "times", "said"], lines) + f"\n\n{source('verdict')}"
 
 
+def outcomes() -> str:
+    """Head, tuned layers and training from nothing, each run in full, beside what was said."""
+    found, said = rows("outcomes"), results.read("outcomes")["summary"]
+    titles = {"lite0": "", "blank": ", weights shuffled", "true": "", "random": ", labels by lot"}
+    lines = [
+        [f"{row['set']}{titles[row['start']]}{titles[row['labels']]}", row["n"],
+         *(percent(row[name]) for name in ("head", "deeper", "scratch")), f"`{row['verdict']}`",
+         ", ".join(f"`{kind}`" for kind in row["right"]) or "none"]
+        for row in found
+    ]  # fmt: skip
+    heads = ["set", "images", "head", "tuned", "from nothing", "said", "borne out"]
+    told = said["right of those that say something"]
+    return (
+        f"{table(heads, lines)}\n\nOf {said['cells']} cells, {told} verdicts that say something "
+        f"are borne out by the test images; {said['unclear']} were `unclear` {source('outcomes')}."
+    )
+
+
 def faults() -> str:
     """Twelve mistakes made on purpose in five sets."""
     said = results.read("faults")["summary"]
@@ -111,5 +129,5 @@ def copies() -> str:
 
 MADE: dict[str, Callable[[], str]] = {
     "coverage": coverage, "verdicts": verdicts, "faults": faults, "kills": kills,
-    "minutes": minutes, "guards": guards, "habits": habits, "copies": copies,
+    "minutes": minutes, "guards": guards, "outcomes": outcomes, "habits": habits, "copies": copies,
 }  # fmt: skip
