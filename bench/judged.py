@@ -65,6 +65,24 @@ def outcomes() -> str:
     )
 
 
+def from_nothing() -> str:
+    """What training from nothing was worth beside a start, with and without knowledge."""
+    found = [row for row in rows("outcomes") if row["labels"] == "true"]
+    known = [row for row in found if row["start"] == "lite0"]
+    blank = [row for row in found if row["start"] == "blank"]
+    fair = [f"{row['set']} ({row['n']})" for row in known if "scratch-fair" in row["right"]]
+    behind = [max(row["head"], row["deeper"]) - row["scratch"] for row in known]
+    mean = f"{100 * sum(behind) / len(behind):.1f} points behind in the mean of {len(known)} draws"
+    sizes = sorted(row["n"] for row in known)
+    ahead = sum("scratch-fair" in row["right"] for row in blank)
+    return (
+        f"At 96 px, each picture passed up to 120 times, {sizes[0]} to {sizes[-1]} images to learn "
+        f"from: training from nothing was as good as the ImageNet start on "
+        f"{', '.join(fair) or 'none'}, and {mean}. Beside the same start with its weights shuffled "
+        f"it was ahead or as good in {ahead} of {len(blank)} {source('outcomes')}."
+    )
+
+
 def faults() -> str:
     """Twelve mistakes made on purpose in five sets."""
     said = results.read("faults")["summary"]
@@ -129,5 +147,6 @@ def copies() -> str:
 
 MADE: dict[str, Callable[[], str]] = {
     "coverage": coverage, "verdicts": verdicts, "faults": faults, "kills": kills,
-    "minutes": minutes, "guards": guards, "outcomes": outcomes, "habits": habits, "copies": copies,
+    "minutes": minutes, "guards": guards, "outcomes": outcomes,
+    "from-nothing": from_nothing, "habits": habits, "copies": copies,
 }  # fmt: skip

@@ -14,7 +14,7 @@ from warmstart.features.calibration import Timing
 from warmstart.features.store import default_root
 from warmstart.joints import forecast as measuring
 from warmstart.joints.engines import survey, work_of
-from warmstart.joints.forecast import Bench, foresee, measure
+from warmstart.joints.forecast import Bench, measure, outlook
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
 from warmstart.network.load import load
@@ -65,5 +65,5 @@ def test_or_as_it_was_when_it_was_measured(bench, plan):
     planned = with_engine(plan, "onnxruntime")
     speeds = measure(bench, planned, 0.0)
     assert (speeds.setup, speeds.look) == (7.0, 0.25)
-    look = foresee(bench, planned, 36, False, 0.0).seconds["look"]
+    look = outlook(bench, planned, 36, False, 0.0)(planned).seconds["look"]
     assert look >= 7.0 + 36 * 0.25

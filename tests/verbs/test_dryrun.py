@@ -17,7 +17,7 @@ from warmstart.errors import DataError, PlanError, UsageError
 from warmstart.events import drain, follow
 from warmstart.folder import to_plain
 from warmstart.joints import forecast as measuring
-from warmstart.joints.forecast import Bench, foresee, measure
+from warmstart.joints.forecast import Bench, measure, outlook
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
 from warmstart.network.ledger import take_digests
@@ -25,7 +25,9 @@ from warmstart.network.parts import cut
 from warmstart.network.taps import taps
 from warmstart.planning.planfile import open_plan
 from warmstart.planning.settings import apply_settings
+from warmstart.records import Forecast
 from warmstart.show import plan_text
+from warmstart.verbs import dryrun
 from warmstart.verbs.dryrun import dry_run
 
 STRATEGIES = ("auto", "head", "last:1", "full+gradual", "head+add", "full+lora", "scratch")
@@ -95,6 +97,29 @@ def test_time_before_the_call_counts_only_where_the_caller_says_so(pictures):
     """A notebook's process may be days old; on the command line it began with the command."""
     assert ask(pictures, "head", elapsed=1e6).forecast.seconds["read"] >= 1e6
     assert ask(pictures, "head").forecast.seconds["read"] < 1e6
+
+
+@pytest.mark.parametrize(("minutes", "passes", "folds"), [
+    (None, 12_000, 2), (200.0, 12_000, 2), (75.0, 12_000, 1), (30.0, 6_320, 1),
+])  # fmt: skip
+def test_the_plan_is_cut_to_the_minutes_as_in_the_run(
+    pictures, monkeypatch, minutes, passes, folds
+):
+    def slow(*_):
+        """A second for four images passed, in every training."""
+        return lambda plan: Forecast(
+            seconds={"total": plan.training.passes.number * (1 + plan.training.folds.number) / 8},
+            memory_mb=1.0, disk_mb=1.0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(dryrun, "outlook", slow)
+    found = ask(pictures, "scratch", minutes=minutes, budget="balanced", settings=())
+    training = found.plan.training
+    assert (training.passes.value, training.folds.value) == (passes, folds)
+    assert minutes is None or found.forecast.total <= 0.9 * 60 * minutes
+    said = plan_text(found, "pictures")
+    assert ("\nMinutes  " in said) == (folds == 1)
+    assert ("instead of 12,000" in said) == (passes < 12_000)
 
 
 def test_nothing_is_written_and_nothing_is_changed(pictures, tmp_path):
@@ -243,13 +268,13 @@ def test_parts_that_join_are_measured_between_few_and_all(bench, pictures, monke
 def test_a_longer_plan_is_forecast_to_take_longer(bench, pictures):
     plan = plan_of(pictures, "last:1")
     longer = apply_settings(plan, ["training.passes=32000"])
-    short, long = (foresee(bench, p, 36, False, 1.0) for p in (plan, longer))
+    short, long = (outlook(bench, p, 36, False, 1.0)(p) for p in (plan, longer))
     assert long.seconds["tune"] > 5 * short.seconds["tune"]
-    known = foresee(bench, plan, 0, False, 1.0)
+    known = outlook(bench, plan, 0, False, 1.0)(plan)
     assert known.seconds["look"] < short.seconds["look"]
 
 
 def test_what_a_plan_may_not_do_is_refused_here_too(bench, pictures):
     plan = plan_of(pictures, "full")
     gone = replace(plan, training=replace(plan.training, warm_up=None))
-    assert "training.warm_up is missing" in refusal(foresee, bench, gone, 36, False, 0.0)
+    assert "training.warm_up is missing" in refusal(outlook, bench, gone, 36, False, 0.0)

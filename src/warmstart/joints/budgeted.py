@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from warmstart.events import Steps
@@ -14,11 +14,11 @@ from warmstart.joints.look import Look
 from warmstart.joints.notes import note
 from warmstart.joints.request import Request
 from warmstart.joints.scene import Scene
-from warmstart.planning.facts import NetworkFacts
+from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.minutes import hurries, within
 from warmstart.planning.storing import with_store
 from warmstart.recording import Clock
-from warmstart.records import Plan
+from warmstart.records import Forecast, NetworkRecord, Plan
 
 DELIVERY = 3.0  # seconds for what comes after training, beside passing images
 
@@ -28,10 +28,17 @@ def hurried(asked: Request, look: Look, n: int) -> Steps[Request]:
 
     A budget that was typed stays.
     """
+    found = quicker(asked, look.network.record, n)
+    if found is not asked:
+        yield note("check", "Hurry", "few minutes: --budget fast, without what the start knows")
+    return found
+
+
+def quicker(asked: Request, network: NetworkRecord, n: int) -> Request:
+    """The same without a word; the request itself where there is time."""
     minutes, is_ours = asked.minutes, "budget" not in asked.typed and asked.budget != "fast"
-    if minutes is None or not is_ours or not hurries(minutes, look.network.record, n):
+    if minutes is None or not is_ours or not hurries(minutes, network, n):
         return asked
-    yield note("check", "Hurry", "few minutes: --budget fast, without what the start knows")
     return replace(asked, budget="fast", given=asked.typed)
 
 
@@ -43,13 +50,20 @@ def make_plan(
     if asked.minutes is None or not plan.is_trained:
         return plan
     elapsed = asked.elapsed + clock.table()["total"]
-    foreseen, n = outlook(_bench(scene), plan, 0, False, elapsed), scene.arranged.facts()
+    foreseen = outlook(_bench(scene), plan, 0, False, elapsed)
+    return cut(plan, asked.minutes, foreseen, facts, scene.arranged.facts())
+
+
+def cut(
+    plan: Plan, minutes: float, foreseen: Callable[[Plan], Forecast], facts: NetworkFacts,
+    data: DataFacts,
+) -> Plan:  # fmt: skip
+    """The plan cut down to fit the minutes. `foreseen`: what following a plan takes."""
 
     def settled(other: Plan) -> Plan:
-        return with_store(other, facts, n)  # fewer images passed need fewer views
+        return with_store(other, facts, data)  # fewer images passed need fewer views
 
-    found = within(plan, 60 * asked.minutes, lambda other: foreseen(settled(other)).total)
-    return settled(found)
+    return settled(within(plan, 60 * minutes, lambda other: foreseen(settled(other)).total))
 
 
 def allow(asked: Request, scene: Scene, plan: Plan, clock: Clock) -> Allowance:

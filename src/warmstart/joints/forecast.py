@@ -68,19 +68,15 @@ class Bench:
     prep: Inputs
 
 
-def foresee(bench: Bench, plan: Plan, n_missing: int, is_close: bool, elapsed: float) -> Forecast:
-    """Measure for a few seconds, and forecast the whole run.
-
-    `n_missing` images are not in the store; `elapsed` seconds have gone so far.
-    Raises: PlanError where the plan cannot be followed, TrainingError where a step fails.
-    """
-    return outlook(bench, plan, n_missing, is_close, elapsed)(plan)
-
-
 def outlook(
     bench: Bench, plan: Plan, n_missing: int, is_close: bool, elapsed: float
 ) -> Callable[[Plan], Forecast]:
-    """The same as a function of the plan, for plans that differ in how long they train alone."""
+    """Measure for a few seconds: then a function of the plan that forecasts the whole run.
+
+    For plans that differ in how long they train alone. `n_missing` images are not in the store;
+    `elapsed` seconds have gone so far.
+    Raises: PlanError where the plan cannot be followed, TrainingError where a step fails.
+    """
     arranged, network, prep = bench.arranged, bench.network, bench.prep
     speeds = measure(bench, plan, elapsed)
     parameters = sum(p.numel() for p in network.trunk.parameters())

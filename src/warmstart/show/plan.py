@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from warmstart.planning.minutes import given_up
 from warmstart.planning.wording import Run, runs
 from warmstart.records import Choice, DryRun, Forecast, Plan
 from warmstart.show.text import WIDTH, column, duration, printable, sentence, size
@@ -27,6 +28,7 @@ def plan_text(found: DryRun, data: str) -> str:
         column("Because", _because(plan)),
         *([column("Rate", _rate(plan.training.rate))] if plan.training.rate else []),
         *([column("Training", _training(plan, nouns))] if plan.is_trained else []),
+        *([column("Minutes", sentence(cut))] if (cut := given_up(plan, nouns)) else []),
         *([column("Surgery", sentence(found.surgery))] if found.surgery else []),
         column("Takes", _takes(found.forecast)),
         _next(found, printable(shlex.quote(data))),

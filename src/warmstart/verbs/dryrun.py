@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_limits
 from warmstart.errors import UsageError
 from warmstart.events import Steps
 from warmstart.folder import write_bytes
-from warmstart.joints import engines, lineage, notes, planned, request
-from warmstart.joints.forecast import Bench, foresee
+from warmstart.joints import budgeted, engines, lineage, notes, planned, request
+from warmstart.joints.forecast import Bench, outlook
 from warmstart.joints.model import surgery_of
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
@@ -45,22 +45,24 @@ def dry_run(asked: Request) -> Steps[DryRun]:
     elapsed = asked.elapsed + clock.table()["total"]  # the engines are measured in the look
     chosen = yield from engines.choose(seen, planned.engine_of(asked))
     facts, record = arranged.facts(), seen.network.record
+    asked = budgeted.quicker(asked, record, len(collection.record.examples))
     is_tried = planned.may_try_tail(asked, record, facts)
-    plan = planned.make_plan(
-        asked, facts, planned.network_facts(asked, start, seen.network, None, is_tried),
-        inherited.names(tuple(profiles(seen.taps))), chosen.choice,
-    )  # fmt: skip
+    known = planned.network_facts(asked, start, seen.network, None, is_tried)
+    names = inherited.names(tuple(profiles(seen.taps)))
+    plan = planned.make_plan(asked, facts, known, names, chosen.choice)
     with threadpool_limits(limits=1, user_api="blas"):
         bench = Bench(seen.network, seen.taps, collection, arranged, start.record.preprocessing)
         is_close, n_missing = looks_closely(asked.budget), len(seen.missing[chosen.key])
-        found = foresee(bench, plan, n_missing, is_close, elapsed)
+        foreseen = outlook(bench, plan, n_missing, is_close, elapsed)
+        if asked.minutes is not None and plan.is_trained:
+            plan = budgeted.cut(plan, asked.minutes, foreseen, known, facts)
     if target is not None:
         write_bytes(target, write_plan(plan).encode())
     kind = collection.record.kind
     return DryRun(
         data=collection.record.name, title=start.record.title, n=len(arranged.learn),
-        n_test=len(arranged.test), classes=collection.record.classes, plan=plan, forecast=found,
-        parameters=_parameters(plan, seen.network.record),
+        n_test=len(arranged.test), classes=collection.record.classes, plan=plan,
+        forecast=foreseen(plan), parameters=_parameters(plan, record),
         surgery=surgery_of(start), follows_verdict=_follows_verdict(asked),
         plan_file=str(target) if target else None, kind=None if kind == "image" else kind,
     )  # fmt: skip
