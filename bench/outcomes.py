@@ -82,6 +82,8 @@ def measure(given: Namespace) -> dict[str, Any]:
         with open(KEPT, "a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
         print(json.dumps({k: v for k, v in rows[-1].items() if k != "hits"}), file=sys.stderr)
+    order = [*cells()]
+    rows.sort(key=lambda row: order.index(Cell(**row["cell"])))
     return {"summary": summary(rows), "rows": [_row(row) for row in rows]}
 
 
