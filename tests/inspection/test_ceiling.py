@@ -45,3 +45,10 @@ def test_too_few_rows_are_no_evidence():
     found = ceiling(ranking(0.0, 0.0, 1.0), [], LABELS)
     assert found.value is found.low is found.high is None
     assert "too few" in found.meaning
+
+
+@pytest.mark.parametrize(("pairs", "said"), [(1, "1 pair of near copies carries two"),
+                                             (2, "2 pairs of near copies carry two")])  # fmt: skip
+def test_pairs_are_counted_in_words(pairs, said):
+    twins = [Twin(2 * i, 2 * i + 1, 0.9, False) for i in range(pairs)]
+    assert f"({said})" in ceiling(ranking(0.05, 0.02, 0.08), twins, LABELS).meaning

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from warmstart.solve.platt import fit_slopes
+from warmstart.solve.platt import fit_slopes, log_losses_of
 
 
 def smooth(has):
@@ -39,3 +39,12 @@ def test_a_score_that_says_nothing_answers_about_the_share():
 def test_scores_that_point_the_wrong_way_are_not_turned_round():
     scores = np.linspace(0, 1, 40)[:, None]
     assert fit_slopes(scores, (scores < 0.5).astype(float))[0][0] == 0
+
+
+def test_losses_of_rows_by_hand():
+    found = log_losses_of(np.array([[2.0, -1.0], [0.0, 3.0]]), np.array([[1.0, 0.0], [1.0, 0.0]]))
+    wanted = [
+        (np.log1p(np.exp(-2)) + np.log1p(np.exp(-1))) / 2,
+        (np.log(2) + np.log1p(np.exp(3))) / 2,
+    ]
+    np.testing.assert_allclose(found, wanted)

@@ -55,3 +55,9 @@ def test_blocks_stay_whole():
     chosen_hits(hits, choose, blocks, np.random.default_rng(0), draws=10)
     for rows in seen:
         assert all((row ^ 1) in rows for row in rows)
+
+
+def test_a_row_that_every_draw_held_has_what_the_best_of_all_says():
+    hits = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    found = chosen_hits(hits, _best(hits), np.zeros(3, int), np.random.default_rng(0), 5)
+    assert found.tolist() == hits[0].tolist()  # one block: it is in every draw
