@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN beside torch's own way: alone, and a text fit as a whole."""
+"""Linear layers by oneDNN beside torch's own way."""
 
 from __future__ import annotations
 

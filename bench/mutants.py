@@ -60,10 +60,9 @@ def measure(given: Namespace) -> dict[str, Any]:
     drawn = random.Random(given.seed).sample(places, min(given.most, len(places)))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        copied = Path(folder) / "tree"
+        copied = Path(folder)
         for name in ("src", "tests", "pyproject.toml"):
             take = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copied.mkdir(exist_ok=True)
             take(ROOT / name, copied / name)
         for place in drawn:
             rows.append(_tried(place, copied))

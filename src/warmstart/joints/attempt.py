@@ -215,7 +215,7 @@ class Attempt:
 
     def _end(self) -> Alarm | None:
         """The last looks; an alarm where training moved nothing, or ruined the weights."""
-        most = COMPARED if self.looks.says else COMPARED // 8
+        most = COMPARED if self.looks.says else COMPARED // 4
         some, n_steps = spread(self.lesson.rows, most), self.lesson.schedule.n_steps
         ended = self.looks.shown(1.0, some)
         self.looks.finish()

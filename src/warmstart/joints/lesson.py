@@ -11,7 +11,7 @@ import torch
 from warmstart.errors import TrainingError
 from warmstart.events import Steps
 from warmstart.joints.attempt import Attempt
-from warmstart.joints.looks import held_scores, no_scores, spread
+from warmstart.joints.looks import PASS, held_scores, no_scores
 from warmstart.joints.notes import guard
 from warmstart.joints.outfit import Outfit
 from warmstart.joints.room import Room
@@ -23,7 +23,6 @@ from warmstart.training.candidates import CANDIDATES, REFITTED, Route
 from warmstart.training.checkpoint import Saved
 
 SCALES = (1.0, 1 / 3, 1 / 9)  # of every rate: RECIPE §6, "rate/3, twice"
-SEEN = 16  # rows that show whether the answers of a trained network are numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ class Lesson:
         attempt.settle()
         outfit.model.cpu()
         self._prove(outfit)
-        if not np.isfinite(held_scores(outfit, self.room, spread(self.rows, SEEN))).all():
+        if not np.isfinite(held_scores(outfit, self.room, self.rows[:PASS])).all():
             raise TrainingError(
                 "the trained network's answers are not numbers; use --strategy head."
             )

@@ -55,12 +55,8 @@ class Prefix(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The main output first, then the taps in the order they were asked for."""
-        found: dict[Tap, Tensor] = {}
-        with quick_linear(inputs):
-            for number in range(1, self.cut + 1):
-                inputs = self.scan.steps.parts[number - 1].run(self.trunk, inputs)
-                found |= self.scan.taken(number, inputs)
-        return (inputs, *(found[tap].float() for tap in self.wanted))
+        main, found = self.scan.between(self.trunk, range(1, self.cut + 1), inputs, {})
+        return (main, *(found[tap].float() for tap in self.wanted))
 
 
 class Tail(nn.Module):
