@@ -27,8 +27,7 @@ def plan_text(found: DryRun, data: str) -> str:
         _layers(found),
         column("Because", _because(plan)),
         *([column("Rate", _rate(plan.training.rate))] if plan.training.rate else []),
-        *([column("Training", _training(plan, nouns))] if plan.is_trained else []),
-        *([column("Minutes", sentence(cut))] if (cut := given_up(plan, nouns)) else []),
+        *_trained(plan, nouns),
         *([column("Surgery", sentence(found.surgery))] if found.surgery else []),
         column("Takes", _takes(found.forecast)),
         _next(found, printable(shlex.quote(data))),
@@ -83,6 +82,14 @@ def _rate(rate: Choice) -> str:
     if rate.source == "user" and rate.rule is not None:
         text += f" (the rule would have said {float(str(rate.rule)):g})"
     return sentence(text)
+
+
+def _trained(plan: Plan, nouns: Nouns) -> list[str]:
+    """What is passed, and what was given up of it; a strategy given up is told as the reason."""
+    if not plan.is_trained:
+        return []
+    found, cut = [column("Training", _training(plan, nouns))], given_up(plan, nouns)
+    return [*found, column("Minutes", sentence(cut))] if cut else found
 
 
 def _training(plan: Plan, nouns: Nouns) -> str:
