@@ -59,7 +59,7 @@ def propose_series(rows: Sequence[Row], shown: str) -> tuple[Finding, ...]:
 
     >>> rows = [Row(id=f"cat/p{i // 4}_{i}.jpg", label="cat") for i in range(12)]
     >>> print(propose_series(rows, "photos")[0].sentence)
-    File names in photos look like 3 series (p0_0.jpg is one of 4 with "p0"); if the images of a \
+    File names in photos look like 3 series (p0_0.jpg is one of 4 with "p0"); if those of a \
 series belong together, list them in a table with a column for it and add --group COLUMN
     """
     classes = {row.label.casefold() for row in rows}
