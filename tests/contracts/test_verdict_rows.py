@@ -91,6 +91,26 @@ def test_row_2_mixed_labels_have_no_signal(ignorant):
     assert "knowledge" not in found
 
 
+def test_row_1_what_plain_pixels_tell_is_no_lack_of_signal():
+    """A start that sees next to nothing: digits can be told, but not from what it sees."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        dim = torch.nn.Sequential(
+            torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(3, 8, 1), torch.nn.Flatten(),
+            torch.nn.Linear(8, 4),
+        )  # fmt: skip
+    scans, labels = digits(140)
+    even = scans - scans.mean(axis=(1, 2), keepdims=True).astype(scans.dtype) + 100  # alike in mean
+    verdict, found = ask((even, labels), dim)
+    signal = found["signal"]
+    assert signal.details["p"] > 0.01
+    assert signal.details["plain_p"] <= 0.005
+    assert signal.details["plain"] > 0.6
+    assert "From plain pixels alone it is right" in signal.meaning
+    assert verdict.kind == "scratch-fair"
+    assert "but not from what this start sees" in verdict.sentence
+
+
 @pytest.mark.parametrize("is_shuffled", [False, True])
 def test_row_3_a_start_that_knows_nothing_is_no_better_than_scratch(is_shuffled, ignorant, learned):
     """Random weights, and learnt ones out of order: digits can be told, but not thanks to them."""

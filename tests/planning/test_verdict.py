@@ -10,6 +10,10 @@ CLEAR = {"p": 0.001, "mde": 0.1}
 @pytest.mark.parametrize(
     ("facts", "kind"),
     [
+        (Facts(p=0.2, mde=0.1, plain_p=0.005), "scratch-fair"),
+        (Facts(p=0.2, mde=0.4, n=30, plain_p=0.005), "scratch-fair"),
+        (Facts(p=0.2, mde=0.1, plain_p=0.006), "no-signal"),
+        (Facts(**CLEAR, knowledge=0.3, tail_gain=0.1, plain_p=0.001), "deeper"),
         (Facts(p=0.2, mde=0.26), "unclear"),
         (Facts(p=0.2, mde=0.25), "no-signal"),
         (Facts(p=0.2, mde=0.1, n=39), "unclear"),

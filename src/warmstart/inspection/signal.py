@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.permutation import SignalTest, signal_test
 from warmstart.tasks.classes import CLASSES
 from warmstart.tasks.target import Target, Truth
+from warmstart.words import IMAGES, Nouns
 
 PENALTIES = (0.03, 0.3, 3.0, 30.0)  # label-free grid; the permutations take the same maximum
 LEAST_MOVED = 0.25  # share of free label moves below which the test cannot be made
@@ -31,11 +33,7 @@ def signal(
     Shapes: each kernel (n, n), labels (n,), groups partition the rows. The value is the
     leave-one-out accuracy, low and high what shuffled labels reach (2.5 to 97.5 %).
     """
-    inverses = [ridge.inverse(kernel, penalty) for kernel in kernels for penalty in PENALTIES]
-    test = signal_test(
-        inverses, target.identities(labels), groups, rng, permutations,
-        lambda operators, draws: target.statistics(operators, draws, labels),
-    )  # fmt: skip
+    test = _permuted(kernels, labels, groups, permutations, rng, target)
     low, high = np.quantile(test.null_accuracies, [0.025, 0.975])
     sizes = np.array([len(rows) for rows in groups], dtype=float)
     # Blocks that leave next to nothing to permute leave next to nothing to find.
@@ -60,6 +58,40 @@ def signal(
             "moved": test.moved,
         },
     )
+
+
+def with_plain(
+    found: Evidence,
+    kernels: Sequence[Array],
+    labels: Truth,
+    groups: Sequence[Rows],
+    permutations: int,
+    rng: np.random.Generator,
+    target: Target = CLASSES,
+    nouns: Nouns = IMAGES,
+) -> Evidence:
+    """The same evidence, with what the same rows tell without any network.
+
+    A start that knows nothing hides labels that plain pixels tell. Shapes as of `signal`; the
+    details gain `plain`, a score, and `plain_p`.
+    """
+    test = _permuted(kernels, labels, groups, permutations, rng, target)
+    beside = target.words.alone.format(value=100 * test.accuracy, plain=nouns.plain)
+    return replace(
+        found, meaning=f"{found.meaning} {beside}",
+        details={**found.details, "plain": test.accuracy, "plain_p": test.p},
+    )  # fmt: skip
+
+
+def _permuted(
+    kernels: Sequence[Array], labels: Truth, groups: Sequence[Rows], permutations: int,
+    rng: np.random.Generator, target: Target,
+) -> SignalTest:  # fmt: skip
+    inverses = [ridge.inverse(kernel, penalty) for kernel in kernels for penalty in PENALTIES]
+    return signal_test(
+        inverses, target.identities(labels), groups, rng, permutations,
+        lambda operators, draws: target.statistics(operators, draws, labels),
+    )  # fmt: skip
 
 
 def detectable(test: SignalTest, n_effective: float, target: Target = CLASSES) -> float:

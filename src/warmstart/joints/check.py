@@ -12,7 +12,7 @@ from warmstart.inspection.appetite import appetite
 from warmstart.inspection.depth import depth
 from warmstart.inspection.hits import LeftOut, best_left_out
 from warmstart.inspection.preprocessing import warning
-from warmstart.inspection.signal import signal
+from warmstart.inspection.signal import signal, with_plain
 from warmstart.joints.controls import (
     measure_distance,
     open_probe,
@@ -21,6 +21,7 @@ from warmstart.joints.controls import (
 )
 from warmstart.joints.doubts import doubt
 from warmstart.joints.memory import freed_memory_kept
+from warmstart.joints.plain import plain_kernels
 from warmstart.joints.reading import read_texts
 from warmstart.joints.scene import Sample, Scene, draw
 from warmstart.joints.tune import Worked
@@ -74,7 +75,12 @@ def _signal(scene: Scene, sample: Sample) -> Evidence:
     rng = np.random.default_rng([scene.seed, 2])
     times = rules.permutations(scene.budget)
     target = scene.arranged.target
-    return signal(sample.kernels, sample.labels, sample.groups, times, rng, target)
+    rows = sample.labels, sample.groups, times, rng, target
+    found = signal(sample.kernels, *rows)
+    if has_signal(float(found.details["p"])):
+        return found
+    plain = plain_kernels(scene, sample.rows)
+    return with_plain(found, plain, *rows, scene.arranged.nouns) if plain else found
 
 
 def _depth(scene: Scene, sample: Sample) -> Evidence:
@@ -135,6 +141,8 @@ def judge(
         p=float(test.details["p"]),
         mde=float(test.details["mde"]),
         n=test.n,
+        plain=float(test.details.get("plain", 0.0)),
+        plain_p=float(test.details.get("plain_p", 1.0)),
         accuracy=test.value or 0.0,
         mistakes=1 - wilson(max(test.value or 0.0, 0.0), test.n, test.n - 1, confidence=0.8)[0],
         knowledge=known.value if known else None,

@@ -12,23 +12,21 @@ import torch
 from numpy.typing import NDArray
 
 from warmstart.data.encode import encode
-from warmstart.data.glance import plain_features
-from warmstart.data.texts import word_counts
 from warmstart.events import Event, Steps
 from warmstart.features.engine import to_tensor
 from warmstart.inspection import preprocessing as habits
 from warmstart.inspection.distance import distance, mean_divergence
 from warmstart.inspection.knowledge import Controls, is_clear, knowledge
 from warmstart.joints.look import load_same
+from warmstart.joints.plain import plain_kernels
 from warmstart.joints.processors import threads_for
 from warmstart.joints.rows import groups_among, labels_among
 from warmstart.joints.scene import Scene
-from warmstart.joints.texts import texts_of
 from warmstart.network.control import control_features, halved, layer_scales, pass_images
 from warmstart.network.statistics import NormSeen, norm_statistics
 from warmstart.network.taps import Tapped
 from warmstart.planning import rules
-from warmstart.records import Evidence, Example, Inputs, Preprocessing, WaveInputs, pictures
+from warmstart.records import Evidence, Example, Inputs, Preprocessing, pictures
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.draws import spread_order
@@ -68,18 +66,12 @@ class Probe:
         return self.scene.kernels([*self.scene.vectors(self.rows).values()])
 
     def plain(self) -> list[Array]:
-        """Kernels of plain pixels: each kind alone, and all together. Of texts: of plain words."""
-        examples = self.scene.examples(self.rows)
-        if self.scene.collection.record.kind == "text":
-            words = word_counts([text for _, text in texts_of(self.scene.collection, examples)])
-            return [*mixed_kernels([("words", words)], {"words": {"words": 1.0}}).values()]
-        if not isinstance(self.scene.prep, (Preprocessing, WaveInputs)):
-            flat = self.images.reshape(len(self.images), -1).astype(np.float32)
-            return [*mixed_kernels([("plain", flat)], {"plain": {"plain": 1.0}}).values()]
-        kinds = plain_features(self.scene.look.glances(examples))
-        shapes = {name: {name: 1.0} for name in kinds}
-        shapes["all"] = dict.fromkeys(kinds, 1 / len(kinds))
-        return [*mixed_kernels(kinds.items(), shapes).values()]
+        """Kernels of what a control without any network is given."""
+        known = plain_kernels(self.scene, self.rows)
+        if known:
+            return known
+        flat = self.images.reshape(len(self.images), -1).astype(np.float32)
+        return [*mixed_kernels([("plain", flat)], {"plain": {"plain": 1.0}}).values()]
 
 
 def open_probe(scene: Scene) -> Callable[[int], Probe]:

@@ -30,7 +30,7 @@ from warmstart.network.revive import cut_start
 from warmstart.network.taps import taps
 from warmstart.planning import anew, tail
 from warmstart.planning.schedule import schedule
-from warmstart.planning.verdict import has_signal
+from warmstart.planning.verdict import has_signal, is_hidden
 from warmstart.records import Evidence, Inspection, Plan, Preprocessing, Tap, Verdict
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
@@ -61,8 +61,10 @@ def concluded(
 
 def _is_wanted(asked: Request, inspection: Inspection) -> bool:
     """Not where the user counts the minutes: nothing that ships depends on it."""
-    p = next(float(e.details["p"]) for e in inspection.evidence if e.name == "signal")
-    return asked.budget == "thorough" and asked.minutes is None and has_signal(p)
+    found = next(e.details for e in inspection.evidence if e.name == "signal")
+    p, plain_p = float(found["p"]), float(found.get("plain_p", 1.0))
+    can_learn = has_signal(p) or is_hidden(p, plain_p)
+    return asked.budget == "thorough" and asked.minutes is None and can_learn
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from warmstart.records import VerdictKind
 from warmstart.tasks.words import CLASS_WORDS, Words
 
 SIGNAL_P = 0.01
+PLAIN_P = 0.005  # the same without a network, asked second: both together err in 1.5 % at most
 BLIND_MDE = 0.25  # an undetectable effect this large: too few examples to say anything
 # Below so many examples a p above 0.01 says little: of 12 draws of 20 to 39 images from real
 # sets that would have been called no-signal, the model beat chance in 10 (bench/verdict).
@@ -28,6 +29,8 @@ class Facts:
     p: float
     mde: float
     n: int = LEAST_EXAMPLES  # examples that the signal test saw
+    plain: float = 0.0  # accuracy there without any network, where p shows no signal
+    plain_p: float = 1.0
     accuracy: float = 0.0  # of a new output, there
     mistakes: float = 1.0  # of it, at most, with 90 % certainty
     knowledge: float | None = None
@@ -49,11 +52,22 @@ def has_signal(p: float) -> bool:
     return p <= SIGNAL_P
 
 
+def is_hidden(p: float, plain_p: float) -> bool:
+    """Whether the labels can be learnt, but not from what this start sees.
+
+    >>> is_hidden(0.3, 0.005), is_hidden(0.3, 0.01), is_hidden(0.01, 0.005)
+    (True, False, False)
+    """
+    return not has_signal(p) and plain_p <= PLAIN_P
+
+
 def verdict_kind(facts: Facts) -> VerdictKind:
     """First match of the table.
 
     >>> verdict_kind(Facts(p=0.5, mde=0.4)), verdict_kind(Facts(p=0.5, mde=0.1))
     ('unclear', 'no-signal')
+    >>> verdict_kind(Facts(p=0.5, mde=0.4, plain_p=0.001))
+    'scratch-fair'
     >>> verdict_kind(Facts(p=0.5, mde=0.1, n=39))
     'unclear'
     >>> verdict_kind(Facts(p=0.001, mde=0.1))
@@ -61,6 +75,8 @@ def verdict_kind(facts: Facts) -> VerdictKind:
     >>> verdict_kind(Facts(p=0.001, mde=0.1, tail_gain=0.05, tail_error=0.01))
     'deeper'
     """
+    if is_hidden(facts.p, facts.plain_p):
+        return "scratch-fair"
     if not has_signal(facts.p):
         is_blind = facts.mde > BLIND_MDE or facts.n < LEAST_EXAMPLES
         return "unclear" if is_blind else "no-signal"
@@ -111,6 +127,13 @@ def sentence(
     basis: Basis = START,
 ) -> str:  # fmt: skip
     """The verdict for someone who never trained a network."""
+    if is_hidden(facts.p, facts.plain_p):
+        return (
+            f"Do not fine-tune from this start: what is asked can be told from "
+            f"{basis.nouns.plain} ({words.about.format(points(facts.plain))}), but not from what "
+            f"this start sees. Training from scratch is as fair; a start that knows this kind of "
+            f"{basis.nouns.picture} would be better."
+        )
     if not has_signal(facts.p):
         return _without_signal(kind, facts, n)
     if kind == "scratch-fair" and _reaches(facts):

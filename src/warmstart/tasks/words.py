@@ -22,6 +22,7 @@ class Words:
     blindly: str  # after "no better than"
     score: str
     signal: str
+    alone: str  # the same without any network
     knowledge: str
     ranked: str  # why a start is taken
     more: str  # examples, of which so many more would bring something
@@ -46,6 +47,7 @@ CLASS_WORDS = Words(
         "The network's best guess is right {value:.0f} % of the time; "
         "with shuffled labels it is right {low:.0f} to {high:.0f} %."
     ),
+    alone="From {plain} alone it is right {value:.0f} % of the time.",
     knowledge=(
         "right {trained} of the time with the start's knowledge, {shuffled} with "
         "the same network scrambled, {pixels} from {plain}"
@@ -70,6 +72,7 @@ LABEL_WORDS = Words(
         "The network's best guess has a mean average precision of {value:.0f} %; "
         "with shuffled labels it is {low:.0f} to {high:.0f} %."
     ),
+    alone="From {plain} alone it has {value:.0f} %.",
     knowledge=(
         "a mean average precision of {trained} with the start's knowledge, {shuffled} with "
         "the same network scrambled, {pixels} from {plain}"
@@ -94,6 +97,7 @@ NUMBER_WORDS = Words(
         "The network's best guess explains {value:.0f} % of the numbers' variance (R²); "
         "with shuffled numbers it is {low:.0f} to {high:.0f} %."
     ),
+    alone="From {plain} alone it explains {value:.0f} %.",
     knowledge=(
         "{trained} of the numbers' variance explained with the start's knowledge, {shuffled} "
         "with the same network scrambled, {pixels} from {plain}"
