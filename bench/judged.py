@@ -65,6 +65,24 @@ def outcomes() -> str:
     )
 
 
+def calibrated() -> str:
+    """The table's constants, chosen on one half of the sets and tried on the other."""
+    said = results.read("calibrate")["summary"]
+    lines = [
+        [name, "30, 10, 2", said[name]["right"], said[name]["wrong"], said[name]["unclear"]]
+        for name in ("all, as kept", "first half, as kept", "second half, as kept")
+    ]
+    for one, other in (("first", "second"), ("second", "first")):
+        best = said[f"chosen on the {one} half"]
+        limits = ", ".join(f"{100 * best[name]:.0f}" for name in ("blind", "fair", "enough"))
+        for where, key in ((f"{one} half, chosen there", "there"),
+                           (f"{other} half, with those", "on the other")):  # fmt: skip
+            found = best[key]
+            lines.append([where, limits, found["right"], found["wrong"], found["unclear"]])
+    heads = ["cells", "points", "right", "wrong", "unclear"]
+    return f"{table(heads, lines)}\n\n{source('calibrate')}"
+
+
 def from_nothing() -> str:
     """What training from nothing was worth beside a start, with and without knowledge."""
     found = [row for row in rows("outcomes") if row["labels"] == "true"]
@@ -148,5 +166,6 @@ def copies() -> str:
 MADE: dict[str, Callable[[], str]] = {
     "coverage": coverage, "verdicts": verdicts, "faults": faults, "kills": kills,
     "minutes": minutes, "guards": guards, "outcomes": outcomes,
+    "calibrated": calibrated,
     "from-nothing": from_nothing, "habits": habits, "copies": copies,
 }  # fmt: skip

@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "warmstart"
 OTHERS = sorted(NOUNS.keys() - {"image"})
 CLEAR = {"p": 0.001, "mde": 0.1}
 TOLD = (
-    verdict.Facts(p=0.2, mde=0.26), verdict.Facts(p=0.2, mde=1.0), verdict.Facts(p=0.2, mde=0.1),
+    verdict.Facts(p=0.2, mde=0.31), verdict.Facts(p=0.2, mde=1.0), verdict.Facts(p=0.2, mde=0.1),
     verdict.Facts(p=0.2, mde=0.1, n=39), verdict.Facts(p=0.2, mde=0.1, plain=0.4, plain_p=0.001),
     *(
         verdict.Facts(**CLEAR, knowledge=known, knowledge_error=0.02, tail_gain=gain,

@@ -13,13 +13,26 @@ from warmstart.tasks.words import CLASS_WORDS, Words
 
 SIGNAL_P = 0.01
 PLAIN_P = 0.005  # the same without a network, asked second: both together err in 1.5 % at most
-BLIND_MDE = 0.25  # an undetectable effect this large: too few examples to say anything
 # Below so many examples a p above 0.01 says little: of 12 draws of 20 to 39 images from real
 # sets that would have been called no-signal, the model beat chance in 10 (bench/verdict).
 LEAST_EXAMPLES = 40
 NEAR = 0.01  # of accuracy: a difference that nobody would train longer for
 LITTLE = 0.02  # of mistakes: tuning deeper cannot bring more, and would hardly show
-FAIR_GAIN = 0.10  # v0: knowledge worth less than this, at most, makes scratch fair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Constants of the table, shares of accuracy, held against outcomes by `bench run calibrate`.
+
+    `blind`: 100 examples of two classes could miss an effect of 24 to 26 points, 66 one of 30.
+    """
+
+    blind: float = 0.30  # an effect this large could be missed: too few examples to say anything
+    fair: float = 0.10  # knowledge worth less than this, at most, makes scratch fair
+    enough: float = LITTLE  # what tuning may bring at most where a new output is called enough
+
+
+LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +74,7 @@ def is_hidden(p: float, plain_p: float) -> bool:
     return not has_signal(p) and plain_p <= PLAIN_P
 
 
-def verdict_kind(facts: Facts) -> VerdictKind:
+def verdict_kind(facts: Facts, limits: Limits = LIMITS) -> VerdictKind:
     """First match of the table.
 
     >>> verdict_kind(Facts(p=0.5, mde=0.4)), verdict_kind(Facts(p=0.5, mde=0.1))
@@ -78,11 +91,11 @@ def verdict_kind(facts: Facts) -> VerdictKind:
     if is_hidden(facts.p, facts.plain_p):
         return "scratch-fair"
     if not has_signal(facts.p):
-        is_blind = facts.mde > BLIND_MDE or facts.n < LEAST_EXAMPLES
+        is_blind = facts.mde > limits.blind or facts.n < LEAST_EXAMPLES
         return "unclear" if is_blind else "no-signal"
     k, s = facts.knowledge, facts.knowledge_error
     if k is not None and k - 1.64 * s <= 0:
-        return "scratch-fair" if k + 1.64 * s < FAIR_GAIN else "unclear"
+        return "scratch-fair" if k + 1.64 * s < limits.fair else "unclear"
     if _reaches(facts):
         return "scratch-fair"
     gain, error = facts.tail_gain, facts.tail_error
@@ -90,7 +103,7 @@ def verdict_kind(facts: Facts) -> VerdictKind:
         return "head"
     if gain is not None and gain - 1.28 * error > 0:
         return "deeper"
-    if gain is not None and gain + 1.28 * error < max(0.01, 2 * error):
+    if gain is not None and gain + 1.28 * error < max(limits.enough, 2 * error):
         return "head"
     return "unclear"
 
@@ -185,7 +198,7 @@ def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
             f"The groups among the {n:,} examples leave too little to shuffle: whether the labels "
             "can be learnt was not tested. Add examples of other groups."
         )
-    if facts.mde <= BLIND_MDE:
+    if facts.mde <= LIMITS.blind:
         return (
             f"{n:,} examples are too few to tell a weak signal from none. Add examples and "
             "measure again."

@@ -1,0 +1,74 @@
+"""Constants of the verdict's table: chosen on half of the sets, held against the other half."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import product
+from typing import Any
+
+from bench import results, sets
+from bench.outcomes import KEPT, right_kinds
+from warmstart.planning.verdict import LIMITS, Facts, Limits, verdict_kind
+
+COST = 2  # a wrong verdict costs twice what a right one is worth; `unclear` is worth nothing
+GRID = [
+    Limits(blind=blind, fair=fair, enough=enough)
+    for blind, fair, enough in product(
+        (0.2, 0.25, 0.3, 0.35, 0.4), (0.05, 0.1, 0.15, 0.2), (0.01, 0.02, 0.03, 0.05)
+    )
+]
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Nothing to choose: the kept outcomes are judged again."""
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Every other set is one half; both are chosen on, and both are held against."""
+    rows = results.lines(KEPT)
+    halves = {
+        name: [row for row in rows if sets.ALL.index(row["cell"]["set"]) % 2 == number]
+        for number, name in enumerate(("first", "second"))
+    }
+    told = {
+        "all, as kept": counted(rows, LIMITS),
+        **{f"{name} half, as kept": counted(half, LIMITS) for name, half in halves.items()},
+    }
+    for name, other in (("first", "second"), ("second", "first")):
+        best = chosen(halves[name])
+        told[f"chosen on the {name} half"] = asdict(best) | {
+            "there": counted(halves[name], best), "on the other": counted(halves[other], best),
+        }  # fmt: skip
+    tried = [asdict(one) | counted(rows, one) for one in GRID]
+    return {"summary": told, "rows": tried}
+
+
+def chosen(rows: Sequence[dict[str, Any]]) -> Limits:
+    """The constants of most worth; among equals those nearest to the kept ones."""
+
+    def distance(one: Limits) -> float:
+        kept = asdict(LIMITS)
+        return sum(abs(value - kept[name]) / kept[name] for name, value in asdict(one).items())
+
+    return max(GRID, key=lambda one: (counted(rows, one)["worth"], -distance(one)))
+
+
+def counted(rows: Sequence[dict[str, Any]], limits: Limits) -> dict[str, int]:
+    """How many verdicts the outcomes bear out, how many they do not, how many say nothing."""
+    said = [(verdict_kind(facts_of(row), limits), right_kinds(row)) for row in rows]
+    right = sum(kind in kinds for kind, kinds in said)
+    unclear = sum(kind == "unclear" for kind, _ in said)
+    wrong = len(said) - right - unclear
+    return {"right": right, "wrong": wrong, "unclear": unclear, "worth": right - COST * wrong}
+
+
+def facts_of(row: dict[str, Any]) -> Facts:
+    """What the table looks at, of a kept outcome."""
+    found = row["evidence"]
+    return Facts(
+        p=found["p"], mde=found["mde"], n=found["n"], plain_p=found.get("plain_p", 1.0),
+        knowledge=found.get("knowledge"), knowledge_error=found.get("knowledge_error", 0.0),
+        tail_gain=found.get("tail_gain"), tail_error=found.get("tail_gain_error", 0.0),
+    )  # fmt: skip
