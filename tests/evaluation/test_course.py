@@ -44,6 +44,21 @@ def test_the_mean_of_the_trainings_that_hold_rows_out():
     assert (near.updates, near.seconds) == (8, 2.0 + 8.0)  # of the first training
 
 
+def test_trainings_that_hold_rows_out_make_fewer_updates_than_the_last():
+    """Two halves of 6 updates, then 12: looks after as many updates belong together."""
+    events = [BEGIN, Event(stage="tune", kind="begin", values={"trainings": 3}, t=100.0)]
+    for number, before, count in ((1, 0, 6), (2, 6, 6), (3, 12, 12)):
+        for update in range(1, count + 1):
+            values = {"loss": 1.0, "lesson": number}
+            if number < 3 and update % 3 == 0:
+                values["val"] = 0.2 * number + 0.1 * update
+            step = before + update
+            events.append(Event(stage="tune", kind="step", step=step, of=24, values=values, t=1.0))
+    course = course_of(events, None)
+    assert course.updates == 24
+    assert [(p.updates, round(p.value, 2)) for p in course.points] == [(3, 0.6), (6, 0.9)]
+
+
 def test_a_fitted_output_is_where_training_began():
     events = tuned(*training(1, [0.8] * 5, t=100.0, head=0.79))
     assert course_of(events, 1.5).points[0] == Point(0, 0.79, 1.5)

@@ -28,7 +28,7 @@ SET = {
     "training.batch=4": 4, "training.optimizer=SGD": "sgd", "training.rate=1e-2": 0.01,
     "training.layer_decay=1": 1.0, "training.weight_decay=0": 0.0, "training.passes=9000": 9000,
     "training.warm_up=.5": 0.5, "training.crop=1": 1.0, "training.flip=False": False,
-    "training.folds=2": 2, "head.candidates=last, late": ("last", "late"),
+    "training.folds=2": 2, "training.soup=2": 2, "head.candidates=last, late": ("last", "late"),
     "head.penalties=1,2.5": (1.0, 2.5), "head.outer_folds=3": 3, "input.size=320": 320,
     "input.channels=5": 5, "input.rgb=3,2,1": (3, 2, 1), "training.colour=0.3": 0.3,
     "training.views=8": 8, "training.cut=2": 2, "training.store=Float16": "float16",

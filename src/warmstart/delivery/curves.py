@@ -25,6 +25,9 @@ OF_A_TRAINING = {
 OF_ALL = {"per_second": "speed/images_per_second", "memory_mb": "memory/peak_mb"}
 
 
+FINAL = "final"  # the last training on all rows; those before it are numbered
+
+
 class Reader:
     """Reads events in their order; remembers how many trainings there are.
 
@@ -33,6 +36,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.trainings: int | None = None
+        self.folds: int | None = None  # of them, those that hold rows out
         self.rate: float | None = None
 
     def read(self, event: Event) -> Curves:
@@ -59,11 +63,15 @@ class Reader:
     def _remember(self, event: Event) -> None:
         if event.stage == "tune" and event.kind == "begin" and "trainings" in event.values:
             self.trainings = int(event.values["trainings"])
+            self.folds = int(event.values.get("folds", self.trainings - 1))
 
     def _group(self, lesson: object) -> str:
         if lesson is None:
             return "train"
-        return "final" if lesson == self.trainings else f"fold{lesson}"
+        if lesson == self.trainings:
+            return FINAL
+        after = int(str(lesson)) - (self.folds or int(str(lesson)))
+        return f"{FINAL}{after}" if after > 0 else f"fold{lesson}"
 
 
 @dataclass(slots=True)

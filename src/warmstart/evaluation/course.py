@@ -72,7 +72,7 @@ class _Look:
 class _Log:
     """Events taken in one by one."""
 
-    trainings: int = 1
+    begins: dict[int, int] = field(default_factory=dict)  # updates before a training's first
     looks: dict[int, dict[int, _Look]] = field(default_factory=dict)  # by training, by updates
     made: set[tuple[int, int, int]] = field(default_factory=set)  # training, attempt, update
     _seconds: float = 0.0
@@ -86,12 +86,10 @@ class _Log:
         self._tick(event)
         if event.stage != "tune":
             return
-        if event.kind == "begin":
-            self.trainings = int(event.values.get("trainings", self.trainings))
-        elif event.kind == "guard":
+        if event.kind == "guard":
             self._is_alarmed |= event.values.get("guard") in RESTARTS
-        elif event.kind == "step" and event.of and "lesson" in event.values:
-            self._step(event, int(event.values["lesson"]), event.of // self.trainings)
+        elif event.kind == "step" and "lesson" in event.values:
+            self._step(event, int(event.values["lesson"]))
 
     def _tick(self, event: Event) -> None:
         if "folder" in event.values:  # a process begins: what it had worked before stands there
@@ -101,8 +99,9 @@ class _Log:
             self._seconds += max(event.t - self._last, 0.0)
         self._last = event.t
 
-    def _step(self, event: Event, training: int, each: int) -> None:
-        updates = event.step - each * (training - 1)
+    def _step(self, event: Event, training: int) -> None:
+        # Those that hold rows out make fewer updates than the last: a training tells its own begin.
+        updates = event.step - self.begins.setdefault(training, event.step - 1)
         if self._is_alarmed and (training, updates) <= self._at:
             self._attempt += 1
             self.looks.pop(training, None)

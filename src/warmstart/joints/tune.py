@@ -25,6 +25,7 @@ from warmstart.joints.room import LiveSource, Room, Source
 from warmstart.joints.rows import Reader
 from warmstart.joints.scene import Scene
 from warmstart.joints.score import as_it_came, compared, estimate, head_probabilities
+from warmstart.joints.soup import stirred
 from warmstart.joints.stored import store_views, views_of_plan
 from warmstart.network.parts import Network
 from warmstart.planning.minutes import gave_way
@@ -117,15 +118,15 @@ def tune(
         )  # fmt: skip
     job = _Job(scene, plan, head, checkpoints or NoCheckpoints(), allowance)
     folds_held = held_out(scene, schedule(plan).folds)
-    values: dict[str, float | int | str] = {"trainings": len(folds_held) + 1}
+    steps = _steps(scene, plan, folds_held)
+    values: dict[str, float | int | str] = {"trainings": len(steps), "folds": len(folds_held)}
     values["unit"] = scene.arranged.nouns.many
     yield Event(stage="tune", kind="begin", values=values)
     torch.set_num_threads(threads_for(scene.look.network.record))
     source = yield from open_source(scene, plan)
     room = Room(
         source=source, labels=scene.arranged.labels, blocks=scene.arranged.blocks(),
-        target=scene.arranged.target, before=digests, checkpoints=job.checkpoints,
-        steps=_steps(scene, plan, folds_held),
+        target=scene.arranged.target, before=digests, checkpoints=job.checkpoints, steps=steps,
     )  # fmt: skip
     held = yield from job.without(room, folds_held)
     if held.failed:
@@ -186,16 +187,20 @@ class _Job:
             text = f"held-out examples got worse towards the end: {seen.action}"
             yield guard("overfit", text)
         route = replace(chosen.route, n_stages=joined)
-        everything, number = np.arange(len(room.labels)), len(room.steps) - 1
+        everything, first = np.arange(len(room.labels)), len(room.steps) - schedule(plan).soup
         none = everything[:0]
-        lesson = self._lesson(room, head, everything, none, number, route, held.scale)
-        taught = yield from lesson.learn()
+
+        def of_all(number: int, scale: float) -> Lesson:
+            return self._lesson(room, head, everything, none, number, route, scale)
+
+        taught = yield from stirred(of_all, range(first, len(room.steps)), held.scale)
         guards += taught.guards
         if taught.outfit is None:
             held.guards, held.failed = guards, _scales(held.scale, taught.scale)
             return _head_alone(scene, plan, head, held)
         memory = Memory(scene, room, spread(everything, ROWS), schedule(plan).n_steps)
-        kept = keep_memory(memory, taught.outfit, lesson.make, chosen, scores)
+        make = of_all(first, taught.scale).make
+        kept = keep_memory(memory, taught.outfit, make, chosen, scores)
         told, chosen = yield from kept
         guards += told
         again = Refit(scene, plan, room.source)
@@ -237,10 +242,10 @@ class _Job:
 
 
 def _steps(scene: Scene, plan: Plan, folds_held: Sequence[Rows]) -> tuple[int, ...]:
-    """Updates of each training, in proportion to what it learns from; the last learns from all."""
+    """Updates of each training, in proportion to what it learns from; the last learn from all."""
     n, chosen = len(scene.arranged.learn), schedule(plan)
     steps = (of_rows(chosen, len(held), n).n_steps for held in folds_held)
-    return (*steps, chosen.n_steps)
+    return (*steps, *[chosen.n_steps] * chosen.soup)
 
 
 def open_source(scene: Scene, plan: Plan) -> Steps[Source]:

@@ -46,6 +46,7 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
             "that is streamed from its file, which no process holds to share it; leave away "
             "--parallel, or --set training.stream=false."
         )
+    _check_soup(plan)
     passes, batch = (int(value_at(plan, f"training.{name}")) for name in ("passes", "batch"))
     if passes < batch:
         raise PlanError(
@@ -62,6 +63,25 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
         raise PlanError(
             f"the plan has training.cut {cut} and training.views 0: views that are new each time "
             "cannot be stored; --set training.cut=0, or training.views=4."
+        )
+
+
+def _check_soup(plan: Plan) -> None:
+    """A mean of weights needs trainings that move the same weights from the same values."""
+    training, strategy = plan.training, str(plan.strategy.value)
+    if training.soup is None or training.soup.value == 1:
+        return
+    is_low_rank = any(part.action.value == "low-rank" for part in plan.parts)
+    reason = (
+        "low-rank updates are no weights to take a mean of" if is_low_rank
+        else "parts join one after the other" if "gradual" in strategy
+        else "layers learn from pairs" if training.is_paired
+        else ""
+    )  # fmt: skip
+    if reason:
+        raise PlanError(
+            f"the plan has training.soup {training.soup.value}, and {reason}; "
+            "--set training.soup=1."
         )
 
 

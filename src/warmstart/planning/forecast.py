@@ -130,8 +130,9 @@ def _tune(plan: Plan, load: Load, speeds: Speeds) -> float:
     seen = speeds.step / chosen.batch / 3
     # Every row once more for an output in closed form; those at two other ends are not counted.
     ends = ENDS * min(kept, 64) + load.n
-    looks = (LOOKS * held + (n_folds + 1) * ends) * seen
-    n_steps = n_folds * of_rows(chosen, load.n - kept, load.n).n_steps + chosen.n_steps
+    looks = (LOOKS * held + (n_folds + chosen.soup) * ends) * seen
+    n_steps = n_folds * of_rows(chosen, load.n - kept, load.n).n_steps
+    n_steps += chosen.soup * chosen.n_steps
     return n_steps * speeds.step + fits + looks + _stored(load, speeds, plan)
 
 

@@ -58,6 +58,7 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.crop": _SHARE,
     "training.flip": _SWITCH,
     "training.folds": _POSITIVE,
+    "training.soup": _POSITIVE,
     "training.colour": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
     "training.shift": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
     "training.mask": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),

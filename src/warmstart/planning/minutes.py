@@ -50,10 +50,13 @@ def within(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -> Pla
     minutes, once = seconds / 60, plan
     if fits(plan):
         return _with_views(plan, minutes, fits)
-    if folds.source != "user" and folds.number > 1:
-        once = replace(plan, training=replace(plan.training, folds=_cut(folds, 1, minutes)))
-        if fits(once):
-            return once
+    for name in ("folds", "soup"):
+        choice: Choice | None = getattr(once.training, name)
+        if choice is not None and choice.source != "user" and choice.number > 1:
+            cut = {name: _cut(choice, 1, minutes)}
+            once = replace(once, training=replace(once.training, **cut))
+            if fits(once):
+                return once
     return once if passes.source == "user" else _shortened(once, minutes, fits) or _without(plan)
 
 
@@ -115,7 +118,8 @@ def given_up(plan: Plan, nouns: Nouns = IMAGES) -> str:
         return plan.strategy.because
     found = []
     held, passed = f"trainings that hold {nouns.many} out", f"{nouns.many} passed"
-    for name, what in (("folds", held), ("passes", passed)):
+    alike = "trainings whose weights are averaged"
+    for name, what in (("folds", held), ("soup", alike), ("passes", passed)):
         choice: Choice | None = getattr(plan.training, name)
         if choice is not None and choice.because.startswith(_FROM):
             before = choice.because.removeprefix(_FROM).partition(" ")[0]

@@ -89,7 +89,7 @@ def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
         theirs = replace(
             theirs, optimizer=ours.optimizer, rate=ours.rate, layer_decay=ours.layer_decay,
             weight_decay=ours.weight_decay, rank=ours.rank, cut=ours.cut, views=ours.views,
-            store=ours.store, l2_sp=ours.l2_sp,
+            store=ours.store, l2_sp=ours.l2_sp, soup=ours.soup,
         )  # fmt: skip
     elif "strategy" in given:
         theirs = replace(ours, engine=theirs.engine, seed=theirs.seed)
@@ -101,5 +101,5 @@ def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
             compile=ours.compile,
         )  # fmt: skip
     if "budget" in given and theirs.folds is not None:
-        theirs = replace(theirs, folds=ours.folds or theirs.folds)
+        theirs = replace(theirs, folds=ours.folds or theirs.folds, soup=ours.soup)
     return replace(theirs, seed=ours.seed) if "seed" in given else theirs

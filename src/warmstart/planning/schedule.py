@@ -27,6 +27,7 @@ class Schedule:
     flip: bool
     folds: int
     seed: int
+    soup: int = 1  # trainings on all examples whose weights are averaged
     colour: float = 0.0
     shift: float = 0.0
     mask: float = 0.0
@@ -105,6 +106,7 @@ def _stored(training: TrainingPlan) -> dict[str, Any]:
         "colour": _given(training.colour, 0.0),
         "shift": _given(training.shift, 0.0),
         "mask": _given(training.mask, 0.0),
+        "soup": int(_given(training.soup, 1)),
         "views": int(_given(training.views, 0)),
         "cut": int(_given(training.cut, 0)),
         "store": str(training.store.value) if training.store else "float32",

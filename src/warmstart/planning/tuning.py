@@ -78,7 +78,8 @@ def with_training(
     is_scratch = strategy.depth == "scratch"
     optimizer = choose_optimizer(network.recipe)
     name = str(optimizer.value)
-    passes = _passes(facts.n, is_scratch, wishes.budget, network)
+    soup = _soup(wishes, network, strategy)
+    passes = _passes(facts.n, is_scratch, "balanced" if soup else wishes.budget, network)
     n_passes = int(passes.number)
     batch = _batch(facts.n, is_scratch, network.nouns)
     if network.is_table:
@@ -107,9 +108,20 @@ def with_training(
         precision=machine.precision(wishes.machine),
         workers=machine.workers(wishes.machine),
         compile=machine.compiled(wishes.machine, -(-n_passes // int(batch.number))),
+        soup=soup,
         rank=_rule(RANK, "more seldom brings more") if "lora" in strategy.extras else None,
     )
-    return pairing.with_pairs(found, wishes, facts, network, strategy)
+    found = pairing.with_pairs(found, wishes, facts, network, strategy)
+    return replace(found, soup=None) if found.is_paired else found
+
+
+def _soup(wishes: Wishes, network: NetworkFacts, strategy: Strategy) -> Choice | None:
+    """Wortsman et al. 2022, "Model soups", §2: trainings that all begin at the same weights."""
+    is_plain = strategy.depth != "scratch" and not strategy.extras and not network.is_table
+    if wishes.budget != "thorough" or not is_plain:
+        return None
+    why = "trainings in other orders, on other views; the mean of their weights errs less than each"
+    return _rule(rules.SOUP, why)
 
 
 def averaging(n_passes: int, batch: int) -> Choice:

@@ -81,6 +81,7 @@ class TrainingPlan:
     crop: Choice | None = None  # least share of an image that a random crop keeps; 1: no crops
     flip: Choice | None = None  # whether images are mirrored at random
     folds: Choice | None = None  # trainings that hold a part out, for the estimate
+    soup: Choice | None = None  # trainings on all images; the mean of their weights is shipped
     rank: Choice | None = None  # of low-rank updates
     colour: Choice | None = None  # largest relative change of brightness, contrast, saturation
     shift: Choice | None = None  # largest share of its length that a clip is moved by; sounds alone

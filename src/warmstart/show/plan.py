@@ -108,7 +108,9 @@ def _training(plan: Plan, nouns: Nouns) -> str:
         )
         if n > 1:
             held = f"{n} parts held out in turn for the estimate"
-        texts.append(f"{held}, then once on all")
+        times = int(training.soup.number) if training.soup else 1
+        end = "once on all" if times < 2 else f"{times} times on all, whose weights are averaged"
+        texts.append(f"{held}, then {end}")
     if "gradual" in str(plan.strategy.value):
         texts.append("layers join from the output downwards as long as it helps")
     return sentence("; ".join(texts))

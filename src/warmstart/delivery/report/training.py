@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from warmstart.delivery.curves import Axis, Reader
+from warmstart.delivery.curves import FINAL, Axis, Reader
 from warmstart.delivery.figures.chart import Curve, Point, axes, chart, steps_to, thinned, upright
 from warmstart.delivery.numbers import sentence
 from warmstart.delivery.report import html
@@ -14,9 +14,7 @@ from warmstart.delivery.task_words import TASK_WORDS
 from warmstart.events import Event
 from warmstart.words import Nouns
 
-FINAL = "final"
 DRAWN = 48  # points of a loss: each the mean of some batches, for single ones jump
-ALONE = ("train", FINAL)
 
 
 @dataclass(slots=True)
@@ -96,7 +94,7 @@ def _losses(found: Course, nouns: Nouns) -> str:
     top = max(y for _, points in drawn for _, y in points)
     title = "Loss: how surprised the network is by the labels"
     return _figure(
-        found, [(group, "curve" if group in ALONE else "curve pale", points)
+        found, [(group, "curve pale" if _holds_out(group) else "curve", points)
                 for group, points in drawn],
         top, title, "loss", is_share=False,
         caption=_caption(curves, "Lower is better.", nouns),
@@ -119,12 +117,18 @@ def _accuracies(facts: Facts, found: Course) -> str:
 
 
 def _caption(curves: dict[str, list[Point]], words: str, nouns: Nouns) -> str:
-    folds = [group for group in curves if group not in ALONE]
+    folds = [group for group in curves if _holds_out(group)]
     if not folds:
         return words
     pale = "a training that" if len(folds) == 1 else f"{len(folds)} trainings that each"
-    dark = f"dark: the last one, on all {nouns.many}"
+    n_all = len(curves) - len(folds)
+    last = "the last one" if n_all < 2 else f"the last {n_all}"
+    dark = f"dark: {last}, on all {nouns.many}"
     return f"{words} Pale: {pale} held a part of the {nouns.many} out; {dark}."
+
+
+def _holds_out(group: str) -> bool:
+    return group != "train" and not group.startswith(FINAL)
 
 
 def _figure(
