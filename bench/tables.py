@@ -77,6 +77,49 @@ def sets() -> str:
     return table(heads, lines)
 
 
+def thorough() -> str:
+    """The longest budget beside an expert's recipe and the default one."""
+    balanced = _by_set("accuracy-balanced")
+    found = rows("accuracy-thorough")
+    lines = [
+        [row["set"], percent(balanced[row["set"]]["accuracy"]), percent(row["accuracy"]),
+         percent(row["expert30"]), row["verdict"], f"`{row['shipped']}`"]
+        for row in found
+    ]  # fmt: skip
+    means = [mean(balanced[row["set"]]["accuracy"] for row in found)]
+    means += [mean(row[name] for row in found) for name in ("accuracy", "expert30")]
+    lines.append(["mean", *(f"**{percent(one)}**" for one in means), "", ""])
+    heads = ["set", "`balanced`", "`thorough`", "expert 30", "verdict", "shipped"]
+    return f"{table(heads, lines)}\n\n{source('accuracy-thorough')}"
+
+
+SIZED = {
+    "warmstart fast": "`fit --budget fast`", "warmstart": "`fit`", "onelook": "regression",
+    "fastai5": "fastai 5", "trainer3": "HF 3", "keras": "Keras' guide", "timm": "timm",
+}  # fmt: skip
+
+
+def sizes() -> str:
+    """Few and many images of three sets: accuracy and processor seconds of each recipe."""
+    found = {(r["set"], r["size"], r["method"]): r for r in rows("peers")}
+    lines = []
+    for name, size in dict.fromkeys((one, size) for one, size, _ in found):
+        own = [found.get((name, size, method)) for method in SIZED]
+        cells = [
+            f"{percent(r['accuracy'], 0)}, {r['cpu_seconds']:,.0f} s" if r else "" for r in own
+        ]
+        lines.append([name, size or "all", *cells])
+    most = {
+        method: max(r["peak_mb"] for (_, _, m), r in found.items() if m == method)
+        for method in SIZED if any(m == method for _, _, m in found)
+    }  # fmt: skip
+    memory = ", ".join(f"{SIZED[m]} {mb / 1000:.1f} GB" for m, mb in most.items())
+    return (
+        f"{table(['set', 'a class', *SIZED.values()], lines)}\n\n"
+        f"Most memory: {memory} {source('peers')}."
+    )
+
+
 def costs() -> str:
     """Test accuracy and seconds of four strategies on five sets."""
     found = rows("forecast")
@@ -185,5 +228,5 @@ MADE: dict[str, Callable[[], str]] = {
     "task_doubts": task_doubts,
     "fast": fast, "balanced": balanced, "sets": sets, "costs": costs, "forecast": forecast,
     "speed": speed, "exports": exports, "served": served, "memory": memory,
-    "suggested": suggested,
+    "suggested": suggested, "sizes": sizes, "thorough": thorough,
 }  # fmt: skip
