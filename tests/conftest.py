@@ -21,6 +21,12 @@ from warmstart.cli.entry import prepare
 prepare()  # the command sets this up once per process; tests call it in theirs
 gc.enable()
 
+
+def pytest_addoption(parser):
+    """--pin: numbers that tests keep are written anew, not compared."""
+    parser.addoption("--pin", action="store_true", default=False, help="keep numbers anew")
+
+
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "images"
 
 
