@@ -108,8 +108,10 @@ def fastai5(folder: Path, n_classes: int, seed: int) -> Any:
     from torch import nn
 
     fastai.set_seed(seed, True)
+    n_learnt = int(0.8 * len(pictures(folder, "train", None)))
     loaders = fastai.ImageDataLoaders.from_folder(
-        folder / "train", valid_pct=0.2, seed=seed, item_tfms=fastai.Resize(256), bs=BATCH,
+        folder / "train", valid_pct=0.2, seed=seed, item_tfms=fastai.Resize(256),
+        bs=min(BATCH, n_learnt),  # it drops a last batch that is not full, were it the only one
         batch_tfms=[*fastai.aug_transforms(size=SIDE), fastai.Normalize.from_stats(HALF, HALF)],
         num_workers=2,
     )  # fmt: skip

@@ -15,6 +15,8 @@ from typing import Literal, TypeVar
 Stage = Literal["read", "look", "check", "plan", "head", "tune", "evaluate", "deliver"]
 Kind = Literal["begin", "step", "end", "note", "guard"]
 
+BESIDE = "beside"  # value of a beginning of trainings that are made to compare with: which
+
 Result = TypeVar("Result")
 Steps = Generator["Event", None, Result]
 

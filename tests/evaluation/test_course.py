@@ -59,6 +59,14 @@ def test_trainings_that_hold_rows_out_make_fewer_updates_than_the_last():
     assert [(p.updates, round(p.value, 2)) for p in course.points] == [(3, 0.6), (6, 0.9)]
 
 
+def test_trainings_made_to_compare_with_are_no_part_of_it():
+    """Those of `thorough` from nothing have numbers of their own, which begin at 1 again."""
+    events = tuned(*training(1, [0.2, 0.4, 0.8, 0.8, 0.8], t=100.0))
+    begin = Event(stage="tune", kind="begin", values={"trainings": 9, "beside": "scratch"})
+    beside = [begin, *training(1, [0.9] * 5, t=200.0), *training(2, [0.1] * 5, t=210.0)]
+    assert course_of([*events, *beside], None) == course_of(events, None)
+
+
 def test_a_fitted_output_is_where_training_began():
     events = tuned(*training(1, [0.8] * 5, t=100.0, head=0.79))
     assert course_of(events, 1.5).points[0] == Point(0, 0.79, 1.5)

@@ -111,6 +111,20 @@ def test_nothing_ships_without_a_signal_unless_it_was_asked_for(kind, strategy):
     assert ("your choice" in shipped.why) == (strategy != "auto")
 
 
+@pytest.mark.parametrize("strategy", ["auto", "head"])
+def test_no_head_ships_on_what_tells_nothing_apart_though_plain_pixels_do(strategy):
+    hidden = replace(
+        inspection(0.3, 0.1).evidence[0], details=SIGNAL | {"p": 0.3, "plain_p": 0.001}
+    )
+    worked = Worked(
+        SimpleNamespace(), SimpleNamespace(name="last"), SimpleNamespace(), plan_for(strategy)
+    )
+    verdict = Verdict(kind="scratch-fair", sentence=".", evidence=(hidden,))
+    shipped = check.choose_shipped(verdict, worked)
+    assert shipped.strategy == ("none" if strategy == "auto" else "head")
+    assert strategy == "head" or "--strategy scratch learns from nothing" in shipped.why
+
+
 # ---- scores ------------------------------------------------------------------------------
 
 

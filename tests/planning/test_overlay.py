@@ -128,6 +128,35 @@ def test_a_typed_strategy_brings_parts_and_rates_and_leaves_the_rest():
     assert laid(FILES["lora"], wish("full")).training.rank is None
 
 
+def test_a_typed_budget_brings_the_mean_of_several_trainings_and_their_length():
+    thorough = wish(budget="thorough", given={"budget"})
+    plan = laid(plan_for("last:2"), thorough)
+    found, expected = plan.training, plan_for("last:2", budget="thorough").training
+    for name in ("folds", "soup", "passes", "average"):
+        assert getattr(found, name) == getattr(expected, name)
+    assert found.soup.value == 3
+    once = replace(expected, soup=None, passes=replace(expected.passes, value=6000))
+    older = replace(plan_for("last:2"), training=once)  # of the version that passed twenty times
+    assert laid(older, thorough).training.passes == expected.passes
+    mine = apply_settings(plan_for("last:2"), ["training.passes=700"])
+    assert laid(mine, thorough).training.passes.value == 700
+    assert laid(plan_for("last:2", budget="thorough"), wish(given={"budget"})).training.soup is None
+
+
+@pytest.mark.parametrize("strategy", ["full+gradual", "full+lora", "scratch", "last:2+add"])
+def test_what_no_mean_is_taken_of_stays_one_training(strategy):
+    plan = laid(plan_for(strategy), wish(budget="thorough", given={"budget"}))
+    assert plan.training.soup is None
+    assert plan.training.passes == plan_for(strategy).training.passes
+    check_plan(plan, network())
+
+
+def test_a_typed_strategy_keeps_the_mean_where_one_can_be_taken():
+    file = plan_for("last:2", budget="thorough")
+    assert laid(file, wish("full")).training.soup == file.training.soup
+    assert laid(file, wish("full+gradual")).training.soup is None
+
+
 def test_from_a_head_to_training_and_back():
     plan = laid(FILES["head"], wish("full"))
     assert plan.training == replace(plan_for("full").training, seed=FILES["head"].training.seed)

@@ -38,7 +38,8 @@ def print_run(call: Call, finished: Finished, data: Sequence[str | None]) -> int
             print(f"Folder   {finished.path}", file=sys.stderr)
     else:
         print(show.result_text(finished.summary, finished.path, find_image(*data)))
-    return NO_SIGNAL if finished.summary.verdict.kind == "no-signal" else 0
+    is_bare = finished.summary.shipped.strategy == "none"
+    return NO_SIGNAL if is_bare or finished.summary.verdict.kind == "no-signal" else 0
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

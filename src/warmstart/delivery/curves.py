@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from warmstart.delivery.task_words import test_estimate
-from warmstart.events import Event
+from warmstart.events import BESIDE, Event
 from warmstart.records import Summary
 
 Curves = dict[str, float]
@@ -38,6 +38,7 @@ class Reader:
         self.trainings: int | None = None
         self.folds: int | None = None  # of them, those that hold rows out
         self.rate: float | None = None
+        self._is_beside = False  # trainings to compare with have no curves here
 
     def read(self, event: Event) -> Curves:
         """The points that an event adds, all at its step; none where it adds none.
@@ -47,7 +48,7 @@ class Reader:
         {'fold1/loss': 0.5}
         """
         self._remember(event)
-        if event.stage != "tune":
+        if event.stage != "tune" or self._is_beside:
             return {}
         if event.kind == "guard":
             return {f"guard/{event.values.get('guard') or event.values.get('kind') or 'any'}": 1.0}
@@ -61,6 +62,8 @@ class Reader:
         return points | {OF_ALL[n]: v for n, v in numbers.items() if n in OF_ALL}
 
     def _remember(self, event: Event) -> None:
+        if event.stage == "tune" and event.kind == "begin":
+            self._is_beside = BESIDE in event.values
         if event.stage == "tune" and event.kind == "begin" and "trainings" in event.values:
             self.trainings = int(event.values["trainings"])
             self.folds = int(event.values.get("folds", self.trainings - 1))

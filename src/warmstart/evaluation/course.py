@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from warmstart.events import Event
+from warmstart.events import BESIDE, Event
 
 NEAR = 0.95  # of the accuracy at the end
 RESTARTS = ("stuck", "diverged")  # guards after which a training begins anew
@@ -80,11 +80,16 @@ class _Log:
     _at: tuple[int, int] = (0, 0)  # training and update
     _attempt: int = 0
     _is_alarmed: bool = False
+    _is_beside: bool = False  # what is made to compare with is no part of the course
 
     def see(self, event: Event) -> None:
         """Take in an event; the log of a resumed run tells some updates twice."""
         self._tick(event)
         if event.stage != "tune":
+            return
+        if event.kind == "begin":
+            self._is_beside = BESIDE in event.values
+        if self._is_beside:
             return
         if event.kind == "guard":
             self._is_alarmed |= event.values.get("guard") in RESTARTS

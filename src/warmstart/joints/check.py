@@ -27,7 +27,14 @@ from warmstart.joints.scene import Sample, Scene, draw
 from warmstart.joints.tune import Worked
 from warmstart.planning import rules, tail
 from warmstart.planning.basis import START, Basis
-from warmstart.planning.verdict import Facts, has_signal, leaves_little, sentence, verdict_kind
+from warmstart.planning.verdict import (
+    Facts,
+    has_signal,
+    hides,
+    leaves_little,
+    sentence,
+    verdict_kind,
+)
 from warmstart.planning.wording import in_words
 from warmstart.records import Evidence, Finding, Inspection, Shipped, TextInputs, Verdict
 from warmstart.stats.intervals import wilson
@@ -195,6 +202,9 @@ def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
     is_chosen = plan.strategy.source == "user" or bool(given_up)
     if verdict.kind == "no-signal" and not is_chosen:
         return Shipped(strategy="none", why="no signal was found, so no model would be honest")
+    if hides(verdict.evidence) and not is_chosen:
+        why = "what this start sees tells nothing apart; --strategy scratch learns from nothing"
+        return Shipped(strategy="none", why=why)
     heads = {
         "class-mean": "the nearest class mean on what the old output saw",
         "logistic": "a logistic regression on what the old output saw",

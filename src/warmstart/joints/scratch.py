@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from warmstart.events import Event, Steps
+from warmstart.events import BESIDE, Event, Steps
 from warmstart.inspection.scratch import behind, not_measured, scratch
 from warmstart.joints import check, planned
 from warmstart.joints.inputs import SIZE, input_wish
@@ -30,7 +30,7 @@ from warmstart.network.revive import cut_start
 from warmstart.network.taps import taps
 from warmstart.planning import anew, tail
 from warmstart.planning.schedule import schedule
-from warmstart.planning.verdict import has_signal, is_hidden
+from warmstart.planning.verdict import has_signal
 from warmstart.records import Evidence, Inspection, Plan, Preprocessing, Tap, Verdict
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
@@ -61,10 +61,8 @@ def concluded(
 
 def _is_wanted(asked: Request, inspection: Inspection) -> bool:
     """Not where the user counts the minutes: nothing that ships depends on it."""
-    found = next(e.details for e in inspection.evidence if e.name == "signal")
-    p, plain_p = float(found["p"]), float(found.get("plain_p", 1.0))
-    can_learn = has_signal(p) or is_hidden(p, plain_p)
-    return asked.budget == "thorough" and asked.minutes is None and can_learn
+    p = next(float(e.details["p"]) for e in inspection.evidence if e.name == "signal")
+    return asked.budget == "thorough" and asked.minutes is None and has_signal(p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +140,7 @@ def measure(asked: Request, scene: Scene, worked: Worked) -> Steps[Evidence]:
     told: dict[str, float | int | str] = {
         "trainings": FOLDS * len(SHARES),
         "unit": arranged.nouns.many,
+        BESIDE: "scratch",
     }
     yield Event(stage="tune", kind="begin", values=told)
     folds = held_out(scene, FOLDS)

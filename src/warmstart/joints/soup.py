@@ -2,7 +2,7 @@
 
 Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves
 accuracy without increasing inference time", §2. All begin with the same weights and the same
-output, and differ in the order of the rows and in their views.
+output, and differ in the order of the rows.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ def stirred(make: Callable[[int, float], Lesson], numbers: range, scale: float) 
             break  # its guards tell why; what was learnt before stands
         losses.append(_loss(lesson, again.outfit, rows))
         mean = _moved(mean, _weights(again.outfit), 1 / count)
+        del again  # a whole network
+    if len(losses) == 1:
+        return taught
     _put(outfit, mean)
     height = _loss(lesson, outfit, rows) - float(np.mean(losses))
     target = lesson.room.target
@@ -66,11 +69,8 @@ def _weights(outfit: Outfit) -> Weights:
 
 
 def _moved(mean: Weights, other: Weights, share: float) -> Weights:
-    """Each tensor a share of the way to the other; counts of updates are taken as they are."""
-    return {
-        name: torch.lerp(tensor, other[name], share) if tensor.is_floating_point() else other[name]
-        for name, tensor in mean.items()
-    }
+    """Each tensor a share of the way to the other."""
+    return {name: torch.lerp(tensor, other[name], share) for name, tensor in mean.items()}
 
 
 def _put(outfit: Outfit, weights: Mapping[str, Tensor]) -> None:

@@ -19,6 +19,7 @@ from warmstart.words import Nouns
 _NEEDED = ("optimizer", "rate", "layer_decay", "weight_decay", "passes", "warm_up", "crop",
            "flip", "folds", "colour", "views", "cut", "store", "average", "l2_sp",
            "micro_batch", "recompute", "device", "precision", "workers", "compile")  # fmt: skip
+NEW = {"fresh", "added"}
 LEAST_COMPARED = 3  # examples of a batch from which pairs say anything
 WHOLE = (FSDP, PIPELINE)  # ways to share a network that is in memory
 
@@ -71,9 +72,10 @@ def _check_soup(plan: Plan) -> None:
     training, strategy = plan.training, str(plan.strategy.value)
     if training.soup is None or training.soup.value == 1:
         return
-    is_low_rank = any(part.action.value == "low-rank" for part in plan.parts)
+    actions = {part.action.value for part in plan.parts}
     reason = (
-        "low-rank updates are no weights to take a mean of" if is_low_rank
+        "low-rank updates are no weights to take a mean of" if "low-rank" in actions
+        else "new parts begin by chance, and end far from each other" if actions & NEW
         else "parts join one after the other" if "gradual" in strategy
         else "layers learn from pairs" if training.is_paired
         else ""

@@ -11,6 +11,7 @@ from warmstart.records import Forecast, Plan
 
 LOOKS = 9  # passes of the rows held out: before, on the way, and at shares of the way
 ENDS = 2  # passes of some rows at the end of each training
+MEAN_COPIES = 3  # models beside, where the mean of several is taken: the first, its weights, theirs
 PIXELS_MB = 64  # of images kept in memory; more lie on disk
 # What an engine takes beside torch, measured with EfficientNet-Lite0.
 ENGINE_MB = {"torch": 0, "traced": 30, "onnxruntime": 100, "openvino": 100}
@@ -157,6 +158,7 @@ def _memory(plan: Plan, load: Load, speeds: Speeds) -> float:
     # Weights, gradients, two moments; where they are shared, first the weights and a share.
     copies = max(4 / load.n_sharing, 1 + 1 / load.n_sharing)
     is_beside = plan.is_trained and not load.is_streamed
+    copies += MEAN_COPIES if is_beside and schedule(plan).soup > 1 else 0
     trained = copies * load.model_bytes / 1e6 if is_beside else 0.0
     beside = ENGINE_MB.get(str(plan.training.engine.value), 0) if load.n_missing else 0
     exported = beside + load.model_bytes / 1e6 if beside else 0.0

@@ -50,10 +50,12 @@ def within(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -> Pla
     minutes, once = seconds / 60, plan
     if fits(plan):
         return _with_views(plan, minutes, fits)
-    for name in ("folds", "soup"):
-        choice: Choice | None = getattr(once.training, name)
-        if choice is not None and choice.source != "user" and choice.number > 1:
-            cut = {name: _cut(choice, 1, minutes)}
+    soup = plan.training.soup
+    fewer = [("folds", folds, 1)]
+    fewer += [("soup", soup, n) for n in range(int(soup.number) - 1, 0, -1)] if soup else []
+    for name, choice, value in fewer:
+        if choice.source != "user" and choice.number > value:
+            cut = {name: _cut(choice, value, minutes)}
             once = replace(once, training=replace(once.training, **cut))
             if fits(once):
                 return once

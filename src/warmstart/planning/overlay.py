@@ -8,8 +8,8 @@ from warmstart.errors import PlanError
 from warmstart.planning.facts import Wishes
 from warmstart.planning.settings import respread
 from warmstart.planning.strategy import strategy_of
-from warmstart.planning.tuning import at_once, averaging
-from warmstart.records import HeadPlan, Plan, TrainingPlan
+from warmstart.planning.tuning import at_once, averaging, takes_mean
+from warmstart.records import Choice, HeadPlan, Plan, TrainingPlan
 
 _LATER = (  # choices of training that came with stored activations
     "colour", "views", "cut", "store", "average", "l2_sp", "micro_batch", "recompute", "device",
@@ -80,6 +80,10 @@ def _completed(file: TrainingPlan, built: TrainingPlan) -> TrainingPlan:
     return replace(file, **{name: getattr(ours, name) for name in names if name in _LATER})
 
 
+def _unless_mine(file: Choice | None, ours: Choice | None) -> Choice | None:
+    return file if file is not None and file.source == "user" else ours
+
+
 def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
     """The file's training, with the choices that follow from what was typed."""
     theirs, ours = _completed(file.training, built.training), built.training
@@ -89,7 +93,8 @@ def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
         theirs = replace(
             theirs, optimizer=ours.optimizer, rate=ours.rate, layer_decay=ours.layer_decay,
             weight_decay=ours.weight_decay, rank=ours.rank, cut=ours.cut, views=ours.views,
-            store=ours.store, l2_sp=ours.l2_sp, soup=ours.soup,
+            store=ours.store, l2_sp=ours.l2_sp,
+            soup=theirs.soup if takes_mean(strategy_of(built)) else None,
         )  # fmt: skip
     elif "strategy" in given:
         theirs = replace(ours, engine=theirs.engine, seed=theirs.seed)
@@ -101,5 +106,11 @@ def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
             compile=ours.compile,
         )  # fmt: skip
     if "budget" in given and theirs.folds is not None:
-        theirs = replace(theirs, folds=ours.folds or theirs.folds, soup=ours.soup)
+        theirs = replace(theirs, folds=ours.folds or theirs.folds)
+        strategy = strategy_of(built if "strategy" in given else file)
+        if is_alike and not ours.is_paired and takes_mean(strategy):
+            theirs = replace(
+                theirs, soup=ours.soup, passes=_unless_mine(theirs.passes, ours.passes),
+                average=_unless_mine(theirs.average, ours.average),
+            )  # fmt: skip
     return replace(theirs, seed=ours.seed) if "seed" in given else theirs

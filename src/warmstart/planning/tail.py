@@ -27,7 +27,8 @@ def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> fl
     views = 1 if is_paired else rules.MOST_STORED[budget] + 1
     folds = 1 if facts.holdout else rules.training_folds(budget, facts.n_blocks)
     trainings = max(folds, 2 - 1 / rules.HELD_ONCE)  # those that hold rows out learn from fewer
-    learnt = pair_passes(facts.n) if is_paired else rules.passes(facts.n, budget)
+    trainings += rules.SOUP - 1 if budget == "thorough" and not is_paired else 0
+    learnt = pair_passes(facts.n) if is_paired else rules.passes(facts.n)
     return rules.usual_seconds(views * facts.n * prefix + trainings * learnt * STEP * tail)
 
 

@@ -115,12 +115,17 @@ def with_training(
     return replace(found, soup=None) if found.is_paired else found
 
 
+def takes_mean(strategy: Strategy) -> bool:
+    """Whether several trainings of it move the same weights, from the same values."""
+    return strategy.depth != "scratch" and not strategy.extras
+
+
 def _soup(wishes: Wishes, network: NetworkFacts, strategy: Strategy) -> Choice | None:
     """Wortsman et al. 2022, "Model soups", §2: trainings that all begin at the same weights."""
-    is_plain = strategy.depth != "scratch" and not strategy.extras and not network.is_table
-    if wishes.budget != "thorough" or not is_plain:
+    is_new = not takes_mean(strategy) or network.random or network.fresh
+    if wishes.budget != "thorough" or is_new or network.is_table:
         return None
-    why = "trainings in other orders, on other views; the mean of their weights errs less than each"
+    why = "trainings in other orders; the mean of their weights has less log-loss than each"
     return _rule(rules.SOUP, why)
 
 

@@ -5,14 +5,15 @@ A test that was not run never matches. Numbers are shares (0.05 = 5 points of ac
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from warmstart.planning.basis import START, Basis
-from warmstart.records import VerdictKind
+from warmstart.records import Evidence, VerdictKind
 from warmstart.tasks.words import CLASS_WORDS, Words
 
 SIGNAL_P = 0.01
-PLAIN_P = 0.005  # the same without a network, asked second: both together err in 1.5 % at most
+PLAIN_P = 0.005  # the same without a network, asked second: both together err in less than 2 %
 # Below so many examples a p above 0.01 says little: of 12 draws of 20 to 39 images from real
 # sets that would have been called no-signal, the model beat chance in 10 (bench/verdict).
 LEAST_EXAMPLES = 40
@@ -72,6 +73,12 @@ def is_hidden(p: float, plain_p: float) -> bool:
     (True, False, False)
     """
     return not has_signal(p) and plain_p <= PLAIN_P
+
+
+def hides(evidence: Iterable[Evidence]) -> bool:
+    """The same of the evidence of a check."""
+    found = next((one.details for one in evidence if one.name == "signal"), {})
+    return is_hidden(float(found.get("p", 0.0)), float(found.get("plain_p", 1.0)))
 
 
 def verdict_kind(facts: Facts, limits: Limits = LIMITS) -> VerdictKind:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from warmstart.planning.verdict import hides
 from warmstart.records import Checked, Evidence, Finding
 from warmstart.show.result import no_signal_text
 from warmstart.show.text import WIDTH, column, sentence
@@ -44,7 +45,9 @@ def _next(found: Checked, data: str) -> list[str]:
     if found.path is not None and found.suspects:
         table = f"{shlex.quote(found.path)}/{SUSPECTS}"
         rows.append((f"warmstart fit {data} --relabel {table}", "once you have corrected it"))
-    if found.verdict.kind != "no-signal":
+    if hides(found.verdict.evidence):
+        rows.append((f"warmstart fit {data} --strategy scratch", "learn it from nothing"))
+    elif found.verdict.kind != "no-signal":
         rows.append((f"warmstart fit {data}", "learn from it"))
     left = max((len(command) for command, _ in rows), default=0) + 2
     lines = [f"Files    {found.path}"] if found.path is not None else []
