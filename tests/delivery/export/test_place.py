@@ -30,7 +30,7 @@ def test_a_place_in_use_is_refused(tmp_path):
 
 
 def test_the_name_of_a_file_is_answered_with_that_of_a_folder(tmp_path):
-    with pytest.raises(UsageError, match=r"an export is a folder .* such as .*model\."):
+    with pytest.raises(UsageError, match=r"an export is a folder .* such as .*model-onnx\."):
         free_place(tmp_path, "onnx", tmp_path / "model.onnx")
 
 

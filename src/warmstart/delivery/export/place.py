@@ -29,7 +29,7 @@ def free_place(run: Path, name: str, out: Path | None) -> Path:
     if out.suffix.lower() in _FILES:
         raise UsageError(
             f"--out {out}: an export is a folder (model, labels, card, script); "
-            f"name one, such as {out.with_suffix('')}."
+            f"name one, such as {out.with_suffix('')}-{out.suffix[1:].lower()}."
         )
     if _is_taken(out):
         raise UsageError(
