@@ -226,7 +226,7 @@ def test_kill_9_in_the_middle_loses_nothing(tmp_path, data):
     process, page = started(place, str(data))
     some = [one["id"] for one in page.get("board")["pictures"][:3]]
     page.post("label", {"ids": some, "label": "green"})
-    page.post("fit", {"budget": "balanced", "settings": ["strategy=last:1"]})
+    page.post("fit", {"budget": "balanced", "settings": ["strategy=last:1", "input.size=64"]})
     page.until(lambda told: told["work"]["stage"] == "Tune")
     process.send_signal(signal.SIGKILL)
     process.wait(30)

@@ -29,7 +29,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 expect = playwright.expect
 # These pictures are told apart without: nothing but a wish has layers learn.
 LEARN_LAYERS = """fetch("/api/fit", {method: "POST", headers: {"Content-Type": "application/json"},
-  body: JSON.stringify({budget: "balanced", settings: ["strategy=last:1"]})})"""
+  body: JSON.stringify({budget: "balanced", settings: ["strategy=last:1", "input.size=64"]})})"""
 LONG = 120_000  # ms: several test processes share the cores
 
 
