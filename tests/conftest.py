@@ -14,9 +14,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # lets tests import `drawing` and `tiny`
 
 import pytest
+from hypothesis import settings
 
 from drawing import fill
 from warmstart.cli.entry import prepare
+
+# Half of what hypothesis takes by itself; WARMSTART_EXAMPLES=1000 looks longer.
+settings.register_profile("suite", max_examples=int(os.environ.get("WARMSTART_EXAMPLES", "50")))
+settings.load_profile("suite")
 
 prepare()  # the command sets this up once per process; tests call it in theirs
 gc.enable()

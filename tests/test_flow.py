@@ -367,13 +367,16 @@ def test_three_independent_sets_are_enough(pictures):
 
 
 @pytest.mark.parametrize("budget", ["fast", "balanced"])
-def test_a_network_that_says_the_same_of_everything_has_no_signal(pictures, budget):
+def test_a_network_that_says_the_same_of_everything_is_no_start(pictures, budget):
+    """Colours tell these classes, and nothing of them comes through: no model, and why."""
     module = network()
     for parameter in module.parameters():
         parameter.data.zero_()
     run = fit(pictures, start=module, budget=budget)
-    assert run.verdict.kind in ("no-signal", "unclear")
+    assert run.verdict.kind == "scratch-fair"
     assert run.verdict.evidence[0].details["p"] > 0.01
+    assert run.summary.shipped.strategy == "none"
+    assert not (run.path / "model").exists()
     assert all(np.isfinite(list(p["scores"].values())).all()
                for p in lines(run.path, "predictions.jsonl"))  # fmt: skip
 
