@@ -35,7 +35,7 @@ $(VENV)/python-ok:
 
 $(VENV)/installed: pyproject.toml | $(VENV)/python-ok
 	@echo "installing warmstart into $(VENV) (torch is large: some minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -m pip install --quiet --editable '.[serve]'
 	@touch $@
 
 $(VENV)/installed-test: pyproject.toml | $(VENV)/python-ok

@@ -67,7 +67,9 @@ def test_a_curve_from_nothing_is_told_as_what_it_is():
 def test_where_little_is_left_to_gain_the_sentence_says_how_much():
     facts = Facts(**CLEAR, knowledge=0.3, accuracy=0.987, mistakes=0.021)
     text = sentence("head", facts, 300, 0.987)
-    assert text.endswith("it is 99 % right, which leaves 2 points at most for tuning deeper.")
+    assert text.endswith(
+        "in the signal test it is 99 % right, which leaves 2 points at most for tuning deeper."
+    )
 
 
 def test_where_deeper_is_worse_no_gain_is_spoken_of():

@@ -17,7 +17,7 @@ from warmstart.records import (
     Summary,
     Verdict,
 )
-from warmstart.show import result_text
+from warmstart.show import result, result_text
 
 RUN = Path("runs/clothing")
 ESTIMATE = Estimate(metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv")
@@ -72,7 +72,7 @@ Decided  A linear output, all 18 layers frozen: your choice.
 Found    3 images could not be read.
 
 Model    runs/clothing/model
-Report   open runs/clothing/report.html
+Report   runs/clothing/report.html
 Card     runs/clothing/README.md
 Next     warmstart predict runs/clothing photo.jpg  # name the class of an image
          warmstart evaluate runs/clothing more/     # measure it on other images
@@ -102,7 +102,7 @@ person can tell the classes apart.
 
 Decided  Nothing was shipped: no signal was found.
 
-Report   open runs/survey/report.html
+Report   runs/survey/report.html
 Card     runs/survey/README.md"""
     )
 
@@ -160,3 +160,12 @@ def test_a_result_keeps_to_80_columns(summary, sample):
     text = result_text(summary, RUN, sample)
     assert max(map(len, text.splitlines())) <= 80
     assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_what_could_not_be_read_is_named_with_why():
+    items = ("a.jpg: is cut off", "b.jpg: is empty", "c.jpg: is text", "d.jpg: is text")
+    found = Finding(kind="unreadable", sentence="4 images could not be read.", items=items)
+    assert result._finding(found) == (
+        "4 images could not be read: a.jpg: is cut off; b.jpg: is empty; c.jpg: is text; "
+        "1 more in the report."
+    )

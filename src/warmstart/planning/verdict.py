@@ -176,7 +176,7 @@ def sentence(
         )
     if kind == "head" and facts.tail_gain is None:
         return (
-            f"{basis.output} is enough: it "
+            f"{basis.output} is enough: in the signal test it "
             f"{words.does.format(points(facts.accuracy))}, which leaves "
             f"{points(facts.mistakes)} points at most for {basis.training}."
         )

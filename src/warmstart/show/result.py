@@ -27,6 +27,7 @@ _LEADS = {
 TITLES: dict[Task, str] = {"classify": "Accuracy", "multilabel": "mAP", "regress": "R²"}
 SERVED = ("image", "audio", "text", "table")  # kinds that `serve` answers for
 SHOWN = 5  # findings listed; the rest stand in the report
+NAMED = 3  # files that could not be read, likewise
 
 
 def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> str:
@@ -123,13 +124,18 @@ def _findings(summary: Summary, run_path: Path) -> list[str]:
 
 
 def _finding(finding: Finding) -> str:
-    return sentence(finding.sentence)
+    """Its sentence; of what cannot be read the first names, with why."""
+    text, items = sentence(finding.sentence), finding.items
+    if finding.kind != "unreadable" or not items:
+        return text
+    more = f"; {len(items) - NAMED} more in the report" if len(items) > NAMED else ""
+    return f"{text.removesuffix('.')}: {'; '.join(items[:NAMED])}{more}."
 
 
 def _places(run_path: Path, ships: bool) -> list[str]:
     lines = [f"Model    {run_path / 'model'}"] if ships else []
     report = shlex.quote(str(run_path / "report.html"))
-    return [*lines, f"Report   open {report}", f"Card     {run_path / 'README.md'}"]
+    return [*lines, f"Report   {report}", f"Card     {run_path / 'README.md'}"]
 
 
 def _next(run_path: Path, sample_path: str | None, ships: bool, kind: str, task: Task) -> list[str]:

@@ -168,7 +168,7 @@ def _try(facts: Facts) -> Step | None:
             text=f"You chose {strategy}. Beside another depth on the same {facts.nouns.many}:",
             command=_compare(facts, "head" if strategy != "head" else "last:4"),
         )
-    if gain is None and facts.repeat.budget == "fast":
+    if gain is None and facts.repeat.budget == "fast" and kind != "head":
         return Step(
             title="Try deeper tuning",
             text="This run only fitted a new output. The usual budget trains upper layers beside "

@@ -120,10 +120,13 @@ def heat_words(label: str, probability: float, covered: float) -> str:
     'With the glowing part covered, shirt falls from 83 % to 41 %.'
     >>> heat_words("shirt", 0.83, 0.81)
     'No single part decides: whichever is covered, shirt keeps at least 81 %.'
+    >>> heat_words("shirt", 0.999, 0.998)
+    'No single part decides: whichever is covered, shirt keeps more than 99 %.'
     """
     before, after = (_percent(share) for share in (probability, covered))
     if probability - covered < LITTLE:
-        return f"No single part decides: whichever is covered, {label} keeps at least {after}."
+        least = f"more than {after[2:]}" if after.startswith("> ") else f"at least {after}"
+        return f"No single part decides: whichever is covered, {label} keeps {least}."
     return f"With the glowing part covered, {label} falls from {before} to {after}."
 
 
