@@ -31,13 +31,14 @@ Key = tuple[str, str, int, int]
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--python, --methods, --sets, --sizes, --seeds, --threads."""
+    """--python, --methods, --sets, --sizes, --seeds, --threads, --most."""
     parser.add_argument("--python", default=sys.executable, help="one that has the other tools")
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--most", type=int, default=1000, help="runs in this call")
 
 
 def measure(given: Namespace) -> dict[str, Any]:
@@ -45,11 +46,12 @@ def measure(given: Namespace) -> dict[str, Any]:
     rows = results.lines(KEPT)
     cpu = results.machine()["cpu"]
     done = {_key(row) for row in rows if row["cpu"] == cpu}
-    for key in _wanted(given):
-        if key not in done:
-            row = _row(given, key) | {"cpu": cpu, "threads": given.threads}
-            results.add(KEPT, row)
-            rows.append(row)
+    for key in [key for key in _wanted(given) if key not in done][: given.most]:
+        row = _row(given, key) | {"cpu": cpu, "threads": given.threads}
+        results.add(KEPT, row)
+        rows.append(row)
+    order = [(size, name, method) for size in SIZES for name in SETS for method in METHODS]
+    rows.sort(key=lambda row: (order.index((row["size"], row["set"], row["method"])), row["seed"]))
     return {"summary": summary(rows), "rows": rows}
 
 
