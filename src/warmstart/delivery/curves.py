@@ -62,9 +62,10 @@ class Reader:
         return points | {OF_ALL[n]: v for n, v in numbers.items() if n in OF_ALL}
 
     def _remember(self, event: Event) -> None:
-        if event.stage == "tune" and event.kind == "begin":
-            self._is_beside = BESIDE in event.values
-        if event.stage == "tune" and event.kind == "begin" and "trainings" in event.values:
+        if event.stage != "tune" or event.kind != "begin":
+            return
+        self._is_beside = BESIDE in event.values
+        if "trainings" in event.values:
             self.trainings = int(event.values["trainings"])
             self.folds = int(event.values.get("folds", self.trainings - 1))
 
@@ -73,8 +74,9 @@ class Reader:
             return "train"
         if lesson == self.trainings:
             return FINAL
-        after = int(str(lesson)) - (self.folds or int(str(lesson)))
-        return f"{FINAL}{after}" if after > 0 else f"fold{lesson}"
+        number = int(str(lesson))
+        after = 0 if self.folds is None else number - self.folds
+        return f"{FINAL}{after}" if after > 0 else f"fold{number}"
 
 
 @dataclass(slots=True)

@@ -15,13 +15,14 @@ from warmstart.joints.feed import ahead
 from warmstart.joints.joining import Joining
 from warmstart.joints.looks import Looks, renew_statistics, spread
 from warmstart.joints.notes import note
-from warmstart.joints.outfit import NEW, Outfit, moving_of
+from warmstart.joints.outfit import Outfit, moving_of
 from warmstart.joints.room import Inputs, view_numbers
 from warmstart.joints.ways import tell_way, way_of
 from warmstart.network import freeze
 from warmstart.network.folded import folded
 from warmstart.network.tail import Tail
 from warmstart.network.tensors import in_channels_last
+from warmstart.planning.actions import NEW
 from warmstart.planning.schedule import Schedule, stage_actions
 from warmstart.recording import peak_rss_mb
 from warmstart.records import Action, GuardNote

@@ -22,13 +22,12 @@ from warmstart.network.freeze import action_of
 from warmstart.network.ledger import tensors_of
 from warmstart.network.parts import Network
 from warmstart.network.taps import tap_width, taps
+from warmstart.planning.actions import NEW
 from warmstart.records import Action, Plan, Tap
 from warmstart.solve.chunks import fit_scalings
 from warmstart.training.head import HeadFit
 from warmstart.training.loop import ScaledHead
 from warmstart.weightfile import Mapped
-
-NEW = frozenset[Action]({"fresh", "added"})
 
 
 @dataclass(frozen=True, slots=True)

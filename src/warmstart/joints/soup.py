@@ -20,7 +20,7 @@ from warmstart.joints.looks import held_scores, spread
 from warmstart.joints.notes import note
 from warmstart.joints.outfit import Outfit, moving_of
 from warmstart.solve.ridge import Rows
-from warmstart.solve.temperature import Calibration
+from warmstart.training.losses import mean_loss
 
 ROWS = 256  # learnt rows, at most, on which the mean is compared with what it is made of
 BARRIER = 0.05  # of the loss of blind answers: a mean worse by more lies on a ridge between them
@@ -80,7 +80,6 @@ def _put(outfit: Outfit, weights: Mapping[str, Tensor]) -> None:
 
 
 def _loss(lesson: Lesson, outfit: Outfit, rows: Rows) -> float:
-    """Mean log-loss of learnt rows, not calibrated."""
-    scores, target = held_scores(outfit, lesson.room, rows), lesson.room.target
-    plain = Calibration(1.0, np.zeros(scores.shape[1]))
-    return float(target.losses(scores, lesson.room.labels[rows], plain).mean())
+    """Mean loss of learnt rows, not calibrated."""
+    scores = torch.from_numpy(held_scores(outfit, lesson.room, rows))
+    return mean_loss(lesson.room.target, scores, lesson.room.targets(rows))

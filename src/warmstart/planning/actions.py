@@ -10,6 +10,7 @@ from warmstart.planning.rates import Spread, part_rates
 from warmstart.planning.strategy import AUTO, HEAD, Strategy, n_tuned, resolve, word
 from warmstart.records import Action, Choice, NetworkRecord, PartPlan, VerdictKind
 
+NEW = frozenset[Action]({"fresh", "added"})  # parts that begin without the start's weights
 OUTPUT = "output"  # the name of the new last layer among a plan's parts
 _REPLACED = Choice(
     value="replaced", source="rule", because="your classes; an old output is never kept"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from warmstart.errors import PlanError
 from warmstart.planning import rules
-from warmstart.planning.actions import added_name
+from warmstart.planning.actions import NEW, added_name
 from warmstart.planning.agreement import check_agreement
 from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.limits import AGAIN, check_values, items, value_at
@@ -19,7 +19,6 @@ from warmstart.words import Nouns
 _NEEDED = ("optimizer", "rate", "layer_decay", "weight_decay", "passes", "warm_up", "crop",
            "flip", "folds", "colour", "views", "cut", "store", "average", "l2_sp",
            "micro_batch", "recompute", "device", "precision", "workers", "compile")  # fmt: skip
-NEW = {"fresh", "added"}
 LEAST_COMPARED = 3  # examples of a batch from which pairs say anything
 WHOLE = (FSDP, PIPELINE)  # ways to share a network that is in memory
 
@@ -111,7 +110,7 @@ def _check_pairs(plan: Plan, facts: DataFacts) -> None:
             "training.pairs draws examples of one class together, and the task has no classes; "
             + of_rule
         )
-    new = [part.name for part in plan.parts if part.action.value in ("fresh", "added")]
+    new = [part.name for part in plan.parts if part.action.value in NEW]
     if new or "gradual" in str(plan.strategy.value):
         what = f"part {new[0]} is new" if new else "gradual asks on the way what the output says"
         raise PlanError(f"training.pairs fits the output at the end alone, and {what}; {of_rule}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from warmstart.delivery.curves import FINAL, Axis, Reader
+from warmstart.delivery.curves import Axis, Reader
 from warmstart.delivery.figures.chart import Curve, Point, axes, chart, steps_to, thinned, upright
 from warmstart.delivery.numbers import sentence
 from warmstart.delivery.report import html
@@ -128,7 +128,7 @@ def _caption(curves: dict[str, list[Point]], words: str, nouns: Nouns) -> str:
 
 
 def _holds_out(group: str) -> bool:
-    return group != "train" and not group.startswith(FINAL)
+    return group.startswith("fold")
 
 
 def _figure(
