@@ -23,6 +23,7 @@ from warmstart.network.load import load
 
 Alter = Callable[[Image.Image, np.random.Generator], bytes]
 Features = NDArray[np.float32]
+Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -178,3 +179,24 @@ def _scaled(image: Image.Image, factor: float) -> Image.Image:
 def _toned(image: Image.Image, tone: Callable[[float], float]) -> Image.Image:
     table = [min(max(round(255 * tone(level / 255)), 0), 255) for level in range(256)]
     return image.point(table * 3)
+
+
+def altered(
+    folder: Path, ids: Sequence[str], alters: Sequence[Alter], seed: int
+) -> tuple[Seen, Rows]:
+    """Altered images as the product sees them, and the row of each."""
+    with own_cache() as place:
+        made = write(place / "set", folder, ids, alters, seed)
+        copies = see(place / "set")
+    where = {id: row for row, id in enumerate(copies.ids)}
+    return copies, np.array([where[id] for id in made])
+
+
+def two_a_class(seen: Seen, count: int, rng: np.random.Generator) -> Rows:
+    """Training rows, as equal over classes as they allow: a folder needs two of each class."""
+    rows = rng.permutation(np.flatnonzero(seen.split == "train"))
+    turn = np.zeros(len(rows), dtype=int)
+    for c in range(len(seen.classes)):
+        mine = np.flatnonzero(seen.labels[rows] == c)
+        turn[mine] = np.arange(len(mine))
+    return rows[np.argsort(turn, kind="stable")][:count]

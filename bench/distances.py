@@ -22,7 +22,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def measure(given: Namespace) -> dict[str, Any]:
     """The evidence `distance` on every set; its values go into inspection/distance.py."""
-    start, found = load(given.start), []
+    start, found = load(given.start), list[dict[str, Any]]()
     for name in sets.ALL:
         collection = drain(read(sets.root(given) / name))
         look = drain(take_look(collection, start))

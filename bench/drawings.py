@@ -114,9 +114,9 @@ def distance() -> str:
             line(left, y, right, y),
             text(left - 10, y + 4, tick, "faint", 'text-anchor="end"'),
         ]
-    for tick in (0.0, 0.1, 0.2, 0.3):
-        x, _ = at(tick, 0)
-        drawn.append(text(x, bottom + 18, f"{tick:.1f}", "faint", MIDDLE))
+    for share in (0.0, 0.1, 0.2, 0.3):
+        x, _ = at(share, 0)
+        drawn.append(text(x, bottom + 18, f"{share:.1f}", "faint", MIDDLE))
     for name, how_far in sorted(far.items(), key=lambda pair: pair[1]):
         gain = 100 * (both[name]["accuracy"] - both[name]["onelook"])
         x, y = at(how_far, gain)

@@ -86,7 +86,7 @@ class Held:
     ) -> None:  # fmt: skip
         self.hook.remove()
 
-    def _look(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def _look(self, module: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Note a norm whose output is not what its remembered statistics give."""
         if "BatchNorm" not in type(module).__name__ or not torch.is_grad_enabled():
             return

@@ -71,14 +71,14 @@ def measure(given: Namespace) -> dict[str, Any]:
             told.setdefault(engine, []).append(_alone(engine, given.start, counts))
             print(engine, told[engine][-1], flush=True)
     rows: list[dict[str, Any]] = []
-    for engine, found in told.items():
-        setup, batch = (min(one[name] for one in found) for name in ("setup", "batch"))
+    for name, found in told.items():
+        setup, batch = (min(one[what] for one in found) for what in ("setup", "batch"))
         for count in counts:
             seconds, worked = (
-                min(one[name][str(count)] for one in found) for name in ("seconds", "worked")
+                min(one[what][str(count)] for one in found) for what in ("seconds", "worked")
             )
             rows.append({
-                "engine": engine, "images": count, "seconds": seconds,
+                "engine": name, "images": count, "seconds": seconds,
                 "per second": count / seconds, "setup s": setup,
                 "fastest batch, per second": 32 / batch, "processor s": worked,
                 "setup, processor s": min(one["setup cpu"] for one in found),

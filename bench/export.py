@@ -45,7 +45,7 @@ def measure(given: Namespace) -> dict[str, Any]:
 def one(run: warmstart.Run, to: str, **options: bool) -> dict[str, Any]:
     """Make one export; what it is and what it costs."""
     began = time.perf_counter()
-    told = warmstart.export(run, to, **options)  # type: ignore[arg-type]
+    told = warmstart.export(run, to, **options)
     seconds = time.perf_counter() - began
     row: dict[str, Any] = {
         "format": "-".join([to, *options]),

@@ -21,6 +21,7 @@ from warmstart.joints.controls import open_probe, try_preprocessing
 from warmstart.joints.look import take_look
 from warmstart.joints.scene import draw, set_scene
 from warmstart.network.load import Start, load
+from warmstart.records.inputs import pictures
 from warmstart.stats.paired import mean_interval
 
 SETS = ("ants_bees", "clothing", "trashnet", "textures10", "skin_lesions", "pacs_photo")
@@ -66,7 +67,7 @@ def measure(given: Namespace) -> dict[str, Any]:
 def _wrong() -> dict[str, Start]:
     """Starts whose preprocessing is not theirs, and one that wants blue before red."""
     start = load("lite0")
-    prep = start.record.preprocessing
+    prep = pictures(start.record.preprocessing)
     made = {
         name: load("lite0", preprocessing=replace(prep, mean=mean, std=std))
         for name, (mean, std) in USUAL.items()

@@ -140,7 +140,7 @@ def fastai(train_bn: bool) -> Recipe:
         from fastai.data.core import DataLoaders
         from fastai.learner import Learner
 
-        def splitter(model: nn.Module) -> list[list[nn.Parameter]]:
+        def splitter(model: Any) -> list[list[nn.Parameter]]:
             below = [p for child in backbone(model) for p in child.parameters()]
             return [below, list(model.fc.parameters())]
 
@@ -167,6 +167,8 @@ def lightning_with(make: Callable[[Any], Any]) -> Recipe:
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
         class Module(lightning.LightningModule):
+            head: Any
+
             def __init__(self) -> None:
                 super().__init__()
                 self.head, self.backbone = network.fc, network

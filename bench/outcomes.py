@@ -36,6 +36,7 @@ from warmstart.network.revive import cut_start
 from warmstart.network.taps import taps
 from warmstart.planning.schedule import schedule
 from warmstart.records import Tap
+from warmstart.records.inputs import pictures
 from warmstart.stats.paired import mean_interval
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.head import blank
@@ -100,7 +101,9 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
         if cell.start == "blank":
             known = load("lite0")
             blank = without_knowledge(drain(read_data(asked)), known, 0)
-            asked = replace(asked, start=blank.module, preprocessing=blank.record.preprocessing)
+            asked = replace(
+                asked, start=blank.module, preprocessing=pictures(blank.record.preprocessing)
+            )
         scene, start = set_up(asked)
         inspection = drain(check.check(scene))
         trial = try_tail(asked, scene, start)

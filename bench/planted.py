@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import alter, pools, sets
+from bench import alter, exposures, pools, sets
 from bench.alter import Seen
 from bench.pools import Pool
-from warmstart.evaluation.metrics import accuracy_estimate
 from warmstart.inspection.ceiling import ceiling
 from warmstart.inspection.cues import cues
 from warmstart.inspection.drift import drift, two_samples
@@ -29,7 +28,7 @@ FLIPPED = ("ants_bees", "cats_dogs", "pacs_photo", "vehicles")
 FRAMED = ("ants_bees", "clothing", "pacs_photo", "trashnet")
 SHIFTED = (("pacs_photo", "pacs_sketch"), ("wbc_cells", "wbc_cells_site2"))
 EXPOSED = ("clothing", "trashnet")
-OBJECTS, COPIES = 40, 20
+COPIES = 20
 COLOURS = (
     (200, 30, 30), (30, 160, 60), (40, 60, 200), (220, 200, 40), (150, 60, 180),
     (40, 190, 200), (240, 130, 30), (120, 120, 120), (10, 10, 10), (245, 245, 245),
@@ -53,7 +52,7 @@ def measure(given: Namespace) -> dict[str, Any]:
         name = folder.name
         seen[name] = alter.see(folder)
         rows += [_clean(name, seen[name]), _copies(name, folder, seen[name])]
-        rows.append(_exposures(name, folder, seen[name]))
+        rows.append(exposures.joined_and_mixed(name, folder, seen[name]))
         for row in rows[-3:]:
             print(row, flush=True)
     for name in FRAMED:
@@ -62,7 +61,9 @@ def measure(given: Namespace) -> dict[str, Any]:
     rows += [_flips(name, seen[name], given.seeds) for name in FLIPPED]
     rows += [_shift(one, other, seen) for one, other in SHIFTED]
     rows += [
-        _estimate(name, root / name, seen[name], seed) for name in EXPOSED for seed in (0, 1, 2)
+        exposures.claimed(name, root / name, seen[name], seed)
+        for name in EXPOSED
+        for seed in (0, 1, 2)
     ]
     return {"summary": _summary(rows), "rows": rows}
 
@@ -157,23 +158,12 @@ def _beside(seen: Seen, copies: Seen) -> tuple[SimpleNamespace, NDArray[np.float
     return both, compared(np.concatenate([seen.neck, copies.neck]))
 
 
-def _altered(
-    folder: Path, ids: Sequence[str], alters: Sequence[alter.Alter], seed: int
-) -> tuple[Seen, Rows]:
-    """Altered images as the product sees them, and the row of each."""
-    with alter.own_cache() as place:
-        made = alter.write(place / "set", folder, ids, alters, seed)
-        copies = alter.see(place / "set")
-    where = {id: row for row, id in enumerate(copies.ids)}
-    return copies, np.array([where[id] for id in made])
-
-
 def _copies(name: str, folder: Path, seen: Seen) -> Row:
     """20 near copies of training images, each to be found."""
     n, rng = len(seen.ids), np.random.default_rng([3, 1])
-    source = _two_a_class(seen, COPIES, rng)
+    source = alter.two_a_class(seen, COPIES, rng)
     alters = [alter.COPIES[i % len(alter.COPIES)] for i in range(len(source))]
-    copies, where = _altered(folder, [seen.ids[row] for row in source], alters, seed=3)
+    copies, where = alter.altered(folder, [seen.ids[row] for row in source], alters, seed=3)
     pairs = {(t.first, t.second) for t in find_twins(*_beside(seen, copies))}
     known = {(t.first, t.second) for t in find_twins(seen.glances, compared(seen.neck))}
     wanted = [(int(row), int(n + at)) for row, at in zip(source, where, strict=True)]
@@ -190,50 +180,11 @@ def _copies(name: str, folder: Path, seen: Seen) -> Row:
     }  # fmt: skip
 
 
-def _two_a_class(seen: Seen, count: int, rng: np.random.Generator) -> Rows:
-    """Training rows, as equal over classes as they allow: a folder needs two of each class."""
-    rows = rng.permutation(np.flatnonzero(seen.split == "train"))
-    turn = np.zeros(len(rows), dtype=int)
-    for c in range(len(seen.classes)):
-        mine = np.flatnonzero(seen.labels[rows] == c)
-        turn[mine] = np.arange(len(mine))
-    return rows[np.argsort(turn, kind="stable")][:count]
-
-
-def _exposed(folder: Path, seen: Seen, seed: int) -> tuple[Seen, Rows, Rows]:
-    """6 altered copies of each of 40 training images: rows, and the object of each row."""
-    source = _two_a_class(seen, OBJECTS, np.random.default_rng([seed, 5]))
-    ids = [seen.ids[row] for row in source for _ in alter.EXPOSURES]
-    copies, where = _altered(folder, ids, list(alter.EXPOSURES) * len(source), seed)
-    objects = np.empty(len(where), dtype=np.intp)
-    objects[where] = np.repeat(np.arange(len(source)), len(alter.EXPOSURES))
-    return copies, objects, source
-
-
-def _components(twins: Sequence[Twin], n: int) -> list[Rows]:
-    root = np.arange(n)
-    for twin in twins:
-        root[root == root[twin.second]] = root[twin.first]
-    return [np.flatnonzero(root == r) for r in np.unique(root)]
-
-
-def _exposures(name: str, folder: Path, seen: Seen) -> Row:
-    """Are the copies of an object joined, and different objects kept apart?"""
-    copies, objects, _ = _exposed(folder, seen, seed=0)
-    joined = _components(find_twins(copies.glances, compared(copies.neck)), len(objects))
-    largest = {o: max(int((objects[rows] == o).sum()) for rows in joined) for o in set(objects)}
-    return {
-        "set": name, "planted": "40 x 6 exposures",
-        "joined": round(sum(largest.values()) / len(objects), 4),
-        "mixed": sum(len(set(objects[rows])) > 1 for rows in joined),
-    }  # fmt: skip
-
-
 def _frames(name: str, folder: Path, seen: Seen) -> Row:
     """A frame of 4 px, a colour a class."""
     rows = np.flatnonzero(seen.split == "train")
     alters = [alter.framed(COLOURS[seen.labels[row]]) for row in rows]
-    framed, _ = _altered(folder, [seen.ids[row] for row in rows], alters, 0)
+    framed, _ = alter.altered(folder, [seen.ids[row] for row in rows], alters, 0)
     found = _shortcut(framed, np.arange(len(rows)))
     return {
         "set": name, "planted": "frames", "found": bool(found),
@@ -245,7 +196,7 @@ def _sizes(name: str, folder: Path, seen: Seen) -> Row:
     """One class of one size, the others of another."""
     rows = np.flatnonzero(seen.split == "train")
     alters = [alter.of_size(*((160, 120) if seen.labels[r] == 0 else (144, 144))) for r in rows]
-    sized, _ = _altered(folder, [seen.ids[row] for row in rows], alters, 0)
+    sized, _ = alter.altered(folder, [seen.ids[row] for row in rows], alters, 0)
     items = [item for f in _cues(sized, np.arange(len(rows))) for item in f.items]
     wanted = f"{seen.classes[0]}: 100 % are 160 x 120 px, 0 % elsewhere"
     return {"set": name, "planted": "sizes", "found": wanted in items, "items": items}
@@ -286,26 +237,3 @@ def _shift(one: str, other: str, seen: dict[str, Seen]) -> Row:
         "found": bool(drift(train, test, np.random.default_rng(0))),
         "parts told apart": round(told.accuracy, 3) if told else None,
     }  # fmt: skip
-
-
-def _estimate(name: str, folder: Path, seen: Seen, seed: int) -> Row:
-    """Learn from 6 copies of 40 objects: what is claimed, and what holds for other objects."""
-    copies, _, source = _exposed(folder, seen, seed)
-    n, labels = len(copies.ids), copies.labels
-    rest = np.setdiff1d(np.arange(len(seen.ids)), source)
-    row: Row = {"set": name, "planted": "exposures, estimate", "draw": seed}
-    for word, groups in (
-        ("joined", _components(find_twins(copies.glances, compared(copies.neck)), n)),
-        ("apart", [np.array([i]) for i in range(n)]),
-    ):
-        fit = pools.fit_rows(copies.pool, np.arange(n), labels, np.random.default_rng(0), groups)
-        blocks = np.empty(n, dtype=np.int64)
-        for number, rows in enumerate(groups):
-            blocks[rows] = number
-        claim = accuracy_estimate(fit.probabilities, labels, blocks, "nested-cv")
-        truth = float((pools.predict(fit, seen.pool, rest) == seen.labels[rest]).mean())
-        row |= {word: round(claim.value, 4), f"{word} low": round(claim.low, 4)}
-        row |= {f"{word} high": round(claim.high, 4), f"truth, {word}": round(truth, 4)}
-    row["truth"] = row["truth, joined"]
-    row["holds"] = bool(row["joined low"] <= row["truth"] <= row["joined high"])
-    return row

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from bench.alter import jpeg
 from warmstart.network.load import load
+from warmstart.records.inputs import pictures
 
 RATE = 3e-4  # that the rule gives here
 
@@ -47,7 +48,7 @@ def wrong_moments(data: Path, number: int, draw: Draw) -> dict[str, Any]:
     """A network of one's own, and somebody else's mean and spread: of 0..255, or none."""
     start = load("lite0")
     mean, std = ((0.0,) * 3, (1 / 255,) * 3) if number % 2 else ((0.0,) * 3, (1.0,) * 3)
-    prep = replace(start.record.preprocessing, mean=mean, std=std)
+    prep = replace(pictures(start.record.preprocessing), mean=mean, std=std)
     return {"start": start.module, "preprocessing": prep}
 
 
@@ -104,7 +105,8 @@ def constant(data: Path, number: int, draw: Draw) -> dict[str, Any]:
         module.bn2.weight.zero_()
         module.bn2.bias.fill_(-1.0)
     return {
-        "start": module, "preprocessing": start.record.preprocessing, "strategy": "last:1",
+        "start": module, "preprocessing": pictures(start.record.preprocessing),
+        "strategy": "last:1",
     }  # fmt: skip
 
 

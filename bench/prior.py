@@ -143,7 +143,7 @@ def _prior(head: HeadFit, pool: Pool) -> Prior | None:
 def _score(head: HeadFit, test: Pool) -> tuple[float, float]:
     """Accuracy and log-loss on the test part."""
     joined = np.concatenate([test.taps[tap] for tap in head.taps], axis=1)
-    scores = joined @ head.weight.T.astype(np.float64) + head.bias
+    scores = joined.astype(np.float64) @ head.weight.T + head.bias
     logits = head.calibration.temperature * scores + head.calibration.bias
     hits = logits.argmax(axis=1) == test.labels
     return float(hits.mean()), float(log_losses(scores, test.labels, head.calibration).mean())

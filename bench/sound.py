@@ -95,7 +95,7 @@ def _fitted(table: list[dict[str, str]], budget: str) -> dict[str, Any]:
         ]
         group = "speaker" if speakers[1] and not speakers[0] & speakers[1] else None
         began = time.perf_counter()
-        run = warmstart.fit(file, budget=budget, group=group, out=Path(place) / "run")  # type: ignore[arg-type]
+        run = warmstart.fit(file, budget=budget, group=group, out=Path(place) / "run")
         found = run.summary
     return {
         "test": found.test and found.test.accuracy, "low": found.test and found.test.low,

@@ -189,9 +189,10 @@ def _x(accuracy: float) -> float:
 
 
 TOLD = [name for name in STORIES if "compare" in told(name)]
-MADE: dict[str, Callable[[], str]] = {
+COMMANDS: dict[str, Callable[[], str]] = {
     f"story-{name}-commands": partial(commands, name) for name in STORIES
-} | {
+}
+MADE = COMMANDS | {
     f"story-{name}-{what}": partial(make, name)
     for name in TOLD
     for what, make in (

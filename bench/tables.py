@@ -180,7 +180,7 @@ def exports() -> str:
         own = [row for row in found if row["format"] == name]
         largest = max(row["largest difference of a logit"] for row in own)
         megabytes = max(row["MB"] for row in own)
-        same = min(row.get("labels as in 32 bits", row["same labels"]) for row in own)
+        same = min(float(row.get("labels as in 32 bits") or row["same labels"]) for row in own)
         lines.append([f"`{name}`", f"{megabytes:.1f}", f"{largest:.1g}", percent(same, 0)])
     return table(["export", "MB", "largest difference of a logit", "labels the same"], lines)
 

@@ -22,6 +22,7 @@ from bench import results
 from warmstart.data.cells import encode_row, pack
 from warmstart.folder import read_json
 from warmstart.records import DataRecord, TableInputs
+from warmstart.records.summary import Scores
 from warmstart.run import Run
 from warmstart.stats.paired import mean_interval
 
@@ -134,7 +135,7 @@ def _write(path: Path, cells: Cells) -> None:
 
 def _accuracy(run: Run) -> float:
     """On the test part, which every run has that shipped a model."""
-    return round(run.test.accuracy, 4) if run.test is not None else float("nan")
+    return round(run.test.accuracy, 4) if isinstance(run.test, Scores) else float("nan")
 
 
 def _beside(run: Run, train: Cells, test: Cells) -> dict[str, float]:

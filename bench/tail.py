@@ -71,7 +71,12 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
     scene, start = set_up(asked)
     seen: list[Chosen] = []
     choose, began = tune.choose, time.perf_counter()
-    with patch.object(tune, "choose", lambda *a: seen.append(choose(*a)) or seen[-1]):
+
+    def kept(*given: Any, **named: Any) -> Chosen:
+        seen.append(choose(*given, **named))
+        return seen[-1]
+
+    with patch.object(tune, "choose", kept):
         trial = try_tail(asked, scene, start)
     before = trial.worked.before
     head = before.probabilities if before is not None else trial.head.probabilities

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,9 @@ def doubts(
 ) -> list[dict[str, Any]]:
     """One row for the data as they are, one for each draw of mistakes."""
     shapes = profiles(list(taps))
-    pair = {name: shapes[name] for name in ("last", "equal") if name in shapes}
+    pair: dict[str, Mapping[Tap, float]] = {
+        name: shapes[name] for name in ("last", "equal") if name in shapes
+    }
     kernels = [*mixed_kernels(taps.items(), pair).values()]
     plant = _flipped if truth.ndim > 1 else _moved
     given = [Planted(truth, set()), *(plant(truth, np.random.default_rng(s)) for s in range(draws))]

@@ -135,7 +135,8 @@ def _fit(pool: Pool, rows: Rows, seed: int = 0) -> HeadFit:
 
 def _said(pool: Pool, fit: HeadFit, rows: Rows) -> NDArray[np.float64]:
     joined = np.concatenate([pool.taps[tap][rows] for tap in fit.taps], axis=1)
-    return pool.target.answers(joined @ fit.weight.T + fit.bias, fit.calibration)
+    scores = joined.astype(np.float64) @ fit.weight.T + fit.bias
+    return pool.target.answers(scores, fit.calibration)
 
 
 # ---- the parts -----------------------------------------------------------------------------

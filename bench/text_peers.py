@@ -90,7 +90,7 @@ def trainer(encoder: str, train: Any, test: Any, seed: int) -> dict[str, Any]:
         )  # fmt: skip
         loop.train()
         fitted = time.process_time()
-        logits = loop.predict(Rows(*test)).predictions
+        logits: Any = loop.predict(Rows(*test)).predictions
     found = [classes[place] for place in logits.argmax(axis=1)]
     return {
         "labels": found, "seconds": fitted - began, "answering": time.process_time() - fitted,

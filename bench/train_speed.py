@@ -91,10 +91,11 @@ def _trainer(data: Path) -> float:
     from transformers import Trainer, TrainingArguments
 
     from warmstart.network.load import load
+    from warmstart.records.inputs import pictures
 
     start = load("lite0")
-    prep = start.record.preprocessing
-    network = start.module.train().requires_grad_(True)
+    prep = pictures(start.record.preprocessing)
+    network: Any = start.module.train().requires_grad_(True)
     classes = len(list((data / "train").iterdir()))
     network.reset_classifier(classes)
     views = v2.Compose([

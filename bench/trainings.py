@@ -22,6 +22,7 @@ from warmstart.events import drain
 from warmstart.features.engine import normalised
 from warmstart.joints import planned, tune
 from warmstart.joints.attempt import Attempt
+from warmstart.joints.heads import fit_on
 from warmstart.joints.lesson import Lesson
 from warmstart.joints.live import read_pixels
 from warmstart.joints.look import take_look
@@ -37,6 +38,7 @@ from warmstart.network.taps import Tapped
 from warmstart.planning.schedule import schedule
 from warmstart.recording import Clock
 from warmstart.records import Plan, Tap
+from warmstart.records.inputs import pictures
 from warmstart.solve.temperature import Calibration, log_losses
 from warmstart.stats.cka import agreement, cka
 from warmstart.training.candidates import LOOKS
@@ -128,9 +130,10 @@ class _Recorder(Watch):
         self.found.losses.append(float(f"{loss:.5g}"))
         return None
 
-    def finish(self, moved: float) -> None:
+    def finish(self, moved: float, loss: float | None = None) -> Alarm | None:
         """How far answers moved."""
         self.found.moved = moved
+        return None
 
 
 def _on_draw(folder: Path, asks: list[Ask]) -> Iterator[Trained]:
@@ -146,7 +149,7 @@ def _on_draw(folder: Path, asks: list[Ask]) -> Iterator[Trained]:
         scene = set_scene(with_twins(plain, ()), look, start.record, "fast", seed)
         learn = scene.arranged.learn
         pixels = read_pixels(scene.collection, learn, scene.prep)
-        images = normalised(pixels.rows(np.arange(len(learn))), scene.prep)
+        images = normalised(pixels.rows(np.arange(len(learn))), pictures(scene.prep))
         for ask in asks:
             yield _train(asked, scene, start, images, ask)
 
@@ -180,10 +183,10 @@ def _train(asked: Request, scene: Scene, start: Start, images: Tensor, ask: Ask)
     keep, held = np.flatnonzero(part > 0), np.flatnonzero(part == 0)
     torch.set_num_threads(1)  # two threads wait for each other where the machine has other work
     room = Room(
-        source=drain(tune._source(scene, plan)), labels=labels, blocks=blocks,
+        source=drain(tune.open_source(scene, plan)), labels=labels, blocks=blocks,
         before=take_digests(network), checkpoints=NoCheckpoints(),
     )  # fmt: skip
-    head, read = tune._head_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
+    head, read = fit_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
     lesson = Lesson(
         make=lambda: outfit(network, plan, head, read, ask.seed), schedule=course, room=room,
         rows=keep, held=held, number=0,

@@ -28,6 +28,7 @@ from warmstart.planning import rules
 from warmstart.planning.profiles import profiles
 from warmstart.planning.verdict import Facts, verdict_kind
 from warmstart.records import Preprocessing, Verdict
+from warmstart.records.inputs import pictures
 from warmstart.solve.kernels import mixed_kernels
 
 NEAR = ("ants_bees", "cats_dogs", "clothing", "pacs_photo", "vehicles", "car_brands", "cat_breeds")
@@ -90,7 +91,7 @@ def _relabelled(collection: Collection, seed: int) -> Collection:
 def without_knowledge(collection: Collection, start: Start, seed: int) -> Start:
     """The start with each weight tensor shuffled; BatchNorm learns its statistics here."""
     blank = shuffled(start.module, np.random.default_rng([seed, 17]))
-    prep = start.record.preprocessing
+    prep = pictures(start.record.preprocessing)
     examples = [e for e in collection.record.examples if e.split == "train"][::4][: 4 * CHUNK]
     pixels = np.stack([load_image(collection.load(e.id), e.id, prep) for e in examples])
     settle_norms(blank, pixels, prep)
