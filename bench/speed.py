@@ -1,13 +1,11 @@
-"""Wall time of `fit --budget fast`: against one plain pass over the data, and against a peer."""
+"""Wall time of `fit --budget fast` against one plain pass over the data."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,11 +39,9 @@ with torch.inference_mode():
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--repeats, --peer, --peer-sets."""
+    """--repeats, --set."""
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--set", default="trashnet")
-    parser.add_argument("--peer", help="a command that takes a set's folder; it prints a JSON line")
-    parser.add_argument("--peer-sets", nargs="+", default=["ants_bees", "clothing"])
 
 
 def measure(given: Namespace) -> dict[str, Any]:
@@ -62,26 +58,7 @@ def measure(given: Namespace) -> dict[str, Any]:
         )  # fmt: skip
         print(rows[-1], flush=True)
     summary = {"fit / plain pass (median)": float(np.median([r["ratio"] for r in rows]))}
-    for name in given.peer_sets if given.peer else []:
-        rows.append(_against_peer(given.peer, sets.root(given) / name))
-        print(rows[-1], flush=True)
-        summary[f"fit / peer on {name}"] = rows[-1]["ratio"]
     return {"summary": summary, "rows": rows}
-
-
-def _against_peer(command: str, folder: Path) -> dict[str, Any]:
-    ours = sets.fit(folder, "--budget", "fast")
-    began = time.perf_counter()
-    done = subprocess.run(
-        [*command.split(), str(folder)], capture_output=True, text=True, check=True
-    )
-    peer = time.perf_counter() - began
-    said = json.loads(done.stdout.strip().splitlines()[-1])
-    return {
-        "set": folder.name, "peer": said["method"], "peer s": peer, "fit": ours.seconds,
-        "ratio": ours.seconds / peer, "peer accuracy": said["acc"],
-        "fit accuracy": ours.summary["test"]["accuracy"],
-    }  # fmt: skip
 
 
 def _timed(command: list[str]) -> float:

@@ -1,0 +1,77 @@
+"""Seconds of whole commands, one after the other on the same set: ours and another tool's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from bench import results, sets
+
+KEPT = results.FOLDER / "paired.jsonl"
+OURS = ("fast", "balanced", "thorough")
+
+Row = dict[str, Any]
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--peer, --methods, --budgets, --sets, --threads, --again."""
+    parser.add_argument("--peer", help="a command that takes METHOD and SET; it prints JSON")
+    parser.add_argument("--methods", nargs="+", default=["fastai5", "expert30"])
+    parser.add_argument("--budgets", nargs="+", default=["fast", "balanced"], choices=OURS)
+    parser.add_argument("--sets", nargs="+", default=["ants_bees", "clothing"])
+    parser.add_argument("--threads", type=int, default=1, help="of each command, and its cores")
+    parser.add_argument("--again", action="store_true", help="measure anew what is kept already")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Each set: our budgets, then the other tool's methods; no other order, nothing beside."""
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)
+    rows = results.lines(KEPT)
+    done = set() if given.again else {(row["set"], row["method"]) for row in rows}
+    for name in given.sets:
+        for method in (*given.budgets, *(given.methods if given.peer else ())):
+            if (name, method) in done:
+                continue
+            row = _row(given, sets.root(given) / name, method) | {"threads": given.threads}
+            rows = [r for r in rows if (r["set"], r["method"]) != (name, method)] + [row]
+            KEPT.write_text("".join(json.dumps(r) + "\n" for r in rows))
+            print(row, file=sys.stderr, flush=True)
+    return {"summary": summary(rows), "rows": rows}
+
+
+def summary(rows: list[Row]) -> dict[str, str]:
+    """How many times as long each other tool takes, by set and budget of ours."""
+    took = {(row["set"], row["method"]): row["seconds"] for row in rows}
+    return {
+        f"{method} over {budget}": ", ".join(
+            f"{took[name, method] / took[name, budget]:.1f} on {name}"
+            for name in dict.fromkeys(row["set"] for row in rows)
+            if (name, method) in took and (name, budget) in took
+        )
+        for method in dict.fromkeys(row["method"] for row in rows if row["method"] not in OURS)
+        for budget in OURS
+        if any(row["method"] == budget for row in rows)
+    }
+
+
+def _row(given: Namespace, folder: Path, method: str) -> Row:
+    """Wall seconds of the whole process, with an empty cache; accuracy on the test part."""
+    if method in OURS:
+        ours = sets.fit(folder, "--budget", method)
+        seconds, right = ours.seconds, ours.summary["test"]["accuracy"]
+    else:
+        command = [*given.peer.split(), method, str(folder), "--threads", str(given.threads)]
+        began = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds = time.perf_counter() - began
+        right = json.loads(done.stdout.strip().splitlines()[-1])["acc"]
+    return {
+        "set": folder.name, "method": method, "seconds": round(seconds, 1),
+        "accuracy": round(right, 4),
+    }  # fmt: skip
