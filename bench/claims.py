@@ -7,7 +7,7 @@ from typing import Any
 
 from bench import results
 from bench.markdown import mean, percent, points, source, table
-from bench.tables import rows
+from bench.tables import count, rows, seconds
 
 
 def frozen_speed() -> str:
@@ -39,14 +39,15 @@ def frozen_moves() -> str:
 def all_but_last() -> str:
     """A new output alone: accuracy and time."""
     found = rows("accuracy")
-    timed = [row for row in rows("speed") if "peer" in row]
-    ratio = mean(row["peer s"] / row["fit"] for row in timed)
+    timed = seconds()
+    both = [name for name, method in timed if method == "fastai5"]
+    ratio = mean(timed[name, "fastai5"] / timed[name, "fast"] for name in both)
     return (
-        f"On eight sets a new output that listens to all depths is right "
+        f"On {count(len(found))} sets a new output that listens to all depths is right "
         f"{percent(mean(r['accuracy'] for r in found))} of the time, the usual one on the last "
         f"layer {percent(mean(r['onelook'] for r in found))}. Five rounds of fastai's `fine_tune` "
-        f"took {ratio:.0f} times as long on the two sets where both were timed "
-        f"{source('accuracy', 'speed')}."
+        f"took {ratio:.0f} times as long on the {len(both)} sets where both were timed "
+        f"{source('accuracy', 'paired')}."
     )
 
 

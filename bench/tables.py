@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bench import results
@@ -28,20 +28,46 @@ def _by_set(name: str) -> dict[str, dict[str, Any]]:
 
 
 def fast() -> str:
-    """Heads alone: eight sets together, and the two sets with another tool's seconds."""
-    one = _by_set("accuracy")
-    timed = {row["set"]: row for row in rows("speed") if "peer" in row}
+    """Heads alone: all sets together, and two sets with seconds of the whole command."""
+    one, timed = _by_set("accuracy"), seconds()
     shown = ("ants_bees", "clothing")
-    plain = [percent(one[s]["onelook"]) for s in shown]
-    ours = [f"{percent(one[s]['accuracy'])}, {took(timed[s]['fit'])}" for s in shown]
-    theirs = [f"{percent(one[s]['fastai5'])}, {took(timed[s]['peer s'])}" for s in shown]
-    heads = ["", f"{_count(len(one))} sets", *shown]
-    together = percent(mean(row["accuracy"] for row in one.values()))
-    return table(heads, [
-        ["`warmstart fit --budget fast`", f"**{together}**", *ours],
-        [PEERS["onelook"], percent(mean(r["onelook"] for r in one.values())), *plain],
-        [f"{PEERS['fastai5']}, mean of three seeds", "", *theirs],
-    ])  # fmt: skip
+    lines = [["`warmstart fit --budget fast`", "accuracy", "fast"]]
+    lines += [[PEERS[name], name, name] for name in ("onelook", "fastai5", "hf3")]
+    cells = [
+        [title, percent(mean(row[key] for row in one.values())),
+         *(percent(one[s][key]) + _seconds(timed, s, method) for s in shown)]
+        for title, key, method in lines
+    ]  # fmt: skip
+    cells[0][1] = f"**{cells[0][1]}**"
+    return table(["", f"{count(len(one))} sets", *shown], cells)
+
+
+def _seconds(timed: Mapping[tuple[str, str], float], name: str, method: str) -> str:
+    return f", {took(timed[name, method])}" if (name, method) in timed else ""
+
+
+def seconds() -> dict[tuple[str, str], float]:
+    """Wall seconds of whole commands, by set and method or budget."""
+    return {(row["set"], row["method"]): row["seconds"] for row in rows("paired")}
+
+
+PAIRED = {
+    "fast": "`warmstart fit --budget fast`", "balanced": "`warmstart fit`",
+    "thorough": "`warmstart fit --budget thorough`",
+    **{name: PEERS[name] for name in ("fastai5", "expert30")},
+}  # fmt: skip
+
+
+def paired() -> str:
+    """Whole commands on one core, one after the other."""
+    timed = seconds()
+    names = list(dict.fromkeys(name for name, _ in timed))
+    lines = [
+        [title, *(took(timed[s, method]) if (s, method) in timed else "" for s in names)]
+        for method, title in PAIRED.items()
+        if any((s, method) in timed for s in names)
+    ]
+    return f"{table(['', *names], lines)}\n\n{source('paired')}"
 
 
 def balanced() -> str:
@@ -220,7 +246,7 @@ def suggested() -> str:
     return table(["set", "suggested", "at random", "difference", "95 %"], lines)
 
 
-def _count(n: int) -> str:
+def count(n: int) -> str:
     return {8: "eight", 14: "14"}.get(n, str(n))
 
 
@@ -228,5 +254,5 @@ MADE: dict[str, Callable[[], str]] = {
     "task_doubts": task_doubts,
     "fast": fast, "balanced": balanced, "sets": sets, "costs": costs, "forecast": forecast,
     "speed": speed, "exports": exports, "served": served, "memory": memory,
-    "suggested": suggested, "sizes": sizes, "thorough": thorough,
+    "suggested": suggested, "sizes": sizes, "thorough": thorough, "paired": paired,
 }  # fmt: skip
