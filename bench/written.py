@@ -20,6 +20,7 @@ from bench import (
     drawings,
     figure,
     figure_drift,
+    guard_tables,
     judged,
     kinds_tables,
     scale_tables,
@@ -34,6 +35,7 @@ MARK = re.compile(r"(<!-- made: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
 MADE: dict[str, Callable[[], str]] = {
     **tables.MADE,
     **claims.MADE,
+    **guard_tables.MADE,
     **judged.MADE,
     **kinds_tables.MADE,
     **scale_tables.MADE,
