@@ -111,8 +111,10 @@ def test_there_are_several_ways_to_ask(capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["fit", "--help"], ["--version"], ["train"], ["completion", "zsh"]]
-)
+    "words",
+    [["--help"], ["fit", "--help"], ["--version"], ["train"], ["completion", "zsh"],
+     ["fit", "no/such/photos"]],
+)  # fmt: skip
 def test_nothing_heavy_is_imported_to_answer(words):
     code = (
         "import sys\n"

@@ -66,6 +66,10 @@ def _run(words: Sequence[str]) -> int:
         return 0
     if call.verb == "completion":
         return _complete(call)
+    if VERBS[call.verb].arguments == ("DATA",):
+        from warmstart.data.named import look_for
+
+        look_for(call.places[0])
     prepare()
     from warmstart.cli.calls import run
 

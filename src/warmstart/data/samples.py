@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from warmstart.data.collection import Listing, Row, Wording, count
+from warmstart.data.named import PREFIX
 from warmstart.errors import DataError
 
-PREFIX = "sample:"
 NAMES = ("digits",)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,14 +14,16 @@ from warmstart.data.arrow import parse_parquet
 from warmstart.data.collection import Columns, Listing
 from warmstart.data.kinds import heard
 from warmstart.data.layouts import list_place
+from warmstart.data.named import PREFIX, is_address
 from warmstart.data.objects import Frame, ImageFolder, list_frame, list_image_folder
 from warmstart.data.parsing import Table, parse
 from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, open_folder, read_file, suffix
-from warmstart.data.samples import PREFIX, list_sample
+from warmstart.data.samples import list_sample
 from warmstart.data.shards import list_shards
 from warmstart.data.tables import Files, list_table
 from warmstart.data.tensors import is_dataset, list_dataset
 from warmstart.errors import DataError
+from warmstart.lost import missing
 
 Source = str | os.PathLike[str] | tuple[Any, Any] | Frame | ImageFolder
 # What to do with a file of a kind that is not read, where that is plain.
@@ -63,7 +63,7 @@ def _list_source(source: Source, columns: Columns) -> Listing:
     text = os.fspath(source)
     if text.startswith(PREFIX):
         return list_sample(text)
-    if re.match(r"[a-z0-9]+://", text, re.IGNORECASE):
+    if is_address(text):
         raise DataError(f"{text} is a web address; download it and name the folder or archive")
     if not text.strip():
         raise DataError("the data has an empty name; name a folder, a table or an archive")
@@ -90,7 +90,7 @@ def _list_object(source: Any, columns: Columns) -> Listing:
 
 def _list_path(path: Path, shown: str, columns: Columns) -> Listing:
     if not os.path.exists(path):
-        raise DataError(_missing(path, shown))
+        raise DataError(missing(path, shown))
     if path.is_dir():
         return list_shards(path, shown, columns) or list_place(open_folder(path, shown), columns)
     if not path.is_file():
@@ -117,7 +117,7 @@ def load_table(path: Path, shown: str) -> bytes:
     Raises: DataError if it does not exist or cannot be read.
     """
     if not os.path.exists(path):
-        raise DataError(_missing(path, shown))
+        raise DataError(missing(path, shown))
     try:
         return read_file(path)
     except DataError as error:
@@ -159,17 +159,3 @@ def _files_beside(folder: Path) -> Files:
         load=lambda name: read_file(folder / name),
         inside=inside,
     )
-
-
-def _missing(path: Path, shown: str) -> str:
-    """Name the first part of the path that is missing, and its nearest sibling."""
-    if path.is_symlink():
-        return f"{shown} is a link that leads nowhere; point it to the data"
-    lost = path
-    while not os.path.exists(lost.parent) and lost.parent != lost:
-        lost = lost.parent
-    siblings = sorted(os.listdir(lost.parent)) if os.access(lost.parent, os.R_OK) else []
-    near = difflib.get_close_matches(lost.name, siblings, 1)
-    hint = f"did you mean {lost.with_name(near[0])}?" if near else "check the spelling"
-    what = "" if lost == path else f" ({lost} is missing)"
-    return f"{shown} does not exist{what}; {hint}"

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.data.collection import Load
+from warmstart.data.named import PREFIX
 from warmstart.data.read import listed
-from warmstart.data.samples import PREFIX
 from warmstart.errors import DataError, RunFolderError, WarmstartError
 from warmstart.joints.report import write_report
 from warmstart.joints.request import columns_of
 from warmstart.joints.requestfile import RequestFile, read_request
+from warmstart.lost import missing
 
 
 def report(run: Path) -> Path:
@@ -21,7 +22,7 @@ def report(run: Path) -> Path:
     Raises: RunFolderError where RUN is no finished run, or a file in it is damaged.
     """
     if not run.is_dir():
-        raise RunFolderError(f"{run} does not exist; name a folder that `warmstart fit` wrote.")
+        raise RunFolderError(missing(run, str(run), "name a folder that `warmstart fit` wrote."))
     return write_report(run, _loader(run))
 
 
