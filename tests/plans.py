@@ -1,16 +1,21 @@
 """Facts, networks and plans for tests of planning; nothing is loaded or trained."""
 
+import tomllib
 from dataclasses import replace
 
 from warmstart.errors import PlanError
 from warmstart.planning.build import DataFacts, NetworkFacts, Wishes, build
+from warmstart.planning.planfile import write_plan
 from warmstart.planning.storing import with_store
-from warmstart.records import Choice, NetworkRecord, PartRecord, Preprocessing
+from warmstart.records import Choice, NetworkRecord, PartRecord, Preprocessing, TextInputs
 
 ENGINE = Choice(value="torch", because="few images", source="rule")
 FACTS = DataFacts(n=300, n_blocks=300, n_classes=4, smallest_class=30, holdout=0)
 PROFILES = ("last", "late")
 PREPROCESSING = Preprocessing(size=(224, 224), resize=256, mean=(0.5,) * 3, std=(0.5,) * 3)
+HEADS = ("last", "last-two", "late", "equal", "middle", "early", "grid-late", "grid-upper")
+TEXTS = TextInputs(length=24, most=24, vocabulary=99, pad=0, tokenizer="0" * 64)
+LAYERS = tuple(f"layer.{n}" for n in range(7))
 NAMES = ("stem", "blocks.0", "blocks.1", "top")
 
 
@@ -80,3 +85,70 @@ def refusal(work, *arguments):
 def said(value, source="rule"):
     """A choice of this value."""
     return Choice(value=value, because="so", source=source)
+
+
+# ---- whole plans, for tests that pin them ------------------------------------------------------
+
+
+def lines(plan):
+    """One for each value of the file that `write_plan` makes: path, value, source, reason."""
+    found = []
+
+    def add(path, value):
+        if isinstance(value, dict) and "because" in value:
+            rule = f", the rule {value['rule']!r}" if "rule" in value else ""
+            text = f"{value['value']!r} ({value['source']}{rule}): {value['because']}"
+            found.append(f"{path} = {text}")
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                add(f"{path}.{key}" if path else key, item)
+        elif isinstance(value, list):
+            for number, item in enumerate(value, 1):
+                add(f"{path}.{number}", item)
+        else:
+            found.append(f"{path} = {value!r}")
+
+    add("", tomllib.loads(write_plan(plan)))
+    return found
+
+
+def beside(base, plans):
+    """Lines that some plans have and the base has not, with their names; how many they lack."""
+    usual, found, lacking = lines(base), {}, []
+    for name, plan in plans.items():
+        own = lines(plan)
+        for line in own:
+            if line not in usual:
+                found.setdefault(line, []).append(name)
+        lacking.append(f"{name} {sum(line not in own for line in usual)}")
+    return {line: " | ".join(names) for line, names in found.items()}, " | ".join(lacking)
+
+
+def pictures(strategy="auto", verdict=None, data=FACTS, family="convnet", **more):
+    """The plan for pictures; what is no fact of the network is a wish."""
+    names = ("recipe", "usual", "fresh", "touched", "bare", "tries_tail", "room", "preprocessing")
+    own = {name: more.pop(name) for name in names if name in more}
+    own = {"preprocessing": PREPROCESSING} | own
+    known = network_facts(family=family, verdict=verdict, **own)
+    if "record" in more:
+        known = replace(known, record=more.pop("record"))
+    made = build(wish(strategy, **more), data, known, HEADS, ENGINE)
+    return with_store(made, known, data)
+
+
+def many(n, blocks=None, classes=4, smallest=30, **more):
+    """Facts of n examples."""
+    return replace(
+        FACTS, n=n, n_blocks=blocks or n, n_classes=classes, smallest_class=smallest, **more
+    )
+
+
+def texts(n, classes=6, strategy="auto", task="classify", inputs=TEXTS, budget="balanced", **more):
+    facts = many(n, classes=classes, smallest=n // classes, task=task, kind="text")
+    usual, fresh = more.pop("usual", None), more.pop("fresh", frozenset())
+    known = network_facts(
+        LAYERS, family="transformer", preprocessing=inputs, usual=usual, fresh=fresh,
+        tries_tail=strategy == "auto",
+    )  # fmt: skip
+    made = build(wish(strategy, budget, **more), facts, known, HEADS, ENGINE)
+    return with_store(made, known, facts)

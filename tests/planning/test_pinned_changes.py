@@ -1,0 +1,142 @@
+"""What changes a plan: wishes, settings, a plan's file, several processes. Each value, its reason.
+
+Of every plan the lines that the plan beside it has not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import pinning
+from plans import (
+    ENGINE,
+    FACTS,
+    HEADS,
+    PREPROCESSING,
+    beside,
+    network,
+    network_facts,
+    pictures,
+    texts,
+    wish,
+)
+from warmstart.planning.build import build
+from warmstart.planning.machine import Machine
+from warmstart.planning.overlay import overlay, wishes_for
+from warmstart.planning.piping import with_parallel
+from warmstart.planning.settings import apply_settings
+from warmstart.planning.storing import with_store
+from warmstart.records import Recipe
+
+
+def of_processes():
+    """Memory is given; three quarters of a network in four parts is trained."""
+    parts = tuple(replace(part, parameters=10**8) for part in network().parts)
+    record = replace(network(), parts=parts)
+    need = 3 * (2 * 16 * 10**8 + 6 * 12 * 10**8)
+    tried = {
+        "less": ("last:3", 3, need - 1), "enough": ("last:3", 3, need), "one": ("full", 1, 0),
+        "unknown": ("full", 2, None), "head": ("head", 2, 0), "scratch": ("scratch", 2, 1),
+        "low-rank": ("full+lora", 2, 1), "none": ("full", 4, 0),
+    }  # fmt: skip
+    made = {
+        name: with_parallel(pictures(word), record, n, free)
+        for name, (word, n, free) in tried.items()
+    }
+    sgd = Recipe(optimizer="sgd", rate=0.3, batch=256, schedule="cosine")
+    made["sgd"] = with_parallel(pictures("full", recipe=sgd), record, 2, 123_456_789)
+    half = pictures("full", machine=Machine(device="cuda"))
+    made["half"] = with_parallel(half, record, 2, 0)
+    stages = ["training.parallel=pipeline:3", "training.batch=36"]
+    made["stages"] = with_parallel(apply_settings(pictures("full"), stages), record, 3, 0)
+    bases = {word: pictures(word) for word in ("full", "last:3")}
+    kinds = {name: "last:3" if name in ("less", "enough") else "full" for name in made}
+    return {
+        word: beside(base, {name: made[name] for name, kind in kinds.items() if kind == word})
+        for word, base in bases.items()
+    }
+
+
+def of_wishes():
+    given = {"start", "seed", "strategy"}
+    made = {
+        "lr": pictures("last:2", lr=0.0123), "lr and add": pictures("last:2+add", lr=0.002),
+        "lr of scratch": pictures("scratch", lr=0.002),
+        "start": pictures("last:2", start="timm:x", arch="timm:y", seed=7, given=given),
+        "seed": pictures("last:2", seed=7),
+    }  # fmt: skip
+    return beside(pictures("last:2"), made)
+
+
+SETTINGS = {
+    "values": ("training.rate=0.02", "part.top.rate=0.5", "training.layer_decay=0.5"),
+    "steps": ("training.passes=1000", "training.batch=7"), "views": ("training.views=2",),
+    "less": ("training.passes=500",), "live": ("training.views=0",), "cut": ("training.cut=1",),
+    "sgd": ("training.optimizer=sgd",), "own": ("training.optimizer=sgd", "training.rate=1"),
+    "mild": ("training.optimizer=SGD", "training.weight_decay=0.3"),
+    "parts": ("part.1.action=tuned", "part.top.action=frozen"),
+    "new": ("part.blocks.0.action=fresh",), "low": ("part.top.action=low-rank", "training.rank=4"),
+    "raised": ("part.stem.rate=0.1", "part.stem.action=tuned", "part.output.rate=3"),
+    "micro": ("training.micro_batch=3", "training.batch=24"), "data": ("training.parallel=data",),
+    "heads": ("head.candidates=last,late", "head.penalties=1, .5", "head.outer_folds=3"),
+    "bands": ("input.size=64", "input.channels=5", "input.rgb=4,0,1"),
+    "many": ("training.parallel=pipeline:4", "training.batch=30"),
+}  # fmt: skip
+
+
+def of_settings():
+    base = pictures("last:2")
+    made = {name: apply_settings(base, some) for name, some in SETTINGS.items()}
+    made["twice"] = apply_settings(made["values"], ["training.rate=0.04", "training.passes=900"])
+    scratch = apply_settings(pictures("scratch"), ["training.optimizer=sgd"])
+    paired = ["training.passes=1280", "training.batch=32"]
+    settled = {
+        name: with_store(plan, network_facts(preprocessing=PREPROCESSING), FACTS)
+        for name, plan in (made | {"scratch": scratch}).items()
+    }
+    return beside(base, settled), beside(texts(600), {"": apply_settings(texts(600), paired)})
+
+
+def of_overlays():
+    """What was typed beside a plan's file."""
+    known = network_facts(preprocessing=PREPROCESSING)
+    own = ["training.passes=7000", "part.top.rate=0.5", "training.average=0.5"]
+    files = {
+        "head": pictures("head", budget="fast", seed=5),
+        "last:2": apply_settings(pictures("last:2", budget="thorough", seed=5), own),
+        "lora": pictures("lora", budget="fast", seed=5), "scratch": pictures("scratch"),
+    }  # fmt: skip
+    old = replace(files["last:2"].training, average=None, micro_batch=None, views=None, store=None)
+    files["old"] = replace(files["last:2"], training=old)
+    quick = Machine(device="cuda", has_bfloat16=True, threads=8, is_wish=True)
+    typed = {
+        "nothing": ({}, ()), "strategy": ({"strategy": "last:1"}, {"strategy"}),
+        "add": ({"strategy": "full+add"}, {"strategy"}), "lr": ({"lr": 0.02}, {"lr"}),
+        "thorough": ({"budget": "thorough"}, {"budget"}), "fast": ({"budget": "fast"}, {"budget"}),
+        "start": ({"start": "timm:x", "arch": "timm:y", "seed": 9}, {"start", "arch", "seed"}),
+        "device": ({"machine": quick}, {"device"}),
+        "both": ({"strategy": "last:3", "budget": "thorough"}, {"strategy", "budget"}),
+    }  # fmt: skip
+    found = {}
+    for name, file in files.items():
+        for what, (wishes, given) in typed.items():
+            if (name, what) == ("head", "lr"):
+                continue
+            asked = wish(**wishes, given=given)
+            laid = overlay(
+                build(wishes_for(file, asked), FACTS, known, HEADS, ENGINE), file, asked.given
+            )
+            found.setdefault(name, {})[what] = with_store(laid, known, FACTS)
+    return {name: beside(files[name], plans) for name, plans in found.items()}
+
+
+SCENES = {
+    name.removeprefix("of_"): make for name, make in globals().items() if name.startswith("of_")
+}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_nothing_changed_unnoticed(name, request):
+    pinning.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))
