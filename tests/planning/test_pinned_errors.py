@@ -1,0 +1,324 @@
+"""What is said of plans, settings and files that cannot be followed: whole sentences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import pinning
+from plans import (
+    FACTS,
+    HEADS,
+    PREPROCESSING,
+    network,
+    network_facts,
+    pictures,
+    plan_for,
+    refusal,
+    said,
+    with_part,
+)
+from warmstart.planning.check import check_facts, check_plan
+from warmstart.planning.limits import check_values, items, value_at
+from warmstart.planning.paths import PATHS, check_path, is_early, parse_settings, typed
+from warmstart.planning.planfile import read_plan, write_plan
+from warmstart.planning.schedule import schedule
+from warmstart.planning.settings import apply_settings
+
+FULL, LAST, HEAD = pictures("full"), pictures("last:2"), pictures("head")
+SOUNDS = {"rate": said(16_000), "seconds": said(1.0), "mels": said(64), "range_db": said(80.0)}
+HEARD = replace(FULL, input=replace(FULL.input, **SOUNDS))
+
+
+def training(plan=FULL, **values):
+    """The plan with other training choices; None takes one away."""
+    made = {name: None if value is None else said(value) for name, value in values.items()}
+    return replace(plan, training=replace(plan.training, **made))
+
+
+def inputs(source="user", **values):
+    made = {name: said(value, source) for name, value in values.items()}
+    return replace(FULL, input=replace(FULL.input, **made))
+
+
+def head(**values):
+    made = {name: said(value) for name, value in values.items()}
+    return replace(HEAD, head=replace(HEAD.head, **made))
+
+
+# Values at the ends of what may be, just beyond them, and of other types.
+VALUES = {
+    "training.batch": (0, 1), "training.seed": (-1, 0, 2**32 - 1, 2**32),
+    "training.rate": (0.0, 1e-9, 5), "training.layer_decay": (0, 1, 1.01),
+    "training.weight_decay": (-1e-9, 0), "training.passes": (0, True),
+    "training.warm_up": (-0.01, 0, 1, 1.01), "training.crop": (0, 1.0, 1.1),
+    "training.folds": (0, 1), "training.soup": (0, 1), "training.colour": (-0.1, 0, 0.99, 1),
+    "training.shift": (-0.1, 0, 1), "training.mask": (-0.1, 0, 1), "training.views": (-1, 64, 65),
+    "training.cut": (-1, 0), "training.average": (-0.1, 0, 1), "training.l2_sp": (-1, 0),
+    "training.micro_batch": (0, 1), "training.temperature": (-0.1, 0, 10, 10.1),
+    "training.workers": (-1, 0, 64, 65), "training.rank": (0, 1, 256, 257),
+    "training.optimizer": ("adam", "sgd"), "training.store": ("int8", "float16"),
+    "training.stream": ("int8", "float32"), "training.parallel": ("pipeline", "pipeline:2"),
+    "training.device": ("tpu", "mps"), "training.precision": ("int8", "bfloat16"),
+    "training.flip": (0, True), "training.pairs": (1, False), "training.recompute": ("no", False),
+    "training.compile": (1, True), "head.outer_folds": (0, 1),
+    "head.permutations": (0, 1, 100_000, 100_001), "input.size": (0, 15, 16),
+    "input.channels": (0, 1, 13, 14), "input.rate": (1999, 2000, 48_000, 48_001),
+    "input.seconds": (0.04, 0.05, 60, 60.1), "input.mels": (7, 8, 512, 513),
+    "input.range_db": (4.9, 5, 200, 201),
+}  # fmt: skip
+
+
+def of_values():
+    found = {}
+    for path, values in VALUES.items():
+        section, name = path.split(".")
+        for value in (*values, float("nan"), (1, 2)):
+            for source in ("user", "rule"):
+                record = replace(getattr(HEARD, section), **{name: said(value, source)})
+                refused = refusal(check_values, replace(HEARD, **{section: record}))
+                if refused or value in values:
+                    found[f"{path} {value!r} {source}"] = refused
+    return {f"{key}": value for key, value in found.items() if "rule" not in key or value}
+
+
+def of_lists():
+    some = [head(penalties=p) for p in ((0.1, -1.0), (), 0, (True,), (float("inf"),))]
+    some += [head(candidates=()), replace(FULL, parts=()), replace(FULL, start=said(3))]
+    some += [inputs(channels=c, rgb=rgb) for c, rgb in (
+        (5, (0, 1, 4)), (5, (0, 1, 5)), (5, (0, 1, 1)), (5, (0, 1)), (5, (0, 1, 2, 3)),
+        (5, (-1, 0, 1)), (3, (2, 1, 0)), (5, ("a", 1, 2)),
+    )]  # fmt: skip
+    some += [with_part(FULL, 1, action=said(a)) for a in ("thawed", 3)]
+    some += [with_part(FULL, 1, rate=said(r)) for r in (0.0, -1, "x", 1e-9)]
+    kept = items(said((1, 2))), items(said(3)), value_at(FULL, "training.batch")
+    return [refusal(check_values, plan) for plan in some], kept, value_at(HEAD, "training.rate")
+
+
+def of_parts():
+    """Plans whose parts contradict each other, or the network."""
+    lora, added = pictures("full+lora"), pictures("add")
+    again = replace(added.parts[4], name="added#2")
+    some = {
+        "name": with_part(FULL, 2, name="x"), "short": replace(FULL, parts=FULL.parts[:2]),
+        "twice": replace(FULL, parts=(FULL.parts[0], *FULL.parts)),
+        "no output": replace(FULL, parts=FULL.parts[:4]),
+        "kept output": with_part(FULL, 4, action=said("tuned")),
+        "more": replace(FULL, parts=(*FULL.parts[:4], replace(FULL.parts[0], name="y"),
+                                     FULL.parts[4])),
+        "added": with_part(added, 4, name="z"),
+        "added twice": replace(added, parts=(*added.parts[:5], again, added.parts[5])),
+        "replaced": with_part(FULL, 1, action=said("replaced")),
+        "added body": with_part(FULL, 0, action=said("added")),
+        "no rate": with_part(FULL, 0, rate=None), "no output rate": with_part(FULL, 4, rate=None),
+        "frozen rate": with_part(FULL, 3, action=said("frozen")),
+    }  # fmt: skip
+    return {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
+
+
+def of_training():
+    lora, added = pictures("full+lora"), pictures("add")
+    stream = {"stream": "float32"}
+    some = {
+        "no rank": training(lora, rank=None), "rank alone": training(LAST, rank=4),
+        "cut": training(LAST, cut=3), "less": training(LAST, cut=1), "new": training(cut=0),
+        "views": training(LAST, views=0), "a step": training(LAST, passes=16, batch=16),
+        "no step": training(LAST, passes=15, batch=16), "soup": training(LAST, soup=2),
+        "one soup": training(added, soup=1), "new soup": training(added, soup=3),
+        "low soup": training(lora, soup=3), "paired soup": training(LAST, soup=3, pairs=True),
+        "gradual soup": training(pictures("gradual"), soup=3),
+        "scratch soup": training(pictures("scratch"), soup=2),
+        "fsdp": training(parallel="fsdp", **stream), "data": training(parallel="data", **stream),
+        "pipeline": training(parallel="pipeline:2", **stream), "stream": training(**stream),
+    }  # fmt: skip
+    lacking = "optimizer rate layer_decay weight_decay passes warm_up crop flip folds colour views"
+    lacking += " cut store average l2_sp micro_batch recompute device precision workers compile"
+    some |= {f"lacks {name}": training(**{name: None}) for name in lacking.split()}
+    found = {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
+    bare = [training(passes=None), training(flip=None), training(crop="x"), training(crop=(1, 2))]
+    return found, [refusal(schedule, plan) for plan in bare]
+
+
+def of_words():
+    """A strategy that the parts contradict."""
+    lora, added, stream = pictures("full+lora"), pictures("add"), {"stream": "float32"}
+    some = {
+        "head and training": replace(HEAD, training=FULL.training),
+        "head and rate": with_part(HEAD, 4, rate=said(0.1)),
+        "head and stream": training(HEAD, **stream), "head and views": training(HEAD, views=4),
+        "scratch": with_part(pictures("scratch"), 1, action=said("tuned")),
+        "low gradual": replace(lora, strategy=said("full+gradual")),
+        "one gradual": replace(pictures("last:1"), strategy=said("last:1+gradual")),
+        "none gradual": replace(added, strategy=said("full+gradual")),
+    }  # fmt: skip
+    words = ("last:2", "scratch", "head+add", "frozen:4", "frozen:3", "frozen:9", "full+lora",
+             "hed", "auto+add")  # fmt: skip
+    some |= {f"head as {word}": replace(HEAD, strategy=said(word)) for word in words}
+    return {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
+
+
+def of_facts():
+    """Plans that these weights, or tasks without classes, do not allow."""
+    some, fresh = frozenset({"stem"}), {"fresh": frozenset({"top"})}
+    known, random = network_facts(), network_facts(touched=some, bare=some, **fresh)
+    two, numbers = replace(FACTS, n=2, n_blocks=2), replace(FACTS, task="regress")
+    paired = training(pairs=True, batch=16, micro_batch=16)
+    new = with_part(paired, 1, action=said("fresh"))
+    tried = {
+        "numbers": (paired, numbers, known), "new": (new, FACTS, known),
+        "gradual": (replace(paired, strategy=said("full+gradual")), FACTS, known),
+        "two": (training(pairs=True, batch=2, micro_batch=2), FACTS, known),
+        "three": (training(pairs=True, batch=3, micro_batch=3), FACTS, known),
+        "less": (training(pairs=True, batch=16, micro_batch=15), FACTS, known),
+        "all": (training(pairs=True, batch=16, micro_batch=None), FACTS, known),
+        "a pair": (paired, two, known), "unpaired": (training(pairs=False), numbers, known),
+        "frozen": (LAST, FACTS, random), "tuned": (FULL, FACTS, random),
+        "low": (pictures("full+lora"), FACTS, random),
+        "bare": (pictures("full+lora"), FACTS, network_facts(bare=some)),
+    }  # fmt: skip
+    return {name: refusal(check_facts, *each, HEADS) for name, each in tried.items()}
+
+
+def of_heads_and_folds():
+    known, late = network_facts(), ("last", "late", "stack")
+    held, few = replace(FACTS, holdout=60), replace(FACTS, n=60, n_blocks=6)
+    numbers, many = replace(FACTS, task="regress"), replace(FACTS, n=2001)
+    once, six = head(outer_folds=1), head(outer_folds=6)
+    tried = {
+        "mean": (head(candidates=("class-mean", "late+prior")), replace(FACTS, n=2000)),
+        "many": (head(candidates=("class-mean",)), many),
+        "logistic": (head(candidates=("logistic",)), numbers),
+        "stack": (head(candidates=late), numbers), "first": (head(candidates=late[1:]), numbers),
+        "stacked many": (head(candidates=late), replace(numbers, n=2001)),
+        "held": (HEAD, held), "held once": (once, held), "not held": (once, FACTS),
+        "held training": (replace(LAST, head=once.head), held),
+        "six": (six, few), "seven": (head(outer_folds=7), few),
+        "trained": (replace(training(folds=6), head=six.head), few),
+        "trained more": (training(folds=7), few),
+        "five": (training(folds=4), replace(few, n_blocks=3)),
+    }  # fmt: skip
+    names = (*HEADS, "late+prior")
+    return {name: refusal(check_facts, *each, known, names) for name, each in tried.items()}
+
+
+# ---- --set, files, wishes ----------------------------------------------------------------------
+
+SETTINGS = (
+    "training.passes", "=3", "training.passes=", "training.passes=auto", "training.passes=x",
+    "training.passes=1.5", "training.passes=+8", "training.passes=1e3", "training.rate=1e-3",
+    "training.rate=1e999", "training.rate=nan", "training.rate=.5", "training.rate=5.",
+    "training.flip=yes", "training.flip=TRUE", "head.penalties=0.1,x", "head.penalties=0.1",
+    "input.rgb=1,2.5,3", "head.candidates=last,", "training.seed=3", "start=lite0", "arch=x",
+    "strategy=full", "head.permutations=9", "lr=1", "epochs=3", "batch_size=8", "training.lr=1",
+    "training.pases=1", "rank=3", "zzz=1", "batch=4", "training.rank=4", "input.size=96",
+    "part.stem=1", "part.top.size=1", "part..rate=1", "part.0.rate=1", "part.5.rate=1",
+    "part.4.rate=0.5", "part.stam.rate=1", "part.zzz.rate=1", "part.output.action=tuned",
+    "part.stem.action=replaced", "part.stem.action=added", "part.stem.action=tunned",
+    "part.stem.action=zzz", "part.stem.action=frozen", "part.stem.rate=fast",
+    "part.4.action=frozen", "part.output.rate=0.2", "part.0000000001.rate=1", "part.².rate=1",
+)  # fmt: skip
+
+
+def of_settings():
+    plans = {"last": LAST, "head": HEAD, "add": pictures("add"), "no input": plan_for(
+        "last:1", network=network_facts()
+    )}  # fmt: skip
+    found = {
+        f"{name} {setting}": refusal(apply_settings, plan, [setting])
+        for name, plan in plans.items()
+        for setting in SETTINGS
+        if name == "last" or setting.startswith(("part.a", "part.5", "input", "training.rank"))
+    }
+    pairs = [["lr=1", "lr=2"], ["training.batch=4", " training.batch = 5"],
+             ["part.3.rate=1", "part.blocks.1.rate=2"], ["part.added.action=tuned"],
+             ["part.3.action=frozen", "part.4.action=frozen"]]  # fmt: skip
+    twice = [refusal(apply_settings, plan, pair) for plan in (LAST, plans["add"]) for pair in pairs]
+    return found, twice
+
+
+def of_paths():
+    texts = ("3", "-2", "1e2", "0.25", "true", "Word", "a, B", "1,2", "", "1,", "9" * 18, "9" * 19)
+    kinds = dict.fromkeys(PATHS.values())
+    found = {
+        f"{kind} {text}": refusal(typed, "p", text, kind) or typed("p", text, kind)
+        for kind in kinds
+        for text in texts
+    }
+    early = [is_early(p) for p in ("column.x", "columns", "training.engine", "training.rate")]
+    bad = ("training.engine", "engine", "input.raet", "EMA", "seed", "head.zzz", "training.rate")
+    paths = [refusal(check_path, path, "1") for path in bad]
+    return found, early, paths, parse_settings(["a=b=c", " d = e "])
+
+
+def of_files():
+    text = write_plan(LAST)
+    first = 'value = "lite0"'
+    changed = {
+        "format": text.replace("format = 1", "format = 2"),
+        "a word": text.replace("format = 1", 'format = "1"'),
+        "no format": text.replace("format = 1\n", ""),
+        "truth": text.replace("= 1\n", "= true\n", 1),
+        "unknown": text.replace("[training.batch]", "[training.bach]"),
+        "odd": text.replace("[training.batch]", "[training.zzzzzz]"),
+        "no value": text.replace(first, ""),
+        "list": text.replace(first, "value = [1, [2]]"),
+        "date": text.replace(first, "value = 2020-01-01"),
+        "auto": text.replace(first, 'value = "auto"'),
+        "large": text.replace(first, f"value = {2**63}"),
+        "most": text.replace(first, f"value = {2**63 - 1}"),
+        "least": text.replace(first, f"value = {-(2**63)}"),
+        "endless": text.replace(first, "value = inf"),
+        "source": text.replace('source = "rule"', 'source = "me"', 1),
+        "long": text.replace('source = "rule"', f'source = "{"x" * 39}"', 1),
+        "just": text.replace('source = "rule"', f'source = "{"x" * 38}"', 1),
+        "reason": text.replace('because = "shipped with warmstart"', 'because = ""'),
+        "number": text.replace('because = "shipped with warmstart"', "because = 3"),
+        "key": text.replace(first, first + "\nvalu = 3"),
+        "far": text.replace(first, first + "\nxyz = 3"),
+        "no training": text[: text.index("[training.engine]")],
+        "empty": "",
+        "start": "start = 3",
+        "part": "part = 3\n" + text.split("[[part]]")[0],
+        "parts": "part = [3]\n" + text.split("[[part]]")[0],
+        "head": "head = 3",
+        "no name": text.replace('name = "stem"\n', ""),
+    }
+    return {name: refusal(read_plan, one) for name, one in changed.items()}
+
+
+def of_wishes():
+    short = network(["only"])
+    lost = {"fresh": frozenset({"blocks.1"})}
+    tried = {
+        "lr": {"lr": 0.1},
+        "lr 0": {"strategy": "full", "lr": 0.0},
+        "lr below": {"strategy": "full", "lr": -1.0},
+        "lr inf": {"strategy": "full", "lr": float("inf")},
+        "deep": {"strategy": "last:5"},
+        "frozen": {"strategy": "frozen:5", "start": "timm:x"},
+        "lost": {"strategy": "head", **lost},
+        "touched": {"strategy": "head", "touched": frozenset({"stem"})},
+        "bare": {"strategy": "last:1+lora", "bare": frozenset({"top"})},
+        "bares": {"strategy": "last:2+lora", "bare": frozenset({"top", "blocks.1"})},
+        "one": {"strategy": "last:2", "record": short},
+        "one gradual": {"strategy": "gradual", "record": short},
+        "auto gradual": {"strategy": "auto+gradual", "record": short},
+    }
+    found = {name: refusal(lambda more: pictures(**more), more) for name, more in tried.items()}
+    for layout in ("other", "NCL", "NCDHW", "NLC"):
+        parts = (*network().parts[:3], replace(network().parts[3], layout=layout))
+        known = network_facts(preprocessing=PREPROCESSING)
+        known = replace(known, record=replace(network(), parts=parts))
+        found[layout] = refusal(lambda facts: plan_for("add", network=facts), known)
+    return found
+
+
+SCENES = {
+    name.removeprefix("of_"): make for name, make in globals().items() if name.startswith("of_")
+}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_nothing_changed_unnoticed(name, request):
+    pinning.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))

@@ -1,0 +1,313 @@
+"""What following a plan takes, what --minutes cut, rates, schedules, pairs: of fixed data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import pinning
+from plans import FACTS, network, network_facts, pictures, refusal, said, texts
+from warmstart.planning import (
+    actions,
+    anew,
+    few,
+    machine,
+    minutes,
+    pairing,
+    piping,
+    rates,
+    storing,
+    tuning,
+)
+from warmstart.planning import schedule as schedules
+from warmstart.planning.forecast import Load, Speeds, forecast
+from warmstart.planning.machine import Machine
+from warmstart.planning.settings import apply_settings
+from warmstart.planning.strategy import parse
+from warmstart.records import Recipe
+from warmstart.words import NOUNS
+
+SPEEDS = Speeds(
+    elapsed=2.1, forward=0.011, setup=1.5, look=0.0063, decode=0.0041, step=0.31, view=0.0023,
+    algebra=0.0021, passed_mb=401.0, step_mb=150.7, threads=3,
+)  # fmt: skip
+LOAD = Load(
+    n=300, n_test=80, n_missing=380, n_classes=4, holdout=0, width=2000, image_bytes=150_528,
+    model_bytes=13_000_001, tail=0.3, stored=1234,
+)  # fmt: skip
+LOADS = {
+    "usual": {}, "close": {"is_close": True, "n": 90}, "closer": {"is_close": True, "n": 4000},
+    "known": {"n_missing": 0}, "held": {"holdout": 70}, "kept": {"is_kept": True},
+    "streamed": {"is_streamed": True, "belt_bytes": 9_999_999}, "small": {"image_bytes": 1000},
+    "shared": {"n_sharing": 3}, "many": {"n": 20_000, "stored": 99}, "few": {"n": 30},
+}  # fmt: skip
+
+
+def told(plan, **more):
+    found = forecast(plan, replace(LOAD, **more), SPEEDS)
+    return [*found.seconds.values(), found.memory_mb, found.disk_mb]
+
+
+def of_forecasts():
+    plans = {word: pictures(word) for word in ("head", "last:1", "full", "scratch", "head+add")}
+    plans["thorough"] = pictures("last:2", budget="thorough")
+    plans["fast"] = pictures("last:2", budget="fast")
+    plain = ["training.flip=false", "training.crop=1", "training.colour=0"]
+    plans["plain"] = apply_settings(pictures("last:1"), plain)
+    plans["half"] = apply_settings(pictures("last:1"), ["training.store=float16"])
+    plans["one"] = apply_settings(pictures("full"), ["training.folds=1", "training.batch=7"])
+    engine = replace(plans["last:1"].training, engine=said("traced"))
+    plans["traced"] = replace(plans["last:1"], training=engine)
+    for varied in ("crop", "flip", "colour", "shift", "mask"):
+        own = {"crop": said(1.0), "flip": said(False), "colour": said(0.0)}
+        one = {"crop": said(0.9), "flip": said(True)}.get(varied, said(0.1))
+        of_one = replace(plans["last:1"].training, **(own | {varied: one}))
+        plans[varied] = replace(plans["last:1"], training=of_one)
+    found = {
+        f"{name} {what}": told(plan, **more)
+        for name, plan in plans.items()
+        for what, more in LOADS.items()
+        if what in ("usual", "kept") or name in ("head", "last:1", "full", "thorough", "traced")
+    }
+    return found, [*forecast(plans["full"], LOAD, SPEEDS).seconds]
+
+
+def of_pairs_forecast():
+    return [told(plan, n=n, tail=0.5) for plan, n in ((texts(48), 48), (texts(600), 600))]
+
+
+# ---- --minutes ---------------------------------------------------------------------------------
+
+
+def work(plan):
+    """Seconds of a plan where a thousand images passed take one."""
+    training = plan.training
+    if not plan.is_trained:
+        return 1.0
+    soup = training.soup.number if training.soup else 1
+    return 1.0 + (training.folds.number + soup) * training.passes.number / 1000
+
+
+def shown(plan):
+    chosen = {n: getattr(plan.training, n) for n in ("folds", "soup", "passes", "average", "views")}
+    words = [f"{n} {c.value} ({c.source}, {c.rule}): {c.because}" for n, c in chosen.items() if c]
+    return words, f"{plan.strategy.value}: {plan.strategy.because}"
+
+
+def of_minutes():
+    plans = {
+        "last": pictures("last:1"), "thorough": pictures("last:2", budget="thorough"),
+        "fast": pictures("full", budget="fast"), "ruled": pictures(verdict="deeper"),
+        "own": apply_settings(pictures("last:1"), ["training.passes=5000"]),
+        "mine": apply_settings(pictures("last:1"), ["training.folds=4"]),
+        "least": apply_settings(pictures("last:1"), ["training.batch=75"]),
+        "small": apply_settings(pictures("last:1"), ["training.batch=74"]),
+        "add": pictures("add"), "head": pictures("head"), "pairs": texts(600), "few": texts(48),
+    }  # fmt: skip
+    found = {}
+    for name, plan in plans.items():
+        for seconds in (0.5, 3.4, 5.0, 7.8, 10.0, 14.4, 20.0, 100.0):
+            fitted = minutes.within(plan, seconds, work)
+            if fitted != plan:
+                given = minutes.given_up(fitted), minutes.gave_way(fitted)
+                found[f"{name} {seconds:g}"] = *shown(fitted), *given
+    bare = [
+        replace(plans["last"], training=replace(plans["last"].training, **{name: None}))
+        for name in ("folds", "passes")
+    ]
+    # A plan that lacks one of these is for others to refuse.
+    kept = [minutes.within(plan, 0.1, lambda plan: 1.0) == plan for plan in bare]
+    lines = plans["thorough"], minutes.within(plans["thorough"], 6.0, work)
+    return found, kept, [minutes.given_up(plan, NOUNS["text"]) for plan in lines]
+
+
+def of_views_and_hurry():
+    plan = pictures("last:1")
+    views = replace(plan.training.views, value=1, rule=4)
+    stream = replace(plan.training, views=views, stream=said("float32"))
+    plan, found = replace(plan, training=stream), []
+    for seconds in (100, 250, 350, 450, 1000):
+        fitted = minutes.within(plan, seconds, lambda p: 90 * p.training.views.number)
+        chosen = fitted.training.views
+        found.append((chosen.value, chosen.because, chosen.source, chosen.rule))
+    parts = [replace(part, macs=10**9) for part in network().parts]
+    heavy = replace(network(), parts=tuple(parts))
+    tried = [[minutes.hurries(m, heavy, n) for m in (0.5, 4, 5, 7.8, 9)] for n in (1, 300, 9000)]
+    return found, tried, anew.seconds(heavy, 1000), anew.seconds(network(), 10**9)
+
+
+# ---- rates, schedules --------------------------------------------------------------------------
+
+
+def of_rates():
+    recipes = [None, *(Recipe(optimizer=o, rate=r, batch=1, schedule="") for o, r in (
+        ("sgd", 0.1234), ("AdamW", 0.005), ("lamb", 0.3),
+    ))]  # fmt: skip
+    base = [
+        rates.base_rate(family, optimizer, recipe)
+        for family in ("convnet", "transformer", "mlp")
+        for optimizer in ("adamw", "sgd")
+        for recipe in recipes
+    ]
+    kinds = ("frozen", "tuned", "low-rank", "fresh", "tuned", "added", "replaced")
+    spreads = [rates.Spread(base=b, decay=d, is_scratch=s, most=m) for b, d, s, m in (
+        (0.001, 0.75, False, 0.003), (3e-5, 0.5, False, 0.003), (0.01, 1.0, False, 0.003),
+        (0.002, 1.0, True, 0.01), (0.01, 0.9, False, float("inf")),
+    )]  # fmt: skip
+    parts = [rates.part_rates(kinds, spread) for spread in spreads]
+    parts += [rates.part_rates(a, spreads[0]) for a in (
+        ("frozen", "replaced"), ("frozen", "added", "replaced"), ("tuned", "frozen", "replaced"),
+    )]  # fmt: skip
+    said_so = [[(c.value, c.because) if c else None for c in one] for one in parts]
+    values = (
+        [rates.layer_decay(n) for n in (1, 11, 12, 13, 24, 96)],
+        [rates.converted(3e-4, a, b, s) for a in rates.OPTIMIZERS for b in rates.OPTIMIZERS
+         for s in (False, True)],
+        [rates.most_new(o) for o in ("adamw", "sgd", "x")], rates.part_rate(0.3, 3, 0.7),
+        [rates.choose_optimizer(recipe).because for recipe in recipes],
+        [rates.scratch_rate(o).value for o in rates.OPTIMIZERS], rates.rounded(1234.5),
+        [spread.above(10.0) for spread in spreads],
+    )  # fmt: skip
+    return [(c.value, c.because) for c in base], said_so, values
+
+
+def of_schedules():
+    names = tuple(f"p{n}" for n in range(6))
+    record = network(names)
+    plans = {word: pictures(word, record=record) for word in (
+        "last:2", "full+gradual", "last:3+gradual", "scratch", "full+lora", "gradual+add",
+    )}  # fmt: skip
+    plans["texts"], plans["few"] = texts(600), texts(48)
+    plans["own"] = apply_settings(
+        pictures("last:2", budget="thorough"),
+        ["training.batch=7", "training.micro_batch=9", "training.passes=100",
+         "training.recompute=true", "training.parallel=pipeline:2", "training.compile=true",
+         "training.shift=0.25", "training.mask=0.125", "training.workers=3"],
+    )  # fmt: skip
+    later = "colour views cut store average l2_sp micro_batch recompute device precision workers"
+    bare = dict.fromkeys(later.split())
+    own = replace(plans["last:2"].training, **bare)
+    plans["bare"] = replace(plans["last:2"], training=own)
+    found = {name: schedules.schedule(plan) for name, plan in plans.items()}
+    every = {f"{p.name}": "tuned" for p in record.parts}
+    stages = {name: schedules.stage_actions(one, every) for name, one in found.items()}
+    shared = [
+        schedules.of_rows(replace(found[name], batch=batch, micro_batch=micro), held, n)
+        for name in ("last:2", "texts")
+        for held, n in ((100, 600), (1, 600), (599, 600), (20, 48))
+        for batch, micro in ((64, 64), (48, 0), (48, 8))
+    ]
+    alone = schedules.of_rows(replace(found["texts"], average=0.0), 100, 600)
+    told_of = [(s.n_steps, s.batch, s.micro_batch, s.average) for s in (*shared, alone)]
+    short = [schedules.shortened(n, s) for n, s in ((9, 0.5), (10, 0.05), (10, 0.25), (3, 1.0))]
+    return found, stages, told_of, short, [f.is_varied for f in found.values()]
+
+
+def of_what_was_followed():
+    plan = pictures("full+gradual", record=network([f"p{n}" for n in range(6)]))
+    added = pictures("full+add+gradual")
+    made = [schedules.carried_out(plan, joined) for joined in range(5)]
+    made += [schedules.carried_out(added, joined) for joined in (0, 1, 4)]
+    made += [schedules.carried_out(pictures("last:2"), joined) for joined in (0, 1)]
+    made += [schedules.given_up(added, "it was slow"), schedules.head_alone(plan, "so")]
+    return [
+        ([(p.name, p.action.value, p.action.because, p.rate and p.rate.value) for p in one.parts],
+         one.strategy.value, one.strategy.because, one.strategy.rule)
+        for one in made
+    ]  # fmt: skip
+
+
+# ---- small rules -------------------------------------------------------------------------------
+
+
+def of_machine():
+    some = [Machine(), Machine(device="mps", threads=7), Machine(device="cuda", threads=1)]
+    some += [Machine(device="cuda", threads=n, has_bfloat16=True) for n in (15, 16, 18, 40)]
+    some += [Machine(device="mps", is_wish=True), Machine(threads=64)]
+    found = [(machine.device(m), machine.precision(m), machine.workers(m)) for m in some]
+    return found, [machine.compiled(m, n) for m in some[:4] for n in (1999, 2000)]
+
+
+def of_piping():
+    some = [(10**9, 3 * 10**8, "adamw", 2), (10**9, 3 * 10**8, "sgd", 2), (7, 5, "other", 4)]
+    kept = [
+        piping.by_memory(*each, free)
+        for each in some
+        for free in (None, 0, 192, 7_599_999_999, 7_600_000_000, 6_999_999_999, 7 * 10**9)
+    ]
+    turns = [piping.in_turn(b, n) for b, n in ((32, 2), (30, 4), (7, 2), (1, 3), (16, 4), (12, 2))]
+    words = ("pipeline:1", "pipeline:0", "pipeline:12345", "pipeline:9999", "data", "fsdp", "x", 3)
+    return (
+        kept, turns, [(piping.n_stages(w), piping.is_way(w), piping.kind_of(w)) for w in words],
+        [piping.least_idle(n, parts) for n, parts in ((1, 4), (2, 8), (4, 16))],
+    )  # fmt: skip
+
+
+def of_storing():
+    some = [(1000, 50), (16_000, 9000), (3000, 1500), (3000, 1000), (3001, 1000), (10, 0), (0, 5)]
+    views = [storing.views(p, n, b) for p, n in some for b in ("fast", "balanced", "thorough")]
+    sizes = [storing.stored_bytes(network(), cut, 7, 4, f) for cut in (1, 4) for f in storing.BYTES]
+    parts = [replace(part, macs=10**9 * (n + 1)) for n, part in enumerate(network().parts)]
+    record = replace(network(), parts=tuple(parts))
+    streamed = [storing.streamed_views(record, cut, n) for cut in (1, 2, 4) for n in (9, 900, 9000)]
+    large = [replace(part, shape_out=(1000, 300)) for part in record.parts]
+    known = replace(network_facts(), record=replace(record, parts=tuple(large)))
+    found = []
+    for room in (0, 1_500_000_000, 10**10):
+        for n in (300, 600, 2000):
+            facts, plan = replace(FACTS, n=n), pictures("last:2")
+            training = replace(plan.training, cut=None, store=None, stream=said("float32"))
+            for one in (replace(training, stream=None), training):
+                kept = storing.with_store(
+                    replace(plan, training=one), replace(known, room=room), facts
+                ).training
+                found.append((kept.cut, kept.views, kept.store))
+    return views, sizes, streamed, [[(c.value, c.because, c.rule) for c in one] for one in found]
+
+
+def of_pairing():
+    lengths = (1, 63, 64, 65, 128, 256, 512, 9000)
+    some = [(n, length) for n in (8, 16, 17, 48, 128, 129, 256, 600) for length in lengths]
+    kinds = [("text", 48, 3), ("text", 49, 3), ("image", 9, 3)]
+    return (
+        [(pairing.pair_batch(*each), pairing.pair_passes(*each)) for each in some],
+        [pairing.pair_parts(n) for n in (1, 2, 3, 12)],
+        [pairing.pair_averaging(p, b).value for p, b in ((64, 64), (65, 64), (2400, 64), (9, 1))],
+        [pairing.reaveraged(said(v), 900, 30).value for v in (0.0, 0.5)],
+        [few.are_few(*kind) for kind in kinds],
+    )  # fmt: skip
+
+
+def of_tuning():
+    spreads = [refusal(tuning.spread_of, pictures("head").training, parse("head"))]
+    spreads += [tuning.spread_of(pictures(w).training, parse(w)) for w in ("full", "scratch")]
+    ns = (1, 50, 99, 100, 101, 959, 960, 1919, 1920, 24_999, 25_000, 50_001, 90_000)
+    return (
+        spreads, [[tuning.table_passes(n, s) for s in (False, True)] for n in ns],
+        [tuning.table_batch(n) for n in (0, 19_199, 19_200, 38_399, 38_400, 307_200)],
+        [tuning.averaging(p, b).value for p, b in ((1, 0), (160, 8), (161, 8), (320, 16), (9, 1))],
+        [tuning.takes_mean(parse(w)) for w in ("full", "scratch", "full+add", "head")],
+        [anew.passes(n) for n in (1, 99, 100, 101, 133, 134, 799, 800, 801, 1600, 9000)],
+    )  # fmt: skip
+
+
+def of_actions():
+    names = ["a", "b", "c", "d"]
+    some = [(w, f, t) for w in ("last:2", "full+lora", "scratch", "head")
+            for f in ("", "a", "d") for t in ("", "b", "c")]  # fmt: skip
+    bodies = [actions.body_actions(parse(w), names, frozenset(f), frozenset(t)) for w, f, t in some]
+    kinds = [(v, r) for v in (None, "deeper") for r in ("", "a", "c", "bd")]
+    ruled = [actions.ruled(v, names[:n], frozenset(r)).count for v, r in kinds for n in (1, 3, 4)]
+    taken = (["a"], ["added"], ["added", "added#2"], ["added#2"], ["added", "added#3"])
+    return bodies, ruled, [actions.added_name(names) for names in taken]
+
+
+SCENES = {
+    name.removeprefix("of_"): make for name, make in globals().items() if name.startswith("of_")
+}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_nothing_changed_unnoticed(name, request):
+    pinning.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))

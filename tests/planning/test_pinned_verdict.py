@@ -1,0 +1,298 @@
+"""What the verdict says of a grid of evidence, with its sentences; depth and words beside it."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+import pinning
+from plans import FACTS, HEADS, network, network_facts, pictures, refusal, said, with_part
+from warmstart.planning import rules, strategy, tail
+from warmstart.planning.agreement import as_parts_say
+from warmstart.planning.basis import BLANK, basis_of
+from warmstart.planning.forecast import control_passes
+from warmstart.planning.profiles import for_trained, profiles
+from warmstart.planning.settings import apply_settings
+from warmstart.planning.verdict import Facts, Limits, hides, is_hidden, points, sentence
+from warmstart.planning.verdict import verdict_kind as kind_of
+from warmstart.planning.wording import gave_up, in_words, output_words, own_choices, runs
+from warmstart.records import Evidence, Tap
+from warmstart.tasks.words import LABEL_WORDS
+from warmstart.words import NOUNS
+
+CLEAR = {"p": 0.004, "mde": 0.1, "n": 200, "accuracy": 0.8, "mistakes": 0.25}
+NO_SIGNAL = {"mde": 0.1234, "n": 200, "plain": 0.456}
+
+
+def told(facts, **more):
+    kind = kind_of(facts)
+    return f"{kind}: {sentence(kind, facts, facts.n, facts.accuracy, **more)}"
+
+
+def of_no_signal():
+    some = itertools.product((0.01, 0.0101, 0.4), (0.3, 0.301, 1.0), (39, 40), (0.005, 0.0051))
+    return {
+        f"p {p} mde {mde} n {n} plain {plain}": told(Facts(p=p, mde=mde, n=n, plain_p=plain))
+        for p, mde, n, plain in some
+    } | {"hidden": told(Facts(p=0.4, plain_p=0.001, **NO_SIGNAL))}
+
+
+def of_knowledge():
+    """An interval that ends at nothing, above it, below a tenth."""
+    some = itertools.product((None, 0.0, 0.0164, 0.03, 0.164, 0.2), (0.0, 0.01, 0.1), (False, True))
+    return {
+        f"{known} ± {error}, tuned {tuned}": told(
+            Facts(**CLEAR, knowledge=known, knowledge_error=error, is_tuned=tuned)
+        )
+        for known, error, tuned in some
+    }
+
+
+def of_gains():
+    gains = (-0.02, 0.0, 0.0128, 0.0199, 0.02, 0.05)
+    some = itertools.product(gains, (0.0, 0.01, 0.02), (None, 0.3))
+    return {
+        f"{gain} ± {error}, knowledge {known}": told(
+            Facts(**CLEAR, tail_gain=gain, tail_error=error, knowledge=known)
+        )
+        for gain, error, known in some
+    }
+
+
+def of_little_left():
+    some = itertools.product((0.9799, 0.98, 0.995), (False, True), (None, 0.001))
+    beside = {"p": 0.001, "mde": 0.1, "mistakes": 0.0345}
+    return {
+        f"{right} tuned {tuned} gain {gain}": told(
+            Facts(**beside, accuracy=right, is_tuned=tuned, tail_gain=gain)
+        )
+        for right, tuned, gain in some
+    }
+
+
+def of_scratch():
+    some = itertools.product((-0.05, -0.01, -0.0099, 0.0, 0.031), (0.0, 0.01))
+    return {
+        f"{gap} ± {error}": told(
+            Facts(**CLEAR, knowledge=0.3, scratch_gap=gap, scratch_error=error, scratch_later=0.91)
+        )
+        for gap, error in some
+    }
+
+
+def of_words():
+    """Other tasks, other examples, a network that has learnt nothing."""
+    drawn = SimpleNamespace(is_drawn=True, arch="x")
+    mine = SimpleNamespace(is_drawn=False, arch="module:Net")
+    bases = {
+        "table": basis_of(drawn, NOUNS["table"]), "own": basis_of(mine, NOUNS["text"]),
+        "clip": basis_of(SimpleNamespace(is_drawn=False, arch="timm:x"), NOUNS["audio"]),
+    }  # fmt: skip
+    some = {
+        "hidden": Facts(p=0.4, plain_p=0.001, **NO_SIGNAL), "open": Facts(**CLEAR),
+        "fair": Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02),
+        "known": Facts(**CLEAR, knowledge=0.3), "deeper": Facts(**CLEAR, tail_gain=0.04),
+        "head": Facts(**CLEAR, tail_gain=-0.01, tail_error=0.001),
+        "maybe": Facts(**CLEAR, tail_gain=0.01, tail_error=0.01, knowledge=0.3),
+        "excluded": Facts(**CLEAR, tail_gain=0.001, tail_error=0.005),
+        "late": Facts(**CLEAR, scratch_gap=0.03, scratch_later=0.9),
+        "best": Facts(**(CLEAR | {"accuracy": 0.99})), "mine": Facts(**CLEAR, is_tuned=True),
+    }  # fmt: skip
+    found = {
+        f"{where} {name}": told(facts, words=LABEL_WORDS, basis=basis)
+        for where, basis in bases.items()
+        for name, facts in some.items()
+    }
+    return found, basis_of(None) == basis_of(SimpleNamespace(is_drawn=False, arch="")), BLANK.given
+
+
+def of_limits():
+    own = Limits(blind=0.05, fair=0.5, enough=0.2)
+    some = (Facts(p=0.5, mde=0.1), Facts(**CLEAR, knowledge=0.1, knowledge_error=0.1),
+            Facts(**CLEAR, tail_gain=0.0, tail_error=0.1))  # fmt: skip
+    signal = Evidence(name="signal", value=None, low=None, high=None, n=9, meaning="")
+    known = [{"p": 0.3, "plain_p": 0.005}, {"p": 0.3}, {"p": 0.01, "plain_p": 0.001}, {}]
+    other = replace(signal, name="depth", details=known[0])
+    return (
+        [kind_of(facts, own) for facts in some], [kind_of(facts) for facts in some],
+        [hides([other, replace(signal, details=d)]) for d in known], hides([]), hides([other]),
+        [is_hidden(p, q) for p in (0.01, 0.011) for q in (0.005, 0.006)],
+        [points(s) for s in (0.0, 0.0004, 0.0005, 0.0144, 0.015, -0.0149, -0.2, 0.999, 1.0)],
+    )  # fmt: skip
+
+
+# ---- strategies --------------------------------------------------------------------------------
+
+TEXTS = ("auto", " Last:3 + add", "frozen:2+lora", "gradual", "add+gradual", "full+add", "last:0",
+         "scratch", "frozen:0+gradual", "frozen:4", "last:1+add", "last:4")  # fmt: skip
+WRONG = ("", "+", "last", "last:x", "last:2.5", "frozen:", "hed", "lasst:2", "last2", "frozen-3",
+         "full:3", "add:2", "lora:8", "head+lora", "last:1+gradual", "scratch+add+lora", "peft",
+         "lora+gradual", "last:2+full", "lora+last:2", "head+add+add", "zzz", "head+unfreeze",
+         "last:1000000000", "last:999999999", "random", "adapter")  # fmt: skip
+
+
+def of_strategies():
+    found = {}
+    for text in TEXTS:
+        parsed = strategy.parse(text)
+        resolved = []
+        for verdict in (None, "deeper"):
+            for n in (1, 2, 4, 5):
+                refused = refusal(strategy.resolve, parsed, verdict, n)
+                resolved.append(refused or strategy.word(strategy.resolve(parsed, verdict, n)))
+        found[text] = strategy.word(parsed), resolved
+    return found, {text: refusal(strategy.parse, text) for text in WRONG}
+
+
+def of_words_of_actions():
+    kinds = ("frozen", "tuned", "low-rank", "fresh")
+    found = {}
+    for n in (1, 2, 3):
+        for body in itertools.product(kinds, repeat=n):
+            for end in (("replaced",), ("added", "replaced")):
+                said_so = strategy.word_of((*body, *end))
+                if said_so is not None:
+                    found[" ".join((*body, *end))] = strategy.word(said_so)
+    return found
+
+
+def of_agreement():
+    """What single parts come to under each word."""
+    known = network_facts(bare=frozenset({"blocks.0"}), touched=frozenset({"blocks.1"}))
+    some = {
+        "up": ["part.2.action=tuned"], "down": ["part.4.action=frozen"],
+        "new": ["part.3.action=fresh"], "low": ["part.4.action=low-rank", "training.rank=2"],
+        "gap": ["part.1.action=tuned", "part.2.action=frozen"],
+        "all": [f"part.{n}.action=fresh" for n in range(1, 5)],
+    }  # fmt: skip
+    found = {}
+    for word in ("last:2", "full+gradual", "last:3+gradual", "full+lora", "scratch", "last:1+add"):
+        for name, settings in some.items():
+            plan = apply_settings(pictures(word), settings)
+            for facts in (network_facts(), known):
+                chosen = as_parts_say(plan, facts).strategy
+                told_so = f"{chosen.value} ({chosen.source}, {chosen.rule}): {chosen.because}"
+                found.setdefault(f"{word} {name}", []).append(told_so)
+    ours = replace(pictures("last:2"), strategy=said("last:2"))
+    moved = as_parts_say(apply_settings(ours, some["up"]), network_facts())
+    twice = as_parts_say(apply_settings(moved, ["part.1.action=fresh"]), network_facts())
+    short = as_parts_say(replace(ours, strategy=said("last:9")), network_facts())
+    return found, moved.strategy, twice.strategy, as_parts_say(twice, network_facts()).strategy, (
+        short.strategy
+    )  # fmt: skip
+
+
+def of_wording():
+    words = ("head", "last:1", "last:2", "full", "full+lora", "last:2+add", "scratch", "add")
+    made = {word: pictures(word) for word in words}
+    made["mixed"] = apply_settings(made["full"], ["part.2.action=frozen", "part.3.action=fresh"])
+    made["twice"] = with_part(made["add"], 3, action=said("added"), rate=said(0.01))
+    made["own"] = apply_settings(pictures(lr=0.5, verdict="deeper"), ["part.top.rate=0.25"])
+    made["heads"] = apply_settings(made["last:2"], ["head.penalties=1,.25", "input.size=64"])
+    made["acts"] = apply_settings(
+        pictures(verdict="deeper"), ["part.1.action=fresh", "training.flip=false"]
+    )
+    one = replace(made["full"], parts=made["full"].parts[3:])
+    low = replace(made["full+lora"], parts=made["full+lora"].parts[3:])
+    lines = {name: (in_words(plan), [*own_choices(plan)]) for name, plan in made.items()}
+    given = [gave_up(made[w], kind, scales) for w, kind, scales in (
+        ("last:1", "diverged", [1.0]), ("full", "stuck", [1.0, 0.3]),
+        ("head", "stuck", [1.0, 0.3, 0.1]), ("own", "diverged", [1.0]),
+    )]  # fmt: skip
+    shown = [[(r.layers, r.rates, r.action) for r in runs(made[w])] for w in ("mixed", "add")]
+    outputs = [output_words(task, ["a", "b"]) for task in ("classify", "multilabel", "regress")]
+    return lines, given, shown, outputs, output_words("regress", []), in_words(one), in_words(low)
+
+
+# ---- depths, and whether to train ---------------------------------------------------------------
+
+
+def of_profiles():
+    vectors = [Tap(part=p, pool="avg") for p in (1, 3, 4)]
+    neck = Tap(part=6, pool="neck")
+    grids = [Tap(part=p, pool="grid2") for p in (1, 3, 5)]
+    firsts = [Tap(part=p, pool="first") for p in (1, 4, 6)]
+    some = {"one": [neck], "two": [vectors[1], neck], "three": [*vectors[1:], neck],
+            "grids": [*vectors, *grids, neck], "a grid": [*vectors, grids[1], neck],
+            "texts": [*vectors, neck, *firsts], "a first": [*vectors, neck, firsts[0]]}  # fmt: skip
+    found = {
+        name: {kind: {tap.name: w for tap, w in weights.items()} for kind, weights in made.items()}
+        for name, made in ((name, profiles(taps)) for name, taps in some.items())
+    }
+    return found, [for_trained(names) for names in (HEADS, HEADS[:3], HEADS[:2])]
+
+
+def heavy(macs, n_parts=5):
+    parts = [replace(network().parts[0], name=f"p{n}", macs=macs * (n + 1)) for n in range(n_parts)]
+    return replace(network(), parts=tuple(parts))
+
+
+def of_tail():
+    kinds = [{}, {"holdout": 60}, {"kind": "text"}, {"kind": "text", "task": "regress"}]
+    kinds += [{"n_blocks": 1}, {"n": 40, "n_blocks": 40, "columns": ()}]
+    budgets = ("fast", "balanced", "thorough")
+    record, found = heavy(10_000_000), []
+    for more in kinds:
+        facts = replace(FACTS, **more)
+        found.append([tail.tail_seconds(record, facts, budget) for budget in budgets])
+    tried = [
+        [tail.tries_tail(heavy(macs), replace(FACTS, **more), budget) for budget in budgets]
+        for macs in (1000, 4_000_000, 10_000_000, 40_000_000, 150_000_000)
+        for more in ({}, {"columns": ()}, {"n_blocks": 39}, {"n_blocks": 40})
+    ]
+    return found, tried
+
+
+def of_engines():
+    """Which engine is measured, and which is chosen, by images and multiply-adds."""
+    found = {}
+    for n, macs in itertools.product((0, 100, 700, 1500, 4000), (0, 10**7, 4 * 10**8, 4 * 10**9)):
+        missing = dict.fromkeys(rules.USUAL, n)
+        kept, order = {}, []
+        while (name := rules.engine_to_measure(missing, kept, macs)) is not None:
+            kept[name] = rules.Pace(0.4, 3e10 / max(macs, 10**6) * (1 + 0.2 * len(kept)))
+            order.append(name)
+        known = rules.paces(kept, macs)
+        found[f"{n} {macs}"] = order, rules.choose_engine(missing, known), known
+    return found, rules.engine_seconds(rules.Pace(2.0, 4.0), 0)
+
+
+def of_rules():
+    """Numbers around each boundary."""
+    some = (1, 2, 5, 16, 99, 100, 101, 400, 401, 500, 501, 600, 601, 639, 640, 1600, 1601, 2000,
+            2001)  # fmt: skip
+    budgets = ("fast", "balanced", "thorough")
+    found = {
+        n: (
+            rules.outer_folds(n), len(rules.penalties(n)), rules.batch_size(n),
+            rules.deeper_parts(n), [rules.passes(n, b) for b in budgets],
+            [rules.training_folds(b, n) for b in budgets], control_passes(n),
+            [" ".join(rules.candidates(n, 3, 5 + n % 2, HEADS, b, t))
+             for b in ("fast", "balanced") for t in ("classify", "multilabel")],
+        )
+        for n in some
+    }  # fmt: skip
+    looks = [
+        [of(budget) for budget in budgets]
+        for of in (
+            rules.permutations,
+            rules.evidence_rows,
+            rules.appetite_rows,
+            rules.looks_closely,
+        )
+    ]
+    alone = [rules.candidates(n, 2, 9, ("last",), "fast", "regress") for n in (2000, 2001)]
+    return found, looks, alone, rules.usual_seconds(1e12), rules.training_folds("thorough", 0)
+
+
+SCENES = {
+    name.removeprefix("of_"): make for name, make in globals().items() if name.startswith("of_")
+}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_nothing_changed_unnoticed(name, request):
+    pinning.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))
