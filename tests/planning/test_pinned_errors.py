@@ -98,7 +98,7 @@ def of_lists():
 
 def of_parts():
     """Plans whose parts contradict each other, or the network."""
-    lora, added = pictures("full+lora"), pictures("add")
+    added = pictures("add")
     again = replace(added.parts[4], name="added#2")
     some = {
         "name": with_part(FULL, 2, name="x"), "short": replace(FULL, parts=FULL.parts[:2]),
