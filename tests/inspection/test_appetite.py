@@ -93,3 +93,11 @@ def test_a_few_large_blocks_are_no_curve():
     features, labels = told_apart(np.random.default_rng(6), 60, 2, 1.0)
     found, _, _ = ask(features, labels, np.split(np.arange(60), 3))
     assert found.value is None
+
+
+def test_three_sizes_are_a_curve():
+    features, labels = told_apart(np.random.default_rng(6), 60, 2, 1.0)
+    found, _, _ = ask(features, labels, np.split(np.arange(60), 4))
+    assert sorted(name for name in found.details if name.startswith("accuracy")) == [
+        "accuracy.15", "accuracy.30", "accuracy.45",
+    ]  # fmt: skip

@@ -9,6 +9,7 @@ from warmstart.inspection.hits import best_left_out
 from warmstart.inspection.preprocessing import (
     LEAST,
     LEVEL,
+    USUAL,
     all_grey,
     is_open,
     preprocessing,
@@ -116,3 +117,10 @@ def test_images_that_all_belong_together_tell_nothing():
     assert found.value is found.low is found.high is None
     assert "belong together" in found.meaning
     assert warning(found) is None
+
+
+def test_each_habit_is_what_its_name_says():
+    """White, 1, becomes 255 where levels are fed in as they are."""
+    mean, spread = USUAL["0 to 255"]
+    assert (1 - np.array(mean)) / np.array(spread) == pytest.approx([255] * 3)
+    assert USUAL["0 to 1"] == ((0.0,) * 3, (1.0,) * 3)

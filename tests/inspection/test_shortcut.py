@@ -71,3 +71,24 @@ def test_blank_borders_and_few_rows_say_nothing(clean):
         [framed(i, COLOURS[c]) for i, c in zip(clean[:3], LABELS[:3], strict=True)]
     ).border
     assert shortcut(few, LABELS[:3], CLASSES, SINGLES[:3], 0.9) is None
+
+
+def steady(n, n_steady):
+    """Noise, but for one colour along the top of the first `n_steady`."""
+    border = np.random.default_rng(0).integers(0, 256, (n, 2, 4, 16, 4), dtype=np.uint8)
+    border[:n_steady, :, 0] = 99
+    return border, (np.arange(n) >= n_steady).astype(np.int64)
+
+
+def test_each_side_of_each_class_is_a_look_that_chance_has():
+    """Six of 16 alike by chance: one in 8,008, eight looks of which are less than 0.001."""
+    assert steady_edges(*steady(16, 6), 2) == {0: ("top",)}
+    assert steady_edges(*steady(16, 5), 2) == {}
+
+
+@pytest.mark.parametrize(("n", "accuracy"), [(19, 0.0), (20, 1.0)])
+def test_borders_of_twenty_rows_say_something(n, accuracy):
+    border, labels = steady(n, n // 2)
+    border[n // 2 :] = 7
+    border[: n // 2] = 222
+    assert border_accuracy(border, labels, SINGLES[:n], 2) == accuracy

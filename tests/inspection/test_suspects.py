@@ -76,3 +76,10 @@ def test_the_finding_names_files_labels_and_shares():
 def test_no_suspects_no_finding():
     p, labels, _ = honest(60, 2, 2.0, 0)
     assert suspect_finding(rank_suspects(p, labels), ["x"] * 60, ["a", "b"]) is None
+
+
+def test_the_best_rate_is_in_its_own_interval(monkeypatch):
+    p, labels, _ = honest(200, 2, 4.0, 2, flipped=0.1)
+    monkeypatch.setattr("warmstart.inspection.suspects._DROP", 0.0)
+    share = wrong_labels(p, labels)
+    assert share.low == share.rate == share.high

@@ -73,3 +73,8 @@ def test_a_separable_set_does_not_claim_certainty():
     scores = np.eye(3)[labels] * 0.9
     p = np.exp(tp.log_probabilities(scores, tp.fit_temperature(scores, labels)))
     assert p.max() == pytest.approx(1 - (1 / 38) * (2 / 3), abs=1e-4)
+
+
+def test_slopes_are_factors_of_scores():
+    found = tp.Calibration(2.0, np.array([1.0, 0.0]), np.array([3.0, 0.5]))
+    assert found.scaled(np.array([[4.0, -6.0]])).tolist() == [[25.0, -6.0]]

@@ -115,3 +115,12 @@ def test_a_column_in_other_units_changes_nothing():
     units = np.array([1.0, 1e6, 1e-6])
     scaled = [(v - s.offset) * s.scale for v in (x, x * units) for s in [standardised(v, weights)]]
     np.testing.assert_allclose(*scaled, atol=1e-9)
+
+
+def test_a_column_alone_has_unit_length_and_one_within_rounding_none():
+    """1e10 and 1 more or less is no spread: just at the bound, a ten thousand millionth."""
+    even = np.ones(2)
+    assert standardised(np.array([[0.0, 5.0], [4.0, 5.0]]), even).scale.tolist() == [0.5, 0.0]
+    for apart, scale in ((1.0, 0.0), (2.0, 0.5)):
+        column = np.array([[1e10 - apart], [1e10 + apart]])
+        assert standardised(column, even).scale.tolist() == [scale]

@@ -49,3 +49,10 @@ def test_mean_interval_covers_the_textbook_t_interval():
     value, low, high = paired.mean_interval(values, np.arange(3))
     half = 4.302652729911275 * values.std(ddof=1) / np.sqrt(3)
     assert (low, high) == pytest.approx((value - half, value + half))
+
+
+def test_two_blocks_are_one_degree_of_freedom_and_have_an_interval():
+    value, low, high = paired.mean_interval(np.array([0.0, 1.0]), np.arange(2))
+    assert (value, low, high) == pytest.approx((0.5, 0.5 - 6.353, 0.5 + 6.353), abs=0.001)
+    alone = paired.mean_interval(np.array([0.0, 1.0, 1.0]), np.array([0, 1, 1]))
+    assert alone[1:] == (-np.inf, np.inf)

@@ -78,3 +78,15 @@ def test_blocks_count_as_what_they_are_worth():
         a, b = (which != 1).astype(float), (which != 0).astype(float)
         wrong += hits_difference(a, b, np.repeat(np.arange(20), 6)).p < 0.05
     assert wrong <= 35
+
+
+def test_one_degree_of_freedom_is_enough():
+    """A block of four beside the two examples that are added counts as two blocks alike.
+
+    Their mean is 1/2, their sums are 1, 1/2 and -3/2 off it; t with one degree is Cauchy's.
+    """
+    found = hits_difference(np.array([1.0, 1, 0, 1]), np.zeros(4), np.zeros(4, int))
+    t = 0.5 / np.sqrt((1 + 0.25 + 2.25) / 6**2 * 3 / 2)
+    assert found.p == pytest.approx(1 - 2 * np.arctan(t) / np.pi)
+    more = hits_difference(np.array([1.0, 1, 0, 1, 1]), np.zeros(5), np.zeros(5, int))
+    assert (more.low, more.high, more.p) == (-1.0, 1.0, 1.0)

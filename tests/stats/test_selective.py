@@ -38,3 +38,9 @@ def test_ties_are_sure_together():
     confidence = np.repeat([0.9, 0.5], 300)
     correct = np.concatenate([np.ones(300), np.tile([1.0, 0.0], 150)])
     assert sel.sure_threshold(confidence, correct, 600) == 0.9
+
+
+def test_a_bound_that_is_just_what_was_promised_keeps_it(monkeypatch):
+    confidence, right = np.linspace(0.5, 1, 60), np.ones(60)
+    monkeypatch.setattr(sel, "upper_bound", lambda errors, n, delta: sel.promise(0.0))
+    assert sel.sure_threshold(confidence, right, 60) == 0.5
