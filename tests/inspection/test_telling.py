@@ -43,3 +43,9 @@ def test_a_tree_has_two_leaves_a_class():
         labels = np.arange(400) * bands // 400 % 2
         columns = {"time": np.arange(400.0)[:, None]}
         assert (telling(columns, labels, parts, 0) is not None) == is_told
+
+
+def test_two_rows_are_enough_for_a_leaf():
+    """Eight classes of three rows, one of which is held out at a time."""
+    labels, parts = np.arange(24) % 8, np.split(np.arange(24), 3)
+    assert telling({"code": labels[:, None] * 1.0}, labels, parts, 0).items == ("code",)
