@@ -6,6 +6,7 @@ from warmstart.inspection.signal import signal
 from warmstart.planning.profiles import profiles
 from warmstart.records import Tap
 from warmstart.solve.kernels import mixed_kernels
+from warmstart.stats.permutation import SignalTest
 
 TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck"))
 
@@ -60,3 +61,12 @@ def test_rows_that_belong_together_leave_less_to_find():
         for of in (singles, groups)
     )
     assert together > alone
+
+
+def test_shares_are_told_in_percent(monkeypatch):
+    always = SignalTest(0.01, 1.0, np.ones(100), 100, 1.0)
+    monkeypatch.setattr("warmstart.inspection.signal._permuted", lambda *_: always)
+    _, kernels, labels, singles = make(2)
+    told = signal(kernels, labels, singles, 99, np.random.default_rng(0)).meaning
+    assert "is right 100 % of the time" in told
+    assert told.endswith("100 to 100 %.")

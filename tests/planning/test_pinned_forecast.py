@@ -236,6 +236,7 @@ def of_piping():
         for each in some
         for free in (None, 0, 192, 7_599_999_999, 7_600_000_000, 6_999_999_999, 7 * 10**9)
     ]
+    kept.append(piping.by_memory(225_000_000, 0, "sgd", 1, 50_000_000))  # 0.45 and 0.05 GB
     turns = [piping.in_turn(b, n) for b, n in ((32, 2), (30, 4), (7, 2), (1, 3), (16, 4), (12, 2))]
     words = ("pipeline:1", "pipeline:0", "pipeline:12345", "pipeline:9999", "data", "fsdp", "x", 3)
     return (
