@@ -25,7 +25,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--methods", nargs="+", default=["fastai5", "expert30"])
     parser.add_argument("--budgets", nargs="+", default=["fast", "balanced"], choices=OURS)
     parser.add_argument("--sets", nargs="+", default=["ants_bees", "clothing"])
-    parser.add_argument("--threads", type=int, default=1, help="of each command, and its cores")
+    parser.add_argument("--threads", type=int, default=1, help="of each command")
     parser.add_argument("--again", action="store_true", help="measure anew what is kept already")
 
 
@@ -33,31 +33,34 @@ def measure(given: Namespace) -> dict[str, Any]:
     """Each set: our budgets, then the other tool's methods; no other order, nothing beside."""
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     rows = results.lines(KEPT)
-    done = set() if given.again else {(row["set"], row["method"]) for row in rows}
+    done = set() if given.again else {key(row) for row in rows}
     for name in given.sets:
         for method in (*given.budgets, *(given.methods if given.peer else ())):
-            if (name, method) in done:
+            if (name, method, given.threads) in done:
                 continue
             row = _row(given, sets.root(given) / name, method) | {"threads": given.threads}
-            rows = [r for r in rows if (r["set"], r["method"]) != (name, method)] + [row]
+            rows = [r for r in rows if key(r) != key(row)] + [row]
             KEPT.write_text("".join(json.dumps(r) + "\n" for r in rows))
             print(row, file=sys.stderr, flush=True)
     return {"summary": summary(rows), "rows": rows}
 
 
+def key(row: Row) -> tuple[str, str, int]:
+    """What is measured once: a method on a set with so many threads."""
+    return row["set"], row["method"], row["threads"]
+
+
 def summary(rows: list[Row]) -> dict[str, str]:
     """How many times as long each other tool takes, by set and budget of ours."""
-    took = {(row["set"], row["method"]): row["seconds"] for row in rows}
-    return {
-        f"{method} over {budget}": ", ".join(
-            f"{took[name, method] / took[name, budget]:.1f} on {name}"
-            for name in dict.fromkeys(row["set"] for row in rows)
-            if (name, method) in took and (name, budget) in took
-        )
-        for method in dict.fromkeys(row["method"] for row in rows if row["method"] not in OURS)
-        for budget in OURS
-        if any(row["method"] == budget for row in rows)
-    }
+    took = {key(row): row["seconds"] for row in rows}
+    found: dict[str, list[str]] = {}
+    for name, method, threads in took:
+        for budget in OURS:
+            if method not in OURS and (name, budget, threads) in took:
+                ratio = took[name, method, threads] / took[name, budget, threads]
+                told = found.setdefault(f"{method} over {budget}, {threads} threads", [])
+                told.append(f"{ratio:.1f} on {name}")
+    return {what: ", ".join(told) for what, told in found.items()}
 
 
 def _row(given: Namespace, folder: Path, method: str) -> Row:

@@ -46,9 +46,13 @@ def _seconds(timed: Mapping[tuple[str, str], float], name: str, method: str) -> 
     return f", {took(timed[name, method])}" if (name, method) in timed else ""
 
 
-def seconds() -> dict[tuple[str, str], float]:
+def seconds(threads: int = 2) -> dict[tuple[str, str], float]:
     """Wall seconds of whole commands, by set and method or budget."""
-    return {(row["set"], row["method"]): row["seconds"] for row in rows("paired")}
+    return {
+        (row["set"], row["method"]): row["seconds"]
+        for row in rows("paired")
+        if row["threads"] == threads
+    }
 
 
 PAIRED = {
@@ -59,15 +63,20 @@ PAIRED = {
 
 
 def paired() -> str:
-    """Whole commands on one core, one after the other."""
-    timed = seconds()
-    names = list(dict.fromkeys(name for name, _ in timed))
+    """Whole commands one after the other, on two cores and on one."""
+    columns = {
+        (name, threads): {m: s for (one, m), s in seconds(threads).items() if one == name}
+        for threads in (2, 1)
+        for name in dict.fromkeys(name for name, _ in seconds(threads))
+    }
     lines = [
-        [title, *(took(timed[s, method]) if (s, method) in timed else "" for s in names)]
-        for method, title in PAIRED.items()
-        if any((s, method) in timed for s in names)
+        [title, *(took(found[m]) if m in found else "" for found in columns.values())]
+        for m, title in PAIRED.items()
+        if any(m in found for found in columns.values())
     ]
-    return f"{table(['', *names], lines)}\n\n{source('paired')}"
+    cores = {1: "one core", 2: "two cores"}
+    heads = [f"{name}, {cores[threads]}" for name, threads in columns]
+    return f"{table(['', *heads], lines)}\n\n{source('paired')}"
 
 
 def balanced() -> str:
