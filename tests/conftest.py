@@ -19,8 +19,11 @@ from hypothesis import settings
 from drawing import fill
 from warmstart.cli.entry import prepare
 
-# Half of what hypothesis takes by itself; WARMSTART_EXAMPLES=1000 looks longer.
-settings.register_profile("suite", max_examples=int(os.environ.get("WARMSTART_EXAMPLES", "50")))
+# Half of what hypothesis takes by itself; WARMSTART_EXAMPLES=1000 looks longer. Without a
+# deadline: a busy machine is no mistake.
+settings.register_profile(
+    "suite", deadline=None, max_examples=int(os.environ.get("WARMSTART_EXAMPLES", "50"))
+)
 settings.load_profile("suite")
 
 prepare()  # the command sets this up once per process; tests call it in theirs

@@ -61,7 +61,7 @@ st.register_type_strategy(  # what its own rules refuse is not drawn: no reason,
 
 
 @pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_record_survives_json(kind, data):
     record = data.draw(st.from_type(kind))

@@ -243,7 +243,7 @@ def _networks(draw):
 SMALL = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(module=_networks(), data=st.data())
 def test_random_actions_keep_laws_1_2_and_5(module, data):
     network = cut(module.eval(), SMALL)

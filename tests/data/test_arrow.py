@@ -238,7 +238,7 @@ def test_a_bomb(tmp_path, monkeypatch):
 
 
 @given(place=st.floats(0, 1), byte=st.integers(0, 255), n=st.integers(1, 8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_damaged_files_are_refused_or_read(tmp_path_factory, place, byte, n):
     """Never a crash, and never an error that is not ours."""
     columns = {"image": embedded(), "label": LABELS}

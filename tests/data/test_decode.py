@@ -263,7 +263,7 @@ SEEDS = [saved(noise(), kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", 
 SEEDS.append(npy(np.zeros((4, 4, 3), np.uint8)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(SEEDS), st.integers(0, 2**32 - 1), st.integers(1, 12))
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_bytes_give_a_picture_or_a_data_error(payload, seed, n_changes):

@@ -74,7 +74,7 @@ LABEL = (NAME | st.sampled_from(["drop", "a,b", '"', "x\ny", "1.0", "=1+1"])).ma
     labels=st.lists(LABEL.filter(bool), min_size=2, max_size=3, unique=True),
     data=st.data(),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_whatever_the_names(tmp_path_factory, ids, labels, data):
     splits = data.draw(st.lists(st.sampled_from(["train", "train", "test"]), min_size=len(ids),
                                 max_size=len(ids)))  # fmt: skip

@@ -46,7 +46,7 @@ def two_steps(image: Image.Image, p: Preprocessing) -> np.ndarray:
     return np.asarray(resized.crop((left, top, left + wide, top + high)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(20, 300),
     st.integers(20, 300),

@@ -4,7 +4,7 @@ import math
 import tomllib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.delivery.curves import Axis, Reader, choices_in
@@ -59,7 +59,6 @@ def test_a_guard_is_a_mark(name):
     assert read(event) == [{"guard/stuck": 1.0}]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["step", "guard", "begin"]), st.integers(0, 10**6))))
 def test_the_axis_never_goes_back_and_keeps_what_is_in_order(seen):
     axis, last = Axis(), 0

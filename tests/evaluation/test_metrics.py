@@ -7,7 +7,7 @@ from sklearn import metrics as sk
 from warmstart.evaluation import metrics
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(5, 80), st.integers(2, 5), st.integers(0, 999))
 def test_metrics_agree_with_scikit_learn(n, k, seed):
     rng = np.random.default_rng(seed)

@@ -75,7 +75,7 @@ def test_all_that_is_known_already_still_gives_an_answer():
     assert choose_queries(unsure(3), points, points, 2).tolist() == [0, 1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000), m=st.integers(1, 80), k=st.integers(2, 5), count=st.integers(1, 12)
 )

@@ -70,7 +70,7 @@ def test_the_first_measurement_stays(root):
     assert calibration.read(root, WORK) == {"torch": SLOW}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(junk=st.binary(max_size=60), at=st.floats(0, 1))
 def test_a_damaged_file_loses_lines_but_never_lies(junk, at):
     with tempfile.TemporaryDirectory() as folder:

@@ -128,7 +128,7 @@ def test_a_row_does_not_depend_on_its_company(built, n):
         assert rows[:n].tobytes() == fewer.tobytes()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(order=st.permutations(range(BATCH)), n=st.integers(1, BATCH))
 def test_any_images_in_any_order_have_the_rows_that_they_have_elsewhere(built, order, n):
     """So that a look at what was added gives the bits that a look at everything would."""

@@ -30,7 +30,7 @@ def has_preadv(request):
     rowfile._HAS_PREADV = before
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     offsets=st.lists(st.integers(0, 6000), max_size=20),
     width=st.integers(1, 90),
@@ -79,7 +79,7 @@ def test_several_threads_read_one_file(file, has_preadv):
         assert all(pool.map(check, range(8)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.lists(st.integers(0, 9), max_size=25), chunk=st.integers(1, 200))
 def test_blocks_side_by_side_are_the_whole(rows, chunk):
     rng = np.random.default_rng(1)

@@ -102,7 +102,7 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path):
         assert check_all_present_are_right(shelf) == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(suffix=st.sampled_from([".json", ".rows", ".index"]), share=st.floats(0, 1))
 def test_files_torn_at_any_byte_lose_rows_but_never_lie(suffix, share):
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ def test_files_torn_at_any_byte_lose_rows_but_never_lie(suffix, share):
             assert check_all_present_are_right(shelf) == len(NAMES)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(suffix=st.sampled_from([".rows", ".index"]), at=st.floats(0, 0.999), bit=st.integers(0, 7))
 def test_a_flipped_bit_costs_one_row_and_never_lies(suffix, at, bit):
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +135,7 @@ def test_a_flipped_bit_costs_one_row_and_never_lies(suffix, at, bit):
             assert check_all_present_are_right(shelf) == len(NAMES)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(junk=st.binary(min_size=1, max_size=120), suffix=st.sampled_from([".rows", ".index"]))
 def test_a_tail_of_junk_is_cut_before_the_next_append(junk, suffix):
     with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,7 @@ def test_channels_move_like_grey():
 
 
 @given(st.floats(0.93, 1.07), st.floats(-0.05, 0.05), st.floats(0.93, 1.07), st.floats(-0.05, 0.05))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_moved_picture_is_found_where_it_was_put(across, right, down, up):
     x = details(grey(), 64)
     pose = np.array([[across, right, down, up]], np.float32)

@@ -78,7 +78,7 @@ def test_half_of_a_class_is_no_strong_cue():
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=2, max_size=40))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_informedness_is_bounded_and_zero_for_a_constant_figure(pairs):
     codes, labels = (np.array(column) for column in zip(*pairs, strict=True))
     gain = informedness(codes, labels, 3)

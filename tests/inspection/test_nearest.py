@@ -20,7 +20,7 @@ def likeness(asking, sides):
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(n=st.integers(5, 60), count=st.integers(1, 4), n_sides=st.integers(1, 2))
 def test_of_few_rows_it_is_the_definition(n, count, n_sides):
     sides = [units(n, 8, seed) for seed in range(n_sides)]

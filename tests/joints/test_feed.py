@@ -16,7 +16,7 @@ from warmstart.joints.feed import ahead
 PATIENCE_S = 30  # for threads that have nothing else to do; never reached where all is well
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(0, 20), workers=st.integers(0, 4), depth=st.integers(0, 5))
 def test_results_come_in_order(n, workers, depth):
     assert list(ahead(lambda item: item * item, range(n), workers, depth)) == [

@@ -57,7 +57,7 @@ def test_pixels_are_the_prepared_pictures_row_by_row(scene, pictures, monkeypatc
         np.testing.assert_array_equal(pixels, load_image(payload, example.id, PREP))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(st.integers(0, 19), max_size=30), is_small=st.booleans())
 def test_rows_come_as_they_are_asked_for(rows, is_small, monkeypatch):
     monkeypatch.setattr(live, "IN_MEMORY", 1_000_000 if is_small else 1000)

@@ -61,7 +61,7 @@ def test_a_plan_is_written_out(tmp_path):
     assert read_request(tmp_path).request.plan == plan
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"]))

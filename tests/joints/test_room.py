@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import lessons
@@ -32,7 +32,6 @@ VARIED = [{"crop": 0.5}, {"flip": True}, {"colour": 0.1}]
     n=st.integers(1, 30), batch=st.integers(1, 16), views=st.integers(0, 5),
     how=st.sampled_from(VARIED), seed=st.integers(0, 99),
 )  # fmt: skip
-@settings(deadline=None)
 def test_each_image_shows_its_views_in_turn(n, batch, views, how, seed):
     chosen = replace(PLAIN, views=views, **how)
     seen: dict[int, list[int]] = {}
@@ -118,7 +117,6 @@ def stored(broken=()):
 
 @given(asked=st.lists(st.tuples(st.integers(0, 19), st.integers(0, 2)), min_size=1, max_size=20),
        broken=st.sets(st.integers(0, 19), max_size=5))  # fmt: skip
-@settings(deadline=None)
 def test_stored_inputs_come_in_the_order_asked_for_whatever_is_damaged(asked, broken):
     source, passed = stored(frozenset(str(n) for n in broken))
     rows, numbers = (np.array(column) for column in zip(*asked, strict=True))

@@ -52,7 +52,7 @@ rows = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(rows=rows)
 def test_rows_keep_their_examples_labels_and_blocks(rows):
     base = [example(n, "abc"[n % 3]) for n in range(9)]

@@ -6,7 +6,7 @@ from itertools import combinations, pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
@@ -31,7 +31,6 @@ def _dearest(costs, run):
     return max(sums[0]) + max(sums[1]), max(sums[2])
 
 
-@settings(deadline=None)
 @given(costs=st.lists(COSTS, min_size=1, max_size=7), share=st.floats(0, 1))
 def test_no_other_cut_about_as_quick_spreads_parameters_more_evenly(costs, share):
     n = 1 + int(share * (len(costs) - 1))

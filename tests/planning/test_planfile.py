@@ -42,7 +42,6 @@ def same(one, other):
     return one == other and repr(one) == repr(other)
 
 
-@settings(deadline=None)
 @given(plan=plans)
 def test_any_plan_reads_back_as_it_was_written(plan):
     assert same(read_plan(write_plan(plan)), plan)
@@ -54,14 +53,14 @@ def test_small_numbers_and_far_letters_survive():
     assert plan.training.rate.value == 1e-05
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=st.text(max_size=200) | st.text("[]part={}\n\"'.#0123e-+_format", max_size=80))
 def test_any_text_is_a_plan_or_a_plan_error(text):
     with pytest.raises(PlanError):
         read_plan(text)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_plan_with_damage_is_a_plan_or_a_plan_error(data):
     place = data.draw(st.integers(0, len(TEXT)))
@@ -78,7 +77,7 @@ tables = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.data(), value=tables)
 def test_any_value_at_any_place_is_a_plan_or_a_plan_error(data, value):
     plain = to_plain(read_plan(TEXT))

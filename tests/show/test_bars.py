@@ -58,7 +58,7 @@ def test_without_an_end_the_time_that_passed_is_shown():
     assert drawn(stage, 80, now=12.0).split() == ["Check", "━" * 34, "12", "s"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     t=st.floats(0, 1e7), step=st.integers(0, 10**12), of=st.integers(1, 10**12),
     val=st.floats(0, 1), loss=st.floats(), speed=st.floats(0, 1e9),

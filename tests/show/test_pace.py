@@ -4,7 +4,7 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.show.pace import SOONEST_S, Pace
@@ -21,7 +21,6 @@ def play(speeds, of, gap=1.0):
         yield at, step, pace
 
 
-@settings(deadline=None)
 @given(speed=SPEEDS, gap=st.floats(0.05, 100), n=st.integers(1, 40))
 def test_a_steady_speed_gives_the_exact_time(speed, gap, n):
     of = 1000 * speed * gap
@@ -59,7 +58,6 @@ def test_what_lies_between_two_trainings_says_nothing_of_the_speed():
     assert pace.left(at + 59) == pytest.approx((1000 - step - 300 - 290) / 10, abs=1)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(0, 10**9)), max_size=30))
 def test_clocks_that_are_set_back_and_jobs_that_begin_anew_do_no_harm(seen):
     pace = Pace(at=0.0)

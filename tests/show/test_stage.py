@@ -1,7 +1,7 @@
 """A stage from its events: what it counts, what it has learnt, and its line."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.events import Event
@@ -33,7 +33,6 @@ def after(*seen, name="tune", title="Tune"):
     return stage
 
 
-@settings(deadline=None)
 @given(seen=st.lists(events(), min_size=1, max_size=8), width=st.integers(1, 120),
        bar_end=st.sampled_from([0, 51]))  # fmt: skip
 def test_no_line_is_wider_than_it_may_be(seen, width, bar_end):

@@ -34,7 +34,7 @@ def make(n, seed=0):
     return {"a": a, "b": b}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n=st.integers(1, 60), cuts=st.lists(st.integers(0, 60), max_size=5))
 def test_scalings_are_the_same_to_the_last_bit(n, cuts):
     features = make(n, seed=n)

@@ -11,7 +11,7 @@ def draw(n, d, seed):
     return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(3, 30), st.integers(1, 60), st.integers(0, 1000), st.floats(0.01, 100))
 def test_a_kernel_does_not_see_the_units_of_its_features(n, d, seed, unit):
     features = draw(n, d, seed)

@@ -47,7 +47,7 @@ def test_primal_equals_dual_in_predictions_and_blocks(n, d, penalty):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cuts=st.lists(st.integers(0, 50), max_size=6), penalty=st.sampled_from([0.01, 1.0]))
 def test_chunks_give_what_all_rows_at_once_give(cuts, penalty):
     features, targets = make(50, 8)

@@ -50,7 +50,7 @@ signals = st.sampled_from([0.0, 1.0, -1.0])
 close = {"rtol": 1e-5, "atol": 1e-6}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes, signals, st.sampled_from([1e-2, 0.3, 5.0]))
 def test_leave_one_out_equals_minimising_without_each_row(size, signal, penalty):
     features, targets, known = problem(*size, signal=signal)
@@ -62,7 +62,7 @@ def test_leave_one_out_equals_minimising_without_each_row(size, signal, penalty)
         np.testing.assert_allclose(fast[[i]], slow, **close)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes, signals, st.integers(2, 5))
 def test_leave_block_out_equals_minimising_without_each_block(size, signal, n_blocks):
     features, targets, known = problem(*size, signal=signal)
@@ -76,7 +76,7 @@ def test_leave_block_out_equals_minimising_without_each_block(size, signal, n_bl
         np.testing.assert_allclose(fast[block], slow, **close)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes, signals, st.integers(4, 6))
 def test_nested_folds_equal_minimising_on_the_rest(size, signal, n_blocks):
     features, targets, known = problem(*size, signal=signal)

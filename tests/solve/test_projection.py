@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from warmstart.solve.projection import Sketch, make_sketch
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 60), st.integers(1, 80), st.integers(0, 99))
 def test_a_sketch_equals_its_dense_matrix(d, width, seed):
     rng = np.random.default_rng(seed)
@@ -25,7 +25,7 @@ def test_inner_products_are_kept_on_average():
     assert abs(np.mean(kept) - x[0] @ x[1]) < 4 * error
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     target=st.lists(st.integers(0, 5), max_size=40),
     spare=st.integers(0, 3),

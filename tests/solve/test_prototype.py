@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from warmstart.solve.prototype import class_mean_weights, left_out_class_means
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(4, 20), st.integers(1, 8), st.integers(2, 4), st.integers(0, 999))
 def test_left_out_class_means_equal_recomputed_means(n, d, n_blocks, seed):
     rng = np.random.default_rng(seed)

@@ -26,7 +26,7 @@ def problem(n, d, seed, classes=3):
 sizes = st.tuples(st.integers(6, 25), st.integers(1, 40), st.integers(0, 10_000))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes, st.sampled_from([1e-2, 0.3, 5.0]))
 def test_leave_one_out_equals_refitting_without_each_row(size, penalty):
     features, targets = problem(*size)
@@ -36,7 +36,7 @@ def test_leave_one_out_equals_refitting_without_each_row(size, penalty):
     np.testing.assert_allclose(ridge.left_out(dual, rows), slow, rtol=1e-6, atol=1e-7)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes, st.integers(2, 5))
 def test_leave_block_out_equals_refitting_without_each_block(size, n_blocks):
     features, targets = problem(*size)
@@ -51,7 +51,7 @@ def test_leave_block_out_equals_refitting_without_each_block(size, n_blocks):
         np.testing.assert_allclose(fast[block], slow, rtol=1e-6, atol=1e-7)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes, st.integers(3, 6))
 def test_nested_folds_equal_fitting_the_rest_from_scratch(size, n_blocks):
     features, targets = problem(*size)

@@ -21,7 +21,7 @@ def draws(seed, n=80, k=4):
     return rng.normal(size=(n, k)) * 0.5 + np.eye(k)[labels] * rng.uniform(0, 1), labels
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000))
 def test_temperature_is_the_minimum_that_a_bounded_search_finds(seed):
     scores, labels = draws(seed)
@@ -34,7 +34,7 @@ def test_temperature_is_the_minimum_that_a_bounded_search_finds(seed):
     assert loss(tp.fit_temperature(scores, labels).temperature) <= slow.fun + 1e-7
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 1000))
 def test_temperature_and_bias_reach_the_general_minimum(seed):
     scores, labels = draws(seed, n=400, k=3)

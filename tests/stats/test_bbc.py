@@ -15,7 +15,7 @@ def _best(hits):
 
 
 @given(n_models=st.integers(2, 30), seed=st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_best_of_many_coins_is_a_coin(n_models, seed):
     hits = (np.random.default_rng(seed).random((n_models, 200)) < 0.5).astype(float)
     found = chosen_hits(hits, _best(hits), np.arange(200), np.random.default_rng(1))

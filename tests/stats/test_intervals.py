@@ -7,7 +7,7 @@ from scipy import stats
 from warmstart.stats import intervals as iv
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(2, 400), st.floats(0, 1))
 def test_wilson_solves_its_defining_equation(n, p):
     """Both ends are the q with |p - q| = t sqrt(q (1 - q) / n)."""
@@ -17,7 +17,7 @@ def test_wilson_solves_its_defining_equation(n, p):
             assert abs(p - end) == pytest.approx(t * np.sqrt(end * (1 - end) / n), abs=1e-7)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 999))
 def test_independent_examples_count_in_full(seed):
     correct = np.random.default_rng(seed).integers(2, size=40).astype(float)
@@ -31,7 +31,7 @@ def test_copies_count_once():
     assert iv.proportion(copies, blocks) == pytest.approx(iv.proportion(once, np.arange(10)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=30), st.integers(0, 99))
 def test_effective_size_lies_between_kish_and_n(sizes, seed):
     blocks = np.repeat(np.arange(len(sizes)), sizes)

@@ -20,7 +20,7 @@ def judged(draw):
     return hits, rng.integers(0, max(n // 2, 2), size=n)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(judged())
 def test_groups_partition_the_models_from_the_best_down(case):
     hits, blocks = case
@@ -36,7 +36,7 @@ def test_groups_partition_the_models_from_the_best_down(case):
         assert means[group[0]] == max(means[list(group)])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(judged(), st.floats(1, 4))
 def test_a_wider_interval_never_makes_the_first_group_smaller(case, inflation):
     hits, blocks = case

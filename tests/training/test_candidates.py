@@ -12,7 +12,7 @@ from warmstart.training.candidates import CANDIDATES, END, LOOKS, SHARES, WORST,
 from warmstart.training.crossfit import LEAST, PARTS, cross_parts
 
 C = len(CANDIDATES)
-property_of = settings(max_examples=60, deadline=None)
+property_of = settings(max_examples=60)
 
 
 def plain(k=2):

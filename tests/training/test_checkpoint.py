@@ -103,7 +103,7 @@ def test_views_and_other_orders_of_memory_keep_their_values(tmp_path):
     assert torch.equal(Checkpoints(tmp_path, "key").load().tensors["same"], base)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     facts=st.dictionaries(
         st.text(max_size=8),
@@ -230,18 +230,14 @@ def test_every_flipped_bit_of_the_header_is_noticed(two):
         assert equal(found, state(1)), place
 
 
-@settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_is_noticed(two, share, bit):
     place = int(share * (two / "last.safetensors").stat().st_size)
     assert equal(damaged(two, lambda path: flip(path, place, bit)), state(1))
 
 
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_torn_file_is_noticed(two, share):
     def tear(path):
@@ -251,9 +247,7 @@ def test_a_torn_file_is_noticed(two, share):
     assert equal(damaged(two, tear), state(1))
 
 
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     share=st.floats(0, 1, exclude_max=True), junk=st.binary(min_size=1, max_size=64),
 )  # fmt: skip

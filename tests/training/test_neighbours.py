@@ -112,7 +112,7 @@ def test_of_many_examples_some_say_what_is_usual(monkeypatch):
     assert near == pytest.approx(limit, rel=0.03)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(st.lists(st.integers(0, 4), min_size=7, max_size=7), min_size=1, max_size=6),
     st.integers(1, 7),

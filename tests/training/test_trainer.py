@@ -20,9 +20,7 @@ from warmstart.training.parallel import is_out_of_memory
 from warmstart.training.trainer import PULL, Course, Trainer
 
 RATE, DECAY = 0.02, 0.1
-property_of = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+property_of = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Net(nn.Module):

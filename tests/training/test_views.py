@@ -64,7 +64,7 @@ def test_passes_are_reshuffled_and_follow_from_the_generator():
 # ---- views ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     channels=st.integers(1, 13), high=st.integers(1, 40), wide=st.integers(1, 40),
     crop=st.floats(0.01, 1), flip=st.booleans(), colour=st.sampled_from([0.0, 0.1, 1.0]),

@@ -376,7 +376,7 @@ def test_bytes_of_chance_break_nothing(server):
     hypothesis = pytest.importorskip("hypothesis")
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     settings = hypothesis.settings(
-        max_examples=12, deadline=None, database=None, derandomize=True,
+        max_examples=12, database=None, derandomize=True,
         suppress_health_check=list(hypothesis.HealthCheck),
     )  # fmt: skip
     seen = set()

@@ -46,7 +46,7 @@ def made(board, step):
         return None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(STEPS, max_size=12))
 def test_every_change_can_be_taken_back(steps):
     board, seen = Board(), []
