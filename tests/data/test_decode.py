@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -263,7 +263,6 @@ SEEDS = [saved(noise(), kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", 
 SEEDS.append(npy(np.zeros((4, 4, 3), np.uint8)))
 
 
-@settings(max_examples=300)
 @given(st.sampled_from(SEEDS), st.integers(0, 2**32 - 1), st.integers(1, 12))
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_bytes_give_a_picture_or_a_data_error(payload, seed, n_changes):

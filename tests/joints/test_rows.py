@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.errors import DataError
@@ -52,7 +52,6 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=100)
 @given(rows=rows)
 def test_rows_keep_their_examples_labels_and_blocks(rows):
     base = [example(n, "abc"[n % 3]) for n in range(9)]

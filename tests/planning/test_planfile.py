@@ -4,7 +4,7 @@ import re
 
 import pytest
 import tomli_w
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plans import plan_for, refusal
@@ -53,14 +53,12 @@ def test_small_numbers_and_far_letters_survive():
     assert plan.training.rate.value == 1e-05
 
 
-@settings(max_examples=300)
 @given(text=st.text(max_size=200) | st.text("[]part={}\n\"'.#0123e-+_format", max_size=80))
 def test_any_text_is_a_plan_or_a_plan_error(text):
     with pytest.raises(PlanError):
         read_plan(text)
 
 
-@settings(max_examples=300)
 @given(data=st.data())
 def test_a_plan_with_damage_is_a_plan_or_a_plan_error(data):
     place = data.draw(st.integers(0, len(TEXT)))
@@ -77,7 +75,6 @@ tables = st.recursive(
 )
 
 
-@settings(max_examples=300)
 @given(data=st.data(), value=tables)
 def test_any_value_at_any_place_is_a_plan_or_a_plan_error(data, value):
     plain = to_plain(read_plan(TEXT))

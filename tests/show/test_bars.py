@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -58,7 +58,6 @@ def test_without_an_end_the_time_that_passed_is_shown():
     assert drawn(stage, 80, now=12.0).split() == ["Check", "━" * 34, "12", "s"]
 
 
-@settings(max_examples=300)
 @given(
     t=st.floats(0, 1e7), step=st.integers(0, 10**12), of=st.integers(1, 10**12),
     val=st.floats(0, 1), loss=st.floats(), speed=st.floats(0, 1e9),

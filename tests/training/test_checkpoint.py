@@ -230,7 +230,7 @@ def test_every_flipped_bit_of_the_header_is_noticed(two):
         assert equal(found, state(1)), place
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_is_noticed(two, share, bit):
     place = int(share * (two / "last.safetensors").stat().st_size)

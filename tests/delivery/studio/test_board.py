@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.delivery.studio.board import (
@@ -46,7 +46,6 @@ def made(board, step):
         return None
 
 
-@settings(max_examples=200)
 @given(st.lists(STEPS, max_size=12))
 def test_every_change_can_be_taken_back(steps):
     board, seen = Board(), []
