@@ -44,7 +44,7 @@ $(VENV)/installed-test: pyproject.toml | $(VENV)/python-ok
 
 $(VENV)/installed-docs: pyproject.toml | $(VENV)/python-ok
 	@$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	@touch $@ $(VENV)/installed
+	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/python-ok
 	@$(BIN)/python -m pip install --quiet --editable '.[dev]'

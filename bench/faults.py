@@ -123,9 +123,10 @@ def _planted(
             shutil.rmtree(data / "test")
             options = {"test": copy_few(root / ELSEWHERE[name], Path(place)) / "test"}
         outcome = run(data, options)
+        sentence = outcome.sentence.replace(f"{place}/", "")  # no path of a machine
     row = {
         "set": name, "fault": fault, "reported": sorted(wanted & outcome.said),
-        "repaired": False, "said": sorted(outcome.said), "sentence": outcome.sentence,
+        "repaired": False, "said": sorted(outcome.said), "sentence": sentence,
     }  # fmt: skip
     if row["reported"] or not found.may_be_harmless or outcome.correct is None:
         return row

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 
 from bench.alter import jpeg
 from warmstart.network.load import load
+from warmstart.planning.rates import USUAL
 from warmstart.records.inputs import pictures
 
-RATE = 3e-4  # that the rule gives here
+RATE = USUAL["convnet"]["adamw"]  # that the rule gives here
 
 Draw = np.random.Generator
 

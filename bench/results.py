@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +37,7 @@ def keep(name: str, measured: dict[str, Any], argv: list[str]) -> dict[str, Any]
         "name": name,
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
-        "command": "python -m bench " + " ".join(shown),
+        "command": "python -m bench " + shlex.join(shown),
         **measured,
     }
     FOLDER.mkdir(exist_ok=True)

@@ -127,7 +127,7 @@ def outcome(story: str) -> str:
     said = []
     for kind, words in (
         ("better", "The warm start is better than {}."),
-        ("tie", "Nobody can tell it from {}: the difference could be chance."),
+        ("tie", "Nobody can tell it from {}: among so many pairs the difference could be chance."),
         ("worse", "It is worse than {}."),
     ):
         if sorted_into[kind]:

@@ -237,11 +237,12 @@ def served() -> str:
 def memory() -> str:
     """Peak memory with the default start."""
     lines = [
-        [f"{row['n']:,}", row["budget"], "first look" if row["cold"] else "look kept",
+        [f"{row['n']:,}", f"`{row['strategy']}`", row["budget"],
+         "first look" if row["cold"] else "look kept",
          f"{row['peak_rss_mb'] / 1000:.1f} GB", took(row["seconds"])]
         for row in rows("memory")
     ]  # fmt: skip
-    return table(["images", "budget", "", "peak memory", "took"], lines)
+    return table(["images", "strategy", "budget", "", "peak memory", "took"], lines)
 
 
 def suggested() -> str:

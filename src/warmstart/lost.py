@@ -18,6 +18,8 @@ def missing(path: Path, shown: str, otherwise: str = "check the spelling") -> st
     while not os.path.exists(lost.parent) and lost.parent != lost:
         lost = lost.parent
     siblings = sorted(os.listdir(lost.parent)) if os.access(lost.parent, os.R_OK) else []
+    if lost != path:
+        siblings = [name for name in siblings if (lost.parent / name).is_dir()]
     near = difflib.get_close_matches(lost.name, siblings, 1)
     hint = f"did you mean {lost.with_name(near[0])}?" if near else otherwise
     what = "" if lost == path else f" ({lost} is missing)"

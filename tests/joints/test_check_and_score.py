@@ -55,7 +55,7 @@ def head():
         weight=rng.normal(size=(3, 5)).astype(np.float32),
         bias=rng.normal(size=3).astype(np.float32),
         calibration=Calibration(1.7, np.array([0.1, -0.1, 0.0])),
-        probabilities=p, fold=np.arange(30) % 5, picks=("equal",) * 5,
+        probabilities=p, fold=np.arange(30) % 5,
     )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def fitted(network, read, wanted, seed=0):
         weight=np.concatenate(blocks, axis=1).astype(np.float32),
         bias=rng.normal(size=K).astype(np.float32),
         calibration=Calibration(1.7, np.array([0.3, -0.2, -0.1])),
-        probabilities=np.full((N, K), 1 / K), fold=np.arange(N) % 5, picks=("equal",) * 5,
+        probabilities=np.full((N, K), 1 / K), fold=np.arange(N) % 5,
     )  # fmt: skip
 
 

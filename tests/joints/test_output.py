@@ -129,7 +129,6 @@ def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(scene, trained)
     assert found.calibration.temperature == fit_temperature(np.eye(3)[labels], labels).temperature
     assert (found.probabilities.argmax(axis=1) == labels).all()
     assert (found.fold == fold).all()
-    assert not found.picks
 
 
 def test_ends_with_another_output_come_after_all_others():

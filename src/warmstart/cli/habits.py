@@ -92,7 +92,7 @@ ARGUMENTS = {
 }
 
 _SET = "Here it is --set training.{} (see --dry-run for all choices)."
-_PASSES = "Here it is --set training.passes=N: images passed in all (5 x the images is usual)."
+_PASSES = "Here it is --set training.passes=N: images passed in all (10 x the images is usual)."
 _CHOSEN = "Not needed: warmstart chooses it."
 _LATER = f"It is not part of this version ({__version__})."
 _ON_CPU = "Only `fit` uses another device, for training; the rest runs on the processor."

@@ -165,7 +165,7 @@ def calibrated(
     """
     plain = Calibration(head.warmth, np.zeros(len(head.bias)))
     found = cross_calibrated(scores / head.warmth, labels, fold, blocks, plain, target)
-    return calibrated_by(replace(head, probabilities=found[0], fold=fold, picks=()), found[1])
+    return calibrated_by(replace(head, probabilities=found[0], fold=fold), found[1])
 
 
 def _trained(outfit: Outfit, head: HeadFit) -> HeadFit:

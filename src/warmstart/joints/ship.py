@@ -175,7 +175,7 @@ def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) ->
     made = replace(
         worked.head, name=f"{head.name}+{worked.plan.strategy.value}", taps=tuple(columns),
         weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),
-        bias=bias.astype(np.float32), probabilities=option.probabilities, picks=(),
+        bias=bias.astype(np.float32), probabilities=option.probabilities,
     )  # fmt: skip
     made = calibrated_by(made, option.calibration)
     words = scene.arranged.target.words

@@ -74,29 +74,26 @@ def choose_start(
         check_waves(asked, start.record)
         return asked, fitted(start, collection, wish)
     clock.lap("read")
-    usual = DEFAULTS.get(collection.record.kind, DEFAULT_START)
-    names, left_out = on_disk(LARGE, collection.record.kind)
-    if len(names) > 1:
-        ranking = yield from rank(
-            collection, names, seed=asked.seed, left_out=left_out, inputs=wish
-        )
-        choice = Choice(
-            value=ranking.take,
-            because=ranking.because,
-            source="measured",
-            rule=DEFAULTS[collection.record.kind],
-        )
-        choice = here().same(choice)
-        yield notes.note("look", "Chosen", f"{ranking.take}, {ranking.because}")
-    else:
-        only = names[0] if names else usual
-        why = "the only start on this computer that --start auto looks at"
-        choice = Choice(
-            value=only, because=why, source="rule", rule=DEFAULTS[collection.record.kind]
-        )
+    choice = yield from _ranked(asked, collection, wish)
     start = fitted(open_start(str(choice.value), inputs=wish), collection, wish)
     clock.lap("look")
     return replace(asked, start=choice.value, start_choice=choice), start
+
+
+def _ranked(asked: Request, collection: Collection, wish: InputWish) -> Steps[Choice]:
+    """The start that a ranking of those on this computer says to take, and why."""
+    kind = collection.record.kind
+    names, left_out = on_disk(LARGE, kind)
+    if len(names) < 2:
+        only = names[0] if names else DEFAULTS.get(kind, DEFAULT_START)
+        why = "the only start on this computer that --start auto looks at"
+        return Choice(value=only, because=why, source="rule", rule=DEFAULTS[kind])
+    ranking = yield from rank(collection, names, seed=asked.seed, left_out=left_out, inputs=wish)
+    choice = here().same(Choice(
+        value=ranking.take, because=ranking.because, source="measured", rule=DEFAULTS[kind],
+    ))  # fmt: skip
+    yield notes.note("look", "Chosen", f"{ranking.take}, {ranking.because}")
+    return choice
 
 
 def with_default(asked: Request, collection: Collection) -> Request:

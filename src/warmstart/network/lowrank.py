@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from warmstart.errors import PlanError
 from warmstart.network.parts import Network
 from warmstart.network.segment import Step, is_weighty
-from warmstart.network.tensors import all_tensors, digest, place
+from warmstart.network.tensors import all_tensors, place
 from warmstart.network.trace import evaluating
 from warmstart.records import PartRecord
 
@@ -129,14 +129,6 @@ def base_tensors(module: nn.Module) -> dict[str, Tensor]:
         if isinstance(tensor, Tensor) and not is_update:
             found.setdefault(place(tensor), (original, tensor))
     return dict(found.values())
-
-
-def base_digests(module: nn.Module) -> dict[str, str]:
-    """sha256 of each tensor but those of updates, by its original name.
-
-    Equal to what it was before `inject` until `merge`: that is how low-rank parts are proven.
-    """
-    return {name: digest(tensor) for name, tensor in base_tensors(module).items()}
 
 
 def _adapted(module: nn.Module) -> list[str]:

@@ -25,7 +25,6 @@ from warmstart.records import Inputs, TextInputs
 
 PREFIX = "text:"
 KINDS = ("bert", "roberta", "distilbert", "mpnet", "xlm-roberta", "camembert")
-POOLINGS = ("mean", "first")
 _OUR_OWN = "pooling"
 
 

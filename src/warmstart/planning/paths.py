@@ -101,7 +101,8 @@ def check_path(path: str, text: str) -> None:
     last = [known for known in PATHS if known.rpartition(".")[2] == path.rpartition(".")[2]]
     like = _HABITS.get(path.lower()) or (last[0] if last else nearest(path, (*PATHS, *EARLY)))
     cure = f"did you mean {like}?" if like else (
-        "there are training.NAME, head.NAME, input.NAME, part.NAME.action and part.NAME.rate."
+        "there are training.NAME, head.NAME, input.NAME, start.partial, column.NAME, "
+        "part.NAME.action and part.NAME.rate."
     )  # fmt: skip
     raise PlanError(f"--set {path}={text}: there is no {path} in a plan; {cure}")
 

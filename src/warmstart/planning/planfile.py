@@ -19,7 +19,7 @@ from warmstart.records import Choice, Plan
 
 R = TypeVar("R")
 FORMAT = 1
-_COMPARE = "write a plan with --dry-run to compare"
+_COMPARE = "write a plan with --dry-run --out plan.toml to compare"
 _TABLES = {"columns": "column", "parts": "part"}  # fields whose records have a table each
 _SOURCES = ("rule", "measured", "user")
 

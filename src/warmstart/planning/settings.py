@@ -86,7 +86,7 @@ def _with_values(plan: Plan, given: Mapping[str, str]) -> Plan:
         made = _mine(typed(path, text, PATHS[path]), getattr(record, name))
         after = replace(after, **{section: replace(record, **{name: made})})
     after = _with_steps(after) if _STEPPED & given.keys() else after
-    return _with_optimizer(plan, after, given)
+    return _with_optimizer(plan, after)
 
 
 def _with_steps(plan: Plan) -> Plan:
@@ -103,7 +103,7 @@ def _with_steps(plan: Plan) -> Plan:
     return replace(plan, training=replace(training, average=average, micro_batch=micro_batch))
 
 
-def _with_optimizer(before: Plan, after: Plan, given: Mapping[str, str]) -> Plan:
+def _with_optimizer(before: Plan, after: Plan) -> Plan:
     """Another optimizer wants another rate and decay, where the user did not set them."""
     old, new = before.training.optimizer, after.training.optimizer
     if old is None or new is None or old.value == new.value:
@@ -171,7 +171,7 @@ def _place(plan: Plan, path: str, text: str) -> tuple[int, str]:
     if name.isascii() and name.isdigit() and len(name) < 10 and 1 <= int(name) <= n_body:
         return int(name) - 1, field
     like = nearest(name, names)
-    cure = f"did you mean {like}?" if like else f"they are {names[0]} to {names[-1]}."
+    cure = f"did you mean {like}?" if like else f"or {names[0]} to {names[n_body - 1]} by name."
     raise PlanError(
         f"--set {path}={text}: there is no part {name}; they are numbered 1 to {n_body} from the "
         f"input; {cure}"

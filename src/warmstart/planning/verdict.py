@@ -156,42 +156,50 @@ def sentence(
         )
     if not has_signal(facts.p):
         return _without_signal(kind, facts, n)
-    if kind == "scratch-fair" and _reaches(facts):
+    if kind == "scratch-fair":
+        return _scratch_fair(facts, words, basis)
+    if kind == "deeper":
+        return (
+            f"{basis.train} brings about {points(facts.tail_gain or 0.0)} points ({_gain(facts)})."
+        )
+    if kind == "head":
+        return _head(facts, words, basis)
+    return _unclear(facts, accuracy, words, basis)
+
+
+def _scratch_fair(facts: Facts, words: Words, basis: Basis) -> str:
+    if _reaches(facts):
         return (
             "Training from scratch is as fair: with twice the examples the same design from "
             f"nothing is expected to {words.be.format(points(facts.scratch_later))}, which is "
             f"{_more(facts.scratch_gap or 0.0)} than what this start gives with these "
             f"({_interval(facts.scratch_gap or 0.0, facts.scratch_error)})."
         )
-    if kind == "scratch-fair":
-        return (
-            "Do not fine-tune from this start: what it has learnt is worth "
-            f"{points(facts.knowledge or 0.0)} points here ({_range(facts)}) beyond what the same "
-            f"network scrambled, or {basis.nouns.plain}, give. Training from scratch is as fair; a "
-            f"start that knows this kind of {basis.nouns.picture} would be better."
-        )
-    if kind == "deeper":
-        return (
-            f"{basis.train} brings about {points(facts.tail_gain or 0.0)} points ({_gain(facts)})."
-        )
-    if kind == "head" and facts.tail_gain is None:
+    return (
+        "Do not fine-tune from this start: what it has learnt is worth "
+        f"{points(facts.knowledge or 0.0)} points here ({_range(facts)}) beyond what the same "
+        f"network scrambled, or {basis.nouns.plain}, give. Training from scratch is as fair; a "
+        f"start that knows this kind of {basis.nouns.picture} would be better."
+    )
+
+
+def _head(facts: Facts, words: Words, basis: Basis) -> str:
+    if facts.tail_gain is None:
         return (
             f"{basis.output} is enough: in the signal test it "
             f"{words.does.format(points(facts.accuracy))}, which leaves "
             f"{points(facts.mistakes)} points at most for {basis.training}."
         )
-    if kind == "head":
-        most = (facts.tail_gain or 0.0) + 1.28 * facts.tail_error
-        if points(most) == "0" or most < 0:
-            return (
-                f"{basis.output} is enough: {basis.training} was tried, and on "
-                f"examples held out {words.no_better} ({_gain(facts)} points)."
-            )
+    most = facts.tail_gain + 1.28 * facts.tail_error
+    if points(most) == "0" or most < 0:
         return (
-            f"{basis.output} is enough; a gain of up to "
-            f"{points(most)} points from {basis.training} cannot be excluded."
+            f"{basis.output} is enough: {basis.training} was tried, and on "
+            f"examples held out {words.no_better} ({_gain(facts)} points)."
         )
-    return _unclear(facts, accuracy, words, basis)
+    return (
+        f"{basis.output} is enough; a gain of up to "
+        f"{points(most)} points from {basis.training} cannot be excluded."
+    )
 
 
 def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:

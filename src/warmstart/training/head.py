@@ -44,7 +44,6 @@ class HeadFit:
     calibration: Calibration
     probabilities: Array
     fold: NDArray[np.int64]
-    picks: tuple[str, ...]  # the head that each fold chose
 
     @property
     def warmth(self) -> float:
@@ -62,7 +61,7 @@ def blank(taps: tuple[Tap, ...], width: int, n_classes: int, n: int) -> HeadFit:
         name="blank", penalty=0.0, taps=taps, weight=np.zeros((n_classes, width), np.float32),
         bias=np.zeros(n_classes, np.float32),
         calibration=Calibration(1.0, np.zeros(n_classes)),
-        probabilities=np.full((n, n_classes), np.nan), fold=np.full(n, -1), picks=(),
+        probabilities=np.full((n, n_classes), np.nan), fold=np.full(n, -1),
     )  # fmt: skip
 
 
@@ -131,7 +130,7 @@ def fit_head(
     for number, (name, family) in enumerate(candidates.items()):
         trials[name] = _best_penalties(family.trials(problem), problem)
         yield Event(stage="head", kind="step", step=number + 1, of=len(candidates))
-    held_out, fold, picks = _out_of_fold(trials, problem)
+    held_out, fold = _out_of_fold(trials, problem)
     which = len(problem.folds) if choose_in is None else choose_in
     keep = list(problem.training_sets())[which][0]
     name, trial = choose_head({n: [t[which]] for n, t in trials.items()}, problem.blocks()[keep])
@@ -147,7 +146,6 @@ def fit_head(
         calibration=calibration,
         probabilities=held_out,
         fold=fold,
-        picks=picks,
     )
     return calibrated_by(fitted, calibration)
 
@@ -161,15 +159,15 @@ def _best_penalties(trials: Iterable[list[Trial]], problem: Problem) -> list[Tri
 
 def _out_of_fold(
     trials: Mapping[str, Sequence[Trial]], problem: Problem
-) -> tuple[Array, NDArray[np.int64], tuple[str, ...]]:
+) -> tuple[Array, NDArray[np.int64]]:
+    """Shapes: probabilities (n, K), fold (n,); NaN and -1 for rows that are never held out."""
     n = len(problem.labels)
     found = np.full((n, problem.n_classes), np.nan)
-    fold_of, picks, blocks = np.full(n, -1, dtype=np.int64), [], problem.blocks()
+    fold_of, blocks = np.full(n, -1, dtype=np.int64), problem.blocks()
     for number, (keep, fold) in enumerate(problem.training_sets()):
         if not len(fold):
             continue
-        name, trial = choose_head({n: [t[number]] for n, t in trials.items()}, blocks[keep])
+        _, trial = choose_head({n: [t[number]] for n, t in trials.items()}, blocks[keep])
         found[fold] = problem.target.answers(trial.outside, trial.calibration)
         fold_of[fold] = number
-        picks.append(name)
-    return found, fold_of, tuple(picks)
+    return found, fold_of

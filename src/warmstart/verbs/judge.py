@@ -15,9 +15,11 @@ from warmstart.events import Event, Steps
 from warmstart.folder import read_json
 from warmstart.joints.judging import judge as judged
 from warmstart.joints.processors import n_threads
+from warmstart.lost import missing
 from warmstart.network.hubfolder import PREFIX, is_hub_folder, open_folder, open_with
 from warmstart.network.onnxfile import SUFFIX, open_onnx
 from warmstart.network.outside import Array, Feeding, Outside, is_published, open_file, open_named
+from warmstart.network.weights import SUFFIXES
 from warmstart.records import DataRecord, Judged, pictures
 from warmstart.verbs.predictor import load
 
@@ -34,10 +36,22 @@ def judge(
     outputs in their order, `train` the images that it was trained on, to look for leaks.
     Raises: StartError, RunFolderError or DataError where one of them cannot be used.
     """
+    _check_there(model, arch)
     listing = list_given(data, label=label, group=group, train=train)
     yield Event(stage="look", kind="begin")
     opened = open_model(model, arch, feeding or Feeding())
     return (yield from judged(listing, opened, labels))
+
+
+def _check_there(name: str, arch: str | None) -> None:
+    """Before images are read: is the file there, and of a kind that holds weights?"""
+    path = Path(name)
+    if path.suffix in (*SUFFIXES, SUFFIX) and not path.exists():
+        raise StartError(missing(path, name, "name a file of weights, a run folder or a start."))
+    is_other = path.is_file() and path.suffix not in (*SUFFIXES, SUFFIX)
+    if is_other and arch is None and not is_hub_folder(path.parent):
+        known = f"{', '.join(SUFFIXES)} or {SUFFIX}"
+        raise StartError(f"{name} is no file of weights; name one that ends in {known}.")
 
 
 def open_model(name: str, arch: str | None, feeding: Feeding) -> Outside:
@@ -47,7 +61,7 @@ def open_model(name: str, arch: str | None, feeding: Feeding) -> Outside:
     that knows its own.
     """
     path = Path(name)
-    if path.suffix in (SUFFIX, ".safetensors", ".pt", ".pth", ".bin") or path.is_file():
+    if path.suffix in (SUFFIX, *SUFFIXES) or path.is_file():
         if path.suffix == SUFFIX:
             _check_alone(name, arch)
             return open_onnx(path, feeding, n_threads())
