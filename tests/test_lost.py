@@ -25,6 +25,14 @@ def test_the_nearest_name_beside_it_is_offered(name, said, tmp_path, monkeypatch
         look_for(name)
 
 
+def test_of_a_missing_parent_folders_alone_are_offered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run.py").touch()
+    assert missing(Path("runs/none"), "runs/none").endswith("check the spelling")
+    Path("run").mkdir()
+    assert missing(Path("runs/none"), "runs/none").endswith("did you mean run?")
+
+
 def test_a_link_to_nothing_is_told_apart(tmp_path):
     (tmp_path / "photos").symlink_to(tmp_path / "moved away")
     assert "is a link that leads nowhere" in missing(tmp_path / "photos", "photos")

@@ -37,6 +37,15 @@ def test_a_scaled_loss_is_for_one_process_or_for_rows_alone(monkeypatch, word):
 
 
 @pytest.mark.parametrize("word", ["fsdp", "pipeline"])
+def test_a_torch_that_cannot_write_together_is_named(monkeypatch, word):
+    chosen = SimpleNamespace(pairs=False, parallel=word)
+    monkeypatch.setattr(ways, "here", lambda: SimpleNamespace(size=2))
+    monkeypatch.setattr(ways, "find_spec", lambda _: None)
+    with pytest.raises(PlanError, match=f"^--parallel {word} writes checkpoints together, which"):
+        ways.way_of(None, None, chosen, ())
+
+
+@pytest.mark.parametrize("word", ["fsdp", "pipeline"])
 def test_processes_that_share_weights_need_a_gpu_each(monkeypatch, word):
     chosen = SimpleNamespace(pairs=False, parallel=word, precision="float32", device="cuda")
     monkeypatch.setattr(ways, "here", lambda: World(0, 2, 2))

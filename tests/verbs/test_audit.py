@@ -254,6 +254,8 @@ MISTAKES = {
     "neither images nor base": ("audit base.pt", "audit needs labelled images, or --base START"),
     "two data": ("audit base.pt photos more", "one argument too many"),
     "no such file": ("audit gone.pt --base base.pt", "gone.pt does not exist"),
+    "no such file, before data are read": ("audit gone.pt photos", "gone.pt does not exist"),
+    "a text and data": ("audit letter.txt photos", "letter.txt is no file of weights"),
     "no such folder": ("audit runs/gone --base base.pt", "runs/gone does not exist"),
     "no such start": ("audit base.pt --base efficientnet-b9", "is not known"),
     "no weights": ("audit base.pt --base empty.pt", "holds no weights"),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from warmstart.records import Action
 from warmstart.training.parallel import Inputs, Rows, Way
 from warmstart.world import here
 
+TOGETHER = "torch.distributed.checkpoint.hf_storage"  # what several processes write with
 TIMES = 3  # passes through each part, of which the quickest counts
 HELD = frozenset[Action]({"frozen"})
 DOWN, OWN = 1.0, 1.0  # passes that gradients take: down through a part, and for its own weights
@@ -34,8 +36,8 @@ def way_of(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
 
     `some` are inputs of the tail, on which parts are timed.
     Raises: PlanError where the network has fewer parts than there are processes, pairs are
-    compared that lie in several, the number format or a weight cannot be shared, or several
-    processes would share a GPU.
+    compared that lie in several, the number format or a weight cannot be shared, several
+    processes would share a GPU, or torch is too old.
     """
     world = here()
     if chosen.pairs and world.size > 1:
@@ -47,6 +49,11 @@ def way_of(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
         seen: Any = tail.vectors if chosen.pairs else tail
         run: Any = torch.compile(seen) if chosen.compile else seen
         return Rows(run, chosen.device, plain=tail)
+    if find_spec(TOGETHER) is None:
+        raise PlanError(
+            f"--parallel {chosen.parallel} writes checkpoints together, which torch does from 2.8 "
+            f"on; here is {torch.__version__}. Update torch, or use --parallel data."
+        )
     if chosen.precision == "float16":
         raise PlanError(
             "training.precision float16 scales the loss by gradients that no process sees as a "

@@ -39,7 +39,7 @@ def compare_strategies(
     Raises: as `compare` does; UsageError or PlanError for words that are no strategies; what
     the first of them failed from where fewer than two runs are left.
     """
-    words = tuple(dict.fromkeys(word(parse(text)) for text in strategies))
+    words = tuple(dict.fromkeys(_parsed(text) for text in strategies))
     data = _data_among(places)
     runs = [open_run(name, path) for name, path in named([Path(p) for p in places if p != data])]
     if len(runs) + len(words) < 2:
@@ -59,6 +59,14 @@ def compare_strategies(
             yield note("read", "Failed", f"{strategy}: {error}")
     _check_enough([*runs, *made], failed, kinds)
     return compared(_renamed([*made, *runs]), failed)
+
+
+def _parsed(text: str) -> str:
+    """Raises: PlanError that names the option of `compare`, not the one of `fit`."""
+    try:
+        return word(parse(text))
+    except PlanError as error:
+        raise PlanError(str(error).replace("--strategy ", "--strategies ", 1)) from None
 
 
 def is_run(place: str | Path) -> bool:
