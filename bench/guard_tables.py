@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.markdown import percent, points, table
+from bench import results
+from bench.markdown import percent, points, source, table
 from bench.tables import rows
 
 CASES = {
@@ -74,6 +75,23 @@ def suggested() -> str:
     return table(heads, lines)
 
 
+def tested() -> str:
+    """How well the tests hold the core, and that labels by lot come out as nothing."""
+    mutants, lot = (results.read(name)["summary"] for name in ("mutants", "random_labels"))
+    core = {", ".join(row["parts"]): percent(row["covered"], 0) for row in rows("branches")}
+    held = "; ".join(f"{parts}: {share}" for parts, share in core.items())
+    began = {row["command"]: row["median s"] for row in rows("startup")}
+    return (
+        f"Small faults put into planning, solve, stats and inspection at random: {mutants['all']} "
+        f"by the tests {source('mutants')}. Statements and branches that tests reach: {held} "
+        f"{source('branches')}. Of {lot['draws']} sets whose labels were shuffled, "
+        f"{percent(lot['no-signal'], 0)} got `no-signal`, and the interval of "
+        f"{percent(lot['interval holds chance'], 0)} held chance {source('random_labels')}. "
+        f"`warmstart --help` answers after {began['warmstart --help']:.2f} s {source('startup')}."
+    )
+
+
 MADE: dict[str, Callable[[], str]] = {
     "guarded": guarded, "forgotten": forgotten, "suggested-twice": suggested,
+    "tested": tested,
 }  # fmt: skip

@@ -43,7 +43,7 @@ MOST_STARTS = 6  # resumptions of one run: it may be killed again and again
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """How many runs are killed."""
+    """--kills: how many runs."""
     parser.add_argument("--kills", type=int, default=30)
 
 

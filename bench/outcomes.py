@@ -68,7 +68,7 @@ def cells() -> Iterator[Cell]:
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--most: cells run in this call; those that are kept are not run again."""
+    """--most, --only: cells run in this call; those that are kept are not run again."""
     parser.add_argument("--most", type=int, default=1000)
     parser.add_argument("--only", nargs="+", default=list(sets.ALL), help="sets")
 

@@ -34,7 +34,7 @@ print(sent if set(codes) <= {0, 3} else f"exit {codes}")
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--sizes, --processes, --place: images, who shares them, and where rows are kept.
+    """--sizes, --processes, --network, --place: images, who shares them, where rows are kept.
 
     Two sizes at least up to 2,000: above, heads are fitted from sums, which are sent too.
     """

@@ -23,7 +23,7 @@ LOOK_S = 0.005  # between two looks at what a run says
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """What is streamed, how often it is killed in one call, and where it can be gone on with."""
+    """--network, --images, --size, --strategy, --views; --kills in one call, --place to go on in."""
     parser.add_argument("--network", default="test_convnext")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--size", type=int, default=96)

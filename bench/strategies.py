@@ -20,7 +20,7 @@ WAYS = {  # a name for the table, and what to type
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Which sets, which ways, at which size."""
+    """--sets, --ways, --size."""
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--ways", default=";".join(WAYS), help="separated by ;")
     parser.add_argument("--size", default="96", help="px of the square that the network sees")

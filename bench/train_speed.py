@@ -20,7 +20,7 @@ ROUNDS = 3  # pairs; the fastest of each counts
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """The part of the trainer that is measured alone, in a process of its own."""
+    """--alone: the part of the trainer, measured in a process of its own."""
     parser.add_argument("--alone", choices=("trainer",), default=None)
 
 
