@@ -41,7 +41,7 @@ save_file(state, sys.argv[2])
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--network, --images, --size, --strategies, --budget, --set; --place and --in-memory: where."""
+    """--network, --images, --size, --strategies, --budget, --place, --in-memory, --set."""
     parser.add_argument("--network", default="convnext_557m")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--size", type=int, default=128, help="px; 31 GMAC an image at 557 M")

@@ -23,7 +23,7 @@ LOOK_S = 0.005  # between two looks at what a run says
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--network, --images, --size, --strategy, --views; --kills in one call, --place to go on in."""
+    """--network, --images, --size, --strategy, --views, --kills, --place."""
     parser.add_argument("--network", default="test_convnext")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--size", type=int, default=96)
