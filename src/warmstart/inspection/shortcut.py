@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
 
 from warmstart.inspection.hits import best_left_out
 from warmstart.records import Finding
@@ -111,6 +110,8 @@ def _is_steady(alike: NDArray[np.bool_], inside: NDArray[np.bool_], looks: int) 
     """A large difference in shares that chance does not explain, `looks` having been taken."""
     if alike[inside].mean() - alike[~inside].mean() < STEADY:
         return False
+    from scipy.stats import hypergeom  # takes 0.3 s, and few classes come this far
+
     n, here = len(alike), int(inside.sum())
     chance = hypergeom.sf(alike[inside].sum() - 1, n, int(alike.sum()), here)
     return bool(chance * looks <= CERTAIN)
