@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from warmstart.data import named
 from warmstart.events import Event
 from warmstart.records import (
     DataCounts,
@@ -185,6 +186,7 @@ def work(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
         return module
 
+    monkeypatch.setattr(named, "look_for", lambda text: None)  # no data has to be there
     place("warmstart.flow", Request=Request, fit=standing_in.fit)
     place("warmstart.verbs.predict", predict=standing_in.predict)
     place("warmstart.verbs.evaluate", evaluate=standing_in.evaluate)

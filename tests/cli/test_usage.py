@@ -54,7 +54,7 @@ MISUSES = {
     "fit photos --budget quick": "--budget quick is not one of fast, balanced, thorough.",
     "fit photos --budget balance": "--budget balance is not one of fast, balanced, thorough. "
     "Did you mean balanced?",
-    "fit photos --strategy best": "--strategy best: best is not a word of it; it takes auto, "
+    "fit . --strategy best": "--strategy best: best is not a word of it; it takes auto, "
     "head, last:N, frozen:K, full or scratch, then +add, +lora or +gradual.",
     "fit photos --seed abc": "--seed abc: it needs a whole number, 0 or more.",
     "fit photos --seed=-1": "--seed -1: it needs a whole number, 0 or more.",
