@@ -171,10 +171,10 @@ def _place(plan: Plan, path: str, text: str) -> tuple[int, str]:
     if name.isascii() and name.isdigit() and len(name) < 10 and 1 <= int(name) <= n_body:
         return int(name) - 1, field
     like = nearest(name, names)
-    cure = f"; did you mean {like}?" if like else f", or {names[0]} to {names[n_body - 1]} by name."
+    cure = f"did you mean {like}?" if like else f"by name they are {names[0]} to {names[-1]}."
     raise PlanError(
         f"--set {path}={text}: there is no part {name}; they are numbered 1 to {n_body} from the "
-        f"input{cure}"
+        f"input; {cure}"
     )
 
 
