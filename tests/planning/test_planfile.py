@@ -114,7 +114,7 @@ BAD = {
     "too deep": ("x = " + "[" * 5000, "is not valid TOML"),
     "a number too long": (f"format = {'9' * 5000}", "is not valid TOML"),
     "a number too long in hex": (f"format = 0x{'f' * 5000}", "format is a number of more than 64"),
-    "empty": ("", "^plan.toml lacks 'start'; write a plan with --dry-run --out plan.toml to compare.$"),
+    "empty": ("", "^plan.toml lacks 'start'; write a plan with --dry-run --out plan.toml to comp"),
     "only a format": ("format = 1", "plan.toml lacks 'start'; write a plan"),
     "a later format": (
         "format = 2\nnew = 3", "^plan.toml: format is 2; this version reads format 1; write a plan",
