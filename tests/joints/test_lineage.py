@@ -514,7 +514,7 @@ def test_a_run_without_a_whole_model_is_refused_with_one_line(name, says, first,
 
 
 @pytest.mark.parametrize(("start", "says"), [
-    ("runs/nowhere", "runs/nowhere does not exist; name a folder that `warmstart fit` wrote"),
+    ("runs/nowhere", "runs/nowhere does not exist (runs is missing); name a folder that"),
     ("data", "data is not a finished run folder; name one that `warmstart fit` wrote"),
 ])  # fmt: skip
 def test_what_is_no_run_folder_says_so(start, says, tmp_path, monkeypatch, capsys):
