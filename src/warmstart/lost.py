@@ -24,3 +24,10 @@ def missing(path: Path, shown: str, otherwise: str = "check the spelling") -> st
     hint = f"did you mean {lost.with_name(near[0])}?" if near else otherwise
     what = "" if lost == path else f" ({lost} is missing)"
     return f"{shown} does not exist{what}; {hint}"
+
+
+def no_folder(path: Path, otherwise: str) -> str:
+    """What to say of a path that should have been a folder, and is none."""
+    if path.exists():
+        return f"{path} is a file; {otherwise}"
+    return missing(path, str(path), otherwise)

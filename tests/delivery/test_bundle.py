@@ -189,7 +189,7 @@ def test_neighbours_without_their_ids_are_refused(own_run):
 def test_what_is_no_run_is_told_from_what_has_no_model(own_run, tmp_path):
     refused(tmp_path / "nowhere", "does not exist")
     (tmp_path / "file").touch()
-    refused(tmp_path / "file", "name a folder")
+    refused(tmp_path / "file", "is a file; name a folder")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "is not a finished run folder")
     shutil.rmtree(own_run / "model")

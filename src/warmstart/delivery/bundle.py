@@ -28,7 +28,7 @@ from torch import Tensor
 from warmstart import tokens
 from warmstart.errors import RunFolderError, StartError
 from warmstart.folder import RunFolder, read_json, write_bytes, write_chunks, write_json
-from warmstart.lost import missing
+from warmstart.lost import no_folder
 from warmstart.records import (
     CalibrationRecord,
     LabelCalibration,
@@ -91,7 +91,7 @@ def read_bundle(run: Path) -> Bundle:
     """
     folder = run / "model"
     if not run.is_dir():
-        raise RunFolderError(missing(run, str(run), "name a folder that `warmstart fit` wrote."))
+        raise RunFolderError(no_folder(run, "name a folder that `warmstart fit` wrote."))
     if not folder.is_dir():
         raise RunFolderError(f"{run} {_why_none(run)}")
     record = read_json(folder / "config.json", ModelRecord)

@@ -13,7 +13,7 @@ from warmstart.errors import DataError, RunFolderError, WarmstartError
 from warmstart.joints.report import write_report
 from warmstart.joints.request import columns_of
 from warmstart.joints.requestfile import RequestFile, read_request
-from warmstart.lost import missing
+from warmstart.lost import no_folder
 
 
 def report(run: Path) -> Path:
@@ -22,7 +22,7 @@ def report(run: Path) -> Path:
     Raises: RunFolderError where RUN is no finished run, or a file in it is damaged.
     """
     if not run.is_dir():
-        raise RunFolderError(missing(run, str(run), "name a folder that `warmstart fit` wrote."))
+        raise RunFolderError(no_folder(run, "name a folder that `warmstart fit` wrote."))
     return write_report(run, _loader(run))
 
 
