@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.features import places
-from warmstart.features.places import NOWHERE, Places
+from warmstart.features.places import KEY_BYTES, NOWHERE, Places
 
 # Few contents, so that many come again; some begin with the same eight bytes.
 CONTENTS = [f"{head:02x}" * 8 + f"{tail:02x}" * 24 for head in (0, 7, 255) for tail in range(5)]
@@ -36,6 +36,14 @@ def test_rows_are_found_as_by_a_dict(taken, loose):
         found = ours.find(CONTENTS)
         assert found.tolist() == [plain.get(content, NOWHERE) for content in CONTENTS]
         assert (ours.crcs(found[found >= 0]) == found[found >= 0] + 100).all()
+
+
+def test_a_row_without_a_content_is_not_one_whose_content_is_zeros(monkeypatch):
+    monkeypatch.setattr(places, "_LOOSE", 1)
+    ours = Places()
+    for content in ("00" * KEY_BYTES, None, "02" * KEY_BYTES):
+        ours.add([content], [0], is_sound=True)
+    assert ours.find(["00" * KEY_BYTES]).tolist() == [0]
 
 
 def test_many_rows_take_little_memory():

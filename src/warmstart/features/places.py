@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 KEY_BYTES = 32  # of a sha256
 NOWHERE = -1
 _LOOSE = 4096  # newest rows, or an eighth of all, that a dict finds until they are sorted in
-_GONE, _UNREAD, _SOUND = 0, 1, 2
+_BLANK, _GONE, _UNREAD, _SOUND = 0, 1, 2, 3  # blank: a row that never had a content
 
 Rows = NDArray[np.int64]
 
@@ -31,7 +31,7 @@ class Places:
         self._keys = np.empty((0, KEY_BYTES), np.uint8)
         self._crcs = np.empty(0, np.uint32)
         self._states = np.empty(0, np.uint8)
-        # Rows up to `len(self._order)`, by the first eight bytes of their content.
+        # Rows that were sorted in, by the first eight bytes of their content.
         self._heads = np.empty(0, np.uint64)
         self._order = np.empty(0, np.int64)
         self._loose: dict[str, int] = {}  # the rows after those
@@ -70,7 +70,7 @@ class Places:
             for place, content in enumerate(contents):
                 found[place] = self._loose.get(content, found[place])
         gone = found >= 0
-        gone[gone] = self._states[found[gone]] == _GONE
+        gone[gone] = self._states[found[gone]] <= _GONE
         found[gone] = NOWHERE
         return found
 
@@ -96,9 +96,10 @@ class Places:
 
     def _sort(self) -> None:
         """Take the loose rows in: stable, so that the newest of one content comes last."""
-        heads = _heads(self._keys[: self._n])
-        self._order = np.argsort(heads, kind="stable")
-        self._heads = heads[self._order]
+        rows = np.flatnonzero(self._states[: self._n] != _BLANK)
+        heads = _heads(self._keys[rows])
+        by_head = np.argsort(heads, kind="stable")
+        self._order, self._heads = rows[by_head], heads[by_head]
         self._loose.clear()
 
     def _among_like(self, key: NDArray[np.uint8], last: int) -> int:
