@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench import results
-from bench.markdown import percent, points, source, table
+from bench.markdown import percent, source, table
 from bench.tables import rows
 
 CASES = {
@@ -61,20 +61,6 @@ def _span(values: list[float]) -> str:
     return f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def suggested() -> str:
-    """What `suggest` asks for against drawing at random, with both kinds of interval."""
-    lines = [
-        [row["set"], percent(row["suggested"]), percent(row["at random"]),
-         points(row["difference"]),
-         *(f"{points(row[f'low ({of})'])[:-7]} to {points(row[f'high ({of})'])[:-7]}"
-           for of in ("seeds", "images"))]
-        for row in rows("suggest")
-    ]  # fmt: skip
-    heads = ["set", "suggested", "at random", "difference", "95 % over beginnings",
-             "95 % over test images"]  # fmt: skip
-    return table(heads, lines)
-
-
 def tested() -> str:
     """How well the tests hold the core, and that labels by lot come out as nothing."""
     mutants, lot = (results.read(name)["summary"] for name in ("mutants", "random_labels"))
@@ -92,6 +78,6 @@ def tested() -> str:
 
 
 MADE: dict[str, Callable[[], str]] = {
-    "guarded": guarded, "forgotten": forgotten, "suggested-twice": suggested,
+    "guarded": guarded, "forgotten": forgotten,
     "tested": tested,
 }  # fmt: skip
