@@ -11,7 +11,7 @@ from bench import results, written
 
 NAMES = (
     "accuracy", "calibrate", "coverage", "distances", "drift", "engines", "evidence", "export",
-    "faults", "forecast", "forgetting", "guards", "habits", "kills", "linear", "memory",
+    "faults", "forecast", "forgetting", "gain", "guards", "habits", "kills", "linear", "memory",
     "minutes", "mutants", "outcomes", "paired", "peers", "planted", "prior", "random_labels",
     "ranking", "scale", "scale_data", "scale_exchange", "scale_kills", "scale_processes", "serve",
     "ship", "sound", "speed", "startup", "stories", "strategies", "studio", "suggest", "tabular",

@@ -10,14 +10,12 @@ from typing import Any
 
 from bench import results, sets
 from bench.outcomes import KEPT, right_kinds
-from warmstart.planning.verdict import LIMITS, Facts, Limits, verdict_kind
+from warmstart.planning.verdict import LIMITS, Facts, Limits, has_signal, verdict_kind
 
 COST = 2  # a wrong verdict costs twice what a right one is worth; `unclear` is worth nothing
 GRID = [
-    Limits(blind=blind, fair=fair, enough=enough)
-    for blind, fair, enough in product(
-        (0.2, 0.25, 0.3, 0.35, 0.4), (0.05, 0.1, 0.15, 0.2), (0.01, 0.02, 0.03, 0.05)
-    )
+    Limits(blind=blind, fair=fair)
+    for blind, fair in product((0.2, 0.25, 0.3, 0.35, 0.4), (0.05, 0.1, 0.15, 0.2))
 ]
 
 
@@ -57,11 +55,19 @@ def chosen(rows: Sequence[dict[str, Any]]) -> Limits:
 
 def counted(rows: Sequence[dict[str, Any]], limits: Limits) -> dict[str, int]:
     """How many verdicts the outcomes bear out, how many they do not, how many say nothing."""
-    said = [(verdict_kind(facts_of(row), limits), right_kinds(row)) for row in rows]
+    said = [(kind_of(row, limits), right_kinds(row)) for row in rows]
     right = sum(kind in kinds for kind, kinds in said)
     unclear = sum(kind == "unclear" for kind, _ in said)
     wrong = len(said) - right - unclear
     return {"right": right, "wrong": wrong, "unclear": unclear, "worth": right - COST * wrong}
+
+
+def kind_of(row: dict[str, Any], limits: Limits) -> str:
+    """The verdict: what ships, where linear probe and fine-tuning were compared."""
+    facts = facts_of(row)
+    kind = verdict_kind(facts, limits)
+    is_compared = "tail_gain" in row["evidence"] and has_signal(facts.p)
+    return row["shipped"] if is_compared and kind in ("unclear", "head", "deeper") else kind
 
 
 def facts_of(row: dict[str, Any]) -> Facts:
@@ -70,5 +76,4 @@ def facts_of(row: dict[str, Any]) -> Facts:
     return Facts(
         p=found["p"], mde=found["mde"], n=found["n"], plain_p=found.get("plain_p", 1.0),
         knowledge=found.get("knowledge"), knowledge_error=found.get("knowledge_error", 0.0),
-        tail_gain=found.get("tail_gain"), tail_error=found.get("tail_gain_error", 0.0),
     )  # fmt: skip

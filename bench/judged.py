@@ -69,12 +69,12 @@ def calibrated() -> str:
     """The table's constants, chosen on one half of the sets and tried on the other."""
     said = results.read("calibrate")["summary"]
     lines = [
-        [name, "30, 10, 2", said[name]["right"], said[name]["wrong"], said[name]["unclear"]]
+        [name, "30, 10", said[name]["right"], said[name]["wrong"], said[name]["unclear"]]
         for name in ("all, as kept", "first half, as kept", "second half, as kept")
     ]
     for one, other in (("first", "second"), ("second", "first")):
         best = said[f"chosen on the {one} half"]
-        limits = ", ".join(f"{100 * best[name]:.0f}" for name in ("blind", "fair", "enough"))
+        limits = ", ".join(f"{100 * best[name]:.0f}" for name in ("blind", "fair"))
         for where, key in ((f"{one} half, chosen there", "there"),
                            (f"{other} half, with those", "on the other")):  # fmt: skip
             found = best[key]

@@ -179,8 +179,10 @@ def _evidence(found: Any) -> dict[str, Any]:
         if one.name == "signal":
             told |= {"p": one.details["p"], "mde": one.details["mde"], "n": one.n}
             told |= {k: one.details[k] for k in ("plain", "plain_p") if k in one.details}
-        elif one.name in ("knowledge", "tail_gain") and one.value is not None:
+        elif one.name == "knowledge" and one.value is not None:
             told |= {one.name: one.value, f"{one.name}_error": one.details["error"]}
+        elif one.name == "tail_gain" and one.value is not None:
+            told |= {one.name: one.value, "tail_gain_error": (one.high - one.low) / 3.92}
     return told
 
 

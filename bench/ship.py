@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 
 from bench import sets
-from bench.trial import set_up, try_tail
-from warmstart.evaluation.metrics import hits_estimate
+from bench.trial import measured, set_up, try_tail
 from warmstart.joints.request import Request
-from warmstart.joints.scene import Scene
 from warmstart.stats.paired import mean_interval
-from warmstart.training.ship import SHARES, Decision
+from warmstart.training.ship import SHARES
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -56,25 +54,17 @@ def _row(folder: Path, given: Namespace) -> dict[str, Any]:
     scene, start = set_up(asked)
     trial = try_tail(asked, scene, start)
     found, kind, accuracy = trial.decision, trial.chosen, trial.hits.mean(axis=1)
-    estimate = _estimate(scene, found)
+    claim = measured(trial).estimate
+    estimate = claim.value, claim.low, claim.high
     truth = mean_interval(trial.hits[kind], trial.test_blocks)
     return {
         "set": folder.name, "n": len(scene.arranged.learn),
         "accuracy": [round(float(a), 4) for a in accuracy],
         "chosen": SHARES[kind], "chosen_accuracy": round(float(accuracy[kind]), 4),
-        "gain": round(found.gain, 4) if found else None,
-        "error": round(found.error, 4) if found else None,
-        "tail_gain": round(float((found.deeper - found.head).mean()), 4) if found else None,
+        "gain": round(found.ahead, 4) if found else None,
         "estimate": [round(v, 4) for v in estimate],
         "holds": bool(truth[1] <= estimate[2] and estimate[1] <= truth[2]),
         "seconds": round(time.perf_counter() - began, 1),
         "guards": [g.kind for g in trial.worked.guards],
         "correct": "".join(str(int(hit)) for hit in trial.hits[kind]),
     }  # fmt: skip
-
-
-def _estimate(scene: Scene, found: Decision | None) -> tuple[float, float, float]:
-    if found is None:
-        return 0.0, 0.0, 1.0
-    claim = hits_estimate(found.hits, scene.arranged.blocks()[: len(found.hits)], "bbc-cv")
-    return claim.value, claim.low, claim.high

@@ -79,7 +79,7 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
     with patch.object(tune, "choose", kept):
         trial = try_tail(asked, scene, start)
     before = trial.worked.before
-    head = before.probabilities if before is not None else trial.head.probabilities
+    head = before if before is not None else trial.head.probabilities
     held = np.isfinite(head[:, 0])
     own = head[held, scene.arranged.labels[held]]
     losses = np.nanmean(seen[0].losses, axis=1)

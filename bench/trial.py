@@ -13,16 +13,18 @@ from warmstart.joints.look import take_look
 from warmstart.joints.model import origin_of
 from warmstart.joints.request import Request
 from warmstart.joints.scene import Scene, set_scene
-from warmstart.joints.score import head_probabilities
-from warmstart.joints.ship import decided, tail_gain, tune_and_weigh
+from warmstart.joints.score import Measured, head_probabilities
+from warmstart.joints.ship import fine_tuning_gain, on_rows_of
+from warmstart.joints.ship import measure as claims
 from warmstart.joints.starting import choose_start
-from warmstart.joints.tune import NO_LIMIT, Worked
+from warmstart.joints.tune import NO_LIMIT, Worked, tune
 from warmstart.network.load import Start
+from warmstart.planning.schedule import head_alone
 from warmstart.recording import Clock
 from warmstart.records import Inspection, Verdict
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.head import HeadFit
-from warmstart.training.ship import HEAD, SHARES, TUNED, Decision
+from warmstart.training.ship import HEAD, SHARES, TUNED, Decision, decide
 
 LEAST = 1e-12
 
@@ -36,6 +38,7 @@ class Trial:
     worked: Worked
     decision: Decision | None  # None where the training was given up
     hits: np.ndarray  # (shares, n_test)
+    tested: np.ndarray  # (2, n_test, K), answers of linear probe and fine-tuned network
 
     @property
     def chosen(self) -> int:
@@ -72,9 +75,7 @@ def try_tail(asked: Request, scene: Scene, start: Start) -> Trial:
     )  # fmt: skip
     head = drain(heads.fit_all(scene, plan))
     digests = origin_of(start, scene.look.network).digests
-    own = replace(plan, strategy=replace(plan.strategy, source="user"))  # nothing is chosen here
-    steps = tune_and_weigh(scene, own, head, digests, NoCheckpoints(), NO_LIMIT)
-    worked = drain(steps)
+    worked = drain(tune(scene, plan, head, digests, NoCheckpoints(), NO_LIMIT))
     arranged = scene.arranged
     said = [
         head_probabilities(head, scene.look.reader(arranged.test)),
@@ -83,9 +84,27 @@ def try_tail(asked: Request, scene: Scene, start: Start) -> Trial:
     logs = [np.log(np.maximum(p, LEAST)) for p in said]
     mixed = [share * logs[1] + (1 - share) * logs[0] for share in SHARES]
     hits = np.array([one.argmax(axis=1) == arranged.test_labels for one in mixed], dtype=float)
-    before = worked.before
-    decision = None if before is None else decided(scene, head, worked.head, before)
-    return Trial(scene, head, worked, decision, hits)
+    decision = None
+    if worked.before is not None:
+        decision = decide(
+            on_rows_of(head, worked.head).probabilities, worked.before, worked.head.probabilities,
+            arranged.labels, worked.head.fold, arranged.blocks(), arranged.target,
+        )  # fmt: skip
+    return Trial(scene, head, worked, decision, hits, np.stack(said))
+
+
+def measured(trial: Trial) -> Measured:
+    """What a run would claim of its choice: the estimate, and the fine-tuning gain."""
+    decision, arranged = trial.decision, trial.scene.arranged
+    if decision is None:
+        return claims(replace(trial.worked, head=trial.head), arranged, trial.head, False)
+    probe = on_rows_of(trial.head, trial.worked.head).probabilities
+    fold = trial.worked.head.fold
+    gain = fine_tuning_gain(probe, decision.tuned, arranged, fold)
+    shipped = replace(trial.worked.head, probabilities=decision.probabilities)
+    if trial.chosen == HEAD:
+        shipped = trial.head
+    return claims(replace(trial.worked, head=shipped, gain=gain), arranged, trial.head, False)
 
 
 def judged(trial: Trial, inspection: Inspection) -> Verdict:
@@ -93,7 +112,8 @@ def judged(trial: Trial, inspection: Inspection) -> Verdict:
     verdict = check.judge(inspection)
     if not check.tries_tail(trial.scene, verdict) or trial.decision is None:
         return verdict
-    arranged, before = trial.scene.arranged, trial.worked.before
-    held = before.fold >= 0 if before is not None else slice(None)
-    gain = tail_gain(trial.decision, arranged.blocks()[held])
-    return check.concluded(inspection, replace(trial.worked, gain=gain))[1]
+    plan = trial.worked.plan
+    if trial.chosen == HEAD:
+        plan = head_alone(plan, "the linear probe ships")
+    worked = replace(trial.worked, plan=plan)
+    return check.concluded(inspection, worked, measured(trial), trial.scene.arranged)[1]

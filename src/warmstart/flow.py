@@ -68,11 +68,12 @@ def _work(
         clock.lap("head")
         allowed, kept = budgeted.allow(asked, scene, plan, clock), journal.checkpoints
         worked = yield from tune_and_weigh(scene, plan, head, origin.digests, kept, allowed)
-        inspection, verdict = yield from concluded(asked, scene, inspection, worked)
+        clock.lap("tune")
+        measured = measure(worked, arranged, head, check.ships(inspection, worked))
+        clock.lap("evaluate")
+        inspection, verdict = yield from concluded(asked, scene, inspection, worked, measured)
         clock.lap("tune")
         shipped = check.choose_shipped(verdict, worked)
-        measured = measure(worked, arranged, shipped.strategy != "none")
-        clock.lap("evaluate")
         results = Results(
             origin=origin, look=look, record=record, arranged=arranged, inspection=inspection,
             verdict=verdict, plan=plan, worked=worked, measured=measured, shipped=shipped,

@@ -8,6 +8,7 @@ from string import Template
 
 from warmstart.delivery.card_text import can_be_plain, plain_text
 from warmstart.delivery.task_words import TASK_WORDS, further, percent, score_of
+from warmstart.evaluation.readiness import readiness_line
 from warmstart.records import DataRecord, ModelRecord, StartRecord, Summary, Task, pictures
 from warmstart.words import nouns_of
 
@@ -83,7 +84,7 @@ def _lead(facts: CardFacts) -> str:
     verdict, shipped = facts.summary.verdict, facts.summary.shipped
     start = facts.start
     return (
-        f"{verdict.sentence}\n\n"
+        f"**{readiness_line(facts.summary.readiness)}**\n\n{verdict.sentence}\n\n"
         f"Start: {start.title}, {start.parameters / 1e6:.1f} M parameters. "
         f"{lineage(start, facts.ancestors)}Shipped: {shipped.strategy}; {shipped.why}.\n"
     )
@@ -117,9 +118,15 @@ def _numbers(facts: CardFacts) -> str:
             f"| estimate, {how} | {percent(estimate.value, 1)} | "
             f"{percent(estimate.low, 1)} to {percent(estimate.high, 1)} | {estimate.n:,} |"
         )
+    probe = facts.summary.linear_probe
+    if probe is not None and facts.summary.fine_tuning_gain is not None:
+        lines.append(
+            f"| linear probe, the same folds | {percent(probe.value, 1)} | "
+            f"{percent(probe.low, 1)} to {percent(probe.high, 1)} | {probe.n:,} |"
+        )
     if test is not None:
         lines.append(
-            f"| your test part, used once | {percent(score_of(test), 1)} | "
+            f"| test set, used once | {percent(score_of(test), 1)} | "
             f"{percent(test.low, 1)} to {percent(test.high, 1)} | {test.n:,} |"
         )
         lines.append(f"\nTest: {further(test)}")
@@ -134,16 +141,6 @@ def _numbers(facts: CardFacts) -> str:
 def _layers(facts: CardFacts) -> str:
     """What was frozen and what was trained, what it did to the weights, who chose."""
     lines = ["## What was learnt\n", f"{facts.layers} · new output."]
-    before = facts.summary.step_zero
-    if before is not None:
-        is_new = facts.summary.shipped.strategy == "scratch"
-        lead = "Before any layer moved, the new output alone"
-        if is_new:
-            lead = "With what the start knows, a new output alone"
-        lines.append(
-            f"{lead}: {percent(before.value, 1)} ({percent(before.low, 1)} to "
-            f"{percent(before.high, 1)}, {before.n:,} examples)."
-        )
     if facts.surgery:
         lines.append(facts.surgery)
     lines += ["", *(f"- {line}" for line in facts.weights)]

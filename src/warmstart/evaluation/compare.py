@@ -29,20 +29,6 @@ def inflation_of(rows: ComparedRows, claims: Sequence[Estimate | None]) -> float
     return 1.0 if rows == "test" or is_held else MODEL_VARIANCE
 
 
-def choice_factor(hits: NDArray[np.float64], claim: Estimate | None) -> float:
-    """What a run's hits count for, where the same rows chose what it ships; else 1.
-
-    `hits` are all that it said out of fold; its own estimate is corrected for the choice.
-
-    >>> claim = Estimate(metric="accuracy", value=0.6, low=0, high=1, n=4, method="bbc-cv")
-    >>> round(choice_factor(np.array([1.0, 1.0, 1.0, 0.0]), claim), 3)
-    0.8
-    """
-    if claim is None or claim.method != "bbc-cv" or not hits.any():
-        return 1.0
-    return min(claim.value / float(hits.mean()), 1.0)
-
-
 def accuracies(hits: NDArray[np.float64], blocks: Blocks, inflation: float = 1.0) -> list[Accuracy]:
     """Accuracy of each run with its 95 % interval. Shapes: hits (M, n), blocks (n,)."""
     return [proportion(row, blocks, inflation) for row in hits]

@@ -13,7 +13,7 @@ from warmstart.stats.paired import mean_interval
 
 Probabilities = NDArray[np.float64]
 Labels = NDArray[np.int64]
-Method = Literal["nested-cv", "bbc-cv", "holdout"]
+Method = Literal["nested-cv", "holdout"]
 
 # Variance of (estimate - accuracy of the finished model) over that of independent hits. The
 # model that is shipped is not the models that were scored, and their mistakes share training

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from warmstart.inspection.hits import LeftOut
-from warmstart.records import Evidence
+from warmstart.records import Estimate, Evidence
 from warmstart.solve import ridge
 from warmstart.solve.ridge import Array, Rows
-from warmstart.stats.curve import expected_gain
+from warmstart.stats.curve import PowerLaw, expected_gain
 from warmstart.stats.draws import spread_order
 from warmstart.tasks.target import Target, Truth
 
@@ -59,6 +59,38 @@ def appetite(
     details |= {"scale": gain.law.scale, "rate": gain.law.rate}
     text = _meaning(gain.value, gain.low, gain.high, n_all, k, head.target)
     return _evidence(gain.value, gain.low, gain.high, n, text, details)
+
+
+def anchored(
+    found: Evidence, estimate: Estimate, n_learnt: int, n_all: int, n_classes: int, target: Target
+) -> Evidence:
+    """The curve moved so that it ends in the linear probe's cross-validated score.
+
+    Its points come from one feature set and a cheap fit; the head that was chosen is better. The
+    form is kept: every point moves by the same log-odds. `n_learnt`: how many examples the folds
+    of `estimate` left to learn from.
+    """
+    scale, rate = found.details.get("scale"), found.details.get("rate")
+    if found.value is None or not isinstance(scale, float) or not isinstance(rate, float):
+        return found
+    law = PowerLaw(scale, rate)
+    least = 0.5 / n_learnt
+    value = min(max(estimate.value, least), 1 - least)
+    factor = value / (1 - value) / max(law.scale * n_learnt**law.rate, 1e-12)
+    moved = PowerLaw(law.scale * factor, law.rate)
+    gain = moved.at(2 * n_all) - moved.at(n_all)
+    below, above = (found.value - (found.low or 0.0)), ((found.high or 0.0) - found.value)
+    low, high = max(gain - below, 0.0), gain + above
+    details: dict[str, float | int | str] = {}
+    for key, point in found.details.items():
+        if key.startswith("accuracy."):
+            share = min(max(float(point), least), 1 - least)
+            odds = factor * share / (1 - share)
+            details[key] = odds / (1 + odds)
+    details[f"accuracy.{n_learnt}"] = estimate.value
+    details |= {"scale": moved.scale, "rate": moved.rate}
+    text = _meaning(gain, low, high, n_all, n_classes, target)
+    return _evidence(gain, low, high, found.n, text, details)
 
 
 def _meaning(value: float, low: float, high: float, n: int, n_classes: int, target: Target) -> str:

@@ -73,11 +73,10 @@ def _within(blocks: Rows) -> list[Rows]:
 
 
 def _hits(worked: Worked, labels: Rows) -> Array:
-    """How often what is shipped answers each row rightly, (n,); NaN if it was never held out."""
+    """Whether what is shipped answers each row rightly, (n,); NaN if it was never held out."""
     held = worked.head.fold >= 0
     found = np.full(len(labels), np.nan)
-    said = worked.head.probabilities[held].argmax(axis=1) == labels[held]
-    found[held] = said if worked.hits is None else worked.hits
+    found[held] = worked.head.probabilities[held].argmax(axis=1) == labels[held]
     return found
 
 

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from warmstart.events import Event, Steps
-from warmstart.inspection.appetite import appetite
+from warmstart.inspection.appetite import anchored, appetite
 from warmstart.inspection.depth import depth
 from warmstart.inspection.hits import LeftOut, best_left_out
 from warmstart.inspection.preprocessing import warning
@@ -23,20 +23,34 @@ from warmstart.joints.doubts import doubt
 from warmstart.joints.memory import freed_memory_kept
 from warmstart.joints.plain import plain_kernels
 from warmstart.joints.reading import read_texts
+from warmstart.joints.rows import Arranged
 from warmstart.joints.scene import Sample, Scene, draw
+from warmstart.joints.score import Measured
 from warmstart.joints.tune import Worked
 from warmstart.planning import rules, tail
 from warmstart.planning.basis import START, Basis
 from warmstart.planning.verdict import (
     Facts,
+    Outcome,
     has_signal,
     hides,
     leaves_little,
+    outcome_kind,
+    outcome_sentence,
     sentence,
     verdict_kind,
 )
 from warmstart.planning.wording import in_words
-from warmstart.records import Evidence, Finding, Inspection, Shipped, TextInputs, Verdict
+from warmstart.records import (
+    Estimate,
+    Evidence,
+    Finding,
+    FineTuningGain,
+    Inspection,
+    Shipped,
+    TextInputs,
+    Verdict,
+)
 from warmstart.stats.intervals import wilson
 from warmstart.tasks.words import CLASS_WORDS, Words
 from warmstart.weightfile import is_mapped
@@ -138,29 +152,34 @@ def tries_tail(scene: Scene, verdict: Verdict) -> bool:
 
 def judge(
     inspection: Inspection, is_tuned: bool = False, words: Words = CLASS_WORDS,
-    basis: Basis = START,
+    basis: Basis = START, probe: Estimate | None = None,
 ) -> Verdict:  # fmt: skip
-    """The verdict that the evidence gives; `is_tuned` where the user had layers trained."""
+    """The verdict that the evidence gives.
+
+    `is_tuned` where layers were trained and compared with the linear probe, whose own estimate is
+    `probe` where it was made: then the sentences say that number and no other.
+    """
     found = {evidence.name: evidence for evidence in inspection.evidence}
-    test, known, gain = found["signal"], found.get("knowledge"), found.get("tail_gain")
-    is_tried = gain is not None and gain.value is not None
+    test, known = found["signal"], found.get("knowledge")
+    right = test.value or 0.0
+    low = wilson(max(right, 0.0), test.n, test.n - 1, confidence=0.8)[0]
+    if probe is not None:
+        right, low = probe.value, probe.low
     facts = Facts(
         p=float(test.details["p"]),
         mde=float(test.details["mde"]),
         n=test.n,
         plain=float(test.details.get("plain", 0.0)),
         plain_p=float(test.details.get("plain_p", 1.0)),
-        accuracy=test.value or 0.0,
-        mistakes=1 - wilson(max(test.value or 0.0, 0.0), test.n, test.n - 1, confidence=0.8)[0],
+        accuracy=right,
+        mistakes=1 - low,
         knowledge=known.value if known else None,
         knowledge_error=float(known.details["error"]) if known else 0.0,
-        tail_gain=gain.value if gain and is_tried else None,
-        tail_error=float(gain.details["error"]) if gain and is_tried else 0.0,
         is_tuned=is_tuned,
     )
     facts = _with_scratch(facts, found.get("scratch"))
     kind = verdict_kind(facts)
-    text = sentence(kind, facts, test.n, test.value or 0.0, words, basis)
+    text = sentence(kind, facts, test.n, right, words, basis)
     far = found.get("distance")
     if far is not None and "warning" in far.details:
         text += f" But {far.details['warning']}."
@@ -176,21 +195,84 @@ def _with_scratch(facts: Facts, found: Evidence | None) -> Facts:
 
 
 def concluded(
-    inspection: Inspection, worked: Worked, words: Words = CLASS_WORDS, basis: Basis = START
-) -> tuple[Inspection, Verdict]:
-    """The evidence with what training upper layers brought, where some were trained.
+    inspection: Inspection, worked: Worked, measured: Measured, arranged: Arranged,
+    basis: Basis = START,
+) -> tuple[Inspection, Verdict]:  # fmt: skip
+    """The evidence and the verdict after the work: what was done, and what it brought.
 
-    Where another method is better beyond noise, the verdict says so.
+    Scores of the evidence that stand for the linear probe become its cross-validated estimate, so
+    that one quantity has one number. Where another method is better beyond noise, the verdict says
+    so.
     """
-    gain = worked.gain
-    if gain is not None:
-        found = tuple(gain if e.name == gain.name else e for e in inspection.evidence)
-        inspection = replace(inspection, evidence=found)
-    plan = worked.plan
-    is_tuned = plan.is_trained and plan.strategy.source == "user" and not worked.given_up
-    verdict = judge(inspection, is_tuned, words, basis)
+    target, probe = arranged.target, measured.linear_probe
+    inspection = replace(
+        inspection,
+        evidence=tuple(_agreed(one, measured, arranged) for one in inspection.evidence),
+    )
+    outcome = outcome_of(worked, measured, arranged)
+    verdict = judge(inspection, outcome.gain is not None, target.words, basis, probe)
+    done = outcome_sentence(outcome, target.words, basis)
+    text = verdict.sentence
+    if done and verdict.kind not in ("no-signal", "scratch-fair") and not _is_doubtful(inspection):
+        text = f"{done} {text}"
+    elif done:
+        text = f"{text} {done}"
     better = [one.sentence for one in worked.beside if one.is_better]
-    return inspection, replace(verdict, sentence=" ".join([verdict.sentence, *better]))
+    kind = outcome_kind(outcome, verdict.kind)
+    return inspection, replace(verdict, kind=kind, sentence=" ".join([text, *better]))
+
+
+def _is_doubtful(inspection: Inspection) -> bool:
+    """Whether there is no signal beyond doubt, which has to be said before anything else."""
+    test = next(one for one in inspection.evidence if one.name == "signal")
+    return not has_signal(float(test.details["p"]))
+
+
+def _agreed(one: Evidence, measured: Measured, arranged: Arranged) -> Evidence:
+    """The same evidence with the linear probe's estimate in the place of a cheaper figure."""
+    target, probe = arranged.target, measured.linear_probe
+    if one.name == "tail_gain":
+        return measured.gain or one
+    if one.name == "appetite":
+        n_learnt = arranged.n_train if arranged.holdout else measured.n_learnt
+        return anchored(one, probe, n_learnt, arranged.n_train, arranged.n_classes, target)
+    if one.name == "signal" and has_signal(float(one.details["p"])) and one.low is not None:
+        meaning = target.words.signal.format(
+            value=100 * probe.value, low=100 * one.low, high=100 * (one.high or 0.0)
+        )
+        return replace(one, value=probe.value, meaning=meaning)
+    return one
+
+
+def outcome_of(worked: Worked, measured: Measured, arranged: Arranged) -> Outcome:
+    """What the run did, for the verdict to tell."""
+    plan = worked.plan
+    is_user = plan.strategy.source == "user" and plan.is_trained
+    return Outcome(
+        estimate=measured.estimate,
+        gain=gain_record(measured.gain),
+        is_fine_tuned=plan.is_trained and not worked.given_up,
+        chosen=str(plan.strategy.value) if is_user and not worked.given_up else "",
+        blind=arranged.target.blind_score(arranged.labels),
+    )
+
+
+def gain_record(found: Evidence | None) -> FineTuningGain | None:
+    """The fine-tuning gain as the summary states it."""
+    if found is None or found.value is None or found.low is None or found.high is None:
+        return None
+    change, error = (float(found.details[name]) for name in ("log_loss_gain", "log_loss_error"))
+    return FineTuningGain(
+        value=found.value, low=found.low, high=found.high, n=found.n,
+        log_loss=float(found.details["log_loss"]), log_loss_change=-change,
+        log_loss_low=-change - 1.96 * error, log_loss_high=-change + 1.96 * error,
+    )  # fmt: skip
+
+
+def ships(inspection: Inspection, worked: Worked) -> bool:
+    """Whether a model is shipped: not without a signal, unless the user set a strategy."""
+    is_chosen = worked.plan.strategy.source == "user" or bool(worked.given_up)
+    return is_chosen or not (judge(inspection).kind == "no-signal" or hides(inspection.evidence))
 
 
 def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
@@ -203,29 +285,30 @@ def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
     if verdict.kind == "no-signal" and not is_chosen:
         return Shipped(strategy="none", why="no signal was found, so no model would be honest")
     if hides(verdict.evidence) and not is_chosen:
-        why = "what this start sees tells nothing apart; --strategy scratch learns from nothing"
+        why = "the base model's features tell nothing apart; try --strategy scratch"
         return Shipped(strategy="none", why=why)
     heads = {
-        "class-mean": "the nearest class mean on what the old output saw",
-        "logistic": "a logistic regression on what the old output saw",
-        "last": "a linear output on what the old output saw",
-        "stack": "linear outputs on several depths in one",
+        "class-mean": "nearest class means on the last features",
+        "logistic": "logistic regression on the last features",
+        "last": "a linear probe on the last features",
+        "stack": "a stack of linear probes on several layers",
     }
-    word, strategy = "your choice" if is_chosen else "as the verdict says", plan.strategy.value
+    word, strategy = "your choice" if is_chosen else "the better in cross-validation", plan.strategy
     if plan.is_trained:
-        told = (worked.why or word, worked.compared if is_chosen else "")
-        text = "; ".join([in_words(plan), *filter(None, told)])
-        return Shipped(strategy=worked.shipped or str(strategy), why=text)
+        return Shipped(
+            strategy=worked.shipped or str(strategy.value),
+            why=f"{in_words(plan)}; {worked.why or word}",
+        )
     profile, _, older = head.partition("+")
-    what = heads.get(profile, f"a linear output that listens to many layers ({profile})")
-    what += ", begun from the start's output of classes with the same name" if older else ""
-    why = "your choice" if is_chosen else "of all tried it was best on examples it had not seen"
+    what = heads.get(profile, f"a multi-layer linear probe ({profile})")
+    what += ", begun from the base model's head for classes with the same name" if older else ""
+    why = "your choice" if is_chosen else "the best of those tried in cross-validation"
     why += f"; {worked.why}" if worked.why else ""
     if given_up:
-        why = f"{plan.strategy.rule} was given up, {given_up}"
+        why = f"{strategy.rule} was given up, {given_up}"
     elif plan.training.rate is not None:
         why += "; no group of layers helped on examples set apart"
     n_parts = len(plan.parts) - 1
     layers = f"all {n_parts} layers frozen" if n_parts > 1 else "the network frozen"
-    name = str(strategy) if plan.training.rate is not None else "head"
+    name = str(strategy.value) if plan.training.rate is not None else "head"
     return Shipped(strategy=name, why=f"{what}, {layers}: {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,28 +11,33 @@ import numpy as np
 from warmstart.data.collection import Collection
 from warmstart.data.encode import encode
 from warmstart.delivery.card import CardFacts, card
+from warmstart.delivery.task_words import test_estimate
 from warmstart.errors import TrainingError
+from warmstart.evaluation.readiness import Measurements, by_consequence, readiness
 from warmstart.events import Event, Steps
 from warmstart.features.engine import to_tensor
 from warmstart.folder import RunFolder, write_bytes, write_json, write_json_lines
 from warmstart.joints import lineage, notes
 from warmstart.joints import model as models
+from warmstart.joints.check import gain_record
 from warmstart.joints.look import Look
 from warmstart.joints.model import Origin
 from warmstart.joints.report import write_report
 from warmstart.joints.rows import Arranged
-from warmstart.joints.score import Measured, predictions
+from warmstart.joints.score import Measured, confident, predictions
 from warmstart.joints.tune import Worked
 from warmstart.network.ledger import prove_frozen, summary_lines, write_ledger
 from warmstart.planning.wording import in_words, own_choices
 from warmstart.recording import Clock, peak_rss_mb
 from warmstart.records import (
     DataRecord,
+    Finding,
     FrozenProof,
     Inspection,
     Ledger,
     ModelRecord,
     Plan,
+    Readiness,
     Shipped,
     StartCounts,
     Summary,
@@ -168,12 +174,16 @@ def _prove(ledger: Ledger, plan: Plan) -> FrozenProof:
 
 
 def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
-    start, kind = results.origin.came, results.record.kind
+    start, kind, measured = results.origin.came, results.record.kind, results.measured
+    findings = by_consequence((*results.record.problems, *results.inspection.findings))
     return Summary(
         task=results.record.task,
         verdict=results.verdict,
         shipped=results.shipped,
-        estimate=results.measured.estimate,
+        readiness=_readiness(results, findings),
+        estimate=measured.estimate,
+        linear_probe=measured.linear_probe,
+        fine_tuning_gain=gain_record(measured.gain),
         test=results.measured.test,
         data=models.count_data(
             results.arranged, results.record.problems, results.inspection.suspects, kind
@@ -181,9 +191,33 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         start=StartCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
         frozen=proof,
         guards=results.worked.guards,
-        findings=(*results.record.problems, *results.inspection.findings),
+        findings=findings,
         seconds=clock.table(),
         peak_rss_mb=peak_rss_mb(),
-        step_zero=results.worked.step_zero,
+        own_head=results.worked.own_head,
         beside=results.worked.beside,
     )
+
+
+def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
+    """Whether what ships can be used, from what was measured of it."""
+    arranged, measured, verdict = results.arranged, results.measured, results.verdict
+    target, test = arranged.target, measured.test
+    share = target.blind_score(arranged.labels)
+    name = target.words.blindly
+    if results.record.task == "classify":
+        largest = int(np.bincount(arranged.strata).argmax())
+        name = f"always answering “{arranged.names[largest]}”"
+    why_not = ""
+    if verdict.kind == "no-signal":
+        why_not = "no signal: the labels cannot be told from shuffled ones"
+    elif results.shipped.strategy == "none":
+        why_not = results.shipped.why
+    return readiness(
+        Measurements(
+            task=results.record.task, estimate=measured.estimate,
+            test=test_estimate(test) if test is not None else None, blind=(share, name),
+            findings=findings, confident=confident(results.worked.head, arranged),
+            why_not=why_not, many=arranged.nouns.many,
+        )
+    )  # fmt: skip

@@ -23,6 +23,7 @@ from warmstart.joints.saved import (
 from warmstart.joints.thumbnails import excerpts, thumbnails
 from warmstart.network.ledger import summary_lines
 from warmstart.network.registry import title_of
+from warmstart.planning.schedule import head_alone
 from warmstart.planning.wording import in_words, runs
 from warmstart.records import (
     DataRecord,
@@ -67,6 +68,9 @@ def read_facts(run: Path, data: DataRecord | None = None) -> Facts:
     place = first_folder(run) or run.name
     data = data or read_if_there(run / "data.json", DataRecord)
     plan = read_plan_if_there(run / "plan.toml")
+    shipped = plan
+    if plan is not None and plan.is_trained and summary.shipped.strategy in ("head", "none"):
+        shipped = head_alone(plan, summary.shipped.why)
     network = read_if_there(run / "network.json", NetworkRecord)
     ledger = read_if_there(run / "weights_ledger.json", Ledger)
     lines = run / "predictions.jsonl"
@@ -92,8 +96,8 @@ def read_facts(run: Path, data: DataRecord | None = None) -> Facts:
         classes=scored(held, data) if data is not None else (),
         tested=scored(tested, data) if data is not None else (),
         certainty=weighed(held, data) if data is not None else None,
-        layers=_layers(plan, _weights(network)) if plan is not None else (),
-        in_words=in_words(plan) if plan is not None else "",
+        layers=_layers(shipped, _weights(network)) if shipped is not None else (),
+        in_words=in_words(shipped) if shipped is not None else "",
         fates=summary_lines(ledger) if ledger is not None else (),
     )
 

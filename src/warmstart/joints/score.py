@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from warmstart.data.split import blocks
 from warmstart.evaluation.measure import Certainty, measure_of
 from warmstart.evaluation.metrics import accuracy_estimate
+from warmstart.evaluation.readiness import Confident
 from warmstart.joints.rows import Arranged, ReadTap
-from warmstart.planning.verdict import points
-from warmstart.records import CalibrationRecord, Estimate, Prediction, TestScores
+from warmstart.records import CalibrationRecord, Estimate, Evidence, Prediction, TestScores
 from warmstart.solve.chunks import chunks
 from warmstart.solve.temperature import Calibration
-from warmstart.stats.paired import difference
 from warmstart.tasks.classes import CLASSES
 from warmstart.tasks.target import Target
 from warmstart.training.head import HeadFit
@@ -28,14 +27,19 @@ Probabilities = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is claimed of a head. `test` and `test_probabilities` are None without a test part.
+    """What is claimed of what ships, and of the linear probe by the same folds.
 
-    Shapes: test_probabilities (m, K).
+    `gain`: what fine-tuning brought, where it was tried. `n_learnt`: how many examples the folds
+    of the linear probe left to learn from. `test` and `test_probabilities` are None without a test
+    set. Shapes: test_probabilities (m, K).
     """
 
     estimate: Estimate
-    test: TestScores | None
-    test_probabilities: Probabilities | None
+    linear_probe: Estimate
+    gain: Evidence | None
+    n_learnt: int
+    test: TestScores | None = None
+    test_probabilities: Probabilities | None = None
 
 
 def head_probabilities(head: HeadFit, read: ReadTap, target: Target = CLASSES) -> Probabilities:
@@ -77,6 +81,22 @@ def score_test(
     return measure.scores(answers, arranged.test_labels, found, certainty, arranged.names), answers
 
 
+def confident(head: HeadFit, arranged: Arranged) -> Confident | None:
+    """Answers out of fold that are called confident: their share, and how many are right."""
+    if arranged.target.task != "classify":
+        return None
+    held = head.fold >= 0
+    answers, truth = head.probabilities[held], arranged.labels[held]
+    least = _certainty(head, arranged).sure_from
+    if least is None:
+        return None
+    chosen = answers.max(axis=1) >= least
+    if not chosen.any():
+        return None
+    right = float((answers.argmax(axis=1) == truth)[chosen].mean())
+    return Confident(share=float(chosen.mean()), right=right)
+
+
 def _certainty(head: HeadFit, arranged: Arranged) -> Certainty:
     held = head.fold >= 0
     return measure_of(arranged.target).certainty(
@@ -92,29 +112,6 @@ def as_it_came(prior: Prior | None, arranged: Arranged, read: ReadTap) -> Estima
     if prior is None or not all(prior.known):
         return None
     return accuracy_estimate(prior.scores(read), arranged.labels, arranged.blocks(), "holdout")
-
-
-def compared(before: HeadFit, after: HeadFit, arranged: Arranged, seed: int) -> str:
-    """What training brought over the heads it began with, on the same held-out rows, in words.
-
-    Nothing where the difference could be chance, but for a network that is no better than
-    always guessing the largest class where the head was. Shapes: (n,) rows.
-    """
-    held = after.fold >= 0
-    labels, target = arranged.labels[held], arranged.target
-    hits, base = (target.credits(head.probabilities[held], labels) for head in (after, before))
-    guess = target.blind_score(labels)
-    rng = np.random.default_rng([seed, 9])
-    gap = difference(hits, base, arranged.blocks()[held], rng)
-    cure = "use --strategy head, or a lower rate"
-    if hits.mean() <= guess < base.mean():
-        return f"no better than {target.words.blindly}: {cure}"
-    if gap.low <= 0 <= gap.high:
-        return ""
-    low, high = sorted((abs(gap.low), abs(gap.high)))
-    text = f"{points(abs(gap.value))} points {'better' if gap.value > 0 else 'worse'}"
-    text += f" ({points(low)} to {points(high)}) than the new output alone"
-    return text if gap.value > 0 else f"{text}: {cure}"
 
 
 def calibration_record(

@@ -20,6 +20,7 @@ from warmstart.joints.request import Request
 from warmstart.joints.room import LiveSource, Room
 from warmstart.joints.rows import Arranged, members
 from warmstart.joints.scene import Scene
+from warmstart.joints.score import Measured
 from warmstart.joints.starting import open_start
 from warmstart.joints.stored import views_of_plan
 from warmstart.joints.tune import Worked, held_out
@@ -46,7 +47,7 @@ FOLDS = 3
 
 
 def concluded(
-    asked: Request, scene: Scene, inspection: Inspection, worked: Worked
+    asked: Request, scene: Scene, inspection: Inspection, worked: Worked, measured: Measured
 ) -> Steps[tuple[Inspection, Verdict]]:
     """The evidence with what training brought, and the verdict.
 
@@ -56,7 +57,7 @@ def concluded(
         with freed_memory_kept():
             found = yield from measure(asked, scene, worked)
         inspection = replace(inspection, evidence=(*inspection.evidence, found))
-    return check.concluded(inspection, worked, scene.arranged.target.words, scene.basis)
+    return check.concluded(inspection, worked, measured, scene.arranged, scene.basis)
 
 
 def _is_wanted(asked: Request, inspection: Inspection) -> bool:
@@ -230,8 +231,7 @@ def _warm(worked: Worked, arranged: Arranged) -> Array:
     """How often what the run has made answers each row rightly, (n,); NaN if never held out."""
     head, held = worked.head, worked.head.fold >= 0
     found = np.full(len(arranged.labels), np.nan)
-    said = arranged.target.credits(head.probabilities[held], arranged.labels[held])
-    found[held] = said if worked.hits is None else worked.hits
+    found[held] = arranged.target.credits(head.probabilities[held], arranged.labels[held])
     return found
 
 

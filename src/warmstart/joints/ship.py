@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from warmstart.evaluation.measure import measure_of
+from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.events import Steps
 from warmstart.joints.allowance import Allowance
 from warmstart.joints.boosted import beside
@@ -26,7 +25,8 @@ from warmstart.planning.verdict import points
 from warmstart.records import Evidence, Example, Plan, Tap
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
-from warmstart.stats.intervals import Values, standard_error
+from warmstart.stats.intervals import standard_error
+from warmstart.stats.paired_hits import hits_difference
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.head import HeadFit, calibrated_by
 from warmstart.training.ship import HEAD, TUNED, Decision, decide
@@ -67,89 +67,93 @@ def tune_and_weigh(
     return replace(weighed, beside=(yield from beside(scene, weighed)))
 
 
-def measure(worked: Worked, arranged: Arranged, is_shipped: bool) -> Measured:
-    """The estimate, and the test where there is one and something to test."""
-    head, held = worked.head, worked.head.fold >= 0
-    claimed = estimate(head, arranged)
-    if worked.hits is not None:  # the rows held out had a say in what is shipped
-        measure = measure_of(arranged.target)
-        claimed = measure.estimate(worked.hits, arranged.blocks()[held], "bbc-cv")
+def measure(worked: Worked, arranged: Arranged, head: HeadFit, is_shipped: bool) -> Measured:
+    """The estimate of what ships, that of the linear probe on the same rows, and the test set.
+
+    `head` is the linear probe on the frozen network, fitted on all rows.
+    """
+    n_folds = max(len(np.unique(head.fold[head.fold >= 0])), 2)
+    found = Measured(
+        estimate=estimate(worked.head, arranged),
+        linear_probe=estimate(on_rows_of(head, worked.head), arranged),
+        gain=worked.gain,
+        n_learnt=max(round((1 - 1 / n_folds) * len(arranged.learn)), 1),
+    )
     if not arranged.test or not is_shipped:
-        return Measured(claimed, None, None)
-    tested, probabilities = score_test(head, arranged, worked.reader(arranged.test))
-    return Measured(claimed, tested, probabilities)
+        return found
+    tested, probabilities = score_test(worked.head, arranged, worked.reader(arranged.test))
+    return replace(found, test=tested, test_probabilities=probabilities)
+
+
+def on_rows_of(head: HeadFit, other: HeadFit) -> HeadFit:
+    """The linear probe's answers on the rows that `other` was judged on."""
+    held = (head.fold >= 0) & (other.fold >= 0)
+    return replace(
+        head, probabilities=np.where(held[:, None], head.probabilities, np.nan),
+        fold=np.where(held, head.fold, -1),
+    )  # fmt: skip
 
 
 def weigh(scene: Scene, plan: Plan, head: HeadFit, worked: Worked) -> Steps[Worked]:
     """What is shipped, by rows that were held out; a depth that the user set ships as it is.
 
-    `head` is the fitted one on the frozen network, fitted on all rows.
+    `head` is the linear probe on the frozen network, fitted on all rows.
     """
-    if plan.strategy.source == "user" or worked.actions is None or worked.before is None:
+    before = worked.before
+    if worked.actions is None or before is None:
         return worked
-    arranged, held = scene.arranged, worked.before.fold >= 0
-    decision = decided(
-        scene, head, worked.head, worked.before, is_paired=schedule(worked.plan).pairs
-    )
+    arranged, target, fold = scene.arranged, scene.arranged.target, worked.head.fold
+    probe = on_rows_of(head, worked.head).probabilities
+    is_apart = "fresh" in worked.actions.values()
+    is_paired = schedule(worked.plan).pairs
+    decision = decide(
+        probe, before, worked.head.probabilities, arranged.labels, fold, arranged.blocks(), target,
+        is_apart=is_apart, is_paired=is_paired, may_blend=_can_blend(scene, worked),
+        is_set=plan.strategy.source == "user",
+    )  # fmt: skip
     found = _carried_out(scene, head, worked, decision)
-    found = replace(
-        found, hits=_all_hits(found.head, arranged, held, decision.hits),
-        gain=tail_gain(decision, arranged.blocks()[held]),
-    )  # fmt: skip
-    yield note("tune", "Compared", found.why)
+    found = replace(found, gain=fine_tuning_gain(probe, decision.tuned, arranged, fold))
+    if plan.strategy.source != "user":
+        yield note("tune", "Compared", found.why)
     return found
-
-
-def decided(
-    scene: Scene, head: HeadFit, tuned: HeadFit, before: HeadFit, *, is_paired: bool = False
-) -> Decision:
-    """The rule's choice. `before` is the head alone, held out as the training held out."""
-    arranged, rng = scene.arranged, np.random.default_rng([scene.seed, 10])
-    return decide(
-        before.probabilities, tuned.probabilities, arranged.labels, before.fold,
-        arranged.blocks(), rng, alone=head.probabilities, target=arranged.target,
-        is_paired=is_paired,
-    )  # fmt: skip
 
 
 def _carried_out(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
     kind = decision.kind
     if kind == HEAD:
         return _head(scene, head, worked, decision)
-    if kind == TUNED or not _can_blend(scene, worked):
-        words, gain = scene.arranged.target.words, points(decision.ahead)
-        why = f"{words.than.format(gain)} than the new output alone on examples held out"
-        if decision.ahead < LITTLE:
-            why = f"on examples held out {words.tie}"
-        return replace(worked, why=why)
+    if kind == TUNED:
+        return _tuned(scene, worked, decision)
     return _blended(scene, head, worked, decision)
+
+
+def _tuned(scene: Scene, worked: Worked, decision: Decision) -> Worked:
+    """The fine-tuned network, calibrated as its predictions at full size are."""
+    fitted = worked.head
+    made = replace(
+        fitted, weight=(fitted.calibration.temperature * fitted.weight).astype(np.float32),
+        bias=_bias(fitted).astype(np.float32), probabilities=decision.probabilities,
+    )  # fmt: skip
+    made = calibrated_by(made, decision.option.calibration)
+    if worked.plan.strategy.source == "user":
+        return replace(worked, head=made)
+    words, gain = scene.arranged.target.words, points(decision.ahead)
+    why = f"{words.than.format(gain)} than the linear probe on held-out examples"
+    if decision.ahead < LITTLE:
+        why = f"on held-out examples {words.tie}"
+    return replace(worked, head=made, why=why)
 
 
 def _head(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
     """The network as it came: training is reported, and nothing of it is kept."""
     why = (
-        f"{worked.plan.strategy.value} was trained beside it and is no better on examples held "
-        f"out ({points(decision.ahead)} points)"
+        f"{worked.plan.strategy.value} was fine-tuned beside it and is no better on held-out "
+        f"examples ({points(decision.ahead)} points)"
     )
     return replace(
         worked, network=scene.look.network, head=head, reader=scene.look.reader,
-        plan=head_alone(worked.plan, why), actions=None, step_zero=None, compared="",
-        shipped="head", why=why,
+        plan=head_alone(worked.plan, why), actions=None, guards=(), shipped="head", why=why,
     )  # fmt: skip
-
-
-def _all_hits(
-    shipped: HeadFit, arranged: Arranged, held: NDArray[np.bool_], corrected: Values
-) -> Values:
-    """Of every row that what ships was judged on: `corrected` (m,) where the choice was, too.
-
-    Shapes: held (n,) with m rows that the training held out.
-    """
-    judged, hits = shipped.fold >= 0, np.zeros(len(held))
-    hits[judged] = arranged.target.credits(shipped.probabilities[judged], arranged.labels[judged])
-    hits[held] = corrected
-    found: Values = hits[judged]
-    return found
 
 
 def _can_blend(scene: Scene, worked: Worked) -> bool:
@@ -175,13 +179,13 @@ def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) ->
     made = replace(
         worked.head, name=f"{head.name}+{worked.plan.strategy.value}", taps=tuple(columns),
         weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),
-        bias=bias.astype(np.float32), probabilities=option.probabilities,
+        bias=bias.astype(np.float32), probabilities=decision.probabilities,
     )  # fmt: skip
     made = calibrated_by(made, option.calibration)
     words = scene.arranged.target.words
     why = (
-        f"on examples held out {worked.plan.strategy.value} and the new output together "
-        f"({100 * share:.0f} to {100 * (1 - share):.0f}) give the best {words.answers}"
+        f"on held-out examples an ensemble of {worked.plan.strategy.value} and the linear probe "
+        f"({100 * share:.0f} to {100 * (1 - share):.0f}) gives the best {words.answers}"
     )
     if decision.ahead < LITTLE:
         why += f", if hardly {words.hardly}"
@@ -195,16 +199,27 @@ def _bias(head: HeadFit) -> Array:
     return head.calibration.temperature * head.bias.astype(np.float64) + head.calibration.bias
 
 
-def tail_gain(decision: Decision, blocks: Rows) -> Evidence:
-    """What training upper layers brings over the head alone, on rows that neither had seen."""
-    gap = decision.deeper - decision.head
-    value, error = float(gap.mean()), standard_error(gap, blocks)
+def fine_tuning_gain(probe: Array, tuned: Array, arranged: Arranged, fold: Rows) -> Evidence:
+    """What fine-tuning brought over the linear probe, on rows that neither had learnt from.
+
+    Shapes: probe, tuned (n, K) out-of-fold answers by the same folds; fold (n,), -1 for rows that
+    none held out.
+    """
+    held, target = fold >= 0, arranged.target
+    truth, blocks = arranged.labels[held], arranged.blocks()[held]
+    before, after = (target.credits(one[held], truth) for one in (probe, tuned))
+    inflation = 1.0 if arranged.holdout else MODEL_VARIANCE
+    gap = hits_difference(after, before, blocks, inflation)
+    loss = target.said_losses(probe[held], truth) - target.said_losses(tuned[held], truth)
+    error = float(np.sqrt(inflation)) * standard_error(loss, blocks)
     return Evidence(
-        name="tail_gain", value=value, low=max(value - 1.96 * error, -1.0),
-        high=min(value + 1.96 * error, 1.0), n=len(gap),
+        name="tail_gain", value=gap.value, low=gap.low, high=gap.high, n=len(truth),
         meaning=(
-            f"Trained in full beside the new output, upper layers bring {100 * value:+.1f} points "
-            "on examples held out."
+            f"Fine-tuned and linear probe on the same {len(truth):,} held-out examples: "
+            f"{100 * gap.value:+.1f} points ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})."
         ),
-        details={"error": error, "log_loss_gain": decision.gain, "log_loss_error": decision.error},
+        details={
+            "log_loss": float(target.said_losses(probe[held], truth).mean()),
+            "log_loss_gain": float(loss.mean()), "log_loss_error": error,
+        },
     )  # fmt: skip

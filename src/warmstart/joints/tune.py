@@ -24,7 +24,7 @@ from warmstart.joints.processors import threads_for
 from warmstart.joints.room import LiveSource, Room, Source
 from warmstart.joints.rows import Reader
 from warmstart.joints.scene import Scene
-from warmstart.joints.score import as_it_came, compared, estimate, head_probabilities
+from warmstart.joints.score import as_it_came, head_probabilities
 from warmstart.joints.soup import stirred
 from warmstart.joints.stored import store_views, views_of_plan
 from warmstart.network.parts import Network
@@ -48,14 +48,14 @@ class Worked:
 
     `plan` is the plan as it was carried out: parts that did not join, and all of them where
     training was given up, are frozen in it. `actions` is None where nothing was trained step
-    by step. `step_zero` is what the fitted head is worth without training, on the same rows;
-    or a run's own output, before any new one was fitted. `compared` says in words what
-    training brought, where that is not chance. `given_up` says why the head alone is left.
-    `before`: what heads fitted without them say of the rows that trainings held out.
+    by step. `own_head` is what a run's own head is worth, before any new one was fitted.
+    `given_up` says why the linear probe is left. `before` (n, K): how linear probes that
+    learnt from what those trainings learnt from answer the rows held out; None where nothing was
+    trained step by step.
 
-    The ship rule fills in the rest: `hits` (m,), how often each of these rows is answered
-    rightly by what was chosen without it; `gain`, what training brought; `shipped`, where that
-    is not the plan's strategy; `why`; `beside`, what other methods give on the same rows.
+    The ship rule fills in the rest: `gain`, what fine-tuning brought over the linear probe;
+    `shipped`, where that is not the plan's strategy; `why`; `beside`, what other methods give on
+    the same rows.
     """
 
     network: Network
@@ -63,12 +63,10 @@ class Worked:
     reader: Reader
     plan: Plan
     actions: dict[str, Action] | None = None
-    step_zero: Estimate | None = None
-    compared: str = ""
+    own_head: Estimate | None = None
     guards: tuple[GuardNote, ...] = ()
     given_up: str = ""
-    before: HeadFit | None = None
-    hits: Array | None = None
+    before: Array | None = None
     gain: Evidence | None = None
     shipped: str = ""
     why: str = ""
@@ -79,7 +77,7 @@ class Worked:
 class _HeldOut:
     """What trainings without them said of held-out rows.
 
-    Shapes: scores (C, n, K) of each candidate end, before (n, K) probabilities of the heads
+    Shapes: scores (C, n, K) of each candidate end, before (n, K) answers of the linear probes
     that those trainings began with, fold (n,); NaN and -1 for rows that were never held out.
     """
 
@@ -113,7 +111,7 @@ def tune(
         read = scene.look.reader(scene.arranged.learn)
         came = as_it_came(scene.prior, scene.arranged, read)
         return Worked(
-            scene.look.network, head, scene.look.reader, plan, step_zero=came,
+            scene.look.network, head, scene.look.reader, plan, own_head=came,
             given_up=gave_way(plan),
         )  # fmt: skip
     job = _Job(scene, plan, head, checkpoints or NoCheckpoints(), allowance)
@@ -147,9 +145,10 @@ class _Job:
         n, scene = len(room.labels), self.scene
         shape = (n, scene.arranged.n_classes)
         found = _HeldOut(
-            np.full((REFIT + len(REFITTED), *shape), np.nan), np.full(shape, np.nan),
+            np.full((REFIT + len(REFITTED), *shape), np.nan),
+            np.full(shape, np.nan),
             np.full(n, -1, dtype=np.int64),
-        )  # fmt: skip
+        )
         for number, held in enumerate(folds_held):
             keep = np.setdiff1d(np.arange(n), held)
             fitted = fit_on(scene, self.plan, keep)
@@ -207,13 +206,10 @@ class _Job:
         output, reader = again.end(taught.outfit, head, chosen, warmths)
         tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.blocks, room.target)
         yield Event(stage="tune", kind="end", values={"joined": joined})
-        before = replace(head, probabilities=held.before, fold=held.fold)
         return Worked(
             network=taught.outfit.network, head=tuned, reader=reader,
             plan=carried_out(plan, joined), actions=taught.outfit.actions,
-            step_zero=estimate(before, scene.arranged),
-            compared=compared(before, tuned, scene.arranged, scene.seed),
-            guards=tuple(guards), before=before,
+            guards=tuple(guards), before=held.before,
         )  # fmt: skip
 
     def _lesson(
@@ -266,7 +262,7 @@ def _head_alone(scene: Scene, plan: Plan, head: HeadFit, held: _HeldOut) -> Work
     read = scene.look.reader(scene.arranged.learn)
     return Worked(
         network=scene.look.network, head=head, reader=scene.look.reader,
-        plan=given_up(plan, why), step_zero=as_it_came(scene.prior, scene.arranged, read),
+        plan=given_up(plan, why), own_head=as_it_came(scene.prior, scene.arranged, read),
         guards=tuple(held.guards), given_up=why,
     )  # fmt: skip
 

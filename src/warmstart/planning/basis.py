@@ -13,38 +13,30 @@ class Basis:
     """Pieces of sentences about what the labels are learnt from."""
 
     given: str  # after "The labels can be learnt"
-    output: str  # what is fitted where no layer is trained
-    train: str  # what training layers is, as an order
-    training: str  # the same, as a subject
-    trained: str  # the same, as a participle
+    head: str  # what is fitted where no layer is trained
+    training: str  # training layers, as a subject at the beginning of a sentence
+    did: str  # what was done where the user chose {}
     untried: str  # what was compared where layers were not trained
+    is_blank: bool = False  # the layers have learnt nothing yet
     nouns: Nouns = IMAGES  # what the examples are called
 
 
 START = Basis(
-    given="from this start",
-    output="A new output on the frozen network",
-    train="Tune deeper: training the upper layers too",
-    training="tuning deeper",
-    trained="tuned",
-    untried="only new outputs on the frozen network were compared",
+    given="from this base model",
+    head="The linear probe (a new head on the frozen network)",
+    training="Fine-tuning",
+    did="{} was fine-tuned",
+    untried="only linear probes on the frozen network were compared",
 )
-OWN = Basis(
-    given="with your network",
-    output=START.output,
-    train=START.train,
-    training=START.training,
-    trained=START.trained,
-    untried=START.untried,
-)
+OWN = replace(START, given="with your network")
 # A network that was drawn at random has learnt nothing that labels could be learnt from.
 BLANK = Basis(
     given="from these columns",
-    output="An output on the columns and on layers that have learnt nothing",
-    train="Train the layers: that",
-    training="training the layers",
-    trained="trained",
-    untried="only outputs on the columns, and on layers that have learnt nothing, were compared",
+    head="A linear head on the columns and on untrained layers",
+    training="Training the layers",
+    did="{} was trained",
+    untried="only linear heads on the columns and on untrained layers were compared",
+    is_blank=True,
 )
 
 
@@ -52,7 +44,7 @@ def basis_of(start: StartRecord | None, nouns: Nouns = IMAGES) -> Basis:
     """The words for a start; of a network of the user's own nobody knows what it has learnt.
 
     >>> basis_of(None).given
-    'from this start'
+    'from this base model'
     """
     if start is not None and start.is_drawn:
         return replace(BLANK, nouns=nouns)

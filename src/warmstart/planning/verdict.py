@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from warmstart.planning.basis import START, Basis
-from warmstart.records import Evidence, VerdictKind
+from warmstart.records import Estimate, Evidence, FineTuningGain, VerdictKind
 from warmstart.tasks.words import CLASS_WORDS, Words
 
 SIGNAL_P = 0.01
@@ -30,7 +30,6 @@ class Limits:
 
     blind: float = 0.30  # an effect this large could be missed: too few examples to say anything
     fair: float = 0.10  # knowledge worth less than this, at most, makes scratch fair
-    enough: float = LITTLE  # what tuning may bring at most where a new output is called enough
 
 
 LIMITS = Limits()
@@ -49,12 +48,10 @@ class Facts:
     mistakes: float = 1.0  # of it, at most, with 90 % certainty
     knowledge: float | None = None
     knowledge_error: float = 0.0
-    tail_gain: float | None = None
-    tail_error: float = 0.0
     scratch_gap: float | None = None  # from nothing with twice the examples, less what is there
     scratch_error: float = 0.0
     scratch_later: float = 0.0  # accuracy from nothing with twice the examples
-    is_tuned: bool = False  # layers were trained because the user said so
+    is_tuned: bool = False  # layers were trained, and compared with the linear probe
 
 
 def has_signal(p: float) -> bool:
@@ -92,8 +89,8 @@ def verdict_kind(facts: Facts, limits: Limits = LIMITS) -> VerdictKind:
     'unclear'
     >>> verdict_kind(Facts(p=0.001, mde=0.1))
     'unclear'
-    >>> verdict_kind(Facts(p=0.001, mde=0.1, tail_gain=0.05, tail_error=0.01))
-    'deeper'
+    >>> verdict_kind(Facts(p=0.001, mde=0.1, accuracy=0.99))
+    'head'
     """
     if is_hidden(facts.p, facts.plain_p):
         return "scratch-fair"
@@ -105,12 +102,7 @@ def verdict_kind(facts: Facts, limits: Limits = LIMITS) -> VerdictKind:
         return "scratch-fair" if k + 1.64 * s < limits.fair else "unclear"
     if _reaches(facts):
         return "scratch-fair"
-    gain, error = facts.tail_gain, facts.tail_error
-    if gain is None and not facts.is_tuned and leaves_little(facts.accuracy):
-        return "head"
-    if gain is not None and gain - 1.28 * error > 0:
-        return "deeper"
-    if gain is not None and gain + 1.28 * error < max(limits.enough, 2 * error):
+    if not facts.is_tuned and leaves_little(facts.accuracy):
         return "head"
     return "unclear"
 
@@ -146,59 +138,127 @@ def sentence(
     kind: VerdictKind, facts: Facts, n: int, accuracy: float, words: Words = CLASS_WORDS,
     basis: Basis = START,
 ) -> str:  # fmt: skip
-    """The verdict for someone who never trained a network."""
+    """The verdict of the evidence, for someone who never trained a network.
+
+    What a run then did is said by `outcome_sentence`. `accuracy` is the linear probe's where it
+    has been estimated, else that of the signal test.
+    """
     if is_hidden(facts.p, facts.plain_p):
         return (
-            f"Do not fine-tune from this start: what is asked can be told from "
-            f"{basis.nouns.plain} ({words.about.format(points(facts.plain))}), but not from what "
-            f"this start sees. Training from scratch is as fair; a start that knows this kind of "
+            f"Do not fine-tune this base model: what is asked can be told from "
+            f"{basis.nouns.plain} ({words.about.format(points(facts.plain))}), but not from its "
+            f"features. Training from scratch is as good; a base model that knows this kind of "
             f"{basis.nouns.picture} would be better."
         )
     if not has_signal(facts.p):
         return _without_signal(kind, facts, n)
     if kind == "scratch-fair":
         return _scratch_fair(facts, words, basis)
-    if kind == "deeper":
-        return (
-            f"{basis.train} brings about {points(facts.tail_gain or 0.0)} points ({_gain(facts)})."
-        )
     if kind == "head":
-        return _head(facts, words, basis)
+        return (
+            f"{basis.head} is enough: it {words.does.format(points(accuracy))}, which leaves at "
+            f"most {points(facts.mistakes)} points for fine-tuning."
+        )
     return _unclear(facts, accuracy, words, basis)
+
+
+_CURE = "use --strategy head, or a lower learning rate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run did and measured, for the verdict to tell.
+
+    `chosen` is the strategy that the user set, nothing where the depth was ours to choose. `blind`
+    is the score of always giving the same answer. `why_not`: why a training was given up.
+    """
+
+    estimate: Estimate
+    gain: FineTuningGain | None
+    is_fine_tuned: bool  # what ships was trained step by step
+    chosen: str = ""
+    blind: float = 0.0
+    why_not: str = ""
+
+
+def outcome_kind(outcome: Outcome, kind: VerdictKind) -> VerdictKind:
+    """The kind that agrees with what was done; `kind` is that of the evidence before it.
+
+    Where fine-tuning was compared with the linear probe, what ships is the verdict. A strategy of
+    the user's own says nothing of which would be better, unless the comparison does.
+    """
+    if kind in ("no-signal", "scratch-fair") or outcome.gain is None:
+        return kind
+    if not outcome.chosen:
+        return "deeper" if outcome.is_fine_tuned else "head"
+    if outcome.gain.low > 0:
+        return "deeper"
+    return "head" if outcome.gain.high < LITTLE else "unclear"
+
+
+def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis = START) -> str:
+    """What fine-tuning did, as a sentence in the past tense; nothing where it was not compared."""
+    gain = outcome.gain
+    if gain is None:
+        return ""
+    change = f"{signed_points(gain.value)} points of {words.score} (95 % CI {ends(gain)})"
+    than = "over the linear probe" if not basis.is_blank else "over a head on untrained layers"
+    against = than.replace("over", "against", 1)
+    if outcome.chosen:
+        text = f"{basis.did.format(outcome.chosen)} as you chose: {change} {against}."
+        if outcome.estimate.value <= outcome.blind < outcome.estimate.value - gain.value:
+            return f"{text} It is no better than {words.blindly}: {_CURE}."
+        return f"{text} The linear probe is better: {_CURE}." if gain.high < 0 else text
+    if not outcome.is_fine_tuned:
+        return f"{basis.training} was tried and not kept: {change} {against}."
+    if gain.low > 0:
+        return (
+            f"{basis.training} added {points(gain.value)} points of {words.score} "
+            f"(95 % CI {ends(gain)}) {than}."
+        )
+    lower = -gain.log_loss_change / max(gain.log_loss, 1e-9)
+    if gain.log_loss_high < 0:
+        return (
+            f"{basis.training} made the {words.answers} better (log-loss {100 * lower:.0f} % "
+            f"lower) at about the same {words.score}: {change} {against}."
+        )
+    return f"{basis.training} was kept for its lower log-loss: {change} {against}."
+
+
+def signed_points(share: float) -> str:
+    """A difference of shares in points, with its sign.
+
+    >>> signed_points(0.031), signed_points(-0.004), signed_points(0.0)
+    ('+3', '−0.4', '0')
+    """
+    text = points(abs(share))
+    return text if text == "0" else f"{'+' if share > 0 else '−'}{text}"
+
+
+def ends(gain: FineTuningGain) -> str:
+    """The interval of a gain in points.
+
+    >>> gain = FineTuningGain(value=0.0, low=-0.021, high=0.034, n=9, log_loss=1.0,
+    ...     log_loss_change=0.0, log_loss_low=0.0, log_loss_high=0.0)
+    >>> ends(gain)
+    '−2 to +3'
+    """
+    return f"{signed_points(gain.low)} to {signed_points(gain.high)}"
 
 
 def _scratch_fair(facts: Facts, words: Words, basis: Basis) -> str:
     if _reaches(facts):
         return (
-            "Training from scratch is as fair: with twice the examples the same design from "
-            f"nothing is expected to {words.be.format(points(facts.scratch_later))}, which is "
-            f"{_more(facts.scratch_gap or 0.0)} than what this start gives with these "
+            "Training from scratch is as good: with twice the examples the same architecture "
+            f"from scratch is expected to {words.be.format(points(facts.scratch_later))}, which is "
+            f"{_more(facts.scratch_gap or 0.0)} than this base model gives with these "
             f"({_interval(facts.scratch_gap or 0.0, facts.scratch_error)})."
         )
     return (
-        "Do not fine-tune from this start: what it has learnt is worth "
-        f"{points(facts.knowledge or 0.0)} points here ({_range(facts)}) beyond what the same "
-        f"network scrambled, or {basis.nouns.plain}, give. Training from scratch is as fair; a "
-        f"start that knows this kind of {basis.nouns.picture} would be better."
-    )
-
-
-def _head(facts: Facts, words: Words, basis: Basis) -> str:
-    if facts.tail_gain is None:
-        return (
-            f"{basis.output} is enough: in the signal test it "
-            f"{words.does.format(points(facts.accuracy))}, which leaves "
-            f"{points(facts.mistakes)} points at most for {basis.training}."
-        )
-    most = facts.tail_gain + 1.28 * facts.tail_error
-    if points(most) == "0" or most < 0:
-        return (
-            f"{basis.output} is enough: {basis.training} was tried, and on "
-            f"examples held out {words.no_better} ({_gain(facts)} points)."
-        )
-    return (
-        f"{basis.output} is enough; a gain of up to "
-        f"{points(most)} points from {basis.training} cannot be excluded."
+        "Do not fine-tune this base model: its pretraining is worth "
+        f"{points(facts.knowledge or 0.0)} points here ({_range(facts)}) over the same network "
+        f"with shuffled weights, or {basis.nouns.plain}. Training from scratch is as good; a base "
+        f"model that knows this kind of {basis.nouns.picture} would be better."
     )
 
 
@@ -226,44 +286,30 @@ def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
 
 def _unclear(facts: Facts, accuracy: float, words: Words, basis: Basis) -> str:
     right = words.about.format(points(accuracy))
+    untried = "" if facts.is_tuned else _untried(facts, basis)
     if facts.knowledge is None:
-        untried = f"Whether {basis.training} would pay was not measured: {basis.untried}."
-        return (
-            f"The labels can be learnt {basis.given} ({right} in the signal test). "
-            f"{_deeper(facts, untried, basis)}"
-        )
+        return f"The labels can be learnt {basis.given} ({right}).{untried}"
     if facts.knowledge - 1.64 * facts.knowledge_error <= 0:
         return (
-            f"The labels can be learnt ({right}), but it is not clear that the start's own "
-            f"knowledge helps: it is worth {points(facts.knowledge)} points ({_range(facts)})."
+            f"The labels can be learnt ({right}), but it is not clear that pretraining helps: it "
+            f"is worth {points(facts.knowledge)} points ({_range(facts)})."
         )
-    has = words.has.format(points(accuracy))
     return (
-        f"This start knows this kind of {basis.nouns.picture}: a new output on it {has}, and what "
-        f"it has learnt is worth {points(facts.knowledge)} points of that ({_range(facts)}). "
-    ) + _deeper(facts, "Whether tuning deeper would bring more was not measured.", basis)
-
-
-def _deeper(facts: Facts, untried: str, basis: Basis) -> str:
-    """What is known of tuning deeper where that decides nothing."""
-    if facts.tail_gain is None and facts.is_tuned:
-        return f"Layers were {basis.trained} as you chose, whatever these tests say of it."
-    if facts.tail_gain is None:
-        return untried
-    return (
-        f"Whether {basis.training} pays is open: on examples held out it brings "
-        f"{points(facts.tail_gain or 0.0)} points ({_gain(facts)})."
+        f"Pretraining is worth {points(facts.knowledge)} points here ({_range(facts)}): this base "
+        f"model knows this kind of {basis.nouns.picture}.{untried}"
     )
+
+
+def _untried(facts: Facts, basis: Basis) -> str:
+    """That fine-tuning was not compared."""
+    if facts.knowledge is None:
+        return f" {basis.training} was not tried: {basis.untried}."
+    return f" {basis.training} was not tried."
 
 
 def _range(facts: Facts) -> str:
     """The 90 % interval of the knowledge."""
     return _interval(facts.knowledge or 0.0, facts.knowledge_error)
-
-
-def _gain(facts: Facts) -> str:
-    """The 90 % interval of what tuning deeper brings."""
-    return _interval(facts.tail_gain or 0.0, facts.tail_error)
 
 
 def _more(gap: float) -> str:

@@ -10,6 +10,7 @@ from warmstart.records.data import Finding, Task
 from warmstart.records.inputs import Kind
 from warmstart.records.scored import LabelScores, NumberScores
 
+Level = Literal["ready", "review", "not-ready"]
 VerdictKind = Literal["head", "deeper", "scratch-fair", "no-signal", "unclear"]
 
 
@@ -98,7 +99,7 @@ class Estimate:
     low: float
     high: float
     n: int
-    method: Literal["nested-cv", "bbc-cv", "holdout"]
+    method: Literal["nested-cv", "holdout"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,32 @@ class Scores:
 
 
 TestScores = Scores | LabelScores | NumberScores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FineTuningGain:
+    """What fine-tuning brought over the linear probe on the same held-out examples.
+
+    The fine-tuned row is what ships, or, where the linear probe ships, what was not kept.
+    `log_loss` is the linear probe's; a `log_loss_change` below 0 is an improvement, in nats.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    log_loss: float
+    log_loss_change: float
+    log_loss_low: float
+    log_loss_high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """Whether the model can be used, and the reasons for that level, the gravest first."""
+
+    level: Level
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,12 +210,20 @@ class GuardNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """summary.json, format 1: keys may be added, never renamed."""
+    """summary.json. `estimate` is of what ships; predictions.jsonl holds what it is made of.
+
+    `linear_probe` and `fine_tuning_gain` are measured on the same folds; a gain is None where
+    nothing was fine-tuned. `own_head`: what the head of a run that serves as the base model is
+    worth, before a new one was fitted.
+    """
 
     task: Task
     verdict: Verdict
     shipped: Shipped
+    readiness: Readiness
     estimate: Estimate | None
+    linear_probe: Estimate | None
+    fine_tuning_gain: FineTuningGain | None
     test: TestScores | None
     data: DataCounts
     start: StartCounts
@@ -197,7 +232,6 @@ class Summary:
     findings: tuple[Finding, ...]
     seconds: dict[str, float]
     peak_rss_mb: float
-    # The new output before any layer moved; without training a run's own output, as it came.
-    step_zero: Estimate | None = None
+    own_head: Estimate | None = None
     beside: tuple[Beside, ...] = ()  # other methods on the same rows; for tables
     format: int = 1

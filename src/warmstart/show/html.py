@@ -6,8 +6,9 @@ from html import escape
 from pathlib import Path
 
 from warmstart.delivery.numbers import printable, sentence
+from warmstart.evaluation.readiness import readiness_line
 from warmstart.records import Summary
-from warmstart.show.result import TITLES, estimate_text, score_text
+from warmstart.show.result import TITLES, estimate_text, probe_text, score_text
 
 _LEFT = 'style="text-align:left;vertical-align:top;padding:2px 12px 2px 0;white-space:nowrap"'
 _RIGHT = 'style="text-align:left;vertical-align:top;padding:2px 0"'
@@ -21,8 +22,11 @@ def run_html(summary: Summary, path: Path) -> str:
         f"<tr><th {_LEFT}>{_safe(title)}</th><td {_RIGHT}>{_safe(text)}</td></tr>"
         for title, text in rows
     )
-    verdict = _safe(sentence(summary.verdict.sentence))
-    return f'<div style="max-width:50em"><p><b>{verdict}</b></p><table>{cells}</table></div>'
+    ready, verdict = readiness_line(summary.readiness), sentence(summary.verdict.sentence)
+    return (
+        f'<div style="max-width:50em"><p><b>{_safe(ready)}</b></p><p>{_safe(verdict)}</p>'
+        f"<table>{cells}</table></div>"
+    )
 
 
 def _accuracy(summary: Summary) -> list[str]:
@@ -31,7 +35,9 @@ def _accuracy(summary: Summary) -> list[str]:
         return []
     found = [estimate_text(summary.estimate)] if summary.estimate is not None else []
     if summary.test is not None:
-        found.append(f"{score_text(summary.test)} on your test part")
+        found.append(f"{score_text(summary.test)} on the test set")
+    if probe := probe_text(summary):
+        found.append(probe)
     return ["; ".join(found) + "."] if found else []
 
 

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from warmstart.delivery.task_words import TASK_WORDS, score_of
+from warmstart.evaluation.readiness import NEVER_FOLDED, readiness_line
 from warmstart.records import (
     DataCounts,
     Estimate,
@@ -19,11 +20,6 @@ from warmstart.records import (
 from warmstart.show.text import WIDTH, column, count, interval, percents, sentence, wrap
 from warmstart.words import nouns_of
 
-_LEAD = "before any layer moved, the new output alone"
-_LEADS = {
-    "head": "the start's own output, before a new one was learnt",
-    "scratch": "with what the start knows, a new output alone",
-}
 TITLES: dict[Task, str] = {"classify": "Accuracy", "multilabel": "mAP", "regress": "R²"}
 SERVED = ("image", "audio", "text", "table")  # kinds that `serve` answers for
 SHOWN = 5  # findings listed; the rest stand in the report
@@ -37,7 +33,7 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     none, and then the text tells how to fit images of one's own.
     """
     ships = summary.shipped.strategy != "none"
-    blocks = []
+    blocks = [wrap(readiness_line(summary.readiness))]
     if summary.verdict.kind == "no-signal":
         blocks.append(no_signal_text(summary.verdict, summary.data, summary.task))
     if ships:
@@ -79,25 +75,36 @@ def _signal(evidence: Evidence, n_classes: int, pictures: str) -> str:
 
 
 def _accuracy(summary: Summary) -> list[str]:
+    """What ships, in cross-validation and on the test set; below it the linear probe."""
     parts = []
     if summary.estimate is not None:
         parts.append(estimate_text(summary.estimate))
     if summary.test is not None:
-        parts.append(f"{score_text(summary.test)} on your test part")
-    if summary.step_zero is not None:
-        before = summary.step_zero
-        shown = interval(before.value, before.low, before.high, before.n)
-        parts.append(f"{_LEADS.get(summary.shipped.strategy, _LEAD)}: {shown}")
+        parts.append(f"{score_text(summary.test)} on the test set")
+    if probe := probe_text(summary):
+        parts.append(probe)
+    if summary.own_head is not None:
+        own = summary.own_head
+        shown = interval(own.value, own.low, own.high, own.n)
+        parts.append(f"the base model's own head, before a new one was fitted: {shown}")
     lines = [column(TITLES[summary.task], ";\n".join(parts) + ".")] if parts else []
     return [*lines, *(column("Beside", one.sentence) for one in summary.beside)]
+
+
+def probe_text(summary: Summary) -> str:
+    """The linear probe on the same folds, where something else ships; else nothing."""
+    probe, gain = summary.linear_probe, summary.fine_tuning_gain
+    if probe is None or gain is None or summary.shipped.strategy in ("head", "none"):
+        return ""
+    return f"linear probe {interval(probe.value, probe.low, probe.high, probe.n)}"
 
 
 def estimate_text(estimate: Estimate) -> str:
     """How often it is right, with its interval and how that is known."""
     shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
     if estimate.method == "holdout":
-        return f"{shown}, measured on {count(estimate.n, 'example')} held out"
-    return f"{shown}, estimated on examples it had not seen"
+        return f"{shown} on {count(estimate.n, 'example')} held out"
+    return f"{shown}, cross-validated"
 
 
 def score_text(scores: TestScores) -> str:
@@ -116,10 +123,12 @@ def _decision(summary: Summary) -> list[str]:
 
 
 def _findings(summary: Summary, run_path: Path) -> list[str]:
-    findings = summary.findings
-    shown = [_finding(finding) for finding in findings[:SHOWN]]
-    if len(findings) > SHOWN:
-        shown.append(f"{len(findings) - SHOWN} more in {run_path / 'report.html'}")
+    grave = [one for one in summary.findings if one.kind in NEVER_FOLDED]
+    others = [one for one in summary.findings if one.kind not in NEVER_FOLDED]
+    room = max(SHOWN - len(grave), 0)
+    shown = [_finding(finding) for finding in (*grave, *others[:room])]
+    if len(others) > room:
+        shown.append(f"{len(others) - room} more in {run_path / 'report.html'}")
     return [column("Found", "\n".join(shown))] if shown else []
 
 

@@ -1,23 +1,30 @@
-"""The head alone, the tuned network, or both in one: chosen on rows that neither had learnt from.
+"""Linear probe, fine-tuned network, or an ensemble of both: chosen on rows that none had seen.
 
-Both in one: a weighted mean of the two networks' log-probabilities, which is a linear output on
-the taps of both. An ensemble of a head that listens to many depths and of tuned layers errs less
-than either where they err differently.
+The ensemble is a weighted mean of the two networks' log-probabilities, which is a linear head on
+the features of both.
+
+**At full size.** A linear probe is cross-validated in ten folds, each of which learns from nine
+tenths. Fine-tuning can afford two or three folds, and from a half a linear probe loses more than
+fine-tuning does, so that their difference there promises too much. Therefore only the *change* that
+fine-tuning makes is taken from its few folds: its scores less those of a linear probe that learnt
+from the same examples. Added to the linear probe's scores from nine tenths, it gives out-of-fold
+predictions of what ships. They stand in predictions.jsonl, and every figure is made of them
+(bench/results/gain.json: how near they come to the truth).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from warmstart.solve.ridge import Array
 from warmstart.solve.temperature import Calibration, Labels
-from warmstart.stats.bbc import Rows, chosen_hits
-from warmstart.stats.intervals import Values, standard_error
+from warmstart.stats.intervals import standard_error
 from warmstart.tasks.classes import CLASSES
 from warmstart.tasks.target import Target, Truth
-from warmstart.training.crossfit import cross_calibrated
+from warmstart.training.crossfit import cross_calibrated, cross_parts
 
 # Of the tuned network in the mean, from the simplest choice to the one that is only taken where
 # neither of the two alone is as good.
@@ -42,24 +49,21 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is shipped, and what that is worth.
+    """What is shipped, and how it and the linear probe answer the same rows held out.
 
-    Shapes: hits (m,) of the rows held out, each answered by what was chosen without it, -1 to 2
-    where they are corrected for how little the trainings had learnt from; deeper (m,) the same,
-    chosen among all but the head, not corrected; head (m,) the head's own.
+    Shapes: probabilities (n, K) are the out-of-fold predictions of what ships. Where it is not the
+    linear probe, each row is answered by what the other rows choose: the choice is nested, as
+    every other choice is, so that it does not flatter its own estimate (Varma & Simon 2006, "Bias
+    in error estimation when using cross-validation for model selection"). `tuned` (n, K) are those
+    that `fine_tuning_gain` compares with the linear probe: of what ships, or, where that is the
+    linear probe, of the best choice that was not taken. `ahead` is the accuracy of `tuned` less
+    that of the linear probe.
     """
 
     option: Option
-    hits: Values
-    deeper: Values
-    head: Values
-    gain: float  # mean log-loss, in nats, of the head minus that of the tuned network
-    error: float  # its standard error
-
-    @property
-    def ahead(self) -> float:
-        """Accuracy that the best of all but the head has over it, on rows held out."""
-        return float(self.deeper.mean() - self.head.mean())
+    probabilities: Array
+    tuned: Array
+    ahead: float
 
     @property
     def kind(self) -> int:
@@ -67,67 +71,101 @@ class Decision:
         return SHARES.index(self.option.share)
 
 
+def at_full_size(
+    probe: Array, before: Array, tuned: Array, target: Target = CLASSES, share: float = 1.0
+) -> Array:
+    """Scores of a network that was fine-tuned from more examples than its folds had.
+
+    The linear probe's scores, and a share of what fine-tuning changed where both learnt from the
+    same examples. Shapes: probe (n, K) answers from nine tenths; before, tuned (n, K) answers of
+    linear probe and fine-tuned network from fewer; returns (n, K) scores, to be calibrated.
+
+    >>> p, half, tuned = (np.array([[x, 1 - x]]) for x in (0.8, 0.6, 0.75))
+    >>> found = at_full_size(p, half, tuned)
+    >>> round(float(found[0, 0] - found[0, 1]), 3)  # log-odds 1.386 + (1.099 - 0.405)
+    2.079
+    """
+    scores, other, own = (target.scores_of(one) for one in (probe, before, tuned))
+    found: Array = scores + share * (own - other)
+    return found
+
+
 def decide(
-    head: Array,
+    probe: Array,
+    before: Array,
     tuned: Array,
     labels: Truth,
     fold: Labels,
     blocks: Labels,
-    rng: np.random.Generator,
-    alone: Array | None = None,
     target: Target = CLASSES,
     *,
+    is_apart: bool = False,
     is_paired: bool = False,
+    may_blend: bool = True,
+    is_set: bool = False,
 ) -> Decision:
     """Choose by calibrated log-loss; ties, within half a standard error, go to the simpler.
 
     Layers that learnt from pairs (`is_paired`) draw classes apart whatever a text's doubts are:
     how sure they are says little, and of a handful of texts no share of a mean can be told. They
-    ship where they are more often right than the head, by half a standard error, and are worth
-    what they are on these rows: what a head gains by more of them is not what they gain.
+    ship where they are more often right than the linear probe, by half a standard error.
+    `is_apart`: the network did not begin with the linear probe's head, so that what it says stands
+    for itself. `may_blend`: whether both can stand in one network, so that means of the two may
+    ship. `is_set`: the user has set the strategy, so that the fine-tuned network ships as it is.
 
-    Shapes: head, tuned (n, K) probabilities of rows held out, NaN elsewhere; labels, blocks
-    (n,), fold (n,) with -1 for rows that no fold holds out. `alone` (n, K) are the head's own
-    from folds that left it more to learn from than the few folds of a training do: they have
-    no say in the choice, but tell what the head is worth. The others are worth that, and what
-    they are ahead of the head on the same rows and folds.
+    Shapes: probe, before, tuned (n, K) answers as of `at_full_size`, NaN for rows not held out;
+    labels, blocks (n,), fold (n,) with -1 for rows that no fold holds out.
 
     >>> labels, fold = np.arange(60) % 2, np.arange(60) % 3
     >>> good, coin = np.eye(2)[labels] * 0.8 + 0.1, np.full((60, 2), 0.5)
-    >>> rng = np.random.default_rng(0)
-    >>> decide(coin, good, labels, fold, np.arange(60), rng).option.share
+    >>> decide(coin, coin, good, labels, fold, np.arange(60)).option.share
     1.0
-    >>> decide(good, good, labels, fold, np.arange(60), rng).option.share
+    >>> decide(good, good, good, labels, fold, np.arange(60)).option.share
     0.0
     """
-    options = [_option(share, head, tuned, labels, fold, blocks, target) for share in SHARES]
+    shares = SHARES if may_blend else SHARES[: TUNED + 1]
+    own = target.scores_of(tuned)
+    if not (is_apart or is_paired):
+        own = at_full_size(probe, before, tuned, target)
+    options = [
+        _option(share, target.scores_of(probe), own, labels, fold, blocks, target)
+        for share in shares
+    ]
     held = np.flatnonzero(fold >= 0)
     truth, part = labels[held], blocks[held]
-    said = [option.probabilities[held] for option in options]
+    # The linear probe is calibrated inside its folds already: one row has one answer everywhere.
+    said = np.stack([probe[held], *(option.probabilities[held] for option in options[1:])])
     losses = np.stack([target.said_losses(one, truth) for one in said])
     hits = np.stack([target.credits(one, truth) for one in said])
 
-    def choose(rows: Rows) -> int:
+    def choose(rows: Labels) -> int:
         if is_paired:
             return _more_right(hits[:, rows], part[rows])
         return _best(losses[:, rows], hits[:, rows], part[rows])
 
-    def choose_deeper(rows: Rows) -> int:
+    def choose_tuned(rows: Labels) -> int:
         return TUNED if is_paired else 1 + int(losses[1:, rows].mean(axis=1).argmin())
 
-    told = hits
-    if alone is not None:
-        own = target.credits(alone[held], truth)
-        told = np.stack([own, *hits[1:]]) if is_paired else hits - hits[HEAD] + own
-    gap = losses[HEAD] - losses[TUNED]
-    return Decision(
-        option=options[choose(np.arange(len(held)))],
-        hits=chosen_hits(told, choose, part, rng),
-        deeper=chosen_hits(hits, choose_deeper, part, rng),
-        head=hits[HEAD],
-        gain=float(gap.mean()),
-        error=standard_error(gap, part),
-    )
+    everything = np.arange(len(held))
+    kind, parts = TUNED if is_set else choose(everything), cross_parts(part)
+    chosen = np.full(len(held), kind)
+    if kind != HEAD and not is_set:
+        chosen = _nested(choose, parts)
+    other = _nested(choose_tuned, parts) if kind == HEAD else chosen
+    shipped, best = np.full(probe.shape, np.nan), np.full(probe.shape, np.nan)
+    shipped[held], best[held] = said[chosen, everything], said[other, everything]
+    ahead = target.credits(best[held], truth).mean() - hits[HEAD].mean()
+    return Decision(options[kind], shipped, best, float(ahead))
+
+
+def _nested(choose: Callable[[Labels], int], parts: Labels) -> Labels:
+    """What all other parts choose for the rows of each part. Shapes: parts (m,), returns (m,)."""
+    chosen = np.empty(len(parts), dtype=np.int64)
+    everything = np.arange(len(parts))
+    for number in np.unique(parts):
+        others = everything[parts != number]
+        chosen[parts == number] = choose(others if len(others) else everything)
+    return chosen
 
 
 def _option(
@@ -136,8 +174,7 @@ def _option(
 ) -> Option:  # fmt: skip
     """Calibrated again, all alike: a mean of two is less sure of itself than it may be."""
     plain = Calibration(1.0, np.zeros(head.shape[1]))
-    own, other = target.scores_of(tuned), target.scores_of(head)
-    mean = share * own + (1 - share) * other
+    mean = share * tuned + (1 - share) * head
     return Option(share, *cross_calibrated(mean, labels, fold, blocks, plain, target))
 
 

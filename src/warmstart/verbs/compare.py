@@ -14,7 +14,7 @@ import numpy as np
 from warmstart.data.split import blocks
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.evaluation.common import HeldOut, Said, common
-from warmstart.evaluation.compare import accuracies, choice_factor, inflation_of, means, pairs
+from warmstart.evaluation.compare import accuracies, inflation_of, means, pairs
 from warmstart.evaluation.course import course_of
 from warmstart.events import Event
 from warmstart.folder import RunFolder, read_json
@@ -159,11 +159,7 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
     n = shared.hits.shape[1]
     if not n:
         raise DataError(_nothing_common(runs, shared.seen_before, shared.relabelled))
-    claims = [run.summary.estimate if run.summary.task == "classify" else None for run in runs]
-    factors = np.array(
-        [[choice_factor(_out_of_fold(r), claim)] for r, claim in zip(runs, claims, strict=True)]
-    )
-    hits = np.where(shared.is_test, shared.hits, factors * shared.hits)
+    hits = shared.hits
     order = np.argsort(-hits.mean(axis=1), kind="stable")
     block, inflation = _blocks(n, shared.links), inflation_of(
         shared.rows, [run.summary.estimate for run in runs]
@@ -179,11 +175,6 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
         seen_before=shared.seen_before, relabelled=shared.relabelled, failed=tuple(failed),
         kind=None if kind == "image" else kind,
     )  # fmt: skip
-
-
-def _out_of_fold(run: OpenRun) -> np.ndarray:
-    said = [one.worth for one in run.held.said if not one.is_test]
-    return np.array(said, dtype=float)
 
 
 def _blocks(n: int, links: Sequence[tuple[int, int]]) -> Blocks:

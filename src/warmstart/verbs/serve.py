@@ -220,6 +220,7 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "estimate": to_plain(estimate),
         "test": to_plain(summary.test) if summary else None,
         "verdict": summary.verdict.kind if summary else None,
+        "readiness": to_plain(summary.readiness) if summary else None,
         "kind": predictor.heard,
         "promise": promise_words(estimate, nouns_of(predictor.heard)),
         "sure_from": calibration.sure_from,

@@ -13,50 +13,18 @@ from warmstart.delivery.report.verdict import against_shuffled
 from warmstart.delivery.report.warnings import warnings
 from warmstart.delivery.task_words import score_of
 
-# What a lower end of an interval is worth, in words.
-ENOUGH = (
-    (0.99, "99 of 100"), (0.98, "49 of 50"), (0.95, "19 of 20"), (0.9, "9 of 10"),
-    (0.8, "4 of 5"), (0.75, "3 of 4"), (2 / 3, "2 of 3"), (0.6, "3 of 5"), (0.5, "1 of 2"),
-    (0.4, "2 of 5"), (1 / 3, "1 of 3"), (0.25, "1 of 4"), (0.2, "1 of 5"), (0.1, "1 of 10"),
-)  # fmt: skip
 FEW = 0.05  # wrong among the sure answers, up to which they may be taken as they are
 
 
 def first_screen(facts: Facts) -> str:
-    """Headline, the accuracy as a picture, whether one would use it, the next steps."""
-    return screen(
-        facts, _sizes(facts), headline(facts), _picture(facts), would_use(facts), next_steps(facts)
-    )
+    """Readiness, the accuracy as a picture, whether one would use it, the next steps."""
+    return screen(facts, _sizes(facts), _picture(facts), would_use(facts), next_steps(facts))
 
 
 def _sizes(facts: Facts) -> str:
     data = facts.summary.data
     words = f"{facts.nouns.count(data.train)} to learn from, {data.classes} classes"
     return words + (f", {facts.nouns.count(data.test, 'test')}" if data.test else "")
-
-
-def headline(facts: Facts) -> str:
-    """What the model is good enough for, by the lower end of what was measured."""
-    low = _lowest(facts)
-    if not facts.ships or low is None:
-        if facts.summary.verdict.kind == "no-signal":
-            return "There is nothing to use yet: these labels cannot be told from shuffled ones."
-        return "There is nothing to use yet: no model was shipped."
-    if facts.summary.verdict.kind == "no-signal":
-        return "Do not rely on this model: its labels cannot be told from shuffled ones."
-    if facts.guess is not None and low <= facts.guess[1]:
-        name = short(facts.guess[0], 30)
-        return f"Not ready: it may be no better than always answering “{name}”."
-    words = next((words for least, words in ENOUGH if low >= least), None)
-    if words is None:
-        return "You can use this model for a hint only: most of its answers are wrong."
-    return f"You can use this model where {words} right is good enough."
-
-
-def _lowest(facts: Facts) -> float | None:
-    estimate, test = facts.summary.estimate, facts.summary.test
-    lows = [found.low for found in (estimate, test) if found is not None]
-    return min(lows) if lows else None
 
 
 def _picture(facts: Facts) -> str:
@@ -68,7 +36,7 @@ def _picture(facts: Facts) -> str:
     measures, told = [], []
     if test is not None:
         shown = interval(score_of(test), test.low, test.high, test.n)
-        words = f"{shown} on your test part"
+        words = f"{shown} on the test set"
         measures.append(Measure(words, score_of(test), test.low, test.high, is_main=False))
         told.append(words)
     if estimate is not None:
@@ -77,6 +45,9 @@ def _picture(facts: Facts) -> str:
         measures.append(Measure(words, estimate.value, estimate.low, estimate.high))
         told.append(words)
     marks = list(_marks(facts))
+    probe = facts.summary.linear_probe
+    if probe is not None and facts.summary.shipped.strategy not in ("head", "none"):
+        marks.append(Mark(f"linear probe {percent(probe.value, probe.n)}", probe.value))
     if not measures:
         return ""
     about = "; ".join([*told, *(f"{mark.words} for comparison" for mark in marks)])
@@ -105,7 +76,7 @@ def _marks(facts: Facts) -> list[Mark]:
 def _caption(facts: Facts) -> str:
     estimate = facts.summary.estimate
     if estimate is None:
-        return "Measured on your test part."
+        return "Measured on the test set."
     n = facts.nouns.count(estimate.n)
     unseen = {"holdout": f"Measured on {n} held out"}.get(
         estimate.method, f"Measured on {n}, each by a model that had not seen it"

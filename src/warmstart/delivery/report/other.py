@@ -6,7 +6,7 @@ import shlex
 
 from warmstart.delivery.figures.line import Measure, on_a_line
 from warmstart.delivery.figures.scatter import scatter
-from warmstart.delivery.numbers import interval, percent
+from warmstart.delivery.numbers import interval
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.proof import ledger_figure
@@ -18,13 +18,11 @@ from warmstart.records import Estimate, LabelScore, NumberCalibration
 
 
 def first_screen(facts: Facts) -> str:
-    """Headline, the score as a picture, how it may be used."""
+    """Readiness, the score as a picture, how it may be used."""
     data = facts.summary.data
     words = TASK_WORDS[facts.summary.task].output.format(data.classes)
     sizes = f"{facts.nouns.count(data.train)} to learn from, {words}"
-    return screen(
-        facts, sizes, headline(facts), _picture(facts), would_use(facts), next_steps(facts)
-    )
+    return screen(facts, sizes, _picture(facts), would_use(facts), next_steps(facts))
 
 
 def answers_section(facts: Facts) -> str:
@@ -35,23 +33,10 @@ def answers_section(facts: Facts) -> str:
     )  # fmt: skip
 
 
-def headline(facts: Facts) -> str:
-    """What the model is good enough for, by the lower end of what was estimated."""
-    estimate = facts.summary.estimate
-    if not facts.ships or estimate is None:
-        return "There is nothing to use yet: no model was shipped."
-    words = TASK_WORDS[facts.summary.task]
-    share = percent(max(estimate.low, 0.0), estimate.n)
-    if facts.summary.verdict.kind == "no-signal" or estimate.low <= 0:
-        without = f"without the {facts.nouns.many}"
-        return f"Do not rely on this model: its answers may be no better than {without}."
-    return f"You can use this model where {share} ({words.name}) is good enough."
-
-
 def _claims(facts: Facts) -> list[tuple[Estimate, str]]:
     found = []
     if facts.summary.test is not None:
-        found.append((test_estimate(facts.summary.test), "on your test part"))
+        found.append((test_estimate(facts.summary.test), "on the test set"))
     if facts.summary.estimate is not None:
         found.append((facts.summary.estimate, "on examples it had not seen"))
     return found
@@ -122,7 +107,7 @@ def weights_section(facts: Facts) -> str:
 def _test(facts: Facts) -> str:
     test = facts.summary.test
     text = "Each example was answered by a model that had not seen it."
-    return html.paragraph(text if test is None else f"{text} On your test part: {further(test)}")
+    return html.paragraph(text if test is None else f"{text} On the test set: {further(test)}")
 
 
 def _labels(facts: Facts) -> str:

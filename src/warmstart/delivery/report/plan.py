@@ -28,13 +28,25 @@ def plan_section(facts: Facts) -> str:
         "plan", "Plan: what was decided, and why",
         _strip(facts), _layers(facts),
         html.paragraph(sentence(f"strategy {strategy.value}: {strategy.because}")),
+        html.paragraph(_not_kept(facts)),
         _own(facts.plan),
         html.fold("Every choice, with its reason", _choices(facts.plan)),
     )  # fmt: skip
 
 
+def _not_kept(facts: Facts) -> str:
+    """That layers were trained and are not in the model, where that is so; else nothing."""
+    plan, shipped = facts.plan, facts.summary.shipped
+    if plan is None or not plan.is_trained or shipped.strategy not in ("head", "none"):
+        return ""
+    return (
+        f"{plan.strategy.value} was tried, and the linear probe is what ships: in the model every "
+        "layer is frozen, as the strip shows."
+    )
+
+
 def _strip(facts: Facts) -> str:
-    """Each layer from the image to the output, and what was planned for it."""
+    """Each layer from the image to the output, and what was done with it in what ships."""
     if not facts.layers:
         return ""
     total = sum(one.n for one in facts.layers) + 1

@@ -68,7 +68,7 @@ def _classes(facts: Facts) -> str:
             "right when it says so", "most often taken for"]  # fmt: skip
     rows = [_class(score, overall) for score in sorted(facts.classes, key=_weakness)]
     if tested:
-        head.append("found in your test part")
+        head.append("found in the test set")
         rows = [[*row, _tested(tested.get(score.label))] for row, score in
                 zip(rows, sorted(facts.classes, key=_weakness), strict=True)]  # fmt: skip
     shown = rows if len(rows) <= WHOLE else rows[:PART]
@@ -191,12 +191,12 @@ def _fates(ledger: Ledger) -> list[Piece]:
 
 
 def _forgetting(facts: Facts) -> str:
-    """Whether tuning undid what the start knew."""
+    """Whether fine-tuning undid what the base model knew, where what ships was fine-tuned."""
     seen = [note for note in facts.summary.guards if note.kind == "forgetting"]
     told = [
         str(event.values.get("text", ""))
         for event in facts.events
-        if event.kind == "guard" and event.values.get("guard") == "forgetting"
+        if seen and event.kind == "guard" and event.values.get("guard") == "forgetting"
     ]
     if told or seen:
         words = told or [note.action for note in seen]

@@ -9,13 +9,17 @@ from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.pictures import shots
 from warmstart.delivery.report.steps import Step
+from warmstart.evaluation.readiness import readiness_line
 
 
 def screen(
-    facts: Facts, sizes: str, headline: str, picture: str, use: Sequence[str],
+    facts: Facts,
+    sizes: str,
+    picture: str,
+    use: Sequence[str],
     steps: Sequence[Step],
-) -> str:  # fmt: skip
-    """Sizes, headline, verdict, picture, whether one would use it, what to do next.
+) -> str:
+    """Sizes, readiness, verdict, picture, whether one would use it, what to do next.
 
     `picture` is markup, the rest is plain text.
     """
@@ -24,7 +28,7 @@ def screen(
     cards = "".join(f"<li>{_card(facts, k, step)}</li>" for k, step in enumerate(steps, 1))
     return (
         html.paragraph(f"{facts.name}: {sizes}", "over")
-        + f"<h1>{html.escaped(headline)}</h1>"
+        + f"<h1>{html.escaped(readiness_line(facts.summary.readiness))}</h1>"
         + html.paragraph(sentence(verdict.sentence), kind)
         + picture
         + "<h2>Would I use it?</h2>"

@@ -12,6 +12,7 @@ from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.task_words import TASK_WORDS
 from warmstart.events import Event
+from warmstart.planning.verdict import ends, signed_points
 from warmstart.words import Nouns
 
 DRAWN = 48  # points of a loss: each the mean of some batches, for single ones jump
@@ -64,14 +65,16 @@ def training_section(facts: Facts) -> str:
 
 
 def _before(facts: Facts) -> str:
-    """What the new output alone was worth."""
-    before = facts.summary.step_zero
-    if before is None:
+    """The linear probe on the same folds, and what fine-tuning changed."""
+    probe, gain = facts.summary.linear_probe, facts.summary.fine_tuning_gain
+    if probe is None or gain is None:
         return ""
-    did = TASK_WORDS[facts.summary.task].before.format(f"{100 * before.value:.0f} %")
+    did = TASK_WORDS[facts.summary.task].before.format(f"{100 * probe.value:.0f} %")
+    row = "what ships" if facts.summary.shipped.strategy not in ("head", "none") else "fine-tuned"
     return html.paragraph(
-        f"Before any layer moved the new output alone {did} "
-        f"({100 * before.low:.0f} to {100 * before.high:.0f})."
+        f"On the same folds the linear probe {did} ({100 * probe.low:.0f} to "
+        f"{100 * probe.high:.0f}); {row} against it: {signed_points(gain.value)} points "
+        f"({ends(gain)}, 95 % CI)."
     )
 
 
@@ -111,7 +114,7 @@ def _accuracies(facts: Facts, found: Course) -> str:
     title = f"{name[0].upper()}{name[1:]} on {facts.nouns.many} held out, while it trains"
     return _figure(
         found, drawn, 1.0, title, "held", is_share=True,
-        caption=f"Dashed: the fitted output before any layer moved. A few {facts.nouns.many} "
+        caption=f"Dashed: the linear probe. A few {facts.nouns.many} "
         "only; the figures of the proof come from all of them.",
     )  # fmt: skip
 

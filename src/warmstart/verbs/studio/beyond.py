@@ -18,6 +18,7 @@ from warmstart.delivery.studio.project import Project
 from warmstart.delivery.studio.table import id_of
 from warmstart.delivery.studio.tools import Told
 from warmstart.delivery.task_words import TASK_WORDS, further, test_estimate
+from warmstart.evaluation.readiness import readiness_line
 from warmstart.folder import read_json
 from warmstart.records import DataRecord, NumberCalibration, Task, TestScores
 from warmstart.stats.paired import difference
@@ -36,7 +37,7 @@ def told(project: Project, number: int, earlier: int | None, facts: Facts, now: 
     lines = [*_held(run)]
     test = facts.summary.test
     return {
-        "headline": other.headline(facts), "use": other.would_use(facts),
+        "headline": readiness_line(facts.summary.readiness), "use": other.would_use(facts),
         "right": TASK_WORDS[facts.summary.task].right,
         "test": None if test is None else _share(test),
         "wrong": _WRONG[facts.summary.task](lines, facts, now),

@@ -9,12 +9,13 @@ import numpy as np
 from warmstart.data.split import blocks
 from warmstart.delivery.numbers import interval
 from warmstart.delivery.report.facts import Facts
-from warmstart.delivery.report.first import headline, would_use
+from warmstart.delivery.report.first import would_use
 from warmstart.delivery.report.steps import next_steps
 from warmstart.delivery.studio.project import Project
 from warmstart.delivery.studio.table import id_of, n_changed
 from warmstart.delivery.studio.tools import Told
 from warmstart.evaluation.metrics import MODEL_VARIANCE
+from warmstart.evaluation.readiness import readiness_line
 from warmstart.folder import read_json
 from warmstart.joints.repeat import repeat_of
 from warmstart.joints.report import read_facts
@@ -72,7 +73,8 @@ def _of_classes(project: Project, number: int, facts: Facts, now: Name) -> Told:
     """What is said of classes alone."""
     test = facts.summary.test
     return {
-        "headline": headline(facts), "use": would_use(facts), "right": "right",
+        "headline": readiness_line(facts.summary.readiness), "use": would_use(facts),
+        "right": "right",
         "test": _scores(test if isinstance(test, Scores) else None),
         "compared": compared(project, number, facts),
         "wrong": {

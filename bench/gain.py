@@ -1,0 +1,145 @@
+"""The fine-tuning gain and the estimate that `fit` states, against what other examples then say.
+
+Draws of some images of a set learn; all its other images, test set included, are the truth.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import results, sets
+from bench.trial import measured, set_up, try_tail
+from warmstart.joints.request import Request
+from warmstart.training.ship import HEAD, SHARES
+
+KEPT = results.FOLDER / "gain.jsonl"
+SETS = (
+    "clothing", "pacs_sketch", "skin_lesions", "textures10", "sign_digits", "wbc_cells",
+    "trashnet", "cat_breeds", "ants_bees",
+)  # fmt: skip
+HELD = 0.95  # of cells that an interval should hold
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """--sets, --sizes, --draws, --side, --arrays."""
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--sizes", nargs="+", type=int, default=[100, 200])
+    parser.add_argument("--draws", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--side", type=int, default=128, help="px; smaller pictures train faster")
+    parser.add_argument("--arrays", type=Path, help="folder for the answers of every cell")
+
+
+def measure(given: Namespace) -> dict[str, Any]:
+    """Train what is not kept yet, then summarise all that is kept."""
+    rows = results.lines(KEPT)
+    done = {(row["set"], row["n"], row["draw"]) for row in rows}
+    for draw in given.draws:
+        for n in given.sizes:
+            for name in given.sets:
+                if (name, n, draw) not in done:
+                    row = _row(sets.root(given) / name, n, draw, given)
+                    if row is not None:
+                        rows.append(row)
+                        results.add(KEPT, row)
+                        print(json.dumps(row), file=sys.stderr, flush=True)
+    return {"summary": summary(rows), "rows": rows}
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Bias and coverage of what is stated, over all cells and over those that ship fine-tuned."""
+    shipped = [row for row in rows if row["shipped"] > 0]
+    found: dict[str, Any] = {"cells": len(rows), "fine-tuned ships": len(shipped)}
+    for name, some in (("all", rows), ("fine-tuned ships", shipped)):
+        if not some:
+            continue
+        gap = np.array([row["gain"] - row["realised"] for row in some])
+        claim = np.array([row["estimate"] - row["truth"] for row in some])
+        inside = [row["gain_low"] <= row["realised"] <= row["gain_high"] for row in some]
+        held = [row["low"] <= row["truth"] <= row["high"] for row in some]
+        found[name] = {
+            "stated gain": _points(np.mean([row["gain"] for row in some])),
+            "realised gain": _points(np.mean([row["realised"] for row in some])),
+            "stated minus realised": _interval(gap),
+            "its interval holds the realised": f"{np.mean(inside):.3f}",
+            "estimate minus truth": _interval(claim),
+            "its interval holds the truth": f"{np.mean(held):.3f}",
+        }
+    return found
+
+
+def _points(share: float) -> float:
+    return round(100 * float(share), 2)
+
+
+def _interval(gaps: np.ndarray) -> str:
+    """Mean in points with its standard error."""
+    error = gaps.std(ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else float("nan")
+    return f"{100 * gaps.mean():+.2f} ± {100 * error:.2f}"
+
+
+def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | None:
+    """One draw; None where the set is too small to leave as many for the truth."""
+    files = sorted(p for part in ("train", "test") for p in (folder / part).glob("*/*"))
+    if len(files) < 2 * n:
+        return None
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as place:
+        _draw(files, n, np.random.default_rng([draw, n]), Path(place))
+        asked = Request(
+            data=Path(place), budget="balanced", seed=draw, settings=(f"input.size={given.side}",)
+        )
+        scene, start = set_up(asked)
+        trial = try_tail(asked, scene, start)
+        claim = measured(trial)
+    kind, head = trial.chosen, trial.worked.head
+    if given.arrays is not None and trial.worked.before is not None:
+        given.arrays.mkdir(parents=True, exist_ok=True)
+        arranged = trial.scene.arranged
+        np.savez_compressed(
+            given.arrays / f"{folder.name}-{n}-{draw}.npz", probe=trial.head.probabilities,
+            before=trial.worked.before, tuned=head.probabilities, labels=arranged.labels,
+            fold=head.fold, blocks=arranged.blocks(), tested=trial.tested,
+            test_labels=arranged.test_labels,
+        )  # fmt: skip
+    gain, right = claim.gain, trial.hits.mean(axis=1)
+    best = trial.deeper
+    return {
+        "set": folder.name, "n": n, "draw": draw, "side": given.side,
+        "shipped": SHARES[kind] if kind != HEAD else 0.0, "compared": SHARES[best],
+        "gain": _share(gain.value if gain else 0.0), "gain_low": _share(gain.low if gain else 0.0),
+        "gain_high": _share(gain.high if gain else 0.0),
+        "realised": _share(right[best] - right[HEAD]),
+        "estimate": _share(claim.estimate.value), "low": _share(claim.estimate.low),
+        "high": _share(claim.estimate.high), "truth": _share(right[kind]),
+        "linear_probe": _share(claim.linear_probe.value), "linear_truth": _share(right[HEAD]),
+        "n_test": len(trial.hits[0]), "guards": [g.kind for g in trial.worked.guards],
+        "seconds": round(time.perf_counter() - began, 1),
+    }  # fmt: skip
+
+
+def _share(value: float | None) -> float:
+    return round(float(value or 0.0), 4)
+
+
+def _draw(files: list[Path], n: int, rng: np.random.Generator, place: Path) -> None:
+    """Copies of `n` of the files as train, classes in proportion, to all others as test."""
+    by_class: dict[str, list[Path]] = {}
+    for file in files:
+        by_class.setdefault(file.parent.name, []).append(file)
+    for label, own in by_class.items():
+        count = max(round(n * len(own) / len(files)), 2)
+        order = rng.permutation(len(own))
+        for part, some in (("train", order[:count]), ("test", order[count:])):
+            folder = place / part / label
+            folder.mkdir(parents=True)
+            for k in some:
+                link = folder / f"{own[k].parent.parent.name}-{own[k].name}"
+                link.write_bytes(own[k].read_bytes())

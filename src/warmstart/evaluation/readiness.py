@@ -1,0 +1,192 @@
+"""Whether a model can be used: one line above everything else, and its reasons.
+
+Ready, usable with review, or not ready. The levels follow from what was measured: whether the
+model beats the largest class, whether cross-validation and test set agree, whether the test set is
+like the training set, and how wide the intervals are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from warmstart.records import Estimate, Finding, Level, Readiness, Task
+from warmstart.stats.gap import Interval, gap
+
+GOOD = 0.85  # the least that a ready model is right, at the lower end of its interval
+APART = 0.05  # of accuracy that a test set has to lie below the estimate, beyond chance
+FAR = 0.10  # likewise, from which on the estimate is not to be used at all
+WIDE = 0.30  # of accuracy: an interval as wide as that says next to nothing
+
+# Kinds of findings by consequence: what makes a figure wrong comes before what makes it blurred.
+CONSEQUENCE = (
+    "distribution-shift", "drift", "leakage", "leak", "spurious-correlation", "shortcut",
+    "size-cue", "preprocessing", "conflict", "label-issue", "suspect-label", "off-topic",
+    "unreadable", "duplicate", "near-duplicate",
+)  # fmt: skip
+NEVER_FOLDED = CONSEQUENCE[:4]
+_REVIEWED = {
+    "drift": "the test {many} are unlike the training {many}",
+    "distribution-shift": "the test {many} are unlike the training {many}",
+    "leak": "training {many} are in the test set",
+    "leakage": "training {many} are in the test set",
+    "shortcut": "the borders of the {many} give the answer away",
+    "spurious-correlation": "something beside the subject gives the answer away",
+    "size-cue": "the files themselves give the answer away",
+    "preprocessing": "the {many} may be fed in wrongly",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confident:
+    """The answers that the model calls confident: their share of all, and how many are right."""
+
+    share: float
+    right: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurements:
+    """What the level of a finished model follows from.
+
+    `blind`: the score of always giving the same answer, and what that answer is, in words.
+    `why_not`: why nothing could be learnt, where that is so. `many`: what examples are called.
+    """
+
+    task: Task
+    estimate: Estimate | None
+    test: Estimate | None
+    blind: tuple[float, str]
+    findings: Sequence[Finding] = ()
+    confident: Confident | None = None
+    why_not: str = ""
+    many: str = "images"
+
+
+def by_consequence(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Findings that make a figure wrong first; equals stay in their order.
+
+    >>> found = [Finding(kind=k, sentence="…") for k in ("duplicate", "tiny-class", "drift")]
+    >>> [one.kind for one in by_consequence(found)]
+    ['drift', 'duplicate', 'tiny-class']
+    """
+    place = {kind: number for number, kind in enumerate(CONSEQUENCE)}
+    return tuple(sorted(findings, key=lambda one: place.get(one.kind, len(place))))
+
+
+def readiness(found: Measurements) -> Readiness:
+    """The level and its reasons, the gravest first.
+
+    >>> sure = Estimate(
+    ...     metric="accuracy", value=0.95, low=0.92, high=0.97, n=300, method="nested-cv"
+    ... )
+    >>> found = Measurements(task="classify", estimate=sure, test=None, blind=(0.1, "“a”"))
+    >>> readiness_line(readiness(found))
+    'Ready: 1 in 20 answers is wrong.'
+    """
+    grave = list(_grave(found))
+    if grave:
+        return Readiness(level="not-ready", reasons=tuple(grave))
+    doubts = list(_doubts(found))
+    level: Level = "review" if doubts or _lowest(found) < GOOD else "ready"
+    return Readiness(level=level, reasons=(*doubts, *_share_wrong(found)))
+
+
+LEVELS: dict[Level, str] = {
+    "ready": "Ready", "review": "Usable with review", "not-ready": "Not ready",
+}  # fmt: skip
+
+
+def readiness_line(found: Readiness) -> str:
+    """The one line that stands above everything else, on every surface.
+
+    >>> readiness_line(Readiness(level="review", reasons=("1 in 6 answers is wrong",)))
+    'Usable with review: 1 in 6 answers is wrong.'
+    >>> readiness_line(Readiness(level="ready"))
+    'Ready.'
+    """
+    reasons = "; ".join(found.reasons)
+    return f"{LEVELS[found.level]}: {reasons}." if reasons else f"{LEVELS[found.level]}."
+
+
+def _claims(found: Measurements) -> list[Estimate]:
+    return [claim for claim in (found.estimate, found.test) if claim is not None]
+
+
+def _lowest(found: Measurements) -> float:
+    return min((claim.low for claim in _claims(found)), default=0.0)
+
+
+def _grave(found: Measurements) -> list[str]:
+    """What makes the model unfit for use."""
+    if found.why_not:
+        return [found.why_not]
+    reasons, (share, name) = [], found.blind
+    apart = _apart(found)
+    if apart is not None and apart[0] >= FAR:
+        reasons.append(_disagreement(found))
+    if _lowest(found) <= share:
+        reasons.append(f"it may be no better than {name} ({_percent(share)})")
+    claim = found.estimate
+    if claim is not None and claim.high - claim.low > WIDE:
+        reasons.append(
+            f"too few examples: the estimate could be anything from {_percent(claim.low)} to "
+            f"{_percent(claim.high)}"
+        )
+    return reasons
+
+
+def _doubts(found: Measurements) -> list[str]:
+    """What a person has to keep in mind when using it."""
+    reasons, apart = [], _apart(found)
+    if apart is not None and apart[0] < FAR:
+        reasons.append(_disagreement(found))
+    kinds = dict.fromkeys(one.kind for one in by_consequence(found.findings))
+    reasons += [_REVIEWED[kind].format(many=found.many) for kind in kinds if kind in _REVIEWED]
+    return list(dict.fromkeys(reasons))
+
+
+def _apart(found: Measurements) -> Interval | None:
+    """How far the test set lies below the estimate, where that is not chance."""
+    claim, test = found.estimate, found.test
+    if claim is None or test is None:
+        return None
+    apart = gap((claim.value, claim.low, claim.high), (test.value, test.low, test.high))
+    return apart if apart[0] >= APART and apart[1] > 0 else None
+
+
+def _disagreement(found: Measurements) -> str:
+    if found.estimate is None or found.test is None:
+        return ""
+    is_shifted = any(one.kind in ("drift", "distribution-shift") for one in found.findings)
+    unlike = f", whose {found.many} are unlike the training {found.many}" if is_shifted else ""
+    claim, test = _percent(found.estimate.value), _percent(found.test.value)
+    return f"{claim} in cross-validation, but {test} on the test set{unlike}: expect {test}"
+
+
+def _share_wrong(found: Measurements) -> list[str]:
+    claim = found.estimate
+    if claim is None or found.task != "classify":
+        return []
+    text = f"{one_in(1 - claim.value)} wrong"
+    if found.confident is not None and found.confident.share > 0:
+        share, right = found.confident.share, found.confident.right
+        text += f"; the confident {_percent(share)} are {_percent(right)} right"
+    return [text]
+
+
+def one_in(share: float) -> str:
+    """How many answers, with their verb.
+
+    >>> one_in(0.16), one_in(0.38), one_in(0.0), one_in(0.004)
+    ('1 in 6 answers is', '4 in 10 answers are', 'no held-out answer was', '1 in 250 answers is')
+    """
+    if share <= 0:
+        return "no held-out answer was"
+    if share > 0.3:
+        return f"{round(10 * share)} in 10 answers are"
+    return f"1 in {round(1 / share)} answers is"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
