@@ -163,8 +163,30 @@ def copies() -> str:
     )
 
 
+def gain() -> str:
+    """The stated fine-tuning gain and estimate, against what all other images of a set say."""
+    said = results.read("gain")["summary"]
+    lines = []
+    for name in ("all", "fine-tuned ships"):
+        found = said.get(name)
+        if found is not None:
+            lines.append([
+                name, said["cells"] if name == "all" else said[name],
+                f"{found['stated gain']:+.1f}", f"{found['realised gain']:+.1f}",
+                found["stated minus realised"],
+                percent(float(found["its interval holds the realised"])),
+                found["estimate minus truth"],
+                percent(float(found["its interval holds the truth"])),
+            ])  # fmt: skip
+    heads = [
+        "draws", "n", "stated gain", "realised", "stated − realised", "its interval holds it",
+        "estimate − truth", "its interval holds it",
+    ]  # fmt: skip
+    return f"{table(heads, lines)}\n\nPoints of accuracy, mean ± standard error {source('gain')}."
+
+
 MADE: dict[str, Callable[[], str]] = {
-    "coverage": coverage, "verdicts": verdicts, "faults": faults, "kills": kills,
+    "coverage": coverage, "gain": gain, "verdicts": verdicts, "faults": faults, "kills": kills,
     "minutes": minutes, "guards": guards, "outcomes": outcomes,
     "calibrated": calibrated,
     "from-nothing": from_nothing, "habits": habits, "copies": copies,
