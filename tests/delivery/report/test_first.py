@@ -9,7 +9,6 @@ from warmstart.delivery.report.first import first_screen, would_use
 from warmstart.delivery.report.warnings import WARNINGS
 from warmstart.records import CalibrationRecord, Finding, Readiness, Shipped, Verdict
 
-
 LEVELS = {
     "ready": ("Ready: 1 in 20 answers is wrong.", ("1 in 20 answers is wrong",)),
     "review": ("Usable with review: a; b.", ("a", "b")),
