@@ -27,6 +27,7 @@ from warmstart.records import (
     PartPlan,
     Plain,
     Plan,
+    Readiness,
     Scores,
     Shipped,
     StartCounts,
@@ -73,13 +74,17 @@ EVIDENCE = (
 
 def summary(**changes: object) -> Summary:
     """A finished run of 300 images."""
+    estimate = Estimate(
+        metric="accuracy", value=0.83, low=0.77, high=0.88, n=300, method="nested-cv"
+    )
     plain: dict[str, object] = {
         "task": "classify",
         "verdict": Verdict(kind="unclear", sentence="This start knows it.", evidence=EVIDENCE),
         "shipped": Shipped(strategy="head", why="a linear output, all layers frozen"),
-        "estimate": Estimate(
-            metric="accuracy", value=0.83, low=0.77, high=0.88, n=300, method="nested-cv"
-        ),
+        "readiness": Readiness(level="review", reasons=("1 in 6 answers is wrong",)),
+        "estimate": estimate,
+        "linear_probe": estimate,
+        "fine_tuning_gain": None,
         "test": Scores(
             n=200, accuracy=0.78, low=0.72, high=0.84, balanced_accuracy=0.77, macro_f1=0.76,
             log_loss=0.6, ece=0.04,

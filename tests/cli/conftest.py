@@ -17,6 +17,7 @@ from warmstart.records import (
     FrozenProof,
     RankedStart,
     Ranking,
+    Readiness,
     Scores,
     Shipped,
     Skipped,
@@ -29,11 +30,16 @@ from warmstart.records import (
 
 SUMMARY = Summary(
     task="classify",
-    verdict=Verdict(kind="head", sentence="A new output on the frozen network is enough."),
+    verdict=Verdict(kind="head", sentence="The linear probe is enough."),
     shipped=Shipped(strategy="head", why="a linear output, all 18 layers frozen"),
     estimate=Estimate(
         metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv"
     ),
+    readiness=Readiness(level="review", reasons=("1 in 7 answers is wrong",)),
+    linear_probe=Estimate(
+        metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv"
+    ),
+    fine_tuning_gain=None,
     test=None,
     data=DataCounts(
         train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, suspect_labels=0

@@ -21,6 +21,7 @@ from warmstart.records import (
     DataCounts,
     Estimate,
     FrozenProof,
+    Readiness,
     Scores,
     Shipped,
     StartCounts,
@@ -39,10 +40,15 @@ action = { value = "tuned" }
 """
 SUMMARY = Summary(
     task="classify", verdict=Verdict(kind="deeper", sentence="Tuning pays."),
+    readiness=Readiness(level="review", reasons=("1 in 7 answers is wrong",)),
     shipped=Shipped(strategy="last:4", why="you asked for it"),
     estimate=Estimate(
         metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv"
     ),
+    linear_probe=Estimate(
+        metric="accuracy", value=0.8, low=0.75, high=0.84, n=300, method="nested-cv"
+    ),
+    fine_tuning_gain=None,
     test=Scores(
         n=200, accuracy=0.84, low=0.78, high=0.88, balanced_accuracy=0.83, macro_f1=0.82,
         log_loss=0.45, ece=0.03,

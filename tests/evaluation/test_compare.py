@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.evaluation.compare import accuracies, choice_factor, inflation_of, pairs
+from warmstart.evaluation.compare import accuracies, inflation_of, pairs
 from warmstart.evaluation.metrics import MODEL_VARIANCE, accuracy_estimate
 from warmstart.records import Estimate
 
@@ -56,7 +56,7 @@ def test_equal_runs_have_no_winner_in_19_of_20_comparisons_of_six_pairs():
 
 
 def test_models_that_learnt_without_a_row_are_less_sure_than_finished_ones():
-    folds, held = [claim("nested-cv"), claim("bbc-cv")], [claim("holdout"), claim("holdout")]
+    folds, held = [claim("nested-cv"), claim("nested-cv")], [claim("holdout"), claim("holdout")]
     assert inflation_of("test", folds) == 1.0
     assert inflation_of("held-out", folds) == MODEL_VARIANCE
     assert inflation_of("held-out", held) == 1.0
@@ -73,11 +73,3 @@ def test_accuracies_are_those_of_an_estimate():
     whole = accuracy_estimate(p, labels, blocks, "nested-cv")
     hits = (p.argmax(axis=1) == labels).astype(float)[None]
     assert accuracies(hits, blocks, MODEL_VARIANCE) == [(whole.value, whole.low, whole.high)]
-
-
-def test_only_a_choice_among_models_is_corrected_for():
-    hits = np.array([1.0, 1.0, 1.0, 0.0])
-    assert choice_factor(hits, claim("bbc-cv", 0.6)) == pytest.approx(0.8)
-    assert choice_factor(hits, claim("bbc-cv", 0.9)) == 1.0
-    assert choice_factor(hits, claim("nested-cv", 0.6)) == 1.0
-    assert choice_factor(hits, None) == choice_factor(np.zeros(3), claim("bbc-cv", 0.6)) == 1.0

@@ -16,10 +16,20 @@ from warmstart.planning.basis import BLANK, basis_of
 from warmstart.planning.forecast import control_passes
 from warmstart.planning.profiles import for_trained, profiles
 from warmstart.planning.settings import apply_settings
-from warmstart.planning.verdict import Facts, Limits, hides, is_hidden, points, sentence
+from warmstart.planning.verdict import (
+    Facts,
+    Limits,
+    Outcome,
+    hides,
+    is_hidden,
+    outcome_kind,
+    outcome_sentence,
+    points,
+    sentence,
+)
 from warmstart.planning.verdict import verdict_kind as kind_of
 from warmstart.planning.wording import gave_up, in_words, output_words, own_choices, runs
-from warmstart.records import Evidence, Tap
+from warmstart.records import Estimate, Evidence, FineTuningGain, Tap
 from warmstart.tasks.words import LABEL_WORDS
 from warmstart.words import NOUNS
 
@@ -51,25 +61,34 @@ def of_knowledge():
     }
 
 
-def of_gains():
-    gains = (-0.02, 0.0, 0.0128, 0.0199, 0.02, 0.05)
-    some = itertools.product(gains, (0.0, 0.01, 0.02), (None, 0.3))
-    return {
-        f"{gain} ± {error}, knowledge {known}": told(
-            Facts(**CLEAR, tail_gain=gain, tail_error=error, knowledge=known)
-        )
-        for gain, error, known in some
-    }
+def of_outcomes():
+    """What a run did, for gains whose intervals lie on either side of nothing."""
+    estimate = Estimate(
+        metric="accuracy", value=0.8, low=0.7, high=0.9, n=200, method="nested-cv"
+    )  # fmt: skip
+    some = itertools.product(
+        (-0.05, -0.01, 0.0, 0.0149, 0.05), (0.005, 0.03), (-0.1, 0.0), (False, True), ("", "full")
+    )
+    found = {}
+    for value, half, change, is_kept, chosen in some:
+        if chosen and not is_kept:
+            continue
+        gain = FineTuningGain(
+            value=value, low=value - half, high=value + half, n=200, log_loss=0.5,
+            log_loss_change=change, log_loss_low=change - 0.05, log_loss_high=change + 0.05,
+        )  # fmt: skip
+        did = Outcome(estimate=estimate, gain=gain, is_fine_tuned=is_kept, chosen=chosen, blind=0.8)
+        name = f"{value} ± {half}, log-loss {change}, kept {is_kept}, chosen {chosen!r}"
+        found[name] = f"{outcome_kind(did, 'unclear')}: {outcome_sentence(did)}"
+    return found
 
 
 def of_little_left():
-    some = itertools.product((0.9799, 0.98, 0.995), (False, True), (None, 0.001))
+    some = itertools.product((0.9799, 0.98, 0.995), (False, True))
     beside = {"p": 0.001, "mde": 0.1, "mistakes": 0.0345}
     return {
-        f"{right} tuned {tuned} gain {gain}": told(
-            Facts(**beside, accuracy=right, is_tuned=tuned, tail_gain=gain)
-        )
-        for right, tuned, gain in some
+        f"{right} tuned {tuned}": told(Facts(**beside, accuracy=right, is_tuned=tuned))
+        for right, tuned in some
     }
 
 
@@ -94,12 +113,9 @@ def of_words():
     some = {
         "hidden": Facts(p=0.4, plain_p=0.001, **NO_SIGNAL), "open": Facts(**CLEAR),
         "fair": Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02),
-        "known": Facts(**CLEAR, knowledge=0.3), "deeper": Facts(**CLEAR, tail_gain=0.04),
-        "head": Facts(**CLEAR, tail_gain=-0.01, tail_error=0.001),
-        "maybe": Facts(**CLEAR, tail_gain=0.01, tail_error=0.01, knowledge=0.3),
-        "excluded": Facts(**CLEAR, tail_gain=0.001, tail_error=0.005),
+        "known": Facts(**CLEAR, knowledge=0.3),
         "late": Facts(**CLEAR, scratch_gap=0.03, scratch_later=0.9),
-        "best": Facts(**(CLEAR | {"accuracy": 0.99})), "mine": Facts(**CLEAR, is_tuned=True),
+        "best": Facts(**(CLEAR | {"accuracy": 0.99})), "tuned": Facts(**CLEAR, is_tuned=True),
     }  # fmt: skip
     found = {
         f"{where} {name}": told(facts, words=LABEL_WORDS, basis=basis)
@@ -110,9 +126,8 @@ def of_words():
 
 
 def of_limits():
-    own = Limits(blind=0.05, fair=0.5, enough=0.2)
-    some = (Facts(p=0.5, mde=0.1), Facts(**CLEAR, knowledge=0.1, knowledge_error=0.1),
-            Facts(**CLEAR, tail_gain=0.0, tail_error=0.1))  # fmt: skip
+    own = Limits(blind=0.05, fair=0.5)
+    some = (Facts(p=0.5, mde=0.1), Facts(**CLEAR, knowledge=0.1, knowledge_error=0.1))
     signal = Evidence(name="signal", value=None, low=None, high=None, n=9, meaning="")
     known = [{"p": 0.3, "plain_p": 0.005}, {"p": 0.3}, {"p": 0.01, "plain_p": 0.001}, {}]
     other = replace(signal, name="depth", details=known[0])

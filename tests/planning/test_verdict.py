@@ -1,8 +1,27 @@
+"""The verdict: the table over the evidence, then what a run did, in the past tense."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.planning.verdict import Facts, sentence, verdict_kind
+from warmstart.planning.basis import BLANK, START
+from warmstart.planning.verdict import (
+    LITTLE,
+    Facts,
+    Outcome,
+    ends,
+    outcome_kind,
+    outcome_sentence,
+    sentence,
+    signed_points,
+    verdict_kind,
+)
+from warmstart.records import Estimate, FineTuningGain
+from warmstart.tasks.words import CLASS_WORDS, LABEL_WORDS, NUMBER_WORDS
 
 CLEAR = {"p": 0.001, "mde": 0.1}
 
@@ -13,7 +32,7 @@ CLEAR = {"p": 0.001, "mde": 0.1}
         (Facts(p=0.2, mde=0.1, plain_p=0.005), "scratch-fair"),
         (Facts(p=0.2, mde=0.4, n=30, plain_p=0.005), "scratch-fair"),
         (Facts(p=0.2, mde=0.1, plain_p=0.006), "no-signal"),
-        (Facts(**CLEAR, knowledge=0.3, tail_gain=0.1, plain_p=0.001), "deeper"),
+        (Facts(**CLEAR, knowledge=0.3, plain_p=0.001), "unclear"),
         (Facts(p=0.2, mde=0.31), "unclear"),
         (Facts(p=0.2, mde=0.30), "no-signal"),
         (Facts(p=0.2, mde=0.1, n=39), "unclear"),
@@ -23,19 +42,15 @@ CLEAR = {"p": 0.001, "mde": 0.1}
         (Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02), "scratch-fair"),
         (Facts(**CLEAR, knowledge=0.05, knowledge_error=0.05), "unclear"),
         (Facts(**CLEAR, knowledge=0.3, knowledge_error=0.05), "unclear"),
-        (Facts(**CLEAR, knowledge=0.3, tail_gain=0.02, tail_error=0.01), "deeper"),
-        (Facts(**CLEAR, knowledge=0.3, tail_gain=0.0, tail_error=0.01), "head"),
-        (Facts(**CLEAR, knowledge=0.3, tail_gain=0.008, tail_error=0.008), "head"),
-        (Facts(**CLEAR, knowledge=0.3, tail_gain=0.01, tail_error=0.01), "unclear"),
-        (Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02, tail_gain=0.2), "scratch-fair"),
+        (Facts(**CLEAR, knowledge=0.3, is_tuned=True), "unclear"),
+        (Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02, is_tuned=True), "scratch-fair"),
         (Facts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.01), "scratch-fair"),
         (Facts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.05), "unclear"),
-        (Facts(**CLEAR, knowledge=0.3, scratch_gap=-0.3, tail_gain=0.1), "deeper"),
+        (Facts(**CLEAR, knowledge=0.3, scratch_gap=-0.3), "unclear"),
         (Facts(**CLEAR, knowledge=0.3, accuracy=0.98), "head"),
         (Facts(**CLEAR, accuracy=0.98), "head"),
         (Facts(**CLEAR, knowledge=0.3, accuracy=0.979), "unclear"),
         (Facts(**CLEAR, knowledge=0.3, accuracy=0.98, is_tuned=True), "unclear"),
-        (Facts(**CLEAR, knowledge=0.3, accuracy=0.98, tail_gain=0.01), "deeper"),
         (Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02, accuracy=1.0), "scratch-fair"),
     ],
 )
@@ -48,10 +63,10 @@ def test_a_test_that_was_not_run_never_matches(p, mde):
     assert verdict_kind(Facts(p=p, mde=mde)) in ("unclear", "no-signal")
 
 
-@pytest.mark.parametrize("kind", ["head", "deeper", "scratch-fair", "no-signal", "unclear"])
-def test_every_kind_has_a_sentence_with_its_figures(kind):
+@pytest.mark.parametrize("kind", ["head", "scratch-fair", "no-signal", "unclear"])
+def test_every_kind_of_the_evidence_has_a_sentence_with_its_figures(kind):
     p = 0.5 if kind == "no-signal" else 0.001
-    facts = Facts(p=p, mde=0.12, knowledge=0.04, knowledge_error=0.05, tail_gain=0.03)
+    facts = Facts(p=p, mde=0.12, knowledge=0.04, knowledge_error=0.05)
     text = sentence(kind, facts, 180, 0.35)
     assert any(c.isdigit() for c in text)
     assert text.endswith(".")
@@ -66,17 +81,16 @@ def test_a_curve_from_nothing_is_told_as_what_it_is():
 
 def test_where_little_is_left_to_gain_the_sentence_says_how_much():
     facts = Facts(**CLEAR, knowledge=0.3, accuracy=0.987, mistakes=0.021)
-    text = sentence("head", facts, 300, 0.987)
-    assert text.endswith(
-        "in the signal test it is 99 % right, which leaves 2 points at most for tuning deeper."
+    assert sentence("head", facts, 300, 0.987) == (
+        "The linear probe (a new head on the frozen network) is enough: it is 99 % right, which "
+        "leaves at most 2 points for fine-tuning."
     )
 
 
-def test_where_deeper_is_worse_no_gain_is_spoken_of():
-    facts = Facts(**CLEAR, knowledge=0.3, tail_gain=-0.02, tail_error=0.01)
-    text = sentence("head", facts, 180, 0.87)
-    assert "no more often (-4 to -0.4 points)" in text
-    assert "excluded" not in text
+def test_a_network_that_has_learnt_nothing_leaves_little_for_training_its_layers():
+    text = sentence("head", Facts(**CLEAR, accuracy=0.99, mistakes=0.02), 300, 0.99, basis=BLANK)
+    assert text.startswith("A linear head on the columns and on untrained layers is enough: ")
+    assert text.endswith(" for training the layers.")
 
 
 def test_groups_that_bind_all_labels_are_called_so():
@@ -89,9 +103,181 @@ def test_too_few_examples_are_called_too_few():
 
 
 @pytest.mark.parametrize("known", [None, 0.3])
-def test_where_the_user_had_layers_trained_nobody_says_that_only_heads_were_compared(known):
+@pytest.mark.parametrize("what", ["is_tuned", "is_tried"])
+def test_where_layers_were_trained_nobody_says_that_fine_tuning_was_not_tried(known, what):
     plain = sentence("unclear", Facts(**CLEAR, knowledge=known), 180, 0.87)
-    tuned = sentence("unclear", Facts(**CLEAR, knowledge=known, is_tuned=True), 180, 0.87)
-    assert "was not measured" in plain
-    assert "was not measured" not in tuned
-    assert tuned.endswith("Layers were tuned as you chose, whatever these tests say of it.")
+    tuned = sentence("unclear", Facts(**CLEAR, knowledge=known, **{what: True}), 180, 0.87)
+    assert "Fine-tuning was not tried" in plain
+    assert "not tried" not in tuned
+    assert plain.startswith(tuned)
+
+
+# ---- what a run did --------------------------------------------------------------------------
+
+
+def claim(value=0.9):
+    return Estimate(
+        metric="accuracy", value=value, low=value - 0.05, high=value + 0.05, n=200,
+        method="nested-cv",
+    )  # fmt: skip
+
+
+def gain_of(value, low, high, change=0.0, low_change=-0.02, high_change=0.02):
+    return FineTuningGain(
+        value=value, low=low, high=high, n=200, log_loss=0.4, log_loss_change=change,
+        log_loss_low=low_change, log_loss_high=high_change,
+    )  # fmt: skip
+
+
+ADDED = gain_of(0.031, 0.004, 0.058)
+OPEN = gain_of(0.012, -0.021, 0.044)
+LOST = gain_of(-0.05, -0.08, -0.02)
+NOTHING = gain_of(-0.004, -0.02, 0.0199)
+SURER = gain_of(0.002, -0.021, 0.024, -0.08, -0.12, -0.04)
+DID = Outcome(estimate=claim(), gain=ADDED, is_fine_tuned=True)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "text"),
+    [
+        (DID, "Fine-tuning added 3 points of accuracy (95 % CI +0.4 to +6) over the linear probe."),
+        (
+            replace(DID, gain=SURER),
+            "Fine-tuning made the probabilities better (log-loss 20 % lower) at about the same "
+            "accuracy: +0.2 points of accuracy (95 % CI −2 to +2) against the linear probe.",
+        ),
+        (
+            replace(DID, gain=OPEN),
+            "Fine-tuning was kept for its lower log-loss: +1.2 points of accuracy (95 % CI −2 to "
+            "+4) against the linear probe.",
+        ),
+        (
+            replace(DID, gain=OPEN, is_fine_tuned=False),
+            "Fine-tuning was tried and not kept: +1.2 points of accuracy (95 % CI −2 to +4) "
+            "against the linear probe.",
+        ),
+        (
+            replace(DID, gain=ADDED, chosen="last:3"),
+            "last:3 was fine-tuned as you chose: +3 points of accuracy (95 % CI +0.4 to +6) "
+            "against the linear probe.",
+        ),
+        (
+            replace(DID, gain=LOST, chosen="full"),
+            "full was fine-tuned as you chose: −5 points of accuracy (95 % CI −8 to −2) against "
+            "the linear probe. The linear probe is better: use --strategy head, or a lower "
+            "learning rate.",
+        ),
+        (
+            replace(DID, estimate=claim(0.3), gain=LOST, chosen="full", blind=0.32),
+            "full was fine-tuned as you chose: −5 points of accuracy (95 % CI −8 to −2) against "
+            "the linear probe. It is no better than always guessing the largest class: use "
+            "--strategy head, or a lower learning rate.",
+        ),
+        (
+            replace(DID, gain=LOST, chosen="scratch"),
+            "The network was trained from scratch as you chose: −5 points of accuracy (95 % CI "
+            "−8 to −2) against the linear probe. The linear probe is better: use --strategy head, "
+            "or a lower learning rate.",
+        ),
+        (
+            replace(DID, gain=None, is_fine_tuned=False, why_not="training diverged at rate 5"),
+            "Fine-tuning was given up: training diverged at rate 5.",
+        ),
+        (replace(DID, gain=None, is_fine_tuned=False), ""),
+    ],
+)
+def test_what_a_run_did_is_one_sentence(outcome, text):
+    assert outcome_sentence(outcome) == text
+
+
+def test_a_probe_that_is_no_better_than_one_answer_either_is_not_recommended():
+    weak = replace(DID, estimate=claim(0.3), gain=LOST, chosen="full", blind=0.36)
+    assert "no better than" not in outcome_sentence(weak)
+
+
+def test_a_network_that_has_learnt_nothing_is_trained_and_not_fine_tuned():
+    for outcome in (DID, replace(DID, gain=OPEN), replace(DID, gain=SURER),
+                    replace(DID, is_fine_tuned=False), replace(DID, chosen="full")):  # fmt: skip
+        text = outcome_sentence(outcome, basis=BLANK)
+        assert "a head on untrained layers" in text
+        assert "tun" not in text
+        assert "linear probe" not in text
+
+
+@pytest.mark.parametrize("words", [CLASS_WORDS, LABEL_WORDS, NUMBER_WORDS])
+def test_a_gain_is_in_the_score_of_the_task(words):
+    for outcome in (DID, replace(DID, gain=OPEN), replace(DID, gain=SURER)):
+        assert f"points of {words.score} (95 % CI" in outcome_sentence(outcome, words)
+
+
+KINDS = ("head", "deeper", "scratch-fair", "no-signal", "unclear")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("chosen", ["", "full"])
+def test_without_a_comparison_the_evidence_has_the_verdict(kind, chosen):
+    alone = replace(DID, gain=None, is_fine_tuned=False, chosen=chosen)
+    assert outcome_kind(alone, kind) == kind
+
+
+@pytest.mark.parametrize("kind", ["no-signal", "scratch-fair"])
+@pytest.mark.parametrize("gain", [ADDED, LOST])
+@pytest.mark.parametrize("chosen", ["", "full"])
+def test_a_gain_makes_no_signal_and_no_knowledge(kind, gain, chosen):
+    assert outcome_kind(replace(DID, gain=gain, chosen=chosen), kind) == kind
+
+
+@pytest.mark.parametrize("gain", [ADDED, OPEN, LOST, NOTHING, SURER])
+@pytest.mark.parametrize(("is_fine_tuned", "kind"), [(True, "deeper"), (False, "head")])
+def test_what_ships_is_the_verdict_where_the_depth_was_ours(gain, is_fine_tuned, kind):
+    outcome = replace(DID, gain=gain, is_fine_tuned=is_fine_tuned)
+    assert outcome_kind(outcome, "unclear") == outcome_kind(outcome, "head") == kind
+
+
+@pytest.mark.parametrize(
+    ("gain", "kind"),
+    [
+        (ADDED, "deeper"), (OPEN, "unclear"), (LOST, "head"), (NOTHING, "head"),
+        (gain_of(0.0, -0.02, LITTLE), "unclear"), (gain_of(0.01, 0.0, 0.019), "head"),
+        (SURER, "unclear"),
+    ],
+)  # fmt: skip
+def test_the_users_own_strategy_is_judged_by_the_comparison_alone(gain, kind):
+    assert outcome_kind(replace(DID, gain=gain, chosen="full"), "unclear") == kind
+
+
+gains = st.builds(
+    lambda value, below, above, change, width: gain_of(
+        value, value - below, value + above, change, change - width, change + width
+    ),
+    st.floats(-0.5, 0.5), st.floats(0, 0.3), st.floats(0, 0.3), st.floats(-0.3, 0.3),
+    st.floats(0, 0.2),
+)  # fmt: skip
+outcomes = st.builds(
+    Outcome, estimate=st.floats(0.1, 1.0).map(claim), gain=gains, is_fine_tuned=st.booleans(),
+    chosen=st.sampled_from(["", "full", "scratch"]), blind=st.floats(0, 0.5),
+)  # fmt: skip
+
+
+@given(outcomes, st.sampled_from([START, BLANK]))
+def test_the_sentence_agrees_with_what_shipped_and_with_its_figures(outcome, basis):
+    text, gain = outcome_sentence(outcome, basis=basis), outcome.gain
+    assert f"(95 % CI {ends(gain)})" in text
+    assert ("as you chose" in text) == bool(outcome.chosen)
+    if not outcome.chosen:
+        assert ("not kept" in text) == (not outcome.is_fine_tuned)
+        assert (" added " in text) == (outcome.is_fine_tuned and gain.low > 0)
+        assert ("not kept" in text) == (outcome_kind(outcome, "unclear") == "head")
+        assert "--strategy head" not in text
+    if " added " not in text:
+        assert f"{signed_points(gain.value)} points" in text
+    if "linear probe is better" in text:
+        assert gain.high < 0
+
+
+@given(outcomes)
+def test_what_was_done_is_said_in_the_past_tense(outcome):
+    text = outcome_sentence(outcome)
+    assert any(f" {word} " in f" {text} " for word in ("was", "added", "made"))
+    words = text.replace(":", "").replace(".", "").split()
+    assert not {"will", "would", "pays", "brings", "should", "can"} & set(words)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+from warmstart.evaluation.readiness import readiness_line
 from warmstart.records import Shipped, Verdict
 from warmstart.show.html import run_html
 from warmstart.show.result import estimate_text
@@ -33,9 +34,10 @@ def test_it_says_what_a_reader_wants_first(finished):
     assert page.open == []
     assert page.tags == {"div", "p", "b", "table", "tr", "th", "td"}
     text = " ".join(page.texts)
+    assert page.texts[0] == readiness_line(finished.summary.readiness)
     assert finished.verdict.sentence.rstrip(".") in text
     assert estimate_text(finished.estimate) in text
-    assert "on your test part" in text
+    assert "on the test set" in text
     assert str(finished.path) in text
     assert finished.summary.shipped.strategy in text
 

@@ -9,7 +9,6 @@ import pinning
 from warmstart.solve import ridge
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.stats import (
-    bbc,
     cka,
     conformal,
     curve,
@@ -132,18 +131,6 @@ def of_cka():
             cka.cka(a, b)
         told.append(str(caught.value))
     return [cka.cka(a, b) for a, b in pairs], told, cka.agreement(one, other[:, :5])
-
-
-def of_bbc():
-    hits = np.stack([coins(0.5 + 0.05 * m, m) for m in range(6)])
-
-    def best(rows):
-        return int(hits[:, rows].mean(axis=1).argmax())
-
-    return [
-        bbc.chosen_hits(hits, best, blocks, np.random.default_rng(10), count)
-        for blocks, count in ((np.arange(N), 20), (BLOCKS, 3), (np.zeros(N), 2), (BLOCKS[::-1], 9))
-    ]
 
 
 def of_selection():

@@ -1,45 +1,147 @@
-"""The ship rule: simple where nothing is gained, both in one where they err differently."""
+"""The ship rule: simple where nothing is gained, an ensemble where the two err differently."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from warmstart.training.ship import HEAD, SHARES, TUNED, decide
+from warmstart.solve.temperature import Calibration
+from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.label_sets import LABEL_SETS
+from warmstart.tasks.numbers import Numbers
+from warmstart.training.crossfit import cross_calibrated, cross_parts
+from warmstart.training.ship import HEAD, SHARES, TUNED, at_full_size, decide
 
 K = 4
+NUMBERS = Numbers()
 
 
-def _said(labels, right, rng, sure=4.0):
+def _said(labels, right, rng, sure=4.0, k=K):
     """Probabilities that are right with a chance, and as sure as that."""
-    scores = rng.normal(size=(len(labels), K))
-    shown = np.where(rng.random(len(labels)) < right, labels, rng.integers(K, size=len(labels)))
+    scores = rng.normal(size=(len(labels), k))
+    shown = np.where(rng.random(len(labels)) < right, labels, rng.integers(k, size=len(labels)))
     scores[np.arange(len(labels)), shown] += sure
     p = np.exp(scores - scores.max(axis=1, keepdims=True))
     return p / p.sum(axis=1, keepdims=True)
 
 
 def _case(n, head, tuned, seed=0):
+    """Linear probe, twice, for here a fold costs it nothing; fine-tuned; labels, folds, blocks."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(K, size=n)
-    fold, blocks = np.arange(n) % 5, np.arange(n)
-    return (
-        _said(labels, head, rng), _said(labels, tuned, rng), labels, fold, blocks,
-        np.random.default_rng(1),
-    )  # fmt: skip
+    probe = _said(labels, head, rng)
+    return probe, probe, _said(labels, tuned, rng), labels, np.arange(n) % 5, np.arange(n)
 
 
-def test_a_much_better_tuned_network_ships_or_leads_the_blend():
+def _right(p, labels):
+    return (p.argmax(axis=1) == labels).mean()
+
+
+def _slow(share, probe, before, tuned, labels, fold, blocks):
+    """What a share answers, calibrated on other parts."""
+    if share == 0:
+        return probe
+    scores = at_full_size(probe, before, tuned, share=share)
+    plain = Calibration(1.0, np.zeros(probe.shape[1]))
+    return cross_calibrated(scores, labels, fold, blocks, plain)[0]
+
+
+# ---- at full size --------------------------------------------------------------------------
+
+
+def _answers(target, rng, n=12, k=3):
+    if target is NUMBERS:
+        return rng.normal(size=(n, 1))
+    p = rng.uniform(0.05, 0.95, size=(n, k))
+    return p / p.sum(axis=1, keepdims=True) if target is CLASSES else p
+
+
+targets = pytest.mark.parametrize("target", [CLASSES, LABEL_SETS, NUMBERS], ids=lambda t: t.task)
+
+
+@targets
+def test_where_the_probe_learnt_from_as_much_the_fine_tuned_answers_are_left_as_they_are(target):
+    rng = np.random.default_rng(0)
+    probe, tuned = _answers(target, rng), _answers(target, rng)
+    found = at_full_size(probe, probe, tuned, target)
+    np.testing.assert_allclose(found, target.scores_of(tuned), rtol=0, atol=1e-12)
+
+
+@targets
+def test_fine_tuning_that_changed_nothing_leaves_the_linear_probe(target):
+    rng = np.random.default_rng(1)
+    probe, half = _answers(target, rng), _answers(target, rng)
+    np.testing.assert_allclose(
+        at_full_size(probe, half, half, target), target.scores_of(probe), rtol=0, atol=1e-12
+    )
+
+
+@targets
+def test_a_share_is_that_of_the_change(target):
+    rng = np.random.default_rng(2)
+    three = [_answers(target, rng) for _ in range(3)]
+    none, whole = (at_full_size(*three, target, share) for share in (0.0, 1.0))
+    np.testing.assert_allclose(none, target.scores_of(three[0]))
+    for share in SHARES:
+        mean = share * whole + (1 - share) * none
+        np.testing.assert_allclose(at_full_size(*three, target, share), mean, atol=1e-12)
+
+
+def test_odds_are_multiplied_by_what_fine_tuning_changed_them_by():
+    """0.8 is odds of 4; from 0.5 to 0.75 they trebled: 12 to 1."""
+    probe, half, tuned = (np.array([[x, 1 - x]]) for x in (0.8, 0.5, 0.75))
+    p = CLASSES.answers(at_full_size(probe, half, tuned), Calibration(1.0, np.zeros(2)))
+    assert p[0, 0] == pytest.approx(12 / 13)
+
+
+def test_a_probability_of_zero_is_no_infinity():
+    sure = np.array([[1.0, 0.0]])
+    assert np.isfinite(at_full_size(sure, sure[:, ::-1], sure)).all()
+
+
+# ---- the choice ----------------------------------------------------------------------------
+
+
+def test_a_much_better_fine_tuned_network_ships_or_leads_the_ensemble():
     found = decide(*_case(300, 0.4, 0.95))
     assert found.option.share >= 0.5
-    assert found.gain > 3 * found.error
-    assert found.deeper.mean() > found.head.mean() + 0.2
+    assert found.ahead > 0.2
+    assert (found.tuned == found.probabilities).all()
 
 
-def test_a_worse_tuned_network_leaves_the_head():
-    found = decide(*_case(300, 0.9, 0.3))
-    assert found.option.share <= 0.25
-    assert found.gain < 0
+def test_a_worse_fine_tuned_network_leaves_the_linear_probe():
+    probe, before, tuned, labels, *rest = _case(300, 0.9, 0.3)
+    tuned = _said(labels, 0.3, np.random.default_rng(5), sure=8.0)  # and sure of it
+    found = decide(probe, before, tuned, labels, *rest)
+    assert found.kind == HEAD
+    assert (found.probabilities == probe).all()
+
+
+def _calibrated(p, labels, fold, blocks):
+    plain = Calibration(1.0, np.zeros(K))
+    return cross_calibrated(np.log(p), labels, fold, blocks, plain)[0]
+
+
+def test_the_same_answers_leave_the_linear_probe():
+    probe, _, _, *rows = _case(200, 0.8, 0.8)
+    probe = _calibrated(probe, *rows)  # as linear probes are
+    assert decide(probe, probe, probe.copy(), *rows).kind == HEAD
+
+
+def test_what_was_not_kept_is_the_best_of_what_was_tried():
+    """Its gain is told all the same, and its choice is nested, too."""
+    probe, _, tuned, labels, *rest = _case(300, 0.8, 0.3)
+    case = (_calibrated(probe, labels, *rest), probe, tuned, labels, *rest)
+    found = decide(*case)
+    assert found.kind == HEAD
+    tried = np.stack([_slow(share, *case) for share in SHARES[1:]])
+    assert (np.abs(tried - found.tuned).max(axis=2).min(axis=0) < 1e-5).all()
+    losses = [CLASSES.said_losses(one, labels).mean() for one in (*tried, found.tuned)]
+    assert losses[-1] < np.mean(losses[:-1])
+    gap = _right(found.tuned, labels) - _right(case[0], labels)
+    assert found.ahead == pytest.approx(gap)
 
 
 def test_two_that_err_differently_are_better_together():
@@ -47,71 +149,195 @@ def test_two_that_err_differently_are_better_together():
     assert all(kind not in (HEAD, TUNED) for kind in kinds)
 
 
-def test_the_same_answers_ship_the_head():
-    head, _, *rest = _case(200, 0.8, 0.8)
-    assert decide(head, head.copy(), *rest).kind == HEAD
+def test_where_both_cannot_stand_in_one_network_no_ensemble_ships():
+    for seed in range(5):
+        assert decide(*_case(400, 0.7, 0.7, seed), may_blend=False).kind in (HEAD, TUNED)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_labels_by_lot_gain_nothing(seed):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(2, size=200)
-    head, tuned = (rng.dirichlet(np.ones(2), 200) for _ in range(2))
-    fold = np.arange(200) % 5
-    found = decide(head, tuned, labels, fold, np.arange(200), np.random.default_rng(0))
-    assert abs(found.hits.mean() - 0.5) < 0.12
+@pytest.mark.parametrize("tuned", [0.3, 0.7, 0.95])
+def test_a_strategy_that_is_set_ships_whatever_the_rows_say(tuned):
+    """Nothing is chosen, so that each row is answered by the fine-tuned network."""
+    case = _case(300, 0.7, tuned)
+    found = decide(*case, is_set=True)
+    assert found.kind == TUNED
+    np.testing.assert_allclose(found.probabilities, _slow(1.0, *case))
+    assert (found.tuned == found.probabilities).all()
+    gap = _right(found.probabilities, case[3]) - _right(case[0], case[3])
+    assert found.ahead == pytest.approx(gap)
 
 
 def test_rows_that_were_never_held_out_do_not_count():
-    head, tuned, labels, fold, blocks, rng = _case(100, 0.5, 0.9)
+    probe, _, tuned, labels, fold, blocks = _case(100, 0.5, 0.9)
     fold = np.where(np.arange(100) < 60, -1, 0)
-    head[fold < 0], tuned[fold < 0] = np.nan, np.nan
-    found = decide(head, tuned, labels, fold, blocks, rng)
-    assert len(found.hits) == len(found.head) == len(found.deeper) == 40
-    assert np.isfinite(found.hits).all()
-    assert np.isnan(found.option.probabilities[fold < 0]).all()
+    probe[fold < 0], tuned[fold < 0] = np.nan, np.nan
+    found = decide(probe, probe, tuned, labels, fold, blocks)
+    assert np.isfinite(found.ahead)
+    for answers in (found.probabilities, found.tuned, found.option.probabilities):
+        assert np.isnan(answers[fold < 0]).all()
+        assert np.isfinite(answers[fold >= 0]).all()
+    alone = decide(*(one[60:] for one in (probe, probe, tuned, labels, fold, blocks)))
+    np.testing.assert_array_equal(found.probabilities[60:], alone.probabilities)
+    assert (found.kind, found.ahead) == (alone.kind, alone.ahead)
 
 
 def test_a_share_is_one_of_those_that_are_tried():
     assert decide(*_case(120, 0.6, 0.7)).option.share in SHARES
 
 
-def test_the_head_is_told_by_folds_that_left_it_more_to_learn_from():
-    head, tuned, labels, *rest = _case(300, 0.9, 0.3)
-    alone = np.eye(head.shape[1])[labels]  # right every time
-    plain = decide(head, tuned, labels, *rest)
-    found = decide(head, tuned, labels, *rest, alone=alone)
-    assert found.kind == plain.kind == HEAD
-    assert found.hits.mean() > plain.hits.mean() + 0.03
-    assert found.gain == plain.gain
-    assert (found.head == plain.head).all()
+def test_fine_tuning_is_credited_with_its_change_alone():
+    """From half of the rows both lose; what fine-tuning mends there is mended in the full probe."""
+    rng = np.random.default_rng(3)
+    probe, _, _, labels, fold, blocks = _case(400, 0.75, 0.5)
+    half = _said(labels, 0.2, rng)
+    mended = rng.random(400) < 0.4
+    tuned = np.where(
+        mended[:, None], 0.97 * np.eye(K)[labels] + 0.01 * (1 - np.eye(K)[labels]), half
+    )
+    found = decide(probe, half, tuned, labels, fold, blocks, is_set=True)
+    assert _right(tuned, labels) < _right(probe, labels) - 0.1
+    assert found.ahead > 0
+    rest = ~mended
+    np.testing.assert_array_equal(found.probabilities[rest].argmax(1), probe[rest].argmax(1))
 
 
-def test_the_tuned_network_is_worth_what_the_head_is_and_what_it_is_ahead():
-    head, tuned, labels, *rest = _case(300, 0.4, 0.7)
-    alone = head.copy()
-    alone[:100] = np.eye(head.shape[1])[labels[:100]]  # right more often, learning from more
-    plain, found = (decide(head, tuned, labels, *rest, alone=a) for a in (head, alone))
-    assert found.kind == plain.kind != HEAD
-    risen = (alone.argmax(axis=1) == labels).mean() - (head.argmax(axis=1) == labels).mean()
-    assert found.hits.mean() - plain.hits.mean() == pytest.approx(risen, abs=0.02)
+@pytest.mark.parametrize("how", ["is_apart", "is_paired"])
+def test_a_network_that_did_not_begin_with_the_probes_head_is_judged_by_what_it_says(how):
+    probe, _, tuned, labels, fold, blocks = _case(300, 0.4, 0.9)
+    half = _said(labels, 0.3, np.random.default_rng(3))
+    found = decide(probe, half, tuned, labels, fold, blocks, is_set=True, **{how: True})
+    other = decide(probe, probe, tuned, labels, fold, blocks, is_set=True)
+    np.testing.assert_allclose(found.probabilities, other.probabilities)
+    assert found.ahead == pytest.approx(_right(tuned, labels) - _right(probe, labels), abs=0.02)
 
 
 def test_layers_that_learnt_from_pairs_ship_by_how_often_they_are_right():
     """Their probabilities are surer than they are right, and no mean of both is tried."""
-    head, _, labels, fold, blocks, _ = _case(60, 0.5, 0.9)
+    probe, _, _, labels, fold, blocks = _case(60, 0.5, 0.9)
     tuned = _said(labels, 0.85, np.random.default_rng(3), sure=12.0)
-    rng = np.random.default_rng(1)
-    found = decide(head, tuned, labels, fold, blocks, rng, is_paired=True)
+    found = decide(probe, probe, tuned, labels, fold, blocks, is_paired=True)
     assert found.kind == TUNED
-    assert found.deeper.mean() == pytest.approx((tuned.argmax(axis=1) == labels).mean())
-    worse = decide(tuned, head, labels, fold, blocks, rng, is_paired=True)
+    assert found.ahead == pytest.approx(_right(tuned, labels) - _right(probe, labels))
+    worse = decide(tuned, tuned, probe, labels, fold, blocks, is_paired=True)
     assert worse.kind == HEAD
+    assert worse.ahead < 0
 
 
-def test_what_a_head_gains_by_more_rows_is_not_what_such_layers_gain():
-    head, tuned, labels, fold, blocks, rng = _case(60, 0.4, 0.9)
-    alone = _said(labels, 0.7, np.random.default_rng(2))
-    found = decide(head, tuned, labels, fold, blocks, rng, alone=alone, is_paired=True)
-    assert found.kind == TUNED
-    assert found.hits.mean() == pytest.approx((tuned.argmax(axis=1) == labels).mean(), abs=0.03)
+# ---- the estimate is made of what others chose ---------------------------------------------
+
+
+def _open_case(seed, n=60):
+    """Rows among which the choice is close."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(K, size=n)
+    three = (_said(labels, right, rng, 1.5) for right in (0.6, 0.55, 0.65))
+    return *three, labels, np.arange(n) % 3, np.arange(n) // 2
+
+
+def _choices(found, case):
+    """Which option answers each part of the rows: one for all of its rows."""
+    options = np.stack([_slow(share, *case) for share in SHARES])
+    far = np.abs(options - found.probabilities).max(axis=2)  # (S, n)
+    parts = cross_parts(case[-1])
+    chosen = {}
+    for part in np.unique(parts):
+        apart = far[:, parts == part].max(axis=1)
+        assert apart.min() < 1e-5 < np.sort(apart)[1]  # one option, and that one alone
+        chosen[int(part)] = int(apart.argmin())
+    return chosen, options
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_rows_of_a_part_are_answered_by_one_option(seed):
+    case = _open_case(seed)
+    found = decide(*case)
+    chosen, options = _choices(found, case)
+    assert len(chosen) == 5
+    if found.kind == HEAD:
+        assert set(chosen.values()) == {HEAD}
+    else:
+        expected = options[found.kind]
+        np.testing.assert_allclose(found.option.probabilities, expected, atol=1e-5)
+
+
+def test_parts_choose_for_themselves():
+    """Close choices fall differently without one part or another."""
+    several = [len(set(_choices(decide(*case), case)[0].values())) for case in
+               map(_open_case, range(12))]  # fmt: skip
+    assert max(several) > 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_row_has_a_say_in_its_own_answer(seed):
+    """Its label exchanged, a row is answered as before, unless its part is given another option.
+
+    That is chosen by other parts; only a change of what ships as a whole may come of it.
+    """
+    case = _open_case(seed)
+    found = decide(*case)
+    chosen, options = _choices(found, case)
+    rng = np.random.default_rng(seed)
+    parts = cross_parts(case[-1])
+    for row in rng.choice(60, 6, replace=False):
+        labels = case[3].copy()
+        labels[row] = (labels[row] + 1) % K
+        other = (*case[:3], labels, *case[4:])
+        again = decide(*other)
+        others, now = _choices(again, other)
+        np.testing.assert_array_equal(now[:, row], options[:, row])
+        part = int(parts[row])
+        if others[part] == chosen[part]:
+            np.testing.assert_array_equal(again.probabilities[row], found.probabilities[row])
+
+
+def _by_lot(seed, n=60, k=2):
+    """Answers that have nothing to do with the labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(k, size=n)
+    three = (_said(rng.integers(k, size=n), 1.0, rng, 1.0, k) for _ in range(3))
+    return *three, labels, np.arange(n) % 3, np.arange(n)
+
+
+@pytest.mark.parametrize("how", [{}, {"may_blend": False}, {"is_apart": True}, {"is_paired": True}],
+                         ids=lambda how: next(iter(how), "usual"))  # fmt: skip
+def test_labels_by_lot_gain_next_to_nothing_by_the_choice(how):
+    """Where the rows of others choose, nothing is gained; the better in hindsight would be.
+
+    Where the linear probe is kept, its own rows had a say, and its estimate stays as it was made:
+    that is worth a third of a standard error of one estimate where nothing can be learnt, at most.
+    """
+    shipped, ahead, kinds, hindsight, draws, n = [], [], [], [], 100, 60
+    for seed in range(draws):
+        case = _by_lot(seed, n)
+        found = decide(*case, **how)
+        shipped.append(_right(found.probabilities, case[3]) - 0.5)
+        ahead.append(found.ahead)
+        kinds.append(found.kind)
+        hindsight.append(max(_right(case[0], case[3]), _right(case[2], case[3])) - 0.5)
+    one_estimate = 0.5 / n**0.5
+    assert abs(np.mean(shipped)) < 0.4 * one_estimate
+    assert np.mean(ahead) < np.std(ahead) / draws**0.5
+    nested = np.array(shipped)[np.array(kinds) != HEAD]
+    assert len(nested) > 20
+    assert np.mean(nested) < 2 * np.std(nested) / len(nested) ** 0.5
+    assert np.mean(hindsight) > 0.5 * one_estimate
+
+
+@given(st.integers(0, 1000), st.sampled_from([{}, {"is_apart": True}, {"may_blend": False}]))
+def test_numbers_and_sets_of_labels_are_chosen_among_in_the_same_way(seed, how):
+    rng = np.random.default_rng(seed)
+    n, fold = 40, np.arange(40) % 3
+    truth = rng.normal(size=n)
+    truth = (truth - truth.mean()) / truth.std()
+    three = [(truth + rng.normal(size=n))[:, None] for _ in range(3)]
+    some = rng.random((n, 3)) < 0.4
+    some[:2] = [[True, False, True], [False, True, False]]
+    sets = [np.clip(0.3 + 0.4 * some + 0.2 * rng.normal(size=(n, 3)), 0.05, 0.95) for _ in range(3)]
+    for target, labels, said in ((NUMBERS, truth, three), (LABEL_SETS, some.astype(int), sets)):
+        found = decide(*said, labels, fold, np.arange(n), target, **how)
+        credits = target.credits(found.tuned, labels).mean()
+        before = target.credits(said[0], labels).mean()
+        assert found.ahead == pytest.approx(credits - before)
+        if found.kind != HEAD:
+            np.testing.assert_array_equal(found.tuned, found.probabilities)
+        else:
+            np.testing.assert_array_equal(found.probabilities, said[0])

@@ -152,12 +152,13 @@ def tries_tail(scene: Scene, verdict: Verdict) -> bool:
 
 def judge(
     inspection: Inspection, is_tuned: bool = False, words: Words = CLASS_WORDS,
-    basis: Basis = START, probe: Estimate | None = None,
+    basis: Basis = START, probe: Estimate | None = None, is_tried: bool = False,
 ) -> Verdict:  # fmt: skip
     """The verdict that the evidence gives.
 
     `is_tuned` where layers were trained and compared with the linear probe, whose own estimate is
-    `probe` where it was made: then the sentences say that number and no other.
+    `probe` where it was made: then the sentences say that number and no other. `is_tried` where a
+    training was given up.
     """
     found = {evidence.name: evidence for evidence in inspection.evidence}
     test, known = found["signal"], found.get("knowledge")
@@ -176,6 +177,7 @@ def judge(
         knowledge=known.value if known else None,
         knowledge_error=float(known.details["error"]) if known else 0.0,
         is_tuned=is_tuned,
+        is_tried=is_tried,
     )
     facts = _with_scratch(facts, found.get("scratch"))
     kind = verdict_kind(facts)
@@ -210,7 +212,8 @@ def concluded(
         evidence=tuple(_agreed(one, measured, arranged) for one in inspection.evidence),
     )
     outcome = outcome_of(worked, measured, arranged)
-    verdict = judge(inspection, outcome.gain is not None, target.words, basis, probe)
+    is_tuned, is_tried = outcome.gain is not None, bool(outcome.why_not)
+    verdict = judge(inspection, is_tuned, target.words, basis, probe, is_tried)
     done = outcome_sentence(outcome, target.words, basis)
     text = verdict.sentence
     if done and verdict.kind not in ("no-signal", "scratch-fair") and not _is_doubtful(inspection):
@@ -254,6 +257,7 @@ def outcome_of(worked: Worked, measured: Measured, arranged: Arranged) -> Outcom
         is_fine_tuned=plan.is_trained and not worked.given_up,
         chosen=str(plan.strategy.value) if is_user and not worked.given_up else "",
         blind=arranged.target.blind_score(arranged.labels),
+        why_not=worked.given_up if worked.guards else "",
     )
 
 

@@ -52,6 +52,7 @@ class Facts:
     scratch_error: float = 0.0
     scratch_later: float = 0.0  # accuracy from nothing with twice the examples
     is_tuned: bool = False  # layers were trained, and compared with the linear probe
+    is_tried: bool = False  # layers were trained, and that was given up
 
 
 def has_signal(p: float) -> bool:
@@ -157,7 +158,7 @@ def sentence(
     if kind == "head":
         return (
             f"{basis.head} is enough: it {words.does.format(points(accuracy))}, which leaves at "
-            f"most {points(facts.mistakes)} points for fine-tuning."
+            f"most {points(facts.mistakes)} points for {basis.training.lower()}."
         )
     return _unclear(facts, accuracy, words, basis)
 
@@ -170,7 +171,8 @@ class Outcome:
     """What a run did and measured, for the verdict to tell.
 
     `chosen` is the strategy that the user set, nothing where the depth was ours to choose. `blind`
-    is the score of always giving the same answer. `why_not`: why a training was given up.
+    is the score of always giving the same answer. `why_not`: why a training was given up,
+    where one had begun.
     """
 
     estimate: Estimate
@@ -197,15 +199,18 @@ def outcome_kind(outcome: Outcome, kind: VerdictKind) -> VerdictKind:
 
 
 def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis = START) -> str:
-    """What fine-tuning did, as a sentence in the past tense; nothing where it was not compared."""
+    """What fine-tuning did, as a sentence in the past tense; nothing where it was not tried."""
     gain = outcome.gain
     if gain is None:
-        return ""
+        return f"{basis.training} was given up: {outcome.why_not}." if outcome.why_not else ""
     change = f"{signed_points(gain.value)} points of {words.score} (95 % CI {ends(gain)})"
     than = "over the linear probe" if not basis.is_blank else "over a head on untrained layers"
     against = than.replace("over", "against", 1)
     if outcome.chosen:
-        text = f"{basis.did.format(outcome.chosen)} as you chose: {change} {against}."
+        did = basis.did.format(outcome.chosen)
+        if outcome.chosen.startswith("scratch"):
+            did = "The network was trained from scratch"
+        text = f"{did} as you chose: {change} {against}."
         if outcome.estimate.value <= outcome.blind < outcome.estimate.value - gain.value:
             return f"{text} It is no better than {words.blindly}: {_CURE}."
         return f"{text} The linear probe is better: {_CURE}." if gain.high < 0 else text
@@ -286,7 +291,7 @@ def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
 
 def _unclear(facts: Facts, accuracy: float, words: Words, basis: Basis) -> str:
     right = words.about.format(points(accuracy))
-    untried = "" if facts.is_tuned else _untried(facts, basis)
+    untried = "" if facts.is_tuned or facts.is_tried else _untried(facts, basis)
     if facts.knowledge is None:
         return f"The labels can be learnt {basis.given} ({right}).{untried}"
     if facts.knowledge - 1.64 * facts.knowledge_error <= 0:

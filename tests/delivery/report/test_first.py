@@ -1,53 +1,34 @@
-"""The first screen: what the model is good enough for, in words that hold."""
+"""The first screen: whether the model can be used, in words that hold."""
 
 from dataclasses import replace
 
 import pytest
 
 from reports import facts, nothing, summary
-from warmstart.delivery.report.first import ENOUGH, first_screen, headline, would_use
+from warmstart.delivery.report.first import first_screen, would_use
 from warmstart.delivery.report.warnings import WARNINGS
-from warmstart.records import CalibrationRecord, Estimate, Finding, Shipped, Verdict
+from warmstart.records import CalibrationRecord, Finding, Readiness, Shipped, Verdict
+
+LEVELS = {
+    "ready": ("Ready: 1 in 20 answers is wrong.", ("1 in 20 answers is wrong",)),
+    "review": ("Usable with review: a; b.", ("a", "b")),
+    "not-ready": ("Not ready: too few examples.", ("too few examples",)),
+}
 
 
-def right(low, value=None, high=1.0, n=300):
-    """Facts of a run whose accuracy has this lower end."""
-    estimate = Estimate(metric="accuracy", value=low if value is None else value, low=low,
-                        high=high, n=n, method="nested-cv")  # fmt: skip
-    return facts(summary=summary(estimate=estimate, test=None))
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_headline_is_the_readiness_line(level):
+    line, reasons = LEVELS[level]
+    found = facts(summary=summary(readiness=Readiness(level=level, reasons=reasons)))
+    text = first_screen(found)
+    assert f"<h1>{line}</h1>" in text
+    assert text.index(line) < text.index("This start knows it")  # above the verdict
+    assert text.count("<h1>") == 1
 
 
-@pytest.mark.parametrize(
-    ("low", "words"),
-    [(0.995, "99 of 100"), (0.91, "9 of 10"), (0.8, "4 of 5"), (0.77, "3 of 4"),
-     (0.55, "1 of 2"), (0.41, "2 of 5")],
-)  # fmt: skip
-def test_the_headline_promises_no_more_than_the_lower_end(low, words):
-    assert headline(right(low)) == f"You can use this model where {words} right is good enough."
-
-
-def test_every_promise_is_below_its_words():
-    for least, words in ENOUGH:
-        top, bottom = map(int, words.split(" of "))
-        assert abs(top / bottom - least) < 1e-9
-
-
-def test_the_lower_of_estimate_and_test_counts():
-    assert "2 of 3" in headline(facts())  # 77 % and 72 % are their lower ends
-
-
-def test_no_better_than_guessing_is_called_so():
-    assert headline(right(0.3, 0.5)) == (
-        "Not ready: it may be no better than always answering “dress”."
-    )
-
-
-def test_a_model_below_all_words_is_a_hint():
-    wide = facts(tuple("abcdefghijklmnopqrstuvwxyz"))
-    low = right(0.08, 0.1, 0.12).summary
-    assert headline(replace(wide, summary=low)) == (
-        "You can use this model for a hint only: most of its answers are wrong."
-    )
+def test_reasons_cannot_run():
+    evil = Readiness(level="review", reasons=("always answering “<b>x</b>”",))
+    assert "“&lt;b&gt;x&lt;/b&gt;”" in first_screen(facts(summary=summary(readiness=evil)))
 
 
 def test_nothing_shipped_is_nothing_to_use():
@@ -55,10 +36,15 @@ def test_nothing_shipped_is_nothing_to_use():
         verdict=Verdict(kind="no-signal", sentence="No signal found."),
         shipped=Shipped(strategy="none", why="no signal"), test=None,
     )  # fmt: skip
-    assert headline(facts(summary=none)).startswith("There is nothing to use yet")
     assert would_use(facts(summary=none))[0].startswith("No. Nothing was shipped")
-    own = replace(none, shipped=Shipped(strategy="head", why="your choice"))
-    assert headline(facts(summary=own)).startswith("Do not rely on this model")
+
+
+@pytest.mark.parametrize(("strategy", "is_marked"), [("last:4", True), ("blend", True),
+                                                     ("head", False), ("none", False)])  # fmt: skip
+def test_the_linear_probe_stands_on_the_line_where_something_else_ships(strategy, is_marked):
+    probe = replace(summary().estimate, value=0.8, low=0.74, high=0.85)
+    found = summary(linear_probe=probe, shipped=Shipped(strategy=strategy, why="…"))
+    assert ("linear probe 80 % for comparison" in first_screen(facts(summary=found))) is is_marked
 
 
 def test_how_many_of_100_and_how_many_are_sure():
@@ -90,7 +76,7 @@ def test_guess_and_scrambled_network_stand_on_the_same_line():
     assert "always answering “dress” 33 %" in text
     assert "scrambled network 27 %" in text
     assert "83 % (77 to 88) right" in text
-    assert "78 % (72 to 84) on your test part" in text
+    assert "78 % (72 to 84) on the test set" in text
 
 
 def test_sure_answers_are_trusted_only_where_few_of_them_are_wrong():

@@ -1,0 +1,261 @@
+"""Whether a model can be used: each level, each reason, and their order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warmstart.evaluation.readiness import (
+    CONSEQUENCE,
+    NEVER_FOLDED,
+    Confident,
+    Measurements,
+    by_consequence,
+    one_in,
+    readiness,
+    readiness_line,
+)
+from warmstart.records import Estimate, Finding, Readiness
+from warmstart.records.data import FindingKind
+
+
+def claim(value, low=None, high=None, n=300):
+    low, high = (value - 0.03 if low is None else low), (value + 0.03 if high is None else high)
+    return Estimate(metric="accuracy", value=value, low=low, high=high, n=n, method="nested-cv")
+
+
+def measured(estimate, test=None, **more):
+    usual = {"task": "classify", "blind": (0.2, "always answering “a”")}
+    return Measurements(estimate=estimate, test=test, **{**usual, **more})
+
+
+def finding(kind):
+    return Finding(kind=kind, sentence="…")
+
+
+# ---- levels --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("low", "level"), [(0.85, "ready"), (0.8499, "review")])
+def test_a_ready_model_is_right_at_the_lower_end_of_its_interval(low, level):
+    assert readiness(measured(claim(0.9, low, 0.95))).level == level
+
+
+@pytest.mark.parametrize(("low", "level"), [(0.86, "ready"), (0.84, "review")])
+def test_the_lower_of_estimate_and_test_set_counts(low, level):
+    found = readiness(measured(claim(0.95), claim(0.92, low, 0.96)))
+    assert found == Readiness(level=level, reasons=("1 in 20 answers is wrong",))
+
+
+@pytest.mark.parametrize("lower", ["estimate", "test"])
+def test_a_model_that_may_be_no_better_than_one_answer_is_not_ready(lower):
+    weak, strong = claim(0.5, 0.4, 0.6), claim(0.52, 0.45, 0.6)
+    pair = (weak, strong) if lower == "estimate" else (strong, weak)
+    blind = (0.4, "always answering “dress”")
+    found = readiness(measured(*pair, blind=blind))
+    assert found.level == "not-ready"
+    assert found.reasons == ("it may be no better than always answering “dress” (40 %)",)
+    assert readiness(measured(*pair, blind=(0.399, blind[1]))).level == "review"
+
+
+@pytest.mark.parametrize(("high", "level"), [(0.901, "not-ready"), (0.899, "review")])
+def test_an_interval_that_says_next_to_nothing_is_not_ready(high, level):
+    found = readiness(measured(claim(0.75, 0.60, high)))
+    assert found.level == level
+    words = "too few examples: the estimate could be anything from 60 % to 90 %"
+    assert (found.reasons == (words,)) is (level == "not-ready")
+
+
+def test_why_nothing_could_be_learnt_is_the_only_reason():
+    found = readiness(
+        measured(claim(0.3, 0.0, 0.9), claim(0.1), why_not="no signal", findings=[finding("drift")])
+    )
+    assert found == Readiness(level="not-ready", reasons=("no signal",))
+
+
+def test_a_model_that_was_never_measured_is_not_ready():
+    assert readiness(measured(None)).level == "not-ready"
+
+
+# ---- estimate and test set -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("test", "level"),
+    [
+        (claim(0.70, 0.66, 0.74), "not-ready"),  # 20 points below
+        (claim(0.799, 0.77, 0.83), "not-ready"),
+        (claim(0.801, 0.77, 0.83), "review"),
+        (claim(0.849, 0.83, 0.86), "review"),
+    ],
+)
+def test_a_test_set_that_lies_below_the_estimate_is_a_reason(test, level):
+    found = readiness(measured(claim(0.9, 0.88, 0.92), test))
+    shown = f"{100 * test.value:.0f} %"
+    words = f"90 % in cross-validation, but {shown} on the test set: expect {shown}"
+    assert (found.level, found.reasons[0]) == (level, words)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        claim(0.851, 0.84, 0.86),  # less than 5 points
+        claim(0.75, 0.6, 0.9),  # 15 points, which may be chance
+        claim(0.97, 0.96, 0.98),  # better
+    ],
+)
+def test_a_difference_that_is_small_or_may_be_chance_is_none(test):
+    found = readiness(measured(claim(0.9, 0.86, 0.94), test))
+    assert not any("cross-validation" in reason for reason in found.reasons)
+    assert found.level in ("ready", "review")
+
+
+@pytest.mark.parametrize("kind", ["drift", "distribution-shift"])
+@pytest.mark.parametrize(("value", "level"), [(0.7, "not-ready"), (0.82, "review")])
+def test_what_explains_the_difference_is_said_with_it(kind, value, level):
+    found = readiness(
+        measured(claim(0.9), claim(value), findings=[finding(kind)], many="recordings")
+    )
+    assert found.level == level
+    assert (
+        found.reasons[0]
+        .split(":")[0]
+        .endswith("on the test set, whose recordings are unlike the training recordings")
+    )
+
+
+# ---- findings and what is wrong ------------------------------------------------------------
+
+SAID = {
+    "drift": "the test clips are unlike the training clips",
+    "distribution-shift": "the test clips are unlike the training clips",
+    "leak": "training clips are in the test set",
+    "leakage": "training clips are in the test set",
+    "shortcut": "the borders of the clips give the answer away",
+    "spurious-correlation": "something beside the subject gives the answer away",
+    "size-cue": "the files themselves give the answer away",
+    "preprocessing": "the clips may be fed in wrongly",
+}
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_a_finding_that_makes_a_figure_doubtful_asks_for_review(kind):
+    found = readiness(measured(claim(0.95), findings=[finding(kind)] * 2, many="clips"))
+    assert found == Readiness(level="review", reasons=(SAID[kind], "1 in 20 answers is wrong"))
+
+
+@pytest.mark.parametrize("kind", sorted({*get_args(FindingKind), *CONSEQUENCE} - SAID.keys()))
+def test_other_findings_change_nothing(kind):
+    assert readiness(measured(claim(0.95), findings=[finding(kind)])).level == "ready"
+
+
+def test_one_reason_is_given_once():
+    found = readiness(measured(claim(0.95), findings=[finding("drift"), finding("leak"),
+                                                      finding("distribution-shift")]))  # fmt: skip
+    assert found.reasons == (
+        "the test images are unlike the training images", "training images are in the test set",
+        "1 in 20 answers is wrong",
+    )  # fmt: skip
+
+
+def test_the_gravest_reason_comes_first():
+    """Disagreement, then no better than one answer, then too few; doubts and share not at all."""
+    found = readiness(
+        measured(
+            claim(0.6, 0.4, 0.8), claim(0.1, 0.05, 0.15), blind=(0.3, "always answering “a”"),
+            findings=[finding("preprocessing"), finding("drift")],
+        )
+    )  # fmt: skip
+    starts = ("60 % in cross-validation, but 10 %", "it may be no better", "too few examples")
+    assert len(found.reasons) == len(starts)
+    assert all(map(str.startswith, found.reasons, starts))
+    doubts = readiness(
+        measured(claim(0.9), claim(0.82), findings=[finding(k) for k in reversed(CONSEQUENCE)])
+    )
+    assert [reason.partition(",")[0] for reason in doubts.reasons] == [
+        "90 % in cross-validation",
+        *dict.fromkeys(text.replace("clips", "images") for text in map(SAID.get, CONSEQUENCE)
+                       if text),
+        "1 in 10 answers is wrong",
+    ]  # fmt: skip
+
+
+def test_the_confident_answers_stand_beside_the_wrong_ones():
+    sure = Confident(share=0.7, right=0.984)
+    found = readiness(measured(claim(0.84), confident=sure))
+    assert found.reasons == ("1 in 6 answers is wrong; the confident 70 % are 98 % right",)
+    none = readiness(measured(claim(0.84), confident=replace(sure, share=0.0)))
+    assert none.reasons == ("1 in 6 answers is wrong",)
+
+
+@pytest.mark.parametrize(
+    ("task", "blind"), [("multilabel", (0.3, "ranking at random")),
+                        ("regress", (0.0, "always answering the mean"))],
+)  # fmt: skip
+def test_scores_that_are_no_share_of_answers_are_not_called_wrong_answers(task, blind):
+    sure = readiness(measured(claim(0.95), task=task, blind=blind))
+    assert sure == Readiness(level="ready", reasons=())
+    assert readiness(measured(claim(0.7), task=task, blind=blind)).level == "review"
+    low = blind[0] - 0.01
+    weak = readiness(measured(claim(low + 0.1, low, low + 0.2), task=task, blind=blind))
+    assert weak.level == "not-ready"
+    assert weak.reasons == (f"it may be no better than {blind[1]} ({100 * blind[0]:.0f} %)",)
+
+
+# ---- the line ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [("ready", "Ready"), ("review", "Usable with review"), ("not-ready", "Not ready")],
+)
+def test_the_line_is_level_and_reasons(level, words):
+    assert readiness_line(Readiness(level=level)) == f"{words}."
+    assert readiness_line(Readiness(level=level, reasons=("a", "b"))) == f"{words}: a; b."
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (-1e-9, "no held-out answer was"), (0.0, "no held-out answer was"),
+        (0.001, "1 in 1000 answers is"), (0.05, "1 in 20 answers is"),
+        (0.3, "1 in 3 answers is"), (0.31, "3 in 10 answers are"), (0.96, "10 in 10 answers are"),
+    ],
+)  # fmt: skip
+def test_a_share_is_said_as_one_in_so_many(share, words):
+    assert one_in(share) == words
+
+
+@given(st.floats(0.002, 1.0))
+def test_the_words_are_near_the_share(share):
+    few, _, many, *_ = one_in(share).split()
+    assert float(few) / float(many) == pytest.approx(share, rel=0.25)
+
+
+# ---- findings in their order ---------------------------------------------------------------
+
+
+def test_findings_stand_by_consequence_and_equals_in_their_order():
+    kinds = [*reversed(CONSEQUENCE), "tiny-class", "columns"]
+    found = [Finding(kind=kind, sentence=s) for kind in kinds for s in "ab"]
+    ordered = by_consequence(found)
+    assert [one.kind for one in ordered[::2]] == [*CONSEQUENCE, "tiny-class", "columns"]
+    assert [one.sentence for one in ordered] == ["a", "b"] * len(kinds)
+    assert by_consequence(ordered) == ordered
+    assert by_consequence(()) == ()
+
+
+def test_what_is_never_folded_comes_first():
+    assert set(NEVER_FOLDED) == {"distribution-shift", "drift", "leakage", "leak"}
+    assert CONSEQUENCE[: len(NEVER_FOLDED)] == NEVER_FOLDED
+
+
+def test_the_level_does_not_depend_on_the_order_of_findings():
+    kinds = ["leak", "drift", "size-cue", "unreadable", "shortcut"]
+    found = [readiness(measured(claim(0.95), findings=[finding(k) for k in some]))
+             for some in (kinds, kinds[::-1], sorted(kinds))]  # fmt: skip
+    assert found[0] == found[1] == found[2]
