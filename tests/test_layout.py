@@ -145,7 +145,7 @@ def _bodies(tree: ast.Module) -> Iterator[list[ast.stmt]]:
 
 def test_files_are_short():
     lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in FILES}
-    assert {name: n for name, n in lengths.items() if n > 300} == {}
+    assert {name: n for name, n in lengths.items() if n > 600} == {}
     assert lengths["flow.py"] <= 80
 
 
