@@ -64,8 +64,8 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
         """Learn. Shapes: y (n,), sample_weight (n,).
 
         A row of weight 2 counts as one that is given twice, one of weight 0 as left out; only the
-        ratios of weights count, whatever they sum to. Weights reach the output that is fitted in closed form; with a strategy that trains layers they
-        are refused.
+        ratios of weights count, whatever they sum to. Weights reach the output that is fitted in
+        closed form; with a strategy that trains layers they are refused.
         Raises: DataError (a ValueError) for X, y or weights that cannot be used, UsageError (one,
         too) for options that do not suit them; for images whatever `warmstart.fit` raises.
         """

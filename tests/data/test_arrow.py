@@ -118,6 +118,7 @@ def test_images_named_only_are_read_from_beside_the_table(root):
     assert collection.load(NAMES[0]) == (root / NAMES[0]).read_bytes()
 
 
+@pytest.mark.usefixtures("any_share")
 def test_a_row_without_an_image_is_left_out_and_listed(tmp_path):
     images = embedded(name=None).to_pylist()
     images[1]["bytes"] = None
@@ -129,6 +130,7 @@ def test_a_row_without_an_image_is_left_out_and_listed(tmp_path):
     assert record.problems[0].items == ("1: holds no image",)
 
 
+@pytest.mark.usefixtures("any_share")
 def test_an_image_over_the_limit_is_left_out(tmp_path, monkeypatch):
     source = save(tmp_path / "a.parquet", {"image": embedded(), "label": LABELS})
     monkeypatch.setattr("warmstart.data.rowgroups.MAX_FILE_BYTES", 10)

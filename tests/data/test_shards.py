@@ -105,11 +105,16 @@ def test_a_damaged_shard_is_named(tmp_path):
         listing.load(listing.rows[-1].id)
 
 
-def test_an_image_that_is_too_large_is_named(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("any_share")
+def test_an_image_that_is_too_large_is_left_out(tmp_path, monkeypatch):
     shard(tmp_path / "s" / "a.tar", 0)
-    monkeypatch.setattr(shards, "MAX_FILE_BYTES", 10)
-    with pytest.raises(DataError, match=r"a\.tar: 00000\.png is larger than 512 MB"):
-        collect(tmp_path / "s")
+    whole = collect(tmp_path / "s").record
+    sizes = sorted(len(picture(k % 2, k)) for k in range(6))
+    monkeypatch.setattr(shards, "MAX_FILE_BYTES", sizes[-1] - 1)
+    record = collect(tmp_path / "s").record
+    assert 0 < len(record.examples) < len(whole.examples)
+    (finding,) = (found for found in record.problems if found.kind == "unreadable")
+    assert all("is larger than 512 MB" in item for item in finding.items)
 
 
 def test_other_folders_are_no_shards(tmp_path, pictures):

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from warmstart.data.pages import Pages
 from warmstart.data.parsing import Pictures, Stored, Table, text_of
+from warmstart.data.place import special
 from warmstart.data.rowgroups import MOST_BYTES, Opened, RowGroups, cells_of, payload_of
 from warmstart.errors import DataError
 
@@ -47,6 +48,8 @@ def parse_parquet(source: str | os.PathLike[str] | bytes, shown: str) -> Table:
     """
     load_pyarrow(shown)
     with _readable(shown, "Parquet"):
+        if not isinstance(source, bytes) and (why := special(os.stat(source).st_mode)):
+            raise DataError(f"{shown} is {why}, which is not opened; name a file")
         n_bytes = len(source) if isinstance(source, bytes) else os.path.getsize(source)
         with _opened(source) as file:
             schema, metadata = file.schema_arrow, file.metadata

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from warmstart.data.archive import checked_member
+from warmstart.data.archive import checked_member, why_not_read
 from warmstart.data.collection import Columns, Listing, Row, Wording, count, unreadable
 from warmstart.data.parts import SPLITS, Part, find_parts
 from warmstart.data.place import MAX_FILE_BYTES, MEDIA_SUFFIXES, is_hidden, suffix
@@ -25,6 +25,7 @@ from warmstart.errors import DataError
 
 LABELS = ("label", "cls", "class")  # keys of a .json that may hold it
 _SUFFIX = ".tar"
+_NOTE_BYTES = 64 * 2**20  # a label with what stands beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def find_shards(root: Path) -> dict[Part, list[Path]]:
         return {} if tops else {Part("", "train"): own}
     if not tops or any(path.name.casefold() not in SPLITS for path in tops):
         return {}
-    found = {path.name: sorted(path.glob(f"*{_SUFFIX}")) for path in tops}
+    found = {p.name: [s for s in sorted(p.glob(f"*{_SUFFIX}")) if s.is_file()] for p in tops}
     if not all(found.values()):
         return {}
     return {part: found[part.path] for part in find_parts(root.name, [*found])}
@@ -123,10 +124,11 @@ def list_shards(root: Path, shown: str, columns: Columns) -> Listing | None:
     members = _Members()
     rows: list[Row] = []
     bare: list[str] = []
+    lost: dict[str, str] = {}
     for part, paths in parts.items():
         for path in paths:
             name = f"{part.path}/{path.name}" if part.path else path.name
-            for id, member, sample in _examples(path, f"{shown}/{name}", columns):
+            for id, member, sample in _examples(path, f"{shown}/{name}", columns, lost):
                 whole = f"{name}/{id}"  # one text for both
                 if sample.label is None:
                     bare.append(whole)
@@ -151,22 +153,33 @@ def list_shards(root: Path, shown: str, columns: Columns) -> Listing | None:
             source=f"{shown}/", before="label ", remove="its images from the shards",
             one_class="add images of another class",
         ),
+        unlabelled=len(bare),
         problems=unreadable(
             dict.fromkeys(bare, "has no label"),
             f"{count(len(bare), 'image')} without a .cls or a label in a .json left out.",
-        ),
+        )
+        + unreadable(lost, f"{count(len(lost), 'file')} in the shards left out."),
     )  # fmt: skip
 
 
-def _examples(path: Path, shown: str, columns: Columns) -> Iterator[tuple[str, _Member, _Sample]]:
-    """Each image of a shard: its name there, where it lies, and what goes with it."""
+def _examples(
+    path: Path, shown: str, columns: Columns, lost: dict[str, str]
+) -> Iterator[tuple[str, _Member, _Sample]]:
+    """Each image of a shard: its name there, where it lies, and what goes with it.
+
+    What cannot be read is noted in `lost`, with the reason.
+    """
     samples: dict[str, _Sample] = {}
     try:
         with tarfile.open(path, mode="r:") as archive:
             for info in archive:
                 archive.members = []  # type: ignore[attr-defined]  # it keeps all it has passed
                 name = checked_member(info.name, shown)
-                if info.isreg() and not is_hidden(name):
+                if info.isdir() or is_hidden(name):
+                    continue
+                if why := why_not_read(info) or _too_large(info, name):
+                    lost[f"{path.name}/{name}"] = why
+                else:
                     _take(samples, name, info, archive, path, columns)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         if isinstance(error, DataError):
@@ -186,11 +199,16 @@ def _take(
     base, _, extension = last.partition(".")
     sample = samples.setdefault(f"{folder}{slash}{base}", _Sample())
     if suffix(name) in MEDIA_SUFFIXES:
-        if info.size > MAX_FILE_BYTES:
-            raise DataError(f"{path.name}: {name} is larger than 512 MB; remove it")
         sample.images.append((name, _Member(path, info.offset_data, info.size)))
     elif extension.lower() in ("cls", "json") and (file := archive.extractfile(info)):
         _note(sample, extension.lower(), file.read(), f"{path.name}: {name}", columns)
+
+
+def _too_large(info: tarfile.TarInfo, name: str) -> str:
+    if suffix(name) in MEDIA_SUFFIXES:
+        return "is larger than 512 MB" if info.size > MAX_FILE_BYTES else ""
+    is_note = suffix(name) in (".cls", ".json")
+    return "is larger than 64 MB" if is_note and info.size > _NOTE_BYTES else ""
 
 
 def _note(sample: _Sample, kind: str, payload: bytes, where: str, columns: Columns) -> None:

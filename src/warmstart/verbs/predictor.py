@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from warmstart.data.arrays import encode as encode_array
 from warmstart.data.bands import as_picture as first_bands
 from warmstart.data.encode import encode
+from warmstart.data.place import read_file
 from warmstart.delivery.bundle import Bundle, read_bundle
 from warmstart.errors import DataError, RunFolderError, StartError
 from warmstart.features.engine import fused, noise, to_tensor
@@ -215,12 +216,12 @@ def _payload(item: Any, name: str) -> bytes:
 
 
 def _read_file(path: Path) -> bytes:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder")
     try:
-        return path.read_bytes()
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
+        return read_file(path)
+    except DataError as error:
+        raise DataError(f"{path} {error}") from error
 
 
 def _encode_picture(picture: Image.Image, name: str) -> bytes:
