@@ -178,3 +178,28 @@ def test_images_are_found_in_shards_of_any_order(tmp_path):
             assert next(e.label for e in found.record.examples if e.id == id) == label
     with pytest.raises(KeyError):
         found.load("b.tar/1.png")
+
+
+def test_one_shard_alone(tmp_path):
+    path = shard(tmp_path / "shard-0001.tar", 0, 8)
+    found, whole = collect(path), collect(tmp_path)
+    assert [e.id for e in found.record.examples] == [e.id for e in whole.record.examples]
+    assert found.record.classes == ("0", "1")
+    assert found.title == f"8 images in {path}"
+
+
+def test_one_shard_with_labels_in_json(tmp_path):
+    members = [
+        member for k in range(6) for member in
+        ((f"{k}.png", picture(k % 2, k)), (f"{k}.json", json.dumps({"label": k % 2}).encode()))
+    ]  # fmt: skip
+    assert collect(pack(tmp_path / "a.tar", members)).record.classes == ("0", "1")
+
+
+def test_a_tar_of_class_folders_with_notes_is_no_shard(tmp_path):
+    members = [
+        member for k in range(6) for member in
+        ((f"{'ab'[k % 2]}/{k}.png", picture(k % 2, k)), (f"{'ab'[k % 2]}/{k}.json", b"{}"))
+    ]  # fmt: skip
+    found = collect(pack(tmp_path / "a.tar", members))
+    assert found.record.classes == ("a", "b")

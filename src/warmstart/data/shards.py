@@ -13,7 +13,7 @@ import json
 import tarfile
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from warmstart.errors import DataError
 
 LABELS = ("label", "cls", "class")  # keys of a .json that may hold it
 _SUFFIX = ".tar"
+_LOOKED_AT = 1000  # members, to tell what a tar is
 _NOTE_BYTES = 64 * 2**20  # a label with what stands beside it
 
 
@@ -112,6 +113,31 @@ def find_shards(root: Path) -> dict[Part, list[Path]]:
     return {part: found[part.path] for part in find_parts(root.name, [*found])}
 
 
+def is_shard(path: Path) -> bool:
+    """Whether a tar is a shard by its first members: a label of the basename of an image.
+
+    A label is a .cls, or, where no folder names a class, a .json.
+    """
+    images, notes = set[str](), set[str]()
+    try:
+        with tarfile.open(path, mode="r:") as archive:
+            for info, _ in zip(archive, range(_LOOKED_AT), strict=False):
+                base, _, extension = info.name.rpartition("/")[2].partition(".")
+                folder = info.name.rpartition("/")[0]
+                if suffix(info.name) in MEDIA_SUFFIXES:
+                    images.add(f"{folder}/{base}")
+                elif extension == "cls" or (extension == "json" and folder in ("", ".")):
+                    notes.add(f"{folder}/{base}")
+    except (tarfile.TarError, EOFError, OSError, ValueError):
+        return False  # whoever reads it says what is wrong with it
+    return bool(images & notes)
+
+
+def list_shard(path: Path, shown: str, columns: Columns) -> Listing:
+    """The examples of one shard that was named alone. Raises: as `list_shards`."""
+    return _list({Part("", "train"): [path]}, path.stem, shown, columns, whole="")
+
+
 def list_shards(root: Path, shown: str, columns: Columns) -> Listing | None:
     """The examples in a folder of shards; None for a folder of anything else.
 
@@ -119,38 +145,47 @@ def list_shards(root: Path, shown: str, columns: Columns) -> Listing | None:
     Raises: DataError if a shard is damaged, or no image in it has a label.
     """
     parts = find_shards(root)
-    if not parts:
-        return None
+    name = root.resolve().name or "data"
+    return _list(parts, name, shown, columns, whole="/") if parts else None
+
+
+def _list(
+    parts: Mapping[Part, Sequence[Path]], name: str, shown: str, columns: Columns, *, whole: str
+) -> Listing:
+    """`whole` is "/" where the shards lie in a folder that `shown` names, "" for one alone."""
     members = _Members()
     rows: list[Row] = []
     bare: list[str] = []
     lost: dict[str, str] = {}
     for part, paths in parts.items():
         for path in paths:
-            name = f"{part.path}/{path.name}" if part.path else path.name
-            for id, member, sample in _examples(path, f"{shown}/{name}", columns, lost):
-                whole = f"{name}/{id}"  # one text for both
+            below = f"{part.path}/{path.name}" if part.path else path.name
+            where = f"{shown}/{below}" if whole else shown
+            for own, member, sample in _examples(path, where, columns, lost):
+                id = f"{below}/{own}"  # one text for both
                 if sample.label is None:
-                    bare.append(whole)
+                    bare.append(id)
                     continue
-                members.add(whole, member)
+                members.add(id, member)
                 rows.append(Row(
-                    id=whole, label=sample.label, split=part.split, group=sample.group,
+                    id=id, label=sample.label, split=part.split, group=sample.group,
                 ))  # fmt: skip
     members.sort()
+    source = f"{shown}{whole}"
     if not rows:
         raise DataError(
-            f"{shown}/: no image in its shards has a label; give each a .cls file of its name, "
+            f"{source}: no image in its shards has a label; give each a .cls file of its name, "
             "or a .json with a key that --label names"
         )
     n_shards = sum(len(paths) for paths in parts.values())
+    title = f"{count(n_shards, 'shard')} of {source}" if whole else source
     return Listing(
-        name=root.resolve().name or "data", layout=f"{count(n_shards, 'shard')} (WebDataset)",
-        title=f"{count(len(rows), 'image')} in {count(n_shards, 'shard')} of {shown}/",
+        name=name, layout=f"{count(n_shards, 'shard')} (WebDataset)",
+        title=f"{count(len(rows), 'image')} in {title}",
         rows=tuple(rows), load=members.load,
         is_table=True,  # its .json files have keys, which --label and --group may name
         wording=Wording(
-            source=f"{shown}/", before="label ", remove="its images from the shards",
+            source=source, before="label ", remove="its images from the shards",
             one_class="add images of another class",
         ),
         unlabelled=len(bare),
