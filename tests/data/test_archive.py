@@ -273,3 +273,14 @@ def test_an_archive_inside_an_archive(tmp_path, kind):
     inner = pack(tmp_path / "inner.zip", FILES).read_bytes()
     path = pack(tmp_path / kind, {"inner.zip": inner})
     fails(path, f"{kind}/ holds no image, but inner.zip: an archive inside is not opened; unpack")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_claims_more_than_there_is(tmp_path, kind):
+    path = pack(tmp_path / "a.tar", FILES)
+    with tarfile.open(path, "a") as archive:
+        info = tarfile.TarInfo("x")
+        info.type, info.size = kind, 2**62
+        archive.fileobj.seek(archive.offset)
+        archive.fileobj.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+    fails(path, "a.tar cannot be opened as tar (", "copy it again")

@@ -250,3 +250,15 @@ def test_a_table_in_a_folder_that_is_too_large(root, monkeypatch):
     write(root, csv(), "metadata.csv")
     monkeypatch.setattr("warmstart.data.place.MAX_FILE_BYTES", 10)
     fails(root, "metadata.csv is larger than 512 MB; copy it again, or remove it")
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("t.csv", "text,label\n" + "some words here,a\n" * 50_000),
+    ("t.tsv", "a\tb\tlabel\n" + "1\t2\tx\n" * 100_000),
+    ("t.jsonl", '{"text": "' + "x" * 4_000_000 + '", "label": "a"}\n'),
+    ("t.jsonl", '{"text": [' + "[]," * 200_000 + '[]], "label": "a"}\n'),
+])  # fmt: skip
+def test_a_table_that_does_not_fit_into_memory(tmp_path, monkeypatch, name, text):
+    monkeypatch.setattr("warmstart.memory.free_memory", lambda: 10_000_000)
+    (tmp_path / name).write_text(text)
+    fails(tmp_path / name, f"{name} takes about", "of memory when it is read, and 5 MB may be used")

@@ -31,6 +31,8 @@ from warmstart.data.place import (
 )
 from warmstart.errors import DataError
 
+# A header may claim any length, and `tarfile` asks for as much memory.
+TAR_ERRORS = (tarfile.TarError, EOFError, OSError, ValueError, MemoryError, OverflowError)
 LINK = "is a link: pack the file itself"
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_TOTAL_BYTES = 20 * 10**9
@@ -94,10 +96,11 @@ def open_tar(path: Path, shown: str) -> Place:
                     lost[name] = why
                 elif not is_hidden(name):
                     _add(members, name, info, shown, lost)
-    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
+    except (*TAR_ERRORS, zlib.error) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{shown} cannot be opened as tar ({error}); copy it again") from error
+        why = why_damaged(error)
+        raise DataError(f"{shown} cannot be opened as tar ({why}); copy it again") from error
     check_sizes({name: info.size for name, info in members.items()}, path.stat().st_size, shown)
     lock = threading.Lock()  # seek and read must not be torn apart by another thread
 
@@ -111,6 +114,11 @@ def open_tar(path: Path, shown: str) -> Place:
         return payload
 
     return descend(_place(path, shown, members, folders, load, lost))
+
+
+def why_damaged(error: BaseException) -> str:
+    """What is wrong with an archive, in short."""
+    return "a header claims more than there is" if isinstance(error, MemoryError) else str(error)
 
 
 def why_not_read(info: tarfile.TarInfo) -> str:

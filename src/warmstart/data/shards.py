@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from warmstart.data.archive import checked_member, why_not_read
+from warmstart.data.archive import TAR_ERRORS, checked_member, why_damaged, why_not_read
 from warmstart.data.collection import Columns, Listing, Row, Wording, count, unreadable
 from warmstart.data.parts import SPLITS, Part, find_parts
 from warmstart.data.place import MAX_FILE_BYTES, MEDIA_SUFFIXES, is_hidden, suffix
@@ -128,7 +128,7 @@ def is_shard(path: Path) -> bool:
                     images.add(f"{folder}/{base}")
                 elif extension == "cls" or (extension == "json" and folder in ("", ".")):
                     notes.add(f"{folder}/{base}")
-    except (tarfile.TarError, EOFError, OSError, ValueError):
+    except TAR_ERRORS:
         return False  # whoever reads it says what is wrong with it
     return bool(images & notes)
 
@@ -216,10 +216,11 @@ def _examples(
                     lost[f"{path.name}/{name}"] = why
                 else:
                     _take(samples, name, info, archive, path, columns)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except TAR_ERRORS as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{shown} cannot be opened as tar ({error}); copy it again") from error
+        why = why_damaged(error)
+        raise DataError(f"{shown} cannot be opened as tar ({why}); copy it again") from error
     for sample in samples.values():
         for name, member in sample.images:
             yield name, member, sample
