@@ -60,6 +60,12 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def any_share(monkeypatch):
+    """However much cannot be read is left out: for sets of a few files, of which one is bad."""
+    monkeypatch.setattr("warmstart.data.lost.MOST", 1.0)
+
+
+@pytest.fixture
 def real_images():
     """A folder of real image sets, <set>/{train,test}/<class>/*, if it lies beside the project."""
     if not REAL.is_dir():

@@ -255,7 +255,7 @@ def test_a_class_of_bombs_fails_before_anything_is_learnt(place, capsys, tmp_pat
 
 
 def test_a_bomb_is_left_out_by_its_header_alone(place, tmp_path, capsys, monkeypatch):
-    data = fill(tmp_path / "photos", {"blue": 4, "red": 4})
+    data = fill(tmp_path / "photos", {"blue": 5, "red": 5})
     (data / "red" / "bomb.png").write_bytes(bomb(60_000, 60_000))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert main(["fit", str(data), "--budget", "fast", "--out", str(tmp_path / "run")]) in (0, 3)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.ensemble import AdaBoostClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -69,6 +70,33 @@ def test_weights_change_a_table_as_repeated_rows_do():
     one = WarmStartClassifier().fit(X, y, sample_weight=times).predict_proba(X)
     other = WarmStartClassifier().fit(X[again], y[again]).predict_proba(X)
     np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-6, 1e6, 1e300])
+def test_only_the_ratios_of_weights_count_in_a_table(scale):
+    X, y = load_wine(return_X_y=True)
+    weights = np.random.default_rng(0).uniform(0.5, 4, len(y))
+    one = WarmStartClassifier().fit(X, y, sample_weight=weights)
+    other = WarmStartClassifier().fit(X, y, sample_weight=scale * weights)
+    assert one.penalty_ == other.penalty_
+    np.testing.assert_allclose(one.predict_proba(X), other.predict_proba(X), rtol=1e-6, atol=1e-9)
+
+
+def test_weights_that_sum_to_1_are_as_good_as_with_logistic_regression():
+    X, y = load_wine(return_X_y=True)
+    weights = np.random.default_rng(0).uniform(0.5, 2, len(y))
+    train, test = np.arange(len(y)) % 2 == 0, np.arange(len(y)) % 2 == 1
+    weights = weights[train] / weights[train].sum()
+    usual = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    usual.fit(X[train], y[train], logisticregression__sample_weight=len(weights) * weights)
+    ours = WarmStartClassifier().fit(X[train], y[train], sample_weight=weights)
+    assert ours.score(X[test], y[test]) > usual.score(X[test], y[test]) - 0.03
+
+
+def test_it_can_be_boosted():
+    X, y = load_wine(return_X_y=True)
+    boosted = AdaBoostClassifier(WarmStartClassifier(), n_estimators=3, random_state=0)
+    assert cross_val_score(boosted, X, y, cv=3).mean() > 0.9
 
 
 @pytest.mark.parametrize(("wrong", "error", "message"), [
@@ -228,6 +256,18 @@ def test_weights_of_images_are_repeated_images():
     twice = np.repeat(np.arange(len(y)), 2)
     other = tiny(settings=last).fit(X[twice], y[twice], sample_weight=times[twice])
     np.testing.assert_allclose(one.predict_proba(fresh), other.predict_proba(fresh), atol=1e-5)
+
+
+def test_only_the_ratios_of_weights_of_images_count():
+    X, y = pictures(24)
+    weights = np.random.default_rng(0).uniform(0.5, 4, len(y))
+    fresh, _ = pictures(12, seed=5)
+    one = tiny().fit(X, y, sample_weight=weights).predict_proba(fresh)
+    other = tiny().fit(X, y, sample_weight=weights / weights.sum()).predict_proba(fresh)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    plain = tiny().fit(X, y).predict_proba(fresh)
+    same = tiny().fit(X, y, sample_weight=np.full(len(y), 1 / len(y))).predict_proba(fresh)
+    np.testing.assert_array_equal(same, plain)
 
 
 def test_weights_of_one_are_none():

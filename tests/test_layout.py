@@ -23,7 +23,7 @@ STAGES = {
 RANKS = {
     **dict.fromkeys(("errors", "lost"), 0),
     **dict.fromkeys(("records", "events", "remember", "codec", "words", "world"), 1),
-    **dict.fromkeys(("solve", "stats", "folder", "tokens", "weightfile"), 2),
+    **dict.fromkeys(("solve", "stats", "folder", "tokens", "weightfile", "memory"), 2),
     "tasks": 3,
     **dict.fromkeys(STAGES, 4),
     **dict.fromkeys(("recording", "show"), 5),

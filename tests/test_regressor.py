@@ -39,6 +39,17 @@ def test_a_row_of_weight_two_is_given_twice():
     np.testing.assert_allclose(weighed.predict(X), repeated.predict(X), rtol=1e-8)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_only_the_ratios_of_weights_count(scale):
+    rng = np.random.default_rng(0)
+    X, weights = rng.normal(size=(60, 3)), rng.uniform(0.5, 4, 60)
+    y = np.sin(2 * X[:, 0]) + rng.normal(0, 0.1, 60)
+    one = WarmStartRegressor().fit(X, y, weights)
+    other = WarmStartRegressor().fit(X, y, scale * weights)
+    assert (one.penalty_, one.width_) == (other.penalty_, other.width_)
+    np.testing.assert_allclose(one.predict(X), other.predict(X), rtol=1e-6)
+
+
 def test_without_noise_it_is_the_line():
     X = np.random.default_rng(0).normal(size=(40, 3))
     y = X @ [1.0, -2.0, 0.5] + 7

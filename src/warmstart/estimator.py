@@ -21,10 +21,12 @@ from warmstart.verbs.given import (
     as_images,
     check_words,
     class_names,
+    distinct,
     is_output_alone,
     logits_of,
     merged,
     row_weights,
+    scaled,
     taken,
 )
 from warmstart.verbs.learning import OF_TABLES, Options, images_again
@@ -61,9 +63,9 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Learn. Shapes: y (n,), sample_weight (n,).
 
-        A row of weight 2 counts as one that is given twice, one of weight 0 as left out. Weights
-        reach the output that is fitted in closed form; with a strategy that trains layers they
-        are refused.
+        A row of weight 2 counts as one that is given twice, one of weight 0 as left out; only the
+        ratios of weights count, whatever they sum to. Weights reach the output that is fitted in
+        closed form; with a strategy that trains layers they are refused.
         Raises: DataError (a ValueError) for X, y or weights that cannot be used, UsageError (one,
         too) for options that do not suit them; for images whatever `warmstart.fit` raises.
         """
@@ -82,7 +84,7 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
         self._check_table(X)
         weights, keep = row_weights(sample_weight, len(X))
         numbers = self._encode(y, keep)
-        features, weights = X[keep], weights[keep]
+        features, numbers, weights = distinct(X[keep], numbers, weights[keep])
         scaling = standardised(features, weights)
         rows = Weighed(
             (features - scaling.offset) * scaling.scale, numbers, len(self.classes_), weights
@@ -121,6 +123,7 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
         weights, keep = row_weights(sample_weight, len(images))
         numbers = self._encode(y, keep)
         images, numbers, weights = merged(taken(images, keep), numbers, weights[keep])
+        weights = scaled(weights)
         is_weighted = bool((weights != 1.0).any())
         if is_weighted:
             self._check_weighable()

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from warmstart.errors import DataError, UsageError
 from warmstart.solve.weighted import standardised
 from warmstart.training.weighted_numbers import fit_numbers
-from warmstart.verbs.given import as_images, check_words, row_weights
+from warmstart.verbs.given import as_images, check_words, distinct, row_weights
 from warmstart.verbs.learning import OF_TABLES, Options, images_again
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class WarmStartRegressor(RegressorMixin, Options):  # type: ignore[misc]
     """
 
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Learn. Shapes: y (n,), sample_weight (n,), for tables alone.
+        """Learn. Shapes: y (n,), sample_weight (n,), for tables alone; only their ratios count.
 
         Raises: DataError (a ValueError) for X, y or weights that cannot be used, UsageError (one,
         too) for options that do not suit them; for images whatever `warmstart.fit` raises.
@@ -62,7 +62,8 @@ class WarmStartRegressor(RegressorMixin, Options):  # type: ignore[misc]
         self._check_table(X)
         self._forget(("summary_", "_learnt", *OF_LINES))
         weights, keep = row_weights(sample_weight, len(X))
-        features, values, weights = X[keep], np.asarray(y, np.float64)[keep], weights[keep]
+        values = np.asarray(y, np.float64)[keep]
+        features, values, weights = distinct(X[keep], values, weights[keep])
         scaling = standardised(features, weights)
         rows = (features - scaling.offset) * scaling.scale
         found = fit_numbers(rows, values, weights, PENALTIES)

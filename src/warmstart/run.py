@@ -109,6 +109,7 @@ def fit(
     task: Literal["auto", "classify", "multilabel", "regress"] = "auto",
     relabel: str | Path | None = None,
     fix: bool = False,
+    strict: bool = False,
     seed: int = 0,
     lr: float | None = None,
     minutes: float | None = None,
@@ -131,7 +132,8 @@ def fit(
     the uppermost tuned part, `minutes` the time for everything, `device` where layers are
     trained (auto, cpu, cuda, mps), `plan` a plan or the file of one, `settings` single values of it
     ({"training.passes": 3000}, or ["training.passes=3000"]). `relabel` is a table of corrected
-    labels, `fix` leaves copies and conflicts out, as on the command line. `track` names what
+    labels, `fix` leaves copies and conflicts out, `strict` refuses what cannot be read instead of
+    leaving it out, as on the command line. `track` names what
     shows the curves of training as they grow ("tensorboard", ["wandb", "mlflow"]), `progress`
     shows it all at work: in a notebook unless False, elsewhere on stderr if True. `on_event`
     sees every event. A script that `torchrun` starts in several processes shares the work among
@@ -145,7 +147,7 @@ def fit(
         data=data, start=start, arch=arch, preprocessing=preprocessing, strategy=strategy,
         budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
         group=group, task=task, relabel=Path(relabel) if relabel is not None else None, fix=fix,
-        seed=seed, lr=lr, minutes=minutes, device=device,
+        strict=strict, seed=seed, lr=lr, minutes=minutes, device=device,
         plan=Path(plan) if isinstance(plan, str) else plan,
         settings=typed_settings(settings),
         track=(track,) if isinstance(track, str) else tuple(track),

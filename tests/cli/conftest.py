@@ -159,7 +159,7 @@ class Work:
             raise self.error
         return SCORES
 
-    def rank(self, data, starts=(), *, label=None, group=None, task="auto", seed=0):
+    def rank(self, data, starts=(), *, label=None, group=None, task="auto", seed=0, strict=False):
         self.asked.append((data, list(starts), label, group, seed))
         yield Event(stage="look", kind="begin", of=200, t=0.0)
         if self.error is not None:

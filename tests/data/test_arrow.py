@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reading import GREYS, embedded, fails, features, paint, rows
+from warmstart.data.arrow import parse_parquet
 from warmstart.data.read import read
 from warmstart.data.rowgroups import RowGroups
 from warmstart.errors import DataError
@@ -118,6 +121,7 @@ def test_images_named_only_are_read_from_beside_the_table(root):
     assert collection.load(NAMES[0]) == (root / NAMES[0]).read_bytes()
 
 
+@pytest.mark.usefixtures("any_share")
 def test_a_row_without_an_image_is_left_out_and_listed(tmp_path):
     images = embedded(name=None).to_pylist()
     images[1]["bytes"] = None
@@ -129,6 +133,7 @@ def test_a_row_without_an_image_is_left_out_and_listed(tmp_path):
     assert record.problems[0].items == ("1: holds no image",)
 
 
+@pytest.mark.usefixtures("any_share")
 def test_an_image_over_the_limit_is_left_out(tmp_path, monkeypatch):
     source = save(tmp_path / "a.parquet", {"image": embedded(), "label": LABELS})
     monkeypatch.setattr("warmstart.data.rowgroups.MAX_FILE_BYTES", 10)
@@ -249,3 +254,62 @@ def test_damaged_files_are_refused_or_read(tmp_path_factory, place, byte, n):
     source.write_bytes(payload)
     with suppress(DataError):
         drain(read(source))
+
+
+# ---- files that unpack to far more than they are -------------------------------------------------
+
+
+def few_values(path, cell, n, column="text", kind=None):
+    """A file of some kB: one value, n times."""
+    same = pa.array(np.zeros(n, np.int32))
+    table = pa.table({
+        column: pa.DictionaryArray.from_arrays(same, pa.array([cell], kind)),
+        "label": pa.array(["a", "b"] * (n // 2)),
+    })  # fmt: skip
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    return path
+
+
+def taken_by(call):
+    """The most that Arrow and Python took meanwhile."""
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1] + (pool.max_memory() or 0)
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(usual)
+
+
+def test_a_text_that_stands_in_many_rows_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    path = few_values(tmp_path / "a.parquet", "some words " * 10_000, 4000)  # 440 MB
+    assert path.stat().st_size < 50_000
+    monkeypatch.setattr("warmstart.memory.free_memory", lambda: 100_000_000)
+    most = taken_by(lambda: fails(path, "a.parquet takes about 440 MB of memory when it is read"))
+    assert most < 20_000_000
+
+
+def test_a_text_that_stands_in_many_rows_is_one_text(tmp_path):
+    table = parse_parquet(few_values(tmp_path / "a.parquet", "some words", 4000), "a.parquet")
+    assert len(set(map(id, table.texts("text")))) == 1
+
+
+def test_more_rows_than_fit_are_refused(tmp_path, monkeypatch):
+    path = few_values(tmp_path / "a.parquet", "some words", 400_000)
+    monkeypatch.setattr("warmstart.memory.free_memory", lambda: 20_000_000)
+    fails(path, "a.parquet takes about 26 MB of memory", "leave out rows or columns")
+
+
+def test_an_image_that_stands_in_many_rows_is_refused_before_it_is_unpacked(tmp_path):
+    path = few_values(tmp_path / "a.parquet", bytes(70_000_000), 32, "image", pa.binary())
+    most = taken_by(lambda: fails(path, "unpacks to more than is plausible; save its images as"))
+    assert most < 300_000_000  # of 2.2 GB
+
+
+def test_a_column_of_lists_is_not_unpacked(tmp_path):
+    lists = pa.array([[1, 2], None, []] * 4, pa.list_(pa.int64()))
+    pq.write_table(pa.table({"box": lists, "label": list("ab") * 6}), tmp_path / "a.parquet")
+    assert parse_parquet(tmp_path / "a.parquet", "a").texts("box") == [None, "", None] * 4

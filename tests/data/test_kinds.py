@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import pytest
 
@@ -52,5 +53,6 @@ def test_pictures_stay_images(pictures):
 def test_a_class_without_a_clip_is_named(tmp_path):
     data = sounding.fill(tmp_path / "notes", {"a note": 2, "hiss": 2})
     (data / "mid").mkdir()
+    shutil.rmtree(data / "hiss")
     with pytest.raises(DataError, match=r"mid holds no clip; a class needs at least 2 clips"):
         drain(read(data))

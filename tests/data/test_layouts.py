@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -148,3 +149,70 @@ def test_one_parquet_file_and_one_of_the_parts_alone(tmp_path):
     fails(
         shards(tmp_path / "other", ["x.parquet", "y.parquet"]), "holds no image, only 2 other fil"
     )
+
+
+# ---- train.csv beside test.csv ----------------------------------------------------------------
+
+TEXTS = [(f"a sentence about {word} number {n}", word) for n in range(6) for word in ("ab", "cd")]
+
+
+def write_table(path: Path, rows, head=("text", "label")) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(
+            pa.table(dict(zip(head, map(list, zip(*rows, strict=True)), strict=True))), path
+        )
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(dict(zip(head, row, strict=True))) for row in rows))
+    else:
+        comma = "," if path.suffix == ".csv" else "\t"
+        path.write_text("\n".join(comma.join(map(str, row)) for row in (head, *rows)))
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("below", ["", "data/"])
+@pytest.mark.parametrize("holdout", ["val", "valid", "validation", "dev"])
+def test_tables_called_after_the_parts(tmp_path, kind, below, holdout):
+    write_table(tmp_path / f"{below}train.{kind}", TEXTS)
+    write_table(tmp_path / f"{below}{holdout}.{kind}", TEXTS[:4])
+    write_table(tmp_path / f"{below}test.{kind}", TEXTS[:6])
+    collection = drain(read(tmp_path))
+    splits = [example.split for example in collection.record.examples]
+    assert splits == ["train"] * 12 + ["holdout"] * 4 + ["test"] * 6
+    last = collection.record.examples[-1]
+    assert last.id.startswith("test/")
+    assert collection.load(last.id).decode() == TEXTS[5][0]
+    assert collection.record.kind == "text"
+
+
+def test_tables_of_measurements_called_after_the_parts(tmp_path):
+    rows_of = [(n, n % 3, n / 7, "ab"[n % 2]) for n in range(20)]
+    write_table(tmp_path / "train.csv", rows_of, ("x", "y", "z", "label"))
+    write_table(tmp_path / "test.csv", rows_of[:6], ("x", "y", "z", "label"))
+    (tmp_path / "sample_submission.csv").write_text("id,label\n1,a\n")
+    record = drain(read(tmp_path)).record
+    assert record.kind == "table"
+    assert [example.split for example in record.examples] == ["train"] * 20 + ["test"] * 6
+
+
+def test_tables_of_paths_called_after_the_parts(tmp_path):
+    paint(tmp_path, {f"images/{n}.png": n for n in range(12)})
+    listed = [(f"images/{n}.png", "ab"[n % 2]) for n in range(12)]
+    write_table(tmp_path / "train.csv", listed[:8], ("path", "label"))
+    write_table(tmp_path / "test.csv", listed[8:], ("path", "label"))
+    assert [split for _, _, split in rows(tmp_path)] == ["train"] * 8 + ["test"] * 4
+
+
+def test_a_test_table_without_labels_is_left_out(tmp_path):
+    write_table(tmp_path / "train.csv", TEXTS)
+    write_table(tmp_path / "test.csv", [(text,) for text, _ in TEXTS[:4]], ("text",))
+    record = drain(read(tmp_path)).record
+    assert {example.split for example in record.examples} == {"train"}
+    assert record.problems[-1].items == ("test.csv: has no labels",)
+    assert record.layout.startswith("train tables")
+
+
+def test_two_tables_of_one_part(tmp_path):
+    write_table(tmp_path / "train.csv", TEXTS)
+    write_table(tmp_path / "train.jsonl", TEXTS)
+    fails(tmp_path, "holds train.csv and train.jsonl, two tables of one part; remove one")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 
 from reading import fails, paint, rows
+from warmstart.data.decode import decode
 from warmstart.data.read import read, read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import drain
@@ -87,3 +92,97 @@ def test_a_data_set_in_memory_says_how_to_save_it():
         def save_to_disk(self, path: str) -> None: ...
 
     fails(Dataset(), "type Dataset is not read; save it with .save_to_disk(FOLDER) and name FOLDER")
+
+
+# ---- data sets of torchvision ------------------------------------------------------------------
+
+
+class Held:
+    """CIFAR10, MNIST, SVHN: images and classes in memory; `dataset[n]` gives a PIL image."""
+
+    def __init__(self, data, **labels) -> None:
+        self.data = data
+        for name, values in labels.items():
+            setattr(self, name, values)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, n):
+        raise AssertionError("its images are taken as they are held")
+
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (12, 9, 9, 3), dtype=np.uint8)
+NUMBERS = [n % 3 for n in range(12)]
+
+
+def shown(collection, id):
+    return np.asarray(decode(collection.load(id), id))
+
+
+@pytest.mark.parametrize(("data", "labels"), [
+    (PIXELS, {"targets": NUMBERS, "classes": ["ant", "bee", "cow"]}),
+    (torch.from_numpy(PIXELS),
+     {"targets": torch.tensor(NUMBERS), "classes": ["ant", "bee", "cow"]}),
+    (PIXELS.transpose(0, 3, 1, 2), {"labels": np.array(NUMBERS)}),
+    ([Image.fromarray(one) for one in PIXELS], {"labels": NUMBERS}),
+])  # fmt: skip
+def test_a_data_set_that_holds_its_images(data, labels):
+    source = Held(data, **labels)
+    collection = drain(read(source))
+    record = collection.record
+    assert record.kind == "image"
+    assert record.classes == (("ant", "bee", "cow") if "classes" in labels else ("0", "1", "2"))
+    np.testing.assert_array_equal(shown(collection, record.examples[7].id), PIXELS[7])
+    some = drain(read(Subset(Subset(source, range(1, 12)), [0, 1, 3, 4, 6, 7])))
+    assert [e.label for e in some.record.examples] == [
+        record.examples[n].label for n in (1, 2, 4, 5, 7, 8)
+    ]
+    np.testing.assert_array_equal(shown(some, some.record.examples[4].id), PIXELS[7])
+
+
+def test_a_subset_of_an_image_folder(photos):
+    source = Subset(ImageFolder(str(photos)), [0, 1, 3, 4])
+    found = [(e.id, e.label) for e in drain(read(source)).record.examples]
+    whole = [(id, label) for id, label, _ in rows(photos)]
+    assert found == [whole[n] for n in (0, 1, 3, 4)]
+
+
+class Given:
+    """Pairs of a PIL image and a class."""
+
+    def __init__(self, jitter=False) -> None:
+        self.jitter = jitter
+        self.n = 0
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, n):
+        self.n += self.jitter
+        return Image.fromarray(PIXELS[n][: 5 + n % 3] // (1 + self.n)), NUMBERS[n]
+
+
+def test_a_data_set_that_gives_pictures_of_any_size():
+    collection = drain(read(Given()))
+    assert collection.record.kind == "image"
+    assert shown(collection, "07").shape == (6, 9, 3)
+    some = drain(read(Subset(Given(), range(9)))).record
+    assert len(some.examples) == 9
+
+
+def test_a_data_set_that_draws_pictures_at_random():
+    fails(Given(jitter=True), "gives another image each time it is asked for example 0")
+
+
+def test_pictures_of_any_size_in_a_list():
+    pictures = [Image.fromarray(PIXELS[n][: 5 + n % 3]) for n in range(12)]
+    collection = drain(read((pictures, NUMBERS)))
+    assert shown(collection, "7").shape == (6, 9, 3)
+
+
+@pytest.mark.parametrize("form", [np.asarray, torch.from_numpy])
+def test_channels_first_are_turned(form):
+    first = np.ascontiguousarray(PIXELS.transpose(0, 3, 1, 2))
+    collection, usual = drain(read((form(first), NUMBERS))), drain(read((PIXELS, NUMBERS)))
+    assert collection.record.examples == usual.record.examples

@@ -105,11 +105,16 @@ def test_a_damaged_shard_is_named(tmp_path):
         listing.load(listing.rows[-1].id)
 
 
-def test_an_image_that_is_too_large_is_named(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("any_share")
+def test_an_image_that_is_too_large_is_left_out(tmp_path, monkeypatch):
     shard(tmp_path / "s" / "a.tar", 0)
-    monkeypatch.setattr(shards, "MAX_FILE_BYTES", 10)
-    with pytest.raises(DataError, match=r"a\.tar: 00000\.png is larger than 512 MB"):
-        collect(tmp_path / "s")
+    whole = collect(tmp_path / "s").record
+    sizes = sorted(len(picture(k % 2, k)) for k in range(6))
+    monkeypatch.setattr(shards, "MAX_FILE_BYTES", sizes[-1] - 1)
+    record = collect(tmp_path / "s").record
+    assert 0 < len(record.examples) < len(whole.examples)
+    (finding,) = (found for found in record.problems if found.kind == "unreadable")
+    assert all("is larger than 512 MB" in item for item in finding.items)
 
 
 def test_other_folders_are_no_shards(tmp_path, pictures):
@@ -173,3 +178,28 @@ def test_images_are_found_in_shards_of_any_order(tmp_path):
             assert next(e.label for e in found.record.examples if e.id == id) == label
     with pytest.raises(KeyError):
         found.load("b.tar/1.png")
+
+
+def test_one_shard_alone(tmp_path):
+    path = shard(tmp_path / "shard-0001.tar", 0, 8)
+    found, whole = collect(path), collect(tmp_path)
+    assert [e.id for e in found.record.examples] == [e.id for e in whole.record.examples]
+    assert found.record.classes == ("0", "1")
+    assert found.title == f"8 images in {path}"
+
+
+def test_one_shard_with_labels_in_json(tmp_path):
+    members = [
+        member for k in range(6) for member in
+        ((f"{k}.png", picture(k % 2, k)), (f"{k}.json", json.dumps({"label": k % 2}).encode()))
+    ]  # fmt: skip
+    assert collect(pack(tmp_path / "a.tar", members)).record.classes == ("0", "1")
+
+
+def test_a_tar_of_class_folders_with_notes_is_no_shard(tmp_path):
+    members = [
+        member for k in range(6) for member in
+        ((f"{'ab'[k % 2]}/{k}.png", picture(k % 2, k)), (f"{'ab'[k % 2]}/{k}.json", b"{}"))
+    ]  # fmt: skip
+    found = collect(pack(tmp_path / "a.tar", members))
+    assert found.record.classes == ("a", "b")

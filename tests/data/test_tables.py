@@ -128,11 +128,11 @@ def test_a_misspelt_column_gets_a_suggestion(root):
         ("labels.csv", csv("photo,label"), "looks like the path. It has: photo, label. Call it"),
         ("labels.csv", csv("label,label"), 'two columns "label"'),
         ("labels.csv", csv() + "\na,b,c", "line 6 has 3 cells, the first line 2"),
-        ("labels.csv", csv() + "\n,cat", "line 6 has an empty path"),
+        ("labels.csv", csv() + "\n,cat", "(first: a cell without a path, line 6, has no path)"),
         ("labels.csv", csv() + "\nimg/4.png,", "line 6 has an empty label"),
         ("labels.csv", csv() + "\nimg/0.png,dog", "names img/0.png in lines 2 and 6"),
         ("labels.csv", csv() + "\nimg/9.png,cat", "1 of 5 files not found (first: img/9.png, line"),
-        ("labels.csv", csv() + "\nhttp://a.b/c.png,cat", "line 6 names a web address"),
+        ("labels.csv", csv() + "\nhttp://a.b/c.png,cat", "line 6, is a web address: download it"),
         ("labels.csv", csv() + '\n"img/4.png,cat', "unexpected end of data"),
         ("labels.csv", csv().encode("utf-16"), "is UTF-16; save it again as UTF-8 (Excel: CSV UT"),
         ("labels.csv", csv().encode("utf-16-le"), "is UTF-16; save it again as UTF-8"),
@@ -250,3 +250,15 @@ def test_a_table_in_a_folder_that_is_too_large(root, monkeypatch):
     write(root, csv(), "metadata.csv")
     monkeypatch.setattr("warmstart.data.place.MAX_FILE_BYTES", 10)
     fails(root, "metadata.csv is larger than 512 MB; copy it again, or remove it")
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("t.csv", "text,label\n" + "some words here,a\n" * 50_000),
+    ("t.tsv", "a\tb\tlabel\n" + "1\t2\tx\n" * 100_000),
+    ("t.jsonl", '{"text": "' + "x" * 4_000_000 + '", "label": "a"}\n'),
+    ("t.jsonl", '{"text": [' + "[]," * 200_000 + '[]], "label": "a"}\n'),
+])  # fmt: skip
+def test_a_table_that_does_not_fit_into_memory(tmp_path, monkeypatch, name, text):
+    monkeypatch.setattr("warmstart.memory.free_memory", lambda: 10_000_000)
+    (tmp_path / name).write_text(text)
+    fails(tmp_path / name, f"{name} takes about", "of memory when it is read, and 5 MB may be used")

@@ -184,6 +184,7 @@ def test_a_cell_that_is_no_text(tmp_path):
         list_source(path, Columns(text="text"))
 
 
+@pytest.mark.usefixtures("any_share")
 def test_a_file_that_is_not_utf_8_is_left_out(tmp_path):
     root = tmp_path / "t"
     for label in "ab":

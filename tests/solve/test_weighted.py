@@ -73,10 +73,10 @@ def test_whole_weights_are_repeated_rows(shape):
     weighted, repeated = spread_out(x, weights), spread_out(x[again], ones)
     for one, other in zip(solve(weighted, y, 0.3), solve(repeated, y[again], 0.3), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-9)
-    alone = left_out(weighted, y, 0.3)  # one of those that a row stands for
-    np.testing.assert_allclose(alone[again], left_out(repeated, y[again], 0.3), atol=1e-9)
     groups = [np.flatnonzero(again == row) for row in range(len(x))]
-    whole = left_out(weighted, y, 0.3, [np.array([row]) for row in range(len(x))])
+    alone = [np.array([row]) for row in range(len(x))]
+    whole = left_out(weighted, y, 0.3)
+    np.testing.assert_allclose(whole, left_out(weighted, y, 0.3, alone), atol=1e-9)
     np.testing.assert_allclose(whole[again], left_out(repeated, y[again], 0.3, groups), atol=1e-9)
 
 

@@ -14,19 +14,19 @@ def blobs(n=60, d=5, gap=1.5, seed=0):
     return rng.normal(size=(n, d)) + gap * np.eye(3, d)[labels], labels
 
 
-def test_whole_weights_are_repeated_rows_in_all_that_is_chosen():
+def test_a_row_is_a_block_of_its_own():
     x, labels = blobs(40)
-    times = np.random.default_rng(1).integers(1, 5, 40)
-    again = np.repeat(np.arange(40), times)
-    one = fit_linear(Weighed(x, labels, 3, times.astype(float)), PENALTIES)
-    other = fit_linear(Weighed(x[again], labels[again], 3, np.ones(len(again))), PENALTIES)
+    weights = np.random.default_rng(1).uniform(0.2, 4, 40)
+    alone = tuple(np.array([row]) for row in range(40))
+    one = fit_linear(Weighed(x, labels, 3, weights), PENALTIES)
+    other = fit_linear(Weighed(x, labels, 3, weights, alone), PENALTIES)
     assert one.penalty == other.penalty
     assert one.calibration.temperature == pytest.approx(other.calibration.temperature, rel=1e-7)
     for a, b in zip(one.calibrated(), other.calibrated(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
 
 
-def test_the_same_with_blocks():
+def test_whole_weights_are_repeated_rows_in_all_that_is_chosen():
     x, labels = blobs(30)
     times = np.random.default_rng(2).integers(1, 4, 30)
     again = np.repeat(np.arange(30), times)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from tiny import ARCH, KINDS, PREP, bytes_of, network, weights
 from warmstart.cli import main
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.events import drain, follow
+from warmstart.features.extract import extract
 from warmstart.folder import read_json, to_plain
+from warmstart.joints import look
 from warmstart.joints.request import Request
 from warmstart.records import DataRecord, Inspection
 from warmstart.verbs.check import check
@@ -256,3 +260,73 @@ def test_a_misuse_exits_with_2(pictures, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 2
+
+
+# ---- a damaged cache -----------------------------------------------------------------------
+
+
+def spoil(path, kind):
+    """Damage one file of the cache."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    if kind == "flip":
+        content[middle] ^= 8
+    elif kind == "zeros":
+        content = bytearray(len(content))
+    elif kind == "noise":
+        content = bytearray(np.random.default_rng(0).bytes(len(content)))
+    elif kind == "truncation":
+        content = content[:middle]
+    if kind in ("folder", "gone"):
+        path.unlink()
+        if kind == "folder":
+            (path / "inside").mkdir(parents=True)
+        return
+    path.write_bytes(content)
+    later = path.stat().st_mtime_ns + 10**9  # the clock of a file system ticks every few ms
+    os.utime(path, ns=(later, later))
+
+
+@pytest.mark.parametrize("kind", ["flip", "zeros", "noise", "truncation", "folder", "gone"])
+def test_a_damaged_cache_heals_and_changes_nothing(tmp_path, pictures, kind):
+    first = ask(pictures)
+    for suffix in ("rows", "index", "json"):
+        files = sorted((tmp_path / "cache").glob(f"*.{suffix}"))
+        assert files
+        for path in files:
+            spoil(path, kind)
+        again = ask(pictures)
+        assert replace(again, seconds={}) == replace(first, seconds={})
+
+
+def test_rows_that_are_damaged_while_a_look_is_taken_are_passed_again(tmp_path, monkeypatch):
+    data = fill(tmp_path / "data", {"blue": 12, "green": 12})
+    first, spoilt = ask(data), []
+
+    def extract_then_spoil(*args):
+        features = yield from extract(*args)
+        if not spoilt:
+            spoilt.extend(sorted((tmp_path / "other").glob("*.rows")))
+            for path in spoilt:
+                spoil(path, "zeros")
+        return features
+
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(look, "extract", extract_then_spoil)
+    again = ask(data)
+    assert spoilt
+    assert replace(again, seconds={}) == replace(first, seconds={})
+
+
+def test_a_cache_that_keeps_losing_rows_names_the_cure(tmp_path, monkeypatch):
+    data = fill(tmp_path / "data", {"blue": 12, "green": 12})
+
+    def extract_and_lose(*args):
+        features = yield from extract(*args)
+        for path in (tmp_path / "cache").glob("*.rows"):
+            spoil(path, "zeros")
+        return features
+
+    monkeypatch.setattr(look, "extract", extract_and_lose)
+    with pytest.raises(UsageError, match="loses what is written to it; set WARMSTART_CACHE"):
+        ask(data)

@@ -108,7 +108,7 @@ def check(call: Call) -> int:
         print(dumps(found, indent=2))
     else:
         same = [word for pair in call.values.items() if pair[0] in KEPT for word in pair]
-        same += ["--fix"] if "--fix" in call.switches else []
+        same += [switch for switch in ("--fix", "--strict") if switch in call.switches]
         print(show.check_text(found, [call.places[0], *same]))
     return NO_SIGNAL if found.verdict.kind == "no-signal" else 0
 
@@ -182,6 +182,7 @@ def rank(call: Call) -> int:
                 group=values.get("--group"),
                 task=cast("AskedTask", values.get("--task", "auto")),
                 seed=int(values.get("--seed", "0")),
+                strict="--strict" in call.switches,
             ),
             watch.show,
         )

@@ -38,7 +38,7 @@ def _as_they_are(call: Call) -> Comparison:
     from warmstart.verbs.compare import compare as compared
 
     settle_imports()
-    idle = [*call.values, *call.many, *(call.switches & {"--fix"})]
+    idle = [*call.values, *call.many, *(call.switches & {"--fix", "--strict"})]
     if idle:
         raise UsageError(
             f"{idle[0]} says how strategies are run; add --strategies head,full, or leave "

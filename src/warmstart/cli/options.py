@@ -89,6 +89,12 @@ FIX = Option(
     name="--fix",
     help="leave out copies of test images, exact copies and conflicts; lists them in clean.csv",
 )
+STRICT = Option(
+    name="--strict",
+    help="refuse unreadable files instead of leaving them out; exit with 4 if the result is not "
+    "ready",
+)
+READ_ALL = Option(name="--strict", help="refuse unreadable files instead of leaving them out")
 BUDGET = Option(
     name="--budget",
     value="B",

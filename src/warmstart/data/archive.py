@@ -13,24 +13,27 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TypeVar
 
-from warmstart.data.collection import Load
+from warmstart.data.collection import Load, count, unreadable
 from warmstart.data.place import (
     MAX_FILE_BYTES,
     READ_SUFFIXES,
     TABLE_SUFFIXES,
     Place,
-    check_name,
+    escaped,
     is_hidden,
     parents,
     suffix,
 )
 from warmstart.errors import DataError
 
+# A header may claim any length, and `tarfile` asks for as much memory.
+TAR_ERRORS = (tarfile.TarError, EOFError, OSError, ValueError, MemoryError, OverflowError)
+LINK = "is a link: pack the file itself"
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_TOTAL_BYTES = 20 * 10**9
 # Photographs hardly shrink, drawings stored as BMP shrink 50-fold; beyond 200 it is a bomb.
@@ -49,17 +52,18 @@ def open_zip(path: Path, shown: str) -> Place:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DataError(f"{shown} cannot be opened as zip ({error}); copy it again") from error
     members: dict[str, zipfile.ZipInfo] = {}
-    folders = set()
+    folders, lost = set(), dict[str, str]()
     for info in archive.infolist():
         name = checked_member(info.filename, shown)
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise DataError(f"{shown}: {name} is a link; pack the file itself")
+            lost[name] = LINK
+            continue
         if info.flag_bits & 1:
             raise DataError(f"{shown} has a password; unpack it and name the folder")
         if info.is_dir():
             folders.add(name)
         elif not is_hidden(name):
-            _add(members, name, info, shown)
+            _add(members, name, info, shown, lost)
     sizes = {name: info.file_size for name, info in members.items()}
     check_sizes(sizes, path.stat().st_size, shown)
 
@@ -71,7 +75,7 @@ def open_zip(path: Path, shown: str) -> Place:
         except (NotImplementedError, RuntimeError) as error:
             raise DataError(f"cannot be unpacked ({error})") from error
 
-    return descend(_place(path, shown, members, folders, load))
+    return descend(_place(path, shown, members, folders, load, lost))
 
 
 def open_tar(path: Path, shown: str) -> Place:
@@ -80,7 +84,7 @@ def open_tar(path: Path, shown: str) -> Place:
     Raises: DataError if it is damaged, or a member is unsafe.
     """
     members: dict[str, tarfile.TarInfo] = {}
-    folders = set()
+    folders, lost = set(), dict[str, str]()
     try:
         file = _plain(path, shown)
         with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -88,15 +92,15 @@ def open_tar(path: Path, shown: str) -> Place:
                 name = checked_member(info.name, shown)
                 if info.isdir():
                     folders.add(name)
-                    continue
-                if not info.isreg() or info.issparse():
-                    raise DataError(f"{shown}: {name} is a link or device; pack the file itself")
-                if not is_hidden(name):
-                    _add(members, name, info, shown)
-    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
+                elif why := why_not_read(info):
+                    lost[name] = why
+                elif not is_hidden(name):
+                    _add(members, name, info, shown, lost)
+    except (*TAR_ERRORS, zlib.error) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{shown} cannot be opened as tar ({error}); copy it again") from error
+        why = why_damaged(error)
+        raise DataError(f"{shown} cannot be opened as tar ({why}); copy it again") from error
     check_sizes({name: info.size for name, info in members.items()}, path.stat().st_size, shown)
     lock = threading.Lock()  # seek and read must not be torn apart by another thread
 
@@ -109,34 +113,46 @@ def open_tar(path: Path, shown: str) -> Place:
             raise DataError("is cut off in the tar")
         return payload
 
-    return descend(_place(path, shown, members, folders, load))
+    return descend(_place(path, shown, members, folders, load, lost))
+
+
+def why_damaged(error: BaseException) -> str:
+    """What is wrong with an archive, in short."""
+    return "a header claims more than there is" if isinstance(error, MemoryError) else str(error)
+
+
+def why_not_read(info: tarfile.TarInfo) -> str:
+    """Why a member of a tar, no folder, holds no bytes to read where it stands; "" if it does."""
+    if info.issym() or info.islnk():
+        return LINK
+    if info.issparse():
+        return "is stored with holes: pack it again without --sparse"
+    return "" if info.isreg() else "is a pipe or a device, which is not opened"
 
 
 def checked_member(name: str, shown: str) -> str:
     """A member's name with plain slashes, refused if it could point outside the archive.
 
-    Raises: DataError for absolute paths, drive letters and `..`.
+    Bytes that are not UTF-8 are escaped. Raises: DataError for absolute paths, drive letters
+    and `..`.
 
     >>> checked_member("photos\\\\cat\\\\1.jpg", "photos.zip")
     'photos/cat/1.jpg'
     """
     plain = name.replace("\\", "/")
     if plain.startswith("/") or re.match(r"[A-Za-z]:", plain) or ".." in plain.split("/"):
-        raise DataError(f"{shown} holds a member that points outside it ({name}); pack it again")
-    check_name(plain, shown)
-    return "/".join(part for part in plain.split("/") if part not in ("", "."))
+        raise DataError(
+            f"{shown} holds a member that points outside it ({escaped(name)}); pack it again"
+        )
+    return escaped("/".join(part for part in plain.split("/") if part not in ("", ".")))
 
 
 def check_sizes(sizes: dict[str, int], packed: int, shown: str) -> None:
     """Refuse archives that unpack to absurd sizes; only members that would be read count.
 
-    Raises: DataError for a member over 512 MB, over 20 GB in all, or 200-fold compression.
+    Raises: DataError for over 20 GB in all, or 200-fold compression.
     """
-    read = {n: s for n, s in sizes.items() if suffix(n) in READ_SUFFIXES}
-    for name, size in read.items():
-        if size > MAX_FILE_BYTES:
-            raise DataError(f"{shown}: {name} unpacks to more than 512 MB; remove it")
-    total = sum(read.values())
+    total = sum(size for name, size in sizes.items() if suffix(name) in READ_SUFFIXES)
     if total > MAX_TOTAL_BYTES:
         raise DataError(f"{shown} unpacks to more than 20 GB; unpack it and name the folder")
     if total > RATIO_FROM_BYTES and total > MAX_RATIO * packed:
@@ -171,19 +187,29 @@ def _inside(place: Place, top: str) -> Place:
     )
 
 
-def _add(members: dict[str, Info], name: str, info: Info, shown: str) -> None:
+def _add(members: dict[str, Info], name: str, info: Info, shown: str, lost: dict[str, str]) -> None:
+    size = info.file_size if isinstance(info, zipfile.ZipInfo) else info.size
+    if size > MAX_FILE_BYTES and suffix(name) in READ_SUFFIXES:
+        lost[name] = "unpacks to more than 512 MB"
+        return
     if name in members:
         raise DataError(f"{shown} holds {name} twice; pack it again")
     members[name] = info
 
 
 def _place(
-    path: Path, shown: str, members: Iterable[str], folders: Iterable[str], load: Load
-) -> Place:
+    path: Path, shown: str, members: Iterable[str], folders: Iterable[str], load: Load,
+    lost: Mapping[str, str],
+) -> Place:  # fmt: skip
     files = tuple(sorted(members))
     visible = {f for f in folders if f and not is_hidden(f)} | parents(files)
     name = re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", path.name, flags=re.IGNORECASE)
-    return Place(name=name, shown=shown, files=files, folders=tuple(sorted(visible)), load=load)
+    seen = {name: why for name, why in sorted(lost.items()) if not is_hidden(name)}
+    sentence = f"{count(len(seen), 'file')} in {shown} left out."
+    return Place(
+        name=name, shown=shown, files=files, folders=tuple(sorted(visible)), load=load,
+        problems=unreadable(seen, sentence),
+    )  # fmt: skip
 
 
 def _plain(path: Path, shown: str) -> IO[bytes]:

@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
+from PIL.ImageOps import exif_transpose
 
 from warmstart.data.collection import Columns, Listing, Row, Wording, count
 from warmstart.data.given_truth import GivenTruth, read_truth
+from warmstart.data.lost import is_too_much
 from warmstart.data.pixels import to_uint8
 from warmstart.data.place import IMAGE_SUFFIXES, check_name, read_file, suffix
 from warmstart.data.raw import MOST_BANDS
@@ -23,6 +26,8 @@ from warmstart.errors import DataError
 
 def list_arrays(images: Any, labels: Any) -> Listing:
     """List images (N, H, W) or (N, H, W, C) of uint8 or float, or N paths, with N labels.
+
+    (N, C, H, W) is turned where the channels are clearly first; N PIL images may differ in size.
 
     Pixels become uint8 by one rule over the whole array, bands (C of 2 or 5 to 13) stay as they
     are; where nothing changes the array is not copied, so leave it as it is while the run
@@ -37,6 +42,9 @@ def list_arrays(images: Any, labels: Any) -> Listing:
     paths = _paths(images)
     if paths is not None:
         return _listing(paths, names, "list of paths", read_file)
+    if (pictures := _pictures(images)) is not None:
+        held = {str(index): picture for index, picture in enumerate(pictures)}
+        return _listing([*held], names, "list of images", lambda id: payload_of_picture(held[id]))
     values = _pixels(images)
     pixels = to_uint8(values, "X") if values.shape[3:] in ((), (1,), (3,), (4,)) else values
     ids = [str(index) for index in range(len(pixels))]
@@ -130,7 +138,7 @@ def _paths(images: Any) -> list[str] | None:
             raise DataError(f"X names {path} twice; keep one row per file")
         seen.add(path)
     missing = [path for path in paths if not os.path.isfile(path)]
-    if missing:
+    if is_too_much(len(missing), len(paths)):  # fewer are left out when they are read
         raise DataError(
             f"X: {len(missing):,} of {count(len(paths), 'file')} not found "
             f"(first: {missing[0]}); correct the paths"
@@ -138,7 +146,41 @@ def _paths(images: Any) -> list[str] | None:
     return paths
 
 
+def _pictures(images: Any) -> list[Image] | None:
+    """PIL images, None if `images` is not a sequence of them."""
+    if not isinstance(images, (list, tuple)) or not images:
+        return None
+    return list(images) if all(isinstance(image, Image) for image in images) else None
+
+
+def payload_of_picture(picture: Image) -> bytes:
+    """A PIL image as bytes that one decoder reads as it does files.
+
+    Raises: DataError where Pillow cannot read it any more.
+    """
+    buffer = io.BytesIO()
+    try:
+        upright = exif_transpose(picture)
+        if upright.has_transparency_data:
+            upright = upright.convert("RGBA")
+        upright.save(buffer, "TIFF")  # takes every mode as it is
+    except Exception as error:  # Pillow reads a file only now, and lets a dozen types through
+        raise DataError(f"cannot be read: {error}") from error
+    return buffer.getvalue()
+
+
+def channels_last(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Images (N, C, H, W) as (N, H, W, C), where C is clearly first; others as they are.
+
+    >>> channels_last(np.zeros((9, 3, 32, 32))).shape, channels_last(np.zeros((9, 8, 8, 3))).shape
+    ((9, 32, 32, 3), (9, 8, 8, 3))
+    """
+    return np.moveaxis(values, 1, 3) if values.ndim == 4 and _is_first(values.shape) else values
+
+
 def _pixels(images: Any) -> NDArray[np.generic]:
+    if hasattr(images, "detach"):  # a tensor of torch
+        images = images.detach().cpu()
     try:
         values: NDArray[np.generic] = np.asarray(images)
     except ValueError:
@@ -147,8 +189,12 @@ def _pixels(images: Any) -> NDArray[np.generic]:
         ) from None
     if values.dtype.kind == "O":
         raise DataError("X holds objects, not pixels; give an array (N, H, W, C) or file paths")
-    if values.ndim == 4 and _is_first(values.shape):
-        raise DataError(f"X has shape {values.shape}, channels first; use X.transpose(0, 2, 3, 1)")
+    if values.ndim == 4 and _is_either(values.shape):
+        raise DataError(
+            f"X has shape {values.shape}, whose channels may be first or last; pad the images to "
+            "4 pixels or more a side, and give (N, H, W, C)"
+        )
+    values = channels_last(values)
     if values.ndim not in (3, 4) or (values.ndim == 4 and values.shape[3] > MOST_BANDS):
         raise DataError(
             f"X has shape {values.shape}; images are (N, H, W), or (N, H, W, C) of 1 to "
@@ -167,5 +213,16 @@ def _is_first(shape: tuple[int, ...]) -> bool:
     >>> _is_first((9, 3, 8, 8)), _is_first((9, 13, 64, 64)), _is_first((9, 8, 8, 13))
     (True, True, False)
     """
+    if shape[0] and 0 in shape:
+        return False
     is_picture = shape[1] in (1, 3) and shape[3] not in (1, 3, 4)
     return is_picture or shape[1] <= MOST_BANDS < min(shape[2:])
+
+
+def _is_either(shape: tuple[int, ...]) -> bool:
+    """Whether the first axis may hold the channels as well as the last, the images being slits.
+
+    >>> _is_either((9, 3, 32, 3)), _is_either((9, 3, 3, 3))
+    (True, False)
+    """
+    return shape[1] in (1, 3) and shape[3] in (1, 3) and shape[2] > MOST_BANDS

@@ -17,14 +17,23 @@ from typing import IO, Any
 
 from warmstart.data.pages import Pages
 from warmstart.data.parsing import Pictures, Stored, Table, text_of
-from warmstart.data.rowgroups import MOST_BYTES, Opened, RowGroups, cells_of, payload_of
+from warmstart.data.place import special
+from warmstart.data.rowgroups import (
+    MOST_BYTES,
+    Opened,
+    RowGroups,
+    cells_of,
+    payload_of,
+    rows_at_once,
+)
 from warmstart.errors import DataError
+from warmstart.memory import check_room, reading_limit, size_of_cells
 
 # A column of images is called one of these, or is the only one of its kind.
 IMAGE_NAMES = ("image", "img", "picture", "photo", "image_bytes", "bytes", "jpg", "png")
 MAX_TOTAL_BYTES = 20 * 10**9
 MAX_RATIO, RATIO_FROM_BYTES = 200, 64 * 2**20  # beyond, it is a bomb: see archive.py
-_BATCH = 32  # images held in memory while a Parquet file is unpacked
+_SLICE = 256  # rows of a column that become texts of Python at a time
 Names = Mapping[str, tuple[str, ...]]
 
 
@@ -47,6 +56,8 @@ def parse_parquet(source: str | os.PathLike[str] | bytes, shown: str) -> Table:
     """
     load_pyarrow(shown)
     with _readable(shown, "Parquet"):
+        if not isinstance(source, bytes) and (why := special(os.stat(source).st_mode)):
+            raise DataError(f"{shown} is {why}, which is not opened; name a file")
         n_bytes = len(source) if isinstance(source, bytes) else os.path.getsize(source)
         with _opened(source) as file:
             schema, metadata = file.schema_arrow, file.metadata
@@ -55,7 +66,10 @@ def parse_parquet(source: str | os.PathLike[str] | bytes, shown: str) -> Table:
         names = class_names(notes.get("info", {}).get("features", {}))
 
         def column(name: str) -> Any:
+            """Texts come as a dictionary: a few values that stand in many rows stay few."""
             with again() as file:
+                _check_columns(file, [name], n_bytes, shown)
+            with again(texts=[name] if _is_text(schema.field(name).type) else None) as file:
                 return file.read(columns=[name]).column(0)
 
         contents = _Contents(
@@ -69,14 +83,38 @@ def parse_parquet(source: str | os.PathLike[str] | bytes, shown: str) -> Table:
 
 
 @contextmanager
-def _opened(source: str | os.PathLike[str] | bytes, metadata: Any = None) -> Iterator[Any]:
-    """A Parquet file for as long as it is read from: of a thousand pieces none stays open."""
+def _opened(
+    source: str | os.PathLike[str] | bytes, metadata: Any = None, texts: list[str] | None = None
+) -> Iterator[Any]:
+    """A Parquet file for as long as it is read from: of a thousand pieces none stays open.
+
+    `texts` names columns that come as dictionaries.
+    """
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
     held = pa.BufferReader(source) if isinstance(source, bytes) else pa.OSFile(str(source))
     with held:
-        yield parquet.ParquetFile(held, metadata=metadata)
+        yield parquet.ParquetFile(held, metadata=metadata, read_dictionary=texts)
+
+
+def _check_columns(file: Any, names: Sequence[str], n_packed: int, shown: str) -> None:
+    """Refuse columns whose pages would not fit, by what the file says of them."""
+    n_bytes = 0
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        for place in range(group.num_columns):
+            chunk = group.column(place)
+            if chunk.path_in_schema.split(".")[0] in names:
+                n_bytes += chunk.total_uncompressed_size
+    _check_plausible(n_bytes, n_packed, shown)
+    check_room(n_bytes, shown)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def parse_streams(sources: Sequence[str | bytes], names: Names, shown: str) -> Table:
@@ -165,11 +203,12 @@ def _readable(shown: str, kind: str) -> Any:
 def _table(contents: _Contents, shown: str, kind: str) -> Table:
     if not contents.n_rows:
         raise DataError(f"{shown} has no rows; save the data set again with all of them")
+    check_room(size_of_cells(contents.n_rows), shown)
     image = _image_column(contents.schema, shown)
 
     def texts(name: str) -> list[str | None]:
         with _readable(shown, kind):
-            cells = [text_of(item) for item in _whole(contents, contents.column(name)).to_pylist()]
+            cells = _cells(_whole(contents, contents.column(name)), shown)
         names = contents.names.get(name)
         return cells if names is None else _named(cells, names, name, shown)
 
@@ -186,6 +225,36 @@ def _table(contents: _Contents, shown: str, kind: str) -> Table:
         unit="row",
         pictures=Pictures(image, pictures) if image else None,
     )
+
+
+def _cells(column: Any, shown: str) -> list[str | None]:
+    """A column as texts; equal values of a dictionary are one text.
+
+    Raises: DataError where they would not fit into memory as texts of their own.
+    """
+    import pyarrow.types as types
+
+    found: list[str | None] = []
+    n_letters, limit = 0, reading_limit()
+    for chunk in column.chunks:
+        if types.is_nested(chunk.type):  # no texts, and of any size: only told from missing ones
+            found += [None if valid else "" for valid in chunk.is_valid().to_pylist()]
+            continue
+        values = None
+        if types.is_dictionary(chunk.type):
+            values = [text_of(item) for item in chunk.dictionary.to_pylist()]
+            chunk = chunk.indices
+        for at in range(0, len(chunk), _SLICE):
+            items = chunk.slice(at, _SLICE).to_pylist()
+            if values is None:
+                cells = [text_of(item) for item in items]
+            else:
+                cells = ["" if item is None else values[item] for item in items]
+            found += cells
+            n_letters += sum(map(len, filter(None, cells)))
+            if n_letters > limit:
+                check_room(size_of_cells(len(column), n_letters * len(column) // len(found)), shown)
+    return found
 
 
 def _whole(contents: _Contents, column: Any) -> Any:
@@ -254,6 +323,8 @@ def _in_groups(opened: Opened, name: str, shown: str, n_bytes: int) -> Stored:
         opened=opened, column=name,
         check=lambda unpacked: _check_plausible(unpacked, n_bytes, shown),
     )  # fmt: skip
+    with opened() as file:
+        _check_columns(file, [name], n_bytes, shown)
     groups.scan()
     if groups.largest > MOST_BYTES:
         pages = Pages()
@@ -276,7 +347,8 @@ def _spool(file: Any, name: str, shown: str, n_bytes: int, pages: Pages) -> Any:
     spool: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
     schema = pa.schema([file.schema_arrow.field(name)])
     with pa.ipc.new_stream(spool, schema) as writer:
-        for batch in file.iter_batches(batch_size=_BATCH, columns=[name]):
+        n = min(rows_at_once(file, number, name) for number in range(file.num_row_groups))
+        for batch in file.iter_batches(batch_size=n, columns=[name]):
             writer.write_batch(batch)
             _check_plausible(spool.tell(), n_bytes, shown)
     spool.flush()

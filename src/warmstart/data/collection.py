@@ -67,7 +67,7 @@ class Listing:
     `load` raises DataError with a short reason where the bytes cannot be had. `doubt` says why
     its labels cannot be learnt, such as that all are different; other uses do not mind.
     `form` says what the labels plainly are; "sets" are names with `|` between. `outputs` are
-    the names of 0/1 columns, or of the column of labels.
+    the names of 0/1 columns, or of the column of labels. `problems` lists what is left out.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Listing:
     is_table: bool = False
     doubt: str = ""
     problems: tuple[Finding, ...] = ()
+    unlabelled: int = 0  # items of its problems that can be read and have no label
     kind: Kind = "image"
     form: Literal["texts", "sets", "numbers"] = "texts"
     outputs: tuple[str, ...] = ()
@@ -89,12 +90,15 @@ class Collection:
     """What was read: the record (data.json) and the bytes behind each example id.
 
     `load` may be called from several threads. Raises there: DataError where a file has gone.
+    `strict` refuses what cannot be decoded instead of leaving it out.
     """
 
     record: DataRecord
     load: Load
     title: str  # a sentence part for people: "1,300 images in photos/"
     wording: Wording
+    unlabelled: int = 0  # as in `Listing`
+    strict: bool = False
 
 
 def under(listing: Listing, prefix: str, split: Split) -> Listing:
@@ -122,6 +126,7 @@ def joined(parts: Sequence[Listing], layout: str) -> Listing:
         load=lambda id: owners[id](id),
         is_table=any(part.is_table for part in parts),
         problems=tuple(problem for part in parts for problem in part.problems),
+        unlabelled=sum(part.unlabelled for part in parts),
     )
 
 

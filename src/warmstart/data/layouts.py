@@ -84,7 +84,7 @@ def _list_class_folders(place: Place, images: Sequence[str]) -> Listing:
         rows += found
         strays += homeless
     train = next(part for part in parts if part.split == "train")
-    _check_folders(place, train, {row.id for row in rows})
+    empty = _empty_folders(place, train, {row.id for row in rows})
     in_parts = {row.id for row in rows} | set(strays)
     strays += [image for image in images if image not in in_parts]
     n_others = len(place.files) - len(images)
@@ -97,8 +97,10 @@ def _list_class_folders(place: Place, images: Sequence[str]) -> Listing:
         rows=tuple(rows),
         load=place.load,
         wording=_wording(place.shown, train),
+        unlabelled=len(strays),
         problems=place.problems
         + _passed_over(place, strays)
+        + empty
         + propose_series(rows, f"{place.shown}/"),
     )
 
@@ -118,22 +120,30 @@ def _rows(part: Part, images: Sequence[str]) -> tuple[list[Row], list[str]]:
     return rows, strays
 
 
-def _check_folders(place: Place, train: Part, ids: set[str]) -> None:
-    """A class folder without a usable image is a mistake to name, not a class to lose."""
+def _empty_folders(place: Place, train: Part, ids: set[str]) -> tuple[Finding, ...]:
+    """Class folders without a usable image, as a finding.
+
+    Raises: DataError where they would have been the second class.
+    """
     filled = {part for id in ids if (part := train.below(id)) is not None}
     classes = {below.split("/")[0] for below in filled}
+    noun, empty = noun_of(ids), dict[str, str]()
     for folder in place.folders:
         below = train.below(folder)
         if below is None or not below or "/" in below or below in classes:
             continue
-        noun = noun_of(ids)
         found = sorted({suffix(f) or f for f in place.files if f.startswith(folder + "/")})
-        what = f"only files of other kinds ({some(found)})" if found else f"no {noun}"
-        such = "WAV, FLAC, …" if noun == "clip" else "JPEG, PNG, …"
-        raise DataError(
-            f"{place.shown}/{folder} holds {what}; a class needs at least 2 {noun}s. "
-            f"Add some ({such}) or remove the folder."
+        empty[folder] = (
+            f"holds only files of other kinds ({some(found)})" if found else f"holds no {noun}"
         )
+        if len(classes) < 2:
+            such = "WAV, FLAC, …" if noun == "clip" else "JPEG, PNG, …"
+            raise DataError(
+                f"{place.shown}/{folder} {empty[folder]}; a class needs at least 2 {noun}s. "
+                f"Add some ({such}) or remove the folder."
+            )
+    sentence = f"{count(len(empty), 'class folder')} without {noun}s left out."
+    return unreadable(empty, sentence)
 
 
 def _wording(shown: str, train: Part) -> Wording:

@@ -1,10 +1,13 @@
-"""Objects that other packages make: a DataFrame, a torchvision ImageFolder. Neither is imported."""
+"""Objects that other packages make: a DataFrame, data sets of torchvision. None is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from PIL.Image import Image
 
 from warmstart.data.collection import Columns, Listing, Row, Wording, count
 from warmstart.data.parsing import Table, lists_of, text_of
@@ -34,6 +37,14 @@ class ImageFolder(Protocol):
     classes: Sequence[str]
 
 
+@runtime_checkable
+class Subset(Protocol):
+    """Some examples of another data set, as torch.utils.data names them."""
+
+    dataset: Any
+    indices: Sequence[int]
+
+
 def list_frame(frame: Frame, files: Files, columns: Columns) -> Listing:
     """List a DataFrame with a column of paths and one of labels, as a table on disk.
 
@@ -59,15 +70,50 @@ def frame_table(frame: Frame) -> Table:
     )
 
 
-def list_image_folder(folder: ImageFolder) -> Listing:
-    """List the samples of a torchvision ImageFolder; its transforms are not applied.
+def chosen_of(source: Any) -> tuple[Any, list[int] | None]:
+    """The data set behind a Subset (of a Subset …), and which of its examples; None: all."""
+    chosen: list[int] | None = None
+    while isinstance(source, Subset):
+        own = [int(index) for index in source.indices]
+        chosen = own if chosen is None else [own[index] for index in chosen]
+        source = source.dataset
+    return source, chosen
+
+
+def held_images(source: Any) -> tuple[Any, list[Any]] | None:
+    """X and y of a data set that holds all its images, as CIFAR10, MNIST and SVHN do.
+
+    Its transforms are not applied. Labels are class names where it knows them. None for any other.
+    """
+    data = getattr(source, "data", None)
+    labels = getattr(source, "targets", None)
+    labels = getattr(source, "labels", None) if labels is None else labels
+    if data is None or labels is None or not isinstance(source, Sized):
+        return None
+    is_array = str(getattr(data, "dtype", "")).endswith("uint8") and len(data.shape) in (3, 4)
+    is_list = isinstance(data, list) and bool(data) and all(isinstance(x, Image) for x in data)
+    if not (is_array or is_list) or not len(data) == len(labels) == len(source):
+        return None
+    numbers = np.asarray(labels)
+    if numbers.ndim != 1:
+        return None
+    names = getattr(source, "classes", None)
+    told = numbers.tolist()
+    if isinstance(names, (list, tuple)) and numbers.dtype.kind in "iu":
+        told = [str(names[n]).strip() if 0 <= n < len(names) else str(n) for n in told]
+    return data, told
+
+
+def list_image_folder(folder: ImageFolder, chosen: Sequence[int] | None = None) -> Listing:
+    """List the samples of a torchvision ImageFolder, or some; its transforms are not applied.
 
     Ids are paths relative to its root.
     Raises: DataError if a sample has a class that is not named.
     """
     root = Path(getattr(folder, "root", ""))
     paths, rows = {}, []
-    for path, index in folder.samples:
+    samples = folder.samples if chosen is None else [folder.samples[row] for row in chosen]
+    for path, index in samples:
         id = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path(path)
         check_name(id.as_posix(), "the ImageFolder")
         if not 0 <= index < len(folder.classes):

@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from warmstart.data.collection import count
 from warmstart.data.place import suffix
 from warmstart.errors import DataError
+from warmstart.memory import check_room, size_of_cells
 
 BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -66,11 +67,19 @@ def parse(payload: bytes, shown: str) -> Table:
     >>> table.columns, table.texts("label"), table.where(0)
     (('path', 'label'), ['cat'], 'line 2')
     """
+    check_room(_size_of(payload), shown)
     text = _decoded(payload, shown)
     table = _parse_json_lines(text, shown) if suffix(shown) == ".jsonl" else _parse_csv(text, shown)
     if not table.lines:
         raise DataError(f"{shown} has no rows; add one line an example below the header")
     return table
+
+
+def _size_of(payload: bytes) -> int:
+    """Bytes of memory that the cells of a table will take, from above."""
+    wide = 1 if payload.isascii() else 4  # bytes a letter: one rare sign makes all so wide
+    n_cells = sum(map(payload.count, (b",", b";", b"\t", b"\n", b"[", b"{", b":")))
+    return size_of_cells(n_cells, 3 * wide * len(payload))  # whole, in lines, in cells
 
 
 def text_of(item: object) -> str | None:

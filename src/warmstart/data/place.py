@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -73,18 +74,31 @@ def is_hidden(path: str) -> bool:
     return any(p.startswith(".") or p.casefold() in _CLUTTER for p in path.split("/"))
 
 
+def is_utf8(name: str) -> bool:
+    """Whether UTF-8, and so data.json, can hold a name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def escaped(name: str) -> str:
+    """A name with its odd bytes escaped.
+
+    >>> escaped("caf\\udce9.jpg")
+    'caf\\\\udce9.jpg'
+    """
+    return "".join(sign if is_utf8(sign) else ascii(sign)[1:-1] for sign in name)
+
+
 def check_name(path: str, shown: str) -> None:
     """Refuse names that UTF-8, and so data.json, cannot hold.
 
     Raises: DataError naming the file with its odd bytes escaped.
     """
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        plain = path.encode("ascii", "backslashreplace").decode()
-        raise DataError(
-            f"{shown}: the name of {plain} is not UTF-8; rename it and try again"
-        ) from None
+    if not is_utf8(path):
+        raise DataError(f"{shown}: the name of {escaped(path)} is not UTF-8; rename it")
 
 
 def parents(paths: Iterable[str]) -> set[str]:
@@ -96,66 +110,102 @@ def parents(paths: Iterable[str]) -> set[str]:
     return {str(above) for path in paths for above in PurePosixPath(path).parents} - {"."}
 
 
+def special(mode: int) -> str:
+    """What a file is that is neither a file, a folder nor a link; "" for those.
+
+    >>> special(stat.S_IFIFO), special(stat.S_IFREG)
+    ('a named pipe', '')
+    """
+    if stat.S_ISFIFO(mode):
+        return "a named pipe"
+    if stat.S_ISSOCK(mode):
+        return "a socket"
+    return "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else ""
+
+
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """All bytes of a file.
 
     Raises: DataError with a short reason if it cannot be read or is larger than 512 MB.
     """
     try:
+        if why := special(os.stat(path).st_mode):
+            raise DataError(f"is {why}, which is not opened")  # a pipe would wait for ever
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
                 raise DataError("is larger than 512 MB")
             return file.read()
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror or error})") from error
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        raise DataError(f"cannot be read ({getattr(error, 'strerror', '') or error})") from error
 
 
 def open_folder(root: Path, shown: str) -> Place:
     """List a folder on disk. Links to files inside it count as files; other links do not.
 
-    Raises: DataError if the folder or one inside it cannot be listed, or a name is not UTF-8.
+    What has a name that is not UTF-8, is no file, or is a folder that cannot be listed is left
+    out and noted.
+    Raises: DataError if the folder itself cannot be listed.
     """
     files: list[str] = []
     folders: list[str] = []
     links: dict[str, str] = {}
+    lost: dict[str, str] = {}
     inside = os.path.realpath(root)
     waiting = [""]
     while waiting:
         below = waiting.pop()
-        for entry in _entries(root, below, shown):
+        try:
+            entries = _entries(root, below)
+        except OSError as error:
+            if not below:
+                raise DataError(
+                    f"{shown} cannot be listed ({error.strerror}); change its permissions or move "
+                    "it away"
+                ) from error
+            lost[below] = f"cannot be listed ({error.strerror})"
+            continue
+        for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
             if is_hidden(entry.name):
                 continue
-            check_name(path, shown)
-            if entry.is_symlink() and (reason := _why_not_followed(entry, inside)):
+            if not is_utf8(entry.name):
+                lost[escaped(path)] = "its name is not UTF-8"
+            elif entry.is_symlink() and (reason := _why_not_followed(entry, inside)):
                 links[path] = reason
             elif entry.is_dir():
                 folders.append(path)
                 waiting.append(path)
             elif entry.is_file():
                 files.append(path)
+            else:
+                lost[path] = f"is {_kind(entry)}, which is not opened"
     sentence = f"{count(len(links), 'link')} in {shown}/ were not followed."
+    left_out = f"{count(len(lost), 'file or folder')} in {shown}/ left out."
     return Place(
         name=root.resolve().name or "data",
         shown=shown,
         files=tuple(sorted(files)),
         folders=tuple(sorted(folders)),
         load=lambda path: read_file(root / path),
-        problems=unreadable(dict(sorted(links.items())), sentence),
+        problems=unreadable(dict(sorted(links.items())), sentence)
+        + unreadable(dict(sorted(lost.items())), left_out),
         path=root,
         links=links,
     )
 
 
-def _entries(root: Path, below: str, shown: str) -> list[os.DirEntry[str]]:
+def _entries(root: Path, below: str) -> list[os.DirEntry[str]]:
+    with os.scandir(root / below) as entries:
+        return list(entries)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
     try:
-        with os.scandir(root / below) as entries:
-            return list(entries)
-    except OSError as error:
-        where = f"{shown}/{below}".rstrip("/")
-        raise DataError(
-            f"{where} cannot be listed ({error.strerror}); change its permissions or move it away"
-        ) from error
+        return special(entry.stat(follow_symlinks=False).st_mode) or "no file"
+    except OSError:
+        return "no file"  # gone since the folder was listed
 
 
 def _why_not_followed(entry: os.DirEntry[str], inside: str) -> str | None:

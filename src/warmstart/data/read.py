@@ -26,6 +26,7 @@ from warmstart.data.labelling import (
     labelling_for,
     labelling_of,
 )
+from warmstart.data.lost import check_lost
 from warmstart.data.relabel import apply_relabel
 from warmstart.data.sources import Source, list_source, load_table
 from warmstart.errors import DataError
@@ -45,6 +46,7 @@ def read(
     text: str | None = None,
     kind: Asked = "auto",
     task: AskedTask = "auto",
+    strict: bool = False,
 ) -> Steps[Collection]:
     """Read labelled examples: list them, hash their bytes, check their classes.
 
@@ -55,7 +57,8 @@ def read(
     are where that is not to be told from the data. `test` is another source, whose ids then
     begin with "test/". `relabel` is a table of corrections by id: see `relabel.py`. `task` says
     what the labels are; "auto" finds out: see `labelling.py`.
-    Yields events of stage "read". Files that cannot be read are left out and listed.
+    Yields events of stage "read". Files that cannot be read are left out and listed, up to a
+    tenth of the data; with `strict` the first one is an error.
     Raises: DataError if the data cannot be used as it is.
 
     >>> from warmstart.events import drain
@@ -73,12 +76,12 @@ def read(
             listing, load_table(Path(shown).expanduser(), shown), shown, labelling
         )
     check_known(listing.rows, _outputs(labelling, listing), listing.wording, labelling.task)
-    examples, lost = yield from _hashed(listing)
+    examples, lost = yield from _hashed(listing, strict)
     classes = labelling.check(examples, listing.wording, listing.outputs)
     n = len(listing.rows)
     values: dict[str, float | int | str] = {"examples": len(examples), "classes": len(classes)}
     yield Event(stage="read", kind="end", step=n, of=n, values=values)
-    return _collection(listing, examples, classes, lost, labelling.task)
+    return _collection(listing, examples, classes, lost, labelling.task, strict)
 
 
 def _outputs(labelling: Labelling, listing: Listing) -> tuple[str, ...]:
@@ -118,9 +121,9 @@ def read_for_scoring(
             f"know. It knows: {some(classes)}. Rename or leave out that class."
         )
     listing = replace(listing, rows=tuple(replace(row, split="test") for row in tests))
-    examples, lost = yield from _hashed(listing)
+    examples, lost = yield from _hashed(listing, strict=False)
     yield Event(stage="read", kind="end", step=len(examples), of=len(tests))
-    return _collection(listing, examples, tuple(classes), lost, task)
+    return _collection(listing, examples, tuple(classes), lost, task, strict=False)
 
 
 def with_test(listing: Listing, test: Listing) -> Listing:
@@ -163,6 +166,7 @@ def _collection(
     classes: tuple[str, ...],
     lost: tuple[Finding, ...],
     task: Task,
+    strict: bool,
 ) -> Collection:
     record = DataRecord(
         name=listing.name,
@@ -174,8 +178,9 @@ def _collection(
         problems=listing.problems + lost,
     )
     return Collection(
-        record=record, load=listing.load, title=listing.title, wording=listing.wording
-    )
+        record=record, load=listing.load, title=listing.title, wording=listing.wording,
+        unlabelled=listing.unlabelled, strict=strict,
+    )  # fmt: skip
 
 
 def _check_columns(listing: Listing, columns: Columns) -> None:
@@ -187,8 +192,16 @@ def _check_columns(listing: Listing, columns: Columns) -> None:
         )
 
 
-def _hashed(listing: Listing) -> Steps[tuple[tuple[Example, ...], tuple[Finding, ...]]]:
-    """Hash every file in one pass; what cannot be read becomes a finding."""
+def _hashed(
+    listing: Listing, strict: bool
+) -> Steps[tuple[tuple[Example, ...], tuple[Finding, ...]]]:
+    """Hash every file in one pass; what cannot be read becomes a finding.
+
+    Raises: DataError where that is too much, or, with `strict`, anything.
+    """
+    source = listing.wording.source
+    if strict:
+        check_lost(listing.problems, len(listing.rows), source, strict=True)
     examples, lost = [], {}
     known: dict[str, str] = {}  # labels: one text for all examples of a class
     for done, row in enumerate(listing.rows):
@@ -198,6 +211,8 @@ def _hashed(listing: Listing) -> Steps[tuple[tuple[Example, ...], tuple[Finding,
             payload = listing.load(row.id)
         except DataError as error:
             lost[row.id] = str(error)
+            if strict:
+                break
             continue
         examples.append(
             Example(
@@ -209,4 +224,9 @@ def _hashed(listing: Listing) -> Steps[tuple[tuple[Example, ...], tuple[Finding,
             )
         )
     sentence = f"{count(len(lost), 'file')} could not be read and left out."
-    return tuple(examples), unreadable(lost, sentence)
+    finding = unreadable(lost, sentence)
+    check_lost(
+        (*listing.problems, *finding), len(examples), source, strict=strict,
+        spared=listing.unlabelled,
+    )  # fmt: skip
+    return tuple(examples), finding

@@ -44,6 +44,18 @@ def payload_of(cell: Any) -> bytes:
     return bytes(cell.as_py())
 
 
+def rows_at_once(file: Any, number: int, column: str) -> int:
+    """So few rows of a group that they take little, even if all are as large as its pages."""
+    group = file.metadata.row_group(number)
+    chunks = (group.column(place) for place in range(group.num_columns))
+    n_bytes = sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if chunk.path_in_schema.split(".")[0] == column
+    )
+    return max(1, min(BATCH, BATCH * MOST_BYTES // max(n_bytes, 1)))
+
+
 @dataclass(kw_only=True)
 class RowGroups:
     """The image column of a Parquet file. May be asked by several threads.
@@ -104,6 +116,7 @@ class RowGroups:
         return self._kept[number]
 
     def _batches(self, file: Any, number: int) -> Any:
+        n = rows_at_once(file, number, self.column)
         return file.iter_batches(
-            batch_size=BATCH, row_groups=[number], columns=[self.column], use_threads=False
+            batch_size=n, row_groups=[number], columns=[self.column], use_threads=False
         )

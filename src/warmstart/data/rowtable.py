@@ -15,6 +15,7 @@ from warmstart.data.parsing import Table
 from warmstart.data.place import IMAGE_SUFFIXES, suffix
 from warmstart.data.typed import ColumnWish, type_columns
 from warmstart.errors import DataError
+from warmstart.memory import check_room, size_of_cells
 
 _LOOKED_AT = 20  # rows
 
@@ -67,6 +68,9 @@ def row_payloads(table: Table, taken: Sequence[str | None], shown: str) -> dict[
     Raises: DataError for a cell that is neither text nor number.
     """
     names = [column for column in table.columns if column and column not in taken]
+    # Each row is kept with the names of its columns, beside the cells themselves.
+    n_letters = len(table.lines) * sum(len(name) + 8 for name in names)
+    check_room(size_of_cells(len(table.lines) * len(names), n_letters), shown)
     cells = {name: table.texts(name) for name in names}
     width = len(str(max(table.lines)))
     found = {}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from warmstart.data.agreeing import agreeing
 from warmstart.data.collection import Collection, count, is_are, some, unreadable
 from warmstart.data.labelling import check_left, labelling_of
+from warmstart.data.lost import check_lost
 from warmstart.errors import DataError
 from warmstart.records import Example, Finding, Task
 from warmstart.words import IMAGES, Nouns, nouns_of
@@ -22,7 +23,8 @@ def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
     in training with different labels); `leak` (test or hold-out images that training holds too:
     reported, never removed); `tiny-class` (fewer than 5 training images). Test labels are not
     looked at, so nothing here depends on them.
-    Raises: DataError if a class is left with fewer than 2 training images, or an id is unknown.
+    Raises: DataError if a class is left with fewer than 2 training images, too many of all cannot
+    be read, or an id is unknown.
     """
     record, nouns = collection.record, nouns_of(collection.record.kind)
     known = {example.id for example in record.examples}
@@ -32,13 +34,18 @@ def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
                 f"{id} is called unreadable, but {record.name} holds no such {nouns.one}"
             )
     examples = tuple(example for example in record.examples if example.id not in reasons)
-    why = f"none of its {nouns.many} can be read; replace them"
-    classes = check_left(record.classes, examples, collection.wording, why, record.task)
     n_lost = len(reasons)
     lost = unreadable(
         {id: reasons[id].removeprefix(id).strip() for id in sorted(reasons)},
         f"{nouns.count(n_lost)} could not be read and {_was(n_lost)} left out.",
     )
+    why = f"none of its {nouns.many} can be read; replace them"
+    classes = check_left(record.classes, examples, collection.wording, why, record.task)
+    if lost:
+        check_lost(
+            (*record.problems, *lost), len(examples), collection.wording.source,
+            strict=collection.strict, spared=collection.unlabelled,
+        )  # fmt: skip
     problems = (
         *record.problems,
         *lost,

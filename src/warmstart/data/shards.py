@@ -13,11 +13,11 @@ import json
 import tarfile
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from warmstart.data.archive import checked_member
+from warmstart.data.archive import TAR_ERRORS, checked_member, why_damaged, why_not_read
 from warmstart.data.collection import Columns, Listing, Row, Wording, count, unreadable
 from warmstart.data.parts import SPLITS, Part, find_parts
 from warmstart.data.place import MAX_FILE_BYTES, MEDIA_SUFFIXES, is_hidden, suffix
@@ -25,6 +25,8 @@ from warmstart.errors import DataError
 
 LABELS = ("label", "cls", "class")  # keys of a .json that may hold it
 _SUFFIX = ".tar"
+_LOOKED_AT = 1000  # members, to tell what a tar is
+_NOTE_BYTES = 64 * 2**20  # a label with what stands beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +107,35 @@ def find_shards(root: Path) -> dict[Part, list[Path]]:
         return {} if tops else {Part("", "train"): own}
     if not tops or any(path.name.casefold() not in SPLITS for path in tops):
         return {}
-    found = {path.name: sorted(path.glob(f"*{_SUFFIX}")) for path in tops}
+    found = {p.name: [s for s in sorted(p.glob(f"*{_SUFFIX}")) if s.is_file()] for p in tops}
     if not all(found.values()):
         return {}
     return {part: found[part.path] for part in find_parts(root.name, [*found])}
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a tar is a shard by its first members: a label of the basename of an image.
+
+    A label is a .cls, or, where no folder names a class, a .json.
+    """
+    images, notes = set[str](), set[str]()
+    try:
+        with tarfile.open(path, mode="r:") as archive:
+            for info, _ in zip(archive, range(_LOOKED_AT), strict=False):
+                base, _, extension = info.name.rpartition("/")[2].partition(".")
+                folder = info.name.rpartition("/")[0]
+                if suffix(info.name) in MEDIA_SUFFIXES:
+                    images.add(f"{folder}/{base}")
+                elif extension == "cls" or (extension == "json" and folder in ("", ".")):
+                    notes.add(f"{folder}/{base}")
+    except TAR_ERRORS:
+        return False  # whoever reads it says what is wrong with it
+    return bool(images & notes)
+
+
+def list_shard(path: Path, shown: str, columns: Columns) -> Listing:
+    """The examples of one shard that was named alone. Raises: as `list_shards`."""
+    return _list({Part("", "train"): [path]}, path.stem, shown, columns, whole="")
 
 
 def list_shards(root: Path, shown: str, columns: Columns) -> Listing | None:
@@ -118,60 +145,82 @@ def list_shards(root: Path, shown: str, columns: Columns) -> Listing | None:
     Raises: DataError if a shard is damaged, or no image in it has a label.
     """
     parts = find_shards(root)
-    if not parts:
-        return None
+    name = root.resolve().name or "data"
+    return _list(parts, name, shown, columns, whole="/") if parts else None
+
+
+def _list(
+    parts: Mapping[Part, Sequence[Path]], name: str, shown: str, columns: Columns, *, whole: str
+) -> Listing:
+    """`whole` is "/" where the shards lie in a folder that `shown` names, "" for one alone."""
     members = _Members()
     rows: list[Row] = []
     bare: list[str] = []
+    lost: dict[str, str] = {}
     for part, paths in parts.items():
         for path in paths:
-            name = f"{part.path}/{path.name}" if part.path else path.name
-            for id, member, sample in _examples(path, f"{shown}/{name}", columns):
-                whole = f"{name}/{id}"  # one text for both
+            below = f"{part.path}/{path.name}" if part.path else path.name
+            where = f"{shown}/{below}" if whole else shown
+            for own, member, sample in _examples(path, where, columns, lost):
+                id = f"{below}/{own}"  # one text for both
                 if sample.label is None:
-                    bare.append(whole)
+                    bare.append(id)
                     continue
-                members.add(whole, member)
+                members.add(id, member)
                 rows.append(Row(
-                    id=whole, label=sample.label, split=part.split, group=sample.group,
+                    id=id, label=sample.label, split=part.split, group=sample.group,
                 ))  # fmt: skip
     members.sort()
+    source = f"{shown}{whole}"
     if not rows:
         raise DataError(
-            f"{shown}/: no image in its shards has a label; give each a .cls file of its name, "
+            f"{source}: no image in its shards has a label; give each a .cls file of its name, "
             "or a .json with a key that --label names"
         )
     n_shards = sum(len(paths) for paths in parts.values())
+    title = f"{count(n_shards, 'shard')} of {source}" if whole else source
     return Listing(
-        name=root.resolve().name or "data", layout=f"{count(n_shards, 'shard')} (WebDataset)",
-        title=f"{count(len(rows), 'image')} in {count(n_shards, 'shard')} of {shown}/",
+        name=name, layout=f"{count(n_shards, 'shard')} (WebDataset)",
+        title=f"{count(len(rows), 'image')} in {title}",
         rows=tuple(rows), load=members.load,
         is_table=True,  # its .json files have keys, which --label and --group may name
         wording=Wording(
-            source=f"{shown}/", before="label ", remove="its images from the shards",
+            source=source, before="label ", remove="its images from the shards",
             one_class="add images of another class",
         ),
+        unlabelled=len(bare),
         problems=unreadable(
             dict.fromkeys(bare, "has no label"),
             f"{count(len(bare), 'image')} without a .cls or a label in a .json left out.",
-        ),
+        )
+        + unreadable(lost, f"{count(len(lost), 'file')} in the shards left out."),
     )  # fmt: skip
 
 
-def _examples(path: Path, shown: str, columns: Columns) -> Iterator[tuple[str, _Member, _Sample]]:
-    """Each image of a shard: its name there, where it lies, and what goes with it."""
+def _examples(
+    path: Path, shown: str, columns: Columns, lost: dict[str, str]
+) -> Iterator[tuple[str, _Member, _Sample]]:
+    """Each image of a shard: its name there, where it lies, and what goes with it.
+
+    What cannot be read is noted in `lost`, with the reason.
+    """
     samples: dict[str, _Sample] = {}
     try:
         with tarfile.open(path, mode="r:") as archive:
             for info in archive:
                 archive.members = []  # type: ignore[attr-defined]  # it keeps all it has passed
                 name = checked_member(info.name, shown)
-                if info.isreg() and not is_hidden(name):
+                if info.isdir() or is_hidden(name):
+                    continue
+                if why := why_not_read(info) or _too_large(info, name):
+                    lost[f"{path.name}/{name}"] = why
+                else:
                     _take(samples, name, info, archive, path, columns)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except TAR_ERRORS as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{shown} cannot be opened as tar ({error}); copy it again") from error
+        why = why_damaged(error)
+        raise DataError(f"{shown} cannot be opened as tar ({why}); copy it again") from error
     for sample in samples.values():
         for name, member in sample.images:
             yield name, member, sample
@@ -186,11 +235,16 @@ def _take(
     base, _, extension = last.partition(".")
     sample = samples.setdefault(f"{folder}{slash}{base}", _Sample())
     if suffix(name) in MEDIA_SUFFIXES:
-        if info.size > MAX_FILE_BYTES:
-            raise DataError(f"{path.name}: {name} is larger than 512 MB; remove it")
         sample.images.append((name, _Member(path, info.offset_data, info.size)))
     elif extension.lower() in ("cls", "json") and (file := archive.extractfile(info)):
         _note(sample, extension.lower(), file.read(), f"{path.name}: {name}", columns)
+
+
+def _too_large(info: tarfile.TarInfo, name: str) -> str:
+    if suffix(name) in MEDIA_SUFFIXES:
+        return "is larger than 512 MB" if info.size > MAX_FILE_BYTES else ""
+    is_note = suffix(name) in (".cls", ".json")
+    return "is larger than 64 MB" if is_note and info.size > _NOTE_BYTES else ""
 
 
 def _note(sample: _Sample, kind: str, payload: bytes, where: str, columns: Columns) -> None:

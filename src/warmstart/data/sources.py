@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,22 @@ from typing import Any
 from warmstart.data.archive import TAR_SUFFIXES, open_tar, open_zip
 from warmstart.data.arrays import are_texts, list_arrays, list_text_pairs
 from warmstart.data.arrow import parse_parquet
-from warmstart.data.collection import Columns, Listing
+from warmstart.data.collection import Columns, Listing, count
 from warmstart.data.kinds import heard
 from warmstart.data.layouts import list_place
 from warmstart.data.named import PREFIX, is_address
-from warmstart.data.objects import Frame, ImageFolder, list_frame, list_image_folder
+from warmstart.data.objects import (
+    Frame,
+    ImageFolder,
+    chosen_of,
+    held_images,
+    list_frame,
+    list_image_folder,
+)
 from warmstart.data.parsing import Table, parse
 from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, open_folder, read_file, suffix
 from warmstart.data.samples import list_sample
-from warmstart.data.shards import list_shards
+from warmstart.data.shards import is_shard, list_shard, list_shards
 from warmstart.data.tables import Files, list_table
 from warmstart.data.tensors import is_dataset, list_dataset
 from warmstart.errors import DataError
@@ -71,8 +79,11 @@ def _list_source(source: Source, columns: Columns) -> Listing:
 
 
 def _list_object(source: Any, columns: Columns) -> Listing:
-    if isinstance(source, ImageFolder):
-        return list_image_folder(source)
+    behind, chosen = chosen_of(source)
+    if isinstance(behind, ImageFolder):
+        return list_image_folder(behind, chosen)
+    if (held := held_images(behind)) is not None:
+        return _list_held(behind, *held, chosen)
     if is_dataset(source) and not isinstance(source, Frame):
         return list_dataset(source)
     if isinstance(source, Frame):
@@ -88,6 +99,25 @@ def _list_object(source: Any, columns: Columns) -> Listing:
     )
 
 
+def _list_held(dataset: Any, images: Any, labels: list[Any], chosen: list[int] | None) -> Listing:
+    """Images that a data set holds in memory, or some of them; ids are their numbers there."""
+    numbers = range(len(labels)) if chosen is None else chosen
+    if isinstance(images, list):
+        images = [images[number] for number in numbers]
+    elif chosen is not None:
+        images = images[chosen]
+    listing = list_arrays(images, [labels[number] for number in numbers])
+    name = type(dataset).__name__
+    return replace(
+        listing, name=name.lower(), layout=f"{name}: {listing.layout}",
+        title=f"{count(len(numbers), 'image')} in a {name}",
+        wording=replace(
+            listing.wording, source=f"the {name}", before=f'the {name}: class "',
+            remove="its examples",
+        ),
+    )  # fmt: skip
+
+
 def _list_path(path: Path, shown: str, columns: Columns) -> Listing:
     if not os.path.exists(path):
         raise DataError(missing(path, shown))
@@ -99,6 +129,8 @@ def _list_path(path: Path, shown: str, columns: Columns) -> Listing:
     if kind.endswith(".zip"):
         return list_place(open_zip(path, shown), columns)
     if kind.endswith(TAR_SUFFIXES):
+        if kind.endswith(".tar") and is_shard(path):
+            return list_shard(path, shown, columns)
         return list_place(open_tar(path, shown), columns)
     if suffix(kind) in TABLE_SUFFIXES:
         return _list_table_file(path, shown, columns)

@@ -7,11 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from warmstart.data.collection import Columns, Listing, Load, Row, Wording, count
+from warmstart.data.collection import (
+    Columns,
+    Listing,
+    Load,
+    Row,
+    Wording,
+    count,
+    unreadable,
+)
 from warmstart.data.columns import (
     PATH_NAMES,
     Roles,
-    filled,
     find_column,
     groups_of,
     splits_of,
@@ -19,11 +26,15 @@ from warmstart.data.columns import (
 from warmstart.data.grouping import propose_columns
 from warmstart.data.kinds import noun_of
 from warmstart.data.labelcells import LabelCells, label_column, read_labels
+from warmstart.data.lost import is_too_much
 from warmstart.data.parsing import Pictures, Table
-from warmstart.data.place import check_name
+from warmstart.data.place import escaped, is_utf8
 from warmstart.data.rowtable import holds_rows, list_rows
 from warmstart.data.texttable import list_texts, text_column
 from warmstart.errors import DataError
+from warmstart.records import Finding
+
+GONE = "is not there"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +55,7 @@ class Files:
 class _Images:
     ids: Sequence[str]
     load: Load
+    lost: Mapping[int, str] = field(default_factory=dict)  # rows without one, with the reason
 
 
 def list_table(table: Table, *, shown: str, name: str, files: Files, columns: Columns) -> Listing:
@@ -63,7 +75,8 @@ def list_table(table: Table, *, shown: str, name: str, files: Files, columns: Co
         return list_rows(table, shown=shown, name=name, columns=columns)
     roles = _roles(table, columns, shown)
     labels = read_labels(table, roles, columns, shown)
-    rows, load = _rows(table, roles, shown, files, labels)
+    images = _images(table, roles, shown, files)
+    rows = _rows(table, roles, shown, images, labels)
     taken = (roles.path, roles.label, roles.split)
     noun = noun_of(row.id for row in rows)
     return Listing(
@@ -72,14 +85,22 @@ def list_table(table: Table, *, shown: str, name: str, files: Files, columns: Co
         f'"{roles.label}"' + (f', groups from "{roles.group}"' if roles.group else ""),
         title=f"{count(len(rows), noun)} listed in {shown}",
         rows=rows,
-        load=load,
+        load=images.load,
         wording=Wording(source=shown, before=f'{shown}: class "', after='"', remove="its row"),
         is_table=True,
         doubt=labels.doubt,
         form=labels.form,
         outputs=labels.outputs,
-        problems=() if roles.group else propose_columns(table, taken, shown),
+        problems=_lost(images, table, noun)
+        + (() if roles.group else propose_columns(table, taken, shown)),
     )
+
+
+def _lost(images: _Images, table: Table, noun: str) -> tuple[Finding, ...]:
+    reasons = {
+        f"{escaped(images.ids[row])} ({table.where(row)})": why for row, why in images.lost.items()
+    }
+    return unreadable(reasons, f"{count(len(reasons), noun)} that cannot be found left out.")
 
 
 def _roles(table: Table, columns: Columns, shown: str) -> Roles:
@@ -96,53 +117,61 @@ def _roles(table: Table, columns: Columns, shown: str) -> Roles:
     return Roles(path=path, label=label, group=group or None, split=split)
 
 
-def _rows(
-    table: Table, roles: Roles, shown: str, files: Files, labels: LabelCells
-) -> tuple[tuple[Row, ...], Load]:
+def _images(table: Table, roles: Roles, shown: str, files: Files) -> _Images:
     if table.pictures:
-        images = _embedded(table.pictures, table, shown, files)
-    else:
-        images = _named(table, roles.path, shown, files)
+        return _embedded(table.pictures, table, shown, files)
+    return _named(table, roles.path, shown, files)
+
+
+def _rows(
+    table: Table, roles: Roles, shown: str, images: _Images, labels: LabelCells
+) -> tuple[Row, ...]:
     splits = splits_of(table, roles.split, shown)
     groups = groups_of(table, roles.group, shown)
-    rows = tuple(
+    told = zip(images.ids, labels.texts, splits, groups, strict=True)
+    return tuple(
         Row(id=id, label=label, split=split, group=group)
-        for id, label, split, group in zip(images.ids, labels.texts, splits, groups, strict=True)
+        for row, (id, label, split, group) in enumerate(told)
+        if row not in images.lost
     )
-    return rows, images.load
 
 
 # ---- where the images are ---------------------------------------------------------------------
 
 
 def _named(table: Table, column: str, shown: str, files: Files) -> _Images:
-    """Images by path."""
-    ids = filled(table, column, "path", shown)
-    missing = []
-    for row, id in enumerate(ids):
-        if re.match(r"[a-z0-9]+://", id, re.IGNORECASE):
-            raise DataError(
-                f"{shown} {table.where(row)} names a web address; download the images and name "
-                "the files"
-            )
-        if not files.exists(_relative(id)):
-            missing.append(row)
-    if missing:
-        id = ids[missing[0]]
-        link = files.links.get(_relative(id))
+    """Images by path; a few that are not there are left out."""
+    ids = [(cell or "").strip() for cell in table.texts(column)]
+    lost = {row: why for row, id in enumerate(ids) if (why := _why_lost(id, files))}
+    if is_too_much(len(lost), len(ids)):
+        row = next(iter(lost))
         raise DataError(
-            f"{shown}: {len(missing):,} of {count(len(ids), 'file')} not found "
-            f"(first: {id}, {table.where(missing[0])}{f', {link}' if link else ''}); write paths "
+            f"{shown}: {len(lost):,} of {count(len(ids), 'file')} not found "
+            f"(first: {ids[row] or 'a cell without a path'}, {table.where(row)}"
+            f"{'' if lost[row] == GONE else f', {lost[row]}'}); write paths "
             f"relative to {PurePosixPath(shown).name}, with their suffix"
         )
     first: dict[str, int] = {}
     for row, id in enumerate(ids):
-        if first.setdefault(id, row) != row:
+        if row not in lost and first.setdefault(id, row) != row:
             raise DataError(
                 f"{shown} names {id} in {table.unit}s {table.lines[first[id]]} and "
                 f"{table.lines[row]}; keep one {table.unit} per file"
             )
-    return _Images(ids, lambda id: files.load(_relative(id)))
+    return _Images(ids, lambda id: files.load(_relative(id)), lost)
+
+
+def _why_lost(id: str, files: Files) -> str:
+    """Why the file of a row cannot be had; "" where it can."""
+    if not id:
+        return "has no path"
+    if re.match(r"[a-z0-9]+://", id, re.IGNORECASE):
+        return "is a web address: download it and name the file"
+    if not is_utf8(id):
+        return "its name is not UTF-8"
+    if files.exists(_relative(id)):
+        return ""
+    return files.links.get(_relative(id), GONE)
 
 
 def _embedded(pictures: Pictures, table: Table, shown: str, files: Files) -> _Images:
@@ -157,7 +186,7 @@ def _embedded(pictures: Pictures, table: Table, shown: str, files: Files) -> _Im
                 lost.append(row)
             else:
                 beside[row] = opened
-    if lost:
+    if is_too_much(len(lost), n):
         first = f"{stored.paths[lost[0]]}, {table.where(lost[0])}"
         raise DataError(
             f'{shown}: {len(lost):,} of {n:,} images in "{pictures.column}" are paths of files '
@@ -168,15 +197,17 @@ def _embedded(pictures: Pictures, table: Table, shown: str, files: Files) -> _Im
     ids = [path or "" for path in stored.paths]
     if not all(ids) or len(set(ids)) < n:
         ids = [f"{row:0{width}}" for row in range(n)]
-    for id in ids:
-        check_name(id, shown)
+    why = dict.fromkeys(lost, "is not in the table and does not lie beside it")
+    for row, id in enumerate(ids):
+        if not is_utf8(id):
+            why[row] = "its name is not UTF-8"
     rows = {id: row for row, id in enumerate(ids)}
 
     def load(id: str) -> bytes:
         row = rows[id]
         return beside[row]() if row in beside else stored.load(row)
 
-    return _Images(ids, load)
+    return _Images(ids, load, why)
 
 
 def _relative(id: str) -> str:

@@ -8,7 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
+from warmstart.data.arrays import payload_of_picture
 from warmstart.data.collection import Collection, Listing, Row, Wording, count
 from warmstart.errors import DataError
 from warmstart.records import TensorInputs
@@ -41,6 +43,8 @@ def list_dataset(dataset: Any) -> Listing:
     n = len(dataset)
     if not n:
         raise DataError(f"the {name} is empty; give one with examples")
+    if isinstance(_pair(dataset, 0, name)[0], Image):
+        return _list_pictures(dataset, name)
     first, _ = pair_of(dataset, 0, name)
     if _bytes(first) != _bytes(pair_of(dataset, 0, name)[0]):
         raise DataError(
@@ -71,13 +75,45 @@ def list_dataset(dataset: Any) -> Listing:
 
 def pair_of(dataset: Any, index: int, name: str) -> tuple[NDArray[Any], str]:
     """The tensor and the class of one example. Raises: DataError where it is no such pair."""
+    item = _pair(dataset, index, name)
+    return as_values(item[0], f"example {index} of the {name}"), _label(item[1], index, name)
+
+
+def _pair(dataset: Any, index: int, name: str) -> tuple[Any, Any]:
     item = dataset[index]
     if not isinstance(item, (tuple, list)) or len(item) != 2:
         raise DataError(
             f"the {name} gives a {type(item).__name__} for example {index}; give pairs "
             "(tensor, class)"
         )
-    return as_values(item[0], f"example {index} of the {name}"), _label(item[1], index, name)
+    return item[0], item[1]
+
+
+def _list_pictures(dataset: Any, name: str) -> Listing:
+    """List a data set that gives pairs (PIL image, class). Raises: as `list_dataset`."""
+
+    def load(id: str) -> bytes:
+        picture = _pair(dataset, int(id), name)[0]
+        if not isinstance(picture, Image):
+            raise DataError(f"is a {type(picture).__name__} and no image, as example 0 is")
+        return payload_of_picture(picture)
+
+    if load("0") != load("0"):
+        raise DataError(
+            f"the {name} gives another image each time it is asked for example 0; take what "
+            "draws at random out of it"
+        )
+    labels = [_label(_pair(dataset, n, name)[1], n, name) for n in range(len(dataset))]
+    width = len(str(len(labels) - 1))
+    return Listing(
+        name="dataset", layout=f"{name}: images",
+        title=f"{count(len(labels), 'image')} in a {name}",
+        rows=tuple(Row(id=f"{n:0{width}}", label=label) for n, label in enumerate(labels)),
+        load=load,
+        wording=Wording(
+            source=f"the {name}", before=f'the {name}: class "', after='"', remove="its examples"
+        ),
+    )  # fmt: skip
 
 
 def as_values(values: Any, where: str) -> NDArray[Any]:

@@ -87,6 +87,12 @@ class Places:
         """What comparing said of each row; one that is damaged counts no more."""
         self._states[rows] = np.where(are_sound, _SOUND, _GONE)
 
+    def doubt(self, rows: Rows | None = None) -> None:
+        """Sound rows (all without `rows`) are to be compared with their crcs again."""
+        chosen = self._states[: self._n] if rows is None else self._states[rows]
+        doubted = np.where(chosen == _SOUND, _UNREAD, chosen)
+        self._states[slice(self._n) if rows is None else rows] = doubted
+
     def _grow(self, more: int) -> None:
         room = max(self._n + more, 2 * self._n, 1024)
         if self._n + more > len(self._crcs):

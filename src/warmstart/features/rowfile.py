@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from io import FileIO
 from typing import Any
 
@@ -26,7 +27,7 @@ def read_rows(file: FileIO, offsets: Iterable[int], out: NDArray[Any]) -> list[i
     """Fill each row of `out` with the bytes from its offset on.
 
     Shapes: offsets n, out (n, …) contiguous. Returns the places of rows that reach beyond the
-    end of the file; what stands in those is not defined.
+    end of the file, or that the disk does not give; what stands in those is not defined.
 
     >>> import tempfile
     >>> import numpy as np
@@ -55,12 +56,20 @@ def _reader(file: FileIO) -> Callable[[memoryview, int], int]:
     """What reads some bytes from an offset on; 0 at the end of the file."""
     if _HAS_PREADV:
         number = file.fileno()
-        return lambda into, offset: os.preadv(number, (into,), offset)
+
+        def positioned(into: memoryview, offset: int) -> int:
+            try:
+                return os.preadv(number, (into,), offset)
+            except OSError:  # a sector that cannot be read any more: as if it were cut off
+                return 0
+
+        return positioned
 
     def moving(into: memoryview, offset: int) -> int:
-        with _moving:
+        with _moving, suppress(OSError):
             file.seek(offset)
             return file.readinto(into) or 0
+        return 0
 
     return moving
 

@@ -11,17 +11,20 @@ row makes an example present with all its taps or not at all, an append costs tw
 instead of sixty, and reading one tap takes a few bytes of every row. The list of taps is
 therefore a member of the key.
 
-A crash may tear any file at any byte. Rows are on disk before their entries are written;
-an entry counts only if its own crc and its row's crc hold; a torn tail is cut before the
-next append. Files that are not understood are replaced, for they can be computed again.
+A crash may tear any file at any byte, and a disk may damage it later. Rows are on disk before
+their entries are written; an entry counts only if its own crc and its row's crc hold; a torn
+tail is cut before the next append. What is damaged counts as missing, is computed again and
+appended; a file that is gone, or is no file, is made anew beside those that are sound.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from io import FileIO
 from itertools import pairwise
 from pathlib import Path
@@ -95,6 +98,7 @@ class Shelf:
         A row is read and compared with its crc the first time that it is asked for.
         """
         asked = list(dict.fromkeys(hashes))
+        self._doubt_changes()
         rows = self._places.find(asked)
         there = rows[rows != NOWHERE]
         values = np.empty((1, sum(self._widths.values())), self._dtype)
@@ -103,7 +107,7 @@ class Shelf:
         return self.absent(asked)
 
     def append(self, hashes: Sequence[str], taps: Sequence[Values]) -> None:
-        """Add rows; examples that are present by now (another process) are left alone.
+        """Add rows; examples that have a sound row by now (another process) are left alone.
 
         Shapes: taps: one (len(hashes), width) array per tap of the key, in the key's order.
         Raises: ValueError if the shapes do not fit; OSError (disk full) after the files
@@ -117,8 +121,12 @@ class Shelf:
             files = self._files or self._create(widths)
             if widths != self._widths:
                 raise ValueError(f"{self._base.name}: widths {widths}, stored {self._widths}")
-            absent = set(self.absent(hashes))
-            fresh = {h: i for i, h in enumerate(hashes) if h in absent}
+            # Whoever computed these found no sound row, maybe through another `Shelf`: what this
+            # one takes to be there is compared with its crc again before the new row is dropped.
+            there = self._places.find(hashes)
+            self._places.doubt(there[there != NOWHERE])
+            missing = set(self.missing(hashes))
+            fresh = {h: i for i, h in enumerate(hashes) if h in missing}
             if fresh:
                 self._make_room((self._row_bytes + ENTRY_BYTES) * len(fresh))
                 self._write(files, fresh, taps)
@@ -145,6 +153,7 @@ class Shelf:
         """
         for example in self.absent(hashes):
             raise KeyError(example)
+        self._doubt_changes()
         found = np.empty((len(hashes), sum(self._widths.values())), self._dtype)
         rows = self._places.find(hashes)
         self._verify(rows, found, self._fill(rows, found))
@@ -165,6 +174,7 @@ class Shelf:
         self.close()
         self._widths: dict[str, int] = {}
         self._places = Places()
+        self._seen: tuple[int, int] | None = None  # size of the rows' file, and its last change
 
     def _fill(self, rows: Rows, out: Values, column: int = 0) -> list[int]:
         """Read rows from a column on; returns the places that the file does not hold whole.
@@ -176,6 +186,12 @@ class Shelf:
         size, skip = self._row_bytes, column * self._dtype.itemsize
         return read_rows(self._files[0], (int(row) * size + skip for row in rows), out)
 
+    def _doubt_changes(self) -> None:
+        """Rows of a file that something else changed since are compared with their crcs again."""
+        if self._files is not None and (now := _state(self._files[0])) != self._seen:
+            self._seen = now
+            self._places.doubt()
+
     def _verify(self, rows: Rows, values: Values, short: Sequence[int]) -> None:
         """Compare rows that were read for the first time with their crcs; forget the damaged."""
         sound, crcs = self._places.are_sound(rows), self._places.crcs(rows)
@@ -186,54 +202,67 @@ class Shelf:
 
     def _open(self) -> None:
         """Make memory agree with the disk; the lock is held."""
-        if self._files is not None and not self._is_current(self._files[1]):
+        if self._files is not None and not self._is_current(self._files):
             self._forget()
         if self._files is None:
             widths = self._described_widths()
-            if widths is None:
+            if widths is None or not all(self._path(suffix).is_file() for suffix in SUFFIXES):
                 return
             self._widths = widths
-            self._files = self._hold()
+            try:
+                self._files = self._hold()
+            except OSError:  # not ours to read: `_create` replaces them
+                self._forget()
+                return
         self._absorb(*self._files)
-        os.utime(self._path(".json"))  # eviction takes the least recently used
+        with suppress(OSError):  # removed meanwhile: written again by the next one who appends
+            os.utime(self._path(".json"))  # eviction takes the least recently used
 
-    def _is_current(self, file: FileIO) -> bool:
-        path = self._path(".index")
-        return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    def _is_current(self, files: Files) -> bool:
+        paths = map(self._path, SUFFIXES[1:])
+        return all(
+            path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+            for file, path in zip(files, paths, strict=True)
+        )
 
     def _described_widths(self) -> dict[str, int] | None:
-        """Tap widths from the .json; None if the shelf is absent or not to be trusted."""
-        if not all(self._path(suffix).exists() for suffix in SUFFIXES):
-            return None
+        """Tap widths from the .json; None if it is absent or not to be trusted."""
         try:
-            found = json.loads(self._path(".json").read_text("utf-8"))
+            found = json.loads(self._path(".json").read_bytes())
             widths = {str(tap): int(width) for tap, width in found["taps"].items()}
-            is_ours = found["key"] == self.key.plain
-        except (ValueError, KeyError, TypeError, AttributeError):
+            is_ours = found["key"] == self.key.plain and found["crc"] == _crc_of(widths)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None  # torn or edited: `_create` replaces it
         names = [tap.name for tap in self.key.taps]
         return widths if is_ours and list(widths) == names and min(widths.values()) > 0 else None
 
     def _create(self, widths: dict[str, int]) -> Files:
-        """Begin an empty shelf in the place of what cannot be read; the lock is held."""
+        """Make the files that are missing or cannot be used; the lock is held.
+
+        Sound ones stay: a process that has them open goes on reading and appending.
+        """
         self._forget()
-        for suffix in SUFFIXES:
-            self._path(suffix).unlink(missing_ok=True)
-        described = json.dumps({"taps": widths, "key": self.key.plain}, indent=2)
-        for suffix, content in zip(SUFFIXES, (described.encode(), b"", b""), strict=True):
-            with open(self._path(suffix), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        described = {"taps": widths, "key": self.key.plain, "crc": _crc_of(widths)}
+        if self._described_widths() != widths:
+            _replace(self._path(".json"), json.dumps(described, indent=2).encode())
+        for suffix in SUFFIXES[1:]:
+            if not _is_usable(self._path(suffix)):
+                _replace(self._path(suffix), b"")
         self._widths = widths
         self._files = self._hold()
+        self._absorb(*self._files)
         return self._files
 
     def _hold(self) -> Files:
         # Held open until `close`, so no `with`.
         rows = open(self._path(".rows"), "r+b", buffering=0)  # noqa: SIM115
-        index = open(self._path(".index"), "r+b", buffering=0)  # noqa: SIM115
+        try:
+            index = open(self._path(".index"), "r+b", buffering=0)  # noqa: SIM115
+        except OSError:
+            rows.close()
+            raise
         mark_in_use(index)
+        self._seen = _state(rows)
         return rows, index
 
     def _absorb(self, rows: FileIO, index: FileIO) -> None:
@@ -275,7 +304,38 @@ class Shelf:
             for file, size in zip(files, sizes, strict=True):
                 file.truncate(size)
             raise
+            self._seen = _state(files[0])
         self._places.add([*fresh], crcs, is_sound=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file of the cache, or what stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    remove(path)
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_usable(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.R_OK | os.W_OK)
+
+
+def _state(file: FileIO) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+def _crc_of(widths: Mapping[str, int]) -> int:
+    """Of the widths as the description holds them: a digit that changed must not pass."""
+    return zlib.crc32(json.dumps(dict(widths)).encode())
 
 
 def _entry(position: int, sha256: bytes, row_crc: int) -> bytes:

@@ -21,7 +21,7 @@ import platformdirs
 from warmstart.errors import UsageError
 from warmstart.features.key import FeatureKey, ShelfKey
 from warmstart.features.lock import exclusive, is_in_use
-from warmstart.features.shelf import ENTRY_BYTES, SUFFIXES, Shelf
+from warmstart.features.shelf import ENTRY_BYTES, SUFFIXES, Shelf, remove
 
 DEFAULT_LIMIT_BYTES = 4 << 30
 _UNREADABLE = "unreadable.jsonl"
@@ -77,6 +77,8 @@ class Store:
         self.limit_bytes = limit_bytes
         try:
             root.mkdir(parents=True, exist_ok=True)
+            if self._lock.is_dir():
+                remove(self._lock)  # damaged: nobody can hold a folder
             with exclusive(self._lock):
                 pass
         except OSError as error:
@@ -115,7 +117,7 @@ class Store:
             freed = sum(_remove(base) for base in self._shelves() if not _is_held(base))
             for path in (*self.root.glob("*" + _INSTEAD), self.root / _UNREADABLE):
                 freed += _size(path)
-                path.unlink(missing_ok=True)
+                remove(path)
         return freed
 
     def _evict(self, n_bytes: int, keep: str) -> None:
@@ -146,13 +148,17 @@ class Store:
     def quarantine(self, decoder: str, sha256: str, reason: str) -> None:
         """Remember that `decoder` (name and version) cannot decode these bytes."""
         line = json.dumps({"decoder": decoder, "sha256": sha256, "reason": reason})
-        with exclusive(self._lock), open(self.root / _UNREADABLE, "ab") as file:
-            file.write(f"\n{line}\n".encode())  # first: a torn last line must not swallow this
+        path = self.root / _UNREADABLE
+        with exclusive(self._lock):
+            if path.exists() and not path.is_file():
+                remove(path)
+            with open(path, "ab") as file:
+                file.write(f"\n{line}\n".encode())  # first: a torn last line must not swallow this
 
     def quarantined(self, decoder: str) -> dict[str, str]:
         """Examples that this decoder could not decode: sha256 → reason."""
         path = self.root / _UNREADABLE
-        lines = path.read_bytes().splitlines() if path.exists() else []
+        lines = path.read_bytes().splitlines() if path.is_file() else []
         known = [note for line in lines if (note := _parse(line)) is not None]
         return {
             note["sha256"]: note["reason"]
@@ -166,12 +172,15 @@ class Store:
         Without this, every later look would build the refused engine again to find out.
         """
         note = {"engine": actual.engine, "engine_version": actual.engine_version}
-        (self.root / (asked.digest + _INSTEAD)).write_text(json.dumps(note), "utf-8")
+        path = self.root / (asked.digest + _INSTEAD)
+        if path.exists() and not path.is_file():
+            remove(path)
+        path.write_text(json.dumps(note), "utf-8")
 
     def resolve(self, asked: FeatureKey) -> FeatureKey:
         """The key under which a look asked for with `asked` has its rows."""
         path = self.root / (asked.digest + _INSTEAD)
-        note = _parse(path.read_bytes()) if path.exists() else None
+        note = _parse(path.read_bytes()) if path.is_file() else None
         if note is None or note.keys() != {"engine", "engine_version"}:
             return asked
         if note["engine"] != "torch":  # the only engine that another one gives way to
@@ -183,7 +192,7 @@ def _parse(line: bytes) -> dict[str, str] | None:
     """One JSON object of texts; None for a torn or foreign line."""
     try:
         note = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(note, dict) or not all(isinstance(v, str) for v in note.values()):
         return None
@@ -209,11 +218,11 @@ def _last_use(base: Path) -> float:
 
 def _is_held(base: Path) -> bool:
     path = base.with_name(base.name + ".index")
-    return path.exists() and is_in_use(path)
+    return path.is_file() and is_in_use(path)
 
 
 def _remove(base: Path) -> int:
     freed = _shelf_size(base)
     for path in _paths(base):
-        path.unlink(missing_ok=True)
+        remove(path)
     return freed

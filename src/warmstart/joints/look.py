@@ -14,7 +14,7 @@ from warmstart.data.glance import Glances
 from warmstart.data.prepare import as_picture, clip_picture, draft_side, open_image, prepare
 from warmstart.data.waveform import decode_sound
 from warmstart.data.waves import as_wanted
-from warmstart.errors import DataError, WorldError
+from warmstart.errors import DataError, UsageError, WorldError
 from warmstart.events import Steps
 from warmstart.features.activations import main_key
 from warmstart.features.extract import (
@@ -28,6 +28,7 @@ from warmstart.features.extract import (
 )
 from warmstart.features.glances import GlanceBook
 from warmstart.features.key import EngineName, GlanceKey
+from warmstart.features.store import default_root
 from warmstart.features.stored import StoredTaps
 from warmstart.features.streamed import Kept, extract_streamed
 from warmstart.joints.engines import Chosen, Survey, open_engine, survey
@@ -41,6 +42,7 @@ from warmstart.records import Choice, Example, Inputs, Preprocessing, Tap, WaveI
 from warmstart.world import here
 
 __all__ = ["Look", "load_same", "survey", "take_look"]
+TRIES = 3  # passes over what is missing before the disk is blamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Look:
     unreadable: Mapping[str, str]  # example ids that could not be read, with the reason
     engine: Choice
     threads: int
+    glanced: bool = True  # False for what cannot be drawn: rows and texts
 
     def glances(self, examples: Sequence[Example]) -> Glances:
         """These examples at a glance."""
@@ -79,10 +82,25 @@ def take_look(
     `asked` is the engine of the user, of a plan that is followed, or of the run that goes on.
     `tell` hears which it is before an image is passed. Of a network that is streamed, what part
     `kept` gives stays in the store.
-    Raises: PlanError where the user's own engine is not there, or cannot run this network.
+    What the store loses meanwhile is passed again.
+    Raises: PlanError where the user's own engine is not there, or cannot run this network;
+    UsageError where the store keeps losing rows.
     """
     with freed_memory_kept():
-        return (yield from _take(collection, start, asked, tell, kept))
+        for _ in range(TRIES):
+            look = yield from _take(collection, start, asked, tell, kept)
+            if not here().gathered(_lost(look, collection.record.examples))[0]:
+                return look
+    raise UsageError(
+        f"the feature cache {default_root()} loses what is written to it; set WARMSTART_CACHE to a "
+        "folder on another disk"
+    )
+
+
+def _lost(look: Look, examples: Sequence[Example]) -> list[str]:
+    """The contents whose rows, passed or stored before, are damaged or gone."""
+    rest = [e.sha256 for e in examples if e.id not in look.unreadable]
+    return look.features.shelf.missing(rest) or (look.book.missing(rest) if look.glanced else [])
 
 
 def _take(
@@ -122,6 +140,7 @@ def _take(
     return Look(
         network=seen.network, taps=seen.taps, features=features, book=book,
         unreadable={**features.unreadable, **gone}, engine=chosen.choice, threads=n_threads(),
+        glanced=is_seen,
     )  # fmt: skip
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
-from pathlib import Path
-
 from warmstart.errors import PlanError, UsageError
 from warmstart.planning.machine import DEVICES, Machine
 from warmstart.records import Plan
@@ -47,24 +43,6 @@ def find_machine(name: str, threads: int) -> Machine:
         device=device, threads=threads, is_wish=name != AUTO,
         has_bfloat16=device == "cuda" and torch.cuda.is_bf16_supported(),
     )  # fmt: skip
-
-
-def free_memory() -> int | None:
-    """Bytes that this process may still take, a container's limit among them; None: not known.
-
-    >>> free_memory() is None or free_memory() > 0
-    True
-    """
-    table = Path("/proc/meminfo")
-    if not table.exists():
-        return None
-    found = re.search(r"MemAvailable:\s+(\d+) kB", table.read_text())
-    free = [int(found[1]) * 1024] if found else []
-    group = Path("/sys/fs/cgroup")
-    with suppress(OSError, ValueError):  # another kind of groups, or no limit
-        limit = int((group / "memory.max").read_text())
-        free.append(max(limit - int((group / "memory.current").read_text()), 1))
-    return min(free, default=None)
 
 
 def _usable() -> tuple[str, ...]:

@@ -12,10 +12,11 @@ from torch.nn import Parameter
 from warmstart.data.collection import Collection
 from warmstart.joints.engines import SETTING, check_name
 from warmstart.joints.inputs import is_partial
-from warmstart.joints.machine import AUTO, check_machine, find_machine, free_memory
+from warmstart.joints.machine import AUTO, check_machine, find_machine
 from warmstart.joints.processors import n_threads
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
+from warmstart.memory import free_memory
 from warmstart.network.ledger import tensors_of
 from warmstart.network.load import Start
 from warmstart.network.lowrank import bare_parts

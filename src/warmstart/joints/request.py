@@ -57,6 +57,7 @@ class Request:
     task: AskedTask = "auto"  # what labels are; auto: as they plainly are
     relabel: Path | None = None
     fix: bool = False
+    strict: bool = False  # refuse what cannot be read instead of leaving it out
     seed: int = 0
     lr: float | None = None
     minutes: float | None = None  # for everything, from the command to the run folder
@@ -130,7 +131,7 @@ def read_data(asked: Request) -> Steps[Collection]:
     """The data that was named, with the labels that were corrected. Raises: DataError."""
     collection = yield from read(
         asked.data, label=asked.label, group=asked.group, test=asked.test, relabel=asked.relabel,
-        text=asked.text, kind=asked.kind, task=asked.task,
+        text=asked.text, kind=asked.kind, task=asked.task, strict=asked.strict,
     )  # fmt: skip
     return _with_columns(collection, asked)
 

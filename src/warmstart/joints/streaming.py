@@ -17,8 +17,8 @@ from warmstart.features.belt import Floats, Link, Values, padded
 from warmstart.features.engine import Engine, Pixels, to_tensor
 from warmstart.features.engine_torch import arranged
 from warmstart.joints.inputs import PARTIAL, is_partial
-from warmstart.joints.machine import free_memory
 from warmstart.joints.request import Request
+from warmstart.memory import free_memory
 from warmstart.network.lone import Lone
 from warmstart.network.parts import Network
 from warmstart.planning.paths import parse_settings

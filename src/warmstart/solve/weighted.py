@@ -112,16 +112,15 @@ def left_out(
 ) -> Array:
     """Prediction of every row from all others. Shapes: targets (n, K); returns (n, K).
 
-    With `groups`, which partition the rows, from all rows outside its group; without, a row
-    that stands for several leaves one of them out, as if they were rows of their own.
+    With `groups`, which partition the rows, from all rows outside its group. A row goes with its
+    whole weight: what is said of it does not depend on what else it stands for.
     """
     within, centre = _coefficients(spread, targets, penalty)
     shrink = 1.0 / (spread.values + penalty)
     share = 1.0 / spread.weights.sum()
     missed = targets - (spread.rows @ within + centre)
     own = spread.rows**2 @ shrink + share
-    gone = np.minimum(spread.weights, 1.0) if groups is None else spread.weights
-    residuals = missed / np.maximum(1.0 - gone * own, np.finfo(float).eps)[:, None]
+    residuals = missed / np.maximum(1.0 - spread.weights * own, np.finfo(float).eps)[:, None]
     for rows in groups or ():
         if len(rows) > 1:
             root = np.sqrt(spread.weights[rows])[:, None]

@@ -2,7 +2,8 @@
 
 For rows that count more or less than one. Everything that is fitted to them (means, weights,
 the choice of the penalty, the calibration) is fitted as if a row stood there as often as its
-weight says.
+weight says; a row is left out whole. Penalties are in units of the weights: scale those to
+mean 1, so that the fit does not depend on their sum.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _error(gaps: Array, rows: Weighed) -> float:
     weights, total = rows.weights, rows.weights.sum()
     off = gaps - weights @ gaps / total
     if rows.groups is None:
-        n, squares = total, float(weights @ off**2)
+        n, squares = float(len(weights)), float(weights**2 @ off**2)
     else:
         n = float(len(rows.groups))
         squares = float(sum((weights[one] @ off[one]) ** 2 for one in rows.groups))

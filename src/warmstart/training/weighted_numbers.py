@@ -43,8 +43,8 @@ def fit_numbers(
 ) -> NumberFit:  # fmt: skip
     """The curve of least left-out squared error; the line, where that is chance.
 
-    A row of weight 2 counts as one that is given twice. Shapes: rows (n, d) standardised, values
-    and weights (n,); penalties weakest first.
+    A row of weight 2 counts as one that is given twice, and is left out whole. Shapes: rows (n, d)
+    standardised, values and weights (n,), of mean 1; penalties weakest first.
 
     >>> x = np.array([[-1.0], [0.0], [1.0], [2.0]])
     >>> fit = fit_numbers(x, 2 * x[:, 0] + 1, np.ones(4), (1e-9, 1.0))
@@ -60,8 +60,9 @@ def fit_numbers(
         return line
     best = min(curves, key=lambda fit: float(weights @ fit.errors))
     gap = line.errors - best.errors
-    n, mean = weights.sum(), float(weights @ gap / weights.sum())
-    error = np.sqrt(weights @ (gap - mean) ** 2 / n / max(n - 1, 1))
+    n, share = len(weights), weights / weights.sum()
+    mean = float(share @ gap)
+    error = np.sqrt(share**2 @ (gap - mean) ** 2 * n / max(n - 1, 1))
     return best if mean > TIE * error else line
 
 

@@ -98,6 +98,40 @@ def row_weights(given: ArrayLike | None, n: int) -> tuple[Array, NDArray[np.bool
     return weights, weights > 0
 
 
+def scaled(weights: Array) -> Array:
+    """Weights of mean 1: only their ratios count. Shapes: (n,).
+
+    >>> scaled(np.array([0.1, 0.3])).tolist(), scaled(np.full(3, 0.1)).tolist()
+    ([0.5, 1.5], [1.0, 1.0, 1.0])
+    """
+    largest = weights.max()
+    if (weights == largest).all():
+        return np.ones(len(weights))  # exactly: they are as good as none
+    share = weights / largest  # first: the sum of the largest numbers overflows
+    found: Array = share / share.mean()
+    return found
+
+
+def distinct(rows: Array, targets: NDArray[Any], weights: Array) -> tuple[Array, Any, Array]:
+    """Each pair of row and target once, in the order of the first, with weights of mean 1.
+
+    So a row that is given twice counts as one of twice the weight.
+    Shapes: rows (n, d), targets (n,), weights (n,) above zero.
+
+    >>> x, y = np.array([[1.0], [2.0], [1.0], [1.0]]), np.array([0, 1, 0, 1])
+    >>> [part.tolist() for part in distinct(x, y, np.ones(4))]
+    [[[1.0], [2.0], [1.0]], [0, 1, 1], [1.5, 0.75, 0.75]]
+    """
+    pairs = np.column_stack([rows, targets.astype(np.float64)]) + 0.0  # no -0, whose bytes differ
+    whole = np.ascontiguousarray(pairs).view(f"V{pairs.shape[1] * pairs.itemsize}")[:, 0]
+    first, place = np.unique(whole, return_index=True, return_inverse=True)[1:]
+    if len(first) == len(rows):
+        return rows, targets, scaled(weights)
+    order = np.argsort(first)
+    total = np.bincount(place, weights / weights.max())[order].astype(np.float64)
+    return rows[first[order]], targets[first[order]], scaled(total)
+
+
 def taken(images: Any, keep: NDArray[np.bool_]) -> Any:
     """The images that count."""
     if isinstance(images, np.ndarray):

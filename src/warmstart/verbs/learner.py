@@ -242,13 +242,18 @@ def _gather(images: Any, record: ModelRecord) -> Collection:
 
 
 def _by_row(images: Any, arranged: Arranged, weights: Array | None, kind: str) -> Array:
-    """The weight of each row that is learnt from; 1 without any. Shapes: (n,)."""
+    """The weight of each row that is learnt from; 1 without any. Shapes: (n,).
+
+    They add up to the number of different contents: only ratios count, and an image that is given
+    twice is one of twice the weight.
+    """
     if weights is None:
         return np.ones(len(arranged.learn))
     is_paths = not isinstance(images, np.ndarray) and kind == "image"
     ids = [Path(one).as_posix() for one in images] if is_paths else map(str, range(len(images)))
     by_id: Mapping[str, float] = dict(zip(ids, weights.tolist(), strict=True))
-    return np.array([by_id[example.id] for example in arranged.learn])
+    found = np.array([by_id[example.id] for example in arranged.learn])
+    return found * (len({example.sha256 for example in arranged.learn}) / found.sum())
 
 
 def _reweighed(

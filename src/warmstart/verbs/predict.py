@@ -50,4 +50,5 @@ def find_images(paths: Sequence[str], nouns: Nouns = IMAGES) -> list[str]:
 
 def _is_image(path: Path, root: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-    return path.suffix.lower() in MEDIA_SUFFIXES and not hidden and path.is_file()
+    # A pipe or a link that leads nowhere as well: its answer says why there is none.
+    return path.suffix.lower() in MEDIA_SUFFIXES and not hidden and not path.is_dir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
+from warmstart.data.arrays import channels_last, payload_of_picture
 from warmstart.data.arrays import encode as encode_array
 from warmstart.data.bands import as_picture as first_bands
 from warmstart.data.encode import encode
+from warmstart.data.place import read_file
 from warmstart.delivery.bundle import Bundle, read_bundle
 from warmstart.errors import DataError, RunFolderError, StartError
 from warmstart.features.engine import fused, noise, to_tensor
@@ -211,28 +212,23 @@ def _payload(item: Any, name: str) -> bytes:
         raise DataError(
             f"{name} is a {type(item).__name__}; give a path, a PIL image or an array (H, W[, C])"
         )
-    return encode_array(pixels)
+    return encode_array(channels_last(pixels[None])[0])
 
 
 def _read_file(path: Path) -> bytes:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder")
     try:
-        return path.read_bytes()
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
+        return read_file(path)
+    except DataError as error:
+        raise DataError(f"{path} {error}") from error
 
 
 def _encode_picture(picture: Image.Image, name: str) -> bytes:
-    buffer = io.BytesIO()
     try:
-        upright = ImageOps.exif_transpose(picture)
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-        upright.save(buffer, "TIFF")  # takes every mode as it is
-    except Exception as error:  # Pillow reads a file only now, and lets a dozen types through
-        raise DataError(f"{name} cannot be read: {error}") from error
-    return buffer.getvalue()
+        return payload_of_picture(picture)
+    except DataError as error:
+        raise DataError(f"{name} {error}") from error
 
 
 def load(run: str | Path, network: nn.Module | None = None) -> Predictor:

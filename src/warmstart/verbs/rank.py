@@ -23,6 +23,7 @@ def rank(
     group: str | None = None,
     task: AskedTask = "auto",
     seed: int = 0,
+    strict: bool = False,
 ) -> Steps[Ranking]:
     """Rank starts by the head that one look at each gives; nothing is trained or written.
 
@@ -32,7 +33,7 @@ def rank(
     StartError if no start can.
     """
     request.check(Request(data=data, seed=seed))
-    collection = yield from read(data, label=label, group=group, task=task)
+    collection = yield from read(data, label=label, group=group, task=task, strict=strict)
     yield notes.data(collection)
     kind = collection.record.kind
     names, left_out = (tuple(starts), ()) if starts else starting.on_disk(kind=kind)
