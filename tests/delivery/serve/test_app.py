@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serving import alive, answer_plain, plain, png, read_all, wait_until
+from serving import ODD_HEADS, alive, answer_plain, plain, png, read_all, wait_until
 from warmstart.delivery.serve.app import decoders
 from warmstart.delivery.serve.served import Unread
 
@@ -166,6 +166,18 @@ def test_foreign_hosts_and_pages_are_refused(server):
     check_problem(server.ask("POST", "/predict", b"", Origin="https://evil.example"), 403)
     got = server.raw(b"GET /labels HTTP/1.0\r\n\r\n")
     assert got.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("head", ODD_HEADS)
+def test_hosts_that_two_readers_read_differently_are_refused(server, head):
+    asked = f"GET /labels HTTP/1.1\r\n{head}\r\nConnection: close\r\n\r\n"
+    assert server.raw(asked.encode("latin-1"))[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 421 ")
+
+
+@pytest.mark.parametrize("target", ["http://evil.example/labels", "evil.example:80", "*"])
+def test_a_target_that_names_another_host_is_none_of_ours(server, target):
+    asked = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    assert re.match(rb"HTTP/1.1 4\d\d ", server.raw(asked.encode()))
 
 
 def test_a_token_is_needed_where_there_is_one():

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from serving import form, live, png, wait_until
+from serving import ODD_HEADS, form, live, png, wait_until
 from warmstart.delivery.studio.app import make_app
 from warmstart.delivery.studio.keys import Keys
 from warmstart.delivery.studio.project import Project
@@ -138,6 +138,14 @@ def test_our_own_page_may(studio):
 def test_names_that_were_pointed_at_this_computer_are_refused(studio, host):
     assert studio.get("/api/board", host=host).status == 421
     assert studio.post("/api/classes", {"add": "cat"}, host=host).status == 421
+
+
+@pytest.mark.parametrize("head", ODD_HEADS)
+def test_hosts_that_two_readers_read_differently_are_refused(studio, head):
+    for path in ("/", "/api/board"):
+        asked = f"GET {path} HTTP/1.1\r\n{head}\r\nCookie: {studio.cookie}\r\n"
+        found = studio.server.raw((asked + "Connection: close\r\n\r\n").encode("latin-1"))
+        assert found[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 421 ")
 
 
 # ---- pictures ------------------------------------------------------------------------------
