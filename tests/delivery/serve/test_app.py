@@ -17,6 +17,7 @@ from warmstart.delivery.serve.served import Unread
 
 GREEN, RED = png((0, 200, 0)), png((200, 0, 0))
 PROBLEM = "application/problem+json"
+POSTED = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -204,17 +205,28 @@ def test_what_is_no_http_ends_the_connection(server, payload):
 
 
 def test_a_body_of_a_gigabyte_is_refused_by_its_head(server):
-    head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000000\r\n\r\n"
+    head = POSTED + b"Content-Length: 1000000000\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
         link.sendall(head)
         assert b" 413 " in link.recv(65536)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+@pytest.mark.parametrize("line", ["Content-Type: text/html", "Content-Encoding: gzip", "X: 1"])
+def test_a_body_of_another_kind_is_refused_by_its_head(server, path, line):
+    """Nothing of it is sent: who waited for it would not answer."""
+    kind = "" if line.startswith(("Content-Type", "X")) else "Content-Type: image/png\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}{line}\r\nContent-Length: 9\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
+        link.sendall(head.encode())
+        assert b" 415 " in link.recv(65536)
 
 
 def test_a_body_without_an_end_is_refused_once_it_is_too_long():
     """A gigabyte in pieces: the server reads little more than its limit, answers and closes."""
     sent, piece = 0, b"x" * 65536
     chunk = f"{len(piece):x}\r\n".encode() + piece + b"\r\n"
-    head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = POSTED + b"Transfer-Encoding: chunked\r\n\r\n"
     with alive(body_bytes=500_000) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
             link.sendall(head)
@@ -235,21 +247,20 @@ def test_a_body_without_an_end_is_refused_once_it_is_too_long():
 
 
 def test_bodies_together_are_bounded():
-    half = (
-        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n" + b"x" * 50000
-    )
+    half = POSTED + b"Content-Length: 60000\r\n\r\n" + b"x" * 50000
+    picture = {"body": b"x" * 60_000, "content_type": "image/png"}
     with alive(held_bytes=100_000) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as link:
             link.sendall(half)
-            wait_until(lambda: server.ask("POST", "/predict", b"x" * 60_000).status == 503)
-            got = server.ask("POST", "/predict", b"x" * 60_000)
+            wait_until(lambda: server.ask("POST", "/predict", **picture).status == 503)
+            got = server.ask("POST", "/predict", **picture)
             check_problem(got, 503)
             assert int(got.headers["retry-after"]) > 0
-        wait_until(lambda: server.ask("POST", "/predict", b"x" * 60_000).status == 415)
+        wait_until(lambda: server.ask("POST", "/predict", **picture).status == 422)
 
 
 def test_a_body_that_drips_is_given_up():
-    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx"
+    head = POSTED + b"Content-Length: 100\r\n\r\nx"
     with alive(body_s=0.3) as server:
         assert b" 408 " in server.raw(head)
         assert server.ask("GET", "/health").status == 200
