@@ -18,6 +18,7 @@ from warmstart.records import Kind
 from warmstart.words import nouns_of
 
 Shape = TypeVar("Shape", bound=BaseModel)
+Element = TypeVar("Element")
 FIELDS = 32  # parts of a form that are no files
 NAME = 120  # letters of a file name that are kept
 SPARE = 64  # commas of a JSON body, besides the two that an image may bring
@@ -52,7 +53,8 @@ def _files_of(kind: Kind) -> Takes:
         "send multipart/form-data, application/json with base64, or one "
         f"{nouns_of(kind).one} as {kind}/*"
     )
-    single = (b"image/", b"audio/", b"application/octet-stream")
+    own, other = (b"image/", b"audio/") if kind == "image" else (b"audio/", b"image/")
+    single = (own, other, b"application/octet-stream")
     return Takes((b"multipart/form-data", b"application/json", *single), ways)
 
 
@@ -111,7 +113,7 @@ def _in_json(body: bytes, limits: Limits) -> list[Sent]:
     if body.count(b",") > 2 * limits.images + SPARE:
         raise _too_many(limits)
     asked = read_json(SentImages, body)
-    texts = [*([asked.image] if asked.image is not None else []), *asked.images]
+    texts = one_or_many("image", asked.image, asked.images)
     if len(texts) > limits.images:
         raise _too_many(limits)
     return [Sent(f"#{n}", _decoded(text, n)) for n, text in enumerate(texts)]
@@ -125,6 +127,17 @@ def read_json(shape: type[Shape], body: bytes) -> Shape:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))[:NAME]
         raise Problem(422, f"{where}: {first['msg']}".removeprefix(": ")) from None
+
+
+def one_or_many(name: str, one: Element | None, many: list[Element]) -> list[Element]:
+    """What a JSON body holds under `name` or its plural. Raises: Problem 422 for both at once.
+
+    >>> one_or_many("text", "a", []), one_or_many("text", None, ["b", "c"])
+    (['a'], ['b', 'c'])
+    """
+    if one is not None and many:
+        raise Problem(422, f"send {name} or {name}s, not both")
+    return many if one is None else [one]
 
 
 def _decoded(text: str, number: int) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from warmstart.delivery.serve.inputs import Sent, Takes, files_in, read_json
+from warmstart.delivery.serve.inputs import Sent, Takes, files_in, one_or_many, read_json
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
 
@@ -55,7 +55,7 @@ def rows_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
 
 def _in_json(body: bytes) -> list[Sent]:
     asked = read_json(SentRows, body)
-    rows = [*([asked.row] if asked.row is not None else []), *asked.rows]
+    rows = one_or_many("row", asked.row, asked.rows)
     return [_sent(f"#{n}", row.items()) for n, row in enumerate(rows)]
 
 

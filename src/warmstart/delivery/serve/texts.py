@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
-from warmstart.delivery.serve.inputs import Sent, Takes, files_in, read_json
+from warmstart.delivery.serve.inputs import Sent, Takes, files_in, one_or_many, read_json
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
 
@@ -53,7 +53,7 @@ def _in_json(body: bytes, limits: Limits) -> list[Sent]:
         texts = read_json(TextList, body).root
     else:
         asked = read_json(SentTexts, body)
-        texts = [*([asked.text] if asked.text is not None else []), *asked.texts]
+        texts = one_or_many("text", asked.text, asked.texts)
     if len(texts) > limits.images:
         raise Problem(413, f"more than {limits.images} texts in one request; send them in several")
     return [Sent(f"#{n}", text.encode("utf-8", "replace")) for n, text in enumerate(texts)]
