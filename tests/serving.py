@@ -103,6 +103,16 @@ def png(colour=(200, 30, 30), size=(20, 20)):
     return made.getvalue()
 
 
+# Heads of a request whose host one reader takes for this computer and another does not.
+ODD_HEADS = (
+    "Host: 127.0.0.1:80@evil.example", "Host: evil.example@127.0.0.1", "Host: 127.0.0.1 :80",
+    "Host: 127.0.0.1\r\nHost: evil.example", "Host: evil.example\r\nHost: 127.0.0.1",
+    "Host: 127.0.0.1\r\nhost: 127.0.0.1", "Host : 127.0.0.1", "Host: 127.0.0.1,evil.example",
+    "Host: localhost.", "Host: [::1%25lo]", "Host: [::1]evil", "Host: 127.0.0.1:99999",
+    "Host:", "X: 1", "Host: 127.0.0.1\r\n evil.example", "Host: \xa0127.0.0.1",
+)  # fmt: skip
+
+
 @contextmanager
 def live(app, limits=None):
     """The app behind a real uvicorn, in a thread."""

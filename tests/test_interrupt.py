@@ -79,6 +79,117 @@ def test_a_run_at_work_is_left_alone_and_a_killed_one_goes_on(place):
     assert warmstart.resume("run").estimate.n == 150
 
 
+# ---- Ctrl-C twice ------------------------------------------------------------------------
+
+PRESSED = """
+import os, signal, sys
+
+class Press:
+    # Presses Ctrl-C twice as a module begins to load.
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["PRESS_AT"]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Press())
+"""
+
+
+def pressed(place, module, command):
+    """A command in a process that is interrupted twice as it begins to load a module."""
+    (place / "press").mkdir(exist_ok=True)
+    (place / "press" / "sitecustomize.py").write_text(PRESSED)
+    paths = os.pathsep.join([str(place / "press"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": paths, "PRESS_AT": module}, check=False,
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["warmstart.cli", "warmstart.cli.spec", "numpy", "torch", "torch.nn", "warmstart.flow"],
+)
+def test_two_interrupts_while_libraries_load_are_one_line(place, module):
+    job = pressed(place, module, FIT)
+    assert (job.returncode, job.stdout) == (130, "")
+    said = [line for line in job.stderr.splitlines() if line.startswith("Interrupted")]
+    assert len(said) == 1, job.stderr
+    assert job.stderr.endswith(said[0] + "\n")
+    assert "Traceback" not in job.stderr
+    assert "Exception ignored" not in job.stderr
+
+
+@pytest.mark.parametrize("verb", ["check", "starts", "--help"])
+def test_two_interrupts_end_every_verb_so(place, verb):
+    words = {"check": ["check", *FIT[4:-2]]}.get(verb, [verb])
+    module = {"check": "scipy", "starts": "warmstart.cli.calls"}.get(verb, "warmstart.cli.help")
+    job = pressed(place, module, [*WARMSTART, *words])
+    assert (job.returncode, job.stdout) == (130, "")
+    assert job.stderr.splitlines()[-1] == "Interrupted."
+    assert "Traceback" not in job.stderr
+
+
+@pytest.mark.parametrize("presses", [2, 3, 5])
+def test_interrupts_in_a_row_amid_the_work_are_one_line(place, presses):
+    """As a hand presses them, or faster than anything could be said between them."""
+    child = start(FIT, place / "runs" / "pictures" / "progress.jsonl")
+    for _ in range(presses):
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.02 * (presses - 2))
+    out, err = child.communicate(timeout=PATIENCE)
+    assert (child.returncode, out) == (130, ""), err
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+    said = [line for line in err.splitlines() if line.startswith("Interrupted")]
+    assert said == [
+        "Interrupted; what was computed is kept. Go on with: warmstart resume runs/pictures"
+    ]
+    assert warmstart.resume("runs/pictures").estimate.n == 150
+
+
+LOST = """
+import os, signal, warmstart.cli.help
+
+class Swallowing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+def help_that_loses_an_interrupt():
+    made = Swallowing()
+    del made
+    while True:
+        pass
+
+warmstart.cli.help.root_help = help_that_loses_an_interrupt
+import sys
+from warmstart.__main__ import main
+sys.argv = ["warmstart", "--help"]
+sys.exit(main())
+"""
+
+
+def test_an_interrupt_where_python_lets_no_error_out_ends_the_work_as_well():
+    job = subprocess.run(
+        [sys.executable, "-c", LOST], capture_output=True, text=True, check=False,
+        timeout=PATIENCE,
+    )  # fmt: skip
+    assert (job.returncode, job.stderr) == (130, "Interrupted.\n")
+
+
+IGNORING = """
+import signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for a job in the background
+sys.exit(subprocess.run([sys.executable, "-m", "warmstart", *sys.argv[1:]]).returncode)
+"""
+
+
+def test_a_command_that_was_told_to_ignore_ctrl_c_does(place):
+    job = pressed(place, "warmstart.flow", [sys.executable, "-c", IGNORING, *FIT[3:], "-q"])
+    assert job.returncode == 0, job.stderr
+
+
 # ---- full disks --------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 LEAST_BYTES = 1 << 16  # smaller tensors are read: a window on less than a few pages saves nothing
@@ -79,16 +80,18 @@ def map_file(path: Path) -> dict[str, Tensor]:
 
     Raises: ValueError if it is no such file, or cut short; OSError if it cannot be opened.
     """
+    begin, header = _header(path)
     with open(path, "rb") as file:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    begin, header = _header(pages)
     found: dict[str, Tensor] = {}
     for name, told in header.items():
-        start, stop = (begin + int(place) for place in told["data_offsets"])
-        dtype, shape = _DTYPES[told["dtype"]], tuple(told["shape"])
+        start, stop = (begin + place for place in told["data_offsets"])
+        dtype, shape = _DTYPES.get(told["dtype"]), tuple(told["shape"])
+        if dtype is None:
+            raise ValueError(f"{name[:80]!r} holds numbers of type {told['dtype']}")
+        if stop > len(pages):  # it was cut meanwhile
+            raise ValueError(f"{name[:80]!r} reaches beyond its end")
         count = (stop - start) // dtype.itemsize
-        if stop > len(pages) or count != torch.Size(shape).numel():
-            raise ValueError(f"{name} reaches beyond its end")
         if not count:
             found[name] = torch.empty(shape, dtype=dtype)
             continue
@@ -104,24 +107,40 @@ def map_file(path: Path) -> dict[str, Tensor]:
 def is_full(path: Path) -> bool:
     """Whether the weights in a safetensors file are float32; False where it is no such file."""
     try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(_LENGTH), "little")
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-        header.pop("__metadata__", None)
-        sizes = [(e["dtype"], e["data_offsets"][1] - e["data_offsets"][0]) for e in header.values()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        _, header = _header(path)
+    except (OSError, ValueError):
         return False
+    sizes = [(e["dtype"], e["data_offsets"][1] - e["data_offsets"][0]) for e in header.values()]
     return all(dtype == "F32" for dtype, size in sizes if size >= LEAST_BYTES)
 
 
-def _header(pages: mmap.mmap) -> tuple[int, dict[str, Any]]:
-    """Where the tensors begin, and what is said of each."""
-    length = int.from_bytes(pages[:_LENGTH], "little")
-    if length > len(pages) - _LENGTH:
-        raise ValueError("its header is cut short")
-    header = json.loads(pages[_LENGTH : _LENGTH + length])
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the tensors begin, and what is said of each: types, shapes, places in the file.
+
+    The library reads it first, and checks that tensors lie one behind the other, each as long as
+    its shape says: what comes after is as it should be. Its parser knows what may stand there
+    and so takes neither deep JSON nor much of it, which Python's would.
+    Raises: ValueError in one line, OSError.
+    """
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(str(error).strip().partition("\n")[0][:200]) from error
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(_LENGTH), "little")
+        pairs = json.loads(file.read(length), object_pairs_hook=_once)
+    header = dict(pairs)
     header.pop("__metadata__", None)
     return _LENGTH + length, header
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises: ValueError for a name that stands twice: whichever came last would count."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in its header")
+    return found
 
 
 def chunks(

@@ -83,6 +83,50 @@ class Answer(nn.Module):
         return {"logits": self.out(hidden if hidden.sum() > 0 else -hidden)}
 
 
+class Fork(nn.Module):
+    """One of two convolutions, as `choose` says of what comes in; seldom the second."""
+
+    def __init__(self, choose: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(8, 8, 3, padding=1)
+        self.right = nn.Conv2d(8, 8, 3, padding=1)
+        self.choose = choose
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.left(x) if self.choose(x) else self.right(x)
+
+
+class Forked(nn.Module):
+    """A fork in a module of its own, where a trace does not look, or in the forward itself."""
+
+    def __init__(self, choose: Callable[[Tensor], object], is_inside: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.fork = Fork(choose)
+        self.out = nn.Linear(8, 5)
+        self.is_inside = is_inside
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = self.fork(x) if self.is_inside else Fork.forward(self.fork, x)
+        return self.out(torch.relu(x).mean((2, 3)))
+
+
+# Ways to branch of which images of noise show one side alone.
+FORKS: dict[str, Callable[[Tensor], object]] = {
+    "sign of the mean": lambda x: x.mean() > -1,
+    "largest value": lambda x: x.amax() < 1e4,
+    "a single value": lambda x: x.flatten()[0].item() < 1e4,
+    "values as an array": lambda x: float(x.detach().numpy().mean()) < 1e4,
+    "each image": lambda x: all(one.mean() < 1e4 for one in x),
+    "values as a list": lambda x: max(x[0, 0, 0].tolist()) < 1e4,
+    "no number": lambda x: not torch.isnan(x).any(),
+    "batch size": lambda x: x.shape[0] < 40,
+    "length of the batch": lambda x: len(x) < 40,
+    "number of values": lambda x: x.numel() < 10**6,
+}
+
+
 class Tied(nn.Module):
     """Two layers share one matrix, and one of them is the classifier."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from networks import KINDS, cut_once, inputs_for
+from networks import FORKS, KINDS, Forked, cut_once, inputs_for
 
 from warmstart.delivery.export.program import to_program
 from warmstart.errors import ExportError
@@ -16,6 +16,7 @@ from warmstart.joints.formats import Source, onnx_graph
 from warmstart.network.added import graft, make_block
 from warmstart.network.beside import put_beside
 from warmstart.network.edit import assemble
+from warmstart.network.parts import cut
 from warmstart.network.taps import tap_width, taps
 from warmstart.records import ModelRecord, Tap
 
@@ -98,3 +99,30 @@ def test_a_forward_that_branches_on_values_is_refused_not_frozen(name):
     model = model_of(network, taps(network.record))
     with pytest.raises(ExportError, match="branches on the values of an image"):
         onnx_graph(source_of(name, model), name)
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+@pytest.mark.parametrize("is_inside", [True, False], ids=["inside", "forward"])
+@pytest.mark.parametrize("how", FORKS)
+def test_a_fork_is_refused_however_it_is_taken_and_wherever_it_stands(how, is_inside, to, capfd):
+    """Neither the model's nor the export's answers tell: the images at hand take one side."""
+    prep = KINDS["residual"].preprocessing
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = cut(Forked(FORKS[how], is_inside).eval(), prep)
+    model = model_of(network, taps(network.record))
+    source = source_of("residual", model)
+    with pytest.raises(ExportError, match="branches on the values of an image") as caught:
+        onnx_graph(source, "forked") if to == "onnx" else to_program(source.served())
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")  # torch tells of its graphs
+
+
+def test_a_question_about_the_size_of_an_image_is_no_fork():
+    """That is the same for all that a model is given."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = cut(
+            Forked(lambda x: x.shape[-1] > 4, True).eval(), KINDS["residual"].preprocessing
+        )
+    agrees("residual", model_of(network, taps(network.record)))

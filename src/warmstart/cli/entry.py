@@ -6,7 +6,6 @@ import errno
 import gc
 import json
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,16 +16,16 @@ from pathlib import Path
 from warmstart import __version__
 from warmstart.cli.parse import Call, parse
 from warmstart.cli.spec import VERBS
+from warmstart.cli.stop import INTERRUPTED, Interrupts
 from warmstart.errors import WarmstartError
 
-INTERRUPTED = 130
 CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
-FINISHED = "Interrupted; runs that are finished are kept. Go on with the one at work:"
-KEPT = "Interrupted; what was computed is kept. Run the same command again to go on."
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None) -> int:
     """Run one command; `argv` without the program's name. Returns the exit code.
+
+    `interrupts` are what listens to Ctrl-C where the command has a process of its own.
 
     0 done · 1 the work failed · 2 bad input or usage · 3 no signal in the data ·
     130 interrupted. Never raises, and never shows a traceback without --debug.
@@ -46,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _hush()
     except (KeyboardInterrupt, Exception) as error:
-        return _report(error, words)
+        return _report(error, words, interrupts or Interrupts(words))
 
 
 def _run(words: Sequence[str]) -> int:
@@ -102,7 +101,7 @@ def prepare() -> None:
     gc.disable()
 
 
-def _report(error: BaseException, words: Sequence[str]) -> int:
+def _report(error: BaseException, words: Sequence[str], interrupts: Interrupts) -> int:
     from warmstart.show import error_text
 
     if "--debug" in words:
@@ -110,24 +109,12 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
 
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, KeyboardInterrupt):
-        print(_interrupted(error, words), file=sys.stderr)
+        interrupts.tell(str(error.args[0]) if error.args else "")  # `stoppable` names the run
         return INTERRUPTED
     message, code = explain(error)
     with suppress(BrokenPipeError):
         print(error_text(message, sys.stderr), file=sys.stderr)
     return code
-
-
-def _interrupted(error: KeyboardInterrupt, words: Sequence[str]) -> str:
-    """What to type to go on; `stoppable` puts the run folder into the error."""
-    verb = next((word for word in words if not word.startswith("-")), "")
-    if verb == "fit" and error.args:
-        run = shlex.quote(str(error.args[0]))
-        return f"Interrupted; what was computed is kept. Go on with: warmstart resume {run}"
-    if verb == "compare" and error.args:
-        run = shlex.quote(str(error.args[0]))
-        return f"{FINISHED} warmstart resume {run}\nthen: warmstart compare RUN RUN ..."
-    return KEPT if verb in ("fit", "resume", "rank") else "Interrupted."
 
 
 def explain(error: BaseException) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from warmstart.cli.output import dumps
 from warmstart.cli.parse import Call
+from warmstart.cli.stop import say
 
 TOKEN = "WARMSTART_TOKEN"
 STOPPING = "Answering what has come, then stopping; press Ctrl-C again to stop at once."
@@ -59,4 +60,4 @@ def with_token(where: str, token: str | None) -> str:
 
 
 def _stop() -> None:
-    print(STOPPING, file=sys.stderr)
+    say(STOPPING)

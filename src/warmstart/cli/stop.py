@@ -3,19 +3,111 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from warmstart.events import Event
 
 See = Callable[[Event], None]
+INTERRUPTED = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SAID = "Stopping after this step; press Ctrl-C again to stop at once.\n"
+SAID = "Stopping after this step; press Ctrl-C again to stop at once."
+FINISHED = "Interrupted; runs that are finished are kept. Go on with the one at work:"
+KEPT = "Interrupted; what was computed is kept. Run the same command again to go on."
+
+
+class Interrupts:
+    """What SIGINT does in a process that is one command.
+
+    The first raises a KeyboardInterrupt, so that what is open is closed. Any further one ends
+    the process: raised while the first is on its way, it would end in a traceback. So does the
+    first where a KeyboardInterrupt would be lost: in a module that is being imported (libraries
+    in C drop it there), and where Python lets no error out, such as a `__del__`.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = words
+        self._is_raised = False
+        self._is_listening = False
+        self._is_told = False
+        self.folder = ""  # of the run at work
+
+    def listen(self) -> None:
+        """Take SIGINT over, for as long as the process lasts."""
+        self._is_listening = True
+        signal.signal(signal.SIGINT, self.interrupt)
+        unraisable = sys.unraisablehook
+
+        def hook(lost: Any) -> None:
+            if issubclass(lost.exc_type, KeyboardInterrupt):
+                self.leave()
+            unraisable(lost)
+
+        sys.unraisablehook = hook
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """The handler of SIGINT. Raises: KeyboardInterrupt at the first."""
+        if self._is_raised or _is_importing(frame):
+            self.leave()
+        self._is_raised = True
+        raise KeyboardInterrupt
+
+    def tell(self, folder: str) -> None:
+        """Say how to go on; `folder` is the run that was at work, or ""."""
+        if self._is_listening:  # the process is about to end: nothing may come in between
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._is_told = True
+        print(interrupted(self._words, folder), file=sys.stderr)
+
+    def leave(self) -> NoReturn:
+        """End the process, having said so."""
+        if not self._is_told:
+            say(interrupted(self._words, self.folder))
+        with suppress(OSError, ValueError, AttributeError):
+            if os.isatty(sys.stderr.fileno()):
+                os.write(sys.stderr.fileno(), b"\x1b[?25h")  # a progress bar hides the cursor
+        os._exit(INTERRUPTED)
+
+
+def interrupted(words: Sequence[str], folder: str) -> str:
+    """What to type to go on after a command was interrupted; `folder` is the run at work, or "".
+
+    >>> interrupted(["fit", "photos"], "runs/photos")
+    'Interrupted; what was computed is kept. Go on with: warmstart resume runs/photos'
+    """
+    verb = next((word for word in words if not word.startswith("-")), "")
+    run = shlex.quote(folder)
+    if verb == "fit" and folder:
+        return f"Interrupted; what was computed is kept. Go on with: warmstart resume {run}"
+    if verb == "compare" and folder:
+        return f"{FINISHED} warmstart resume {run}, then: warmstart compare RUN RUN ..."
+    return KEPT if verb in ("fit", "resume", "rank") else "Interrupted."
+
+
+def say(line: str) -> None:
+    """Print a line on stderr from within a handler of signals.
+
+    Not through the stream: the signal may have come in the middle of a write to it.
+    """
+    with suppress(OSError, ValueError, AttributeError):
+        stream = sys.stderr.fileno()
+        echo = "\n" if os.isatty(stream) else ""  # behind the ^C that the terminal shows
+        os.write(stream, f"{echo}{line}\n".encode(errors="replace"))
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being loaded there, at any depth of the stack."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
@@ -26,7 +118,8 @@ def stoppable(see: See) -> Iterator[See]:
     the signals did before is put back.
     """
     stop = _Stop(see)
-    before = _listen(stop) if threading.current_thread() is threading.main_thread() else {}
+    is_main = threading.current_thread() is threading.main_thread()
+    before = stop.listen() if is_main else {}
     try:
         yield stop.show
     except KeyboardInterrupt as error:
@@ -37,21 +130,31 @@ def stoppable(see: See) -> Iterator[See]:
             signal.signal(number, handler)
 
 
-def _listen(stop: _Stop) -> dict[int, Any]:
-    return {number: signal.signal(number, stop.ask) for number in SIGNALS}
-
-
 class _Stop:
     """Whether the work is to stop, and where it is."""
 
     def __init__(self, see: See) -> None:
         self._see = see
         self._is_asked = False
+        self._interrupt: Callable[[int, FrameType | None], Any] = signal.default_int_handler
         self.folder = ""
+
+    def listen(self) -> dict[int, Any]:
+        """Take the signals over that are not ignored; returns what they did before."""
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        if callable(before[signal.SIGINT]):
+            self._interrupt = before[signal.SIGINT]
+        heeded = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}
+        for number in heeded:
+            signal.signal(number, self.ask)
+        return heeded
 
     def show(self, event: Event) -> None:
         """Show an event, then stop if that was asked for."""
         self.folder = str(event.values.get("folder", self.folder))
+        owner = getattr(self._interrupt, "__self__", None)
+        if isinstance(owner, Interrupts):
+            owner.folder = self.folder
         self._see(event)
         if self._is_asked:
             raise KeyboardInterrupt
@@ -59,10 +162,6 @@ class _Stop:
     def ask(self, number: int, frame: FrameType | None) -> None:
         """Note the first signal; the second is an interruption wherever the work is."""
         if self._is_asked:
-            raise KeyboardInterrupt
+            self._interrupt(number, frame)
         self._is_asked = True
-        # Not through the stream: a signal may come in the middle of a write to it.
-        with suppress(OSError, ValueError, AttributeError):
-            stream = sys.stderr.fileno()
-            echo = "\n" if os.isatty(stream) else ""  # behind the ^C that the terminal shows
-            os.write(stream, (echo + SAID).encode())
+        say(SAID)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from warmstart.cli.output import dumps, watcher
 from warmstart.cli.parse import Call
+from warmstart.cli.stop import say
 
 if TYPE_CHECKING:
     from warmstart.data.labelling import AskedTask
@@ -63,4 +64,4 @@ def _open(address: str, place: Path) -> None:
 
 
 def _stop() -> None:
-    print(STOPPING, file=sys.stderr)
+    say(STOPPING)

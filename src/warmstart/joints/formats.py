@@ -124,9 +124,17 @@ def write_model(to: ExportFormat, folder: Path, source: Source, title: str) -> N
 def onnx_graph(source: Source, title: str) -> bytes:
     """The network as ONNX. Raises: ExportError where it branches on the values of an image."""
     served = source.served()
+
+    def judge() -> None:
+        """A trace takes one branch for all images; what makes a program follows them."""
+        if is_own:
+            program.to_program(served)
+
+    # The designs of a library ask for sizes, and assert them, but do not branch on values.
+    is_own = source.record.arch.startswith("module:")
     if _is_whole(source.model):
-        program.to_program(served)  # a trace would take one branch for all images
-    return graph.to_onnx(served, metadata(source, served, title))
+        program.to_program(served)
+    return graph.to_onnx(served, metadata(source, served, title), judge)
 
 
 def metadata(source: Source, served: Served, title: str) -> dict[str, str]:

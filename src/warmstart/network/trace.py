@@ -53,8 +53,9 @@ class _Coarse(fx.Tracer):
         return not (is_container or module_qualified_name in self.opened)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Answer what depends on sizes alone, which are fixed; refuse what depends on data."""
-        if not _is_about_sizes(obj.node):
+        """Answer what depends on an input's own size, which is fixed; refuse what depends on
+        data, or on how many inputs come at once: the answer would hold for these alone."""
+        if not _is_about_sizes(obj.node) or _counts_inputs(obj.node):
             return super().to_bool(obj)
         answer = next(self.answers, None)
         if answer is None:
@@ -69,6 +70,27 @@ def _is_about_sizes(node: fx.Node) -> bool:
         asked = node.all_input_nodes
         return bool(asked) and all(_is_about_sizes(n) for n in asked)
     return node.op == "call_method" and node.target in _SIZES
+
+
+def _counts_inputs(node: fx.Node) -> bool:
+    """Whether a number depends on the batch: on axis 0, or on all axes at once."""
+    if node.target is operator.getitem:
+        (whole, place) = node.args
+        is_shape = isinstance(whole, fx.Node) and _is_shape(whole)
+        return place == 0 if is_shape else any(map(_counts_inputs, node.all_input_nodes))
+    if _is_shape(node) or node.target == "numel":
+        return True
+    if node.op == "call_method" and node.target == "size":
+        return node.args[1:] == (0,) or node.kwargs.get("dim") == 0
+    return node.target in _ARITHMETIC and any(map(_counts_inputs, node.all_input_nodes))
+
+
+def _is_shape(node: fx.Node) -> bool:
+    """Whether a node gives the sizes of all axes."""
+    if node.target is getattr:
+        return node.args[1] == "shape"
+    is_call = node.op == "call_method" and node.target == "size"
+    return is_call and len(node.args) == 1 and not node.kwargs
 
 
 @dataclass(frozen=True, slots=True)

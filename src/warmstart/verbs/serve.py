@@ -81,10 +81,11 @@ def serve(
 
 
 def application(run: Path, asked: Serving, limits: Limits) -> Gate:
-    """The ASGI application of a run's model. Raises: RunFolderError without a model."""
+    """The ASGI application of a run's model. Raises: RunFolderError without one, UsageError."""
     from warmstart.delivery.serve.access import access_for
     from warmstart.delivery.serve.app import make_app
 
+    access = access_for(asked.host, asked.token, asked.names)
     predictor = load(run)
     if predictor.kind not in _WORK:
         raise ServeError(
@@ -92,7 +93,7 @@ def application(run: Path, asked: Serving, limits: Limits) -> Gate:
             "with `warmstart predict`, or in Python with warmstart.load(RUN).predict."
         )
     served = serve_model(run, predictor, limits)
-    return make_app(served, access_for(asked.host, asked.token, asked.names), limits)
+    return make_app(served, access, limits)
 
 
 def check_installed() -> None:

@@ -33,12 +33,19 @@ def test_an_honest_script_agrees(tmp_path):
     assert found.difference < 1e-6
 
 
+def test_only_the_first_examples_are_told_of(tmp_path):
+    assert asked(tmp_path, HONEST, n=2).n == 2
+
+
 BAD = {
     "another answer": (HONEST.replace("/ 50", "/ 50 + [0, 0, 0.01]"), "a logit differs by 0.01"),
     "other shapes": (HONEST.replace("/ 50", "/ 50; logits = logits[:, :2]"), "gives"),
     "no numbers": (HONEST.replace("/ 50", "* np.nan"), "no numbers"),
     "answers that depend on the batch": (
         HONEST.replace("/ 50", "/ 50 + (len(pixels) == 1)"), "a logit differs by 1",
+    ),
+    "answers that hang on a smaller batch": (
+        HONEST.replace("/ 50", "/ 50 + (len(pixels) == 3)"), "a logit differs by 1",
     ),
     "probabilities of something else": (
         HONEST.replace("return logits, e", "return logits, 0.5 * e"), "not those of its logits",

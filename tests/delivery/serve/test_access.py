@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from warmstart.delivery.serve.access import OPEN, access_for, host_name
+from warmstart.delivery.serve.access import LOCAL, OPEN, Access, access_for, host_name
 from warmstart.delivery.serve.pages import FILES
+from warmstart.errors import UsageError
 
 
 def refused(access, path="/labels", **headers):
@@ -85,5 +86,68 @@ def test_the_page_and_the_probes_need_no_token_and_nothing_else_goes_without():
     assert set(FILES) <= OPEN
 
 
-def test_a_name_is_compared_without_its_dot_and_port():
-    assert host_name("localhost.:8000") == "localhost"
+# What names another host to some reader, or no host at all.
+ODD_HOSTS = [
+    "127.0.0.1:80@evil.example", "127.0.0.1@evil.example", "user:pass@127.0.0.1",
+    "127.0.0.1:80:80", "127.0.0.1:x", "127.0.0.1:-1", "127.0.0.1:+80", "127.0.0.1:99999",
+    "127.0.0.1:8000000000", "127.0.0.1: 80", "127.0.0.1 :80", "127.0.0.1\t", "127.0.0.1 evil",
+    "127.0.0.1,evil.example", "127.0.0.1/evil.example", "127.0.0.1#evil.example",
+    "127.0.0.1?evil.example", "127.0.0.1\\evil.example", "127.0.0.1\x00", "127.0.0.1%00",
+    "127.0.0.1..", "localhost..", ".localhost", "127.0.0.1.", "localhost.", "localhost.:80",
+    "http://127.0.0.1", "//127.0.0.1", "127.1", "127.0.0.01", "2130706433", "0x7f.0.0.1",
+    "127.0.0.1.nip.example", "::1", "::1:8000", "[::1", "::1]", "[[::1]]", "[::1]80", "[::1]:x",
+    "[::1]evil", "[::1%25lo]", "[::1%lo]", "[127.0.0.1]", "[localhost]", "[v1.x]", "[]", "[]:80",
+    "[::ffff:127.0.0.1]", "localhost:80\x7f", "l\xf6calhost", "\xb9\xb2\xb7.0.0.1", "", " ", ":80",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", ODD_HOSTS)
+@pytest.mark.parametrize("kind", ["local", "named", "studio"])
+def test_a_host_that_is_not_written_as_one_is_refused(host, kind):
+    access = {
+        "local": access_for("127.0.0.1", None),
+        "named": access_for("127.0.0.1", None, ["models.example.org"]),
+        "studio": Access(hosts=LOCAL, is_strict=True),
+    }[kind]
+    assert refused(access, host=host) in (400, 421)
+    if kind != "studio":
+        assert refused(access, host="127.0.0.1", origin=f"http://{host}") == 403
+
+
+@pytest.mark.parametrize("host", [one for one in ODD_HOSTS if one != "[::ffff:127.0.0.1]"])
+def test_nor_does_a_server_that_is_open_to_others_take_it(host):
+    assert refused(access_for("0.0.0.0", None), host=host) in (400, 421)
+
+
+def test_two_hosts_are_none_whichever_comes_first():
+    access = access_for("127.0.0.1", None)
+    for pair in (("evil.example", "127.0.0.1"), ("127.0.0.1", "evil.example"), ("localhost",) * 2):
+        problem = access.refuse("/labels", [(b"host", one.encode()) for one in pair])
+        assert problem.status == 400
+        assert str(problem) == "the request names 2 hosts"
+
+
+def test_nor_may_a_request_come_from_two_pages():
+    access = access_for("127.0.0.1", None)
+    for pair in (("http://127.0.0.1", "https://evil.example"), ("http://127.0.0.1",) * 2):
+        headers = [(b"host", b"127.0.0.1"), *((b"origin", one.encode()) for one in pair)]
+        assert access.refuse("/labels", headers).status == 403
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["ftp://127.0.0.1", "http://127.0.0.1/", "http://a@127.0.0.1", "127.0.0.1", "http:///"],
+)
+def test_a_page_says_where_it_is_from_in_one_way(origin):
+    assert refused(access_for("127.0.0.1", None), host="127.0.0.1", origin=origin) == 403
+
+
+def test_a_number_is_the_same_however_it_is_written():
+    assert host_name("[0:0:0:0:0:0:0:1]:8000") == "::1"
+    assert host_name("127.0.0.1:") == "127.0.0.1"
+
+
+@pytest.mark.parametrize("name", ["models.example.org:x", "http://models.example.org", "a b", ""])
+def test_a_name_to_answer_to_must_be_one(name):
+    with pytest.raises(UsageError, match="is no host name"):
+        access_for("0.0.0.0", None, [name])

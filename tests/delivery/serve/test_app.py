@@ -8,15 +8,19 @@ import re
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+import numpy as np
 import pytest
 
-from serving import alive, answer_plain, plain, png, read_all, wait_until
-from warmstart.delivery.serve.app import decoders
-from warmstart.delivery.serve.served import Unread
+from serving import ODD_HEADS, alive, answer_plain, plain, png, read_all, wait_until
+from warmstart.delivery.serve.access import access_for
+from warmstart.delivery.serve.app import decoders, make_app
+from warmstart.delivery.serve.served import Picture, Unread
 
 GREEN, RED = png((0, 200, 0)), png((200, 0, 0))
 PROBLEM = "application/problem+json"
+POSTED = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +172,18 @@ def test_foreign_hosts_and_pages_are_refused(server):
     assert got.startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize("head", ODD_HEADS)
+def test_hosts_that_two_readers_read_differently_are_refused(server, head):
+    asked = f"GET /labels HTTP/1.1\r\n{head}\r\nConnection: close\r\n\r\n"
+    assert server.raw(asked.encode("latin-1"))[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 421 ")
+
+
+@pytest.mark.parametrize("target", ["http://evil.example/labels", "evil.example:80", "*"])
+def test_a_target_that_names_another_host_is_none_of_ours(server, target):
+    asked = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    assert re.match(rb"HTTP/1.1 4\d\d ", server.raw(asked.encode()))
+
+
 def test_a_token_is_needed_where_there_is_one():
     with alive(token="secret") as server:
         got = server.ask("GET", "/labels")
@@ -192,17 +208,28 @@ def test_what_is_no_http_ends_the_connection(server, payload):
 
 
 def test_a_body_of_a_gigabyte_is_refused_by_its_head(server):
-    head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000000\r\n\r\n"
+    head = POSTED + b"Content-Length: 1000000000\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
         link.sendall(head)
         assert b" 413 " in link.recv(65536)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+@pytest.mark.parametrize("line", ["Content-Type: text/html", "Content-Encoding: gzip", "X: 1"])
+def test_a_body_of_another_kind_is_refused_by_its_head(server, path, line):
+    """Nothing of it is sent: who waited for it would not answer."""
+    kind = "" if line.startswith(("Content-Type", "X")) else "Content-Type: image/png\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}{line}\r\nContent-Length: 9\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
+        link.sendall(head.encode())
+        assert b" 415 " in link.recv(65536)
 
 
 def test_a_body_without_an_end_is_refused_once_it_is_too_long():
     """A gigabyte in pieces: the server reads little more than its limit, answers and closes."""
     sent, piece = 0, b"x" * 65536
     chunk = f"{len(piece):x}\r\n".encode() + piece + b"\r\n"
-    head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = POSTED + b"Transfer-Encoding: chunked\r\n\r\n"
     with alive(body_bytes=500_000) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
             link.sendall(head)
@@ -223,21 +250,20 @@ def test_a_body_without_an_end_is_refused_once_it_is_too_long():
 
 
 def test_bodies_together_are_bounded():
-    half = (
-        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n" + b"x" * 50000
-    )
+    half = POSTED + b"Content-Length: 60000\r\n\r\n" + b"x" * 50000
+    picture = {"body": b"x" * 60_000, "content_type": "image/png"}
     with alive(held_bytes=100_000) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as link:
             link.sendall(half)
-            wait_until(lambda: server.ask("POST", "/predict", b"x" * 60_000).status == 503)
-            got = server.ask("POST", "/predict", b"x" * 60_000)
+            wait_until(lambda: server.ask("POST", "/predict", **picture).status == 503)
+            got = server.ask("POST", "/predict", **picture)
             check_problem(got, 503)
             assert int(got.headers["retry-after"]) > 0
-        wait_until(lambda: server.ask("POST", "/predict", b"x" * 60_000).status == 415)
+        wait_until(lambda: server.ask("POST", "/predict", **picture).status == 422)
 
 
 def test_a_body_that_drips_is_given_up():
-    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx"
+    head = POSTED + b"Content-Length: 100\r\n\r\nx"
     with alive(body_s=0.3) as server:
         assert b" 408 " in server.raw(head)
         assert server.ask("GET", "/health").status == 200
@@ -370,26 +396,141 @@ def test_the_description_names_every_route_and_its_errors(server):
     assert "multipart/form-data" in predict["requestBody"]["content"]
 
 
-def test_bytes_of_chance_break_nothing(server):
-    """Every operation of the description, with inputs made of it and against it."""
+def schema_of(described, path, kind, method="post"):
+    return described["paths"][path][method]["requestBody"]["content"][kind]["schema"]
+
+
+def test_the_description_says_what_a_body_must_hold(server):
+    described = server.ask("GET", "/openapi.json").json
+    for path, most in (("/predict", 32), ("/explain", 1)):
+        body = described["paths"][path]["post"]["requestBody"]
+        assert body["required"] is True
+        assert set(body["content"]) == {
+            "multipart/form-data", "application/json", "image/*", "audio/*",
+            "application/octet-stream",
+        }  # fmt: skip
+        sent = schema_of(described, path, "application/json")
+        assert sent["oneOf"] == [{"required": ["image"]}, {"required": ["images"]}]
+        assert (sent["properties"]["images"]["minItems"], sent["additionalProperties"]) == (
+            1,
+            False,
+        )
+        assert sent["properties"]["images"]["maxItems"] == most
+        assert schema_of(described, path, "multipart/form-data")["required"] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "kinds", "name"),
+    [
+        ("text", {"application/json", "text/plain", "multipart/form-data"}, "text"),
+        ("table", {"application/json", "text/csv", "multipart/form-data"}, "row"),
+    ],
+)
+def test_so_it_does_of_texts_and_tables(kind, kinds, name):
+    described = make_app(plain(kind=kind), access_for("127.0.0.1", None)).app.openapi()
+    assert set(described["paths"]["/predict"]["post"]["requestBody"]["content"]) == kinds
+    sent = schema_of(described, "/predict", "application/json")
+    sent = sent["anyOf"][0] if kind == "text" else sent
+    assert sent["oneOf"] == [{"required": [name]}, {"required": [f"{name}s"]}]
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "text", "table"])
+def test_each_content_type_of_the_description_is_taken_and_no_other(kind):
+    with alive(plain(kind=kind)) as server:
+        described = server.ask("GET", "/openapi.json").json
+        told = described["paths"]["/predict"]["post"]["requestBody"]["content"]
+        for name in told:
+            got = server.ask("POST", "/predict", b"x", content_type=name.replace("*", "x"))
+            assert got.status in (200, 400, 422), name
+        for name in {"image/png", "text/plain", "text/csv", "text/html", "application/xml"}:
+            if not {name, name.split("/")[0] + "/*"} & set(told):
+                assert server.ask("POST", "/predict", b"x", content_type=name).status == 415
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("image", {"image": "aa", "images": ["aa"]}, "send image or images, not both"),
+        ("text", {"text": "a", "texts": ["b"]}, "send text or texts, not both"),
+        ("table", {"row": {}, "rows": [{}]}, "send row or rows, not both"),
+    ],
+)
+def test_one_or_many_are_sent_not_both(kind, body, said):
+    with alive(plain(kind=kind)) as server:
+        got = server.ask("POST", "/predict", json.dumps(body), content_type="application/json")
+        assert check_problem(got, 422) == said
+
+
+def test_what_comes_back_is_described_by_its_own_type(server):
+    described = server.ask("GET", "/openapi.json").json
+    for path, real in (("/metrics",) * 2, ("/examples/{index}/thumbnail", "/examples/0/thumbnail"),
+                       ("/labels",) * 2, ("/metadata",) * 2):  # fmt: skip
+        (told,) = described["paths"][path]["get"]["responses"]["200"]["content"]
+        assert server.ask("GET", real).headers["content-type"].split(";")[0] == told
+
+
+def test_a_token_is_described_where_it_is_needed_and_nowhere_else():
+    with alive(token="secret") as server:
+        described = server.ask("GET", "/openapi.json").json
+        for path, methods in described["paths"].items():
+            for method, operation in methods.items():
+                status = server.ask(method.upper(), path.replace("{index}", "0")).status
+                assert ("security" in operation) == (status == 401), path
+                assert ("401" in operation["responses"]) == (status == 401), path
+    with alive() as server:
+        assert '"401"' not in server.ask("GET", "/openapi.json").body.decode()
+
+
+def decode_any(payload, name):
+    """A text, or a row of a table, as a picture."""
+    return Picture(name, np.full((2, 2, 3), len(payload) % 256, np.uint8), (0, 0, 1, 1))
+
+
+CONFORMING = (
+    "not_a_server_error", "status_code_conformance", "content_type_conformance",
+    "response_headers_conformance", "response_schema_conformance", "unsupported_method",
+    "allow_header_conformance", "ignored_auth",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+@pytest.mark.parametrize("kind", ["image", "text", "table"])
+def test_bytes_of_chance_break_nothing(kind, token):
+    """Every operation of the description, with inputs made of it and against it.
+
+    What comes back is as the description says. Texts and rows that it allows are answered; bytes
+    of chance are no image.
+    """
     schemathesis = pytest.importorskip("schemathesis")
     hypothesis = pytest.importorskip("hypothesis")
-    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
+    named = {name: getattr(checks, name, not_a_server_error) for name in CONFORMING}
+    if kind == "text":
+        named["positive_data_acceptance"] = checks.positive_data_acceptance
+    served = plain(kind=kind) if kind == "image" else plain(kind=kind, decode=decode_any)
     settings = hypothesis.settings(
-        max_examples=12, database=None, derandomize=True,
+        max_examples=12, database=None, derandomize=True, deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )  # fmt: skip
-    seen = set()
-    for found in schema.get_all_operations():
-        operation = found.ok()
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    seen, modes = set(), schemathesis.GenerationMode
+    with alive(served, token=token) as server:
+        schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+        for found in schema.get_all_operations():
+            for mode in (modes.POSITIVE, modes.NEGATIVE):
+                operation = found.ok()
 
-        @settings
-        @hypothesis.given(case=operation.as_strategy())
-        def check(case):
-            response = case.call(timeout=30)
-            assert response.status_code < 500
-            seen.add((case.operation.path, response.status_code))
+                @settings
+                @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+                def check(case):
+                    response = case.call(timeout=30, headers=headers)
+                    case.validate_response(response, checks=list(named.values()), headers=headers)
+                    seen.add((case.operation.path, response.status_code))
 
-        check()
-    assert {path for path, _ in seen} == set(server.ask("GET", "/openapi.json").json["paths"])
-    assert server.send(("a.png", RED)).status == 200
+                with suppress(hypothesis.errors.Unsatisfiable):  # nothing can be wrong with it
+                    check()
+        assert {path for path, _ in seen} == set(server.ask("GET", "/openapi.json").json["paths"])
+        assert (kind == "image") or ("/predict", 200) in seen
+        assert server.ask("GET", "/ready").status == 200

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
+import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
-from serving import form, live, png, wait_until
+from serving import ODD_HEADS, form, live, png, wait_until
 from warmstart.delivery.studio.app import make_app
 from warmstart.delivery.studio.keys import Keys
 from warmstart.delivery.studio.project import Project
@@ -79,8 +81,10 @@ def studio(tmp_path):
     project, desk = Project.open(tmp_path / "p", "p"), Desk()
     desk.place = tmp_path
     hub = Hub()
-    with live(make_app(project, desk.tools(), hub, KEYS, 1)) as server:
+    gate = make_app(project, desk.tools(), hub, KEYS, 1)
+    with live(gate) as server:
         client = Client(server, project, desk)
+        client.app = gate.app
         client.hub = hub
         yield client
         hub.close()
@@ -138,6 +142,14 @@ def test_our_own_page_may(studio):
 def test_names_that_were_pointed_at_this_computer_are_refused(studio, host):
     assert studio.get("/api/board", host=host).status == 421
     assert studio.post("/api/classes", {"add": "cat"}, host=host).status == 421
+
+
+@pytest.mark.parametrize("head", ODD_HEADS)
+def test_hosts_that_two_readers_read_differently_are_refused(studio, head):
+    for path in ("/", "/api/board"):
+        asked = f"GET {path} HTTP/1.1\r\n{head}\r\nCookie: {studio.cookie}\r\n"
+        found = studio.server.raw((asked + "Connection: close\r\n\r\n").encode("latin-1"))
+        assert found[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 421 ")
 
 
 # ---- pictures ------------------------------------------------------------------------------
@@ -221,6 +233,107 @@ def test_pictures_whose_file_is_gone_are_said_to_be(studio):
     assert studio.get(f"/api/pictures/{id}").status == 404
     studio.project.small(id).unlink()
     assert studio.get(f"/api/thumbnails/{id}").status == 404
+
+
+# ---- bodies --------------------------------------------------------------------------------
+
+PICTURES = ("/api/pictures?label=cat", "/api/try")  # what takes files; all others take JSON
+HUGE = 300_000_000
+
+
+def posts(studio):
+    """The address of every route that is posted to; none is forgotten."""
+    routes = [one.path for one in studio.app.routes if "POST" in getattr(one, "methods", ())]
+    assert len(routes) == 11
+    return [next((one for one in PICTURES if one.startswith(path)), path) for path in routes]
+
+
+def head_of(studio, path, *lines):
+    told = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Cookie: {studio.cookie}", *lines]
+    return ("\r\n".join([*told, "", ""])).encode()
+
+
+def finished_run(studio):
+    run = studio.project.run(1)
+    (run / "model").mkdir(parents=True)
+    (run / "DONE").touch()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["multipart/form-data; boundary=x", "application/json", "text/plain", "image/png", "", "x"],
+)
+def test_a_body_of_300_mb_is_refused_by_its_head_on_every_route(studio, kind):
+    """Nothing of it is sent: who waited for it would not answer."""
+    finished_run(studio)
+    for path in posts(studio):
+        head = head_of(studio, path, f"Content-Type: {kind}", f"Content-Length: {HUGE}")
+        with socket.create_connection(("127.0.0.1", studio.server.port), timeout=20) as link:
+            link.sendall(head)
+            status = int(link.recv(65536).split()[1])
+        assert status in (413, 415), (path, status)
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "application/json"])
+def test_a_body_that_does_not_tell_its_length_is_not_read_without_end(studio, kind):
+    finished_run(studio)
+    piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    for path in posts(studio):
+        sent, answer = 0, b""
+        head = head_of(studio, path, f"Content-Type: {kind}", "Transfer-Encoding: chunked")
+        with socket.create_connection(("127.0.0.1", studio.server.port), timeout=20) as link:
+            link.sendall(head)
+            while sent < HUGE and not answer:
+                try:
+                    link.sendall(piece)
+                except (BrokenPipeError, ConnectionResetError):
+                    break
+                sent += len(piece)
+                if select.select([link], [], [], 0)[0]:
+                    answer = link.recv(65536)
+            answer = answer or link.recv(65536)
+        assert int(answer.split()[1]) in (411, 413, 415), (path, answer)
+        assert sent < 60_000_000, path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text/plain", "application/x-www-form-urlencoded", "application/jsonx", "x", "", None,
+        "application/xml", "multipart/mixed; boundary=x", "text/plain; application/json",
+    ],
+)  # fmt: skip
+def test_bodies_of_another_kind_are_refused_on_every_route(studio, kind):
+    finished_run(studio)
+    for path in posts(studio):
+        told = {} if kind is None else {"content_type": kind}
+        got = studio.server.ask("POST", path, b'{"add": "cat"}', cookie=studio.cookie, **told)
+        assert got.status == 415, path
+        assert got.headers["content-type"] == "application/problem+json"
+    assert studio.project.history.version == 0
+
+
+def test_a_form_is_none_of_json_and_json_needs_no_parameter(studio):
+    body, kind = form([("a.png", png())])
+    for path in set(posts(studio)) - set(PICTURES):
+        got = studio.server.ask("POST", path, body, content_type=kind, cookie=studio.cookie)
+        assert got.status == 415, path
+        assert got.json["detail"] == "send application/json"
+    for kind in ("application/json; charset=utf-8", "Application/JSON"):
+        assert studio.post("/api/classes", {"add": kind}, content_type=kind).status == 200
+
+
+def test_packed_bodies_are_not_unpacked(studio):
+    finished_run(studio)
+    for path in posts(studio):
+        told = {"content_type": "application/json", "content_encoding": "gzip"}
+        got = studio.server.ask("POST", path, b"{}", cookie=studio.cookie, **told)
+        assert got.status == 415, path
+
+
+def test_a_step_needs_no_body(studio):
+    studio.post("/api/classes", {"add": "cat"})
+    assert studio.server.ask("POST", "/api/undo", cookie=studio.cookie).status == 200
 
 
 def test_large_bodies_are_refused_by_their_length(studio):

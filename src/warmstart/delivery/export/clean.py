@@ -21,6 +21,7 @@ from warmstart.records import Agreement, Inputs, Preprocessing, Task
 TOLERANCE = 1e-3  # largest difference of a logit
 _MINUTES = 10
 _PLAIN = (40, 120, 200)  # a picture of one colour: no way of resizing changes it
+_FEW = 3  # images of a smaller batch: an answer must not hang on what else is in it
 _ASK = f"""\
 import sys
 sys.modules["warmstart"] = None  # importing it is an error from here on
@@ -32,8 +33,10 @@ sys.argv = sys.argv[:1]
 found = runpy.run_path(script, run_name="export")
 pixels = np.load(images, allow_pickle=False)
 logits, probabilities = (np.asarray(x) for x in found["answer"](pixels))
+few = [found["answer"](pixels[n : n + {_FEW}])[0] for n in range(0, len(pixels), {_FEW})]
+few = np.concatenate([np.asarray(x) for x in few])
 alone, _ = (np.asarray(x) for x in found["answer"](pixels[:1]))
-kept = dict(logits=logits, probabilities=probabilities, alone=alone)
+kept = dict(logits=logits, probabilities=probabilities, few=few, alone=alone)
 if "processor" in found and pixels.shape[3] == 3:
     from PIL import Image
     plain = Image.new("RGB", (90, 70), {_PLAIN})
@@ -50,7 +53,8 @@ Answers = Mapping[str, Floats]
 
 
 def ask(folder: Path, pixels: NDArray[Any], cells: Sequence[Mapping[str, str]] = ()) -> Answers:
-    """What predict.py of a folder says: `logits` and `probabilities` (n, K), `alone` (1, K).
+    """What predict.py of a folder says: `logits` and `probabilities` (n, K), `few` (n, K)
+    in smaller batches, `alone` (1, K).
 
     `prepared` (n, F), where `cells` holds the rows that `pixels` were made of: what that makes
     of them.
@@ -76,15 +80,16 @@ def compare(
     prep: Inputs,
     tolerance: float | None = TOLERANCE,
     task: Task = "classify",
+    n: int | None = None,
 ) -> Agreement:
     """Compare what predict.py of an export answered with the model's own logits (n, K).
 
     With `tolerance` None logits may differ as they like.
-    Raises: ExportError if a logit differs by more, for all images at once or for the first one
-    alone; if probabilities are not those of the logits; if an image processor prepares images
-    another way.
+    Raises: ExportError if a logit differs by more, for all images at once, in smaller batches, or
+    for the first one alone; if probabilities are not those of the logits; if an image processor
+    prepares images another way. The first `n` are the examples that the agreement tells of.
     """
-    logits = found["logits"]
+    logits, n = found["logits"], len(expected) if n is None else n
     if logits.shape != expected.shape or not np.isfinite(logits).all():
         raise ExportError(
             f"the export gives {logits.shape} where the model gives {expected.shape}, or no "
@@ -92,13 +97,15 @@ def compare(
         )
     gap = float(np.abs(logits - expected).max())
     lonely = float(np.abs(found["alone"][0] - expected[0]).max())
-    same = int((logits.argmax(axis=1) == expected.argmax(axis=1)).sum())
+    fewer = float(np.abs(found["few"] - expected).max())
+    worst = max(gap, lonely, fewer)
+    same = int((logits.argmax(axis=1) == expected.argmax(axis=1))[:n].sum())
     if tolerance is not None:
         tolerance = allowed(expected, task, tolerance)
-    if tolerance is not None and not max(gap, lonely) <= tolerance:
+    if tolerance is not None and not worst <= tolerance:
         raise ExportError(
-            f"the export disagrees with the model: a logit differs by {max(gap, lonely):.2g} "
-            f"(at most {tolerance:g} may), {same} of {len(expected)} labels are the same; "
+            f"the export disagrees with the model: a logit differs by {worst:.2g} "
+            f"(at most {tolerance:g} may), {same} of {n} labels are the same; "
             "nothing was written."
         )
     if np.abs(found["probabilities"] - _LINKS[task](logits)).max() > 1e-4:
@@ -107,7 +114,7 @@ def compare(
         )
     _check_processor(found, prep)
     return Agreement(
-        n=len(expected), images=images, difference=max(gap, lonely), tolerance=tolerance,
+        n=n, images=images, difference=worst, tolerance=tolerance,
         same_labels=same,
     )  # fmt: skip
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import torch
 
@@ -18,17 +19,21 @@ from warmstart.records import Preprocessing, Task
 OPSET = 17
 
 
-def to_onnx(served: Served, metadata: Mapping[str, str]) -> bytes:
+def to_onnx(
+    served: Served, metadata: Mapping[str, str], doubt: Callable[[], object] = lambda: None
+) -> bytes:
     """The network as ONNX, dynamic in the batch, with `metadata` inside.
 
-    Raises: ExportError where an operator of the network has no ONNX form.
+    `doubt` is called where its forward read a value or a size as a number of Python while it was
+    traced: the graph holds that number for all inputs.
+    Raises: ExportError where an operator of the network has no ONNX form; what `doubt` does.
     """
     import onnx
 
     name, buffer = served.input_name, io.BytesIO()
     axes = {name: dict(served.axes), **{output: {0: "batch"} for output in served.outputs}}
     try:
-        with _silent(), _unfused(), torch.inference_mode():
+        with silent() as warned, _unfused(), torch.inference_mode():
             torch.onnx.export(
                 served, (served.example(2),), buffer, dynamo=False, opset_version=OPSET,  # type: ignore[arg-type]
                 input_names=[name], output_names=list(served.outputs), dynamic_axes=axes,
@@ -39,6 +44,8 @@ def to_onnx(served: Served, metadata: Mapping[str, str]) -> bytes:
         raise ExportError(
             f"the network has no form in ONNX ({first_line(error)}); try --to torch."
         ) from error
+    if any(issubclass(one.category, torch.jit.TracerWarning) for one in warned):
+        doubt()
     graph.producer_name = "warmstart"
     for key, value in metadata.items():
         graph.metadata_props.add(key=key, value=value)
@@ -91,8 +98,17 @@ def _unfused() -> Iterator[None]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """The exporter warns of its own future and of every constant size."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def silent() -> Iterator[list[warnings.WarningMessage]]:
+    """torch's exporters print graphs, log, and warn of their own future; gives the warnings."""
+    before, nowhere = logging.root.manager.disable, io.StringIO()
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(record=True) as warned,
+            redirect_stdout(nowhere),
+            redirect_stderr(nowhere),
+        ):
+            warnings.simplefilter("always")
+            yield warned
+    finally:
+        logging.disable(before)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from warmstart.delivery.export.graph import first_line
+from warmstart.delivery.export.graph import first_line, silent
 from warmstart.delivery.export.served import Served
 from warmstart.errors import ExportError
 
@@ -18,7 +17,7 @@ from warmstart.errors import ExportError
 def to_program(served: Served) -> Any:
     """The network as an exported program, any batch size and length of text.
 
-    Raises: ExportError where its forward depends on the values that it is given.
+    Raises: ExportError where its forward depends on the values that it is given, or on how many.
     """
     example = served.example(2)
     axes = {
@@ -28,13 +27,13 @@ def to_program(served: Served) -> Any:
         for axis, name in served.axes.items()
     }  # what is no batch is as long as the example at most
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with silent(), torch.no_grad():
             return torch.export.export(served, (example,), dynamic_shapes=(axes,), strict=False)
     except Exception as error:  # torch raises many kinds, some without a common base
         raise ExportError(
             f"the network cannot be written as one program ({first_line(error)}); where its "
-            "forward branches on the values of an image no format holds it."
+            "forward branches on the values of an image, or on how many come at once, no format "
+            "holds it."
         ) from error
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from warmstart.delivery.serve.problems import Problem
+from warmstart.errors import UsageError
 
 LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
+LONGEST, LAST_PORT = 300, 65535
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
+_HOST = re.compile(
+    rf"(?:(?P<name>{_LABEL}(?:\.{_LABEL})*)|\[(?P<six>[0-9a-f:.]+)\])(?::(?P<port>[0-9]{{0,5}}))?"
+)
 # Neither the page itself nor what probes ask tells anything of the model.
 OPEN = frozenset(
     ("/", "/page.css", "/page.js", "/look.js", "/icon.svg", "/docs", "/docs.css", "/docs.js",
@@ -37,13 +43,15 @@ class Access:
     def refuse(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> Problem | None:
         """Why a request is refused; None where it may pass."""
         found = dict(headers)
-        host = host_name(found.get(b"host", b"").decode("latin-1"))
+        hosts, origins = _all(headers, b"host"), _all(headers, b"origin")
+        if len(hosts) > 1:
+            return Problem(400, f"the request names {len(hosts)} hosts")
+        host = host_name(hosts[0]) if hosts else None
         if host is None:
             return Problem(400, "the request names no host")
         if not self._is_ours(host):
             return Problem(421, _elsewhere(host))
-        origin = found.get(b"origin")
-        if origin is not None and not self._may_ask(origin.decode("latin-1"), host, found):
+        if len(origins) > 1 or (origins and not self._may_ask(origins[0], host, hosts[0])):
             return Problem(403, "pages of other hosts may not ask here")
         if self.token is not None and path not in self.open_paths and not self._is_known(found):
             headers_out = {"WWW-Authenticate": 'Bearer realm="warmstart"'}
@@ -55,17 +63,15 @@ class Access:
     def _is_ours(self, host: str) -> bool:
         return host in self.hosts or (self.any_number and is_number(host))
 
-    def _may_ask(self, origin: str, host: str, headers: Mapping[bytes, bytes]) -> bool:
+    def _may_ask(self, origin: str, host: str, header: str) -> bool:
         if self.is_strict:
-            return origin == f"http://{headers[b'host'].decode('latin-1')}"
+            return origin == f"http://{header}"
         return self._is_our_page(origin, host)
 
     def _is_our_page(self, origin: str, asked: str) -> bool:
         """Any number may be asked, but a page comes from the one that it asks."""
-        try:
-            host = host_name(urlsplit(origin).netloc)
-        except ValueError:
-            return False
+        scheme, mark, rest = origin.partition("://")
+        host = host_name(rest) if mark and scheme in ("http", "https") else None
         return host is not None and (host in self.hosts or host == asked)
 
     def _is_known(self, headers: Mapping[bytes, bytes]) -> bool:
@@ -80,10 +86,20 @@ class Access:
 def access_for(host: str, token: str | None, names: Sequence[str] = ()) -> Access:
     """The rule for a server that listens on `host`; `names` are other names it answers to.
 
+    Raises: UsageError for a name that is none.
+
     >>> access_for("127.0.0.1", None).any_number, access_for("0.0.0.0", None).any_number
     (False, True)
     """
-    own = {host.lower().strip("[]"), *(name.lower() for name in names)}
+    own = {host.lower().strip("[]")}
+    for name in names:
+        written = host_name(name)
+        if written is None:
+            raise UsageError(
+                f"--allow-host {name}: this is no host name; write it as browsers do, such as "
+                "models.example.org."
+            )
+        own.add(written)
     return Access(hosts=LOCAL | own, any_number=not is_local(host), token=token)
 
 
@@ -114,15 +130,23 @@ def is_number(host: str) -> bool:
 def host_name(header: str) -> str | None:
     """The name in a Host header, without its port, in small letters; None if there is none.
 
+    Read strictly, by RFC 9112: what one reader takes for our name and another for the port or
+    the user of a stranger's is no name. An address of version 6 comes in its shortest form.
+
     >>> host_name("LocalHost:8000"), host_name("[::1]:8000"), host_name("[::1"), host_name("")
     ('localhost', '::1', None, None)
+    >>> host_name("127.0.0.1:80@evil.example"), host_name("localhost.")
+    (None, None)
     """
-    header = header.strip().lower()
-    if header.startswith("["):
-        name, bracket, port = header[1:].partition("]")
-        is_whole = bool(bracket) and (not port or port.startswith(":"))
-        return name if name and is_whole else None
-    return header.partition(":")[0].rstrip(".") or None
+    found = _HOST.fullmatch(header.lower()) if len(header) <= LONGEST else None
+    if found is None or int(found["port"] or 0) > LAST_PORT:
+        return None
+    if found["six"] is None:
+        return found["name"]
+    try:
+        return ipaddress.IPv6Address(found["six"]).compressed
+    except ValueError:
+        return None
 
 
 def _in_cookie(headers: Mapping[bytes, bytes], name: str) -> bytes:
@@ -136,6 +160,11 @@ def _in_cookie(headers: Mapping[bytes, bytes], name: str) -> bytes:
         if key == name.encode():
             return value
     return b""
+
+
+def _all(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> list[str]:
+    """The values of every header of a name, in order."""
+    return [value.decode("latin-1") for key, value in headers if key == name]
 
 
 def _elsewhere(host: str) -> str:

@@ -12,20 +12,21 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from warmstart.delivery.serve.batching import Batcher
-from warmstart.delivery.serve.inputs import Sent, clips_in, images_in
+from warmstart.delivery.serve.inputs import CLIPS, IMAGES, Sent, Takes, clips_in, images_in
 from warmstart.delivery.serve.intake import Intake
 from warmstart.delivery.serve.metrics import Metrics, outcome_of
 from warmstart.delivery.serve.problems import Problem
-from warmstart.delivery.serve.rows import rows_in
+from warmstart.delivery.serve.rows import ROWS, rows_in
 from warmstart.delivery.serve.served import Limits, Picture, Served, Unread
-from warmstart.delivery.serve.texts import texts_in
+from warmstart.delivery.serve.texts import TEXTS, texts_in
 from warmstart.delivery.serve.wording import heat_words, own_keys, words
 from warmstart.records import Answer, Kind
 from warmstart.words import Nouns, nouns_of
 
 Done = TypeVar("Done")
-SENT: dict[Kind, Callable[[str, bytes, Limits], list[Sent]]] = {
-    "image": images_in, "audio": clips_in, "text": texts_in, "table": rows_in,
+SENT: dict[Kind, tuple[Takes, Callable[[str, bytes, Limits], list[Sent]]]] = {
+    "image": (IMAGES, images_in), "audio": (CLIPS, clips_in), "text": (TEXTS, texts_in),
+    "table": (ROWS, rows_in),
 }  # fmt: skip
 Batches = Batcher[Picture, Answer]
 
@@ -47,10 +48,11 @@ class Answering:
         self._pool = pool
         self._metrics = metrics
         self._intake = Intake(limits)
+        self._takes, self._sent_in = SENT[served.kind]
 
     async def predict(self, request: Request) -> JSONResponse:
         """Which class each image shows, and how likely that is."""
-        async with self._intake.body(request) as body:
+        async with self._intake.body(request, self._takes) as body:
             sent = await self._images(request, body)
             with self._batcher.room(len(sent)):
                 read = await self._decoded(sent)
@@ -64,7 +66,7 @@ class Answering:
 
     async def explain(self, request: Request) -> JSONResponse:
         """What in one image mattered for its label."""
-        async with self._intake.body(request) as body:
+        async with self._intake.body(request, self._takes) as body:
             sent = await self._images(request, body)
             if len(sent) != 1:
                 told = f"{self._nouns.count(len(sent))} were sent; one at a time is explained"
@@ -90,8 +92,7 @@ class Answering:
 
     async def _images(self, request: Request, body: bytes) -> list[Sent]:
         kind = request.headers.get("content-type", "")
-        sent_in = SENT[self._served.kind]
-        return await self._beside(lambda: sent_in(kind, body, self._limits))
+        return await self._beside(lambda: self._sent_in(kind, body, self._limits))
 
     async def _decoded(self, sent: Sequence[Sent]) -> list[Picture | Unread]:
         """Raises: Problem 413 or 422 where not one of them could be read."""

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Security
+from fastapi.responses import PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
@@ -23,13 +24,14 @@ from warmstart.delivery.serve.pages import add_pages
 from warmstart.delivery.serve.problems import answer_all_errors
 from warmstart.delivery.serve.schemas import (
     ALWAYS,
-    BODIES,
+    FILE,
     OF_A_BODY,
     Answers,
     HeatMap,
     Labels,
     ProblemNote,
     State,
+    body_of,
     problems,
 )
 from warmstart.delivery.serve.served import Limits, Served
@@ -55,11 +57,11 @@ def make_app(served: Served, access: Access, limits: Limits | None = None) -> Ga
     app = FastAPI(
         title=title, version=__version__, description=ABOUT.format(many=nouns_of(served.kind).many),
         docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan(batcher, pool),
-        dependencies=[Security(HTTPBearer(auto_error=False))] if access.token else [],
     )  # fmt: skip
     answering = Answering(served, limits, batcher, pool, metrics)
-    _add_images(app, answering, served.kind)
-    _add_telling(app, Telling(served, batcher, answering, metrics))
+    add = _adder(app, access)
+    _add_answers(add, answering, served.kind, limits)
+    _add_telling(add, Telling(served, batcher, answering, metrics))
     add_pages(app)
     answer_all_errors(app)
     _describe(app, [ProblemNote])
@@ -89,33 +91,47 @@ def _lifespan(batcher: Batches, pool: ThreadPoolExecutor) -> Callable[[FastAPI],
     return alive
 
 
-def _add_images(app: FastAPI, answering: Answering, kind: Kind) -> None:
-    body, nouns = BODIES[kind], nouns_of(kind)
-    app.add_api_route(
-        "/predict", answering.predict, methods=["POST"], response_model=Answers,
-        responses=problems(*OF_A_BODY), openapi_extra=body(True),
-        summary=f"Name the class of {nouns.many}",
-    )  # fmt: skip
-    app.add_api_route(
-        "/explain", answering.explain, methods=["POST"], response_model=HeatMap,
-        responses=problems(*OF_A_BODY), openapi_extra=body(False),
-        summary=f"Show what in {nouns.an} mattered",
-    )  # fmt: skip
+def _adder(app: FastAPI, access: Access) -> Callable[..., None]:
+    """What adds a route with the errors that it may answer, a token's only where it needs one."""
 
-
-def _add_telling(app: FastAPI, telling: Telling) -> None:
-    def add(path: str, endpoint: Any, model: type[BaseModel] | None, *statuses: int) -> None:
+    def add(path: str, endpoint: Any, statuses: Sequence[int], **more: Any) -> None:
+        is_closed = access.token is not None and path not in access.open_paths
+        wanted = [*ALWAYS, *([401] if is_closed else []), *statuses]
         app.add_api_route(
-            path, endpoint, methods=["GET"], response_model=model,
-            responses=problems(*ALWAYS, *statuses),
+            path, endpoint, responses={**problems(*wanted), **more.pop("responses", {})},
+            dependencies=[Security(HTTPBearer(auto_error=False))] if is_closed else [], **more,
         )  # fmt: skip
 
-    add("/labels", telling.labels, Labels)
-    add("/metadata", telling.metadata, None)
-    add("/health", telling.health, State)
-    add("/ready", telling.ready, State, 503)
-    add("/metrics", telling.metrics, None)
-    add("/examples/{index}/thumbnail", telling.thumbnail, None, 404, 422)
+    return add
+
+
+def _add_answers(
+    add: Callable[..., None], answering: Answering, kind: Kind, limits: Limits
+) -> None:
+    nouns, most = nouns_of(kind), limits.rows if kind == "table" else limits.images
+    add(
+        "/predict", answering.predict, OF_A_BODY, methods=["POST"], response_model=Answers,
+        openapi_extra=body_of(kind, most), summary=f"Name the class of {nouns.many}",
+    )  # fmt: skip
+    add(
+        "/explain", answering.explain, OF_A_BODY, methods=["POST"], response_model=HeatMap,
+        openapi_extra=body_of(kind, 1), summary=f"Show what in {nouns.an} mattered",
+    )  # fmt: skip
+
+
+def _add_telling(add: Callable[..., None], telling: Telling) -> None:
+    def is_(media_type: str, schema: dict[str, Any]) -> dict[int, Any]:
+        return {200: {"content": {media_type: {"schema": schema}}}}
+
+    add("/labels", telling.labels, (), response_model=Labels)
+    add("/metadata", telling.metadata, (), responses=is_("application/json", {"type": "object"}))
+    add("/health", telling.health, (), response_model=State)
+    add("/ready", telling.ready, (503,), response_model=State)
+    add("/metrics", telling.metrics, (), response_class=PlainTextResponse)
+    add(
+        "/examples/{index}/thumbnail", telling.thumbnail, (404, 422), response_class=Response,
+        responses=is_("image/jpeg", FILE),
+    )  # fmt: skip
 
 
 def _describe(app: FastAPI, more: Sequence[type[BaseModel]]) -> None:

@@ -18,10 +18,47 @@ from warmstart.records import Kind
 from warmstart.words import nouns_of
 
 Shape = TypeVar("Shape", bound=BaseModel)
+Element = TypeVar("Element")
 FIELDS = 32  # parts of a form that are no files
 NAME = 120  # letters of a file name that are kept
 SPARE = 64  # commas of a JSON body, besides the two that an image may bring
-KINDS = "send multipart/form-data, application/json with base64, or one {one} as {kind}/*"
+
+
+@dataclass(frozen=True, slots=True)
+class Takes:
+    """The content types of bodies that are read: whole, or the start that ends in a slash.
+
+    `ways` says them to whoever sends another.
+    """
+
+    kinds: tuple[bytes, ...]
+    ways: str
+
+    def kind_of(self, content_type: str) -> tuple[bytes, dict[bytes, bytes]]:
+        """A content type and its parameters. Raises: Problem 415 for one that is not read.
+
+        >>> Takes((b"image/",), "").kind_of("Image/PNG; a=b")
+        (b'image/png', {b'a': b'b'})
+        """
+        kind, options = parse_options_header(content_type)
+        group = kind.partition(b"/")[0] + b"/"
+        if kind not in self.kinds and group not in self.kinds:
+            raise Problem(415, self.ways)
+        return kind, options
+
+
+def _files_of(kind: Kind) -> Takes:
+    """Files of either kind: what they hold is found out where they are decoded."""
+    ways = (
+        "send multipart/form-data, application/json with base64, or one "
+        f"{nouns_of(kind).one} as {kind}/*"
+    )
+    own, other = (b"image/", b"audio/") if kind == "image" else (b"audio/", b"image/")
+    single = (own, other, b"application/octet-stream")
+    return Takes((b"multipart/form-data", b"application/json", *single), ways)
+
+
+IMAGES, CLIPS = _files_of("image"), _files_of("audio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +85,25 @@ def images_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
     >>> images_in("image/png", b"bytes", Limits())
     [Sent(name='image', payload=b'bytes')]
     """
-    return _sent(content_type, body, limits, "image")
+    return _sent(content_type, body, limits, "image", IMAGES)
 
 
 def clips_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
     """The same of clips of sound. Raises: as `images_in`."""
-    return _sent(content_type, body, limits, "audio")
+    return _sent(content_type, body, limits, "audio", CLIPS)
 
 
-def _sent(content_type: str, body: bytes, limits: Limits, of: Kind) -> list[Sent]:
-    """Files of either kind: what they hold is found out where they are decoded."""
-    kind, options = parse_options_header(content_type)
+def _sent(content_type: str, body: bytes, limits: Limits, of: Kind, takes: Takes) -> list[Sent]:
+    kind, options = takes.kind_of(content_type)
     noun = nouns_of(of).one
-    ways = KINDS.format(one=noun, kind=of)
     if kind == b"multipart/form-data":
         found = files_in(options.get(b"boundary", b""), body, limits)
     elif kind == b"application/json":
         found = _in_json(body, limits)
-    elif kind.startswith((b"image/", b"audio/")) or kind == b"application/octet-stream":
-        found = [Sent(noun, body)] if body else []
     else:
-        raise Problem(415, ways)
+        found = [Sent(noun, body)] if body else []
     if not found:
-        raise Problem(400, f"no {noun} was sent; {ways}")
+        raise Problem(400, f"no {noun} was sent; {takes.ways}")
     return found
 
 
@@ -80,7 +113,7 @@ def _in_json(body: bytes, limits: Limits) -> list[Sent]:
     if body.count(b",") > 2 * limits.images + SPARE:
         raise _too_many(limits)
     asked = read_json(SentImages, body)
-    texts = [*([asked.image] if asked.image is not None else []), *asked.images]
+    texts = one_or_many("image", asked.image, asked.images)
     if len(texts) > limits.images:
         raise _too_many(limits)
     return [Sent(f"#{n}", _decoded(text, n)) for n, text in enumerate(texts)]
@@ -94,6 +127,17 @@ def read_json(shape: type[Shape], body: bytes) -> Shape:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))[:NAME]
         raise Problem(422, f"{where}: {first['msg']}".removeprefix(": ")) from None
+
+
+def one_or_many(name: str, one: Element | None, many: list[Element]) -> list[Element]:
+    """What a JSON body holds under `name` or its plural. Raises: Problem 422 for both at once.
+
+    >>> one_or_many("text", "a", []), one_or_many("text", None, ["b", "c"])
+    (['a'], ['b', 'c'])
+    """
+    if one is not None and many:
+        raise Problem(422, f"send {name} or {name}s, not both")
+    return many if one is None else [one]
 
 
 def _decoded(text: str, number: int) -> bytes:

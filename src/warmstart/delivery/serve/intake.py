@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from warmstart.delivery.serve.inputs import Takes
 from warmstart.delivery.serve.problems import Problem, retry
 from warmstart.delivery.serve.served import Limits
 
@@ -21,12 +22,15 @@ class Intake:
         self._held = 0
 
     @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
+    async def body(self, request: Request, takes: Takes) -> AsyncIterator[bytes]:
         """The whole body, held for as long as the context lasts.
 
-        Raises: Problem 413 as soon as it is known to be too large, 408 where it comes too
-        slowly, 503 where too much is held already, 400 where it breaks off.
+        Raises: Problem 415 for a content type that is not read, 413 as soon as it is known to be
+        too large, 408 where it comes too slowly, 503 where too much is held already, 400 where
+        it breaks off.
         """
+        takes.kind_of(request.headers.get("content-type", ""))
+        check_unpacked(request.headers.get("content-encoding"))
         self.check_length(request)
         taken = [0]
         try:
@@ -48,9 +52,7 @@ class Intake:
         told = request.headers.get("content-length")
         if told is None:
             return
-        if not (told.isascii() and told.isdigit()):
-            raise Problem(400, "Content-Length is no number")
-        if int(told) > self._limits.body_bytes:
+        if length_of(told) > self._limits.body_bytes:
             raise self._too_large()
 
     async def _read(self, request: Request, taken: list[int]) -> bytes:
@@ -69,3 +71,20 @@ class Intake:
     def _too_large(self) -> Problem:
         most = self._limits.body_bytes / 1e6
         return Problem(413, f"the body is larger than {most:.0f} MB; send less at once")
+
+
+def length_of(told: str) -> int:
+    """The bytes that a Content-Length tells of. Raises: Problem 400 where it is no number.
+
+    >>> length_of("12"), length_of("9" * 5000) > 10**20
+    (12, True)
+    """
+    if not (told.isascii() and told.isdigit()):
+        raise Problem(400, "Content-Length is no number")
+    return int(told[:30])  # Python reads no number of thousands of digits; this is large enough
+
+
+def check_unpacked(encoding: str | None) -> None:
+    """Raises: Problem 415 for a body that is packed: unpacking has no bound."""
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise Problem(415, "send the body as it is, without Content-Encoding")

@@ -8,13 +8,15 @@ import json
 from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
-from python_multipart.multipart import parse_options_header
 
-from warmstart.delivery.serve.inputs import Sent, files_in, read_json
+from warmstart.delivery.serve.inputs import Sent, Takes, files_in, one_or_many, read_json
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
 
-KINDS = 'send application/json such as {"row": {"age": 62}}, or a CSV file as text/csv or in a form'
+ROWS = Takes(
+    (b"application/json", b"text/csv", b"multipart/form-data"),
+    'send application/json such as {"row": {"age": 62}}, or a CSV file as text/csv or in a form',
+)
 Cells = dict[str, str | int | float | bool | None]
 
 
@@ -36,18 +38,16 @@ def rows_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
     >>> [one.payload for one in rows_in("text/csv", b"age;site\\n62;north\\n", Limits())]
     [b'{"age": "62", "site": "north"}']
     """
-    kind, options = parse_options_header(content_type)
+    kind, options = ROWS.kind_of(content_type)
     if kind == b"application/json":
         found = _in_json(body)
     elif kind == b"text/csv":
         found = _in_csv(body, "")
-    elif kind == b"multipart/form-data":
+    else:
         files = files_in(options.get(b"boundary", b""), body, limits)
         found = [row for file in files for row in _in_csv(file.payload, f"{file.name} ")]
-    else:
-        raise Problem(415, KINDS)
     if not found:
-        raise Problem(400, f"no row was sent; {KINDS}")
+        raise Problem(400, f"no row was sent; {ROWS.ways}")
     if len(found) > limits.rows:
         raise Problem(413, f"more than {limits.rows} rows in one request; send them in several")
     return found
@@ -55,7 +55,7 @@ def rows_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
 
 def _in_json(body: bytes) -> list[Sent]:
     asked = read_json(SentRows, body)
-    rows = [*([asked.row] if asked.row is not None else []), *asked.rows]
+    rows = one_or_many("row", asked.row, asked.rows)
     return [_sent(f"#{n}", row.items()) for n, row in enumerate(rows)]
 
 

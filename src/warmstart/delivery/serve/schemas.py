@@ -7,11 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from warmstart.delivery.serve.inputs import SentImages
+from warmstart.delivery.serve.inputs import CLIPS, IMAGES, Takes
 from warmstart.delivery.serve.problems import MEDIA_TYPE
-from warmstart.delivery.serve.rows import SentRows
-from warmstart.delivery.serve.texts import SentTexts
+from warmstart.delivery.serve.rows import ROWS
+from warmstart.delivery.serve.texts import TEXTS
 from warmstart.records import Kind
+
+Schema = dict[str, Any]
 
 
 class Near(BaseModel):
@@ -51,8 +53,10 @@ class HeatMap(BaseModel):
     label: str
     words: str
     grid: list[list[float]] = Field(description="rows from the top; 1: covering it changed most")
-    box: tuple[float, float, float, float] = Field(
-        description="the part of the picture that the grid lies over: left, top, right, bottom"
+    box: list[float] = Field(
+        min_length=4,
+        max_length=4,
+        description="the part of the picture that the grid lies over: left, top, right, bottom",
     )
 
 
@@ -82,10 +86,16 @@ _SAID = {
     400: "the request makes no sense", 401: "a token is needed", 403: "asked by a foreign page",
     404: "nothing here", 408: "the body came too slowly", 413: "too large",
     415: "of a kind that is not read", 421: "meant for another host",
-    422: "no image, or not one that can be read", 503: "too much at once; see Retry-After",
+    422: "no input, or not one that can be read", 500: "a bug; the server's log says more",
+    503: "too much at once; see Retry-After",
 }  # fmt: skip
-ALWAYS = (400, 401, 403, 421)
-OF_A_BODY = (*ALWAYS, 408, 413, 415, 422, 503)
+_HEADERS = {
+    401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
+    503: {"Retry-After": {"required": True, "schema": {"type": "integer"}}},
+}
+ALWAYS = (400, 403, 421, 500)
+OF_A_BODY = (408, 413, 415, 422, 503)
+FILE: Schema = {"type": "string", "format": "binary"}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -95,69 +105,57 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     [404]
     """
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemNote"}}}
-    return {status: {"description": _SAID[status], "content": content} for status in statuses}
-
-
-def text_body(many: bool) -> dict[str, Any]:
-    """The request body of a route that takes texts, as a part of an operation."""
-    one, form = {"type": "string"}, _form(many)
-    kinds = [SentTexts.model_json_schema(), {"type": "array", "items": one}]
     return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"anyOf": kinds}},
-                "text/plain": {"schema": one},
-                "multipart/form-data": {"schema": form},
-            },
-        }
+        status: {"description": _SAID[status], "content": content}
+        | ({"headers": _HEADERS[status]} if status in _HEADERS else {})
+        for status in statuses
     }
 
 
-def _form(many: bool) -> dict[str, Any]:
-    file = {"type": "string", "format": "binary"}
-    files = {"type": "array", "items": file, "minItems": 1} if many else file
+def body_of(kind: Kind, most: int) -> Schema:
+    """The request body of a route that takes at most `most` inputs of a kind, as a part of an
+    operation; the content types are those that are read."""
+    takes, one = TAKES[kind]
+    names = (name.decode() for name in takes.kinds)
+    content = {f"{name}*" if name.endswith("/") else name: FILE for name in names}
+    content |= {name: {"type": "string"} for name in content if name.startswith("text/")}
+    content |= {"multipart/form-data": _form(most), "application/json": one(most)}
+    schemas = {name: {"schema": schema} for name, schema in content.items()}
+    return {"requestBody": {"required": True, "content": schemas}}
+
+
+def _form(most: int) -> Schema:
+    files = FILE if most == 1 else {"type": "array", "items": FILE, "minItems": 1}
     return {"type": "object", "properties": {"file": files}, "required": ["file"]}
 
 
-def image_body(many: bool) -> dict[str, Any]:
-    """The request body of a route that takes images, as a part of an operation."""
-    return _files_body(many, "image/*")
-
-
-def clip_body(many: bool) -> dict[str, Any]:
-    """The same of clips of sound."""
-    return _files_body(many, "audio/*")
-
-
-def _files_body(many: bool, kind: str) -> dict[str, Any]:
-    file, form = {"type": "string", "format": "binary"}, _form(many)
+def _one_or_many(name: str, one: Schema, most: int) -> Schema:
+    """`{"text": …}` or `{"texts": […]}`; one of the two."""
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": most}
     return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {"schema": form},
-                "application/json": {"schema": SentImages.model_json_schema()},
-                kind: {"schema": file},
-            },
-        }
-    }
+        "type": "object", "properties": {name: one, f"{name}s": many},
+        "oneOf": [{"required": [name]}, {"required": [f"{name}s"]}], "additionalProperties": False,
+    }  # fmt: skip
 
 
-def rows_body(many: bool) -> dict[str, Any]:
-    """The request body of a route that takes rows of a table, as a part of an operation."""
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": SentRows.model_json_schema()},
-                "text/csv": {"schema": {"type": "string"}},
-                "multipart/form-data": {"schema": _form(many)},
-            },
-        }
-    }
+def _files(most: int) -> Schema:
+    told = "base64, or a data: URL of it"
+    return _one_or_many("image", {"type": "string", "description": told}, most)
 
 
-BODIES: dict[Kind, Callable[[bool], dict[str, Any]]] = {
-    "image": image_body, "audio": clip_body, "text": text_body, "table": rows_body,
+def _texts(most: int) -> Schema:
+    one = {"type": "string"}
+    bare = {"type": "array", "items": one, "minItems": 1, "maxItems": most}
+    return {"anyOf": [_one_or_many("text", one, most), bare]}
+
+
+def _rows(most: int) -> Schema:
+    cell = {"type": ["string", "number", "boolean", "null"]}
+    row = {"type": "object", "additionalProperties": cell, "description": "cells by column"}
+    return _one_or_many("row", row, most)
+
+
+TAKES: dict[Kind, tuple[Takes, Callable[[int], Schema]]] = {
+    "image": (IMAGES, _files), "audio": (CLIPS, _files), "text": (TEXTS, _texts),
+    "table": (ROWS, _rows),
 }  # fmt: skip

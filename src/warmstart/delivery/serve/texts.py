@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, RootModel
-from python_multipart.multipart import parse_options_header
 
-from warmstart.delivery.serve.inputs import Sent, files_in, read_json
+from warmstart.delivery.serve.inputs import Sent, Takes, files_in, one_or_many, read_json
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
 
-KINDS = 'send application/json such as {"text": "…"}, text/plain, or multipart/form-data'
+TEXTS = Takes(
+    (b"application/json", b"text/plain", b"multipart/form-data"),
+    'send application/json such as {"text": "…"}, text/plain, or multipart/form-data',
+)
 
 
 class SentTexts(BaseModel):
@@ -34,17 +36,15 @@ def texts_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
     >>> [one.name for one in texts_in("application/json", b'["a", "b"]', Limits())]
     ['#0', '#1']
     """
-    kind, options = parse_options_header(content_type)
+    kind, options = TEXTS.kind_of(content_type)
     if kind == b"multipart/form-data":
         found = files_in(options.get(b"boundary", b""), body, limits)
     elif kind == b"application/json":
         found = _in_json(body, limits)
-    elif kind == b"text/plain":
-        found = [Sent("text", body)] if body else []
     else:
-        raise Problem(415, KINDS)
+        found = [Sent("text", body)] if body else []
     if not found:
-        raise Problem(400, f"no text was sent; {KINDS}")
+        raise Problem(400, f"no text was sent; {TEXTS.ways}")
     return found
 
 
@@ -53,7 +53,7 @@ def _in_json(body: bytes, limits: Limits) -> list[Sent]:
         texts = read_json(TextList, body).root
     else:
         asked = read_json(SentTexts, body)
-        texts = [*([asked.text] if asked.text is not None else []), *asked.texts]
+        texts = one_or_many("text", asked.text, asked.texts)
     if len(texts) > limits.images:
         raise Problem(413, f"more than {limits.images} texts in one request; send them in several")
     return [Sent(f"#{n}", text.encode("utf-8", "replace")) for n, text in enumerate(texts)]

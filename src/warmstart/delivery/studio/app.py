@@ -23,6 +23,7 @@ from warmstart.delivery.studio.stream import Hub
 from warmstart.delivery.studio.tools import Tools
 from warmstart.errors import WarmstartError
 
+PICTURES = frozenset(("/api/pictures", "/api/try"))  # whose bodies are read piece by piece
 Routes = dict[str, Callable[..., Any]]
 
 
@@ -35,7 +36,7 @@ def make_app(project: Project, tools: Tools, hub: Hub, keys: Keys, port: int) ->
     add_pages(app, pages)
     _add_routes(app, Studio(project, tools, hub))
     answer_all_errors(app)
-    app.add_middleware(Bounded)
+    app.add_middleware(Bounded, free=PICTURES)
     app.add_exception_handler(WarmstartError, _refused)
     app.add_exception_handler(ValidationError, _refused)
     access = Access(

@@ -1,39 +1,49 @@
-"""Bodies that are read whole before anyone looks at them must not be large."""
+"""JSON bodies are read whole before anyone looks at them: they must be JSON, and not large."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from warmstart.delivery.serve.inputs import Takes
+from warmstart.delivery.serve.intake import check_unpacked, length_of
 from warmstart.delivery.serve.problems import Problem, as_response
 
 MOST = 4 * 2**20  # bytes: 100,000 ids
-STREAMED = b"multipart/form-data"  # pictures, which are bounded as they come
+JSON = Takes((b"application/json",), "send application/json")
 
 
 class Bounded:
-    """Refuses other bodies than pictures by their length, and those that do not tell it."""
+    """Refuses by their head alone bodies that are no JSON, too large, or tell no length.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `free` are the addresses whose own work bounds what it reads.
+    """
+
+    def __init__(self, app: ASGIApp, free: Collection[str]) -> None:
         self.app = app
+        self._free = free
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
-        problem = None
-        if scope["type"] == "http" and scope["method"] == "POST":
-            problem = _problem(dict(scope["headers"]))
-        if problem is None:
-            await self.app(scope, receive, send)
-        else:
+        try:
+            if scope["type"] == "http" and scope["path"] not in self._free:
+                _check(Headers(scope=scope))
+        except Problem as problem:
             await as_response(problem)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
-def _problem(headers: dict[bytes, bytes]) -> Problem | None:
-    if headers.get(b"content-type", b"").startswith(STREAMED):
-        return None
-    told = headers.get(b"content-length")
-    if told is None:
-        is_chunked = b"transfer-encoding" in headers
-        return Problem(411, "send Content-Length") if is_chunked else None
-    if not told.isdigit():
-        return Problem(400, "Content-Length is no number")
-    return Problem(413, "the body is too large") if int(told) > MOST else None
+def _check(headers: Mapping[str, str]) -> None:
+    """Raises: Problem 400, 411, 413, 415."""
+    length, is_chunked = headers.get("content-length"), "transfer-encoding" in headers
+    if not is_chunked and (length is None or length_of(length) == 0):
+        return
+    JSON.kind_of(headers.get("content-type", ""))
+    check_unpacked(headers.get("content-encoding"))
+    if is_chunked or length is None:
+        raise Problem(411, "send Content-Length")
+    if length_of(length) > MOST:
+        raise Problem(413, f"the body is larger than {MOST / 1e6:.0f} MB")

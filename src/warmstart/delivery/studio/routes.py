@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
-from warmstart.delivery.serve.inputs import Sent, images_in
+from warmstart.delivery.serve.inputs import IMAGES, Sent, images_in
 from warmstart.delivery.serve.intake import Intake
 from warmstart.delivery.serve.problems import Problem
 from warmstart.delivery.serve.served import Limits
@@ -122,7 +122,7 @@ class Studio:
         part: Split = "train",
     ) -> dict[str, Any]:
         """Take pictures in under a class; those of one batch are taken back together."""
-        async with self._intake.body(request) as body:
+        async with self._intake.body(request, IMAGES) as body:
             sent = await self._sent(request, body)
             added = await self._adding.take(sent, self._checked(label), part, batch)
         if added.delta is not None:
@@ -231,7 +231,7 @@ class Studio:
     async def answer(self, request: Request) -> Any:
         """What the newest model says of a picture."""
         number = self._model()
-        async with self._intake.body(request) as body:
+        async with self._intake.body(request, IMAGES) as body:
             one = (await self._sent(request, body))[0]
             return await self._apart(
                 self._one, lambda: self._tools.answer(number, one.payload, one.name)
