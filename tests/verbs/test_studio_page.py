@@ -144,6 +144,18 @@ def predicted(tmp_path, picture):
     return json.loads(done.stdout)["label"]
 
 
+def test_photographs_are_chosen_under_a_name_and_added_to_a_class(browser, data, tmp_path):
+    paths = sorted((data / "blue").glob("*.png"))
+    with studio(tmp_path / "s") as (server, project), page_of(browser, server) as page:
+        choose(page, page.get_by_role("button", name="Choose photographs"), paths[:2])
+        page.locator("dialog input").fill("blue")
+        page.locator("dialog").get_by_role("button", name="Add").click()
+        expect(pictures(page)).to_have_count(2)
+        choose(page, page.get_by_role("button", name="Add to blue"), paths[2:5])
+        expect(pictures(page)).to_have_count(5)
+        assert set(project.board.labels.values()) == {"blue"}
+
+
 def test_undo_a_reload_and_a_second_tab_agree(browser, data, tmp_path):
     with (
         studio(tmp_path / "s", data) as (server, project),

@@ -134,7 +134,7 @@ export function watchAdding() {
 
 // ---- choosing ----------------------------------------------------------------------------------
 
-async function ask(given) {
+async function chosenFiles(given) {
   const input = make("input", { type: "file", hidden: true, ...given });
   document.body.append(input);
   const files = await new Promise((resolve) => {
@@ -147,21 +147,21 @@ async function ask(given) {
 }
 
 export async function chooseFolders() {
-  const { named, notes } = chosenFolder(await ask({ webkitdirectory: true, multiple: true }));
+  const { named, notes } = chosenFolder(await chosenFiles({ webkitdirectory: true, multiple: true }));
   add(named, notes);
 }
 
 export async function choosePhotographs(given = null) {
-  const files = await ask({ accept: now().board.accept, multiple: true });
+  const files = await chosenFiles({ accept: now().board.accept, multiple: true });
   if (!files.length) return;
   const title = `What ${files.length === 1 ? "does this photograph" : "do these photographs"} show?`;
-  const ask = taskOf(now()).isNamed ? askName : askNumber;
-  const label = given ?? await ask({ title, button: "Add", others: now().board.classes });
+  const askLabel = taskOf(now()).isNamed ? askName : askNumber;
+  const label = given ?? await askLabel({ title, button: "Add", others: now().board.classes });
   if (label) add(files.map((file) => ({ file, label })));
 }
 
 // Where the page cannot show the camera's picture, the device's own camera program may.
 export async function takePhotographs(label) {
-  const files = await ask({ accept: "image/*", capture: "environment" });
+  const files = await chosenFiles({ accept: "image/*", capture: "environment" });
   add(files.map((file) => ({ file, label })));
 }
