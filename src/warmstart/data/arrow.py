@@ -19,6 +19,7 @@ from warmstart.data.pages import Pages
 from warmstart.data.parsing import Pictures, Stored, Table, text_of
 from warmstart.data.rowgroups import MOST_BYTES, Opened, RowGroups, cells_of, payload_of
 from warmstart.errors import DataError
+from warmstart.extras import install_command
 
 # A column of images is called one of these, or is the only one of its kind.
 IMAGE_NAMES = ("image", "img", "picture", "photo", "image_bytes", "bytes", "jpg", "png")
@@ -125,7 +126,7 @@ def load_pyarrow(shown: str) -> Any:
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            f"{shown} is read with pyarrow, which is not installed; pip install 'warmstart[data]'"
+            f"{shown} is read with pyarrow, which is not installed; run `{install_command('data')}`"
         ) from None
     return pyarrow
 
