@@ -13,8 +13,8 @@ from warmstart.delivery.serve.problems import Problem
 LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 # Neither the page itself nor what probes ask tells anything of the model.
 OPEN = frozenset(
-    ("/", "/page.css", "/page.js", "/look.js", "/icon.svg", "/docs", "/docs.css", "/docs.js",
-     "/openapi.json", "/health", "/ready")
+    ("/", "/faults.js", "/page.css", "/page.js", "/look.js", "/icon.svg", "/docs", "/docs.css",
+     "/docs.js", "/openapi.json", "/health", "/ready")
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ const LEFT_OUT = [400, 413, 422], BUSY = [408, 503]; // what an answer's status 
 const PAUSE = 2000; // ms
 const SHOWN = 200; // lines in the note of what was refused
 
-let waiting = []; // { file, label }, in order
+let waiting = []; // { file, label, part, folder }, in order
 let total = 0, done = 0, already = 0;
 let refused = []; // { name, why }
 let isSending = false;
@@ -36,11 +36,11 @@ export function add(files, notes = []) {
   show();
 }
 
-// The next files of one class and part that one request can carry. They are looked at only now: to ask a
+// The next files of one class, part and folder that one request can carry. They are looked at only now: to ask a
 // thousand files for their sizes at once would make the page stand still.
 function nextFiles() {
-  const { label, part = "train" } = waiting[0];
-  const isNext = (one) => one?.label === label && (one.part ?? "train") === part;
+  const { label, part = "train", folder = "" } = waiting[0];
+  const isNext = (one) => one?.label === label && (one.part ?? "train") === part && (one.folder ?? "") === folder;
   const files = [];
   let bytes = 0;
   while (files.length < FILES && isNext(waiting[0])) {
@@ -56,12 +56,12 @@ function nextFiles() {
       bytes += file.size;
     }
   }
-  return { label, part, files };
+  return { label, part, folder, files };
 }
 
 // What the server cannot take is left out and the rest goes on; where it is busy, it is asked again.
-async function sendSome({ label, part, files }) {
-  const where = new URLSearchParams({ label, part, batch: drop });
+async function sendSome({ label, part, folder, files }) {
+  const where = new URLSearchParams({ label, part, folder, batch: drop });
   for (;;) {
     try {
       const answer = await upload(`/api/pictures?${where}`, files);
