@@ -374,7 +374,7 @@ def test_a_column_of_words_is_named():
 
 
 def test_texts_are_learnt_and_answered_like_images(tmp_path):
-    pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
+    pytest.importorskip("transformers", reason="transformers is not installed")
     X, y = zip(*wordy.rows(8), strict=True)
     start = f"transformers:{wordy.encoder(tmp_path / 'encoder')}"
     fitted = WarmStartClassifier(start=start).fit(list(X), y)

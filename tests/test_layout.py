@@ -21,7 +21,7 @@ STAGES = {
 }  # fmt: skip
 # A part imports from parts of a lower rank only; within a rank, from itself, and as ALSO says.
 RANKS = {
-    **dict.fromkeys(("errors", "lost"), 0),
+    **dict.fromkeys(("errors", "extras", "lost"), 0),
     **dict.fromkeys(("records", "events", "remember", "codec", "words", "world"), 1),
     **dict.fromkeys(("solve", "stats", "folder", "tokens", "weightfile", "memory"), 2),
     "tasks": 3,

@@ -91,11 +91,21 @@ def test_rows_are_answered_and_what_cannot_be_read_says_so(clinic, tmp_path, cap
         assert answer.scores == pytest.approx(line["scores"])
 
 
+def test_one_row_gives_one_answer_and_a_table_many(clinic, tmp_path):
+    run, _ = clinic
+    row = {"age": 62, "dose": 1, "site": "south"}
+    assert run.predict(row).label == run.predict([row])[0].label
+    path = tables.write(tmp_path / "new.csv", [["62", "1", "south", ""]])
+    assert [answer.label for answer in run.predict(path)] == [run.predict(row).label]
+    with pytest.raises(DataError, match=r"^the input.*'old'"):
+        run.predict(row | {"age": "old"})
+
+
 def test_a_table_without_a_column_is_refused(clinic, tmp_path):
     path = tables.write(tmp_path / "new.csv", [["62", "south"]], ("age", "site"))
     with pytest.raises(DataError, match=r"new.csv has no column 'dose', which the model takes"):
         warmstart.load(clinic[0].path).predict([path])
-    with pytest.raises(DataError, match="#0 is a int; give tables by their path, a DataFrame"):
+    with pytest.raises(DataError, match="#0 is of type int; give tables by their path"):
         warmstart.load(clinic[0].path).predict([3])
     with pytest.raises(DataError, match=r"photo.jpg is no table; name a .csv"):
         warmstart.load(clinic[0].path).predict(["photo.jpg"])

@@ -186,5 +186,7 @@ def test_a_network_that_does_not_take_them_says_so(tmp_path):
 def test_tensors_of_another_shape_are_not_answered(tmp_path):
     net, data = made("layers")
     run = warmstart.fit(data, start=net, strategy="head", budget="fast", out=tmp_path / "run")
+    assert run.predict(data[0][0]).label == run.predict(data[0]).label  # with its class, as well
+    assert len(run.predict(data.tensors[0][:1])) == 1
     (answer,) = run.predict([torch.zeros(9)])
     assert "#0 is float32 of shape (9,); the network takes float32 of (10,)" in answer.error

@@ -3,7 +3,7 @@
     import warmstart
     run = warmstart.fit("photos/")
     run.verdict, run.estimate
-    warmstart.load("runs/photos").predict(["new.jpg"])
+    warmstart.load("runs/photos").predict("new.jpg").label
 
 Names load on first use, so that importing warmstart costs no torch.
 """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from warmstart.errors import UsageError
 from warmstart.events import Event, Steps, drain, follow
@@ -71,8 +71,17 @@ class Run:
         """The network: normalised inputs (B, C, H, W) to calibrated logits (B, K)."""
         return self.predictor.model
 
-    def predict(self, inputs: Sequence[Any]) -> list[Answer]:
-        """Answer for paths, PIL images or uint8 arrays, in order."""
+    @overload
+    def predict(self, inputs: list[Any]) -> list[Answer]: ...
+    @overload
+    def predict(self, inputs: Any) -> Any: ...
+    def predict(self, inputs: Any) -> Answer | list[Answer]:
+        """Answer for one image (a path, a PIL image, an array), or for each of many.
+
+        One in, one answer out: `run.predict("new.jpg").label`. A list, a folder or a stack of
+        arrays gives a list. See `Predictor.predict`.
+        Raises: DataError where a single input cannot be read.
+        """
         return self.predictor.predict(inputs)
 
     def show_inputs(self, n: int = 8, *, data: Any = None) -> Image:

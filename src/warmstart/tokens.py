@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import StartError
+from warmstart.extras import install_command
 from warmstart.records import TextInputs
 
 _kept: dict[str, str] = {}
@@ -59,7 +60,7 @@ def open_tokenizer(payload: str, length: int | None = None) -> Any:
         from tokenizers import Tokenizer
     except ImportError:
         raise StartError(
-            "texts need the package tokenizers; run pip install 'warmstart[text]'."
+            f"texts need the package tokenizers; run `{install_command('text')}`."
         ) from None
     try:
         tokenizer: Any = Tokenizer.from_str(payload)

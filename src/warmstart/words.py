@@ -19,7 +19,7 @@ class Nouns:
     plain: str  # what a control without any network is given
     changed: str  # what makes a near copy of one
     typed: str  # one as it is typed behind `warmstart predict RUN`
-    quoted: str  # the same in a list of Python
+    quoted: str  # the same in Python
     new: str  # a new one as it is typed
     several: str  # new ones as they are typed
     labelled: str  # labelled ones as they are typed behind `warmstart evaluate RUN`

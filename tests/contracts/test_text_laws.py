@@ -35,7 +35,7 @@ from warmstart.network.tail import Prefix, Tail, stored_taps
 from warmstart.network.taps import Tapped, taps
 from warmstart.verbs.serve import Serving, application
 
-pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
+pytest.importorskip("transformers", reason="transformers is not installed")
 
 TEXTS = ("the ball", "a very good soup with bread and cheese near the oven", "moon", "rain rain")
 KINDS = ("bert", "roberta", "distilbert", "mpnet")

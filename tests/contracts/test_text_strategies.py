@@ -14,7 +14,7 @@ import wordy
 from warmstart.errors import PlanError
 from warmstart.joints import ways
 
-pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
+pytest.importorskip("transformers", reason="transformers is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -174,8 +174,8 @@ def test_values_that_are_no_bands_of_an_image():
 
 def test_without_tifffile_the_cure_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(DataError, match=r"^x is a TIFF of bands, which needs tifffile: pip install "
-                       r"'warmstart\[data\]'$"):  # fmt: skip
+    with pytest.raises(DataError, match=r"^x is a TIFF of bands, which needs tifffile; run `pip "
+                       r"install .*tifffile`$"):  # fmt: skip
         read_tiff(tiff(WIDE), "x")
 
 

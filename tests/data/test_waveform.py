@@ -94,7 +94,7 @@ def test_hours_are_refused_by_the_header_alone(monkeypatch):
 def test_without_the_package_the_cure_is_named(monkeypatch):
     payload = b"fLaC" + b"\0" * 40
     monkeypatch.setitem(sys.modules, "soundfile", None)
-    with pytest.raises(DataError, match=r"pip install 'warmstart\[sound\]'$"):
+    with pytest.raises(DataError, match=r"run `pip install .*soundfile`$"):
         decode_sound(payload, "a.flac")
     with pytest.raises(DataError, match=r"^a\.wav is a packed WAV, which needs soundfile"):
         decode_sound(riff(b"\0" * 8, bits=8, coding=7), "a.wav")

@@ -7,7 +7,7 @@ from warmstart.network.load import load
 from warmstart.network.parts import cut
 from warmstart.records import TextInputs, WaveInputs
 
-pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
+pytest.importorskip("transformers", reason="transformers is not installed")
 
 SAMPLES = WaveInputs(rate=8000, seconds=0.2, is_scaled=True)
 

@@ -171,5 +171,5 @@ def test_without_transformers_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers.utils", None)
     path, _ = timm_folder(tmp_path / "net")
     (path / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(StartError, match=r"pip install warmstart\[text\]"):
+    with pytest.raises(StartError, match=r"run `pip install .*transformers"):
         open_folder(path, Feeding())

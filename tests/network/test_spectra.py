@@ -16,7 +16,7 @@ from warmstart.network.mels import kaldi
 from warmstart.network.parts import cut
 from warmstart.records import WaveInputs
 
-transformers = pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
 CLIP = WaveInputs(rate=16_000, seconds=0.2, is_scaled=False)
 

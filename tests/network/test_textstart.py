@@ -21,7 +21,7 @@ from warmstart.network.parts import cut
 from warmstart.network.tail import Tail
 from warmstart.network.taps import taps
 
-pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
+pytest.importorskip("transformers", reason="transformers is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import warmstart
 from drawing import draw
 from warmstart.delivery.bundle import read_bundle, write_bundle
 from warmstart.errors import DataError, RunFolderError
-from warmstart.verbs.predict import find_images, predict
+from warmstart.verbs.inputs_given import find_files
+from warmstart.verbs.predict import predict
 from warmstart.verbs.predictor import Predictor, load
 
 
@@ -47,7 +49,7 @@ def test_a_folder_stands_for_its_images_sorted(finished, pictures, files):
 
 def test_files_and_folders_keep_the_order_they_were_named_in(pictures, files):
     named = [str(files[-1]), str(pictures / "blue"), "nowhere.jpg", str(files[-1])]
-    found = find_images(named)
+    found = find_files(named)
     assert found == [
         str(files[-1]), *[str(p) for p in files if p.parent.name == "blue"], "nowhere.jpg",
         str(files[-1]),
@@ -70,7 +72,7 @@ def test_what_cannot_be_read_has_no_label_and_stops_nothing(predictor, tmp_path,
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.jpg").write_text("dear")
     (tmp_path / "empty.png").touch()
-    bad = [tmp_path / n for n in ("cut.png", "text.jpg", "empty.png", "nowhere.png", "pictures")]
+    bad = [tmp_path / n for n in ("cut.png", "text.jpg", "empty.png", "nowhere.png")]
     mixed = [bad[0], files[0], *bad[1:], files[-1]]
     answers = predictor.predict(mixed)
     assert [answer.path for answer in answers] == [str(path) for path in mixed]
@@ -97,6 +99,77 @@ def test_many_inputs_come_in_batches_and_do_not_depend_on_each_other(predictor, 
     for one, other in zip(answers, alone, strict=False):
         assert one.label == other.label
         assert one.probability == pytest.approx(other.probability, abs=1e-4)
+
+
+# ---- one in, one out ---------------------------------------------------------------------
+
+
+def test_one_image_gives_one_answer_whatever_holds_it(finished, predictor, files):
+    (named,) = predictor.predict([files[0]])
+    image = Image.open(files[0])
+    array = np.asarray(image.convert("RGB"))
+    tensor = torch.from_numpy(array.copy())
+    for one in (str(files[0]), files[0], image, array, tensor, tensor.permute(2, 0, 1)):
+        answer = predictor.predict(one)
+        same([answer], [named])
+    as_floats = predictor.predict(tensor.permute(2, 0, 1) / 255)
+    assert as_floats.probability == pytest.approx(named.probability, abs=1e-6)
+    assert warmstart.load(finished.path).predict(str(files[0])).label == named.label
+    assert finished.predict(files[0]).label == named.label
+
+
+def test_a_grey_array_is_one_image_and_a_stack_of_them_many(predictor):
+    grey = np.full((5, 40, 40), 90, np.uint8)
+    assert predictor.predict(grey[0]).label in predictor.labels
+    assert len(predictor.predict(grey)) == 5
+    assert len(predictor.predict(grey[:3])) == 3  # three grey images, not one of three channels
+    assert len(predictor.predict(np.full((5, 8, 8), 90, np.uint8))) == 5
+
+
+def test_many_images_give_a_list_whatever_holds_them(predictor, pictures, files):
+    named = predictor.predict(files)
+    same(predictor.predict(pictures), named)
+    same(predictor.predict(str(pictures)), named)
+    same(predictor.predict([pictures / "blue", *files[12:]]), named)
+    same(predictor.predict(tuple(files)), named)
+    same(predictor.predict(path for path in files), named)
+    same(predictor.predict(np.array([str(path) for path in files])), named)
+    arrays = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files])
+    tensors = torch.from_numpy(arrays).permute(0, 3, 1, 2)
+    same(predictor.predict(tensors), named)
+    same(predictor.predict(list(tensors)), named)
+    assert [answer.label for answer in predictor.predict([files[0]])] == [named[0].label]
+
+
+ALONE = {
+    "a number": (3, r"^the input is of type int; give a path, a PIL image, an array \(H, W"),
+    "nothing": (None, "^the input is of type NoneType"),
+    "a mapping": ({"a": 1}, "^the input is of type dict"),
+    "bytes": (b"bytes", "^the input is of type bytes"),
+    "a row of numbers": (np.zeros(5, np.uint8), "^the input has shape"),
+    "no file": ("nowhere.jpg", "^nowhere.jpg cannot be read: No such file"),
+    "no name": ("", "^the path of an image is empty; name the file"),
+}
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_a_single_input_that_cannot_be_read_is_an_error(predictor, case):
+    item, message = ALONE[case]
+    with pytest.raises(DataError, match=message) as caught:
+        predictor.predict(item)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_images_has_no_answers(predictor, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for given in (tmp_path / "empty", [tmp_path / "empty"]):
+        with pytest.raises(DataError, match="empty holds no images; name images, or a folder"):
+            predictor.predict(given)
+
+
+def test_a_folder_in_a_stream_of_files_is_told(predictor, tmp_path):
+    (answer,) = predictor.stream([tmp_path])
+    assert answer.error == f"{tmp_path} is a folder"
 
 
 # ---- images in memory --------------------------------------------------------------------

@@ -21,6 +21,7 @@ from PIL import Image
 
 from serving import Live, live
 from test_errors_raised import Code, bomb
+from warmstart import extras
 from warmstart.delivery.serve import running
 from warmstart.delivery.serve.served import Limits
 from warmstart.errors import RunFolderError, ServeError
@@ -260,11 +261,13 @@ def test_a_token_with_a_space_at_its_end_is_refused():
     check_token(None)
 
 
-def test_without_its_packages_the_extra_is_named(finished, monkeypatch):
+def test_without_its_packages_what_to_install_is_said(finished, monkeypatch):
     monkeypatch.setattr(verb, "NEEDED", ("no_such_package",))
+    monkeypatch.setattr(extras, "installed_version", lambda package: None)
     said = refuse(finished.path)
     assert said == (
-        "serving needs no-such-package, which is not installed; run pip install 'warmstart[serve]'."
+        "serving needs no-such-package, which is not installed; run `pip install fastapi uvicorn "
+        "prometheus-client python-multipart`."
     )
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+import warmstart
 from drawing import fill
 from serving import form, png
 from studios import Page, nothing, open_studio
+from tiny import weights
 from warmstart.errors import DataError, RunFolderError
 from warmstart.verbs.studio import Opening, opened, pictures, result
 
@@ -153,6 +155,27 @@ def test_a_taking_in_that_was_cut_off_is_done_again_without_doubles(tmp_path, da
     project, n_lost = opened(asked, nothing)
     assert n_lost is None  # it is there already
     project.close()
+
+
+def test_the_labels_taken_home_name_the_users_files_and_correct_them(tmp_path, data):
+    with open_studio(tmp_path / "studio", data) as page:
+        shown = {one["source"]: one["id"] for one in page.get("board")["pictures"]}
+        page.post("label", {"ids": [shown["red/002.png"]], "label": "blue"})
+        page.post("label", {"ids": [shown["red/003.png"]], "label": None})
+        page.add("red", ("mine.png", png()))
+        page.post("undo")
+        _, table = page.ask("GET", "/api/take/labels.csv")
+    (tmp_path / "labels.csv").write_bytes(table)
+    run = warmstart.fit(
+        data, relabel=tmp_path / "labels.csv", budget="fast", out=tmp_path / "run",
+        start=weights(tmp_path), arch="timm:lcnet_035",
+    )  # fmt: skip
+    learnt = json.loads((run.path / "data.json").read_text())["examples"]
+    labels = {one["id"]: one["label"] for one in learnt}
+    assert labels["red/002.png"] == "blue"
+    assert "red/003.png" not in labels
+    assert labels["red/004.png"] == "red"
+    assert len(labels) == len(shown) - 1
 
 
 def test_without_a_signal_there_is_a_result_and_no_model(tmp_path):

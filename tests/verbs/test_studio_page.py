@@ -18,6 +18,9 @@ from PIL import Image
 from browsing import CHROMIUM, axe_violations
 from drawing import fill
 from serving import live
+from warmstart.data.collection import Columns
+from warmstart.data.relabel import apply_relabel
+from warmstart.data.sources import list_source
 from warmstart.delivery.studio.keys import Keys
 from warmstart.flow import fit
 from warmstart.verbs.studio import Opening, application, opened
@@ -128,11 +131,31 @@ def test_from_two_folders_to_a_model_in_another_process(browser, data, tmp_path)
             re.compile("no real difference|better by")
         )
         assert page.locator("#estimate").inner_text() != before
+        pictures(page, "010").first.click()
+        page.keyboard.press("Delete")
+        expect(page.locator("#undo")).to_contain_text("off the board")
         page.get_by_role("link", name="Result").click()
-        with page.expect_download() as taken:
-            page.get_by_role("link", name="Model").click()
-        taken.value.save_as(tmp_path / "model.zip")
+        for link, name in (("Model", "model.zip"), ("Labels", "labels.csv")):
+            with page.expect_download() as taken:
+                page.get_by_role("link", name=link, exact=True).click()
+            taken.value.save_as(tmp_path / name)
+    lines = (tmp_path / "labels.csv").read_text().splitlines()
+    assert len(lines) == 41
+    assert {"path,label,split", "red/wrong-000.png,blue,train", "blue/010.png,drop,train"} <= {
+        *lines
+    }
+    labels = check_labels(data, tmp_path / "labels.csv")
+    assert labels["red/wrong-001.png"] == "blue"
+    assert "blue/010.png" not in labels
     assert predicted(tmp_path, data / "red" / "005.png") == "red"
+
+
+def check_labels(data, table):
+    """The labels of a data set that is read with a table of corrections."""
+    listing = list_source(str(data), Columns())
+    return {
+        row.id: row.label for row in apply_relabel(listing, table.read_bytes(), "labels.csv").rows
+    }
 
 
 def predicted(tmp_path, picture):
@@ -142,6 +165,18 @@ def predicted(tmp_path, picture):
     command = [sys.executable, "-m", "warmstart", "predict", str(run), str(picture), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)["label"]
+
+
+def test_photographs_are_chosen_under_a_name_and_added_to_a_class(browser, data, tmp_path):
+    paths = sorted((data / "blue").glob("*.png"))
+    with studio(tmp_path / "s") as (server, project), page_of(browser, server) as page:
+        choose(page, page.get_by_role("button", name="Choose photographs"), paths[:2])
+        page.locator("dialog input").fill("blue")
+        page.locator("dialog").get_by_role("button", name="Add").click()
+        expect(pictures(page)).to_have_count(2)
+        choose(page, page.get_by_role("button", name="Add to blue"), paths[2:5])
+        expect(pictures(page)).to_have_count(5)
+        assert set(project.board.labels.values()) == {"blue"}
 
 
 def test_undo_a_reload_and_a_second_tab_agree(browser, data, tmp_path):

@@ -99,7 +99,7 @@ def test_numbers_are_set_and_what_is_for_classes_is_refused(tmp_path, tables):
             assert (status, "\n" in told["detail"]) == (422, False)
             assert part in told["detail"]
         table = page.ask("GET", "/api/take/labels.csv")[1].decode()
-        assert next(csv.reader(table.splitlines())) == ["path", "light", "split"]
+        assert next(csv.reader(table.splitlines())) == ["path", "label", "split"]
 
 
 def test_learning_again_is_compared_and_another_session_knows_the_task(tmp_path, tables):

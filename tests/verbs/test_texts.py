@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from warmstart.errors import DataError
+from warmstart.records import TextInputs
+from warmstart.verbs.inputs_given import items_of
 from warmstart.verbs.texts import GivenText, find_texts, text_payload
 
 
@@ -38,8 +40,24 @@ def test_what_cannot_be_asked_is_said_in_one_line(tmp_path, case):
     assert "\n" not in str(caught.value)
 
 
+def test_one_text_is_asked_by_itself_and_a_folder_or_table_row_by_row(tmp_path):
+    wanted = TextInputs(tokenizer="", length=8, most=8, pad=0, vocabulary=9)
+    (tmp_path / "a.txt").write_text("from a file", "utf-8")
+    (tmp_path / "t.csv").write_text("text\none\ntwo\n", "utf-8")
+    one, file, table = "dear sir", tmp_path / "a.txt", tmp_path / "t.csv"
+    assert items_of(one, wanted) == ([one], True)
+    assert items_of(file, wanted) == ([file], True)
+    assert items_of([one], wanted) == ([one], False)
+    assert items_of((one, file), wanted) == ([one, file], False)
+    assert items_of(tmp_path, wanted) == ([str(file)], False)
+    rows, is_one = items_of(str(table), wanted)
+    assert ([row.text for row in rows], is_one) == (["one", "two"], False)
+
+
 def test_what_is_no_text(tmp_path):
-    with pytest.raises(DataError, match=r"#0 is a int; give a text, or the path of a \.txt file"):
+    with pytest.raises(
+        DataError, match=r"#0 is of type int; give a text, or the path of a \.txt file"
+    ):
         text_payload(3, "#0")
     with pytest.raises(DataError, match="is a folder"):
         text_payload(tmp_path, str(tmp_path))

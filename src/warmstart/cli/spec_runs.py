@@ -208,7 +208,7 @@ SERVE = Verb(
     about=(
         "Answers on this computer alone: a page to drop, paste or photograph an image on, and "
         "an HTTP API beside it (/docs lists it). Ctrl-C ends it when all that has come is "
-        "answered. Needs pip install 'warmstart[serve]'."
+        "answered. What it needs beside the rest (fastapi) is named where it is missing."
     ),
     options=(
         Option(

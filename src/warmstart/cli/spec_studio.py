@@ -14,7 +14,7 @@ STUDIO = Verb(
         "and which labels look wrong, correct them, learn again, take the model home. DATA, laid "
         "out as for fit, is copied into the studio's folder; your own files are never changed. "
         "The same command opens the studio again as it was left. Only this computer reaches it. "
-        "Needs pip install 'warmstart[serve]'."
+        "What it needs beside the rest (fastapi) is named where it is missing."
     ),
     options=(
         Option(name="--out", value="FOLDER", help="the studio's folder (default studio/<name>)"),

@@ -27,6 +27,7 @@ from warmstart.data.rowgroups import (
     rows_at_once,
 )
 from warmstart.errors import DataError
+from warmstart.extras import install_command
 from warmstart.memory import check_room, reading_limit, size_of_cells
 
 # A column of images is called one of these, or is the only one of its kind.
@@ -163,7 +164,7 @@ def load_pyarrow(shown: str) -> Any:
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            f"{shown} is read with pyarrow, which is not installed; pip install 'warmstart[data]'"
+            f"{shown} is read with pyarrow, which is not installed; run `{install_command('data')}`"
         ) from None
     return pyarrow
 

@@ -17,6 +17,7 @@ from PIL import TiffImagePlugin
 
 from warmstart.data.pixels import check_pixels
 from warmstart.errors import DataError
+from warmstart.extras import install_command
 
 NUMPY = b"\x93NUMPY"
 MOST_BANDS = 13  # those of Sentinel-2
@@ -202,7 +203,7 @@ def read_tiff(payload: bytes, name: str) -> Values:
         tifffile: Any = importlib.import_module("tifffile")
     except ImportError as error:
         raise DataError(
-            f"{name} is a TIFF of bands, which needs tifffile: pip install 'warmstart[data]'"
+            f"{name} is a TIFF of bands, which needs tifffile; run `{install_command('data')}`"
         ) from error
     try:
         with tifffile.TiffFile(io.BytesIO(payload)) as file:

@@ -16,6 +16,7 @@ from warmstart.data.decode import guarded
 from warmstart.data.pixels import TooLarge
 from warmstart.data.riff import is_wav, read_wav, samples
 from warmstart.errors import DataError
+from warmstart.extras import install_command
 
 Samples = NDArray[np.float32]
 MAX_SAMPLES = 64_000_000  # of all channels: 256 MB, as much as the largest picture
@@ -149,8 +150,8 @@ def _opened(payload: bytes, name: str) -> Any:
     except (ImportError, OSError) as error:  # OSError: the package is there, the library is not
         kind = _kind(payload)
         raise DataError(
-            f"{name} is {'a packed WAV' if kind == 'WAV' else kind}, which needs soundfile: "
-            "pip install 'warmstart[sound]'"
+            f"{name} is {'a packed WAV' if kind == 'WAV' else kind}, which needs soundfile; "
+            f"run `{install_command('sound')}`"
         ) from error
     try:
         return soundfile.SoundFile(io.BytesIO(payload))

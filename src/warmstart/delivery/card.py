@@ -154,7 +154,7 @@ def _use(facts: CardFacts) -> str:
     return (
         f"## Use\n\n```bash\nwarmstart predict THIS_FOLDER {nouns.typed}\n```\n\n"
         "```python\nimport warmstart\n"
-        f'warmstart.load("THIS_FOLDER").predict([{nouns.quoted}])\n```\n\n'
+        f'warmstart.load("THIS_FOLDER").predict({nouns.quoted})\n```\n\n'
         "Probabilities are calibrated. `sure` keeps the error among sure answers under the bound "
         "in `model/calibration.json`; `unknown` marks inputs unlike all training examples.\n"
     )

@@ -12,11 +12,10 @@ from typing import Any
 
 from warmstart.errors import UsageError
 
-# As Accelerate calls them; their modules and, TensorBoard's apart, their packages are called so.
+# As Accelerate calls them; their modules and their packages are called so.
 TRACKERS = (
     "tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio",
 )  # fmt: skip
-EXTRA = '"warmstart[track]"'
 PLACE = "track"  # in the run folder: what trackers keep on disk
 
 
@@ -32,12 +31,11 @@ def check_trackers(names: Sequence[str]) -> None:
                 f"--track {name} is not one of {', '.join(TRACKERS)}."
                 + (f" Did you mean {like[0]}?" if like else "")
             )
-        own = EXTRA if name == "tensorboard" else name
-        wanted = [] if is_installed("accelerate") else [EXTRA]
-        wanted += [own] if own not in wanted and not is_installed(name) else []
-        if wanted:
+        lacking = [package for package in ("accelerate", name) if not is_installed(package)]
+        if lacking:
             raise UsageError(
-                f"--track {name} needs what is not installed here; pip install {' '.join(wanted)}"
+                f"--track {name} needs what is not installed here; run "
+                f"`pip install {' '.join(lacking)}`."
             )
 
 

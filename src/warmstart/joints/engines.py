@@ -12,6 +12,7 @@ from warmstart.data.collection import Collection
 from warmstart.data.encode import decoder_name
 from warmstart.errors import PlanError
 from warmstart.events import Steps
+from warmstart.extras import install_command
 from warmstart.features import calibration
 from warmstart.features.engine import Engine, EngineError, make_engine, noise
 from warmstart.features.key import (
@@ -52,10 +53,9 @@ def check_name(name: str, asked: str) -> EngineName:
         cure = f"did you mean {like}?" if like else f"there are {', '.join(here)}."
         raise PlanError(f"{asked}: {name} is no engine; {cure}")
     if name not in here:
-        extra = "warmstart[fast]" if name == "openvino" else name
+        cure = install_command("fast") if name == "openvino" else f"pip install {name}"
         raise PlanError(
-            f"{asked}: {name} is not installed; run pip install '{extra}', or choose "
-            f"{', '.join(here)}."
+            f"{asked}: {name} is not installed; run `{cure}`, or choose {', '.join(here)}."
         )
     return name
 

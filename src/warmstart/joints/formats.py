@@ -15,6 +15,7 @@ from warmstart.delivery.export import graph, hubfolder, ir, program
 from warmstart.delivery.export.scripts import MODEL
 from warmstart.delivery.export.served import Served, serve
 from warmstart.errors import ExportError, UsageError
+from warmstart.extras import install_command
 from warmstart.folder import write_bytes
 from warmstart.network.edit import WarmModel
 from warmstart.network.untapped import as_native, as_timm, is_native
@@ -66,14 +67,12 @@ def check_asked(to: str, is_int8: bool, with_pixels: bool) -> ExportFormat:
 
 
 def check_installed(to: ExportFormat) -> None:
-    """Raises: ExportError naming the extra where the format's library is not installed."""
+    """Raises: ExportError saying what to install where the format's library is not installed."""
     missing = [name for name in _LIBRARIES[to] if not is_installed(name)]
     if missing:
-        extra = f"[{_EXTRAS[to]}]" if _EXTRAS[to] else ""
-        raise ExportError(
-            f"--to {to} needs {missing[0]}, which is not installed; run "
-            f"`pip install warmstart{extra}`."
-        )
+        extra = _EXTRAS[to]
+        cure = install_command(extra) if extra else f"pip install {missing[0]}"
+        raise ExportError(f"--to {to} needs {missing[0]}, which is not installed; run `{cure}`.")
 
 
 def is_installed(name: str) -> bool:

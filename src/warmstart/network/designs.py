@@ -12,6 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from warmstart.errors import StartError
+from warmstart.extras import install_command
 
 _LEFT_OUT = (
     "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path", "id2label",
@@ -103,6 +104,6 @@ def load_transformers() -> Any:
         import transformers
     except ImportError:
         raise StartError(
-            "encoders of texts and sounds need transformers; run pip install 'warmstart[text]'."
+            f"encoders of texts and sounds need transformers; run `{install_command('text')}`."
         ) from None
     return transformers

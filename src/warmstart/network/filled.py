@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from warmstart.errors import StartError
+from warmstart.extras import install_command
 from warmstart.network.arch import build, preprocessing_of
 from warmstart.network.carry import take_over
 from warmstart.network.inputs import InputWish
@@ -61,6 +62,6 @@ def _empty() -> Any:
     except ImportError as error:
         raise StartError(
             "a network is streamed from its file with accelerate; run "
-            "`pip install 'warmstart[scale]'`, or use --set training.stream=false."
+            f"`{install_command('scale')}`, or use --set training.stream=false."
         ) from error
     return init_empty_weights

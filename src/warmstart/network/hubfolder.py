@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from warmstart.errors import StartError
+from warmstart.extras import install_command
 from warmstart.network.arch import (
     IMAGENET,
     build,
@@ -135,7 +136,7 @@ def _config(name: str) -> Any:
         from transformers import AutoConfig
     except ImportError as error:
         raise StartError(
-            "models of transformers need that package; run `pip install warmstart[text]`."
+            f"models of transformers need that package; run `{install_command('text')}`."
         ) from error
     try:
         return AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)

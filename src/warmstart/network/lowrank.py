@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import PlanError
+from warmstart.extras import install_command
 from warmstart.network.parts import Network
 from warmstart.network.segment import Step, is_weighty
 from warmstart.network.tensors import all_tensors, place
@@ -238,8 +239,7 @@ def _wrap(module: nn.Module, names: Sequence[str], rank: int) -> None:
     except ImportError as error:
         reason = (str(error).splitlines() or ["not found"])[0]
         raise PlanError(
-            f"low-rank updates need the peft library ({reason}); run "
-            "`pip install --upgrade 'warmstart[lora]'`."
+            f"low-rank updates need the peft library ({reason}); run `{install_command('lora')}`."
         ) from error
     config = LoraConfig(
         r=rank,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from warmstart.network.tensors import in_channels_last
 from warmstart.records import Answer, Inputs, Kind, Task, kind_of, pictures
 from warmstart.solve.kernels import Features
 from warmstart.training.neighbours import Neighbours, unpack
+from warmstart.verbs.inputs_given import items_of
 from warmstart.verbs.replies import Place, Replies, replies_of
 from warmstart.verbs.rows import Named, opened
 from warmstart.verbs.texts import GivenText, text_payload
@@ -79,18 +81,43 @@ class Predictor:
         """Class names in the order of the outputs."""
         return self.bundle.record.classes
 
-    def predict(self, inputs: Sequence[Any]) -> list[Answer]:
-        """Answer for each path, PIL image or uint8 array (H, W[, C]), in order; or each text.
+    @overload
+    def predict(self, inputs: list[Any]) -> list[Answer]: ...
+    @overload
+    def predict(self, inputs: Any) -> Any: ...
+    def predict(self, inputs: Any) -> Answer | list[Answer]:
+        """One in, one answer out; many in, a list of answers out, in order.
 
-        A model for tables answers each row of tables named by their path, of a DataFrame or a
-        list of mappings; one for tensors each tensor of a batch. An image that cannot be read
-        gives an answer with `error` and no label.
+        One is the path of an image, a PIL image, an array (H, W) or (H, W, C) of uint8, or of
+        floats from 0 to 1, or a tensor (C, H, W). Many are a list or any other iterable of
+        these, a stack of arrays or tensors, or a folder: the images in and below it, sorted.
+        Models of other kinds take what they were fitted on: one is a text (or the path of a
+        .txt file), a row as a mapping from column to value, or a tensor; many are a list of
+        these, a table by its path or as a DataFrame, or a batch of tensors.
+
+        Of many, one that cannot be read gives an answer with `error` and no label. Raises:
+        DataError where a single input cannot be read, or a folder or table holds none.
+
+        >>> run.predict("new.jpg").label  # doctest: +SKIP
+        'cat'
+        >>> [answer.label for answer in run.predict(["a.jpg", "b.jpg"])]  # doctest: +SKIP
+        ['cat', 'dog']
         """
-        return list(self.stream(inputs))
+        items, is_one = items_of(inputs, self.bundle.record.preprocessing)
+        answers = list(self._answered(items))
+        if not is_one:
+            return answers
+        (answer,) = answers
+        if answer.error is not None:
+            # A single input in memory has no name that its user knows.
+            raise DataError(re.sub("^#0", "the input", answer.error))
+        return answer
 
     def stream(self, inputs: Sequence[Any]) -> Iterator[Answer]:
-        """The same, a batch at a time: memory does not grow with the number of inputs."""
-        inputs = opened(inputs, self.bundle.record.preprocessing)
+        """Answers for many inputs, a batch at a time: memory does not grow with their number."""
+        yield from self._answered(opened(inputs, self.bundle.record.preprocessing))
+
+    def _answered(self, inputs: Sequence[Any]) -> Iterator[Answer]:
         for start in range(0, len(inputs), BATCH):
             batch = inputs[start : start + BATCH]
             read = [self._read(item, start + i) for i, item in enumerate(batch)]
@@ -201,6 +228,8 @@ def _payload(item: Any, name: str) -> bytes:
     if isinstance(item, Named):
         return item.payload
     if isinstance(item, (str, Path)):
+        if not str(item):
+            raise DataError("the path of an image is empty; name the file")
         return _read_file(Path(item))
     if isinstance(item, Image.Image):
         return _encode_picture(item, name)
@@ -208,9 +237,10 @@ def _payload(item: Any, name: str) -> bytes:
         pixels = np.asarray(item)
     except ValueError:
         pixels = np.empty(0, object)
-    if pixels.dtype.kind not in "buif":
+    if pixels.dtype.kind not in "buif" or not pixels.ndim:
         raise DataError(
-            f"{name} is a {type(item).__name__}; give a path, a PIL image or an array (H, W[, C])"
+            f"{name} is of type {type(item).__name__}; give a path, a PIL image, an array "
+            "(H, W[, C]) or a list of these"
         )
     return encode_array(channels_last(pixels[None])[0])
 

@@ -54,8 +54,8 @@ def _rows(inputs: Any, wanted: TableInputs) -> Iterator[Named]:
             yield Named(f"#{place}", pack({str(k): text_of(v) or "" for k, v in item.items()}))
         else:
             raise DataError(
-                f"#{place} is a {type(item).__name__}; give tables by their path, a DataFrame, or "
-                "rows as mappings from column to value"
+                f"#{place} is of type {type(item).__name__}; give tables by their path, a "
+                "DataFrame, or rows as mappings from column to value"
             )
 
 

@@ -17,6 +17,7 @@ from warmstart.data.prepare import Pixels, crop_box, open_image, prepare
 from warmstart.delivery.serve.served import Heat, Limits, Picture, Served, Unread
 from warmstart.delivery.task_words import in_words
 from warmstart.errors import DataError, RunFolderError, ServeError
+from warmstart.extras import install_command
 from warmstart.folder import read_json, to_plain
 from warmstart.records import (
     Answer,
@@ -97,12 +98,12 @@ def application(run: Path, asked: Serving, limits: Limits) -> Gate:
 
 
 def check_installed() -> None:
-    """Raises: ServeError naming the extra where a package of it is missing."""
+    """Raises: ServeError saying what to install where a package is missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ServeError(
             f"serving needs {missing[0].replace('_', '-')}, which is not installed; "
-            "run pip install 'warmstart[serve]'."
+            f"run `{install_command('serve')}`."
         )
 
 

@@ -30,7 +30,7 @@ from warmstart.records import (
 )
 from warmstart.records.labels import SEPARATOR
 from warmstart.stats.curve import PowerLaw
-from warmstart.verbs.predict import find_images
+from warmstart.verbs.inputs_given import find_files
 from warmstart.verbs.predictor import BATCH, Predictor, load
 from warmstart.verbs.replies import Place
 from warmstart.words import Nouns, nouns_of
@@ -100,7 +100,7 @@ def suggest(
     record = read_json(run / "data.json", DataRecord)
     sieve = _Sieve(frozenset(example.sha256 for example in record.examples))
     kind = predictor.heard
-    seen = yield from _look(find_images(paths, nouns_of(kind)), sieve, predictor)
+    seen = yield from _look(find_files(paths, nouns_of(kind)), sieve, predictor)
     rows = choose_queries(
         seen.probabilities, seen.points, predictor.neighbours.points, count,
         predictor.replies.doubt(seen.probabilities),

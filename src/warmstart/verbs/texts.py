@@ -80,7 +80,9 @@ def text_payload(item: Any, name: str) -> bytes:
         return _read(Path(item))
     if isinstance(item, str):
         return payload_of(item)
-    raise DataError(f"{name} is a {type(item).__name__}; give a text, or the path of a .txt file")
+    raise DataError(
+        f"{name} is of type {type(item).__name__}; give a text, or the path of a .txt file"
+    )
 
 
 def _read(path: Path) -> bytes:

@@ -45,7 +45,7 @@ const FILES = { "image/*": "photo.jpg", "audio/*": "clip.wav", "text/plain": "ne
 function example(method, path, operation) {
   const where = `${location.origin}${path.replace("{index}", "0")}`;
   const held = sessionStorage.getItem("token") ? ' -H "Authorization: Bearer $WARMSTART_TOKEN"' : "";
-  const sent = FILES[Object.keys(operation.requestBody?.content ?? {}).find((kind) => FILES[kind])];
+  const sent = FILES[Object.keys(operation.requestBody?.content ?? {}).find((type) => FILES[type])];
   return `curl${held} ${sent ? `-F file=@${sent} ` : ""}${where}`;
 }
 

@@ -19,8 +19,8 @@ _HOST = re.compile(
 )
 # Neither the page itself nor what probes ask tells anything of the model.
 OPEN = frozenset(
-    ("/", "/page.css", "/page.js", "/look.js", "/icon.svg", "/docs", "/docs.css", "/docs.js",
-     "/openapi.json", "/health", "/ready")
+    ("/", "/faults.js", "/page.css", "/page.js", "/look.js", "/icon.svg", "/docs", "/docs.css",
+     "/docs.js", "/openapi.json", "/health", "/ready")
 )  # fmt: skip
 
 

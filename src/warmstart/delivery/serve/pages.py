@@ -9,6 +9,7 @@ from fastapi import FastAPI, Response
 
 FILES = {
     "/": ("index.html", "text/html"),
+    "/faults.js": ("faults.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
     "/look.js": ("look.js", "text/javascript"),

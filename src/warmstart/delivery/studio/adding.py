@@ -31,16 +31,24 @@ class Adding:
     see: Callable[[bytes, str], Seen | str]
     pool: ThreadPoolExecutor
 
-    async def take(self, sent: Sequence[Sent], label: str, part: Split, batch: str) -> Added:
-        """Keep what can be read and is not there yet."""
+    async def take(
+        self, sent: Sequence[Sent], label: str, part: Split, batch: str, folder: str = ""
+    ) -> Added:
+        """Keep what can be read and is not there yet; the user's files lie in `folder`."""
         loop = asyncio.get_running_loop()
         works = [partial(self.see, one.payload, one.name) for one in sent]
         seen = await asyncio.gather(*(loop.run_in_executor(self.pool, work) for work in works))
-        work = partial(self._kept, sent, seen, label, part, batch)
+        work = partial(self._kept, sent, seen, label, part, batch, folder)
         return await loop.run_in_executor(self.pool, work)
 
     def _kept(
-        self, sent: Sequence[Sent], seen: Sequence[Seen | str], label: str, part: Split, batch: str
+        self,
+        sent: Sequence[Sent],
+        seen: Sequence[Seen | str],
+        label: str,
+        part: Split,
+        batch: str,
+        folder: str,
     ) -> Added:
         refused, known, ids = [], [], []
         with self.project.lock:
@@ -55,7 +63,7 @@ class Adding:
                     continue
                 if there is not None and there.part != part:
                     self.project.set_part(there.id, part)
-                ids.append(there.id if there is not None else self._keep(one, found, part))
+                ids.append(there.id if there is not None else self._keep(one, found, part, folder))
             delta = self._put(ids, label, batch) if ids else None
         return Added({"added": ids, "known": known, "refused": refused}, delta)
 
@@ -64,11 +72,21 @@ class Adding:
             lambda board: replace(labelled(board, ids, label), batch=batch)
         )  # fmt: skip
 
-    def _keep(self, one: Sent, found: Seen, part: Split) -> str:
+    def _keep(self, one: Sent, found: Seen, part: Split, folder: str) -> str:
         arrived = Arrived(
             name=one.name, payload=one.payload, suffix=found.suffix, width=found.width,
-            height=found.height, part=part,
+            height=found.height, part=part, source=_path_in(folder, one.name),
         )  # fmt: skip
         (picture,) = self.project.keep([arrived])
         self.project.keep_small(picture.id, found.small)
         return picture.id
+
+
+def _path_in(folder: str, name: str) -> str:
+    """The path of a file in a folder that a page names: nothing that leads out of it.
+
+    >>> _path_in("train/cat", "1.jpg"), _path_in("../\\x00/cat", "1.jpg"), _path_in("", "1.jpg")
+    ('train/cat/1.jpg', 'cat/1.jpg', '1.jpg')
+    """
+    steps = ("".join(filter(str.isprintable, step)) for step in folder.split("/"))
+    return "/".join([*(step for step in steps if step not in ("", ".", "..")), name])

@@ -53,7 +53,8 @@ def _pages() -> dict[str, tuple[str, str]]:
     script = "text/javascript"
     return {
         "/": ("studio.html", "text/html"), "/studio.css": ("studio.css", "text/css"),
-        "/studio.js": ("studio.js", script), "/icon.svg": ("icon.svg", "image/svg+xml"),
+        "/studio.js": ("studio.js", script), "/faults.js": ("faults.js", script),
+        "/icon.svg": ("icon.svg", "image/svg+xml"),
         **{f"/studio/{name}": (f"studio/{name}", script) for name in modules},
     }  # fmt: skip
 

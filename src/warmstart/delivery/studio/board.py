@@ -15,7 +15,11 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One picture that the studio holds, on the board or not. `file` is its name on disk."""
+    """One picture that the studio holds, on the board or not.
+
+    `file` is what the studio's own copy is called; `source` the user's file, as it was given:
+    its path in their data set or in the folder that was dropped.
+    """
 
     id: str
     name: str
@@ -25,6 +29,7 @@ class Picture:
     height: int
     part: Split = "train"
     group: str | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

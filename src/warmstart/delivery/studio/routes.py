@@ -120,11 +120,15 @@ class Studio:
         label: str,
         batch: Annotated[str, Query(max_length=64)] = "",
         part: Split = "train",
+        folder: Annotated[str, Query(max_length=4096)] = "",
     ) -> dict[str, Any]:
-        """Take pictures in under a class; those of one batch are taken back together."""
+        """Take pictures in under a class; those of one batch are taken back together.
+
+        `folder`: where the user's own files lie in what they gave, for the table of labels.
+        """
         async with self._intake.body(request, IMAGES) as body:
             sent = await self._sent(request, body)
-            added = await self._adding.take(sent, self._checked(label), part, batch)
+            added = await self._adding.take(sent, self._checked(label), part, batch, folder)
         if added.delta is not None:
             self._hub.tell_board(added.delta)
         return {"version": self._project.history.version, **added.told}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from warmstart.delivery.studio.board import Board, Picture
 
-GROUP, LABEL = "group", "label"
+GROUP, LABEL, DROP = "group", "label", "drop"
 COLUMNS = ("path", LABEL, "split", GROUP)
 
 
@@ -30,6 +30,29 @@ def table_of(board: Board, pictures: Mapping[str, Picture], called: str = LABEL)
     for one, label in rows:
         cells = (f"pictures/{one.file}", label, one.part.replace("holdout", "val"))
         table.writerow([*cells, one.group or ""][: len(columns)])
+    return text.getvalue()
+
+
+def corrections_of(board: Board, pictures: Mapping[str, Picture], off: Collection[str]) -> str:
+    """Label and part of the user's files by their paths; those of `off` are to be dropped.
+
+    An empty label drops, too: where a class is called "drop", that word is its name.
+
+    >>> one = Picture(id="a", name="x.jpg", file="a.jpg", sha256="", width=1, height=1,
+    ...               source="cat/x.jpg")
+    >>> from dataclasses import replace
+    >>> two = replace(one, id="b", source="cat/y.jpg")
+    >>> corrections_of(Board(("cat",), {"a": "cat"}), {"a": one, "b": two}, ["b"])
+    'path,label,split\\ncat/x.jpg,cat,train\\ncat/y.jpg,drop,train\\n'
+    """
+    gone = "" if DROP in board.classes else DROP
+    rows = [*board.labels.items(), *((id, gone) for id in pictures if id in off)]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS[:3])
+    for id, label in rows:
+        one = pictures[id]
+        table.writerow((one.source or one.name, label, one.part.replace("holdout", "val")))
     return text.getvalue()
 
 

@@ -119,5 +119,5 @@ def _read(listing: Listing, rows: tuple[Row, ...]) -> Iterator[tuple[Arrived, st
         name = PurePosixPath(row.id).name
         yield Arrived(
             name=name, payload=payload, suffix=suffix_of(payload, name), width=0, height=0,
-            part=row.split, group=row.group,
+            part=row.split, group=row.group, source=row.id,
         ), row.label  # fmt: skip

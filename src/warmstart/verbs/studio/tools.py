@@ -134,7 +134,7 @@ class Hands:
             return run / what
         if what == "labels.csv":
             place = self.project.path / what
-            write_bytes(place, self.project.table().encode())
+            write_bytes(place, self.project.corrections().encode())
             return place
         if what == "model.zip":
             name = self.project.about.name

@@ -13,7 +13,7 @@ const LEFT_OUT = [400, 413, 422], BUSY = [408, 503]; // what an answer's status 
 const PAUSE = 2000; // ms
 const SHOWN = 200; // lines in the note of what was refused
 
-let waiting = []; // { file, label }, in order
+let waiting = []; // { file, label, part, folder }, in order
 let total = 0, done = 0, already = 0;
 let refused = []; // { name, why }
 let isSending = false;
@@ -36,11 +36,11 @@ export function add(files, notes = []) {
   show();
 }
 
-// The next files of one class and part that one request can carry. They are looked at only now: to ask a
+// The next files of one class, part and folder that one request can carry. They are looked at only now: to ask a
 // thousand files for their sizes at once would make the page stand still.
 function nextFiles() {
-  const { label, part = "train" } = waiting[0];
-  const isNext = (one) => one?.label === label && (one.part ?? "train") === part;
+  const { label, part = "train", folder = "" } = waiting[0];
+  const isNext = (one) => one?.label === label && (one.part ?? "train") === part && (one.folder ?? "") === folder;
   const files = [];
   let bytes = 0;
   while (files.length < FILES && isNext(waiting[0])) {
@@ -56,12 +56,12 @@ function nextFiles() {
       bytes += file.size;
     }
   }
-  return { label, part, files };
+  return { label, part, folder, files };
 }
 
 // What the server cannot take is left out and the rest goes on; where it is busy, it is asked again.
-async function sendSome({ label, part, files }) {
-  const where = new URLSearchParams({ label, part, batch: drop });
+async function sendSome({ label, part, folder, files }) {
+  const where = new URLSearchParams({ label, part, folder, batch: drop });
   for (;;) {
     try {
       const answer = await upload(`/api/pictures?${where}`, files);
@@ -134,7 +134,7 @@ export function watchAdding() {
 
 // ---- choosing ----------------------------------------------------------------------------------
 
-async function ask(given) {
+async function chosenFiles(given) {
   const input = make("input", { type: "file", hidden: true, ...given });
   document.body.append(input);
   const files = await new Promise((resolve) => {
@@ -147,21 +147,21 @@ async function ask(given) {
 }
 
 export async function chooseFolders() {
-  const { named, notes } = chosenFolder(await ask({ webkitdirectory: true, multiple: true }));
+  const { named, notes } = chosenFolder(await chosenFiles({ webkitdirectory: true, multiple: true }));
   add(named, notes);
 }
 
 export async function choosePhotographs(given = null) {
-  const files = await ask({ accept: now().board.accept, multiple: true });
+  const files = await chosenFiles({ accept: now().board.accept, multiple: true });
   if (!files.length) return;
   const title = `What ${files.length === 1 ? "does this photograph" : "do these photographs"} show?`;
-  const ask = taskOf(now()).isNamed ? askName : askNumber;
-  const label = given ?? await ask({ title, button: "Add", others: now().board.classes });
+  const askLabel = taskOf(now()).isNamed ? askName : askNumber;
+  const label = given ?? await askLabel({ title, button: "Add", others: now().board.classes });
   if (label) add(files.map((file) => ({ file, label })));
 }
 
 // Where the page cannot show the camera's picture, the device's own camera program may.
 export async function takePhotographs(label) {
-  const files = await ask({ accept: "image/*", capture: "environment" });
+  const files = await chosenFiles({ accept: "image/*", capture: "environment" });
   add(files.map((file) => ({ file, label })));
 }

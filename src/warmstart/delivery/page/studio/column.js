@@ -17,10 +17,10 @@ export class Column {
     this.size = make("span", { class: "quiet size" });
     this.hint = make("p", { class: "quiet hint" });
     this.more = make("button", { class: "plain", "aria-label": `More about ${name}`, click: () => more(this.name) }, "⋯");
-    const choose = () => choosePhotographs(this.name), isFixed = taskOf(now()).isFixed(name);
+    const addMore = () => choosePhotographs(this.name), isFixed = taskOf(now()).isFixed(name);
     this.title.disabled = this.more.hidden = isFixed;
     if (isFixed) this.title.title = "";
-    const add = make("button", { class: "plain", "aria-label": `Add to ${name}`, click: choose }, "Add");
+    const add = make("button", { class: "plain", "aria-label": `Add to ${name}`, click: addMore }, "Add");
     add.hidden = isFixed;
     this.element = make("section", { class: "column", "aria-label": name, "data-class": name },
       make("div", { class: "head" }, this.key, make("h2", {}, this.title), this.size, add, this.more),

@@ -12,7 +12,7 @@ let most = FIRST;
 export function showDoubts(section, state) {
   const doubts = state.result.suspects.filter((one) => isOpen(state, one));
   const hadFocus = section.contains(document.activeElement);
-  const place = [...section.querySelectorAll("li")].findIndex((item) => item.contains(document.activeElement));
+  const place = [...section.querySelectorAll("li")].findIndex((line) => line.contains(document.activeElement));
   section.hidden = state.result.suspects.length === 0;
   section.replaceChildren(make("h2", {}, title(doubts)), note(doubts), list(doubts, state), more(section, doubts, state));
   if (hadFocus) refocus(section, place);

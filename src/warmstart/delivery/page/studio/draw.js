@@ -30,8 +30,8 @@ export function scale(estimate, guess, right = "right") {
 
 // What was said against what is true; `half` is that of the band of 9 of 10, or null.
 export function scatter(points, half) {
-  const all = points.flat(), low = Math.min(...all), high = Math.max(...all), span = high - low || 1;
-  const at = (value) => 240 * ((value - low) / span), x = (value) => 50 + at(value), y = (value) => 260 - at(value);
+  const all = points.flat(), low = Math.min(...all), high = Math.max(...all), width = high - low || 1;
+  const at = (value) => 240 * ((value - low) / width), x = (value) => 50 + at(value), y = (value) => 260 - at(value);
   const corner = (value, by) => `${x(value).toFixed(1)},${Math.min(Math.max(y(value + by), 20), 260).toFixed(1)}`;
   const said = `${points.length} pictures, numbers from ${low.toPrecision(3)} to ${high.toPrecision(3)}: said against true.`;
   const drawing = shape("svg", { viewBox: "0 0 320 300", class: "scatter", role: "img", "aria-label": said });

@@ -21,9 +21,11 @@ function classesOf(files) {
   const isNested = files.some(({ path }) => path.length > 2), isParted = isDivided(files);
   const named = [], notes = [];
   for (const { path, file } of files) {
-    if (!isNested) named.push({ file, label: path[0] });
-    else if (isParted && path.length > 3) named.push({ file, label: path[2], part: PARTS.get(path[1].toLowerCase()) });
-    else if (path.length > 2) named.push({ file, label: path[1] });
+    // Where the file lies in the data set: the folder that holds the classes is not named.
+    const folder = path.slice(isNested ? 1 : 0, -1).join("/");
+    if (!isNested) named.push({ file, folder, label: path[0] });
+    else if (isParted && path.length > 3) named.push({ file, folder, label: path[2], part: PARTS.get(path[1].toLowerCase()) });
+    else if (path.length > 2) named.push({ file, folder, label: path[1] });
     else notes.push({ name: file.name, why: "lies beside the folders of the classes" });
   }
   return { named, notes };

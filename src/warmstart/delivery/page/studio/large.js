@@ -79,9 +79,9 @@ const LABELS = {
     return [make("label", { class: "row" }, "Label", list)];
   },
   multilabel: (board, label) => board.classes.map((name, n) => {
-    const box = make("input", { type: "checkbox", change: () => relabel(name) });
-    box.checked = has(label, name);
-    return make("label", { class: "check" }, box, n < 9 ? `${n + 1}  ${name}` : name);
+    const tick = make("input", { type: "checkbox", change: () => relabel(name) });
+    tick.checked = has(label, name);
+    return make("label", { class: "check" }, tick, n < 9 ? `${n + 1}  ${name}` : name);
   }),
   regress(board, label) {
     const field = make("input", {

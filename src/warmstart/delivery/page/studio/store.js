@@ -76,17 +76,17 @@ function reduce(state, action) {
 
 // ---- the store ---------------------------------------------------------------------------------
 
-let state = begin;
+let current = begin;
 const views = [];
 
 export function now() {
-  return state;
+  return current;
 }
 
 export function happened(kind, given = {}) {
-  const before = state;
-  state = reduce(state, { kind, ...given });
-  for (const view of views) view(state, before);
+  const before = current;
+  current = reduce(current, { kind, ...given });
+  for (const view of views) view(current, before);
 }
 
 export function subscribe(view) {

@@ -92,7 +92,7 @@ function remark(answer) {
   return words && make("p", { class: "quiet" }, words);
 }
 
-function numberRemark({ unknown, label, low, high }) {
+function numberRemark({ unknown, label, low }) {
   if (unknown) return make("p", { class: "quiet" }, `Nothing it learnt from is like this. If it must answer, it says ${label}.`);
   const words = low === null ? "It learnt from too few pictures to promise how far it may be off."
     : "The truth lies between these ends for 9 of 10 pictures like those it learnt from.";
