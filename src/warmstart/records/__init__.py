@@ -42,6 +42,7 @@ from warmstart.records.inputs import (
     kind_of,
     pictures,
 )
+from warmstart.records.issues import LabelIssue, LabelIssues, OffTopic, OffTopicExample, Share, Why
 from warmstart.records.judged import (
     Certainty,
     CertaintyBin,
@@ -97,7 +98,6 @@ from warmstart.records.summary import (
     Shipped,
     StartCounts,
     Summary,
-    SuspectLabel,
     TestScores,
     Verdict,
     VerdictKind,
@@ -156,6 +156,8 @@ __all__ = [
     "Kind",
     "LabelAnswer",
     "LabelCalibration",
+    "LabelIssue",
+    "LabelIssues",
     "LabelPrediction",
     "LabelScore",
     "LabelScores",
@@ -169,6 +171,8 @@ __all__ = [
     "NumberCalibration",
     "NumberPrediction",
     "NumberScores",
+    "OffTopic",
+    "OffTopicExample",
     "Pair",
     "PartPlan",
     "PartRecord",
@@ -182,6 +186,7 @@ __all__ = [
     "Recipe",
     "Reliability",
     "Scores",
+    "Share",
     "Shipped",
     "Shrunk",
     "Skipped",
@@ -192,7 +197,6 @@ __all__ = [
     "Suggestion",
     "Suggestions",
     "Summary",
-    "SuspectLabel",
     "TableInputs",
     "Tally",
     "Tap",
@@ -206,6 +210,7 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "WaveInputs",
+    "Why",
     "kind_of",
     "pictures",
 ]
