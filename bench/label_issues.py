@@ -21,7 +21,7 @@ from bench.pools import Labels
 from warmstart.inspection import label_issues
 from warmstart.inspection.drift import drift
 from warmstart.inspection.hits import PENALTIES
-from warmstart.inspection.label_issues import Judged, judge_labels
+from warmstart.inspection.label_issues import JudgedLabels, judge_labels
 from warmstart.inspection.off_topic import find_off_topic
 from warmstart.inspection.signal import signal
 from warmstart.planning import rules
@@ -175,7 +175,7 @@ def _plant(name: str, learner: Learner, draws: int) -> Iterable[tuple[Row, Array
                 yield row, p, labels
 
 
-def _judged(p: Array, labels: Labels, excuse: Why | None = None) -> Judged:
+def _judged(p: Array, labels: Labels, excuse: Why | None = None) -> JudgedLabels:
     return judge_labels(p, labels, np.arange(len(labels)), excuse)
 
 
@@ -184,7 +184,7 @@ def _caught(order: Rows, is_wrong: NDArray[np.bool_]) -> float:
     return float(is_wrong[order[: round(0.1 * len(order))]].sum() / is_wrong.sum())
 
 
-def _told(found: Judged) -> Row:
+def _told(found: JudgedLabels) -> Row:
     """What is said, and what would be if a model might be wrong as often as it likes."""
     rate = found.rate
     return {
@@ -194,7 +194,7 @@ def _told(found: Judged) -> Row:
     }  # fmt: skip
 
 
-def _free(p: Array, labels: Labels) -> tuple[float, Judged]:
+def _free(p: Array, labels: Labels) -> tuple[float, JudgedLabels]:
     """Without `MOST_WRONG`: how often the model is wrong besides wrong labels, and the answer."""
     usual, label_issues.MOST_WRONG = label_issues.MOST_WRONG, 2.0
     try:

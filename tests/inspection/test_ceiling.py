@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from warmstart.inspection.ceiling import ceiling
-from warmstart.inspection.label_issues import Judged
+from warmstart.inspection.label_issues import JudgedLabels
 from warmstart.inspection.twins import Twin
 from warmstart.records import Share
 
@@ -13,7 +13,7 @@ def judged(rate, low, high, issues=(), why=None):
     """Labels of which some are issues; a rate of 0 says that none was found."""
     rows, n = np.array([*issues, *(set(range(100)) - set(issues))]), len(issues)
     none = np.zeros(100)
-    return Judged(
+    return JudgedLabels(
         rows=rows, labels=LABELS[rows], suggested=LABELS[rows], probability=none, score=none,
         is_issue=np.arange(100) < n, count=None if why else n, why=why, error=0.1, upper=high,
         rate=Share(value=rate, low=low, high=high) if rate else None,

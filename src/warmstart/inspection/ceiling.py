@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from warmstart.inspection.label_issues import Judged
+from warmstart.inspection.label_issues import JudgedLabels
 from warmstart.inspection.twins import Twin
 from warmstart.records import Evidence
 from warmstart.solve.temperature import Labels
@@ -12,7 +12,7 @@ from warmstart.words import IMAGES, Nouns
 
 
 def ceiling(
-    found: Judged, twins: Iterable[Twin], labels: Labels, nouns: Nouns = IMAGES
+    found: JudgedLabels, twins: Iterable[Twin], labels: Labels, nouns: Nouns = IMAGES
 ) -> Evidence:
     """One minus the share of labels that must be wrong, estimated.
 
@@ -61,7 +61,5 @@ def _meaning(value: float, low: float, high: float, conflicts: int, nouns: Nouns
 
 
 def _unclear(low: float) -> str:
-    return (
-        "No clear sign of wrong labels beyond honest mistakes of the model; up to "
-        f"{100 * (1 - low):.0f} % cannot be excluded."
-    )
+    missed = 100 * (1 - low)
+    return f"No label issues found; up to {missed:.0f} % wrong labels could have gone unnoticed."

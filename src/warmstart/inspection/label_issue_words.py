@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.inspection.label_issues import Judged
+from warmstart.inspection.label_issues import JudgedLabels
 from warmstart.records import Finding, LabelIssue, LabelIssues, Share, Why
 from warmstart.records.labels import SEPARATOR
 from warmstart.words import IMAGES, Nouns
@@ -78,7 +78,11 @@ def _percent(share: float) -> str:
 
 
 def of_classes(
-    found: Judged, ids: Sequence[str], classes: Sequence[str], most: int, nouns: Nouns = IMAGES
+    found: JudgedLabels,
+    ids: Sequence[str],
+    classes: Sequence[str],
+    most: int,
+    nouns: Nouns = IMAGES,
 ) -> LabelIssues:
     """The record: every issue, then contradicted labels, among the `most` of the lowest score."""
     n_issues = int(found.is_issue.sum())
@@ -97,8 +101,8 @@ def of_classes(
 
 
 def of_sets(
-    found: Judged, ids: Sequence[str], truth: NDArray[np.float64], names: Sequence[str], most: int,
-    nouns: Nouns = IMAGES,
+    found: JudgedLabels, ids: Sequence[str], truth: NDArray[np.float64], names: Sequence[str],
+    most: int, nouns: Nouns = IMAGES,
 ) -> LabelIssues:  # fmt: skip
     """The same where an example has several labels: a line an example, worst first.
 
@@ -118,7 +122,7 @@ def of_sets(
 
 
 def _set_line(
-    found: Judged, id: str, has: NDArray[np.float64], names: Sequence[str], at: Sequence[int]
+    found: JudgedLabels, id: str, has: NDArray[np.float64], names: Sequence[str], at: Sequence[int]
 ) -> LabelIssue:
     other, which = has.copy(), [int(found.rows[one]) % len(names) for one in at]
     other[which] = found.suggested[list(at)]
@@ -136,7 +140,11 @@ def _joined(has: NDArray[np.float64], names: Sequence[str]) -> str:
 
 
 def _record(
-    found: Judged, ranked: tuple[LabelIssue, ...], disagreements: int, judged: int, nouns: Nouns
+    found: JudgedLabels,
+    ranked: tuple[LabelIssue, ...],
+    disagreements: int,
+    judged: int,
+    nouns: Nouns,
 ) -> LabelIssues:
     told = said(
         judged=judged, disagreements=disagreements, count=found.count, rate=found.rate,

@@ -64,7 +64,7 @@ class Noise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class JudgedLabels:
     """All judged rows, issues first, then by score. Shapes: (m,) each but the sizes.
 
     `score` is a label's own probability; `is_issue` where it is called wrong. `count` counts
@@ -94,7 +94,7 @@ class Judged:
 def judge_labels(
     probabilities: Array, labels: Labels, blocks: Labels, excuse: Why | None = None,
     likely: float = LIKELY,
-) -> Judged:  # fmt: skip
+) -> JudgedLabels:  # fmt: skip
     """Rank labels by their own out-of-fold probability; count issues where that is earned.
 
     Shapes: probabilities (n, K), NaN in rows that no fold held out (they are left out); labels
@@ -123,7 +123,7 @@ def judge_labels(
     if noise is not None and why is None:
         marks = np.stack([blocks[rows], given, top], axis=1)[is_issue]
         count = len(np.unique(marks, axis=0))
-    return Judged(
+    return JudgedLabels(
         rows=rows[order], labels=given[order], suggested=top[order],
         probability=p[order, top[order]], score=own[order], is_issue=is_issue[order],
         count=count, why=why, error=error, upper=None if noise is None else noise.high,
@@ -134,7 +134,7 @@ def judge_labels(
 
 def judge_sets(
     probabilities: Array, truth: NDArray[np.float64], blocks: Labels, excuse: Why | None = None
-) -> Judged:
+) -> JudgedLabels:
     """The same of several labels an example: whether it has each is a label of two classes.
 
     Rows are numbered (row, label) row by row. An answer is called wrong from .8 on: of 28 that

@@ -44,7 +44,7 @@ _SLIGHT, _NONE = 1e-6, 1e-300
 class JudgedNumbers:
     """Rows from the farthest off on, issues first. Shapes: (m,) each but the sizes.
 
-    `score` is exp(-|error| / the usual error), 0 to 1; `count`, `rate` and `why` as in `Judged`.
+    `score` is exp(-|error| / the usual error), 0 to 1; the rest is as in `JudgedLabels`.
     """
 
     rows: Rows

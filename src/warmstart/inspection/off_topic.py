@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from warmstart.inspection.drift import Drawable
 from warmstart.records import Finding, OffTopic, OffTopicExample
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
@@ -33,18 +33,6 @@ ALARMS = 0.05  # chance that a clean set holds an example called off-topic
 LISTED = 20  # of the farthest, in the record
 _CHUNK = 1024  # examples compared at a time
 _CLOSE = 1e-9
-
-
-class Drawable(Protocol):
-    """Features of many rows, of which some are asked for; an array is one."""
-
-    def __len__(self) -> int:
-        """How many rows there are."""
-        ...
-
-    def __getitem__(self, rows: Rows, /) -> Features:
-        """Shapes: (m,) to (m, d)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from warmstart.joints.album import Album
 from warmstart.joints.look import Look, load_same
 from warmstart.joints.rows import draw_rows, groups_among, kernels_of
 from warmstart.joints.scene import Scene
-from warmstart.joints.task_checks import CHECKS, LeftOut
+from warmstart.joints.task_checks import CHECKS, OutOfFold
 from warmstart.planning import rules
 from warmstart.records import (
     Evidence,
@@ -58,15 +58,15 @@ def check_data(scene: Scene, is_signal: bool) -> DataChecks:
     """
     arranged, record = scene.arranged, scene.collection.record
     examples = arranged.learn[: arranged.n_train]
-    left_out = LeftOut(
+    out_of_fold = OutOfFold(
         arranged=arranged, names=record.classes, truth=arranged.labels[: arranged.n_train],
         answers=left_out_probabilities(scene), seed=scene.seed,
     )  # fmt: skip
     shift, odd = _drift(scene, examples), _off_topic(scene, examples)
-    labels = CHECKS[record.task].labels(left_out, _excuse(scene, shift, is_signal))
+    labels = CHECKS[record.task].labels(out_of_fold, _excuse(scene, shift, is_signal))
     found = [
         label_finding(labels.issues), off_topic_finding(odd),
-        *_of_inputs(scene, left_out, examples), shift,
+        *_of_inputs(scene, out_of_fold, examples), shift,
     ]  # fmt: skip
     return DataChecks(
         ceiling=labels.ceiling,
@@ -95,20 +95,20 @@ def _off_topic(scene: Scene, examples: Sequence[Example]) -> OffTopic | None:
 
 
 def _of_inputs(
-    scene: Scene, left_out: LeftOut, examples: Sequence[Example]
+    scene: Scene, out_of_fold: OutOfFold, examples: Sequence[Example]
 ) -> list[Finding | None]:
     """What pictures give away, and sounds: their borders, sizes, files; of a table a column."""
     kind = scene.collection.record.kind
     if kind == "table":
-        return [_telling(scene, left_out, examples)]
+        return [_telling(scene, out_of_fold, examples)]
     if kind not in ("image", "audio"):
         return []
     album = Album(scene.look, examples)
-    found = CHECKS[scene.collection.record.task].files(left_out, album.files, kind)
-    return [_shortcut(album, scene, left_out), *found]
+    found = CHECKS[scene.collection.record.task].files(out_of_fold, album.files, kind)
+    return [_shortcut(album, scene, out_of_fold), *found]
 
 
-def _telling(scene: Scene, left_out: LeftOut, examples: Sequence[Example]) -> Finding | None:
+def _telling(scene: Scene, out_of_fold: OutOfFold, examples: Sequence[Example]) -> Finding | None:
     """One column that gives the label away."""
     inputs = scene.prep
     if not isinstance(inputs, TableInputs):
@@ -120,7 +120,7 @@ def _telling(scene: Scene, left_out: LeftOut, examples: Sequence[Example]) -> Fi
                  FOLDS, np.random.default_rng([scene.seed, 17]))  # fmt: skip
     held = [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]
     columns = {column.name: values for column, values in parted}
-    return CHECKS[scene.collection.record.task].columns(left_out, columns, held)
+    return CHECKS[scene.collection.record.task].columns(out_of_fold, columns, held)
 
 
 def left_out_probabilities(scene: Scene) -> Array:
@@ -150,13 +150,13 @@ def _kernels(scene: Scene, rows: Rows) -> Iterable[Array]:
     return kernels_of(scene.pair(), read, len(rows)).values()
 
 
-def _shortcut(album: Album, scene: Scene, left_out: LeftOut) -> Finding | None:
+def _shortcut(album: Album, scene: Scene, out_of_fold: OutOfFold) -> Finding | None:
     """Nothing is said of small pictures, nor of sounds: their border is part of the subject."""
     record = scene.collection.record
     if record.kind == "audio" or np.median(album.files.short_side()) < rules.LEAST_SIDE:
         return None
     rows = draw_rows(scene.arranged, rules.BORDER_ROWS, scene.seed)
-    return CHECKS[record.task].border(left_out, rows, album.of(rows).border)
+    return CHECKS[record.task].border(out_of_fold, rows, album.of(rows).border)
 
 
 def _drift(scene: Scene, examples: Sequence[Example]) -> Finding | None:

@@ -34,7 +34,7 @@ NO_CEILING = Evidence(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
+class OutOfFold:
     """The training rows, and what a model says of each without having seen it.
 
     Shapes: truth (n,) or (n, K), answers (n, K), NaN in rows that no fold held out.
@@ -74,20 +74,22 @@ class CheckedLabels:
 class TaskChecks(Protocol):
     """How the rows of one task are checked."""
 
-    def labels(self, left_out: LeftOut, excuse: Why | None) -> CheckedLabels:
+    def labels(self, out_of_fold: OutOfFold, excuse: Why | None) -> CheckedLabels:
         """Those that the answers contradict; `excuse` is why they may not be counted."""
         ...
 
-    def files(self, left_out: LeftOut, files: Files, kind: Kind) -> tuple[Finding, ...]:
+    def files(self, out_of_fold: OutOfFold, files: Files, kind: Kind) -> tuple[Finding, ...]:
         """Figures of files that give labels away."""
         ...
 
-    def border(self, left_out: LeftOut, rows: Rows, border: NDArray[np.uint8]) -> Finding | None:
+    def border(
+        self, out_of_fold: OutOfFold, rows: Rows, border: NDArray[np.uint8]
+    ) -> Finding | None:
         """Edges of some rows that do. Shapes: border (m, 2, 4, 16, 4) of `Glances`."""
         ...
 
     def columns(
-        self, left_out: LeftOut, columns: Mapping[str, Array], parts: Sequence[Rows]
+        self, out_of_fold: OutOfFold, columns: Mapping[str, Array], parts: Sequence[Rows]
     ) -> Finding | None:
         """Columns of a table that do. Shapes: (n, d) each."""
         ...
@@ -96,90 +98,100 @@ class TaskChecks(Protocol):
 class ClassChecks:
     """Of one class an example."""
 
-    def labels(self, left_out: LeftOut, excuse: Why | None) -> CheckedLabels:
+    def labels(self, out_of_fold: OutOfFold, excuse: Why | None) -> CheckedLabels:
         """And the share of labels that no model can agree with."""
-        ids, nouns = left_out.ids, left_out.arranged.nouns
-        found = judge_labels(left_out.answers, left_out.truth, left_out.blocks, excuse)
+        ids, nouns = out_of_fold.ids, out_of_fold.arranged.nouns
+        found = judge_labels(out_of_fold.answers, out_of_fold.truth, out_of_fold.blocks, excuse)
         return CheckedLabels(
-            issues=of_classes(found, ids, left_out.names, left_out.most, nouns),
-            ceiling=ceiling(found, _pairs(left_out.arranged, ids), left_out.truth, nouns),
+            issues=of_classes(found, ids, out_of_fold.names, out_of_fold.most, nouns),
+            ceiling=ceiling(found, _pairs(out_of_fold.arranged, ids), out_of_fold.truth, nouns),
         )
 
-    def files(self, left_out: LeftOut, files: Files, kind: Kind) -> tuple[Finding, ...]:
+    def files(self, out_of_fold: OutOfFold, files: Files, kind: Kind) -> tuple[Finding, ...]:
         """By class."""
-        rng = np.random.default_rng([left_out.seed, 7])
-        return cues(files, left_out.truth, left_out.names, rng, kind)
+        rng = np.random.default_rng([out_of_fold.seed, 7])
+        return cues(files, out_of_fold.truth, out_of_fold.names, rng, kind)
 
-    def border(self, left_out: LeftOut, rows: Rows, border: NDArray[np.uint8]) -> Finding | None:
+    def border(
+        self, out_of_fold: OutOfFold, rows: Rows, border: NDArray[np.uint8]
+    ) -> Finding | None:
         """Edges of one look, and what borders alone tell beside the network."""
-        is_judged = np.isfinite(left_out.answers[:, 0])
-        said, truth = left_out.answers[is_judged], left_out.truth[is_judged]
+        is_judged = np.isfinite(out_of_fold.answers[:, 0])
+        said, truth = out_of_fold.answers[is_judged], out_of_fold.truth[is_judged]
         right = float((said.argmax(axis=1) == truth).mean())
-        arranged = left_out.arranged
-        names = [left_out.names[number] for number in np.unique(arranged.labels[rows])]
+        arranged = out_of_fold.arranged
+        names = [out_of_fold.names[number] for number in np.unique(arranged.labels[rows])]
         labels, groups = labels_among(rows, arranged), groups_among(rows, arranged)
         return shortcut(border, labels, names, groups, right)
 
     def columns(
-        self, left_out: LeftOut, columns: Mapping[str, Array], parts: Sequence[Rows]
+        self, out_of_fold: OutOfFold, columns: Mapping[str, Array], parts: Sequence[Rows]
     ) -> Finding | None:
         """By a small tree a column."""
-        return telling(columns, left_out.truth, parts, left_out.seed)
+        return telling(columns, out_of_fold.truth, parts, out_of_fold.seed)
 
 
 class SetChecks:
     """Of several labels an example: whether it has each of them is judged by itself."""
 
-    def labels(self, left_out: LeftOut, excuse: Why | None) -> CheckedLabels:
+    def labels(self, out_of_fold: OutOfFold, excuse: Why | None) -> CheckedLabels:
         """Which label of which example."""
-        found = judge_sets(left_out.answers, left_out.truth, left_out.blocks, excuse)
-        names, nouns = left_out.names, left_out.arranged.nouns
-        issues = of_sets(found, left_out.ids, left_out.truth, names, left_out.most, nouns)
+        found = judge_sets(out_of_fold.answers, out_of_fold.truth, out_of_fold.blocks, excuse)
+        names, nouns = out_of_fold.names, out_of_fold.arranged.nouns
+        issues = of_sets(found, out_of_fold.ids, out_of_fold.truth, names, out_of_fold.most, nouns)
         return CheckedLabels(issues=issues)
 
-    def files(self, left_out: LeftOut, files: Files, kind: Kind) -> tuple[Finding, ...]:
+    def files(self, out_of_fold: OutOfFold, files: Files, kind: Kind) -> tuple[Finding, ...]:
         """By label."""
-        rng = np.random.default_rng([left_out.seed, 7])
-        return cues_of_sets(files, left_out.truth, left_out.names, rng, kind)
+        rng = np.random.default_rng([out_of_fold.seed, 7])
+        return cues_of_sets(files, out_of_fold.truth, out_of_fold.names, rng, kind)
 
-    def border(self, left_out: LeftOut, rows: Rows, border: NDArray[np.uint8]) -> Finding | None:
+    def border(
+        self, out_of_fold: OutOfFold, rows: Rows, border: NDArray[np.uint8]
+    ) -> Finding | None:
         """Edges of one look."""
-        return edges_of_sets(border, left_out.truth[rows], left_out.names)
+        return edges_of_sets(border, out_of_fold.truth[rows], out_of_fold.names)
 
     def columns(
-        self, left_out: LeftOut, columns: Mapping[str, Array], parts: Sequence[Rows]
+        self, out_of_fold: OutOfFold, columns: Mapping[str, Array], parts: Sequence[Rows]
     ) -> Finding | None:
         """By a small tree a column and label."""
-        return telling_of_sets(columns, left_out.truth, left_out.names, parts, left_out.seed)
+        return telling_of_sets(
+            columns, out_of_fold.truth, out_of_fold.names, parts, out_of_fold.seed
+        )
 
 
 class NumberChecks:
     """Of a number an example."""
 
-    def labels(self, left_out: LeftOut, excuse: Why | None) -> CheckedLabels:
+    def labels(self, out_of_fold: OutOfFold, excuse: Why | None) -> CheckedLabels:
         """Numbers further off than the model's own errors explain."""
-        target, ids = left_out.arranged.target, left_out.ids
-        said = left_out.answers[:, 0]
+        target, ids = out_of_fold.arranged.target, out_of_fold.ids
+        said = out_of_fold.answers[:, 0]
         natural = target.natural(said) if isinstance(target, Numbers) else said
-        labels = [example.label for example in left_out.arranged.learn[: len(ids)]]
-        found = judge_numbers(said, left_out.truth, left_out.blocks, excuse)
-        nouns = left_out.arranged.nouns
-        return CheckedLabels(issues=of_numbers(found, ids, labels, natural, left_out.most, nouns))
+        labels = [example.label for example in out_of_fold.arranged.learn[: len(ids)]]
+        found = judge_numbers(said, out_of_fold.truth, out_of_fold.blocks, excuse)
+        nouns = out_of_fold.arranged.nouns
+        return CheckedLabels(
+            issues=of_numbers(found, ids, labels, natural, out_of_fold.most, nouns)
+        )
 
-    def files(self, left_out: LeftOut, files: Files, kind: Kind) -> tuple[Finding, ...]:
+    def files(self, out_of_fold: OutOfFold, files: Files, kind: Kind) -> tuple[Finding, ...]:
         """By the variance that they explain."""
-        rng = np.random.default_rng([left_out.seed, 7])
-        return cues_of_numbers(files, left_out.truth, rng, kind)
+        rng = np.random.default_rng([out_of_fold.seed, 7])
+        return cues_of_numbers(files, out_of_fold.truth, rng, kind)
 
-    def border(self, left_out: LeftOut, rows: Rows, border: NDArray[np.uint8]) -> Finding | None:
+    def border(
+        self, out_of_fold: OutOfFold, rows: Rows, border: NDArray[np.uint8]
+    ) -> Finding | None:
         """Not looked at: an edge of one look goes with a class or a label, not with a number."""
         return None
 
     def columns(
-        self, left_out: LeftOut, columns: Mapping[str, Array], parts: Sequence[Rows]
+        self, out_of_fold: OutOfFold, columns: Mapping[str, Array], parts: Sequence[Rows]
     ) -> Finding | None:
         """By a tree a column."""
-        return telling_of_numbers(columns, left_out.truth, parts, left_out.seed)
+        return telling_of_numbers(columns, out_of_fold.truth, parts, out_of_fold.seed)
 
 
 CHECKS: dict[Task, TaskChecks] = {
