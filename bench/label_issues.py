@@ -330,6 +330,9 @@ def _sums(planted: Sequence[Row], clean: Sequence[Row]) -> Row:
     ):
         sums[what] = len(own)
         sums[f"{what} with a count"] = sum(bool(row["count"]) for row in own)
+        sums[f"{what} whose rate is called unclear"] = sum(
+            row["why"] == "rate-unclear" for row in own
+        )
     return sums | _leaving_one_out(planted, clean)
 
 

@@ -118,3 +118,9 @@ def test_why_no_number_is_stated_stands_in_the_terminal():
     told = issues(ISSUE, count=None, why="weak-model", sentence=said)
     text = check_text(replace(FOUND, label_issues=told), ["photos"])
     assert said in " ".join(text.split())
+
+
+def test_outcomes_of_a_table_are_not_to_be_corrected():
+    told = issues(ISSUE, count=None, why="outcome", sentence="A target is an outcome.")
+    text = check_text(replace(FOUND, label_issues=told, path="out"), ["rows.csv"])
+    assert "--relabel" not in text

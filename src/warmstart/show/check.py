@@ -48,7 +48,8 @@ def _next(found: Checked, data: str) -> list[str]:
     rows = []
     if found.path is None and (found.label_issues.ranked or found.findings):
         rows.append((f"warmstart check {data} --out problems", "writes the lists down"))
-    if found.path is not None and found.label_issues.ranked:
+    is_outcome = found.label_issues.why == "outcome"  # nothing there is to be corrected
+    if found.path is not None and found.label_issues.ranked and not is_outcome:
         table = f"{shlex.quote(found.path)}/{ISSUES}"
         rows.append((f"warmstart fit {data} --relabel {table}", "once you have corrected it"))
     if hides(found.verdict.evidence):
