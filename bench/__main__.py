@@ -11,11 +11,12 @@ from bench import results, written
 
 NAMES = (
     "accuracy", "calibrate", "coverage", "distances", "drift", "engines", "evidence", "export",
-    "faults", "forecast", "forgetting", "gain", "guards", "habits", "kills", "linear", "memory",
-    "minutes", "mutants", "outcomes", "paired", "peers", "planted", "prior", "random_labels",
-    "ranking", "scale", "scale_data", "scale_exchange", "scale_kills", "scale_processes", "serve",
-    "ship", "sound", "speed", "startup", "stories", "strategies", "studio", "suggest", "tabular",
-    "tail", "task_doubts", "tasks", "text", "text_pairs", "train_speed", "verdict",
+    "faults", "forecast", "forgetting", "gain", "guards", "habits", "kills", "label_issues",
+    "linear", "memory", "minutes", "mutants", "outcomes", "paired", "peers", "planted", "prior",
+    "random_labels", "ranking", "scale", "scale_data", "scale_exchange", "scale_kills",
+    "scale_processes", "serve", "ship", "sound", "speed", "startup", "stories", "strategies",
+    "studio", "suggest", "tabular", "tail", "task_doubts", "tasks", "text", "text_pairs",
+    "train_speed", "verdict",
 )  # fmt: skip
 BENCHES = {name: import_module(f"bench.{name}") for name in NAMES}
 

@@ -13,10 +13,10 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 from bench.tasks import PAIRED, TURNED, pool_of, wine_table
 from warmstart.inspection.hits import best_probabilities
-from warmstart.inspection.suspect_numbers import rank_numbers
-from warmstart.inspection.suspect_sets import rank_cells
+from warmstart.inspection.label_issues import judge_sets
+from warmstart.inspection.label_issues_numbers import judge_numbers
 from warmstart.planning.profiles import profiles
-from warmstart.records import Tap
+from warmstart.records import Share, Tap, Why
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.tasks.numbers import Numbers
 from warmstart.tasks.target import Target, Truth
@@ -130,23 +130,25 @@ def _judged(given: Planted, kernels: list[Array], target: Target) -> dict[str, A
     n, truth = len(given.truth), given.truth
     singles = [np.array([i]) for i in range(n)]
     said = best_probabilities(kernels, truth, singles, target.n_outputs(truth), target)
-    find: Callable[..., tuple[list[tuple[int, int]], float, float]]
+    find: Callable[..., tuple[list[tuple[int, int]], Share | None, Why | None]]
     find = _cells if truth.ndim > 1 else _numbers
-    named, rate, evidence = find(said, truth)
+    named, rate, why = find(said, truth)
     hits = len(given.wrong & set(named))
     return {
         "n": n, "planted": len(given.wrong), "named": len(named), "rightly": hits,
-        "rate": rate, "evidence": round(evidence, 2),
+        "rate": rate and rate.value, "why": why,
     }  # fmt: skip
 
 
-def _cells(said: Array, truth: Truth) -> tuple[list[tuple[int, int]], float, float]:
-    found = rank_cells(said, truth)
-    named = [divmod(s.row, truth.shape[1]) for s in found.suspects[: found.reported]]
-    return named, found.share.rate, found.share.evidence
+Found = tuple[list[tuple[int, int]], Share | None, Why | None]
 
 
-def _numbers(said: Array, truth: Truth) -> tuple[list[tuple[int, int]], float, float]:
-    found = rank_numbers(said[:, 0], truth)
-    named = [(int(row), 0) for row in found.rows[: found.reported]]
-    return named, found.rate, found.evidence
+def _cells(said: Array, truth: Truth) -> Found:
+    found = judge_sets(said, truth, np.arange(len(truth)))
+    named = [divmod(int(cell), truth.shape[1]) for cell in found.rows[found.is_issue]]
+    return named, found.rate, found.why
+
+
+def _numbers(said: Array, truth: Truth) -> Found:
+    found = judge_numbers(said[:, 0], truth, np.arange(len(truth)))
+    return [(int(row), 0) for row in found.rows[found.is_issue]], found.rate, found.why

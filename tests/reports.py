@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from issues import issue, issues
 from warmstart.delivery.report import Facts, Repeat, Said, Stretch
 from warmstart.events import Event
 from warmstart.records import (
@@ -32,7 +33,6 @@ from warmstart.records import (
     Shipped,
     StartCounts,
     Summary,
-    SuspectLabel,
     TrainingPlan,
     Verdict,
 )
@@ -90,7 +90,7 @@ def summary(**changes: object) -> Summary:
             log_loss=0.6, ece=0.04,
         ),
         "data": DataCounts(
-            train=300, test=200, classes=3, unreadable=1, duplicates=2, leaks=0, suspect_labels=1
+            train=300, test=200, classes=3, unreadable=1, duplicates=2, leaks=0, label_issues=1
         ),
         "start": StartCounts(name="lite0", sha256="ab" * 32, parameters=4_652_008),
         "frozen": FrozenProof(parameters=198, buffers=34, identical=True),
@@ -182,7 +182,7 @@ def training(guards: int = 1) -> tuple[Event, ...]:
 
 
 def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> Facts:
-    """All facts of a run with a test part, a training and suspects."""
+    """All facts of a run with a test part, a training and a label issue."""
     rows = said(names)
     first, second = names[:2]
     plain: dict[str, object] = {
@@ -194,8 +194,7 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> Facts:
         "data": record(names),
         "inspection": Inspection(
             evidence=EVIDENCE,
-            suspects=(SuspectLabel(id=f"{first}/000.jpg", label=first, suggested=second,
-                                   probability=0.97, wrong=0.9, believed=True),),
+            label_issues=issues(issue(f"{first}/000.jpg", first, second)),
         ),
         "plan": plan(), "ledger": ledger(),
         "calibration": CalibrationRecord(

@@ -26,7 +26,7 @@ from warmstart.run import Run
 FILES = {
     "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
     "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json", "DONE",
-    "suspects.csv", "request.json", "report.html",
+    "label_issues.csv", "off_topic.csv", "request.json", "report.html",
     "model/model.safetensors", "model/config.json", "model/labels.json", "model/preprocess.json",
     "model/calibration.json", "model/neighbours.safetensors",
 }  # fmt: skip
@@ -97,7 +97,7 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     assert summary["test"]["n"] == 15
     for part in (summary["estimate"], {**summary["test"], "value": summary["test"]["accuracy"]}):
         assert 0 <= part["low"] <= part["value"] <= part["high"] <= 1
-    counts = {"train", "test", "classes", "unreadable", "duplicates", "leaks", "suspect_labels"}
+    counts = {"train", "test", "classes", "unreadable", "duplicates", "leaks", "label_issues"}
     assert summary["data"] == {**dict.fromkeys(counts, 0), "train": 36, "test": 15, "classes": 3}
     assert summary["start"].keys() == {"name", "sha256", "parameters"}
     assert len(summary["start"]["sha256"]) == 64

@@ -127,7 +127,7 @@ def test_the_list_of_doubtful_numbers_goes_back_in(runs):
     run, table = runs[0]["regress"], runs[1]["regress"]
     as_it_was, given_back = (
         drain(read(table, label="light", relabel=relabel)).record.examples
-        for relabel in (None, run.path / "suspects.csv")
+        for relabel in (None, run.path / "label_issues.csv")
     )
     assert as_it_was == given_back
     assert 'id="data"' in (run.path / "report.html").read_text("utf-8")

@@ -60,7 +60,15 @@ def test_no_report_on_other_kinds_speaks_of_images(kind, case):
     count = replace(facts.summary.data, kind=kind)
     told = tuple(
         Finding(kind=name, sentence="…")
-        for name in ("leak", "drift", "size-cue", "shortcut", "preprocessing", "suspect-label")
+        for name in (
+            "leak",
+            "drift",
+            "size-cue",
+            "shortcut",
+            "preprocessing",
+            "label-issue",
+            "off-topic",
+        )
     )
     record = facts.data and replace(facts.data, kind=kind)
     for found in (told, ()):

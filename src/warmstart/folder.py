@@ -29,7 +29,7 @@ MARKERS = ("DONE", "FAILED", "INTERRUPTED")
 RECORDS = (
     "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
     "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json",
-    "clean.csv", "suspects.csv", "request.json", "report.html",
+    "clean.csv", "label_issues.csv", "off_topic.csv", "request.json", "report.html",
 )  # fmt: skip
 FOLDERS = ("model", "checkpoints", "track")
 PIECES = 2048  # of text, that are written at once

@@ -42,7 +42,7 @@ SUMMARY = Summary(
     fine_tuning_gain=None,
     test=None,
     data=DataCounts(
-        train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, suspect_labels=0
+        train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, label_issues=0
     ),
     start=StartCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=10, buffers=2, identical=True),

@@ -54,7 +54,7 @@ SUMMARY = Summary(
         log_loss=0.45, ece=0.03,
     ),
     data=DataCounts(
-        train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, suspect_labels=0
+        train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, label_issues=0
     ),
     start=StartCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=10, buffers=2, identical=True),

@@ -18,14 +18,15 @@ from warmstart.inspection import (
     drift,
     hits,
     knowledge,
+    label_issue_words,
+    label_issues,
+    label_issues_numbers,
+    off_topic,
     preprocessing,
     reading,
     scratch,
     shortcut,
     signal,
-    suspect_numbers,
-    suspect_sets,
-    suspects,
     telling,
 )
 from warmstart.inspection.knowledge import Controls
@@ -117,24 +118,23 @@ def of_scratch():
     return found, [scratch.behind(40, right[0], w, blocks, 96) for w in (warm, np.ones(N))]
 
 
-def rankings(seed, flips):
+def judged(seed, flips):
     rng = np.random.default_rng(seed)
     odds = np.exp(3 * rng.normal(size=(150, K)))
     p = odds / odds.sum(1, keepdims=True)
     labels = np.array([rng.choice(K, p=row) for row in p])
     labels[:flips] = (p[:flips].argmax(1) + 1) % K
-    return suspects.rank_suspects(p, labels), labels
+    return label_issues.judge_labels(p, labels, np.arange(150)), labels
 
 
-def of_suspects():
-    (ranking, labels), (clean, _) = rankings(7, 12), rankings(8, 0)
+def of_label_issues():
+    (found, labels), (clean, _) = judged(7, 12), judged(8, 0)
     ids = [f"{i}.jpg" for i in range(150)]
     twins = [Twin(0, 1, 0.97, True), Twin(40, 41, 0.9, False), Twin(42, 44, 0.9, False)]
-    few = ranking.suspects[:20]
     return (
-        few, ranking.reported, ranking.share, suspects.suspect_finding(ranking, ids, NAMES),
-        clean.reported, clean.share, ceiling.ceiling(ranking, twins, labels),
-        ceiling.ceiling(clean, (), labels),
+        label_issue_words.of_classes(found, ids, NAMES, 20),
+        label_issue_words.of_classes(clean, ids, NAMES, 5),
+        ceiling.ceiling(found, twins, labels), ceiling.ceiling(clean, (), labels),
     )  # fmt: skip
 
 
@@ -145,9 +145,8 @@ def of_sets():
     sure = np.argsort(-np.abs(p - 0.5).max(1), kind="stable")[:9]
     worst = np.abs(p[sure] - 0.5).argmax(1)
     truth[sure, worst] = 1 - truth[sure, worst]
-    ranking, ids = suspect_sets.rank_cells(p, truth), [f"{i}.jpg" for i in range(120)]
-    lines = suspect_sets.suspect_sets(ranking, ids, truth, NAMES, 12)
-    return lines, suspect_sets.sets_finding(ranking, ids, NAMES), ranking.share
+    found, ids = label_issues.judge_sets(p, truth, np.arange(120)), [f"{i}.jpg" for i in range(120)]
+    return label_issue_words.of_sets(found, ids, truth, NAMES, 12)
 
 
 def of_numbers():
@@ -155,12 +154,16 @@ def of_numbers():
     said = rng.normal(size=150)
     truth = said + 0.2 * rng.standard_t(4, size=150)
     truth[:6] += np.array([3, -4, 5, 2.5, -3, 6])
-    ranking = suspect_numbers.rank_numbers(said, truth)
+    found = label_issues_numbers.judge_numbers(said, truth, np.arange(150))
     texts = [f"{v:.3g}" for v in truth]
-    lines = suspect_numbers.suspect_numbers(ranking, texts, texts, said, 9)
-    share = ranking.reported, ranking.rate, ranking.low, ranking.high, ranking.evidence
-    first = ranking.rows[:8], ranking.wrong[:8]
-    return share, first, lines, suspect_numbers.numbers_finding(ranking, lines)
+    return label_issues_numbers.of_numbers(found, texts, texts, said, 9)
+
+
+def of_off_topic():
+    x = np.abs(features(3.0, width=40)) + 0.5
+    x[5] = np.abs(features(0.0, width=40, seed=8)[5]) ** 3
+    found, texts = off_topic.find_off_topic(x, np.arange(N)), [str(i) for i in range(N)]
+    return off_topic.off_topic(found, np.arange(N), texts, texts)
 
 
 def files(**given):

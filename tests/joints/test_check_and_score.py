@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from issues import issue, issues, off_topic
 from plans import plan_for
 from tiny import fit, lines
 from warmstart.errors import PlanError, TrainingError, UsageError
@@ -24,7 +25,6 @@ from warmstart.records import (
     Example,
     Finding,
     Inspection,
-    SuspectLabel,
     Tap,
     Verdict,
 )
@@ -73,7 +73,7 @@ def inspection(p, mde, *more):
         name="signal", value=0.8, low=0.2, high=0.4, n=90, meaning="…",
         details={**SIGNAL, "p": p, "mde": mde},
     )  # fmt: skip
-    return Inspection(evidence=(evidence, *more))
+    return Inspection(evidence=(evidence, *more), label_issues=issues())
 
 
 def knowledge(value, error):
@@ -313,15 +313,12 @@ def test_counts_are_of_images():
         Finding(kind="tiny-class", sentence=".", items=("x", "y")),
         Finding(kind="leak", sentence=".", items=("t1", "t2")),
     ]
-    suspects = [
-        SuspectLabel(
-            id=str(i), label="a", suggested="b", probability=0.9, wrong=0.8, believed=i < 4
-        )
-        for i in range(6)
-    ]
-    counts = model.count_data(arranged_of(), findings, suspects, "image")
+    ranked = [issue(str(i), "a", "b", is_issue=i < 4) for i in range(6)]
+    inspection = Inspection(evidence=(), label_issues=issues(*ranked), off_topic=off_topic("a/1"))
+    counts = model.count_data(arranged_of(), findings, inspection, "image")
     assert (counts.unreadable, counts.duplicates, counts.leaks) == (3, 1, 2)
-    assert (counts.train, counts.test, counts.classes, counts.suspect_labels) == (30, 6, 3, 4)
+    assert (counts.train, counts.test, counts.classes, counts.label_issues) == (30, 6, 3, 4)
+    assert counts.off_topic == 1
 
 
 def test_the_environment_names_what_computed(finished):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import plans
+from issues import issues
 from tiny import fit, network
 from warmstart import resume
 from warmstart.errors import DataError
@@ -90,7 +91,7 @@ def test_a_plan_is_made_once_for_the_same_evidence(tmp_path):
         return made[-1]
 
     first = journal(tmp_path)
-    write_json(tmp_path / "inspection.json", Inspection(evidence=()))
+    write_json(tmp_path / "inspection.json", Inspection(evidence=(), label_issues=issues()))
     plan = first.plan(make)
     assert plan == made[0]
     assert (tmp_path / "plan.toml").read_text() == write_plan(plan)
@@ -99,9 +100,10 @@ def test_a_plan_is_made_once_for_the_same_evidence(tmp_path):
     again = journal(tmp_path, notes=notes)
     assert again.plan(make) == plan
     assert len(made) == 1
-    write_json(tmp_path / "inspection.json", Inspection(evidence=(), findings=(
-        Finding(kind="drift", sentence="another"),
-    )))  # fmt: skip
+    other = Inspection(
+        evidence=(), label_issues=issues(), findings=(Finding(kind="drift", sentence="another"),)
+    )
+    write_json(tmp_path / "inspection.json", other)
     again.plan(make)
     assert len(made) == 2
     again.log.close()
@@ -113,7 +115,7 @@ def test_evidence_is_gathered_once_for_the_same_data(tmp_path, monkeypatch):
     def check(scene):
         gathered.append(scene)
         yield from ()
-        return Inspection(evidence=())
+        return Inspection(evidence=(), label_issues=issues())
 
     monkeypatch.setattr("warmstart.joints.check.check", check)
     notes: dict = {}
@@ -125,7 +127,7 @@ def test_evidence_is_gathered_once_for_the_same_data(tmp_path, monkeypatch):
         drain(at_work.inspect(number))
         at_work.log.close()
     assert gathered == [0, 2, 3]
-    assert (tmp_path / "suspects.csv").exists()
+    assert (tmp_path / "label_issues.csv").exists()
 
 
 def test_trainings_of_another_plan_or_request_do_not_count(tmp_path):
@@ -133,7 +135,7 @@ def test_trainings_of_another_plan_or_request_do_not_count(tmp_path):
     for about, plan in (("a", "full"), ("a", "full"), ("a", "head"), ("b", "head")):
         at_work = journal(tmp_path, about)
         at_work.settle(DATA)
-        write_json(tmp_path / "inspection.json", Inspection(evidence=()))
+        write_json(tmp_path / "inspection.json", Inspection(evidence=(), label_issues=issues()))
         at_work.plan(lambda plan=plan: plans.plan_for(plan))
         keys.append(at_work.checkpoints.key)
         at_work.log.close()

@@ -212,4 +212,4 @@ def test_an_interrupted_run_with_fix_goes_on(pictures, tmp_path):
     assert {"clean.csv", "INTERRUPTED"} <= bytes_of(tmp_path / "out").keys()
     run = warmstart.resume(tmp_path / "out", start=network())
     assert (run.summary.data.train, run.summary.data.duplicates) == (36, 0)
-    assert {"clean.csv", "suspects.csv", "DONE"} <= bytes_of(run.path).keys()
+    assert {"clean.csv", "label_issues.csv", "DONE"} <= bytes_of(run.path).keys()

@@ -47,7 +47,7 @@ FITTED = Summary(
     fine_tuning_gain=GAIN,
     test=TEST,
     data=DataCounts(
-        train=300, test=200, classes=10, unreadable=3, duplicates=0, leaks=0, suspect_labels=0
+        train=300, test=200, classes=10, unreadable=3, duplicates=0, leaks=0, label_issues=0
     ),
     start=StartCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=198, buffers=34, identical=True),

@@ -29,7 +29,14 @@ NAMES = [
     "signal", "depth", "appetite", "knowledge", "distance", "preprocessing", "ceiling", "tail_gain",
 ]  # fmt: skip
 CLOSE = {"knowledge", "distance", "preprocessing"}  # the network is run again for them
-FILES = {"data.json", "inspection.json", "suspects.csv", "progress.jsonl", "DONE"}
+FILES = {
+    "data.json",
+    "inspection.json",
+    "label_issues.csv",
+    "off_topic.csv",
+    "progress.jsonl",
+    "DONE",
+}
 
 
 def results(folder):
@@ -100,7 +107,10 @@ def test_a_few_large_groups_are_measured_as_well_as_they_can_be(tmp_path, people
     found = ask(source, "layers", label="label", group="person", out=tmp_path / "out")
     assert "knowledge" in names(found)
     json.dumps(to_plain(found), allow_nan=False)
-    assert read_json(tmp_path / "out" / "inspection.json", Inspection).suspects == found.suspects
+    assert (
+        read_json(tmp_path / "out" / "inspection.json", Inspection).label_issues
+        == found.label_issues
+    )
 
 
 def test_many_classes_of_two_are_measured_as_well_as_they_can_be(tmp_path):
@@ -120,13 +130,13 @@ def test_nothing_is_written_unless_it_was_asked_for(pictures, tmp_path):
 
 def test_files_where_they_were_asked_for(pictures, tmp_path):
     before = bytes_of(pictures)
-    found = ask(pictures, out=tmp_path / "doubts")
-    assert found.path == str(tmp_path / "doubts")
-    assert bytes_of(tmp_path / "doubts").keys() == FILES
+    found = ask(pictures, out=tmp_path / "problems")
+    assert found.path == str(tmp_path / "problems")
+    assert bytes_of(tmp_path / "problems").keys() == FILES
     assert bytes_of(pictures) == before
-    inspection = read_json(tmp_path / "doubts" / "inspection.json", Inspection)
+    inspection = read_json(tmp_path / "problems" / "inspection.json", Inspection)
     assert inspection.evidence == found.verdict.evidence
-    record = read_json(tmp_path / "doubts" / "data.json", DataRecord)
+    record = read_json(tmp_path / "problems" / "data.json", DataRecord)
     assert (*record.problems, *inspection.findings) == found.findings
 
 
@@ -171,25 +181,47 @@ def test_a_check_that_was_stopped_is_taken_up_by_the_same_command(pictures, tmp_
     assert not (tmp_path / "out" / "INTERRUPTED").exists()
 
 
-def test_the_list_of_doubts_comes_back(tmp_path):
+def test_the_list_of_label_issues_comes_back(tmp_path):
     root = fill(tmp_path / "photos", {"blue": 40, "green": 40, "red": 40})
     for number in range(5):
         (root / "blue" / f"00{number}.png").rename(root / "red" / f"x{number}.png")
     first = ask(root, out=tmp_path / "first")
-    path = tmp_path / "first" / "suspects.csv"
+    path = tmp_path / "first" / "label_issues.csv"
     with open(path, newline="") as file:
         rows = [*csv.DictReader(file)]
     assert {row["path"] for row in rows} >= {f"red/x{number}.png" for number in range(5)}
     untouched = ask(root, relabel=path)
     assert untouched.verdict == first.verdict
-    assert untouched.suspects == first.suspects
+    assert untouched.label_issues == first.label_issues
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows({**row, "label": row["suggested"]} for row in rows)
     corrected = ask(root, relabel=path)
-    assert len(corrected.suspects) < len(first.suspects)
-    assert not any(suspect.id.startswith("red/x") for suspect in corrected.suspects)
+    assert corrected.label_issues.disagreements < first.label_issues.disagreements
+    assert not any(one.id.startswith("red/x") for one in corrected.label_issues.ranked)
+
+
+def test_outcomes_of_a_table_are_ranked_and_never_counted(tmp_path):
+    """With 15 of 300 turned round, a label issue each if the table were pictures."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3))
+    y = np.array(["ill", "well"])[(x[:, 0] + 0.1 * rng.normal(size=300) > 0).astype(int)]
+    turned = np.argsort(-np.abs(x[:, 0]))[:15]
+    y[turned] = np.where(y[turned] == "ill", "well", "ill")
+    lines = [
+        "a,b,c,label",
+        *(f"{a:.4f},{b:.4f},{c:.4f},{z}" for (a, b, c), z in zip(x, y, strict=True)),
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    found = drain(check(Request(data=tmp_path / "rows.csv", budget="fast")))
+    told = found.label_issues
+    assert found.data.label_issues is None
+    assert found.off_topic is None
+    assert not [f for f in found.findings if f.kind == "label-issue"]
+    assert (told.count, told.rate, told.why) == (None, None, "outcome")
+    assert len(told.ranked) >= 15
+    assert told.sentence.startswith("A table's target is an outcome, not a label to correct")
 
 
 # ---- events and errors ---------------------------------------------------------------------
@@ -247,11 +279,11 @@ def test_random_labels_exit_with_3(tmp_path, start, capsys):
 
 
 def test_a_signal_exits_with_0_and_names_the_next_command(pictures, start, capsys):
-    assert main(["check", "pictures", *start, "--budget", "fast", "--out", "doubts"]) == 0
+    assert main(["check", "pictures", *start, "--budget", "fast", "--out", "problems"]) == 0
     out, _ = capsys.readouterr()
     assert max(map(len, out.splitlines()[:-4])) <= 80
     assert "warmstart fit pictures" in out
-    assert (pictures.parent / "doubts" / "DONE").exists()
+    assert (pictures.parent / "problems" / "DONE").exists()
 
 
 def test_a_misuse_exits_with_2(pictures, capsys):

@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -176,7 +177,7 @@ def test_the_gain_is_read_from_the_run(own_run, inbox):
     inspection = read_json(own_run / "inspection.json", Inspection)
     others = tuple(e for e in inspection.evidence if e.name != "appetite")
     evidence = (*others, appetite(scale=0.2, rate=0.5))
-    write_json(own_run / "inspection.json", Inspection(evidence=evidence))
+    write_json(own_run / "inspection.json", replace(inspection, evidence=evidence))
     found = drain(suggest(own_run, [str(inbox)], count=20)).expected
     assert found == expected_gain(appetite(scale=0.2, rate=0.5), 36, 20)
     (own_run / "inspection.json").unlink()

@@ -111,7 +111,7 @@ CHECK = Verb(
     short="look for problems in the data and say what to expect",
     about=(
         "Says whether this network and these images belong together, with the evidence, and "
-        "what is wrong with the data: copies, leaks, doubtful labels, shortcuts. Trains nothing "
+        "what is wrong with the data: copies, leaks, label issues, shortcuts. Trains nothing "
         "and changes none of your files."
     ),
     options=(
@@ -132,7 +132,7 @@ CHECK = Verb(
         RELABEL,
         FIX,
         STRICT,
-        Option(name="--out", value="FOLDER", help="folder for evidence, findings and suspects"),
+        Option(name="--out", value="FOLDER", help="folder for evidence, findings, label issues"),
         SEED,
         JSON,
         QUIET,
@@ -141,8 +141,8 @@ CHECK = Verb(
     ),
     examples=(
         ("warmstart check photos/", ""),
-        ("warmstart check photos/ --out doubts", "with doubts/suspects.csv to correct"),
-        ("warmstart fit photos/ --relabel doubts/suspects.csv", ""),
+        ("warmstart check photos/ --out problems", "with problems/label_issues.csv to correct"),
+        ("warmstart fit photos/ --relabel problems/label_issues.csv", ""),
     ),
 )
 

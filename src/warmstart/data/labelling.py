@@ -44,7 +44,7 @@ class Labelling(Protocol):
         ...
 
     def corrected(self, listing: Listing) -> Listing:
-        """The same of labels that a person or `suspects.csv` wrote. Raises: DataError."""
+        """The same of labels that a person or `label_issues.csv` wrote. Raises: DataError."""
         ...
 
     def names(self, label: str) -> tuple[str, ...]:

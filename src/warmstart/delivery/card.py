@@ -278,8 +278,8 @@ def _limits(facts: CardFacts) -> str:
     if facts.model is None:
         return (
             "## Limits\n\nNothing was shipped. The numbers hold for inputs drawn like the examples "
-            "above. Files: `inspection.json` has the evidence, `suspects.csv` the labels that the "
-            f"{nouns_of(facts.data.kind).pictures} contradict, `predictions.jsonl` every "
+            "above. Files: `inspection.json` has the evidence, `label_issues.csv` the labels that "
+            f"the {nouns_of(facts.data.kind).pictures} contradict, `predictions.jsonl` every "
             "prediction.\n"
         )
     return (

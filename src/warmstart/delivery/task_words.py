@@ -34,7 +34,6 @@ class TaskWords:
     idle: str  # what it reaches; {} is its score
     before: str  # what the new output alone did; {} is its score
     label: str  # what an example has, in findings
-    contradicted: str  # of labels that look wrong
 
 
 TASK_WORDS: dict[Task, TaskWords] = {
@@ -45,7 +44,6 @@ TASK_WORDS: dict[Task, TaskWords] = {
         naming="always naming the largest class",
         idle="always naming the largest class is right on {}",
         before="was right {} of the time", label="label",
-        contradicted="A model that had not seen the {one} is sure of another class.",
     ),
     "multilabel": TaskWords(
         tag="image-classification", metric="mean_average_precision",
@@ -54,8 +52,6 @@ TASK_WORDS: dict[Task, TaskWords] = {
         blind="ranking at random", naming="ranking at random",
         idle="ranking at random reaches {}", before="reached a mean average precision of {}",
         label="label",
-        contradicted="A model that had not seen the {one} is sure that it has another label, or "
-        "one less.",
     ),
     "regress": TaskWords(
         tag="image-feature-extraction", metric="r2", name="R²", right="of the variance explained",
@@ -63,8 +59,6 @@ TASK_WORDS: dict[Task, TaskWords] = {
         apart="tells the number", blind="always answering the mean",
         naming="always answering the mean", idle="always answering the mean explains {}",
         before="explained {} of the variance", label="number",
-        contradicted="A model that had not seen the {one} says a number further off than its "
-        "usual errors explain.",
     ),
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from warmstart.inspection.suspects import EVIDENCE, Ranking
+from warmstart.inspection.label_issues import JudgedLabels
 from warmstart.inspection.twins import Twin
 from warmstart.records import Evidence
 from warmstart.solve.temperature import Labels
@@ -12,16 +12,16 @@ from warmstart.words import IMAGES, Nouns
 
 
 def ceiling(
-    ranking: Ranking, twins: Iterable[Twin], labels: Labels, nouns: Nouns = IMAGES
+    found: JudgedLabels, twins: Iterable[Twin], labels: Labels, nouns: Nouns = IMAGES
 ) -> Evidence:
     """One minus the share of labels that must be wrong, estimated.
 
     Shapes: labels (n,) over the rows that twins number. Wrong are the share of labels that
     contradict sure predictions, and one label of every two near copies with different
-    labels where neither is counted yet. No value where rows are too few to tell. Details:
-    `rate`, `conflicts`, `evidence`.
+    labels where neither is an issue yet. No value where no number of label issues can be stated.
+    Details: `rate`, `conflicts`.
     """
-    counted = {suspect.row for suspect in ranking.suspects[: ranking.reported]}
+    counted = {int(row) for row in found.rows[found.is_issue]}
     conflicts = [t for t in twins if labels[t.first] != labels[t.second]]
     apart: set[int] = (
         set()
@@ -29,22 +29,20 @@ def ceiling(
     for twin in conflicts:
         if not {twin.first, twin.second} & (counted | apart):
             apart.add(twin.second)
-    n, share = len(labels), ranking.share
+    n, share = len(labels), found.rate
     details: dict[str, float | int | str] = {
-        "rate": share.rate,
+        "rate": 0.0 if share is None else share.value,
         "conflicts": len(conflicts),
-        "evidence": share.evidence,
     }
-    if share.high >= 1:
-        meaning = f"There are too few {nouns.many} to say how many of their labels are wrong."
+    if found.count is None or found.upper is None:
         return Evidence(
-            name="ceiling", value=None, low=None, high=None, n=n, meaning=meaning, details=details
-        )
+            name="ceiling", value=None, low=None, high=None, n=n, details=details,
+            meaning="Not measured: how many labels are wrong cannot be told here.",
+        )  # fmt: skip
     certain = len(apart) / n
-    value, low, high = (
-        max(1.0 - rate - certain, 0.0) for rate in (share.rate, share.high, share.low)
-    )
-    is_clear = share.evidence >= EVIDENCE or bool(apart)
+    rates = (0.0, found.upper, 0.0) if share is None else (share.value, share.high, share.low)
+    value, low, high = (max(1.0 - rate - certain, 0.0) for rate in rates)
+    is_clear = share is not None or bool(apart)
     meaning = _meaning(value, low, high, len(conflicts), nouns) if is_clear else _unclear(low)
     return Evidence(
         name="ceiling", value=value, low=low, high=high, n=n, meaning=meaning, details=details
@@ -63,7 +61,5 @@ def _meaning(value: float, low: float, high: float, conflicts: int, nouns: Nouns
 
 
 def _unclear(low: float) -> str:
-    return (
-        "No clear sign of wrong labels beyond honest mistakes of the model; up to "
-        f"{100 * (1 - low):.0f} % cannot be excluded."
-    )
+    missed = 100 * (1 - low)
+    return f"No label issues found; up to {missed:.0f} % wrong labels could have gone unnoticed."

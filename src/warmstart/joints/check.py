@@ -19,7 +19,7 @@ from warmstart.joints.controls import (
     try_preprocessing,
     weigh_knowledge,
 )
-from warmstart.joints.doubts import doubt
+from warmstart.joints.data_checks import check_data
 from warmstart.joints.memory import freed_memory_kept
 from warmstart.joints.plain import plain_kernels
 from warmstart.joints.reading import read_texts
@@ -79,16 +79,17 @@ def check(scene: Scene) -> Steps[Inspection]:
     if isinstance(scene.prep, TextInputs):
         read, said = read_texts(scene, scene.prep)
         evidence.append(read)
-    doubts = doubt(scene)
-    evidence += [doubts.ceiling, NO_TAIL]
+    found = check_data(scene, has_signal(float(evidence[0].details["p"])))
+    evidence += [found.ceiling, NO_TAIL]
     fed = (e for e in evidence if e.name == "preprocessing")
     words, nouns = scene.arranged.target.words, scene.arranged.nouns
     warned = tuple(f for f in (warning(e, words, nouns) for e in fed) if f)
     yield Event(stage="check", kind="end", step=len(evidence))
     return Inspection(
         evidence=tuple(evidence),
-        findings=(*said, *doubts.findings, *warned),
-        suspects=doubts.suspects,
+        findings=(*said, *found.findings, *warned),
+        label_issues=found.label_issues,
+        off_topic=found.off_topic,
     )
 
 

@@ -185,9 +185,7 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         linear_probe=measured.linear_probe,
         fine_tuning_gain=gain_record(measured.gain),
         test=results.measured.test,
-        data=models.count_data(
-            results.arranged, results.record.problems, results.inspection.suspects, kind
-        ),
+        data=models.count_data(results.arranged, results.record.problems, results.inspection, kind),
         start=StartCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
         frozen=proof,
         guards=results.worked.guards,

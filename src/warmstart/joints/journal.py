@@ -23,7 +23,7 @@ from warmstart.events import Steps
 from warmstart.folder import RunFolder, from_plain, read_json, to_plain, write_bytes, write_json
 from warmstart.joints import check, planned, request
 from warmstart.joints.around import around
-from warmstart.joints.doubts import write_suspects
+from warmstart.joints.data_checks import write_lists
 from warmstart.joints.look import Look, take_look
 from warmstart.joints.request import Request
 from warmstart.joints.requestfile import as_plain, write_request
@@ -115,7 +115,7 @@ class Journal:
             write_json(path, found)
             self._note(inspection=[key, _digest(path)])
         inspection = read_json(path, Inspection)
-        write_suspects(self.path / "suspects.csv", inspection.suspects)
+        write_lists(self.path, inspection.label_issues, inspection.off_topic)
         return inspection
 
     def plan(self, make: Callable[[], Plan]) -> Plan:

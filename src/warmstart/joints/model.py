@@ -33,12 +33,12 @@ from warmstart.records import (
     DataCounts,
     DataRecord,
     Finding,
+    Inspection,
     Kind,
     ModelRecord,
     Plan,
     Recipe,
     StartRecord,
-    SuspectLabel,
     Tap,
 )
 from warmstart.tasks.classes import CLASSES
@@ -218,7 +218,7 @@ def hooks(network: Network, taps: Sequence[Tap]) -> tuple[Hook, ...] | None:
 def count_data(
     arranged: Arranged,
     findings: Sequence[Finding],
-    suspects: Sequence[SuspectLabel],
+    inspection: Inspection,
     kind: Kind,
 ) -> DataCounts:
     """Sizes for the summary. Items of `unreadable` and `leak` findings are examples."""
@@ -233,7 +233,8 @@ def count_data(
         unreadable=sizes["unreadable"],
         duplicates=sizes["duplicate"],
         leaks=sizes["leak"],
-        suspect_labels=sum(suspect.believed for suspect in suspects),
+        label_issues=inspection.label_issues.count,
+        off_topic=None if inspection.off_topic is None else inspection.off_topic.count,
         kind=None if kind == "image" else kind,
     )
 

@@ -42,6 +42,7 @@ from warmstart.records.inputs import (
     kind_of,
     pictures,
 )
+from warmstart.records.issues import LabelIssue, LabelIssues, OffTopic, OffTopicExample, Share, Why
 from warmstart.records.judged import (
     Certainty,
     CertaintyBin,
@@ -100,7 +101,6 @@ from warmstart.records.summary import (
     Shipped,
     StartCounts,
     Summary,
-    SuspectLabel,
     TestScores,
     Verdict,
     VerdictKind,
@@ -160,6 +160,8 @@ __all__ = [
     "Kind",
     "LabelAnswer",
     "LabelCalibration",
+    "LabelIssue",
+    "LabelIssues",
     "LabelPrediction",
     "LabelScore",
     "LabelScores",
@@ -174,6 +176,8 @@ __all__ = [
     "NumberCalibration",
     "NumberPrediction",
     "NumberScores",
+    "OffTopic",
+    "OffTopicExample",
     "Pair",
     "PartPlan",
     "PartRecord",
@@ -188,6 +192,7 @@ __all__ = [
     "Recipe",
     "Reliability",
     "Scores",
+    "Share",
     "Shipped",
     "Shrunk",
     "Skipped",
@@ -198,7 +203,6 @@ __all__ = [
     "Suggestion",
     "Suggestions",
     "Summary",
-    "SuspectLabel",
     "TableInputs",
     "Tally",
     "Tap",
@@ -212,6 +216,7 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "WaveInputs",
+    "Why",
     "kind_of",
     "pictures",
 ]

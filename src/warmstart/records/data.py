@@ -13,7 +13,7 @@ from warmstart.records.plan import ColumnPlan
 Task = Literal["classify", "multilabel", "regress"]
 Split = Literal["train", "holdout", "test"]
 FindingKind = Literal[
-    "unreadable", "duplicate", "conflict", "leak", "shortcut", "suspect-label",
+    "unreadable", "duplicate", "conflict", "leak", "shortcut", "label-issue", "off-topic",
     "truncated", "windows", "language", "columns", "tiny-class", "size-cue", "preprocessing",
     "drift", "group-proposed",
 ]  # fmt: skip

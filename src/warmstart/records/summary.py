@@ -8,6 +8,7 @@ from typing import Literal
 from warmstart.records.absent import ABSENT
 from warmstart.records.data import Finding, Task
 from warmstart.records.inputs import Kind
+from warmstart.records.issues import LabelIssues, OffTopic
 from warmstart.records.scored import LabelScores, NumberScores
 
 Level = Literal["ready", "review", "not-ready"]
@@ -37,29 +38,16 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SuspectLabel:
-    """One label that a model without it contradicts; `believed` where it is called wrong.
+class Inspection:
+    """inspection.json: evidence, findings, and what is said of labels and odd examples.
 
-    Of several labels `label` and `suggested` are all that the example has and should have,
-    with `|` between, and `concerns` those of them that are doubted.
+    `off_topic` is null where it was not looked for: it is, among images.
     """
 
-    id: str
-    label: str
-    suggested: str
-    probability: float | None  # of the suggested class; None: it is a number
-    wrong: float  # how likely the label is wrong
-    believed: bool
-    concerns: tuple[str, ...] | None = field(default=None, metadata=ABSENT)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspection:
-    """inspection.json: evidence, findings and contradicted labels, the worst first."""
-
     evidence: tuple[Evidence, ...]
+    label_issues: LabelIssues
     findings: tuple[Finding, ...] = ()
-    suspects: tuple[SuspectLabel, ...] = ()
+    off_topic: OffTopic | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +151,9 @@ class DataCounts:
     unreadable: int
     duplicates: int
     leaks: int
-    suspect_labels: int
+    label_issues: int | None  # null: no number can be stated
     kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
+    off_topic: int | None = field(default=None, metadata=ABSENT)  # None: not looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

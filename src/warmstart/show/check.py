@@ -11,7 +11,7 @@ from warmstart.show.result import no_signal_text
 from warmstart.show.text import WIDTH, column, sentence
 
 SHOWN = 3  # items named of one finding
-SUSPECTS = "suspects.csv"
+ISSUES = "label_issues.csv"
 
 
 def check_text(found: Checked, words: Sequence[str]) -> str:
@@ -23,9 +23,15 @@ def check_text(found: Checked, words: Sequence[str]) -> str:
         else column("Verdict", sentence(found.verdict.sentence)),
         column("Because", "\n".join(map(_evidence, found.verdict.evidence))),
         column("Found", "\n".join(map(_finding, found.findings)) or "No problem in the data."),
+        *([] if found.label_issues.count else [_labels(found)]),
         "\n".join(_next(found, shlex.join(words))),
     ]
     return "\n\n".join(blocks)
+
+
+def _labels(found: Checked) -> str:
+    """What is said where there is no finding of them."""
+    return column("Labels", sentence(found.label_issues.sentence))
 
 
 def _evidence(evidence: Evidence) -> str:
@@ -40,10 +46,11 @@ def _finding(finding: Finding) -> str:
 
 def _next(found: Checked, data: str) -> list[str]:
     rows = []
-    if found.path is None and (found.suspects or found.findings):
-        rows.append((f"warmstart check {data} --out doubts", "writes the lists down"))
-    if found.path is not None and found.suspects:
-        table = f"{shlex.quote(found.path)}/{SUSPECTS}"
+    if found.path is None and (found.label_issues.ranked or found.findings):
+        rows.append((f"warmstart check {data} --out problems", "writes the lists down"))
+    is_outcome = found.label_issues.why == "outcome"  # nothing there is to be corrected
+    if found.path is not None and found.label_issues.ranked and not is_outcome:
+        table = f"{shlex.quote(found.path)}/{ISSUES}"
         rows.append((f"warmstart fit {data} --relabel {table}", "once you have corrected it"))
     if hides(found.verdict.evidence):
         rows.append((f"warmstart fit {data} --strategy scratch", "learn it from nothing"))

@@ -43,7 +43,7 @@ class Target(Protocol):
 
     @property
     def tells_classes(self) -> bool:
-        """Whether each row has one class: class means, older outputs and suspects make sense."""
+        """Whether each row has one class: class means, older outputs make sense."""
         ...
 
     def read(self, labels: Sequence[str], names: Sequence[str]) -> Truth:

@@ -11,7 +11,7 @@ from warmstart.events import Steps
 from warmstart.folder import RunFolder, write_json
 from warmstart.joints import check as checks
 from warmstart.joints import lineage, notes, problems, request
-from warmstart.joints.doubts import write_suspects
+from warmstart.joints.data_checks import write_lists
 from warmstart.joints.look import take_look
 from warmstart.joints.model import count_data
 from warmstart.joints.request import Request
@@ -53,16 +53,18 @@ def _work(
         inspection = yield from checks.check(scene)
     clock.lap("check")
     found = (*collection.record.problems, *inspection.findings)
+    issues = inspection.label_issues
     if folder is not None:
         write_json(folder.path / "data.json", collection.record)
         write_json(folder.path / "inspection.json", inspection)
-        write_suspects(folder.path / "suspects.csv", inspection.suspects)
+        write_lists(folder.path, issues, inspection.off_topic)
     record = collection.record
     return Checked(
         verdict=checks.judge(inspection, words=scene.arranged.target.words, basis=scene.basis),
-        data=count_data(scene.arranged, found, inspection.suspects, record.kind),
+        data=count_data(scene.arranged, found, inspection, record.kind),
         findings=found,
-        suspects=inspection.suspects,
+        label_issues=issues,
+        off_topic=inspection.off_topic,
         seconds=clock.table(),
         path=str(folder.path) if folder else None,
         task=None if record.task == "classify" else record.task,

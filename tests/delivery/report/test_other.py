@@ -4,27 +4,23 @@ from dataclasses import replace
 
 import pytest
 
+from issues import issue, issues
 from reports import facts, summary
 from warmstart.delivery.report import other
 from warmstart.delivery.report.data import data_section
 from warmstart.delivery.report.plan import plan_section
 from warmstart.delivery.report.start import start_section
-from warmstart.records import DataRecord, Example, Finding, Inspection, SuspectLabel
+from warmstart.records import DataRecord, Example, Finding, Inspection
 
-SUSPECTS = {
-    "multilabel": SuspectLabel(
-        id="1.png", label="", suggested="cat", probability=0.97, wrong=0.9, believed=True,
-        concerns=("cat",),
-    ),
-    "regress": SuspectLabel(
-        id="1.png", label="102", suggested="10.2", probability=None, wrong=0.9, believed=True
-    ),
-}  # fmt: skip
+ISSUES = {
+    "multilabel": issue("1.png", "", "cat", concerns=("cat",)),
+    "regress": issue("1.png", "102", "10.2", probability=None),
+}
 LABELS = {"multilabel": ("cat|dog", "", "dog"), "regress": ("1.5", "102", "3")}
 OUTPUTS = {"multilabel": ("cat", "dog"), "regress": ("age",)}
 
 
-def of_task(task, believed=True):
+def of_task(task, is_issue=True):
     """Facts of a small run of one task with a label that looks wrong."""
     examples = tuple(
         Example(id=f"{n}.png", label=label, split="train", sha256=str(n))
@@ -34,16 +30,16 @@ def of_task(task, believed=True):
         name="t", kind="image", task=task, layout="", classes=OUTPUTS[task], examples=examples
     )
     plain = summary()
-    counts = replace(plain.data, classes=len(OUTPUTS[task]), suspect_labels=1)
+    counts = replace(plain.data, classes=len(OUTPUTS[task]), label_issues=1)
     found = Finding(kind="size-cue", sentence="The size tells.", items=("a",))
-    suspect = replace(SUSPECTS[task], believed=believed)
+    told = issues(replace(ISSUES[task], is_issue=is_issue))
     return facts(
         summary=replace(plain, task=task, data=counts, findings=(found,)), data=data,
-        inspection=Inspection(evidence=(), suspects=(suspect,)),
+        inspection=Inspection(evidence=(), label_issues=told),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("task", SUSPECTS)
+@pytest.mark.parametrize("task", ISSUES)
 def test_nothing_speaks_of_classes(task):
     found = of_task(task)
     sections = (data_section, start_section, plan_section, other.first_screen)
@@ -56,22 +52,20 @@ def test_nothing_speaks_of_classes(task):
 def test_a_set_that_looks_wrong_is_shown_with_what_it_should_be():
     page = data_section(of_task("multilabel"))
     assert "labelled nothing, looks like cat (97\u00a0%)" in page
-    assert "sure that it has another label" in page
     assert "Images of each label" in page
 
 
 def test_a_number_that_looks_wrong_is_shown_with_what_the_model_says():
     page = data_section(of_task("regress"))
     assert "labelled 102, looks like 10.2<" in page
-    assert "Numbers that look wrong" in page
+    assert ">Label issues<" in page
     assert "Numbers from 1.5 to 102; half of them lie between" in page
 
 
-@pytest.mark.parametrize("task", SUSPECTS)
+@pytest.mark.parametrize("task", ISSUES)
 def test_what_is_urgent_comes_first(task):
-    name = {"multilabel": "label", "regress": "number"}[task]
     first = other.next_steps(of_task(task))[0]
-    assert (first.title, first.shown[0][0]) == (f"Check 1 {name}", "1.png")
+    assert (first.title, first.shown[0][0]) == ("Check 1 label issue", "1.png")
     assert "--relabel" in first.command
-    later = [step.title for step in other.next_steps(of_task(task, believed=False))]
-    assert f"{name.title()}s: nothing urgent" in later[1:]
+    later = [step.title for step in other.next_steps(of_task(task, is_issue=False))]
+    assert "No label issues found" in later[1:]

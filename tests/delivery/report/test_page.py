@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from issues import issues
 from reports import NASTY, cases, facts, guard, ledger, summary
 from warmstart.delivery.report import Facts, page
 from warmstart.records import Inspection, Ledger
@@ -147,7 +148,9 @@ def test_one_class_that_is_never_found_is_named_first():
 def test_a_perfect_run_says_so():
     rows = tuple(replace(s, label=s.target) for s in facts().said)
     classes = tuple(replace(c, recall=1.0, taken_for=None, taken=0) for c in facts().classes)
-    text = page(facts(said=rows, classes=classes, inspection=Inspection(evidence=())))
+    text = page(
+        facts(said=rows, classes=classes, inspection=Inspection(evidence=(), label_issues=issues()))
+    )
     assert "It made no mistake on examples held out." in text
     assert "Add images of" not in text
 

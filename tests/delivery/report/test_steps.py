@@ -4,14 +4,20 @@ from dataclasses import replace
 
 import pytest
 
+from issues import issue, issues
 from reports import EVIDENCE, facts, summary
 from warmstart.delivery.report.steps import LEAST_IMAGES, next_steps, weakest
-from warmstart.records import Evidence, Finding, Inspection, Shipped, SuspectLabel, Verdict
+from warmstart.records import Evidence, Finding, Inspection, Shipped, Verdict
 
 NONE = summary(
     verdict=Verdict(kind="no-signal", sentence="No signal."),
     shipped=Shipped(strategy="none", why="none"), test=None,
 )  # fmt: skip
+
+
+def only(one):
+    """Evidence with one line in the list of labels."""
+    return Inspection(evidence=EVIDENCE, label_issues=issues(one))
 
 
 def titles(found):
@@ -24,8 +30,8 @@ def test_three_steps_with_something_to_type_and_to_look_at():
     assert "most often taken for “dress” (3)" in images.text
     assert images.command == "warmstart suggest runs/clothing unlabelled/"
     assert {id.split("/")[0] for id, _ in images.shown} == {"shirt"}
-    assert labels.title == "Check 1 label"
-    assert labels.command == "warmstart fit clothing --relabel runs/clothing/suspects.csv"
+    assert labels.title == "Check 1 label issue"
+    assert labels.command == "warmstart fit clothing --relabel runs/clothing/label_issues.csv"
     assert deeper.title == "Try deeper tuning"
 
 
@@ -46,7 +52,7 @@ def test_a_command_reads_the_same_data_from_the_same_start():
     labels, _, deeper = next_steps(found)
     assert labels.command == (
         "warmstart fit clothing --start lite1 --test later --label kind "
-        "--relabel runs/clothing/suspects.csv"
+        "--relabel runs/clothing/label_issues.csv"
     )
     assert deeper.command == (
         "warmstart fit clothing --start lite1 --test later --label kind --relabel old.csv"
@@ -62,16 +68,28 @@ def test_wrong_feeding_comes_before_more_images():
 
 
 def test_labels_that_are_only_contradicted_are_not_called_wrong():
-    suspect = SuspectLabel(id="hat/000.jpg", label="hat", suggested="shirt", probability=0.6,
-                           wrong=0.2, believed=False)  # fmt: skip
-    found = facts(inspection=Inspection(evidence=EVIDENCE, suspects=(suspect,)))
-    assert titles(found)[:2] == ["Add images of “shirt”", "Labels: nothing urgent"]
+    found = facts(inspection=only(issue("hat/000.jpg", "hat", "shirt", is_issue=False)))
+    assert titles(found)[:2] == ["Add images of “shirt”", "No label issues found"]
 
 
-def test_without_a_signal_labels_and_images_are_doubted():
-    suspect = SuspectLabel(id="hat/000.jpg", label="hat", suggested="shirt", probability=0.6,
-                           wrong=0.2, believed=False)  # fmt: skip
-    found = facts(summary=NONE, inspection=Inspection(evidence=EVIDENCE, suspects=(suspect,)))
+def test_where_no_number_is_stated_the_reason_stands_beside_the_labels_to_look_at():
+    said = "The model disagrees with 119 of 384 labels; it is itself wrong about 4 times in 10."
+    told = issues(issue("hat/000.jpg", "hat", "shirt", is_issue=False), count=None,
+                  why="weak-model", sentence=said)  # fmt: skip
+    step = next_steps(facts(inspection=Inspection(evidence=EVIDENCE, label_issues=told)))[1]
+    assert (step.title, step.shown[0][0]) == ("Labels to look at first", "hat/000.jpg")
+    assert step.text.startswith(said)
+
+
+def test_an_outcome_of_a_table_is_never_to_be_corrected():
+    told = issues(issue("7", "ill", "well", is_issue=False), count=None, why="outcome")
+    found = facts(inspection=Inspection(evidence=EVIDENCE, label_issues=told))
+    assert not any("abel" in title for title in titles(found))
+
+
+def test_without_a_signal_labels_and_images_are_looked_at():
+    inspection = only(issue("hat/000.jpg", "hat", "shirt", is_issue=False))
+    found = facts(summary=NONE, inspection=inspection)
     assert titles(found) == [
         "Look at the images as a stranger would", "Check how the labels were made",
         "Measure again, cheaply",
@@ -118,11 +136,9 @@ def test_with_nothing_left_to_do_it_says_use_it():
 
 def test_paths_with_spaces_can_be_typed():
     step = next_steps(replace(facts(), place="runs/my photos"))[0]
-    assert step.command.endswith("'runs/my photos/suspects.csv'")
+    assert step.command.endswith("'runs/my photos/label_issues.csv'")
 
 
-def test_an_image_whose_label_is_doubted_is_no_example_of_a_mistake():
-    suspect = SuspectLabel(id="shirt/000.jpg", label="shirt", suggested="dress", probability=0.97,
-                           wrong=0.9, believed=True)  # fmt: skip
-    found = facts(inspection=Inspection(evidence=EVIDENCE, suspects=(suspect,)))
+def test_an_image_with_a_label_issue_is_no_example_of_a_mistake():
+    found = facts(inspection=only(issue("shirt/000.jpg", "shirt", "dress")))
     assert [id for id, _ in next_steps(found)[1].shown] == ["shirt/002.jpg", "shirt/001.jpg"]

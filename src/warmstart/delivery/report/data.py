@@ -9,7 +9,8 @@ from warmstart.delivery.figures.bars import Bar, lying, standing
 from warmstart.delivery.numbers import percent, sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
-from warmstart.delivery.report.pictures import problem_examples, shots, suspects
+from warmstart.delivery.report.pictures import off_topic, problem_examples, questionable, shots
+from warmstart.delivery.report.steps import label_issues
 from warmstart.delivery.task_words import TASK_WORDS, contradiction
 from warmstart.records import Finding, Task
 from warmstart.records.labels import split_labels
@@ -23,6 +24,7 @@ OUTPUTS: dict[Task, Callable[[int], list[tuple[int, str, str]]]] = {
     "multilabel": lambda n: [(n, "label", "labels")],
     "regress": lambda n: [],
 }
+_PICTURED = ("label-issue", "off-topic")  # findings whose items are shown as pictures
 _WHAT = {"conflict": "two labels", "leak": "also in training, or nearly", "duplicate": "a copy"}
 
 
@@ -30,19 +32,21 @@ def data_section(facts: Facts) -> str:
     """Sizes, classes, what was found wrong, labels that the images contradict."""
     return html.section(
         "data", "Data: what it learnt from",
-        _counts(facts), _classes(facts), _findings(facts), _problems(facts), _suspects(facts),
+        _counts(facts), _classes(facts), _findings(facts), _problems(facts), _off_topic(facts),
+        _questionable(facts),
     )  # fmt: skip
 
 
 def _counts(facts: Facts) -> str:
-    data, words = facts.summary.data, TASK_WORDS[facts.summary.task]
+    data = facts.summary.data
     one, many = facts.nouns.one, facts.nouns.many
     rows = [
         (data.train, f"{one} to learn from", f"{many} to learn from"),
         (data.test, f"test {one}", f"test {many}"), *OUTPUTS[facts.summary.task](data.classes),
         (data.unreadable, "unreadable", "unreadable"), (data.duplicates, "copy", "copies"),
         (data.leaks, f"test {one} known from training", f"test {many} known from training"),
-        (data.suspect_labels, f"{words.label} that looks wrong", f"{words.label}s that look wrong"),
+        (data.label_issues or 0, "label issue", "label issues"),
+        (data.off_topic or 0, f"off-topic {one}", f"off-topic {many}"),
     ]  # fmt: skip
     return html.figures((f"{n:,}", single if n == 1 else more) for n, single, more in rows if n)
 
@@ -109,7 +113,7 @@ def _findings(facts: Facts) -> str:
 
 def _finding(finding: Finding) -> str:
     text = html.escaped(sentence(finding.sentence))
-    if not finding.items or finding.kind == "suspect-label":  # those are shown as pictures
+    if not finding.items or finding.kind in _PICTURED:
         return text
     more = len(finding.items) - LISTED
     rows = [html.escaped(item) for item in finding.items[:LISTED]]
@@ -122,24 +126,26 @@ def _problems(facts: Facts) -> str:
     return html.heading("The examples that were named") + shots(facts, found) if found else ""
 
 
-def _suspects(facts: Facts) -> str:
-    found = suspects(facts)
-    if not found:
+def _off_topic(facts: Facts) -> str:
+    shown = [(one.id, f"labelled {one.label}") for one in off_topic(facts)]
+    text = "off_topic.csv lists these, and those that come next, with their scores."
+    title = html.heading(f"Off-topic {facts.nouns.many}")
+    return title + html.paragraph(text) + shots(facts, shown) if shown else ""
+
+
+def _questionable(facts: Facts) -> str:
+    """Label issues, or the labels that the model contradicts most, and what is said of them."""
+    found, listed = label_issues(facts), questionable(facts)
+    if found is None or not listed:
         return ""
-    is_believed, words = found[0].believed, TASK_WORDS[facts.summary.task]
-    title = f"{words.label.title()}s that " + (
-        "look wrong" if is_believed else "are contradicted most"
-    )
-    text = (
-        f"{words.contradicted.format(one=facts.nouns.one)} All of them stand in "
-        "suspects.csv, to be corrected and given back with --relabel."
-        if is_believed
-        else "None of these is called wrong: the model may simply err. All stand in suspects.csv."
-    )
+    task = facts.summary.task
+    title = "Label issues" if found.count else f"{TASK_WORDS[task].label.title()}s to look at first"
+    text = f"{found.sentence} label_issues.csv lists them by score"
+    text += "." if found.why == "outcome" else ", to be corrected and given back with --relabel."
     n = facts.summary.data.train
     shown = [
-        (one.id, contradiction(one.label, one.suggested, facts.summary.task)
+        (one.id, contradiction(one.label, one.suggested, task)
                  + ("" if one.probability is None else f" ({percent(one.probability, n)})"))
-        for one in found
+        for one in listed
     ]  # fmt: skip
     return html.heading(title) + html.paragraph(text) + shots(facts, shown)

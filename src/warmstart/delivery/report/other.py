@@ -11,7 +11,7 @@ from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.proof import ledger_figure
 from warmstart.delivery.report.screen import screen
-from warmstart.delivery.report.steps import Step, believed, labels_step
+from warmstart.delivery.report.steps import Step, has_issues, labels_step
 from warmstart.delivery.report.warnings import warnings
 from warmstart.delivery.task_words import TASK_WORDS, further, test_estimate
 from warmstart.records import Estimate, LabelScore, NumberCalibration
@@ -95,7 +95,7 @@ def next_steps(facts: Facts) -> tuple[Step, ...]:
         ask = TASK_WORDS[facts.summary.task].ask.format(an=facts.nouns.an)
         command = f"warmstart predict {shlex.quote(facts.place)} {facts.nouns.new}"
         use = Step(title="Use it", text=f"{ask[0].upper()}{ask[1:]}.", command=command)
-    ordered = (labels, more, use) if believed(facts) or not facts.ships else (more, labels, use)
+    ordered = (labels, more, use) if has_issues(facts) or not facts.ships else (more, labels, use)
     return tuple(step for step in ordered if step is not None)
 
 

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts, Said
-from warmstart.delivery.report.steps import believed, next_steps
-from warmstart.records import SuspectLabel
+from warmstart.delivery.report.steps import label_issues, next_steps
+from warmstart.records import LabelIssue, OffTopicExample
 
 MOST = 40  # pictures on one page
-WORST, SUSPECTS, PROBLEMS = 12, 12, 6
+WORST, ISSUES, OFF_TOPIC, PROBLEMS = 12, 12, 6, 6
 PROBLEM_KINDS = ("conflict", "leak", "duplicate")
 
 
 def wanted(facts: Facts) -> tuple[str, ...]:
     """Ids of the examples that the page shows, in its order, each once, at most 40."""
     ids = [id for step in next_steps(facts) for id, _ in step.shown]
-    ids += [one.id for one in suspects(facts)]
+    ids += [one.id for one in questionable(facts)]
+    ids += [one.id for one in off_topic(facts)]
     ids += [said.id for said in worst(facts)]
     ids += [id for id, _ in problem_examples(facts)]
     return tuple(dict.fromkeys(ids))[:MOST]
@@ -29,10 +30,16 @@ def worst(facts: Facts) -> tuple[Said, ...]:
     return tuple(sorted(wrong, key=lambda said: (-said.probability, said.id))[:WORST])
 
 
-def suspects(facts: Facts) -> tuple[SuspectLabel, ...]:
-    """The most contradicted labels: those believed wrong; where there are none, others."""
-    found = facts.inspection.suspects if facts.inspection is not None else ()
-    return (believed(facts) or found)[:SUSPECTS]
+def questionable(facts: Facts) -> tuple[LabelIssue, ...]:
+    """Label issues; where there are none, the labels that the model contradicts most."""
+    found = label_issues(facts)
+    return () if found is None else (found.issues or found.ranked)[:ISSUES]
+
+
+def off_topic(facts: Facts) -> tuple[OffTopicExample, ...]:
+    """Examples that are unlike those of every class."""
+    found = facts.inspection.off_topic if facts.inspection is not None else None
+    return () if found is None else found.found[:OFF_TOPIC]
 
 
 def problem_examples(facts: Facts) -> tuple[tuple[str, str], ...]:

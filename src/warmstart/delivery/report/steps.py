@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from warmstart.delivery.numbers import count, interval
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.task_words import TASK_WORDS, contradiction
-from warmstart.records import ClassScore, SuspectLabel
+from warmstart.records import ClassScore, LabelIssue, LabelIssues
 
 LEAST_IMAGES = 5  # of a class, below which how often it is found says nothing
 LEAKED = 0.01  # of the test part, from which on leaks come first
@@ -32,15 +32,20 @@ class Step:
 def next_steps(facts: Facts) -> tuple[Step, ...]:
     """Three steps at most, the most urgent of each sort."""
     images, labels = _repair(facts) or _images(facts), labels_step(facts)
-    first = (labels, images) if believed(facts) else (images, labels)
+    first = (labels, images) if has_issues(facts) else (images, labels)
     found = (*first, _try(facts), _use(facts))
     return tuple(step for step in found if step is not None)[:3]
 
 
-def believed(facts: Facts) -> tuple[SuspectLabel, ...]:
-    """The labels that are believed wrong."""
-    suspects = facts.inspection.suspects if facts.inspection is not None else ()
-    return tuple(one for one in suspects if one.believed)
+def label_issues(facts: Facts) -> LabelIssues | None:
+    """What is said of the labels; None where the run folder does not hold it."""
+    return facts.inspection.label_issues if facts.inspection is not None else None
+
+
+def has_issues(facts: Facts) -> bool:
+    """Whether label issues are counted: these come first."""
+    found = label_issues(facts)
+    return found is not None and bool(found.count)
 
 
 def leaks_much(facts: Facts) -> bool:
@@ -102,45 +107,48 @@ def _images(facts: Facts) -> Step | None:
 
 
 def _mistakes_of(facts: Facts, score: ClassScore) -> tuple[tuple[str, str], ...]:
-    doubted = {one.id for one in believed(facts)}
-    own = (said for said in facts.held if said.target == score.label and said.id not in doubted)
+    found = label_issues(facts)
+    issues = set() if found is None else {one.id for one in found.issues}
+    own = (said for said in facts.held if said.target == score.label and said.id not in issues)
     wrong = [said for said in own if not said.is_right]
     wrong.sort(key=lambda said: (said.own, said.id))
     return tuple((said.id, f"taken for {said.label}") for said in wrong[:SHOWN])
 
 
 def labels_step(facts: Facts) -> Step | None:
-    """Labels that look wrong, or the most contradicted ones where none does for certain."""
-    suspects = facts.inspection.suspects if facts.inspection is not None else ()
-    wrong, words = believed(facts), TASK_WORDS[facts.summary.task]
-    if wrong:
-        n, name = len(wrong), words.label
-        which = f"This {name} contradicts" if n == 1 else f"These {name}s contradict"
-        return Step(
-            title=f"Check {count(n, name)}",
-            text=f"{which} what the {facts.nouns.one} shows. Correct the column “label” in "
-            "suspects.csv, then:",
-            command=_fit(facts, "--relabel", f"{facts.place}/suspects.csv"),
-            shown=tuple(_said(one, facts) for one in wrong[:SHOWN]),
-        )
-    if not suspects:
+    """Label issues, or the labels contradicted most where none is called wrong.
+
+    None for outcomes of a table: there is nothing to correct.
+    """
+    found = label_issues(facts)
+    if found is None or not found.ranked or found.why == "outcome":
         return None
-    if facts.ships:
+    shown = tuple(_said(one, facts) for one in (found.issues or found.ranked)[:SHOWN])
+    if found.count:
         return Step(
-            title=f"{words.label.title()}s: nothing urgent",
-            text=f"No {words.label} stands out as wrong beyond honest mistakes of the model. "
-            "These are contradicted most; a look at them costs a minute.",
-            shown=tuple(_said(one, facts) for one in suspects[:SHOWN]),
+            title=f"Check {count(found.count, 'label issue')}",
+            text=f"{found.sentence} Correct the column “label” in label_issues.csv, then:",
+            command=_fit(facts, "--relabel", f"{facts.place}/label_issues.csv"),
+            shown=shown,
+        )
+    if facts.ships:
+        words = TASK_WORDS[facts.summary.task]
+        is_tested = found.count == 0
+        title = "No label issues found" if is_tested else f"{words.label.title()}s to look at first"
+        return Step(
+            title=title,
+            text=f"{found.sentence} A look at those that it contradicts most costs a minute.",
+            shown=shown,
         )
     return Step(
         title="Check how the labels were made",
         text="A column that slipped by one row, or a table sorted without its labels, looks "
         f"exactly like this. These contradict the {facts.nouns.many} most:",
-        shown=tuple(_said(one, facts) for one in suspects[:SHOWN]),
+        shown=shown,
     )
 
 
-def _said(one: SuspectLabel, facts: Facts) -> tuple[str, str]:
+def _said(one: LabelIssue, facts: Facts) -> tuple[str, str]:
     return one.id, contradiction(one.label, one.suggested, facts.summary.task)
 
 

@@ -15,7 +15,7 @@ WARNINGS = {
     "size-cue": "But something about the files themselves gives {given} away; on other files "
     "that help is gone.",
     "preprocessing": "But the {many} may be fed in wrongly; in another way it did better.",
-    "suspect-label": "But some labels look wrong: where it seems to err it may be right, and the "
+    "label-issue": "But some labels look wrong: where it seems to err it may be right, and the "
     "other way round.",
 }
 _GIVEN: dict[Task, str] = {

@@ -148,11 +148,11 @@ def _difference(hits: Values, groups: Blocks) -> Mapping[str, str]:
 
 
 def _suspects(facts: Facts, now: Name) -> list[Told]:
-    suspects = facts.inspection.suspects if facts.inspection is not None else ()
+    found = facts.inspection.label_issues if facts.inspection is not None else None
     return [
         {"id": id_of(one.id), "label": now(one.label), "suggested": now(one.suggested),
-         "believed": one.believed}
-        for one in suspects
+         "believed": one.is_issue}
+        for one in (found.ranked if found is not None else ())
     ]  # fmt: skip
 
 

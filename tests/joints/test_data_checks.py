@@ -1,4 +1,4 @@
-"""Doubtful labels and drift over whole pictures; the list that a user corrects and gives back."""
+"""Label issues, off-topic pictures and drift; the lists that a user corrects and gives back."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import pytest
 from PIL import Image, ImageOps
 
 from drawing import fill
+from issues import issue, issues, off_topic
 from looking import collect, scene_of, table
 from refit import left_out
 from warmstart.inspection.hits import PENALTIES
-from warmstart.joints.doubting import LEAST_LISTED, LISTED
-from warmstart.joints.doubts import (
+from warmstart.joints.data_checks import (
     COLUMNS,
-    doubt,
+    ODD_COLUMNS,
+    check_data,
     left_out_probabilities,
-    write_suspects,
+    write_lists,
 )
+from warmstart.joints.task_checks import LEAST_LISTED, LISTED
 from warmstart.planning import rules
-from warmstart.records import SuspectLabel
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.solve.temperature import fit_temperature, log_losses, log_probabilities
 
 
-def doubts_of(scene, seed=0):
-    return doubt(replace(scene, seed=seed))
+def checked(scene, seed=0, is_signal=True):
+    return check_data(replace(scene, seed=seed), is_signal)
 
 
 def probabilities_of(scene, seed=0):
@@ -100,31 +101,58 @@ def test_many_rows_are_judged_in_parts_of_whole_blocks(misfiled, monkeypatch):
     assert not np.allclose(whole, parts)
 
 
-# ---- suspects ------------------------------------------------------------------------------
+# ---- label issues ------------------------------------------------------------------------------
 
 
 def test_misfiled_pictures_lead_the_list(misfiled):
     root, names = misfiled
-    found = doubts_of(scene_of(root))
-    believed = [suspect for suspect in found.suspects if suspect.believed]
-    assert len(believed) >= 5
-    assert sum(suspect.id in names for suspect in believed) >= 0.9 * len(believed)
-    assert list(found.suspects[: len(believed)]) == believed
-    for suspect in found.suspects:
-        assert suspect.label == suspect.id.split("/")[0] != suspect.suggested
-        assert 0 <= suspect.wrong <= 1
-    assert all(suspect.wrong > 0.5 for suspect in believed)
-    assert len(found.suspects) <= max(LEAST_LISTED, round(LISTED * 300), len(believed))
-    (finding,) = [f for f in found.findings if f.kind == "suspect-label"]
-    assert [item.split(":")[0] for item in finding.items] == [s.id for s in believed]
+    found = checked(scene_of(root))
+    told = found.label_issues
+    assert told.count == len(told.issues) >= 5
+    assert sum(one.id in names for one in told.issues) >= 0.9 * told.count
+    assert told.ranked[: told.count] == told.issues
+    assert told.rate.low <= 15 / 300 <= told.rate.high
+    for one in told.ranked:
+        assert one.label == one.id.split("/")[0] != one.suggested
+        assert 0 <= one.score <= 0.5
+    assert len(told.ranked) <= max(LEAST_LISTED, round(LISTED * 300), told.count)
+    (finding,) = [f for f in found.findings if f.kind == "label-issue"]
+    assert finding.sentence == told.sentence
+    assert [item.split(":")[0] for item in finding.items] == [one.id for one in told.issues]
     assert found.ceiling.low <= 285 / 300 <= found.ceiling.high
 
 
-def test_a_clean_set_has_no_suspect_to_believe(tmp_path):
+def test_labels_without_a_signal_are_ranked_and_not_counted(misfiled):
+    root, names = misfiled
+    found = checked(scene_of(root), is_signal=False)
+    told = found.label_issues
+    assert (told.count, told.rate, told.why) == (None, None, "no-signal")
+    assert {one.id for one in told.ranked} & set(names)
+    assert not told.issues
+    assert [f for f in found.findings if f.kind == "label-issue"] == []
+    assert found.ceiling.value is None
+
+
+def test_a_test_part_of_another_kind_forbids_a_count(misfiled, tmp_path):
+    root, names = misfiled
+    root.rename(tmp_path / "train")
+    data = tmp_path / "both"
+    fill(data / "test", {"blue": 20, "green": 20, "red": 20})
+    (tmp_path / "train").rename(data / "train")
+    for path in (data / "test").rglob("*.png"):
+        with Image.open(path) as picture:
+            ImageOps.invert(picture).save(path)
+    told = checked(scene_of(data)).label_issues
+    assert (told.count, told.why) == (None, "distribution-shift")
+    assert {one.id for one in told.ranked} & {f"train/{name}" for name in names}
+
+
+def test_a_clean_set_has_no_label_issues(tmp_path):
     fill_varied(tmp_path / "photos", 60)
-    found = doubts_of(scene_of(tmp_path / "photos"))
-    assert not any(suspect.believed for suspect in found.suspects)
-    assert [f for f in found.findings if f.kind == "suspect-label"] == []
+    found = checked(scene_of(tmp_path / "photos"))
+    assert (found.label_issues.count, found.label_issues.why) == (0, "not-significant")
+    assert found.label_issues.sentence.startswith("No label issues found")
+    assert [f for f in found.findings if f.kind == "label-issue"] == []
     assert found.ceiling.value == 1.0
 
 
@@ -134,18 +162,18 @@ def test_near_copies_with_two_labels_lower_the_ceiling(tmp_path):
         ImageOps.mirror(picture).save(root / "red" / "mirrored.png")
     scene = scene_of(root)
     assert scene.arranged.twins == (("blue/000.png", "red/mirrored.png"),)
-    assert doubts_of(scene).ceiling.details["conflicts"] == 1
+    assert checked(scene).ceiling.details["conflicts"] == 1
 
 
 def test_hold_out_and_test_labels_are_not_looked_at(tmp_path):
     root = tmp_path / "photos"
     for number, part in enumerate(("train", "val", "test")):
         fill(root / part, {"blue": 12, "green": 12, "red": 12}, seed=number)
-    one = doubts_of(scene_of(root))
+    one = checked(scene_of(root))
     for part in ("val", "test"):  # red and blue exchanged, names kept in order
         for old, new in (("red", "x"), ("blue", "red"), ("x", "blue")):
             (root / part / old).rename(root / part / new)
-    assert doubts_of(scene_of(root)) == one
+    assert checked(scene_of(root)) == one
 
 
 # ---- drift ---------------------------------------------------------------------------------
@@ -160,7 +188,7 @@ def test_a_test_part_of_another_kind_is_told(tmp_path, is_other):
         for path in (root / "test").rglob("*.png"):
             with Image.open(path) as picture:
                 ImageOps.invert(picture).save(path)
-    kinds = {finding.kind for finding in doubts_of(scene_of(root)).findings}
+    kinds = {finding.kind for finding in checked(scene_of(root)).findings}
     assert ("drift" in kinds) == is_other
 
 
@@ -168,28 +196,36 @@ def test_a_test_part_of_another_kind_is_told(tmp_path, is_other):
 
 
 def test_the_columns(tmp_path):
-    suspects = [
-        SuspectLabel(
-            id='a/1, "odd".png', label="a", suggested="b", probability=0.9, wrong=0.7, believed=True
-        )
-    ]
-    write_suspects(tmp_path / "suspects.csv", suspects)
-    with open(tmp_path / "suspects.csv", newline="") as file:
-        assert [*csv.reader(file)] == [[*COLUMNS], ['a/1, "odd".png', "a", "b", "0.9", "0.7"]]
+    told = issues(issue('a/1, "odd".png', "a", "b"), issue("a/2.png", "a", "b", is_issue=False))
+    write_lists(tmp_path, told, off_topic("a/3.png"))
+    with open(tmp_path / "label_issues.csv", newline="") as file:
+        assert [*csv.reader(file)] == [
+            [*COLUMNS], ['a/1, "odd".png', "a", "b", "0.97", "0.02", "yes"],
+            ["a/2.png", "a", "b", "0.97", "0.02", "no"],
+        ]  # fmt: skip
+    with open(tmp_path / "off_topic.csv", newline="") as file:
+        assert [*csv.reader(file)] == [[*ODD_COLUMNS], ["a/3.png", "a", "5.0", "yes"]]
+
+
+def test_where_nothing_off_topic_was_looked_for_there_is_no_list_of_it(tmp_path):
+    write_lists(tmp_path, issues(), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["label_issues.csv"]
 
 
 def test_unedited_it_changes_nothing(misfiled, tmp_path):
     root, _ = misfiled
-    write_suspects(tmp_path / "suspects.csv", doubts_of(scene_of(root)).suspects)
-    before, after = collect(root), collect(root, relabel=tmp_path / "suspects.csv")
-    assert before.record.examples == after.record.examples
+    found = checked(scene_of(root))
+    write_lists(tmp_path, found.label_issues, found.off_topic)
+    for name in ("label_issues.csv", "off_topic.csv"):
+        before, after = collect(root), collect(root, relabel=tmp_path / name)
+        assert before.record.examples == after.record.examples
 
 
 def test_edited_it_changes_the_labels_and_their_ceiling(misfiled, tmp_path):
     root, names = misfiled
-    first = doubts_of(scene_of(root))
-    corrected = tmp_path / "suspects.csv"
-    write_suspects(corrected, first.suspects)
+    first = checked(scene_of(root))
+    corrected = tmp_path / "label_issues.csv"
+    write_lists(tmp_path, first.label_issues, first.off_topic)
     with open(corrected, newline="") as file:
         rows = [*csv.DictReader(file)]
     with open(corrected, "w", newline="") as file:
@@ -205,15 +241,39 @@ def test_edited_it_changes_the_labels_and_their_ceiling(misfiled, tmp_path):
     assert {id: labels[id] for id in edited} == edited
     rest = {e.id: e.label for e in collect(root).record.examples if e.id not in edited}
     assert {id: labels[id] for id in rest} == rest
-    assert doubts_of(scene).ceiling.value > first.ceiling.value
+    assert checked(scene).ceiling.value > first.ceiling.value
 
 
 def test_of_several_labels_the_list_says_which_is_meant(tmp_path):
-    suspect = SuspectLabel(
-        id="1.png", label="a|b", suggested="b", probability=0.9, wrong=0.5, believed=True,
-        concerns=("a",),
-    )  # fmt: skip
-    write_suspects(tmp_path / "s.csv", [suspect])
-    header, row = csv.reader((tmp_path / "s.csv").read_text().splitlines())
+    told = issues(issue("1.png", "a|b", "b", concerns=("a",)))
+    write_lists(tmp_path, told, None)
+    header, row = csv.reader((tmp_path / "label_issues.csv").read_text().splitlines())
     assert header == [*COLUMNS, "concerns"]
-    assert row == ["1.png", "a|b", "b", "0.9", "0.5", "a"]
+    assert row == ["1.png", "a|b", "b", "0.97", "0.02", "yes", "a"]
+
+
+# ---- off-topic pictures --------------------------------------------------------------------
+
+
+def test_pictures_of_another_kind_are_off_topic(tmp_path):
+    root = tmp_path / "photos"
+    fill_varied(root, 60)
+    rng = np.random.default_rng(3)
+    for number in range(2):
+        stripes = np.zeros((32, 32, 3), np.uint8)
+        stripes[:: 2 + number] = rng.integers(200, 256, 3)
+        Image.fromarray(stripes).save(root / "red" / f"stripes{number}.png")
+    found = checked(scene_of(root))
+    names = {"red/stripes0.png", "red/stripes1.png"}
+    assert {one.id for one in found.off_topic.found} == names
+    assert {one.label for one in found.off_topic.found} == {"red"}
+    (finding,) = [f for f in found.findings if f.kind == "off-topic"]
+    assert finding.sentence == found.off_topic.sentence
+    assert {item.split(":")[0] for item in finding.items} == names
+
+
+def test_without_strangers_nothing_is_off_topic(tmp_path):
+    fill_varied(tmp_path / "photos", 60)
+    found = checked(scene_of(tmp_path / "photos"))
+    assert found.off_topic.count == 0
+    assert not [f for f in found.findings if f.kind == "off-topic"]

@@ -1,4 +1,4 @@
-"""What the training rows say of themselves: doubtful labels, shortcuts, drift, the ceiling."""
+"""What the training rows say of themselves: label issues, off-topic examples, shortcuts, drift."""
 
 from __future__ import annotations
 
@@ -13,64 +13,102 @@ from warmstart.data.split import folds
 from warmstart.folder import write_csv
 from warmstart.inspection.drift import drift
 from warmstart.inspection.hits import best_probabilities
+from warmstart.inspection.label_issue_words import label_finding
+from warmstart.inspection.off_topic import find_off_topic, off_topic, off_topic_finding
 from warmstart.inspection.telling import FOLDS
 from warmstart.joints.album import Album
-from warmstart.joints.doubting import DOUBTS, Judged
 from warmstart.joints.look import Look, load_same
 from warmstart.joints.rows import draw_rows, groups_among, kernels_of
 from warmstart.joints.scene import Scene
+from warmstart.joints.task_checks import CHECKS, OutOfFold
 from warmstart.planning import rules
-from warmstart.records import Evidence, Example, Finding, SuspectLabel, TableInputs
+from warmstart.records import (
+    Evidence,
+    Example,
+    Finding,
+    LabelIssues,
+    OffTopic,
+    TableInputs,
+    Why,
+)
 from warmstart.records.labels import SEPARATOR
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 
-COLUMNS = ("path", "label", "suggested", "probability", "chance_wrong")
-CONCERNS = "concerns"  # of several labels: those that are doubted
+COLUMNS = ("path", "label", "suggested", "probability", "score", "issue")
+CONCERNS = "concerns"  # of several labels: those that are in question
+ODD_COLUMNS = ("path", "label", "score", "off_topic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doubts:
-    """What was found; `suspects` lists contradicted labels, believed wrong or not."""
+class DataChecks:
+    """What was found; `off_topic` is None where it was not looked for."""
 
     ceiling: Evidence
     findings: tuple[Finding, ...]
-    suspects: tuple[SuspectLabel, ...]
+    label_issues: LabelIssues
+    off_topic: OffTopic | None
 
 
-def doubt(scene: Scene) -> Doubts:
+def check_data(scene: Scene, is_signal: bool) -> DataChecks:
     """Look for what is wrong with the training part, and whether the test part is like it.
 
-    No label of the hold-out or the test part is looked at.
+    `is_signal`: whether the labels can be learnt at all. No label of the hold-out or the test
+    part is looked at.
     """
     arranged, record = scene.arranged, scene.collection.record
     examples = arranged.learn[: arranged.n_train]
-    judged = Judged(
+    out_of_fold = OutOfFold(
         arranged=arranged, names=record.classes, truth=arranged.labels[: arranged.n_train],
         answers=left_out_probabilities(scene), seed=scene.seed,
     )  # fmt: skip
-    labels = DOUBTS[record.task].labels(judged)
-    found = [labels.finding, *_of_inputs(scene, judged, examples), _drift(scene, examples)]
-    return Doubts(
+    shift, odd = _drift(scene, examples), _off_topic(scene, examples)
+    labels = CHECKS[record.task].labels(out_of_fold, _excuse(scene, shift, is_signal))
+    found = [
+        label_finding(labels.issues), off_topic_finding(odd),
+        *_of_inputs(scene, out_of_fold, examples), shift,
+    ]  # fmt: skip
+    return DataChecks(
         ceiling=labels.ceiling,
         findings=tuple(finding for finding in found if finding is not None),
-        suspects=labels.suspects,
-    )
+        label_issues=labels.issues, off_topic=odd,
+    )  # fmt: skip
 
 
-def _of_inputs(scene: Scene, judged: Judged, examples: Sequence[Example]) -> list[Finding | None]:
+def _excuse(scene: Scene, shift: Finding | None, is_signal: bool) -> Why | None:
+    """Why label issues may not be counted, whatever the labels look like."""
+    if scene.collection.record.kind == "table":
+        return "outcome"
+    if not is_signal:
+        return "no-signal"
+    return "distribution-shift" if shift is not None else None
+
+
+def _off_topic(scene: Scene, examples: Sequence[Example]) -> OffTopic | None:
+    """Images alone: how often other kinds raise a false alarm was not measured."""
+    if scene.collection.record.kind != "image":
+        return None
+    blocks = scene.arranged.blocks()[: len(examples)]
+    found = find_off_topic(_Last(scene.look, examples), blocks)
+    ids, labels = [e.id for e in examples], [e.label for e in examples]
+    return off_topic(found, blocks, ids, labels, scene.arranged.nouns)
+
+
+def _of_inputs(
+    scene: Scene, out_of_fold: OutOfFold, examples: Sequence[Example]
+) -> list[Finding | None]:
     """What pictures give away, and sounds: their borders, sizes, files; of a table a column."""
     kind = scene.collection.record.kind
     if kind == "table":
-        return [_telling(scene, judged, examples)]
+        return [_telling(scene, out_of_fold, examples)]
     if kind not in ("image", "audio"):
         return []
     album = Album(scene.look, examples)
-    found = DOUBTS[scene.collection.record.task].files(judged, album.files, kind)
-    return [_shortcut(album, scene, judged), *found]
+    found = CHECKS[scene.collection.record.task].files(out_of_fold, album.files, kind)
+    return [_shortcut(album, scene, out_of_fold), *found]
 
 
-def _telling(scene: Scene, judged: Judged, examples: Sequence[Example]) -> Finding | None:
+def _telling(scene: Scene, out_of_fold: OutOfFold, examples: Sequence[Example]) -> Finding | None:
     """One column that gives the label away."""
     inputs = scene.prep
     if not isinstance(inputs, TableInputs):
@@ -82,7 +120,7 @@ def _telling(scene: Scene, judged: Judged, examples: Sequence[Example]) -> Findi
                  FOLDS, np.random.default_rng([scene.seed, 17]))  # fmt: skip
     held = [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]
     columns = {column.name: values for column, values in parted}
-    return DOUBTS[scene.collection.record.task].columns(judged, columns, held)
+    return CHECKS[scene.collection.record.task].columns(out_of_fold, columns, held)
 
 
 def left_out_probabilities(scene: Scene) -> Array:
@@ -112,13 +150,13 @@ def _kernels(scene: Scene, rows: Rows) -> Iterable[Array]:
     return kernels_of(scene.pair(), read, len(rows)).values()
 
 
-def _shortcut(album: Album, scene: Scene, judged: Judged) -> Finding | None:
+def _shortcut(album: Album, scene: Scene, out_of_fold: OutOfFold) -> Finding | None:
     """Nothing is said of small pictures, nor of sounds: their border is part of the subject."""
     record = scene.collection.record
     if record.kind == "audio" or np.median(album.files.short_side()) < rules.LEAST_SIDE:
         return None
     rows = draw_rows(scene.arranged, rules.BORDER_ROWS, scene.seed)
-    return DOUBTS[record.task].border(judged, rows, album.of(rows).border)
+    return CHECKS[record.task].border(out_of_fold, rows, album.of(rows).border)
 
 
 def _drift(scene: Scene, examples: Sequence[Example]) -> Finding | None:
@@ -144,15 +182,21 @@ class _Last:
         return self.look.reader(chosen)(self.look.taps[-1])
 
 
-def write_suspects(path: Path, suspects: Sequence[SuspectLabel]) -> None:
-    """Write the suspects as CSV; `--relabel` takes it back, corrected or not.
+def write_lists(folder: Path, issues: LabelIssues, odd: OffTopic | None) -> None:
+    """Write label_issues.csv, and off_topic.csv where it was looked for, the worst first.
 
-    The label column holds what the data says now, so that an untouched row changes nothing.
+    `--relabel` takes either back, corrected or not: the label column holds what the data says
+    now, so that an untouched row changes nothing.
     """
-    rows = [(s.id, s.label, s.suggested, s.probability, s.wrong) for s in suspects]
-    if not any(s.concerns for s in suspects):
-        return write_csv(path, COLUMNS, rows)
-    named = (SEPARATOR.join(s.concerns or ()) for s in suspects)
-    return write_csv(
-        path, (*COLUMNS, CONCERNS), ((*r, n) for r, n in zip(rows, named, strict=True))
-    )
+    rows: list[tuple[object, ...]] = [
+        (s.id, s.label, s.suggested, s.probability, s.score, "yes" if s.is_issue else "no")
+        for s in issues.ranked
+    ]
+    header: tuple[str, ...] = COLUMNS
+    if any(s.concerns for s in issues.ranked):
+        named = (SEPARATOR.join(s.concerns or ()) for s in issues.ranked)
+        header, rows = (*COLUMNS, CONCERNS), [(*r, n) for r, n in zip(rows, named, strict=True)]
+    write_csv(folder / "label_issues.csv", header, rows)
+    if odd is not None:
+        lines = ((o.id, o.label, o.score, "yes" if o.is_off_topic else "no") for o in odd.ranked)
+        write_csv(folder / "off_topic.csv", ODD_COLUMNS, lines)
