@@ -53,7 +53,9 @@ OUTCOME = {
     "verdict": "verdict.kind", "evidence": "verdict.evidence", "shipped": "shipped.strategy",
     "estimate": "estimate", "test": "test",
 }  # fmt: skip
-KEYS = {"sure": "confident", "unknown": "ood"}  # of predictions, answers, evidence
+KEYS = {  # of predictions, answers, evidence; where there are dots, their first words
+    "sure": "confident", "unknown": "ood", "part": "block", "best_part": "best_block",
+}  # fmt: skip
 WORDS = {
     "verdict": {
         "head": "linear-probe", "deeper": "fine-tune", "scratch-fair": "no-transfer",
@@ -189,9 +191,11 @@ def main(given: Namespace) -> int:
 
 
 def _record(names: Sequence[str], path: Path, place: Path, n_jobs: int) -> int:
-    runs, kept, is_whole = {}, {}, True
+    runs: dict[str, Trace] = {}
+    kept: Tensors = {}
+    is_whole = True
     for name, trace, tensors, seconds in _made(names, place, n_jobs):
-        print(f"{name:15s} {seconds:5.0f} s  {trace.get('error', 'done')}", flush=True)
+        print(f"{name:15s} {seconds}  {trace.get('error', 'done')}", flush=True)
         is_whole &= "error" not in trace
         runs[name] = trace
         kept |= {f"{name}/{key}": tensor for key, tensor in tensors.items()}
@@ -221,7 +225,7 @@ def _check(names: Sequence[str], path: Path, place: Path, n_jobs: int) -> int:
         begin = f"{name}/"
         before = {k.removeprefix(begin): t for k, t in kept.items() if k.startswith(begin)}
         lines = differences(record["runs"].get(name), trace, before, tensors)
-        print(f"{name:15s} {seconds:5.0f} s  {'DIFFERS' if lines else 'same'}")
+        print(f"{name:15s} {seconds}  {'DIFFERS' if lines else 'same'}")
         print("\n".join(f"    {line}" for line in lines), end="\n" if lines else "", flush=True)
         runs[name], n_differing = trace, n_differing + bool(lines)
     pairs = unlike(runs)
@@ -235,8 +239,8 @@ def _check(names: Sequence[str], path: Path, place: Path, n_jobs: int) -> int:
 
 def _made(
     names: Sequence[str], place: Path, n_jobs: int
-) -> Iterator[tuple[str, Trace, Tensors, float]]:
-    """Each run's name, trace, small tensors and seconds, in the order of names."""
+) -> Iterator[tuple[str, Trace, Tensors, str]]:
+    """Each run's name, trace, small tensors and what it took, in the order of names."""
     with ThreadPoolExecutor(n_jobs) as pool:
         for name, (trace, tensors, seconds) in zip(
             names, pool.map(lambda name: make(name, place / name), names), strict=True
@@ -244,8 +248,11 @@ def _made(
             yield name, trace, tensors, seconds
 
 
-def make(name: str, folder: Path) -> tuple[Trace, Tensors, float]:
-    """Make one run in a process of its own; its trace is {"error": ...} where it failed."""
+def make(name: str, folder: Path) -> tuple[Trace, Tensors, str]:
+    """Make one run in a process of its own; its trace is {"error": ...} where it failed.
+
+    What it took is in seconds, and in those of a processor, which a busy machine changes less.
+    """
     from safetensors.torch import load_file
 
     folder.mkdir(parents=True)
@@ -257,9 +264,11 @@ def make(name: str, folder: Path) -> tuple[Trace, Tensors, float]:
     seconds = time.perf_counter() - began
     if job.returncode != 0:
         said = (job.stderr.strip() or job.stdout.strip()).splitlines()
-        return {"error": f"exit code {job.returncode}: {' / '.join(said[-3:])}"}, {}, seconds
+        error = f"exit code {job.returncode}: {' / '.join(said[-3:])}"
+        return {"error": error}, {}, f"{seconds:4.0f} s"
     trace: Trace = json.loads((folder / "trace.json").read_text("utf-8"))
-    return trace, load_file(folder / "trace.safetensors"), seconds
+    took = f"{seconds:4.0f} s, {trace.pop('processor_seconds'):3.0f} of a processor"
+    return trace, load_file(folder / "trace.safetensors"), took
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -274,8 +283,18 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What bits depend on beside the code."""
-    return {**results.machine(), **{name: version(name) for name in LIBRARIES}}
+    """What bits depend on beside the code. Many processors share one name: hence the numbers."""
+    import torch
+
+    table, numbers = Path("/proc/cpuinfo"), ("cpu family", "model", "stepping")
+    lines = table.read_text("utf-8").splitlines() if table.exists() else []
+    pairs = [[word.strip() for word in line.split(":", 1)] for line in lines if ":" in line]
+    found = {key: value for key, value in reversed(pairs) if key in numbers}
+    return {
+        **results.machine(), **{f"cpu {key.removeprefix('cpu ')}": found[key] for key in found},
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        **{name: version(name) for name in LIBRARIES},
+    }  # fmt: skip
 
 
 def other_machine(before: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import sys
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from manuscript import ROOT
@@ -14,6 +15,7 @@ from manuscript import ROOT
 sys.path.insert(0, str(ROOT))  # bench/ stands beside tests/
 same = pytest.importorskip("bench.same", reason="bench/ is not beside the tests")
 same_data = pytest.importorskip("bench.same_data")
+same_job = pytest.importorskip("bench.same_job")
 
 QUICKEST = ("table-number", "tensor-full")
 
@@ -76,13 +78,13 @@ def test_the_same_code_gives_the_same_bytes(record, capsys):
 
 @pytest.fixture
 def made(record, monkeypatch):
-    """Traces and tensors of the record in place of runs; what `alter` does to them is seen."""
+    """Traces and tensors of the record in place of runs; the record is what a test alters."""
     kept = json.loads((record / "record.json").read_text("utf-8"))
     tensors = load_file(record / "record.safetensors")
 
     def make(name, folder):
         own = {k.partition("/")[2]: t for k, t in tensors.items() if k.startswith(f"{name}/")}
-        return kept["runs"][name], own, 0.0
+        return kept["runs"][name], own, "no time"
 
     monkeypatch.setattr(same, "make", make)
     return kept["runs"]["tensor-full"], tensors
@@ -125,6 +127,17 @@ def test_what_else_changed_is_named(made):
     assert same.differences(None, now, {}, {}) == ["it is not in the record"]
 
 
+def test_a_record_is_exact_and_keeps_its_own_names(monkeypatch):
+    """So that one made before a renaming is read after it."""
+    monkeypatch.setattr(same, "KEYS", {"unknown": "ood", "part": "block"})
+    found = same_job.exact({"unknown": True, "part.2": [0.1], "meaning": "may be reworded"})
+    assert found == {"ood": True, "block.2": ["0x1.999999999999ap-4"]}
+    digests = [
+        same_job.digest(torch.tensor(values)) for values in ([0.0, 1.0], [-0.0, 1.0], [0.0, 1.0])
+    ]
+    assert digests[0] == digests[2] != digests[1]
+
+
 def test_a_run_that_must_be_like_another_is_compared_with_it(made):
     trace, _ = made
     other = {**trace, "shipped": "head"}
@@ -149,7 +162,9 @@ def test_without_a_record_it_says_how_to_make_one(tmp_path, capsys):
 
 
 def test_a_run_that_fails_records_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(same, "make", lambda name, folder: ({"error": "exit code 1"}, {}, 0.0))
+    monkeypatch.setattr(
+        same, "make", lambda name, folder: ({"error": "exit code 1"}, {}, "no time")
+    )
     assert command("record", tmp_path) == 1
     assert not [*tmp_path.iterdir()]
     assert "nothing was recorded" in capsys.readouterr().err
