@@ -58,7 +58,7 @@ def _prepared(job: same.Job) -> tuple[same_data.Made, Any]:
     made = same_data.DATA[job.data]()
     if job.after is not None:
         base = same.BY_NAME[job.after]
-        _command("fit", *_words(base, made.data, same_data.network(base.network), "base"))
+        _command("fit", *_words(base, made.data, same_data.network(base.network or ""), "base"))
         return made, "base"
     return made, same_data.network(job.network) if job.network else None
 
