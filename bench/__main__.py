@@ -1,4 +1,4 @@
-"""`python -m bench list | run NAME [options] | table [--docs]`"""
+"""`python -m bench list | run NAME [options] | table [--docs] | same record|check`"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from bench import results, written
+from bench import results, same, written
 
 NAMES = (
     "accuracy", "calibrate", "coverage", "distances", "drift", "engines", "evidence", "export",
@@ -28,6 +28,8 @@ def main(argv: list[str]) -> int:
     verbs.add_parser("list", help="the benches, one line each")
     shown = verbs.add_parser("table", help="kept results as text")
     shown.add_argument("--docs", action="store_true", help="write them into README.md and docs/")
+    about = (same.__doc__ or "").splitlines()[0]
+    same.add_verbs(verbs.add_parser("same", help=about))
     run = verbs.add_parser("run", help="run one and keep its result").add_subparsers(
         dest="name", required=True
     )
@@ -39,6 +41,9 @@ def main(argv: list[str]) -> int:
     if given.verb == "list":
         for name, module in BENCHES.items():
             print(f"{name:14s} {(module.__doc__ or '').splitlines()[0]}")
+        print(f"{'same':14s} {about} (python -m bench same)")
+    elif given.verb == "same":
+        return same.main(given)
     elif given.verb == "table" and given.docs:
         for path in written.write():
             print(path.relative_to(written.ROOT))
