@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from warmstart.joints.deliver import Finished
 
 NO_SIGNAL = 3
+NOT_READY = 4  # with --strict
 
 
 def settle_imports() -> None:
@@ -38,8 +39,11 @@ def print_run(call: Call, finished: Finished, data: Sequence[str | None]) -> int
             print(f"Folder   {finished.path}", file=sys.stderr)
     else:
         print(show.result_text(finished.summary, finished.path, find_image(*data)))
-    is_bare = finished.summary.shipped.strategy == "none"
-    return NO_SIGNAL if is_bare or finished.summary.verdict.kind == "no-signal" else 0
+    summary = finished.summary
+    if summary.shipped.strategy == "none" or summary.verdict.kind == "no-signal":
+        return NO_SIGNAL
+    is_unfit = summary.readiness.level == "not-ready" and "--strict" in call.switches
+    return NOT_READY if is_unfit else 0
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
