@@ -116,4 +116,4 @@ def judged(trial: Trial, inspection: Inspection) -> Verdict:
     if trial.chosen == HEAD:
         plan = head_alone(plan, "the linear probe ships")
     worked = replace(trial.worked, plan=plan)
-    return check.concluded(inspection, worked, measured(trial), trial.scene.arranged)[1]
+    return check.concluded(trial.scene, inspection, worked, measured(trial))[1]

@@ -19,7 +19,7 @@ from warmstart.joints.controls import (
     try_preprocessing,
     weigh_knowledge,
 )
-from warmstart.joints.data_checks import check_data
+from warmstart.joints.data_checks import check_data, with_labels_of
 from warmstart.joints.memory import freed_memory_kept
 from warmstart.joints.plain import plain_kernels
 from warmstart.joints.reading import read_texts
@@ -198,16 +198,21 @@ def _with_scratch(facts: Facts, found: Evidence | None) -> Facts:
 
 
 def concluded(
-    inspection: Inspection, worked: Worked, measured: Measured, arranged: Arranged,
-    basis: Basis = START,
-) -> tuple[Inspection, Verdict]:  # fmt: skip
+    scene: Scene, inspection: Inspection, worked: Worked, measured: Measured
+) -> tuple[Inspection, Verdict]:
     """The evidence and the verdict after the work: what was done, and what it brought.
 
-    Scores of the evidence that stand for the linear probe become its cross-validated estimate, so
-    that one quantity has one number. Where another method is better beyond noise, the verdict says
+    Scores of the evidence that stand for the linear probe become its cross-validated estimate, and
+    label issues are those of the predictions of what ships, so that one quantity has one number.
+    Where another method is better beyond noise, the verdict says
     so.
     """
+    arranged, basis = scene.arranged, scene.basis
     target, probe = arranged.target, measured.linear_probe
+    signal = next(one for one in inspection.evidence if one.name == "signal")
+    inspection = with_labels_of(
+        scene, inspection, worked.head.probabilities, has_signal(float(signal.details["p"]))
+    )
     inspection = replace(
         inspection,
         evidence=tuple(_agreed(one, measured, arranged) for one in inspection.evidence),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from warmstart.records import (
     Evidence,
     Example,
     Finding,
+    Inspection,
     LabelIssues,
     OffTopic,
     TableInputs,
@@ -35,6 +36,7 @@ from warmstart.records.labels import SEPARATOR
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 
+MOSTLY = 0.9  # of the training rows that have to be answered out of fold
 COLUMNS = ("path", "label", "suggested", "probability", "score", "issue")
 CONCERNS = "concerns"  # of several labels: those that are in question
 ODD_COLUMNS = ("path", "label", "score", "off_topic")
@@ -72,6 +74,35 @@ def check_data(scene: Scene, is_signal: bool) -> DataChecks:
         ceiling=labels.ceiling,
         findings=tuple(finding for finding in found if finding is not None),
         label_issues=labels.issues, off_topic=odd,
+    )  # fmt: skip
+
+
+def with_labels_of(
+    scene: Scene, inspection: Inspection, answers: Array, is_signal: bool
+) -> Inspection:
+    """The same inspection with label issues by the out-of-fold answers of what ships.
+
+    Where those are of few training rows (a hold-out of the user's own), it stays as it is. Shapes:
+    answers (n, K) for the learning rows, NaN for rows that no fold held out.
+    """
+    arranged, record = scene.arranged, scene.collection.record
+    own = answers[: arranged.n_train]
+    if np.isfinite(own).all(axis=1).mean() < MOSTLY:
+        return inspection
+    out_of_fold = OutOfFold(
+        arranged=arranged, names=record.classes, truth=arranged.labels[: arranged.n_train],
+        answers=own, seed=scene.seed,
+    )  # fmt: skip
+    shift = next((one for one in inspection.findings if one.kind == "drift"), None)
+    labels = CHECKS[record.task].labels(out_of_fold, _excuse(scene, shift, is_signal))
+    finding = label_finding(labels.issues)
+    others = tuple(one for one in inspection.findings if one.kind != "label-issue")
+    evidence = tuple(
+        labels.ceiling if one.name == labels.ceiling.name else one for one in inspection.evidence
+    )
+    return replace(
+        inspection, evidence=evidence, label_issues=labels.issues,
+        findings=others if finding is None else (finding, *others),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from warmstart.folder import RunFolder, write_bytes, write_json, write_json_line
 from warmstart.joints import lineage, notes
 from warmstart.joints import model as models
 from warmstart.joints.check import gain_record
+from warmstart.joints.data_checks import write_lists
 from warmstart.joints.look import Look
 from warmstart.joints.model import Origin
 from warmstart.joints.report import write_report
@@ -132,6 +133,8 @@ def _card_facts(
 def _write_records(folder: RunFolder, results: Results) -> None:
     path = folder.path  # data and plan stand there since they were settled
     write_json(path / "inspection.json", results.inspection)
+    # By the predictions of what ships; those that the checks wrote were the linear probe's.
+    write_lists(path, results.inspection.label_issues, results.inspection.off_topic)
     write_json(path / "network.json", results.worked.network.record)
     head, classes = results.worked.head, results.record.classes
     lines = predictions(head, results.arranged, classes, results.measured)

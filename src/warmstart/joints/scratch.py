@@ -57,7 +57,7 @@ def concluded(
         with freed_memory_kept():
             found = yield from measure(asked, scene, worked)
         inspection = replace(inspection, evidence=(*inspection.evidence, found))
-    return check.concluded(inspection, worked, measured, scene.arranged, scene.basis)
+    return check.concluded(scene, inspection, worked, measured)
 
 
 def _is_wanted(asked: Request, inspection: Inspection) -> bool:
