@@ -171,6 +171,7 @@ def training(guards: int = 1) -> tuple[Event, ...]:
             "loss": 2.0 / (1 + step / 40),
             "factor": 1.0,
             "lesson": 1 + (step > 100),
+            "epoch": (step if step <= 100 else step - 100) / 20,
         }
         if step % 20 == 0 and step <= 100:
             values |= {"val": 0.7 + step / 1000, "head": 0.72}

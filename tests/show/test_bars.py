@@ -35,16 +35,16 @@ def drawn(stage, width, now=60.0, **terminal):
 
 def test_a_training_shows_what_is_left_and_how_it_goes():
     assert drawn(training(), 80).rstrip() == (
-        "Tune     1,500/6,000 " + "━" * 12 + "  about 3 min left  loss 0.31  val 0.86 (+0.03)"
+        "Tune     1,500/6,000 " + "━" * 11 + "  about 3 min left  val 86 % (linear probe 83 %)"
     )
     assert drawn(training(), 80, now=200.0).rstrip() == (
-        "Tune     1,500/6,000 " + "━" * 19 + "  40 s left  loss 0.31  val 0.86 (+0.03)"
+        "Tune     1,500/6,000 " + "━" * 7 + "  40 s left  loss 0.31  val 86 % (linear probe 83 %)"
     )
 
 
 @pytest.mark.parametrize(
     ("width", "text"),
-    [(64, "Tune     1,500/6,000 ━━━━━━━  about 3 min left  val 0.86 (+0.03)"),
+    [(74, "Tune     1,500/6,000 ━━━━━  about 3 min left  val 86 % (linear probe 83 %)"),
      (48, "Tune     1,500/6,000 ━━━━━━━━━  about 3 min left"),
      (38, "Tune     1,500/6,000 about 3 min left"), (30, "Tune     1,500/6,000"),
      (9, "Tune"), (3, "Tun")],
@@ -75,7 +75,7 @@ def test_the_bar_stays_within_the_terminal_and_80_columns(
 
 def test_without_colour_the_bar_shows_how_far_it_is():
     bar = drawn(training(step=3000), 80, no_color=True).split("  60 s left")[0].split()[-1]
-    assert len(bar) == 10  # of 19 columns
+    assert len(bar) == 4  # of 7 columns
 
 
 def test_between_events_the_time_runs_on():

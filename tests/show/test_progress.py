@@ -128,9 +128,9 @@ TRAINING = [
 def test_a_long_training_gives_a_sign_of_life_at_most_once_a_minute():
     assert play(io.StringIO(), TRAINING).splitlines() == [
         "Tune     900/6,000  about 6 min left  loss 1.20",
-        "Tune     2,850/6,000  about 4 min left  loss 0.50  val 0.80 (+0.05)",
+        "Tune     2,850/6,000  about 4 min left  loss 0.50",
         "Guard    the loss rises",
-        "Tune     6,000/6,000  6 min 52 s  61 images/s  val 0.80 (+0.05)",
+        "Tune     6,000/6,000  6 min 52 s  61 images/s  val 80 % (linear probe 75 %)",
         "Evaluate 0.0 s",
     ]
 

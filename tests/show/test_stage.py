@@ -48,17 +48,17 @@ def test_a_training_tells_its_speed_and_its_gain():
         tune(0.0, 1, 1500, lesson=1, loss=0.9),
         tune(41.0, 1500, 1500, lesson=1, loss=0.3, per_second=64.2, val=0.861, head=0.832),
     )
-    assert stage.line() == "Tune     1,500/1,500  41 s  64 images/s  val 0.86 (+0.03)"
+    assert stage.line() == "Tune     1,500/1,500  41 s  64 images/s  val 86 % (linear probe 83 %)"
     assert stage.line(51) == (
-        "Tune     1,500/1,500 " + "━" * 22 + "  41 s  64 images/s  val 0.86 (+0.03)"
+        "Tune     1,500/1,500 " + "━" * 10 + "  41 s  64 images/s  val 86 % (linear probe 83 %)"
     )
 
 
 @pytest.mark.parametrize(
     ("width", "text"),
-    [(79, "Tune     1,500/1,500  41 s  64 images/s  val 0.86 (+0.03)"),
-     (56, "Tune     1,500/1,500  41 s  val 0.86 (+0.03)"),
-     (43, "Tune     1,500/1,500  val 0.86 (+0.03)"), (30, "Tune     1,500/1,500"),
+    [(79, "Tune     1,500/1,500  41 s  64 images/s  val 86 % (linear probe 83 %)"),
+     (60, "Tune     1,500/1,500  41 s  val 86 % (linear probe 83 %)"),
+     (51, "Tune     1,500/1,500  val 86 % (linear probe 83 %)"), (30, "Tune     1,500/1,500"),
      (12, "Tune")],
 )  # fmt: skip
 def test_on_a_narrow_terminal_the_important_stays(width, text):
@@ -82,12 +82,27 @@ def test_looks_are_averaged_over_the_trainings_that_had_one():
     one = tune(1, 10, lesson=1, val=0.80, head=0.70)
     two = tune(2, 20, lesson=1, val=0.90, head=0.70)
     three = tune(3, 3010, lesson=2, val=0.60, head=0.70)
-    assert after(one).val == "val 0.80 (+0.10)"
-    assert after(one, two).val == "val 0.90 (+0.20)"
-    assert after(one, two, three).val == "val 0.75 (+0.05)"
-    assert after(three).val == "val 0.60 (−0.10)"
-    assert after(tune(1, 10, lesson=1, val=0.8)).val == "val 0.80"
-    assert after(tune(1, 10, lesson=1, val=0.7, head=0.7001)).val == "val 0.70 (+0.00)"
+    assert after(one).val == "val 80 % (linear probe 70 %)"
+    assert after(one, two).val == "val 90 % (linear probe 70 %)"
+    assert after(one, two, three).val == "val 75 % (linear probe 70 %)"
+    assert after(three).val == "val 60 % (linear probe 70 %)"
+    assert after(tune(1, 10, lesson=1, val=0.8)).val == "val 80 %"
+
+
+def test_a_training_at_work_says_its_fold_its_epoch_and_its_own_score():
+    begin = Event(stage="tune", kind="begin", values={"trainings": 3, "folds": 2}, t=0.0)
+    first = tune(1, 10, 6000, lesson=1, epoch=0.2, val=0.80, head=0.70)
+    second = tune(2, 3010, 6000, lesson=2, epoch=0.1)
+    third = tune(3, 3500, 6000, lesson=2, epoch=2.34, val=0.60, head=0.55)
+    last = tune(4, 6000, 6000, lesson=3, epoch=4.0)
+    assert after(begin, first).place == "fold 1/2 epoch 0.2"
+    assert after(begin, first, second).sign_of_life(2.0).startswith("Tune     fold 2/2 epoch 0.1")
+    assert "val" not in after(begin, first, second).sign_of_life(2.0)  # that was another fold
+    now = after(begin, first, second, third)
+    assert now.sign_of_life(3.0).endswith("val 60 % (linear probe 55 %)")
+    done = after(begin, first, second, third, last)
+    assert done.fold == "all images"
+    assert done.line() == "Tune     6,000/6,000  4.0 s  val 70 % (linear probe 62 %)"
 
 
 def test_the_time_left_counts_no_pause_between_trainings():

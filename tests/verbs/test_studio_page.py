@@ -368,3 +368,26 @@ def test_nothing_stands_in_anybodys_way(browser, learnt, width, scheme):
             overflow = "document.documentElement.scrollWidth - innerWidth"
             assert page.evaluate(overflow) <= 0
             shoot(page, f"studio-{place.lower().replace(' ', '-')}-{width}-{scheme}")
+
+
+CURVES = """(folds) => import("/studio/draw.js").then(({ curves }) => {
+  const drawing = curves(folds, "Accuracy on pictures held out");
+  document.body.replaceChildren(drawing);
+  const all = (selector) => [...drawing.querySelectorAll(selector)];
+  return { lines: all("polyline").map((one) => one.getAttribute("points")),
+    probes: all("line.probe").length, words: all("text").map((one) => one.textContent),
+    said: drawing.getAttribute("aria-label") };
+})"""
+
+
+def test_the_live_chart_draws_each_fold_and_what_it_is_compared_with(browser, tmp_path):
+    folds = [
+        {"fold": "fold 1", "points": [[1, 0.9], [2, 0.95]], "probe": 0.8},
+        {"fold": "fold 2", "points": [[1, 0.7], [2, 0.75]], "probe": 0.6},
+    ]
+    with studio(tmp_path / "s") as (server, _), page_of(browser, server) as page:
+        drawn = page.evaluate(CURVES, folds)
+        assert [len(line.split()) for line in drawn["lines"]] == [2, 2]
+        assert drawn["probes"] == 2
+        assert {"epoch", "Accuracy on pictures held out", "2"} <= {*drawn["words"]}
+        assert "fold 2: 70 % after epoch 1, 75 % after epoch 2, linear probe 60 %" in drawn["said"]

@@ -200,8 +200,10 @@ class Attempt:
     def _told(self, number: int, step: int, values: dict[str, float]) -> Steps[None]:
         """The event of an update; a checkpoint where one is due, or where the caller stops."""
         lesson = self.lesson
+        seen = (step + 1) * lesson.schedule.batch
         told = {
-            **values, "lesson": lesson.number + 1, "per_second": self._clock.per_second(),
+            **values, "epoch": round(seen / len(self.joining.fit), 2),
+            "lesson": lesson.number + 1, "per_second": self._clock.per_second(),
             "memory_mb": peak_rss_mb(),
         }  # fmt: skip
         done, total = lesson.earlier + step + 1, lesson.total

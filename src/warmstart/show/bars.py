@@ -98,7 +98,7 @@ def moving(stage: Stage, now: float, width: int) -> tuple[str, int, str]:
     >>> moving(Stage("look", "Look", began=0.0, latest=9.0, step=64, of=300), 9.0, 40)
     ('Look     64/300 ', 17, '  9.0 s')
     """
-    left = f"{lead(stage.title)}{stage.count} " if stage.count else lead(stage.title)
+    left = f"{lead(stage.title)}{stage.place} " if stage.place else lead(stage.title)
     news, room = stage.news(now), width - len(left)
     right = fitting(news, room - LEAST_BAR - 2)
     if not right:  # the most important of it before a bar

@@ -39,6 +39,7 @@ class Stages:
         self.width = width
         self.stage: Stage | None = None
         self._unit = "images"  # told once; views and other trainings come in between
+        self._folds: int | None = None  # the same
 
     def feed(self, event: Event) -> Iterator[str]:
         """The lines that an event adds."""
@@ -46,8 +47,14 @@ class Stages:
         if self.stage is not None and self.stage.key != (event.stage, title):
             yield from self._leave(event)
         self._unit = str(event.values.get("unit", self._unit))
+        if event.kind == "begin" and "trainings" in event.values:
+            folds = event.values.get("folds")
+            self._folds = None if folds is None else int(folds)
         if self.stage is None:
-            self.stage = Stage(event.stage, title, began=event.t, latest=event.t, unit=self._unit)
+            self.stage = Stage(
+                event.stage, title, began=event.t, latest=event.t, unit=self._unit,
+                folds=self._folds if event.stage == "tune" else None,
+            )  # fmt: skip
         self.stage.see(event)
         text = event.values.get("text")
         if event.kind in ("note", "guard") and text:

@@ -94,6 +94,11 @@ svg .band{fill:var(--accent);opacity:.15}
 .none{fill:none;stroke:none}.curve{fill:none;stroke:var(--accent);stroke-width:2}.curve.pale{stroke:var(--pale);
 stroke-width:1.3}
 .curve.base{stroke:var(--soft);stroke-width:1.5;stroke-dasharray:5 4}
+.curve.second{stroke:var(--warm)}.curve.third{stroke:var(--good)}
+.curve.base.first{stroke:var(--accent)}.curve.base.second{stroke:var(--warm)}
+.curve.base.third{stroke:var(--good)}
+.key.first{background:var(--accent)}.key.second{background:var(--warm)}
+.key.third{background:var(--good)}
 .curve.next{stroke-dasharray:4 4}
 svg .frozen{fill:var(--pale)}.key.frozen,.key.pale{background:var(--pale)}
 svg .tuned{fill:var(--accent)}.key.tuned,.key.accent{background:var(--accent)}

@@ -15,6 +15,8 @@ from warmstart.events import Event
 from warmstart.planning.verdict import ends, signed_points
 from warmstart.words import Nouns
 
+UPDATES = "updates of the weights"
+FOLD_CLASSES = ("first", "second", "third")
 DRAWN = 48  # points of a loss: each the mean of some batches, for single ones jump
 
 
@@ -49,6 +51,10 @@ def course(events: Sequence[Event]) -> Course:
             continue
         for name, value in values.items():
             found.points.setdefault(name, []).append((float(axis.at), value))
+            if name.endswith("/val_accuracy") and "epoch" in event.values:
+                epochs = name.replace("val_accuracy", "epoch")
+                epoch = float(event.values["epoch"])
+                found.points.setdefault(epochs, []).append((float(axis.at), epoch))
     return found
 
 
@@ -106,16 +112,32 @@ def _losses(found: Course, nouns: Nouns) -> str:
 
 def _accuracies(facts: Facts, found: Course) -> str:
     curves, base = found.of("val_accuracy"), found.of("head_accuracy")
-    if not curves:
+    epochs = found.of("epoch")
+    if not curves or not epochs:
         return ""
-    drawn = [(group, "curve base", points) for group, points in base.items()]
-    drawn += [(group, "curve", points) for group, points in curves.items()]
+
+    def by_epoch(group: str, points: list[Point]) -> list[Point]:
+        at = dict(epochs[group])
+        return [(at[step], value) for step, value in points if step in at]
+
+    drawn, legend = [], []
+    for number, group in enumerate(curves):
+        kind = FOLD_CLASSES[number % len(FOLD_CLASSES)]
+        drawn.append((group, f"curve {kind}", by_epoch(group, curves[group])))
+        legend.append((kind, group.replace("fold", "fold ")))
+        if base.get(group):
+            level = base[group][-1][1]
+            last = max(epoch for _, epoch in epochs[group])
+            drawn.append((group, f"curve base {kind}", [(0.0, level), (last, level)]))
+    if base:
+        legend.append(("base", "dashed: linear probe (a new output layer on the frozen network)"))
     name = TASK_WORDS[facts.summary.task].name
     title = f"{name[0].upper()}{name[1:]} on {facts.nouns.many} held out, while it trains"
     return _figure(
-        found, drawn, 1.0, title, "held", is_share=True,
-        caption=f"Dashed: the linear probe. A few {facts.nouns.many} "
-        "only; the figures of the proof come from all of them.",
+        found, drawn, 1.0, title, "held", is_share=True, x_words="epoch",
+        caption=f"Each fold holds some {facts.nouns.many} out and learns from the others; an epoch "
+        f"is once through those. A few {facts.nouns.many} only; the figures of the proof come from "
+        "all of them.", legend=legend,
     )  # fmt: skip
 
 
@@ -136,22 +158,24 @@ def _holds_out(group: str) -> bool:
 
 def _figure(
     found: Course, drawn: Sequence[tuple[str, str, list[Point]]], top: float, title: str,
-    name: str, *, is_share: bool, caption: str,
+    name: str, *, is_share: bool, caption: str, x_words: str = UPDATES,
+    legend: Sequence[tuple[str, str]] = (),
 ) -> str:  # fmt: skip
     last = max(x for _, _, points in drawn for x, _ in points)
     heights = [0.0, 0.25, 0.5, 0.75, 1.0] if is_share else steps_to(top)
     frame = axes(
-        (0.0, last), (0.0, max(top, heights[-1])), x_words="updates of the weights",
-        x_ticks=[(step, f"{step:,.0f}") for step in steps_to(last)],
+        (0.0, last), (0.0, max(top, heights[-1])), x_words=x_words,
+        x_ticks=[(step, f"{step:,g}") for step in steps_to(last)],
         y_ticks=[(y, f"{100 * y:.0f} %" if is_share else f"{y:g}") for y in heights],
     )  # fmt: skip
-    lines = "".join(upright(frame, step, kind, "peg thin") for step, kind, _ in found.guards)
-    about = f"{len(drawn)} curves over {last:,.0f} updates; {caption}"
+    guards = found.guards if x_words == UPDATES else []
+    lines = "".join(upright(frame, step, kind, "peg thin") for step, kind, _ in guards)
+    about = f"{len(drawn)} curves over {last:,g} {x_words}; {caption}"
     picture = chart(
         frame, [Curve(points, class_) for _, class_, points in drawn], lines,
         name=name, title=title, about=about,
     )  # fmt: skip
-    return html.figure(title, picture, caption)
+    return html.figure(title, picture + (html.legend(legend) if legend else ""), caption)
 
 
 def _guards(facts: Facts, found: Course) -> str:

@@ -24,7 +24,7 @@ from warmstart.delivery.studio.about import FACTS, About, about_of
 from warmstart.delivery.studio.board import Board, Change, Picture, learnable
 from warmstart.delivery.studio.history import History, Line
 from warmstart.delivery.studio.lines import append, damaged, read_lines
-from warmstart.delivery.studio.table import LABEL, corrections_of, table_of
+from warmstart.delivery.studio.table import LABEL, table_of
 from warmstart.errors import RunFolderError, UsageError
 from warmstart.folder import from_plain, to_plain, write_bytes, write_json
 from warmstart.records import Split, Task
@@ -34,10 +34,7 @@ PICTURES, CHANGES = "pictures.jsonl", "changes.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrived:
-    """One picture that was taken in: its bytes, and what is known of it.
-
-    `source`: the path of the user's file, as it was given.
-    """
+    """One picture that was taken in. `source`: the path of the user's file, as it was given."""
 
     name: str
     payload: bytes
@@ -273,14 +270,6 @@ class Project:
     def table(self) -> str:
         """The labels as they are now, as text."""
         return table_of(self.board, self.pictures, self.about.called or LABEL)
-
-    def corrections(self) -> str:
-        """The labels as they are now, by the user's own files, as `fit --relabel` takes them.
-
-        Pictures that were on the board and were taken off are to be dropped.
-        """
-        changed = {id for change in self.history.done for id in change.labels}
-        return corrections_of(self.board, self.pictures, changed - set(self.board.labels))
 
     def numbers(self) -> list[int]:
         """Of runs, finished or not, in order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,18 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoldCurve:
+    """The score on the rows that one fold holds out, while the other rows are learnt from.
+
+    `points`: (epoch, share) in order; `probe`: the score of the linear probe on the same rows.
+    """
+
+    fold: str
+    points: tuple[tuple[float, float], ...]
+    probe: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Working:
     """What is going on, for people. `done` and `of` are those of the stage at work.
 
@@ -48,7 +60,7 @@ class Working:
     of: int | None = None
     seconds_left: float | None = None
     notes: tuple[Mapping[str, str], ...] = ()
-    curve: tuple[tuple[int, float], ...] = field(default=())
+    curves: tuple[FoldCurve, ...] = ()
     error: str | None = None
 
 

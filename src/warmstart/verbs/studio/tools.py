@@ -13,7 +13,7 @@ from typing import Any
 from warmstart.data.decode import decode
 from warmstart.delivery.serve.wording import own_keys, words
 from warmstart.delivery.studio.project import Project
-from warmstart.delivery.studio.table import GROUP, LABEL, has_groups, id_of
+from warmstart.delivery.studio.table import GROUP, LABEL, corrections_of, has_groups, id_of
 from warmstart.delivery.studio.tools import Order, Told, Tools
 from warmstart.errors import RunFolderError, WarmstartError
 from warmstart.events import Steps, drain
@@ -127,6 +127,12 @@ class Hands:
             self._loaded = {number: load(self.project.run(number))}
         return self._loaded[number]
 
+    def _corrections(self) -> str:
+        """The labels by the user's own files; what was taken off the board is to be dropped."""
+        board, history = self.project.board, self.project.history
+        changed = {id for change in history.done for id in change.labels}
+        return corrections_of(board, self.project.pictures, changed - set(board.labels))
+
     def take(self, number: int, what: str) -> Path:
         """A file to take home. Raises: ExportError where it cannot be made."""
         run = self.project.run(number)
@@ -134,7 +140,7 @@ class Hands:
             return run / what
         if what == "labels.csv":
             place = self.project.path / what
-            write_bytes(place, self.project.corrections().encode())
+            write_bytes(place, self._corrections().encode())
             return place
         if what == "model.zip":
             name = self.project.about.name

@@ -9,14 +9,15 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from warmstart.delivery.studio.tools import State, Working
+from warmstart.delivery.curves import Reader
+from warmstart.delivery.studio.tools import FoldCurve, State, Working
 from warmstart.errors import UsageError, WarmstartError
 from warmstart.events import Event, Steps
 from warmstart.remember import Remembered, remembering
 from warmstart.show.stage import Stage, title_of
 
 OFTEN_S = 0.1  # between two tellings of the same stage
-MOST_CURVE = 400  # points
+MOST_POINTS = 400  # of a curve
 KEPT_BYTES = 400 << 20  # of what a correction of labels leaves as it is
 
 
@@ -27,6 +28,7 @@ class Teller:
         self.now = Working(state="working", number=number, budget=budget, stage="Read")
         self._stage: Stage | None = None
         self._told = 0.0
+        self._reader = Reader()
 
     def see(self, event: Event) -> bool:
         """Take in an event; whether there is something to tell at once."""
@@ -51,8 +53,20 @@ class Teller:
         if event.kind in ("note", "guard") and values.get("text"):
             note = {"title": str(values.get("title", "")), "text": str(values["text"])}
             return {"notes": (*self.now.notes, note)}
-        if isinstance(values.get("val"), float):
-            return {"curve": (*self.now.curve, (event.step, values["val"]))[-MOST_CURVE:]}
+        curves = {one.fold: one for one in self.now.curves}
+        found = self._reader.read(event)  # nothing of trainings that are only compared with
+        for name, value in found.items():
+            group, _, quantity = name.partition("/")
+            if quantity != "val_accuracy" or not group.startswith("fold"):
+                continue
+            epoch = float(values.get("epoch", event.step))
+            fold = f"fold {group.removeprefix('fold')}"
+            old = curves[fold].points if fold in curves else ()
+            # A training that began anew at a lower learning rate is drawn anew.
+            points = (*(point for point in old if point[0] < epoch), (epoch, value))
+            probe = found.get(f"{group}/head_accuracy")
+            curves[fold] = FoldCurve(fold=fold, points=points[-MOST_POINTS:], probe=probe)
+            return {"curves": tuple(curves.values())}
         return {}
 
 

@@ -50,18 +50,32 @@ function text(x, y, words, anchor) {
   return shape("text", { x, y, "text-anchor": anchor }, words);
 }
 
-// How many are right on pictures it has not seen, while layers are tuned.
-export function curve(points, right = "Right") {
-  const first = points[0], last = points[points.length - 1];
-  const width = Math.max(last[0] - first[0], 1);
-  const values = points.map(([, value]) => value);
-  const low = Math.min(...values), high = Math.max(...values, low + 0.05);
-  const x = (step) => 44 + 540 * ((step - first[0]) / width), y = (value) => 112 - 96 * ((value - low) / (high - low));
-  const said = `${right} on pictures that it has not seen: from ${share(values[0])} to ${share(last[1])}.`;
-  const corners = points.map(([step, value]) => `${x(step).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
-  return shape("svg", { viewBox: "0 0 600 130", class: "curve", role: "img", "aria-label": said },
-    ...[low, high].map((value) => shape("line", { x1: 44, x2: 584, y1: y(value), y2: y(value), class: "axis" })),
-    ...[low, high].map((value) => text(36, y(value) + 5, share(value), "end")),
-    shape("polyline", { points: corners, class: "line" }),
-    shape("circle", { cx: x(last[0]), cy: y(last[1]), r: 5, class: "dot" }));
+// The score on held-out pictures while layers are tuned: a line for each fold over its epochs, and
+// dashed in its colour what the linear probe reaches on the same pictures.
+export function curves(folds, score) {
+  const points = folds.flatMap((one) => one.points), epochs = points.map(([epoch]) => epoch);
+  const scores = [...points.map(([, value]) => value), ...folds.map(({ probe }) => probe).filter((one) => one !== null)];
+  const last = Math.max(...epochs, 1);
+  const low = Math.max(Math.floor(10 * Math.min(...scores) - 0.5) / 10, Math.min(...scores, 0));
+  const high = Math.min(Math.ceil(10 * Math.max(...scores) + 0.5) / 10, 1);
+  const x = (epoch) => 56 + 528 * (epoch / last), y = (value) => 176 - 150 * ((value - low) / (high - low || 1));
+  const said = folds.map(({ fold, points: its, probe }) => `${fold}: ${share(its[0][1])} after epoch ${few(its[0][0])},`
+    + ` ${share(its.at(-1)[1])} after epoch ${few(its.at(-1)[0])}${probe === null ? "" : `, linear probe ${share(probe)}`}`).join("; ");
+  const drawing = shape("svg", { viewBox: "0 0 600 220", class: "curve", role: "img", "aria-label": `${score}. ${said}.` });
+  for (const value of [low, (low + high) / 2, high]) {
+    drawing.append(shape("line", { x1: 56, x2: 584, y1: y(value), y2: y(value), class: "axis" }), text(48, y(value) + 5, share(value), "end"));
+  }
+  for (const epoch of [0, last / 2, last]) drawing.append(text(x(epoch), 196, few(epoch), "middle"));
+  drawing.append(text(320, 214, "epoch", "middle"), text(56, 12, score, "start"));
+  folds.forEach(({ points: its, probe }, n) => {
+    const kind = `fold-${n % 3}`;
+    if (probe !== null) drawing.append(shape("line", { x1: 56, x2: 584, y1: y(probe), y2: y(probe), class: `probe ${kind}` }));
+    const corners = its.map(([epoch, value]) => `${x(epoch).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+    const [end, value] = its.at(-1);
+    drawing.append(shape("polyline", { points: corners, class: `line ${kind}` }),
+      shape("circle", { cx: x(end), cy: y(value), r: 4, class: `dot ${kind}` }));
+  });
+  return drawing;
 }
+
+const few = (epoch) => String(Number(epoch.toFixed(1)));

@@ -1,7 +1,7 @@
 // While it learns: where it is, how long it still takes, what it found on the way.
 import { $, make, say, write } from "./dom.js";
 import { progressWords } from "./bar.js";
-import { curve } from "./draw.js";
+import { curves } from "./draw.js";
 import { goOn, learn, stop } from "./moves.js";
 import { now } from "./store.js";
 import { left } from "./words.js";
@@ -39,7 +39,7 @@ export function showLearning(state, before) {
   parts.goOn.hidden = work.state !== "stopped";
   parts.again.hidden = isBusy;
   parts.again.className = work.state === "stopped" ? "second" : "";
-  showCurve(work.curve);
+  showCurves(work.curves);
   showNotes(work.notes);
   tellStage(work, before.work);
 }
@@ -62,14 +62,18 @@ function hint(work) {
   return work.state === "working" ? left(work.seconds_left) : "";
 }
 
-function showCurve(points) {
-  parts.curve.hidden = points.length < 2;
-  const last = points.at(-1)?.join();
-  if (parts.curve.hidden || parts.last === last) return;
-  parts.last = last;
-  const words = now().board?.task === "classify" ? "Right" : "Score";
-  const caption = make("figcaption", { class: "quiet" }, `${words} on pictures that it has not seen`);
-  parts.curve.replaceChildren(curve(points, words), caption);
+function showCurves(folds) {
+  parts.curve.hidden = !folds.some(({ points }) => points.length > 1);
+  const drawn = JSON.stringify(folds);
+  if (parts.curve.hidden || parts.drawn === drawn) return;
+  parts.drawn = drawn;
+  const score = now().board?.task === "classify" ? "Accuracy" : "Score";
+  const key = (kind, words) => make("li", {}, make("span", { class: `key ${kind}` }), words);
+  const legend = make("ul", { class: "legend" }, ...folds.map(({ fold }, n) => key(`fold-${n % 3}`, fold)),
+    folds.some(({ probe }) => probe !== null) && key("probe", "linear probe (a new output layer on the frozen network)"));
+  const caption = make("figcaption", { class: "quiet" },
+    "Each fold holds some pictures out and learns from the others. An epoch is once through those.");
+  parts.curve.replaceChildren(curves(folds, `${score} on pictures held out`), legend, caption);
 }
 
 // Notes only grow during a run; those that are there stay as they are.

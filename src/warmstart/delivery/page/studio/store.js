@@ -4,7 +4,7 @@ import { taskOf } from "./tasks.js";
 
 const IDLE = {
   state: "idle", number: null, budget: null, stage: "", done: 0, of: null, seconds_left: null,
-  notes: [], curve: [], error: null, turn: 0,
+  notes: [], curves: [], error: null, turn: 0,
 };
 
 const begin = {
