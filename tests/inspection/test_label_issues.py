@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from warmstart.inspection.hits import best_probabilities
 from warmstart.inspection.label_issue_words import label_finding, of_classes, of_sets, said
 from warmstart.inspection.label_issues import (
     LEAST,
@@ -13,6 +14,7 @@ from warmstart.inspection.label_issues import (
     judge_sets,
 )
 from warmstart.records import Share
+from warmstart.solve.kernels import mixed_kernels
 
 
 def honest(n, k, strength, seed, flipped=0.0):
@@ -148,15 +150,19 @@ def test_an_interval_that_ends_at_the_edge_of_the_grid_gives_no_rate(monkeypatch
 
 
 def test_where_every_fifth_label_went_to_the_next_class_nobody_says_that_none_is_wrong():
-    """A head that learnt from these holds the next class for likely, now more, now less: no test
-    of labels that go anywhere sees them."""
-    rng = np.random.default_rng(1)
-    truth = rng.integers(0, 5, 600)
-    other = rng.uniform(0.02, 0.35, 600)[:, None]
-    p = (0.98 - other) * np.eye(5)[truth] + other * np.eye(5)[(truth + 1) % 5] + 0.02 / 5
-    wrong = rng.random(600) < 0.2
-    found = judge(p, np.where(wrong, (truth + 1) % 5, truth))
-    assert (found.count, found.why) == (None, "rate-unclear")
+    """A head that learnt from these holds the next class for likely: no test of labels that go
+    anywhere sees them."""
+    rng, truth = np.random.default_rng(1), np.arange(400) % 5
+    x = (rng.normal(size=(400, 30)) + 8 * np.eye(5, 30)[truth]).astype(np.float32)
+    kernel = mixed_kernels([("one", x)], {"one": {"one": 1.0}})["one"]
+    wrong = rng.random(400) < 0.2
+    found = {}
+    for name, labels in (("clean", truth), ("moved", np.where(wrong, (truth + 1) % 5, truth))):
+        p = best_probabilities([kernel], labels, [np.array([row]) for row in range(400)], 5)
+        found[name] = judge(p, labels)
+    assert (found["clean"].count, found["clean"].why) == (0, "not-significant")
+    assert (found["moved"].count, found["moved"].why) == (None, "rate-unclear")
+    assert found["moved"].upper > 0.2
 
 
 def test_many_rows_are_fitted_by_a_draw(monkeypatch):

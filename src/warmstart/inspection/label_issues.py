@@ -47,6 +47,7 @@ KNOWN = 0.5  # share of a class's labels that the model must confirm to accuse a
 LIKELY = 0.5  # from which chance on that a label is wrong it is called an issue
 CELLS = 2_000_000  # probabilities that a rate is fitted to at most; of more rows some are drawn
 _ROUNDS = 6  # of fitting where wrong labels go
+_BEGUN = 0.05  # rate by which their destinations are told where the best fit has none
 _DROP = 1.92  # of the log-likelihood at the ends of a 95 % interval
 _SURE, _TINY = 1e-6, 1e-12
 
@@ -197,8 +198,6 @@ def fit_noise(probabilities: Array, labels: Labels, weights: Array) -> Noise:
     anywhere = (1 - np.eye(k)) / max(k - 1, 1)
     first = last = _fit(p, labels, weights, anywhere)
     for _ in range(_ROUNDS if k > 2 else 0):
-        if last.rate == 0:
-            break
         last = _fit(p, labels, weights, _destinations(p, labels, weights, last))
     return Noise(
         rate=(first.rate + last.rate) / 2, low=min(first.low, last.low),
@@ -245,8 +244,9 @@ def _destinations(p: Array, labels: Labels, weights: Array, fit: _Fit) -> Array:
     Shapes: returns (K, K), rows that sum to 1.
     """
     k, q = p.shape[1], _sharpened(p, fit.power)
-    sent = fit.rate * q * fit.spread[:, labels].T
-    honest = (1 - fit.rate) * q[np.arange(len(p)), labels]
+    rate = max(fit.rate, _BEGUN)
+    sent = rate * q * fit.spread[:, labels].T
+    honest = (1 - rate) * q[np.arange(len(p)), labels]
     sent *= (weights / np.maximum(sent.sum(axis=1) + honest, _TINY))[:, None]
     counts = np.ones((k, k))
     np.add.at(counts.T, labels, sent)
