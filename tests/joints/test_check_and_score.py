@@ -163,37 +163,8 @@ def test_the_estimate_counts_held_out_rows_only(head):
     assert (claimed.n, claimed.value) == (20, pytest.approx(hits.mean()))
 
 
-def told(head, hits_before, hits_after):
-    """What `compared` says of two heads that are right on these rows. Shapes: (30,) bool."""
-    arranged = arranged_of()
-    heads = []
-    for hits in (hits_before, hits_after):
-        named = np.where(hits, arranged.labels, (arranged.labels + 1) % 3)
-        heads.append(replace(head, probabilities=np.eye(3)[named], fold=np.zeros(30, int)))
-    return score.compared(*heads, arranged, seed=0)
-
-
-def test_training_that_made_a_difference_is_told_with_its_interval(head):
-    most, few = np.arange(30) < 28, np.arange(30) < 15
-    assert told(head, few, most).startswith("43 points better (")
-    worse = told(head, most, few)
-    assert worse.startswith("43 points worse (")
-    assert worse.endswith("than the new output alone: use --strategy head, or a lower rate")
-
-
-def test_training_whose_difference_could_be_chance_is_not_praised(head):
-    assert told(head, np.arange(30) < 28, np.arange(30) < 29) == ""
-    assert told(head, np.arange(30) < 28, np.arange(30) < 28) == ""
-
-
-def test_a_network_that_only_guesses_is_called_that(head):
-    labels = arranged_of().labels
-    found = told(head, np.arange(30) < 28, labels == np.bincount(labels).argmax())
-    assert found.startswith("no better than always guessing the largest class")
-
-
 def worked_of(head, reader):
-    return Worked(SimpleNamespace(), head, reader, SimpleNamespace())
+    return Worked(SimpleNamespace(), head, reader, SimpleNamespace())  # nothing was trained
 
 
 def test_the_test_part_is_not_read_when_nothing_ships(head):
@@ -201,15 +172,15 @@ def test_the_test_part_is_not_read_when_nothing_ships(head):
         raise AssertionError("the test part was looked at")
 
     worked = worked_of(head, never)
-    measured = ship.measure(worked, arranged_of(), is_shipped=False)
+    measured = ship.measure(worked, arranged_of(), head, is_shipped=False)
     assert (measured.test, measured.test_probabilities) == (None, None)
-    assert ship.measure(worked, arranged_of(n_test=0), is_shipped=True).test is None
+    assert ship.measure(worked, arranged_of(n_test=0), head, is_shipped=True).test is None
 
 
 def test_lines_follow_the_rows(head):
     arranged = arranged_of()
     worked = worked_of(head, lambda examples: features_of(6))
-    measured = ship.measure(worked, arranged, is_shipped=True)
+    measured = ship.measure(worked, arranged, head, is_shipped=True)
     found = list(score.predictions(head, arranged, NAMES, measured))
     assert [line.id for line in found] == [str(i) for i in range(36)]
     assert [line.split for line in found] == ["oof"] * 30 + ["test"] * 6
