@@ -235,7 +235,7 @@ def test_a_run_made_twice_ships_the_same_bytes(runs, strategy):
 
 def test_balanced_holds_out_every_part_in_turn(pictures):
     run = fit(pictures, strategy="last:1", budget="balanced", settings={"training.passes": 32})
-    assert "was not measured" not in run.verdict.sentence
+    assert "was not tried" not in run.verdict.sentence
     found = lines(run.path, "predictions.jsonl")
     assert (run.estimate.method, run.estimate.n) == ("nested-cv", 36)
     assert run.plan.training.folds.value == 2
@@ -348,6 +348,10 @@ def test_where_no_rate_works_the_fitted_head_is_what_is_left(split_pictures, lr,
     assert run.summary.shipped.strategy == "head"
     assert run.summary.shipped.why.endswith(f"2 layers frozen: full was given up, {why}")
     assert why in (run.path / "README.md").read_text().replace("\n", " ")
+    assert f"Fine-tuning was given up: {why}" in run.verdict.sentence
+    assert "not tried" not in run.verdict.sentence
+    assert run.summary.fine_tuning_gain is None
+    assert run.summary.estimate == run.summary.linear_probe
     assert why in " ".join(fit_text(run).split())
     assert '"NaN"' not in (run.path / "progress.jsonl").read_text()
     for line in lines(run.path, "progress.jsonl"):
