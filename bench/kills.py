@@ -37,7 +37,7 @@ COMMON = (
 FILES = ("plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
          "predictions.jsonl", "suspects.csv")  # fmt: skip
 METRICS = ("verdict", "shipped", "estimate", "test", "data", "start", "frozen", "guards",
-           "findings", "step_zero")  # fmt: skip
+           "findings", "linear_probe", "fine_tuning_gain", "readiness")  # fmt: skip
 MOST = 60  # training images
 MOST_STARTS = 6  # resumptions of one run: it may be killed again and again
 

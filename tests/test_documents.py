@@ -218,8 +218,8 @@ def test_a_tutorial_runs(path, place):
     assert progress.output_type == "display_data"  # one output, however many events
     assert "Proof" in progress.data["text/plain"]
     assert "text/html" in shown.data
-    assert "estimated on examples it had not seen" in shown.data["text/html"]
-    assert "on your test part" in shown.data["text/html"]
+    assert ", cross-validated" in shown.data["text/html"]
+    assert "on the test set" in shown.data["text/html"]
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not [output for output in outputs if output.get("name") == "stderr"]

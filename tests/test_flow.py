@@ -77,9 +77,14 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     summary = summary_of(finished.path)
     assert summary.keys() == {
         "format", "task", "verdict", "shipped", "estimate", "test", "data", "start", "frozen",
-        "guards", "findings", "seconds", "peak_rss_mb", "step_zero", "beside",
+        "guards", "findings", "seconds", "peak_rss_mb", "own_head", "beside", "readiness",
+        "linear_probe", "fine_tuning_gain",
     }  # fmt: skip
-    assert summary["step_zero"] is None  # nothing was trained step by step
+    assert summary["fine_tuning_gain"] is None  # nothing was trained step by step
+    assert summary["linear_probe"] == summary["estimate"]
+    assert summary["own_head"] is None
+    assert summary["readiness"].keys() == {"level", "reasons"}
+    assert summary["readiness"]["level"] in ("ready", "review", "not-ready")
     assert (summary["format"], summary["task"]) == (1, "classify")
     assert summary["verdict"].keys() == {"kind", "sentence", "evidence"}
     assert summary["verdict"]["kind"] in ("head", "deeper", "scratch-fair", "no-signal", "unclear")

@@ -48,11 +48,11 @@ def test_a_table_is_learnt_from_nothing(clinic):
 
 
 def test_nothing_is_said_to_be_learnt_from_a_network_that_knows_nothing(clinic, tmp_path):
-    assert clinic[0].verdict.sentence.startswith("The labels can be learnt from these columns (")
-    assert "Layers were trained as you chose" in clinic[0].verdict.sentence
+    assert "The labels can be learnt from these columns (" in clinic[0].verdict.sentence
+    assert " was trained as you chose: " in clinic[0].verdict.sentence
     run = warmstart.fit(clinic[1], strategy="head", budget="fast", out=tmp_path / "run")
-    assert "from this start" not in run.verdict.sentence
-    assert "outputs on the columns, and on layers that have learnt" in run.verdict.sentence
+    assert "base model" not in run.verdict.sentence
+    assert "heads on the columns and on untrained layers were compared" in run.verdict.sentence
 
 
 def test_it_is_told_in_words_for_rows(clinic):
@@ -138,7 +138,7 @@ def test_a_run_is_the_start_for_a_table_with_other_columns(clinic, tmp_path):
     card = (run.path / "README.md").read_text()
     assert "2 columns keep their weights by name, 1 new begin at zero (pulse)" in card
     assert "1 of the start's are dropped (dose)" in card
-    assert run.summary.step_zero is not None
+    assert run.summary.fine_tuning_gain is not None
     assert run.summary.start.name == str(first.path)
     assert warmstart.load(run.path).predict([path])[0].label in ("ill", "well")
 

@@ -97,7 +97,8 @@ def same_run(one, again):
     assert (one.path / "weights_ledger.json").read_bytes() == (
         again.path / "weights_ledger.json"
     ).read_bytes()
-    for claim in ("estimate", "test", "verdict", "frozen", "step_zero"):
+    for claim in ("estimate", "test", "verdict", "frozen", "linear_probe", "fine_tuning_gain",
+                  "readiness", "shipped"):  # fmt: skip
         assert getattr(one.summary, claim) == getattr(again.summary, claim), claim
 
 

@@ -108,7 +108,7 @@ def test_row_1_what_plain_pixels_tell_is_no_lack_of_signal():
     assert signal.details["plain"] > 0.6
     assert "From plain pixels alone it is right" in signal.meaning
     assert verdict.kind == "scratch-fair"
-    assert "but not from what this start sees" in verdict.sentence
+    assert "but not from its features" in verdict.sentence
 
 
 @pytest.mark.parametrize("is_shuffled", [False, True])
@@ -123,7 +123,7 @@ def test_row_3_a_start_that_knows_nothing_is_no_better_than_scratch(is_shuffled,
     known = found["knowledge"]
     assert known.value + 1.64 * known.details["error"] < 0.10
     assert verdict.kind == "scratch-fair"
-    assert "Do not fine-tune from this start" in verdict.sentence
+    assert "Do not fine-tune this base model" in verdict.sentence
 
 
 def test_row_3_too_few_images_leave_it_open_whether_the_start_helps(learned):
@@ -144,4 +144,4 @@ def test_row_6_a_start_that_knows_is_unclear_while_nobody_tried_to_tune_it(learn
     assert known.details["trained"] > known.details["shuffled"] + 0.1
     assert found["tail_gain"].value is None
     assert verdict.kind == "unclear"
-    assert "This start knows this kind of picture" in verdict.sentence
+    assert "this base model knows this kind of picture" in verdict.sentence

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 import warmstart
 from tiny import ARCH, PREP, fit, network, weights
 from warmstart.delivery.card import percent
+from warmstart.evaluation.readiness import readiness_line
 
 
 def photographs(folder, n=20, seed=0):
@@ -127,7 +128,8 @@ def test_the_card_holds_the_numbers_of_the_run(finished):
         assert percent(score, 1) in text
     for number in (test.macro_f1, test.log_loss, test.ece):
         assert f"{number:.3f}" in text
-    assert finished.verdict.sentence in text
+    assert f"**{readiness_line(finished.summary.readiness)}**" in text
+    assert text.index("**") < text.index(finished.verdict.sentence)
     assert finished.summary.shipped.why in text
     assert f"{finished.summary.data.train:,} training examples in 3 classes" in text
 

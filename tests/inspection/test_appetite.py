@@ -4,10 +4,20 @@ import numpy as np
 import pytest
 
 from refit import kernel_of, ridge, singles, told_apart
-from warmstart.inspection.appetite import DRAWS, FLAT, LEAST_ROWS, MOST_BEYOND, SHARES, appetite
+from warmstart.inspection.appetite import (
+    DRAWS,
+    FLAT,
+    LEAST_ROWS,
+    MOST_BEYOND,
+    SHARES,
+    anchored,
+    appetite,
+)
 from warmstart.inspection.hits import best_left_out
-from warmstart.stats.curve import expected_gain
+from warmstart.records import Estimate
+from warmstart.stats.curve import PowerLaw, expected_gain
 from warmstart.stats.draws import spread_order
+from warmstart.tasks.classes import CLASSES
 
 
 def ask(features, labels, groups, n_all=None, seed=0):
@@ -101,3 +111,62 @@ def test_three_sizes_are_a_curve():
     assert sorted(name for name in found.details if name.startswith("accuracy")) == [
         "accuracy.15", "accuracy.30", "accuracy.45",
     ]  # fmt: skip
+
+
+# ---- the curve ends in the linear probe's estimate ------------------------------------------
+
+
+def claim(value, n=200):
+    return Estimate(metric="accuracy", value=value, low=0.0, high=1.0, n=n, method="nested-cv")
+
+
+def curve():
+    rng = np.random.default_rng(2)
+    features, labels = told_apart(rng, 200, 2, 0.8, width=40)
+    return ask(features, labels, singles(200))[0]
+
+
+def law_of(found):
+    return PowerLaw(found.details["scale"], found.details["rate"])
+
+
+@pytest.mark.parametrize("value", [0.6, 0.75, 0.9])
+def test_the_curve_goes_through_the_estimate_where_its_folds_learnt(value):
+    found = anchored(curve(), claim(value), 180, 200, 2, CLASSES)
+    assert law_of(found).at(180) == pytest.approx(value)
+    assert found.details["accuracy.180"] == value
+    assert found.value == pytest.approx(law_of(found).at(400) - law_of(found).at(200))
+    assert found.low <= found.value <= found.high
+
+
+def test_every_point_moves_by_the_same_odds():
+    before = curve()
+    found = anchored(before, claim(0.8), 180, 200, 2, CLASSES)
+    points = [k for k in before.details if k.startswith("accuracy.") and k != "accuracy.180"]
+    assert len(points) > 2
+    moved = [found.details[key] / (1 - found.details[key]) for key in points]
+    odds = [before.details[key] / (1 - before.details[key]) for key in points]
+    ratios = np.divide(moved, odds)
+    assert ratios == pytest.approx(ratios[0])
+    assert ratios[0] == pytest.approx(found.details["scale"] / before.details["scale"])
+    assert found.details["rate"] == before.details["rate"]
+
+
+def test_a_curve_that_ends_there_already_is_left_as_it_is():
+    before = curve()
+    found = anchored(before, claim(law_of(before).at(180)), 180, 200, 2, CLASSES)
+    assert found.value == pytest.approx(law_of(before).at(400) - law_of(before).at(200))
+    points = {key: value for key, value in found.details.items() if key != "accuracy.180"}
+    assert points == pytest.approx({k: before.details[k] for k in points})
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.2])
+def test_a_score_at_an_end_leaves_numbers(value):
+    found = anchored(curve(), claim(value), 180, 200, 2, CLASSES)
+    assert np.isfinite([found.value, found.low, found.high, law_of(found).scale]).all()
+
+
+def test_a_curve_that_was_not_drawn_stays_that():
+    few = ask(*told_apart(np.random.default_rng(0), 12, 2, 1.0), singles(12))[0]
+    assert few.value is None
+    assert anchored(few, claim(0.8), 10, 12, 2, CLASSES) == few

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score, r2_score
 
 import warmstart
 from drawing import fill
+from test_other_tasks import written
+from test_task_training import pictures
 from tiny import PREP, bytes_of, fit, lines, network
-from warmstart.joints import check, ship
+from warmstart.joints import check
 from warmstart.planning.verdict import leaves_little
-from warmstart.training.ship import SHARES, Option, decide
+from warmstart.training import ship as rule
+from warmstart.training.ship import SHARES
 
 COUNTS = {"blue": 14, "green": 14, "red": 14}
 SHORT = {"training.passes": 48, "training.batch": 8, "training.folds": 2}
@@ -42,16 +45,41 @@ def forced(monkeypatch):
     """Makes the rule take a share, whatever the rows say."""
 
     def force(share):
-        def taken(head, tuned, labels, fold, blocks, rng, alone=None, **_):
-            found = decide(head, tuned, labels, fold, blocks, rng, alone)
-            mean = share * np.log(tuned) + (1 - share) * np.log(head)
-            p = np.exp(mean) / np.exp(mean).sum(axis=1, keepdims=True)
-            option = Option(share, p, replace(found.option.calibration, temperature=1.0))
-            return replace(found, option=option)
+        def best(losses, hits, blocks):
+            place = SHARES.index(share)
+            return place if place < len(losses) else rule.TUNED  # where no ensemble may ship
 
-        monkeypatch.setattr(ship, "decide", taken)
+        monkeypatch.setattr(rule, "_best", best)
 
     return force
+
+
+def tail_gain(done):
+    return {e.name: e for e in done.verdict.evidence}["tail_gain"]
+
+
+def assert_the_estimate_is_made_of_the_predictions(done):
+    """By hand from predictions.jsonl alone: the estimate, and the gain over the linear probe."""
+    summary = done.summary
+    held = [line for line in lines(done.path, "predictions.jsonl") if line["split"] == "oof"]
+    assert len(held) == summary.estimate.n == summary.linear_probe.n
+    if summary.task == "classify":
+        value = np.mean([line["label"] == line["target"] for line in held])
+    elif summary.task == "multilabel":
+        names = sorted(held[0]["scores"])
+        truth = np.array([[name in line["target"].split("|") for name in names] for line in held])
+        scores = np.array([[line["scores"][name] for name in names] for line in held])
+        value = average_precision_score(truth, scores, average="macro")
+    else:
+        value = r2_score([float(line["target"]) for line in held], [line["value"] for line in held])
+    assert summary.estimate.value == pytest.approx(value, abs=1e-4)
+    gain, shipped = summary.fine_tuning_gain, summary.shipped.strategy
+    if gain is None or shipped == "head":
+        assert summary.estimate == summary.linear_probe
+    else:
+        less = summary.estimate.value - summary.linear_probe.value
+        assert gain.value == pytest.approx(less, abs=1e-9)
+        assert (gain.n, gain.value) == (summary.estimate.n, tail_gain(done).value)
 
 
 def run(split, **options):
@@ -66,9 +94,11 @@ def test_each_choice_answers_as_its_folder_says(split, forced, share, kind):
     done = run(split, kind=kind)
     word = {0.0: "head", 1.0: done.plan.strategy.value}.get(share, "blend")
     assert done.summary.shipped.strategy == word
-    assert done.summary.estimate.method == "bbc-cv"
+    assert done.summary.estimate.method == "nested-cv"
+    assert_the_estimate_is_made_of_the_predictions(done)
     assert done.summary.frozen.identical
-    found = {e.name: e for e in done.verdict.evidence}["tail_gain"]
+    found, gain = tail_gain(done), done.summary.fine_tuning_gain
+    assert (found.value, found.low, found.high) == (gain.value, gain.low, gain.high)
     assert found.low <= found.value <= found.high
     kept = {
         e["name"]: e for e in json.loads((done.path / "inspection.json").read_text())["evidence"]
@@ -82,28 +112,68 @@ def test_each_choice_answers_as_its_folder_says(split, forced, share, kind):
 
 
 def test_both_in_one_is_the_weighted_mean_of_the_two(split, forced):
+    """But for their temperatures, each of which is fitted on its own answers held out."""
     by_share = {}
     for share in (0.0, 0.5, 1.0):
         forced(share)
         done = run(split, out=split.parent / f"run-{share}")
-        by_share[share] = done.model(torch.zeros(1, 3, 32, 32)).log_softmax(1).detach()
-    mean = ((by_share[0.0] + by_share[1.0]) / 2).log_softmax(1)
-    forced(0.5)
-    assert torch.allclose(by_share[0.5], mean, atol=0.1)  # its calibration is fitted anew
+        told = done.model(torch.linspace(-1, 1, 3072).reshape(1, 3, 32, 32)).log_softmax(1)
+        by_share[share] = (told - told.mean()).detach().flatten().double().numpy()
+    both = np.stack([by_share[0.0], by_share[1.0]], axis=1)
+    weights, left, *_ = np.linalg.lstsq(both, by_share[0.5], rcond=None)
+    assert (weights > 0).all()
+    assert np.sqrt(left.sum()) < 0.02 * np.linalg.norm(by_share[0.5])
 
 
 def test_a_strategy_of_the_users_ships_as_it_is(split):
     done = run(split, strategy="last:1")
     assert done.summary.shipped.strategy == "last:1"
     assert done.summary.estimate.method == "nested-cv"
-    assert {e.name: e for e in done.verdict.evidence}["tail_gain"].value is None
+    assert_the_estimate_is_made_of_the_predictions(done)
+    gain = done.summary.fine_tuning_gain
+    assert (tail_gain(done).value, tail_gain(done).n) == (gain.value, gain.n)
+    assert "last:1 was fine-tuned as you chose: " in done.verdict.sentence
+
+
+def test_the_linear_probe_is_the_one_that_a_run_of_it_alone_gives(split, forced):
+    """Same seed, same budget: one quantity has one number, whatever is trained beside it."""
+    alone = run(split, strategy="head", settings=None, out=split.parent / "head").summary
+    assert alone.estimate == alone.linear_probe
+    forced(1.0)
+    tuned = run(split, out=split.parent / "tuned").summary
+    chosen = run(split, strategy="last:1", out=split.parent / "chosen").summary
+    forced(0.0)
+    kept = run(split, out=split.parent / "kept").summary
+    assert alone.linear_probe == tuned.linear_probe == chosen.linear_probe == kept.linear_probe
+    assert kept.estimate == alone.estimate
+    for summary in (tuned, kept, chosen):
+        signal = {e.name: e for e in summary.verdict.evidence}["signal"]
+        assert signal.value == alone.linear_probe.value
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regress"])
+@pytest.mark.parametrize("how", ["last:1", "head", "auto", "blend"])
+def test_other_tasks_have_one_estimate_too(tmp_path, monkeypatch, forced, task, how):
+    X, has, light = pictures(n=60)
+    names = ["|".join(n for n, h in zip(("red", "blue"), row, strict=True) if h) for row in has]
+    column, cells = ("label", names) if task == "multilabel" else ("light", light)
+    written(tmp_path, column, cells, X)
+    monkeypatch.chdir(tmp_path)
+    forced({"head": 0.0, "blend": 0.5}.get(how, 1.0))
+    done = fit("t.csv", task=task, label=column, strategy="last:1" if how == "last:1" else "auto",
+               budget="balanced", settings=SHORT, out=tmp_path / "run")  # fmt: skip
+    shipped = done.summary.shipped.strategy
+    assert shipped == {"auto": done.plan.strategy.value}.get(how, how)
+    assert done.summary.fine_tuning_gain is not None
+    assert_the_estimate_is_made_of_the_predictions(done)
 
 
 def test_where_next_to_nothing_is_left_to_gain_no_layer_is_trained(split, monkeypatch):
     monkeypatch.setattr(check, "leaves_little", leaves_little)
     done = run(split)
     assert done.summary.shipped.strategy == "head"
-    assert {e.name: e for e in done.verdict.evidence}["tail_gain"].value is None
+    assert tail_gain(done).value is None
+    assert done.summary.fine_tuning_gain is None
 
 
 def test_fast_trains_nothing(split):

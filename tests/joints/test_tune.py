@@ -139,13 +139,17 @@ def test_nothing_is_left_to_be_decided_in_the_plan(runs, strategy):
 
 
 @each
-def test_step_zero_is_the_head_alone_on_the_rows_that_the_estimate_is_made_on(runs, strategy):
-    """The same heads on the same held-out rows, whatever is trained after them."""
+def test_the_linear_probe_is_that_of_the_rows_that_the_estimate_is_made_on(runs, strategy):
+    """The same linear probe on the same held-out rows, whatever is trained beside it."""
     run, _ = runs(strategy)
-    assert run.summary.step_zero == runs("last:1")[0].summary.step_zero
-    assert run.summary.step_zero.n == run.estimate.n
-    assert run.summary.step_zero.method == run.estimate.method
-    assert runs("head")[0].summary.step_zero is None
+    probe, gain = run.summary.linear_probe, run.summary.fine_tuning_gain
+    assert probe == runs("last:1")[0].summary.linear_probe
+    assert (probe.n, probe.method) == (run.estimate.n, run.estimate.method)
+    assert gain.value == pytest.approx(run.estimate.value - probe.value)
+    assert gain.low <= gain.value <= gain.high
+    assert run.summary.own_head is None
+    plain = runs("head")[0].summary
+    assert (plain.linear_probe, plain.fine_tuning_gain) == (plain.estimate, None)
 
 
 def test_groups_that_did_not_join_are_not_said_to_be_tuned(runs):
@@ -231,7 +235,7 @@ def test_a_run_made_twice_ships_the_same_bytes(runs, strategy):
 
 def test_balanced_holds_out_every_part_in_turn(pictures):
     run = fit(pictures, strategy="last:1", budget="balanced", settings={"training.passes": 32})
-    assert "was not measured" not in run.verdict.sentence
+    assert "was not tried" not in run.verdict.sentence
     found = lines(run.path, "predictions.jsonl")
     assert (run.estimate.method, run.estimate.n) == ("nested-cv", 36)
     assert run.plan.training.folds.value == 2
@@ -295,8 +299,11 @@ def test_labels_that_mean_nothing_stay_at_chance(strategy, kind, lr, seed, balan
     run = fit(data, kind=kind, strategy=strategy, lr=lr, settings=settings, seed=seed)
     assert run.estimate.n == 60
     assert run.estimate.low < 1 / 3 < run.estimate.high
-    begun = run.summary.step_zero  # None where training was given up: it was stuck
-    assert begun.low < 1 / 3 < begun.high if begun else run.summary.guards
+    probe = run.summary.linear_probe
+    assert probe.low < 1 / 3 < probe.high
+    # None where training was given up: it was stuck
+    gain = run.summary.fine_tuning_gain
+    assert gain.low < 0 < gain.high if gain else run.summary.guards
     if kind == "layers":  # it learnt the labels by heart, and the estimate was not fooled
         answers = run.predict(data[0])
         learnt = np.mean([a.label == label for a, label in zip(answers, data[1], strict=True)])
@@ -341,6 +348,10 @@ def test_where_no_rate_works_the_fitted_head_is_what_is_left(split_pictures, lr,
     assert run.summary.shipped.strategy == "head"
     assert run.summary.shipped.why.endswith(f"2 layers frozen: full was given up, {why}")
     assert why in (run.path / "README.md").read_text().replace("\n", " ")
+    assert f"Fine-tuning was given up: {why}" in run.verdict.sentence
+    assert "not tried" not in run.verdict.sentence
+    assert run.summary.fine_tuning_gain is None
+    assert run.summary.estimate == run.summary.linear_probe
     assert why in " ".join(fit_text(run).split())
     assert '"NaN"' not in (run.path / "progress.jsonl").read_text()
     for line in lines(run.path, "progress.jsonl"):

@@ -132,17 +132,6 @@ def test_groups_widen_the_interval(finished, copy):
     assert wide.high - wide.low > plain.high - plain.low
 
 
-def test_a_choice_made_on_the_same_rows_is_corrected_for(finished, copy):
-    def chosen(summary):
-        summary["estimate"] = {**summary["estimate"], "value": 0.5, "method": "bbc-cv"}
-
-    both = [copy("plain", said=without_test), copy("auto", summary=chosen, said=without_test)]
-    found = compare(*both)
-    values = {run.name: run.value for run in found.runs}
-    assert values["auto"] == pytest.approx(0.5)
-    assert values["plain"] == pytest.approx(finished.estimate.value)
-
-
 def test_three_runs_from_best_to_worst(finished, copy):
     def poor(line):
         return {

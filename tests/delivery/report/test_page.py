@@ -10,7 +10,7 @@ import pytest
 from issues import issues
 from reports import NASTY, cases, facts, guard, ledger, summary
 from warmstart.delivery.report import Facts, page
-from warmstart.records import Inspection, Ledger
+from warmstart.records import FineTuningGain, Inspection, Ledger, Shipped
 
 VOID = {"meta", "img", "br", "wbr", "link", "input"}
 CASES = cases()
@@ -153,6 +153,32 @@ def test_a_perfect_run_says_so():
     )
     assert "It made no mistake on examples held out." in text
     assert "Add images of" not in text
+
+
+GAIN = FineTuningGain(
+    value=0.031, low=0.004, high=0.058, n=300, log_loss=0.5, log_loss_change=-0.1,
+    log_loss_low=-0.15, log_loss_high=-0.05,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("strategy", "row"), [("last:1", "what ships"), ("blend", "what ships"),
+                                               ("head", "fine-tuned")])  # fmt: skip
+def test_what_fine_tuning_changed_is_told_beside_the_curves(strategy, row):
+    probe = replace(summary().estimate, value=0.8, low=0.74, high=0.85)
+    found = summary(
+        linear_probe=probe, fine_tuning_gain=GAIN, shipped=Shipped(strategy=strategy, why="…")
+    )
+    text = page(facts(summary=found))
+    assert f"({100 * 0.74:.0f} to {100 * 0.85:.0f}); {row} against it: +3 points" in text
+    assert "(+0.4 to +6, 95" in text
+    assert "On the same folds" not in page(facts())  # nothing was compared
+
+
+def test_a_training_of_which_nothing_is_kept_is_called_that():
+    words = "last:1 was tried, and the linear probe is what ships: in the model every layer is"
+    assert words in page(facts())  # a plan that trains, and a head that ships
+    tuned = summary(shipped=Shipped(strategy="last:1", why="…"), fine_tuning_gain=GAIN)
+    assert words not in page(facts(summary=tuned))
 
 
 def test_forgetting_is_told_where_it_was_seen():
