@@ -8,13 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from warmstart.errors import StartError
-from warmstart.network.hubfolder import (
-    from_processor,
-    is_hub_folder,
-    open_folder,
-    open_with,
-    read_folder,
-)
+from warmstart.network.hubfiles import from_processor, read_folder
+from warmstart.network.hubfolder import is_hub_folder, open_folder, open_with
 from warmstart.network.outside import Feeding
 
 X = torch.randn(2, 3, 32, 32)

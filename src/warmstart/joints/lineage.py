@@ -16,11 +16,13 @@ from warmstart.joints import notes
 from warmstart.joints.look import Look
 from warmstart.joints.past import Past, past_of
 from warmstart.network.arch import published_config
+from warmstart.network.hubfiles import is_timm_folder
 from warmstart.network.load import Start
 from warmstart.network.registry import SHIPPED
 from warmstart.network.revive import RevivedStart, revive
 from warmstart.network.taps import tap_width, taps
 from warmstart.network.textstart import is_text_start
+from warmstart.network.visionstart import is_vision_start
 from warmstart.network.wavestart import is_wave_start
 from warmstart.network.weights import SUFFIXES
 from warmstart.planning import rules
@@ -55,6 +57,8 @@ def is_run(start: Any) -> bool:
         return False
     name, path = str(start), Path(start)
     if name in SHIPPED or is_text_start(name) or is_wave_start(name):
+        return False
+    if is_vision_start(name) or is_timm_folder(name):
         return False
     is_path = os.sep in name and not name.startswith(_LIBRARIES) and not path.is_file()
     return path.is_dir() or (is_path and path.suffix not in SUFFIXES)

@@ -20,6 +20,8 @@ from warmstart.network.tabular import build_table
 from warmstart.network.taps import Scan, plan_scan
 from warmstart.network.tensors import unique_tensors
 from warmstart.network.texts import build_text
+from warmstart.network.vision import PREFIX as VISION
+from warmstart.network.vision import build_vision
 from warmstart.network.weights import check_finite, check_match
 from warmstart.records import Inputs, Preprocessing, TableInputs, Tap, WaveInputs
 from warmstart.weightfile import Mapped
@@ -194,7 +196,10 @@ def fresh(arch: str, trunk: Mapping[str, Tensor], inputs: Inputs) -> nn.Module:
     if not isinstance(inputs, Preprocessing):
         own = build_wave(arch) if isinstance(inputs, WaveInputs) else build_text(arch)
         return own.requires_grad_(False)
-    module = build(arch, trunk, inputs.size)
+    if arch.startswith(VISION):
+        module: nn.Module = build_vision(arch)
+    else:
+        module = build(arch, trunk, inputs.size)
     refit(module, trunk, inputs.channels)
     return module.eval().requires_grad_(False)
 

@@ -14,23 +14,18 @@ from torch import Tensor, nn
 
 from warmstart.errors import StartError
 from warmstart.extras import install_command
-from warmstart.network.arch import (
-    IMAGENET,
-    build,
-    classifier_name,
-    for_channels,
-    preprocessing_from,
-    split_arch,
+from warmstart.network.arch import IMAGENET, classifier_name, for_channels
+from warmstart.network.hubfiles import (
+    CONFIG,
+    from_processor,
+    open_timm,
+    read_folder,
+    settings,
 )
 from warmstart.network.names import from_mapping, names_beside, parse_names, unique
 from warmstart.network.outside import Feeding, Outside, from_module, said_by
-from warmstart.network.weights import check_finite, check_match, read_weights
+from warmstart.network.weights import check_finite, read_weights
 from warmstart.records import Preprocessing
-
-PREFIX = "transformers:"
-CONFIG = "config.json"
-_FILES = ("model.safetensors", "pytorch_model.bin")
-_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
 def is_hub_folder(path: Path) -> bool:
@@ -41,7 +36,7 @@ def is_hub_folder(path: Path) -> bool:
     """
     if not (path / CONFIG).is_file():
         return False
-    return not {"architecture", "model_type"}.isdisjoint(_json(path / CONFIG))
+    return not {"architecture", "model_type"}.isdisjoint(settings(path / CONFIG))
 
 
 def open_folder(folder: Path, feeding: Feeding) -> Outside:
@@ -49,11 +44,10 @@ def open_folder(folder: Path, feeding: Feeding) -> Outside:
 
     Raises: StartError if the folder is damaged, incomplete, or of another kind of model.
     """
-    config = _json(folder / CONFIG)
-    weights = read_folder(folder)
+    config = settings(folder / CONFIG)
     if "architecture" in config:
-        return _timm(folder, config, weights, feeding)
-    return _transformers(folder, folder, weights, feeding)
+        return _timm(folder, config, feeding)
+    return _transformers(folder, folder, read_folder(folder), feeding)
 
 
 def open_with(path: Path, name: str, feeding: Feeding) -> Outside:
@@ -66,46 +60,9 @@ def open_with(path: Path, name: str, feeding: Feeding) -> Outside:
     return _transformers(path, Path(name), weights, feeding)
 
 
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise StartError(f"{path} is damaged ({error}); copy the folder again.") from error
-    if not isinstance(found, dict):
-        raise StartError(f"{path} holds no settings; copy the folder again.")
-    return found
-
-
-def read_folder(folder: Path) -> dict[str, Tensor]:
-    """All weights of such a folder, in one file or several.
-
-    Raises: StartError if a file is missing or damaged.
-    """
-    index = folder / "model.safetensors.index.json"
-    names = [name for name in _FILES if (folder / name).is_file()][:1]
-    if index.is_file():
-        names = sorted(set(_json(index).get("weight_map", {}).values()))
-    if not names:
-        raise StartError(f"{folder} has no {' or '.join(_FILES)}; copy the folder again.")
-    weights: dict[str, Tensor] = {}
-    for name in names:
-        if Path(name).name != name:
-            raise StartError(f"{index} names {name!r}, outside the folder; copy the folder again.")
-        weights |= read_weights(folder / name)
-    check_finite(weights, str(folder))
-    return weights
-
-
-def _timm(
-    folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], feeding: Feeding
-) -> Outside:
-    arch = f"timm:{config['architecture']}"
-    design = split_arch(arch)[1]
-    module = build(arch, weights, feeding.size)
-    check_match(module.state_dict(), weights, str(folder), "copy the folder again")
-    module.load_state_dict(weights)
-    usual = for_channels(preprocessing_from(config.get("pretrained_cfg") or config), module)
-    title = f"{folder.resolve().name} ({design})"
+def _timm(folder: Path, config: Mapping[str, Any], feeding: Feeding) -> Outside:
+    module, arch, usual = open_timm(folder, feeding.size)
+    title = f"{folder.resolve().name} ({arch.partition(':')[2]})"
     found = from_module(module, str(folder), title, feeding.over(usual), said_by(feeding, CONFIG))
     names = config.get("label_names") or ()
     labels = parse_names(json.dumps(names)) if names else names_beside(folder / CONFIG)
@@ -184,57 +141,11 @@ def _has_processor(folder: Path) -> bool:
 def _preprocessing(folder: Path, config: Any) -> Preprocessing:
     """What preprocessor_config.json says; else the size in the config, ImageNet's values."""
     if _has_processor(folder):
-        return from_processor(_json(folder / "preprocessor_config.json"))
+        return from_processor(settings(folder / "preprocessor_config.json"))
     side = getattr(config, "image_size", None)
     height, width = (side, side) if isinstance(side, int) else tuple(side or IMAGENET.size)
     resize = int(min(height, width) / 0.875)
     return replace(IMAGENET, size=(height, width), resize=resize)
-
-
-def from_processor(config: Mapping[str, Any]) -> Preprocessing:
-    """Read a preprocessor_config.json of transformers.
-
-    >>> found = from_processor({"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3,
-    ...                         "image_std": [0.5] * 3, "resample": 2})
-    >>> found.size, found.squash, found.interpolation
-    ((32, 32), True, 'bilinear')
-    """
-    height, width, resize, squash = _sides(config)
-    # Values become x * factor - offset, then (that - mean) / std; ours are of x / 255.
-    scale = 255 * float(config.get("rescale_factor", 1 / 255)) if _does(config, "rescale") else 255
-    offset = 1.0 if config.get("rescale_offset") else 0.0
-    is_normal = _does(config, "normalize")
-    mean = config.get("image_mean", IMAGENET.mean) if is_normal else (0.0,) * 3
-    std = config.get("image_std", IMAGENET.std) if is_normal else (1.0,) * 3
-    return Preprocessing(
-        size=(height, width),
-        resize=resize,
-        mean=tuple((float(m) + offset) / scale for m in mean),
-        std=tuple(float(s) / scale for s in std),
-        interpolation=_RESAMPLE.get(config.get("resample", 2), "bilinear"),  # type: ignore[arg-type]
-        squash=squash,
-    )
-
-
-def _does(config: Mapping[str, Any], what: str) -> bool:
-    return config.get(f"do_{what}", True) is not False
-
-
-def _sides(config: Mapping[str, Any]) -> tuple[int, int, int, bool]:
-    """Height and width seen, the resized short side, and whether both sides are squeezed."""
-    size, crop = config.get("size") or {}, config.get("crop_size") or {}
-    size = {"shortest_edge": size} if isinstance(size, int) else size
-    crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
-    side = int(size.get("shortest_edge") or min(size.get("height", 224), size.get("width", 224)))
-    does_crop = config.get("do_center_crop", False) and "height" in crop
-    if does_crop:
-        return int(crop["height"]), int(crop["width"]), side, "shortest_edge" not in size
-    if "height" in size:
-        return int(size["height"]), int(size["width"]), side, True
-    share = float(config.get("crop_pct") or 1.0)
-    if share < 1 and side >= 384:  # ConvNeXt's own rule: large inputs are the whole picture
-        return side, side, side, True
-    return side, side, int(side / share), False
 
 
 @contextmanager

@@ -27,10 +27,12 @@ from warmstart.network.arch import (
     split_arch,
 )
 from warmstart.network.filled import filled
+from warmstart.network.hubfiles import is_timm_folder, open_timm, timm_folder_of
 from warmstart.network.inputs import InputWish, change_inputs
 from warmstart.network.registry import DEFAULT, SHIPPED, SHIPPED_TEXT, available, shipped_file
 from warmstart.network.tensors import STATISTICS, tensor_digest, unique_tensors
 from warmstart.network.textstart import is_text_start, load_text
+from warmstart.network.visionstart import is_vision_start, load_vision
 from warmstart.network.wavestart import is_wave_start, load_wave
 from warmstart.network.weights import SUFFIXES, by_order, check_finite, read_weights
 from warmstart.records import Change, Inputs, Preprocessing, StartRecord
@@ -76,7 +78,8 @@ def load(
     """Load a pretrained network, strictly: each tensor is checked, none stays random.
 
     `start` is a shipped name (`lite0`), `timm:NAME`, `torchvision:NAME`, a file of weights
-    (with `arch`), or a module of one's own, which is copied and left as it is.
+    (with `arch`), a folder that transformers or timm wrote, or a module of one's own, which is
+    copied and left as it is.
     `preprocessing` replaces what the start itself says about its inputs; `inputs` changes the
     network for other ones, and the record then says what the changed network wants.
 
@@ -113,6 +116,11 @@ def _load(
     if is_wave_start(name):
         module, record = load_wave(name)
         return Start(module=module, record=record)
+    if is_vision_start(name):
+        module, record = load_vision(name, preprocessing)
+        return Start(module=module, record=record)
+    if is_timm_folder(name):
+        return _from_timm_folder(name, preprocessing)
     if is_text_start(name):
         module, record = load_text(name)
         return Start(module=module, record=record)
@@ -161,6 +169,15 @@ def _from_timm(name: str, preprocessing: Preprocessing | None) -> Start:
     chosen = preprocessing or preprocessing_of(name)
     module = build_pretrained(name, weights, chosen.size)
     return _start(module, chosen, name=name, title=f"{network} (timm)", arch=name, source=str(path))
+
+
+def _from_timm_folder(name: str, preprocessing: Preprocessing | None) -> Start:
+    folder = timm_folder_of(name)
+    module, arch, usual = open_timm(folder, preprocessing.size if preprocessing else None)
+    title = f"{folder.resolve().name} ({arch.partition(':')[2]})"
+    return _start(
+        module, preprocessing or usual, name=name, title=title, arch=arch, source=str(folder)
+    )
 
 
 def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Start:

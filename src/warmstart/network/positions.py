@@ -27,6 +27,7 @@ from warmstart.errors import StartError
 from warmstart.network.arch import build, size_option
 from warmstart.network.stem import REFUSALS, refit
 from warmstart.network.tensors import digest, unique_tensors
+from warmstart.network.vision import PREFIX as VISION
 from warmstart.network.whole import find_classifier, probe
 from warmstart.records import Change, Preprocessing
 
@@ -118,6 +119,8 @@ def _for_size(module: nn.Module, arch: str, wanted: Preprocessing) -> nn.Module:
         twin = copy.deepcopy(module)
         set_size(twin, size)
         return twin.eval().requires_grad_(False)
+    if arch.startswith(VISION):  # which resamples its table as it runs
+        return module
     if not size_option(arch, (1, 1)):  # not made for one size: it takes others as it is
         return module
     old = module.state_dict()

@@ -14,6 +14,7 @@ from warmstart.network.listening import KINDS as WAVE_KINDS
 from warmstart.network.registry import SHIPPED_TEXT, ShippedText, shipped_folder
 from warmstart.network.tensors import tensor_digest, unique_tensors
 from warmstart.network.texts import KINDS, arch_of, build_text
+from warmstart.network.vision import KINDS as VISION_KINDS
 from warmstart.records import StartRecord, TextInputs
 
 TOKENIZER = "tokenizer.json"
@@ -71,7 +72,8 @@ def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, StartR
     if str(config.get("model_type")) not in KINDS:
         raise StartError(
             f"{folder} holds a {config.get('model_type')}; encoders that are read are, of texts, "
-            f"{', '.join(KINDS)}, and of sounds {', '.join(WAVE_KINDS)}."
+            f"{', '.join(KINDS)}, of images {', '.join(VISION_KINDS)}, and of sounds "
+            f"{', '.join(WAVE_KINDS)}."
         )
     arch = arch_of(config, _pooling(folder))
     network = build_text(arch, is_drawn=False)  # every tensor is read, or missed below

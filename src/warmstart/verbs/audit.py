@@ -16,7 +16,8 @@ from torch import Tensor
 from warmstart.delivery.bundle import read_bundle
 from warmstart.errors import StartError, UsageError
 from warmstart.folder import read_json
-from warmstart.network.hubfolder import is_hub_folder, read_folder
+from warmstart.network.hubfiles import read_folder
+from warmstart.network.hubfolder import is_hub_folder
 from warmstart.network.tensors import STATISTICS, digest, place
 from warmstart.network.weights import SUFFIXES, read_weights
 from warmstart.records import Audit, AuditGroup, Fate, GroupState, Ledger, LedgerRow, Tally

@@ -16,7 +16,8 @@ from warmstart.folder import read_json
 from warmstart.joints.judging import judge as judged
 from warmstart.joints.processors import n_threads
 from warmstart.lost import missing
-from warmstart.network.hubfolder import PREFIX, is_hub_folder, open_folder, open_with
+from warmstart.network.hubfiles import PREFIX
+from warmstart.network.hubfolder import is_hub_folder, open_folder, open_with
 from warmstart.network.onnxfile import SUFFIX, open_onnx
 from warmstart.network.outside import Array, Feeding, Outside, is_published, open_file, open_named
 from warmstart.network.weights import SUFFIXES

@@ -1,0 +1,138 @@
+"""What folders for the hub hold, as timm and transformers write it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from warmstart.errors import StartError
+from warmstart.network.arch import IMAGENET, build, for_channels, preprocessing_from, split_arch
+from warmstart.network.weights import check_finite, check_match, read_weights
+from warmstart.records import Preprocessing
+
+PREFIX = "transformers:"
+CONFIG = "config.json"
+_FILES = ("model.safetensors", "pytorch_model.bin")
+_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+
+def settings(path: Path) -> Mapping[str, Any]:
+    """A file of settings. Raises: StartError where it is damaged."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise StartError(f"{path} is damaged ({error}); copy the folder again.") from error
+    if not isinstance(found, dict):
+        raise StartError(f"{path} holds no settings; copy the folder again.")
+    return found
+
+
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """All weights of such a folder, in one file or several.
+
+    Raises: StartError if a file is missing or damaged.
+    """
+    index = folder / "model.safetensors.index.json"
+    names = [name for name in _FILES if (folder / name).is_file()][:1]
+    if index.is_file():
+        names = sorted(set(settings(index).get("weight_map", {}).values()))
+    if not names:
+        raise StartError(f"{folder} has no {' or '.join(_FILES)}; copy the folder again.")
+    weights: dict[str, Tensor] = {}
+    for name in names:
+        if Path(name).name != name:
+            raise StartError(f"{index} names {name!r}, outside the folder; copy the folder again.")
+        weights |= read_weights(folder / name)
+    check_finite(weights, str(folder))
+    return weights
+
+
+def is_timm_folder(name: str) -> bool:
+    """Whether a start is a folder that timm wrote for the hub, or transformers of timm's network.
+
+    >>> is_timm_folder("timm:resnet18")
+    False
+    """
+    folder = timm_folder_of(name)
+    try:
+        return (folder / CONFIG).is_file() and "architecture" in settings(folder / CONFIG)
+    except StartError:
+        return False
+
+
+def timm_folder_of(name: str) -> Path:
+    """The folder in `FOLDER`, `timm:FOLDER` or `transformers:FOLDER`."""
+    return Path(name.removeprefix("timm:").removeprefix(PREFIX)).expanduser()
+
+
+def open_timm(
+    folder: Path, size: tuple[int, int] | None = None
+) -> tuple[nn.Module, str, Preprocessing]:
+    """The network of a folder that timm wrote, its design, and what it wants of its inputs.
+
+    `size`: height and width in px that it is to be built for, where not as the folder says.
+    Raises: StartError if the folder is damaged, incomplete, or names no design of timm.
+    """
+    config, weights = settings(folder / CONFIG), read_folder(folder)
+    arch = f"timm:{config['architecture']}"
+    split_arch(arch)
+    try:
+        usual = preprocessing_from(config.get("pretrained_cfg") or config)
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise StartError(
+            f"{folder / CONFIG} is damaged ({error}); copy the folder again."
+        ) from error
+    module = build(arch, weights, size or usual.size)
+    check_match(module.state_dict(), weights, str(folder), "copy the folder again")
+    module.load_state_dict(weights)
+    return module, arch, for_channels(usual, module)
+
+
+def from_processor(config: Mapping[str, Any]) -> Preprocessing:
+    """Read a preprocessor_config.json of transformers.
+
+    >>> found = from_processor({"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3,
+    ...                         "image_std": [0.5] * 3, "resample": 2})
+    >>> found.size, found.squash, found.interpolation
+    ((32, 32), True, 'bilinear')
+    """
+    height, width, resize, squash = _sides(config)
+    # Values become x * factor - offset, then (that - mean) / std; ours are of x / 255.
+    scale = 255 * float(config.get("rescale_factor", 1 / 255)) if _does(config, "rescale") else 255
+    offset = 1.0 if config.get("rescale_offset") else 0.0
+    is_normal = _does(config, "normalize")
+    mean = config.get("image_mean", IMAGENET.mean) if is_normal else (0.0,) * 3
+    std = config.get("image_std", IMAGENET.std) if is_normal else (1.0,) * 3
+    return Preprocessing(
+        size=(height, width),
+        resize=resize,
+        mean=tuple((float(m) + offset) / scale for m in mean),
+        std=tuple(float(s) / scale for s in std),
+        interpolation=_RESAMPLE.get(config.get("resample", 2), "bilinear"),  # type: ignore[arg-type]
+        squash=squash,
+    )
+
+
+def _does(config: Mapping[str, Any], what: str) -> bool:
+    return config.get(f"do_{what}", True) is not False
+
+
+def _sides(config: Mapping[str, Any]) -> tuple[int, int, int, bool]:
+    """Height and width seen, the resized short side, and whether both sides are squeezed."""
+    size, crop = config.get("size") or {}, config.get("crop_size") or {}
+    size = {"shortest_edge": size} if isinstance(size, int) else size
+    crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
+    side = int(size.get("shortest_edge") or min(size.get("height", 224), size.get("width", 224)))
+    does_crop = config.get("do_center_crop", False) and "height" in crop
+    if does_crop:
+        return int(crop["height"]), int(crop["width"]), side, "shortest_edge" not in size
+    if "height" in size:
+        return int(size["height"]), int(size["width"]), side, True
+    share = float(config.get("crop_pct") or 1.0)
+    if share < 1 and side >= 384:  # ConvNeXt's own rule: large inputs are the whole picture
+        return side, side, side, True
+    return side, side, int(side / share), False

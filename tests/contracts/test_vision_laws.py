@@ -1,0 +1,300 @@
+"""The laws over transformers' encoders of images, and folders of our own exports as starts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import seeing
+import tiny
+import warmstart
+from drawing import fill
+from warmstart.cli import main
+from warmstart.errors import StartError
+from warmstart.features.engine import make_engine, noise, normalised, to_tensor
+from warmstart.folder import read_json
+from warmstart.network import freeze
+from warmstart.network.edit import assemble
+from warmstart.network.inputs import InputWish
+from warmstart.network.load import load
+from warmstart.network.parts import cut
+from warmstart.network.tail import Prefix, Tail, stored_taps
+from warmstart.network.taps import taps
+from warmstart.network.tensors import unique_tensors
+from warmstart.records import Ledger
+
+transformers = pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("encoders")
+    return {kind: seeing.encoder(root / kind, kind) for kind in seeing.KINDS}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("seen")
+    fill(root / "photos" / "train", {"blue": 12, "green": 12, "red": 12})
+    fill(root / "photos" / "test", {"blue": 4, "green": 4, "red": 4}, seed=1)
+    return root / "photos"
+
+
+def opened(folder, size=None):
+    start = load(f"transformers:{folder}", inputs=InputWish(size=size) if size else None)
+    return start, cut(start.module, start.record.preprocessing)
+
+
+def vector_of(folder, images):
+    """What transformers' own forward gives for the features that its classifiers see."""
+    model = transformers.AutoModel.from_pretrained(str(folder)).eval()
+    is_told = not model.config.model_type.startswith("dinov2")
+    with torch.no_grad():
+        found = model(images, **({"interpolate_pos_encoding": True} if is_told else {}))
+    if model.config.model_type in ("vit", "deit"):
+        return found.last_hidden_state[:, 0]
+    return found.pooler_output
+
+
+@pytest.mark.parametrize("kind", seeing.KINDS)
+@pytest.mark.parametrize("size", [None, 48])
+def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind, size):
+    _, network = opened(encoders[kind], size)
+    images = torch.randn(3, 3, size or 32, size or 32)
+    with torch.no_grad():
+        found = network.logits(images)
+    torch.testing.assert_close(found, vector_of(encoders[kind], images), atol=1e-5, rtol=1e-5)
+    assert [part.name for part in network.parts] == ["patches", "layer.1", "layer.2", "layer.3"]
+    assert network.record.family == "transformer"
+
+
+@pytest.mark.parametrize("kind", seeing.KINDS)
+def test_law_2_every_tensor_has_one_part(encoders, kind):
+    start, network = opened(encoders[kind])
+    assert network.owners.keys() == unique_tensors(start.module).keys()
+    unread = {name for name, owner in network.owners.items() if owner == "unused"}
+    assert not unread
+    parts = {part.name for part in network.parts}
+    assert set(network.owners.values()) == parts | {"neck"}
+
+
+@pytest.mark.parametrize("kind", seeing.KINDS)
+def test_law_3_stored_is_live(encoders, kind):
+    start, network = opened(encoders[kind])
+    prep, last = start.record.preprocessing, taps(network.record)[-1]
+    drawn = torch.Generator().manual_seed(0)
+    model = assemble(network, [last], torch.randn(3, 24, generator=drawn), torch.zeros(3))
+    actions = dict.fromkeys(("patches", "layer.1", "layer.2"), "frozen") | {"layer.3": "tuned"}
+    pixels = noise(prep, 4)
+    prefix = make_engine("torch", Prefix(network, 3, stored_taps([last], 3)), prep, 1)
+    kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(pixels)]
+    live = gradient(model, actions, network, Tail(model, 0), [to_tensor(pixels, prep)])
+    stored = gradient(model, actions, network, Tail(model, 3), kept)
+    assert live.keys() == stored.keys() != set()
+    for name, expected in live.items():
+        size = max(float(expected.norm()), 1e-6)
+        assert float((stored[name] - expected).norm()) / size < 1e-4, name
+
+
+def gradient(model, actions, network, run, inputs):
+    """Of the parts that move."""
+    with freeze.hold(model, actions, network.owners):
+        model.eval()
+        model.zero_grad()
+        labels = torch.tensor([0, 1, 2, 2])
+        torch.nn.functional.cross_entropy(run(*inputs), labels).backward()
+        return {
+            name: parameter.grad.clone()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and parameter.grad is not None
+        }
+
+
+def test_images_are_fed_as_the_folder_says_or_else_as_the_encoder_learnt(encoders, tmp_path):
+    prep = load(str(encoders["vit"])).record.preprocessing
+    assert (prep.size, prep.squash, prep.interpolation) == ((32, 32), True, "bilinear")
+    assert (prep.mean, prep.std) == (
+        pytest.approx((0.4, 0.5, 0.6)), pytest.approx((0.2, 0.25, 0.3))
+    )  # fmt: skip
+    for kind, mean in (("vit", 0.5), ("dinov2", 0.485), ("clip_vision_model", 0.48145466)):
+        folder = seeing.encoder(tmp_path / kind, kind, feeding=None)
+        assert load(str(folder)).record.preprocessing.mean[0] == mean
+
+
+def test_a_classifiers_body_and_half_of_a_model_of_images_and_texts_are_read(tmp_path):
+    config = transformers.ViTConfig(**seeing.SIZES, intermediate_size=48, num_labels=5)
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "classifier")
+    _, network = opened(tmp_path / "classifier")
+    images = torch.randn(2, 3, 32, 32)
+    own = transformers.ViTForImageClassification.from_pretrained(tmp_path / "classifier").eval()
+    with torch.no_grad():
+        wanted = own(images, output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(
+            network.logits(images), own.vit.layernorm(wanted)[:, 0], atol=1e-5, rtol=1e-5
+        )
+    sides = {"vision_config": {**seeing.SIZES, "intermediate_size": 48}}
+    both = transformers.SiglipModel(transformers.SiglipConfig(
+        **sides, text_config={**seeing.SIZES, "intermediate_size": 48, "vocab_size": 99},
+    )).eval()  # fmt: skip
+    both.save_pretrained(tmp_path / "both")
+    _, network = opened(tmp_path / "both")
+    with torch.no_grad():
+        wanted = both.vision_model(images).pooler_output
+        torch.testing.assert_close(network.logits(images), wanted, atol=1e-5, rtol=1e-5)
+
+
+def lose(tensors):
+    del tensors["encoder.layer.1.output.dense.weight"]
+
+
+def spoil(tensors):
+    tensors["layernorm.bias"][3] = torch.nan
+
+
+def edited(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda f: edited(f, lose), "is missing; copy the folder again"),
+        (lambda f: edited(f, spoil), "layernorm.bias"),
+        (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
+        (lambda f: (f / "preprocessor_config.json").write_text("{"), "is damaged"),
+        (lambda f: (f / "preprocessor_config.json").write_text('{"size": "x"}'), "is damaged"),
+        (lambda f: (f / "preprocessor_config.json").write_text('{"size": -4}'), "is damaged"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "vit", "hidden_size": "x"}'),
+         "cannot be built"),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_one_line(encoders, tmp_path, damage, says):
+    folder = shutil.copytree(encoders["vit"], tmp_path / "vit")
+    damage(folder)
+    with pytest.raises(StartError, match=says) as caught:
+        load(f"transformers:{folder}")
+    assert "\n" not in str(caught.value)
+
+
+# ---- whole runs --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tuned(encoders, photos, tmp_path_factory):
+    """A run of each family that trained its last layer, from the folder's name alone."""
+    root = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WARMSTART_CACHE", str(root / "cache"))
+        return {
+            kind: warmstart.fit(
+                photos, start=f"transformers:{encoders[kind]}", budget="fast", strategy="last:1",
+                lr=1e-5, settings={"training.passes": 100}, out=root / kind,
+            )
+            for kind in ("vit", "dinov2", "siglip_vision_model")
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2", "siglip_vision_model"])
+def test_law_5_and_8_a_run_is_loaded_again_and_exported(tuned, photos, tmp_path, kind):
+    run = tuned[kind]
+    again = warmstart.load(run.path)
+    paths = sorted((photos / "test").rglob("*.png"))
+    answers = [one.scores for one in run.predict(paths)]
+    for ours, theirs in zip(answers, again.predict(paths), strict=True):
+        assert ours == pytest.approx(theirs.scores, abs=1e-6)
+    rows = read_json(run.path / "weights_ledger.json", Ledger).rows
+    assert {row.fate for row in rows if "embeddings." in row.tensor} <= {"frozen", "kept"}
+    prep = run.predictor.bundle.record.preprocessing
+    inputs = normalised(noise(prep, 5), prep).contiguous()
+    with torch.inference_mode():
+        wanted = run.model(inputs).numpy()
+    for to in ("onnx", "torch"):
+        told = warmstart.export(run, to, out=tmp_path / to)
+        assert told.agreement.same_labels == told.agreement.n
+    made = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    found = made.run(["logits"], {"images": inputs.numpy()})[0]
+    np.testing.assert_allclose(found, wanted, atol=1e-3, rtol=0)
+
+
+def test_a_run_of_another_image_size_is_a_start_too(encoders, photos, tmp_path):
+    run = warmstart.fit(
+        photos, start=str(encoders["vit"]), budget="fast", settings={"input.size": 48},
+        out=tmp_path / "a",
+    )  # fmt: skip
+    assert run.predictor.bundle.record.preprocessing.size == (48, 48)
+    next_one = warmstart.fit(photos, start=run.path, budget="fast", out=tmp_path / "b")
+    assert next_one.predictor.bundle.record.arch == run.predictor.bundle.record.arch
+
+
+# ---- our own exports ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def timm_run(photos, tmp_path_factory):
+    root = tmp_path_factory.mktemp("timm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WARMSTART_CACHE", str(root / "cache"))
+        return warmstart.fit(
+            photos, start=tiny.weights(root), arch=tiny.ARCH, budget="fast",
+            settings={"input.size": 64}, out=root / "run",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("to", ["timm", "transformers"])
+def test_a_folder_that_we_exported_is_a_start(timm_run, photos, tmp_path, to, capsys):
+    folder = tmp_path / "exported"
+    warmstart.export(timm_run, to, out=folder)
+    start = load(str(folder))
+    assert (start.record.arch, start.record.classes) == (tiny.ARCH, 3)
+    own, usual = timm_run.predictor.bundle.record.preprocessing, start.record.preprocessing
+    assert (usual.size, usual.resize) == (own.size, own.resize)
+    body = timm_run.model.trunk.state_dict()
+    for name, tensor in start.module.state_dict().items():
+        if name in body:
+            assert torch.equal(tensor, body[name])
+    assert main(["fit", str(photos), "--start", str(folder), "--budget", "fast", "-q",
+                 "--out", str(tmp_path / "run")]) in (0, 3)  # fmt: skip
+    for name in (f"transformers:{folder}", f"timm:{folder}"):
+        assert load(name).record.sha256 == start.record.sha256
+    if (tmp_path / "run" / "model").is_dir():
+        assert warmstart.load(tmp_path / "run").labels == ("blue", "green", "red")
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_exported_network_of_transformers_is_a_start(photos, tmp_path):
+    config = transformers.ViTConfig(**seeing.SIZES, intermediate_size=48, num_labels=5)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        own = transformers.ViTForImageClassification(config).eval()
+    run = tiny.fit(photos, start=own, out=tmp_path / "run")
+    warmstart.export(run, "transformers", out=tmp_path / "exported")
+    start = load(str(tmp_path / "exported"))
+    assert start.record.arch.startswith("vision:vit")
+    assert start.record.preprocessing.mean == pytest.approx((0.5,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda config: config | {"architecture": "no_such_net"}, "has no network 'no_such_net'"),
+        (lambda config: config | {"pretrained_cfg": {"input_size": "x"}}, "is damaged"),
+        (lambda config: config | {"pretrained_cfg": {"crop_pct": "y"}}, "is damaged"),
+        (lambda config: config | {"architecture": "resnet18"}, "copy the folder again"),
+    ],
+)
+def test_a_damaged_export_is_one_line(timm_run, tmp_path, damage, says):
+    folder = tmp_path / "exported"
+    warmstart.export(timm_run, "timm", out=folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(StartError, match=says) as caught:
+        load(str(folder))
+    assert "\n" not in str(caught.value)
