@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -143,8 +144,8 @@ def _parse_csv(text: str, shown: str) -> Table:
     if not lines:
         raise DataError(f"{shown} is empty; its first line should be: path,label")
     columns = tuple(cell.strip() for cell in lines[0][1])
-    named = [column for column in columns if column]
-    twice = next((c for c in named if named.count(c) > 1), None)
+    times = Counter(column for column in columns if column)
+    twice = next((column for column, n in times.items() if n > 1), None)
     if twice is not None:
         raise DataError(f'{shown} has two columns "{twice}"; rename one')
     for number, cells in lines[1:]:
@@ -153,11 +154,13 @@ def _parse_csv(text: str, shown: str) -> Table:
                 f"{shown} line {number} has {count(len(cells), 'cell')}, the first line "
                 f"{len(columns)}; put texts that hold a {delimiter!r} in quotes"
             )
-    return Table(
-        columns=columns,
-        lines=[number for number, _ in lines[1:]],
-        texts=lambda column: [cells[columns.index(column)] for _, cells in lines[1:]],
-    )
+    places = {column: place for place, column in reversed([*enumerate(columns)])}
+
+    def texts(column: str) -> list[str]:
+        place = places[column]
+        return [cells[place] for _, cells in lines[1:]]
+
+    return Table(columns=columns, lines=[number for number, _ in lines[1:]], texts=texts)
 
 
 def _parse_json_lines(text: str, shown: str) -> Table:

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, cast, get_args
 
 import numpy as np
@@ -41,7 +42,7 @@ class ColumnWish(NamedTuple):
     shown: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Cells:
     """One column of the training rows; `lines` say where each cell stands."""
 
@@ -50,12 +51,12 @@ class _Cells:
     cells: Sequence[str]
     lines: Sequence[str]
 
-    @property
+    @cached_property
     def filled(self) -> list[str]:
         """Those that are not missing."""
         return [cell.strip() for cell in self.cells if not is_missing(cell)]
 
-    @property
+    @cached_property
     def strange(self) -> list[str]:
         """Those that are no numbers."""
         return [cell for cell in self.filled if number_of(cell) is None]

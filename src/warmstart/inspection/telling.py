@@ -14,6 +14,8 @@ ALONE = 0.97  # share of rows whose label one column tells, from which it is nam
 BEYOND = 0.15  # more than by guessing the largest class
 LEAST = 20  # rows below which that says little
 FOLDS = 4
+MANY = 100  # columns from which on those that cannot tell are passed over without a tree
+SLACK = 0.07  # less than `ALONE` that bins may tell of a column of which a tree tells that much
 
 
 def telling(
@@ -28,6 +30,8 @@ def telling(
     guess = float(np.bincount(labels).max() / max(n, 1))
     if n < LEAST or len(parts) < 2:
         return None
+    if len(columns) > MANY:
+        columns = {name: v for name, v in columns.items() if _may_tell(v, labels)}
     found = {name: _accuracy(values, labels, parts, seed) for name, values in columns.items()}
     told = {name: a for name, a in found.items() if a >= ALONE and a - guess >= BEYOND}
     return _finding(told, "tells the label of {:.0f} % of the rows", "label")
@@ -58,6 +62,8 @@ def telling_of_numbers(
     """
     if len(truth) < LEAST or len(parts) < 2:
         return None
+    if len(columns) > MANY:
+        columns = {name: v for name, v in columns.items() if _may_explain(v, truth)}
     found = {name: _explained(values, truth, parts, seed) for name, values in columns.items()}
     told = {name: share for name, share in found.items() if share >= ALONE}
     return _finding(told, "explains {:.0f} % of the numbers' variance", "number")
@@ -77,6 +83,33 @@ def _finding(told: Mapping[str, float], does: str, what: str) -> Finding | None:
         ),
         items=tuple(told),
     )
+
+
+def _bins(values: Array, n_bins: int) -> Rows:
+    """The number of each row's bin: equal values share one. Shapes: (n, d) to (n,)."""
+    if values.shape[1] > 1:
+        places: Rows = np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)
+        return places
+    column = values[:, 0]
+    edges = np.sort(column)[np.linspace(0, len(column) - 1, n_bins + 1).astype(int)[1:-1]]
+    return np.searchsorted(np.unique(edges), column, side="right")
+
+
+def _may_tell(values: Array, labels: Rows) -> bool:
+    """Whether a tree could be right often enough: the largest class of each of many bins is."""
+    n_classes = int(labels.max()) + 1
+    bins = _bins(values, max(min(32 * n_classes, len(labels) // 4), 2))
+    counts = np.bincount(bins * n_classes + labels, minlength=n_classes * (int(bins.max()) + 1))
+    return counts.reshape(-1, n_classes).max(axis=1).sum() >= (ALONE - SLACK) * len(labels)
+
+
+def _may_explain(values: Array, truth: Array) -> bool:
+    """Whether a tree could explain enough: the means of many bins do."""
+    bins = _bins(values, max(min(256, len(truth) // 4), 2))
+    counts = np.maximum(np.bincount(bins), 1)
+    means = np.bincount(bins, truth) / counts
+    rest = float(((truth - means[bins]) ** 2).mean())
+    return rest <= (1 - ALONE + 3 * SLACK) * max(float(truth.var()), 1e-12)
 
 
 def _explained(values: Array, truth: Array, parts: Sequence[Rows], seed: int) -> float:
