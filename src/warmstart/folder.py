@@ -103,13 +103,22 @@ def read_json(path: Path, kind: type[R]) -> R:
     Raises: RunFolderError if the file is missing, is not JSON, or lacks a key.
     """
     try:
-        return from_plain(kind, json.loads(path.read_text("utf-8")))
+        return from_plain(kind, json.loads(path.read_text("utf-8"), parse_constant=_no_number))
     except (FileNotFoundError, NotADirectoryError):
         raise RunFolderError(f"{path.parent} has no {path.name}; {_why_not(path.parent)}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(
-            f"{path} cannot be read ({error}); restore it, or make the run again."
-        ) from error
+    except RecursionError as error:
+        raise RunFolderError(_unreadable(path, "it is nested too deep")) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise RunFolderError(_unreadable(path, str(error))) from error
+
+
+def _unreadable(path: Path, why: str) -> str:
+    return f"{path} cannot be read ({why[:200]}); restore it, or make the run again."
+
+
+def _no_number(text: str) -> float:
+    """Raises: ValueError: no file of ours holds NaN or infinity."""
+    raise ValueError(f"it holds {text}")
 
 
 def _why_not(run: Path) -> str:

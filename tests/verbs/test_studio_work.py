@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -97,3 +98,44 @@ def test_a_failure_is_told_and_does_not_block(told, error, words):
     assert words in told.worker.now.error
     told.run(one_step, number=2)
     assert told.done == [2]
+
+
+@pytest.mark.parametrize("end", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_is_ended_from_outside_has_stopped_and_can_be_gone_on_with(told, end):
+    def steps():
+        yield STEP
+        raise end
+
+    told.run(steps)
+    assert told.worker.look().state == "stopped"
+    assert told.seen[-1].state == "stopped"
+    told.run(one_step)
+    assert told.done == [1]
+
+
+def test_a_thread_that_is_gone_without_a_word_is_noticed(told):
+    """Nothing was told of its end: whoever looks finds out, and so does whoever begins anew."""
+    told.run(one_step)
+    told.worker.now = replace(told.worker.now, state="working")  # its last word was lost
+    assert told.worker.look().state == "stopped"
+    assert told.seen[-1].state == "stopped"
+    told.worker.now = replace(told.worker.now, state="stopping")
+    told.run(one_step, number=2)
+    assert told.worker.look().state == "idle"
+
+
+def test_a_thread_that_works_is_left_alone(told):
+    begun, go = threading.Event(), threading.Event()
+
+    def steps():
+        yield STEP
+        begun.set()
+        go.wait(10)
+
+    told.worker.begin(1, "fast", steps)
+    assert begun.wait(10)
+    assert told.worker.look().state == "working"
+    go.set()
+    told.worker.wait(10)
+    assert told.worker.look().state == "idle"

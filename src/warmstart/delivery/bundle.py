@@ -13,6 +13,7 @@ neighbours.safetensors   where the training examples lie; their ids in its metad
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from warmstart import tokens
+from warmstart.codec import fields_of
 from warmstart.errors import RunFolderError, StartError
 from warmstart.folder import RunFolder, read_json, write_bytes, write_chunks, write_json
 from warmstart.lost import no_folder
@@ -44,6 +46,9 @@ Arrays = Mapping[str, NDArray[np.generic]]
 Read = TypeVar("Read")
 
 TOKENIZER = "tokenizer.json"
+LARGEST_SIDE = 16_384  # px of an image
+LARGEST = 2**30  # values of one input
+LEAST_SCALE, MOST_SCALE = 1e-12, 1e12
 NEIGHBOURS = ("points", "target", "sign", "offset", "scale")
 
 CALIBRATIONS: dict[Task, type[CalibrationRecord]] = {
@@ -102,8 +107,10 @@ def read_bundle(run: Path) -> Bundle:
         _check_pictures(folder, record.preprocessing)
     elif isinstance(record.preprocessing, TextInputs):
         _keep_tokenizer(folder, record.preprocessing)
-    if not 1 <= calibration.nearest <= len(ids):
-        raise _damaged(folder / "calibration.json", f"nearest is {calibration.nearest}")
+    _check_shape(folder, record)
+    _check_calibration(folder / "calibration.json", calibration, len(ids))
+    if record.task == "classify" and len(calibration.class_bias) != len(record.classes):
+        raise _damaged(folder / "calibration.json", "class_bias is not one number a class")
     return Bundle(tensors, record, calibration, arrays, ids)
 
 
@@ -117,8 +124,31 @@ def _keep_tokenizer(folder: Path, inputs: TextInputs) -> None:
         raise _damaged(path, "it is not the tokenizer that the model was made with")
 
 
+def _check_calibration(path: Path, found: CalibrationRecord, n: int) -> None:
+    """Raises: RunFolderError for numbers that no run writes. `n`: training examples."""
+    if not 1 <= found.nearest <= n:
+        raise _damaged(path, f"nearest is {found.nearest}")
+    told = {name: v for name, v in fields_of(found).items() if isinstance(v, (float, tuple))}
+    for name, value in told.items():
+        if not np.isfinite(np.asarray(value, np.float64)).all():
+            raise _damaged(path, f"{name} is not finite")
+    if found.temperature <= 0 or found.unknown_from < 0:
+        raise _damaged(path, "its temperature or its distance makes no sense")
+
+
+def _check_shape(folder: Path, record: ModelRecord) -> None:
+    """Raises: RunFolderError for inputs of a size that would fill the memory, or of none."""
+    inputs = record.preprocessing
+    shape = (inputs.length,) if isinstance(inputs, TextInputs) else inputs.shape
+    if min(shape, default=1) < 1 or math.prod(shape) > LARGEST:
+        raise _damaged(folder / "config.json", f"its inputs are of shape {shape}"[:120])
+
+
 def _check_pictures(folder: Path, prep: Preprocessing) -> None:
-    if min(*prep.size, prep.resize) < 1 or len(prep.mean) != len(prep.std) or min(prep.std) <= 0:
+    sides, values = (*prep.size, prep.resize), (*prep.mean, *prep.std)
+    is_scaled = len(prep.mean) == len(prep.std) > 0 and min(prep.std) > LEAST_SCALE
+    is_sane = all(abs(value) < MOST_SCALE for value in values) and is_scaled
+    if not is_sane or not 1 <= min(sides) <= max(sides) <= LARGEST_SIDE:
         raise _damaged(folder / "config.json", "its preprocessing makes no sense")
     ranges = prep.ranges
     if ranges and (len(ranges) != prep.channels or any(low >= high for low, high in ranges)):
@@ -128,8 +158,10 @@ def _check_pictures(folder: Path, prep: Preprocessing) -> None:
 def _read(path: Path, read: Callable[[Path], Read]) -> Read:
     try:
         return read(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+    except RecursionError as error:
+        raise _damaged(path, "it is nested too deep") from error
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, str(error).partition("\n")[0][:200]) from error
 
 
 def _read_neighbours(path: Path) -> tuple[Arrays, list[str]]:
@@ -139,9 +171,32 @@ def _read_neighbours(path: Path) -> tuple[Arrays, list[str]]:
     missing = [name for name in NEIGHBOURS if name not in arrays]
     if missing:
         raise ValueError(f"it holds no {missing[0]}")
+    if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
+        raise ValueError("its ids are no texts")
     if len(ids) != len(arrays["points"]):
         raise ValueError(f"{len(ids)} ids for {len(arrays['points'])} examples")
+    _check_neighbours(arrays)
     return arrays, ids
+
+
+def _check_neighbours(arrays: Arrays) -> None:
+    """Raises: ValueError for arrays that do not belong together, or point nowhere."""
+    points, target = arrays["points"], arrays["target"]
+    n_features = len(target) if target.ndim == 1 else -1
+    for name in ("sign", "offset", "scale"):
+        if arrays[name].shape != (n_features,):
+            raise ValueError(f"{name} is of shape {arrays[name].shape}")
+    if points.ndim != 2 or not points.size:
+        raise ValueError(f"points are of shape {points.shape}")
+    for name in ("points", "sign", "offset", "scale"):
+        if name != "sign" and arrays[name].dtype.kind != "f":
+            raise ValueError(f"{name} are of type {arrays[name].dtype}")
+        if not np.isfinite(arrays[name].astype(np.float64)).all():
+            raise ValueError(f"{name} holds NaN or infinity")
+    if target.dtype.kind not in "iu" or not np.isin(arrays["sign"], (-1, 1)).all():
+        raise ValueError("its sketch makes no sense")
+    if n_features and not 0 <= int(target.min()) <= int(target.max()) < points.shape[1]:
+        raise ValueError(f"a feature goes to place {int(target.max())} of {points.shape[1]}")
 
 
 def _damaged(path: Path, why: str) -> RunFolderError:

@@ -145,8 +145,18 @@ def rebuild(
     own, unique = model.state_dict(), unique_tensors(model)
     check_match(unique, {n: t for n, t in state.items() if n in unique or n not in own}, where)
     check_finite(state, where)
+    _check_kinds(unique, state, where)
     model.load_state_dict({**own, **state})
     return model
+
+
+def _check_kinds(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+    """Raises: StartError where whole numbers stand for fractions, or classes would be turned."""
+    for name, tensor in expected.items():
+        if tensor.is_floating_point() != state[name].is_floating_point():
+            raise StartError(f"{where}: {name} is of type {state[name].dtype}; restore the run.")
+    if float(state["head.temperature"]) <= 0:
+        raise StartError(f"{where}: head.temperature is not above 0; restore the run.")
 
 
 def unique_state(model: nn.Module) -> dict[str, Tensor]:

@@ -275,8 +275,28 @@ def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) ->
     """The same for a model in memory; `where` is what messages call it."""
     model = in_channels_last(_rebuild(where, bundle, network))
     prep = bundle.record.preprocessing
-    fast = fused(Scanned(model.trunk, model.scan), to_tensor(noise(prep, 2), prep))
-    return Predictor(model, fast, bundle, unpack(bundle.neighbours))
+    neighbours = unpack(bundle.neighbours)
+    tried = to_tensor(noise(prep, 2), prep)
+    try:
+        with torch.inference_mode():
+            logits = model(tried)
+        fast = fused(Scanned(model.trunk, model.scan), tried)
+    except (RuntimeError, ValueError, TypeError, IndexError, StartError) as error:
+        raise _apart(where, str(error)) from error
+    own = zip(bundle.record.taps, model.scan.widths, strict=True)
+    n_features = sum(width for tap, width in own if not tap.of)
+    if len(neighbours.offset) != n_features:
+        raise _apart(where, f"neighbours of {len(neighbours.offset)} features, not {n_features}")
+    if not bool(torch.isfinite(logits).all()):
+        raise _apart(where, "it answers noise with NaN or infinity")
+    return Predictor(model, fast, bundle, neighbours)
+
+
+def _apart(where: str, why: str) -> RunFolderError:
+    said = why.partition("\n")[0].partition("; ")[0][:300]
+    return RunFolderError(
+        f"{where} does not hold together ({said}); restore it, or make the run again."
+    )
 
 
 def _rebuild(where: str, bundle: Bundle, network: nn.Module | None) -> WarmModel:
@@ -290,7 +310,4 @@ def _rebuild(where: str, bundle: Bundle, network: nn.Module | None) -> WarmModel
     except Exception as error:  # an edited config.json makes torch and timm raise what they like
         if is_own and isinstance(error, StartError):
             raise
-        why = str(error).partition("\n")[0].partition("; ")[0]
-        raise RunFolderError(
-            f"{where} does not hold together ({why}); restore it, or make the run again."
-        ) from error
+        raise _apart(where, str(error)) from error

@@ -71,6 +71,7 @@ def test_openvino_reads_the_graph(served, graph, tmp_path):
     inputs = served.example(3)
     logits, _ = expected(served, inputs)
     np.testing.assert_allclose(made([inputs.numpy()])["logits"], logits, atol=1e-4)
+    assert made.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     with pytest.raises(ExportError, match="OpenVINO cannot take the network"):
         write_ir(b"no graph", tmp_path / "other.xml", {})
 

@@ -114,3 +114,12 @@ def test_eight_bits_claim_what_was_measured_of_them(facts):
 def test_many_classes_are_not_all_named(facts):
     many = tuple(f"c{i}" for i in range(30))
     assert "c19, …." in readme(replace(facts, labels=many))
+
+
+def test_openvino_is_asked_for_32_bits_and_told_why(facts):
+    """By itself it computes in bfloat16 where the processor can."""
+    made = replace(facts, exported=replace(EXPORTED, to="openvino"))
+    said = " ".join(readme(made).split())
+    assert 'compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})' in said
+    assert "multiply in bfloat16 (AMX)" in said
+    assert "INFERENCE_PRECISION_HINT" not in readme(facts)

@@ -84,3 +84,10 @@ def test_as_a_command_it_says_how_it_is_used_and_what_it_cannot_read(tmp_path, c
     runpy.run_path(file, run_name="__main__")
     said = capsys.readouterr().err.splitlines()
     assert [line.split(" cannot be read: ")[0][-9:] for line in said] == ["notes.jpg", "/gone.jpg"]
+
+
+def test_openvino_runs_in_32_bits_and_the_script_says_why():
+    text = predict_script("openvino", PREP, "images")
+    assert '"CPU", f32)' in text
+    assert 'f32 = {"INFERENCE_PRECISION_HINT": "f32"}' in text
+    assert "# By itself OpenVINO computes in bfloat16 where the processor can (AMX)" in text

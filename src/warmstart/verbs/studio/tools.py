@@ -49,7 +49,7 @@ class Hands:
     def tools(self) -> Tools:
         """These works as the server takes them."""
         return Tools(
-            see=see, small=small, working=lambda: self.worker.now, fit=self.begin,
+            see=see, small=small, working=self.worker.look, fit=self.begin,
             resume=self.go_on, stop=self.worker.stop, forecast=self.forecast,
             result=lambda number: result_of(self.project, number), answer=self.answer,
             take=self.take,
@@ -63,7 +63,7 @@ class Hands:
 
     def go_on(self) -> None:
         """Go on with what was stopped. Raises: UsageError where nothing was."""
-        now = self.worker.now
+        now = self.worker.look()
         if now.state != "stopped" or now.number is None:
             raise RunFolderError("there is nothing to go on with.")
         run = self.project.run(now.number)

@@ -18,6 +18,7 @@ from warmstart.show.stage import Stage, title_of
 
 OFTEN_S = 0.1  # between two tellings of the same stage
 MOST_POINTS = 400  # of a curve
+AT_WORK = ("working", "stopping")
 KEPT_BYTES = 400 << 20  # of what a correction of labels leaves as it is
 
 
@@ -87,14 +88,22 @@ class Worker:
     def begin(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
         """Start to work. Raises: UsageError while another learning is at work."""
         with self._lock:
-            if self.now.state in ("working", "stopping"):
+            if self.look().state in AT_WORK:
                 raise UsageError("a learning is at work; stop it first, or wait for its end.")
             self._stop.clear()
             self._thread = threading.Thread(
                 target=self._work, args=(number, budget, steps), name="learn", daemon=True
             )
+            self._thread.start()  # whose first word waits for the lock
             self._set(Working(state="working", number=number, budget=budget, stage="Read"))
-            self._thread.start()
+
+    def look(self) -> Working:
+        """What is going on. Work whose thread is gone without a word has stopped."""
+        with self._lock:
+            is_gone = self._thread is None or not self._thread.is_alive()
+            if is_gone and self.now.state in AT_WORK:
+                self._set(replace(self.now, state="stopped", seconds_left=None))
+            return self.now
 
     def stop(self) -> None:
         """End what is at work after its next event; what was computed is kept."""
@@ -128,6 +137,8 @@ class Worker:
             error = str(told)
         except Exception as told:  # the page must not wait for ever
             error = f"this is a bug in warmstart: {type(told).__name__}: {told}"
+        except BaseException:  # it was ended from outside, and can be gone on with
+            end = "stopped"
         # A stop that comes from now on finds nothing at work.
         self._set(replace(teller.now, state=end, error=error, seconds_left=None))
         if end == "idle":
