@@ -47,7 +47,8 @@ def studio_page(browser, place, state):
     project, _ = opened(Opening(out=place), lambda event: None)
     app, close = studio_application(project, fit, "lite0", Keys("secret", "session"), 1)
     try:
-        with live(app) as server:
+        # A plan that is being worked out is waited for.
+        with live(app, patience=600) as server:
             url = f"{server.url}/?token=secret"
             try:
                 with (
