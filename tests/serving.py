@@ -114,8 +114,8 @@ ODD_HEADS = (
 
 
 @contextmanager
-def live(app, limits=None):
-    """The app behind a real uvicorn, in a thread."""
+def live(app, limits=None, patience=30):
+    """The app behind a real uvicorn, in a thread; `patience`: seconds until it must have ended."""
     limits = limits or Limits()
     taken = running.bind("127.0.0.1", 0)
     up = threading.Event()
@@ -127,7 +127,7 @@ def live(app, limits=None):
         yield Live(taken.getsockname()[1], server)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(patience)
         taken.close()
         assert not thread.is_alive()
 

@@ -47,17 +47,22 @@ def studio_page(browser, place, state):
     project, _ = opened(Opening(out=place), lambda event: None)
     app, close = studio_application(project, fit, "lite0", Keys("secret", "session"), 1)
     try:
-        with live(app) as server, context_of(browser) as context:
+        # A plan that is being worked out is waited for.
+        with live(app, patience=600) as server:
             url = f"{server.url}/?token=secret"
-            with watched(context, url, allowed="/icon.svg") as (page, seen):
-                page.wait_for_selector("#board .picture, #empty:not([hidden])", state="attached")
-                if state != "pictures":
-                    page.locator(f"nav a[href='#{state}']").click()
-                    page.wait_for_selector(f"#place-{state}:not([hidden])")
-                try:
+            try:
+                with (
+                    context_of(browser) as context,
+                    watched(context, url, allowed="/icon.svg") as (page, seen),
+                ):
+                    ready = "#board .picture, #empty:not([hidden])"
+                    page.wait_for_selector(ready, state="attached")
+                    if state != "pictures":
+                        page.locator(f"nav a[href='#{state}']").click()
+                        page.wait_for_selector(f"#place-{state}:not([hidden])")
                     yield page, seen
-                finally:
-                    close()
+            finally:
+                close()
     finally:
         project.close()
 
@@ -80,9 +85,9 @@ def studios(browser, tmp_path_factory):
 
 
 STATES = [
-    ("empty", "pictures", 8), ("empty", "result", 4), ("empty", "try", 4),
-    ("filled", "pictures", 20), ("learnt", "pictures", 20), ("learnt", "result", 15),
-    ("learnt", "try", 5),
+    ("empty", "pictures", 8), ("empty", "result", 3), ("empty", "try", 3),
+    ("filled", "pictures", 12), ("learnt", "pictures", 14), ("learnt", "result", 10),
+    ("learnt", "try", 4),
 ]  # fmt: skip
 
 
