@@ -196,6 +196,46 @@ def task_doubts() -> str:
     return " ".join(found) + f" {source('task_doubts')}"
 
 
+def label_issues() -> str:
+    """Wrong labels planted into sets, and what is counted where none was."""
+    said = results.read("label_issues")["summary"]
+    rates = (5, 10, 20)
+    return (
+        f"Wrong labels planted into ten sets (5, 10 and 20 %, to any class or to the next one, "
+        f"{said['planted cells']} draws): {', '.join(_found(said, rate) for rate in rates)} % of "
+        f"them stand in the first tenth of the list. A number was stated in "
+        f"{said['with a count']} draws; {percent(said['counted labels that are wrong'], 0)} of the "
+        "labels counted were planted ones, and the interval held the planted share in "
+        f"{percent(said['rate holds the truth, of those'], 0)}. In {said['clean data']} sets and "
+        f"draws with nothing planted, tables, two sources and shifted test sets among them, "
+        f"{said['clean data with a count']} got a number; of {said['random labels']} sets with "
+        f"labels drawn by lot {said['random labels with a count']}. The limit of 3 in 10, chosen "
+        "without each set in turn, is between "
+        f"{said['limits chosen without the set'].replace(', ', ' and ')}; "
+        f"{percent(said['counted labels that are wrong, in the set left out'], 0)} of what is "
+        f"then counted are planted ones {source('label_issues')}."
+    )
+
+
+def _found(said: Mapping[str, Any], rate: int) -> str:
+    return f"{100 * said[f'wrong labels in the top tenth, {rate}%']:.0f}"
+
+
+def off_topic() -> str:
+    """Images of other sets among those of one, and alarms where there are none."""
+    said = results.read("label_issues")["summary"]
+    return (
+        "Five images of other sets in each of 14: "
+        f"{percent(said['off-topic, strangers in the first ten'], 0)} stand in the first ten of "
+        f"the list, {percent(said['off-topic, strangers called so'], 0)} are called off-topic. "
+        f"Of {said['off-topic, clean draws']} draws with none planted "
+        f"{percent(said['off-topic, clean draws with an alarm'], 0)} raise an alarm, "
+        f"{said['off-topic, alarms in 1,000 images']:.1f} images of 1,000; about half of these are "
+        "what they are called: a logo among cats, a worm among ants, the emblem of a car "
+        f"{source('label_issues')}."
+    )
+
+
 def speed() -> str:
     """Images a second while layers train."""
     said = results.read("train_speed")
@@ -268,7 +308,7 @@ def count(n: int) -> str:
 
 
 MADE: dict[str, Callable[[], str]] = {
-    "task_doubts": task_doubts,
+    "task_doubts": task_doubts, "label-issues": label_issues, "off-topic": off_topic,
     "fast": fast, "balanced": balanced, "sets": sets, "costs": costs, "forecast": forecast,
     "speed": speed, "exports": exports, "served": served, "memory": memory,
     "suggested": partial(suggested, IMAGES), "suggested-twice": partial(suggested, BOTH),
