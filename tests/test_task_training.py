@@ -58,7 +58,9 @@ def test_tuned_layers_are_not_below_the_head(place, task):
     run = fit(task, place / task, budget="balanced")
     found = {one.name: one for one in run.verdict.evidence}["tail_gain"]
     assert found.n == N
-    assert found.value > -0.02
+    assert found.high > 0  # no worse beyond chance than a linear probe that learnt from more
+    claim, probe = run.summary.estimate, run.summary.linear_probe
+    assert claim.value > probe.value - 0.02
     assert run.summary.shipped.strategy in ("head", "blend", "last:1")
     test = json.loads((run.path / "summary.json").read_text())["test"]
     assert test["mAP" if task == "multilabel" else "r2"] > 0.65
