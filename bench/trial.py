@@ -75,7 +75,8 @@ def try_tail(asked: Request, scene: Scene, start: Start) -> Trial:
     )  # fmt: skip
     head = drain(heads.fit_all(scene, plan))
     digests = origin_of(start, scene.look.network).digests
-    worked = drain(tune(scene, plan, head, digests, NoCheckpoints(), NO_LIMIT))
+    own = replace(plan, strategy=replace(plan.strategy, source="user"))  # nothing is chosen here
+    worked = drain(tune(scene, own, head, digests, NoCheckpoints(), NO_LIMIT))
     arranged = scene.arranged
     said = [
         head_probabilities(head, scene.look.reader(arranged.test)),

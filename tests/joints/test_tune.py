@@ -238,7 +238,7 @@ def test_balanced_holds_out_every_part_in_turn(pictures):
     assert "was not tried" not in run.verdict.sentence
     found = lines(run.path, "predictions.jsonl")
     assert (run.estimate.method, run.estimate.n) == ("nested-cv", 36)
-    assert run.plan.training.folds.value == 2
+    assert run.plan.training.folds.value == 5
     assert {line["fold"] for line in found} == {0, 1}
     assert len({line["id"] for line in found}) == 36
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.split import blocks
 from warmstart.evaluation.measure import Certainty, measure_of
-from warmstart.evaluation.metrics import accuracy_estimate
+from warmstart.evaluation.metrics import Method, accuracy_estimate
 from warmstart.evaluation.readiness import Confident
 from warmstart.joints.rows import Arranged, ReadTap
 from warmstart.records import CalibrationRecord, Estimate, Evidence, Prediction, TestScores
@@ -63,10 +62,13 @@ def head_scores(head: HeadFit, read: ReadTap) -> NDArray[np.float64]:
     return np.concatenate(found)
 
 
-def estimate(head: HeadFit, arranged: Arranged) -> Estimate:
-    """The score on the rows that some fold held out, with its interval."""
+def estimate(head: HeadFit, arranged: Arranged, method: Method | None = None) -> Estimate:
+    """The score on the rows that some fold held out, with its interval.
+
+    `method` where it is that of another estimate, with which this one is compared.
+    """
     held = head.fold >= 0
-    method: Literal["holdout", "nested-cv"] = "holdout" if head.fold.max() < 1 else "nested-cv"
+    method = method or ("holdout" if head.fold.max() < 1 else "nested-cv")
     credits = arranged.target.credits(head.probabilities[held], arranged.labels[held])
     return measure_of(arranged.target).estimate(credits, arranged.blocks()[held], method)
 

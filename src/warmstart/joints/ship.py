@@ -18,8 +18,8 @@ from warmstart.joints.rows import Arranged, Reader, ReadTap
 from warmstart.joints.scene import Scene
 from warmstart.joints.score import Measured, estimate, score_test
 from warmstart.joints.tune import Worked, tune
-from warmstart.network.beside import may_stand_beside, put_beside
-from warmstart.planning.schedule import head_alone, schedule
+from warmstart.network.beside import put_beside
+from warmstart.planning.schedule import head_alone
 from warmstart.planning.storing import frozen_prefix
 from warmstart.planning.verdict import points
 from warmstart.records import Evidence, Example, Plan, Tap
@@ -29,7 +29,7 @@ from warmstart.stats.intervals import standard_error
 from warmstart.stats.paired_hits import hits_difference
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.head import HeadFit, calibrated_by
-from warmstart.training.ship import HEAD, TUNED, Decision, decide
+from warmstart.training.ship import HEAD, TUNED, Decision
 
 BLEND = "blend"
 LITTLE = 0.005  # of accuracy: below it is the probabilities that made the choice
@@ -73,9 +73,10 @@ def measure(worked: Worked, arranged: Arranged, head: HeadFit, is_shipped: bool)
     `head` is the linear probe on the frozen network, fitted on all rows.
     """
     n_folds = max(len(np.unique(head.fold[head.fold >= 0])), 2)
+    claimed = estimate(worked.head, arranged)
     found = Measured(
-        estimate=estimate(worked.head, arranged),
-        linear_probe=estimate(on_rows_of(head, worked.head), arranged),
+        estimate=claimed,
+        linear_probe=estimate(on_rows_of(head, worked.head), arranged, claimed.method),
         gain=worked.gain,
         n_learnt=max(round((1 - 1 / n_folds) * len(arranged.learn)), 1),
     )
@@ -99,20 +100,12 @@ def weigh(scene: Scene, plan: Plan, head: HeadFit, worked: Worked) -> Steps[Work
 
     `head` is the linear probe on the frozen network, fitted on all rows.
     """
-    before = worked.before
-    if worked.actions is None or before is None:
+    decision, fold = worked.decision, worked.held
+    if decision is None or fold is None:
         return worked
-    arranged, target, fold = scene.arranged, scene.arranged.target, worked.head.fold
-    probe = on_rows_of(head, worked.head).probabilities
-    is_apart = "fresh" in worked.actions.values()
-    is_paired = schedule(worked.plan).pairs
-    decision = decide(
-        probe, before, worked.head.probabilities, arranged.labels, fold, arranged.blocks(), target,
-        is_apart=is_apart, is_paired=is_paired, may_blend=_can_blend(scene, worked),
-        is_set=plan.strategy.source == "user",
-    )  # fmt: skip
+    probe = np.where((fold >= 0)[:, None], head.probabilities, np.nan)
     found = _carried_out(scene, head, worked, decision)
-    found = replace(found, gain=fine_tuning_gain(probe, decision.tuned, arranged, fold))
+    found = replace(found, gain=fine_tuning_gain(probe, decision.tuned, scene.arranged, fold))
     if plan.strategy.source != "user":
         yield note("tune", "Compared", found.why)
     return found
@@ -146,21 +139,12 @@ def _tuned(scene: Scene, worked: Worked, decision: Decision) -> Worked:
 
 def _head(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
     """The network as it came: training is reported, and nothing of it is kept."""
-    why = (
-        f"{worked.plan.strategy.value} was fine-tuned beside it and is no better on held-out "
-        f"examples ({points(decision.ahead)} points)"
-    )
+    strategy = worked.plan.strategy.value
+    why = f"{strategy} was fine-tuned beside it and is no better on held-out examples"
     return replace(
         worked, network=scene.look.network, head=head, reader=scene.look.reader,
         plan=head_alone(worked.plan, why), actions=None, guards=(), shipped="head", why=why,
     )  # fmt: skip
-
-
-def _can_blend(scene: Scene, worked: Worked) -> bool:
-    """Whether both can stand in one network; where they cannot, the tuned one ships."""
-    return "added" not in (worked.actions or {}).values() and may_stand_beside(
-        worked.network, frozen_prefix(worked.plan)
-    )
 
 
 def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
@@ -208,7 +192,8 @@ def fine_tuning_gain(probe: Array, tuned: Array, arranged: Arranged, fold: Rows)
     held, target = fold >= 0, arranged.target
     truth, blocks = arranged.labels[held], arranged.blocks()[held]
     before, after = (target.credits(one[held], truth) for one in (probe, tuned))
-    inflation = 1.0 if arranged.holdout else MODEL_VARIANCE
+    is_once = arranged.holdout or fold.max() < 1  # one fold: as a hold-out
+    inflation = 1.0 if is_once else MODEL_VARIANCE
     gap = hits_difference(after, before, blocks, inflation)
     loss = target.said_losses(probe[held], truth) - target.said_losses(tuned[held], truth)
     error = float(np.sqrt(inflation)) * standard_error(loss, blocks)

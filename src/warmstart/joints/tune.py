@@ -18,7 +18,7 @@ from warmstart.joints.live import read_pixels
 from warmstart.joints.looks import spread
 from warmstart.joints.notes import guard, note
 from warmstart.joints.outfit import Outfit, outfit
-from warmstart.joints.output import Refit, calibrated, joined_outputs
+from warmstart.joints.output import Refit, Warmths, calibrated, joined_outputs
 from warmstart.joints.overfit import watch_overfit
 from warmstart.joints.processors import threads_for
 from warmstart.joints.room import LiveSource, Room, Source
@@ -27,19 +27,24 @@ from warmstart.joints.scene import Scene
 from warmstart.joints.score import as_it_came, head_probabilities
 from warmstart.joints.soup import stirred
 from warmstart.joints.stored import store_views, views_of_plan
+from warmstart.network.beside import may_stand_beside
 from warmstart.network.parts import Network
 from warmstart.planning.minutes import gave_way
 from warmstart.planning.rules import HELD_ONCE
 from warmstart.planning.schedule import carried_out, given_up, of_rows, schedule, stage_actions
+from warmstart.planning.storing import frozen_prefix
 from warmstart.planning.wording import gave_up
 from warmstart.records import Action, Beside, Estimate, Evidence, GuardNote, Plan
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.temperature import Calibration
-from warmstart.training.candidates import END, REFIT, REFITTED, Route, choose
+from warmstart.training.candidates import END, REFIT, REFITTED, Chosen, Route, choose
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
+from warmstart.training.crossfit import cross_calibrated
 from warmstart.training.head import HeadFit
+from warmstart.training.ship import HEAD, Decision, decide
 
 NO_LIMIT = Allowance()
+EARLIEST = 2  # folds after which fine-tuning that does not pay is stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,8 @@ class Worked:
     training was given up, are frozen in it. `actions` is None where nothing was trained step
     by step. `own_head` is what a run's own head is worth, before any new one was fitted.
     `given_up` says why the linear probe is left. `before` (n, K): how linear probes that
-    learnt from what those trainings learnt from answer the rows held out; None where nothing was
-    trained step by step.
+    learnt from what those trainings learnt from answer the rows held out, whose folds are `held`
+    (n,); `decision`: what ships, where the linear probe was compared with the fine-tuned network.
 
     The ship rule fills in the rest: `gain`, what fine-tuning brought over the linear probe;
     `shipped`, where that is not the plan's strategy; `why`; `beside`, what other methods give on
@@ -67,10 +72,22 @@ class Worked:
     guards: tuple[GuardNote, ...] = ()
     given_up: str = ""
     before: Array | None = None
+    decision: Decision | None = None
+    held: Rows | None = None
     gain: Evidence | None = None
     shipped: str = ""
     why: str = ""
     beside: tuple[Beside, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """Where trainings should have ended. Shapes: scores (C, n, K) of each candidate end."""
+
+    joined: int
+    scores: Array
+    warmths: tuple[Warmths, ...]
+    chosen: Chosen
 
 
 @dataclass(slots=True)
@@ -129,7 +146,7 @@ def tune(
     held = yield from job.without(room, folds_held)
     if held.failed:
         return _head_alone(scene, plan, head, held)
-    return (yield from job.finish(room, held))
+    return (yield from job.finish(room, job.ended(room, held), held))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,21 +182,66 @@ class _Job:
             found.scores[:, held] = taught.scores
             found.fold[held] = number
             found.joined.append(taught.n_stages)
+            if number + 1 == EARLIEST < len(folds_held) and self.is_futile(room, found):
+                text = f"stopped after {EARLIEST} of {len(folds_held)} folds: it does not pay here"
+                yield note("tune", "Stopped", text)
+                break
         return found
 
-    def finish(self, room: Room, held: _HeldOut) -> Steps[Worked]:
-        """The training on all rows, the head that came out, what it is worth."""
-        scene, plan, head = self.scene, self.plan, self.head
+    def ended(self, room: Room, held: _HeldOut) -> _Ended:
+        """Where the trainings should have ended, by rows that they held out."""
         joined = int(np.median(held.joined))
-        yield from _tell_joined(plan, joined)
         # Where no layer joined, the fitted output is as good as another one on the same layers.
         said = held.scores if joined else held.scores[:REFIT]
-        is_paired = schedule(plan).pairs
+        is_paired = schedule(self.plan).pairs
         scores, warmths = joined_outputs(said, room.labels, room.target, is_alone=is_paired)
         chosen = choose(
-            scores, room.labels, held.fold, room.blocks, _plain(head), room.target,
+            scores, room.labels, held.fold, room.blocks, _plain(self.head), room.target,
             usual=REFIT if is_paired else END,
         )  # fmt: skip
+        return _Ended(joined, scores, warmths, chosen)
+
+    def decision(self, room: Room, held: _HeldOut, chosen: Chosen) -> Decision:
+        """What ships, by the answers of trainings that had not seen these rows."""
+        head, plan, target = self.head, self.plan, room.target
+        rows = held.fold >= 0
+        tuned = cross_calibrated(
+            chosen.scores / head.warmth, room.labels, held.fold, room.blocks,
+            Calibration(head.warmth, np.zeros(len(head.bias))), target,
+        )[0]  # fmt: skip
+        actions = {str(part.action.value) for part in plan.parts}
+        network = self.scene.look.network
+        return decide(
+            np.where(rows[:, None], head.probabilities, np.nan), held.before, tuned, room.labels,
+            held.fold, room.blocks, target,
+            is_apart="fresh" in actions, is_paired=schedule(plan).pairs,
+            may_blend="added" not in actions and may_stand_beside(network, frozen_prefix(plan)),
+            is_set=plan.strategy.source == "user",
+        )  # fmt: skip
+
+    def is_futile(self, room: Room, held: _HeldOut) -> bool:
+        """Whether the folds so far leave no hope that fine-tuning ships.
+
+        Nothing that ships depends on it but the time: where it is stopped, the linear probe ships,
+        whose estimate comes from all of its own folds.
+        """
+        if self.plan.strategy.source == "user" or not held.joined:
+            return False
+        found = self.decision(room, held, self.ended(room, held).chosen)
+        return found.kind == HEAD and found.ahead <= 0
+
+    def finish(self, room: Room, ended: _Ended, held: _HeldOut) -> Steps[Worked]:
+        """The training on all rows, where it ships; the head that came out, what it is worth."""
+        scene, plan, head = self.scene, self.plan, self.head
+        joined, scores, warmths, chosen = ended.joined, ended.scores, ended.warmths, ended.chosen
+        yield from _tell_joined(plan, joined)
+        decision = self.decision(room, held, chosen)
+        if decision.kind == HEAD:
+            yield Event(stage="tune", kind="end", values={"joined": joined})
+            return Worked(
+                network=scene.look.network, head=head, reader=scene.look.reader,
+                plan=carried_out(plan, joined), decision=decision, held=held.fold,
+            )  # fmt: skip
         guards = list(held.guards)
         if seen := watch_overfit(chosen, room.blocks, schedule(plan).n_steps):
             guards.append(seen)
@@ -200,8 +262,10 @@ class _Job:
         memory = Memory(scene, room, spread(everything, ROWS), schedule(plan).n_steps)
         make = of_all(first, taught.scale).make
         kept = keep_memory(memory, taught.outfit, make, chosen, scores)
-        told, chosen = yield from kept
+        told, end = yield from kept
         guards += told
+        if end is not chosen:  # the network that ships is another one
+            chosen, decision = end, self.decision(room, held, end)
         again = Refit(scene, plan, room.source)
         output, reader = again.end(taught.outfit, head, chosen, warmths)
         tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.blocks, room.target)
@@ -209,7 +273,7 @@ class _Job:
         return Worked(
             network=taught.outfit.network, head=tuned, reader=reader,
             plan=carried_out(plan, joined), actions=taught.outfit.actions,
-            guards=tuple(guards), before=held.before,
+            guards=tuple(guards), before=held.before, decision=decision, held=held.fold,
         )  # fmt: skip
 
     def _lesson(

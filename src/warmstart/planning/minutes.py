@@ -51,7 +51,7 @@ def within(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -> Pla
     if fits(plan):
         return _with_views(plan, minutes, fits)
     soup = plan.training.soup
-    fewer = [("folds", folds, 1)]
+    fewer = [("folds", folds, n) for n in (3, 2, 1)]
     fewer += [("soup", soup, n) for n in range(int(soup.number) - 1, 0, -1)] if soup else []
     for name, choice, value in fewer:
         if choice.source != "user" and choice.number > value:

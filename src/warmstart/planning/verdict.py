@@ -215,7 +215,8 @@ def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis 
             return f"{text} It is no better than {words.blindly}: {_CURE}."
         return f"{text} The linear probe is better: {_CURE}." if gain.high < 0 else text
     if not outcome.is_fine_tuned:
-        return f"{basis.training} was tried and not kept: {change} {against}."
+        since = f", as its {words.answers} are no better" if gain.value > 0 else ""
+        return f"{basis.training} was tried and not kept{since}: {change} {against}."
     if gain.low > 0:
         return (
             f"{basis.training} added {points(gain.value)} points of {words.score} "

@@ -135,7 +135,8 @@ def decide(
     truth, part = labels[held], blocks[held]
     # The linear probe is calibrated inside its folds already: one row has one answer everywhere.
     said = np.stack([probe[held], *(option.probabilities[held] for option in options[1:])])
-    losses = np.stack([target.said_losses(one, truth) for one in said])
+    # All options are compared after the same calibration, the linear probe's included.
+    losses = np.stack([target.said_losses(one.probabilities[held], truth) for one in options])
     hits = np.stack([target.credits(one, truth) for one in said])
 
     def choose(rows: Labels) -> int:
