@@ -282,3 +282,10 @@ def test_a_table_of_many_columns_is_read_once_a_column(tmp_path):
     for name in names:
         table.texts(Name(name))
     assert Name.n_compared <= 2 * len(names)
+
+
+def test_a_table_of_too_many_columns_says_what_to_do(tmp_path):
+    names = [*(f"c{n}" for n in range(20_000)), "label"]
+    rows_of = ["1," * 20_000 + "ab"[n % 2] for n in range(6)]
+    (tmp_path / "t.csv").write_text("\n".join([",".join(names), *rows_of]))
+    fails(tmp_path / "t.csv", "t.csv has 20,001 columns and 8,000 are the most", "WarmStartClassif")

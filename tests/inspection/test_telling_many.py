@@ -19,8 +19,6 @@ def columns(truth, n=150):
     found["split"] = np.where(truth > truth.mean(), rng.integers(0, 2, N) * 10 - 5, 1.0)[:, None]
     share = (truth - truth.min()) / np.ptp(truth)
     found["names"] = np.eye(4)[(4 * share).clip(0, 3.99).astype(int)]
-        (4 * (truth - truth.min()) / np.ptp(truth)).clip(0, 3.99).astype(int)
-    ]
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +56,18 @@ def test_files_and_folders_keep_the_order_they_were_named_in(pictures, files):
         str(files[-1]), *[str(p) for p in files if p.parent.name == "blue"], "nowhere.jpg",
         str(files[-1]),
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
+def test_a_pipe_is_answered_with_the_reason_and_never_opened(finished, tmp_path, files):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "sub").mkdir()
+    os.mkfifo(tmp_path / "sub/pipe.png")
+    shutil.copy(files[0], tmp_path / "sub/a.png")
+    (tmp_path / "sub/link.png").symlink_to("nowhere.png")
+    named, *below = predict(finished.path, [str(tmp_path / "pipe.png"), str(tmp_path / "sub")])
+    assert "is a named pipe, which is not opened" in named.error
+    assert [answer.label is None for answer in below] == [False, True, True]
 
 
 def test_a_folder_without_images_is_an_error(finished, tmp_path):

@@ -48,7 +48,7 @@ def rows_at_once(file: Any, number: int, column: str) -> int:
     """So few rows of a group that they take little, even if all are as large as its pages."""
     group = file.metadata.row_group(number)
     chunks = (group.column(place) for place in range(group.num_columns))
-    n_bytes = sum(
+    n_bytes: int = sum(
         chunk.total_uncompressed_size
         for chunk in chunks
         if chunk.path_in_schema.split(".")[0] == column

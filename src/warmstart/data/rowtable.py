@@ -18,6 +18,8 @@ from warmstart.errors import DataError
 from warmstart.memory import check_room, size_of_cells
 
 _LOOKED_AT = 20  # rows
+# The network that reads a table takes memory by the square of them: 1 GB at 8,000.
+MOST_COLUMNS = 8000
 
 
 def holds_rows(table: Table, columns: Columns) -> bool:
@@ -41,6 +43,11 @@ def list_rows(table: Table, *, shown: str, name: str, columns: Columns) -> Listi
     mean is told from the training rows, by `with_columns`.
     Raises: DataError if the table lacks a column, or a cell is of no use.
     """
+    if len(table.columns) > MOST_COLUMNS:
+        raise DataError(
+            f"{shown} has {len(table.columns):,} columns and {MOST_COLUMNS:,} are the most; leave "
+            "out those that matter least, or use WarmStartClassifier in Python, which takes more"
+        )
     roles = _roles(table, columns, shown)
     labels = read_labels(table, roles, columns, shown)
     splits, groups = splits_of(table, roles.split, shown), groups_of(table, roles.group, shown)

@@ -100,7 +100,8 @@ def _may_tell(values: Array, labels: Rows) -> bool:
     n_classes = int(labels.max()) + 1
     bins = _bins(values, max(min(32 * n_classes, len(labels) // 4), 2))
     counts = np.bincount(bins * n_classes + labels, minlength=n_classes * (int(bins.max()) + 1))
-    return counts.reshape(-1, n_classes).max(axis=1).sum() >= (ALONE - SLACK) * len(labels)
+    right = int(counts.reshape(-1, n_classes).max(axis=1).sum())
+    return right >= (ALONE - SLACK) * len(labels)
 
 
 def _may_explain(values: Array, truth: Array) -> bool:

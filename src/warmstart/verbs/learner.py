@@ -252,8 +252,10 @@ def _by_row(images: Any, arranged: Arranged, weights: Array | None, kind: str) -
     is_paths = not isinstance(images, np.ndarray) and kind == "image"
     ids = [Path(one).as_posix() for one in images] if is_paths else map(str, range(len(images)))
     by_id: Mapping[str, float] = dict(zip(ids, weights.tolist(), strict=True))
-    found = np.array([by_id[example.id] for example in arranged.learn])
-    return found * (len({example.sha256 for example in arranged.learn}) / found.sum())
+    found: Array = np.array([by_id[example.id] for example in arranged.learn])
+    n_contents = len({example.sha256 for example in arranged.learn})
+    scaled: Array = found * (n_contents / found.sum())
+    return scaled
 
 
 def _reweighed(
