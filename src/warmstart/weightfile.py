@@ -126,7 +126,8 @@ def _header(path: Path) -> tuple[int, dict[str, Any]]:
         with safe_open(path, framework="numpy"):
             pass
     except SafetensorError as error:
-        raise ValueError(str(error).strip().partition("\n")[0][:200]) from error
+        lines = str(error).strip().splitlines()
+        raise ValueError(lines[0][:200] if lines else "no such file") from error
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(_LENGTH), "little")
         pairs = json.loads(file.read(length), object_pairs_hook=_once)

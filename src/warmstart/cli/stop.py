@@ -141,7 +141,7 @@ class _Stop:
 
     def listen(self) -> dict[int, Any]:
         """Take the signals over that are not ignored; returns what they did before."""
-        before = {number: signal.getsignal(number) for number in SIGNALS}
+        before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
         if callable(before[signal.SIGINT]):
             self._interrupt = before[signal.SIGINT]
         heeded = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}

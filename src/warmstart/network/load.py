@@ -190,13 +190,9 @@ def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Start:
         raise StartError(_unreachable(name))
     module, _, _ = filled(name, path, preprocessing, InputWish())
     return _start(
-        module,
-        preprocessing or preprocessing_of(name),
-        name=name,
+        module, preprocessing or preprocessing_of(name), name=name, arch=name, source=str(path),
         title=f"{network} (torchvision)",
-        arch=name,
-        source=str(path),
-    )
+    )  # fmt: skip
 
 
 def _from_file(

@@ -77,11 +77,11 @@ def _counts_inputs(node: fx.Node) -> bool:
     if node.target is operator.getitem:
         (whole, place) = node.args
         is_shape = isinstance(whole, fx.Node) and _is_shape(whole)
-        return place == 0 if is_shape else any(map(_counts_inputs, node.all_input_nodes))
+        return bool(place == 0) if is_shape else any(map(_counts_inputs, node.all_input_nodes))
     if _is_shape(node) or node.target == "numel":
         return True
     if node.op == "call_method" and node.target == "size":
-        return node.args[1:] == (0,) or node.kwargs.get("dim") == 0
+        return 0 in (*node.args[1:], node.kwargs.get("dim"))
     return node.target in _ARITHMETIC and any(map(_counts_inputs, node.all_input_nodes))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import torch
+from torch.jit._trace import TracerWarning
 
 from warmstart.delivery.export.served import Served
 from warmstart.errors import ExportError
@@ -44,7 +45,7 @@ def to_onnx(
         raise ExportError(
             f"the network has no form in ONNX ({first_line(error)}); try --to torch."
         ) from error
-    if any(issubclass(one.category, torch.jit.TracerWarning) for one in warned):
+    if any(issubclass(one.category, TracerWarning) for one in warned):
         doubt()
     graph.producer_name = "warmstart"
     for key, value in metadata.items():
