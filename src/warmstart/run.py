@@ -82,7 +82,8 @@ class Run:
         arrays gives a list. See `Predictor.predict`.
         Raises: DataError where a single input cannot be read.
         """
-        return self.predictor.predict(inputs)
+        answered: Answer | list[Answer] = self.predictor.predict(inputs)
+        return answered
 
     def show_inputs(self, n: int = 8, *, data: Any = None) -> Image:
         """What the network saw of `n` training images, as one picture that a notebook shows.
