@@ -102,8 +102,10 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     assert summary["test"]["n"] == 15
     for part in (summary["estimate"], {**summary["test"], "value": summary["test"]["accuracy"]}):
         assert 0 <= part["low"] <= part["value"] <= part["high"] <= 1
-    counts = {"train", "test", "classes", "unreadable", "duplicates", "leaks", "label_issues"}
-    assert summary["data"] == {**dict.fromkeys(counts, 0), "train": 36, "test": 15, "classes": 3}
+    assert summary["data"] == {
+        **dict.fromkeys(("unreadable", "duplicates", "leaks"), 0),
+        "train": 36, "test": 15, "classes": 3, "label_issues": None,  # too few to count any
+    }  # fmt: skip
     assert summary["start"].keys() == {"name", "sha256", "parameters"}
     assert len(summary["start"]["sha256"]) == 64
     assert summary["frozen"].keys() == {"parameters", "buffers", "identical"}

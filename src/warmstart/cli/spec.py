@@ -141,7 +141,7 @@ CHECK = Verb(
     ),
     examples=(
         ("warmstart check photos/", ""),
-        ("warmstart check photos/ --out problems", "with problems/label_issues.csv to correct"),
+        ("warmstart check photos/ --out problems", "lists to correct"),
         ("warmstart fit photos/ --relabel problems/label_issues.csv", ""),
     ),
 )
