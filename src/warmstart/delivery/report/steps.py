@@ -64,9 +64,8 @@ def weakest(facts: Facts) -> ClassScore | None:
 def repair_step(facts: Facts) -> Step | None:
     """What must be mended before any figure can be believed."""
     kinds = {finding.kind: finding for finding in facts.summary.findings}
-    shift = kinds.get("drift") or kinds.get("distribution-shift")
-    leak = (kinds.get("leak") or kinds.get("leakage")) if leaks_much(facts) else None
-    feeding = kinds.get("preprocessing")
+    shift, feeding = kinds.get("drift"), kinds.get("preprocessing")
+    leak = kinds.get("leak") if leaks_much(facts) else None
     if shift is not None:
         return Step(
             title=f"Add {facts.nouns.many} like the test {facts.nouns.many}",
