@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from string import Template
 
 from warmstart.delivery.card_text import can_be_plain, plain_text
-from warmstart.delivery.task_words import TASK_WORDS, further, percent, score_of
+from warmstart.delivery.task_words import EVIDENCE_NAMES, TASK_WORDS, further, percent, score_of
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.records import DataRecord, ModelRecord, StartRecord, Summary, Task, pictures
 from warmstart.words import nouns_of
@@ -39,6 +39,7 @@ class CardFacts:
     weights: tuple[str, ...] = ()  # what became of them, a line for each fate
     choices: tuple[str, ...] = ()  # what the user set, and what the rule would have said
     surgery: str = ""  # what of the start did not carry over
+    is_confident: bool = True  # whether any answer can be called confident
 
 
 def card(facts: CardFacts) -> str:
@@ -85,7 +86,7 @@ def _lead(facts: CardFacts) -> str:
     start = facts.start
     return (
         f"**{readiness_line(facts.summary.readiness)}**\n\n{verdict.sentence}\n\n"
-        f"Start: {start.title}, {start.parameters / 1e6:.1f} M parameters. "
+        f"Base model: {start.title}, {start.parameters / 1e6:.1f} M parameters. "
         f"{lineage(start, facts.ancestors)}Shipped: {shipped.strategy}; {shipped.why}.\n"
     )
 
@@ -113,15 +114,15 @@ def _numbers(facts: CardFacts) -> str:
     ]
     estimate, test = facts.summary.estimate, facts.summary.test
     if estimate is not None:
-        how = "held out once" if estimate.method == "holdout" else "out of fold"
+        how = "held out once" if estimate.method == "holdout" else "cross-validated"
         lines.append(
             f"| estimate, {how} | {percent(estimate.value, 1)} | "
             f"{percent(estimate.low, 1)} to {percent(estimate.high, 1)} | {estimate.n:,} |"
         )
     probe = facts.summary.linear_probe
-    if probe is not None and facts.summary.fine_tuning_gain is not None:
+    if probe is not None and facts.summary.shipped.strategy not in ("head", "none"):
         lines.append(
-            f"| linear probe, the same folds | {percent(probe.value, 1)} | "
+            f"| linear probe, same folds | {percent(probe.value, 1)} | "
             f"{percent(probe.low, 1)} to {percent(probe.high, 1)} | {probe.n:,} |"
         )
     if test is not None:
@@ -130,9 +131,11 @@ def _numbers(facts: CardFacts) -> str:
             f"{percent(test.low, 1)} to {percent(test.high, 1)} | {test.n:,} |"
         )
         lines.append(f"\nTest: {further(test)}")
+    is_once = estimate is not None and estimate.method == "holdout"
+    where = "without the examples held out" if is_once else "inside the fold"
     lines.append(
         "\nThe estimate comes from models that had not seen the example, every choice made "
-        "inside the fold; it is slightly pessimistic, as each of them learnt from fewer examples."
+        f"{where}; it is slightly pessimistic, as each of them learnt from fewer examples."
     )
     lines += [f"\n{one.sentence}" for one in facts.summary.beside]
     return "\n".join([*lines, ""])
@@ -140,7 +143,7 @@ def _numbers(facts: CardFacts) -> str:
 
 def _layers(facts: CardFacts) -> str:
     """What was frozen and what was trained, what it did to the weights, who chose."""
-    lines = ["## What was learnt\n", f"{facts.layers} · new output."]
+    lines = ["## What was learnt\n", f"{facts.layers} · new head."]
     if facts.surgery:
         lines.append(facts.surgery)
     lines += ["", *(f"- {line}" for line in facts.weights)]
@@ -151,12 +154,18 @@ def _layers(facts: CardFacts) -> str:
 
 def _use(facts: CardFacts) -> str:
     nouns = nouns_of(facts.data.kind)
+    sure = (
+        "`sure` marks confident answers, and keeps their error under the bound in "
+        "`model/calibration.json`"
+        if facts.is_confident
+        else "no answer is marked `sure`: too few examples to promise that one is right"
+    )
     return (
         f"## Use\n\n```bash\nwarmstart predict THIS_FOLDER {nouns.typed}\n```\n\n"
         "```python\nimport warmstart\n"
         f'warmstart.load("THIS_FOLDER").predict({nouns.quoted})\n```\n\n'
-        "Probabilities are calibrated. `sure` keeps the error among sure answers under the bound "
-        "in `model/calibration.json`; `unknown` marks inputs unlike all training examples.\n"
+        f"Probabilities are calibrated; {sure}. `unknown` marks inputs unlike all training "
+        "examples.\n"
     )
 
 
@@ -248,8 +257,12 @@ def _plain_torch(facts: CardFacts) -> str:
 def _evidence(facts: CardFacts) -> str:
     """What the verdict rests on; evidence that was not measured is left out."""
     found = [e for e in facts.summary.verdict.evidence if e.value is not None]
-    lines = [f"- {e.name.replace('_', ' ')}: {e.meaning} (n = {e.n:,})" for e in found]
-    return "\n".join(["## What was measured first\n", *lines, ""])
+    many = nouns_of(facts.data.kind).many
+    lines = [
+        f"- {EVIDENCE_NAMES.get(e.name, e.name).format(many=many)}: {e.meaning} (n = {e.n:,})"
+        for e in found
+    ]
+    return "\n".join(["## What the verdict rests on\n", *lines, ""])
 
 
 def _data(facts: CardFacts) -> str:

@@ -29,8 +29,8 @@ def percents(*shares: float, n: int) -> list[str]:
 def _percent(share: float, digits: int) -> str:
     if share in (0.0, 1.0):
         return f"{100 * share:.0f}"
-    text = f"{100 * share:.{digits}f}"
-    if digits and float(text) in (0.0, 100.0):
+    text = f"{100 * share:.{digits}f}".replace("-", "−")
+    if digits and text in ("0.0", "−0.0", "100.0"):
         return "0.1" if share < 0.5 else "99.9"
     return text
 

@@ -63,6 +63,15 @@ TASK_WORDS: dict[Task, TaskWords] = {
 }  # fmt: skip
 
 
+# What was measured, by the name of the evidence; {many} is what examples are called.
+EVIDENCE_NAMES = {
+    "signal": "permutation test: can it be learnt at all", "knowledge": "transfer gain",
+    "depth": "all layers instead of the last", "appetite": "learning curve: twice as many {many}",
+    "tail_gain": "fine-tuning gain", "distance": "domain gap", "ceiling": "label-noise ceiling",
+    "preprocessing": "another preprocessing", "scratch": "from scratch, with twice the {many}",
+}  # fmt: skip
+
+
 def percent(share: float, digits: int = 0) -> str:
     """A share in percent; never rounded up to a certainty it is not.
 
@@ -73,7 +82,7 @@ def percent(share: float, digits: int = 0) -> str:
     text = f"{value:.{digits}f}"
     if (float(text) == 100 and share < 1) or (float(text) == 0 and share > 0):
         text = f"{min(max(value, 0.1), 99.9):.1f}"
-    return f"{text} %"
+    return f"{text} %".replace("-", "−")
 
 
 def score_of(scores: TestScores) -> float:
@@ -113,7 +122,7 @@ def contradiction(label: str, suggested: str, task: Task) -> str:
 
 
 def further(scores: TestScores) -> str:
-    """The other metrics of a test part, as one sentence without its first word."""
+    """The other metrics of a test set, as one sentence without its first word."""
     if isinstance(scores, Scores):
         return (
             f"balanced accuracy {percent(scores.balanced_accuracy, 1)}, macro F1 "

@@ -84,12 +84,13 @@ def readiness(found: Measurements) -> Readiness:
     >>> readiness_line(readiness(found))
     'Ready: 1 in 20 answers is wrong.'
     """
-    grave = list(_grave(found))
+    grave, doubts = _grave(found), _doubts(found)
     if grave:
-        return Readiness(level="not-ready", reasons=tuple(grave))
-    doubts = list(_doubts(found))
+        # What makes a figure wrong is said even where the model is unfit for another reason.
+        wrong = [] if found.why_not else _named(found, NEVER_FOLDED)
+        return Readiness(level="not-ready", reasons=tuple(dict.fromkeys([*grave, *wrong])))
     level: Level = "review" if doubts or _lowest(found) < GOOD else "ready"
-    return Readiness(level=level, reasons=(*doubts, *_share_wrong(found)))
+    return Readiness(level=level, reasons=(*doubts, *(_share_wrong(found) or _low_score(found))))
 
 
 LEVELS: dict[Level, str] = {
@@ -141,9 +142,15 @@ def _doubts(found: Measurements) -> list[str]:
     reasons, apart = [], _apart(found)
     if apart is not None and apart[0] < FAR:
         reasons.append(_disagreement(found))
-    kinds = dict.fromkeys(one.kind for one in by_consequence(found.findings))
-    reasons += [_REVIEWED[kind].format(many=found.many) for kind in kinds if kind in _REVIEWED]
-    return list(dict.fromkeys(reasons))
+    return list(dict.fromkeys([*reasons, *_named(found, tuple(_REVIEWED))]))
+
+
+def _named(found: Measurements, kinds: Sequence[str]) -> list[str]:
+    """Findings of these kinds in a few words, those that make a figure wrong first."""
+    seen = [one.kind for one in by_consequence(found.findings) if one.kind in kinds]
+    is_told = _apart(found) is not None  # the disagreement names the shift already
+    seen = [kind for kind in seen if not (is_told and kind in ("drift", "distribution-shift"))]
+    return list(dict.fromkeys(_REVIEWED[kind].format(many=found.many) for kind in seen))
 
 
 def _apart(found: Measurements) -> Interval | None:
@@ -175,6 +182,14 @@ def _share_wrong(found: Measurements) -> list[str]:
     return [text]
 
 
+def _low_score(found: Measurements) -> list[str]:
+    """The lower end of a score that is no share of right answers, where it is low."""
+    low = _lowest(found)
+    if found.estimate is None or low >= GOOD:
+        return []
+    return [f"{_SCORES[found.task]} may be as low as {_percent(low)}"]
+
+
 def one_in(share: float) -> str:
     """How many answers, with their verb.
 
@@ -188,5 +203,18 @@ def one_in(share: float) -> str:
     return f"1 in {round(1 / share)} answers is"
 
 
+_SCORES: dict[Task, str] = {
+    "classify": "the accuracy", "multilabel": "the mean average precision",
+    "regress": "the variance explained (R²)",
+}  # fmt: skip
+
+
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    """As figures are shown elsewhere: no certainty that it is not.
+
+    >>> _percent(0.86), _percent(0.997), _percent(-0.04)
+    ('86 %', '99.7 %', '−4 %')
+    """
+    is_close = 0 < share < 0.005 or 0.995 <= share < 1
+    text = f"{100 * share:.1f}" if is_close else f"{100 * share:.0f}"
+    return f"{text} %".replace("-", "−")

@@ -118,5 +118,5 @@ def _sentence(
         return f"{says} the time: {all_of}, so that it tells nothing."
     return (
         f"{says} the time: no difference that chance does not explain "
-        f"({100 * low:+.0f} to {100 * high:+.0f} points)."
+        f"({100 * low:+.0f} to {100 * high:+.0f} points).".replace("-", "−")
     )

@@ -12,6 +12,7 @@ from warmstart.stats.intervals import number_blocks
 from warmstart.stats.paired import mean_interval
 from warmstart.tasks.classes import CLASSES
 from warmstart.tasks.target import Target, Truth
+from warmstart.tasks.words import signed_points
 
 
 def depth(
@@ -49,9 +50,9 @@ def depth(
         high=min(high, 1.0),
         n=len(labels),
         meaning=(
-            f"The most telling single layer is {best} of {max(by_part)}; listening to all "
+            f"The best single layer is {best} of {max(by_part)}; a quick linear probe on all "
             f"layers instead of the last changes the {target.words.score} by "
-            f"{100 * gain:+.0f} points."
+            f"{signed_points(gain)} points."
         ),
         details=details,
     )

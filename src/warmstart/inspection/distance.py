@@ -122,7 +122,10 @@ def _place(value: float, reference: Sequence[float]) -> int | None:
 
 
 def _meaning(value: float, place: int | None) -> str:
-    text = f"The network's inner statistics are {value:.2f} away from those of its old data"
+    text = (
+        f"The network's inner statistics are {value:.2f} away from those of the data that it was "
+        "pretrained on"
+    )
     if place is None:
         return text + " (0: the same)."
     return text + f", farther than for {place} % of 14 reference sets."

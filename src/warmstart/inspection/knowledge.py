@@ -19,6 +19,7 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import Blocks, kish, number_blocks, standard_error
 from warmstart.tasks.classes import CLASSES
 from warmstart.tasks.target import Target, Truth
+from warmstart.tasks.words import signed_points
 from warmstart.words import IMAGES, Nouns
 
 SHUFFLE_SD = 0.03  # least spread of accuracy between shuffles that is reckoned with
@@ -108,6 +109,6 @@ def _meaning(
     names = "trained", "shuffled", "pixels"
     shown = {name: f"{100 * float(details[name]):.0f} %" for name in names}
     return (
-        f"On {nouns.count(n)} {told.format(**shown, plain=nouns.plain)}: what it has learnt is "
-        f"worth {100 * value:+.0f} points here."
+        f"On {nouns.count(n)} {told.format(**shown, plain=nouns.plain)}: pretraining is worth "
+        f"{signed_points(value)} points here."
     )

@@ -18,7 +18,7 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_blocks, standard_error
 from warmstart.tasks.classes import CLASSES
 from warmstart.tasks.target import Target, Truth
-from warmstart.tasks.words import CLASS_WORDS, Words
+from warmstart.tasks.words import CLASS_WORDS, Words, points
 from warmstart.words import IMAGES, Nouns
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and spread per channel, of 0..1
@@ -93,7 +93,10 @@ def preprocessing(
         low=max(value - 1.96 * error, -1.0),
         high=min(value + 1.96 * error, 1.0),
         n=n,
-        meaning=f"Fed in with {best}, the same head would gain {100 * value:+.0f} points.",
+        meaning=(
+            f"With {best}, the same linear probe would "
+            + (f"gain {points(value)} points." if value > 0 else f"lose {points(-value)} points.")
+        ),
         details={**details, "best": best, "error": error, "nearer": int(best in nearer)},
     )
 
@@ -117,9 +120,9 @@ def warning(found: Evidence, words: Words = CLASS_WORDS, nouns: Nouns = IMAGES) 
     return Finding(
         kind="preprocessing",
         sentence=(
-            f"The {nouns.many} do not seem to be fed in as the start learnt them: with "
-            f"{best} the same head {words.ahead.format(f'{100 * found.value:.0f}')} "
-            f"({nouns.count(found.n)}). Give the start's own preprocessing."
+            f"The {nouns.many} do not seem to be fed in as the base model learnt them: with "
+            f"{best} the same linear probe {words.ahead.format(f'{100 * found.value:.0f}')} "
+            f"({nouns.count(found.n)}). Give the base model's own preprocessing."
         ),
         items=(best,),
     )

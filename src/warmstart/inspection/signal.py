@@ -13,6 +13,7 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.permutation import SignalTest, signal_test
 from warmstart.tasks.classes import CLASSES
 from warmstart.tasks.target import Target, Truth
+from warmstart.tasks.words import signal_text
 from warmstart.words import IMAGES, Nouns
 
 PENALTIES = (0.03, 0.3, 3.0, 30.0)  # label-free grid; the permutations take the same maximum
@@ -47,9 +48,7 @@ def signal(
         low=float(low),
         high=float(high),
         n=len(labels),
-        meaning=target.words.signal.format(
-            value=100 * test.accuracy, low=100 * low, high=100 * high
-        ),
+        meaning=signal_text(target.words, test.accuracy, float(low), float(high)),
         details={
             "p": test.p,
             "mde": effect,

@@ -14,11 +14,11 @@ from warmstart.joints.look import load_same
 from warmstart.joints.notes import note
 from warmstart.joints.scene import Scene
 from warmstart.joints.tune import Worked
-from warmstart.planning.verdict import points
 from warmstart.records import Beside
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_blocks
 from warmstart.stats.paired_hits import hits_difference
+from warmstart.tasks.words import points
 from warmstart.training.boosting import boost
 
 INNER = 2  # parts of a fold's rows, each of which chooses once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -42,6 +43,7 @@ from warmstart.planning.verdict import (
 )
 from warmstart.planning.wording import in_words
 from warmstart.records import (
+    Beside,
     Estimate,
     Evidence,
     Finding,
@@ -52,12 +54,18 @@ from warmstart.records import (
     Verdict,
 )
 from warmstart.stats.intervals import wilson
-from warmstart.tasks.words import CLASS_WORDS, Words
+from warmstart.tasks.words import CLASS_WORDS, Words, signal_text
 from warmstart.weightfile import is_mapped
 
 NO_TAIL = Evidence(
     name="tail_gain", value=None, low=None, high=None, n=0,
-    meaning="Not measured: only outputs on the frozen network were compared.",
+    meaning="Not measured: only linear probes on the frozen network were compared.",
+)  # fmt: skip
+
+
+NO_CURVE = Evidence(
+    name="appetite", value=None, low=None, high=None, n=0,
+    meaning="Not measured: where no signal is found, a learning curve says nothing.",
 )  # fmt: skip
 
 
@@ -72,8 +80,10 @@ def check(scene: Scene) -> Steps[Inspection]:
     yield Event(stage="check", kind="step", step=1, values={"p": evidence[0].details["p"]})
     if len(sample.kernels) > 1:
         evidence.append(_depth(scene, sample_of(min(rules.DEPTH_ROWS, n))))
-    evidence.append(_appetite(scene, sample_of(min(rules.appetite_rows(scene.budget), n))))
-    if rules.looks_closely(scene.budget) and has_signal(float(evidence[0].details["p"])):
+    is_signal = has_signal(float(evidence[0].details["p"]))
+    rows = min(rules.appetite_rows(scene.budget), n)
+    evidence.append(_appetite(scene, sample_of(rows)) if is_signal else NO_CURVE)
+    if rules.looks_closely(scene.budget) and is_signal:
         evidence += yield from _closely(scene)
     said: tuple[Finding, ...] = ()
     if isinstance(scene.prep, TextInputs):
@@ -153,13 +163,13 @@ def tries_tail(scene: Scene, verdict: Verdict) -> bool:
 
 def judge(
     inspection: Inspection, is_tuned: bool = False, words: Words = CLASS_WORDS,
-    basis: Basis = START, probe: Estimate | None = None, is_tried: bool = False,
+    basis: Basis = START, probe: Estimate | None = None, ships_trained: bool = False,
 ) -> Verdict:  # fmt: skip
     """The verdict that the evidence gives.
 
     `is_tuned` where layers were trained and compared with the linear probe, whose own estimate is
-    `probe` where it was made: then the sentences say that number and no other. `is_tried` where a
-    training was given up.
+    `probe` where it was made: then the sentences say that number and no other. `ships_trained`
+    where those layers ship.
     """
     found = {evidence.name: evidence for evidence in inspection.evidence}
     test, known = found["signal"], found.get("knowledge")
@@ -178,7 +188,7 @@ def judge(
         knowledge=known.value if known else None,
         knowledge_error=float(known.details["error"]) if known else 0.0,
         is_tuned=is_tuned,
-        is_tried=is_tried,
+        ships_trained=ships_trained,
     )
     facts = _with_scratch(facts, found.get("scratch"))
     kind = verdict_kind(facts)
@@ -218,8 +228,10 @@ def concluded(
         evidence=tuple(_agreed(one, measured, arranged) for one in inspection.evidence),
     )
     outcome = outcome_of(worked, measured, arranged)
-    is_tuned, is_tried = outcome.gain is not None, bool(outcome.why_not)
-    verdict = judge(inspection, is_tuned, target.words, basis, probe, is_tried)
+    is_compared, is_tried = outcome.gain is not None, bool(outcome.gain or outcome.given_up)
+    verdict = judge(
+        inspection, is_tried, target.words, basis, probe, is_compared and outcome.is_fine_tuned
+    )
     done = outcome_sentence(outcome, target.words, basis)
     text = verdict.sentence
     if done and verdict.kind not in ("no-signal", "scratch-fair") and not _is_doubtful(inspection):
@@ -227,8 +239,19 @@ def concluded(
     elif done:
         text = f"{text} {done}"
     better = [one.sentence for one in worked.beside if one.is_better]
+    if verdict.kind == "no-signal" and better and not done:
+        text, better = unseen_sentence(worked.beside, measured.estimate.n), []
     kind = outcome_kind(outcome, verdict.kind)
     return inspection, replace(verdict, kind=kind, sentence=" ".join([text, *better]))
+
+
+def unseen_sentence(beside: Sequence[Beside], n: int) -> str:
+    """That another method learns what the linear probe does not see."""
+    best = max((one for one in beside if one.is_better), key=lambda one: one.estimate.value)
+    return (
+        f"The linear probe finds no signal in {n:,} examples, but {best.name} does: "
+        f"{100 * best.estimate.value:.1f} % right on held-out rows; use that."
+    )
 
 
 def _is_doubtful(inspection: Inspection) -> bool:
@@ -246,9 +269,7 @@ def _agreed(one: Evidence, measured: Measured, arranged: Arranged) -> Evidence:
         n_learnt = arranged.n_train if arranged.holdout else measured.n_learnt
         return anchored(one, probe, n_learnt, arranged.n_train, arranged.n_classes, target)
     if one.name == "signal" and has_signal(float(one.details["p"])) and one.low is not None:
-        meaning = target.words.signal.format(
-            value=100 * probe.value, low=100 * one.low, high=100 * (one.high or 0.0)
-        )
+        meaning = signal_text(target.words, probe.value, one.low, one.high or 0.0)
         return replace(one, value=probe.value, meaning=meaning)
     return one
 
@@ -262,9 +283,17 @@ def outcome_of(worked: Worked, measured: Measured, arranged: Arranged) -> Outcom
         gain=gain_record(measured.gain),
         is_fine_tuned=plan.is_trained and not worked.given_up,
         chosen=str(plan.strategy.value) if is_user and not worked.given_up else "",
-        blind=arranged.target.blind_score(arranged.labels),
-        why_not=worked.given_up if worked.guards else "",
+        blind=arranged.target.blind_score(arranged.labels[worked.head.fold >= 0]),
+        given_up=_given_up(worked),
     )
+
+
+def _given_up(worked: Worked) -> str:
+    """Which training was given up, and why; nothing where none was."""
+    if not worked.given_up:
+        return ""
+    strategy = worked.plan.strategy
+    return f"{strategy.rule or strategy.value} was given up: {worked.given_up}"
 
 
 def gain_record(found: Evidence | None) -> FineTuningGain | None:
@@ -293,7 +322,9 @@ def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
     plan, head, given_up = worked.plan, worked.head.name, worked.given_up
     is_chosen = plan.strategy.source == "user" or bool(given_up)
     if verdict.kind == "no-signal" and not is_chosen:
-        return Shipped(strategy="none", why="no signal was found, so no model would be honest")
+        is_seen = any(one.is_better for one in worked.beside)
+        found = "the linear probe finds no signal" if is_seen else "no signal was found"
+        return Shipped(strategy="none", why=f"{found}, so no model would be honest")
     if hides(verdict.evidence) and not is_chosen:
         why = "the base model's features tell nothing apart; try --strategy scratch"
         return Shipped(strategy="none", why=why)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +127,8 @@ def _card_facts(
         weights=weights,
         choices=tuple(own_choices(plan)),
         surgery="" if plan.parts[0].action.value == "fresh" else origin.surgery,
+        is_confident=results.record.task != "classify"
+        or confident(worked.head, results.arranged) is not None,
     )
 
 
@@ -173,7 +175,8 @@ def _prove(ledger: Ledger, plan: Plan) -> FrozenProof:
             "a frozen layer is not what it was: the run is not to be trusted; "
             "weights_ledger.json names the tensors. Please report it."
         )
-    return proof
+    held = prove_frozen(ledger)  # with what did not move in layers of low-rank updates
+    return replace(proof, parameters=held.parameters, buffers=held.buffers)
 
 
 def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
@@ -204,14 +207,17 @@ def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
     """Whether what ships can be used, from what was measured of it."""
     arranged, measured, verdict = results.arranged, results.measured, results.verdict
     target, test = arranged.target, measured.test
-    share = target.blind_score(arranged.labels)
+    held = results.worked.head.fold >= 0  # the same rows as the estimate's
+    share = target.blind_score(arranged.labels[held])
     name = target.words.blindly
     if results.record.task == "classify":
-        largest = int(np.bincount(arranged.strata).argmax())
+        largest = int(np.bincount(arranged.strata[held]).argmax())
         name = f"always answering “{arranged.names[largest]}”"
     why_not = ""
     if verdict.kind == "no-signal":
         why_not = "no signal: the labels cannot be told from shuffled ones"
+        if better := [one.name for one in results.worked.beside if one.is_better]:
+            why_not = f"the linear probe finds no signal, where {better[0]} does"
     elif results.shipped.strategy == "none":
         why_not = results.shipped.why
     return readiness(

@@ -61,7 +61,7 @@ def evidence(verdict: Verdict) -> Event:
 
 def plan(plan: Plan, record: DataRecord) -> Event:
     """What is frozen, what is trained at which rate, and what is new."""
-    text = f"{in_words(plan)} · new output for {output_words(record.task, record.classes)}"
+    text = f"{in_words(plan)} · new head for {output_words(record.task, record.classes)}"
     cut = given_up(plan, nouns_of(record.kind))
     return note("plan", "Plan", f"{text}\nto fit your minutes: {cut}" if cut else text)
 

@@ -21,12 +21,12 @@ from warmstart.joints.tune import Worked, tune
 from warmstart.network.beside import put_beside
 from warmstart.planning.schedule import head_alone
 from warmstart.planning.storing import frozen_prefix
-from warmstart.planning.verdict import points
 from warmstart.records import Evidence, Example, Plan, Tap
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import standard_error
 from warmstart.stats.paired_hits import hits_difference
+from warmstart.tasks.words import change_text, points
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.head import HeadFit, calibrated_by
 from warmstart.training.ship import HEAD, TUNED, Decision
@@ -139,12 +139,21 @@ def _tuned(scene: Scene, worked: Worked, decision: Decision) -> Worked:
 
 def _head(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
     """The network as it came: training is reported, and nothing of it is kept."""
-    strategy = worked.plan.strategy.value
-    why = f"{strategy} was fine-tuned beside it and is no better on held-out examples"
+    why = f"{_tried(str(worked.plan.strategy.value))} and is no better on held-out examples"
     return replace(
         worked, network=scene.look.network, head=head, reader=scene.look.reader,
         plan=head_alone(worked.plan, why), actions=None, guards=(), shipped="head", why=why,
     )  # fmt: skip
+
+
+def _tried(strategy: str) -> str:
+    if strategy.startswith("scratch"):
+        return "the network was trained from scratch beside it"
+    return f"{strategy} was fine-tuned beside it"
+
+
+def _network(strategy: str) -> str:
+    return "the network from scratch" if strategy.startswith("scratch") else strategy
 
 
 def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
@@ -168,8 +177,9 @@ def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) ->
     made = calibrated_by(made, option.calibration)
     words = scene.arranged.target.words
     why = (
-        f"on held-out examples an ensemble of {worked.plan.strategy.value} and the linear probe "
-        f"({100 * share:.0f} to {100 * (1 - share):.0f}) gives the best {words.answers}"
+        f"on held-out examples an ensemble of {_network(str(worked.plan.strategy.value))} and the "
+        f"linear probe ({100 * share:.0f} to {100 * (1 - share):.0f}) gives the best "
+        f"{words.answers}"
     )
     if decision.ahead < LITTLE:
         why += f", if hardly {words.hardly}"
@@ -200,8 +210,8 @@ def fine_tuning_gain(probe: Array, tuned: Array, arranged: Arranged, fold: Rows)
     return Evidence(
         name="tail_gain", value=gap.value, low=gap.low, high=gap.high, n=len(truth),
         meaning=(
-            f"Fine-tuned and linear probe on the same {len(truth):,} held-out examples: "
-            f"{100 * gap.value:+.1f} points ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})."
+            f"Fine-tuned against linear probe on the same {len(truth):,} held-out examples: "
+            f"{change_text(gap.value, gap.low, gap.high)}."
         ),
         details={
             "log_loss": float(target.said_losses(probe[held], truth).mean()),

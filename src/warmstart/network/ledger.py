@@ -20,11 +20,11 @@ MOST_LINES = 5
 _MEANINGS: dict[Fate, str] = {
     "frozen": "unchanged bit for bit",
     "kept": "unchanged bit for bit",
-    "copied": "the start's own, beside the tuned",
-    "trained": "trained from the start",
+    "copied": "the base model's, beside the tuned",
+    "trained": "fine-tuned",
     "merged": "low-rank updates added",
     "reshaped": "fitted to the input",
-    "new": "not in the start",
+    "new": "not in the base model",
     "dropped": "not in the model",
 }
 

@@ -100,11 +100,11 @@ def _strategy(wishes: Wishes, network: NetworkFacts, rule: Strategy) -> Strategy
 def _strategy_choice(
     strategy: Strategy, rule: Strategy, network: NetworkFacts, is_wish: bool
 ) -> Choice:
-    why = "a new output on the frozen network; nothing measured asks for more"
+    why = "a linear probe on the frozen network; nothing measured asks for more"
     if n_tuned(rule, network.n_parts):
         why = "the verdict is that tuning upper layers pays: the upper half"
         if network.tries_tail:
-            why = "trained beside a new output on the frozen network; the better one is shipped"
+            why = "fine-tuned beside a linear probe on the frozen network; the better one ships"
     if network.random and rule.count > resolve(AUTO, network.asked, network.n_parts).count:
         why = "down to the lowest layer whose weights did not carry over from the start"
     return Choice(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from warmstart.planning.basis import START, Basis
 from warmstart.records import Estimate, Evidence, FineTuningGain, VerdictKind
-from warmstart.tasks.words import CLASS_WORDS, Words
+from warmstart.tasks.words import CLASS_WORDS, Words, change_text, points
 
 SIGNAL_P = 0.01
 PLAIN_P = 0.005  # the same without a network, asked second: both together err in less than 2 %
@@ -52,7 +52,7 @@ class Facts:
     scratch_error: float = 0.0
     scratch_later: float = 0.0  # accuracy from nothing with twice the examples
     is_tuned: bool = False  # layers were trained, and compared with the linear probe
-    is_tried: bool = False  # layers were trained, and that was given up
+    ships_trained: bool = False  # and they ship: it is too late to advise against it
 
 
 def has_signal(p: float) -> bool:
@@ -123,18 +123,6 @@ def _reaches(facts: Facts) -> bool:
     return gap is not None and gap - 1.28 * facts.scratch_error > -NEAR
 
 
-def points(share: float) -> str:
-    """A share as whole points where that says enough.
-
-    >>> points(0.124), points(0.004), points(-0.0001)
-    ('12', '0.4', '0')
-    """
-    value = round(100 * share, 1)
-    if not value:
-        return "0"
-    return f"{value:.0f}" if abs(value) >= 1.5 else f"{value:.1f}"
-
-
 def sentence(
     kind: VerdictKind, facts: Facts, n: int, accuracy: float, words: Words = CLASS_WORDS,
     basis: Basis = START,
@@ -145,22 +133,34 @@ def sentence(
     has been estimated, else that of the signal test.
     """
     if is_hidden(facts.p, facts.plain_p):
-        return (
-            f"Do not fine-tune this base model: what is asked can be told from "
-            f"{basis.nouns.plain} ({words.about.format(points(facts.plain))}), but not from its "
-            f"features. Training from scratch is as good; a base model that knows this kind of "
-            f"{basis.nouns.picture} would be better."
+        told = (
+            f"what is asked can be told from {basis.nouns.plain} "
+            f"({words.about.format(_percent(facts.plain))}), but not from "
         )
+        against = _against(facts, f"{told}its features", f"{told}the base model's features")
+        return f"{against}. {_BETTER.format(basis.nouns.picture)}"
     if not has_signal(facts.p):
         return _without_signal(kind, facts, n)
     if kind == "scratch-fair":
         return _scratch_fair(facts, words, basis)
     if kind == "head":
         return (
-            f"{basis.head} is enough: it {words.does.format(points(accuracy))}, which leaves at "
+            f"{basis.head} is enough: it {words.does.format(_percent(accuracy))}, which leaves at "
             f"most {points(facts.mistakes)} points for {basis.training.lower()}."
         )
     return _unclear(facts, accuracy, words, basis)
+
+
+_BETTER = (
+    "Training from scratch is as good; a base model that knows this kind of {} would be better."
+)
+
+
+def _against(facts: Facts, advice: str, fact: str) -> str:
+    """Why not to fine-tune; only the reason where what was fine-tuned ships all the same."""
+    if facts.ships_trained:
+        return fact[0].upper() + fact[1:]
+    return f"Do not fine-tune this base model: {advice}"
 
 
 _CURE = "use --strategy head, or a lower learning rate"
@@ -171,8 +171,8 @@ class Outcome:
     """What a run did and measured, for the verdict to tell.
 
     `chosen` is the strategy that the user set, nothing where the depth was ours to choose. `blind`
-    is the score of always giving the same answer. `why_not`: why a training was given up,
-    where one had begun.
+    is the score of always giving the same answer. `given_up` says what was and why, where a
+    training was.
     """
 
     estimate: Estimate
@@ -180,7 +180,7 @@ class Outcome:
     is_fine_tuned: bool  # what ships was trained step by step
     chosen: str = ""
     blind: float = 0.0
-    why_not: str = ""
+    given_up: str = ""
 
 
 def outcome_kind(outcome: Outcome, kind: VerdictKind) -> VerdictKind:
@@ -202,15 +202,12 @@ def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis 
     """What fine-tuning did, as a sentence in the past tense; nothing where it was not tried."""
     gain = outcome.gain
     if gain is None:
-        return f"{basis.training} was given up: {outcome.why_not}." if outcome.why_not else ""
-    change = f"{signed_points(gain.value)} points of {words.score} (95 % CI {ends(gain)})"
+        return f"{outcome.given_up}." if outcome.given_up else ""
+    change = change_text(gain.value, gain.low, gain.high, words.score)
     than = "over the linear probe" if not basis.is_blank else "over a head on untrained layers"
     against = than.replace("over", "against", 1)
     if outcome.chosen:
-        did = basis.did.format(outcome.chosen)
-        if outcome.chosen.startswith("scratch"):
-            did = "The network was trained from scratch"
-        text = f"{did} as you chose: {change} {against}."
+        text = f"{_did(outcome.chosen, basis)} as you chose: {change} {against}."
         if outcome.estimate.value <= outcome.blind < outcome.estimate.value - gain.value:
             return f"{text} It is no better than {words.blindly}: {_CURE}."
         return f"{text} The linear probe is better: {_CURE}." if gain.high < 0 else text
@@ -218,10 +215,7 @@ def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis 
         since = f", as its {words.answers} are no better" if gain.value > 0 else ""
         return f"{basis.training} was tried and not kept{since}: {change} {against}."
     if gain.low > 0:
-        return (
-            f"{basis.training} added {points(gain.value)} points of {words.score} "
-            f"(95 % CI {ends(gain)}) {than}."
-        )
+        return f"{basis.training} helped: {change} {against}."
     lower = -gain.log_loss_change / max(gain.log_loss, 1e-9)
     if gain.log_loss_high < 0:
         return (
@@ -231,41 +225,36 @@ def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis 
     return f"{basis.training} was kept for its lower log-loss: {change} {against}."
 
 
-def signed_points(share: float) -> str:
-    """A difference of shares in points, with its sign.
+def _did(strategy: str, basis: Basis) -> str:
+    """What was done where the user chose the strategy."""
+    if strategy.startswith("scratch"):
+        return "The network was trained from scratch"
+    return basis.did.format(strategy)
 
-    >>> signed_points(0.031), signed_points(-0.004), signed_points(0.0)
-    ('+3', '−0.4', '0')
+
+def _percent(share: float) -> str:
+    """A score in per cent, without its sign; no certainty that it is not.
+
+    >>> _percent(0.86), _percent(0.997), _percent(1.0)
+    ('86', '99.7', '100')
     """
-    text = points(abs(share))
-    return text if text == "0" else f"{'+' if share > 0 else '−'}{text}"
-
-
-def ends(gain: FineTuningGain) -> str:
-    """The interval of a gain in points.
-
-    >>> gain = FineTuningGain(value=0.0, low=-0.021, high=0.034, n=9, log_loss=1.0,
-    ...     log_loss_change=0.0, log_loss_low=0.0, log_loss_high=0.0)
-    >>> ends(gain)
-    '−2 to +3'
-    """
-    return f"{signed_points(gain.low)} to {signed_points(gain.high)}"
+    is_close = 0 < share < 0.005 or 0.995 <= share < 1
+    return f"{100 * share:.1f}" if is_close else f"{100 * share:.0f}"
 
 
 def _scratch_fair(facts: Facts, words: Words, basis: Basis) -> str:
     if _reaches(facts):
         return (
             "Training from scratch is as good: with twice the examples the same architecture "
-            f"from scratch is expected to {words.be.format(points(facts.scratch_later))}, which is "
-            f"{_more(facts.scratch_gap or 0.0)} than this base model gives with these "
+            f"from scratch is expected to {words.be.format(_percent(facts.scratch_later))}, which "
+            f"is {_more(facts.scratch_gap or 0.0)} than this base model gives with these "
             f"({_interval(facts.scratch_gap or 0.0, facts.scratch_error)})."
         )
-    return (
-        "Do not fine-tune this base model: its pretraining is worth "
-        f"{points(facts.knowledge or 0.0)} points here ({_range(facts)}) over the same network "
-        f"with shuffled weights, or {basis.nouns.plain}. Training from scratch is as good; a base "
-        f"model that knows this kind of {basis.nouns.picture} would be better."
+    worth = (
+        f"pretraining is worth {points(facts.knowledge or 0.0)} points here ({_range(facts)}) over "
+        f"the same network with shuffled weights, or {basis.nouns.plain}"
     )
+    return f"{_against(facts, f'its {worth}', worth)}. {_BETTER.format(basis.nouns.picture)}"
 
 
 def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
@@ -291,8 +280,8 @@ def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
 
 
 def _unclear(facts: Facts, accuracy: float, words: Words, basis: Basis) -> str:
-    right = words.about.format(points(accuracy))
-    untried = "" if facts.is_tuned or facts.is_tried else _untried(facts, basis)
+    right = f"linear probe: {words.about.format(_percent(accuracy))}"
+    untried = "" if facts.is_tuned else _untried(facts, basis)
     if facts.knowledge is None:
         return f"The labels can be learnt {basis.given} ({right}).{untried}"
     if facts.knowledge - 1.64 * facts.knowledge_error <= 0:

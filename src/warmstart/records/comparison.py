@@ -7,7 +7,7 @@ from typing import Literal
 
 from warmstart.records.absent import ABSENT
 from warmstart.records.inputs import Kind
-from warmstart.records.summary import VerdictKind
+from warmstart.records.summary import Readiness, VerdictKind
 
 # The test part of all runs; or examples that each of them held out in some way.
 ComparedRows = Literal["test", "held-out"]
@@ -39,6 +39,7 @@ class ComparedRun:
     updates: int
     near_end_updates: int | None
     near_end_seconds: float | None
+    readiness: Readiness | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

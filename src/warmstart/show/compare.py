@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from warmstart.evaluation.readiness import readiness_line
 from warmstart.records import ComparedRun, Comparison, Pair
 from warmstart.show.text import (
     MANY,
@@ -31,6 +32,7 @@ def comparison_text(found: Comparison) -> str:
     shown = [printable(run.name) for run in found.runs]
     names = dict(zip((run.name for run in found.runs), shown, strict=True))
     blocks = [
+        "\n".join(_unfit(found, names)),
         "\n".join(_table(found.runs, found.n, found.metric)),
         "\n".join(_meaning(found)),
         "\n".join(wrap(_pair(pair, names, found), hanging="  ") for pair in found.pairs),
@@ -38,6 +40,13 @@ def comparison_text(found: Comparison) -> str:
         "\n".join(_rest(found)),
     ]
     return "\n\n".join(block for block in blocks if block)
+
+
+def _unfit(found: Comparison, names: dict[str, str]) -> Iterator[str]:
+    """Runs that are not ready, which is more than a difference between them says."""
+    for run in found.runs:
+        if run.readiness is not None and run.readiness.level == "not-ready":
+            yield wrap(f"{names[run.name]}: {readiness_line(run.readiness)}", hanging="  ")
 
 
 # ---- the table -----------------------------------------------------------------------------
@@ -72,7 +81,7 @@ def _near_end(run: ComparedRun) -> str:
 
 
 def _meaning(found: Comparison) -> Iterator[str]:
-    where = "of the test part" if found.rows == "test" else "that each held out"
+    where = "of the test set" if found.rows == "test" else "that each held out"
     nouns = nouns_of(found.kind)
     texts = [
         f"on the same {nouns.count(found.n)} {where}; 95 % intervals in brackets.",
@@ -135,13 +144,13 @@ def _worth(found: Comparison, names: dict[str, str]) -> Iterator[str]:
     shares = f"{names[warm.name]} is right on {percent(warm.value, found.n)}, "
     shares += f"{names[cold.name]} on {percent(cold.value, found.n)}"
     if pair.winner is None:
-        text = f"no worth of the start could be measured: {gap} between {names[warm.name]} and "
-        text += f"{names[cold.name]}."
+        text = f"no worth of the base model could be measured: {gap} between "
+        text += f"{names[warm.name]} and {names[cold.name]}."
     elif pair.winner == warm.name:
-        text = f"the start was worth {gap}: {shares}."
+        text = f"the base model was worth {gap}: {shares}."
     else:
-        text = f"the start did harm, {gap}: {shares}."
-    yield column("Start", f"{text}\n{_needed(warm, cold, names)}")
+        text = f"the base model did harm, {gap}: {shares}."
+    yield column("Base", f"{text}\n{_needed(warm, cold, names)}")
 
 
 def _is_scratch(run: ComparedRun) -> bool:

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from warmstart.delivery.numbers import printable, sentence
-from warmstart.evaluation.readiness import readiness_line
+from warmstart.evaluation.readiness import NEVER_FOLDED, readiness_line
 from warmstart.records import Summary
 from warmstart.show.result import TITLES, estimate_text, probe_text, score_text
 
@@ -17,7 +17,7 @@ _RIGHT = 'style="text-align:left;vertical-align:top;padding:2px 0"'
 def run_html(summary: Summary, path: Path) -> str:
     """The verdict, how often the model is right, what was shipped, where the folder is."""
     rows = [(TITLES[summary.task], accuracy) for accuracy in _accuracy(summary)]
-    rows += [("Shipped", _shipped(summary)), ("Folder", str(path))]
+    rows += [("Shipped", _shipped(summary)), *_grave(summary), ("Folder", str(path))]
     cells = "".join(
         f"<tr><th {_LEFT}>{_safe(title)}</th><td {_RIGHT}>{_safe(text)}</td></tr>"
         for title, text in rows
@@ -39,6 +39,12 @@ def _accuracy(summary: Summary) -> list[str]:
     if probe := probe_text(summary):
         found.append(probe)
     return ["; ".join(found) + "."] if found else []
+
+
+def _grave(summary: Summary) -> list[tuple[str, str]]:
+    """Findings that make a figure wrong; the others stand in the report."""
+    return [("Found", sentence(one.sentence)) for one in summary.findings
+            if one.kind in NEVER_FOLDED]  # fmt: skip
 
 
 def _shipped(summary: Summary) -> str:

@@ -34,7 +34,9 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     """
     ships = summary.shipped.strategy != "none"
     blocks = [wrap(readiness_line(summary.readiness))]
-    if summary.verdict.kind == "no-signal":
+    if summary.verdict.kind == "no-signal" and not ships and any_better(summary):
+        blocks.append(wrap(summary.verdict.sentence))  # it says which other method finds a signal
+    elif summary.verdict.kind == "no-signal":
         blocks.append(no_signal_text(summary.verdict, summary.data, summary.task))
     if ships:
         blocks.append("\n".join(_accuracy(summary)))
@@ -43,6 +45,11 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     following = _next(run_path, sample_path, ships, kind, summary.task)
     blocks.append("\n".join([*_places(run_path, ships), *following]))
     return "\n\n".join(block for block in blocks if block)
+
+
+def any_better(summary: Summary) -> bool:
+    """Whether another method is better beyond noise."""
+    return any(one.is_better for one in summary.beside)
 
 
 def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = "classify") -> str:

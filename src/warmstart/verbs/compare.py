@@ -39,7 +39,7 @@ class HasPath(Protocol):
 def compare(*runs: str | Path | HasPath) -> Comparison:
     """Compare finished runs on the examples that all of them held out, told by their bytes.
 
-    On the test part where all have the same one, else on examples that each run held out in
+    On the test set where all have the same one, else on examples that each run held out in
     some way. Every pair has its difference with a 95 % interval, and a winner or none.
     Raises: UsageError for fewer than two runs; RunFolderError for a folder that is no finished
     run with a model; DataError where classes differ, or nothing was held out in common.
@@ -230,6 +230,7 @@ def _record(run: OpenRun, value: tuple[float, float, float]) -> ComparedRun:
         seconds=seconds.get("total", 0.0), seconds_look=seconds.get("look", 0.0),
         kept=_found_kept(run.events), updates=course.updates,
         near_end_updates=updates, near_end_seconds=None if after is None else round(after, 3),
+        readiness=summary.readiness,
     )  # fmt: skip
 
 

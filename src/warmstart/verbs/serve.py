@@ -17,6 +17,7 @@ from warmstart.data.prepare import Pixels, crop_box, open_image, prepare
 from warmstart.delivery.serve.served import Heat, Limits, Picture, Served, Unread
 from warmstart.delivery.task_words import in_words
 from warmstart.errors import DataError, RunFolderError, ServeError
+from warmstart.evaluation.readiness import readiness_line
 from warmstart.extras import install_command
 from warmstart.folder import read_json, to_plain
 from warmstart.records import (
@@ -127,8 +128,8 @@ def serve_model(run: Path, predictor: Predictor, limits: Limits) -> Served:
         title=record.name,
         labels=predictor.labels,
         metadata={
-            "name": record.name,
             **describe(run, predictor),
+            "name": record.name,
             "limits": taken_on(limits),
             "pictures": gallery.is_there and predictor.kind == "image",
             "accept": nouns_of(predictor.heard).accept,
@@ -214,6 +215,7 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
     summary = _read(run / "summary.json", Summary)
     estimate = summary.estimate if summary else None
     return {
+        "readiness": _ready(summary),
         "warmstart": __version__,
         "task": record.task,
         "labels": list(record.classes),
@@ -222,13 +224,19 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "estimate": to_plain(estimate),
         "test": to_plain(summary.test) if summary else None,
         "verdict": summary.verdict.kind if summary else None,
-        "readiness": to_plain(summary.readiness) if summary else None,
         "kind": predictor.heard,
         "promise": promise_words(estimate, nouns_of(predictor.heard)),
         "sure_from": calibration.sure_from,
         "promised_error": calibration.promised_error,
         "input": _taken(record.preprocessing),
     }
+
+
+def _ready(summary: Summary | None) -> dict[str, Any] | None:
+    """Whether the model can be used, with the line that stands above everything."""
+    if summary is None:
+        return None
+    return {"line": readiness_line(summary.readiness), **to_plain(summary.readiness)}
 
 
 def _taken(inputs: Inputs) -> dict[str, Any]:

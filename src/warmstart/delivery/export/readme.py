@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from warmstart.delivery.numbers import interval, percents
 from warmstart.delivery.task_words import TASK_WORDS, further, score_of
+from warmstart.evaluation.readiness import readiness_line
 from warmstart.records import (
     Exported,
     ExportFormat,
@@ -134,10 +135,17 @@ def _lead(facts: ReadmeFacts) -> str:
         "regress": f"Tells a number from {facts.nouns.an}",
     }[facts.summary.task]
     return (
-        f"{does}: {named}. Learnt by warmstart from "
+        f"{_ready(facts)}\n\n{does}: {named}. Learnt by warmstart from "
         f"{facts.summary.data.train:,} examples, from {facts.start}; as "
         f"{TITLES[facts.exported.to]} it needs no warmstart.\n"
     )
+
+
+def _ready(facts: ReadmeFacts) -> str:
+    """The line that stands above everything; of a twin or of 8 bits it says whose it is."""
+    line = f"**{readiness_line(facts.summary.readiness)}**"
+    is_other = facts.exported.twin is not None or facts.exported.shrunk is not None
+    return f"{line} (That is said of the run's own model.)" if is_other else line
 
 
 def _numbers(facts: ReadmeFacts) -> str:
@@ -190,11 +198,11 @@ def gap_text(gap: Gap) -> str:
     """A difference of accuracies in points with its interval.
 
     >>> gap_text(Gap(value=-0.03, low=-0.05, high=-0.01, n=200))
-    '-3.0 points (-5.0 to -1.0)'
+    '−3.0 points (−5.0 to −1.0)'
     """
     value, low, high = (f"{100 * x:+.1f}" for x in (gap.value, gap.low, gap.high))
     value, low, high = (x.replace("+0.0", "0.0").replace("-0.0", "0.0") for x in (value, low, high))
-    return f"{value} points ({low} to {high})"
+    return f"{value} points ({low} to {high})".replace("-", "−")
 
 
 def _eight_bits(facts: ReadmeFacts) -> str:

@@ -261,7 +261,7 @@ async function introduce() {
   }
   document.title = about.name;
   $("title").textContent = about.name;
-  $("promise").textContent = about.promise;
+  $("promise").textContent = [about.readiness?.line, about.promise].filter(Boolean).join(" ");
   $("classes").textContent = `It knows: ${some(about.labels)}.`;
   $("drop").hidden = isText();
   $("write").hidden = !isText();

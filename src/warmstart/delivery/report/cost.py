@@ -10,7 +10,7 @@ from warmstart.delivery.report.facts import Facts
 SHOWN = 0.05  # s: what took less is no part of the picture
 STAGES = {
     "read": "reading the files", "look": "one look at every {one}", "check": "checks",
-    "plan": "the plan", "head": "fitting the output", "tune": "training layers",
+    "plan": "the plan", "head": "fitting the linear probe", "tune": "training layers",
     "evaluate": "measuring", "deliver": "writing it down",
 }  # fmt: skip
 

@@ -117,6 +117,12 @@ class Facts:
         return self.summary.shipped.strategy != "none"
 
     @property
+    def is_thrown_away(self) -> bool:
+        """Whether layers were trained, and the model has none of them."""
+        is_trained = self.plan is not None and self.plan.is_trained
+        return is_trained and self.summary.shipped.strategy in ("head", "none")
+
+    @property
     def held(self) -> tuple[Said, ...]:
         """What was said of examples to learn from while they were held out."""
         return tuple(said for said in self.said if said.split == "oof")

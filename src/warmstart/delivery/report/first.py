@@ -7,13 +7,13 @@ from warmstart.delivery.figures.svg import short
 from warmstart.delivery.numbers import at_most, interval, percent
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
-from warmstart.delivery.report.screen import screen
+from warmstart.delivery.report.screen import probe_marks, screen, use_text
 from warmstart.delivery.report.steps import next_steps
 from warmstart.delivery.report.verdict import against_shuffled
 from warmstart.delivery.report.warnings import warnings
 from warmstart.delivery.task_words import score_of
 
-FEW = 0.05  # wrong among the sure answers, up to which they may be taken as they are
+FEW = 0.05  # wrong among the confident answers, up to which they may be taken as they are
 
 
 def first_screen(facts: Facts) -> str:
@@ -44,10 +44,7 @@ def _picture(facts: Facts) -> str:
         words = f"{shown} right"
         measures.append(Measure(words, estimate.value, estimate.low, estimate.high))
         told.append(words)
-    marks = list(_marks(facts))
-    probe = facts.summary.linear_probe
-    if probe is not None and facts.summary.shipped.strategy not in ("head", "none"):
-        marks.append(Mark(f"linear probe {percent(probe.value, probe.n)}", probe.value))
+    marks = [*_marks(facts), *probe_marks(facts)]
     if not measures:
         return ""
     about = "; ".join([*told, *(f"{mark.words} for comparison" for mark in marks)])
@@ -61,16 +58,12 @@ def _shown(picture: str, caption: str) -> str:
 
 
 def _marks(facts: Facts) -> list[Mark]:
-    found = []
+    if facts.guess is None:
+        return []
     signal = facts.evidence("signal")
     n = signal.n if signal is not None else facts.summary.data.train
-    if facts.guess is not None:
-        name, share = facts.guess
-        found.append(Mark(f"always answering “{short(name, 14)}” {percent(share, n)}", share))
-    shuffled = facts.detail("knowledge", "shuffled")
-    if shuffled is not None:
-        found.append(Mark(f"scrambled network {percent(shuffled, n)}", shuffled))
-    return found
+    name, share = facts.guess
+    return [Mark(f"always answering “{short(name, 14)}” {percent(share, n)}", share)]
 
 
 def _caption(facts: Facts) -> str:
@@ -79,58 +72,55 @@ def _caption(facts: Facts) -> str:
         return "Measured on the test set."
     n = facts.nouns.count(estimate.n)
     unseen = {"holdout": f"Measured on {n} held out"}.get(
-        estimate.method, f"Measured on {n}, each by a model that had not seen it"
+        estimate.method, f"Cross-validated: measured on {n}, each by a model that had not seen it"
     )
-    words = f"{unseen}; the bar shows where the truth lies with 95 % certainty."
-    if facts.detail("knowledge", "shuffled") is not None:
-        words += (
-            " The scrambled network is the same one with its weights shuffled: what lies to the "
-            "right of its mark comes from what the network had learnt before."
-        )
-    return words
+    return f"{unseen}; the bar shows where the truth lies with 95 % certainty."
 
 
 def would_use(facts: Facts) -> list[str]:
     """Whether one would use it, in sentences for someone who never trained a network."""
     if not facts.ships:
-        return [
-            "No. Nothing was shipped, for a model that has found nothing in the labels would "
-            "answer by chance. Training longer will not help."
-        ]
-    found = [text for text in (_of_100(facts), _sure(facts)) if text]
-    return [*found, *warnings(facts)]
+        return [f"No: nothing was shipped, for {facts.summary.shipped.why.rstrip('.')}."]
+    found = [use_text(facts), _of_100(facts), confident_text(facts), *warnings(facts)]
+    return [text for text in found if text]
 
 
 def _of_100(facts: Facts) -> str:
-    estimate = facts.summary.estimate
+    estimate, test = facts.summary.estimate, facts.summary.test
     if estimate is None:
         return ""
     value, low, high = (round(100 * x) for x in (estimate.value, estimate.low, estimate.high))
+    many = facts.nouns.many
     text = (
-        f"Of 100 new {facts.nouns.many} like these it names about {value} rightly ({low} to {high})"
+        f"Of 100 new {many} like the training {many} it names about {value} rightly "
+        f"({low} to {high})"
     )
+    if test is not None:
+        text += f", of 100 like the test {many} about {round(100 * score_of(test))}"
     if facts.guess is not None:
         name, share = facts.guess
         text += f"; always answering “{short(name, 30)}” would name {round(100 * share)}"
     return text + "."
 
 
-def _sure(facts: Facts) -> str:
-    """What it is sure of, and what is promised for that."""
+def confident_text(facts: Facts) -> str:
+    """Which answers it is confident in, and what is promised for those."""
     calibration, held = facts.calibration, facts.held
     if calibration is None or not held:
         return ""
     if calibration.sure_from is None:
         return (
-            "Of no single answer can it promise yet that it is right: too few examples. Look at "
-            "each of them yourself where a mistake matters."
+            "It calls no answer confident: there are too few examples to promise that one is "
+            "right. Look at each of them yourself where a mistake matters."
         )
     share = sum(said.probability >= calibration.sure_from for said in held) / len(held)
     promised = calibration.promised_error
     text = (
-        f"It is sure of about {round(100 * share)} of 100, and of its sure answers at most "
+        f"It is confident in about {round(100 * share)} of 100 answers; of those at most "
         f"{at_most(promised)} in 100 are wrong."
     )
+    if facts.summary.readiness.level == "not-ready":
+        return text
     if promised <= FEW:
         return f"{text} Take those as they are, and look at the others yourself."
     return f"{text} Where that is too many, look at each answer yourself."

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-
 from warmstart.delivery.figures.line import Measure, on_a_line
 from warmstart.delivery.figures.scatter import scatter
 from warmstart.delivery.numbers import interval
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.proof import ledger_figure
-from warmstart.delivery.report.screen import screen
-from warmstart.delivery.report.steps import Step, has_issues, labels_step
+from warmstart.delivery.report.screen import probe_marks, screen, use_text
+from warmstart.delivery.report.steps import Step, has_issues, labels_step, repair_step, use_step
 from warmstart.delivery.report.warnings import warnings
 from warmstart.delivery.task_words import TASK_WORDS, further, test_estimate
 from warmstart.records import Estimate, LabelScore, NumberCalibration
@@ -53,7 +51,8 @@ def _picture(facts: Facts) -> str:
     if not measures:
         return ""
     title = f"{TASK_WORDS[facts.summary.task].name}, in per cent"
-    picture = on_a_line(measures, (), name="score", title=title, about="; ".join(told))
+    marks = probe_marks(facts)
+    picture = on_a_line(measures, marks, name="score", title=title, about="; ".join(told))
     caption = f"{title}; the bar shows where the truth lies with 95 % certainty."
     return f"<figure>{picture}<figcaption>{html.escaped(caption)}</figcaption></figure>"
 
@@ -61,11 +60,8 @@ def _picture(facts: Facts) -> str:
 def would_use(facts: Facts) -> list[str]:
     """How far its answers can be used."""
     if not facts.ships:
-        return [
-            "No. Nothing was shipped, for a model that has found nothing in the labels would "
-            "answer by chance. Training longer will not help."
-        ]
-    return [_how_far(facts), *warnings(facts)]
+        return [f"No: nothing was shipped, for {facts.summary.shipped.why.rstrip('.')}."]
+    return [use_text(facts), _how_far(facts), *warnings(facts)]
 
 
 def _how_far(facts: Facts) -> str:
@@ -86,17 +82,13 @@ def _how_far(facts: Facts) -> str:
 
 def next_steps(facts: Facts) -> tuple[Step, ...]:
     """The labels to look at, more images, use: three at most, the most urgent first."""
-    labels, appetite = labels_step(facts), facts.evidence("appetite")
+    labels, appetite, repair = labels_step(facts), facts.evidence("appetite"), repair_step(facts)
     more = (
         None if appetite is None else Step(title=f"More {facts.nouns.many}", text=appetite.meaning)
     )
-    use = None
-    if facts.ships:
-        ask = TASK_WORDS[facts.summary.task].ask.format(an=facts.nouns.an)
-        command = f"warmstart predict {shlex.quote(facts.place)} {facts.nouns.new}"
-        use = Step(title="Use it", text=f"{ask[0].upper()}{ask[1:]}.", command=command)
+    use = use_step(facts)
     ordered = (labels, more, use) if has_issues(facts) or not facts.ships else (more, labels, use)
-    return tuple(step for step in ordered if step is not None)
+    return tuple(step for step in (repair, *ordered) if step is not None)[:3]
 
 
 def weights_section(facts: Facts) -> str:

@@ -44,12 +44,17 @@ PAGES: dict[Task, tuple[Section, Mapping[str, Section]]] = {
 }  # fmt: skip
 
 
+TITLES = {"start": "Base model", "beside": "Other methods"}  # where the id is not the title
+
+
 def page(facts: Facts) -> str:
     """The text of report.html. The same facts give the same text; no clock is in it."""
     first, sections = PAGES[facts.summary.task]
     made = {name: make(facts) for name, make in sections.items()}
     shown = {name: body for name, body in made.items() if body}
-    links = html.items(f'<a href="#{name}">{name.capitalize()}</a>' for name in shown)
+    links = html.items(
+        f'<a href="#{name}">{TITLES.get(name, name.capitalize())}</a>' for name in shown
+    )
     title = html.escaped(f"{facts.name}: report")
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

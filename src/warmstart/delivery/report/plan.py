@@ -30,18 +30,21 @@ def plan_section(facts: Facts) -> str:
         html.paragraph(sentence(f"strategy {strategy.value}: {strategy.because}")),
         html.paragraph(_not_kept(facts)),
         _own(facts.plan),
-        html.fold("Every choice, with its reason", _choices(facts.plan)),
+        html.fold(
+            "Every choice of the training that was tried, with its reason"
+            if facts.is_thrown_away else "Every choice, with its reason", _choices(facts.plan),
+        ),
     )  # fmt: skip
 
 
 def _not_kept(facts: Facts) -> str:
     """That layers were trained and are not in the model, where that is so; else nothing."""
-    plan, shipped = facts.plan, facts.summary.shipped
-    if plan is None or not plan.is_trained or shipped.strategy not in ("head", "none"):
+    if facts.plan is None or not facts.is_thrown_away or not facts.ships:
         return ""
+    end = "given up" if facts.summary.guards else "not kept"
     return (
-        f"{plan.strategy.value} was tried, and the linear probe is what ships: in the model every "
-        "layer is frozen, as the strip shows."
+        f"{facts.plan.strategy.value} was tried and {end}: the linear probe ships, and in the "
+        "model every layer is frozen, as the strip shows."
     )
 
 
@@ -55,11 +58,11 @@ def _strip(facts: Facts) -> str:
               CLASSES.get(one.action, "new"))
         for one in facts.layers
     ]  # fmt: skip
-    pieces.append(Piece("output: new", 1 / total, "new"))
-    title = f"The layers, from the {facts.nouns.one} to the output"
+    pieces.append(Piece("head: new", 1 / total, "new"))
+    title = f"The layers, from the {facts.nouns.one} to the head"
     picture = stacked(pieces, name="layers", title=title, about=facts.in_words)
     used = dict.fromkeys((*(CLASSES.get(one.action, "new") for one in facts.layers), "new"))
-    names = {"frozen": "frozen: not a bit may change", "tuned": "tuned", "new": "new"}
+    names = {"frozen": "frozen: not a bit may change", "tuned": "fine-tuned", "new": "new"}
     legend = html.legend((class_, names[class_]) for class_ in used)
     return f"<figure>{html.heading(title)}{picture}{legend}</figure>"
 
@@ -71,10 +74,10 @@ def _layers(facts: Facts) -> str:
         for one in facts.layers
     ]  # fmt: skip
     if facts.plan is not None and rows:
-        rate = facts.plan.parts[-1].rate
+        rate = None if facts.is_thrown_away else facts.plan.parts[-1].rate
         words = f"{rate.number:g}" if rate is not None else "in closed form"
         names = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
-        rows.append(("output", "new", words, "", f"for {names}"))
+        rows.append(("head", "new", words, "", f"for {names}"))
     return html.table(
         "Layers", ("layers", "what happens", "learning rate", "weights", "called"), rows
     )

@@ -12,6 +12,7 @@ from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.mixups import PART, WHOLE, commonest, confusion, small_map
 from warmstart.delivery.report.pictures import shots, worst
+from warmstart.delivery.task_words import percent as percent_of
 from warmstart.records import ClassScore, Ledger, Scores
 
 FATES = {
@@ -19,12 +20,13 @@ FATES = {
     "trained": ("tuned", "trained"), "merged": ("tuned", "merged"),
     "reshaped": ("tuned", "reshaped"), "new": ("new", "new"),
 }  # fmt: skip
+NOT_LAYERS = ("head", "added", "unused")  # parts that are new in every model, or new by name
 TRAINED = ("trained", "merged")  # fates of weights that steps of a training have moved
 
 
 def proof_section(facts: Facts) -> str:
     """Numbers, confusion, classes, worst mistakes, certainty, weights, forgetting."""
-    if not facts.ships and not facts.held:
+    if not facts.ships:
         return ""
     return html.section(
         "proof", "Proof: how good it is, and how far to trust it",
@@ -42,7 +44,7 @@ def _numbers(facts: Facts) -> str:
     if isinstance(test, Scores):
         shown = interval(test.accuracy, test.low, test.high, test.n)
         rows.append((shown, f"right, on your {facts.nouns.count(test.n, 'test')}, looked at once"))
-        rows.append((f"{test.balanced_accuracy:.3f}", "balanced accuracy (test)"))
+        rows.append((percent_of(test.balanced_accuracy, 1), "balanced accuracy (test)"))
         rows.append((f"{test.macro_f1:.3f}", "macro F1 (test)"))
         rows.append((f"{test.log_loss:.3f}", "log-loss (test)"))
     if not rows:
@@ -51,7 +53,7 @@ def _numbers(facts: Facts) -> str:
         "What follows is about examples to learn from, each judged by a model that had not seen it"
     )
     if test is not None:
-        text += "; the test part is kept for its own figures, so that nothing is tuned to it"
+        text += "; the test set is kept for its own figures, so that nothing is tuned to it"
     return html.figures(rows) + html.paragraph(f"{text}.", "note")
 
 
@@ -132,19 +134,20 @@ def _promise(facts: Facts) -> str:
     calibration, held = facts.calibration, facts.held
     if calibration is None or not held:
         return ""
+    title = html.heading("What “confident” means here")
     if calibration.sure_from is None:
-        return f"<div>{html.heading('What “sure” means here')}" + html.paragraph(
-            "Nothing is called sure: there are too few examples to promise anything."
+        return f"<div>{title}" + html.paragraph(
+            "Nothing is called confident: there are too few examples to promise anything."
         ) + "</div>"  # fmt: skip
     sure = [said for said in held if said.probability >= calibration.sure_from]
     wrong = sum(not said.is_right for said in sure)
     text = (
-        f"An answer is called sure from {percent(calibration.sure_from, len(held))} on. Of "
-        f"{facts.nouns.count(len(held))} held out {len(sure):,} were sure, and {wrong:,} of those "
-        f"wrong. Promised, with 95 % certainty: at most {at_most(calibration.promised_error)} % of "
-        "the sure ones are."
+        f"An answer is called confident from {percent(calibration.sure_from, len(held))} on. Of "
+        f"{facts.nouns.count(len(held))} held out {len(sure):,} were confident, and {wrong:,} of "
+        f"those wrong. Promised, with 95 % certainty: at most "
+        f"{at_most(calibration.promised_error)} % of the confident ones are."
     )
-    return f"<div>{html.heading('What “sure” means here')}{html.paragraph(text)}</div>"
+    return f"<div>{title}{html.paragraph(text)}</div>"
 
 
 # ---- weights -----------------------------------------------------------------------------
@@ -164,11 +167,11 @@ def ledger_figure(facts: Facts) -> str:
         said = "are" if frozen.identical else "are NOT"
         proof = (
             f"{frozen.parameters:,} weights and {frozen.buffers:,} statistics were frozen, and "
-            f"{said} the same as in the start, bit for bit (SHA-256 of each in "
+            f"{said} the same as in the base model, bit for bit (SHA-256 of each in "
             "weights_ledger.json)."
         )
     used = dict.fromkeys(FATES[row.fate][0] for row in facts.ledger.rows if row.fate in FATES)
-    names = {"frozen": "as in the start", "tuned": "trained", "new": "new"}
+    names = {"frozen": "as in the base model", "tuned": "trained", "new": "new"}
     return (
         f"<figure>{html.heading(title)}{picture}"
         f"{html.legend((class_, names[class_]) for class_ in used)}</figure>"
@@ -204,18 +207,21 @@ def _forgetting(facts: Facts) -> str:
     if facts.ledger is None:
         return ""
     fates = {row.fate for row in facts.ledger.rows}
+    if any(row.fate == "new" and row.part not in NOT_LAYERS for row in facts.ledger.rows):
+        return html.heading("Forgetting") + html.paragraph(
+            "The layers were trained from scratch: nothing of a base model was there to forget."
+        )
     if fates.isdisjoint(TRAINED) and "reshaped" in fates:
         return html.heading("Forgetting") + html.paragraph(
             f"No layer was trained. The input was fitted to {facts.nouns.many} of another kind "
-            "than the start's, so what it says of its own kind was not measured."
+            "than the base model's, so what it says of its own kind was not measured."
         )
     if not fates.isdisjoint(TRAINED):
         return html.heading("Forgetting") + html.paragraph(
-            f"The tuned layers still tell these {facts.nouns.many} apart as the start's did; "
-            "nothing "
-            f"that it knew was seen to go. On other kinds of {facts.nouns.many} this was not "
-            "measured."
+            f"The fine-tuned layers still tell these {facts.nouns.many} apart as the base model's "
+            "did; nothing that it knew was seen to go. On other kinds of "
+            f"{facts.nouns.many} this was not measured."
         )
     return html.heading("Forgetting") + html.paragraph(
-        "None is possible: no layer of the start was changed."
+        "None is possible: no layer of the base model was changed."
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from warmstart.delivery.numbers import sentence
+from warmstart.delivery.figures.line import Mark
+from warmstart.delivery.numbers import percent, sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.pictures import shots
 from warmstart.delivery.report.steps import Step
 from warmstart.evaluation.readiness import readiness_line
+from warmstart.records import Level
 
 
 def screen(
@@ -19,7 +21,7 @@ def screen(
     use: Sequence[str],
     steps: Sequence[Step],
 ) -> str:
-    """Sizes, readiness, verdict, picture, whether one would use it, what to do next.
+    """Readiness, sizes, verdict, picture, whether one would use it, what to do next.
 
     `picture` is markup, the rest is plain text.
     """
@@ -27,8 +29,8 @@ def screen(
     kind = "verdict bad" if verdict.kind in ("no-signal", "scratch-fair") else "verdict"
     cards = "".join(f"<li>{_card(facts, k, step)}</li>" for k, step in enumerate(steps, 1))
     return (
-        html.paragraph(f"{facts.name}: {sizes}", "over")
-        + f"<h1>{html.escaped(readiness_line(facts.summary.readiness))}</h1>"
+        f"<h1>{html.escaped(readiness_line(facts.summary.readiness))}</h1>"
+        + html.paragraph(f"{facts.name}: {sizes}", "over")
         + html.paragraph(sentence(verdict.sentence), kind)
         + picture
         + "<h2>Would I use it?</h2>"
@@ -36,6 +38,25 @@ def screen(
         + "<h2>What to do next</h2>"
         + f'<ol class="cards">{cards}</ol>'
     )
+
+
+def probe_marks(facts: Facts) -> list[Mark]:
+    """The linear probe on the line of the score, where something else ships."""
+    probe = facts.summary.linear_probe
+    if probe is None or facts.summary.shipped.strategy in ("head", "none"):
+        return []
+    place = min(max(probe.value, 0.0), 1.0)
+    return [Mark(f"linear probe {percent(probe.value, probe.n)}", place)]
+
+
+def use_text(facts: Facts) -> str:
+    """Whether one would use it, in a word; the reasons stand in the line above everything."""
+    words: dict[Level, str] = {
+        "ready": "Yes.",
+        "review": "Yes, where a person looks at its answers before they matter.",
+        "not-ready": "Not yet.",
+    }
+    return words[facts.summary.readiness.level]
 
 
 def _card(facts: Facts, number: int, step: Step) -> str:

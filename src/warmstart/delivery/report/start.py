@@ -13,11 +13,11 @@ def start_section(facts: Facts) -> str:
     """The pretrained network, what it knows of these images, and in which layer."""
     start = facts.summary.start
     parts = len(facts.network.parts) if facts.network is not None else 0
-    rows = [(facts.title, "start"), (f"{start.parameters / 1e6:.1f} M", "weights")]
+    rows = [(facts.title, "base model"), (f"{start.parameters / 1e6:.1f} M", "weights")]
     rows += [(f"{parts}", "layers")] if parts else []
     distance = facts.evidence("distance")
     return html.section(
-        "start", "Start: what it began from",
+        "start", "Base model: what it began from",
         html.figures(rows),
         html.side_by_side(_knowledge(facts), _depth(facts)),
         html.paragraph(distance.meaning if distance is not None else ""),
@@ -27,12 +27,12 @@ def start_section(facts: Facts) -> str:
 
 
 def _knowledge(facts: Facts) -> str:
-    """The trained network against the same one scrambled, and plain pixels."""
+    """The pretrained network against the same one with shuffled weights, and plain pixels."""
     found = facts.evidence("knowledge")
     if found is None:
         return ""
-    arms = (("trained", "with the start's knowledge", "bar"),
-            ("shuffled", "the same network, scrambled", "bar pale"),
+    arms = (("trained", "with the pretrained weights", "bar"),
+            ("shuffled", "the same weights, shuffled", "bar pale"),
             ("pixels", f"{facts.nouns.plain}, no network", "bar pale"))  # fmt: skip
     shares = [(words, facts.detail("knowledge", key), class_) for key, words, class_ in arms]
     bars = [
@@ -40,7 +40,7 @@ def _knowledge(facts: Facts) -> str:
         for words, share, class_ in shares
         if share is not None
     ]
-    title = f"What the start knows of these {facts.nouns.many}"
+    title = f"What pretraining is worth on these {facts.nouns.many}"
     picture = lying(bars, name="knowledge", title=title, about=found.meaning)
     return html.figure(title, picture, found.meaning)
 
@@ -65,5 +65,6 @@ def _depth(facts: Facts) -> str:
         mark=facts.guess[1] if facts.guess is not None else None,
         name="depth", title=title, about=found.meaning,
     )  # fmt: skip
-    line = f" The dashed line is {words.blind}." if facts.guess else ""
+    line = " A bar is a quick linear probe on that layer alone."
+    line += f" The dashed line is {words.blind}." if facts.guess else ""
     return html.figure(title, picture, found.meaning + line)

@@ -10,11 +10,12 @@ from warmstart.delivery.numbers import count, interval
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.task_words import TASK_WORDS, contradiction
 from warmstart.records import ClassScore, LabelIssue, LabelIssues
+from warmstart.tasks.words import change_text
 
 LEAST_IMAGES = 5  # of a class, below which how often it is found says nothing
-LEAKED = 0.01  # of the test part, from which on leaks come first
+LEAKED = 0.01  # of the test set, from which on leaks come first
 SHOWN = 3  # thumbnails on a card
-# What further commands must be told again of the data and of the start, as far as they take it.
+# What further commands must be told again of the data and of the base model.
 TABLE = ("label", "text", "kind", "task", "group")
 TOLD = ("start", "arch", "test", *TABLE, "relabel")
 
@@ -31,9 +32,11 @@ class Step:
 
 def next_steps(facts: Facts) -> tuple[Step, ...]:
     """Three steps at most, the most urgent of each sort."""
-    images, labels = _repair(facts) or _images(facts), labels_step(facts)
+    repair, images, labels = repair_step(facts), _images(facts), labels_step(facts)
     first = (labels, images) if has_issues(facts) else (images, labels)
-    found = (*first, _try(facts), _use(facts))
+    if repair is not None:
+        first = (repair, labels) if has_issues(facts) else (repair, images)
+    found = (*first, _try(facts), use_step(facts))
     return tuple(step for step in found if step is not None)[:3]
 
 
@@ -49,7 +52,7 @@ def has_issues(facts: Facts) -> bool:
 
 
 def leaks_much(facts: Facts) -> bool:
-    """Whether so much of the test part is known from training that its figure means little."""
+    """Whether so much of the test set is known from training that its figure means little."""
     data = facts.summary.data
     return data.leaks >= max(LEAKED * data.test, 1)
 
@@ -63,20 +66,24 @@ def weakest(facts: Facts) -> ClassScore | None:
     return found if found.recall < 1 else None
 
 
-def _repair(facts: Facts) -> Step | None:
+def repair_step(facts: Facts) -> Step | None:
     """What must be mended before any figure can be believed."""
-    leaks = [f for f in facts.summary.findings if f.kind == "leak"] if leaks_much(facts) else []
-    feeding = [f for f in facts.summary.findings if f.kind == "preprocessing"]
-    if leaks:
+    kinds = {finding.kind: finding for finding in facts.summary.findings}
+    shift, feeding = kinds.get("drift"), kinds.get("preprocessing")
+    leak = kinds.get("leak") if leaks_much(facts) else None
+    if shift is not None:
         return Step(
-            title="Take the copies out",
-            text=leaks[0].sentence,
-            command=_fit(facts, "--fix"),
+            title=f"Add {facts.nouns.many} like the test {facts.nouns.many}",
+            text=f"{shift.sentence} Label some {facts.nouns.many} of that kind, add them to the "
+            "training set, and fit again.",
+            command=_fit(facts),
         )
-    if feeding:
+    if leak is not None:
+        return Step(title="Take the copies out", text=leak.sentence, command=_fit(facts, "--fix"))
+    if feeding is not None:
         return Step(
             title=f"Feed the {facts.nouns.many} in another way",
-            text=f"{feeding[0].sentence} Nothing else is likely to bring as much.",
+            text=f"{feeding.sentence} Nothing else is likely to bring as much.",
         )
     return None
 
@@ -85,6 +92,9 @@ def _images(facts: Facts) -> Step | None:
     """The class that more images would help, or that more images would not."""
     appetite, score = facts.evidence("appetite"), weakest(facts)
     gain = appetite.meaning if appetite is not None else ""
+    better = [one.name for one in facts.summary.beside if one.is_better]
+    if not facts.ships and better:
+        return Step(title=f"Use {better[0]}", text=facts.summary.verdict.sentence)
     if not facts.ships:
         return Step(
             title=f"Look at the {facts.nouns.many} as a stranger would",
@@ -153,63 +163,79 @@ def _said(one: LabelIssue, facts: Facts) -> tuple[str, str]:
 
 
 def _try(facts: Facts) -> Step | None:
-    """The strategy, or the start, that is most promising after this run."""
+    """The strategy, or the base model, that is most promising after this run."""
     kind, strategy = facts.summary.verdict.kind, facts.summary.shipped.strategy
-    gain = facts.evidence("tail_gain")
+    gain, many = facts.summary.fine_tuning_gain, facts.nouns.many
     if kind == "no-signal":
         return Step(
             title="Measure again, cheaply",
-            text=f"After each change of {facts.nouns.many} or labels, ask again whether anything "
+            text=f"After each change of {many} or labels, ask again whether anything "
             "can be learnt. It trains nothing.",
             command=_command(facts, "check", TOLD),
         )
     if kind == "scratch-fair":
+        beside = "" if strategy.startswith("scratch") else ", and compare with one from scratch"
         return Step(
-            title=f"Try a start that knows such {facts.nouns.many}",
-            text="What this start has learnt is of no use here. Look once with each network on "
-            "this computer, and compare with one trained from scratch.",
+            title=f"Try a base model that knows such {many}",
+            text="The pretraining of this one brings nothing measurable here. Extract features "
+            f"once with each network on this computer{beside}.",
             command=_command(facts, "rank", TABLE),
         )
     if facts.repeat.is_own_strategy:
-        return Step(
-            title="See what another depth gives",
-            text=f"You chose {strategy}. Beside another depth on the same {facts.nouns.many}:",
-            command=_compare(facts, "head" if strategy != "head" else "last:4"),
-        )
+        return _other_depth(facts, strategy)
     if gain is None and facts.repeat.budget == "fast" and kind != "head":
         return Step(
-            title="Try deeper tuning",
-            text="This run only fitted a new output. The usual budget trains upper layers beside "
-            f"it, and keeps whichever is better on {facts.nouns.many} held out.",
+            title="Try fine-tuning",
+            text="This run only fitted linear probes. Where there are examples enough, the "
+            f"balanced budget fine-tunes too, and keeps whichever is better on held-out {many}.",
             command=_fit(facts),
         )
     return Step(
-        title="Try another start",
-        text=f"{_deeper(facts)}Another network may know these {facts.nouns.many} better: one look "
-        "with each of those on this computer tells.",
+        title="Try another base model",
+        text=f"{_gained(facts)}Another network may know these {many} better: one feature "
+        "extraction with each of those on this computer tells.",
         command=_command(facts, "rank", TABLE),
     )
 
 
-def _use(facts: Facts) -> Step | None:
-    if not facts.ships:
+def _other_depth(facts: Facts, strategy: str) -> Step:
+    """Beside the strategy that the user set; the linear probe where that is better already."""
+    gain, many = facts.summary.fine_tuning_gain, facts.nouns.many
+    if gain is not None and gain.high < 0:
+        return Step(
+            title="Ship the linear probe",
+            text=f"{_gained(facts)}The linear probe is better on the same held-out {many}.",
+            command=_fit(facts, "--strategy", "head"),
+        )
+    text = f"You chose {strategy}. Beside another depth on the same {many}:"
+    if gain is not None:
+        text = f"You chose {strategy}. {_gained(facts)}Beside another depth on the same {many}:"
+    tried = gain is not None or strategy == "head"
+    other = ("last:4" if strategy != "last:4" else "full") if tried else "head"
+    return Step(title="See what another depth gives", text=text, command=_compare(facts, other))
+
+
+def use_step(facts: Facts) -> Step | None:
+    """How to ask the model, where it can be used."""
+    if not facts.ships or facts.summary.readiness.level == "not-ready":
         return None
+    ask = TASK_WORDS[facts.summary.task].ask.format(an=facts.nouns.an)
     return Step(
         title="Use it",
-        text=f"Name new {facts.nouns.many}, and see what it says of those that it finds strange.",
+        text=f"{ask[0].upper()}{ask[1:]}, and see what it says of those that it finds strange.",
         command=f"warmstart predict {shlex.quote(facts.place)} {facts.nouns.several}",
     )
 
 
-def _deeper(facts: Facts) -> str:
-    gain = facts.evidence("tail_gain")
-    if gain is None or gain.value is None:
+def _gained(facts: Facts) -> str:
+    """What fine-tuning changed, where it was tried."""
+    gain = facts.summary.fine_tuning_gain
+    if gain is None:
         return ""
-    low, high = 100 * (gain.low or 0.0), 100 * (gain.high or 0.0)
-    return (
-        f"Tuning deeper changed the accuracy by {100 * gain.value:+.1f} points "
-        f"({low:+.1f} to {high:+.1f}). "
-    )
+    what = "Training" if facts.summary.shipped.strategy.startswith("scratch") else "Fine-tuning"
+    score = TASK_WORDS[facts.summary.task].name
+    change = change_text(gain.value, gain.low, gain.high, score)
+    return f"{what} changed the score by {change} against the linear probe. "
 
 
 def _compare(facts: Facts, other: str) -> str:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from warmstart.delivery.curves import Axis, Reader
 from warmstart.delivery.figures.chart import Curve, Point, axes, chart, steps_to, thinned, upright
-from warmstart.delivery.numbers import sentence
+from warmstart.delivery.numbers import percent, percents, sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.task_words import TASK_WORDS
 from warmstart.events import Event
-from warmstart.planning.verdict import ends, signed_points
+from warmstart.tasks.words import change_text
 from warmstart.words import Nouns
 
 UPDATES = "updates of the weights"
@@ -63,7 +63,7 @@ def training_section(facts: Facts) -> str:
     found = course(facts.events)
     return html.section(
         "training", "Training: what happened",
-        _nothing(facts, found),
+        _nothing(facts, found), _tried(facts, found),
         html.side_by_side(_losses(found, facts.nouns), _accuracies(facts, found)),
         _before(facts),
         _guards(facts, found),
@@ -75,12 +75,22 @@ def _before(facts: Facts) -> str:
     probe, gain = facts.summary.linear_probe, facts.summary.fine_tuning_gain
     if probe is None or gain is None:
         return ""
-    did = TASK_WORDS[facts.summary.task].before.format(f"{100 * probe.value:.0f} %")
-    row = "what ships" if facts.summary.shipped.strategy not in ("head", "none") else "fine-tuned"
+    did = TASK_WORDS[facts.summary.task].before.format(percent(probe.value, probe.n))
+    row = "fine-tuned" if facts.is_thrown_away else "what ships"
+    low, high = percents(probe.low, probe.high, n=probe.n)
     return html.paragraph(
-        f"On the same folds the linear probe {did} ({100 * probe.low:.0f} to "
-        f"{100 * probe.high:.0f}); {row} against it: {signed_points(gain.value)} points "
-        f"({ends(gain)}, 95 % CI)."
+        f"On the same folds the linear probe {did} ({low} to {high}); {row} against it: "
+        f"{change_text(gain.value, gain.low, gain.high)}."
+    )
+
+
+def _tried(facts: Facts, found: Course) -> str:
+    """Whose curves these are, where what was trained is not in the model."""
+    if not found.points or not facts.is_thrown_away:
+        return ""
+    end = "was given up" if facts.summary.guards else "was tried and not kept"
+    return html.paragraph(
+        f"Training {end}: these curves are those of a network that is not in the model."
     )
 
 
@@ -89,7 +99,7 @@ def _nothing(facts: Facts, found: Course) -> str:
         return ""
     head = facts.summary.seconds.get("head", 0.0)
     return html.paragraph(
-        "No layer was trained step by step: the new output was computed in one go on what the "
+        "No layer was trained step by step: the head was computed in one go on what the "
         f"frozen network gives, in {head:.1f} s. There is no curve to show, and none that could "
         "have gone wrong."
     )
@@ -179,7 +189,12 @@ def _figure(
 
 
 def _guards(facts: Facts, found: Course) -> str:
-    """What the guards saw, as the events tell it, else as the summary does."""
+    """What the guards saw, as the events tell it, else as the summary does.
+
+    Nothing of a network that was tried and not kept.
+    """
+    if facts.is_thrown_away and not facts.summary.guards:
+        return ""
     rows = [
         html.escaped(sentence(f"At update {step:,.0f}: {words}")) for step, _, words in found.guards
     ]

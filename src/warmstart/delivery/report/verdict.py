@@ -9,17 +9,12 @@ from warmstart.delivery.figures.line import Measure, on_a_line
 from warmstart.delivery.numbers import percent, percents, sentence
 from warmstart.delivery.report import html
 from warmstart.delivery.report.facts import Facts
+from warmstart.delivery.task_words import EVIDENCE_NAMES
 from warmstart.records import Evidence
 from warmstart.stats.curve import PowerLaw
+from warmstart.tasks.words import signed_points
 from warmstart.words import Nouns
 
-NAMES = {
-    "signal": "can it be learnt at all", "knowledge": "what the start knows",
-    "depth": "all layers instead of the last", "appetite": "twice as many {many}",
-    "tail_gain": "tuning deeper", "distance": "distance to what it was trained on",
-    "ceiling": "labels that can be right", "preprocessing": "another way to feed {many} in",
-    "scratch": "from nothing, with twice the {many}",
-}  # fmt: skip
 POINTS = (
     "knowledge",
     "depth",
@@ -37,7 +32,7 @@ def verdict_section(facts: Facts) -> str:
     signal = against_shuffled(facts, "signal")
     lead = "Nothing was shipped: " if shipped.strategy == "none" else "Shipped: "
     return html.section(
-        "verdict", "Verdict: what was measured first",
+        "verdict", "Verdict: what it rests on",
         html.paragraph(sentence(lead + shipped.why)),
         html.side_by_side(html.figure(*signal) if signal is not None else "", _curve(facts)),
         _table(verdict.evidence, facts.nouns),
@@ -96,12 +91,13 @@ def _curve(facts: Facts) -> str:
         band(frame, _spread(found, law, n, last)), name="appetite", title=title,
         about=found.meaning,
     )  # fmt: skip
-    return html.figure(
-        title, picture, f"{found.meaning} Dots: measured, with fewer {facts.nouns.many}. Dashed: "
-        "carried on to twice as many, the band is its 95 % interval." + (
-            " Grey: the same design trained from nothing." if scratch else ""
-        ),
-    )  # fmt: skip
+    caption = (
+        f"{found.meaning} Dots: the linear probe with fewer {facts.nouns.many}, the last is its "
+        "cross-validated score. Dashed: carried on to twice as many, the band is its 95 % interval."
+    )
+    if scratch:
+        caption += " Grey: the same architecture trained from scratch."
+    return html.figure(title, picture, caption)
 
 
 def _measured(found: Evidence) -> list[Point]:
@@ -136,7 +132,7 @@ def _spread(
 
 def _table(evidence: Sequence[Evidence], nouns: Nouns) -> str:
     rows = [
-        (html.escaped(NAMES.get(one.name, one.name).format(many=nouns.many)),
+        (html.escaped(EVIDENCE_NAMES.get(one.name, one.name).format(many=nouns.many)),
          html.escaped(_value(one)), html.escaped(one.meaning), f"{one.n:,}" if one.n else "")
         for one in evidence
     ]  # fmt: skip
@@ -150,18 +146,19 @@ def _value(one: Evidence) -> str:
     """A measured value with its interval, in points, per cent or as it is.
 
     >>> _value(Evidence(name="depth", value=0.02, low=-0.01, high=0.05, n=9, meaning="…"))
-    '+2.0 points (-1.0 to +5.0)'
+    '+2 points (−1.0 to +5)'
     """
     if one.value is None:
         return "not measured"
     if one.name in POINTS:
-        shown = [f"{100 * x:+.1f}" for x in (one.value, one.low, one.high) if x is not None]
+        shown = [signed_points(x) for x in (one.value, one.low, one.high) if x is not None]
         unit = "points"
     elif one.name == "distance":
         shown = [f"{x:.2f}" for x in (one.value, one.low, one.high) if x is not None]
         unit = ""
     else:
-        shown = [f"{100 * x:.0f}" for x in (one.value, one.low, one.high) if x is not None]
+        numbers = (x for x in (one.value, one.low, one.high) if x is not None)
+        shown = [f"{100 * x:.0f}".replace("-", "−") for x in numbers]
         unit = "%"
     text = f"{shown[0]} {unit}".strip()
     if len(shown) < 3:

@@ -8,9 +8,10 @@ from warmstart.records import Task
 
 # Kinds of findings that change how far a figure can be believed, and what to say then.
 WARNINGS = {
-    "leak": "But some test {many} are among the training {many}, or nearly: the test flatters it.",
-    "drift": "But the test {many} are not like the training {many}: both figures hold for their "
-    "own kind only.",
+    "leak": "But some test {many} are among the training {many}, or nearly: the test set flatters "
+    "it.",
+    "drift": "But the test {many} are unlike the training {many}: each figure holds for its own "
+    "kind only.",
     "shortcut": "But it may have learnt the borders of the {many} instead of their subject.",
     "size-cue": "But something about the files themselves gives {given} away; on other files "
     "that help is gone.",

@@ -101,7 +101,8 @@ def promise_words(estimate: Estimate | None, nouns: Nouns = IMAGES) -> str:
     if estimate is None:
         return "How often it is right was not measured."
     value, low, high = (
-        f"{100 * share:.0f}" for share in (estimate.value, estimate.low, estimate.high)
+        f"{100 * share:.0f}".replace("-", "−")
+        for share in (estimate.value, estimate.low, estimate.high)
     )
     if estimate.metric == "r2":
         return f"It explains about {value} % of the variance ({low} to {high}) of new numbers."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from warmstart.data.split import blocks
-from warmstart.delivery.numbers import interval
+from warmstart.delivery.numbers import interval, sentence
 from warmstart.delivery.report.facts import Facts
 from warmstart.delivery.report.first import would_use
 from warmstart.delivery.report.steps import next_steps
@@ -47,14 +47,15 @@ def result_of(project: Project, number: int) -> Told:
         "seconds": round(summary.seconds.get("total", 0.0), 1),
         "changed": n_changed(_labels_of(facts, now), project.board),
         "verdict": {"kind": summary.verdict.kind, "sentence": summary.verdict.sentence},
-        "estimate": _estimate(summary.estimate),
+        "estimate": _estimate(summary.estimate) if facts.ships else None,
+        "how": sentence(("nothing was shipped: " if not facts.ships else "") + summary.shipped.why),
         "guess": facts.guess[1] if facts.guess else None,
         "suspects": _suspects(facts, now),
         "classes": [
             {"name": now(one.label), "n": one.n, "recall": one.recall, "low": one.low,
              "high": one.high, "taken_for": one.taken_for and now(one.taken_for),
              "taken": one.taken}
-            for one in facts.classes
+            for one in (facts.classes if facts.ships else ())
         ],
         "findings": [
             {"kind": one.kind, "sentence": one.sentence,
@@ -79,7 +80,7 @@ def _of_classes(project: Project, number: int, facts: Facts, now: Name) -> Told:
         "compared": compared(project, number, facts),
         "wrong": {
             id_of(said.id): {"label": now(said.label), "probability": said.probability}
-            for said in facts.said if not said.is_right
+            for said in facts.held if facts.ships and not said.is_right
         },
         "next": [{"title": step.title, "text": step.text} for step in next_steps(facts)],
     }  # fmt: skip

@@ -1,4 +1,4 @@
-// What came of learning: the answer in words first, the figures below, then what to do about them.
+// What came of learning: whether it can be used, the figures below, then what to do about them.
 import { $, make, table, write } from "./dom.js";
 import { scale, scatter } from "./draw.js";
 import { learn } from "./moves.js";
@@ -11,11 +11,6 @@ import { taskOf } from "./tasks.js";
 import { thumbnail } from "./api.js";
 import { count, share, span } from "./words.js";
 
-const HOW = {
-  fast: "Learnt quickly: a new output on the network as it came. “Deeper …” lets its layers learn as well.",
-  balanced: "Learnt deeper: the upper layers were tried beside a new output, and the better one was kept.",
-  thorough: "Learnt thoroughly: the upper layers were tried beside a new output, and the better one was kept.",
-};
 const FEW = 8; // pictures beside a finding
 const parts = {};
 let shown = null; // the number of the result that stands there
@@ -43,9 +38,8 @@ function build({ result }) {
   parts.doubts = make("section", { class: "doubts" });
   parts.mistakes = mistakes(result);
   $("judged").replaceChildren(...[
-    parts.changed, head(result), nextSteps(result), weakest(result), eachLabel(result), against(result),
-    parts.doubts, parts.mistakes,
-    findings(result), takeHome(result),
+    parts.changed, head(result), findings(result), nextSteps(result), weakest(result),
+    eachLabel(result), against(result), parts.doubts, parts.mistakes, takeHome(result),
   ].filter(Boolean));
 }
 
@@ -53,13 +47,13 @@ function head(result) {
   const { estimate, test, guess } = result;
   return make("section", { class: "answer", "aria-label": "Answer" },
     make("h1", { tabindex: "-1" }, result.headline),
+    make("p", {}, result.verdict.sentence),
     estimate && make("p", { class: "large" }, `${estimate.words} ${result.right}`,
       make("span", { class: "quiet" }, `, on ${count(estimate.n, "picture")} it had not seen`)),
     estimate && scale(estimate, guess, result.right),
-    test && make("p", {}, `${test.words} on the ${count(test.n, "picture")} kept for the test.${test.more ? ` There ${test.more}` : ""}`),
+    test && make("p", {}, `${test.words} on the test set of ${count(test.n, "picture")}.${test.more ? ` There ${test.more}` : ""}`),
     ...result.use.map((sentence) => make("p", {}, sentence)),
-    make("p", {}, result.verdict.sentence),
-    make("p", { class: "quiet" }, HOW[result.budget] ?? ""),
+    make("p", { class: "quiet" }, result.how),
     result.compared && make("p", {}, `Compared with the result before: ${result.compared.words}.`));
 }
 
