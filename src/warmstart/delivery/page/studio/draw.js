@@ -65,7 +65,8 @@ export function curves(folds, score) {
   for (const value of [low, (low + high) / 2, high]) {
     drawing.append(shape("line", { x1: 56, x2: 584, y1: y(value), y2: y(value), class: "axis" }), text(48, y(value) + 5, share(value), "end"));
   }
-  for (const epoch of [0, last / 2, last]) drawing.append(text(x(epoch), 196, few(epoch), "middle"));
+  const step = Math.ceil(last / 5); // whole epochs alone
+  for (let epoch = 0; epoch <= last; epoch += step) drawing.append(text(x(epoch), 196, String(epoch), "middle"));
   drawing.append(text(320, 214, "epoch", "middle"), text(56, 12, score, "start"));
   folds.forEach(({ points: its, probe }, n) => {
     const kind = `fold-${n % 3}`;
