@@ -124,7 +124,7 @@ def test_the_choices_of_training_by_hand(strategy, passes, batch, decay, average
     }
     assert found == {
         "engine": "torch", "seed": 0, "optimizer": "adamw", "weight_decay": 0.01, "warm_up": 0.1,
-        "crop": 0.35, "flip": True, "folds": 2, "passes": passes, "batch": batch,
+        "crop": 0.35, "flip": True, "folds": 5, "passes": passes, "batch": batch,
         "layer_decay": decay, "rate": 0.001,
         "colour": 0.1, "views": 4 if cut else 0, "cut": cut, "store": "float32",
         "average": average, "l2_sp": 0.0, "micro_batch": batch, "recompute": False,
@@ -157,7 +157,7 @@ def test_passes_and_steps_keep_within_their_bounds(n):
     assert size == 32 or n // 32 < 20
 
 
-@pytest.mark.parametrize(("budget", "folds"), [("fast", 1), ("balanced", 2), ("thorough", 3)])
+@pytest.mark.parametrize(("budget", "folds"), [("fast", 1), ("balanced", 5), ("thorough", 5)])
 def test_folds_follow_the_budget_and_never_outnumber_the_blocks(budget, folds):
     assert plan_for("full", budget=budget).training.folds.value == folds
     few = replace(FACTS, n_blocks=2)

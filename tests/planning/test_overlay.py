@@ -186,7 +186,7 @@ def test_a_typed_budget_changes_heads_permutations_and_folds():
     assert plan.head.candidates == expected.head.candidates != file.head.candidates
     assert plan.head.permutations.value == 999
     assert plan.head.penalties == file.head.penalties
-    assert (plan.training.folds.value, file.training.folds.value) == (3, 1)
+    assert (plan.training.folds.value, file.training.folds.value) == (5, 1)
     assert plan.parts == file.parts
     assert laid(FILES["head"], wish(budget="thorough", given={"budget"})).training.folds is None
 
