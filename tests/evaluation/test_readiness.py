@@ -178,8 +178,9 @@ def test_the_gravest_reason_comes_first():
     )
     assert [reason.partition(",")[0] for reason in doubts.reasons] == [
         "90 % in cross-validation",
+        # The shift stands beside the disagreement already.
         *dict.fromkeys(text.replace("clips", "images") for text in map(SAID.get, CONSEQUENCE)
-                       if text),
+                       if text and "unlike" not in text),
         "1 in 10 answers is wrong",
     ]  # fmt: skip
 

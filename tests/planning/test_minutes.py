@@ -86,7 +86,8 @@ def test_trainings_that_hold_rows_out_go_first_then_images_then_training():
     found = within(plan, 1e-9, lambda other: tried.append(other) or 1.0)
     told = [tuple(getattr(p.training, n).value for n in ("folds", "soup", "passes")) for p in tried]
     assert told == [
-        (5, 3, 3000), (3, 3, 3000), (2, 3, 3000), (1, 3, 3000), (1, 2, 3000), (1, 1, 3000), (1, 1, LEAST_STEPS * 16),
+        (5, 3, 3000), (3, 3, 3000), (2, 3, 3000), (1, 3, 3000), (1, 2, 3000), (1, 1, 3000),
+        (1, 1, LEAST_STEPS * 16),
     ]  # fmt: skip
     assert (found.strategy.value, found.strategy.rule) == ("head", "last:1")
     assert gave_way(found) == "the minutes leave no time for it"

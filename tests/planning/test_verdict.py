@@ -182,7 +182,9 @@ DID = Outcome(estimate=claim(), gain=ADDED, is_fine_tuned=True)
             "or a lower learning rate.",
         ),
         (
-            replace(DID, gain=None, is_fine_tuned=False, given_up="last:3 was given up: it diverged"),
+            replace(
+                DID, gain=None, is_fine_tuned=False, given_up="last:3 was given up: it diverged"
+            ),
             "last:3 was given up: it diverged.",
         ),
         (replace(DID, gain=None, is_fine_tuned=False), ""),

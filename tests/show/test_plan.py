@@ -154,7 +154,7 @@ def test_why_and_how_long_are_told(strategy):
 def test_a_plan_of_the_rule_gives_the_rules_reason():
     text = plan_text(found("auto", follows_verdict=True), "photos/")
     assert paragraph(text, "Because") == (
-        "A new output on the frozen network; nothing measured asks for more (head)."
+        "A linear probe on the frozen network; nothing measured asks for more (head)."
     )
     assert text.splitlines()[-1].strip() == (
         "auto: the checks made in the run may ask for deeper tuning."
@@ -177,7 +177,7 @@ def test_a_rate_of_ones_own_stands_beside_the_rules():
 def test_training_is_counted_in_images_steps_and_parts_held_out():
     text = paragraph(plan_text(found("full"), "p"), "Training")
     assert text == (
-        "3,000 images passed, 16 a step; 2 parts held out in turn for the estimate, then once on "
+        "3,000 images passed, 16 a step; 5 parts held out in turn for the estimate, then once on "
         "all."
     )
 

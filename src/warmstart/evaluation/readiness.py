@@ -21,7 +21,7 @@ WIDE = 0.30  # of accuracy: an interval as wide as that says next to nothing
 # Kinds of findings by consequence: what makes a figure wrong comes before what makes it blurred.
 CONSEQUENCE = (
     "distribution-shift", "drift", "leakage", "leak", "spurious-correlation", "shortcut",
-    "size-cue", "preprocessing", "conflict", "label-issue", "suspect-label", "off-topic",
+    "size-cue", "preprocessing", "conflict", "label-issue", "off-topic",
     "unreadable", "duplicate", "near-duplicate",
 )  # fmt: skip
 NEVER_FOLDED = CONSEQUENCE[:4]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.split import blocks
+from warmstart.evaluation.class_measure import ClassCertainty
 from warmstart.evaluation.measure import Certainty, measure_of
 from warmstart.evaluation.metrics import Method, accuracy_estimate
 from warmstart.evaluation.readiness import Confident
@@ -85,13 +86,12 @@ def score_test(
 
 def confident(head: HeadFit, arranged: Arranged) -> Confident | None:
     """Answers out of fold that are called confident: their share, and how many are right."""
-    if arranged.target.task != "classify":
+    certainty = _certainty(head, arranged)
+    least = certainty.sure_from if isinstance(certainty, ClassCertainty) else None
+    if least is None:
         return None
     held = head.fold >= 0
     answers, truth = head.probabilities[held], arranged.labels[held]
-    least = _certainty(head, arranged).sure_from
-    if least is None:
-        return None
     chosen = answers.max(axis=1) >= least
     if not chosen.any():
         return None

@@ -101,7 +101,7 @@ def row_weights(given: ArrayLike | None, n: int) -> tuple[Array, NDArray[np.bool
 def scaled(weights: Array) -> Array:
     """Weights of mean 1: only their ratios count. Shapes: (n,).
 
-    >>> scaled(np.array([0.1, 0.3])).tolist(), scaled(np.full(3, 0.1)).tolist()
+    >>> scaled(np.array([1.0, 3.0])).tolist(), scaled(np.full(3, 0.1)).tolist()
     ([0.5, 1.5], [1.0, 1.0, 1.0])
     """
     largest = weights.max()
