@@ -131,6 +131,7 @@ def test_from_two_folders_to_a_model_in_another_process(browser, data, tmp_path)
             re.compile("no real difference|better by")
         )
         assert page.locator("#estimate").inner_text() != before
+        page.get_by_role("link", name="Pictures").click()
         pictures(page, "010").first.click()
         page.keyboard.press("Delete")
         expect(page.locator("#undo")).to_contain_text("off the board")
