@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from warmstart.errors import StartError
-from warmstart.network.hubfiles import from_processor, read_folder
+from warmstart.network.hubfiles import from_processor, read_folder, settings
 from warmstart.network.hubfolder import is_hub_folder, open_folder, open_with
 from warmstart.network.outside import Feeding
 
@@ -71,6 +71,20 @@ def test_damaged_folders_are_told(tmp_path):
     (path / "config.json").write_text("[]")
     with pytest.raises(StartError, match="holds no settings"):
         open_folder(path, Feeding())
+    (path / "config.json").write_text('{"a":' * 100_000)
+    with pytest.raises(StartError, match="is damaged"):
+        open_folder(path, Feeding())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_hidden_layers", -1), ("num_hidden_layers", 10**6), ("hidden_size", 10**7)],
+)
+def test_sizes_that_no_network_has_are_refused_before_anything_is_allocated(tmp_path, name, value):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "vit", "inner": {name: value}}))
+    with pytest.raises(StartError, match=f"says {name} {value:,}, which no network has"):
+        settings(path)
 
 
 PROCESSORS = {

@@ -12,6 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from warmstart.errors import StartError
+from warmstart.network.hubfiles import settings
 from warmstart.network.weights import check_finite, check_match, read_weights
 
 PREFIX, CONFIG = "transformers:", "config.json"
@@ -36,19 +37,13 @@ def kind_of(folder: Path) -> str:
     """The `model_type` of a folder; nothing where its config.json cannot be read."""
     try:
         return str(json.loads((folder / CONFIG).read_text("utf-8")).get("model_type", ""))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""
 
 
 def settings_in(folder: Path, name: str) -> dict[str, Any]:
     """What a file of settings holds. Raises: StartError where it is damaged."""
-    try:
-        found = json.loads((folder / name).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise StartError(f"{folder / name} is damaged ({error}); copy the folder again.") from error
-    if not isinstance(found, dict):
-        raise StartError(f"{folder / name} holds no settings; copy the folder again.")
-    return found
+    return dict(settings(folder / name))
 
 
 def fill(

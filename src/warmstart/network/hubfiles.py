@@ -20,15 +20,37 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
+# The largest sizes that a config.json may name, by the ends of their names.
+_MOST = {"_layers": 1_000, "hidden_size": 100_000, "intermediate_size": 1_000_000, "_heads": 10_000}
+
+
 def settings(path: Path) -> Mapping[str, Any]:
-    """A file of settings. Raises: StartError where it is damaged."""
+    """A file of settings.
+
+    Raises: StartError where it is damaged, or names sizes that no network has: those would be
+    allocated before the weights could be compared with them.
+    """
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StartError(f"{path} is damaged ({error}); copy the folder again.") from error
     if not isinstance(found, dict):
         raise StartError(f"{path} holds no settings; copy the folder again.")
+    _check_sizes(path, found)
     return found
+
+
+def _check_sizes(path: Path, found: Mapping[str, Any]) -> None:
+    for name, value in found.items():
+        if isinstance(value, dict):
+            _check_sizes(path, value)
+        most = next((most for end, most in _MOST.items() if name.endswith(end)), None)
+        is_size = isinstance(value, int) and not isinstance(value, bool)
+        if most is not None and is_size and not 1 <= value <= most:
+            raise StartError(
+                f"{path} says {name} {value:,}, which no network has (1 to {most:,}); copy the "
+                "folder again."
+            )
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
