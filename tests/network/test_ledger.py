@@ -268,7 +268,7 @@ def test_lines_count_tensors_and_weights_of_each_fate():
     rows = [*_rows("frozen", 198, 3), *_rows("frozen", 2, 5, buffer=True), *_rows("new", 1, 1)]
     assert summary_lines(Ledger(rows=tuple(rows))) == (
         "frozen    200 tensors, 594 weights, unchanged bit for bit",
-        "new       1 tensor, 1 weight, not in the start",
+        "new       1 tensor, 1 weight, not in the base model",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import runpy
 
 import numpy as np
@@ -94,10 +95,19 @@ def heard_label(run, folder, clip):
     return answer.label
 
 
-def test_the_report_shows_spectrograms(heard):
+def test_the_report_shows_the_spectrograms_of_clips_that_it_speaks_of(heard, tmp_path):
     page = (heard.path / "report.html").read_text("utf-8")
-    assert "data:image/jpeg;base64," in page or "data:image/png;base64," in page
     assert "36 clips to learn from" in page
+    assert "data:image/" not in page  # no held-out answer was wrong: there is none to show
+    clips = fill(tmp_path / "notes", {"a note": 12, "hiss": 12, "tick": 12})
+    (clips / "hiss" / "000.wav").rename(clips / "tick" / "wrong.wav")
+    run = fit(
+        clips, start=heard.path.parent / "start.safetensors", arch="timm:lcnet_035",
+        preprocessing=None, settings=["input.size=64"], out=tmp_path / "run",
+    )  # fmt: skip
+    page = (run.path / "report.html").read_text("utf-8")
+    shown = re.findall(r'src="data:image/(?:png|jpeg);base64,[^"]+" alt="Clip ([^"]+)"', page)
+    assert "tick/wrong.wav" in shown
 
 
 def test_a_run_on_clips_is_the_start_of_another(heard, tmp_path):

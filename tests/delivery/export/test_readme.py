@@ -84,7 +84,7 @@ def test_a_twin_claims_its_own_figure_and_says_what_it_is(facts):
     assert metrics(text) == [{"type": "accuracy", "value": 0.8125, "name": "Accuracy (nested-cv)"}]
     assert "not the model itself" in text
     assert "The twin: 81 % (75 to 86) against 83 % (77 to 88)" in text
-    assert "-1.8 points (-5.4 to +1.4)" in text
+    assert "−1.8 points (−5.4 to +1.4)" in text
     assert "from its own twin in torch" in text
 
 
@@ -101,7 +101,7 @@ def test_eight_bits_claim_what_was_measured_of_them(facts):
     text = readme(replace(facts, exported=exported))
     assert metrics(text)[0]["value"] == 0.775
     assert "78 % instead of 78 %" in text or "% instead of" in text
-    assert "-1.0 points (-4.0 to +2.0)" in text
+    assert "−1.0 points (−4.0 to +2.0)" in text
     assert "3.9 MB instead of 13.6, 1.5 times as fast" in text
     assert "15 of 16 labels are the same" in text
     seen = replace(exported, shrunk=replace(SHRUNK, images="train", seconds=0.02))

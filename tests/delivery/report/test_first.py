@@ -36,7 +36,7 @@ def test_nothing_shipped_is_nothing_to_use():
         verdict=Verdict(kind="no-signal", sentence="No signal found."),
         shipped=Shipped(strategy="none", why="no signal"), test=None,
     )  # fmt: skip
-    assert would_use(facts(summary=none))[0].startswith("No. Nothing was shipped")
+    assert would_use(facts(summary=none)) == ["No: nothing was shipped, for no signal."]
 
 
 @pytest.mark.parametrize(("strategy", "is_marked"), [("last:4", True), ("blend", True),
@@ -47,13 +47,26 @@ def test_the_linear_probe_stands_on_the_line_where_something_else_ships(strategy
     assert ("linear probe 80 % for comparison" in first_screen(facts(summary=found))) is is_marked
 
 
-def test_how_many_of_100_and_how_many_are_sure():
-    first, second = would_use(facts())
+@pytest.mark.parametrize(
+    ("level", "word"), [("ready", "Yes."), ("review", "Yes, where a person looks at its answers"),
+                        ("not-ready", "Not yet.")],
+)  # fmt: skip
+def test_whether_one_would_use_it_follows_readiness(level, word):
+    found = facts(summary=summary(readiness=Readiness(level=level, reasons=("so",))))
+    assert would_use(found)[0].startswith(word)
+
+
+def test_how_many_of_100_and_how_many_are_confident():
+    _, first, second = would_use(facts())
     assert first == (
-        "Of 100 new images like these it names about 83 rightly (77 to 88); always answering "
-        "“dress” would name 33."
+        "Of 100 new images like the training images it names about 83 rightly (77 to 88), of 100 "
+        "like the test images about 78; always answering “dress” would name 33."
     )
-    assert second.startswith("It is sure of about 30 of 100, and of its sure answers at most 2 in")
+    assert second.startswith(
+        "It is confident in about 30 of 100 answers; of those at most 2 in 100 are wrong."
+    )
+    _, alone, _ = would_use(facts(summary=summary(test=None)))
+    assert alone.endswith("about 83 rightly (77 to 88); always answering “dress” would name 33.")
 
 
 def test_where_nothing_can_be_promised_it_says_so():
@@ -61,7 +74,9 @@ def test_where_nothing_can_be_promised_it_says_so():
         temperature=1.0, class_bias=(), sure_from=None, promised_error=0.2, unknown_from=1.0,
         nearest=3,
     )  # fmt: skip
-    assert "Of no single answer can it promise" in would_use(facts(calibration=blind))[1]
+    said = would_use(facts(calibration=blind))[2]
+    assert said.startswith("It calls no answer confident: there are too few examples to promise")
+    assert said.endswith("Look at each of them yourself where a mistake matters.")
 
 
 @pytest.mark.parametrize("kind", list(WARNINGS))
@@ -71,22 +86,25 @@ def test_what_makes_a_figure_doubtful_is_said_beside_it(kind):
     assert len([text for text in would_use(found) if text.startswith("But ")]) == 1
 
 
-def test_guess_and_scrambled_network_stand_on_the_same_line():
+def test_the_guess_stands_on_the_same_line_and_nothing_measured_by_another_probe():
     text = first_screen(facts())
     assert "always answering “dress” 33 %" in text
-    assert "scrambled network 27 %" in text
+    assert facts().detail("knowledge", "shuffled") == 0.27
+    assert "27 %" not in text  # of the network with shuffled weights, by a quicker probe
     assert "83 % (77 to 88) right" in text
     assert "78 % (72 to 84) on the test set" in text
 
 
-def test_sure_answers_are_trusted_only_where_few_of_them_are_wrong():
+def test_confident_answers_are_trusted_only_where_few_of_them_are_wrong():
     wide = replace(facts().calibration, promised_error=0.16)
-    assert would_use(facts())[1].endswith(
+    assert would_use(facts())[2].endswith(
         "Take those as they are, and look at the others yourself."
     )
-    assert would_use(facts(calibration=wide))[1].endswith(
+    assert would_use(facts(calibration=wide))[2].endswith(
         "at most 16 in 100 are wrong. Where that is too many, look at each answer yourself."
     )
+    bad = summary(readiness=Readiness(level="not-ready", reasons=("so",)))
+    assert would_use(facts(summary=bad))[2].endswith("at most 2 in 100 are wrong.")
 
 
 def test_without_a_signal_the_line_compares_with_shuffled_labels():

@@ -170,13 +170,20 @@ def test_what_fine_tuning_changed_is_told_beside_the_curves(strategy, row):
     )
     text = page(facts(summary=found))
     assert f"({100 * 0.74:.0f} to {100 * 0.85:.0f}); {row} against it: +3 points" in text
-    assert "(+0.4 to +6, 95" in text
+    assert "+3 points (95\u00a0% CI +0.4 to +6)." in text
     assert "On the same folds" not in page(facts())  # nothing was compared
 
 
 def test_a_training_of_which_nothing_is_kept_is_called_that():
-    words = "last:1 was tried, and the linear probe is what ships: in the model every layer is"
-    assert words in page(facts())  # a plan that trains, and a head that ships
+    words = "the linear probe ships, and in the model every layer is frozen"
+    text = page(facts())  # a plan that trains, and a head that ships
+    assert f"last:1 was tried and not kept: {words}" in text
+    assert (
+        "Training was tried and not kept: these curves are those of a network that is not" in text
+    )
+    stopped = page(facts(summary=summary(guards=(guard(),))))
+    assert f"last:1 was tried and given up: {words}" in stopped
+    assert "Training was given up: these curves are those of a network that is not" in stopped
     tuned = summary(shipped=Shipped(strategy="last:1", why="…"), fine_tuning_gain=GAIN)
     assert words not in page(facts(summary=tuned))
 
@@ -184,12 +191,19 @@ def test_a_training_of_which_nothing_is_kept_is_called_that():
 def test_forgetting_is_told_where_it_was_seen():
     seen = facts(summary=summary(guards=(guard(),)), events=())
     assert "Kept: examples are answered better so" in page(seen)
-    assert "None is possible: no layer of the start was changed." in page(
+    assert "None is possible: no layer of the base model was changed." in page(
         facts(ledger=Ledger(rows=ledger().rows[:1]))
     )
     assert "nothing that it knew was seen to go" in page(facts())
     fitted = Ledger(rows=(replace(ledger().rows[0], fate="reshaped"), ledger().rows[2]))
     assert "No layer was trained. The input was fitted" in page(facts(ledger=fitted))
+    kept, tuned, new, dropped = ledger().rows
+    scratch = "The layers were trained from scratch: nothing of a base model was there to forget."
+    assert scratch in page(facts(ledger=Ledger(rows=(new, dropped))))
+    for rows in ((kept, tuned, new), (kept, new), fitted.rows):  # something of it is still there
+        assert scratch not in page(facts(ledger=Ledger(rows=rows)))
+    partly = page(facts(ledger=Ledger(rows=(kept, new))))
+    assert "came from the base model were not changed; the others were made new." in partly
 
 
 def test_the_same_model_is_not_promised_where_minutes_cut_the_plan():

@@ -7,7 +7,7 @@ import pytest
 from issues import issue, issues
 from reports import EVIDENCE, facts, summary
 from warmstart.delivery.report.steps import LEAST_IMAGES, next_steps, weakest
-from warmstart.records import Evidence, Finding, Inspection, Shipped, Verdict
+from warmstart.records import Finding, FineTuningGain, Inspection, Shipped, Verdict
 
 NONE = summary(
     verdict=Verdict(kind="no-signal", sentence="No signal."),
@@ -18,6 +18,13 @@ NONE = summary(
 def only(one):
     """Evidence with one line in the list of labels."""
     return Inspection(evidence=EVIDENCE, label_issues=issues(one))
+
+
+def gain(value, low, high):
+    return FineTuningGain(
+        value=value, low=low, high=high, n=300, log_loss=0.5, log_loss_change=-0.1,
+        log_loss_low=-0.15, log_loss_high=-0.05,
+    )  # fmt: skip
 
 
 def titles(found):
@@ -32,7 +39,7 @@ def test_three_steps_with_something_to_type_and_to_look_at():
     assert {id.split("/")[0] for id, _ in images.shown} == {"shirt"}
     assert labels.title == "Check 1 label issue"
     assert labels.command == "warmstart fit clothing --relabel runs/clothing/label_issues.csv"
-    assert deeper.title == "Try deeper tuning"
+    assert deeper.title == "Try fine-tuning"
 
 
 def test_a_leak_comes_before_everything():
@@ -99,29 +106,42 @@ def test_without_a_signal_labels_and_images_are_looked_at():
 @pytest.mark.parametrize(
     ("kind", "strategy", "budget", "own", "title"),
     [
-        ("scratch-fair", "head", "balanced", False, "Try a start that knows such images"),
-        ("unclear", "head", "fast", False, "Try deeper tuning"),
-        ("head", "head", "balanced", False, "Try another start"),
-        ("deeper", "last:6", "balanced", False, "Try another start"),
+        ("scratch-fair", "head", "balanced", False, "Try a base model that knows such images"),
+        ("unclear", "head", "fast", False, "Try fine-tuning"),
+        ("head", "head", "balanced", False, "Try another base model"),
+        ("deeper", "last:6", "balanced", False, "Try another base model"),
         ("unclear", "last:4", "balanced", True, "See what another depth gives"),
     ],
 )
 def test_what_to_try_follows_from_what_was_tried(kind, strategy, budget, own, title):
-    gain = Evidence(name="tail_gain", value=0.02, low=-0.01, high=0.05, n=300, meaning="…")
-    evidence = EVIDENCE if budget == "fast" else (*EVIDENCE[:-1], gain)
     found = facts(
         summary=summary(
-            verdict=Verdict(kind=kind, sentence="…", evidence=evidence),
+            verdict=Verdict(kind=kind, sentence="…", evidence=EVIDENCE),
             shipped=Shipped(strategy=strategy, why="…"),
+            fine_tuning_gain=None if budget == "fast" or own else gain(0.02, -0.01, 0.05),
         ),
     )
     repeat = replace(found.repeat, budget=budget, is_own_strategy=own)
     step = next_steps(replace(found, repeat=repeat))[2]
     assert step.title == title
-    if title == "Try another start":
-        assert "changed the accuracy by +2.0 points (-1.0 to +5.0)." in step.text
+    if title == "Try another base model":
+        change = "+2 points of accuracy (95 % CI −1.0 to +5)"
+        assert f"changed the score by {change} against the linear probe." in step.text
     if own:
         assert step.command == "warmstart compare clothing --strategies last:4,head"
+
+
+def test_beside_a_depth_of_ones_own_stands_what_was_not_tried_yet():
+    def step(found):
+        chosen = summary(shipped=Shipped(strategy="last:4", why="…"), fine_tuning_gain=found)
+        own = replace(facts().repeat, budget="balanced", is_own_strategy=True)
+        return next_steps(facts(summary=chosen, repeat=own))[2]
+
+    better, worse = step(gain(0.02, -0.01, 0.05)), step(gain(-0.05, -0.09, -0.01))
+    assert better.command == "warmstart compare clothing --strategies last:4,full"
+    assert worse.title == "Ship the linear probe"
+    assert "by −5 points of accuracy (95 % CI −9 to −1.0)" in worse.text
+    assert worse.command == "warmstart fit clothing --strategy head"
 
 
 def test_a_class_of_very_few_images_is_not_called_weak():

@@ -207,7 +207,8 @@ def _forgetting(facts: Facts) -> str:
     if facts.ledger is None:
         return ""
     fates = {row.fate for row in facts.ledger.rows}
-    if any(row.fate == "new" and row.part not in NOT_LAYERS for row in facts.ledger.rows):
+    has_new = any(row.fate == "new" and row.part not in NOT_LAYERS for row in facts.ledger.rows)
+    if has_new and fates <= {"new", "dropped"}:
         return html.heading("Forgetting") + html.paragraph(
             "The layers were trained from scratch: nothing of a base model was there to forget."
         )
@@ -221,6 +222,10 @@ def _forgetting(facts: Facts) -> str:
             f"The fine-tuned layers still tell these {facts.nouns.many} apart as the base model's "
             "did; nothing that it knew was seen to go. On other kinds of "
             f"{facts.nouns.many} this was not measured."
+        )
+    if has_new:
+        return html.heading("Forgetting") + html.paragraph(
+            "The layers that came from the base model were not changed; the others were made new."
         )
     return html.heading("Forgetting") + html.paragraph(
         "None is possible: no layer of the base model was changed."
