@@ -183,7 +183,7 @@ class _Job:
             found.fold[held] = number
             found.joined.append(taught.n_stages)
             if number + 1 == EARLIEST < len(folds_held) and self.is_futile(room, found):
-                text = f"stopped after {EARLIEST} of {len(folds_held)} folds: it does not pay here"
+                text = f"after {EARLIEST} of {len(folds_held)} folds: it does not pay here"
                 yield note("tune", "Stopped", text)
                 break
         return found
