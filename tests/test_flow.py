@@ -276,7 +276,7 @@ def test_copies_are_one_block_and_counted(pictures):
     assert len({fold[f"red/{name}"] for name in names}) == 1
     assert run.summary.data.duplicates == 3
     assert run.summary.data.train == 39
-    assert [finding.kind for finding in run.summary.findings] == ["duplicate", "shortcut"]
+    assert [finding.kind for finding in run.summary.findings] == ["shortcut", "duplicate"]
     assert look_of(run.path) == (36, 36)
 
 

@@ -57,7 +57,10 @@ def fit(task, out, on_event=None, **options):
 def test_tuned_layers_are_not_below_the_head(place, task):
     run = fit(task, place / task, budget="balanced")
     found = {one.name: one for one in run.verdict.evidence}["tail_gain"]
-    assert found.n == N
+    # All five folds were held out, or two: then training did not pay and the linear probe ships.
+    assert run.plan.training.folds.value == 5
+    assert found.n == N or (found.n == 2 * N // 5 and run.summary.shipped.strategy == "head")
+    assert run.summary.estimate.n == N
     assert found.high > 0  # no worse beyond chance than a linear probe that learnt from more
     claim, probe = run.summary.estimate, run.summary.linear_probe
     assert claim.value > probe.value - 0.02

@@ -40,7 +40,9 @@ def test_the_result_is_printed_as_that_of_a_fit(resumed, work, capsys):
     assert main(["resume", "runs/photos"]) == 0
     out, err = capsys.readouterr()
     assert resumed.runs == [(Path("runs/photos"), work.fit)]
-    assert out.startswith("Accuracy 86 % (82 to 89)")
+    line, _, claim = out.split("\n", 2)
+    assert line == "Usable with review: 1 in 7 answers is wrong."
+    assert claim.startswith("Accuracy 86 % (82 to 89)")
     assert "warmstart predict runs/photos photo.jpg" in out
     assert "Nothing to do" not in err
 
@@ -65,7 +67,7 @@ def test_a_run_that_is_done_is_shown_again(resumed, tmp_path, capsys):
     assert main(["resume", "run"]) == 0
     out, err = capsys.readouterr()
     assert err.splitlines()[-1] == "Nothing to do: run is done. Its result:"
-    assert out.startswith("Accuracy")
+    assert out.startswith("Usable with review: 1 in 7 answers is wrong.\n\nAccuracy 86 %")
     assert main(["resume", "run", "-q"]) == 0
     assert capsys.readouterr().err == ""
 

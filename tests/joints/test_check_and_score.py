@@ -19,6 +19,8 @@ from warmstart.joints import check, model, request, score, ship
 from warmstart.joints.request import Request
 from warmstart.joints.rows import arrange
 from warmstart.joints.tune import Worked
+from warmstart.planning.basis import START
+from warmstart.planning.schedule import given_up as alone
 from warmstart.records import (
     DataRecord,
     Estimate,
@@ -143,18 +145,38 @@ def gain_of(value, low, high):
     )  # fmt: skip
 
 
-def after(found, strategy="auto", gain=None, given_up="", guards=(), probe=0.9):
+def scene_of():
+    """As much of a scene as the verdict after the work looks at."""
+    arranged = arranged_of()
+    record = SimpleNamespace(task="classify", classes=NAMES, kind="image")
+    return SimpleNamespace(
+        arranged=arranged, basis=START, collection=SimpleNamespace(record=record), seed=0
+    )
+
+
+def answering(probabilities):
+    """A head whose answers to rows held out these are; none where the user held out their own."""
+    return SimpleNamespace(probabilities=probabilities, fold=np.arange(30) % 5)
+
+
+UNHEARD = np.full((30, 3), np.nan)
+
+
+def after(
+    found, strategy="auto", gain=None, given_up="", guards=(), probe=0.9, answers=UNHEARD, beside=()
+):
     """Inspection and verdict of a run that did this; depth by rule where `strategy` is auto."""
     plan = plan_for("last:2" if strategy == "auto" else strategy)
     if strategy == "auto":
         plan = replace(plan, strategy=replace(plan.strategy, source="rule"))
+    plan = alone(plan, given_up) if given_up else plan
     worked = Worked(
-        SimpleNamespace(), SimpleNamespace(), SimpleNamespace(), plan, given_up=given_up,
-        guards=guards,
+        SimpleNamespace(), answering(answers), SimpleNamespace(), plan, given_up=given_up,
+        guards=guards, beside=beside,
     )  # fmt: skip
     value = probe + (gain.value if gain else 0.0)
     measured = score.Measured(claim(value), claim(probe), gain, 27)
-    return check.concluded(found, worked, measured, arranged_of())
+    return check.concluded(scene_of(), found, worked, measured)
 
 
 def test_the_signal_is_told_with_the_linear_probes_own_estimate():
@@ -179,7 +201,7 @@ def test_the_gain_takes_the_place_of_what_was_not_measured():
     found, verdict = after(inspection(0.001, 0.1, check.NO_TAIL), gain=gain)
     assert found.evidence[1] == gain
     assert verdict.kind == "deeper"
-    assert verdict.sentence.startswith("Fine-tuning added 5 points of accuracy ")
+    assert verdict.sentence.startswith("Fine-tuning helped: +5 points of accuracy ")
     untouched, _ = after(inspection(0.001, 0.1, check.NO_TAIL))
     assert untouched.evidence[1] == check.NO_TAIL
 
@@ -193,27 +215,45 @@ def test_what_was_done_is_said_after_that_there_is_nothing_to_learn_from(p, know
     assert not verdict.sentence.startswith("full")
 
 
-def test_a_training_that_was_given_up_is_called_that_and_one_without_time_is_not():
+def test_a_training_that_was_given_up_is_called_that_and_why():
     note = GuardNote(kind="diverged", step=3, action="training was given up")
     why = "training diverged at rate 5"
     _, verdict = after(inspection(0.001, 0.1), "full", given_up=why, guards=(note,))
-    assert verdict.sentence.startswith(f"Fine-tuning was given up: {why}. The labels can be")
+    assert verdict.sentence.startswith(f"full was given up: {why}. The labels can be")
     assert "not tried" not in verdict.sentence
     _, verdict = after(inspection(0.001, 0.1), "full", given_up="the minutes did not suffice")
+    assert verdict.sentence.startswith("full was given up: the minutes did not suffice. The labels")
+    assert "not tried" not in verdict.sentence
+    _, verdict = after(inspection(0.001, 0.1), "head")
     assert "given up" not in verdict.sentence
     assert "Fine-tuning was not tried" in verdict.sentence
 
 
 def test_another_method_that_is_better_is_named():
-    worked = Worked(
-        SimpleNamespace(), SimpleNamespace(), SimpleNamespace(), plan_for("head"),
-        beside=(SimpleNamespace(sentence="Trees are better.", is_better=True),
-                SimpleNamespace(sentence="Others are not.", is_better=False)),
-    )  # fmt: skip
-    measured = score.Measured(claim(0.8), claim(0.8), None, 27)
-    _, verdict = check.concluded(inspection(0.001, 0.1), worked, measured, arranged_of())
+    others = (
+        SimpleNamespace(sentence="Trees are better.", is_better=True),
+        SimpleNamespace(sentence="Others are not.", is_better=False),
+    )
+    _, verdict = after(inspection(0.001, 0.1), "head", probe=0.8, beside=others)
     assert verdict.sentence.endswith(" Trees are better.")
     assert "Others" not in verdict.sentence
+
+
+def test_label_issues_are_those_of_the_answers_of_what_ships():
+    """As every number of the report; a hold-out of the user's own says too little of them."""
+    before = inspection(0.001, 0.1)
+    answers = np.full((30, 3), 0.01)
+    named = np.arange(30) % 3
+    named[7] = 2  # the 8th is of class b
+    answers[np.arange(30), named] = 0.98
+    found, _ = after(before, answers=answers)
+    assert found.label_issues.disagreements == 1
+    assert [(one.id, one.label, one.suggested) for one in found.label_issues.ranked] == [
+        ("7", "b", "c")
+    ]
+    assert after(before)[0].label_issues == before.label_issues
+    unseen, _ = after(inspection(0.5, 0.1), answers=answers)
+    assert (unseen.label_issues.count, unseen.label_issues.why) == (None, "no-signal")
 
 
 # ---- scores ------------------------------------------------------------------------------

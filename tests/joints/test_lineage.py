@@ -162,7 +162,7 @@ def test_the_card_names_the_oldest_ancestor(tmp_path, monkeypatch):
         "Started from runs/colours (blue, green, red), which started from EfficientNet-Lite0 "
         "(ImageNet)." in text
     )
-    assert "Start: colours (EfficientNet-Lite0, 3 classes)" in text
+    assert "Base model: colours (EfficientNet-Lite0, 3 classes)" in text
     first_card = Path("runs/colours/README.md").read_text("utf-8")
     assert "Started from" not in first_card
     assert "base_model" in first_card

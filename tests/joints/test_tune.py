@@ -79,17 +79,21 @@ def test_what_is_frozen_is_what_it_was_and_what_is_not_has_moved(runs, strategy)
     joined = body[len(body) - end.values["joined"] :] if "gradual" in strategy else body
     tensors = load_file(run.path / "model" / "model.safetensors")
     before = network().state_dict()
+    statistics = {name for name, _ in network().named_buffers()}
     rows = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
     owner = {row["tensor"]: row["part"] for row in rows}
     actions = actions_of(run)
-    frozen = 0
+    told = {row["tensor"]: row for row in rows if row["fate"] in ("frozen", "kept")}
+    same, frozen = set(), 0
     for name, tensor in before.items():
         if name.startswith("out."):
             continue
         is_same = torch.equal(tensors[f"trunk.{name}"], tensor)
         if actions[owner[name]] == "frozen" or owner[name] not in joined:
             assert is_same, name
-            frozen += tensor.numel()
+            frozen += 1
+        if is_same and actions[owner[name]] != "fresh":
+            same.add(name)
         if "running" in name and actions[owner[name]] != "fresh":
             assert is_same, name
         has_moved = actions[owner[name]] != "frozen" and owner[name] in joined
@@ -97,8 +101,16 @@ def test_what_is_frozen_is_what_it_was_and_what_is_not_has_moved(runs, strategy)
             assert not is_same, name
     proof = run.summary.frozen
     assert proof.identical
-    assert proof.parameters + proof.buffers == frozen
+    assert told.keys() == same  # statistics of tuned layers too, and what low-rank leaves out
     assert (frozen > 0) == ("frozen" in actions.values() or len(joined) < len(body))
+    sizes = {"weights": 0, "statistics": 0}
+    for name in same:
+        kind = "statistics" if name in statistics else "weights"
+        assert told[name]["buffer"] == (name in statistics)
+        sizes[kind] += before[name].numel()
+    assert (proof.parameters, proof.buffers) == (sizes["weights"], sizes["statistics"])
+    has_held = frozen or "low-rank" in actions.values()
+    assert (proof.parameters > 0) == bool(has_held)
 
 
 @each
@@ -239,7 +251,7 @@ def test_balanced_holds_out_every_part_in_turn(pictures):
     found = lines(run.path, "predictions.jsonl")
     assert (run.estimate.method, run.estimate.n) == ("nested-cv", 36)
     assert run.plan.training.folds.value == 5
-    assert {line["fold"] for line in found} == {0, 1}
+    assert {line["fold"] for line in found} == {0, 1, 2, 3, 4}
     assert len({line["id"] for line in found}) == 36
 
 
@@ -348,7 +360,7 @@ def test_where_no_rate_works_the_fitted_head_is_what_is_left(split_pictures, lr,
     assert run.summary.shipped.strategy == "head"
     assert run.summary.shipped.why.endswith(f"2 layers frozen: full was given up, {why}")
     assert why in (run.path / "README.md").read_text().replace("\n", " ")
-    assert f"Fine-tuning was given up: {why}" in run.verdict.sentence
+    assert f"full was given up: {why}." in run.verdict.sentence
     assert "not tried" not in run.verdict.sentence
     assert run.summary.fine_tuning_gain is None
     assert run.summary.estimate == run.summary.linear_probe

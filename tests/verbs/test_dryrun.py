@@ -100,7 +100,7 @@ def test_time_before_the_call_counts_only_where_the_caller_says_so(pictures):
 
 
 @pytest.mark.parametrize(("minutes", "passes", "folds"), [
-    (None, 12_000, 2), (200.0, 12_000, 2), (75.0, 12_000, 1), (30.0, 6_320, 1),
+    (None, 12_000, 5), (200.0, 12_000, 5), (75.0, 12_000, 1), (30.0, 6_320, 1),
 ])  # fmt: skip
 def test_the_plan_is_cut_to_the_minutes_as_in_the_run(
     pictures, monkeypatch, minutes, passes, folds

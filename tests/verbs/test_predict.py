@@ -161,7 +161,7 @@ ALONE = {
     "a mapping": ({"a": 1}, "^the input is of type dict"),
     "bytes": (b"bytes", "^the input is of type bytes"),
     "a row of numbers": (np.zeros(5, np.uint8), "^the input has shape"),
-    "no file": ("nowhere.jpg", "^nowhere.jpg cannot be read: No such file"),
+    "no file": ("nowhere.jpg", r"^nowhere.jpg cannot be read \(No such file"),
     "no name": ("", "^the path of an image is empty; name the file"),
 }
 
