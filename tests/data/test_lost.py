@@ -108,6 +108,17 @@ def test_images_without_a_label_are_no_part_of_the_tenth(photos):
     assert len(drain(read(photos)).record.examples) == 40
 
 
+def test_drawings_without_pixels_are_listed_and_no_part_of_the_tenth(photos):
+    for number in range(20):
+        (photos / "a" / f"{number}.svg").write_text("<svg/>")
+    found = drain(read(photos))
+    assert len(found.record.examples) == 40
+    listed = [item for one in found.record.problems for item in one.items]
+    assert sum(".svg is not read" in item for item in listed) == 20
+    with pytest.raises(DataError, match="--strict"):
+        drain(read(photos, strict=True))
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
 def test_a_pipe_is_never_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")

@@ -79,7 +79,7 @@ class Listing:
     is_table: bool = False
     doubt: str = ""
     problems: tuple[Finding, ...] = ()
-    unlabelled: int = 0  # items of its problems that can be read and have no label
+    spared: int = 0  # items of its problems that are no losses: without a label, or without pixels
     kind: Kind = "image"
     form: Literal["texts", "sets", "numbers"] = "texts"
     outputs: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class Collection:
     load: Load
     title: str  # a sentence part for people: "1,300 images in photos/"
     wording: Wording
-    unlabelled: int = 0  # as in `Listing`
+    spared: int = 0  # as in `Listing`
     strict: bool = False
 
 
@@ -126,7 +126,7 @@ def joined(parts: Sequence[Listing], layout: str) -> Listing:
         load=lambda id: owners[id](id),
         is_table=any(part.is_table for part in parts),
         problems=tuple(problem for part in parts for problem in part.problems),
-        unlabelled=sum(part.unlabelled for part in parts),
+        spared=sum(part.spared for part in parts),
     )
 
 

@@ -189,7 +189,7 @@ def _list_shards(place: Place, shards: Mapping[str, str], columns: Columns) -> L
         stem = PurePosixPath(shard.removeprefix("data/")).with_suffix("")
         listings.append(under(_list_one(place, table, shard, columns), f"{stem}/", split))
     listings[0] = replace(
-        listings[0], unlabelled=listings[0].unlabelled + len(bare),
+        listings[0], spared=listings[0].spared + len(bare),
         problems=listings[0].problems
         + unreadable(bare, f"{count(len(bare), 'table')} without labels left out."),
     )  # fmt: skip

@@ -13,6 +13,7 @@ from warmstart.data.kinds import counted, media_among, noun_of
 from warmstart.data.parts import Part, find_parts
 from warmstart.data.place import (
     ARCHIVE_SUFFIXES,
+    DRAWN_SUFFIXES,
     FOREIGN_SUFFIXES,
     TEXT_SUFFIXES,
     Place,
@@ -97,7 +98,7 @@ def _list_class_folders(place: Place, images: Sequence[str]) -> Listing:
         rows=tuple(rows),
         load=place.load,
         wording=_wording(place.shown, train),
-        unlabelled=len(strays),
+        spared=len(strays) + sum(suffix(file) in DRAWN_SUFFIXES for file in place.files),
         problems=place.problems
         + _passed_over(place, strays)
         + empty

@@ -24,7 +24,7 @@ def check_lost(
 ) -> None:
     """Refuse data of which too much, or with `strict` anything, could not be read.
 
-    `spared` counts what is listed for another reason, such as images without a label.
+    `spared` counts what is listed and no loss: images without a label, drawings without pixels.
     Raises: DataError naming the first of them.
     """
     items = [item for found in problems if found.kind == "unreadable" for item in found.items]

@@ -31,6 +31,7 @@ FOREIGN_SUFFIXES = frozenset((
     ".heic", ".heif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng",
     ".jp2", ".jxl", ".eps", ".ico",
 ))
+DRAWN_SUFFIXES = frozenset((".svg", ".eps"))  # of these, drawings: no photograph is lost with them
 # fmt: on
 MAX_FILE_BYTES = 512 * 2**20
 _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini"))

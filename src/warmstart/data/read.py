@@ -179,7 +179,7 @@ def _collection(
     )
     return Collection(
         record=record, load=listing.load, title=listing.title, wording=listing.wording,
-        unlabelled=listing.unlabelled, strict=strict,
+        spared=listing.spared, strict=strict,
     )  # fmt: skip
 
 
@@ -227,6 +227,6 @@ def _hashed(
     finding = unreadable(lost, sentence)
     check_lost(
         (*listing.problems, *finding), len(examples), source, strict=strict,
-        spared=listing.unlabelled,
+        spared=listing.spared,
     )  # fmt: skip
     return tuple(examples), finding

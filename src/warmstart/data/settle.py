@@ -44,7 +44,7 @@ def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
     if lost:
         check_lost(
             (*record.problems, *lost), len(examples), collection.wording.source,
-            strict=collection.strict, spared=collection.unlabelled,
+            strict=collection.strict, spared=collection.spared,
         )  # fmt: skip
     problems = (
         *record.problems,

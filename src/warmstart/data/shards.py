@@ -188,7 +188,7 @@ def _list(
             source=source, before="label ", remove="its images from the shards",
             one_class="add images of another class",
         ),
-        unlabelled=len(bare),
+        spared=len(bare),
         problems=unreadable(
             dict.fromkeys(bare, "has no label"),
             f"{count(len(bare), 'image')} without a .cls or a label in a .json left out.",

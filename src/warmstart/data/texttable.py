@@ -117,7 +117,7 @@ def list_texts(table: Table, text: str, *, shown: str, name: str, columns: Colum
         wording=Wording(source=shown, before=f'{shown}: class "', after='"', remove="its row",
                         noun="text"),
         doubt=labels.doubt, form=labels.form, outputs=labels.outputs,
-        problems=(*_without(empty, table.unit), *proposed), unlabelled=len(empty),
+        problems=(*_without(empty, table.unit), *proposed), spared=len(empty),
     )  # fmt: skip
 
 
