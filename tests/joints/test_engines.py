@@ -23,6 +23,7 @@ from warmstart.joints.engines import check_name, choose, open_engine, survey
 from warmstart.joints.look import take_look
 from warmstart.joints.processors import threads_for
 from warmstart.network.load import load
+from warmstart.planning import rules
 from warmstart.planning.rules import Pace
 from warmstart.records import Choice
 
@@ -50,14 +51,14 @@ def usual(monkeypatch, **paces):
     found = {name: Pace(*pace) for name, pace in paces.items()}
     monkeypatch.setattr(engines, "installed_engines", lambda: tuple(found))
     monkeypatch.setattr(calibration, "installed_engines", lambda: tuple(found))
-    monkeypatch.setattr(engines.rules, "USUAL", found)
-    monkeypatch.setattr(engines.rules, "LEAST_WORK", 1.0)
+    monkeypatch.setattr(rules, "USUAL", found)
+    monkeypatch.setattr(rules, "LEAST_WORK", 1.0)
 
 
 def eager_to_measure(monkeypatch):
     """Measuring pays, however short the look."""
-    monkeypatch.setattr(engines.rules, "MEASURED", 1)
-    monkeypatch.setattr(engines.rules, "SHORT", 0.0)
+    monkeypatch.setattr(rules, "MEASURED", 1)
+    monkeypatch.setattr(rules, "SHORT", 0.0)
 
 
 def truly(monkeypatch, **paces):

@@ -7,6 +7,7 @@ from PIL import Image
 from drawing import draw
 from looking import collect, look_at
 from tiny import PREP
+from warmstart.data import glance as glances
 from warmstart.data.glance import glance, unpack
 from warmstart.data.prepare import decode, draft_side
 from warmstart.joints import look as looks
@@ -55,7 +56,7 @@ def counted(monkeypatch):
         return call
 
     monkeypatch.setattr(looks, "open_image", counting("decode", looks.open_image))
-    monkeypatch.setattr(looks.glance, "glance", counting("glance", looks.glance.glance))
+    monkeypatch.setattr(glances, "glance", counting("glance", glances.glance))
     return counts
 
 

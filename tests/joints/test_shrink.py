@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from warmstart.delivery.export import quantised
 from warmstart.errors import ExportError
 from warmstart.events import drain
 from warmstart.features.engine import normalised
@@ -53,14 +54,14 @@ def test_a_run_without_a_test_part_is_measured_on_what_it_learnt_from(parts):
 
 def test_a_ruined_graph_is_called_one(parts, monkeypatch):
     graph, images, feed = parts
-    real, said = shrinking.quantised.run, []
+    real, said = quantised.run, []
 
     def ruined(made, inputs):
         said.append(made)
         found = real(made, inputs)
         return found[:, ::-1] if made is not said[0] else found
 
-    monkeypatch.setattr(shrinking.quantised, "run", ruined)
+    monkeypatch.setattr(quantised, "run", ruined)
     _, told = drain(shrink(graph, images, feed, "images"))
     assert told.is_too_much
     assert told.sentence == "this loss is too large: use the export without --int8"

@@ -9,16 +9,16 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from warmstart import records
 from warmstart.errors import RunFolderError, UsageError
 from warmstart.folder import from_plain, to_plain, write_json
 from warmstart.joints.request import Request
 from warmstart.planning.planfile import read_plan, write_plan
-from warmstart.records import Plan
+from warmstart.records import Choice, Plan, Preprocessing
 
 NAME = "request.json"
 FORMAT = 1
 OBJECT = "object"
+_RECORDS: dict[str, Any] = {"Choice": Choice, "Preprocessing": Preprocessing}
 _SCALARS = (str, int, float, bool, type(None))
 
 
@@ -117,7 +117,7 @@ def encoded(value: Any) -> Any:
         return {"path": os.fspath(value)}
     if isinstance(value, Plan):
         return {"plan": write_plan(value)}
-    if type(value).__name__ in records.__all__:
+    if type(value).__name__ in _RECORDS:
         return {"record": type(value).__name__, "value": to_plain(value)}
     if isinstance(value, frozenset) and all(isinstance(item, str) for item in value):
         return {"set": sorted(value)}
@@ -139,7 +139,7 @@ def decoded(value: Any) -> Any:
     if "plan" in value:
         return read_plan(value["plan"])
     if "record" in value:
-        return from_plain(getattr(records, value["record"]), value["value"])
+        return from_plain(_RECORDS[value["record"]], value["value"])
     if "set" in value:
         return frozenset(value["set"])
     return tuple(value["tuple"]) if "tuple" in value else None

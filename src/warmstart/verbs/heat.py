@@ -13,11 +13,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from warmstart.data.prepare import Pixels
 from warmstart.delivery.serve.served import Heat
 from warmstart.records import pictures
 from warmstart.verbs.predictor import Predictor
 
-Pixels = NDArray[np.uint8]
 Ask = Callable[[Pixels], NDArray[np.float64]]  # images (n, H, W, C) to probabilities (n, K)
 
 SECONDS = 0.7  # that a map may take
