@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from bench.pools import Labels, Pool
-from warmstart.data.glance import Glances
 from warmstart.data.read import read
+from warmstart.data.thumbnails import Glances
 from warmstart.events import drain
-from warmstart.joints.look import take_look
+from warmstart.features.extraction import take_look
 from warmstart.network.load import load
 
 Alter = Callable[[Image.Image, np.random.Generator], bytes]

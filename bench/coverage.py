@@ -10,7 +10,7 @@ import numpy as np
 from bench import pools
 from bench.pools import Pool
 from warmstart.evaluation.metrics import accuracy_estimate
-from warmstart.records import Tap
+from warmstart.records.network import Tap
 
 POOLS = ("trashnet", "sign_digits", "textures10")
 N = 100

@@ -8,11 +8,11 @@ from typing import Any
 from bench import sets
 from warmstart.data.read import read
 from warmstart.events import drain
-from warmstart.joints.controls import measure_distance, open_probe
-from warmstart.joints.look import take_look
-from warmstart.joints.scene import set_scene
+from warmstart.evidence.controls import measure_distance, open_probe
+from warmstart.features.extraction import take_look
 from warmstart.network.load import load
 from warmstart.planning import rules
+from warmstart.training.dataset import set_scene
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def measure(given: Namespace) -> dict[str, Any]:
-    """The evidence `distance` on every set; its values go into inspection/distance.py."""
+    """The evidence `distance` on every set; its values go into evidence/domain_gap.py."""
     start, found = load(given.start), list[dict[str, Any]]()
     for name in sets.ALL:
         collection = drain(read(sets.root(given) / name))

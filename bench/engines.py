@@ -10,21 +10,21 @@ from argparse import ArgumentParser, Namespace
 from importlib.metadata import version
 from typing import Any
 
-from warmstart.features.key import installed_engines
+from warmstart.features.cache_key import installed_engines
 
 # A process of its own for each engine, so that importing it counts and none warms another.
 ALONE = """
 import json, sys, time
-from warmstart.cli.entry import prepare
+from warmstart.cli.main import prepare
 prepare()
 import numpy as np
 from warmstart.features.engine import make_engine, noise
-from warmstart.joints.engines import work_of
-from warmstart.joints.processors import n_threads
-from warmstart.joints.memory import freed_memory_kept
+from warmstart.features.engine_choice import work_of
+from warmstart.features.machine import n_threads
+from warmstart.features.machine import freed_memory_kept
 from warmstart.network.load import load
-from warmstart.network.revive import cut_start
-from warmstart.network.taps import Tapped, taps
+from warmstart.network.finished_run import cut_start
+from warmstart.network.feature_layers import Tapped, taps
 engine, start, counts = sys.argv[1], load(sys.argv[2]), [int(n) for n in sys.argv[3:]]
 network, prep = cut_start(start), start.record.preprocessing
 tapped = Tapped(network, taps(network.record))

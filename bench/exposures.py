@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from bench import alter, pools
 from bench.alter import Seen
+from warmstart.data.near_duplicates import Twin, compared, find_twins
 from warmstart.evaluation.metrics import accuracy_estimate
-from warmstart.inspection.twins import Twin, compared, find_twins
 
 OBJECTS = 40
 

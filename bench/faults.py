@@ -19,7 +19,7 @@ from bench import planting, results, sets
 from bench.small import copy_few
 from warmstart import fit
 from warmstart.errors import WarmstartError
-from warmstart.records import Summary
+from warmstart.records.summary import Summary
 from warmstart.stats.paired import mean_interval
 
 SETS = ("ants_bees", "sign_digits", "wbc_cells", "vehicles", "textures10")

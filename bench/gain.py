@@ -18,8 +18,8 @@ import numpy as np
 from bench import results, sets
 from bench.trial import LEAST, measured, set_up, try_tail
 from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
-from warmstart.joints.request import Request
-from warmstart.stats.paired_hits import hits_difference
+from warmstart.request import Request
+from warmstart.stats.paired import hits_difference
 from warmstart.training.ship import HEAD, SHARES, TUNED, decide
 
 KEPT = results.FOLDER / "gain.jsonl"

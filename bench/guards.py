@@ -14,7 +14,8 @@ import numpy as np
 
 from bench.sets import root
 from bench.trainings import Ask, Trained, kept
-from warmstart.training.guards import FIRST, Alarm, Watch, entropy, overfit
+from warmstart.tasks.classify import entropy
+from warmstart.training.guards import FIRST, Alarm, Watch, overfit
 
 SETS = (
     "ants_bees", "clothing", "sign_digits", "wbc_cells", "pacs_sketch", "skin_lesions",

@@ -14,15 +14,15 @@ from torch import nn
 from bench import sets
 from warmstart.data.read import read
 from warmstart.events import drain
-from warmstart.inspection.hits import best_left_out
-from warmstart.inspection.preprocessing import SWAPPED, USUAL, warning
-from warmstart.joints import problems
-from warmstart.joints.controls import open_probe, try_preprocessing
-from warmstart.joints.look import take_look
-from warmstart.joints.scene import draw, set_scene
+from warmstart.evidence.controls import open_probe, try_preprocessing
+from warmstart.evidence.preprocessing import SWAPPED, USUAL, warning
+from warmstart.evidence.probe_hits import best_left_out
+from warmstart.features.extraction import take_look
 from warmstart.network.load import Start, load
 from warmstart.records.inputs import pictures
+from warmstart.run import cleaning
 from warmstart.stats.paired import mean_interval
+from warmstart.training.dataset import draw, set_scene
 
 SETS = ("ants_bees", "clothing", "trashnet", "textures10", "skin_lesions", "pacs_photo")
 COSTLY = 0.03  # accuracy from which a wrong habit is held to cost something
@@ -85,7 +85,7 @@ def _hits(given: Namespace, name: str, start: Start) -> tuple[np.ndarray, Any]:
     """Left-out hits on all training rows, and the evidence on a few of them."""
     collection = drain(read(sets.root(given) / name / "train"))
     look = drain(take_look(collection, start))
-    settled = problems.settled(collection, look)
+    settled = cleaning.settled(collection, look)
     scene = set_scene(settled, look, start.record, "balanced", 0)
     sample = draw(scene, scene.arranged.n_train)
     head = best_left_out(sample.kernels, sample.labels, sample.groups, scene.arranged.n_classes)

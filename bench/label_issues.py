@@ -18,19 +18,20 @@ from numpy.typing import NDArray
 
 from bench import pools, sets
 from bench.pools import Labels
-from warmstart.inspection import label_issues
-from warmstart.inspection.drift import drift
-from warmstart.inspection.hits import PENALTIES
-from warmstart.inspection.label_issues import JudgedLabels, judge_labels
-from warmstart.inspection.off_topic import find_off_topic
-from warmstart.inspection.signal import signal
+from warmstart.evidence import label_issues
+from warmstart.evidence.distribution_shift import drift
+from warmstart.evidence.label_issues import JudgedLabels, judge_labels
+from warmstart.evidence.off_topic import find_off_topic
+from warmstart.evidence.permutation_test import signal
+from warmstart.evidence.probe_hits import PENALTIES
 from warmstart.planning import rules
-from warmstart.planning.profiles import profiles
+from warmstart.planning.feature_layers import profiles
 from warmstart.planning.verdict import has_signal
-from warmstart.records import Tap, Why
+from warmstart.records.data import Why
+from warmstart.records.network import Tap
 from warmstart.solve import ridge
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.tasks.classes import CLASSES
+from warmstart.tasks.classify import CLASSES
 
 PLANTED = (
     "ants_bees", "cats_dogs", "pacs_photo", "vehicles", "textures10", "trashnet",

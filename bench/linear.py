@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from warmstart.network import linear
+from warmstart.network import fast_linear
 
 ROWS = (16, 64, 256, 1024)  # tokens that pass together
 SHAPES = ((384, 384), (384, 1536), (1536, 384), (768, 3072))  # in and out, as in transformers
@@ -45,7 +45,7 @@ def measure(given: Namespace) -> dict[str, Any]:
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {"chosen on this machine": linear._is_faster()}
+    found: dict[str, Any] = {"chosen on this machine": fast_linear._is_faster()}
     for kind in ("forwards", "and back"):
         ratios = [row[f"oneDNN, {kind}"] / row[f"torch, {kind}"] for row in rows]
         found[f"times as fast, {kind}"] = round(float(np.median(ratios)), 2)
@@ -57,7 +57,7 @@ def _pass(layer: nn.Linear, x: Tensor, is_quick: bool, is_back: bool) -> Callabl
 
     def run() -> None:
         layer.zero_grad()
-        with torch.set_grad_enabled(is_back), linear._Quick() if is_quick else nullcontext():
+        with torch.set_grad_enabled(is_back), fast_linear._Quick() if is_quick else nullcontext():
             found = layer(x)
         if is_back:
             found.backward(grad)

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from bench.sets import EIGHT, root
-from warmstart.recording import peak_rss_mb
+from warmstart.machine import peak_rss_mb
 
 SIDES = (80, 112)  # px: a crop's sides are drawn from here
 SAMPLE_S = 0.01  # between two looks at a child's memory

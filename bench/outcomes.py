@@ -22,24 +22,26 @@ from bench.small import copy_few
 from bench.trial import judged, set_up, try_tail
 from bench.verdict import without_knowledge
 from warmstart.events import drain
-from warmstart.features.engine import to_tensor
-from warmstart.joints import check, planned, tune
-from warmstart.joints.lesson import Lesson
-from warmstart.joints.live import read_pixels
-from warmstart.joints.outfit import outfit
-from warmstart.joints.request import Request, read_data
-from warmstart.joints.room import Room
-from warmstart.joints.scene import Scene
+from warmstart.evidence import check
+from warmstart.features.batches import to_tensor
+from warmstart.network.feature_layers import taps
+from warmstart.network.finished_run import cut_start
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import Start, load
-from warmstart.network.revive import cut_start
-from warmstart.network.taps import taps
 from warmstart.planning.schedule import schedule
-from warmstart.records import Tap
 from warmstart.records.inputs import pictures
+from warmstart.records.network import Tap
+from warmstart.request import Request, read_data
+from warmstart.run import plan as run_plan
 from warmstart.stats.paired import mean_interval
+from warmstart.training import fine_tune
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.head import blank
+from warmstart.training.dataset import Scene
+from warmstart.training.lesson import Lesson
+from warmstart.training.linear_probe import blank
+from warmstart.training.live import read_pixels
+from warmstart.training.outfit import outfit
+from warmstart.training.shared import Room
 
 KEPT = results.FOLDER / "outcomes.jsonl"
 SIDE = "input.size=96"  # px; everything is run at it, scratch too
@@ -142,12 +144,12 @@ def _scratch(asked: Request, scene: Scene, start: Start) -> NDArray[np.float64] 
     """
     arranged, network = scene.arranged, cut_start(start)
     wanted = replace(asked, strategy="scratch", given=frozenset({"strategy"}))
-    plan = planned.make_plan(
-        wanted, arranged.facts(), planned.network_facts(wanted, start, network, None),
+    plan = run_plan.make_plan(
+        wanted, arranged.facts(), run_plan.network_facts(wanted, start, network, None),
         tuple(scene.profiles), scene.look.engine,
     )  # fmt: skip
     room = Room(
-        source=drain(tune.open_source(scene, plan)), labels=arranged.labels,
+        source=drain(fine_tune.open_source(scene, plan)), labels=arranged.labels,
         blocks=arranged.blocks(), target=arranged.target, before=take_digests(network),
         checkpoints=NoCheckpoints(),
     )  # fmt: skip

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from bench import alter, exposures, pools, sets
 from bench.alter import Seen
 from bench.pools import Pool
-from warmstart.inspection.ceiling import ceiling
-from warmstart.inspection.cues import cues
-from warmstart.inspection.drift import drift, two_samples
-from warmstart.inspection.hits import best_left_out
-from warmstart.inspection.label_issues import judge_labels
-from warmstart.inspection.shortcut import shortcut
-from warmstart.inspection.twins import Twin, compared, find_twins
-from warmstart.records import Finding
+from warmstart.data.near_duplicates import Twin, compared, find_twins
+from warmstart.evidence.borders import shortcut
+from warmstart.evidence.distribution_shift import drift, two_samples
+from warmstart.evidence.label_issues import judge_labels
+from warmstart.evidence.label_noise_ceiling import ceiling
+from warmstart.evidence.probe_hits import best_left_out
+from warmstart.evidence.spurious import cues
+from warmstart.records.data import Finding
 from warmstart.solve.kernels import mixed_kernels
 
 FRAMED = ("ants_bees", "clothing", "pacs_photo", "trashnet")

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from bench.alter import jpeg
 from warmstart.network.load import load
-from warmstart.planning.rates import USUAL
+from warmstart.planning.learning_rates import USUAL
 from warmstart.records.inputs import pictures
 
 RATE = USUAL["convnet"]["adamw"]  # that the rule gives here

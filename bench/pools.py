@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from bench import sets
 from warmstart.data.read import read
 from warmstart.events import drain
-from warmstart.joints.look import take_look
+from warmstart.features.extraction import take_look
 from warmstart.network.load import load
 from warmstart.planning import rules
-from warmstart.planning.profiles import profiles
-from warmstart.records import Tap
+from warmstart.planning.feature_layers import profiles
+from warmstart.records.network import Tap
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.training.head import HeadFit, families, fit_head
-from warmstart.training.trials import Problem
+from warmstart.training.linear_probe import HeadFit, families, fit_head
+from warmstart.training.selection import Problem
 
 Labels = NDArray[np.int64]
 
@@ -56,7 +56,7 @@ def fit_rows(
     groups: Sequence[NDArray[np.intp]] | None = None,
 ) -> HeadFit:  # fmt: skip
     """What `fit --budget fast` does with these rows, from features on."""
-    from warmstart.data.split import folds
+    from warmstart.data.splits import folds
 
     n, k = len(rows), int(labels.max()) + 1
     blocks = tuple(groups or (np.array([i]) for i in range(n)))

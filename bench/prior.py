@@ -14,13 +14,13 @@ from bench import pools
 from bench.pools import Pool
 from warmstart.events import drain
 from warmstart.planning import rules
-from warmstart.planning.profiles import profiles
+from warmstart.planning.feature_layers import profiles
+from warmstart.solve.calibration import log_losses
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.solve.temperature import log_losses
 from warmstart.stats.paired import mean_interval
-from warmstart.training.head import HeadFit, families, fit_head
+from warmstart.training.linear_probe import HeadFit, families, fit_head
 from warmstart.training.prior import SUFFIX, Prior, prior_of
-from warmstart.training.trials import Problem
+from warmstart.training.selection import Problem
 
 OTHER_PLACE = (
     ("wbc_cells", "wbc_cells_site2"), ("wbc_cells_site2", "wbc_cells"),

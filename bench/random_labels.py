@@ -9,9 +9,9 @@ import numpy as np
 
 from bench import pools, sets
 from warmstart.evaluation.metrics import accuracy_estimate
-from warmstart.inspection.signal import signal
+from warmstart.evidence.permutation_test import signal
 from warmstart.planning import rules
-from warmstart.planning.profiles import profiles
+from warmstart.planning.feature_layers import profiles
 from warmstart.planning.verdict import Facts, verdict_kind
 from warmstart.solve.kernels import mixed_kernels
 

@@ -14,7 +14,7 @@ from bench import pools
 from bench.pools import Pool
 from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.stats.intervals import standard_error
-from warmstart.stats.selection import stand
+from warmstart.stats.paired import stand
 
 POOLS = ("sign_digits", "textures10", "trashnet")
 STARTS = ("lite0", "lite1", "lite2")  # by rising work

@@ -23,7 +23,7 @@ from bench import results
 MOST_MEMORY_MB, MOST_DISK_GB, MOST_MINUTES = 4000, 25.0, 90
 SAMPLE_S = 0.5  # between two looks at a child
 # Knows the network's name, then is the command line.
-CHILD = "import sys, bench.scale_networks; from warmstart.cli.entry import main; sys.exit(main())"
+CHILD = "import sys, bench.scale_networks; from warmstart.cli.main import main; sys.exit(main())"
 WEIGHTS = """
 import sys, timm, torch, bench.scale_networks
 from safetensors.torch import save_file

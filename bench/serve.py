@@ -25,9 +25,9 @@ WARM_S = 10.0  # before anything counts: the memory of both sides must settle
 # The same images without a server: read, decoded, passed one batch at a time.
 RAW = """
 import json, sys, time
-from warmstart.cli.entry import prepare
+from warmstart.cli.main import prepare
 prepare()
-from warmstart.verbs.predictor import load
+from warmstart.run.predictor import load
 run, seconds, paths = sys.argv[1], float(sys.argv[2]), json.loads(sys.stdin.read())
 predictor = load(run)
 predictor.predict(paths[:64])

@@ -13,7 +13,7 @@ import numpy as np
 
 from bench import sets
 from bench.trial import measured, set_up, try_tail
-from warmstart.joints.request import Request
+from warmstart.request import Request
 from warmstart.stats.paired import mean_interval
 from warmstart.training.ship import SHARES
 

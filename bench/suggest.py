@@ -12,10 +12,10 @@ from scipy.special import softmax
 
 from bench import pools
 from bench.pools import Labels, Pool
-from warmstart.evaluation.queries import choose_queries
+from warmstart.evaluation.active_learning import choose_queries
 from warmstart.stats.paired import difference, mean_interval
-from warmstart.training.head import HeadFit
-from warmstart.training.neighbours import fit_neighbours
+from warmstart.training.linear_probe import HeadFit
+from warmstart.training.out_of_distribution import fit_neighbours
 
 LARGEST = ("trashnet", "sign_digits", "skin_lesions")  # the rule was chosen on the other sets
 FIRST = 5  # labelled examples a class to begin with

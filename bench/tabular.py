@@ -19,11 +19,12 @@ from sklearn.linear_model import LogisticRegression
 
 import warmstart
 from bench import results
-from warmstart.data.cells import encode_row, pack
-from warmstart.folder import read_json
-from warmstart.records import DataRecord, TableInputs
+from warmstart.api.run import Run
+from warmstart.modalities.table import encode_row, pack
+from warmstart.records.data import DataRecord
+from warmstart.records.inputs import TableInputs
+from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Scores
-from warmstart.run import Run
 from warmstart.stats.paired import mean_interval
 
 PAIRS = (

@@ -14,8 +14,8 @@ import numpy as np
 
 from bench import results, sets
 from bench.trial import set_up, try_tail
-from warmstart.joints import tune
-from warmstart.joints.request import Request
+from warmstart.request import Request
+from warmstart.training import fine_tune
 from warmstart.training.candidates import END, REFIT, Chosen
 
 KEPT = results.FOLDER / "tail.jsonl"
@@ -70,13 +70,13 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
     )  # fmt: skip
     scene, start = set_up(asked)
     seen: list[Chosen] = []
-    choose, began = tune.choose, time.perf_counter()
+    choose, began = fine_tune.choose, time.perf_counter()
 
     def kept(*given: Any, **named: Any) -> Chosen:
         seen.append(choose(*given, **named))
         return seen[-1]
 
-    with patch.object(tune, "choose", kept):
+    with patch.object(fine_tune, "choose", kept):
         trial = try_tail(asked, scene, start)
     before = trial.worked.before
     head = before if before is not None else trial.head.probabilities

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 from bench.tasks import PAIRED, TURNED, pool_of, wine_table
-from warmstart.inspection.hits import best_probabilities
-from warmstart.inspection.label_issues import judge_sets
-from warmstart.inspection.label_issues_numbers import judge_numbers
-from warmstart.planning.profiles import profiles
-from warmstart.records import Share, Tap, Why
+from warmstart.evidence.label_issues import judge_sets
+from warmstart.evidence.label_issues_numbers import judge_numbers
+from warmstart.evidence.probe_hits import best_probabilities
+from warmstart.planning.feature_layers import profiles
+from warmstart.records.data import Share, Why
+from warmstart.records.network import Tap
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.tasks.numbers import Numbers
-from warmstart.tasks.target import Target, Truth
+from warmstart.tasks.regress import Numbers
+from warmstart.tasks.task import Target, Truth
 
 SHARE = 0.05  # of the examples that get something wrong
 Array = NDArray[np.float64]

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 import warmstart
 from bench.task_pictures import paired, turned
-from warmstart.records import Task
+from warmstart.records.data import Task
 from warmstart.stats.paired import difference
-from warmstart.tasks.label_sets import LABEL_SETS
-from warmstart.tasks.numbers import Numbers
+from warmstart.tasks.multilabel import LABEL_SETS
+from warmstart.tasks.regress import Numbers
 
 TAILED = ("trashnet/multilabel", "clothing/regress")
 BUDGETS = ("fast", "balanced")

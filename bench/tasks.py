@@ -21,23 +21,24 @@ from bench import sets
 from bench.task_pictures import paired, turned
 from bench.task_tails import TAILED, tuned
 from warmstart.data.read import read
-from warmstart.data.split import folds
+from warmstart.data.splits import folds
 from warmstart.events import drain
-from warmstart.inspection.signal import signal
-from warmstart.joints.look import take_look
+from warmstart.evidence.permutation_test import signal
+from warmstart.features.extraction import take_look
 from warmstart.network.load import load
 from warmstart.planning import rules
-from warmstart.planning.profiles import profiles
+from warmstart.planning.feature_layers import profiles
 from warmstart.planning.verdict import Facts, verdict_kind
-from warmstart.records import Tap, Task
+from warmstart.records.data import Task
+from warmstart.records.network import Tap
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.stats.conformal import PROMISED, margin
 from warmstart.stats.paired import difference
-from warmstart.tasks.find import target_of
-from warmstart.tasks.label_sets import LABEL_SETS
-from warmstart.tasks.target import Target, Truth
-from warmstart.training.head import HeadFit, families, fit_head
-from warmstart.training.trials import Problem
+from warmstart.stats.selective import PROMISED, margin
+from warmstart.tasks.multilabel import LABEL_SETS
+from warmstart.tasks.registry import target_of
+from warmstart.tasks.task import Target, Truth
+from warmstart.training.linear_probe import HeadFit, families, fit_head
+from warmstart.training.selection import Problem
 
 PAIRED = ("trashnet", "clothing", "textures10")
 TURNED = ("pacs_photo", "clothing", "cats_dogs")
@@ -191,7 +192,7 @@ def _against_ridge(
 
 def _wine(given: Namespace, name: str) -> dict[str, Any]:
     """Quality of wine as a number, a table without a network."""
-    from warmstart.estimator import WarmStartRegressor
+    from warmstart.sklearn.regressor import WarmStartRegressor
 
     x, y = wine_table(given)
     order = np.random.default_rng(int(name.split()[-1])).permutation(len(x))

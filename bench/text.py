@@ -26,11 +26,11 @@ from sklearn.linear_model import LogisticRegression
 import warmstart
 from bench import results
 from warmstart.features.engine import make_engine
+from warmstart.modalities.text import token_numbers
+from warmstart.network.feature_layers import Tapped, taps
 from warmstart.network.load import load
-from warmstart.network.parts import cut
+from warmstart.network.partition import cut
 from warmstart.network.registry import SHIPPED_TEXT, shipped_folder
-from warmstart.network.taps import Tapped, taps
-from warmstart.tokens import token_numbers
 
 LINES = results.FOLDER / "text.jsonl"
 OURS, PEERS = ("fast", "balanced"), ("setfit", "trainer")

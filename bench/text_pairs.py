@@ -25,10 +25,10 @@ from torch.nn.functional import normalize
 import warmstart
 from bench import results
 from bench.text import FIRST, draw, read
-from warmstart.features.feeding import passes, to_tensor
+from warmstart.features.batches import passes, to_tensor
+from warmstart.modalities.text import token_numbers
 from warmstart.network.load import load
-from warmstart.network.parts import Network, cut
-from warmstart.tokens import token_numbers
+from warmstart.network.partition import Network, cut
 
 LINES = results.FOLDER / "text_pairs.jsonl"
 LOOKS = (4, 8)  # updates after which it is looked at

@@ -15,35 +15,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.data.near import with_twins
-from warmstart.data.settle import settle
-from warmstart.data.split import folds
+from warmstart.data.cleaning import settle
+from warmstart.data.near_duplicates import with_twins
+from warmstart.data.splits import folds
 from warmstart.events import drain
-from warmstart.features.engine import normalised
-from warmstart.joints import planned, tune
-from warmstart.joints.attempt import Attempt
-from warmstart.joints.heads import fit_on
-from warmstart.joints.lesson import Lesson
-from warmstart.joints.live import read_pixels
-from warmstart.joints.look import take_look
-from warmstart.joints.looks import held_scores
-from warmstart.joints.outfit import Outfit, outfit
-from warmstart.joints.request import Request, read_data
-from warmstart.joints.room import Room
-from warmstart.joints.scene import Scene, set_scene
-from warmstart.joints.starting import choose_start
+from warmstart.features.batches import normalised
+from warmstart.features.extraction import take_look
+from warmstart.network.feature_layers import Tapped
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import Start
-from warmstart.network.taps import Tapped
 from warmstart.planning.schedule import schedule
-from warmstart.recording import Clock
-from warmstart.records import Plan, Tap
 from warmstart.records.inputs import pictures
-from warmstart.solve.temperature import Calibration, log_losses
+from warmstart.records.network import Tap
+from warmstart.records.plan import Plan
+from warmstart.records.recording import Clock
+from warmstart.request import Request, read_data
+from warmstart.run import plan as run_plan
+from warmstart.run.base_model import choose_start
+from warmstart.solve.calibration import Calibration, log_losses
 from warmstart.stats.cka import agreement, cka
+from warmstart.training import fine_tune
+from warmstart.training.attempt import Attempt
 from warmstart.training.candidates import LOOKS
 from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.dataset import Scene, set_scene
 from warmstart.training.guards import Alarm, Watch
+from warmstart.training.heads import fit_on
+from warmstart.training.lesson import Lesson
+from warmstart.training.live import read_pixels
+from warmstart.training.outfit import Outfit, outfit
+from warmstart.training.shared import Room
+from warmstart.training.validation import held_scores
 
 MOST = 100  # images of a draw
 SIDE = 96  # pixels
@@ -183,7 +185,7 @@ def _train(asked: Request, scene: Scene, start: Start, images: Tensor, ask: Ask)
     keep, held = np.flatnonzero(part > 0), np.flatnonzero(part == 0)
     torch.set_num_threads(1)  # two threads wait for each other where the machine has other work
     room = Room(
-        source=drain(tune.open_source(scene, plan)), labels=labels, blocks=blocks,
+        source=drain(fine_tune.open_source(scene, plan)), labels=labels, blocks=blocks,
         before=take_digests(network), checkpoints=NoCheckpoints(),
     )  # fmt: skip
     head, read = fit_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
@@ -222,9 +224,9 @@ def _plan(asked: Request, scene: Scene, start: Start, ask: Ask) -> Plan:
     def made(lr: float | None) -> Plan:
         passes = () if ask.passes is None else (f"training.passes={ask.passes}",)
         wanted = replace(asked, strategy=ask.strategy, lr=lr, settings=(*asked.settings, *passes))
-        facts = planned.network_facts(wanted, start, scene.look.network, None)
+        facts = run_plan.network_facts(wanted, start, scene.look.network, None)
         names = tuple(scene.profiles)
-        return planned.make_plan(wanted, scene.arranged.facts(), facts, names, scene.look.engine)
+        return run_plan.make_plan(wanted, scene.arranged.facts(), facts, names, scene.look.engine)
 
     plain = made(None)
     if ask.factor == 1 or plain.training.rate is None:

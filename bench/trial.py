@@ -6,24 +6,28 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from warmstart.data.split import blocks
+from warmstart import request
+from warmstart.data.splits import blocks
 from warmstart.events import drain
-from warmstart.joints import check, heads, planned, problems, request
-from warmstart.joints.look import take_look
-from warmstart.joints.model import origin_of
-from warmstart.joints.request import Request
-from warmstart.joints.scene import Scene, set_scene
-from warmstart.joints.score import Measured, head_probabilities
-from warmstart.joints.ship import fine_tuning_gain, on_rows_of
-from warmstart.joints.ship import measure as claims
-from warmstart.joints.starting import choose_start
-from warmstart.joints.tune import NO_LIMIT, Worked, tune
+from warmstart.evidence import check
+from warmstart.features.extraction import take_look
 from warmstart.network.load import Start
 from warmstart.planning.schedule import head_alone
-from warmstart.recording import Clock
-from warmstart.records import Inspection, Verdict
+from warmstart.records.recording import Clock
+from warmstart.records.summary import Inspection, Verdict
+from warmstart.request import Request
+from warmstart.run import cleaning
+from warmstart.run import plan as run_plan
+from warmstart.run.base_model import choose_start
+from warmstart.run.model_files import origin_of
+from warmstart.run.ship import fine_tuning_gain, on_rows_of
+from warmstart.run.ship import measure as claims
+from warmstart.training import heads
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.head import HeadFit
+from warmstart.training.dataset import Scene, set_scene
+from warmstart.training.fine_tune import NO_LIMIT, Worked, tune
+from warmstart.training.linear_probe import HeadFit
+from warmstart.training.score import Measured, head_probabilities
 from warmstart.training.ship import HEAD, SHARES, TUNED, Decision, decide
 
 LEAST = 1e-12
@@ -62,15 +66,15 @@ def set_up(asked: Request) -> tuple[Scene, Start]:
     collection = drain(request.read_data(asked))
     asked, start = drain(choose_start(asked, collection, Clock()))
     look = drain(take_look(collection, start))
-    collection = problems.settled(collection, look, None)
+    collection = cleaning.settled(collection, look, None)
     return set_scene(collection, look, start.record, asked.budget, asked.seed), start
 
 
 def try_tail(asked: Request, scene: Scene, start: Start) -> Trial:
     """Fit the head, train the layers that `fit` would, and answer the test images with both."""
-    facts = planned.network_facts(asked, start, scene.look.network, None, is_tried=True)
-    plan = planned.make_plan(
-        planned.settle(asked), scene.arranged.facts(), facts, tuple(scene.profiles),
+    facts = run_plan.network_facts(asked, start, scene.look.network, None, is_tried=True)
+    plan = run_plan.make_plan(
+        run_plan.settle(asked), scene.arranged.facts(), facts, tuple(scene.profiles),
         scene.look.engine,
     )  # fmt: skip
     head = drain(heads.fit_all(scene, plan))

@@ -13,23 +13,24 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench import pools, sets
-from warmstart.data.collection import Collection
-from warmstart.data.prepare import load_image
+from warmstart.data.dataset import Collection
 from warmstart.data.read import read
 from warmstart.events import drain
-from warmstart.features.engine import normalised
-from warmstart.inspection.signal import signal
-from warmstart.joints import check, problems
-from warmstart.joints.look import Look, take_look
-from warmstart.joints.scene import set_scene
-from warmstart.network.control import CHUNK, shuffled
+from warmstart.evidence import check
+from warmstart.evidence.permutation_test import signal
+from warmstart.features.batches import normalised
+from warmstart.features.extraction import Look, take_look
+from warmstart.modalities.preprocessing import load_image
 from warmstart.network.load import Start, load
+from warmstart.network.shuffled import CHUNK, shuffled
 from warmstart.planning import rules
-from warmstart.planning.profiles import profiles
+from warmstart.planning.feature_layers import profiles
 from warmstart.planning.verdict import Facts, verdict_kind
-from warmstart.records import Preprocessing, Verdict
-from warmstart.records.inputs import pictures
+from warmstart.records.inputs import Preprocessing, pictures
+from warmstart.records.summary import Verdict
+from warmstart.run import cleaning
 from warmstart.solve.kernels import mixed_kernels
+from warmstart.training.dataset import set_scene
 
 NEAR = ("ants_bees", "cats_dogs", "clothing", "pacs_photo", "vehicles", "car_brands", "cat_breeds")
 FEW = (20, 30, 39, 60)
@@ -50,7 +51,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     for name in given.sets:
         collection = drain(read(sets.root(given) / name))
         look = drain(take_look(collection, start))
-        settled = problems.settled(collection, look)
+        settled = cleaning.settled(collection, look)
         found.append(_row(name, "true labels", 0, _judge(settled, look, start)))
         for seed in range(given.draws):
             random = _relabelled(settled, seed)

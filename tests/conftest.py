@@ -17,7 +17,7 @@ import pytest
 from hypothesis import settings
 
 from drawing import fill
-from warmstart.cli.entry import prepare
+from warmstart.cli.main import prepare
 
 # Half of what hypothesis takes by itself; WARMSTART_EXAMPLES=1000 looks longer. Without a
 # deadline: a busy machine is no mistake.
@@ -62,7 +62,7 @@ def _own_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def any_share(monkeypatch):
     """However much cannot be read is left out: for sets of a few files, of which one is bad."""
-    monkeypatch.setattr("warmstart.data.lost.MOST", 1.0)
+    monkeypatch.setattr("warmstart.data.dataset.MOST", 1.0)
 
 
 @pytest.fixture

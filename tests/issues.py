@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from warmstart.records import LabelIssue, LabelIssues, OffTopic, OffTopicExample, Share
+from warmstart.records.data import LabelIssue, LabelIssues, OffTopic, OffTopicExample, Share
 
 
 def issue(id: str, label: str, suggested: str, is_issue: bool = True, **more: object) -> LabelIssue:

@@ -15,16 +15,16 @@ from looking import scene_of
 from plans import plan_for
 from tiny import network
 from warmstart.events import drain
-from warmstart.joints import heads, tune
-from warmstart.joints.lesson import Lesson
-from warmstart.joints.outfit import outfit
-from warmstart.joints.room import Room
 from warmstart.network.ledger import take_digests
+from warmstart.planning.cached_activations import with_store
 from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.schedule import schedule
 from warmstart.planning.settings import apply_settings
-from warmstart.planning.storing import with_store
+from warmstart.training import fine_tune, heads
 from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.lesson import Lesson
+from warmstart.training.outfit import outfit
+from warmstart.training.shared import Room
 
 PLAIN = ("training.crop=1", "training.flip=false", "training.colour=0")
 FEW = ("training.passes=32", "training.batch=8")
@@ -77,7 +77,7 @@ def planned(scene, strategy, settings=(), lr=None, **wishes):
 def room(scene, plan, checkpoints=None):
     """What trainings share."""
     return Room(
-        source=drain(tune.open_source(scene, plan)), labels=scene.arranged.labels,
+        source=drain(fine_tune.open_source(scene, plan)), labels=scene.arranged.labels,
         blocks=scene.arranged.blocks(), before=take_digests(scene.look.network),
         checkpoints=checkpoints or NoCheckpoints(),
     )  # fmt: skip

@@ -3,12 +3,11 @@
 from tiny import PREP, network
 from warmstart.data.read import read
 from warmstart.events import drain, follow
-from warmstart.joints.look import take_look
-from warmstart.joints.problems import settled
-from warmstart.joints.rows import arrange
-from warmstart.joints.scene import Scene
+from warmstart.features.extraction import take_look
 from warmstart.network.load import load
-from warmstart.planning.profiles import profiles
+from warmstart.planning.feature_layers import profiles
+from warmstart.run.cleaning import settled
+from warmstart.training.dataset import Scene, arrange
 
 
 def collect(source, **options):

@@ -4,10 +4,13 @@ import tomllib
 from dataclasses import replace
 
 from warmstart.errors import PlanError
-from warmstart.planning.build import DataFacts, NetworkFacts, Wishes, build
-from warmstart.planning.planfile import write_plan
-from warmstart.planning.storing import with_store
-from warmstart.records import Choice, NetworkRecord, PartRecord, Preprocessing, TextInputs
+from warmstart.planning.build import build
+from warmstart.planning.cached_activations import with_store
+from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
+from warmstart.planning.plan_file import write_plan
+from warmstart.records.inputs import Preprocessing, TextInputs
+from warmstart.records.network import NetworkRecord, PartRecord
+from warmstart.records.plan import Choice
 
 ENGINE = Choice(value="torch", because="few images", source="rule")
 FACTS = DataFacts(n=300, n_blocks=300, n_classes=4, smallest_class=30, holdout=0)

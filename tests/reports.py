@@ -5,37 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from issues import issue, issues
-from warmstart.delivery.report import Facts, Repeat, Said, Stretch
 from warmstart.events import Event
-from warmstart.records import (
-    CalibrationRecord,
-    Certainty,
-    CertaintyBin,
-    Choice,
-    ClassScore,
+from warmstart.records.answer import CalibrationRecord
+from warmstart.records.data import DataRecord, Example, Finding
+from warmstart.records.judged import Certainty, CertaintyBin, ClassScore
+from warmstart.records.network import Ledger, LedgerRow
+from warmstart.records.plan import Choice, HeadPlan, PartPlan, Plain, Plan, TrainingPlan
+from warmstart.records.summary import (
     DataCounts,
-    DataRecord,
     Estimate,
     Evidence,
-    Example,
-    Finding,
     FrozenProof,
     GuardNote,
-    HeadPlan,
     Inspection,
-    Ledger,
-    LedgerRow,
-    PartPlan,
-    Plain,
-    Plan,
     Readiness,
     Scores,
     Shipped,
     StartCounts,
     Summary,
-    TrainingPlan,
     Verdict,
 )
+from warmstart.reporting.facts import Facts, Repeat, Said, Stretch
 
 # The smallest JPEG: one grey pixel.
 PICTURE = (

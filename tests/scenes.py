@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from warmstart.data.arrays import encode
-from warmstart.data.glance import glance, unpack
+from warmstart.data.thumbnails import glance, unpack
 
 
 def scene(seed, width=160, height=120):

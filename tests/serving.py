@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from warmstart.delivery.serve import running
-from warmstart.delivery.serve.access import access_for
-from warmstart.delivery.serve.app import make_app
-from warmstart.delivery.serve.served import Heat, Limits, Picture, Served, Unread
-from warmstart.records import Answer
+from warmstart.records.answer import Answer
+from warmstart.serving import running
+from warmstart.serving.access import access_for
+from warmstart.serving.app import make_app
+from warmstart.serving.model import Heat, Limits, Picture, Served, Unread
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import time
 from contextlib import contextmanager
 
 from serving import form, live
-from warmstart.delivery.studio.keys import Keys
-from warmstart.flow import fit
-from warmstart.verbs.studio import Opening, application, opened
+from warmstart.run.fit import fit
+from warmstart.studio.app import Keys
+from warmstart.studio.studio import Opening, application, opened
 
 
 def nothing(event):

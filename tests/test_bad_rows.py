@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 import tables
 import warmstart
 from sounding import tone, wav
-from warmstart.cli.entry import main
+from warmstart.cli.main import main
 from warmstart.errors import DataError, StartError, WarmstartError
 
 HEAD = "age,dose,site,label\n"

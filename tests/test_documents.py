@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 import warmstart
 from manuscript import DOCS, PAGES, ROOT, blocks, commands, named
 from tiny import Convolutions
-from warmstart.cli import main
+from warmstart.cli.main import main
 from warmstart.cli.parse import parse
 
 DOCUMENTS = [ROOT / "README.md", *PAGES]

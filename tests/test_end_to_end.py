@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstart.cli.entry import main
+from warmstart.cli.main import main
 from warmstart.evaluation.readiness import LEVELS
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")

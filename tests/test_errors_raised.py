@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 import sounding
 import warmstart
 from drawing import fill
-from warmstart.cli.entry import main
+from warmstart.cli.main import main
 
 
 def bomb(width, height):
@@ -259,7 +259,7 @@ def test_a_bomb_is_left_out_by_its_header_alone(place, tmp_path, capsys, monkeyp
     (data / "red" / "bomb.png").write_bytes(bomb(60_000, 60_000))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert main(["fit", str(data), "--budget", "fast", "--out", str(tmp_path / "run")]) in (0, 3)
-    run = warmstart.run.Run.open(tmp_path / "run")
+    run = warmstart.api.run.Run.open(tmp_path / "run")
     (finding,) = [f for f in run.summary.findings if f.kind == "unreadable"]
     assert finding.items == ("red/bomb.png: has 3,600 megapixels; the limit is 64",)
     assert "Traceback" not in capsys.readouterr().err

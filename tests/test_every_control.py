@@ -13,15 +13,15 @@ from controls import controls, every_control, watched
 from drawing import fill
 from reports import cases
 from serving import live, plain
-from warmstart.delivery.report.page import page as report_page
-from warmstart.delivery.serve.access import access_for
-from warmstart.delivery.serve.app import make_app
-from warmstart.delivery.serve.served import Limits
-from warmstart.delivery.studio.keys import Keys
-from warmstart.flow import fit
-from warmstart.verbs.serve import Serving, application
-from warmstart.verbs.studio import Opening, opened
-from warmstart.verbs.studio import application as studio_application
+from warmstart.reporting.page import page as report_page
+from warmstart.run.fit import fit
+from warmstart.serving.access import access_for
+from warmstart.serving.app import make_app
+from warmstart.serving.model import Limits
+from warmstart.serving.serve import Serving, application
+from warmstart.studio.app import Keys
+from warmstart.studio.studio import Opening, opened
+from warmstart.studio.studio import application as studio_application
 
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

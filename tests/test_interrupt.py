@@ -110,7 +110,7 @@ def pressed(place, module, command):
 
 @pytest.mark.parametrize(
     "module",
-    ["warmstart.cli", "warmstart.cli.spec", "numpy", "torch", "torch.nn", "warmstart.flow"],
+    ["warmstart.cli", "warmstart.cli.spec", "numpy", "torch", "torch.nn", "warmstart.run.fit"],
 )
 def test_two_interrupts_while_libraries_load_are_one_line(place, module):
     job = pressed(place, module, FIT)
@@ -187,7 +187,7 @@ sys.exit(subprocess.run([sys.executable, "-m", "warmstart", *sys.argv[1:]]).retu
 
 
 def test_a_command_that_was_told_to_ignore_ctrl_c_does(place):
-    job = pressed(place, "warmstart.flow", [sys.executable, "-c", IGNORING, *FIT[3:], "-q"])
+    job = pressed(place, "warmstart.run.fit", [sys.executable, "-c", IGNORING, *FIT[3:], "-q"])
     assert job.returncode == 0, job.stderr
 
 

@@ -11,17 +11,18 @@ from PIL import Image
 
 import warmstart
 from tiny import PREP, bytes_of, fit, lines, network, weights
-from warmstart.cli.entry import main
+from warmstart.api.run import Run
+from warmstart.auditing.judge import _open_run
+from warmstart.cli.main import main
 from warmstart.data.read import read
 from warmstart.errors import ExportError, StartError
 from warmstart.events import drain
-from warmstart.network.outside import Feeding
-from warmstart.records import LabelAnswer, LabelScores, NumberAnswer, NumberScores
-from warmstart.run import Run
-from warmstart.verbs.check import check
-from warmstart.verbs.evaluate import evaluate
-from warmstart.verbs.judge import _open_run
-from warmstart.verbs.suggest import suggest
+from warmstart.network.trained_elsewhere import Feeding
+from warmstart.records.answer import LabelAnswer, NumberAnswer
+from warmstart.records.summary import LabelScores, NumberScores
+from warmstart.run.check import check
+from warmstart.run.evaluate import evaluate
+from warmstart.run.suggest import suggest
 
 N, TEST = 60, 20
 
@@ -217,7 +218,7 @@ def test_from_the_command_line(runs, task, tmp_path, capsys):
 
 
 def test_a_check_speaks_of_the_task(runs):
-    from warmstart.flow import Request
+    from warmstart.request import Request
 
     asked = Request(data=runs[1]["regress"], label="light", start=network(), preprocessing=PREP,
                     budget="fast")  # fmt: skip

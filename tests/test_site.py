@@ -14,7 +14,7 @@ import yaml
 
 from manuscript import DOCS, PAGES, ROOT, anchors, links, named, slug
 
-METHODS = {"warmstart.verbs.predictor.Predictor.predict"}  # of what `load` gives
+METHODS = {"warmstart.run.predictor.Predictor.predict"}  # of what `load` gives
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES]
 FOREIGN = re.compile(
     r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^>]*>"

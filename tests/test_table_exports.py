@@ -13,7 +13,7 @@ import torch
 import tables
 import warmstart
 from tiny import lines
-from warmstart.cli.entry import main
+from warmstart.cli.main import main
 from warmstart.errors import ExportError
 
 QUICK = ("training.passes=320", "training.folds=1")

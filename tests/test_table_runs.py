@@ -11,9 +11,9 @@ import pytest
 import tables
 import warmstart
 from tiny import bytes_of, lines
-from warmstart.cli.entry import main
+from warmstart.cli.main import main
 from warmstart.errors import DataError, StartError
-from warmstart.records import Choice, ColumnPlan
+from warmstart.records.plan import Choice, ColumnPlan
 
 QUICK = ("training.passes=320", "training.folds=1")
 

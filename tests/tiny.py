@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import warmstart
-from warmstart.records import Preprocessing
+from warmstart.records.inputs import Preprocessing
 
 PREP = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 ARCH = "timm:lcnet_035"  # a real architecture that a run can rebuild by its name

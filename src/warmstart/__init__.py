@@ -17,20 +17,20 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "DataError": "warmstart.errors",
-    "Preprocessing": "warmstart.records",
-    "Run": "warmstart.run",
+    "Preprocessing": "warmstart.records.inputs",
+    "Run": "warmstart.api.run",
     "StartError": "warmstart.errors",
-    "WarmStartClassifier": "warmstart.estimator",
+    "WarmStartClassifier": "warmstart.sklearn.classifier",
     "WarmstartError": "warmstart.errors",
-    "compare": "warmstart.verbs.compare",
-    "export": "warmstart.verbs.export",
-    "fit": "warmstart.run",
-    "freeze": "warmstart.verbs.freeze",
-    "load": "warmstart.run",
-    "plan": "warmstart.verbs.plan",
-    "resume": "warmstart.run",
-    "train": "warmstart.verbs.train",
-    "watch": "warmstart.verbs.watch",
+    "compare": "warmstart.run.compare",
+    "export": "warmstart.exporting.export",
+    "fit": "warmstart.api.run",
+    "freeze": "warmstart.api.freeze",
+    "load": "warmstart.api.run",
+    "plan": "warmstart.api.plan",
+    "resume": "warmstart.api.run",
+    "train": "warmstart.api.train",
+    "watch": "warmstart.api.watch",
 }
 
 __all__ = sorted(_HOMES)

@@ -7,8 +7,6 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-__all__ = ["main"]
-
 
 def main() -> int:
     """The command of this process; returns its exit code.
@@ -18,7 +16,7 @@ def main() -> int:
     is_heeded = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # `nohup`, `... &`
     if is_heeded:
         signal.signal(signal.SIGINT, _end)  # loading the command line takes a while already
-    from warmstart.cli import main as command
+    from warmstart.cli.main import main as command
     from warmstart.cli.stop import INTERRUPTED, Interrupts
 
     interrupts = Interrupts(sys.argv[1:])

@@ -16,6 +16,13 @@ Each message is one line that says what is wrong, where, and what to do.
 
 from __future__ import annotations
 
+import difflib
+import os
+import re
+import shlex
+from importlib import metadata
+from pathlib import Path
+
 
 class WarmstartError(Exception):
     """Catch this one to catch every error of ours."""
@@ -67,3 +74,103 @@ class ExportError(WarmstartError):
 
 class ServeError(WarmstartError):
     """The server cannot start or go on."""
+
+
+# ---- What to install where an optional package is missing: told from warmstart's own metadata.
+#
+# warmstart may not be on a package index, so that `pip install warmstart[serve]` need not work
+# where it was installed from a checkout; the packages that the extra names are on one.
+
+
+_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[^]]*\])?\s*(>=\s*([\d.]+))?")
+
+
+def install_command(extra: str) -> str:
+    """The command that installs what is missing of one of warmstart's extras.
+
+    It names what is not installed, and what is too old with the least version. Where all is
+    there and yet cannot be imported, the installation is damaged and made anew.
+    """
+    wanted = requirements(extra)
+    if not wanted:  # run from its source, without having been installed
+        return f"pip install '.[{extra}]'"
+    lacking = [line for line in (_lacking(one) for one in wanted) if line is not None]
+    if lacking:
+        return f"pip install {shlex.join(lacking)}"
+    return f"pip install --force-reinstall --no-deps {shlex.join(map(_name, wanted))}"
+
+
+def requirements(extra: str) -> tuple[str, ...]:
+    """What an extra brings, as `name>=version`; nothing where warmstart is not installed.
+
+    >>> [one.partition(">")[0] for one in requirements("sound")] in (["soundfile"], [])
+    True
+    """
+    try:
+        lines = metadata.requires("warmstart") or []
+    except metadata.PackageNotFoundError:
+        return ()
+    mark = re.compile(rf"""extra == ["']{re.escape(extra)}["']""")
+    return tuple(line.partition(";")[0].strip() for line in lines if mark.search(line))
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed package; None where there is none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _lacking(requirement: str) -> str | None:
+    """What pip is to be given for a requirement; None where it is met."""
+    found = _REQUIREMENT.match(requirement)
+    here = installed_version(_name(requirement))
+    if here is None:
+        return _name(requirement)
+    least = found.group(3) if found is not None else None
+    return requirement if least is not None and _numbers(here) < _numbers(least) else None
+
+
+def _name(requirement: str) -> str:
+    found = _REQUIREMENT.match(requirement)
+    return requirement if found is None else found.group(1)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version.
+
+    >>> _numbers("2.13.0+cpu"), _numbers("4.49rc1")
+    ((2, 13, 0), (4, 49))
+    """
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, found.group().split("."))) if found is not None else ()
+
+
+# ---- Words for a path that is not there.
+
+
+def missing(path: Path, shown: str, otherwise: str = "check the spelling") -> str:
+    """Name the first part of the path that is missing, and its nearest sibling.
+
+    `otherwise` is said where nothing beside it has a name like it.
+    """
+    if path.is_symlink():
+        return f"{shown} is a link that leads nowhere; point it to the data"
+    lost = path
+    while not os.path.exists(lost.parent) and lost.parent != lost:
+        lost = lost.parent
+    siblings = sorted(os.listdir(lost.parent)) if os.access(lost.parent, os.R_OK) else []
+    if lost != path:
+        siblings = [name for name in siblings if (lost.parent / name).is_dir()]
+    near = difflib.get_close_matches(lost.name, siblings, 1)
+    hint = f"did you mean {lost.with_name(near[0])}?" if near else otherwise
+    what = "" if lost == path else f" ({lost} is missing)"
+    return f"{shown} does not exist{what}; {hint}"
+
+
+def no_folder(path: Path, otherwise: str) -> str:
+    """What to say of a path that should have been a folder, and is none."""
+    if path.exists():
+        return f"{path} is a file; {otherwise}"
+    return missing(path, str(path), otherwise)

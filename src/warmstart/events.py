@@ -66,3 +66,18 @@ def drain(steps: Steps[Result]) -> Result:
     7
     """
     return follow(steps, lambda event: None)
+
+
+def note(stage: Stage, title: str, text: str) -> Event:
+    """One line for people; `show` wraps it.
+
+    >>> note("read", "Data", "500 images").values["title"]
+    'Data'
+    """
+    return Event(stage=stage, kind="note", values={"title": title, "text": text})
+
+
+def guard(kind: str, text: str) -> Event:
+    """What a guard saw, and what was done."""
+    values: dict[str, float | int | str] = {"title": "Guard", "text": text, "guard": kind}
+    return Event(stage="tune", kind="guard", values=values)

@@ -9,21 +9,18 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from warmstart.data import named
+from warmstart.data import place as data_place
 from warmstart.events import Event
-from warmstart.records import (
+from warmstart.records.answer import Skipped, Suggestion, Suggestions
+from warmstart.records.comparison import RankedStart, Ranking
+from warmstart.records.summary import (
     DataCounts,
     Estimate,
     FrozenProof,
-    RankedStart,
-    Ranking,
     Readiness,
     Scores,
     Shipped,
-    Skipped,
     StartCounts,
-    Suggestion,
-    Suggestions,
     Summary,
     Verdict,
 )
@@ -192,14 +189,14 @@ def work(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
         return module
 
-    monkeypatch.setattr(named, "look_for", lambda text: None)  # no data has to be there
-    place("warmstart.flow", Request=Request, fit=standing_in.fit)
-    place("warmstart.verbs.predict", predict=standing_in.predict)
-    place("warmstart.verbs.evaluate", evaluate=standing_in.evaluate)
-    place("warmstart.verbs.rank", rank=standing_in.rank)
-    place("warmstart.verbs.suggest", suggest=standing_in.suggest)
-    place("warmstart.verbs.starts", starts=standing_in.starts)
-    cache = place("warmstart.verbs.cache", info=lambda: INFO, clear=lambda: INFO)
+    monkeypatch.setattr(data_place, "look_for", lambda text: None)  # no data has to be there
+    place("warmstart.run.fit", Request=Request, fit=standing_in.fit)
+    place("warmstart.run.predict", predict=standing_in.predict)
+    place("warmstart.run.evaluate", evaluate=standing_in.evaluate)
+    place("warmstart.run.rank", rank=standing_in.rank)
+    place("warmstart.run.suggest", suggest=standing_in.suggest)
+    place("warmstart.network.registry", starts=standing_in.starts)
+    cache = place("warmstart.run.cache", info=lambda: INFO, clear=lambda: INFO)
     verbs = place("warmstart.verbs", cache=cache)
     verbs.__path__ = []
     return standing_in

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from warmstart.cli import main
+from warmstart.cli.main import main
 from warmstart.errors import DataError, RunFolderError, StartError, TrainingError
-from warmstart.folder import to_plain
-from warmstart.records import Answer
+from warmstart.records.answer import Answer
+from warmstart.records.codec import to_plain
 
 SHIRT = Answer(
     path="a.jpg", label="shirt", probability=0.91, sure=True, unknown=False,
@@ -177,7 +177,7 @@ def test_the_work_is_closed_when_showing_it_is_interrupted(work, monkeypatch):
             raise KeyboardInterrupt
         return iter(())
 
-    monkeypatch.setattr("warmstart.show.progress.Stages.feed", interrupted)
+    monkeypatch.setattr("warmstart.terminal.progress.Stages.feed", interrupted)
     assert main(["fit", "photos"]) == 130
     assert work.closed  # the generator of the run was ended: it could mark its folder
 
@@ -294,9 +294,9 @@ def test_a_reader_that_leaves_early_is_no_error():
         "from warmstart.records import Answer\n"
         "from warmstart.cli import main\n"
         "one = Answer(path='a', label='b', probability=0.5, sure=True, unknown=False, scores={})\n"
-        "module = types.ModuleType('warmstart.verbs.predict')\n"
+        "module = types.ModuleType('warmstart.run.predict')\n"
         "module.predict = lambda run, paths: (one for _ in range(100_000))\n"
-        "sys.modules['warmstart.verbs.predict'] = module\n"
+        "sys.modules['warmstart.run.predict'] = module\n"
         "sys.exit(main(['predict', 'r', 'a']))\n"
     )
     job = subprocess.Popen(

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from warmstart.cli import main
 from warmstart.cli.completion import SHELLS, script
+from warmstart.cli.main import main
 from warmstart.cli.spec import VERBS
 
 ALL = tuple(VERBS.values())

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import warmstart
-from warmstart.cli import main
+from warmstart.cli.main import main
 from warmstart.cli.spec import VERBS
 
 # A new option is a promise to users: it enters here when it was decided, never by accident.

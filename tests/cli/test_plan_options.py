@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from drawing import fill
-from warmstart.cli import main
+from warmstart.cli.main import main
 from warmstart.cli.parse import parse
-from warmstart.records import DryRun
+from warmstart.records.plan import DryRun
 
 LITE = "fit photos --budget fast -q"
 

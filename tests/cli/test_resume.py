@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from warmstart.cli import main
+from warmstart.cli.main import main
 from warmstart.errors import RunFolderError
 from warmstart.events import Event
 
@@ -30,9 +30,9 @@ def resumed(work, monkeypatch, tmp_path):
             raise asked.error
         return SimpleNamespace(path=run, summary=asked.summary)
 
-    module = ModuleType("warmstart.verbs.resume")
+    module = ModuleType("warmstart.run.resume")
     module.resume = resume
-    monkeypatch.setitem(sys.modules, "warmstart.verbs.resume", module)
+    monkeypatch.setitem(sys.modules, "warmstart.run.resume", module)
     return asked
 
 

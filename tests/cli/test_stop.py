@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from warmstart.cli import main
+from warmstart.cli.main import main
 from warmstart.cli.stop import SAID, stoppable
 from warmstart.events import Event
 
@@ -108,7 +108,7 @@ def test_an_interrupted_fit_names_its_run(work, monkeypatch, capfd):
         yield LOOK
         raise AssertionError("it went on")
 
-    monkeypatch.setattr(sys.modules["warmstart.flow"], "fit", steps)
+    monkeypatch.setattr(sys.modules["warmstart.run.fit"], "fit", steps)
     assert main(["fit", "my photos", "-q"]) == 130
     assert capfd.readouterr().err.splitlines() == [
         SAID,

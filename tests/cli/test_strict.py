@@ -8,8 +8,8 @@ import pytest
 
 from warmstart.cli.output import print_run
 from warmstart.cli.parse import Call
-from warmstart.joints.deliver import Finished
-from warmstart.records import Level, Readiness
+from warmstart.records.summary import Level, Readiness
+from warmstart.run.deliver import Finished
 
 from .conftest import NO_SIGNAL, SUMMARY
 

@@ -3,7 +3,7 @@
 import pytest
 
 from drawing import fill
-from warmstart.cli import main
+from warmstart.cli.main import main
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from warmstart.cli import main
+from warmstart.cli.main import main
 from warmstart.cli.spec import VERBS
 
 FIT = "Usage: warmstart fit DATA [options]"

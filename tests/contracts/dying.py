@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import warmstart
-from warmstart.cli.entry import prepare
+from warmstart.cli.main import prepare
 from warmstart.training import checkpoint
 
 

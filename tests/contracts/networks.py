@@ -12,8 +12,8 @@ import torch.nn.functional as F
 import torchvision.models
 from torch import Tensor, nn
 
-from warmstart.network.parts import Network, cut
-from warmstart.records import Preprocessing
+from warmstart.network.partition import Network, cut
+from warmstart.records.inputs import Preprocessing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,18 +9,18 @@ from unittest.mock import patch
 import torch
 
 import tiny
-from warmstart.network import parts
-from warmstart.network.edit import assemble
-from warmstart.network.piece import Cost, Piece, balanced, keepers, together
-from warmstart.network.statistics import relearning
-from warmstart.network.tail import Tail
-from warmstart.network.taps import tap_width, taps
-from warmstart.training.jointly import write_jointly
-from warmstart.training.parallel import Rows
+from warmstart.distributed import here, joined
+from warmstart.network import partition
+from warmstart.network.batch_norm_statistics import relearning
+from warmstart.network.cut import Tail
+from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.pipeline_stage import Cost, Piece, balanced, keepers, together
+from warmstart.network.surgery import assemble
+from warmstart.training.checkpoint import write_jointly
+from warmstart.training.data_parallel import Rows
+from warmstart.training.fsdp import Sharded
 from warmstart.training.pipeline import Pipeline
-from warmstart.training.sharded import Sharded
 from warmstart.training.trainer import Course, Trainer
-from warmstart.world import here, joined
 
 HALF, DOUBLE = "bfloat16", "float64"
 N_STEPS, BATCH, CLASSES = 5, 8, 5
@@ -28,7 +28,7 @@ N_STEPS, BATCH, CLASSES = 5, 8, 5
 
 def model_of(kind):
     """A tiny network with a head that listens to its first tap and its last."""
-    network = parts.cut(tiny.network(kind), tiny.PREP)
+    network = partition.cut(tiny.network(kind), tiny.PREP)
     offered = taps(network.record)
     wanted = tuple(dict.fromkeys((offered[0], offered[-1])))
     width = sum(tap_width(network.record, tap) for tap in wanted)

@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 
-from warmstart.cli import together
-from warmstart.cli.entry import main
+from warmstart.cli import output
+from warmstart.cli.main import main
 from warmstart.training import checkpoint
 
 
@@ -50,7 +50,7 @@ if __name__ == "__main__":
         checkpoint.SHARE = float("inf")
     rank, stage, number = told.get("die", (-1, "", 0))
     if os.environ["RANK"] == str(rank):
-        together._unseen = die_at(stage, number)
+        output._unseen = die_at(stage, number)
     rank, number = told.get("torn", (-1, 0))
     if os.environ["RANK"] == str(rank):
         os.fsync = die_in_writing(number)

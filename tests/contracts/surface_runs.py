@@ -20,7 +20,7 @@ import tiny
 import warmstart
 import wordy
 from drawing import fill
-from warmstart.run import Run
+from warmstart.api.run import Run
 
 QUICK = ["training.passes=96", "training.folds=2"]
 NAMES = ("blue", "green", "red")

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 import warmstart
-from warmstart.delivery.studio.project import Project
-from warmstart.run import Run
-from warmstart.show import comparison_text, result_text
-from warmstart.verbs.serve import describe
-from warmstart.verbs.studio.result import result_of
+from warmstart.api.run import Run
+from warmstart.serving.serve import describe
+from warmstart.studio.project import Project
+from warmstart.studio.result import result_of
+from warmstart.terminal.compare_text import comparison_text
+from warmstart.terminal.result_text import result_text
 
 BLOCKS = r"</(p|h\d|li|tr|figure|figcaption|section|div|td|th|summary|text|title|code|desc)>"
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from networks import KINDS, cut_once
 
-from warmstart.network.beside import NAME, may_stand_beside, put_beside
-from warmstart.network.edit import assemble, unique_state
+from warmstart.network.ensemble import NAME, may_stand_beside, put_beside
+from warmstart.network.feature_layers import tap_width, taps
 from warmstart.network.ledger import prove_frozen, summary_lines, take_digests, write_ledger
-from warmstart.network.taps import tap_width, taps
+from warmstart.network.surgery import assemble, unique_state
 from warmstart.network.tensors import unique_tensors
-from warmstart.records import Tap
+from warmstart.records.network import Tap
 
 SPLIT = [name for name in KINDS if KINDS[name].n_parts > 1]
 

@@ -16,26 +16,27 @@ from torch.nn.functional import cross_entropy
 
 import hearing
 import tiny
-from warmstart.features.engine import make_engine, noise, to_tensor
-from warmstart.features.key import FeatureKey
+from warmstart.features.batches import noise, to_tensor
+from warmstart.features.cache_key import FeatureKey
+from warmstart.features.engine import make_engine
 from warmstart.network import freeze
-from warmstart.network.edit import assemble
+from warmstart.network.cut import Prefix, Tail, stored_taps
+from warmstart.network.feature_layers import tap_width, taps
 from warmstart.network.ledger import take_digests, write_ledger
 from warmstart.network.load import load
-from warmstart.network.parts import Network, cut
-from warmstart.network.tabular import draw
-from warmstart.network.tail import Prefix, Tail, stored_taps
-from warmstart.network.taps import tap_width, taps
+from warmstart.network.partition import Network, cut
+from warmstart.network.surgery import assemble
+from warmstart.network.table_network import draw
 from warmstart.network.tensors import unique_tensors
-from warmstart.records import (
+from warmstart.records.inputs import (
     ColumnRecord,
     Inputs,
     Sound,
     TableInputs,
-    Tap,
     TensorInputs,
     WaveInputs,
 )
+from warmstart.records.network import Tap
 
 N, K = 8, 3
 TABLE = TableInputs(columns=(

@@ -15,10 +15,10 @@ from sklearn.datasets import load_digits
 
 from drawing import fill
 from tiny import bytes_of, fit
-from warmstart.data.split import folds
+from warmstart.data.splits import folds
 from warmstart.solve import ridge
+from warmstart.solve.calibration import fit_temperature, log_losses
 from warmstart.solve.kernels import apply_scaling, fit_scaling, mixed_kernels
-from warmstart.solve.temperature import fit_temperature, log_losses
 
 PENALTY = 0.3  # a fixed head: nothing but the scaling differs
 N, DRAWS = 100, 12

@@ -11,12 +11,13 @@ from networks import KINDS, cut_once
 
 import tiny
 from tiny import PREP
-from warmstart.network import added, fresh
-from warmstart.network.edit import assemble
+from warmstart.network import added, surgery
+from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.inputs import InputWish
 from warmstart.network.ledger import prove_frozen, take_digests, write_ledger
-from warmstart.network.load import InputWish, load
-from warmstart.network.parts import cut
-from warmstart.network.taps import tap_width, taps
+from warmstart.network.load import load
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble
 from warmstart.network.tensors import digest, unique_tensors
 
 every_network = pytest.mark.parametrize("name", KINDS)
@@ -68,7 +69,7 @@ def test_rows_add_up_whatever_is_done_to_the_parts(name):
     actions |= {"neck": "fresh", "added": "added", "added#2": "added"}
     twin, last = copy.deepcopy(network), network.record.parts[-1]
     twin = added.graft(twin, [added.make_block(last, rng) for _ in range(2)])
-    fresh.refresh(twin, [names[-1], "neck"], rng)
+    surgery.refresh(twin, [names[-1], "neck"], rng)
     model = _warm(twin)
     with torch.no_grad():
         state = twin.trunk.state_dict()
@@ -109,7 +110,7 @@ def test_rows_add_up_to_the_start_as_it_came_after_surgery(name, action):
     actions = {part.name: "frozen" for part in network.parts} | {first: action}
     twin = copy.deepcopy(network)
     if action == "fresh":
-        fresh.refresh(twin, [first], torch.Generator())
+        surgery.refresh(twin, [first], torch.Generator())
     model = _warm(twin)
     rows = write_ledger(before, network, model, actions=actions, changes=start.changes).rows
     assert sum(row.numel_before for row in rows) == _numel(plain.module)

@@ -17,12 +17,13 @@ from networks import KINDS
 from torch.nn.functional import cross_entropy
 
 from warmstart.errors import PlanError
-from warmstart.features.engine import make_engine, normalised
+from warmstart.features.batches import normalised
+from warmstart.features.engine import make_engine
 from warmstart.network import freeze
-from warmstart.network.edit import assemble
-from warmstart.network.parts import cut
-from warmstart.network.tail import Prefix, Tail, stored_taps
-from warmstart.network.taps import tap_width, taps
+from warmstart.network.cut import Prefix, Tail, stored_taps
+from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble
 from warmstart.training.trainer import Course, Trainer
 
 N_CLASSES, BATCH = 3, 16

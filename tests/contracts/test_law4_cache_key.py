@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from warmstart.features.key import FeatureKey
-from warmstart.features.store import Store
-from warmstart.records import Preprocessing, Sound, Tap
+from warmstart.features.cache import Store
+from warmstart.features.cache_key import FeatureKey
+from warmstart.records.inputs import Preprocessing, Sound
+from warmstart.records.network import Tap
 
 SOUND = Sound(
     rate=8000, seconds=1.0, window=200, hop=40, mels=64, low=20.0, high=4000.0, range_db=40.0

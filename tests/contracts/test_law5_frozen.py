@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from warmstart.errors import PlanError
-from warmstart.network import added, freeze, fresh, lowrank
-from warmstart.network.edit import assemble
+from warmstart.network import added, freeze, lora, surgery
+from warmstart.network.feature_layers import tap_width, taps
 from warmstart.network.ledger import (
     prove_frozen,
     take_digests,
@@ -30,10 +30,11 @@ from warmstart.network.ledger import (
     violations,
     write_ledger,
 )
-from warmstart.network.parts import cut
-from warmstart.network.taps import tap_width, taps
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble
 from warmstart.network.tensors import unique_tensors
-from warmstart.records import Ledger, Preprocessing
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Ledger
 
 N_CLASSES = 3
 BATCH = 4
@@ -99,12 +100,12 @@ def _outfit(network, actions, seed=0):
         last = twin.record.parts[-1]
         twin = added.graft(twin, [added.make_block(last, rng) for _ in range(n_added)])
     if renewed := [name for name, action in actions.items() if action == "fresh"]:
-        fresh.refresh(twin, renewed, rng)
+        surgery.refresh(twin, renewed, rng)
     last = taps(twin.record)[-1]
     weight = torch.randn(N_CLASSES, tap_width(twin.record, last), generator=rng) * 0.1
     model = assemble(twin, [last], weight, torch.zeros(N_CLASSES))
     if adapted := [name for name, action in actions.items() if action == "low-rank"]:
-        lowrank.inject(twin, adapted, 2, rng)
+        lora.inject(twin, adapted, 2, rng)
     return twin, model
 
 
@@ -155,7 +156,7 @@ def test_frozen_parts_stay_bit_identical(name, strategy):
     changed = {twin.owners[n] for n in _moved(start, twin)}
     assert changed >= set(trained)
     if strategy == "lora":
-        lowrank.merge(model)
+        lora.merge(model)
         assert {twin.owners[n] for n in _moved(start, twin)} == {twin.parts[-1].name}
 
 
@@ -197,19 +198,19 @@ def test_frozen_parts_of_a_language_model_stay_bit_identical(strategy):
     rng = torch.Generator().manual_seed(0)
     stages = _stages(names, strategy)
     if strategy == "scratch":
-        fresh.refresh(model, names, rng)
+        surgery.refresh(model, names, rng)
     if strategy == "lora":
         pytest.importorskip("peft")
-        lowrank.inject(model, [n for n in names if stages[0][n] == "low-rank"], 2, rng)
+        lora.inject(model, [n for n in names if stages[0][n] == "low-rank"], 2, rng)
     words = torch.randint(40, (BATCH, 8), generator=rng)
-    start = {n: t.clone() for n, t in lowrank.base_tensors(model).items()}
+    start = {n: t.clone() for n, t in lora.base_tensors(model).items()}
     for actions in stages:
-        before = {n: t.clone() for n, t in lowrank.base_tensors(model).items()}
+        before = {n: t.clone() for n, t in lora.base_tensors(model).items()}
         _train(model, lambda: model(input_ids=words).logits, actions, owners)
-        for name, tensor in lowrank.base_tensors(model).items():
+        for name, tensor in lora.base_tensors(model).items():
             if actions[owners[name]] in ("frozen", "low-rank"):
                 assert torch.equal(before[name], tensor), name
-    lowrank.merge(model)
+    lora.merge(model)
     now = model.state_dict()
     assert now.keys() == start.keys()
     changed = {owners[n] for n, t in start.items() if not torch.equal(t, now[n])}
@@ -264,7 +265,7 @@ def test_random_actions_keep_laws_1_2_and_5(module, data):
             assert torch.equal(twin.logits(inputs.clone()), network.logits(inputs.clone()))
     _train(model, lambda: model(inputs.clone()), actions, twin.owners, n_steps=2)
     assert violations(before, twin, actions) == ()  # law 5
-    lowrank.merge(model)
+    lora.merge(model)
     assert violations(before, twin, actions) == ()
     assert take_digests(network) == before
     model.eval()

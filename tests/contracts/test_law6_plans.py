@@ -12,15 +12,14 @@ from drawing import fill
 from plans import ENGINE, FACTS, refusal
 from tiny import ARCH, PREP, bytes_of, fit, lines, network, weights
 from warmstart.errors import PlanError
-from warmstart.network.taps import taps
-from warmstart.planning.build import Wishes, build
-from warmstart.planning.check import check_facts, check_plan
-from warmstart.planning.facts import NetworkFacts
-from warmstart.planning.limits import LEAST_SIZE
-from warmstart.planning.planfile import read_plan, write_plan
-from warmstart.planning.profiles import profiles
-from warmstart.planning.storing import with_store
-from warmstart.records import Choice
+from warmstart.network.feature_layers import taps
+from warmstart.planning.build import build
+from warmstart.planning.cached_activations import with_store
+from warmstart.planning.check import LEAST_SIZE, check_facts, check_plan
+from warmstart.planning.facts import NetworkFacts, Wishes
+from warmstart.planning.feature_layers import profiles
+from warmstart.planning.plan_file import read_plan, write_plan
+from warmstart.records.plan import Choice
 
 NETWORKS = ("resnet18", "vit_tiny", "mlp", "residual", "tied", "wandering")
 WORDS = (

@@ -21,10 +21,10 @@ import tiny
 import warmstart
 from drawing import fill
 from warmstart.errors import ExportError
-from warmstart.features.engine import noise, normalised
-from warmstart.folder import read_json
-from warmstart.joints import formats
-from warmstart.records import Exported
+from warmstart.exporting import formats
+from warmstart.features.batches import noise, normalised
+from warmstart.records.export import Exported
+from warmstart.records.run_folder import read_json
 
 OWN = ("convolutions", "attention", "layers")
 

@@ -10,15 +10,16 @@ import pytest
 import torch
 from networks import FORKS, KINDS, Forked, cut_once, inputs_for
 
-from warmstart.delivery.export.program import to_program
 from warmstart.errors import ExportError
-from warmstart.joints.formats import Source, onnx_graph
+from warmstart.exporting.formats import Source, onnx_graph
+from warmstart.exporting.torch_export import to_program
 from warmstart.network.added import graft, make_block
-from warmstart.network.beside import put_beside
-from warmstart.network.edit import assemble
-from warmstart.network.parts import cut
-from warmstart.network.taps import tap_width, taps
-from warmstart.records import ModelRecord, Tap
+from warmstart.network.ensemble import put_beside
+from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble
+from warmstart.records.answer import ModelRecord
+from warmstart.records.network import Tap
 
 GRAPHS = (
     "tf_efficientnet_lite0", "vit_tiny", "convnext_atto", "swin_tiny", "torchvision_resnet18",

@@ -15,13 +15,13 @@ from piping import HALF, model_of, trained, trained_in_double
 import hearing
 import tiny
 from warmstart.errors import PlanError
-from warmstart.network.edit import assemble
+from warmstart.network.cut import Tail
+from warmstart.network.feature_layers import tap_width, taps
 from warmstart.network.load import load
-from warmstart.network.parts import cut
-from warmstart.network.piece import keepers
-from warmstart.network.tail import Tail
-from warmstart.network.taps import tap_width, taps
-from warmstart.training.jointly import Jointly
+from warmstart.network.partition import cut
+from warmstart.network.pipeline_stage import keepers
+from warmstart.network.surgery import assemble
+from warmstart.training.checkpoint import Jointly
 
 HERE = Path(__file__).parent
 SIZE = 2

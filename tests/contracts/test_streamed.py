@@ -19,11 +19,12 @@ from safetensors.torch import load_file, save_file
 import tiny
 import warmstart
 from drawing import fill
-from warmstart.cli.entry import main
+from warmstart.cli.main import main
 from warmstart.errors import PlanError, StartError
-from warmstart.joints import streaming
-from warmstart.joints.request import Request
-from warmstart.planning.planfile import open_plan
+from warmstart.features import streaming
+from warmstart.planning.plan_file import open_plan
+from warmstart.request import Request
+from warmstart.run import inputs
 
 SMALL = ("training.passes=32", "training.batch=8", "training.folds=1", "training.views=1")
 STREAM = "training.stream=true"
@@ -122,7 +123,7 @@ def test_killed_in_one_part_after_the_other_it_is_the_run_that_never_was(
     n_parts = len(json.loads((whole.path / "network.json").read_text())["parts"])
     places = [("look", part) for part in (1, 2, n_parts)] + [("tune", 1), ("tune", n_parts - 1)]
     server = get_context("forkserver")  # which imports once what each of them needs
-    server.set_forkserver_preload(["falling", "tiny", "warmstart.cli.entry", "warmstart.flow"])
+    server.set_forkserver_preload(["falling", "tiny", "warmstart.cli.main", "warmstart.run.fit"])
     run, own = tmp_path / "run", str(tmp_path / "own")
     for place in places:
         told = (own, run, None if run.exists() else wanted, place)
@@ -161,29 +162,29 @@ def test_memory_decides_where_nobody_does(asked, monkeypatch):
     size = Path(asked["start"]).stat().st_size
     for free, streams in ((10 * size, False), (2 * size, True), (None, False)):
         monkeypatch.setattr(streaming, "free_memory", lambda free=free: free)
-        found = streaming.settle_stream(request)
+        found = inputs.settle_stream(request)
         assert (found is not None) == streams
     monkeypatch.setattr(streaming, "free_memory", lambda: 2 * size)
-    assert "4 times" in streaming.settle_stream(request).because
-    assert streaming.settle_stream(Request(data=asked["data"])) is None
+    assert "4 times" in inputs.settle_stream(request).because
+    assert inputs.settle_stream(Request(data=asked["data"])) is None
 
 
 def test_what_cannot_be_streamed_is_loaded_where_nobody_asked(asked, tmp_path, monkeypatch):
     """Half precision, weights that fit in part, a computer without accelerate."""
     monkeypatch.setattr(streaming, "free_memory", lambda: 1)
     request = Request(data=asked["data"], start=asked["start"], arch=asked["arch"])
-    assert streaming.settle_stream(request) is not None
+    assert inputs.settle_stream(request) is not None
     half = {n: t.half() for n, t in load_file(asked["start"]).items()}
     save_file(half, tmp_path / "half.safetensors")
-    assert streaming.settle_stream(replace(request, start=tmp_path / "half.safetensors")) is None
+    assert inputs.settle_stream(replace(request, start=tmp_path / "half.safetensors")) is None
     (tmp_path / "torn.safetensors").write_bytes(b"\x10")
-    assert streaming.settle_stream(replace(request, start=tmp_path / "torn.safetensors")) is None
+    assert inputs.settle_stream(replace(request, start=tmp_path / "torn.safetensors")) is None
     partial = replace(request, settings=("start.partial=true",))
-    assert streaming.settle_stream(partial) is None
+    assert inputs.settle_stream(partial) is None
     monkeypatch.setattr(streaming, "HELPER", "no_such_package")
-    assert streaming.settle_stream(request) is None
+    assert inputs.settle_stream(request) is None
     with pytest.raises(PlanError, match=r"start\.partial do not go together"):
-        streaming.settle_stream(replace(partial, settings=("start.partial=true", STREAM)))
+        inputs.settle_stream(replace(partial, settings=("start.partial=true", STREAM)))
 
 
 def test_what_cannot_be_streamed_says_so(asked, tmp_path, monkeypatch):
@@ -207,7 +208,7 @@ import re, sys, timm, torch
 from pathlib import Path
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import InputWish, load
-from warmstart.network.revive import cut_start
+from warmstart.network.finished_run import cut_start
 from warmstart.records import Preprocessing
 import accelerate
 

@@ -14,12 +14,13 @@ import tables
 import warmstart
 from speaking import said_in
 from tiny import bytes_of, lines
-from warmstart.data.cells import encode_row, pack
-from warmstart.data.typed import type_columns
-from warmstart.features.key import FeatureKey
-from warmstart.network.parts import cut
-from warmstart.network.tabular import draw
-from warmstart.records import TableInputs, Tap
+from warmstart.data.column_types import type_columns
+from warmstart.features.cache_key import FeatureKey
+from warmstart.modalities.table import encode_row, pack
+from warmstart.network.partition import cut
+from warmstart.network.table_network import draw
+from warmstart.records.inputs import TableInputs
+from warmstart.records.network import Tap
 
 SMALL = {"settings": ["training.passes=160", "training.folds=1"], "budget": "fast"}
 

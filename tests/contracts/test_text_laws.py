@@ -17,23 +17,24 @@ import warmstart
 import wordy
 from serving import live
 from speaking import said_in
-from warmstart import tokens
-from warmstart.delivery.export.graph import to_onnx
-from warmstart.delivery.export.program import to_program
-from warmstart.delivery.export.served import serve
-from warmstart.delivery.serve.served import Limits
 from warmstart.errors import ExportError
-from warmstart.features.engine import make_engine, to_tensor
-from warmstart.features.key import FeatureKey
+from warmstart.exporting.network import serve
+from warmstart.exporting.onnx import to_onnx
+from warmstart.exporting.torch_export import to_program
+from warmstart.features.batches import to_tensor
+from warmstart.features.cache_key import FeatureKey
+from warmstart.features.engine import make_engine
+from warmstart.modalities import text as modalities_text
 from warmstart.network import freeze
-from warmstart.network.designs import load_transformers
-from warmstart.network.edit import assemble
+from warmstart.network.cut import Prefix, Tail, stored_taps
+from warmstart.network.encoder import load_transformers
+from warmstart.network.feature_layers import Tapped, taps
 from warmstart.network.ledger import take_digests, write_ledger
 from warmstart.network.load import load
-from warmstart.network.parts import cut
-from warmstart.network.tail import Prefix, Tail, stored_taps
-from warmstart.network.taps import Tapped, taps
-from warmstart.verbs.serve import Serving, application
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble
+from warmstart.serving.model import Limits
+from warmstart.serving.serve import Serving, application
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -51,7 +52,7 @@ def encoders(tmp_path_factory):
 def opened(folder, length=16):
     start = load(f"transformers:{folder}")
     inputs = dataclasses.replace(start.record.preprocessing, length=length)
-    return start, inputs, np.stack([tokens.token_numbers(text, inputs) for text in TEXTS])
+    return start, inputs, np.stack([modalities_text.token_numbers(text, inputs) for text in TEXTS])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,7 +95,7 @@ LONG = " ".join(("the ball was near a goal", "wind and rain with cloud") * 5)
 def test_a_long_text_is_the_mean_over_its_windows(encoders, kind):
     start, inputs, _ = opened(encoders[kind], length=64)
     inputs = dataclasses.replace(inputs, most=16)
-    row = tokens.token_numbers(LONG, inputs)
+    row = modalities_text.token_numbers(LONG, inputs)
     assert inputs.n_windows == 4
     assert row.reshape(4, 16)[:, 0].tolist() == [row[0]] * 4  # [CLS] stands before each
     network = cut(start.module, inputs)
@@ -105,7 +106,7 @@ def test_a_long_text_is_the_mean_over_its_windows(encoders, kind):
         expected = (one.features(rows) * n_tokens).sum(0) / n_tokens.sum()
         found = network.features(rows.reshape(1, 64))[0]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-        short = to_tensor(np.stack([tokens.token_numbers(TEXTS[0], inputs)]), inputs)
+        short = to_tensor(np.stack([modalities_text.token_numbers(TEXTS[0], inputs)]), inputs)
         assert short.shape == (1, 8)
         torch.testing.assert_close(network.features(short), one.features(short))
 
@@ -113,7 +114,9 @@ def test_a_long_text_is_the_mean_over_its_windows(encoders, kind):
 def test_windows_pass_the_engine_like_any_rows(encoders):
     start, inputs, _ = opened(encoders["bert"], length=64)
     inputs = dataclasses.replace(inputs, most=16)
-    rows = np.stack([tokens.token_numbers(text, inputs) for text in (*TEXTS, LONG, TEXTS[0])])
+    rows = np.stack(
+        [modalities_text.token_numbers(text, inputs) for text in (*TEXTS, LONG, TEXTS[0])]
+    )
     network = cut(start.module, inputs)
     run = make_engine("torch", Tapped(network, taps(network.record)), inputs, 1)
     for whole, back in zip(run(rows), run(rows[::-1]), strict=True):
@@ -124,7 +127,7 @@ def test_windows_pass_the_engine_like_any_rows(encoders):
 def test_law_3_stored_is_live_for_long_texts(encoders):
     start, inputs, _ = opened(encoders["bert"], length=64)
     inputs = dataclasses.replace(inputs, most=16)
-    rows = np.stack([tokens.token_numbers(text, inputs) for text in (*TEXTS[:3], LONG)])
+    rows = np.stack([modalities_text.token_numbers(text, inputs) for text in (*TEXTS[:3], LONG)])
     network = cut(start.module, inputs)
     last = taps(network.record)[-1]
     model = assemble(network, [last], torch.ones(3, 32).triu(), torch.zeros(3))
@@ -374,7 +377,7 @@ def test_law_8_graphs_of_every_kind_take_rows_of_any_length(encoders, kind):
         served = serve(model.requires_grad_(False), inputs)
         session = onnxruntime.InferenceSession(to_onnx(served, {}))
         program = to_program(served).module()
-        rows = np.stack([tokens.token_numbers(text, inputs) for text in (*TEXTS, LONG)])
+        rows = np.stack([modalities_text.token_numbers(text, inputs) for text in (*TEXTS, LONG)])
         for some in (rows, rows[2:3, :6] if inputs is short else rows[2:3]):
             given = np.ascontiguousarray(some, np.int64)
             expected = served(torch.from_numpy(given))[0].numpy()

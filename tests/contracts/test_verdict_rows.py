@@ -17,10 +17,10 @@ from sklearn.datasets import load_digits
 
 from tiny import PREP
 from warmstart.events import drain
-from warmstart.joints.request import Request
-from warmstart.network.control import shuffled
 from warmstart.network.load import load
-from warmstart.verbs.check import check
+from warmstart.network.shuffled import shuffled
+from warmstart.request import Request
+from warmstart.run.check import check
 
 SHAPES = {"disc": 0, "triangle": 3, "square": 4, "star": 10}  # corners
 

@@ -15,19 +15,20 @@ import seeing
 import tiny
 import warmstart
 from drawing import fill
-from warmstart.cli import main
+from warmstart.cli.main import main
 from warmstart.errors import StartError
-from warmstart.features.engine import make_engine, noise, normalised, to_tensor
-from warmstart.folder import read_json
+from warmstart.features.batches import noise, normalised, to_tensor
+from warmstart.features.engine import make_engine
 from warmstart.network import freeze
-from warmstart.network.edit import assemble
+from warmstart.network.cut import Prefix, Tail, stored_taps
+from warmstart.network.feature_layers import taps
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import load
-from warmstart.network.parts import cut
-from warmstart.network.tail import Prefix, Tail, stored_taps
-from warmstart.network.taps import taps
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble
 from warmstart.network.tensors import unique_tensors
-from warmstart.records import Ledger
+from warmstart.records.network import Ledger
+from warmstart.records.run_folder import read_json
 
 transformers = pytest.importorskip("transformers", reason="pip install 'warmstart[text]'")
 

@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reading import GREYS, embedded, fails, features, paint, rows
-from warmstart.data.arrow import parse_parquet
+from warmstart.data.arrow import RowGroups, parse_parquet
 from warmstart.data.read import read
-from warmstart.data.rowgroups import RowGroups
 from warmstart.errors import DataError
 from warmstart.events import drain
 
@@ -136,7 +135,7 @@ def test_a_row_without_an_image_is_left_out_and_listed(tmp_path):
 @pytest.mark.usefixtures("any_share")
 def test_an_image_over_the_limit_is_left_out(tmp_path, monkeypatch):
     source = save(tmp_path / "a.parquet", {"image": embedded(), "label": LABELS})
-    monkeypatch.setattr("warmstart.data.rowgroups.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("warmstart.data.arrow.MAX_FILE_BYTES", 10)
     fails(source, "holds no training image")
 
 
@@ -286,7 +285,7 @@ def taken_by(call):
 def test_a_text_that_stands_in_many_rows_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     path = few_values(tmp_path / "a.parquet", "some words " * 10_000, 4000)  # 440 MB
     assert path.stat().st_size < 50_000
-    monkeypatch.setattr("warmstart.memory.free_memory", lambda: 100_000_000)
+    monkeypatch.setattr("warmstart.machine.free_memory", lambda: 100_000_000)
     most = taken_by(lambda: fails(path, "a.parquet takes about 440 MB of memory when it is read"))
     assert most < 20_000_000
 
@@ -298,7 +297,7 @@ def test_a_text_that_stands_in_many_rows_is_one_text(tmp_path):
 
 def test_more_rows_than_fit_are_refused(tmp_path, monkeypatch):
     path = few_values(tmp_path / "a.parquet", "some words", 400_000)
-    monkeypatch.setattr("warmstart.memory.free_memory", lambda: 20_000_000)
+    monkeypatch.setattr("warmstart.machine.free_memory", lambda: 20_000_000)
     fails(path, "a.parquet takes about 26 MB of memory", "leave out rows or columns")
 
 

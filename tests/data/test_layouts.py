@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from reading import GREYS, embedded, fails, paint, rows
-from warmstart.data.decode import decode
 from warmstart.data.read import read
 from warmstart.events import drain
+from warmstart.modalities.image import decode
 
 
 def test_the_first_frame_of_animations_counts(tmp_path):

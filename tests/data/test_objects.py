@@ -12,10 +12,10 @@ from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 
 from reading import fails, paint, rows
-from warmstart.data.decode import decode
 from warmstart.data.read import read, read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import drain
+from warmstart.modalities.image import decode
 
 
 class Frame:

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.data.near import MANY_PAIRS
+from warmstart.data.near_duplicates import MANY_PAIRS
 from warmstart.data.overlap import overlap
-from warmstart.records import Example
+from warmstart.records.data import Example
 
 
 def example(id, split="test", sha256=None, label="x", group=None):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from warmstart.data.collection import Collection
+from warmstart.data.dataset import Collection
 from warmstart.data.read import read, read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import drain

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.evaluation.common import HeldOut, Said, common
-from warmstart.records import DataRecord, Example, Finding
+from warmstart.records.data import DataRecord, Example, Finding
 
 
 def run(examples, *, twins=(), leaks=(), answer=lambda id, target: target):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from warmstart.evaluation.compare import accuracies, inflation_of, pairs
 from warmstart.evaluation.metrics import MODEL_VARIANCE, accuracy_estimate
-from warmstart.records import Estimate
+from warmstart.records.summary import Estimate
 
 
 def claim(method, value=0.5):

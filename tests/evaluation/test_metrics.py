@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import metrics as sk
 
+from sklearn import metrics as sk
 from warmstart.evaluation import metrics
 
 

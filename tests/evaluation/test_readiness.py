@@ -19,8 +19,8 @@ from warmstart.evaluation.readiness import (
     readiness,
     readiness_line,
 )
-from warmstart.records import Estimate, Finding, Readiness
-from warmstart.records.data import FindingKind
+from warmstart.records.data import Finding, FindingKind
+from warmstart.records.summary import Estimate, Readiness
 
 
 def claim(value, low=None, high=None, n=300):

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from warmstart.features import engine as engines
-from warmstart.features import engine_graph
-from warmstart.features.engine import EngineError, fused, make_engine, normalised
-from warmstart.features.key import BATCH, EngineName, installed_engines
-from warmstart.records import Preprocessing
+from warmstart.features import engine as features_engine
+from warmstart.features.batches import normalised
+from warmstart.features.cache_key import BATCH, EngineName, installed_engines
+from warmstart.features.engine import EngineError, fused, make_engine
+from warmstart.records.inputs import Preprocessing
 
 PREP = Preprocessing(size=(24, 24), resize=24, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 ENGINES = [
@@ -238,20 +238,20 @@ def test_a_network_that_cannot_be_traced_is_an_engine_error():
     ("onnxruntime", "ONNX Runtime"), pytest.param("openvino", "OpenVINO", marks=needs_openvino),
 ])  # fmt: skip
 def test_a_graph_that_is_none_is_an_engine_error(name, title, monkeypatch):
-    monkeypatch.setattr(engine_graph, "_export", lambda module, prep: b"no graph")
+    monkeypatch.setattr(features_engine, "_export", lambda module, prep: b"no graph")
     with pytest.raises(EngineError, match=f"{title} cannot load the network"):
         make_engine(name, NETWORKS["convnet"], PREP, threads=2)
 
 
 def wrapped(monkeypatch, change):
     """ONNX Runtime's engine with something done to what it gives."""
-    make = engines.onnxruntime_engine
+    make = features_engine.onnxruntime_engine
 
     def made(*arguments):
         run = make(*arguments)
         return lambda images: [change(rows.copy()) for rows in run(images)]
 
-    monkeypatch.setattr(engines, "onnxruntime_engine", made)
+    monkeypatch.setattr(features_engine, "onnxruntime_engine", made)
 
 
 def test_an_engine_that_is_another_network_is_refused(monkeypatch):

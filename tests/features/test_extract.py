@@ -9,12 +9,14 @@ import pytest
 
 from warmstart.errors import DataError
 from warmstart.events import drain
-from warmstart.features import extract as extract_module
-from warmstart.features import shelf as shelf_module
+from warmstart.features import extract as features_extract
+from warmstart.features import shelf as features_shelf
+from warmstart.features.cache import Store
+from warmstart.features.cache_key import BATCH, FeatureKey
 from warmstart.features.extract import AHEAD, Prefetch, Source, Vanished, extract, first_of_each
-from warmstart.features.key import BATCH, FeatureKey
-from warmstart.features.store import Store
-from warmstart.records import Example, Preprocessing, Tap
+from warmstart.records.data import Example
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Tap
 
 TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"))
 KEY = FeatureKey(
@@ -188,7 +190,7 @@ def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
     def full(file, block):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shelf_module, "_write_all", full)
+    monkeypatch.setattr(features_shelf, "_write_all", full)
     with pytest.raises(OSError, match="No space left"):
         look(tmp_path, EXAMPLES, Worker())
     monkeypatch.undo()
@@ -254,11 +256,11 @@ def test_a_file_that_vanished_is_left_out_but_not_held_against_its_bytes(tmp_pat
     (1e9, 0, None),
 ])  # fmt: skip
 def test_rows_wait_for_a_while_and_never_too_many(tmp_path, monkeypatch, seconds, n_bytes, kept):
-    monkeypatch.setattr(extract_module, "FLUSH_S", seconds)
-    monkeypatch.setattr(extract_module, "FLUSH_BYTES", n_bytes)
-    appended, plain = [], shelf_module.Shelf.append
+    monkeypatch.setattr(features_extract, "FLUSH_S", seconds)
+    monkeypatch.setattr(features_extract, "FLUSH_BYTES", n_bytes)
+    appended, plain = [], features_shelf.Shelf.append
     monkeypatch.setattr(
-        shelf_module.Shelf, "append",
+        features_shelf.Shelf, "append",
         lambda self, hashes, taps: appended.append(len(hashes)) or plain(self, hashes, taps),
     )  # fmt: skip
     features = look(tmp_path, EXAMPLES, Worker())

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.features.test_store import KEY, NAMES, rows_of
+from tests.features.test_cache import KEY, NAMES, rows_of
 
+from warmstart.features.cache import Store
 from warmstart.features.shelf import Shelf
-from warmstart.features.store import Store
 
 KINDS = ["flip", "zeros", "noise", "truncation", "longer", "folder", "gone", "empty"]
 damages = st.lists(

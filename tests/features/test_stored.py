@@ -7,11 +7,13 @@ import pytest
 
 from warmstart.errors import StartError
 from warmstart.features import stored
-from warmstart.features.key import FeatureKey
-from warmstart.features.store import Store
+from warmstart.features.cache import Store
+from warmstart.features.cache_key import FeatureKey
 from warmstart.features.stored import StoredTaps
-from warmstart.records import Example, Preprocessing, Tap
-from warmstart.solve.chunks import Chunked
+from warmstart.records.data import Example
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Tap
+from warmstart.solve.kernels import Chunked
 
 N, WIDTHS = 30, (3, 5)
 SMALL, LARGE = Tap(part=1, pool="avg"), Tap(part=2, pool="neck")

@@ -13,11 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.errors import StartError
 from warmstart.network.added import AddedBlock, graft, make_block, shift_taps
-from warmstart.network.edit import assemble
-from warmstart.network.parts import cut
-from warmstart.network.taps import Tapped, tap_width, taps
+from warmstart.network.feature_layers import Tapped, tap_width, taps
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble
 from warmstart.network.tensors import digests, place, unique_tensors
-from warmstart.records import PartRecord, Preprocessing, Tap
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import PartRecord, Tap
 
 
 def _prep(side, channels=3):

@@ -15,8 +15,8 @@ from warmstart.errors import StartError
 from warmstart.network.channels import Channels, rechannel
 from warmstart.network.stem import find_stems, refit
 from warmstart.network.tensors import digest
-from warmstart.network.whole import as_tensor
-from warmstart.records import Preprocessing
+from warmstart.network.uncut import as_tensor
+from warmstart.records.inputs import Preprocessing
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 BANDS = (3, 2, 1)  # where Sentinel-2 has red, green and blue

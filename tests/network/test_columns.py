@@ -5,9 +5,9 @@ import torch
 
 from warmstart.errors import StartError
 from warmstart.network.columns import matched, recolumn
-from warmstart.network.tabular import draw
+from warmstart.network.table_network import draw
 from warmstart.network.tensors import digest
-from warmstart.records import ColumnRecord, TableInputs
+from warmstart.records.inputs import ColumnRecord, TableInputs
 
 
 def number(name, mean=0.0, std=1.0, has_missing=False):

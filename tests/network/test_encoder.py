@@ -4,8 +4,8 @@ import hearing
 from warmstart.errors import StartError
 from warmstart.network.encoder import Encoder
 from warmstart.network.load import load
-from warmstart.network.parts import cut
-from warmstart.records import TextInputs, WaveInputs
+from warmstart.network.partition import cut
+from warmstart.records.inputs import TextInputs, WaveInputs
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 

@@ -12,11 +12,11 @@ from torch.nn.functional import batch_norm
 from torch.nn.utils import parametrizations, spectral_norm
 
 from warmstart.errors import PlanError
-from warmstart.network import freeze, lowrank
-from warmstart.network.edit import assemble
-from warmstart.network.parts import cut
-from warmstart.network.taps import tap_width, taps
-from warmstart.records import Preprocessing
+from warmstart.network import freeze, lora
+from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble
+from warmstart.records.inputs import Preprocessing
 
 SMALL = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
 
@@ -95,7 +95,7 @@ def test_an_optimizer_that_still_holds_what_is_now_frozen_cannot_move_it(net, x)
 def test_of_low_rank_parts_the_updates_alone_move(net):
     pytest.importorskip("peft")
     owners = _owners(net)
-    lowrank.inject(net, ["b"], 1, torch.Generator())
+    lora.inject(net, ["b"], 1, torch.Generator())
     actions = {"a": "frozen", "b": "low-rank", "c": "frozen", "output": "replaced"}
     freeze.apply(net, actions, owners)
     assert _asking(net) == {
@@ -357,7 +357,7 @@ def test_owners_may_carry_the_names_of_the_model():
 def test_updates_belong_to_the_part_of_their_layer():
     pytest.importorskip("peft")
     network, model = _warm(timm.create_model("resnet18", num_classes=2))
-    lowrank.inject(network, ["layer4.1"], 2, torch.Generator())
+    lora.inject(network, ["layer4.1"], 2, torch.Generator())
     parts = freeze.tensor_parts(model, network.owners)
     assert parts["trunk.layer4.1.conv1.lora_A.default.weight"] == "layer4.1"
     assert parts["trunk.layer4.1.conv1.base_layer.weight"] == "layer4.1"

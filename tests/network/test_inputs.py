@@ -13,11 +13,12 @@ from torch import nn
 
 from tiny import PREP, network
 from warmstart.errors import StartError
-from warmstart.network.edit import assemble, rebuild, unique_state
+from warmstart.network.feature_layers import taps
+from warmstart.network.inputs import InputWish
 from warmstart.network.ledger import tensors_of
-from warmstart.network.load import InputWish, load
-from warmstart.network.parts import cut
-from warmstart.network.taps import taps
+from warmstart.network.load import load
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble, rebuild, unique_state
 from warmstart.network.tensors import digest, tensor_digest, unique_tensors
 
 NO_WISH = InputWish()
@@ -70,7 +71,7 @@ def check(start, own=None):
         torch.testing.assert_close(parts.logits(inputs), start.module(inputs))
     chosen = (taps(parts.record)[0], taps(parts.record)[-1])
     generator = torch.Generator().manual_seed(7)
-    from warmstart.network.taps import tap_width
+    from warmstart.network.feature_layers import tap_width
 
     width = sum(tap_width(parts.record, tap) for tap in chosen)
     weight = torch.randn(3, width, generator=generator)

@@ -9,9 +9,8 @@ import timm
 import torch
 
 from warmstart.errors import PlanError
-from warmstart.folder import from_plain, to_plain
-from warmstart.network import added, fresh, lowrank
-from warmstart.network.edit import assemble
+from warmstart.network import added, lora, surgery
+from warmstart.network.feature_layers import tap_width, taps
 from warmstart.network.ledger import (
     prove_frozen,
     summary_lines,
@@ -20,10 +19,12 @@ from warmstart.network.ledger import (
     violations,
     write_ledger,
 )
-from warmstart.network.parts import cut
-from warmstart.network.taps import tap_width, taps
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble
 from warmstart.network.tensors import digest
-from warmstart.records import Change, Ledger, LedgerRow, Preprocessing
+from warmstart.records.codec import from_plain, to_plain
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Change, Ledger, LedgerRow
 
 SMALL = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 PARTS = ("conv1", *(f"layer{n}.{k}" for n in (1, 2, 3, 4) for k in (0, 1)))
@@ -101,7 +102,7 @@ def test_a_frozen_part_that_moved_is_called_trained_whatever_the_plan_says(made)
 
 def test_fresh_tensors_are_dropped_and_new_under_one_name(made):
     before, network, model = made
-    fresh.refresh(model.trunk, ["layer4.1"], torch.Generator())
+    surgery.refresh(model.trunk, ["layer4.1"], torch.Generator())
     ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "fresh"})
     own = [row for row in ledger.rows if row.part == "layer4.1"]
     names = [n for n, part in network.owners.items() if part == "layer4.1"]
@@ -116,10 +117,10 @@ def test_fresh_tensors_are_dropped_and_new_under_one_name(made):
 def test_merged_low_rank_weights_are_merged_and_the_rest_of_the_part_frozen(made):
     pytest.importorskip("peft")
     before, network, model = made
-    targets = lowrank.inject(model.trunk, ["layer4.1"], 2, torch.Generator())
+    targets = lora.inject(model.trunk, ["layer4.1"], 2, torch.Generator())
     _move(model.trunk.layer4[1].conv1.lora_B)
     _move(model.trunk.layer4[1].conv2.lora_B)
-    lowrank.merge(model)
+    lora.merge(model)
     ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "low-rank"})
     merged = {row.tensor for row in ledger.rows if row.fate == "merged"}
     assert merged == {f"{name}.weight" for name in targets}
@@ -229,7 +230,7 @@ def test_violations_of_low_rank_parts_until_they_are_merged(made):
     pytest.importorskip("peft")
     before, network, _ = made
     actions = {**FROZEN, "layer4.1": "low-rank"}
-    lowrank.inject(network, ["layer4.1"], 2, torch.Generator())
+    lora.inject(network, ["layer4.1"], 2, torch.Generator())
     _move(network.trunk.layer4[1].conv1.lora_B)
     assert violations(before, network, actions) == ()
     assert take_digests(network) == before
@@ -238,7 +239,7 @@ def test_violations_of_low_rank_parts_until_they_are_merged(made):
         network.trunk.layer4[1].bn1.running_mean[0] += 1
     moved = ("layer4.1.conv1.weight", "layer4.1.bn1.running_mean")
     assert violations(before, network, actions) == moved
-    lowrank.merge(network.trunk)
+    lora.merge(network.trunk)
     assert violations(before, network, actions) == moved[1:]
 
 

@@ -13,9 +13,10 @@ from torch import nn
 
 from warmstart.errors import StartError
 from warmstart.network import hub, registry
-from warmstart.network.load import available, load
+from warmstart.network.load import load
+from warmstart.network.registry import available
 from warmstart.network.tensors import digests, tensor_digest, unique_tensors
-from warmstart.records import Preprocessing
+from warmstart.records.inputs import Preprocessing
 
 
 class Holder:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from plans import NAMES, actions, network, network_facts, plan_for, rates
 from warmstart.errors import PlanError
 from warmstart.planning.actions import added_name, body_actions, parts, ruled
-from warmstart.planning.rates import Spread
+from warmstart.planning.learning_rates import Spread
 from warmstart.planning.strategy import HEAD, parse, resolve, word
 
 TABLE = {

@@ -21,11 +21,13 @@ from plans import (
 )
 from warmstart.errors import PlanError
 from warmstart.planning import rules
-from warmstart.planning.build import DataFacts, Wishes, build
+from warmstart.planning.build import build
 from warmstart.planning.check import check_facts, check_plan
-from warmstart.planning.planfile import read_plan, write_plan
+from warmstart.planning.facts import DataFacts, Wishes
+from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.settings import apply_settings
-from warmstart.records import Choice, InputPlan, Recipe, TrainingPlan
+from warmstart.records.network import Recipe
+from warmstart.records.plan import Choice, InputPlan, TrainingPlan
 
 STRATEGIES = ["auto", "head", "add", "last:1", "last:2+add", "frozen:3", "full", "full+lora",
               "gradual", "auto+lora", "frozen:2+add+lora", "scratch"]  # fmt: skip

@@ -16,8 +16,7 @@ from plans import (
     with_part,
 )
 from warmstart.errors import PlanError
-from warmstart.planning.check import check_facts, check_plan
-from warmstart.planning.limits import check_values
+from warmstart.planning.check import check_facts, check_plan, check_values
 from warmstart.planning.settings import apply_settings
 
 HEAD = plan_for("head")

@@ -19,7 +19,7 @@ from warmstart.planning.minutes import (
     hurries,
     within,
 )
-from warmstart.planning.planfile import read_plan, write_plan
+from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.settings import apply_settings
 
 plans = st.builds(

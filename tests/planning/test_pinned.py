@@ -25,19 +25,14 @@ from plans import (
     wish,
 )
 from warmstart.planning.build import build
+from warmstart.planning.cached_activations import with_store
 from warmstart.planning.check import check_plan
 from warmstart.planning.machine import Machine
-from warmstart.planning.planfile import read_plan, write_plan
+from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.settings import apply_settings
-from warmstart.planning.storing import with_store
-from warmstart.records import (
-    ColumnPlan,
-    ColumnRecord,
-    Recipe,
-    Sound,
-    TableInputs,
-    WaveInputs,
-)
+from warmstart.records.inputs import ColumnRecord, Sound, TableInputs, WaveInputs
+from warmstart.records.network import Recipe
+from warmstart.records.plan import ColumnPlan
 
 TABLE = TableInputs(columns=(ColumnRecord(name="age", kind="number"),))
 CLIP = Sound(

@@ -23,12 +23,12 @@ from plans import (
     wish,
 )
 from warmstart.planning.build import build
+from warmstart.planning.cached_activations import with_store
 from warmstart.planning.machine import Machine
-from warmstart.planning.overlay import overlay, wishes_for
-from warmstart.planning.piping import with_parallel
+from warmstart.planning.parallel import with_parallel
+from warmstart.planning.plan_file import overlay, wishes_for
 from warmstart.planning.settings import apply_settings
-from warmstart.planning.storing import with_store
-from warmstart.records import Recipe
+from warmstart.records.network import Recipe
 
 
 def of_processes():

@@ -19,12 +19,17 @@ from plans import (
     said,
     with_part,
 )
-from warmstart.planning.check import check_facts, check_plan
-from warmstart.planning.limits import check_values, items, value_at
-from warmstart.planning.paths import PATHS, check_path, is_early, parse_settings, typed
-from warmstart.planning.planfile import read_plan, write_plan
+from warmstart.planning.check import check_facts, check_plan, check_values, items, value_at
+from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.schedule import schedule
-from warmstart.planning.settings import apply_settings
+from warmstart.planning.settings import (
+    PATHS,
+    apply_settings,
+    check_path,
+    is_early,
+    parse_settings,
+    typed,
+)
 
 FULL, LAST, HEAD = pictures("full"), pictures("last:2"), pictures("head")
 SOUNDS = {"rate": said(16_000), "seconds": said(1.0), "mels": said(64), "range_db": said(80.0)}

@@ -8,25 +8,24 @@ import pytest
 
 import pinning
 from plans import FACTS, network, network_facts, pictures, refusal, said, texts
+from warmstart.nouns import NOUNS
 from warmstart.planning import (
     actions,
-    anew,
-    few,
+    build,
+    cached_activations,
+    contrastive,
+    fine_tuning,
+    learning_rates,
     machine,
     minutes,
-    pairing,
-    piping,
-    rates,
-    storing,
-    tuning,
+    parallel,
+    schedule,
 )
-from warmstart.planning import schedule as schedules
 from warmstart.planning.forecast import Load, Speeds, forecast
 from warmstart.planning.machine import Machine
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.strategy import parse
-from warmstart.records import Recipe
-from warmstart.words import NOUNS
+from warmstart.records.network import Recipe
 
 SPEEDS = Speeds(
     elapsed=2.1, forward=0.011, setup=1.5, look=0.0063, decode=0.0041, step=0.31, view=0.0023,
@@ -134,7 +133,7 @@ def of_views_and_hurry():
     parts = [replace(part, macs=10**9) for part in network().parts]
     heavy = replace(network(), parts=tuple(parts))
     tried = [[minutes.hurries(m, heavy, n) for m in (0.5, 4, 5, 7.8, 9)] for n in (1, 300, 9000)]
-    return found, tried, anew.seconds(heavy, 1000), anew.seconds(network(), 10**9)
+    return found, tried, fine_tuning.seconds(heavy, 1000), fine_tuning.seconds(network(), 10**9)
 
 
 # ---- rates, schedules --------------------------------------------------------------------------
@@ -145,28 +144,28 @@ def of_rates():
         ("sgd", 0.1234), ("AdamW", 0.005), ("lamb", 0.3),
     ))]  # fmt: skip
     base = [
-        rates.base_rate(family, optimizer, recipe)
+        learning_rates.base_rate(family, optimizer, recipe)
         for family in ("convnet", "transformer", "mlp")
         for optimizer in ("adamw", "sgd")
         for recipe in recipes
     ]
     kinds = ("frozen", "tuned", "low-rank", "fresh", "tuned", "added", "replaced")
-    spreads = [rates.Spread(base=b, decay=d, is_scratch=s, most=m) for b, d, s, m in (
+    spreads = [learning_rates.Spread(base=b, decay=d, is_scratch=s, most=m) for b, d, s, m in (
         (0.001, 0.75, False, 0.003), (3e-5, 0.5, False, 0.003), (0.01, 1.0, False, 0.003),
         (0.002, 1.0, True, 0.01), (0.01, 0.9, False, float("inf")),
     )]  # fmt: skip
-    parts = [rates.part_rates(kinds, spread) for spread in spreads]
-    parts += [rates.part_rates(a, spreads[0]) for a in (
+    parts = [learning_rates.part_rates(kinds, spread) for spread in spreads]
+    parts += [learning_rates.part_rates(a, spreads[0]) for a in (
         ("frozen", "replaced"), ("frozen", "added", "replaced"), ("tuned", "frozen", "replaced"),
     )]  # fmt: skip
     said_so = [[(c.value, c.because) if c else None for c in one] for one in parts]
     values = (
-        [rates.layer_decay(n) for n in (1, 11, 12, 13, 24, 96)],
-        [rates.converted(3e-4, a, b, s) for a in rates.OPTIMIZERS for b in rates.OPTIMIZERS
+        [learning_rates.layer_decay(n) for n in (1, 11, 12, 13, 24, 96)],
+        [learning_rates.converted(3e-4, a, b, s) for a in learning_rates.OPTIMIZERS for b in learning_rates.OPTIMIZERS
          for s in (False, True)],
-        [rates.most_new(o) for o in ("adamw", "sgd", "x")], rates.part_rate(0.3, 3, 0.7),
-        [rates.choose_optimizer(recipe).because for recipe in recipes],
-        [rates.scratch_rate(o).value for o in rates.OPTIMIZERS], rates.rounded(1234.5),
+        [learning_rates.most_new(o) for o in ("adamw", "sgd", "x")], learning_rates.part_rate(0.3, 3, 0.7),
+        [learning_rates.choose_optimizer(recipe).because for recipe in recipes],
+        [learning_rates.scratch_rate(o).value for o in learning_rates.OPTIMIZERS], learning_rates.rounded(1234.5),
         [spread.above(10.0) for spread in spreads],
     )  # fmt: skip
     return [(c.value, c.because) for c in base], said_so, values
@@ -189,28 +188,28 @@ def of_schedules():
     bare = dict.fromkeys(later.split())
     own = replace(plans["last:2"].training, **bare)
     plans["bare"] = replace(plans["last:2"], training=own)
-    found = {name: schedules.schedule(plan) for name, plan in plans.items()}
+    found = {name: schedule.schedule(plan) for name, plan in plans.items()}
     every = {f"{p.name}": "tuned" for p in record.parts}
-    stages = {name: schedules.stage_actions(one, every) for name, one in found.items()}
+    stages = {name: schedule.stage_actions(one, every) for name, one in found.items()}
     shared = [
-        schedules.of_rows(replace(found[name], batch=batch, micro_batch=micro), held, n)
+        schedule.of_rows(replace(found[name], batch=batch, micro_batch=micro), held, n)
         for name in ("last:2", "texts")
         for held, n in ((100, 600), (1, 600), (599, 600), (20, 48))
         for batch, micro in ((64, 64), (48, 0), (48, 8))
     ]
-    alone = schedules.of_rows(replace(found["texts"], average=0.0), 100, 600)
+    alone = schedule.of_rows(replace(found["texts"], average=0.0), 100, 600)
     told_of = [(s.n_steps, s.batch, s.micro_batch, s.average) for s in (*shared, alone)]
-    short = [schedules.shortened(n, s) for n, s in ((9, 0.5), (10, 0.05), (10, 0.25), (3, 1.0))]
+    short = [schedule.shortened(n, s) for n, s in ((9, 0.5), (10, 0.05), (10, 0.25), (3, 1.0))]
     return found, stages, told_of, short, [f.is_varied for f in found.values()]
 
 
 def of_what_was_followed():
     plan = pictures("full+gradual", record=network([f"p{n}" for n in range(6)]))
     added = pictures("full+add+gradual")
-    made = [schedules.carried_out(plan, joined) for joined in range(5)]
-    made += [schedules.carried_out(added, joined) for joined in (0, 1, 4)]
-    made += [schedules.carried_out(pictures("last:2"), joined) for joined in (0, 1)]
-    made += [schedules.given_up(added, "it was slow"), schedules.head_alone(plan, "so")]
+    made = [schedule.carried_out(plan, joined) for joined in range(5)]
+    made += [schedule.carried_out(added, joined) for joined in (0, 1, 4)]
+    made += [schedule.carried_out(pictures("last:2"), joined) for joined in (0, 1)]
+    made += [schedule.given_up(added, "it was slow"), schedule.head_alone(plan, "so")]
     return [
         ([(p.name, p.action.value, p.action.because, p.rate and p.rate.value) for p in one.parts],
          one.strategy.value, one.strategy.because, one.strategy.rule)
@@ -232,26 +231,38 @@ def of_machine():
 def of_piping():
     some = [(10**9, 3 * 10**8, "adamw", 2), (10**9, 3 * 10**8, "sgd", 2), (7, 5, "other", 4)]
     kept = [
-        piping.by_memory(*each, free)
+        parallel.by_memory(*each, free)
         for each in some
         for free in (None, 0, 192, 7_599_999_999, 7_600_000_000, 6_999_999_999, 7 * 10**9)
     ]
-    kept.append(piping.by_memory(225_000_000, 0, "sgd", 1, 50_000_000))  # 0.45 and 0.05 GB
-    turns = [piping.in_turn(b, n) for b, n in ((32, 2), (30, 4), (7, 2), (1, 3), (16, 4), (12, 2))]
+    kept.append(parallel.by_memory(225_000_000, 0, "sgd", 1, 50_000_000))  # 0.45 and 0.05 GB
+    turns = [
+        parallel.in_turn(b, n) for b, n in ((32, 2), (30, 4), (7, 2), (1, 3), (16, 4), (12, 2))
+    ]
     words = ("pipeline:1", "pipeline:0", "pipeline:12345", "pipeline:9999", "data", "fsdp", "x", 3)
     return (
-        kept, turns, [(piping.n_stages(w), piping.is_way(w), piping.kind_of(w)) for w in words],
-        [piping.least_idle(n, parts) for n, parts in ((1, 4), (2, 8), (4, 16))],
+        kept, turns, [(parallel.n_stages(w), parallel.is_way(w), parallel.kind_of(w)) for w in words],
+        [parallel.least_idle(n, parts) for n, parts in ((1, 4), (2, 8), (4, 16))],
     )  # fmt: skip
 
 
 def of_storing():
     some = [(1000, 50), (16_000, 9000), (3000, 1500), (3000, 1000), (3001, 1000), (10, 0), (0, 5)]
-    views = [storing.views(p, n, b) for p, n in some for b in ("fast", "balanced", "thorough")]
-    sizes = [storing.stored_bytes(network(), cut, 7, 4, f) for cut in (1, 4) for f in storing.BYTES]
+    views = [
+        cached_activations.views(p, n, b) for p, n in some for b in ("fast", "balanced", "thorough")
+    ]
+    sizes = [
+        cached_activations.stored_bytes(network(), cut, 7, 4, f)
+        for cut in (1, 4)
+        for f in cached_activations.BYTES
+    ]
     parts = [replace(part, macs=10**9 * (n + 1)) for n, part in enumerate(network().parts)]
     record = replace(network(), parts=tuple(parts))
-    streamed = [storing.streamed_views(record, cut, n) for cut in (1, 2, 4) for n in (9, 900, 9000)]
+    streamed = [
+        cached_activations.streamed_views(record, cut, n)
+        for cut in (1, 2, 4)
+        for n in (9, 900, 9000)
+    ]
     large = [replace(part, shape_out=(1000, 300)) for part in record.parts]
     known = replace(network_facts(), record=replace(record, parts=tuple(large)))
     found = []
@@ -260,7 +271,7 @@ def of_storing():
             facts, plan = replace(FACTS, n=n), pictures("last:2")
             training = replace(plan.training, cut=None, store=None, stream=said("float32"))
             for one in (replace(training, stream=None), training):
-                kept = storing.with_store(
+                kept = cached_activations.with_store(
                     replace(plan, training=one), replace(known, room=room), facts
                 ).training
                 found.append((kept.cut, kept.views, kept.store))
@@ -272,24 +283,24 @@ def of_pairing():
     some = [(n, length) for n in (8, 16, 17, 48, 128, 129, 256, 600) for length in lengths]
     kinds = [("text", 48, 3), ("text", 49, 3), ("image", 9, 3)]
     return (
-        [(pairing.pair_batch(*each), pairing.pair_passes(*each)) for each in some],
-        [pairing.pair_parts(n) for n in (1, 2, 3, 12)],
-        [pairing.pair_averaging(p, b).value for p, b in ((64, 64), (65, 64), (2400, 64), (9, 1))],
-        [pairing.reaveraged(said(v), 900, 30).value for v in (0.0, 0.5)],
-        [few.are_few(*kind) for kind in kinds],
+        [(contrastive.pair_batch(*each), contrastive.pair_passes(*each)) for each in some],
+        [contrastive.pair_parts(n) for n in (1, 2, 3, 12)],
+        [contrastive.pair_averaging(p, b).value for p, b in ((64, 64), (65, 64), (2400, 64), (9, 1))],
+        [contrastive.reaveraged(said(v), 900, 30).value for v in (0.0, 0.5)],
+        [build.are_few(*kind) for kind in kinds],
     )  # fmt: skip
 
 
 def of_tuning():
-    spreads = [refusal(tuning.spread_of, pictures("head").training, parse("head"))]
-    spreads += [tuning.spread_of(pictures(w).training, parse(w)) for w in ("full", "scratch")]
+    spreads = [refusal(fine_tuning.spread_of, pictures("head").training, parse("head"))]
+    spreads += [fine_tuning.spread_of(pictures(w).training, parse(w)) for w in ("full", "scratch")]
     ns = (1, 50, 99, 100, 101, 959, 960, 1919, 1920, 24_999, 25_000, 50_001, 90_000)
     return (
-        spreads, [[tuning.table_passes(n, s) for s in (False, True)] for n in ns],
-        [tuning.table_batch(n) for n in (0, 19_199, 19_200, 38_399, 38_400, 307_200)],
-        [tuning.averaging(p, b).value for p, b in ((1, 0), (160, 8), (161, 8), (320, 16), (9, 1))],
-        [tuning.takes_mean(parse(w)) for w in ("full", "scratch", "full+add", "head")],
-        [anew.passes(n) for n in (1, 99, 100, 101, 133, 134, 799, 800, 801, 1600, 9000)],
+        spreads, [[fine_tuning.table_passes(n, s) for s in (False, True)] for n in ns],
+        [fine_tuning.table_batch(n) for n in (0, 19_199, 19_200, 38_399, 38_400, 307_200)],
+        [fine_tuning.averaging(p, b).value for p, b in ((1, 0), (160, 8), (161, 8), (320, 16), (9, 1))],
+        [fine_tuning.takes_mean(parse(w)) for w in ("full", "scratch", "full+add", "head")],
+        [fine_tuning.passes(n) for n in (1, 99, 100, 101, 133, 134, 799, 800, 801, 1600, 9000)],
     )  # fmt: skip
 
 

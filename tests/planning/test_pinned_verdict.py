@@ -10,28 +10,29 @@ import pytest
 
 import pinning
 from plans import FACTS, HEADS, network, network_facts, pictures, refusal, said, with_part
-from warmstart.planning import rules, strategy, tail
-from warmstart.planning.agreement import as_parts_say
-from warmstart.planning.basis import BLANK, basis_of
+from warmstart.nouns import NOUNS
+from warmstart.planning import fine_tuning, rules, strategy
+from warmstart.planning.actions import as_parts_say
+from warmstart.planning.feature_layers import for_trained, profiles
 from warmstart.planning.forecast import control_passes
-from warmstart.planning.profiles import for_trained, profiles
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.verdict import (
+    BLANK,
     Facts,
     Limits,
     Outcome,
+    basis_of,
     hides,
     is_hidden,
     outcome_kind,
     outcome_sentence,
-    points,
     sentence,
 )
 from warmstart.planning.verdict import verdict_kind as kind_of
-from warmstart.planning.wording import gave_up, in_words, output_words, own_choices, runs
-from warmstart.records import Estimate, Evidence, FineTuningGain, Tap
-from warmstart.tasks.words import LABEL_WORDS
-from warmstart.words import NOUNS
+from warmstart.planning.words import gave_up, in_words, output_words, own_choices, runs
+from warmstart.records.network import Tap
+from warmstart.records.summary import Estimate, Evidence, FineTuningGain
+from warmstart.tasks.words import LABEL_WORDS, points
 
 CLEAR = {"p": 0.004, "mde": 0.1, "n": 200, "accuracy": 0.8, "mistakes": 0.25}
 NO_SIGNAL = {"mde": 0.1234, "n": 200, "plain": 0.456}
@@ -252,9 +253,9 @@ def of_tail():
     record, found = heavy(10_000_000), []
     for more in kinds:
         facts = replace(FACTS, **more)
-        found.append([tail.tail_seconds(record, facts, budget) for budget in budgets])
+        found.append([fine_tuning.tail_seconds(record, facts, budget) for budget in budgets])
     tried = [
-        [tail.tries_tail(heavy(macs), replace(FACTS, **more), budget) for budget in budgets]
+        [fine_tuning.tries_tail(heavy(macs), replace(FACTS, **more), budget) for budget in budgets]
         for macs in (1000, 4_000_000, 10_000_000, 40_000_000, 150_000_000)
         for more in ({}, {"columns": ()}, {"n_blocks": 39}, {"n_blocks": 40})
     ]

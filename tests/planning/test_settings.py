@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from plans import FACTS, actions, network, network_facts, plan_for, rates, said
 from warmstart.errors import PlanError
+from warmstart.planning.cached_activations import with_store
 from warmstart.planning.check import check_plan
-from warmstart.planning.paths import PATHS, parse_settings, typed
-from warmstart.planning.settings import apply_settings, respread
-from warmstart.planning.storing import with_store
+from warmstart.planning.settings import PATHS, apply_settings, parse_settings, respread, typed
 
 HEAD = plan_for("head")
 LAST = plan_for("last:2")

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.planning.basis import BLANK, START
 from warmstart.planning.verdict import (
+    BLANK,
     LITTLE,
+    START,
     Facts,
     Outcome,
     outcome_kind,
@@ -18,7 +19,7 @@ from warmstart.planning.verdict import (
     sentence,
     verdict_kind,
 )
-from warmstart.records import Estimate, FineTuningGain
+from warmstart.records.summary import Estimate, FineTuningGain
 from warmstart.tasks.words import CLASS_WORDS, LABEL_WORDS, NUMBER_WORDS, change_text
 
 CLEAR = {"p": 0.001, "mde": 0.1}

@@ -7,19 +7,16 @@ import pytest
 
 import pinning
 from warmstart.solve import (
-    bends,
+    calibration,
     kernels,
     logistic,
-    platt,
-    primal,
-    prior,
-    projection,
-    prototype,
+    nearest_mean,
+    primal_ridge,
     ridge,
-    temperature,
-    weighted,
+    ridge_with_prior,
+    weighted_ridge,
 )
-from warmstart.solve.temperature import Calibration
+from warmstart.solve.calibration import Calibration
 
 N, D, K = 40, 6, 3
 LABELS = np.arange(N) % K
@@ -59,11 +56,11 @@ def of_ridge():
 
 def of_prior():
     known = 2 * TARGETS + np.random.default_rng(2).normal(size=(N, K))
-    anchored = prior.fit(kernel(), TARGETS, known, 0.3)
+    anchored = ridge_with_prior.fit(kernel(), TARGETS, known, 0.3)
     held = np.array([2, 3, 20, 21])
     return (
-        prior.solve(anchored)[0], prior.intercept(kernel(), anchored, 0.3),
-        prior.left_out(anchored, GROUPS)[:6], prior.nested(anchored, held, GROUPS),
+        ridge_with_prior.solve(anchored)[0], ridge_with_prior.intercept(kernel(), anchored, 0.3),
+        ridge_with_prior.left_out(anchored, GROUPS)[:6], ridge_with_prior.nested(anchored, held, GROUPS),
     )  # fmt: skip
 
 
@@ -71,22 +68,22 @@ def of_primal():
     halves = [
         (rows()[part].astype(np.float32), TARGETS[part]) for part in (slice(17), slice(17, N))
     ]
-    once = primal.solve_once(primal.add_up(halves, D, K), 0.5)
-    space = primal.spectrum(primal.add_up(halves, D, K))
+    once = primal_ridge.solve_once(primal_ridge.add_up(halves, D, K), 0.5)
+    space = primal_ridge.spectrum(primal_ridge.add_up(halves, D, K))
     rotated = space.rotate(rows().astype(np.float32))
-    told = primal.left_out(space, rotated, TARGETS, 0.5, GROUPS)
-    return once, primal.solve(space, 0.5), told[:6]
+    told = primal_ridge.left_out(space, rotated, TARGETS, 0.5, GROUPS)
+    return once, primal_ridge.solve(space, 0.5), told[:6]
 
 
 def of_weighted():
     weights = 1.0 + np.arange(N) % 4
-    spread = weighted.spread_out(rows(), weights)
-    few = weighted.spread_out(rows()[:4], weights[:4])
+    spread = weighted_ridge.spread_out(rows(), weights)
+    few = weighted_ridge.spread_out(rows()[:4], weights[:4])
     return (
-        weighted.standardised(rows(), weights), weighted.evened(rows(), weights),
-        weighted.solve(spread, TARGETS, 0.7), weighted.solve(few, TARGETS[:4], 0.7),
-        weighted.left_out(spread, TARGETS, 0.7)[:6],
-        weighted.left_out(spread, TARGETS, 0.7, GROUPS)[:6],
+        weighted_ridge.standardised(rows(), weights), weighted_ridge.evened(rows(), weights),
+        weighted_ridge.solve(spread, TARGETS, 0.7), weighted_ridge.solve(few, TARGETS[:4], 0.7),
+        weighted_ridge.left_out(spread, TARGETS, 0.7)[:6],
+        weighted_ridge.left_out(spread, TARGETS, 0.7, GROUPS)[:6],
     )  # fmt: skip
 
 
@@ -96,29 +93,29 @@ def of_temperature():
     weights = 1.0 + np.arange(N) % 3
     many = np.tile(scores, (3, 1)), np.tile(LABELS, 3)
     return (
-        sloped.scaled(scores)[:3], temperature.fit_temperature(scores, LABELS),
-        temperature.fit_temperature(scores, LABELS, weights),
-        temperature.fit_temperature_and_bias(*many),
-        temperature.log_losses(scores, LABELS, Calibration(0.8, np.zeros(K)))[:6],
-        temperature.probabilities(scores, Calibration(0.8, np.arange(K) * 0.1))[:3],
+        sloped.scaled(scores)[:3], calibration.fit_temperature(scores, LABELS),
+        calibration.fit_temperature(scores, LABELS, weights),
+        calibration.fit_temperature_and_bias(*many),
+        calibration.log_losses(scores, LABELS, Calibration(0.8, np.zeros(K)))[:6],
+        calibration.probabilities(scores, Calibration(0.8, np.arange(K) * 0.1))[:3],
     )  # fmt: skip
 
 
 def of_platt():
     scores, truth = rows(4)[:, :2], np.stack([LABELS == 0, LABELS > 0], 1).astype(float)
-    return platt.fit_slopes(scores, truth), platt.log_losses_of(scores, truth)[:6]
+    return calibration.fit_slopes(scores, truth), calibration.log_losses_of(scores, truth)[:6]
 
 
 def of_bends():
     scaled = rows()[:, :2] / 3
-    anchors = bends.anchors_of(scaled)
-    found = bends.bends(anchors, 1.5).of(scaled[:4])
+    anchors = weighted_ridge.anchors_of(scaled)
+    found = weighted_ridge.bends(anchors, 1.5).of(scaled[:4])
     return len(anchors), found @ found.T
 
 
 def of_prototype():
-    weights, shift = prototype.class_mean_weights(kernel(), LABELS, K + 1)
-    told = prototype.left_out_class_means(kernel(), LABELS, K, GROUPS)
+    weights, shift = nearest_mean.class_mean_weights(kernel(), LABELS, K + 1)
+    told = nearest_mean.left_out_class_means(kernel(), LABELS, K, GROUPS)
     return weights[:4], shift, told[:6]
 
 
@@ -128,7 +125,7 @@ def of_logistic():
 
 
 def of_projection():
-    sketch = projection.make_sketch(50, 7, np.random.default_rng(5))
+    sketch = kernels.make_sketch(50, 7, np.random.default_rng(5))
     features = np.random.default_rng(6).normal(size=(4, 50))
     return sketch.target, sketch.sign, sketch.apply(features)
 

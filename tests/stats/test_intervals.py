@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from warmstart.stats import intervals as iv
+from warmstart.stats import intervals
 
 
 @settings(max_examples=50)
@@ -12,7 +12,7 @@ from warmstart.stats import intervals as iv
 def test_wilson_solves_its_defining_equation(n, p):
     """Both ends are the q with |p - q| = t sqrt(q (1 - q) / n)."""
     t = stats.t.ppf(0.975, n - 1)
-    for end in iv.wilson(p, n, n - 1):
+    for end in intervals.wilson(p, n, n - 1):
         if 0 < end < 1:
             assert abs(p - end) == pytest.approx(t * np.sqrt(end * (1 - end) / n), abs=1e-7)
 
@@ -21,14 +21,16 @@ def test_wilson_solves_its_defining_equation(n, p):
 @given(st.integers(0, 999))
 def test_independent_examples_count_in_full(seed):
     correct = np.random.default_rng(seed).integers(2, size=40).astype(float)
-    assert iv.effective_size(correct, np.arange(40)) == pytest.approx(40)
+    assert intervals.effective_size(correct, np.arange(40)) == pytest.approx(40)
 
 
 def test_copies_count_once():
     once = np.array([1.0, 0, 1, 1, 0, 1, 0, 1, 1, 1])
     copies, blocks = np.repeat(once, 7), np.repeat(np.arange(10), 7)
-    assert iv.effective_size(copies, blocks) == pytest.approx(10)
-    assert iv.proportion(copies, blocks) == pytest.approx(iv.proportion(once, np.arange(10)))
+    assert intervals.effective_size(copies, blocks) == pytest.approx(10)
+    assert intervals.proportion(copies, blocks) == pytest.approx(
+        intervals.proportion(once, np.arange(10))
+    )
 
 
 @settings(max_examples=40)
@@ -36,12 +38,12 @@ def test_copies_count_once():
 def test_effective_size_lies_between_kish_and_n(sizes, seed):
     blocks = np.repeat(np.arange(len(sizes)), sizes)
     correct = np.random.default_rng(seed).integers(2, size=len(blocks)).astype(float)
-    size = iv.effective_size(correct, blocks)
-    assert iv.kish(blocks) - 1e-9 <= size <= len(blocks) + 1e-9
+    size = intervals.effective_size(correct, blocks)
+    assert intervals.kish(blocks) - 1e-9 <= size <= len(blocks) + 1e-9
 
 
 def test_one_block_says_nothing():
-    value, low, high = iv.proportion(np.array([1.0, 1.0, 0.0]), np.zeros(3, dtype=int))
+    value, low, high = intervals.proportion(np.array([1.0, 1.0, 0.0]), np.zeros(3, dtype=int))
     assert (low, high) == (0.0, 1.0)
     assert value == pytest.approx(2 / 3)
 
@@ -52,9 +54,9 @@ def test_coverage_with_dependent_blocks():
     covered = naive = 0
     for _ in range(400):
         correct = np.repeat(rng.random(40) < 0.8, 6).astype(float)
-        _, low, high = iv.proportion(correct, np.repeat(np.arange(40), 6))
+        _, low, high = intervals.proportion(correct, np.repeat(np.arange(40), 6))
         covered += low <= 0.8 <= high
-        _, low, high = iv.proportion(correct, np.arange(240))
+        _, low, high = intervals.proportion(correct, np.arange(240))
         naive += low <= 0.8 <= high
     assert covered / 400 > 0.92
     assert naive / 400 < 0.75

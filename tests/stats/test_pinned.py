@@ -9,17 +9,12 @@ import pinning
 from warmstart.solve import ridge
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.stats import (
+    average_precision,
     cka,
-    conformal,
-    curve,
-    draws,
-    gap,
     intervals,
+    learning_curve,
     paired,
-    paired_hits,
     permutation,
-    precision,
-    selection,
     selective,
 )
 
@@ -77,25 +72,27 @@ def of_paired():
 def of_paired_hits():
     a, b = coins(0.8), coins(0.6, 1)
     found = [
-        paired_hits.hits_difference(one, other, blocks, inflation)
+        paired.hits_difference(one, other, blocks, inflation)
         for one, other in ((a, b), (b, a), (a, a), (a, 1 - a))
         for blocks in (np.arange(N), BLOCKS, np.minimum(np.arange(N), 3))
         for inflation in (1.0, 2.0)
     ]
-    return found, paired_hits.hits_difference(np.ones(1), np.zeros(1), np.zeros(1, int))
+    return found, paired.hits_difference(np.ones(1), np.zeros(1), np.zeros(1, int))
 
 
 def of_gap():
-    return gap.gap((0.8, 0.7, 0.85), (0.6, 0.5, 0.75)), gap.gap((0.1, 0.0, 0.3), (0.6, 0.5, 1.0))
+    return intervals.gap((0.8, 0.7, 0.85), (0.6, 0.5, 0.75)), intervals.gap(
+        (0.1, 0.0, 0.3), (0.6, 0.5, 1.0)
+    )
 
 
 def of_conformal():
     errors = np.abs(numbers())
     return (
-        conformal.margin(errors, np.arange(N)), conformal.margin(errors, BLOCKS),
-        conformal.margin(errors, BLOCKS, 0.5), conformal.margin(errors, np.arange(N) // 5),
-        [conformal.margin(np.arange(float(n)), np.arange(n)) for n in (8, 9, 10, 19, 20)],
-        conformal.margin(errors, np.arange(N), 0.001),
+        selective.margin(errors, np.arange(N)), selective.margin(errors, BLOCKS),
+        selective.margin(errors, BLOCKS, 0.5), selective.margin(errors, np.arange(N) // 5),
+        [selective.margin(np.arange(float(n)), np.arange(n)) for n in (8, 9, 10, 19, 20)],
+        selective.margin(errors, np.arange(N), 0.001),
     )  # fmt: skip
 
 
@@ -105,16 +102,16 @@ def of_curve():
     draw = np.clip(rise + 0.04 * numbers(3, 8, 5), 0, 1)
     rng = np.random.default_rng(4)
     return (
-        curve.fit_power_law(sizes, rise), curve.fit_power_law(sizes, rise[::-1]),
-        curve.fit_power_law(sizes, np.array([0.0, 0.5, 0.9, 1.0, 1.0])),
-        curve.PowerLaw(0.3, 0.4).at(50), curve.PowerLaw(2.0, 0.0).at(7),
-        curve.expected_gain(sizes, draw, 60, 120, rng),
-        curve.expected_gain(sizes, draw[:, ::-1], 60, 120, rng, 50),
+        learning_curve.fit_power_law(sizes, rise), learning_curve.fit_power_law(sizes, rise[::-1]),
+        learning_curve.fit_power_law(sizes, np.array([0.0, 0.5, 0.9, 1.0, 1.0])),
+        learning_curve.PowerLaw(0.3, 0.4).at(50), learning_curve.PowerLaw(2.0, 0.0).at(7),
+        learning_curve.expected_gain(sizes, draw, 60, 120, rng),
+        learning_curve.expected_gain(sizes, draw[:, ::-1], 60, 120, rng, 50),
     )  # fmt: skip
 
 
 def of_draws():
-    return [draws.spread_order(LABELS, groups, np.random.default_rng(5)) for groups in
+    return [permutation.spread_order(LABELS, groups, np.random.default_rng(5)) for groups in
             (SINGLES, PAIRS)]  # fmt: skip
 
 
@@ -137,9 +134,9 @@ def of_selection():
     hits = np.stack([coins(p, m) for m, p in enumerate((0.4, 0.9, 0.85, 0.5, 0.9, 0.1))])
     hits = np.vstack([hits, hits[1:2]])
     rng = np.random.default_rng(11)
-    stood = [selection.stand(hits, np.arange(N), rng, inflation) for inflation in (1.0, 3.0)]
+    stood = [paired.stand(hits, np.arange(N), rng, inflation) for inflation in (1.0, 3.0)]
     one = paired.Difference(-0.1, -0.3, 0.05, 0.2)
-    return stood, selection.stand(hits[:1], BLOCKS, rng), selection.widened(one, 2.0)
+    return stood, paired.stand(hits[:1], BLOCKS, rng), paired.widened(one, 2.0)
 
 
 def of_selective():
@@ -166,10 +163,10 @@ def of_precision():
     many = np.stack([answers, answers[::-1], -answers], axis=1).astype(np.float32)
     same = np.stack([truth] * 3, axis=1).astype(np.float32)
     return (
-        precision.precision_shares(answers, truth), precision.precision_shares(tied, truth),
-        precision.precision_shares(answers, 0 * truth),
-        precision.precisions(tied[:, 0], truth[:, 0] > 0),
-        precision.quick_precisions(many, same), precision.quick_precisions(many, 0 * same),
+        average_precision.precision_shares(answers, truth), average_precision.precision_shares(tied, truth),
+        average_precision.precision_shares(answers, 0 * truth),
+        average_precision.precisions(tied[:, 0], truth[:, 0] > 0),
+        average_precision.quick_precisions(many, same), average_precision.quick_precisions(many, 0 * same),
     )  # fmt: skip
 
 

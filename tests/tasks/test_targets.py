@@ -8,10 +8,10 @@ from sklearn.metrics import average_precision_score, log_loss, r2_score
 
 from warmstart.solve import ridge
 from warmstart.stats.permutation import signal_test
-from warmstart.tasks.classes import CLASSES
-from warmstart.tasks.find import target_of
-from warmstart.tasks.label_sets import LABEL_SETS
-from warmstart.tasks.numbers import Numbers
+from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.multilabel import LABEL_SETS
+from warmstart.tasks.registry import target_of
+from warmstart.tasks.regress import Numbers
 
 
 @pytest.fixture

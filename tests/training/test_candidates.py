@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.solve.temperature import Calibration, fit_temperature, log_probabilities
+from warmstart.solve.calibration import Calibration, fit_temperature, log_probabilities
 from warmstart.training.candidates import CANDIDATES, END, LOOKS, SHARES, WORST, Route, choose
-from warmstart.training.crossfit import LEAST, PARTS, cross_parts
+from warmstart.training.cross_calibration import LEAST, PARTS, cross_parts
 
 C = len(CANDIDATES)
 property_of = settings(max_examples=60)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from warmstart import folder
+from warmstart.records import run_folder
 from warmstart.training import checkpoint
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints, Saved
 
@@ -329,10 +329,10 @@ def test_killed_at_any_moment_a_sound_state_is_left(tmp_path, monkeypatch, momen
         return counting
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder.os, "fsync", counted(folder.os.fsync))
+        patch.setattr(run_folder.os, "fsync", counted(run_folder.os.fsync))
         patch.setattr(Path, "replace", counted(Path.replace))
         patch.setattr(Path, "unlink", counted(Path.unlink))
-        patch.setattr(folder.os, "open", counted(folder.os.open))
+        patch.setattr(run_folder.os, "open", counted(run_folder.os.open))
         try:
             Checkpoints(tmp_path, "key").save(state(3))
         except Killed:
@@ -359,7 +359,7 @@ def test_a_full_disk_leaves_the_earlier_states_whole(tmp_path, monkeypatch, act,
         raise OSError(number, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder.os, "fsync", full)
+        patch.setattr(run_folder.os, "fsync", full)
         with pytest.raises(OSError, match="No space left") as caught:
             checkpoints.save(state(3)) if act == "save" else checkpoints.keep("fold-1", state(3))
     assert caught.value.errno == number

@@ -8,13 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from warmstart.training.guards import (
-    Watch,
-    entropy,
-    forgetting,
-    largest_change,
-    overfit,
-)
+from warmstart.tasks.classify import entropy
+from warmstart.training.guards import Watch, forgetting, largest_change, overfit
 
 FOUR = [0.25] * 4
 BLIND = math.log(4)

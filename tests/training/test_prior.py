@@ -5,12 +5,12 @@ import pytest
 from scipy.optimize import nnls
 
 from warmstart.events import drain
-from warmstart.planning.profiles import profiles
-from warmstart.records import Tap
+from warmstart.planning.feature_layers import profiles
+from warmstart.records.network import Tap
 from warmstart.solve.kernels import apply_scaling, fit_scaling, mixed_kernels
-from warmstart.training.head import families, fit_head
+from warmstart.training.linear_probe import families, fit_head
 from warmstart.training.prior import SUFFIX, PriorRidge, prior_of
-from warmstart.training.trials import Problem
+from warmstart.training.selection import Problem
 
 TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck"))
 WIDTHS = (4, 6, 9)

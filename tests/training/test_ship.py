@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.solve.temperature import Calibration
-from warmstart.tasks.classes import CLASSES
-from warmstart.tasks.label_sets import LABEL_SETS
-from warmstart.tasks.numbers import Numbers
-from warmstart.training.crossfit import cross_calibrated, cross_parts
+from warmstart.solve.calibration import Calibration
+from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.multilabel import LABEL_SETS
+from warmstart.tasks.regress import Numbers
+from warmstart.training.cross_calibration import cross_calibrated, cross_parts
 from warmstart.training.ship import HEAD, SHARES, TUNED, at_full_size, decide
 
 K = 4

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from warmstart.training.checkpoint import Checkpoints, Saved
-from warmstart.training.parallel import is_out_of_memory
+from warmstart.training.data_parallel import is_out_of_memory
 from warmstart.training.trainer import PULL, Course, Trainer
 
 RATE, DECAY = 0.02, 0.1

@@ -8,25 +8,41 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from warmstart import show
-from warmstart.cli.asked import names_in, request_of
 from warmstart.cli.compare import compare
-from warmstart.cli.exporting import export
-from warmstart.cli.output import NO_SIGNAL, dumps, print_run, settle_imports, watcher
+from warmstart.cli.export import export
+from warmstart.cli.output import (
+    NO_SIGNAL,
+    check_processes,
+    dumps,
+    fit_along,
+    print_run,
+    settle_imports,
+    watcher,
+)
 from warmstart.cli.parse import Call
+from warmstart.cli.request import names_in, request_of
 from warmstart.cli.resume import resume
-from warmstart.cli.serving import serve
+from warmstart.cli.serve import serve
 from warmstart.cli.stop import stoppable
 from warmstart.cli.studio import studio
-from warmstart.cli.together import check_processes, fit_along
+from warmstart.distributed import is_called, joined, told_world
 from warmstart.errors import DataError
 from warmstart.events import Event, follow
-from warmstart.folder import to_plain
-from warmstart.world import is_called, joined, told_world
+from warmstart.records.codec import to_plain
+from warmstart.terminal import (
+    audit_text,
+    check_text,
+    judged_text,
+    plan_text,
+    ranking_text,
+    suggestions_text,
+    tables,
+)
 
 if TYPE_CHECKING:
-    from warmstart.data.labelling import AskedTask
-    from warmstart.records import Answer
+    from warmstart.data.labels import AskedTask
+    from warmstart.records.answer import Answer
+
 
 KEPT = (
     "--start",
@@ -74,7 +90,7 @@ def _fit(call: Call) -> int:
     with watcher(call) as watch:
         # The libraries take seconds to load: say first that work has begun.
         watch.show(Event(stage="read", kind="begin"))
-        from warmstart.flow import fit as steps
+        from warmstart.run.fit import fit as steps
 
         settle_imports()
         with stoppable(watch.show) as see:
@@ -86,14 +102,14 @@ def dry_run(call: Call) -> int:
     """`warmstart fit --dry-run`: the plan and its forecast on stdout."""
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
-        from warmstart.verbs.dryrun import dry_run as steps
+        from warmstart.run.dry_run import dry_run as steps
 
         settle_imports()
         found = follow(steps(request_of(call)), watch.show)
     if "--json" in call.switches:
         print(dumps(found, indent=2))
     else:
-        print(show.plan_text(found, call.places[0]))
+        print(plan_text.plan_text(found, call.places[0]))
     return 0
 
 
@@ -101,7 +117,7 @@ def check(call: Call) -> int:
     """`warmstart check`: problems and verdict, progress on stderr; 3 without a signal."""
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
-        from warmstart.verbs.check import check as steps
+        from warmstart.run.check import check as steps
 
         found = follow(steps(request_of(call)), watch.show)
     if "--json" in call.switches:
@@ -109,7 +125,7 @@ def check(call: Call) -> int:
     else:
         same = [word for pair in call.values.items() if pair[0] in KEPT for word in pair]
         same += [switch for switch in ("--fix", "--strict") if switch in call.switches]
-        print(show.check_text(found, [call.places[0], *same]))
+        print(check_text.check_text(found, [call.places[0], *same]))
     return NO_SIGNAL if found.verdict.kind == "no-signal" else 0
 
 
@@ -118,8 +134,8 @@ def predict(call: Call) -> int:
 
     Raises: DataError if no image could be read.
     """
-    from warmstart.verbs.predict import predict as stream
-    from warmstart.words import nouns_of
+    from warmstart.nouns import nouns_of
+    from warmstart.run.predict import predict as stream
 
     run_path, *paths = call.places
     tally: Counter[str] = Counter()
@@ -128,7 +144,7 @@ def predict(call: Call) -> int:
     if "--json" in call.switches:
         lines: Iterator[str] = map(_json_line, answers)
     else:
-        lines = show.predict_lines(answers, kind)
+        lines = tables.predict_lines(answers, kind)
     for line in lines:
         print(line, flush=True)
     if not tally["answered"]:
@@ -137,7 +153,7 @@ def predict(call: Call) -> int:
             "answered."
         )
     if "--json" not in call.switches and tally["unpromised"] == tally["answered"]:
-        print(show.NOTHING_PROMISED, file=sys.stderr)
+        print(tables.NOTHING_PROMISED, file=sys.stderr)
     return 0
 
 
@@ -145,7 +161,7 @@ def evaluate(call: Call) -> int:
     """`warmstart evaluate`: metrics of a finished model."""
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
-        from warmstart.verbs.evaluate import evaluate as steps
+        from warmstart.run.evaluate import evaluate as steps
 
         run_path, data = call.places
         names = {name: call.values.get(f"--{name}") for name in ("label", "group", "text")}
@@ -154,14 +170,15 @@ def evaluate(call: Call) -> int:
     if "--json" in call.switches:
         print(dumps(scores, indent=2))
     else:
-        print(show.scores_text(scores, _kind_of(Path(run_path))))
+        print(tables.scores_text(scores, _kind_of(Path(run_path))))
     return 0
 
 
 def _kind_of(run: Path) -> str:
     """What a run answers about, for the words of its figures."""
-    from warmstart.folder import read_json
-    from warmstart.records import ModelRecord, kind_of
+    from warmstart.records.answer import ModelRecord
+    from warmstart.records.inputs import kind_of
+    from warmstart.records.run_folder import read_json
 
     path = run / "model" / "config.json"
     return kind_of(read_json(path, ModelRecord).preprocessing) if path.is_file() else "image"
@@ -172,7 +189,7 @@ def rank(call: Call) -> int:
     values = call.values
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
-        from warmstart.verbs.rank import rank as steps
+        from warmstart.run.rank import rank as steps
 
         ranking = follow(
             steps(
@@ -190,7 +207,7 @@ def rank(call: Call) -> int:
         print(dumps(ranking, indent=2))
     else:
         same = [word for pair in values.items() if pair[0] != "--starts" for word in pair]
-        print(show.ranking_text(ranking, [call.places[0], *same]))
+        print(ranking_text.ranking_text(ranking, [call.places[0], *same]))
     return 0
 
 
@@ -199,15 +216,15 @@ def audit(call: Call) -> int:
 
     Raises: UsageError with neither.
     """
-    from warmstart.cli.auditing import audit as work
+    from warmstart.cli.audit import audit as work
 
     moved, judged = work(call)
     found = [record for record in (moved, judged) if record is not None]
     if "--json" in call.switches:
         print(dumps({k: v for record in found for k, v in to_plain(record).items()}, indent=2))
     else:
-        texts = [show.judged_text(judged)] if judged else []
-        print("\n\n".join([*texts, *([show.audit_text(moved)] if moved else [])]))
+        texts = [judged_text.judged_text(judged)] if judged else []
+        print("\n\n".join([*texts, *([audit_text.audit_text(moved)] if moved else [])]))
     return 0
 
 
@@ -218,19 +235,19 @@ def suggest(call: Call) -> int:
     sheet = Path(call.values["--out"]) if "--out" in call.values else None
     with watcher(call) as watch:
         watch.show(Event(stage="look", kind="begin"))
-        from warmstart.verbs.suggest import suggest as steps
+        from warmstart.run.suggest import suggest as steps
 
         found = follow(steps(Path(run_path), paths, count=wanted, out=sheet), watch.show)
     if "--json" in call.switches:
         print(dumps(found, indent=2))
     else:
-        print(show.suggestions_text(found, wanted, sheet))
+        print(suggestions_text.suggestions_text(found, wanted, sheet))
     return 0
 
 
 def report(call: Call) -> int:
     """`warmstart report`: writes the report of a run again; `--open` shows it in the browser."""
-    from warmstart.verbs.report import report as write
+    from warmstart.reporting.report import report as write
 
     path = write(Path(call.places[0]))
     print(dumps({"path": str(path)}) if "--json" in call.switches else path)
@@ -244,24 +261,24 @@ def report(call: Call) -> int:
 
 def starts(call: Call) -> int:
     """`warmstart starts`: what a run can begin from here."""
-    from warmstart.verbs.starts import starts as listed
+    from warmstart.network.registry import starts as listed
 
     word = call.places[0] if call.places else ""
     found = listed(word)
-    print(dumps(found, indent=2) if "--json" in call.switches else show.starts_text(found, word))
+    print(dumps(found, indent=2) if "--json" in call.switches else tables.starts_text(found, word))
     return 0
 
 
 def cache(call: Call) -> int:
     """`warmstart cache info|clear`."""
-    from warmstart.verbs import cache as store
+    from warmstart.run import cache as store
 
     clears = call.places[0] == "clear"
     info = store.clear() if clears else store.info()
     if "--json" in call.switches:
         print(dumps(info, indent=2))
     else:
-        print(show.cleared_text(info) if clears else show.cache_text(info))
+        print(tables.cleared_text(info) if clears else tables.cache_text(info))
     return 0
 
 
@@ -283,5 +300,5 @@ def _json_line(answer: Answer) -> str:
 def _counted(answers: Iterable[Answer], tally: Counter[str]) -> Iterator[Answer]:
     for answer in answers:
         tally["unread" if answer.label is None else "answered"] += 1
-        tally["unpromised"] += answer.label is not None and not show.is_promised(answer)
+        tally["unpromised"] += answer.label is not None and not tables.is_promised(answer)
         yield answer

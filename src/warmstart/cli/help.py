@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Iterable
 
 from warmstart import __version__
-from warmstart.cli.spec import VERBS, Option, Verb
+from warmstart.cli.options import Option, Verb
+from warmstart.cli.spec import VERBS
 
 WIDTH = 80
 

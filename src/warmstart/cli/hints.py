@@ -5,9 +5,207 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from warmstart import __version__
-from warmstart.cli.habits import ARGUMENTS, EVERYWHERE, EXPLAINED, RENAMED, SAVED, VERB_HABITS
-from warmstart.cli.spec import VERBS, Verb
+from warmstart.cli.options import Verb
+from warmstart.cli.spec import VERBS
 from warmstart.errors import UsageError
+
+# ---- What people type out of habit from other tools, and the answer that names ours.
+
+
+VERB_HABITS = {
+    **dict.fromkeys(("train", "run", "launch", "finetune", "fine-tune"), "fit"),
+    **dict.fromkeys(("val", "eval", "test", "validate", "score"), "evaluate"),
+    **dict.fromkeys(("infer", "inference", "classify"), "predict"),
+    **dict.fromkeys(("diff", "benchmark", "versus", "vs"), "compare"),
+    **dict.fromkeys(("models", "zoo", "hub"), "starts"),
+    **dict.fromkeys(("continue", "restart", "go-on", "goon"), "resume"),
+    **dict.fromkeys(("convert", "to-onnx", "onnx", "openvino", "quantize", "save"), "export"),
+    **dict.fromkeys(("lr_find", "lr-find", "lr_finder", "lr-finder"), "fit DATA --dry-run"),
+    **dict.fromkeys(("server", "api", "deploy", "web"), "serve"),
+    **dict.fromkeys(("app", "ui", "webui", "gui", "label", "annotate"), "studio"),
+}
+
+# Same meaning, another name: our option takes the value as it is.
+RENAMED = {
+    **dict.fromkeys(
+        ("--model", "--model-name-or-path", "--model-name", "--backbone", "--weights",
+         "--checkpoint", "--pretrained-model"),
+        "--start",
+    ),
+    **dict.fromkeys(
+        ("--output", "--output-dir", "--out-dir", "--outdir", "--project", "--name", "--save-dir",
+         "--run-dir", "-o"),
+        "--out",
+    ),
+    **dict.fromkeys(("--architecture", "--model-type"), "--arch"),
+    **dict.fromkeys(("--time-limit", "--time", "--max-time", "--time-budget"), "--minutes"),
+    **dict.fromkeys(("--random-state", "--random-seed", "--manual-seed"), "--seed"),
+    **dict.fromkeys(
+        ("--label-column", "--label-col", "--label-column-name", "--target", "--target-column"),
+        "--label",
+    ),
+    **dict.fromkeys(("--group-column", "--group-col", "--groups"), "--group"),
+    **dict.fromkeys(("--test-dir", "--test-data", "--test-file", "--test-set"), "--test"),
+    **dict.fromkeys(("--preset", "--presets", "--quality"), "--budget"),
+    **dict.fromkeys(("--silent",), "--quiet"),
+    **dict.fromkeys(("--base-model", "--reference", "--original"), "--base"),
+    **dict.fromkeys(
+        ("--learning-rate", "--lr0", "--base-lr", "--head-lr", "--backbone-lr"), "--lr"
+    ),
+    **dict.fromkeys(("--config", "--cfg"), "--plan"),
+    **dict.fromkeys(("--report-to", "--log-with", "--logger", "--loggers"), "--track"),
+    **dict.fromkeys(("--dryrun", "--plan-only"), "--dry-run"),
+    **dict.fromkeys(("--start", "--models", "--backbones", "--networks"), "--starts"),
+    "--strategy": "--strategies",
+    **dict.fromkeys(("--format", "--target", "--export-format"), "--to"),
+    **dict.fromkeys(("--quantize", "--quantise", "--quantized", "--quant"), "--int8"),
+    **dict.fromkeys(("--bind", "--address", "--ip", "--server-name", "-H"), "--host"),
+    **dict.fromkeys(("--server-port", "-p"), "--port"),
+    **dict.fromkeys(("--api-key", "--key", "--password", "--auth", "--api-token"), "--token"),
+    **dict.fromkeys(("--inbrowser", "--browser", "--open-browser"), "--open"),
+    **dict.fromkeys(("--allowed-hosts", "--allowed-host", "--allow-hosts"), "--allow-host"),
+}  # fmt: skip
+
+# The thing is an argument here, without an option before it.
+_DATA = (
+    "--data", "--data-dir", "--train-dir", "--dataset", "--dataset-name", "--data-path",
+    "--train-data", "--train-file", "--train", "--root",
+)  # fmt: skip
+_RUN = ("--model", "--model-name-or-path", "--run", "--weights", "--checkpoint", "--model-dir")
+_PATH = ("--source", "--input", "--inputs", "--image", "--images", "--path", "--file", *_DATA)
+ARGUMENTS = {
+    "fit": dict.fromkeys(_DATA, "DATA"),
+    "resume": dict.fromkeys(
+        ("--out", "--output-dir", "--resume", "--resume-from-checkpoint", *_RUN), "RUN"
+    ),
+    "check": dict.fromkeys(_DATA, "DATA"),
+    "predict": {**dict.fromkeys(_PATH, "PATH"), **dict.fromkeys(_RUN, "RUN")},
+    "evaluate": {
+        **dict.fromkeys((*_DATA, "--test", "--test-dir", "--test-data"), "DATA"),
+        **dict.fromkeys(_RUN, "RUN"),
+    },
+    "compare": {
+        **dict.fromkeys(("--data", "--train-dir", "--dataset"), "DATA"),
+        **dict.fromkeys(("--run", "--runs"), "RUN"),
+    },
+    "rank": dict.fromkeys(_DATA, "DATA"),
+    "audit": dict.fromkeys(("--run", *_RUN), "MODEL"),
+    "export": dict.fromkeys(_RUN, "RUN"),
+    "suggest": {**dict.fromkeys(_PATH, "UNLABELLED"), **dict.fromkeys(_RUN, "RUN")},
+    "serve": dict.fromkeys(_RUN, "RUN"),
+    "studio": dict.fromkeys(_DATA, "DATA"),
+    "report": dict.fromkeys(_RUN, "RUN"),
+    "starts": {},
+    "cache": {},
+}
+
+_SET = "Here it is --set training.{} (see --dry-run for all choices)."
+_PASSES = "Here it is --set training.passes=N: images passed in all (10 x the images is usual)."
+_CHOSEN = "Not needed: warmstart chooses it."
+_LATER = f"It is not part of this version ({__version__})."
+_ON_CPU = "Only `fit` uses another device, for training; the rest runs on the processor."
+_RATE = (
+    "Here the rate comes by rule (--dry-run says why) and --lr sets another; rate_probe compares "
+    "three in Python: docs/notebook.md."
+)
+_VIEWS = "Here it is --set training.crop=0.35 and --set training.flip=true, where layers are tuned."
+_FROZEN = (
+    "Here it is --strategy: head freezes all layers, frozen:K the first K, last:N all but the "
+    "last N."
+)
+
+# Options of `fit` elsewhere that have no counterpart in this version, and why.
+EXPLAINED = {
+    **dict.fromkeys(
+        ("--format", "--export", "--export-format"), "Here it is `warmstart export RUN --to onnx`."
+    ),
+    **dict.fromkeys(
+        ("--epochs", "-e", "--num-epochs", "--num-train-epochs", "--max-epochs", "--steps",
+         "--max-steps"),
+        _PASSES,
+    ),
+    **dict.fromkeys(
+        ("--lr-find", "--lr-finder", "--find-lr", "--auto-lr-find", "--auto-lr", "--lr-range-test"),
+        _RATE,
+    ),
+    **dict.fromkeys(("--optimizer", "--optim", "--opt"), _SET.format("optimizer=sgd")),
+    **dict.fromkeys(("--weight-decay", "--wd"), _SET.format("weight_decay=0.01")),
+    **dict.fromkeys(
+        ("--batch-size", "-b", "--batch", "--per-device-train-batch-size"),
+        _SET.format("batch=16"),
+    ),
+    **dict.fromkeys(("--folds", "--n-folds", "--cv"), _SET.format("folds=5")),
+    **dict.fromkeys(
+        ("--warmup", "--warmup-steps", "--warmup-epochs", "--warmup-ratio"),
+        _SET.format("warm_up=0.1"),
+    ),
+    **dict.fromkeys(
+        ("--momentum", "--scheduler", "--lr-scheduler", "--loss", "--workers", "-j",
+         "--num-workers", "--threads", "--dropout", "--fp16", "--bf16", "--amp", "--patience"),
+        _CHOSEN,
+    ),
+    **dict.fromkeys(
+        ("--img-size", "--imgsz", "--image-size", "--input-size", "--resolution", "--resize"),
+        "The start brings its own image size; another one is --set input.size=PX.",
+    ),
+    **dict.fromkeys(
+        ("--channels", "--in-chans", "--in-channels", "--bands"),
+        "Here it is --set input.channels=N.",
+    ),
+    **dict.fromkeys(("--tensorboard", "--tb"), "Here it is --track tensorboard."),
+    "--wandb": "Here it is --track wandb.",
+    "--mlflow": "Here it is --track mlflow.",
+    "--strategies": "Here --strategy takes one; `warmstart compare DATA --strategies A,B` runs "
+    "several.",
+    **dict.fromkeys(("--lora", "--peft"), "Here it is --strategy full+lora or last:N+lora."),
+    **dict.fromkeys(("--lora-rank", "--rank"), "Here it is --set training.rank=8."),
+    **dict.fromkeys(
+        ("--val-split", "--validation-split", "--val-size", "--test-size", "--split",
+         "--train-val-split"),
+        "Not needed: accuracy is estimated inside the training images, "
+        "or on a val/ folder where there is one.",
+    ),
+    **dict.fromkeys(
+        ("--val", "--val-dir", "--validation-dir", "--validation-file", "--val-data"),
+        "Put those images into DATA/val/; a folder of that name is held out.",
+    ),
+    **dict.fromkeys(
+        ("--num-classes", "--classes", "--n-classes"),
+        "Not needed: the classes are read from the data.",
+    ),
+    **dict.fromkeys(("--freeze", "--backbone-freeze", "--freeze-backbone"), _FROZEN),
+    "--pretrained": "Not needed: every start is pretrained.",
+    **dict.fromkeys(("--augment", "--augmentation", "--aa"), _VIEWS),
+    **dict.fromkeys(
+        ("--resume", "--resume-from-checkpoint", "--auto-resume", "--continue"),
+        "Here it is `warmstart resume RUN`.",
+    ),
+    **dict.fromkeys(
+        ("--exist-ok", "--overwrite", "--overwrite-output-dir", "--force", "-f"),
+        "A run folder is never overwritten; leave --out away and a new one is made.",
+    ),
+    **dict.fromkeys(("--gpu", "--gpus", "--cuda", "--accelerator"), "Here it is --device cuda."),
+    **dict.fromkeys(
+        ("--metric", "--source-data",
+         "--kind", "--mixup",
+         "--cutmix"),
+        _LATER,
+    ),
+}  # fmt: skip
+
+# Habits that mean the same with every verb.
+EVERYWHERE = {
+    **dict.fromkeys(
+        ("--verbose", "-v", "--log-level"),
+        "Here --debug shows where an error arose; progress is always shown.",
+    ),
+    **dict.fromkeys(("--device", "--gpu", "--gpus", "--cuda"), _ON_CPU),
+    **dict.fromkeys(("--batch-size", "-b", "--workers", "--num-workers"), _CHOSEN),
+}
+SAVED = {
+    "predict": "The answers go to stdout; write them to a file with > FILE.",
+    "evaluate": "The result goes to stdout; write it to a file with > FILE.",
+}
 
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.7) -> str | None:

@@ -6,15 +6,23 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warmstart import show
 from warmstart.cli.parse import Call
-from warmstart.folder import to_plain
+from warmstart.cli.request import request_of
+from warmstart.cli.stop import stoppable
+from warmstart.distributed import World, here
+from warmstart.errors import UsageError, WarmstartError, WorldError
+from warmstart.events import Event, follow
+from warmstart.records.codec import to_plain
+from warmstart.terminal import progress, result_text
 
 if TYPE_CHECKING:
-    from warmstart.joints.deliver import Finished
+    from warmstart.events import Steps
+    from warmstart.run.deliver import Finished
+
 
 NO_SIGNAL = 3
 NOT_READY = 4  # with --strict
@@ -26,9 +34,9 @@ def settle_imports() -> None:
     gc.enable()
 
 
-def watcher(call: Call) -> show.Watcher:
+def watcher(call: Call) -> progress.Watcher:
     """What shows the progress of a call."""
-    return show.Silent() if "--quiet" in call.switches else show.watcher(sys.stderr)
+    return progress.Silent() if "--quiet" in call.switches else progress.watcher(sys.stderr)
 
 
 def print_run(call: Call, finished: Finished, data: Sequence[str | None]) -> int:
@@ -38,7 +46,7 @@ def print_run(call: Call, finished: Finished, data: Sequence[str | None]) -> int
         if "--quiet" not in call.switches:
             print(f"Folder   {finished.path}", file=sys.stderr)
     else:
-        print(show.result_text(finished.summary, finished.path, find_image(*data)))
+        print(result_text.result_text(finished.summary, finished.path, find_image(*data)))
     summary = finished.summary
     if summary.shipped.strategy == "none" or summary.verdict.kind == "no-signal":
         return NO_SIGNAL
@@ -72,3 +80,66 @@ def find_image(*folders: str | None) -> str | None:
                 if os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES and name[0] != ".":
                     return os.path.join(root, name)
     return None
+
+
+# ---- One command in several processes: the first works as ever, the others along in silence.
+
+
+INTERRUPTED = 130
+
+
+def check_processes(call: Call, world: World) -> None:
+    """Raises: UsageError where --parallel asks for other processes than there are."""
+    from warmstart.planning.parallel import KIND, is_way, n_stages
+
+    value = call.values.get("--parallel")
+    if value is None:
+        return
+    if not is_way(value):
+        raise UsageError(f"--parallel {value}: it takes {KIND}.")
+    wanted = n_stages(value)
+    if wanted not in (0, world.size):
+        raise UsageError(
+            f"--parallel {value} needs {wanted} processes, and {world.size} "
+            f"{'runs' if world.size == 1 else 'run'}; start it with torchrun --nproc-per-node "
+            f"{wanted} -m -- warmstart fit ..."
+        )
+
+
+def fit_along(call: Call) -> int:
+    """`warmstart fit` in a process that is not the first."""
+    from warmstart.run.along import fit_along as along
+    from warmstart.run.fit import fit
+
+    return _silent(lambda: along(request_of(call), fit))
+
+
+def resume_along(run: Path) -> int:
+    """`warmstart resume` likewise."""
+    from warmstart.run.along import resume_along as along
+    from warmstart.run.fit import fit
+
+    return _silent(lambda: along(run, fit))
+
+
+def _silent(steps: Callable[[], Steps[Finished]]) -> int:
+    """Work to the end. What the first process says as well is not said again."""
+    settle_imports()
+    try:
+        with stoppable(_unseen) as see:
+            follow(steps(), see)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except WarmstartError as error:
+        if error.exit_code != 1:
+            return error.exit_code
+        cause = error.__cause__ or error
+        if not isinstance(cause, WorldError):
+            raise
+        world = here()  # it may be the first that is gone, and cannot say so
+        raise WorldError(f"process {world.rank} of 0 to {world.size - 1}: {cause}") from error
+    return 0
+
+
+def _unseen(event: Event) -> None:
+    """Progress is the first process's to show."""

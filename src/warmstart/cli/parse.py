@@ -12,7 +12,8 @@ from itertools import takewhile
 from typing import NoReturn
 
 from warmstart.cli.hints import hyphened, nearest, unknown_assignment, unknown_option, unknown_verb
-from warmstart.cli.spec import VERBS, Option, Verb
+from warmstart.cli.options import Option, Verb
+from warmstart.cli.spec import VERBS
 from warmstart.errors import UsageError
 
 ASSIGNMENT = re.compile(r"[A-Za-z][\w-]*=")

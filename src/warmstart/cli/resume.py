@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from warmstart.cli.output import print_run, settle_imports, watcher
+from warmstart.cli.output import print_run, resume_along, settle_imports, watcher
 from warmstart.cli.parse import Call
 from warmstart.cli.stop import stoppable
-from warmstart.cli.together import resume_along
+from warmstart.distributed import joined
 from warmstart.events import Event, follow
-from warmstart.world import joined
 
 ARITHMETIC = "MKL_CBWR"
 
@@ -35,8 +34,8 @@ def _resume(call: Call, run: Path, told: dict[str, Any]) -> int:
     is_done = (run / "DONE").exists()
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
-        from warmstart.flow import fit
-        from warmstart.verbs.resume import resume as steps
+        from warmstart.run.fit import fit
+        from warmstart.run.resume import resume as steps
 
         settle_imports()
         with stoppable(watch.show) as see:

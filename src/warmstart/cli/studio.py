@@ -12,17 +12,17 @@ from warmstart.cli.parse import Call
 from warmstart.cli.stop import say
 
 if TYPE_CHECKING:
-    from warmstart.data.labelling import AskedTask
+    from warmstart.data.labels import AskedTask
 
 STOPPING = "Stopping; what was computed is kept."
 
 
 def studio(call: Call) -> int:
     """Serve until a signal comes; returns 0 then. Raises: ServeError, DataError, RunFolderError."""
-    from warmstart.flow import fit
-    from warmstart.joints.request import DEFAULT_START
-    from warmstart.verbs.studio import Opening, opened
-    from warmstart.verbs.studio import studio as steps
+    from warmstart.request import DEFAULT_START
+    from warmstart.run.fit import fit
+    from warmstart.studio.studio import Opening, opened
+    from warmstart.studio.studio import studio as steps
 
     values = call.values
     asked = Opening(

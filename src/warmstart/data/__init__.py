@@ -1,1 +1,1 @@
-"""From any layout of labelled examples to an index, splits and input arrays."""
+"""From any layout of labelled examples to an index, splits and groups."""

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TypeVar
 
-from warmstart.data.collection import Load, count, unreadable
+from warmstart.data.dataset import Load, unreadable
 from warmstart.data.place import (
     MAX_FILE_BYTES,
     READ_SUFFIXES,
@@ -30,6 +30,7 @@ from warmstart.data.place import (
     suffix,
 )
 from warmstart.errors import DataError
+from warmstart.nouns import count
 
 # A header may claim any length, and `tarfile` asks for as much memory.
 TAR_ERRORS = (tarfile.TarError, EOFError, OSError, ValueError, MemoryError, OverflowError)

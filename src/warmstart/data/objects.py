@@ -9,11 +9,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL.Image import Image
 
-from warmstart.data.collection import Columns, Listing, Row, Wording, count
+from warmstart.data.dataset import Columns, Listing, Row, Wording
+from warmstart.data.image_tables import Files, list_table
 from warmstart.data.parsing import Table, lists_of, text_of
 from warmstart.data.place import check_name, read_file
-from warmstart.data.tables import Files, list_table
 from warmstart.errors import DataError
+from warmstart.nouns import count
 
 
 @runtime_checkable

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from warmstart.data.collection import count, is_are
-from warmstart.data.near import Pair, are_scenes, scenes
-from warmstart.records import Example, Finding
-from warmstart.words import IMAGES
+from warmstart.data.near_duplicates import Pair, are_scenes, scenes
+from warmstart.nouns import IMAGES, count, is_are
+from warmstart.records.data import Example, Finding
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from warmstart.data.collection import Load, count, unreadable
-from warmstart.errors import DataError
-from warmstart.records import Finding
+from warmstart.data.dataset import Load, unreadable
+from warmstart.errors import DataError, missing
+from warmstart.nouns import count
+from warmstart.records.data import Finding
+
+# ---- A path that is not there: said before anything heavy loads.
+
+
+PREFIX = "sample:"
+
+
+def is_address(text: str) -> bool:
+    """Whether a source is named by a web address, which is not read.
+
+    >>> is_address("https://example.org/photos.zip"), is_address("photos")
+    (True, False)
+    """
+    return re.match(r"[a-z0-9]+://", text, re.IGNORECASE) is not None
+
+
+def look_for(text: str) -> None:
+    """Raises: DataError where `text` names a path, and nothing is there.
+
+    >>> look_for("sample:digits")
+    """
+    path = Path(text).expanduser()
+    is_path = text.strip() and not text.startswith(PREFIX) and not is_address(text)
+    if is_path and not os.path.exists(path):
+        raise DataError(missing(path, str(Path(text))))
+
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset((

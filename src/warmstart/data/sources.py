@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,13 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from warmstart.data.archive import TAR_SUFFIXES, open_tar, open_zip
 from warmstart.data.arrays import are_texts, list_arrays, list_text_pairs
 from warmstart.data.arrow import parse_parquet
-from warmstart.data.collection import Columns, Listing, count
-from warmstart.data.kinds import heard
+from warmstart.data.dataset import Columns, Listing, Row, Wording
+from warmstart.data.image_tables import Files, list_table
 from warmstart.data.layouts import list_place
-from warmstart.data.named import PREFIX, is_address
+from warmstart.data.media import heard
 from warmstart.data.objects import (
     Frame,
     ImageFolder,
@@ -25,13 +29,65 @@ from warmstart.data.objects import (
     list_image_folder,
 )
 from warmstart.data.parsing import Table, parse
-from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, open_folder, read_file, suffix
-from warmstart.data.samples import list_sample
-from warmstart.data.shards import is_shard, list_shard, list_shards
-from warmstart.data.tables import Files, list_table
+from warmstart.data.place import (
+    MEDIA_SUFFIXES,
+    PREFIX,
+    TABLE_SUFFIXES,
+    is_address,
+    open_folder,
+    read_file,
+    suffix,
+)
 from warmstart.data.tensors import is_dataset, list_dataset
-from warmstart.errors import DataError
-from warmstart.lost import missing
+from warmstart.data.webdataset import is_shard, list_shard, list_shards
+from warmstart.errors import DataError, missing
+from warmstart.nouns import count
+
+# ---- Data sets that come along: `sample:digits`.
+
+
+NAMES = ("digits",)
+
+
+def list_sample(source: str) -> Listing:
+    """List a sample by its name, `sample:digits`.
+
+    Raises: DataError for any other name, saying which there are.
+    """
+    name = source.removeprefix(PREFIX)
+    if name not in NAMES:
+        offered = ", ".join(PREFIX + known for known in NAMES)
+        raise DataError(
+            f"there is no {PREFIX}{name}; offered is {offered} (others would need a download: "
+            "save one as a folder of class folders and name that folder)"
+        )
+    return _digits()
+
+
+def _digits() -> Listing:
+    from sklearn.datasets import load_digits  # here: it takes a second to import
+
+    scans = load_digits()
+    payloads, rows = {}, []
+    for index, (scan, target) in enumerate(zip(scans.images, scans.target, strict=True)):
+        id = f"{target}/{index:04}.png"
+        payloads[id] = _png(np.rint(scan * 255 / 16).astype(np.uint8))  # scans hold 0..16
+        rows.append(Row(id=id, label=str(target)))
+    return Listing(
+        name="digits",
+        layout="sample",
+        title=f"{count(len(rows), 'scan')} of handwritten digits (scikit-learn)",
+        rows=tuple(rows),
+        load=payloads.__getitem__,
+        wording=Wording(source="sample:digits", before="sample:digits/", remove="it"),
+    )
+
+
+def _png(pixels: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
 
 Source = str | os.PathLike[str] | tuple[Any, Any] | Frame | ImageFolder
 # What to do with a file of a kind that is not read, where that is plain.

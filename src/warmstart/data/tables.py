@@ -1,214 +1,136 @@
-"""A table of labelled images: a path, or the image itself, and a label in each row."""
+"""A table of plain columns: each row is an example, numbers and short words are what it holds."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
-from warmstart.data.collection import (
-    Columns,
-    Listing,
-    Load,
-    Row,
-    Wording,
-    count,
-    unreadable,
-)
-from warmstart.data.columns import (
-    PATH_NAMES,
-    Roles,
-    find_column,
-    groups_of,
-    splits_of,
-)
-from warmstart.data.grouping import propose_columns
-from warmstart.data.kinds import noun_of
-from warmstart.data.labelcells import LabelCells, label_column, read_labels
-from warmstart.data.lost import is_too_much
-from warmstart.data.parsing import Pictures, Table
-from warmstart.data.place import escaped, is_utf8
-from warmstart.data.rowtable import holds_rows, list_rows
-from warmstart.data.texttable import list_texts, text_column
+from warmstart.data.column_types import ColumnWish, type_columns
+from warmstart.data.dataset import Collection, Columns, Listing, Row, Wording
+from warmstart.data.groups import propose_columns
+from warmstart.data.labels import label_column, read_labels, several
+from warmstart.data.parsing import PATH_NAMES, Roles, Table, find_column, groups_of, splits_of
+from warmstart.data.place import IMAGE_SUFFIXES, suffix
 from warmstart.errors import DataError
-from warmstart.records import Finding
+from warmstart.machine import check_room, size_of_cells
+from warmstart.modalities.table import pack, unpack
+from warmstart.nouns import count
 
-GONE = "is not there"
+_LOOKED_AT = 20  # rows
+# The network that reads a table takes memory by the square of them: 1 GB at 8,000.
+MOST_COLUMNS = 8000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
-    """What the paths of a table are looked up in; they are relative to the table.
+def holds_rows(table: Table, columns: Columns) -> bool:
+    """Whether the rows themselves are the examples: asked for, or no column names files."""
+    if columns.kind != "auto":
+        return columns.kind == "table"
+    names = {column.casefold() for column in table.columns}
+    if table.pictures or not names.isdisjoint(PATH_NAMES) or len(names) < 2:
+        return False
+    return not any(_names_files(table.texts(column)[:_LOOKED_AT]) for column in table.columns)
 
-    `inside` gives what reads a path, if that does not lead out of the folder. `links` holds the
-    links that are not followed, with the reason.
+
+def _names_files(cells: Sequence[str | None]) -> bool:
+    return any(cell and suffix(cell.strip()) in IMAGE_SUFFIXES for cell in cells)
+
+
+def list_rows(table: Table, *, shown: str, name: str, columns: Columns) -> Listing:
+    """List the rows of a table; a row's id is where it stands, such as "line 2".
+
+    All columns but those of labels, groups and splits are kept as they are written: what they
+    mean is told from the training rows, by `with_columns`.
+    Raises: DataError if the table lacks a column, or a cell is of no use.
     """
-
-    exists: Callable[[str], bool]
-    load: Load
-    inside: Callable[[str], Callable[[], bytes] | None]
-    links: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Images:
-    ids: Sequence[str]
-    load: Load
-    lost: Mapping[int, str] = field(default_factory=dict)  # rows without one, with the reason
-
-
-def list_table(table: Table, *, shown: str, name: str, files: Files, columns: Columns) -> Listing:
-    """List the rows of a table.
-
-    A row's id is its path as written; images that lie in the table itself have the path they
-    carry, where all are different, else their number. A `split` column may say train, val or
-    test. Where no group was named, a column called like one is proposed.
-    A table without paths whose rows hold a text is one of texts: see `texttable.py`.
-    One with neither is one of plain columns: see `rowtable.py`.
-    Raises: DataError if the table lacks a column, a cell is empty, or files are missing.
-    """
-    text = text_column(table, columns, shown)
-    if text is not None:
-        return list_texts(table, text, shown=shown, name=name, columns=columns)
-    if holds_rows(table, columns):
-        return list_rows(table, shown=shown, name=name, columns=columns)
+    if len(table.columns) > MOST_COLUMNS:
+        raise DataError(
+            f"{shown} has {len(table.columns):,} columns and {MOST_COLUMNS:,} are the most; leave "
+            "out those that matter least, or use WarmStartClassifier in Python, which takes more"
+        )
     roles = _roles(table, columns, shown)
     labels = read_labels(table, roles, columns, shown)
-    images = _images(table, roles, shown, files)
-    rows = _rows(table, roles, shown, images, labels)
-    taken = (roles.path, roles.label, roles.split)
-    noun = noun_of(row.id for row in rows)
+    splits, groups = splits_of(table, roles.split, shown), groups_of(table, roles.group, shown)
+    own = several(columns.label, table.columns) or (roles.label,)
+    payloads = row_payloads(table, (*own, roles.group, roles.split), shown)
+    rows = [
+        Row(id=id, label=label, split=split, group=group)
+        for id, label, split, group in zip(payloads, labels.texts, splits, groups, strict=True)
+    ]
     return Listing(
-        name=name,
-        layout=f'{PurePosixPath(shown).name}: {noun}s from "{roles.path}", labels from '
-        f'"{roles.label}"' + (f', groups from "{roles.group}"' if roles.group else ""),
-        title=f"{count(len(rows), noun)} listed in {shown}",
-        rows=rows,
-        load=images.load,
-        wording=Wording(source=shown, before=f'{shown}: class "', after='"', remove="its row"),
-        is_table=True,
-        doubt=labels.doubt,
-        form=labels.form,
-        outputs=labels.outputs,
-        problems=_lost(images, table, noun)
-        + (() if roles.group else propose_columns(table, taken, shown)),
-    )
+        name=name, kind="table", is_table=True,
+        layout=_layout(roles, shown), title=f"{count(len(rows), 'row')} of {shown}",
+        rows=tuple(rows), load=payloads.__getitem__,
+        wording=Wording(
+            source=shown, before=f'{shown}: class "', after='"', remove="its rows", noun="row"
+        ),
+        doubt=labels.doubt, form=labels.form, outputs=labels.outputs,
+        problems=() if roles.group else propose_columns(table, (*own, roles.split), shown),
+    )  # fmt: skip
 
 
-def _lost(images: _Images, table: Table, noun: str) -> tuple[Finding, ...]:
-    reasons = {
-        f"{escaped(images.ids[row])} ({table.where(row)})": why for row, why in images.lost.items()
-    }
-    return unreadable(reasons, f"{count(len(reasons), noun)} that cannot be found left out.")
+def row_payloads(table: Table, taken: Sequence[str | None], shown: str) -> dict[str, bytes]:
+    """The bytes of each row by its id, without the columns that are `taken`.
+
+    Raises: DataError for a cell that is neither text nor number.
+    """
+    names = [column for column in table.columns if column and column not in taken]
+    # Each row is kept with the names of its columns, beside the cells themselves.
+    n_letters = len(table.lines) * sum(len(name) + 8 for name in names)
+    check_room(size_of_cells(len(table.lines) * len(names), n_letters), shown)
+    cells = {name: table.texts(name) for name in names}
+    width = len(str(max(table.lines)))
+    found = {}
+    for row in range(len(table.lines)):
+        lists = next((name for name in names if cells[name][row] is None), None)
+        if lists is not None:
+            raise DataError(
+                f'{shown} {table.where(row)}: "{lists}" is not a text or number; give one value '
+                "a column, or leave the column out"
+            )
+        values = {name: cells[name][row] or "" for name in names}
+        found[f"{table.unit} {table.lines[row]:0{width}}"] = pack(values)
+    return found
+
+
+def with_columns(collection: Collection, asked: Mapping[str, ColumnWish]) -> Collection:
+    """The collection with what its columns are, told from its training rows alone.
+
+    `asked` gives the kind of some columns, as `--set column.NAME=KIND` or a plan does.
+    Raises: DataError as `type_columns` does.
+    """
+    record = collection.record
+    train = [example.id for example in record.examples if example.split == "train"]
+    rows = [unpack(collection.load(id)) for id in train]
+    _check_parts(collection, rows[0] if rows else {})
+    typed = type_columns(rows, train, collection.wording.source, asked)
+    settled = replace(
+        record, columns=typed.columns, column_choices=typed.choices,
+        problems=(*record.problems, *typed.findings),
+    )  # fmt: skip
+    return replace(collection, record=settled)
+
+
+def _check_parts(collection: Collection, row: Mapping[str, str]) -> None:
+    """Raises: DataError where a test or hold-out lacks a column of the training rows."""
+    for split in ("holdout", "test"):
+        first = next((e.id for e in collection.record.examples if e.split == split), None)
+        held = unpack(collection.load(first)) if first is not None else row
+        lost = [name for name in row if name not in held]
+        if lost:
+            raise DataError(
+                f'{first}, of the {split} part, has no column "{lost[0]}", which the training '
+                "rows have; add it, empty where it is not known"
+            )
 
 
 def _roles(table: Table, columns: Columns, shown: str) -> Roles:
-    if table.pictures:
-        path = table.pictures.column
-    else:
-        path = find_column(table.columns, None, PATH_NAMES, "path", shown)
     label = label_column(table, columns, shown)
-    if label == path:
-        what = "images" if table.pictures else "paths"
-        raise DataError(f'{shown}: "{label}" holds the {what}; name another column with --label')
     group = columns.group and find_column(table.columns, columns.group, (), "group", shown)
     split = next((c for c in table.columns if c.casefold() == "split"), None)
-    return Roles(path=path, label=label, group=group or None, split=split)
+    return Roles(path=label, label=label, group=group or None, split=split)
 
 
-def _images(table: Table, roles: Roles, shown: str, files: Files) -> _Images:
-    if table.pictures:
-        return _embedded(table.pictures, table, shown, files)
-    return _named(table, roles.path, shown, files)
-
-
-def _rows(
-    table: Table, roles: Roles, shown: str, images: _Images, labels: LabelCells
-) -> tuple[Row, ...]:
-    splits = splits_of(table, roles.split, shown)
-    groups = groups_of(table, roles.group, shown)
-    told = zip(images.ids, labels.texts, splits, groups, strict=True)
-    return tuple(
-        Row(id=id, label=label, split=split, group=group)
-        for row, (id, label, split, group) in enumerate(told)
-        if row not in images.lost
-    )
-
-
-# ---- where the images are ---------------------------------------------------------------------
-
-
-def _named(table: Table, column: str, shown: str, files: Files) -> _Images:
-    """Images by path; a few that are not there are left out."""
-    ids = [(cell or "").strip() for cell in table.texts(column)]
-    lost = {row: why for row, id in enumerate(ids) if (why := _why_lost(id, files))}
-    if is_too_much(len(lost), len(ids)):
-        row = next(iter(lost))
-        raise DataError(
-            f"{shown}: {len(lost):,} of {count(len(ids), 'file')} not found "
-            f"(first: {ids[row] or 'a cell without a path'}, {table.where(row)}"
-            f"{'' if lost[row] == GONE else f', {lost[row]}'}); write paths "
-            f"relative to {PurePosixPath(shown).name}, with their suffix"
-        )
-    first: dict[str, int] = {}
-    for row, id in enumerate(ids):
-        if row not in lost and first.setdefault(id, row) != row:
-            raise DataError(
-                f"{shown} names {id} in {table.unit}s {table.lines[first[id]]} and "
-                f"{table.lines[row]}; keep one {table.unit} per file"
-            )
-    return _Images(ids, lambda id: files.load(_relative(id)), lost)
-
-
-def _why_lost(id: str, files: Files) -> str:
-    """Why the file of a row cannot be had; "" where it can."""
-    if not id:
-        return "has no path"
-    if re.match(r"[a-z0-9]+://", id, re.IGNORECASE):
-        return "is a web address: download it and name the file"
-    if not is_utf8(id):
-        return "its name is not UTF-8"
-    if files.exists(_relative(id)):
-        return ""
-    return files.links.get(_relative(id), GONE)
-
-
-def _embedded(pictures: Pictures, table: Table, shown: str, files: Files) -> _Images:
-    """Images whose bytes lie in the table; those that are named only must lie beside it."""
-    stored, n = pictures.open(), len(table.lines)
-    beside: dict[int, Callable[[], bytes]] = {}
-    lost = []
-    for row, path in enumerate(stored.paths):
-        if path and not stored.inside[row]:
-            opened = files.inside(_relative(path))
-            if opened is None:
-                lost.append(row)
-            else:
-                beside[row] = opened
-    if is_too_much(len(lost), n):
-        first = f"{stored.paths[lost[0]]}, {table.where(lost[0])}"
-        raise DataError(
-            f'{shown}: {len(lost):,} of {n:,} images in "{pictures.column}" are paths of files '
-            f"that do not lie beside it (first: {first}); save the data set again with the images "
-            "in it"
-        )
-    width = len(str(n - 1))
-    ids = [path or "" for path in stored.paths]
-    if not all(ids) or len(set(ids)) < n:
-        ids = [f"{row:0{width}}" for row in range(n)]
-    why = dict.fromkeys(lost, "is not in the table and does not lie beside it")
-    for row, id in enumerate(ids):
-        if not is_utf8(id):
-            why[row] = "its name is not UTF-8"
-    rows = {id: row for row, id in enumerate(ids)}
-
-    def load(id: str) -> bytes:
-        row = rows[id]
-        return beside[row]() if row in beside else stored.load(row)
-
-    return _Images(ids, load, why)
-
-
-def _relative(id: str) -> str:
-    return str(PurePosixPath(id.replace("\\", "/") if "/" not in id else id))
+def _layout(roles: Roles, shown: str) -> str:
+    groups = f', groups from "{roles.group}"' if roles.group else ""
+    return f'{PurePosixPath(shown).name}: rows, labels from "{roles.label}"{groups}'

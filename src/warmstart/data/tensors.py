@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from warmstart.data.arrays import payload_of_picture
-from warmstart.data.collection import Collection, Listing, Row, Wording, count
+from warmstart.data.dataset import Collection, Listing, Row, Wording
 from warmstart.errors import DataError
-from warmstart.records import TensorInputs
+from warmstart.nouns import count
+from warmstart.records.inputs import TensorInputs
 
 LOOKED_AT = 200  # examples whose numbers tell how large they are
 
@@ -148,17 +149,6 @@ def _bytes(values: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, values, allow_pickle=False)
     return buffer.getvalue()
-
-
-def decode_tensor(payload: bytes, name: str, inputs: TensorInputs) -> NDArray[Any]:
-    """One example as it was listed. Raises: DataError where it is of another shape or type."""
-    values: NDArray[Any] = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False)
-    if values.shape != inputs.shape or str(values.dtype) != inputs.dtype:
-        raise DataError(
-            f"{name} is {values.dtype} of shape {values.shape}; the network takes {inputs.dtype} "
-            f"of {inputs.shape}"
-        )
-    return values
 
 
 def tensor_inputs(collection: Collection) -> TensorInputs:

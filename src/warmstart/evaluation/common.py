@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.records import ComparedRows, DataRecord
+from warmstart.records.comparison import ComparedRows
+from warmstart.records.data import DataRecord
 
 Key = tuple[str, str, int]  # content hash, label, which of several such examples
 Link = tuple[int, int]  # two rows that depend on each other

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.evaluation.metrics import MODEL_VARIANCE
-from warmstart.records import ComparedRows, Estimate, Pair
+from warmstart.records.comparison import ComparedRows, Pair
+from warmstart.records.summary import Estimate
 from warmstart.stats.intervals import Blocks, proportion
-from warmstart.stats.paired import holm, mean_interval
-from warmstart.stats.paired_hits import hits_difference
+from warmstart.stats.paired import hits_difference, holm, mean_interval
 
 Accuracy = tuple[float, float, float]  # value, low, high
 SIGNIFICANT = 0.05

@@ -8,21 +8,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.evaluation.class_measure import ClassMeasure
-from warmstart.evaluation.label_measure import LabelMeasure
+from warmstart.evaluation.classes import ClassMeasure
 from warmstart.evaluation.metrics import Method
-from warmstart.evaluation.number_measure import NumberMeasure
-from warmstart.records import (
-    CalibrationRecord,
-    Estimate,
-    Example,
-    Prediction,
-    Task,
-    TestScores,
-)
+from warmstart.evaluation.multilabel import LabelMeasure
+from warmstart.evaluation.regression import NumberMeasure
+from warmstart.records.answer import CalibrationRecord
+from warmstart.records.data import Example, Task
+from warmstart.records.summary import Estimate, Prediction, TestScores
 from warmstart.stats.intervals import Blocks, Values
-from warmstart.tasks.numbers import Numbers
-from warmstart.tasks.target import Target, Truth
+from warmstart.tasks.regress import Numbers
+from warmstart.tasks.task import Target, Truth
 
 Answers = NDArray[np.float64]
 

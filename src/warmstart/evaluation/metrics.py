@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.records import Estimate, Scores
+from warmstart.records.summary import Estimate, Scores
 from warmstart.stats.intervals import Blocks, proportion
 from warmstart.stats.paired import mean_interval
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from warmstart.records import Estimate, Finding, Level, Readiness, Task
-from warmstart.stats.gap import Interval, gap
+from warmstart.records.data import Finding, Task
+from warmstart.records.summary import Estimate, Level, Readiness
+from warmstart.stats.intervals import Interval, gap
 
 GOOD = 0.85  # the least that a ready model is right, at the lower end of its interval
 APART = 0.05  # of accuracy that a test set has to lie below the estimate, beyond chance

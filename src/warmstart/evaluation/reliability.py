@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from warmstart.evaluation.metrics import (
-    Labels,
-    Probabilities,
-    expected_calibration_error,
-    log_loss,
-)
-from warmstart.records import Certainty, CertaintyBin, Reliability
+from warmstart.evaluation.metrics import Labels, Probabilities, expected_calibration_error, log_loss
+from warmstart.nouns import IMAGES, Nouns
+from warmstart.records.judged import Certainty, CertaintyBin, Reliability
+from warmstart.solve.calibration import Calibration, fit_temperature, probabilities
 from warmstart.solve.ridge import Array
-from warmstart.solve.temperature import Calibration, fit_temperature, probabilities
 from warmstart.stats.intervals import Blocks, proportion
 from warmstart.stats.paired import mean_interval
-from warmstart.words import IMAGES, Nouns
 
 FOLDS = 5
 BINS = 10  # of as many answers each, where there are enough of them

@@ -1,1 +1,1 @@
-"""One pass over the data, many taps, kept in a content-addressed store."""
+"""Feature extraction, its engines and its cache."""

@@ -6,9 +6,10 @@ batches are made in the order of the examples, so results do not depend on timin
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,11 +20,12 @@ from numpy.typing import NDArray
 
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
-from warmstart.features.key import BATCH
+from warmstart.features.cache import Store
+from warmstart.features.cache_key import BATCH, GlanceKey
 from warmstart.features.shelf import Shelf
-from warmstart.features.store import Store
 from warmstart.features.stored import StoredTaps
-from warmstart.records import Example, Tap
+from warmstart.records.data import Example
+from warmstart.records.network import Tap
 
 
 class Vanished(DataError):
@@ -222,3 +224,66 @@ class _Computed:
         if batches:
             self.shelf.append(hashes, [np.concatenate(rows) for rows in zip(*batches, strict=True)])
         self.since = time.perf_counter()
+
+
+# ---- Glances in the store: a small fixed-size note of each image, made when it is decoded.
+#
+# They depend on no network, so that one decoding serves every start.
+
+
+Notes = NDArray[np.uint8]
+_FLUSH = 512  # glances kept in memory before they are written
+
+
+class GlanceBook:
+    """Glances by content hash; `put` may be called from several threads.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     book = GlanceBook(Store(Path(folder)), GlanceKey(decoder="pillow", draft=8, version=1))
+    ...     book.put("0a" * 32, np.arange(3, dtype=np.uint8))
+    ...     book.read(["0a" * 32])
+    array([[0, 1, 2]], dtype=uint8)
+    """
+
+    def __init__(self, store: Store, key: GlanceKey) -> None:
+        """Open the shelf of this kind of glance."""
+        self._shelf = store.shelf(key)
+        self._lock = threading.Lock()
+        self._fresh: dict[str, Notes] = {}
+
+    def missing(self, hashes: Iterable[str]) -> list[str]:
+        """The examples without a glance, each once, in the order given."""
+        with self._lock:
+            return [h for h in self._shelf.missing(hashes) if h not in self._fresh]
+
+    def put(self, sha256: str, glance: Notes) -> None:
+        """Keep the glance (WIDTH,) at one example; it is on disk after a while, or `flush`."""
+        with self._lock:
+            self._fresh[sha256] = glance
+            if len(self._fresh) >= _FLUSH:
+                self._write()
+
+    def flush(self) -> None:
+        """Write what is still in memory. Raises: OSError where the disk is full."""
+        with self._lock:
+            self._write()
+
+    def refresh(self) -> None:
+        """Learn what other processes have glanced at since."""
+        self._shelf.refresh()
+
+    def read(self, hashes: Sequence[str]) -> Notes:
+        """Glances in the asked order. Shapes: (len(hashes), WIDTH).
+
+        Raises: KeyError for an example without one.
+        """
+        self.flush()
+        rows: Notes = self._shelf.read(hashes, "glance")
+        return rows
+
+    def _write(self) -> None:
+        ready, self._fresh = self._fresh, {}
+        if ready:
+            self._shelf.append([*ready], [np.stack([*ready.values()])])

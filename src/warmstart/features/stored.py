@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from warmstart.errors import StartError
 from warmstart.features.shelf import Shelf
-from warmstart.records import Example, Tap
+from warmstart.records.data import Example
+from warmstart.records.network import Tap
 
 Floats = NDArray[np.float32]
 

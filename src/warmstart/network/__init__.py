@@ -1,1 +1,1 @@
-"""From a start to ordered parts: loading, cutting, surgery, ledger."""
+"""From a base model to ordered blocks: loading, partition, surgery, ledger."""

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import StartError
-from warmstart.network.parts import Network, Part
-from warmstart.network.segment import Run, Step
+from warmstart.network.partition import Network, Part
+from warmstart.network.segments import Run, Step
 from warmstart.network.trace import shallow_copy
-from warmstart.records import Layout, PartRecord, Tap
+from warmstart.records.network import Layout, PartRecord, Tap
 
 NAME = "added"  # of the submodule; the next ones are added_2, …
 _LEAST_HIDDEN = 8

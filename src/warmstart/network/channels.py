@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from warmstart.errors import StartError
 from warmstart.network.stem import REFUSALS, Stem, find_stems, set_kernel
 from warmstart.network.tensors import digest
-from warmstart.network.whole import as_tensor, is_same, probe
-from warmstart.records import Change, Preprocessing
+from warmstart.network.uncut import as_tensor, is_same, probe
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Change
 
 BANDS = 13  # the most that are taken: those of Sentinel-2
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from warmstart.errors import StartError
-from warmstart.network.edit import TapHead
-from warmstart.network.revive import RevivedStart
-from warmstart.network.tabular import BIAS, MIX, SHIFT, SPREAD, WIDTH, TableNet, set_spans
+from warmstart.network.finished_run import RevivedStart
+from warmstart.network.surgery import TapHead
+from warmstart.network.table_network import BIAS, MIX, SHIFT, SPREAD, WIDTH, TableNet, set_spans
 from warmstart.network.tensors import digest, tensor_digest, unique_tensors
-from warmstart.records import Change, ColumnRecord, TableInputs
+from warmstart.records.inputs import ColumnRecord, TableInputs
+from warmstart.records.network import Change
 
 NAMED = 3  # columns that a sentence names
 

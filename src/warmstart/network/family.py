@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from warmstart.records import Family
+from warmstart.records.network import Family
 
 
 def find_family(module: nn.Module) -> Family:

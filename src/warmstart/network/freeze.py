@@ -19,10 +19,10 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from warmstart.errors import PlanError
-from warmstart.network.edit import WarmModel
-from warmstart.network.lowrank import original_names
+from warmstart.network.lora import original_names
+from warmstart.network.surgery import WarmModel
 from warmstart.network.tensors import place
-from warmstart.records import Action
+from warmstart.records.plan import Action
 
 _HELD = frozenset[Action]({"frozen", "low-rank"})
 _OUTPUT = "output"

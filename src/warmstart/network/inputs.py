@@ -8,18 +8,11 @@ from torch import nn
 
 from warmstart.errors import StartError
 from warmstart.network.channels import Channels, forward, rechannel
-from warmstart.network.positions import resize
+from warmstart.network.position_embeddings import resize
 from warmstart.network.tensors import tensor_digest, unique_tensors
-from warmstart.network.whole import probe
-from warmstart.records import (
-    WINDOWS,
-    Change,
-    Preprocessing,
-    Sound,
-    StartRecord,
-    TextInputs,
-    pictures,
-)
+from warmstart.network.uncut import probe
+from warmstart.records.inputs import WINDOWS, Preprocessing, Sound, TextInputs, pictures
+from warmstart.records.network import Change, StartRecord
 
 PICTURE = (1, 3)  # channels of grey and colour pictures, which any start for them can be shown
 SHOWABLE = (*PICTURE, 4)  # channels that a picture can be given: grey, colours, and alpha

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from warmstart.network.beside import NAME
-from warmstart.network.edit import WarmModel
+from warmstart.network.ensemble import NAME
 from warmstart.network.freeze import action_of
-from warmstart.network.lowrank import base_tensors, has_updates
-from warmstart.network.parts import Network
+from warmstart.network.lora import base_tensors, has_updates
+from warmstart.network.partition import Network
+from warmstart.network.surgery import WarmModel
 from warmstart.network.tensors import digest, unique_tensors
-from warmstart.records import Action, Change, Fate, FrozenProof, Ledger, LedgerRow
+from warmstart.records.network import Change, Fate, Ledger, LedgerRow
+from warmstart.records.plan import Action
+from warmstart.records.summary import FrozenProof
 
 MOST_LINES = 5
 _MEANINGS: dict[Fate, str] = {

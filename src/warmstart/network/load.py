@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import timm
-from torch import nn
+from torch import Tensor, nn
 
-from warmstart.errors import StartError
+from warmstart.errors import StartError, install_command
 from warmstart.network import hub
-from warmstart.network.arch import (
+from warmstart.network.architectures import (
     IMAGENET,
     build,
     build_pretrained,
@@ -26,18 +27,82 @@ from warmstart.network.arch import (
     published_config,
     split_arch,
 )
-from warmstart.network.filled import filled
-from warmstart.network.hubfiles import is_timm_folder, open_timm, timm_folder_of
+from warmstart.network.encoder_bases import (
+    is_text_start,
+    is_vision_start,
+    is_wave_start,
+    load_text,
+    load_vision,
+    load_wave,
+)
+from warmstart.network.hub_folder import is_timm_folder, open_timm, timm_folder_of
 from warmstart.network.inputs import InputWish, change_inputs
-from warmstart.network.registry import DEFAULT, SHIPPED, SHIPPED_TEXT, available, shipped_file
+from warmstart.network.partial_load import take_over
+from warmstart.network.registry import DEFAULT, SHIPPED, SHIPPED_TEXT, shipped_file
 from warmstart.network.tensors import STATISTICS, tensor_digest, unique_tensors
-from warmstart.network.textstart import is_text_start, load_text
-from warmstart.network.visionstart import is_vision_start, load_vision
-from warmstart.network.wavestart import is_wave_start, load_wave
-from warmstart.network.weights import SUFFIXES, by_order, check_finite, read_weights
-from warmstart.records import Change, Inputs, Preprocessing, StartRecord
+from warmstart.network.weight_file import share
+from warmstart.network.weights import (
+    SUFFIXES,
+    by_order,
+    check_finite,
+    check_match,
+    map_weights,
+    read_weights,
+)
+from warmstart.records.inputs import Inputs, Preprocessing
+from warmstart.records.network import Change, StartRecord
 
-__all__ = ["InputWish", "Start", "available", "load"]
+# ---- An architecture filled with the tensors of a file: in memory, or as windows on the file.
+
+
+_CURE = "check --arch, or take over what fits with --set start.partial=true"
+
+
+def filled(
+    arch: str, path: Path, preprocessing: Preprocessing | None, inputs: InputWish
+) -> tuple[nn.Module, Mapping[str, Tensor], tuple[Change, ...]]:
+    """Build `arch` and fill it with a file's weights: strictly, or with what fits.
+
+    Raises: StartError if they do not fit, are not finite, or cannot be streamed as wished.
+    """
+    size = preprocessing.size if preprocessing else None
+    if size is None and arch.startswith("torchvision:"):  # one ViT is published for 518 px
+        size = preprocessing_of(arch).size
+    if inputs.stream:
+        return (*_streamed(arch, path, size), ())
+    weights = read_weights(path)
+    check_finite(weights, path.name)
+    module = build(arch, weights, size)
+    if inputs.is_partial:
+        return module, weights, take_over(module, weights, path.name)
+    check_match(module.state_dict(), weights, path.name, _CURE)
+    module.load_state_dict(weights)
+    return module, weights, ()
+
+
+def _streamed(
+    arch: str, path: Path, size: tuple[int, int] | None
+) -> tuple[nn.Module, Mapping[str, Tensor]]:
+    """Built without memory for its parameters, which stay in the file. Raises: StartError."""
+    weights = map_weights(path)
+    check_finite(weights, path.name)
+    with _empty()(include_buffers=False):  # buffers that no file holds are made as they are
+        module = build(arch, weights, size)
+    check_match(module.state_dict(), weights, path.name)
+    share(module, weights)
+    return module, weights
+
+
+def _empty() -> Any:
+    """accelerate's context in which parameters are made on torch's meta device."""
+    try:
+        from accelerate import init_empty_weights
+    except ImportError as error:
+        raise StartError(
+            "a network is streamed from its file with accelerate; run "
+            f"`{install_command('scale')}`, or use --set training.stream=false."
+        ) from error
+    return init_empty_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,11 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.errors import StartError
 from warmstart.network.encoder import Encoder
-from warmstart.network.segment import Step, Steps
+from warmstart.network.segments import Step, Steps
 from warmstart.network.tensors import place, unique_tensors
-from warmstart.network.texts import mean_of_tokens
-from warmstart.network.whole import is_same
-from warmstart.records import Layout, NetworkRecord, PartRecord
+from warmstart.network.text_encoders import mean_of_tokens
+from warmstart.network.uncut import is_same
+from warmstart.records.network import Layout, NetworkRecord, PartRecord
 
 
 def find_owners(trunk: nn.Module, steps: Steps, classifier: nn.Module | None) -> dict[str, str]:

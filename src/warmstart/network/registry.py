@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from warmstart.errors import StartError
-from warmstart.records import Kind, Preprocessing
+from warmstart.records.inputs import Kind, Preprocessing
 
 DEFAULT = "lite0"
 DEFAULTS: dict[Kind, str] = {
@@ -235,3 +235,15 @@ def _hub_cache() -> Path:
     home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     hub = os.environ.get("HF_HOME", f"{home}/huggingface")
     return Path(os.environ.get("HF_HUB_CACHE", f"{hub}/hub")).expanduser()
+
+
+# ---- `warmstart starts [WORD]`: pretrained networks usable here without a download.
+
+
+def starts(word: str = "") -> tuple[Listing, ...]:
+    """Starts whose name or title holds `word`.
+
+    >>> "lite0" in [start.name for start in starts()]
+    True
+    """
+    return available(word)

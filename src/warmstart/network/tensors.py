@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.weightfile import lay_out, release
+from warmstart.network.weight_file import lay_out, release
 
 M = TypeVar("M", bound=nn.Module)
 # What a normalisation layer gathers from the data it sees; no parameters.

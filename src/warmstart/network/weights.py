@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from warmstart.errors import StartError
-from warmstart.weightfile import Mapped, map_file, release
+from warmstart.network.weight_file import Mapped, map_file, release
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net")

@@ -1,1 +1,1 @@
-"""Records in, plan out; free of torch."""
+"""The rules of a plan, the plan file and the forecast; free of torch."""

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from warmstart.nouns import Nouns, nouns_of
 from warmstart.planning.machine import Machine
 from warmstart.planning.rules import Budget
-from warmstart.records import (
-    ColumnPlan,
-    Inputs,
-    Kind,
-    NetworkRecord,
-    Preprocessing,
-    Recipe,
-    TableInputs,
-    Task,
-    TextInputs,
-    VerdictKind,
-    kind_of,
-)
-from warmstart.words import Nouns, nouns_of
+from warmstart.records.data import Task
+from warmstart.records.inputs import Inputs, Kind, Preprocessing, TableInputs, TextInputs, kind_of
+from warmstart.records.network import NetworkRecord, Recipe
+from warmstart.records.plan import ColumnPlan
+from warmstart.records.summary import VerdictKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from warmstart.planning.cached_activations import BYTES
 from warmstart.planning.rules import HELD_ONCE
 from warmstart.planning.schedule import Schedule, of_rows, schedule
-from warmstart.planning.storing import BYTES
-from warmstart.records import Forecast, Plan
+from warmstart.records.plan import Forecast, Plan
 
 LOOKS = 9  # passes of the rows held out: before, on the way, and at shares of the way
 ENDS = 2  # passes of some rows at the end of each training

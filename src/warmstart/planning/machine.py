@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from warmstart.records import Choice
+from warmstart.records.plan import Choice
 
 DEVICES = ("cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16")

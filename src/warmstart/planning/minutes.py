@@ -6,15 +6,38 @@ estimate, then images passed, then training itself.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from warmstart.nouns import IMAGES, Nouns
+from warmstart.planning.contrastive import LEAST_UPDATES, reaveraged
 from warmstart.planning.forecast import control_passes
-from warmstart.planning.pairing import LEAST_UPDATES, reaveraged
 from warmstart.planning.rules import usual_seconds
 from warmstart.planning.schedule import head_alone
-from warmstart.records import Choice, NetworkRecord, Plan
-from warmstart.words import IMAGES, Nouns
+from warmstart.records.network import NetworkRecord
+from warmstart.records.plan import Choice, Plan
+
+# ---- The time that a run may take for its trainings.
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Until when there is time for training, of `time.perf_counter`; None: as much as it takes."""
+
+    until: float | None = None
+
+    def share(self, part: float) -> float | None:
+        """When a training should end that may take this part of the time that is left.
+
+        >>> Allowance().share(0.5) is None
+        True
+        """
+        if self.until is None:
+            return None
+        now = time.perf_counter()
+        return now + part * max(self.until - now, 0.0)
+
 
 MARGIN = 0.9  # share of the minutes that the forecast may fill: it may be wrong by a tenth
 LEAST_STEPS = 40  # updates below which a training says little

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from warmstart.records import Task
+from warmstart.records.data import Task
 
 Budget = Literal["fast", "balanced", "thorough"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from warmstart.errors import PlanError
-from warmstart.planning.piping import DATA, kind_of
-from warmstart.records import Action, Choice, Plan, TrainingPlan
+from warmstart.planning.parallel import DATA, kind_of
+from warmstart.records.plan import Action, Choice, Plan, TrainingPlan
 
 _WAITED = "it did not join: training it did not help on examples set apart"
 MOST_STAGES = 4  # groups of parts that join one after the other

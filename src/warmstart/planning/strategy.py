@@ -9,7 +9,8 @@ from typing import Literal
 
 from warmstart.errors import PlanError
 from warmstart.planning import rules
-from warmstart.records import Action, Plan, VerdictKind
+from warmstart.records.plan import Action, Plan
+from warmstart.records.summary import VerdictKind
 
 Depth = Literal["auto", "last", "frozen", "scratch"]
 EXTRAS = ("add", "lora", "gradual")

@@ -18,11 +18,154 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from warmstart.errors import StartError
-from warmstart.records.absent import ABSENT
-from warmstart.records.columns import TableInputs
-from warmstart.records.sound import Sound
-from warmstart.records.tensors import TensorInputs
-from warmstart.records.waves import WaveInputs
+from warmstart.records.codec import ABSENT
+
+# ---- Columns of a table as a network takes them (data.json, model/preprocess.json).
+
+
+MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))  # cells, in lower case
+SPAN = 8.0  # standard deviations at which a number is cut off: one wild value is not the row
+ColumnKind = Literal["number", "category"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnRecord:
+    """One column, as the training rows have it.
+
+    A number x is given as (x - mean) / std, cut off at ±8, one that is missing as 0. A category
+    is 1 in the slot of its value; a value that is none of `values` fills no slot. Where
+    training rows lacked some, one more slot is 1 where the value is missing. `knots` are
+    quantiles in scaled units, between which a network sees how far a number has come.
+    """
+
+    name: str
+    kind: ColumnKind
+    mean: float = 0.0
+    std: float = 1.0
+    knots: tuple[float, ...] = ()
+    values: tuple[str, ...] = ()
+    has_missing: bool = False
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the numbers that a row has for it.
+
+        >>> ColumnRecord(name="cp", kind="category", values=("a", "b"), has_missing=True).slots
+        ('cp = a', 'cp = b', 'cp is missing')
+        """
+        own = (self.name,) if self.kind == "number" else self._values
+        return (*own, f"{self.name} is missing") if self.has_missing else own
+
+    @property
+    def bins(self) -> tuple[str, ...]:
+        """Names of the spans between knots.
+
+        >>> ColumnRecord(name="age", kind="number", knots=(-1.0, 0.0, 1.0)).bins
+        ('age, span 1', 'age, span 2')
+        """
+        return tuple(f"{self.name}, span {n}" for n in range(1, len(self.knots)))
+
+    @property
+    def _values(self) -> tuple[str, ...]:
+        return tuple(f"{self.name} = {value}" for value in self.values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableInputs:
+    """How a row of a table becomes a vector (width,) float32: its columns, one after the other."""
+
+    columns: tuple[ColumnRecord, ...]
+
+    kind: ClassVar[Literal["table"]] = "table"
+    dtype: ClassVar[str] = "float32"
+    blank: ClassVar[int] = 0
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """What each number of the vector is."""
+        return tuple(slot for column in self.columns for slot in column.slots)
+
+    @property
+    def bins(self) -> tuple[str, ...]:
+        """What each number is that the network adds to the vector: one for each span."""
+        return tuple(name for column in self.columns for name in column.bins)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an encoded row: (width,)."""
+        return (len(self.slots),)
+
+
+# ---- How a clip of sound becomes a picture: part of a network's description of its inputs.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sound:
+    """Log-mel power as a grey picture, low pitches below, time to the right.
+
+    Of a clip longer than `seconds` the middle is taken, a shorter one lies amid silence.
+    """
+
+    rate: int  # samples a second that every clip is brought to
+    seconds: float  # what the picture's width stands for
+    window: int  # samples of a frame, under a Hann window
+    hop: int  # samples between the middles of two frames
+    mels: int  # bands, evenly spaced in mel: the picture's rows
+    low: float  # Hz where the lowest band begins
+    high: float  # Hz where the highest ends
+    range_db: float  # how far below the clip's loudest value black lies
+
+
+# ---- Tensors of any shape as a network of the user's own takes them.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorInputs:
+    """Examples that are tensors already: of one shape and type, given to the network as they are.
+
+    `low` and `high` are the least and the greatest number among the first ones: for a network
+    that takes whole numbers (tokens, say) a trial lies between them.
+    """
+
+    shape: tuple[int, ...]  # of one example, without the batch axis
+    dtype: str  # as NumPy names it: float32, int64, …
+    low: float = 0.0
+    high: float = 1.0
+
+    kind: ClassVar[Literal["tensor"]] = "tensor"
+    blank: ClassVar[int] = 0
+
+
+# ---- How a clip of sound becomes the waveform that an encoder of sounds takes.
+
+
+# Beside which the variance of a clip counts, as the feature extractors of transformers have it.
+LEAST_VARIANCE = 1e-7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaveInputs:
+    """A clip as its samples, (n,) float32, all clips at one rate and of one length.
+
+    Of a clip longer than `seconds` the middle is taken, a shorter one lies amid silence.
+
+    >>> WaveInputs(rate=16_000, seconds=0.5, is_scaled=True).shape
+    (8000,)
+    """
+
+    rate: int  # samples a second that every clip is brought to
+    seconds: float
+    is_scaled: bool  # each clip by itself to mean 0 and variance 1, before silence is put around it
+
+    kind: ClassVar[Literal["audio"]] = "audio"
+    dtype: ClassVar[str] = "float32"
+    blank: ClassVar[int] = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an encoded example: (samples,)."""
+        return (round(self.rate * self.seconds),)
+
 
 WINDOWS = 8  # of a long text, at most: what is stored and trained grows with them
 Kind = Literal["image", "audio", "text", "table", "tensor"]
@@ -69,7 +212,7 @@ class TextInputs:
     """How a text becomes token numbers, (length,) int32, those beyond its end being `pad`.
 
     The tokens are those of a tokenizer, named by the SHA-256 of its tokenizer.json: see
-    `warmstart.tokens`. Where `length` is more than the network has places for it is so many
+    `warmstart.modalities.text`. Where `length` is more than the network has places for it is so many
     windows of `most` places, each of which passes by itself. What is longer is cut off.
     """
 

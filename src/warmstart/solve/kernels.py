@@ -7,14 +7,14 @@ that a penalty and a mixing weight mean the same for every tap. No labels are se
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.solve.ridge import Array
+from warmstart.solve.ridge import Array, Rows
 
 Features = NDArray[np.float32]
 _ROWS = 256  # of a kernel that are weighted at a time: each array in passing is of its size
@@ -91,3 +91,150 @@ def mixed_kernels(
                 part = slice(start, start + _ROWS)
                 mixed[name][part] += weight * kernel[part].astype(np.float64)
     return {name: mixed[name] for name in profiles}
+
+
+# ---- Features a few rows at a time, from sources that can give them so.
+#
+# What is fitted to many examples must not hold all their features in memory. A source of
+# features is a function from a tap to the features of all its examples, (n, d); one that
+# can do more is asked for a few MB of rows, or for chosen rows, and any other one is asked
+# for all and cut.
+
+
+Read = Callable[[Key], Features]
+Chunk = Mapping[Key, Features]  # some taps of consecutive rows: each (m, d_t)
+
+
+@runtime_checkable
+class Chunked(Protocol[Key]):
+    """A source that can be read a part at a time."""
+
+    def __call__(self, tap: Key, /) -> Features:
+        """All rows. Shapes: (n, d_t)."""
+        ...
+
+    def some(self, rows: Rows) -> Chunked[Key]:
+        """A source of these rows, in this order."""
+        ...
+
+    def chunks(self, taps: Sequence[Key]) -> Iterator[Chunk[Key]]:
+        """All rows, in order, a few at a time."""
+        ...
+
+
+def chunks(read: Read[Key], taps: Sequence[Key]) -> Iterator[Chunk[Key]]:
+    """Consecutive rows of some taps: a few at a time where the source can, else all at once.
+
+    >>> whole = {"a": np.zeros((3, 2), np.float32)}
+    >>> [chunk["a"].shape for chunk in chunks(whole.__getitem__, ["a"])]
+    [(3, 2)]
+    """
+    if isinstance(read, Chunked):
+        yield from read.chunks(taps)
+    else:
+        yield {tap: read(tap) for tap in taps}
+
+
+def some(read: Read[Key], rows: Rows) -> Read[Key]:
+    """A source of chosen rows, in this order.
+
+    >>> whole = {"a": np.arange(3, dtype=np.float32)[:, None]}
+    >>> some(whole.__getitem__, np.array([2, 0]))("a").tolist()
+    [[2.0], [0.0]]
+    """
+    if isinstance(read, Chunked):
+        return read.some(rows)
+    return lambda tap: read(tap)[rows]
+
+
+def fit_scalings(read: Read[Key], taps: Sequence[Key]) -> dict[Key, Scaling]:
+    """`fit_scaling` for each tap, in two passes over a few rows at a time.
+
+    The same to the last bit as for all rows at once, where a tap has two features or more.
+
+    >>> whole = {"a": np.array([[0.0, 5.0], [2.0, 5.0]], dtype=np.float32)}
+    >>> fit_scalings(whole.__getitem__, ["a"])["a"].offset.tolist()
+    [1.0, 5.0]
+    """
+    n, sums, squares = 0, dict[Key, Array](), dict[Key, Array]()
+    for chunk in chunks(read, taps):
+        n += len(chunk[taps[0]])
+        for tap in taps:
+            sums[tap] = _added(sums.get(tap), chunk[tap].astype(np.float64))
+    means = {tap: total / n for tap, total in sums.items()}
+    for chunk in chunks(read, taps):
+        for tap in taps:
+            gap = chunk[tap] - means[tap]
+            squares[tap] = _added(squares.get(tap), np.multiply(gap, gap, out=gap))
+    return {tap: scaling_of(means[tap], np.sqrt(squares[tap] / n)) for tap in taps}
+
+
+def _added(total: Array | None, rows: Array) -> Array:
+    """Rows are added one after the other, as `sum(axis=0)` does with all rows at once."""
+    result: Array = np.add.reduce(rows if total is None else np.concatenate([total[None], rows]))
+    return result
+
+
+# ---- Sparse random projection: many features to few, inner products kept on average.
+#
+# Every input feature is added, with a random sign, to one output feature (a count
+# sketch). It costs one pass, needs two small arrays to repeat, and E<Sx, Sy> = <x, y>
+# with variance <= 2 ||x||^2 ||y||^2 / width. Source: Charikar et al. 2002; for regression
+# Clarkson & Woodruff 2013, §2.
+
+
+_FEW = 8  # features a target, at most, that are added layer by layer
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """Where each feature goes. Shapes: target (d,) in 0..width-1, sign (d,) of -1 or 1."""
+
+    target: NDArray[np.int64]
+    sign: NDArray[np.float32]
+    width: int
+
+    def apply(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Shapes: features (n, d); returns (n, width) float32."""
+        order = np.argsort(self.target, kind="stable")
+        counts = np.bincount(self.target, minlength=self.width)
+        if counts.max(initial=0) <= _FEW:
+            return self._in_layers(features, order, counts)
+        starts = np.cumsum(counts) - counts
+        signed = (features[:, order] * self.sign[order]).astype(np.float32, copy=False)
+        padded = np.concatenate([signed, np.zeros((len(signed), 1), np.float32)], axis=1)
+        sums = np.add.reduceat(padded, starts, axis=1)
+        sums[:, counts == 0] = 0.0  # reduceat gives an element, not nothing, for an empty run
+        return sums
+
+    def _in_layers(
+        self, features: NDArray[np.floating], order: NDArray[np.intp], counts: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """The first feature of each target, then the second, …: summing runs takes five times.
+
+        Added as `reduceat` does it, to the last bit: the first to the sum of all others.
+        """
+        starts = np.cumsum(counts) - counts
+        sums = np.zeros((len(features), self.width), np.float32)
+        for place in (*range(1, counts.max(initial=0)), 0):
+            filled = np.flatnonzero(counts > place)
+            columns = order[starts[filled] + place]
+            layer = np.take(features, columns, axis=1) * self.sign[columns]
+            if len(filled) == self.width:
+                sums += layer.astype(np.float32, copy=False)
+            else:
+                sums[:, filled] += layer.astype(np.float32, copy=False)
+        return sums
+
+
+def make_sketch(n_features: int, width: int, rng: np.random.Generator) -> Sketch:
+    """Draw a sketch. `width` at or above `n_features` keeps every feature as it is.
+
+    >>> make_sketch(3, 8, np.random.default_rng(0)).apply(np.ones((1, 3))).tolist()
+    [[1.0, 1.0, 1.0]]
+    """
+    if width >= n_features:
+        return Sketch(np.arange(n_features), np.ones(n_features, np.float32), n_features)
+    target = rng.permutation(np.arange(n_features) % width)
+    sign = rng.choice(np.array([-1.0, 1.0], np.float32), size=n_features)
+    return Sketch(target, sign, width)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from warmstart.solve.calibration import Labels
 from warmstart.solve.ridge import Array
-from warmstart.solve.temperature import Labels
 
 
 @dataclass(frozen=True, slots=True)

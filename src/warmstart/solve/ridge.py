@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, lapack, solve_triangular
 
-from warmstart.remember import at_hand
+from warmstart.refit_cache import at_hand
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]

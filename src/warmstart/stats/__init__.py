@@ -1,1 +1,1 @@
-"""Intervals, permutation tests, folds-free statistics on plain arrays."""
+"""Intervals, permutation tests and paired tests on plain arrays."""

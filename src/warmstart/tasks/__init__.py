@@ -1,1 +1,1 @@
-"""What is predicted: one class, any of several labels, or a number; a module for each."""
+"""What is predicted: one class, any of several labels, or a number."""

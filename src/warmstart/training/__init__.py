@@ -1,1 +1,1 @@
-"""Heads in closed form today; tails and live networks later."""
+"""Heads on frozen features, and fine-tuning of unfrozen blocks."""

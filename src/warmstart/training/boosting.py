@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from warmstart.events import Event, Steps
+from warmstart.data.splits import folds
+from warmstart.evaluation.metrics import accuracy_estimate
+from warmstart.events import Event, Steps, note
+from warmstart.features.extraction import load_same
+from warmstart.modalities.preprocessing import encode
+from warmstart.records.summary import Beside
 from warmstart.solve.ridge import Array, Rows
+from warmstart.stats.intervals import number_blocks
+from warmstart.stats.paired import hits_difference
+from warmstart.tasks.words import points
+from warmstart.training.dataset import Scene
+from warmstart.training.fine_tune import Worked
 
 ROUNDS = (10, 30, 100)  # trees a class, to choose from
 RATE, DEPTH = 0.1, 3
@@ -113,3 +123,79 @@ def _model(n: int, seed: int) -> Any:
         learning_rate=RATE, max_leaf_nodes=2**DEPTH, early_stopping=False, random_state=seed,
         warm_start=True,
     )  # fmt: skip
+
+
+# ---- Gradient boosting beside a network for tables: the same rows, the same folds, compared.
+
+
+INNER = 2  # parts of a fold's rows, each of which chooses once
+
+
+def beside(scene: Scene, worked: Worked) -> Steps[tuple[Beside, ...]]:
+    """What boosting gives on each row without it, against what the run has made; for tables.
+
+    The folds are those by which what is shipped was judged.
+    """
+    arranged, record = scene.arranged, scene.collection.record
+    if record.kind != "table" or record.task != "classify":
+        return ()
+    rows, blocks, fold = encoded(scene), arranged.blocks(), worked.head.fold
+    outer = [np.flatnonzero(fold == number) for number in np.unique(fold[fold >= 0])]
+
+    def inner(keep: Rows) -> list[Rows]:
+        rng = np.random.default_rng([scene.seed, 16])
+        own = number_blocks(_within(blocks[keep]))
+        part = folds(arranged.labels[keep], own, INNER, rng)
+        return [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]
+
+    yield Event(stage="tune", kind="begin", of=len(outer), values={"title": "Boosting"})
+    found = yield from boost(rows, arranged.labels, arranged.n_classes, outer, inner, scene.seed)
+    held = np.flatnonzero(found.fold >= 0)
+    method: Literal["holdout", "nested-cv"] = "holdout" if arranged.holdout else "nested-cv"
+    estimate = accuracy_estimate(
+        found.probabilities[held], arranged.labels[held], blocks[held], method
+    )
+    ours = _hits(worked, arranged.labels)
+    theirs = np.full(len(ours), np.nan)
+    theirs[held] = found.probabilities[held].argmax(axis=1) == arranged.labels[held]
+    both = np.flatnonzero(np.isfinite(ours) & np.isfinite(theirs))
+    gap = hits_difference(theirs[both], ours[both], blocks[both])
+    told = Beside(
+        name=found.name, estimate=estimate, difference=gap.value, low=gap.low, high=gap.high,
+        n=len(both), is_better=gap.low > 0,
+        sentence=_sentence(found.name, estimate.value, gap.value, gap.low, gap.high),
+    )  # fmt: skip
+    yield note("tune", "Beside", told.sentence)
+    return (told,)
+
+
+def encoded(scene: Scene) -> Array:
+    """The learning rows as the network is given them. Shapes: (n, F)."""
+    examples = scene.arranged.learn
+    return np.stack([encode(load_same(scene.collection, e), e.id, scene.prep) for e in examples])
+
+
+def _within(blocks: Rows) -> list[Rows]:
+    return [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
+
+
+def _hits(worked: Worked, labels: Rows) -> Array:
+    """Whether what is shipped answers each row rightly, (n,); NaN if it was never held out."""
+    held = worked.head.fold >= 0
+    found = np.full(len(labels), np.nan)
+    found[held] = worked.head.probabilities[held].argmax(axis=1) == labels[held]
+    return found
+
+
+def _sentence(name: str, accuracy: float, gap: float, low: float, high: float) -> str:
+    right = f"{100 * accuracy:.1f} % right on rows held out"
+    interval = f"{points(low)} to {points(high)}"
+    more = f"{points(abs(gap))} points {'more' if gap >= 0 else 'less'} than this model"
+    if low > 0:
+        return f"{name.capitalize()} is better here: {right}, {more} ({interval}); use it."
+    if high < 0:
+        return f"{name.capitalize()} does worse here: {right}, {more} ({interval})."
+    return (
+        f"{name.capitalize()} is about as good here: {right}, {more} ({interval}), which may be "
+        "chance."
+    )

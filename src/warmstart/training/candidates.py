@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array
-from warmstart.solve.temperature import Calibration, Labels
-from warmstart.tasks.classes import CLASSES
-from warmstart.tasks.target import Target, Truth
-from warmstart.training.crossfit import LEAST, cross_parts
+from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.task import Target, Truth
+from warmstart.training.cross_calibration import LEAST, cross_parts
 
 LOOKS = 5  # at equal distances; the last is the end
 SHARES = (0.75, 0.5, 0.25)  # of the way from the start's weights to the end's

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from warmstart.stats.intervals import Blocks, Values
 from warmstart.stats.paired import mean_interval
-from warmstart.tasks.classes import entropy as entropy
+from warmstart.tasks.classify import entropy
 
 GuardKind = Literal["stuck", "diverged", "overfit", "forgetting"]
 

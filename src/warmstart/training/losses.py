@@ -15,8 +15,8 @@ from torch.nn.functional import (
     normalize,
 )
 
-from warmstart.records import Task
-from warmstart.tasks.target import Target
+from warmstart.records.data import Task
+from warmstart.tasks.task import Target
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, K) and truth to the sum over rows
 
@@ -95,7 +95,7 @@ def summed_loss(target: Target) -> Loss:
     """The loss of a task, summed over rows.
 
     >>> import torch
-    >>> from warmstart.tasks.numbers import Numbers
+    >>> from warmstart.tasks.regress import Numbers
     >>> summed_loss(Numbers())(torch.tensor([[1.0], [3.0]]), torch.tensor([1.0, 1.0])).item()
     4.0
     """

@@ -18,8 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
-from warmstart.training.parallel import Inputs, Told, Work, gathers
-from warmstart.world import ALONE, World, exchanging, here
+from warmstart.distributed import ALONE, World, exchanging, here
+from warmstart.training.data_parallel import Inputs, Told, Work, gathers
 
 Shapes = tuple[Any, ...]
 

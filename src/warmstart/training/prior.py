@@ -13,15 +13,17 @@ things 7 points (.910 to .838, 30 images), and gained nothing elsewhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from warmstart.records import Tap
-from warmstart.solve import prior as solver
+from warmstart.data.dataset import Collection
+from warmstart.records.data import Finding
+from warmstart.records.network import Tap
+from warmstart.solve import ridge_with_prior
 from warmstart.solve.ridge import Array
-from warmstart.training.families import Profile, ReadTap, Refit, over_taps
-from warmstart.training.trials import Problem, Trials, judge
+from warmstart.training.head_families import Profile, ReadTap, Refit, over_taps
+from warmstart.training.selection import Problem, Trials, judge
 
 SUFFIX = "+prior"  # of a profile's name: the same profile, begun from an older head
 
@@ -98,22 +100,46 @@ class PriorRidge:
         sets, known = list(problem.training_sets()), self.prior.scores(self.read)
         trials: Trials = [[] for _ in sets]
         for penalty in self.penalties:
-            fit = solver.fit(self.kernel, problem.targets, known, penalty)
+            fit = ridge_with_prior.fit(self.kernel, problem.targets, known, penalty)
             for number, (keep, fold) in enumerate(sets):
                 if len(fold):
-                    keep, inside, outside = solver.nested(fit, fold, problem.groups)
+                    keep, inside, outside = ridge_with_prior.nested(fit, fold, problem.groups)
                 else:
-                    inside, outside = solver.left_out(fit, problem.groups), known[:0]
+                    inside, outside = ridge_with_prior.left_out(fit, problem.groups), known[:0]
                 trials[number].append(judge(problem, keep, penalty, inside, outside))
         return trials
 
     def refit(self, problem: Problem, penalty: float) -> Refit:
         """Fit on all rows; the weights stand over the older head's taps and the profile's."""
         known = self.prior.scores(self.read)
-        fit = solver.fit(self.kernel, problem.targets, known, penalty)
-        factor, coefficients = solver.solve(fit)
+        fit = ridge_with_prior.fit(self.kernel, problem.targets, known, penalty)
+        factor, coefficients = ridge_with_prior.solve(fit)
         weights, shift = over_taps(coefficients, self.profile, self.read)
-        bias = solver.intercept(self.kernel, fit, penalty) + shift + factor * self.prior.bias
+        bias = (
+            ridge_with_prior.intercept(self.kernel, fit, penalty) + shift + factor * self.prior.bias
+        )
         for tap, old in self.prior.weights.items():
             weights[tap] = weights[tap] + factor * old if tap in weights else factor * old
-        return Refit(solver.left_out(fit, problem.groups), weights, bias)
+        return Refit(ridge_with_prior.left_out(fit, problem.groups), weights, bias)
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What a run passes on to the one that starts from it, and a leak that comes with it."""
+
+    prior: Prior | None = None
+    leak: Finding | None = None
+
+    def names(self, profiles: Sequence[str]) -> tuple[str, ...]:
+        """Names of the depth profiles that heads may have, for the plan."""
+        return tuple(f"{name}{SUFFIX}" if self.prior else name for name in profiles)
+
+    def told(self, collection: Collection) -> Collection:
+        """The collection with the leak among its problems."""
+        record = collection.record
+        if self.leak is None:
+            return collection
+        return replace(collection, record=replace(record, problems=(*record.problems, self.leak)))
+
+
+NOTHING = Inherited()

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array
-from warmstart.solve.temperature import Calibration, Labels
 from warmstart.stats.intervals import standard_error
-from warmstart.tasks.classes import CLASSES
-from warmstart.tasks.target import Target, Truth
-from warmstart.training.crossfit import cross_calibrated, cross_parts
+from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.task import Target, Truth
+from warmstart.training.cross_calibration import cross_calibrated, cross_parts
 
 # Of the tuned network in the mean, from the simplest choice to the one that is only taken where
 # neither of the two alone is as good.

@@ -15,10 +15,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from warmstart.distributed import gone, here, is_about_others
+from warmstart.training.data_parallel import Inputs, Rows, Way, Work, is_out_of_memory
 from warmstart.training.loop import make_optimizer, seeded
 from warmstart.training.losses import Loss, class_loss
-from warmstart.training.parallel import Inputs, Rows, Way, Work, is_out_of_memory
-from warmstart.world import gone, here, is_about_others
 
 Groups = Sequence[Mapping[str, Any]]
 LAG = 10  # an average reaches back over a tenth of the updates made, at most

@@ -1,0 +1,213 @@
+"""`warmstart.plan`: a plan for a network of one's own, to be followed in any training loop."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from warmstart.errors import PlanError
+from warmstart.network.structure import OUTPUT
+from warmstart.network.tensor_owners import Sections, sections
+from warmstart.planning import rules
+from warmstart.planning.actions import body_actions
+from warmstart.planning.fine_tuning import WARM_UP
+from warmstart.planning.learning_rates import (
+    NEW,
+    OPTIMIZERS,
+    WEIGHT_DECAY,
+    Spread,
+    base_rate,
+    layer_decay,
+    most_new,
+    part_rates,
+    rounded,
+)
+from warmstart.planning.strategy import HEAD, Strategy, n_tuned, parse, word
+from warmstart.records.plan import (
+    Action,
+    Choice,
+    HeadPlan,
+    InputPlan,
+    PartPlan,
+    Plain,
+    Plan,
+    TrainingPlan,
+)
+
+LOADER = "your own loader decides"
+
+
+def plan(
+    network: nn.Module,
+    strategy: str = "head",
+    *,
+    inputs: Any = None,
+    lr: float | None = None,
+    optimizer: str = "adamw",
+    classes: int | None = None,
+    n: int | None = None,
+) -> Plan:
+    """What is frozen, what is trained and how fast, in a network as it stands.
+
+    `strategy` is `head`, `last:N`, `frozen:K` or `full`. `inputs` is a batch as the network
+    takes it, (B, C, H, W) for images; it says at which size the network is parted. `lr` is
+    the peak rate of the uppermost tuned part; where the output alone is trained, the
+    output's. `classes` is compared with the network's output. `n`, the number of examples,
+    sets how long `warmstart.train` goes on.
+
+    Nothing is put in or taken out: give the network its new output layer before. That layer
+    has no closed form in somebody's loop, so it is trained at ten times the rate.
+
+    Raises: PlanError for a strategy, rate or optimizer that cannot be followed, or an output
+    of another size; StartError for a module without tensors.
+
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
+    >>> [(p.name, p.action.value, p.rate and p.rate.value) for p in plan(net, "last:1").parts]
+    [('0', 'frozen', None), ('2', 'tuned', 0.001), ('output', 'tuned', 0.003)]
+    """
+    kind = type(network).__name__
+    asked = _strategy(strategy)
+    found = sections(network, inputs)
+    _check(found, classes, kind)
+    count = n_tuned(asked, len(found.names), kind)
+    if not count and OUTPUT not in found.owners.values():
+        raise PlanError(
+            f"{kind} has no output layer of its own (a last nn.Linear), so that nothing would "
+            "be trained; use strategy last:1 or full."
+        )
+    training = _training(found, optimizer, _rate(lr), is_head=not count, n=n)
+    return Plan(
+        start=_user(f"module:{kind}"),
+        strategy=Choice(
+            value=word(asked), because="your choice", source="user", rule=word(HEAD)
+        ),
+        parts=_parts(found, asked, training),
+        head=_no_head(),
+        training=training,
+        input=_input(found),
+    )  # fmt: skip
+
+
+def _strategy(text: str) -> Strategy:
+    """Raises: PlanError for what takes a measurement, or surgery, to follow."""
+    asked = parse(text)
+    if asked.depth == "auto":
+        raise PlanError(
+            "strategy auto rests on what warmstart.fit measures; name head, last:N, frozen:K or "
+            "full."
+        )
+    if asked.depth == "scratch" or asked.extras:
+        raise PlanError(
+            f"strategy {text} changes the network itself, which warmstart.fit does; in your own "
+            "loop use head, last:N, frozen:K or full."
+        )
+    return asked
+
+
+def _check(found: Sections, classes: int | None, kind: str) -> None:
+    if classes is not None and found.n_outputs not in (None, classes):
+        raise PlanError(
+            f"{kind} gives {found.n_outputs} numbers and there are {classes} classes; put in a new "
+            "last layer for them, then make the plan."
+        )
+
+
+def _rate(lr: float | None) -> float | None:
+    if lr is not None and not (math.isfinite(lr) and lr > 0):
+        raise PlanError(f"lr={lr} is not a number above 0; write for instance lr=0.001.")
+    return lr
+
+
+def _training(
+    found: Sections, optimizer: str, lr: float | None, *, is_head: bool, n: int | None
+) -> TrainingPlan:
+    if optimizer not in OPTIMIZERS:
+        raise PlanError(f"optimizer {optimizer!r} is not known; it is adamw or sgd.")
+    rate = base_rate(found.family, optimizer, None)
+    if lr is not None:
+        base = rounded(lr / NEW) if is_head else lr
+        rate = Choice(value=base, because=_why(lr, is_head), source="user", rule=rate.value)
+    passes, times = rules.passes(n or 0), "the least; give n=… for ten times your examples"
+    if n is not None:
+        times = f"each of {n:,} examples about {passes / max(n, 1):.2g} times"
+    return TrainingPlan(
+        engine=_rule("torch", "your own network, live"),
+        batch=_rule(32, LOADER),
+        seed=_rule(0, "any fixed number repeats a run"),
+        optimizer=_user(optimizer, rule="adamw"),
+        rate=rate,
+        layer_decay=_rule(
+            layer_decay(max(len(found.names), 1)),
+            "a layer nearer the input is more general, and moves less than the one above it",
+        ),
+        weight_decay=_rule(WEIGHT_DECAY[optimizer], "mild, as is usual with it"),
+        passes=_rule(passes, times),
+        warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
+        crop=_rule(1.0, LOADER),
+        flip=_rule(False, LOADER),
+        folds=_rule(0, "nothing is held out in your own loop"),
+    )
+
+
+def _why(lr: float, is_head: bool) -> str:
+    return f"a tenth of your {lr:g}, which the output gets" if is_head else "your choice"
+
+
+def _parts(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[PartPlan, ...]:
+    """Every part with its action and rate; the output last."""
+    body = body_actions(asked, found.names)
+    rate, optimizer = training.rate, str(training.optimizer.value) if training.optimizer else ""
+    is_typed = rate is not None and rate.source == "user"
+    spread = Spread(
+        base=_number(rate), decay=_number(training.layer_decay),
+        most=math.inf if is_typed else most_new(optimizer),
+    )  # fmt: skip
+    *rates, last = part_rates([*body, "added"], spread)
+    rows = [
+        PartPlan(name=name, action=_user(action), rate=rate)
+        for name, action, rate in zip(found.names, body, rates, strict=True)
+    ]
+    new = Choice(
+        value=last.value if last else 0.0,
+        because=f"{spread.above(NEW):g} x {spread.base:g}: a new output has the whole way to go",
+        source="rule",
+    )
+    action: Action = "tuned"
+    why = "trained step by step: in your own loop it has no closed form"
+    return (*rows, PartPlan(name=OUTPUT, action=_rule(action, why), rate=new))
+
+
+def _no_head() -> HeadPlan:
+    why = "nothing is fitted in closed form in your own loop"
+    return HeadPlan(
+        candidates=Choice(value=(), because=why, source="rule"),
+        penalties=Choice(value=(), because=why, source="rule"),
+        outer_folds=_rule(0, why),
+        permutations=_rule(0, why),
+    )
+
+
+def _input(found: Sections) -> InputPlan | None:
+    """The size at which it was parted, so that it is parted alike again."""
+    if found.shape is None:
+        return None
+    channels, height, width = found.shape
+    why = "the size at which the network was followed"
+    size = height if height == width else (height, width)
+    return InputPlan(
+        size=Choice(value=size, because=why, source="rule"), channels=_rule(channels, why)
+    )
+
+
+def _number(choice: Choice | None) -> float:
+    return float(choice.value) if choice and isinstance(choice.value, (int, float)) else 0.0
+
+
+def _rule(value: Plain, because: str) -> Choice:
+    return Choice(value=value, because=because, source="rule")
+
+
+def _user(value: Plain, rule: Plain | None = None) -> Choice:
+    return Choice(value=value, because="your choice", source="user", rule=rule)

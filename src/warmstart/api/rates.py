@@ -1,0 +1,273 @@
+"""Three learning rates tried from the same start: the plan's, a third of it, three times it.
+
+Where others sweep a rate over one run and read a curve, this makes three short trainings of
+its own length each, from the same weights, on the same batches, and looks at examples that
+none of them learns from. A difference that could be chance is called a tie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch.nn.functional import cross_entropy
+
+from warmstart import request
+from warmstart.errors import UsageError
+from warmstart.events import Event, Steps, follow
+from warmstart.features.extraction import take_look
+from warmstart.features.machine import threads_for
+from warmstart.network.ledger import take_digests
+from warmstart.planning.schedule import schedule
+from warmstart.planning.strategy import AUTO, HEAD, parse
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.plan import Plan
+from warmstart.records.recording import Clock
+from warmstart.request import Request
+from warmstart.run import cleaning, lineage, notes
+from warmstart.run import plan as run_plan
+from warmstart.run.base_model import choose_start
+from warmstart.solve.ridge import Array, Rows
+from warmstart.stats.intervals import standard_error
+from warmstart.training import fine_tune
+from warmstart.training.attempt import Attempt
+from warmstart.training.candidates import END
+from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.dataset import Scene, set_scene
+from warmstart.training.guards import Alarm
+from warmstart.training.heads import fit_on
+from warmstart.training.lesson import Lesson
+from warmstart.training.outfit import outfit
+from warmstart.training.shared import Room
+
+SCALES = (1 / 3, 1.0, 3.0)
+STEPS = 60
+Z_95 = 1.96
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriedRate:
+    """One rate, and what came of it.
+
+    `loss` is the mean log-loss in nats on examples held out, `accuracy` the share of them that
+    is right; both are None where training diverged, and `alarm` says what happened. `behind`
+    is how far its loss is above the best one's, with the standard error of that.
+    """
+
+    rate: float
+    loss: float | None
+    accuracy: float | None
+    behind: float | None = None
+    error: float = 0.0
+    alarm: str = ""
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether its distance to the best could be chance."""
+        return self.behind is not None and self.behind <= Z_95 * self.error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateProbe:
+    """Three rates of the uppermost tuned layers, the plan's in the middle.
+
+    `before` is the loss of the fitted output, with which all of them began, on the same `n`
+    examples; each was trained for `steps` updates.
+    """
+
+    tried: tuple[TriedRate, ...]
+    before: float
+    n: int
+    steps: int
+
+    @property
+    def best(self) -> TriedRate | None:
+        """The rate with the lowest loss; None where all diverged."""
+        alive = [one for one in self.tried if one.loss is not None]
+        return min(alive, key=lambda one: one.loss or 0.0, default=None)
+
+    @property
+    def sentence(self) -> str:
+        """What was found, and what to do about it."""
+        n = f"{self.n:,} examples held out"
+        losses = ", ".join(f"{one.rate:g}: {_figure(one.loss)}" for one in self.tried)
+        text = f"Loss on {n} after {self.steps} steps, from {self.before:.3f}: {losses}. "
+        if self.best is None:
+            return text + "All three diverged; try --lr a hundred times lower."
+        plan, best = self.tried[len(self.tried) // 2], self.best
+        if best.loss is not None and best.loss > self.before:
+            text += "None is better than the fitted output alone. "
+        if plan.is_tied:
+            return text + f"The plan's {plan.rate:g} is as good as any of them, within chance."
+        return text + f"{best.rate:g} is better than the plan's {plan.rate:g}: --lr {best.rate:g}."
+
+
+def _figure(loss: float | None) -> str:
+    return "diverged" if loss is None else f"{loss:.3f}"
+
+
+def rate_probe(
+    data: Any,
+    strategy: str = "last:6",
+    *,
+    steps: int = STEPS,
+    start: Any = request.DEFAULT_START,
+    arch: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    lr: float | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    seed: int = 0,
+    on_event: Callable[[Event], None] | None = None,
+) -> RateProbe:
+    """Try the plan's rate, a third of it and three times it, for some steps each.
+
+    Takes what `warmstart.fit` takes; `steps` are updates, each of a batch. A fifth of the
+    examples is held out, or your own hold-out. Nothing is written but features.
+    Raises: as `fit` does; UsageError for a strategy that trains nothing.
+    """
+    asked = Request(
+        data=data, strategy=strategy, start=start, arch=arch, preprocessing=preprocessing,
+        label=label, group=group, lr=lr, settings=request.typed_settings(settings), seed=seed,
+    )  # fmt: skip
+    return follow(probe(asked, steps), on_event or (lambda event: None))
+
+
+def probe(asked: Request, n_steps: int) -> Steps[RateProbe]:
+    """The same, step by step."""
+    if n_steps < 1:
+        raise UsageError(f"steps={n_steps}: it needs a whole number, 1 or more.")
+    clock = Clock()
+    request.check(asked)
+    if parse(asked.strategy) in (AUTO, HEAD):
+        raise _nothing_moves(asked.strategy)
+    asked = run_plan.settle(asked)
+    collection = yield from request.read_data(asked)
+    yield notes.data(collection)
+    asked, start = yield from choose_start(asked, collection, clock)
+    yield notes.start(start.record)
+    run_plan.rehearse(asked, collection, start)
+    look = yield from take_look(collection, start, run_plan.engine_of(asked))
+    with threadpool_limits(limits=1, user_api="blas"):
+        collection = cleaning.settled(collection, look)
+        inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
+        scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
+        facts = run_plan.network_facts(asked, start, look.network, None)
+        names = inherited.names(tuple(scene.profiles))
+        plan = run_plan.make_plan(asked, scene.arranged.facts(), facts, names, look.engine)
+        if not plan.is_trained or plan.training.rate is None:
+            raise _nothing_moves(asked.strategy)
+        return (yield from _try_all(scene, plan, plan.training.rate.number, n_steps))
+
+
+def _nothing_moves(strategy: str) -> UsageError:
+    return UsageError(
+        f"strategy {strategy} trains no layer of its own, so there is no rate to compare; name one "
+        "that does, such as last:6 or full."
+    )
+
+
+def _try_all(scene: Scene, plan: Plan, rate: float, n_steps: int) -> Steps[RateProbe]:
+    torch.set_num_threads(threads_for(scene.look.network.record))
+    arranged = scene.arranged
+    held = fine_tune.held_out(scene, 1)[0]
+    keep = np.setdiff1d(np.arange(len(arranged.learn)), held)
+    yield Event(stage="tune", kind="begin", values={"trainings": len(SCALES)})
+    room = Room(
+        source=(yield from fine_tune.open_source(scene, plan)), labels=arranged.labels,
+        blocks=arranged.blocks(), before=take_digests(scene.look.network),
+        checkpoints=NoCheckpoints(), steps=(n_steps,) * len(SCALES),
+    )  # fmt: skip
+    head, read = fit_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
+    # The same number for all: the same batches in the same order.
+    lesson = Lesson(
+        make=lambda: outfit(scene.look.network, plan, head, read, scene.seed),
+        schedule=replace(schedule(plan), n_steps=n_steps, joining=()),
+        room=room, rows=keep, held=held, number=0,
+    )  # fmt: skip
+    found: list[_Tried] = []
+    for number, scale in enumerate(SCALES):
+        found.append((yield from _try(lesson, scale, number)))
+    yield Event(stage="tune", kind="end")
+    return _judged(found, rate, lesson)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """Log-loss and hits of each row held out, (m,); None where training diverged."""
+
+    scale: float
+    before: Array
+    losses: Array | None
+    hits: Array | None
+    alarm: Alarm | None
+
+
+def _try(lesson: Lesson, scale: float, number: int) -> Steps[_Tried]:
+    """One short training, whose events count on from those of the ones before."""
+    attempt, n_steps = Attempt(lesson, scale, ()), lesson.schedule.n_steps
+    steps = attempt.run()
+    try:
+        while True:
+            event = next(steps)
+            values = (
+                {**event.values, "lesson": number + 1} if event.kind == "step" else event.values
+            )
+            yield replace(event, step=event.step + number * n_steps, values=values)
+    except StopIteration as stop:
+        alarm: Alarm | None = stop.value
+    finally:
+        steps.close()
+    labels, before = lesson.room.labels[lesson.held], attempt.looks.before
+    if before is None:
+        raise ValueError("a training that is judged holds rows out")
+    has_ended = alarm is None or alarm.kind != "diverged"
+    scores = attempt.looks.scores()[END] if has_ended else None
+    if scores is None or not np.isfinite(scores).all():
+        return _Tried(scale, _losses(before, labels), None, None, alarm)
+    hits = (scores.argmax(axis=1) == labels).astype(float)
+    return _Tried(scale, _losses(before, labels), _losses(scores, labels), hits, alarm)
+
+
+def _losses(scores: Array, labels: Rows) -> Array:
+    """Log-loss of each row. Shapes: (m, K), (m,) to (m,)."""
+    found = cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels), reduction="none")
+    losses: Array = found.numpy()
+    return losses
+
+
+def _judged(found: Sequence[_Tried], rate: float, lesson: Lesson) -> RateProbe:
+    """Each rate beside the best, by the same rows."""
+    blocks = lesson.room.blocks[lesson.held]
+    alive = [one.losses for one in found if one.losses is not None]
+    best = min(alive, key=lambda losses: float(losses.mean()), default=None)
+    tried = []
+    for one in found:
+        alarm = one.alarm.sentence if one.alarm else ""
+        plain = TriedRate(rate=_rounded(rate * one.scale), loss=None, accuracy=None, alarm=alarm)
+        if one.losses is not None and one.hits is not None and best is not None:
+            gap = one.losses - best
+            plain = replace(
+                plain, loss=float(one.losses.mean()), accuracy=float(one.hits.mean()),
+                behind=float(gap.mean()), error=standard_error(gap, blocks),
+            )  # fmt: skip
+        tried.append(plain)
+    return RateProbe(
+        tried=tuple(tried), before=float(found[0].before.mean()), n=len(lesson.held),
+        steps=lesson.schedule.n_steps,
+    )  # fmt: skip
+
+
+def _rounded(rate: float) -> float:
+    """Two significant figures, as it would be typed.
+
+    >>> _rounded(0.0001234)
+    0.00012
+    """
+    return float(f"{rate:.2g}") if math.isfinite(rate) else rate

@@ -1,0 +1,271 @@
+"""The Python front: fit data, load a model, hold a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from warmstart.distributed import here, joined
+from warmstart.errors import UsageError
+from warmstart.events import Event, Steps, drain, follow
+from warmstart.planning.plan_file import read_plan
+from warmstart.records.answer import Answer
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.plan import Plan
+from warmstart.records.run_folder import read_json
+from warmstart.records.summary import Estimate, Summary, TestScores, Verdict
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import nn
+
+    from warmstart.run.deliver import Finished
+    from warmstart.run.predictor import Predictor
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: what was measured, decided and shipped.
+
+    Made by `warmstart.fit`, or `Run.open` for a folder on disk.
+    """
+
+    path: Path
+    summary: Summary
+    network: nn.Module | None = field(default=None, repr=False, compare=False)  # the user's own
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Read a finished run. Raises: RunFolderError if it is none."""
+        return cls(Path(path), read_json(Path(path) / "summary.json", Summary))
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the evidence says about this start and this data."""
+        return self.summary.verdict
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """Accuracy on examples not seen, with its interval."""
+        return self.summary.estimate
+
+    @property
+    def test(self) -> TestScores | None:
+        """Metrics on the test part, or None without one."""
+        return self.summary.test
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Every choice of the run and its reason."""
+        return read_plan((self.path / "plan.toml").read_text("utf-8"))
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The shipped model with its preprocessing. Raises: RunFolderError if none shipped."""
+        return load(self.path, self.network)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network: normalised inputs (B, C, H, W) to calibrated logits (B, K)."""
+        return self.predictor.model
+
+    @overload
+    def predict(self, inputs: list[Any]) -> list[Answer]: ...
+    @overload
+    def predict(self, inputs: Any) -> Any: ...
+    def predict(self, inputs: Any) -> Answer | list[Answer]:
+        """Answer for one image (a path, a PIL image, an array), or for each of many.
+
+        One in, one answer out: `run.predict("new.jpg").label`. A list, a folder or a stack of
+        arrays gives a list. See `Predictor.predict`.
+        Raises: DataError where a single input cannot be read.
+        """
+        answered: Answer | list[Answer] = self.predictor.predict(inputs)
+        return answered
+
+    def show_inputs(self, n: int = 8, *, data: Any = None) -> Image:
+        """What the network saw of `n` training images, as one picture that a notebook shows.
+
+        Where layers were trained, followed by the views they were trained on. `data` is wanted
+        only where the run began from Python objects. `load(run).show_inputs(paths)` shows other
+        images.
+        Raises: UsageError, DataError or RunFolderError where the images cannot be had again.
+        """
+        from warmstart.run.inputs_shown import show_inputs
+
+        return show_inputs(self.path, n, data)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a run that stands last in a cell."""
+        from warmstart.api.notebook import run_html
+
+        return run_html(self.summary, self.path)
+
+
+def fit(
+    data: Any,
+    *,
+    start: str | Path | nn.Module = "lite0",
+    arch: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    strategy: str = "auto",
+    budget: Literal["fast", "balanced", "thorough"] = "balanced",
+    out: str | Path | None = None,
+    test: Any = None,
+    label: str | None = None,
+    group: str | None = None,
+    task: Literal["auto", "classify", "multilabel", "regress"] = "auto",
+    relabel: str | Path | None = None,
+    fix: bool = False,
+    strict: bool = False,
+    seed: int = 0,
+    lr: float | None = None,
+    minutes: float | None = None,
+    device: str = "auto",
+    plan: str | Path | Plan | None = None,
+    settings: Mapping[str, Any] | Sequence[str] | None = None,
+    track: str | Sequence[str] = (),
+    progress: bool | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Run:
+    """Fit labelled images and return the finished run; the same as `warmstart fit`.
+
+    `data` is a path as on the command line, or arrays (X, y) with X (N, H, W[, C]) or paths.
+    `task` says what y is: one class an example, any of several labels (a matrix of 0 and 1, or
+    lists of names) or a number; "auto" takes matrices, lists and fractions for what they are.
+    `start` is a name, a file of weights (with `arch`), or an `nn.Module` of one's own
+    (with `preprocessing`, if it does not carry its own); "auto" looks once with each start
+    on this computer and takes the winner, of those that tie the one with the least work.
+    `strategy` is a word of the command line's grammar ("last:4", "full+lora"), `lr` the rate of
+    the uppermost tuned part, `minutes` the time for everything, `device` where layers are
+    trained (auto, cpu, cuda, mps), `plan` a plan or the file of one, `settings` single values of it
+    ({"training.passes": 3000}, or ["training.passes=3000"]). `relabel` is a table of corrected
+    labels, `fix` leaves copies and conflicts out, `strict` refuses what cannot be read instead of
+    leaving it out, as on the command line. `track` names what
+    shows the curves of training as they grow ("tensorboard", ["wandb", "mlflow"]), `progress`
+    shows it all at work: in a notebook unless False, elsewhere on stderr if True. `on_event`
+    sees every event. A script that `torchrun` starts in several processes shares the work among
+    them: all are handed the same run, which the first writes and tells of.
+    Raises: DataError, StartError, PlanError, UsageError, RunFolderError; TrainingError if the
+    work fails.
+    """
+    from warmstart.request import Request, typed_settings
+
+    request = Request(
+        data=data, start=start, arch=arch, preprocessing=preprocessing, strategy=strategy,
+        budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
+        group=group, task=task, relabel=Path(relabel) if relabel is not None else None, fix=fix,
+        strict=strict, seed=seed, lr=lr, minutes=minutes, device=device,
+        plan=Path(plan) if isinstance(plan, str) else plan,
+        settings=typed_settings(settings),
+        track=(track,) if isinstance(track, str) else tuple(track),
+    )  # fmt: skip
+
+    def steps() -> Steps[Finished]:
+        from warmstart.run.fit import fit as flow
+
+        return flow(request)
+
+    def along() -> Steps[Finished]:
+        from warmstart.run.along import fit_along
+        from warmstart.run.fit import fit as flow
+
+        return fit_along(request, flow)
+
+    finished = _together(steps, along, progress, on_event)
+    network = None if isinstance(start, (str, Path)) else start
+    return Run(finished.path, finished.summary, network)
+
+
+def resume(
+    run: str | Path,
+    *,
+    data: Any = None,
+    test: Any = None,
+    start: nn.Module | None = None,
+    progress: bool | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Run:
+    """Go on with a run that was stopped or killed; the same as `warmstart resume`.
+
+    The result is, byte for byte, that of a run that was never stopped. A run that is done is
+    handed back. Give `data`, `test` and `start` again only where they were Python objects
+    (arrays, a DataFrame, an `nn.Module`), for no file holds those; whether they are the same
+    is checked.
+
+    Raises: RunFolderError where there is no such run, or it failed, is at work elsewhere, or
+    began with other versions; UsageError for objects that are missing; DataError or
+    StartError where data or start have changed; TrainingError if the work fails.
+    """
+    if not isinstance(run, (str, Path)):
+        raise UsageError("resume() wants the path of a run folder, such as runs/photos.")
+    given = {"data": data, "test": test, "start": start}
+    objects = {name: value for name, value in given.items() if value is not None}
+
+    def steps() -> Steps[Finished]:
+        from warmstart.run.fit import fit as flow
+        from warmstart.run.resume import resume as work
+
+        here().gathered(None)  # the other processes have copied the folder
+        return work(Path(run), flow, objects)
+
+    def along() -> Steps[Finished]:
+        from warmstart.run.along import resume_along
+        from warmstart.run.fit import fit as flow
+
+        return resume_along(Path(run), flow, objects)
+
+    finished = _together(steps, along, progress, on_event)
+    return Run(finished.path, finished.summary, start)
+
+
+def _together(
+    steps: Callable[[], Steps[Finished]],
+    along: Callable[[], Steps[Finished]],
+    progress: bool | None,
+    on_event: Callable[[Event], None] | None,
+) -> Finished:
+    """What the first process did: `steps`. The others, if any, work `along` with it unseen."""
+    with joined() as world:
+        if world.is_first:
+            return world.same(_shown(steps, progress, on_event))
+        return world.same(drain(along()))
+
+
+def _shown(
+    steps: Callable[[], Steps[Result]],
+    progress: bool | None,
+    on_event: Callable[[Event], None] | None,
+) -> Result:
+    """Run steps to their end; every event is shown, then handed on.
+
+    They are made in here, for what they import has something to say in notebooks.
+    """
+    from warmstart.terminal.progress import asked_watcher
+
+    with asked_watcher(progress) as watcher:
+
+        def see(event: Event) -> None:
+            watcher.show(event)
+            if on_event is not None:
+                on_event(event)
+
+        return follow(steps(), see)
+
+
+def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
+    """Load a finished run for predicting; `network` only for a start of one's own.
+
+    Raises: RunFolderError if there is no model, StartError if it cannot be rebuilt.
+    """
+    from warmstart.run.predictor import load as load_predictor
+
+    if not isinstance(run, (str, Path)):
+        raise UsageError("load() wants the path of a run folder, such as runs/photos.")
+    return load_predictor(run, network)

@@ -1,0 +1,260 @@
+"""`warmstart.train`: follow a plan on a network of one's own, update by update."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from warmstart.api.freeze import Frozen, actions_of, rates_of
+from warmstart.api.watch import Findings, compare, require_frozen, snapshot
+from warmstart.errors import DataError, PlanError
+from warmstart.events import Event
+from warmstart.network.freeze import action_of
+from warmstart.network.tensor_owners import Sections, sections_for
+from warmstart.network.uncut import as_tensor
+from warmstart.planning.schedule import Schedule, schedule
+from warmstart.records.plan import Plan
+from warmstart.training.guards import Alarm, Watch, largest_change
+from warmstart.training.loop import Batch, Loss, diverged, make_optimizer, seeded, warm_cosine
+from warmstart.training.loop import train as updates
+
+SURGERY = ("low-rank", "added", "fresh")
+
+
+def train(
+    plan: Plan, network: nn.Module, data: Iterable[Any], *, seed: int | None = None,
+    loss: Loss | None = None,
+) -> Iterator[Event]:  # fmt: skip
+    """Train a network in place as a plan says, one event after each update: yours to stop.
+
+    `data` gives batches (inputs, labels) and can be gone through again, as a `DataLoader` or
+    a list can: inputs are a tensor or a mapping of tensors, labels (B,) class numbers. A
+    mapping that holds "labels" is a batch too. The network may give logits (B, K) or an object
+    that holds them. As many updates are made as the plan's passes fill batches of the first
+    one's size; the rates rise, then fall along a cosine. The network is trained as it stands:
+    nothing is put in or taken out.
+
+    What the guards see is an event of kind "guard" whose values are `kind` ("diverged": the loss
+    rose; "stuck": it stayed that of blind answers, or nothing moved) and `text`; each kind comes
+    once, and training goes on: stopping is yours.
+
+    Whether it ends or is closed early, modes and gradient flags are put back as they were,
+    and what is frozen is compared bit for bit. The same seed (the plan's, unless given) and
+    the same batches give the same network; the global random state is left alone.
+
+    Raises: PlanError if the plan does not fit the network or trains nothing; while it runs,
+    DataError for batches that cannot be used, TrainingError where the loss or the answers are
+    no numbers, or a frozen tensor moved.
+
+    >>> import warmstart
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> batches = [(torch.zeros(50, 4), torch.zeros(50, dtype=torch.int64))]
+    >>> events = list(train(warmstart.plan(net), net, batches))
+    >>> len(events), events[-1].values["moved"]
+    (21, 0)
+    """
+    actions = actions_of(plan)
+    if strange := [f"{n}: {a}" for n, a in actions.items() if a in SURGERY]:
+        raise PlanError(
+            f"the plan changes the network itself ({strange[0]}), which warmstart.fit does; "
+            "warmstart.plan makes plans that train a network as it stands."
+        )
+    if not plan.is_trained:
+        raise PlanError(
+            "the plan trains nothing step by step: its output is solved in closed form by "
+            "warmstart.fit; warmstart.plan(network) makes one that does."
+        )
+    course = schedule(plan)
+    if seed is not None:
+        course = replace(course, seed=seed)
+    return _Job(network, plan, sections_for(network, plan), course, loss).events(data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    network: nn.Module
+    plan: Plan
+    sections: Sections
+    course: Schedule
+    loss: Loss | None = None  # the user's own
+
+    def events(self, data: Iterable[Any]) -> Iterator[Event]:
+        """Freeze, train, put back, prove."""
+        before = snapshot(self.network)
+        try:
+            with Frozen(self.network, self.plan, self.sections) as frozen:
+                yield from self._steps(frozen, data)
+        except GeneratorExit:  # stopped by the caller
+            self._prove(before)
+            raise
+        found = self._prove(before)
+        actions = actions_of(self.plan)
+        cold = [row for row in found.ledger.rows if action_of(actions, row.part) == "frozen"]
+        values: dict[str, float | int | str] = {"frozen": len(cold), "moved": len(found.moved)}
+        yield Event(stage="tune", kind="end", values=values)
+
+    def _prove(self, before: Mapping[str, tuple[str, Tensor]]) -> Findings:
+        found = compare(self.network, before, self.sections, self.plan)
+        require_frozen(found)
+        return found
+
+    def _steps(self, frozen: Frozen, data: Iterable[Any]) -> Iterator[Event]:
+        course, peak = self.course, max(rates_of(self.plan).values())
+        optimizer = make_optimizer(course.optimizer, frozen.groups(), course.weight_decay)
+        feed = _Feed(data, self.network, self.sections.n_outputs, self.loss is None)
+        stream = feed.batches()
+        first = next(stream)
+        n_steps = -(-_passes(self.plan) // len(first[1]))
+        sentry = _Sentry(n_steps, course.warm_up)
+        before = self._answers(first[0])
+        rising = warm_cosine(n_steps, course.warm_up)
+        batches = islice(chain([first], stream), n_steps)
+        self.network.train()
+        given, loss = (self._given, self.loss) if self.loss else (self._logits, cross_entropy)
+        for step in updates(given, batches, optimizer, rising, course.seed, loss):
+            rate = step.factor * peak
+            yield Event(
+                stage="tune", kind="step", step=step.index + 1, of=n_steps,
+                values={"loss": step.loss, "rate": rate, "images": feed.n_seen},
+            )  # fmt: skip
+            yield from sentry.see(step.index + 1, step.loss, feed.n_by_class)
+        after = self._answers(first[0])
+        if not np.isfinite(after).all():
+            raise diverged(peak)  # by the last update: no loss has told
+        yield from sentry.finish(largest_change(before, after), feed.n_by_class)
+
+    def _answers(self, inputs: Any) -> NDArray[np.float64]:
+        """Logits (B, K) of one batch at rest; neither modes nor the random state change."""
+        modes = [(module, module.training) for module in self.network.modules()]
+        self.network.eval()
+        try:
+            with torch.no_grad(), seeded(self.course.seed):
+                logits = self._logits(inputs).double().flatten(1)
+                if logits.shape[1] == 1:  # a lone number is seen to move against 0
+                    logits = torch.cat([logits, torch.zeros_like(logits)], dim=1)
+                answers: NDArray[np.float64] = logits.cpu().numpy()
+                return answers
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def _logits(self, inputs: Any) -> Tensor:
+        return as_tensor(self._given(inputs))
+
+    def _given(self, inputs: Any) -> Any:
+        """What the network gives, as it is."""
+        return self.network(**inputs) if isinstance(inputs, Mapping) else self.network(inputs)
+
+
+def _passes(plan: Plan) -> int:
+    """Examples passed through in all; `schedule` has refused a plan without."""
+    return int(plan.training.passes.number) if plan.training.passes else 0
+
+
+@dataclass(slots=True)
+class _Sentry:
+    """A `Watch` that learns the class shares on the way: data are not gone through before."""
+
+    n_steps: int
+    warm_up: float
+    state: dict[str, float] = field(default_factory=dict)
+
+    def see(self, step: int, loss: float, n_by_class: Mapping[int, int]) -> Iterator[Event]:
+        """The event of an alarm, where the loss raises one."""
+        watch = self._watch(n_by_class)
+        alarm = watch.see(step, loss)
+        self.state = watch.state
+        yield from self._told(alarm)
+
+    def finish(self, moved: float, n_by_class: Mapping[int, int]) -> Iterator[Event]:
+        """The same, after the last update."""
+        yield from self._told(self._watch(n_by_class).finish(moved))
+
+    def _watch(self, n_by_class: Mapping[int, int]) -> Watch:
+        # An output that was put in anew begins with the loss of blind answers, as fresh layers do.
+        watch = Watch(
+            n_steps=self.n_steps, warm_up=self.warm_up, class_shares=[*n_by_class.values()],
+            begins_fitted=False,
+        )  # fmt: skip
+        if self.state:
+            watch.restore(self.state)
+        return watch
+
+    def _told(self, alarm: Alarm | None) -> Iterator[Event]:
+        if alarm is not None:
+            values: dict[str, float | int | str] = {"kind": alarm.kind, "text": alarm.sentence}
+            yield Event(stage="tune", kind="guard", step=alarm.step, of=self.n_steps, values=values)
+
+
+@dataclass(slots=True)
+class _Feed:
+    """Batches without end from data that is gone through again and again."""
+
+    data: Iterable[Any]
+    network: nn.Module
+    n_outputs: int | None
+    are_classes: bool = True  # whether labels are class numbers; else any tensors (B, …)
+    n_seen: int = 0  # examples given out, an example counting each time
+    n_by_class: Counter[int] = field(default_factory=Counter)
+
+    def batches(self) -> Iterator[Batch]:
+        """Raises: DataError where a pass gives none, or one that cannot be used."""
+        device = next(self.network.parameters()).device
+        n_passes = 0
+        while True:
+            n_before = self.n_seen
+            for batch in self.data:
+                inputs, labels = self._parted(batch)
+                self.n_seen += len(labels)
+                self.n_by_class.update(labels.tolist() if self.are_classes else [0])
+                yield _moved(inputs, device), labels.to(device)
+            if self.n_seen == n_before:
+                raise DataError(
+                    "data gives no batch"
+                    + (" when it is gone through again; give a DataLoader or a list, not an "
+                       "iterator." if n_passes else "; give (inputs, labels) batches.")
+                )  # fmt: skip
+            n_passes += 1
+
+    def _parted(self, batch: Any) -> Batch:
+        if isinstance(batch, Mapping) and "labels" in batch:
+            inputs: Any = {name: value for name, value in batch.items() if name != "labels"}
+            labels = batch["labels"]
+        elif isinstance(batch, (tuple, list)) and len(batch) == 2:
+            inputs, labels = batch
+        else:
+            raise DataError(f"a batch of data is a {type(batch).__name__}; give (inputs, labels).")
+        labels = torch.as_tensor(labels)
+        if not self.are_classes:
+            if not labels.ndim or not len(labels):
+                raise DataError(
+                    f"labels of a batch have shape {tuple(labels.shape)}; their first axis is that "
+                    "of the batch."
+                )
+            return inputs, labels
+        if labels.ndim != 1 or labels.is_floating_point() or not len(labels):
+            raise DataError(
+                f"labels of a batch are {labels.dtype} of shape {tuple(labels.shape)}; "
+                "give class numbers (B,), int64."
+            )
+        if self.n_outputs is not None and not 0 <= labels.min() <= labels.max() < self.n_outputs:
+            raise DataError(
+                f"labels of a batch go from {labels.min()} to {labels.max()} and the network "
+                f"gives {self.n_outputs} numbers; put in a new last layer, then make the plan."
+            )
+        return inputs, labels.long()
+
+
+def _moved(inputs: Any, device: torch.device) -> Any:
+    if isinstance(inputs, Mapping):
+        return {name: _moved(value, device) for name, value in inputs.items()}
+    return inputs.to(device) if isinstance(inputs, Tensor) else inputs

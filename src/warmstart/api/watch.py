@@ -1,0 +1,281 @@
+"""`warmstart.watch`: what somebody else's training loop did to each tensor, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal
+
+from torch import Tensor, nn
+
+from warmstart.api.freeze import actions_of
+from warmstart.errors import TrainingError, UsageError
+from warmstart.network.freeze import action_of
+from warmstart.network.ledger import prove_frozen
+from warmstart.network.structure import OUTPUT
+from warmstart.network.tensor_owners import Sections, sections_for
+from warmstart.network.tensors import STATISTICS, digest, unique_tensors
+from warmstart.records.network import Fate, Ledger, LedgerRow
+from warmstart.records.plan import Action, Plan
+from warmstart.records.summary import FrozenProof
+
+CURE = "Use warmstart.freeze(network, plan)"
+NAMED = 3  # tensors that an error names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """A tensor of a frozen part whose bytes are not what they were."""
+
+    tensor: str
+    part: str
+    action: Action
+    is_buffer: bool
+    is_statistic: bool  # a running mean, variance or count of a BatchNorm layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What became of a network: one row a tensor, and what does not agree with the plan."""
+
+    ledger: Ledger
+    frozen: FrozenProof
+    moved: tuple[Moved, ...]
+    still: tuple[str, ...]  # parts that were to be trained and in which nothing moved
+
+
+def watch(network: nn.Module, plan: Plan) -> Proof:
+    """Watch a network through training that is not ours; nothing is changed, frozen or mended.
+
+        with warmstart.watch(network, plan) as proof:
+            my_own_trainer.train()
+        print(proof)
+
+    All parameters and buffers that are saved with the network are compared bit for bit.
+    Raises: PlanError (at `with`) if the plan was made for another network.
+
+    >>> import warmstart
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), nn.Linear(3, 2))
+    >>> plan = warmstart.plan(net, "last:1")
+    >>> with watch(net, plan) as proof:
+    ...     _ = net[0].weight.data.add_(1)
+    >>> [moved.tensor for moved in proof.moved], proof.still
+    (['0.weight'], ('2', 'output'))
+    """
+    return Proof(network, plan)
+
+
+class Proof:
+    """What `watch` saw; complete when its `with` block has ended, also after an exception."""
+
+    def __init__(self, network: nn.Module, plan: Plan) -> None:
+        self._network, self._plan = network, plan
+        self._sections: Sections | None = None
+        self._before: dict[str, tuple[str, Tensor]] = {}  # sha256, and the tensor itself
+        self._findings: Findings | None = None
+
+    def __enter__(self) -> Proof:
+        self._sections = sections_for(self._network, self._plan)
+        self._before = snapshot(self._network)
+        self._findings = None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Literal[False]:  # fmt: skip
+        if self._sections is not None:
+            self._findings = compare(self._network, self._before, self._sections, self._plan)
+            self._before = {}  # a head that was replaced is let go
+        return False
+
+    @property
+    def findings(self) -> Findings:
+        """All that was found. Raises: UsageError while the block runs."""
+        if self._findings is None:
+            raise UsageError(
+                "the proof is taken when the block of `with warmstart.watch(…) as proof:` ends; "
+                "read it after the block."
+            )
+        return self._findings
+
+    @property
+    def moved(self) -> tuple[Moved, ...]:
+        """Tensors of frozen parts whose bytes changed, from the input to the output."""
+        return self.findings.moved
+
+    @property
+    def frozen(self) -> FrozenProof:
+        """How many numbers of the frozen parts are as they were, and whether all are."""
+        return self.findings.frozen
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every tensor of the network before and after, and its fate."""
+        return self.findings.ledger
+
+    @property
+    def still(self) -> tuple[str, ...]:
+        """Parts that were to be trained and in which nothing moved."""
+        return self.findings.still
+
+    def check(self) -> None:
+        """Raises: TrainingError naming the first tensors if anything frozen moved."""
+        require_frozen(self.findings)
+
+    def __str__(self) -> str:
+        if self._findings is None:
+            return "watching; the proof is taken when the block ends"
+        return "\n".join(_lines(self._findings, self._plan))
+
+
+def snapshot(network: nn.Module) -> dict[str, tuple[str, Tensor]]:
+    """The sha256 of each tensor, and the tensor itself: what `compare` compares with."""
+    tensors = unique_tensors(network)
+    return {name: (digest(tensor), tensor) for name, tensor in tensors.items()}
+
+
+def compare(
+    network: nn.Module,
+    before: Mapping[str, tuple[str, Tensor]],
+    sections: Sections,
+    plan: Plan,
+) -> Findings:
+    """Compare a network with what it was: `before` holds the sha256 of each tensor, and itself.
+
+    A tensor is looked up by its name, then, where wrappers have renamed it, by itself.
+    """
+    now = {n: t for n, t in network.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
+    names = {id(tensor): name for name, tensor in reversed(now.items())}
+    rows, seen = [], set()
+    for name, (taken, old) in before.items():
+        place = name if name in now else names.get(id(old))
+        seen.add(place)
+        rows.append(_row(name, sections.owners[name], taken, old, now.get(place or "")))
+    known = {id(now[place]) for place in seen if place is not None}
+    rows += [_new(n, t) for n, t in unique_tensors(network).items() if id(t) not in known]
+    ledger = Ledger(rows=tuple(rows))
+    actions = actions_of(plan)
+    parts = dict.fromkeys([*actions, *sections.owners.values()])
+    cold = frozenset(part for part in parts if action_of(actions, part) == "frozen")
+    found = [row for row in rows if row.part in cold and row.fate in ("trained", "reshaped")]
+    warm = {row.part for row in rows if row.fate not in ("frozen", "dropped")}
+    alive = {row.part for row in rows if not row.buffer}
+    return Findings(
+        ledger=ledger,
+        frozen=prove_frozen(ledger, cold),
+        moved=tuple(_moved(row, action_of(actions, row.part)) for row in found),
+        still=tuple(n for n in actions if n in alive and n not in cold and n not in warm),
+    )
+
+
+def require_frozen(findings: Findings) -> None:
+    """Raises: TrainingError naming the first tensors if anything frozen moved."""
+    if findings.moved:
+        names = [moved.tensor for moved in findings.moved]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        first = ", ".join(names[:NAMED])
+        raise TrainingError(
+            f"{_tensors(len(names))} of frozen layers moved: {first}{more}. {CURE}."
+        )
+
+
+def _row(name: str, part: str, taken: str, old: Tensor, tensor: Tensor | None) -> LedgerRow:
+    after = None if tensor is None else digest(tensor)
+    fate: Fate = "frozen" if after == taken else "trained"
+    if tensor is None:
+        fate = "dropped"
+    elif tensor.shape != old.shape:
+        fate = "reshaped"
+    return LedgerRow(
+        tensor=name, part=part, fate=fate, shape=tuple(old.shape), numel=old.numel(),
+        buffer=not isinstance(old, nn.Parameter), before=taken, after=after,
+    )  # fmt: skip
+
+
+def _new(name: str, tensor: Tensor) -> LedgerRow:
+    return LedgerRow(
+        tensor=name, part="added", fate="new", shape=tuple(tensor.shape), numel=tensor.numel(),
+        buffer=not isinstance(tensor, nn.Parameter), before=None, after=digest(tensor),
+    )  # fmt: skip
+
+
+def _moved(row: LedgerRow, action: Action) -> Moved:
+    return Moved(
+        tensor=row.tensor, part=row.part, action=action, is_buffer=row.buffer,
+        is_statistic=_is_statistic(row),
+    )  # fmt: skip
+
+
+def _is_statistic(row: LedgerRow) -> bool:
+    return row.buffer and row.tensor.rpartition(".")[2] in STATISTICS
+
+
+def _lines(findings: Findings, plan: Plan) -> Iterator[str]:
+    """At most eight lines for a person."""
+    rows, order = findings.ledger.rows, [part.name for part in plan.parts]
+    cold = [name for name in order if plan.action_of(name) == "frozen"]
+    kept = [row for row in rows if row.part in cold and row.fate == "frozen"]
+    yield f"frozen: {_tensors(len(kept))} of {_layers(cold, order)} as they were"
+    for moved in _by_kind(findings.moved):
+        yield _told(moved, rows, order)
+    warm = [row for row in rows if row.fate == "trained" and row.part not in cold]
+    if warm:
+        parts = list(dict.fromkeys(row.part for row in warm))
+        yield f"trained: {_tensors(len(warm))} of {_layers(parts, order)}"
+    if findings.still:
+        them = "it" if len(findings.still) == 1 else "them"
+        yield (
+            f"nothing moved in {_layers(findings.still, order)} although the plan trains {them}: "
+            "is the optimizer given their parameters?"
+        )
+    for fate in ("reshaped", "dropped", "new"):
+        if some := [row for row in rows if row.fate == fate]:
+            yield f"{fate}: {_tensors(len(some))}, first {some[0].tensor}"
+
+
+def _by_kind(moved: Sequence[Moved]) -> list[list[Moved]]:
+    """BatchNorm statistics, then parameters and other buffers; empty ones left out."""
+    kinds = ([m for m in moved if m.is_statistic], [m for m in moved if not m.is_statistic])
+    return [kind for kind in kinds if kind]
+
+
+def _told(moved: Sequence[Moved], rows: Sequence[LedgerRow], order: Sequence[str]) -> str:
+    parts = list(dict.fromkeys(m.part for m in moved))
+    where = _layers(parts, order)
+    if moved[0].is_statistic:
+        total = sum(_is_statistic(row) and row.part in parts for row in rows)
+        return (
+            f"{len(moved)} of {total} BatchNorm statistics of {where} moved although they were "
+            f"frozen: they were in train mode. {CURE}, or call .eval() on them after every .train()"
+        )
+    return (
+        f"{_tensors(len(moved))} of {where} moved although frozen, first {moved[0].tensor}. {CURE} "
+        "before the optimizer is made"
+    )
+
+
+def _tensors(count: int) -> str:
+    return f"{count:,} tensor{'s' if count != 1 else ''}"
+
+
+def _layers(names: Sequence[str], order: Sequence[str]) -> str:
+    """Parts as a person counts them.
+
+    >>> order = ("stem", "low", "middle", "top", "output")
+    >>> _layers(("stem", "low", "middle", "output"), order), _layers(("low", "top"), order)
+    ('layers 1-3 and the output', 'layers 2, 4')
+    >>> _layers(("output",), order), _layers((), order)
+    ('the output', 'no layer')
+    """
+    numbers = [n for n, name in enumerate(order, start=1) if name in names and name != OUTPUT]
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    shown = ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
+    words = [f"layer{'s' if len(numbers) > 1 else ''} {shown}"] if numbers else []
+    return " and ".join([*words, *(["the output"] if OUTPUT in names else [])]) or "no layer"

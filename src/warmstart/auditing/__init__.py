@@ -1,0 +1,1 @@
+"""A finished model, ours or not, judged on labelled examples."""

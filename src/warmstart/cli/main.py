@@ -1,0 +1,140 @@
+"""`main`: run one command, print what went wrong in a line, return the exit code."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
+
+from warmstart import __version__
+from warmstart.cli.parse import Call, parse
+from warmstart.cli.spec import VERBS
+from warmstart.cli.stop import INTERRUPTED, Interrupts
+from warmstart.errors import WarmstartError
+
+CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+
+
+def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None) -> int:
+    """Run one command; `argv` without the program's name. Returns the exit code.
+
+    `interrupts` are what listens to Ctrl-C where the command has a process of its own.
+
+    0 done · 1 the work failed · 2 bad input or usage · 3 no signal in the data ·
+    130 interrupted. Never raises, and never shows a traceback without --debug.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with warnings.catch_warnings():
+            if "--debug" not in words:
+                warnings.simplefilter("ignore")
+            code = _run(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _hush()
+    except (KeyboardInterrupt, Exception) as error:
+        return _report(error, words, interrupts or Interrupts(words))
+
+
+def _run(words: Sequence[str]) -> int:
+    from warmstart.cli.help import root_help, verb_help
+
+    if words and words[0] == "help" and len(words) > 1:
+        words = [words[1], "--help"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(root_help())
+        return 0
+    if words[0] in ("--version", "-V", "version"):
+        print(f"warmstart {__version__}")
+        return 0
+    call = parse(words)
+    if "--help" in call.switches:
+        print(verb_help(VERBS[call.verb]))
+        return 0
+    if call.verb == "completion":
+        return _complete(call)
+    if VERBS[call.verb].arguments == ("DATA",):
+        from warmstart.data.place import look_for
+
+        look_for(call.places[0])
+    prepare()
+    from warmstart.cli.calls import run
+
+    return run(call)
+
+
+def _complete(call: Call) -> int:
+    """`warmstart completion`: read by a shell as it begins, so that nothing heavy may load."""
+    from warmstart.cli.completion import script
+
+    text = script(call.places[0], tuple(VERBS.values()))
+    as_json = "--json" in call.switches
+    print(json.dumps({"shell": call.places[0], "script": text}) if as_json else text)
+    return 0
+
+
+def prepare() -> None:
+    """Settle what must be settled before torch is loaded; what the user has set stays."""
+    # Idle threads of one library must not spin on the cores that another one needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Without it MKL rounds a matrix product by where it lies in memory, and a row of
+    # features would depend on its place in the batch (seen with attention on 2 cores).
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text(errors="replace") if cpu.exists() else ""
+    branch = "AVX512" if "avx512f" in flags else "AVX2" if "avx2" in flags else ""
+    if branch:
+        os.environ.setdefault("MKL_CBWR", f"{branch},STRICT")
+    # Importing makes some hundred thousand objects that all stay: collecting garbage
+    # meanwhile finds none and takes a fifth of the time.
+    gc.disable()
+
+
+def _report(error: BaseException, words: Sequence[str], interrupts: Interrupts) -> int:
+    from warmstart.terminal.text import error_text
+
+    if "--debug" in words:
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, KeyboardInterrupt):
+        interrupts.tell(str(error.args[0]) if error.args else "")  # `stoppable` names the run
+        return INTERRUPTED
+    message, code = explain(error)
+    with suppress(BrokenPipeError):
+        print(error_text(message, sys.stderr), file=sys.stderr)
+    return code
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line for an error, and the exit code.
+
+    >>> explain(ZeroDivisionError("division by zero"))[1]
+    1
+    """
+    if isinstance(error, WarmstartError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this; close other programs and run it again.", 1
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; make room, then run the same command again.", 1
+    what = f"{type(error).__name__}: {error}".rstrip(": ").rstrip(".")
+    return f"this is a bug in warmstart: {what}. Run again with --debug and report it.", 1
+
+
+def _hush() -> int:
+    """The reader of our output has gone: leave quietly, also when the streams are flushed."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return CLOSED_PIPE

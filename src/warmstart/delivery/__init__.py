@@ -1,1 +1,0 @@
-"""What the user takes home: model folder, card, report."""

@@ -1,0 +1,1 @@
+"""What is measured before anything is decided, and problems in the data."""

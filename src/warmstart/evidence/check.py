@@ -1,0 +1,355 @@
+"""From features to evidence, from evidence to the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from warmstart.events import Event, Steps
+from warmstart.evidence.controls import (
+    measure_distance,
+    open_probe,
+    plain_kernels,
+    try_preprocessing,
+    weigh_knowledge,
+)
+from warmstart.evidence.data_checks import check_data, with_labels_of
+from warmstart.evidence.depth import depth
+from warmstart.evidence.learning_curve import anchored, appetite
+from warmstart.evidence.permutation_test import signal, with_plain
+from warmstart.evidence.preprocessing import warning
+from warmstart.evidence.probe_hits import LeftOut, best_left_out
+from warmstart.evidence.unreadable_texts import read_texts
+from warmstart.features.machine import freed_memory_kept
+from warmstart.network.weight_file import is_mapped
+from warmstart.planning import fine_tuning, rules
+from warmstart.planning.verdict import (
+    START,
+    Basis,
+    Facts,
+    Outcome,
+    has_signal,
+    hides,
+    leaves_little,
+    outcome_kind,
+    outcome_sentence,
+    sentence,
+    verdict_kind,
+)
+from warmstart.planning.words import in_words
+from warmstart.records.data import Finding
+from warmstart.records.inputs import TextInputs
+from warmstart.records.summary import (
+    Beside,
+    Estimate,
+    Evidence,
+    FineTuningGain,
+    Inspection,
+    Shipped,
+    Verdict,
+)
+from warmstart.stats.intervals import wilson
+from warmstart.tasks.words import CLASS_WORDS, Words, signal_text
+from warmstart.training.dataset import Arranged, Sample, Scene, draw
+from warmstart.training.fine_tune import Worked
+from warmstart.training.score import Measured
+
+NO_TAIL = Evidence(
+    name="tail_gain", value=None, low=None, high=None, n=0,
+    meaning="Not measured: only linear probes on the frozen network were compared.",
+)  # fmt: skip
+
+
+NO_CURVE = Evidence(
+    name="appetite", value=None, low=None, high=None, n=0,
+    meaning="Not measured: where no signal is found, a learning curve says nothing.",
+)  # fmt: skip
+
+
+def check(scene: Scene) -> Steps[Inspection]:
+    """Gather the evidence that this budget allows."""
+    yield Event(stage="check", kind="begin")
+    # Few rows are all drawn, whatever the most: then one sample serves every test.
+    sample_of = cache(lambda most: draw(scene, most))
+    n = scene.arranged.n_train
+    sample = sample_of(min(rules.evidence_rows(scene.budget), n))
+    evidence = [_signal(scene, sample)]
+    yield Event(stage="check", kind="step", step=1, values={"p": evidence[0].details["p"]})
+    if len(sample.kernels) > 1:
+        evidence.append(_depth(scene, sample_of(min(rules.DEPTH_ROWS, n))))
+    is_signal = has_signal(float(evidence[0].details["p"]))
+    rows = min(rules.appetite_rows(scene.budget), n)
+    evidence.append(_appetite(scene, sample_of(rows)) if is_signal else NO_CURVE)
+    if rules.looks_closely(scene.budget) and is_signal:
+        evidence += yield from _closely(scene)
+    said: tuple[Finding, ...] = ()
+    if isinstance(scene.prep, TextInputs):
+        read, said = read_texts(scene, scene.prep)
+        evidence.append(read)
+    found = check_data(scene, has_signal(float(evidence[0].details["p"])))
+    evidence += [found.ceiling, NO_TAIL]
+    fed = (e for e in evidence if e.name == "preprocessing")
+    words, nouns = scene.arranged.target.words, scene.arranged.nouns
+    warned = tuple(f for f in (warning(e, words, nouns) for e in fed) if f)
+    yield Event(stage="check", kind="end", step=len(evidence))
+    return Inspection(
+        evidence=tuple(evidence),
+        findings=(*said, *found.findings, *warned),
+        label_issues=found.label_issues,
+        off_topic=found.off_topic,
+    )
+
+
+def _signal(scene: Scene, sample: Sample) -> Evidence:
+    rng = np.random.default_rng([scene.seed, 2])
+    times = rules.permutations(scene.budget)
+    target = scene.arranged.target
+    rows = sample.labels, sample.groups, times, rng, target
+    found = signal(sample.kernels, *rows)
+    if has_signal(float(found.details["p"])):
+        return found
+    plain = plain_kernels(scene, sample.rows)
+    return with_plain(found, plain, *rows, scene.arranged.nouns) if plain else found
+
+
+def _depth(scene: Scene, sample: Sample) -> Evidence:
+    by_part = {tap.part: tap for tap in sample.vectors}  # the neck stands for the last part
+    single = {tap: sample.vectors[tap] for tap in by_part.values()}
+    return depth(single, sample.kernels, sample.labels, sample.groups, scene.arranged.target)
+
+
+def _appetite(scene: Scene, sample: Sample) -> Evidence:
+    kernel, target = sample.kernels[-1], scene.arranged.target
+    n_classes = target.n_outputs(sample.labels)
+    head: LeftOut = best_left_out([kernel], sample.labels, sample.groups, n_classes, target)
+    rng = np.random.default_rng([scene.seed, 6])
+    return appetite(kernel, head, sample.labels, sample.groups, scene.arranged.n_train, rng)
+
+
+def _closely(scene: Scene) -> Steps[list[Evidence]]:
+    """Evidence for which the network is run again; none of one that has learnt nothing.
+
+    What networks without knowledge reach is not measured of one that is streamed: each of them
+    would be a copy in memory.
+    """
+    if scene.start is not None and scene.start.is_drawn:
+        return []
+    with freed_memory_kept():
+        opened, found = open_probe(scene), list[Evidence]()
+        if not is_mapped(scene.look.network.trunk):
+            found.append((yield from weigh_knowledge(opened, scene.arranged.n_classes, scene.seed)))
+        if not isinstance(scene.prep, TextInputs):  # how texts are read is told without a pass
+            found.append(measure_distance(opened(rules.DISTANCE_IMAGES)))
+        yield Event(stage="check", kind="step", step=len(found))
+        return [*found, try_preprocessing(opened)]
+
+
+def tries_tail(scene: Scene, verdict: Verdict) -> bool:
+    """Whether upper layers are trained beside a head, where the depth is ours to choose.
+
+    Without a signal there is nothing to train for; nor where next to nothing is left to gain,
+    unless the budget is for that.
+    """
+    tests = {evidence.name: evidence for evidence in verdict.evidence}
+    facts, record = scene.arranged.facts(), scene.look.network.record
+    signal = tests["signal"]
+    is_open = scene.budget == "thorough" or not leaves_little(signal.value or 0.0)
+    is_signal = has_signal(float(signal.details["p"]))
+    return is_signal and is_open and fine_tuning.tries_tail(record, facts, scene.budget)
+
+
+def judge(
+    inspection: Inspection, is_tuned: bool = False, words: Words = CLASS_WORDS,
+    basis: Basis = START, probe: Estimate | None = None, ships_trained: bool = False,
+) -> Verdict:  # fmt: skip
+    """The verdict that the evidence gives.
+
+    `is_tuned` where layers were trained and compared with the linear probe, whose own estimate is
+    `probe` where it was made: then the sentences say that number and no other. `ships_trained`
+    where those layers ship.
+    """
+    found = {evidence.name: evidence for evidence in inspection.evidence}
+    test, known = found["signal"], found.get("knowledge")
+    right = test.value or 0.0
+    low = wilson(max(right, 0.0), test.n, test.n - 1, confidence=0.8)[0]
+    if probe is not None:
+        right, low = probe.value, probe.low
+    facts = Facts(
+        p=float(test.details["p"]),
+        mde=float(test.details["mde"]),
+        n=test.n,
+        plain=float(test.details.get("plain", 0.0)),
+        plain_p=float(test.details.get("plain_p", 1.0)),
+        accuracy=right,
+        mistakes=1 - low,
+        knowledge=known.value if known else None,
+        knowledge_error=float(known.details["error"]) if known else 0.0,
+        is_tuned=is_tuned,
+        ships_trained=ships_trained,
+    )
+    facts = _with_scratch(facts, found.get("scratch"))
+    kind = verdict_kind(facts)
+    text = sentence(kind, facts, test.n, right, words, basis)
+    far = found.get("distance")
+    if far is not None and "warning" in far.details:
+        text += f" But {far.details['warning']}."
+    return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
+
+
+def _with_scratch(facts: Facts, found: Evidence | None) -> Facts:
+    """The same with what is known of networks that were trained from nothing, where some were."""
+    if found is None or found.value is None:
+        return facts
+    error, later = (float(found.details[name]) for name in ("error", "later"))
+    return replace(facts, scratch_gap=found.value, scratch_error=error, scratch_later=later)
+
+
+def concluded(
+    scene: Scene, inspection: Inspection, worked: Worked, measured: Measured
+) -> tuple[Inspection, Verdict]:
+    """The evidence and the verdict after the work: what was done, and what it brought.
+
+    Scores of the evidence that stand for the linear probe become its cross-validated estimate, and
+    label issues are those of the predictions of what ships, so that one quantity has one number.
+    Where another method is better beyond noise, the verdict says
+    so.
+    """
+    arranged, basis = scene.arranged, scene.basis
+    target, probe = arranged.target, measured.linear_probe
+    signal = next(one for one in inspection.evidence if one.name == "signal")
+    inspection = with_labels_of(
+        scene, inspection, worked.head.probabilities, has_signal(float(signal.details["p"]))
+    )
+    inspection = replace(
+        inspection,
+        evidence=tuple(_agreed(one, measured, arranged) for one in inspection.evidence),
+    )
+    outcome = outcome_of(worked, measured, arranged)
+    is_compared, is_tried = outcome.gain is not None, bool(outcome.gain or outcome.given_up)
+    verdict = judge(
+        inspection, is_tried, target.words, basis, probe, is_compared and outcome.is_fine_tuned
+    )
+    done = outcome_sentence(outcome, target.words, basis)
+    text = verdict.sentence
+    if done and verdict.kind not in ("no-signal", "scratch-fair") and not _is_doubtful(inspection):
+        text = f"{done} {text}"
+    elif done:
+        text = f"{text} {done}"
+    better = [one.sentence for one in worked.beside if one.is_better]
+    if verdict.kind == "no-signal" and better and not done:
+        text, better = unseen_sentence(worked.beside, measured.estimate.n), []
+    kind = outcome_kind(outcome, verdict.kind)
+    return inspection, replace(verdict, kind=kind, sentence=" ".join([text, *better]))
+
+
+def unseen_sentence(beside: Sequence[Beside], n: int) -> str:
+    """That another method learns what the linear probe does not see."""
+    best = max((one for one in beside if one.is_better), key=lambda one: one.estimate.value)
+    return (
+        f"The linear probe finds no signal in {n:,} examples, but {best.name} does: "
+        f"{100 * best.estimate.value:.1f} % right on held-out rows; use that."
+    )
+
+
+def _is_doubtful(inspection: Inspection) -> bool:
+    """Whether there is no signal beyond doubt, which has to be said before anything else."""
+    test = next(one for one in inspection.evidence if one.name == "signal")
+    return not has_signal(float(test.details["p"]))
+
+
+def _agreed(one: Evidence, measured: Measured, arranged: Arranged) -> Evidence:
+    """The same evidence with the linear probe's estimate in the place of a cheaper figure."""
+    target, probe = arranged.target, measured.linear_probe
+    if one.name == "tail_gain":
+        return measured.gain or one
+    if one.name == "appetite":
+        n_learnt = arranged.n_train if arranged.holdout else measured.n_learnt
+        return anchored(one, probe, n_learnt, arranged.n_train, arranged.n_classes, target)
+    if one.name == "signal" and has_signal(float(one.details["p"])) and one.low is not None:
+        meaning = signal_text(target.words, probe.value, one.low, one.high or 0.0)
+        return replace(one, value=probe.value, meaning=meaning)
+    return one
+
+
+def outcome_of(worked: Worked, measured: Measured, arranged: Arranged) -> Outcome:
+    """What the run did, for the verdict to tell."""
+    plan = worked.plan
+    is_user = plan.strategy.source == "user" and plan.is_trained
+    return Outcome(
+        estimate=measured.estimate,
+        gain=gain_record(measured.gain),
+        is_fine_tuned=plan.is_trained and not worked.given_up,
+        chosen=str(plan.strategy.value) if is_user and not worked.given_up else "",
+        blind=arranged.target.blind_score(arranged.labels[worked.head.fold >= 0]),
+        given_up=_given_up(worked),
+    )
+
+
+def _given_up(worked: Worked) -> str:
+    """Which training was given up, and why; nothing where none was."""
+    if not worked.given_up:
+        return ""
+    strategy = worked.plan.strategy
+    return f"{strategy.rule or strategy.value} was given up: {worked.given_up}"
+
+
+def gain_record(found: Evidence | None) -> FineTuningGain | None:
+    """The fine-tuning gain as the summary states it."""
+    if found is None or found.value is None or found.low is None or found.high is None:
+        return None
+    change, error = (float(found.details[name]) for name in ("log_loss_gain", "log_loss_error"))
+    return FineTuningGain(
+        value=found.value, low=found.low, high=found.high, n=found.n,
+        log_loss=float(found.details["log_loss"]), log_loss_change=-change,
+        log_loss_low=-change - 1.96 * error, log_loss_high=-change + 1.96 * error,
+    )  # fmt: skip
+
+
+def ships(inspection: Inspection, worked: Worked) -> bool:
+    """Whether a model is shipped: not without a signal, unless the user set a strategy."""
+    is_chosen = worked.plan.strategy.source == "user" or bool(worked.given_up)
+    return is_chosen or not (judge(inspection).kind == "no-signal" or hides(inspection.evidence))
+
+
+def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
+    """What stands in model/: nothing where no signal was found, unless the user set a strategy.
+
+    A training that the user chose and that was given up leaves the output alone.
+    """
+    plan, head, given_up = worked.plan, worked.head.name, worked.given_up
+    is_chosen = plan.strategy.source == "user" or bool(given_up)
+    if verdict.kind == "no-signal" and not is_chosen:
+        is_seen = any(one.is_better for one in worked.beside)
+        found = "the linear probe finds no signal" if is_seen else "no signal was found"
+        return Shipped(strategy="none", why=f"{found}, so no model would be honest")
+    if hides(verdict.evidence) and not is_chosen:
+        why = "the base model's features tell nothing apart; try --strategy scratch"
+        return Shipped(strategy="none", why=why)
+    heads = {
+        "class-mean": "nearest class means on the last features",
+        "logistic": "logistic regression on the last features",
+        "last": "a linear probe on the last features",
+        "stack": "a stack of linear probes on several layers",
+    }
+    word, strategy = "your choice" if is_chosen else "the better in cross-validation", plan.strategy
+    if plan.is_trained:
+        return Shipped(
+            strategy=worked.shipped or str(strategy.value),
+            why=f"{in_words(plan)}; {worked.why or word}",
+        )
+    profile, _, older = head.partition("+")
+    what = heads.get(profile, f"a multi-layer linear probe ({profile})")
+    what += ", begun from the base model's head for classes with the same name" if older else ""
+    why = "your choice" if is_chosen else "the best of those tried in cross-validation"
+    why += f"; {worked.why}" if worked.why else ""
+    if given_up:
+        why = f"{strategy.rule} was given up, {given_up}"
+    elif plan.training.rate is not None:
+        why += "; no group of layers helped on examples set apart"
+    n_parts = len(plan.parts) - 1
+    layers = f"all {n_parts} layers frozen" if n_parts > 1 else "the network frozen"
+    name = str(strategy.value) if plan.training.rate is not None else "head"
+    return Shipped(strategy=name, why=f"{what}, {layers}: {why}")

@@ -1,0 +1,360 @@
+"""predict.py: some 30 lines that use an export without warmstart.
+
+`prepare(path)` gives an image as the network wants it, `answer(pixels)` logits and
+probabilities of a batch. What ships is what is checked: `clean` runs this very file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Template
+
+from warmstart.records.data import Task
+from warmstart.records.export import ExportFormat
+from warmstart.records.inputs import (
+    LEAST_VARIANCE,
+    MISSING,
+    SPAN,
+    Inputs,
+    Preprocessing,
+    TableInputs,
+    TensorInputs,
+    TextInputs,
+    WaveInputs,
+    pictures,
+)
+
+# ---- Lines of predict.py that draw a clip of sound without warmstart, as `data.mel` does.
+
+
+NEEDS = "scipy, soundfile"
+IMPORTS = """\
+from fractions import Fraction
+import soundfile
+from scipy.signal import resample_poly"""
+DRAWN = """\
+    wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    s, wave = PREP["sound"], wave.mean(axis=1)
+    if rate != s["rate"]:
+        ratio = Fraction(s["rate"], rate).limit_denominator(1000)
+        wave = resample_poly(wave, ratio.numerator, ratio.denominator).astype(np.float32)
+    n, hop, size = round(s["seconds"] * s["rate"]), s["hop"], s["window"]
+    cut = (len(wave) - n) // 2  # the middle of a long clip; a short one lies amid silence
+    wave = wave[cut : cut + n] if cut >= 0 else np.pad(wave, (-cut, n - len(wave) + cut))
+    wave = np.pad(wave, (size // 2, size - size // 2))
+    frames = np.lib.stride_tricks.sliding_window_view(wave, size)[::hop][: max(n // hop, 1)]
+    taper = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
+    power = np.abs(np.fft.rfft(frames * taper, axis=1)) ** 2
+    ends = 2595 * np.log10(1 + np.array([s["low"], s["high"]]) / 700)  # hertz to mel
+    edges = 700 * (10 ** (np.linspace(*ends, s["mels"] + 2) / 2595) - 1)
+    at, (low, mid, high) = np.fft.rfftfreq(size, 1 / s["rate"]), (
+        edges[k : k + s["mels"], None] for k in range(3))
+    bank = np.maximum(0, np.minimum((at - low) / (mid - low), (high - at) / (high - mid)))
+    for band in np.flatnonzero(bank.sum(axis=1) == 0):
+        bank[band, np.abs(at - mid[band]).argmin()] = 1
+    level = 10 * np.log10(np.maximum(bank @ power.T, 1e-20))
+    share = np.clip(1 + (level - level.max()) / s["range_db"], 0, 1)
+    image = Image.fromarray(np.rint(255 * share[::-1]).astype(np.uint8)).convert("$mode")
+"""
+
+
+# ---- predict.py of a model of texts: tokens as `tokens.token_numbers` makes them.
+
+
+_TEXT_SCRIPT = Template('''\
+"""python predict.py "a text" letter.txt ...  (needs $needs, numpy, tokenizers)"""
+import json, pathlib, sys, unicodedata
+import numpy as np
+$imports
+from tokenizers import Tokenizer
+
+HERE = pathlib.Path(__file__).resolve().parent
+LABELS = json.loads((HERE / "labels.json").read_text("utf-8"))
+PREP = json.loads((HERE / "preprocess.json").read_text("utf-8"))
+WINDOW, PAD = min(PREP["length"], PREP["most"]), PREP["pad"]
+tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))
+tokenizer.no_padding()
+tokenizer.enable_truncation(WINDOW)
+$load
+
+def prepare(text):  # a text, or the path of a .txt file -> (length,) int32
+    if text.lower().endswith(".txt"):
+        text = pathlib.Path(text).read_text("utf-8-sig")
+    text = " ".join(unicodedata.normalize("NFC", text.replace("\\0", "")).split())
+    if not text:
+        raise ValueError("it is empty")
+    found = tokenizer.encode(text)
+    rows = np.full((-(-PREP["length"] // WINDOW), WINDOW), PAD, np.int32)
+    for row, part in zip(rows, [found, *found.overflowing]):  # a long text goes on in windows
+        row[: len(part.ids)] = part.ids
+    return rows.reshape(-1)[: PREP["length"]]
+
+def answer(rows):  # (N, length) int32 -> logits, probabilities, (N, classes) each
+    used = max(np.flatnonzero((rows != PAD).any(axis=0)), default=1) + 1
+    x = np.ascontiguousarray(rows if len(rows[0]) > WINDOW else rows[:, :used], np.int64)
+$answer
+
+if __name__ == "__main__":
+    for text in sys.argv[1:] or sys.exit(__doc__):
+        try:
+            p = np.asarray(answer(prepare(text)[None])[1])[0]
+            print(text, $shown, sep="  ")
+        except (OSError, ValueError) as error:
+            print(f"{text} cannot be read: {error}", file=sys.stderr)
+''')
+
+
+def text_script(told: Mapping[str, str]) -> str:
+    """The script; `told` says what it needs, imports, loads, and how it answers and shows it."""
+    return _TEXT_SCRIPT.substitute(told)
+
+
+# ---- predict.py of a model whose inputs are numbers: rows of a table, tensors, samples of a clip.
+#
+# `prepare` gives one example as the network wants it, from a row {column: cell} as
+# `data.cells.encode_row` does, from a .npy file, or from a clip as `data.waves` does; `answer`
+# takes a batch of them.
+
+
+_VALUES_SCRIPT = Template('''\
+"""python predict.py $example ...  (needs $needs)"""
+import csv, json, pathlib, sys
+import numpy as np
+$imports
+
+HERE = pathlib.Path(__file__).resolve().parent
+LABELS = json.loads((HERE / "labels.json").read_text("utf-8"))
+PREP = json.loads((HERE / "preprocess.json").read_text("utf-8"))
+$load
+
+$prepare
+
+def answer(values):  # (N, ...) as `prepare` gives them -> $answers
+$answer
+
+if __name__ == "__main__":
+    for path in sys.argv[1:] or sys.exit(__doc__):
+        for name, example in examples(path):
+            try:
+                p = np.asarray(answer(prepare(example)[None])[1])[0]
+                print(name, $shown, sep="  ")
+            except (KeyError, OSError, ValueError) as error:
+                print(f"{name} cannot be read: {error!r}", file=sys.stderr)
+''')
+_ROWS = f"""\
+MISSING = {sorted(MISSING)!r}
+
+def prepare(row):  # {{column: cell}} -> (F,) float32
+    found = []
+    for column in PREP["columns"]:
+        cell = "" if row[column["name"]] is None else str(row[column["name"]]).strip()
+        is_missing = cell.lower() in MISSING
+        if column["kind"] == "category":
+            found += [float(not is_missing and cell == value) for value in column["values"]]
+        else:
+            value = column["mean"] if is_missing else float(cell)
+            scaled = (value - column["mean"]) / column["std"]
+            found.append(min(max(scaled, -{SPAN}), {SPAN}))
+        found += [float(is_missing)] * column["has_missing"]
+    return np.float32(found)
+
+def examples(path):
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        for number, row in enumerate(csv.DictReader(file), 2):
+            yield f"{{path}} line {{number}}", row"""
+_TENSORS = """\
+def prepare(path):  # -> an array of the shape that PREP names
+    found = np.load(path, allow_pickle=False).astype(PREP["dtype"])
+    if list(found.shape) != PREP["shape"]:
+        raise ValueError(f"its shape is {found.shape}, not {PREP['shape']}")
+    return found
+
+def examples(path):
+    yield path, path"""
+
+_CLIPS = f"""\
+def prepare(path):  # -> (n,) float32, the middle of the clip
+    wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    wave, wanted = wave.mean(axis=1), PREP["rate"]
+    if rate != wanted:
+        ratio = Fraction(wanted, rate).limit_denominator(1000)
+        wave = resample_poly(wave, ratio.numerator, ratio.denominator).astype(np.float32)
+    n = round(wanted * PREP["seconds"])
+    begin = max((len(wave) - n) // 2, 0)
+    wave = wave[begin : begin + n]
+    if PREP["is_scaled"]:
+        wave = (wave - wave.mean()) / np.sqrt(wave.var() + {LEAST_VARIANCE})
+    before = (n - len(wave) + 1) // 2  # a short clip lies amid silence
+    return np.pad(wave, (before, n - len(wave) - before)).astype(np.float32)
+
+def examples(path):
+    yield path, path"""
+
+
+def values_script(inputs: TableInputs | TensorInputs | WaveInputs, parts: dict[str, str]) -> str:
+    """The text of predict.py; `parts` are those that depend on the format and the task."""
+    if isinstance(inputs, WaveInputs):
+        own = {
+            "imports": f"{parts['imports']}\n{IMPORTS}", "example": "clip.wav",
+            "needs": f"{parts['needs']}, numpy, {NEEDS}", "prepare": _CLIPS,
+        }  # fmt: skip
+    else:
+        is_table = isinstance(inputs, TableInputs)
+        own = {
+            "example": "new.csv" if is_table else "signal.npy",
+            "needs": f"{parts['needs']}, numpy", "prepare": _ROWS if is_table else _TENSORS,
+        }  # fmt: skip
+    return _VALUES_SCRIPT.substitute({**parts, **own})
+
+
+NAME = "predict.py"
+MODEL = {"onnx": "model.onnx", "torch": "model.pt2", "openvino": "model.xml"}
+
+_SCRIPT = Template('''\
+"""python predict.py $example ...  (needs $needs)"""
+import json, pathlib, sys
+import numpy as np
+$imports
+from PIL import Image, ImageOps
+
+HERE = pathlib.Path(__file__).resolve().parent
+LABELS = json.loads((HERE / "labels.json").read_text("utf-8"))
+PREP = json.loads((HERE / "preprocess.json").read_text("utf-8"))
+$load
+
+def prepare(path):  # -> (H, W, C) uint8
+$prepare
+
+def answer(pixels):  # (N, H, W, C) uint8 -> logits, probabilities, (N, classes) each
+$answer
+
+if __name__ == "__main__":
+    for path in sys.argv[1:] or sys.exit(__doc__):
+        try:
+            p = np.asarray(answer(prepare(path)[None])[1])[0]
+            print(path, $shown, sep="  ")
+        except OSError as error:
+            print(f"{path} cannot be read: {error}", file=sys.stderr)
+''')
+
+_OPENED = """\
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+"""
+_CUT = """\
+    (h, w), side, (W, H) = PREP["size"], PREP["resize"], image.size
+$sides
+    left, top = round((wide - w) / 2) * W / wide, round((high - h) / 2) * H / high
+    box = left, top, min(left + w * W / wide, W), min(top + h * H / high, H)
+    bands = [$bands]
+    return np.concatenate([np.asarray(b, np.uint8).reshape(h, w, -1) for b in bands], axis=2)"""
+_RESIZED = "{}.resize((w, h), Image.Resampling.$filter, box=box)"
+_BANDS_APART = f"{_RESIZED.format('b')} for b in image.split()"  # else alpha weighs the colours
+_FLATTEN = """\
+    white = Image.new("RGBA", image.size, "white")
+    image = Image.alpha_composite(white, image).convert("$mode")
+"""
+_SHORT = """\
+    s = max(side / min(W, H), w / W, h / H)
+    wide, high = max(int(W * s + 1e-6), w), max(int(H * s + 1e-6), h)"""
+_SQUEEZED = "    wide, high = max(side, w), max(side, h)"
+_BANDS = """\
+    raise SystemExit("bands: scale each to 0..255 by PREP['ranges'], resize; then call answer()")"""
+
+_SCALED = """\
+    x = (np.float32(pixels) / 255 - np.float32(PREP["mean"])) / np.float32(PREP["std"])
+    x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+"""
+_AS_TENSOR = "    with torch.inference_mode():\n"
+_LOGITS = "        logits = {}\n    return logits.numpy(), logits.softmax(1).numpy()"
+
+_NEEDS = {
+    "onnx": "onnxruntime", "torch": "torch", "openvino": "openvino", "timm": "timm",
+    "transformers": "transformers, timm, torchvision",
+}  # fmt: skip
+_IMPORTS = {
+    "onnx": "import onnxruntime", "torch": "import torch", "openvino": "import openvino",
+    "timm": "import timm, torch",
+    "transformers": "import torch\n"
+    "from transformers import AutoImageProcessor, AutoModelForImageClassification",
+}  # fmt: skip
+_LOAD = {
+    "onnx": 'session = onnxruntime.InferenceSession(str(HERE / "model.onnx"), '
+    'providers=["CPUExecutionProvider"])',
+    "torch": 'model = torch.export.load(HERE / "model.pt2").module()',
+    "openvino": "# By itself OpenVINO computes in bfloat16 where the processor can (AMX): "
+    "faster, and\n# probabilities are off by up to 0.03.\n"
+    'f32 = {"INFERENCE_PRECISION_HINT": "f32"}\n'
+    'model = openvino.Core().compile_model(HERE / "model.xml", "CPU", f32)',
+    "timm": 'model = timm.create_model(f"local-dir:{HERE}", pretrained=True).eval()',
+    "transformers": "processor = AutoImageProcessor.from_pretrained(HERE)\n"
+    "model = AutoModelForImageClassification.from_pretrained(HERE).eval()",
+}
+_ANSWER = {
+    "onnx": '    return session.run(["logits", "probabilities"], {{"{name}": {x}}})',
+    "torch": _AS_TENSOR + "        return [out.numpy() for out in model(torch.from_numpy({x}))]",
+    "openvino": '    found = model([{x}])\n    return found["logits"], found["probabilities"]',
+    "timm": _AS_TENSOR + _LOGITS.format("model(torch.from_numpy({x}))"),
+    "transformers": _AS_TENSOR + _LOGITS.format("model(torch.from_numpy({x})).logits"),
+}
+
+
+_VALUE = {  # both are the value: callers of `answer` need not know the task
+    "onnx": '    return session.run(["value"], {{"{name}": {x}}}) * 2',
+    "torch": _AS_TENSOR + "        return [model(torch.from_numpy({x}))[0].numpy()] * 2",
+    "openvino": '    return [model([{x}])["value"]] * 2',
+}
+_SHOWN: dict[Task, str] = {
+    **dict.fromkeys(
+        ("classify", "multilabel"),
+        '*(f"{LABELS[i]} {p[i]:.1%}" for i in p.argsort()[::-1][:3])',
+    ),
+    "regress": 'f"{LABELS[0]} {p[0]:.6g}"',
+}
+
+
+def predict_script(
+    to: ExportFormat, inputs: Inputs, input_name: str, task: Task = "classify"
+) -> str:
+    """The text of predict.py for a format; `input_name` is "pixels" where scaling is inside.
+
+    >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    >>> text = predict_script("onnx", prep, "images")
+    >>> compile(text, "predict.py", "exec") is not None, len(text.split("\\n")) < 40
+    (True, True)
+    """
+    takes_pixels, answers = input_name == "pixels", _VALUE if task == "regress" else _ANSWER
+    if isinstance(inputs, (TableInputs, TensorInputs, WaveInputs)):
+        x = "np.ascontiguousarray(values)"
+        return values_script(inputs, {
+            "needs": _NEEDS[to], "imports": _IMPORTS[to], "load": _LOAD[to],
+            "answer": answers[to].format(name=input_name, x=x), "shown": _SHOWN[task],
+            "answers": "the values twice" if task == "regress" else "logits, probabilities",
+        })  # fmt: skip
+    if isinstance(inputs, TextInputs):
+        return text_script({
+            "needs": _NEEDS[to], "imports": _IMPORTS[to], "load": _LOAD[to],
+            "answer": answers[to].format(name=input_name, x="x"), "shown": _SHOWN[task],
+        })  # fmt: skip
+    prep = pictures(inputs)
+    x = "np.ascontiguousarray(pixels)" if takes_pixels else "x"
+    body = ("" if takes_pixels else _SCALED) + answers[to].format(name=input_name, x=x)
+    return _SCRIPT.substitute(
+        needs=f"{_NEEDS[to]}, numpy, pillow" + (f", {NEEDS}" if prep.sound else ""),
+        imports="\n".join([_IMPORTS[to]] + ([IMPORTS] if prep.sound else [])),
+        example="clip.wav" if prep.sound else "photo.jpg",
+        load=_LOAD[to], prepare=_prepare(prep), answer=body, shown=_SHOWN[task],
+    )  # fmt: skip
+
+
+def _prepare(prep: Preprocessing) -> str:
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    if prep.ranges or prep.channels not in modes:
+        return _BANDS
+    has_alpha = prep.channels == 4
+    bands = Template(_BANDS_APART if has_alpha else _RESIZED.format("image"))
+    lead = DRAWN if prep.sound else _OPENED + ("" if has_alpha else _FLATTEN)
+    return Template(lead + _CUT).substitute(
+        mode=modes[prep.channels],
+        sides=_SQUEEZED if prep.squash else _SHORT,
+        bands=bands.substitute(filter=prep.interpolation.upper()),
+    )

@@ -1,0 +1,122 @@
+"""Encoded examples to the tensor that a network takes: the one place where kinds differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from warmstart.records.inputs import (
+    Inputs,
+    Preprocessing,
+    TableInputs,
+    TensorInputs,
+    TextInputs,
+    WaveInputs,
+)
+
+Encoded = NDArray[Any]
+# Rows of texts are filled up to one of these lengths, so that a text is given the same number of
+# tokens, and its row the same rounding, whichever texts stand beside it.
+LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+
+def to_tensor(batch: Encoded, inputs: Inputs) -> Tensor:
+    """A batch of encoded examples as the network's input.
+
+    Shapes: pictures (n, H, W, C) uint8 to (n, C, H, W) float32 in channels_last order; texts
+    (n, length) int32 to (n, L) int64, cut to the longest of the batch, L one of `LENGTHS` or
+    so many windows; rows of tables, tensors and waveforms as they are.
+    """
+    if isinstance(inputs, TextInputs):
+        longest = int(lengths(batch, inputs).max(initial=1))
+        return torch.from_numpy(batch[:, : padded_length(longest, inputs.window)]).long()
+    if isinstance(inputs, Preprocessing):
+        return normalised(batch, inputs)
+    return torch.from_numpy(batch)
+
+
+def normalised(images: NDArray[np.uint8], preprocessing: Preprocessing) -> Tensor:
+    """(n, H, W, C) uint8 to (n, C, H, W) float32 whose memory is channels_last.
+
+    >>> prep = Preprocessing(size=(1, 1), resize=1, mean=(0.5,), std=(0.5,))
+    >>> normalised(np.array([[[[255]]]], np.uint8), prep).item()
+    1.0
+    """
+    scale = 1 / (255 * torch.tensor(preprocessing.std))
+    shift = torch.tensor(preprocessing.mean) / torch.tensor(preprocessing.std)
+    values = torch.from_numpy(images).float().mul_(scale).sub_(shift)
+    return values.permute(0, 3, 1, 2)
+
+
+def noise(inputs: Inputs, n: int) -> Encoded:
+    """`n` examples of noise, always the same."""
+    rng = np.random.default_rng(0)
+    if isinstance(inputs, TextInputs):
+        rows = rng.integers(0, inputs.vocabulary, (n, inputs.length), dtype=np.int32)
+        rows[rows == inputs.pad] = (inputs.pad + 1) % inputs.vocabulary
+        return rows
+    if isinstance(inputs, TensorInputs) and "int" in inputs.dtype:
+        low, high = int(inputs.low), int(inputs.high)
+        return rng.integers(low, high + 1, (n, *inputs.shape)).astype(inputs.dtype)
+    if isinstance(inputs, (TableInputs, TensorInputs, WaveInputs)):
+        return rng.standard_normal((n, *inputs.shape)).astype(np.float32)
+    return rng.integers(0, 256, (n, *inputs.shape), dtype=np.uint8)
+
+
+def passes(batch: Encoded, inputs: Inputs, most: int) -> list[NDArray[np.int64]]:
+    """Which rows of a batch pass the network together, at most so many.
+
+    Texts of one padded length, so that little is filled up and none depends on its neighbours;
+    of long ones as many as have `most` windows together.
+    """
+    if not isinstance(inputs, TextInputs):
+        return pieces(np.arange(len(batch)), most)
+    sizes = padded_lengths(batch, inputs)
+    return [
+        rows
+        for size in np.unique(sizes)
+        for rows in pieces(np.flatnonzero(sizes == size), together(int(size), inputs, most))
+    ]
+
+
+def together(size: int, inputs: TextInputs, most: int) -> int:
+    """Texts of one padded length that have `most` windows together, at least one."""
+    return max(most * inputs.window // max(size, inputs.window), 1)
+
+
+def pieces(rows: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
+    """Rows in order, some at a time.
+
+    >>> [piece.tolist() for piece in pieces(np.arange(5), 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    return [rows[at : at + most] for at in range(0, len(rows), most)]
+
+
+def lengths(batch: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
+    """Tokens of each text, those between fillings counted too. Shapes: (n, length) to (n,)."""
+    places = np.arange(1, batch.shape[1] + 1)
+    found: NDArray[np.int64] = np.where(batch != inputs.pad, places, 0).max(axis=1, initial=0)
+    return found
+
+
+def padded_lengths(batch: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
+    """How long the row of each text is made when it passes the network. Shapes: (n,)."""
+    found = [padded_length(int(n), inputs.window) for n in lengths(batch, inputs)]
+    return np.array(found, np.int64)
+
+
+def padded_length(n_tokens: int, window: int) -> int:
+    """How long the row of so many tokens is made: windows are whole where there are several.
+
+    >>> padded_length(9, 256), padded_length(200, 250), padded_length(600, 256)
+    (16, 250, 768)
+    """
+    if n_tokens > window:
+        return window * -(-n_tokens // window)
+    fitting = next((length for length in LENGTHS if length >= n_tokens), None)
+    return min(fitting or 512 * -(-n_tokens // 512), window)

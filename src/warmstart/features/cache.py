@@ -1,0 +1,215 @@
+"""The feature store: shelves of rows in one folder, with a size limit.
+
+A shelf belongs to one `FeatureKey` (see `key.py`), so a row is found again only where
+everything that it depends on is the same. The store also remembers which examples cannot
+be decoded, and which networks an engine cannot run. Free of torch.
+
+One lock file serves the whole folder: an append holds it for some milliseconds, and what
+is evicted, cleared or replaced can then never be what another process is writing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from warmstart.errors import UsageError
+from warmstart.features.cache_key import FeatureKey, ShelfKey
+from warmstart.features.lock import exclusive, is_in_use
+from warmstart.features.shelf import ENTRY_BYTES, SUFFIXES, Shelf, remove
+
+DEFAULT_LIMIT_BYTES = 4 << 30
+_UNREADABLE = "unreadable.jsonl"
+_INSTEAD = ".instead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreInfo:
+    """What `warmstart cache info` shows."""
+
+    path: str
+    shelves: int  # looks kept
+    rows: int  # examples, summed over the shelves
+    bytes: int
+    limit_bytes: int
+
+
+class Store:
+    """A folder of shelves, at most `limit_bytes` large.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from warmstart.records import Preprocessing, Tap
+    >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))
+    >>> key = FeatureKey(network="ab", arch="timm:x", parts=("stem",), decoder="pillow 11",
+    ...     taps=(Tap(part=1, pool="avg"),), preprocessing=prep, engine="torch",
+    ...     engine_version="2.8", threads=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Store(Path(folder)).shelf(key) as shelf:
+    ...         shelf.append(["0a" * 32], [np.ones((1, 3), np.float32)])
+    ...         shelf.missing(["0a" * 32, "0b" * 32]) == ["0b" * 32]
+    ...         shelf.read(["0a" * 32], "1.avg")
+    True
+    array([[1., 1., 1.]], dtype=float32)
+    """
+
+    def __init__(self, root: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        """Open the store, or begin one.
+
+        Raises: UsageError if the folder cannot be written.
+        """
+        self.root = root
+        self.limit_bytes = limit_bytes
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            if self._lock.is_dir():
+                remove(self._lock)  # damaged: nobody can hold a folder
+            with exclusive(self._lock):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"the feature cache {root} cannot be written ({error.strerror}); "
+                "set WARMSTART_CACHE to a folder that can."
+            ) from error
+
+    def shelf(self, key: ShelfKey) -> Shelf:
+        """Open the shelf of this key, empty if there is none; close it, or use `with`.
+
+        For as long as it is open it is not evicted.
+        """
+
+        def make_room(n_bytes: int) -> None:
+            self._evict(n_bytes, keep=key.digest)
+
+        return Shelf(self.root, key, make_room)
+
+    def info(self) -> StoreInfo:
+        """Count what is kept."""
+        with exclusive(self._lock):
+            shelves = list(self._shelves())
+            sizes = [_size(base.with_name(base.name + ".index")) for base in shelves]
+            return StoreInfo(
+                path=str(self.root),
+                shelves=len(shelves),
+                rows=sum(size // ENTRY_BYTES for size in sizes),
+                bytes=sum(_size(path) for path in self.root.iterdir()),
+                limit_bytes=self.limit_bytes,
+            )
+
+    def clear(self) -> int:
+        """Remove everything but the shelves that are in use; returns the bytes freed."""
+        with exclusive(self._lock):
+            freed = sum(_remove(base) for base in self._shelves() if not _is_held(base))
+            for path in (*self.root.glob("*" + _INSTEAD), self.root / _UNREADABLE):
+                freed += _size(path)
+                remove(path)
+        return freed
+
+    def _evict(self, n_bytes: int, keep: str) -> None:
+        """Remove least recently used shelves until `n_bytes` more fit; the lock is held.
+
+        What is in use stays, and may alone be larger than the limit.
+        """
+        sizes = {base: _shelf_size(base) for base in self._shelves()}
+        excess = sum(sizes.values()) + n_bytes - self.limit_bytes
+        if excess <= 0:
+            return
+        for base in sorted(sizes, key=_last_use):
+            if excess > 0 and base.name != keep and not _is_held(base):
+                _remove(base)
+                excess -= sizes[base]
+
+    def _shelves(self) -> Iterator[Path]:
+        """Each shelf as its path without suffix, also where files of it are missing."""
+        ends = {p.stem for suffix in SUFFIXES for p in self.root.glob("*" + suffix)}
+        return (self.root / stem for stem in sorted(ends))
+
+    @property
+    def _lock(self) -> Path:
+        return self.root / "lock"
+
+    # ---- what cannot be read, what cannot be run -----------------------------------------
+
+    def quarantine(self, decoder: str, sha256: str, reason: str) -> None:
+        """Remember that `decoder` (name and version) cannot decode these bytes."""
+        line = json.dumps({"decoder": decoder, "sha256": sha256, "reason": reason})
+        path = self.root / _UNREADABLE
+        with exclusive(self._lock):
+            if path.exists() and not path.is_file():
+                remove(path)
+            with open(path, "ab") as file:
+                file.write(f"\n{line}\n".encode())  # first: a torn last line must not swallow this
+
+    def quarantined(self, decoder: str) -> dict[str, str]:
+        """Examples that this decoder could not decode: sha256 → reason."""
+        path = self.root / _UNREADABLE
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        known = [note for line in lines if (note := _parse(line)) is not None]
+        return {
+            note["sha256"]: note["reason"]
+            for note in known
+            if note.keys() >= {"decoder", "sha256", "reason"} and note["decoder"] == decoder
+        }
+
+    def redirect(self, asked: FeatureKey, actual: FeatureKey) -> None:
+        """Remember that this network was run by another engine than the one asked for.
+
+        Without this, every later look would build the refused engine again to find out.
+        """
+        note = {"engine": actual.engine, "engine_version": actual.engine_version}
+        path = self.root / (asked.digest + _INSTEAD)
+        if path.exists() and not path.is_file():
+            remove(path)
+        path.write_text(json.dumps(note), "utf-8")
+
+    def resolve(self, asked: FeatureKey) -> FeatureKey:
+        """The key under which a look asked for with `asked` has its rows."""
+        path = self.root / (asked.digest + _INSTEAD)
+        note = _parse(path.read_bytes()) if path.is_file() else None
+        if note is None or note.keys() != {"engine", "engine_version"}:
+            return asked
+        if note["engine"] != "torch":  # the only engine that another one gives way to
+            return asked
+        return replace(asked, engine="torch", engine_version=note["engine_version"])
+
+
+def _parse(line: bytes) -> dict[str, str] | None:
+    """One JSON object of texts; None for a torn or foreign line."""
+    try:
+        note = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(note, dict) or not all(isinstance(v, str) for v in note.values()):
+        return None
+    return note
+
+
+def _paths(base: Path) -> list[Path]:
+    return [base.with_name(base.name + suffix) for suffix in SUFFIXES]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _shelf_size(base: Path) -> int:
+    return sum(_size(path) for path in _paths(base))
+
+
+def _last_use(base: Path) -> float:
+    path = base.with_name(base.name + ".json")
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def _is_held(base: Path) -> bool:
+    path = base.with_name(base.name + ".index")
+    return path.is_file() and is_in_use(path)
+
+
+def _remove(base: Path) -> int:
+    freed = _shelf_size(base)
+    for path in _paths(base):
+        remove(path)
+    return freed

@@ -1,0 +1,237 @@
+"""The look: a start, its parts, and every example's features at all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from warmstart.data import thumbnails
+from warmstart.data.dataset import Collection
+from warmstart.data.thumbnails import Glances
+from warmstart.distributed import here
+from warmstart.errors import DataError, UsageError, WorldError
+from warmstart.events import Steps
+from warmstart.features.activation_key import main_key
+from warmstart.features.cache_key import EngineName, GlanceKey
+from warmstart.features.engine_choice import Chosen, Survey, open_engine, survey
+from warmstart.features.extract import (
+    Features,
+    GlanceBook,
+    Pixels,
+    Prefetch,
+    Source,
+    Vanished,
+    extract,
+    first_of_each,
+)
+from warmstart.features.machine import freed_memory_kept, n_threads
+from warmstart.features.offload import Kept, extract_streamed
+from warmstart.features.stored import StoredTaps
+from warmstart.features.streaming import links
+from warmstart.features.text_lengths import in_order
+from warmstart.machine import default_root
+from warmstart.modalities.audio import as_wanted, decode_sound
+from warmstart.modalities.preprocessing import (
+    as_picture,
+    clip_picture,
+    draft_side,
+    encode,
+    open_image,
+    prepare,
+)
+from warmstart.network.load import Start
+from warmstart.network.partition import Network
+from warmstart.records.data import Example
+from warmstart.records.inputs import Inputs, Preprocessing, WaveInputs
+from warmstart.records.network import Tap
+from warmstart.records.plan import Choice
+
+TRIES = 3  # passes over what is missing before the disk is blamed
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look gave, and how it was taken."""
+
+    network: Network
+    taps: tuple[Tap, ...]
+    features: Features
+    book: GlanceBook
+    unreadable: Mapping[str, str]  # example ids that could not be read, with the reason
+    engine: Choice
+    threads: int
+    glanced: bool = True  # False for what cannot be drawn: rows and texts
+
+    def glances(self, examples: Sequence[Example]) -> Glances:
+        """These examples at a glance."""
+        return thumbnails.unpack(self.book.read([example.sha256 for example in examples]))
+
+    def reader(self, examples: Sequence[Example]) -> StoredTaps:
+        """A function from tap to the features of these examples, (n, d).
+
+        Raises (the function): StartError where a feature is not a finite number.
+        """
+        return self.features.reader(examples)
+
+
+def take_look(
+    collection: Collection,
+    start: Start,
+    asked: Choice | None = None,
+    tell: Callable[[Choice], None] = lambda choice: None,
+    kept: int = 0,
+) -> Steps[Look]:
+    """Cut the network, choose the engine, pass what is missing.
+
+    `asked` is the engine of the user, of a plan that is followed, or of the run that goes on.
+    `tell` hears which it is before an image is passed. Of a network that is streamed, what part
+    `kept` gives stays in the store.
+    What the store loses meanwhile is passed again.
+    Raises: PlanError where the user's own engine is not there, or cannot run this network;
+    UsageError where the store keeps losing rows.
+    """
+    with freed_memory_kept():
+        for _ in range(TRIES):
+            look = yield from _take(collection, start, asked, tell, kept)
+            if not here().gathered(_lost(look, collection.record.examples))[0]:
+                return look
+    raise UsageError(
+        f"the feature cache {default_root()} loses what is written to it; set WARMSTART_CACHE to a "
+        "folder on another disk"
+    )
+
+
+def _lost(look: Look, examples: Sequence[Example]) -> list[str]:
+    """The contents whose rows, passed or stored before, are damaged or gone."""
+    rest = [e.sha256 for e in examples if e.id not in look.unreadable]
+    return look.features.shelf.missing(rest) or (look.book.missing(rest) if look.glanced else [])
+
+
+def _take(
+    collection: Collection, start: Start, asked: Choice | None, tell: Callable[[Choice], None],
+    kept: int,
+) -> Steps[Look]:  # fmt: skip
+    prep, seen = start.record.preprocessing, survey(collection, start)
+    examples = collection.record.examples
+    chosen, todo = yield from _open(seen, asked)
+    tell(chosen.choice)
+    is_seen = isinstance(prep, (Preprocessing, WaveInputs))  # only what can be drawn is glanced at
+    draft = draft_side(prep) if isinstance(prep, Preprocessing) else 0
+    glance_key = GlanceKey(decoder=seen.decoder, draft=draft, version=thumbnails.VERSION)
+    book = GlanceBook(seen.store, glance_key)
+    decode_one = _decoder(
+        collection, prep, book, set(book.missing(seen.readable)) if is_seen else set()
+    )
+    source = Source(
+        shelf=seen.store.shelf(chosen.key), store=seen.store, decoder=seen.decoder,
+        todo=in_order(first_of_each(examples, todo), collection, prep), decode=decode_one,
+        engine=chosen.engine,
+    )  # fmt: skip
+    try:
+        if start.stream:
+            parts = links(seen.network, seen.taps, len(seen.network.parts), prep)
+            beside = Kept(kept, seen.store.shelf(main_key(chosen.key, kept))) if kept else None
+            features = yield from extract_streamed(examples, source, parts, start.stream, beside)
+        else:
+            features = yield from extract(examples, source)
+        book.flush()
+        features = _together(features, examples)
+        book.refresh()
+        rest = [e for e in examples if is_seen and e.id not in features.unreadable]
+        gone = _glance_rest(rest, book, decode_one)
+    finally:
+        book.flush()
+    return Look(
+        network=seen.network, taps=seen.taps, features=features, book=book,
+        unreadable={**features.unreadable, **gone}, engine=chosen.choice, threads=n_threads(),
+        glanced=is_seen,
+    )  # fmt: skip
+
+
+def _open(seen: Survey, asked: Choice | None) -> Steps[tuple[Chosen, Sequence[str]]]:
+    """The engine, and the contents that this process is to pass.
+
+    Of several processes the first decides: what one finds missing later, another may be
+    passing already.
+    """
+    world = here()
+    chosen = (yield from open_engine(seen, asked)) if world.is_first else None
+    told = None if chosen is None else (chosen.choice, seen.missing[chosen.key])
+    choice, missing = cast(tuple[Choice, list[str]], world.gathered(told)[0])
+    if chosen is None:
+        key = seen.keys[cast(EngineName, str(choice.value))]
+        seen = replace(seen, missing={**seen.missing, key: missing})
+        chosen = yield from open_engine(seen, choice)
+    return chosen, world.share(missing)
+
+
+def _together(features: Features, examples: Sequence[Example]) -> Features:
+    """What all processes found. Raises: WorldError where they do not keep it in one place."""
+    world = here()
+    if world.size == 1:
+        return features
+    found = world.gathered((dict(features.unreadable), features.passed, features.decoded))
+    unreadable = {id: why for lost, _, _ in found for id, why in lost.items()}
+    features.shelf.refresh()
+    if features.shelf.absent(e.sha256 for e in examples if e.id not in unreadable):
+        raise WorldError(
+            "the processes of this job do not find each other's features; set WARMSTART_CACHE to "
+            "a folder that all of them share"
+        )
+    return replace(
+        features, unreadable=unreadable, passed=sum(n for _, n, _ in found),
+        decoded=sum(n for _, _, n in found),
+    )  # fmt: skip
+
+
+def load_same(collection: Collection, example: Example) -> bytes:
+    """The bytes that were read before. Raises: Vanished where they are gone or have changed."""
+    try:
+        payload = collection.load(example.id)
+    except (DataError, OSError) as error:
+        raise Vanished(f"{example.id} can no longer be read: {error}") from error
+    if hashlib.sha256(payload).hexdigest() != example.sha256:
+        raise Vanished(f"{example.id} changed while the run was going on")
+    return payload
+
+
+def _decoder(
+    collection: Collection, prep: Inputs, book: GlanceBook, wants_glance: set[str]
+) -> Callable[[Example], Pixels]:
+    """From example to pixels, noting a glance; bytes that are gone are told from bad ones."""
+
+    def decode_one(example: Example) -> Pixels:
+        payload = load_same(collection, example)
+        if isinstance(prep, WaveInputs):
+            wave, rate = decode_sound(payload, example.id)
+            if example.sha256 in wants_glance:
+                book.put(example.sha256, thumbnails.glance(payload, clip_picture(wave, rate)))
+            return as_wanted(wave, rate, prep)
+        if not isinstance(prep, Preprocessing):
+            return encode(payload, example.id, prep)
+        image = open_image(payload, example.id, prep)
+        if example.sha256 in wants_glance:
+            book.put(example.sha256, thumbnails.glance(payload, as_picture(image)))
+        return prepare(image, prep)
+
+    return decode_one
+
+
+def _glance_rest(
+    examples: Sequence[Example], book: GlanceBook, decode_one: Callable[[Example], Pixels]
+) -> dict[str, str]:
+    """Glance at images whose features are stored but that no one has glanced at."""
+    lost = here().gathered(book.missing(e.sha256 for e in examples))[0]
+    missing = first_of_each(examples, here().share(lost))
+    prefetch = Prefetch(missing, decode_one, threads=n_threads())
+    try:
+        found = {e.sha256: str(pixels) for e, pixels in prefetch if isinstance(pixels, DataError)}
+    finally:
+        prefetch.close()
+    if lost:
+        book.flush()
+        found = {content: why for own in here().gathered(found) for content, why in own.items()}
+        book.refresh()
+    return {e.id: found[e.sha256] for e in examples if e.sha256 in found}

@@ -1,1 +1,0 @@
-"""Problems in the data, and the evidence for the verdict."""

@@ -1,1 +1,0 @@
-"""What joins the stages: stages never import each other, `flow` knows their order."""

@@ -1,0 +1,266 @@
+"""Encoded bytes to the pixels a network sees: decode, resize, crop, in 8 bits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from warmstart.errors import DataError, StartError
+from warmstart.modalities import text
+from warmstart.modalities.audio import (
+    LONGEST_S,
+    Samples,
+    decode_sound,
+    decode_wave,
+    decoder_of_sound,
+    decoder_of_waves,
+    draw,
+    drawn,
+    is_sound,
+)
+from warmstart.modalities.image import as_picture as first_bands
+from warmstart.modalities.image import decode, decode_alpha, decode_bands, on_white, scale_bands
+from warmstart.modalities.table import encode_row
+from warmstart.modalities.tensor import decode_tensor
+from warmstart.modalities.text import decode_text
+from warmstart.nouns import count
+from warmstart.records.inputs import (
+    Inputs,
+    Preprocessing,
+    TableInputs,
+    TensorInputs,
+    TextInputs,
+    WaveInputs,
+)
+
+Pixels = NDArray[np.uint8]
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+Box = tuple[float, float, float, float]
+
+
+def load_image(payload: bytes, name: str, preprocessing: Preprocessing) -> Pixels:
+    """Decode and prepare one image; `name` stands in messages.
+
+    Returns: (H, W, C) uint8, C-contiguous, with H, W = preprocessing.size. Thread-safe.
+    Raises: DataError if the bytes are no usable image.
+    """
+    return prepare(open_image(payload, name, preprocessing), preprocessing)
+
+
+def open_image(payload: bytes, name: str, preprocessing: Preprocessing) -> Image.Image | Pixels:
+    """Decode one image as the preprocessing needs it; a clip of sound becomes a grey picture.
+
+    Returns: a picture of mode "L" or "RGB" for 1 or 3 channels, "RGBA" for 4, and for bands
+    (more than four channels, or with ranges) their values scaled to 8 bits, (H, W, C).
+    Raises: DataError if the bytes are no usable image, or have another number of bands.
+    """
+    if preprocessing.sound is not None:
+        wave, rate = decode_sound(payload, name)
+        return Image.fromarray(draw(wave, rate, preprocessing.sound))
+    draft = draft_side(preprocessing)
+    if has_bands(preprocessing):
+        return _open_bands(payload, name, preprocessing)
+    if preprocessing.channels == 4:
+        return decode_alpha(payload, name, draft=draft)
+    return decode(payload, name, draft=draft)
+
+
+def picture_of(payload: bytes, name: str, side: int) -> Image.Image:
+    """A file as a picture for people, its short side `side` px or more; a sound as usually drawn.
+
+    Raises: DataError if the bytes are no usable image or sound.
+    """
+    if not is_sound(payload):
+        return decode(payload, name, draft=side)
+    return clip_picture(*decode_sound(payload, name))
+
+
+def clip_picture(wave: Samples, rate: int) -> Image.Image:
+    """A clip as usually drawn, its middle where it is long. Shapes: wave (n,)."""
+    return Image.fromarray(draw(wave, rate, drawn(rate, min(len(wave) / rate, LONGEST_S))))
+
+
+def has_bands(preprocessing: Preprocessing) -> bool:
+    """Whether its images are bands, not pictures.
+
+    >>> has_bands(Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 13, std=(0.5,) * 13))
+    True
+    """
+    return bool(preprocessing.ranges) or preprocessing.channels not in (1, 3, 4)
+
+
+def _open_bands(payload: bytes, name: str, preprocessing: Preprocessing) -> Pixels:
+    values, wanted = decode_bands(payload, name), preprocessing.channels
+    if values.shape[2] != wanted and values.dtype == np.uint8 and wanted in (1, 3):
+        picture = decode(payload, name).convert("L" if wanted == 1 else "RGB")
+        values = np.asarray(picture).reshape(*picture.size[::-1], wanted)
+    if values.shape[2] != wanted:
+        raise DataError(f"{name} has {count(values.shape[2], 'band')}; the network takes {wanted}")
+    return scale_bands(values, preprocessing.ranges, name)
+
+
+def as_picture(image: Image.Image | Pixels) -> Image.Image:
+    """What was opened as a picture of mode "L" or "RGB", to be glanced at."""
+    if isinstance(image, Image.Image):
+        return on_white(image) if image.mode == "RGBA" else image
+    return first_bands(image)
+
+
+def image_decoder_name(preprocessing: Preprocessing) -> str:
+    """Names what turns bytes into pixels, with its version: what was kept depends on it.
+
+    A file of bands may be unreadable as a picture, or for want of a package.
+
+    >>> decoder_name(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)))[:7]
+    'pillow '
+    """
+    name = f"pillow {version('pillow')}"
+    if preprocessing.sound is not None:
+        return f"{name}, {decoder_of_sound()}"
+    if not has_bands(preprocessing):
+        return f"{name}, alpha" if preprocessing.channels == 4 else name
+    try:
+        tifffile = version("tifffile")
+    except PackageNotFoundError:
+        tifffile = "none"
+    ranges = hashlib.sha256(repr(preprocessing.ranges).encode()).hexdigest()[:16]
+    return f"{name}, tifffile {tifffile}, {preprocessing.channels} bands {ranges}"
+
+
+def draft_side(preprocessing: Preprocessing) -> int:
+    """The short side, in px, that a decoder must keep for this preprocessing.
+
+    >>> draft_side(Preprocessing(size=(224, 224), resize=256, mean=(0.5,), std=(0.5,)))
+    256
+    """
+    return max(preprocessing.resize, *preprocessing.size)
+
+
+def prepare(image: Image.Image | Pixels, preprocessing: Preprocessing) -> Pixels:
+    """Resize the short side (both if `squash`), cut the centre out, all in one resampling.
+
+    `image` is what `open_image` gives. Images too small for the crop are enlarged until it
+    fits. Bands are resized one by one, bilinearly; alpha as the colours are.
+    Returns: (H, W, C) uint8, C-contiguous, with H, W = preprocessing.size.
+    Raises: StartError if the network wants another number of channels.
+
+    >>> small = Preprocessing(size=(2, 3), resize=4, mean=(0.5,), std=(0.5,))
+    >>> prepare(Image.new("L", (10, 10), 7), small)[..., 0].tolist()
+    [[7, 7, 7], [7, 7, 7]]
+    """
+    if not isinstance(image, Image.Image):
+        bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(image, 2, 0)]
+        return _stacked(bands, preprocessing, Image.Resampling.BILINEAR)
+    if preprocessing.channels == 4 and image.mode == "RGBA":
+        # Not at once: Pillow would weigh the colours by alpha.
+        return _stacked(image.split(), preprocessing, _FILTERS[preprocessing.interpolation])
+    if preprocessing.channels not in (1, 3):
+        raise StartError(
+            f"the start wants {preprocessing.channels} channels, images have 1 or 3; "
+            "choose another start"
+        )
+    if preprocessing.channels == 1 and image.mode != "L":
+        image = image.convert("L")
+    height, width = preprocessing.size
+    # One call with a box is about twice as fast as resizing all and cropping, and gives the
+    # same pixels. No reducing_gap: it is quicker on huge PNGs only, and moves the values.
+    image = image.resize(
+        (width, height),
+        _FILTERS[preprocessing.interpolation],
+        box=crop_box(image.size, preprocessing),
+    )
+    if preprocessing.channels == 3 and image.mode != "RGB":
+        image = image.convert("RGB")
+    pixels = np.array(image, dtype=np.uint8, order="C")
+    return pixels.reshape(height, width, preprocessing.channels)
+
+
+def _stacked(
+    bands: Sequence[Image.Image], preprocessing: Preprocessing, how: Image.Resampling
+) -> Pixels:
+    """Grey pictures, resized alike, as one array. Shapes: (H, W, C)."""
+    height, width = preprocessing.size
+    box = crop_box(bands[0].size, preprocessing)
+    made = [np.asarray(band.resize((width, height), how, box=box)) for band in bands]
+    return np.ascontiguousarray(np.stack(made, axis=-1))
+
+
+def crop_box(size: tuple[int, int], preprocessing: Preprocessing) -> Box:
+    """The region of the original that resizing and then cropping would keep.
+
+    Units: px of the original; `size` is (width, height). Returns (left, top, right, bottom).
+
+    >>> crop_box((200, 100), Preprocessing(size=(50, 50), resize=50, mean=(0.5,), std=(0.5,)))
+    (50.0, 0.0, 150.0, 100.0)
+    """
+    width, height = size
+    crop_height, crop_width = preprocessing.size
+    if preprocessing.squash:
+        wide = max(preprocessing.resize, crop_width)
+        high = max(preprocessing.resize, crop_height)
+    else:
+        short = min(width, height)
+        scale = max(preprocessing.resize / short, crop_width / width, crop_height / height)
+        # Whole px, as in the two-step form; floor, but 7 / 3 * 3 must stay 7.
+        wide = max(int(width * scale + 1e-6), crop_width)
+        high = max(int(height * scale + 1e-6), crop_height)
+    left, top = round((wide - crop_width) / 2), round((high - crop_height) / 2)
+    return (
+        left * width / wide,
+        top * height / high,
+        min((left + crop_width) * width / wide, width),
+        min((top + crop_height) * height / high, height),
+    )
+
+
+# ---- Bytes of an example to what is stacked into a batch: the one place where kinds differ.
+#
+# A kind of data adds its description to `records.inputs` and a case here.
+
+
+CELLS = 1  # raise it when `cells` makes other numbers of the same cells
+Encoded = NDArray[Any]  # of `inputs.shape` and `inputs.dtype`
+
+
+def encode(payload: bytes, name: str, inputs: Inputs) -> Encoded:
+    """One example as the network's description of its inputs says; `name` stands in messages.
+
+    Returns: an array of `inputs.shape` and `inputs.dtype`. Thread-safe.
+    Raises: DataError if the bytes are no usable example of that kind.
+    """
+    if isinstance(inputs, TextInputs):
+        return text.token_numbers(decode_text(payload, name), inputs)
+    if isinstance(inputs, TableInputs):
+        return encode_row(payload, name, inputs)
+    if isinstance(inputs, TensorInputs):
+        return decode_tensor(payload, name, inputs)
+    if isinstance(inputs, WaveInputs):
+        return decode_wave(payload, name, inputs)
+    return load_image(payload, name, inputs)
+
+
+def decoder_name(inputs: Inputs) -> str:
+    """Names what turns bytes into numbers, with its version: what was kept depends on it."""
+    if isinstance(inputs, TextInputs):
+        try:
+            return f"tokenizers {version('tokenizers')}"
+        except PackageNotFoundError:
+            return "tokenizers none"
+    if isinstance(inputs, TableInputs):
+        return f"cells {CELLS}"
+    if isinstance(inputs, TensorInputs):
+        return "npy"
+    if isinstance(inputs, WaveInputs):
+        return decoder_of_waves()
+    return image_decoder_name(inputs)

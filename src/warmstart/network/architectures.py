@@ -1,0 +1,248 @@
+"""Architectures by name, `timm:NAME` or `torchvision:NAME`: built, and how their inputs look."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import StartError
+from warmstart.records.inputs import Preprocessing
+
+IMAGENET = Preprocessing(
+    size=(224, 224), resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+)
+_TORCHVISION = (224, 224)  # what its networks are built for unless they are told
+_INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
+
+
+def split_arch(arch: str) -> tuple[str, str]:
+    """Split `timm:resnet18` into library and name, and make sure that the library has it.
+
+    Raises: StartError with the nearest known names.
+
+    >>> split_arch("timm:resnet18")
+    ('timm', 'resnet18')
+    """
+    library, _, name = arch.partition(":")
+    if library not in ("timm", "torchvision") or not name:
+        raise StartError(
+            f"architecture {arch!r} is not known; write timm:NAME or torchvision:NAME."
+        )
+    if library == "timm":
+        known = timm.is_model(name)
+        names = [] if known else timm.list_models()
+    else:
+        names = _torchvision_names()
+        known = name in names
+    if not known:
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = f"did you mean {', '.join(f'{library}:{n}' for n in near)}?" if near else ""
+        raise StartError(
+            f"{library} has no network {name!r}; "
+            + (hint or f"see `{library}` for the names it knows.")
+        )
+    return library, name
+
+
+def build(
+    arch: str,
+    weights: Mapping[str, Tensor] | None = None,
+    size: tuple[int, int] | None = None,
+) -> nn.Module:
+    """Build a network with random weights, its head as wide as the one in `weights`.
+
+    `size` (height, width in px) matters only to networks made for one input size.
+    The global random state is left as it was.
+
+    Raises: StartError for an unknown architecture, TypeError where the size cannot be chosen.
+
+    >>> build("timm:resnet18", {"fc.weight": torch.zeros(7, 512)}).num_classes
+    7
+    """
+    library, name = split_arch(arch)
+    options = size_option(arch, size)
+    module = _create(library, name, options)
+    adapted = _adaptations(library, module, weights or {})
+    return _create(library, name, options | adapted) if adapted else module
+
+
+def build_pretrained(arch: str, weights: Mapping[str, Tensor], size: tuple[int, int]) -> nn.Module:
+    """Build a timm network and load published weights through timm's own converters.
+
+    Raises: StartError if they do not fit, or if a tensor was left at its random start.
+    """
+    _, name = split_arch(arch)
+    options = size_option(arch, size)
+    overlay = {"state_dict": dict(weights)}
+    try:
+        module = _create(
+            "timm", name, options | {"pretrained": True, "pretrained_cfg_overlay": overlay}
+        )
+    except (RuntimeError, KeyError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StartError(
+            f"{arch}: the weights do not fit ({reason}); delete and fetch again."
+        ) from error
+    cast(Any, module).pretrained_cfg.pop("state_dict", None)  # a second copy of all weights
+    _check_touched(arch, module, _create("timm", name, options))
+    return module
+
+
+def size_option(arch: str, size: tuple[int, int] | None) -> dict[str, Any]:
+    """What to tell the library about the input size (height, width in px), if anything.
+
+    Only networks made for one size want to know, and only of another than their own.
+
+    >>> size_option("timm:resnet18", (96, 96)), size_option("torchvision:vit_b_16", (96, 96))
+    ({}, {'image_size': 96})
+    """
+    library, name = split_arch(arch)
+    if size is None:
+        return {}
+    if library == "torchvision":
+        if name.startswith("vit_"):
+            return {} if size == _TORCHVISION else {"image_size": size[0]}
+        return {"input_size": size} if name.startswith("maxvit") and size != _TORCHVISION else {}
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.fixed_input_size:
+        return {}
+    return {} if tuple(config.input_size[1:]) == size else {"img_size": size}
+
+
+def classifier_name(module: nn.Module) -> str | None:
+    """Name of the layer that the library, or the order of definition, calls the last."""
+    configured = config_of(module).get("classifier")
+    if isinstance(configured, (tuple, list)):
+        configured = configured[0]
+    if configured:
+        return str(configured)
+    linear = [n for n, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    return linear[-1] if linear else None
+
+
+def config_of(module: nn.Module) -> Mapping[str, Any]:
+    """timm's configuration of a network, empty where it carries none."""
+    for name in ("pretrained_cfg", "default_cfg"):
+        config: Any = getattr(module, name, None)
+        if hasattr(config, "to_dict"):
+            config = config.to_dict()
+        if isinstance(config, Mapping) and "input_size" in config:
+            return config
+    return {}
+
+
+def preprocessing_of(arch: str) -> Preprocessing:
+    """How the named network wants its inputs, from the library's own record.
+
+    >>> preprocessing_of("timm:tf_efficientnet_lite0").resize
+    256
+    """
+    library, name = split_arch(arch)
+    if library == "torchvision":
+        return _torchvision_preprocessing(name)
+    return preprocessing_from(published_config(name))
+
+
+def published_config(name: str) -> Mapping[str, Any]:
+    """timm's record of the published weights of a network, empty where there are none."""
+    config: Any = timm.get_pretrained_cfg(name)
+    return cast(Mapping[str, Any], config.to_dict()) if config and config.has_weights else {}
+
+
+def preprocessing_from(config: Mapping[str, Any]) -> Preprocessing:
+    """Read a timm configuration; ImageNet's usual values where it says nothing.
+
+    >>> preprocessing_from({"input_size": (3, 240, 240), "crop_pct": 0.882}).resize
+    272
+    """
+    _, height, width = config.get("input_size", (3, 224, 224))
+    interpolation = config.get("interpolation")
+    return Preprocessing(
+        size=(height, width),
+        resize=math.floor(min(height, width) / (config.get("crop_pct") or 0.875)),
+        mean=tuple(config.get("mean", IMAGENET.mean)),
+        std=tuple(config.get("std", IMAGENET.std)),
+        interpolation=interpolation if interpolation in _INTERPOLATIONS else "bicubic",
+        squash=config.get("crop_mode") == "squash",
+    )
+
+
+def for_channels(preprocessing: Preprocessing, module: nn.Module, wanted: int = 1) -> Preprocessing:
+    """The average mean and std for each channel where the first convolution takes 1 or `wanted`.
+
+    >>> for_channels(IMAGENET, nn.Conv2d(13, 8, 3), 13).channels
+    13
+    """
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    n = preprocessing.channels if first is None else first.in_channels
+    if n == preprocessing.channels or preprocessing.channels == 1 or n not in (1, wanted):
+        return preprocessing
+    mean, std = (sum(values) / len(values) for values in (preprocessing.mean, preprocessing.std))
+    return replace(preprocessing, mean=(mean,) * n, std=(std,) * n)
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision.models
+
+    return cast(list[str], torchvision.models.list_models(module=torchvision.models))
+
+
+def _torchvision_preprocessing(name: str) -> Preprocessing:
+    import torchvision.models
+
+    transforms: Any = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    return Preprocessing(
+        size=(transforms.crop_size[0], transforms.crop_size[0]),
+        resize=transforms.resize_size[0],
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        interpolation=transforms.interpolation.value,
+    )
+
+
+def _create(library: str, name: str, options: Mapping[str, Any]) -> nn.Module:
+    # Seeded, so that a network left at its random start can be told from a loaded one.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        if library == "timm":
+            return timm.create_model(name, **options)
+        import torchvision.models
+
+        module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+        return module
+
+
+def _adaptations(library: str, module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """What must change for `weights` to fit: number of classes, and of input channels."""
+    own = module.state_dict()
+    changes = {}
+    head, stem = (
+        f"{classifier_name(module)}.weight",
+        f"{config_of(module).get('first_conv')}.weight",
+    )
+    if head in own and head in weights and weights[head].shape[:1] != own[head].shape[:1]:
+        changes["num_classes"] = weights[head].shape[0]
+    is_other_stem = stem in own and stem in weights and weights[stem].ndim == 4
+    if library == "timm" and is_other_stem and weights[stem].shape[1] != own[stem].shape[1]:
+        changes["in_chans"] = weights[stem].shape[1]
+    return changes
+
+
+def _check_touched(arch: str, loaded: nn.Module, blank: nn.Module) -> None:
+    before = dict(blank.named_parameters())
+    for name, parameter in loaded.named_parameters():
+        is_random = parameter.ndim > 1 and bool((before[name] != before[name].flatten()[0]).any())
+        if is_random and parameter.requires_grad and torch.equal(parameter, before[name]):
+            raise StartError(
+                f"{arch}: {name} is not in the published weights and would stay random; "
+                "choose another start."
+            )

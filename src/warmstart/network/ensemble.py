@@ -1,0 +1,89 @@
+"""The start's own upper layers beside tuned ones: both stand on one frozen prefix.
+
+The trunk of the tuned network holds the others as its submodule `start`, under their original
+names. A head may then listen to taps of both (`Tap.of`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from warmstart.network.partition import Beside, Network, Part
+from warmstart.network.segments import Step
+from warmstart.network.tensors import unique_tensors
+from warmstart.network.trace import shallow_copy
+
+NAME = "start"  # of the submodule
+
+
+def may_stand_beside(network: Network, cut: int) -> bool:
+    """Whether the parts after `cut` can stand twice: apart from each other, and from the prefix.
+
+    A network that runs in one piece would run whatever stands inside it; a tensor that two
+    parts share cannot be tuned in one and kept in the other.
+    """
+    upper = _upper(network, cut)
+    if any("" in step.modules for step in network.steps.parts):
+        return False
+    if NAME in {*network.trunk._modules, *dir(type(network.trunk))}:
+        return False
+    mine = {"unused", *(step.name for step in upper)}
+    names = unique_tensors(_only(network.trunk, upper))
+    return all(network.owners.get(name) in mine for name in names)
+
+
+def put_beside(network: Network, other: nn.Module, cut: int) -> Network:
+    """`network` with the parts after `cut` of `other`, a trunk of the same design, beside its own.
+
+    The new trunk is a shallow copy of `network`'s; of `other` it holds copies.
+
+    >>> from warmstart.network.load import load
+    >>> from warmstart.network.partition import cut
+    >>> start = load("lite0")
+    >>> network = cut(start.module, start.record.preprocessing)
+    >>> both = put_beside(network, network.trunk, 12)
+    >>> sorted(both.trunk.start._modules) == sorted(network.trunk._modules)
+    True
+    """
+    upper = _upper(network, cut)
+    trunk = shallow_copy(network.trunk)
+    beside = copy.deepcopy(_only(other, upper)).requires_grad_(False)
+    trunk.add_module(NAME, beside.eval())
+    owners = network.owners | {f"{NAME}.{name}": NAME for name in unique_tensors(beside)}
+    made = [
+        Part(trunk, step, [n for n, owner in owners.items() if owner == step.name])
+        for step in (*network.steps.parts, network.steps.neck)
+    ]
+    return replace(
+        network, trunk=trunk, parts=tuple(made[:-1]), neck=made[-1], owners=owners,
+        beside=Beside(NAME, cut),
+    )  # fmt: skip
+
+
+def _upper(network: Network, cut: int) -> tuple[Step, ...]:
+    return (*network.steps.parts[cut:], network.steps.neck)
+
+
+def _only(module: nn.Module, steps: Sequence[Step]) -> nn.Module:
+    """A shallow copy that keeps what `steps` call or read; the rest is left out."""
+    called = {name for step in steps for name in step.modules}
+    read = {name for step in steps for name in step.attributes}
+    return _pruned(module, called, read, "")
+
+
+def _pruned(module: nn.Module, called: set[str], read: set[str], path: str) -> nn.Module:
+    twin = shallow_copy(module)
+    for tensors in (twin._parameters, twin._buffers):
+        for name in [name for name in tensors if f"{path}{name}" not in read]:
+            tensors.pop(name)
+    for name, child in list(twin._modules.items()):
+        own = f"{path}{name}"
+        if child is None or own in called:
+            continue
+        is_above = any(one.startswith(f"{own}.") for one in called | read)
+        twin._modules[name] = _pruned(child, called, read, f"{own}.") if is_above else nn.Identity()
+    return twin

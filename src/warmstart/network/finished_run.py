@@ -1,0 +1,186 @@
+"""A finished run as a start: its trunk, the head that it answers with, the layers it added.
+
+The classifier of the network that the run once began from is not kept in a run. The design
+is built with a drawn one in its place, so that it can be cut like any other; once it is cut,
+the run's own head takes that place, and the drawn values are never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import StartError
+from warmstart.network.added import AddedBlock, graft
+from warmstart.network.ensemble import NAME
+from warmstart.network.feature_layers import Scan, plan_scan
+from warmstart.network.inputs import InputWish, change_inputs
+from warmstart.network.load import Start
+from warmstart.network.partition import Network, cut
+from warmstart.network.surgery import TapHead, WarmModel, fresh, rebuild
+from warmstart.network.tensors import tensor_digest
+from warmstart.records.network import StartRecord, Tap
+from warmstart.refit_cache import at_hand
+
+TRUNK = "trunk."
+_BESIDE = f"{TRUNK}{NAME}."
+HEAD = "head"  # under this name the run's head stands in the ledger of a run that follows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevivedStart(Start):
+    """A start that was a run: `head` answers from `taps`; `added` are blocks of earlier runs.
+
+    `module` has a drawn classifier that nothing may read, and not the blocks: cut it with
+    `cut_start`.
+    """
+
+    head: TapHead
+    taps: tuple[Tap, ...]
+    added: tuple[AddedBlock, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RevivedNetwork(Network):
+    """A cut network whose classifier is a run's head, which may listen to many depths."""
+
+    scan: Scan = field(kw_only=True)
+
+    @property
+    def answers_from_neck(self) -> bool:
+        """Whether the run's head listens to the neck alone."""
+        return [tap.pool for tap in self.scan.taps] == ["neck"]
+
+    def outputs(self, vector: Tensor) -> Tensor:
+        """What the run answers from the neck, where its head listens to that alone."""
+        if self.classifier is None:
+            return vector
+        logits: Tensor = self.classifier([vector])
+        return logits
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """What the run answers: inputs (B, C, H, W) to (B, K), calibrated."""
+        if self.classifier is None:
+            raise StartError("this network has lost the head of its run; load the run again.")
+        logits: Tensor = self.classifier(self.scan.run(self.trunk, inputs))
+        return logits
+
+
+def revive(
+    record: StartRecord,
+    tensors: Mapping[str, Tensor],
+    taps: Sequence[Tap],
+    beside: int | None = None,
+) -> RevivedStart:
+    """Build a run's network again from the tensors in its model.safetensors, strictly.
+
+    `record` describes the start; its digest and its numbers of parameters and classes are
+    filled in here. The digest is over the trunk alone: runs that differ in their head see
+    the same in an image. Where the start's own layers stand `beside` tuned ones, the tuned
+    ones are taken, and their share of the head: the others are what the run began from.
+
+    Raises: StartError if the design is unknown, or a tensor is missing, extra, of another
+    shape, or not finite.
+    """
+    own = {n: t for n, t in tensors.items() if beside is None or not n.startswith(_BESIDE)}
+    trunk = {n.removeprefix(TRUNK): t for n, t in own.items() if n.startswith(TRUNK)}
+    prep = record.preprocessing
+    module = fresh(record.arch, trunk, prep)
+    n_classes = len(record.labels)
+    model = rebuild(record.arch, tensors, taps, n_classes, prep, module, record.added, beside)
+    state = module.state_dict()
+    module.load_state_dict({**state, **{name: t for name, t in trunk.items() if name in state}})
+    head, taps = _own_head(model)
+    return RevivedStart(
+        module=module.eval().requires_grad_(False),
+        record=replace(
+            record,
+            sha256=tensor_digest(trunk),
+            parameters=sum(t.numel() for n, t in model.named_parameters() if n in own),
+            classes=n_classes,
+        ),
+        head=head.requires_grad_(False),
+        taps=tuple(taps),
+        added=tuple(m for m in model.trunk.modules() if isinstance(m, AddedBlock)),
+    )
+
+
+def _own_head(model: WarmModel) -> tuple[TapHead, tuple[Tap, ...]]:
+    """The head on the taps of the network itself, without those of layers beside it."""
+    head, scan = model.head, model.scan
+    pairs = zip(scan.taps, torch.split(head.weight, list(scan.widths), dim=1), strict=True)
+    own = {tap: weight for tap, weight in pairs if not tap.of}
+    weight = torch.cat([*own.values()], dim=1)
+    return TapHead(weight, head.bias, head.temperature, head.class_bias), tuple(own)
+
+
+def change(start: RevivedStart, wish: InputWish) -> RevivedStart:
+    """The same start for other inputs. Raises: StartError if it cannot be done."""
+    before = _size(start.module)
+    module, record, changes = change_inputs(start.module, start.record, wish)
+    if not changes and record.preprocessing == start.record.preprocessing:
+        return start
+    both = f"{record.sha256} {start.record.sha256}"  # the latter tells the added blocks too
+    described = replace(
+        record,
+        sha256=hashlib.sha256(both.encode()).hexdigest(),
+        parameters=start.record.parameters + _size(module) - before,
+    )
+    return replace(
+        start, module=module, record=described, changes=(*start.changes, *changes),
+        unchanged=start.origin,
+    )  # fmt: skip
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def cut_start(start: Start) -> Network:
+    """Cut a start into parts. Of a run: with the blocks that it added, and its own head.
+
+    Raises: StartError if the network does not take the inputs that its record names.
+
+    >>> from warmstart.network.load import load
+    >>> len(cut_start(load("lite0")).parts)
+    18
+    """
+    if not isinstance(start, RevivedStart):
+        return _cut_once(start)
+    network = cut(start.module, start.record.preprocessing)
+    return _with_head(graft(network, start.added) if start.added else network, start)
+
+
+def _cut_once(start: Start) -> Network:
+    """The cut of the same weights for the same inputs is kept, where something is."""
+    record, kept = start.record, at_hand()
+    if kept is None:
+        return cut(start.module, record.preprocessing)
+    key = "cut", record.sha256, record.preprocessing
+    n_bytes = 4 * record.parameters
+    return kept.get(key, n_bytes, lambda: cut(start.module, record.preprocessing))
+
+
+def _with_head(network: Network, start: RevivedStart) -> RevivedNetwork:
+    """The run's head in place of the drawn classifier, under a name that is free."""
+    # By what the trunk holds, not by the owner's name: a part may be called "head" as well.
+    trunk = network.trunk.state_dict()
+    kept = {name: owner for name, owner in network.owners.items() if name in trunk}
+    own = list(start.head.state_dict())
+    name = HEAD
+    while any(f"{name}.{tensor}" in kept for tensor in own):
+        name = f"run_{name}"
+    return RevivedNetwork(
+        trunk=network.trunk,
+        parts=network.parts,
+        neck=network.neck,
+        classifier=start.head,
+        owners=kept | {f"{name}.{tensor}": "head" for tensor in own},
+        steps=replace(network.steps, classifier=name),
+        record=replace(network.record, head_parameters=_size(start.head)),
+        scan=plan_scan(network, start.taps),
+    )

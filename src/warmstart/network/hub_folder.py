@@ -1,0 +1,239 @@
+"""What folders for the hub hold, as timm and transformers write it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+from torch import Tensor, nn
+
+from warmstart.errors import StartError
+from warmstart.network.architectures import (
+    IMAGENET,
+    build,
+    for_channels,
+    preprocessing_from,
+    split_arch,
+)
+from warmstart.network.weights import check_finite, check_match, read_weights
+from warmstart.records.inputs import Preprocessing
+
+PREFIX = "transformers:"
+CONFIG = "config.json"
+_FILES = ("model.safetensors", "pytorch_model.bin")
+_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+
+# The largest sizes that a config.json may name, by the ends of their names.
+_MOST = {"_layers": 1_000, "hidden_size": 100_000, "intermediate_size": 1_000_000, "_heads": 10_000}
+
+
+def settings(path: Path) -> Mapping[str, Any]:
+    """A file of settings.
+
+    Raises: StartError where it is damaged, or names sizes that no network has: those would be
+    allocated before the weights could be compared with them.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise StartError(f"{path} is damaged ({error}); copy the folder again.") from error
+    if not isinstance(found, dict):
+        raise StartError(f"{path} holds no settings; copy the folder again.")
+    _check_sizes(path, found)
+    return found
+
+
+def _check_sizes(path: Path, found: Mapping[str, Any]) -> None:
+    for name, value in found.items():
+        if isinstance(value, dict):
+            _check_sizes(path, value)
+        most = next((most for end, most in _MOST.items() if name.endswith(end)), None)
+        is_size = isinstance(value, int) and not isinstance(value, bool)
+        if most is not None and is_size and not 1 <= value <= most:
+            raise StartError(
+                f"{path} says {name} {value:,}, which no network has (1 to {most:,}); copy the "
+                "folder again."
+            )
+
+
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """All weights of such a folder, in one file or several.
+
+    Raises: StartError if a file is missing or damaged.
+    """
+    index = folder / "model.safetensors.index.json"
+    names = [name for name in _FILES if (folder / name).is_file()][:1]
+    if index.is_file():
+        names = sorted(set(settings(index).get("weight_map", {}).values()))
+    if not names:
+        raise StartError(f"{folder} has no {' or '.join(_FILES)}; copy the folder again.")
+    weights: dict[str, Tensor] = {}
+    for name in names:
+        if Path(name).name != name:
+            raise StartError(f"{index} names {name!r}, outside the folder; copy the folder again.")
+        weights |= read_weights(folder / name)
+    check_finite(weights, str(folder))
+    return weights
+
+
+def is_timm_folder(name: str) -> bool:
+    """Whether a start is a folder that timm wrote for the hub, or transformers of timm's network.
+
+    >>> is_timm_folder("timm:resnet18")
+    False
+    """
+    folder = timm_folder_of(name)
+    try:
+        return (folder / CONFIG).is_file() and "architecture" in settings(folder / CONFIG)
+    except StartError:
+        return False
+
+
+def timm_folder_of(name: str) -> Path:
+    """The folder in `FOLDER`, `timm:FOLDER` or `transformers:FOLDER`."""
+    return Path(name.removeprefix("timm:").removeprefix(PREFIX)).expanduser()
+
+
+def open_timm(
+    folder: Path, size: tuple[int, int] | None = None
+) -> tuple[nn.Module, str, Preprocessing]:
+    """The network of a folder that timm wrote, its design, and what it wants of its inputs.
+
+    `size`: height and width in px that it is to be built for, where not as the folder says.
+    Raises: StartError if the folder is damaged, incomplete, or names no design of timm.
+    """
+    config, weights = settings(folder / CONFIG), read_folder(folder)
+    arch = f"timm:{config['architecture']}"
+    split_arch(arch)
+    try:
+        usual = preprocessing_from(config.get("pretrained_cfg") or config)
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise StartError(
+            f"{folder / CONFIG} is damaged ({error}); copy the folder again."
+        ) from error
+    module = build(arch, weights, size or usual.size)
+    check_match(module.state_dict(), weights, str(folder), "copy the folder again")
+    module.load_state_dict(weights)
+    return module, arch, for_channels(usual, module)
+
+
+def from_processor(config: Mapping[str, Any]) -> Preprocessing:
+    """Read a preprocessor_config.json of transformers.
+
+    >>> found = from_processor({"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3,
+    ...                         "image_std": [0.5] * 3, "resample": 2})
+    >>> found.size, found.squash, found.interpolation
+    ((32, 32), True, 'bilinear')
+    """
+    height, width, resize, squash = _sides(config)
+    # Values become x * factor - offset, then (that - mean) / std; ours are of x / 255.
+    scale = 255 * float(config.get("rescale_factor", 1 / 255)) if _does(config, "rescale") else 255
+    offset = 1.0 if config.get("rescale_offset") else 0.0
+    is_normal = _does(config, "normalize")
+    mean = config.get("image_mean", IMAGENET.mean) if is_normal else (0.0,) * 3
+    std = config.get("image_std", IMAGENET.std) if is_normal else (1.0,) * 3
+    return Preprocessing(
+        size=(height, width),
+        resize=resize,
+        mean=tuple((float(m) + offset) / scale for m in mean),
+        std=tuple(float(s) / scale for s in std),
+        interpolation=_RESAMPLE.get(config.get("resample", 2), "bilinear"),  # type: ignore[arg-type]
+        squash=squash,
+    )
+
+
+def _does(config: Mapping[str, Any], what: str) -> bool:
+    return config.get(f"do_{what}", True) is not False
+
+
+def _sides(config: Mapping[str, Any]) -> tuple[int, int, int, bool]:
+    """Height and width seen, the resized short side, and whether both sides are squeezed."""
+    size, crop = config.get("size") or {}, config.get("crop_size") or {}
+    size = {"shortest_edge": size} if isinstance(size, int) else size
+    crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
+    side = int(size.get("shortest_edge") or min(size.get("height", 224), size.get("width", 224)))
+    does_crop = config.get("do_center_crop", False) and "height" in crop
+    if does_crop:
+        return int(crop["height"]), int(crop["width"]), side, "shortest_edge" not in size
+    if "height" in size:
+        return int(size["height"]), int(size["width"]), side, True
+    share = float(config.get("crop_pct") or 1.0)
+    if share < 1 and side >= 384:  # ConvNeXt's own rule: large inputs are the whole picture
+        return side, side, side, True
+    return side, side, int(side / share), False
+
+
+# ---- Folders in which transformers keeps an encoder: on disk, or a snapshot in its cache.
+
+
+ENCODER_PREFIX, ENCODER_CONFIG = "transformers:", "config.json"
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder of a name, or None where nothing of that name is on this machine."""
+    place = Path(name.removeprefix(ENCODER_PREFIX)).expanduser()
+    if (place / ENCODER_CONFIG).is_file():
+        return place
+    if not name.startswith(ENCODER_PREFIX) or os.path.isabs(place) or len(place.parts) > 2:
+        return None
+    try:
+        found = try_to_load_from_cache(name.removeprefix(ENCODER_PREFIX), ENCODER_CONFIG)
+    except ValueError:  # no name that the hub knows
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def kind_of(folder: Path) -> str:
+    """The `model_type` of a folder; nothing where its config.json cannot be read."""
+    try:
+        return str(json.loads((folder / ENCODER_CONFIG).read_text("utf-8")).get("model_type", ""))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+
+
+def settings_in(folder: Path, name: str) -> dict[str, Any]:
+    """What a file of settings holds. Raises: StartError where it is damaged."""
+    return dict(settings(folder / name))
+
+
+def fill(
+    encoder: nn.Module, folder: Path, heads: Sequence[str], renamed: Mapping[str, str]
+) -> None:
+    """Put a folder's weights into an encoder, whatever stands before their names.
+
+    `heads`: beginnings of names of output layers, for which the encoder has no place; `renamed`:
+    what parts of names are called today. Raises: StartError if a file or a tensor is missing.
+    """
+    file = next((folder / f for f in _WEIGHTS if (folder / f).is_file()), None)
+    if file is None:
+        raise StartError(f"{folder} has no {' or '.join(_WEIGHTS)}; copy the folder again.")
+    weights = _own(read_weights(file), encoder.state_dict(), heads, renamed)
+    check_finite(weights, file.name)
+    check_match(encoder.state_dict(), weights, file.name, "copy the folder again")
+    encoder.load_state_dict(weights)
+
+
+def _own(
+    weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], heads: Sequence[str],
+    renamed: Mapping[str, str],
+) -> dict[str, Tensor]:  # fmt: skip
+    """The encoder's own tensors; those of output layers are left."""
+    first = next(iter(wanted))  # whatever stands before its name stands before all others
+    fronts = (name.removesuffix(first) for name in weights if name.endswith(f".{first}"))
+    front = "" if first in weights else next(fronts, "")
+    named = {}
+    for name, tensor in weights.items():
+        bare = name.removeprefix(front)
+        for old, new in renamed.items() if bare not in wanted else ():
+            bare = bare.replace(old, new)
+        named[bare] = tensor
+    return {
+        name: tensor for name, tensor in named.items()
+        if name in wanted or not name.startswith(tuple(heads))
+    }  # fmt: skip

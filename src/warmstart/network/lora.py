@@ -1,0 +1,255 @@
+"""Low-rank updates beside layers that stay as they are, by the peft library.
+
+    layer(x) + 2 · B(A(x))
+
+Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", §4.1: A is drawn at
+random, B begins at zero, so that step 0 gives the old network's answers. `merge` adds the
+updates to the layers' own weights, and nothing of them is left.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import PlanError, install_command
+from warmstart.network.partition import Network
+from warmstart.network.segments import Step, is_weighty
+from warmstart.network.tensors import all_tensors, place
+from warmstart.network.trace import evaluating
+from warmstart.records.network import PartRecord
+
+_ADAPTER = "default"
+_SCALE = 2  # what an update is multiplied by
+# In eval mode these read the weights of their children without calling them.
+_BYPASSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+Inside = dict[str, tuple[str, ...]]  # names for people -> dotted names of modules
+
+
+def inject(
+    where: Network | nn.Module, names: Sequence[str], rank: int, generator: torch.Generator
+) -> tuple[str, ...]:
+    """Add updates of rank `rank` to the layers of the named parts, in place.
+
+    In a `Network`, `names` are those of its parts; in any other module the dotted names of
+    its submodules. Layers are nn.Linear and nn.Conv2d without groups, if the network calls
+    them: the updates of a layer whose weights are read directly would never be used. Layers
+    with tied weights are left alone. The global random state, modes and gradient flags of
+    what was there stay as they are.
+
+    Returns: the dotted names of the layers. Raises: PlanError if peft is not installed, the
+    rank is below 1, or a part has no such layer.
+    """
+    if rank < 1:
+        raise PlanError(f"training.rank {rank}: low-rank updates have a rank of 1 or more.")
+    module = where.trunk if isinstance(where, Network) else where
+    targets = [name for found in _targets(where, names) for name in found]
+    if not targets:
+        raise PlanError(_no_layer(names[0] if names else "of no name"))
+    _wrap(module, targets, rank)
+    for name in targets:
+        layer: Any = module.get_submodule(name)
+        layer.train(layer.base_layer.training)
+        with torch.no_grad():
+            drawn = torch.empty(layer.lora_A[_ADAPTER].weight.shape)
+            nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+            layer.lora_A[_ADAPTER].weight.copy_(drawn)
+            layer.lora_B[_ADAPTER].weight.zero_()
+    return tuple(targets)
+
+
+def bare_parts(network: Network) -> frozenset[str]:
+    """Names of the parts that have no layer for low-rank updates.
+
+    >>> from warmstart.network import load, parts
+    >>> start = load.load("lite0")
+    >>> sorted(bare_parts(parts.cut(start.module, start.record.preprocessing)))
+    ['conv_stem']
+    """
+    bare = set()
+    for part in network.record.parts:
+        try:
+            next(_targets(network, [part.name]))
+        except PlanError:
+            bare.add(part.name)
+    return frozenset(bare)
+
+
+def merge(module: nn.Module) -> None:
+    """Add the updates to the layers' own weights and take them away, in place.
+
+    Tensors have their original names again. Without updates nothing happens.
+    """
+    for name in _adapted(module):
+        layer: Any = module.get_submodule(name)
+        parent, _, last = name.rpartition(".")
+        with torch.no_grad():
+            layer.merge()
+        # In its old place among the others: tensors keep their order.
+        module.get_submodule(parent)._modules[last] = layer.base_layer
+
+
+def has_updates(module: nn.Module) -> bool:
+    """Whether low-rank updates are there, not merged.
+
+    >>> has_updates(nn.Linear(2, 2))
+    False
+    """
+    return bool(_adapted(module))
+
+
+def original_names(module: nn.Module) -> dict[str, tuple[str, bool]]:
+    """Each tensor's name → its name before `inject`, and whether it belongs to an update.
+
+    A tensor of an update stands for the weight that it is added to.
+
+    >>> original_names(nn.Linear(2, 2))
+    {'weight': ('weight', False), 'bias': ('bias', False)}
+    """
+    adapted = set(_adapted(module))
+    return {name: _original(name, adapted) for name in module.state_dict(keep_vars=True)}
+
+
+def base_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """All tensors but those of updates by their original names, tied ones once.
+
+    >>> list(base_tensors(nn.Linear(2, 2)))
+    ['weight', 'bias']
+    """
+    origins = original_names(module)
+    found: dict[tuple[int, ...], tuple[str, Tensor]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        original, is_update = origins[name]
+        if isinstance(tensor, Tensor) and not is_update:
+            found.setdefault(place(tensor), (original, tensor))
+    return dict(found.values())
+
+
+def _adapted(module: nn.Module) -> list[str]:
+    return [n for n, m in module.named_modules() if {"base_layer", "lora_A"} <= m._modules.keys()]
+
+
+def _original(name: str, adapted: set[str]) -> tuple[str, bool]:
+    pieces = name.split(".")
+    for end in range(len(pieces) - 1, 0, -1):
+        layer = ".".join(pieces[:end])
+        if layer in adapted:
+            is_base = pieces[end] == "base_layer"
+            return ".".join([layer, *pieces[end + 1 :]]) if is_base else f"{layer}.weight", (
+                not is_base
+            )
+    return name, False
+
+
+def _targets(where: Network | nn.Module, names: Sequence[str]) -> Iterator[list[str]]:
+    """The layers of each name. Raises: PlanError where a part has none."""
+    if not isinstance(where, Network):
+        modules = dict(where.named_modules())
+        for name in names:
+            if name not in modules:
+                raise PlanError(f"the network has no layers {name!r}; see its named_modules().")
+            found = list(_layers(where, (name,)))
+            if not found and is_weighty(modules[name]):
+                raise PlanError(_no_layer(name))
+            yield found
+        return
+    steps = {step.name: step for step in where.steps.parts}
+    records = {part.name: part for part in where.record.parts}
+    for name in names:
+        if name not in steps:
+            raise PlanError(f"the network has no part {name!r}; it has {', '.join(steps)}.")
+        own = [
+            n
+            for n in _layers(where.trunk, steps[name].modules)
+            if where.owners.get(f"{n}.weight") == name
+        ]
+        found = _called(where.trunk, steps[name], records[name], own)
+        if not found:
+            raise PlanError(_no_layer(name))
+        yield found
+
+
+def _no_layer(name: str) -> str:
+    return (
+        f"part {name} has no linear or plain convolution layer for low-rank updates; "
+        "tune it or leave it frozen."
+    )
+
+
+def _layers(module: nn.Module, paths: Sequence[str]) -> Iterator[str]:
+    """Names of the layers below some modules that peft can adapt and merge exactly."""
+    uses = Counter(map(place, all_tensors(module)))
+    for name, layer in module.named_modules():
+        parent = module.get_submodule(name.rpartition(".")[0])
+        is_inside = any(not path or f"{name}.".startswith(f"{path}.") for path in paths)
+        if is_inside and _is_plain(layer) and not isinstance(parent, _BYPASSING):
+            weight = layer._parameters.get("weight")
+            if weight is not None and uses[place(weight)] == 1:
+                yield name
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a layer computes what its class says: subclasses may pad or scale on their own.
+
+    peft's updates of a convolution know neither dilation nor other padding than zeros.
+    """
+    if isinstance(layer, nn.Conv2d):
+        is_usual = layer.groups == 1 and set(layer.dilation) == {1}
+        is_usual = is_usual and layer.padding_mode == "zeros"
+        return is_usual and type(layer).forward is nn.Conv2d.forward
+    return isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
+
+
+def _called(trunk: nn.Module, step: Step, part: PartRecord, names: Sequence[str]) -> list[str]:
+    """Those of the named layers that a part calls, seen by running it on noise.
+
+    The others' weights are read by code of the network's own, which an update cannot reach.
+    """
+    if not names:
+        return []
+    called: set[str] = set()
+    hooks = [
+        trunk.get_submodule(name).register_forward_pre_hook(
+            lambda _, args, name=name: called.add(name)
+        )
+        for name in names
+    ]
+    like = next(iter(trunk.parameters()))
+    noise = torch.randn(2, *part.shape_in, generator=torch.Generator().manual_seed(0))
+    try:
+        with evaluating(trunk), torch.random.fork_rng(devices=[]):
+            step.run(trunk, noise.to(like.device, like.dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [name for name in names if name in called]
+
+
+def _wrap(module: nn.Module, names: Sequence[str], rank: int) -> None:
+    """Put peft's layers around the named ones; everything else stays as it is."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        reason = (str(error).splitlines() or ["not found"])[0]
+        raise PlanError(
+            f"low-rank updates need the peft library ({reason}); run `{install_command('lora')}`."
+        ) from error
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=_SCALE * rank,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules="|".join(map(re.escape, names)),  # a list would match ends of names too
+    )
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    with torch.random.fork_rng(devices=[]):
+        inject_adapter_in_model(config, module, _ADAPTER)
+    vars(module).pop("peft_config", None)
+    for parameter, flag in flags:
+        parameter.requires_grad = flag

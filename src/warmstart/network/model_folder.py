@@ -1,0 +1,213 @@
+"""The model folder: tensors in safetensors, everything else in JSON; no code, no pickle.
+
+model.safetensors        trunk.* under their original names, head.*
+config.json              what rebuilds the network
+labels.json              class names in the order of the outputs
+preprocess.json          how an image, or another example, becomes an input
+tokenizer.json           for texts: how they become tokens
+calibration.json         from scores to "sure" and "unknown"
+neighbours.safetensors   where the training examples lie; their ids in its metadata; numbers of
+                         the content hashes of all that the model ever learnt from
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from warmstart.errors import RunFolderError, StartError, no_folder
+from warmstart.modalities import text
+from warmstart.network.weight_file import chunks
+from warmstart.records.answer import (
+    CalibrationRecord,
+    LabelCalibration,
+    ModelRecord,
+    NumberCalibration,
+)
+from warmstart.records.codec import fields_of
+from warmstart.records.data import Task
+from warmstart.records.inputs import Preprocessing, TextInputs
+from warmstart.records.run_folder import RunFolder, read_json, write_bytes, write_chunks, write_json
+
+Arrays = Mapping[str, NDArray[np.generic]]
+Read = TypeVar("Read")
+
+TOKENIZER = "tokenizer.json"
+LARGEST_SIDE = 16_384  # px of an image
+LARGEST = 2**30  # values of one input
+LEAST_SCALE, MOST_SCALE = 1e-12, 1e12
+NEIGHBOURS = ("points", "target", "sign", "offset", "scale")
+
+CALIBRATIONS: dict[Task, type[CalibrationRecord]] = {
+    "classify": CalibrationRecord, "multilabel": LabelCalibration, "regress": NumberCalibration,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model folder in memory. `ids` are the training examples behind `neighbours`."""
+
+    tensors: Mapping[str, Tensor]
+    record: ModelRecord
+    calibration: CalibrationRecord
+    neighbours: Arrays
+    ids: Sequence[str]
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write model/, each file whole or not at all.
+
+    `bundle.tensors` must hold each tensor once, contiguous.
+    """
+    folder.mkdir(exist_ok=True)
+    write_chunks(folder / "model.safetensors", chunks(bundle.tensors))
+    write_json(folder / "config.json", bundle.record)
+    write_json(folder / "labels.json", list(bundle.record.classes))
+    write_json(folder / "preprocess.json", bundle.record.preprocessing)
+    inputs = bundle.record.preprocessing
+    if isinstance(inputs, TextInputs):
+        write_bytes(folder / TOKENIZER, text.text_of(inputs.tokenizer).encode())
+    write_json(folder / "calibration.json", bundle.calibration)
+    arrays = {
+        name: torch.from_numpy(np.require(values, requirements=("C", "W")))
+        for name, values in bundle.neighbours.items()
+    }
+    told = {"ids": json.dumps(list(bundle.ids), ensure_ascii=False)}
+    write_chunks(folder / "neighbours.safetensors", chunks(arrays, told))
+
+
+def read_bundle(run: Path) -> Bundle:
+    """Read the model folder of a run.
+
+    Raises: RunFolderError if there is none, or a file is missing or damaged.
+    """
+    folder = run / "model"
+    if not run.is_dir():
+        raise RunFolderError(no_folder(run, "name a folder that `warmstart fit` wrote."))
+    if not folder.is_dir():
+        raise RunFolderError(f"{run} {_why_none(run)}")
+    record = read_json(folder / "config.json", ModelRecord)
+    calibration = read_json(folder / "calibration.json", CALIBRATIONS[record.task])
+    tensors = _read(folder / "model.safetensors", load_file)
+    arrays, ids = _read(folder / "neighbours.safetensors", _read_neighbours)
+    if isinstance(record.preprocessing, Preprocessing):
+        _check_pictures(folder, record.preprocessing)
+    elif isinstance(record.preprocessing, TextInputs):
+        _keep_tokenizer(folder, record.preprocessing)
+    _check_shape(folder, record)
+    _check_calibration(folder / "calibration.json", calibration, len(ids))
+    if record.task == "classify" and len(calibration.class_bias) != len(record.classes):
+        raise _damaged(folder / "calibration.json", "class_bias is not one number a class")
+    return Bundle(tensors, record, calibration, arrays, ids)
+
+
+def _keep_tokenizer(folder: Path, inputs: TextInputs) -> None:
+    path = folder / TOKENIZER
+    try:
+        digest = text.keep(_read(path, lambda file: file.read_text("utf-8")))
+    except StartError as error:
+        raise _damaged(path, str(error)) from error
+    if digest != inputs.tokenizer:
+        raise _damaged(path, "it is not the tokenizer that the model was made with")
+
+
+def _check_calibration(path: Path, found: CalibrationRecord, n: int) -> None:
+    """Raises: RunFolderError for numbers that no run writes. `n`: training examples."""
+    if not 1 <= found.nearest <= n:
+        raise _damaged(path, f"nearest is {found.nearest}")
+    told = {name: v for name, v in fields_of(found).items() if isinstance(v, (float, tuple))}
+    for name, value in told.items():
+        if not np.isfinite(np.asarray(value, np.float64)).all():
+            raise _damaged(path, f"{name} is not finite")
+    if found.temperature <= 0 or found.unknown_from < 0:
+        raise _damaged(path, "its temperature or its distance makes no sense")
+
+
+def _check_shape(folder: Path, record: ModelRecord) -> None:
+    """Raises: RunFolderError for inputs of a size that would fill the memory, or of none."""
+    inputs = record.preprocessing
+    shape = (inputs.length,) if isinstance(inputs, TextInputs) else inputs.shape
+    if min(shape, default=1) < 1 or math.prod(shape) > LARGEST:
+        raise _damaged(folder / "config.json", f"its inputs are of shape {shape}"[:120])
+
+
+def _check_pictures(folder: Path, prep: Preprocessing) -> None:
+    sides, values = (*prep.size, prep.resize), (*prep.mean, *prep.std)
+    is_scaled = len(prep.mean) == len(prep.std) > 0 and min(prep.std) > LEAST_SCALE
+    is_sane = all(abs(value) < MOST_SCALE for value in values) and is_scaled
+    if not is_sane or not 1 <= min(sides) <= max(sides) <= LARGEST_SIDE:
+        raise _damaged(folder / "config.json", "its preprocessing makes no sense")
+    ranges = prep.ranges
+    if ranges and (len(ranges) != prep.channels or any(low >= high for low, high in ranges)):
+        raise _damaged(folder / "config.json", "its ranges of bands make no sense")
+
+
+def _read(path: Path, read: Callable[[Path], Read]) -> Read:
+    try:
+        return read(path)
+    except RecursionError as error:
+        raise _damaged(path, "it is nested too deep") from error
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, str(error).partition("\n")[0][:200]) from error
+
+
+def _read_neighbours(path: Path) -> tuple[Arrays, list[str]]:
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        ids: list[str] = json.loads((file.metadata() or {}).get("ids", "[]"))
+    missing = [name for name in NEIGHBOURS if name not in arrays]
+    if missing:
+        raise ValueError(f"it holds no {missing[0]}")
+    if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
+        raise ValueError("its ids are no texts")
+    if len(ids) != len(arrays["points"]):
+        raise ValueError(f"{len(ids)} ids for {len(arrays['points'])} examples")
+    _check_neighbours(arrays)
+    return arrays, ids
+
+
+def _check_neighbours(arrays: Arrays) -> None:
+    """Raises: ValueError for arrays that do not belong together, or point nowhere."""
+    points, target = arrays["points"], arrays["target"]
+    n_features = len(target) if target.ndim == 1 else -1
+    for name in ("sign", "offset", "scale"):
+        if arrays[name].shape != (n_features,):
+            raise ValueError(f"{name} is of shape {arrays[name].shape}")
+    if points.ndim != 2 or not points.size:
+        raise ValueError(f"points are of shape {points.shape}")
+    for name in ("points", "sign", "offset", "scale"):
+        if name != "sign" and arrays[name].dtype.kind != "f":
+            raise ValueError(f"{name} are of type {arrays[name].dtype}")
+        if not np.isfinite(arrays[name].astype(np.float64)).all():
+            raise ValueError(f"{name} holds NaN or infinity")
+    if target.dtype.kind not in "iu" or not np.isin(arrays["sign"], (-1, 1)).all():
+        raise ValueError("its sketch makes no sense")
+    if n_features and not 0 <= int(target.min()) <= int(target.max()) < points.shape[1]:
+        raise ValueError(f"a feature goes to place {int(target.max())} of {points.shape[1]}")
+
+
+def _damaged(path: Path, why: str) -> RunFolderError:
+    return RunFolderError(f"{path} cannot be read ({why}); restore it, or make the run again.")
+
+
+def _why_none(run: Path) -> str:
+    if (run / "DONE").exists():
+        return (
+            "holds no model: none was shipped, as no signal was found in its data. "
+            f"{run / 'summary.json'} says more."
+        )
+    folder = RunFolder(run)
+    if folder.is_unfinished:
+        return f"holds no model: its run did not finish. Run {folder.way_on}."
+    return "is not a finished run folder; name one that `warmstart fit` wrote."

@@ -1,0 +1,221 @@
+"""A finished classifier as an ONNX file, run by ONNX Runtime; what its metadata says is used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from warmstart.errors import StartError
+from warmstart.network.architectures import IMAGENET
+from warmstart.network.class_names import names_beside, parse_names, unique
+from warmstart.network.trained_elsewhere import (
+    Answer,
+    Array,
+    Feeding,
+    Outside,
+    check_outputs,
+    said_by,
+)
+from warmstart.network.uncut import probe
+from warmstart.records.inputs import Preprocessing
+
+SUFFIX = ".onnx"
+_NAMES = ("names", "labels", "classes", "class_names", "id2label")  # keys of metadata
+_SIZES = ("imgsz", "input_size", "image_size", "size")
+_KINDS: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(double)": np.float64,
+}
+_CHANNELS = (1, 3, 4)
+_TINY = 1e-12  # a probability of zero is taken for this
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """The image input of a graph. `batch` is None where any number of images will do."""
+
+    name: str
+    kind: type[np.generic]
+    batch: int | None
+    channels: int
+    size: tuple[int, int] | None  # height, width; None where any will do
+    is_last: bool  # channels come last
+
+
+def open_onnx(path: Path, feeding: Feeding, threads: int = 1) -> Outside:
+    """A classifier from an ONNX file.
+
+    Images are fed in as the metadata and the options say, else with ImageNet's mean and
+    spread. Raises: StartError if there is no such file, it cannot be run, or is no classifier
+    of images.
+    """
+    if not path.is_file():
+        raise StartError(f"{path} does not exist; check the path of the model.")
+    session = _session(path, threads)
+    told: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+    entry = _image_input(session, path.name)
+    usual, source = _usual(entry, told)
+    prep = feeding.over(usual)
+    if entry.size is not None and prep.size != entry.size:
+        raise StartError(
+            f"{path.name} takes images of {entry.size[0]} x {entry.size[1]} px only; "
+            "leave --size away."
+        )
+    number, scores = _scores_output(session, entry, prep, path.name)
+    check_outputs(path.name, scores.shape[1])
+    labels, where = _labels(path, told)
+    return Outside(
+        name=str(path), title=f"{path.name} (ONNX)",
+        answer=_answer(session, entry, number, _are_probabilities(scores)),
+        outputs=scores.shape[1], preprocessing=prep, fed_as=said_by(feeding, source),
+        labels=labels, labels_from=where,
+    )  # fmt: skip
+
+
+def _session(path: Path, threads: int) -> Any:
+    try:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StartError(
+            f"{path.name} cannot be run by ONNX Runtime ({reason[:120]}); export it again."
+        ) from error
+
+
+def _image_input(session: Any, name: str) -> _Input:
+    """The one input of a graph, if it can be an image."""
+    inputs = session.get_inputs()
+    shape = list(inputs[0].shape) if len(inputs) == 1 else []
+    kind = _KINDS.get(inputs[0].type) if len(inputs) == 1 else None
+    sides = [side if isinstance(side, int) and side > 0 else None for side in shape]
+    if kind is None or len(sides) != 4:
+        raise StartError(
+            f"{name} does not take one batch of images (N, C, H, W); audit reads classifiers of "
+            "images."
+        )
+    is_last = sides[3] in _CHANNELS and sides[1] not in _CHANNELS
+    batch, first, second, third = sides
+    channels, height, width = (third, first, second) if is_last else (first, second, third)
+    if channels not in (None, *_CHANNELS):
+        raise StartError(f"{name} takes {channels} channels; pictures have 1, 3 or 4.")
+    size = None if height is None or width is None else (height, width)
+    return _Input(inputs[0].name, kind, batch, channels or 3, size, is_last)
+
+
+def _usual(entry: _Input, told: Mapping[str, str]) -> tuple[Preprocessing, str]:
+    """How images are fed in, and who says so."""
+    size = entry.size or _size(told) or IMAGENET.size
+    prep = replace(IMAGENET, size=size, resize=int(min(size) / 0.875))
+    numbers = {name: _numbers(told.get(name, "")) for name in ("mean", "std")}
+    if all(len(found) in (1, entry.channels) for found in numbers.values()):
+        mean, std = (found * (entry.channels // len(found)) for found in numbers.values())
+        return replace(prep, mean=mean, std=std), "its metadata"
+    if entry.kind is np.uint8:  # it scales by itself
+        n = entry.channels
+        return replace(prep, mean=(0.0,) * n, std=(1 / 255,) * n), "8-bit inputs"
+    if entry.channels != 3:
+        mean, std = ((sum(x) / 3,) * entry.channels for x in (IMAGENET.mean, IMAGENET.std))
+        prep = replace(prep, mean=mean, std=std)
+    return prep, "ImageNet's habit"
+
+
+def _size(told: Mapping[str, str]) -> tuple[int, int] | None:
+    for key in _SIZES:
+        found = [int(x) for x in _numbers(told.get(key, "")) if x >= 1]
+        if found:
+            return (found[-2], found[-1]) if len(found) > 1 else (found[0], found[0])
+    return None
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """The numbers in a text such as "[0.5, 0.5]"; none where it holds anything else.
+
+    >>> _numbers("[0.485, 0.456]"), _numbers("?")
+    ((0.485, 0.456), ())
+    """
+    try:
+        found = tuple(float(x) for x in text.strip("[]() \n").replace(",", " ").split())
+    except ValueError:
+        return ()
+    return found if all(math.isfinite(x) for x in found) else ()
+
+
+def _scores_output(
+    session: Any, entry: _Input, prep: Preprocessing, name: str
+) -> tuple[int, Array]:
+    """Which output is the scores, and what it says of three images of noise."""
+    try:
+        found = _run(session, entry, probe(prep))
+    except Exception as error:  # as above
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StartError(
+            f"{name} cannot take images of {prep.size[0]} x {prep.size[1]} px ({reason[:120]}); "
+            "give its own with --size."
+        ) from error
+    for number, values in enumerate(found):
+        is_a_row_each = values.ndim > 1 and len(values) == 3 and values.dtype.kind == "f"
+        if is_a_row_each and values.size == 3 * values.shape[1]:
+            return number, values.reshape(3, -1).astype(np.float32)
+    raise StartError(f"{name} has no output of one score a class; audit reads classifiers.")
+
+
+def _are_probabilities(scores: NDArray[np.generic]) -> bool:
+    values = scores.astype(np.float64)
+    return bool((values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3))
+
+
+def _answer(session: Any, entry: _Input, number: int, are_probabilities: bool) -> Answer:
+    def answer(inputs: Tensor) -> tuple[Array, Array]:
+        values = _run(session, entry, inputs)[number]
+        scores: Array = values.reshape(len(values), -1).astype(np.float32)
+        if are_probabilities:
+            scores = np.log(np.maximum(scores, _TINY, dtype=np.float32))
+        return scores, scores
+
+    return answer
+
+
+def _run(session: Any, entry: _Input, inputs: Tensor) -> list[NDArray[np.generic]]:
+    """All outputs for some images, in lots of as many as the graph takes."""
+    values = inputs.contiguous().numpy()
+    if entry.is_last:
+        values = values.transpose(0, 2, 3, 1)
+    if entry.kind is np.uint8:
+        values = np.rint(values).clip(0, 255)
+    values = np.ascontiguousarray(values.astype(entry.kind))
+    n, lot = len(values), entry.batch or len(values)
+    parts = []
+    for start in range(0, n, lot):
+        part = values[start : start + lot]
+        short = lot - len(part)
+        if short:
+            part = np.concatenate([part, np.zeros_like(part[:1]).repeat(short, axis=0)])
+        found = session.run(None, {entry.name: part})
+        parts.append([x[: lot - short] if np.ndim(x) else x for x in found])
+    return [np.concatenate(x) if np.ndim(x[0]) else x[0] for x in zip(*parts, strict=True)]
+
+
+def _labels(path: Path, told: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
+    for key in _NAMES:
+        found = parse_names(told.get(key, ""))
+        if len(found) == 1 and "," in found[0]:
+            found = tuple(name.strip() for name in found[0].split(","))
+        if found:
+            where = f"{key!r} in its metadata"
+            return unique(found, where), where
+    return names_beside(path), f"labels.json beside {path}"

@@ -1,0 +1,213 @@
+"""A network is cut once into an ordered list of parts, a neck and its classifier.
+
+    logits = classifier(neck(part_P(… part_1(x))))
+
+Parts share the network's own modules and tensors; nothing is copied or changed. A network as an
+ordered list of layers that can be handled one by one: Huang et al. 2019, "GPipe", §2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+from torch import Tensor, nn
+
+from warmstart.errors import StartError
+from warmstart.network.encoder import Encoder
+from warmstart.network.family import find_family
+from warmstart.network.measure import find_owners, measure
+from warmstart.network.segments import Step, Steps, segment
+from warmstart.network.trace import (
+    Recorder,
+    Trace,
+    attempts,
+    evaluating,
+    settle_sizes,
+    shallow_copy,
+)
+from warmstart.network.uncut import find_classifier, is_same, probe, whole
+from warmstart.records.inputs import Inputs
+from warmstart.records.network import NetworkRecord
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Layers of the start beside tuned ones: a submodule of the trunk, fed by part `cut`."""
+
+    name: str
+    cut: int
+
+
+class Part(nn.Module):
+    """One link of a cut network: a state in, a state out; `main` is the tensor that is tapped.
+
+    Its children are the network's own modules, so `train()`, `eval()` and `parameters()`
+    reach the originals.
+    """
+
+    def __init__(self, network: nn.Module, step: Step, tensors: Sequence[str]) -> None:
+        super().__init__()
+        self.name = step.name
+        self.tensors = tuple(tensors)  # names in the network's state dict; each has one owner
+        self._run = step.run
+        self._network = (network,)  # in a tuple: the whole is no child of its part
+        self.own = nn.ModuleList(network.get_submodule(name) for name in step.modules)
+        read = [_attribute(network, name) for name in step.attributes]
+        self.read = nn.ParameterList(t for t in read if isinstance(t, nn.Parameter))
+
+    def forward(self, state: State) -> State:
+        """Map a state to the next: main (B, …) to main (B, …); other values pass."""
+        return {**state, "main": self._run(self._network[0], state["main"])}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """A cut network. `trunk` is the original without its classifier; all tensors are shared."""
+
+    trunk: nn.Module
+    parts: tuple[Part, ...]
+    neck: Part  # from the last state to the (B, F) vector that the classifier sees
+    classifier: nn.Module | None  # a Linear or 1×1 Conv2d; None: the neck gives the outputs
+    owners: dict[str, str]  # each tensor, once: a part's name, "neck", "head" or "unused"
+    steps: Steps
+    record: NetworkRecord
+    beside: Beside | None = None  # the start's own upper layers, where they stand beside tuned ones
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """What the classifier sees: inputs (B, C, H, W) to (B, F)."""
+        return run_all((*self.steps.parts, self.steps.neck), self.trunk, inputs)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """The original network's outputs: inputs (B, C, H, W) to (B, K)."""
+        return self.outputs(self.features(inputs))
+
+    @property
+    def answers_from_neck(self) -> bool:
+        """Whether `outputs` can tell: there is an output, and it sees the neck alone."""
+        return self.classifier is not None
+
+    def outputs(self, vector: Tensor) -> Tensor:
+        """The original outputs from what the classifier sees: (B, F) to (B, K)."""
+        if self.classifier is None:
+            return vector
+        if isinstance(self.classifier, nn.Conv2d):
+            vector = vector[:, :, None, None]
+        return self.steps.finish.run(self.trunk, self.classifier(vector))
+
+
+def run_all(steps: Sequence[Step], trunk: nn.Module, value: Tensor) -> Tensor:
+    """Run steps one after another on the modules of `trunk`."""
+    for step in steps:
+        value = step.run(trunk, value)
+    return value
+
+
+def cut(module: nn.Module, preprocessing: Inputs) -> Network:
+    """Cut a network into parts; one part ("whole") where its forward cannot be followed.
+
+    The composition is compared with the network's own outputs before it is returned. The
+    module's modes, gradients flags and tensors stay as they are.
+
+    Raises: StartError if the network does not take inputs of that size.
+
+    >>> from warmstart.network.load import load
+    >>> start = load("lite0")
+    >>> network = cut(start.module, start.record.preprocessing)
+    >>> len(network.parts), network.parts[1].name
+    (18, 'blocks.0.0')
+    """
+    with evaluating(module):
+        inputs = probe(preprocessing)
+        if isinstance(module, Encoder):
+            steps = module.steps(module.window_of(preprocessing))
+            return _network(module, steps, inputs[:1], "traced")
+        outputs, classifier = find_classifier(module, inputs)
+        for trace in attempts(module, classifier, inputs[:2]):
+            if (found := _followed(module, trace, inputs, outputs, classifier)) is not None:
+                return found
+        return _cut_whole(module, inputs, outputs, classifier)
+
+
+def _followed(
+    module: nn.Module, trace: Trace, inputs: Tensor, outputs: Tensor, classifier: str | None
+) -> Network | None:
+    """Cut along a trace, if the result gives the network's outputs for two batch sizes."""
+    traced = without(module, None)
+    for name, constant in trace.constants.items():
+        traced.register_buffer(name, constant, persistent=False)
+    three, two = Recorder(traced, trace.graph), Recorder(traced, trace.graph)
+    try:
+        outputs_three = three.run(inputs.clone())  # a network may work in place
+        two.run(inputs[:2].clone())
+        settle_sizes(trace.graph, two, three)
+        steps = segment(traced, trace.graph, two.outlines, classifier)
+        if steps is None:
+            return None
+        network = _network(traced, steps, inputs[:2], "traced")
+        is_faithful = is_same(outputs_three, outputs) and all(
+            is_same(network.logits(inputs[:n].clone()), outputs[:n]) for n in (2, 3)
+        )
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+        return None  # a step that runs only inside the original: take the next way
+    return network if is_faithful else None
+
+
+def _cut_whole(
+    module: nn.Module, inputs: Tensor, outputs: Tensor, classifier: str | None
+) -> Network:
+    if classifier is not None:
+        try:
+            network = _network(module, whole(classifier), inputs[:2], "whole")
+            if is_same(network.logits(inputs.clone()), outputs):
+                return network
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, StartError):
+            pass  # it cannot run without its classifier: its outputs are the features
+    return _network(module, whole(None), inputs[:2], "whole")
+
+
+def _network(
+    module: nn.Module, steps: Steps, inputs: Tensor, how: Literal["traced", "whole"]
+) -> Network:
+    """Put the pieces together; `inputs` (B, C, H, W) is what shapes and costs are measured on."""
+    trunk = without(module, steps.classifier)
+    classifier = module.get_submodule(steps.classifier) if steps.classifier else None
+    owners = find_owners(trunk, steps, classifier)
+    made = [
+        Part(trunk, step, [name for name, owner in owners.items() if owner == step.name])
+        for step in (*steps.parts, steps.neck)
+    ]
+    return Network(
+        trunk=trunk,
+        parts=tuple(made[:-1]),
+        neck=made[-1],
+        classifier=classifier,
+        owners=owners,
+        steps=steps,
+        record=replace(
+            measure(trunk, steps, classifier, owners, inputs.clone(), how),
+            family=find_family(module),
+        ),
+    )
+
+
+def without(module: nn.Module, name: str | None) -> nn.Module:
+    """The same network with submodule `name` replaced by nothing; all else is shared.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
+    >>> without(net, "1")[1], net[1].out_features
+    (Identity(), 4)
+    """
+    twin = shallow_copy(module)
+    if name is not None:
+        child, _, rest = name.partition(".")
+        twin._modules[child] = without(module.get_submodule(child), rest) if rest else nn.Identity()
+    return twin
+
+
+def _attribute(network: nn.Module, name: str) -> Tensor:
+    owner, _, last = name.rpartition(".")
+    return cast(Tensor, getattr(network.get_submodule(owner), last))

@@ -1,0 +1,267 @@
+"""Surgery at the position embeddings: a network for one image size takes another.
+
+A network that is convolutional throughout takes any size; only its preprocessing changes. One
+that has learnt a vector for each position is built anew for the other grid, and its table is
+resampled by the library's own rule: bicubic, with antialiasing in timm (Dosovitskiy et al.
+2021, "An Image is Worth 16x16 Words", §3.2; relative tables: Liu et al. 2021, "Swin
+Transformer", §3.2).
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import sys
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from timm.layers.pos_embed import resample_abs_pos_embed
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from warmstart.errors import StartError
+from warmstart.network.architectures import build, size_option
+from warmstart.network.image_encoders import PREFIX as VISION
+from warmstart.network.stem import REFUSALS, refit
+from warmstart.network.tensors import digest, unique_tensors
+from warmstart.network.uncut import find_classifier, probe
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Change
+
+LEAST, MOST = 16, 1024  # px of a side that are taken
+_LEAST_PATCH = 8  # px from which a first layer without overlap counts as cutting patches
+_TRIES = 4  # sizes tried on each side of one that is refused
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """A network for another image size, what it wants, and the tensors that were resampled."""
+
+    module: nn.Module
+    preprocessing: Preprocessing
+    changes: tuple[Change, ...] = ()
+
+
+def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int) -> Resized:
+    """The network for squares of `size` px; the share that the crop keeps stays the same.
+
+    `module` is left as it is; it comes back where it takes that size without a change.
+    Raises: StartError for a size that no network is tried with, and naming the nearest sizes
+    that this one takes, where it does not take the size.
+
+    >>> prep = Preprocessing(size=(8, 8), resize=10, mean=(0.5,), std=(0.5,))
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> resize(net, "module:Sequential", prep, 16).preprocessing.resize
+    20
+    """
+    if preprocessing.size == (size, size):
+        return Resized(module, preprocessing)
+    name = type(module).__name__ if arch.startswith("module:") else arch
+    if not LEAST <= size <= MOST:  # not tried: thousands of px take gigabytes
+        raise StartError(
+            f"{name} cannot take images of {size} px; sizes from {LEAST} to {MOST} px are taken."
+        )
+    found = _attempt(module, arch, preprocessing, size)
+    if isinstance(found, Resized):
+        return found
+    works = _nearest(
+        size,
+        _patch(module),
+        lambda n: isinstance(_attempt(module, arch, preprocessing, n), Resized),
+    )
+    own = " x ".join(str(side) for side in preprocessing.size)
+    near = " and ".join(str(n) for n in works)
+    which = "nearest size" if len(works) == 1 else "nearest sizes"
+    cure = f"the {which} that it takes: {near}" if works else f"it takes {own} px only"
+    raise StartError(f"{name} cannot take images of {size} px ({found}); {cure}.")
+
+
+def resized_preprocessing(preprocessing: Preprocessing, size: int) -> Preprocessing:
+    """The same way to feed images in, for another size.
+
+    >>> prep = Preprocessing(size=(224, 224), resize=256, mean=(0.5,), std=(0.5,))
+    >>> resized_preprocessing(prep, 112).resize
+    128
+    """
+    scale = size / min(preprocessing.size)
+    return replace(
+        preprocessing, size=(size, size), resize=max(size, round(preprocessing.resize * scale))
+    )
+
+
+def _attempt(
+    module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
+) -> Resized | str:
+    """The network for that size, or why there is none."""
+    step = _patch(module)
+    if step and size % step:
+        return f"its patches are {step} px wide"
+    wanted = resized_preprocessing(preprocessing, size)
+    try:
+        with warnings.catch_warnings():  # of timm's own resampling
+            warnings.simplefilter("ignore")
+            new = _for_size(module, arch, wanted)
+        find_classifier(new, probe(wanted)[:2])
+    except REFUSALS as error:
+        reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
+        return reason[:160]
+    return Resized(new, wanted, () if new is module else _changes(module, new))
+
+
+def _for_size(module: nn.Module, arch: str, wanted: Preprocessing) -> nn.Module:
+    size = wanted.size
+    if arch.startswith("module:"):
+        if _setter(module) is None:
+            return module
+        twin = copy.deepcopy(module)
+        set_size(twin, size)
+        return twin.eval().requires_grad_(False)
+    if arch.startswith(VISION):  # which resamples its table as it runs
+        return module
+    if not size_option(arch, (1, 1)):  # not made for one size: it takes others as it is
+        return module
+    old = module.state_dict()
+    new = build(arch, old, size)
+    refit(new, old, wanted.channels)
+    new.load_state_dict(_resampled(old, new, size))
+    return new.eval().requires_grad_(False)
+
+
+def _resampled(
+    old: Mapping[str, Tensor], new: nn.Module, size: tuple[int, int]
+) -> dict[str, Tensor]:
+    """A state for `new`: old tensors where they fit, resampled ones where the library can.
+
+    Raises: StartError naming a tensor that depends on the size in a way of its own.
+    """
+    own = new.state_dict()
+    wanted = [n for n, t in own.items() if n in old and old[n].shape != t.shape]
+    made = _by_library(old, new, size) if wanted else {}
+    state = {name: old.get(name, tensor) for name, tensor in own.items()}
+    for name in wanted:
+        found: Tensor | None = made.get(name)
+        if found is None or found.shape != own[name].shape:
+            found = _table(name, old[name], own[name].shape)
+        if found is None or found.shape != own[name].shape:
+            raise StartError(f"{name} has a value for each position and cannot be resampled")
+        state[name] = found
+    return state
+
+
+def _table(name: str, old: Tensor, shape: Sequence[int]) -> Tensor | None:
+    """An absolute table that the library does not resample itself: (1, N, C) or a (1, …) map."""
+    if not name.endswith("pos_embed") or old.ndim != len(shape):
+        return None
+    if old.ndim == 3:
+        for extra in (0, 1, 2):  # tokens that stand for no position
+            side, was = math.isqrt(shape[1] - extra), math.isqrt(old.shape[1] - extra)
+            if side**2 + extra == shape[1] and was**2 + extra == old.shape[1]:
+                return cast(Tensor, resample_abs_pos_embed(old, [side] * 2, [was] * 2, extra))
+        return None
+    is_last = old.shape[-1] == shape[-1]  # channels last
+    grid = tuple(shape[1:3] if is_last else shape[2:])
+    if old.ndim != 4:
+        return None
+    made = interpolate(old.movedim(-1, 1) if is_last else old, grid, mode="bicubic", antialias=True)
+    return made.movedim(1, -1) if is_last else made
+
+
+def _by_library(
+    old: Mapping[str, Tensor], new: nn.Module, size: tuple[int, int]
+) -> Mapping[str, Tensor]:
+    """The old state as the library would load it into `new`."""
+    if _is_torchvision_vit(new):
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
+        patch = int(cast(Any, new).patch_size)
+        return cast(Mapping[str, Tensor], interpolate_embeddings(size[0], patch, OrderedDict(old)))
+    library = sys.modules[type(new).__module__]
+    convert: Callable[..., Mapping[str, Tensor]] | None = getattr(
+        library, "checkpoint_filter_fn", None
+    )
+    return convert(dict(old), new) if convert is not None else {}
+
+
+def _changes(old: nn.Module, new: nn.Module) -> tuple[Change, ...]:
+    before, after = unique_tensors(old), unique_tensors(new)
+    return tuple(
+        Change(
+            tensor=name,
+            fate="reshaped",
+            shape_before=tuple(before[name].shape),
+            shape_after=tuple(tensor.shape),
+            before=digest(before[name]),
+            because="resampled for another number of positions",
+        )
+        for name, tensor in after.items()
+        if name in before and before[name].shape != tensor.shape
+    )
+
+
+def set_size(module: nn.Module, size: tuple[int, int]) -> None:
+    """Tell a module of one's own its input size (height, width in px), in place.
+
+    For those that can be told: timm's with `set_input_size`, and torchvision's ViT. Others are
+    left as they are.
+    """
+    setter = _setter(module)
+    if setter is not None:
+        with warnings.catch_warnings():  # of timm's own resampling
+            warnings.simplefilter("ignore")
+            setter(size)
+
+
+def _setter(module: nn.Module) -> Callable[[tuple[int, int]], None] | None:
+    if _is_torchvision_vit(module):
+        return lambda size: _set_vit(module, size)
+    own = getattr(module, "set_input_size", None)
+    if callable(own) and "img_size" in inspect.signature(own).parameters:
+        return lambda size: own(img_size=size)
+    return None
+
+
+def _is_torchvision_vit(module: nn.Module) -> bool:
+    import torchvision.models
+
+    return isinstance(module, torchvision.models.VisionTransformer)
+
+
+def _set_vit(module: Any, size: tuple[int, int]) -> None:
+    if size[0] != size[1] or size[0] % module.patch_size:
+        raise StartError(f"its patches are {module.patch_size} px wide")
+    state = _by_library(module.state_dict(), module, size)
+    table = state["encoder.pos_embedding"].clone()
+    module.encoder.pos_embedding = nn.Parameter(table, requires_grad=False)
+    module.image_size, module.seq_length = size[0], table.shape[1]
+
+
+def refit_size(module: nn.Module, state: Mapping[str, Tensor], size: tuple[int, int]) -> None:
+    """Shape a fresh module of one's own as in `state`, which was made for `size`, in place."""
+    own = module.state_dict()
+    if any(n in state and state[n].shape != t.shape for n, t in own.items()):
+        set_size(module, size)
+
+
+def _patch(module: nn.Module) -> int | None:
+    """The side in px of the patches that the input is cut into, if it is."""
+    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+    if first is None or first.kernel_size != first.stride or first.stride[0] < _LEAST_PATCH:
+        return None
+    return first.stride[0]
+
+
+def _nearest(size: int, patch: int | None, takes: Callable[[int], bool]) -> list[int]:
+    """Up to one size below and one above that work, among multiples of the patch, or of 16."""
+    step = patch or 16
+    sizes = range(step, MOST + 1, step)
+    below = [n for n in reversed(sizes) if LEAST <= n < size][:_TRIES]
+    above = [n for n in sizes if n > size][:_TRIES]
+    # Some networks halve the image five times and then look through windows of 7 or 8.
+    below += [n for n in (size // 224 * 224, size // 256 * 256) if n]
+    above += [n for n in ((size // 224 + 1) * 224, (size // 256 + 1) * 256) if n <= MOST]
+    found = [next((n for n in side if takes(n)), None) for side in (below, above)]
+    return [n for n in found if n is not None]

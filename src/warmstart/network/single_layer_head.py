@@ -1,0 +1,152 @@
+"""A warm model as its library's plain network: one linear output on the last tap, no hooks.
+
+What a head of several taps says cannot be held that way; one on the neck alone can, exactly.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import ExportError, StartError
+from warmstart.network.added import AddedBlock
+from warmstart.network.architectures import build, size_option
+from warmstart.network.ensemble import NAME as BESIDE
+from warmstart.network.feature_layers import Scan
+from warmstart.network.position_embeddings import refit_size
+from warmstart.network.stem import refit
+from warmstart.network.surgery import TapHead, WarmModel
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Tap
+
+
+def is_plain(model: WarmModel) -> bool:
+    """Whether the head reads the neck alone, so that a plain network says the same."""
+    taps = model.scan.taps
+    return len(taps) == 1 and taps[0] == last_tap(model)
+
+
+def last_tap(model: WarmModel) -> Tap:
+    """What the original network's own output layer sees."""
+    return Tap(part=len(model.scan.parts), pool="neck")
+
+
+def neck_scan(model: WarmModel, preprocessing: Preprocessing) -> Scan:
+    """How the last tap of the model's own layers is taken, those beside them left alone."""
+    tap = last_tap(model)
+    scan = replace(model.scan, taps=(tap,), widths=(0,), beside=None)
+    with torch.inference_mode():
+        blank = torch.zeros(1, preprocessing.channels, *preprocessing.size)
+        width = scan.run(model.trunk, blank)[0].shape[1]
+    return replace(scan, widths=(width,))
+
+
+def on_neck(model: WarmModel, preprocessing: Preprocessing, head: TapHead) -> WarmModel:
+    """The same trunk with a head on its last tap."""
+    return WarmModel(model.trunk, neck_scan(model, preprocessing), head).eval()
+
+
+def as_timm(
+    model: WarmModel, arch: str, preprocessing: Preprocessing
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The plain timm network that answers as `model` does, and what `create_model` must be told.
+
+    Raises: ExportError where timm has no such network: blocks were added, the design is
+    another's, or its tensors have other shapes.
+    """
+    name = arch.partition(":")[2]
+    if not arch.startswith("timm:"):
+        raise ExportError(
+            f"the network ({name}) is none of timm's; use --to onnx, torch or openvino."
+        )
+    classifier = _classifier(model, "timm")
+    weight, bias = linear(model.head)
+    state = _trunk_state(model)
+    options = {"num_classes": len(bias), **size_option(arch, preprocessing.size)}
+    module = build(arch, {**state, f"{classifier}.weight": weight}, preprocessing.size)
+    if preprocessing.channels != 3:
+        options["in_chans"] = preprocessing.channels
+    _fill(module, state, classifier, weight, bias, f"timm's {name}")
+    return module, options
+
+
+def as_native(model: WarmModel, network: nn.Module, preprocessing: Preprocessing) -> nn.Module:
+    """The network of transformers that a run began from, with the run's tensors and output.
+
+    Raises: ExportError where its output is no linear layer, or blocks were added.
+    """
+    classifier = _classifier(model, "transformers")
+    weight, bias = linear(model.head)
+    state = _trunk_state(model)
+    own = copy.deepcopy(network)
+    refit_size(own, state, preprocessing.size)
+    refit(own, state, preprocessing.channels)
+    parent, _, last = classifier.rpartition(".")
+    setattr(own.get_submodule(parent), last, nn.Linear(weight.shape[1], len(bias)))
+    config: Any = cast(Any, own).config
+    config.num_labels = len(bias)
+    cast(Any, own).num_labels = len(bias)
+    _fill(own, state, classifier, weight, bias, type(network).__name__)
+    return own.eval()
+
+
+def is_native(network: nn.Module | None) -> bool:
+    """Whether a network is one of transformers, which writes its own folder."""
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(network).__mro__}
+    return "transformers.modeling_utils.PreTrainedModel" in kinds
+
+
+def linear(head: TapHead) -> tuple[Tensor, Tensor]:
+    """A head with its calibration as one matrix and bias: (K, D) and (K,).
+
+    >>> head = TapHead(torch.ones(1, 2), torch.ones(1), 3.0, torch.tensor([0.5]))
+    >>> [found.tolist() for found in linear(head)]
+    [[[3.0, 3.0]], [3.5]]
+    """
+    warmth = head.temperature.detach()
+    return warmth * head.weight.detach(), warmth * head.bias.detach() + head.class_bias
+
+
+def _classifier(model: WarmModel, library: str) -> str:
+    name = model.scan.steps.classifier
+    if name is None:
+        raise ExportError(
+            f"the network has no linear output layer that {library} could hold; "
+            "use --to onnx, torch or openvino."
+        )
+    if any(isinstance(module, AddedBlock) for module in model.trunk.modules()):
+        raise ExportError(
+            f"the run added blocks behind the last layer, and {library} has no place for them; "
+            "use --to onnx, torch or openvino."
+        )
+    return name
+
+
+def _trunk_state(model: WarmModel) -> dict[str, Tensor]:
+    """Tensors of the model's own layers under their original names."""
+    state = model.trunk.state_dict()
+    return {name: t for name, t in state.items() if not name.startswith(f"{BESIDE}.")}
+
+
+def _fill(
+    module: nn.Module, state: Mapping[str, Tensor], classifier: str, weight: Tensor, bias: Tensor,
+    title: str,
+) -> None:  # fmt: skip
+    """Load everything, strictly. Raises: ExportError where a tensor is of no use or missing."""
+    layer = module.get_submodule(classifier)
+    rows = weight[:, :, None, None] if isinstance(layer, nn.Conv2d) else weight
+    filled = {**state, f"{classifier}.weight": rows, f"{classifier}.bias": bias}
+    try:
+        module.load_state_dict(filled)
+    except (RuntimeError, StartError) as error:
+        lines = str(error).strip().splitlines()
+        raise ExportError(
+            f"the run's tensors do not fit {title} ({lines[-1].strip()[:120].rstrip(' .')}); "
+            "use --to onnx, torch or openvino."
+        ) from error
+    module.eval()

@@ -1,0 +1,308 @@
+"""Surgery: the trunk keeps its tensors, a new head reads its taps."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import PlanError, StartError
+from warmstart.network.added import graft, make_block
+from warmstart.network.architectures import build
+from warmstart.network.audio_encoders import build_wave
+from warmstart.network.ensemble import put_beside
+from warmstart.network.feature_layers import Scan, plan_scan
+from warmstart.network.image_encoders import PREFIX as VISION
+from warmstart.network.image_encoders import build_vision
+from warmstart.network.partition import Network, cut
+from warmstart.network.position_embeddings import refit_size
+from warmstart.network.stem import refit
+from warmstart.network.table_network import build_table
+from warmstart.network.tensors import all_tensors, place, unique_tensors
+from warmstart.network.text_encoders import build_text
+from warmstart.network.weight_file import Mapped
+from warmstart.network.weights import check_finite, check_match
+from warmstart.records.inputs import Inputs, Preprocessing, TableInputs, WaveInputs
+from warmstart.records.network import Tap
+
+
+class TapHead(nn.Module):
+    """The linear head on concatenated taps, with its calibration:
+
+    logits = temperature · (W · concat(taps) + b) + class_bias
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        temperature: float | Tensor = 1.0,
+        class_bias: Tensor | None = None,
+    ) -> None:
+        """weight (K, D), bias (K,), class_bias (K,); copied to float32."""
+        super().__init__()
+        self.weight = nn.Parameter(_copied(weight))
+        self.bias = nn.Parameter(_copied(bias))
+        self.temperature: Tensor
+        self.class_bias: Tensor
+        self.register_buffer("temperature", _copied(torch.as_tensor(temperature)))
+        shift = torch.zeros(len(bias)) if class_bias is None else class_bias
+        self.register_buffer("class_bias", _copied(shift))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Taps, each (B, d_t) with Σ d_t = D, to logits (B, K)."""
+        scores = nn.functional.linear(torch.cat(list(features), dim=1), self.weight, self.bias)
+        return self.temperature * scores + self.class_bias
+
+
+class WarmModel(nn.Module):
+    """Trunk and new head in one network: normalised inputs (B, C, H, W) to logits (B, K).
+
+    State dict: `trunk.<original name>` for all tensors but the old classifier's, and `head.*`.
+    """
+
+    def __init__(self, trunk: nn.Module, scan: Scan, head: TapHead) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+        self.scan = scan
+
+    def features(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """What the head sees: one (B, d) per tap."""
+        return self.scan.run(self.trunk, inputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs (B, C, H, W), normalised, to logits (B, K)."""
+        logits: Tensor = self.head(self.features(inputs))
+        return logits
+
+
+def assemble(
+    network: Network,
+    taps: Sequence[Tap],
+    weight: Tensor,
+    bias: Tensor,
+    temperature: float | Tensor = 1.0,
+    class_bias: Tensor | None = None,
+) -> WarmModel:
+    """Join a cut network and a fitted head; the trunk's tensors are shared and frozen.
+
+    What is to be trained is thawed after that, by `freeze.apply`.
+
+    Shapes: weight (K, D) with D the sum of the taps' widths, bias and class_bias (K,).
+    Raises: StartError if the head does not fit the taps.
+
+    >>> from warmstart.network.load import load
+    >>> start = load("lite0")
+    >>> network = cut(start.module, start.record.preprocessing)
+    >>> model = assemble(network, [Tap(part=18, pool="neck")], torch.zeros(3, 1280), torch.zeros(3))
+    >>> model(torch.zeros(1, 3, 224, 224)).shape
+    torch.Size([1, 3])
+    """
+    scan = plan_scan(network, taps)
+    n_classes, width = weight.shape
+    if width != sum(scan.widths) or bias.shape != (n_classes,):
+        raise StartError(
+            f"a head of {tuple(weight.shape)} with bias {tuple(bias.shape)} does not fit taps "
+            f"of widths {scan.widths}; fit the head on these taps."
+        )
+    trunk = network.trunk.requires_grad_(False)
+    return WarmModel(trunk, scan, TapHead(weight, bias, temperature, class_bias)).eval()
+
+
+def rebuild(
+    arch: str,
+    state: Mapping[str, Tensor],
+    taps: Sequence[Tap],
+    n_classes: int,
+    preprocessing: Inputs,
+    network: nn.Module | None = None,
+    added: Sequence[int] = (),
+    beside: int | None = None,
+) -> WarmModel:
+    """Make a warm model again from its architecture and its saved tensors, strictly.
+
+    `network` is the user's own module where `arch` is "module:…"; it is left as it is.
+    `added` gives the hidden width of each block that was added behind the last part, `beside`
+    the part above which the start's own layers stand beside tuned ones.
+
+    Raises: StartError if the architecture is unknown or a tensor is missing, extra, of
+    another shape, or not finite.
+    """
+    where = "model.safetensors"
+    head = {name: tensor for name, tensor in state.items() if name.startswith("head.")}
+    width = head["head.weight"].shape[-1] if "head.weight" in head else 0
+    if tuple(getattr(head.get("head.weight"), "shape", ())) != (n_classes, width):
+        raise StartError(f"{where}: no head.weight for {n_classes} classes; restore the run.")
+    blank = torch.zeros(n_classes, width)
+    again = cut(_fresh(arch, state, preprocessing, network), preprocessing)
+    last, drawn = again.record.parts[-1], torch.Generator().manual_seed(0)
+    again = graft(again, [make_block(last, drawn, hidden) for hidden in added])
+    if beside is not None:
+        again = put_beside(again, again.trunk, beside)
+    model = assemble(again, taps, blank, torch.zeros(n_classes))
+    own, unique = model.state_dict(), unique_tensors(model)
+    check_match(unique, {n: t for n, t in state.items() if n in unique or n not in own}, where)
+    check_finite(state, where)
+    _check_kinds(unique, state, where)
+    model.load_state_dict({**own, **state})
+    return model
+
+
+def _check_kinds(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+    """Raises: StartError where whole numbers stand for fractions, or classes would be turned."""
+    for name, tensor in expected.items():
+        if tensor.is_floating_point() != state[name].is_floating_point():
+            raise StartError(f"{where}: {name} is of type {state[name].dtype}; restore the run.")
+    if float(state["head.temperature"]) <= 0:
+        raise StartError(f"{where}: head.temperature is not above 0; restore the run.")
+
+
+def unique_state(model: nn.Module) -> dict[str, Tensor]:
+    """What to save: each tensor once (safetensors refuses tied ones), contiguous, detached.
+
+    What stays in a file stays there.
+
+    >>> list(unique_state(TapHead(torch.zeros(2, 3), torch.zeros(2))))
+    ['weight', 'bias', 'temperature', 'class_bias']
+    """
+    tensors = unique_tensors(model)
+    return {
+        name: tensor if isinstance(tensor, Mapped) else tensor.detach().cpu().contiguous()
+        for name, tensor in tensors.items()
+    }
+
+
+def _fresh(
+    arch: str,
+    state: Mapping[str, Tensor],
+    preprocessing: Inputs,
+    network: nn.Module | None,
+) -> nn.Module:
+    """The architecture, shaped as in `state`, with any weights: they are all replaced."""
+    trunk = {name.removeprefix("trunk."): tensor for name, tensor in state.items()}
+    if network is not None:
+        own = copy.deepcopy(network)
+        if isinstance(preprocessing, Preprocessing):
+            refit_size(own, trunk, preprocessing.size)
+            refit(own, trunk, preprocessing.channels)
+        return own.eval().requires_grad_(False)
+    if arch.startswith("module:"):
+        raise StartError(
+            f"this model was made from your own {arch.partition(':')[2]}; "
+            "pass an instance of it as `network`."
+        )
+    return fresh(arch, trunk, preprocessing)
+
+
+def fresh(arch: str, trunk: Mapping[str, Tensor], inputs: Inputs) -> nn.Module:
+    """A design for such inputs, shaped as its tensors `trunk` are, with values yet to be replaced.
+
+    Raises: StartError for an unknown design.
+    """
+    if isinstance(inputs, TableInputs):
+        return build_table(trunk).eval().requires_grad_(False)
+    if not isinstance(inputs, Preprocessing):
+        own = build_wave(arch) if isinstance(inputs, WaveInputs) else build_text(arch)
+        return own.requires_grad_(False)
+    if arch.startswith(VISION):
+        module: nn.Module = build_vision(arch)
+    else:
+        module = build(arch, trunk, inputs.size)
+    refit(module, trunk, inputs.channels)
+    return module.eval().requires_grad_(False)
+
+
+def _copied(values: Tensor) -> Tensor:
+    return values.detach().to(torch.float32, copy=True).contiguous()
+
+
+# ---- Parts that forget: their tensors are drawn anew, as if the network had never been trained.
+
+
+_SPREAD = 0.02  # Devlin et al. 2018 (BERT); Dosovitskiy et al. 2020 (ViT): tables, tokens
+_SHIFTS = ("bias", "beta", "shift", "offset")
+
+
+def refresh(
+    where: Network | nn.Module, names: Collection[str], generator: torch.Generator
+) -> tuple[str, ...]:
+    """Draw the parameters of the named parts anew, in place, and reset their statistics.
+
+    In a `Network`, `names` are those of its parts, and the neck goes with the last part; in
+    any other module they are the dotted names of its submodules. Tensors that belong to
+    other parts, tied ones too, stay as they are. Layers draw by their own
+    `reset_parameters`. Parameters of modules that have none: tables and tokens from a normal
+    distribution (0.02, cut at two of it), vectors and numbers that scale 1, those that shift
+    (by their names) 0. Constant tables in buffers stay. The global random state stays as it is.
+
+    Returns: the names of the parameters. Raises: PlanError for a name that is not there.
+    """
+    module, wanted = _wanted(where, names)
+    devices = sorted({p.device.index for p in module.parameters() if p.device.type == "cuda"})
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    with torch.random.fork_rng(devices), torch.no_grad():
+        torch.manual_seed(seed)
+        # Children first: where a module resets its children in a way of its own, that counts.
+        for _, child in reversed(list(module.named_modules())):
+            _redraw(child, wanted)
+    state = module.state_dict(keep_vars=True)
+    return tuple(
+        name
+        for name, tensor in state.items()
+        if isinstance(tensor, nn.Parameter) and place(tensor) in wanted
+    )
+
+
+Places = set[tuple[int, ...]]
+
+
+def _wanted(where: Network | nn.Module, names: Collection[str]) -> tuple[nn.Module, Places]:
+    """The module, and where the bytes of the named parts lie."""
+    if isinstance(where, Network):
+        known = {part.name for part in where.parts}
+        _check(names, {*known, "neck"})
+        chosen = {*names, "neck"} if where.parts[-1].name in names else {*names}
+        state = where.trunk.state_dict(keep_vars=True)
+        own = [n for n, owner in where.owners.items() if owner in chosen and n in state]
+        return where.trunk, {place(state[name]) for name in own}
+    _check(names, {name for name, _ in where.named_modules()})
+    return where, {place(t) for name in names for t in all_tensors(where.get_submodule(name))}
+
+
+def _check(names: Collection[str], known: set[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise PlanError(f"the network has no part {name!r} to make fresh; check its name.")
+
+
+def _redraw(module: nn.Module, wanted: Places) -> None:
+    own = {n: p for n, p in module._parameters.items() if p is not None and place(p) in wanted}
+    for name, parameter in own.items():
+        parameter.copy_(_drawn(name, parameter))
+    reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+    held = (*module._parameters.values(), *module._buffers.values())
+    has_own = any(tensor is not None and place(tensor) in wanted for tensor in held)
+    is_alone = all(place(tensor) in wanted for tensor in all_tensors(module))
+    if has_own and is_alone and reset is not None and _takes_nothing(reset):
+        reset()
+
+
+def _drawn(name: str, parameter: Tensor) -> Tensor:
+    """What a parameter begins with where no layer knows better."""
+    if parameter.ndim > 1:
+        return nn.init.trunc_normal_(
+            torch.empty_like(parameter), std=_SPREAD, a=-2 * _SPREAD, b=2 * _SPREAD
+        )
+    is_shift = any(word in name for word in _SHIFTS)
+    return torch.full_like(parameter, 0.0 if is_shift else 1.0)
+
+
+def _takes_nothing(reset: Any) -> bool:
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    given = inspect.signature(reset).parameters.values()
+    return all(p.default is not p.empty or p.kind in kinds for p in given)

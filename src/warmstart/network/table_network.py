@@ -1,0 +1,115 @@
+"""A network for rows of a table: columns, a mix of them, residual blocks, an output.
+
+After Gorishniy et al. 2021, "Revisiting Deep Learning Models for Tabular Data", §3.2 (ResNet),
+with LayerNorm for BatchNorm, as some tables have a hundred rows, and numbers given in spans too:
+Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep Learning", §3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import StartError
+from warmstart.network.tensors import tensor_digest, unique_tensors
+from warmstart.records.inputs import TableInputs
+from warmstart.records.network import StartRecord
+
+ARCH = "tabular:resnet"
+WIDTH, BLOCKS, DROPOUT = 64, 2, 0.2
+MIX, BIAS, SPREAD, SHIFT = "mix.weight", "mix.bias", "columns", "offsets"
+
+
+class Block(nn.Module):
+    """x + what two layers make of it: (B, W) to (B, W)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Linear(width, 2 * width)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.second = nn.Linear(2 * width, width)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """What it adds is small at first, as its inputs have unit scale."""
+        added: Tensor = self.second(self.dropout(self.first(self.norm(state)).relu()))
+        return state + added
+
+
+class TableNet(nn.Module):
+    """Rows (B, F) to logits (B, K). Parts: columns, mix, one for each block.
+
+    What the first part gives is the row itself, then how far its numbers have come in each
+    span, from 0 at the lower knot to 1 at the upper one: (B, F + S).
+    """
+
+    def __init__(self, n_slots: int, n_bins: int, n_classes: int, n_blocks: int = BLOCKS) -> None:
+        super().__init__()
+        self.columns: Tensor
+        self.offsets: Tensor
+        self.register_buffer("columns", torch.zeros(n_slots, n_bins))
+        self.register_buffer("offsets", torch.zeros(n_bins))
+        self.mix = nn.Linear(n_slots + n_bins, WIDTH)
+        self.blocks = nn.Sequential(*(Block(WIDTH) for _ in range(n_blocks)))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.output = nn.Linear(WIDTH, n_classes)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """A product written out here, and not in a module, is what makes it a part."""
+        spans = (torch.matmul(rows, self.columns) + self.offsets).clamp(0, 1)
+        state = self.mix(torch.cat([rows, spans], dim=1))
+        logits: Tensor = self.output(self.norm(self.blocks(state)).relu())
+        return logits
+
+
+def draw(inputs: TableInputs, n_classes: int, seed: int) -> TableNet:
+    """A network for these columns that has learnt nothing; the random state stays as it is.
+
+    >>> from warmstart.records import ColumnRecord
+    >>> age = ColumnRecord(name="age", kind="number", knots=(-1.0, 1.0))
+    >>> draw(TableInputs(columns=(age,)), 3, 0)(torch.zeros(5, 1)).shape
+    torch.Size([5, 3])
+    """
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        module = TableNet(len(inputs.slots), len(inputs.bins), n_classes)
+    set_spans(module, inputs)
+    return module.eval().requires_grad_(False)
+
+
+def set_spans(module: TableNet, inputs: TableInputs) -> None:
+    """Put the knots of the columns into the network, in place."""
+    spread, shift = module.columns.zero_(), module.offsets.zero_()
+    slot = place = 0
+    for column in inputs.columns:
+        for low, high in zip(column.knots, column.knots[1:], strict=False):
+            spread[slot, place], shift[place] = 1 / (high - low), -low / (high - low)
+            place += 1
+        slot += len(column.slots)
+
+
+def build_table(weights: Mapping[str, Tensor] | None) -> TableNet:
+    """The design in the shapes that `weights` have; the random state stays as it is.
+
+    Raises: StartError where they hold no such network.
+    """
+    held = weights or {}
+    spread = held.get(SPREAD)
+    if spread is None or spread.ndim != 2:
+        raise StartError(f"{SPREAD} is missing among the weights of a table's network; restore it.")
+    n_blocks = len({name.split(".")[1] for name in held if name.startswith("blocks.")})
+    n_classes = len(held.get("output.bias", (0, 0)))
+    with torch.random.fork_rng([]):
+        return TableNet(spread.shape[0], spread.shape[1], n_classes, n_blocks)
+
+
+def describe(module: TableNet, inputs: TableInputs, classes: int) -> StartRecord:
+    """What the run says of a network that has learnt nothing."""
+    return StartRecord(
+        name="scratch", title="a network for tables that has learnt nothing", arch=ARCH,
+        sha256=tensor_digest(unique_tensors(module)),
+        parameters=sum(p.numel() for p in module.parameters()), classes=classes,
+        source="drawn at random", preprocessing=inputs, is_drawn=True,
+    )  # fmt: skip

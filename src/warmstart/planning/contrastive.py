@@ -1,0 +1,154 @@
+"""Training on pairs of texts: layers learn which texts are of one class, an output comes after.
+
+Texts say little of an output each, and much of which of them are alike: n texts make
+n (n - 1) / 2 pairs. Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts" (SetFit),
+pass them one by one; here one update compares all pairs of a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
+from warmstart.planning.strategy import Strategy
+from warmstart.records.inputs import TextInputs
+from warmstart.records.plan import Choice, Plain, TrainingPlan
+
+# All texts in one update: draws of 8 a class of trec6, MiniLM; bench/results/failed_ideas.md
+# compares depths and rates.
+RATE, UPDATES = 6e-4, 4
+# More texts than that: splits of the 600 of trec6 and of sst2, other rates, losses, depths and
+# passes in the same file.
+MANY_RATE, MANY_BATCH, MANY_PASSES = 3e-4, 64, 4
+LEAST_UPDATES = 16
+WARM_UP, TEMPERATURE = 0.1, 0.1
+AVERAGED = 0.5  # share of the updates that the moving average of the weights reaches back over
+MOST, TOKENS = 128, 8192  # texts of an update at most, and their tokens: all is held in memory
+LEAST = 16  # texts of an update, whatever their length
+
+
+def pair_parts(n_parts: int) -> int:
+    """Uppermost parts that learn from pairs: more than half, as few updates reach as far.
+
+    >>> [pair_parts(n) for n in (1, 7, 13)]
+    [1, 4, 7]
+    """
+    return n_parts // 2 + 1
+
+
+def on_pairs(
+    wishes: Wishes, facts: DataFacts, network: NetworkFacts, strategy: Strategy
+) -> bool | None:
+    """Whether layers learn from pairs; None where there are no texts, or no classes.
+
+    What the user set wins; else all layers that are tuned plainly do, where one process holds
+    a whole batch.
+    """
+    if not network.is_text or facts.task != "classify":
+        return None
+    if wishes.pairs is not None:
+        return wishes.pairs
+    is_plain = strategy.depth != "scratch" and not strategy.extras and not network.random
+    return is_plain and wishes.processes == 1
+
+
+def with_pairs(
+    training: TrainingPlan, wishes: Wishes, facts: DataFacts, network: NetworkFacts,
+    strategy: Strategy,
+) -> TrainingPlan:  # fmt: skip
+    """The training, changed to one on pairs where that is what layers learn from."""
+    is_paired = on_pairs(wishes, facts, network, strategy)
+    if is_paired:
+        return _paired(training, wishes, facts.n, network)
+    if is_paired is None:
+        return training
+    why = "layers learn by the loss of the output that was fitted before them"
+    return replace(training, pairs=_rule(False, why))
+
+
+def pair_batch(n: int, length: int) -> int:
+    """Texts of an update: all that memory holds, or a part of more, of so many tokens.
+
+    >>> pair_batch(48, 32), pair_batch(200, 32), pair_batch(200, 256)
+    (48, 64, 32)
+    """
+    held = max(TOKENS // max(length, 1), LEAST)
+    return n if n <= min(MOST, held) else min(MANY_BATCH, held)
+
+
+def pair_passes(n: int, length: int = 1) -> int:
+    """Texts passed in all, of so many tokens.
+
+    >>> pair_passes(48), pair_passes(200), pair_passes(5000)
+    (192, 1024, 20000)
+    """
+    batch = pair_batch(n, length)
+    return UPDATES * n if batch == n else max(MANY_PASSES * n, LEAST_UPDATES * batch)
+
+
+def pair_averaging(passes: int, batch: int) -> Choice:
+    """How far back the average of the weights reaches, where several batches make a pass.
+
+    Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization",
+    §3: the rate does not fall meanwhile.
+
+    >>> pair_averaging(2400, 64).value
+    0.9474
+    """
+    n_steps = -(-passes // batch)
+    decay = round(1 - 1 / max(AVERAGED * n_steps, 2), 4)
+    return _rule(decay, "a moving average over about half of the updates, at one rate")
+
+
+def reaveraged(old: Choice, passes: int, batch: int) -> Choice:
+    """The same for another number of updates; where there is no average, there is none then."""
+    return pair_averaging(passes, batch) if old.number else old
+
+
+def _paired(training: TrainingPlan, wishes: Wishes, n: int, network: NetworkFacts) -> TrainingPlan:
+    """The choices that suit pairs; a rate of the user's own stays."""
+    inputs = network.preprocessing
+    length = inputs.length if isinstance(inputs, TextInputs) else 1
+    batch, passes = pair_batch(n, length), pair_passes(n, length)
+    found = _whole(training) if batch == n else _in_parts(training, passes, batch)
+    if wishes.lr is not None and training.rate is not None and found.rate is not None:
+        found = replace(found, rate=replace(training.rate, rule=found.rate.value))
+    return replace(
+        found,
+        passes=_rule(passes, f"each of {n:,} texts about {passes / n:.2g} times"),
+        layer_decay=_rule(1.0, "pairs move lower layers as fast"),
+        batch=_rule(batch, "one update compares all texts" if batch == n else _PART),
+        micro_batch=_rule(batch, "pairs are compared within what is passed at once"),
+        l2_sp=_rule(0.0, "a few passes do not lead far away"),
+    )
+
+
+_PART = "each text is told from all others of an update; larger ones would be few"
+
+
+def _whole(training: TrainingPlan) -> TrainingPlan:
+    """A handful: cosines of all pairs are drawn to 1 or 0 a few times."""
+    return replace(
+        training,
+        pairs=_rule(True, "so few texts say more by which of them are of one class"),
+        temperature=_rule(0.0, "all pairs in one update: each cosine is drawn to 1 or 0"),
+        rate=_rule(RATE, "pairs say little each, and a few updates have to do"),
+        warm_up=_rule(0.0, "few updates: none is spent on rising"),
+        average=_rule(0.0, "few updates: there are no late ones to take the mean of"),
+    )
+
+
+def _in_parts(training: TrainingPlan, passes: int, batch: int) -> TrainingPlan:
+    """More: updates of some, of which each is to be nearer its own class than the others."""
+    return replace(
+        training,
+        pairs=_rule(True, "texts say more by which of them are of one class"),
+        temperature=_rule(TEMPERATURE, "the nearest of other classes count most"),
+        rate=_rule(MANY_RATE, "a few passes have to do"),
+        warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
+        average=pair_averaging(passes, batch),
+    )
+
+
+def _rule(value: Plain, because: str) -> Choice:
+    return Choice(value=value, because=because, source="rule")

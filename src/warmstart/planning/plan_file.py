@@ -1,0 +1,303 @@
+"""plan.toml: a plan as a file that a person can read, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import types
+import typing
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from warmstart.errors import PlanError
+from warmstart.planning.facts import Wishes
+from warmstart.planning.fine_tuning import at_once, averaging, takes_mean
+from warmstart.planning.settings import respread
+from warmstart.planning.strategy import nearest, strategy_of
+from warmstart.records.codec import to_plain
+from warmstart.records.plan import Choice, HeadPlan, Plan, TrainingPlan
+
+# ---- --plan FILE: a plan from a file, with what was typed beside it on top.
+
+
+_LATER = (  # choices of training that came with stored activations
+    "colour", "views", "cut", "store", "average", "l2_sp", "micro_batch", "recompute", "device",
+    "precision", "workers", "compile",
+)  # fmt: skip
+
+
+def wishes_for(file: Plan, wishes: Wishes) -> Wishes:
+    """The wishes under which `build` gives what `overlay` takes from it.
+
+    Without a --strategy of the user's own, that is a plan which trains as the file's does,
+    so that --lr and --budget find what they change. Its parts are not taken.
+    """
+    if "strategy" in wishes.given:
+        return wishes
+    strategy = "full" if file.is_trained else "head"
+    if file.is_trained and strategy_of(file).depth == "scratch":
+        strategy = "scratch"
+    elif any(part.action.value == "low-rank" for part in file.parts):
+        strategy = "full+lora"
+    return replace(wishes, strategy=strategy)
+
+
+def overlay(built: Plan, file: Plan, given: frozenset[str]) -> Plan:
+    """The file's plan; what was typed (`given`, by option names) comes from `built` instead.
+
+    The columns of a table are `built`'s: it was read as the file says. `start` takes the
+    input with it, `strategy` the parts and their rates, `budget` the heads
+    to try, the permutations and the folds of training, `lr` every rate that the user did not
+    set part by part, `device` all that follows from it. `built` is made from `wishes_for`.
+    Raises: PlanError where --lr meets a plan that trains nothing.
+    """
+    head, training = _head(built, file, given), _training(built, file, given)
+    plan = replace(file, head=head, training=training, columns=built.columns)
+    if "start" in given:
+        plan = replace(plan, start=built.start, partial=built.partial, input=built.input)
+    if {"start", "arch"} & given:
+        plan = replace(plan, arch=built.arch)
+    if "strategy" in given:
+        return replace(plan, strategy=built.strategy, parts=built.parts)
+    if "lr" in given:
+        if plan.training.rate is None or not plan.is_trained:
+            raise PlanError(
+                "--lr: nothing is trained step by step in this plan; add --strategy last:N, or "
+                "leave --lr away."
+            )
+        return respread(plan, range(len(plan.parts)))
+    return plan
+
+
+def _head(built: Plan, file: Plan, given: frozenset[str]) -> HeadPlan:
+    if "budget" not in given:
+        return file.head
+    return replace(
+        file.head, candidates=built.head.candidates, permutations=built.head.permutations
+    )
+
+
+def _completed(file: TrainingPlan, built: TrainingPlan) -> TrainingPlan:
+    """Choices that a plan of an older version does not have, from the rule."""
+    if file.passes is None:
+        return file
+    ours = replace(
+        built, micro_batch=at_once(int(file.batch.number)),
+        average=averaging(int(file.passes.number), int(file.batch.number)),
+    )  # fmt: skip
+    names = [field.name for field in fields(file) if getattr(file, field.name) is None]
+    return replace(file, **{name: getattr(ours, name) for name in names if name in _LATER})
+
+
+def _unless_mine(file: Choice | None, ours: Choice | None) -> Choice | None:
+    return file if file is not None and file.source == "user" else ours
+
+
+def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
+    """The file's training, with the choices that follow from what was typed."""
+    theirs, ours = _completed(file.training, built.training), built.training
+    # What suits learning from pairs does not suit learning by an output.
+    is_alike = built.is_trained and file.is_trained and ours.is_paired == theirs.is_paired
+    if "strategy" in given and is_alike:
+        theirs = replace(
+            theirs, optimizer=ours.optimizer, rate=ours.rate, layer_decay=ours.layer_decay,
+            weight_decay=ours.weight_decay, rank=ours.rank, cut=ours.cut, views=ours.views,
+            store=ours.store, l2_sp=ours.l2_sp,
+            soup=theirs.soup if takes_mean(strategy_of(built)) else None,
+        )  # fmt: skip
+    elif "strategy" in given:
+        theirs = replace(ours, engine=theirs.engine, seed=theirs.seed)
+    if "lr" in given and ours.rate is not None:
+        theirs = replace(theirs, rate=ours.rate)
+    if "device" in given and theirs.device is not None and ours.device is not None:
+        theirs = replace(
+            theirs, device=ours.device, precision=ours.precision, workers=ours.workers,
+            compile=ours.compile,
+        )  # fmt: skip
+    if "budget" in given and theirs.folds is not None:
+        theirs = replace(theirs, folds=ours.folds or theirs.folds)
+        strategy = strategy_of(built if "strategy" in given else file)
+        if is_alike and not ours.is_paired and takes_mean(strategy):
+            theirs = replace(
+                theirs, soup=ours.soup, passes=_unless_mine(theirs.passes, ours.passes),
+                average=_unless_mine(theirs.average, ours.average),
+            )  # fmt: skip
+    return replace(theirs, seed=ours.seed) if "seed" in given else theirs
+
+
+R = TypeVar("R")
+FORMAT = 1
+_COMPARE = "write a plan with --dry-run --out plan.toml to compare"
+_TABLES = {"columns": "column", "parts": "part"}  # fields whose records have a table each
+_SOURCES = ("rule", "measured", "user")
+
+
+def write_plan(plan: Plan) -> str:
+    """The text of plan.toml. Values that are None are left out; TOML has no null.
+
+    Raises: nothing; `read_plan(write_plan(plan)) == plan`.
+    """
+    plain = _without_none(to_plain(plan))
+    for field, key in _TABLES.items():
+        if field in plain:
+            plain[key] = plain.pop(field)
+    return tomli_w.dumps(plain)
+
+
+def open_plan(path: Path) -> Plan:
+    """Read a plan's file. Raises: PlanError if it cannot be read, or as `read_plan` does."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise PlanError(f"--plan {path} does not exist; {_COMPARE}.") from None
+    except (OSError, ValueError) as error:  # a NUL in the name, or bytes that are no UTF-8
+        raise PlanError(
+            f"--plan {path} cannot be read as text ({error}); name a plan.toml."
+        ) from None
+    return read_plan(text, str(path))
+
+
+def read_plan(text: str, where: str = "plan.toml") -> Plan:
+    """The plan in a text. Nothing is guessed: an unknown key is an error, as a missing one is.
+
+    Raises: PlanError, with the place, if the text is not TOML or not a plan.
+    """
+    try:
+        plain = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+        raise PlanError(f"{where} is not valid TOML ({error}); mend that line.") from None
+    found = plain.get("format", FORMAT)
+    if type(found) is not int or found != FORMAT:
+        raise PlanError(
+            f"{where}: format is {_shown(found)}; this version reads format {FORMAT}; {_COMPARE}."
+        )
+    return _Reader(where).record(Plan, plain, "")
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return value
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Reader:
+    """Plain values to records by their type hints; `where` is the file, for errors.
+
+    The codec of the run folder does the same for files that warmstart wrote; this one names
+    the key that a person got wrong.
+    """
+
+    where: str
+
+    def record(self, kind: type[R], value: Any, key: str) -> R:
+        """A record of type `kind` from a table."""
+        if not isinstance(value, dict):
+            raise self._wrong(key, f"is {_shown(value)}; it is a table")
+        hints = typing.get_type_hints(kind)
+        fields = {_key(f.name): f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        for name in value:
+            if name not in fields:
+                like = nearest(name, fields)
+                cure = f"did you mean {like}?" if like else f"it has {', '.join(fields)}."
+                place = f" in [{key}]" if key else ""
+                raise PlanError(f"{self.where}: unknown key {name!r}{place}; {cure}")
+        made: dict[str, Any] = {}
+        for name, field in fields.items():
+            inner = f"{key}.{name}" if key else name
+            if name in value:
+                made[field.name] = self._value(hints[field.name], value[name], inner)
+            elif field.default is dataclasses.MISSING:
+                raise PlanError(f"{self.where} lacks {inner!r}; {_COMPARE}.")
+        return kind(**made)
+
+    def _value(self, hint: Any, value: Any, key: str) -> Any:
+        if typing.get_origin(hint) is types.UnionType:  # a record that may be left away
+            (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
+        if typing.get_origin(hint) is tuple:
+            return self._records(typing.get_args(hint)[0], value, key)
+        if hint is Choice:
+            return self._choice(value, key)
+        if dataclasses.is_dataclass(hint):
+            return self.record(typing.cast(type[Any], hint), value, key)
+        if type(value) is not hint:
+            kind = {"str": "a text", "int": "a whole number"}[hint.__name__]
+            raise self._wrong(key, f"is {_shown(value)}; it is {kind}")
+        return value
+
+    def _records(self, kind: type[R], value: Any, key: str) -> tuple[R, ...]:
+        if not isinstance(value, list):
+            raise self._wrong(key, f"is {_shown(value)}; write [[{key}]] above each")
+        return tuple(self.record(kind, item, f"{key} {n}") for n, item in enumerate(value, 1))
+
+    def _choice(self, value: Any, key: str) -> Choice:
+        """One value with its reason."""
+        if not isinstance(value, dict):
+            raise self._wrong(
+                key, f'is {_shown(value)}; write {{value = …, because = "…", source = "user"}}'
+            )
+        self._known(value, key)
+        for name in ("value", "because", "source"):
+            if name not in value:
+                raise PlanError(f"{self.where} lacks '{key}.{name}'; {_COMPARE}.")
+        because, source = value["because"], value["source"]
+        if not isinstance(because, str) or not because:
+            raise self._wrong(f"{key}.because", f"is {_shown(because)}; give the reason")
+        if source not in _SOURCES:
+            raise self._wrong(
+                f"{key}.source", f"is {_shown(source)}; it is one of {', '.join(_SOURCES)}"
+            )
+        rule = self._plain(value["rule"], f"{key}.rule") if "rule" in value else None
+        plain = self._plain(value["value"], f"{key}.value")
+        if plain == "auto":
+            raise self._wrong(f"{key}.value", 'is "auto"; write the value itself')
+        return Choice(value=plain, because=because, source=source, rule=rule)
+
+    def _known(self, value: dict[str, Any], key: str) -> None:
+        known = [field.name for field in dataclasses.fields(Choice)]
+        for name in value:
+            if name not in known:
+                like = nearest(name, known)
+                cure = f"did you mean {like}?" if like else f"a value has {', '.join(known)}."
+                raise PlanError(f"{self.where}: unknown key {name!r} in [{key}]; {cure}")
+
+    def _plain(self, value: Any, key: str) -> Any:
+        """A number, a text, true or false, or a list of these."""
+        items = value if isinstance(value, list) else [value]
+        for item in items:
+            if not _is_plain(item):
+                raise self._wrong(
+                    key, f"is {_shown(item)}; a value is a number, a text, true or false"
+                )
+        return tuple(items) if isinstance(value, list) else value
+
+    def _wrong(self, key: str, why: str) -> PlanError:
+        return PlanError(f"{self.where}: {key} {why}.")
+
+
+def _key(field: str) -> str:
+    """What a field is called in the file: each part has a table of its own."""
+    return _TABLES.get(field, field)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value of a plan may be this: finite, and of at most 64 bits, as TOML has it."""
+    if isinstance(value, (int, float)):
+        return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63
+    return isinstance(value, str)
+
+
+def _shown(value: Any) -> str:
+    """A value in an error: short, on one line."""
+    if isinstance(value, (dict, list)):
+        return "a table" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "a number of more than 64 bits"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,192 @@
+"""Keeping a run's own record while it works: events, time by stage, the marker at its end."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+from warmstart.errors import RunFolderError, TrainingError, WarmstartError, WorldError
+from warmstart.events import Event, Steps
+from warmstart.machine import default_root
+from warmstart.records.run_folder import RunFolder
+
+Result = TypeVar("Result")
+STAGES = ("read", "look", "check", "plan", "head", "tune", "evaluate", "deliver")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+LOG = "progress.jsonl"
+
+
+@dataclass
+class Clock:
+    """Seconds by stage; one stage runs at a time, and gets the time until the next begins."""
+
+    began: float = field(default_factory=time.perf_counter)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    before: float = 0.0  # seconds that earlier processes worked on the same run
+    _last: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: str) -> None:
+        """Give the time since the last lap to `stage`."""
+        now = time.perf_counter()
+        self.seconds[stage] += now - self._last
+        self._last = now
+
+    def add(self, earlier: Mapping[str, float]) -> None:
+        """Count what earlier processes worked, in seconds by stage."""
+        for stage, seconds in earlier.items():
+            self.seconds[stage] += seconds
+            self.before += seconds
+
+    def table(self) -> dict[str, float]:
+        """Seconds by stage and in total, to the millisecond."""
+        total = self.before + time.perf_counter() - self.began
+        return {k: round(v, 3) for k, v in {**self.seconds, "total": total}.items()}
+
+
+def seconds_alive() -> float:
+    """Seconds since this process began; where the system does not tell, its processor time."""
+    try:
+        with open("/proc/self/stat", encoding="utf-8") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError):
+        return time.process_time()
+
+
+def open_log(folder: RunFolder) -> TextIO:
+    """progress.jsonl for appending, held alone until it is closed; a kill gives it back.
+
+    What a kill has left of a line is cut off.
+    Raises: RunFolderError if another process holds it.
+    """
+    log = open(folder.path / LOG, "a", encoding="utf-8")  # noqa: SIM115  (the caller closes it)
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.close()
+        raise RunFolderError(
+            f"another process is at work on {folder.path}; wait for its end, or stop it first."
+        ) from None
+    except OSError:  # a disk without locks does without
+        pass
+    content = (folder.path / LOG).read_bytes()
+    log.truncate(content.rfind(b"\n") + 1)
+    return log
+
+
+def earlier_events(path: Path) -> list[Event]:
+    """The events of a log, oldest first; lines that are none are passed over."""
+    events = []
+    for line in path.read_bytes().splitlines():
+        try:
+            events.append(Event(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return events
+
+
+def worked(path: Path) -> dict[str, float]:
+    """Seconds by stage that a log tells of. Time in which nobody worked is not counted.
+
+    Each process begins its part of the log with a note that says what it had worked before
+    there was a folder. What it worked after its last event is not known.
+    """
+    seconds = dict.fromkeys(STAGES, 0.0)
+    last: float | None = None
+    for event in earlier_events(path):
+        if "folder" in event.values:
+            for stage in STAGES:
+                seconds[stage] += float(event.values.get(stage, 0.0))
+        elif last is not None and event.stage in seconds:
+            seconds[event.stage] += max(event.t - last, 0.0)
+        last = event.t
+    return seconds
+
+
+def opening(folder: RunFolder, clock: Clock, text: str = "") -> Event:
+    """The event with which a process begins its part of the log.
+
+    It names the folder, and by stage the seconds worked before; `text` is for people.
+    """
+    own = {stage: round(s, 3) for stage, s in clock.seconds.items() if s}
+    values: dict[str, float | int | str] = {"folder": str(folder.path), **own}
+    if text:
+        values |= {"title": "Resumed", "text": text}
+    return Event(stage="read", kind="note", values=values)
+
+
+def recorded(steps: Steps[Result], folder: RunFolder, log: TextIO | None = None) -> Steps[Result]:
+    """Run steps, append each event to progress.jsonl, and mark how they ended.
+
+    `log` is what `open_log` gave, if it was opened before. Checkpoints are removed at the end.
+    Raises: TrainingError where the disk or the memory is full, or another process of the job is
+    gone (INTERRUPTED: nothing is lost); whatever else the steps raise, after marking FAILED or
+    INTERRUPTED.
+    """
+    try:
+        with log or open_log(folder) as kept:
+            result = yield from _logged(steps, kept)
+    except (KeyboardInterrupt, GeneratorExit):
+        folder.mark("INTERRUPTED", "stopped by the user; what was computed is kept")
+        raise
+    except Exception as error:
+        lack = _lack(error, folder)
+        if lack is not None:
+            what, cure = lack
+            folder.mark("INTERRUPTED", what)
+            raise TrainingError(
+                f"{what}; what was computed is kept. {cure}, then run {folder.way_on} to go on."
+            ) from error
+        folder.mark("FAILED", str(error) if isinstance(error, WarmstartError) else repr(error))
+        raise
+    folder.mark("DONE")
+    clear_checkpoints(folder)
+    return result
+
+
+def clear_checkpoints(folder: RunFolder) -> None:
+    """Remove what is of no use to a run that is done."""
+    shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
+
+
+def _lack(error: BaseException | None, folder: RunFolder) -> tuple[str, str] | None:
+    """What the computer ran out of, where that is why the work ended, and what helps."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return f"the disk is full ({error.filename or _fullest(folder)})", "Make room"
+        if isinstance(error, MemoryError):
+            return "there is not enough memory", "Close other programs"
+        if isinstance(error, WorldError):
+            return str(error), "Start the processes again"
+        error = error.__cause__
+    return None
+
+
+def _fullest(folder: RunFolder) -> Path:
+    """Of the folders that a run writes to the one whose disk has least room left."""
+    places = [folder.path, default_root(), Path(tempfile.gettempdir())]
+    return min((p for p in places if p.exists()), key=lambda p: shutil.disk_usage(p).free)
+
+
+def _logged(steps: Steps[Result], log: TextIO) -> Steps[Result]:
+    try:
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            log.write(json.dumps(asdict(event), ensure_ascii=False) + "\n")
+            log.flush()
+            yield event
+    finally:
+        steps.close()  # an interrupted look stores what it has before the marker is written

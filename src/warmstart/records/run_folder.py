@@ -1,0 +1,248 @@
+"""The run folder and its files: records written as JSON and read back.
+
+Everything is written beside its final name, forced to disk, then renamed, so that a
+crash or a full disk never leaves half a file under a name that will be trusted.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shlex
+import shutil
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from warmstart.errors import RunFolderError
+from warmstart.records.codec import fields_of, from_plain, to_plain
+
+R = TypeVar("R")
+MARKERS = ("DONE", "FAILED", "INTERRUPTED")
+RECORDS = (
+    "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
+    "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json",
+    "clean.csv", "label_issues.csv", "off_topic.csv", "request.json", "report.html",
+)  # fmt: skip
+FOLDERS = ("model", "checkpoints", "track")
+PIECES = 2048  # of text, that are written at once
+
+
+def write_bytes(path: Path, payload: bytes) -> None:
+    """Write a file whole or not at all: beside, fsync, rename."""
+    write_chunks(path, (payload,))
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """The same for what comes piece by piece, so that it need not lie in memory as a whole."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Force the names in a folder to disk; a system that cannot open folders does without."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a record, or anything `to_plain` accepts, as indented UTF-8 JSON.
+
+    A record of many examples never lies in memory as text.
+    """
+    encoder = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False, default=fields_of)
+    write_chunks(path, _encoded(chain(encoder.iterencode(value), ("\n",))))
+
+
+def write_json_lines(path: Path, values: typing.Iterable[Any]) -> None:
+    """Write one compact JSON document a line."""
+    lines = (json.dumps(to_plain(v), ensure_ascii=False, allow_nan=False) for v in values)
+    write_chunks(path, _encoded(line + "\n" for line in lines))
+
+
+def _encoded(pieces: Iterable[str]) -> Iterator[bytes]:
+    """Many small pieces of text as fewer ones of bytes."""
+    pieces = iter(pieces)
+    while some := [*islice(pieces, PIECES)]:
+        yield "".join(some).encode()
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table (RFC 4180, UTF-8) whole or not at all."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([header, *rows])
+    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_json(path: Path, kind: type[R]) -> R:
+    """Read a record back.
+
+    Raises: RunFolderError if the file is missing, is not JSON, or lacks a key.
+    """
+    try:
+        return from_plain(kind, json.loads(path.read_text("utf-8"), parse_constant=_no_number))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunFolderError(f"{path.parent} has no {path.name}; {_why_not(path.parent)}") from None
+    except RecursionError as error:
+        raise RunFolderError(_unreadable(path, "it is nested too deep")) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise RunFolderError(_unreadable(path, str(error))) from error
+
+
+def _unreadable(path: Path, why: str) -> str:
+    return f"{path} cannot be read ({why[:200]}); restore it, or make the run again."
+
+
+def _no_number(text: str) -> float:
+    """Raises: ValueError: no file of ours holds NaN or infinity."""
+    raise ValueError(f"it holds {text}")
+
+
+def _why_not(run: Path) -> str:
+    if (folder := RunFolder(run)).is_unfinished:
+        return f"its run is at work or has not finished. To go on: {folder.way_on}."
+    return "it is not a finished run folder. Name a folder that `warmstart fit` wrote."
+
+
+class RunFolder:
+    """One run's files. Created empty; a folder that holds anything else is never touched."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raises: RunFolderError if there is something, and not just a run that failed."""
+        try:
+            is_free = not path.exists() or (path.is_dir() and _is_free(path))
+            is_waiting = not is_free and RunFolder(path).can_go_on
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        if is_waiting:
+            raise RunFolderError(
+                f"{path} holds a run that has not come to its end; nothing was changed. "
+                f"Run {RunFolder(path).way_on} to go on with it, or choose another --out."
+            )
+        if not is_free:
+            raise RunFolderError(
+                f"{path} exists and is not empty; nothing was changed. "
+                "Choose another --out, or leave --out away."
+            )
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Make a new run folder; what a run that failed has left there is removed.
+
+        Raises: RunFolderError if it exists and is not empty, or cannot be made.
+        """
+        cls.check_free(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            for left in path.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            probe = path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return cls(path)
+
+    @classmethod
+    def create_beside(cls, root: Path, name: str) -> RunFolder:
+        """Make root/name, or root/name-2, root/name-3 … where those are taken."""
+        path, n = root / name, 1
+        while path.exists() and (not path.is_dir() or any(path.iterdir())):
+            n += 1
+            path = root / f"{name}-{n}"
+        return cls.create(path)
+
+    def mark(self, marker: str, text: str = "") -> None:
+        """Leave exactly one of DONE, FAILED, INTERRUPTED."""
+        for other in MARKERS:
+            if other != marker:
+                (self.path / other).unlink(missing_ok=True)
+        try:
+            write_bytes(self.path / marker, (text + "\n").encode() if text else b"")
+        except OSError:
+            # On a full disk an empty file is mostly still to be had; its name says what matters.
+            with suppress(OSError):
+                (self.path / marker).touch()
+
+    def unmark(self) -> None:
+        """Take the markers away: the run is at work."""
+        for marker in MARKERS:
+            (self.path / marker).unlink(missing_ok=True)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it holds a run that was begun and has neither ended nor failed."""
+        is_over = any((self.path / marker).exists() for marker in ("DONE", "FAILED"))
+        return (self.path / "request.json").is_file() and not is_over
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether its run was begun and is not done, however it ended."""
+        ends = ("FAILED", "INTERRUPTED")
+        return self.can_go_on or any((self.path / end).exists() for end in ends)
+
+    @property
+    def way_on(self) -> str:
+        """What to type to go on with an unfinished run."""
+        if self.can_go_on:
+            return f"`warmstart resume {shlex.quote(str(self.path))}`"
+        return "the same command again"
+
+    def point_latest(self) -> None:
+        """Let runs/latest point here; a file of that name that is not a link is left alone.
+
+        A disk that has no links does without.
+        """
+        link = self.path.parent / "latest"
+        if link.exists() and not link.is_symlink():
+            return
+        partial = link.with_name(".latest.partial")
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+            partial.symlink_to(self.path.name)
+            partial.replace(link)
+
+
+def _is_free(path: Path) -> bool:
+    """True if the folder is empty, or holds a run that cannot go on, and nothing besides.
+
+    Such a run failed, was none of `fit`, or was killed before its request was written down.
+    """
+    names = {entry.name.removesuffix(".partial") for entry in path.iterdir()}
+    if RunFolder(path).can_go_on:
+        return False
+    if names == {"progress.jsonl", "request.json"}:  # the latter was still being written
+        return True
+    is_over = not names.isdisjoint({"FAILED", "INTERRUPTED"})
+    return not names or (is_over and names <= {*RECORDS, *MARKERS, *FOLDERS} - {"DONE"})
+
+
+def _unwritable(path: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(
+        f"{path} cannot be written ({error.strerror}); choose another folder with --out."
+    )

@@ -1,0 +1,432 @@
+"""Which start suits the data: one look at each, the same folds for all, ties called ties."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from warmstart import events
+from warmstart.data.cleaning import settle
+from warmstart.data.dataset import Collection
+from warmstart.data.near_duplicates import with_twins
+from warmstart.data.tensors import tensor_inputs
+from warmstart.distributed import here
+from warmstart.errors import RunFolderError, StartError
+from warmstart.evaluation.metrics import MODEL_VARIANCE
+from warmstart.events import Event, Steps, drain
+from warmstart.features.extract import Features
+from warmstart.features.extraction import Look, take_look
+from warmstart.features.text_lengths import fitted
+from warmstart.network.columns import change_columns
+from warmstart.network.finished_run import change
+from warmstart.network.inputs import InputWish
+from warmstart.network.load import Start, load
+from warmstart.network.registry import DEFAULTS, Listing, available
+from warmstart.network.table_network import describe, draw
+from warmstart.nouns import nouns_of
+from warmstart.planning.facts import NetworkFacts
+from warmstart.planning.feature_layers import profiles
+from warmstart.records.comparison import FailedStart, RankedStart, Ranking
+from warmstart.records.inputs import Kind, Preprocessing, TableInputs
+from warmstart.records.network import NetworkRecord, StartRecord, Tap
+from warmstart.records.plan import Choice
+from warmstart.records.recording import Clock
+from warmstart.records.summary import Estimate
+from warmstart.request import DEFAULT_START, Request
+from warmstart.run import lineage, notes
+from warmstart.run import plan as run_plan
+from warmstart.run.cleaning import near_copies
+from warmstart.run.inputs import check_waves, input_wish, settle_stream
+from warmstart.stats.paired import Difference, stand
+from warmstart.training import dataset
+from warmstart.training.dataset import Arranged
+from warmstart.training.linear_probe import fit_head
+from warmstart.training.prior import Inherited
+from warmstart.training.score import estimate
+
+# ---- Starts that were looked at, in order: which is best, which tie, which to take and why.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What stays of a start after its look: the network itself is released."""
+
+    name: str
+    arch: str | None
+    start: StartRecord
+    network: NetworkRecord
+    taps: tuple[Tap, ...]
+    features: Features
+    unreadable: Mapping[str, str]  # example ids, with the reason
+    twins: tuple[tuple[str, str], ...]  # near copies, by id
+    engine: Choice
+    seconds: float
+    per_second: float | None
+    inherited: Inherited  # what a run passes on to a head here
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A start and its head. Shapes: hits (n,) of 0 and 1 over the rows held out."""
+
+    looked: Looked
+    estimate: Estimate
+    hits: NDArray[np.float64]
+    head: str
+    seconds: float
+
+
+def ranking(judged: Sequence[Judged], arranged: Arranged, seed: int) -> Ranking:
+    """Order, ties, and the start to take. All starts were judged on the same rows."""
+    n = len(judged[0].hits)
+    held = slice(len(arranged.learn) - n, None)  # a hold-out stands last; folds hold out all
+    light = sorted(judged, key=lambda one: _work(one.looked))  # of equals the lighter first
+    rng = np.random.default_rng([seed, 3])
+    standing = stand(
+        np.stack([one.hits for one in light]), arranged.blocks()[held], rng,
+        inflation=1.0 if arranged.holdout else MODEL_VARIANCE,
+    )  # fmt: skip
+    starts = {
+        index: _record(light[index], gap)
+        for index, gap in zip(standing.order, standing.to_best, strict=True)
+    }
+    groups = [[starts[index] for index in group] for group in standing.groups]
+    take = min(groups[0], key=lambda start: (start.macs, start.parameters))
+    labels = arranged.labels[held]
+    return Ranking(
+        starts=tuple(starts.values()),
+        ties=tuple(tuple(s.name for s in group) for group in groups if len(group) > 1),
+        take=take.name,
+        because=_because(take, groups[0], list(starts.values()), n, arranged),
+        n=n,
+        guess=arranged.target.blind_score(labels),
+        task=None if arranged.target.task == "classify" else arranged.target.task,
+        method=judged[0].estimate.method,
+    )
+
+
+def _work(looked: Looked) -> tuple[int, int]:
+    return sum(part.macs for part in looked.network.parts), looked.start.parameters
+
+
+def _record(judged: Judged, gap: Difference) -> RankedStart:
+    looked, claim = judged.looked, judged.estimate
+    macs, parameters = _work(looked)
+    return RankedStart(
+        name=looked.name, title=looked.start.title, arch=looked.arch,
+        value=claim.value, low=claim.low, high=claim.high,
+        seconds=round(judged.seconds, 3),
+        parameters=parameters,
+        macs=macs,
+        seconds_per_image=1 / looked.per_second if looked.per_second else None,
+        cached=not looked.features.passed,
+        head=judged.head,
+        difference=gap.value, difference_low=gap.low, difference_high=gap.high,
+    )  # fmt: skip
+
+
+def _because(
+    take: RankedStart, best: Sequence[RankedStart], starts: Sequence[RankedStart], n: int,
+    arranged: Arranged,
+) -> str:  # fmt: skip
+    """Why this one: how often it is right, and what the others would bring."""
+    shown = f"{100 * take.value:.0f} % ({100 * take.low:.0f} to {100 * take.high:.0f})"
+    text = arranged.target.words.ranked.format(shown=shown, n=arranged.nouns.count(n))
+    others = [start for start in best if start is not take]
+    if others:
+        verb = "ties" if len(others) == 1 else "tie"
+        names = _list([_tied(other, take) for other in others])
+        return f"{text}; {names} {verb} with it: the difference could be chance"
+    if len(starts) == 1:
+        return f"{text}; no other start was looked at"
+    gap = starts[1]
+    low, middle, high = (
+        100 * abs(d) for d in (gap.difference_high, gap.difference, gap.difference_low)
+    )
+    return f"{text}, {middle:.0f} points ({low:.0f} to {high:.0f}) above {gap.name}, the next"
+
+
+def _tied(other: RankedStart, take: RankedStart) -> str:
+    ratio = other.macs / max(take.macs, 1)
+    return f"{other.name} ({100 * other.value:.0f} %, {ratio:.1f} times the work)"
+
+
+def _list(items: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, (", ".join(items[:-1]), items[-1])))
+
+
+# ---- What tables and tensors ask of a start: columns by name, a network that has learnt nothing.
+
+
+SCRATCH = "scratch"  # the start for tables where none is named: a network that knows nothing
+
+
+def table_start(start: Any, collection: Collection, seed: int) -> Start:
+    """The network for these columns: drawn anew, or a run's, its columns kept by name.
+
+    Raises: StartError for a start that takes something else, RunFolderError for a run that is
+    none.
+    """
+    record = collection.record
+    inputs = TableInputs(columns=record.columns)
+    if start == SCRATCH:
+        n_outputs = max(len(record.classes), 1)  # of an output that is never used
+        module = draw(inputs, n_outputs, seed)
+        return Start(module=module, record=describe(module, inputs, n_outputs))
+    if not lineage.is_run(start):
+        shown = start if isinstance(start, str) else type(start).__name__
+        raise StartError(
+            f"{shown} takes no rows of a table; name a run that learnt from one (--start "
+            "runs/NAME), or leave --start away: then a network is trained from nothing."
+        )
+    return change_columns(lineage.start_from_run(Path(start)), inputs)
+
+
+def tensor_start(start: Any, collection: Collection) -> Start:
+    """The user's own network, which is given the tensors as they are. Raises: StartError."""
+    if not isinstance(start, nn.Module):
+        raise StartError(
+            f"{collection.wording.source} holds tensors, which a network of your own takes: give "
+            "it with start=network."
+        )
+    inputs: Any = tensor_inputs(collection)  # for a module `load` only notes it down
+    return load(start, preprocessing=inputs)
+
+
+UNASKED = 6  # starts looked at, at most, where none are named
+LARGE = 100_000_000  # parameters above which --start auto leaves a network alone
+
+
+def choose_start(
+    asked: Request, collection: Collection, clock: Clock
+) -> Steps[tuple[Request, Start]]:
+    """Load the start; under `--start auto` the one that a ranking of those on disk says to take.
+
+    The request that comes back names it, with the reason. Raises: StartError if the start
+    cannot be loaded, or none of those on disk can be looked at; RunFolderError for a run
+    that is none, or shipped no model.
+    """
+    asked = with_default(asked, collection)
+    kind = collection.record.kind
+    if kind == "table":
+        if asked.arch is not None:
+            raise StartError(
+                f"--arch {asked.arch}: rows of a table are learnt by a network of warmstart's own; "
+                "leave it away."
+            )
+        return asked, table_start(asked.start, collection, asked.seed)
+    if kind == "tensor":
+        return asked, tensor_start(asked.start, collection)
+    wish = input_wish(asked, collection)
+    if not asked.start_is_auto:
+        asked = replace(asked, stream=here().same(settle_stream(asked)))
+        if asked.stream is not None:
+            wish = replace(wish, stream=str(asked.stream.value))
+        start = open_start(asked.start, asked.arch, asked.preprocessing, wish)
+        check_waves(asked, start.record)
+        return asked, fitted(start, collection, wish)
+    clock.lap("read")
+    choice = yield from _ranked(asked, collection, wish)
+    start = fitted(open_start(str(choice.value), inputs=wish), collection, wish)
+    clock.lap("look")
+    return replace(asked, start=choice.value, start_choice=choice), start
+
+
+def _ranked(asked: Request, collection: Collection, wish: InputWish) -> Steps[Choice]:
+    """The start that a ranking of those on this computer says to take, and why."""
+    kind = collection.record.kind
+    names, left_out = on_disk(LARGE, kind)
+    if len(names) < 2:
+        only = names[0] if names else DEFAULTS.get(kind, DEFAULT_START)
+        why = "the only start on this computer that --start auto looks at"
+        return Choice(value=only, because=why, source="rule", rule=DEFAULTS[kind])
+    ranking = yield from rank(collection, names, seed=asked.seed, left_out=left_out, inputs=wish)
+    choice = here().same(Choice(
+        value=ranking.take, because=ranking.because, source="measured", rule=DEFAULTS[kind],
+    ))  # fmt: skip
+    yield events.note("look", "Chosen", f"{ranking.take}, {ranking.because}")
+    return choice
+
+
+def with_default(asked: Request, collection: Collection) -> Request:
+    """The request with the usual start for this kind of data, where none was named."""
+    usual = DEFAULTS.get(collection.record.kind, DEFAULT_START)
+    if asked.start is not DEFAULT_START and asked.start != DEFAULT_START:
+        return asked
+    if usual == DEFAULT_START or (asked.given is not None and "start" in asked.given):
+        return asked
+    return replace(asked, start=usual, given=asked.typed)
+
+
+def open_start(
+    start: Any,
+    arch: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    inputs: InputWish | None = None,
+) -> Start:
+    """Load a start of any kind: a run's folder, or what `network.load` takes.
+
+    Raises: StartError if it cannot be loaded or changed for such inputs, RunFolderError for
+    a run that is none.
+    """
+    if lineage.is_run(start):
+        run = lineage.start_from_run(Path(start), arch, preprocessing)
+        return run if inputs is None else change(run, _as_before(run, inputs))
+    return load(start, arch=arch, preprocessing=preprocessing, inputs=inputs)
+
+
+def _as_before(run: Start, inputs: InputWish) -> InputWish:
+    """A run that learnt from such bands keeps the ranges that it scaled them by.
+
+    One that learnt from sounds keeps how it drew them.
+    """
+    prep = run.record.preprocessing
+    if not isinstance(prep, Preprocessing):
+        return inputs
+    if inputs.sound is not None and prep.sound is not None:
+        return replace(inputs, sound=prep.sound)
+    own = prep.ranges
+    is_same = len(own) == (inputs.channels or len(own))
+    return replace(inputs, ranges=own) if own and is_same else inputs
+
+
+def on_disk(
+    most: float = math.inf, kind: Kind = "image"
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Starts to look at where none are named, smallest first, and the names left out.
+
+    `most`: parameters that a start may have; `kind`: what it is to take.
+    """
+    takes = "image" if kind == "audio" else kind
+    found = sorted((s for s in available() if s.kind == takes), key=_parameters)
+    names = tuple(start.name for start in found if _parameters(start) <= most)[:UNASKED]
+    return names, tuple(start.name for start in found if start.name not in names)
+
+
+def _parameters(listing: Listing) -> int:
+    """As listed, or as many as 32-bit weights fill that file."""
+    return listing.parameters or Path(listing.where).stat().st_size // 4
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """What --start and --arch want, from `FILE@timm:NAME`.
+
+    >>> split_name("me@home.safetensors@timm:resnet18"), split_name("lite0")
+    (('me@home.safetensors', 'timm:resnet18'), ('lite0', None))
+    """
+    file, at, arch = name.rpartition("@")
+    if at and arch.startswith(("timm:", "torchvision:")):
+        return file, arch
+    return name, None
+
+
+def rank(
+    collection: Collection,
+    names: Sequence[str],
+    *,
+    seed: int,
+    left_out: Sequence[str] = (),
+    inputs: InputWish | None = None,
+) -> Steps[Ranking]:
+    """Look once with each start, fit a head in closed form, compare on the same folds.
+
+    The test part is not looked at. Images that some start could not read count for none.
+    A start that fails is listed and the others go on.
+    Raises: StartError (the first) if all fail, DataError if too little can be read.
+    """
+    examples = tuple(e for e in collection.record.examples if e.split != "test")
+    seen = replace(collection, record=replace(collection.record, examples=examples))
+    names = tuple(dict.fromkeys(names))
+    yield _forecast(len(names), len(examples), collection.record.kind)
+    looked: list[Looked] = []
+    failed: list[FailedStart] = []  # texts: an error kept would keep the network it came from
+    for name in names:
+        try:
+            looked.append((yield from _look(name, seen, looked, inputs)))
+        except (StartError, RunFolderError) as error:
+            failed.append(FailedStart(name=name, error=str(error)))
+            yield events.note("read", "Failed", f"{name}: {error}")
+    if not looked:
+        raise StartError(failed[0].error)
+    lost = {id: why for one in looked for id, why in one.unreadable.items()}
+    arranged = dataset.arrange(with_twins(settle(seen, lost), looked[0].twins).record)
+    judged: list[Judged] = []
+    yield Event(stage="head", kind="begin", of=len(looked))
+    with threadpool_limits(limits=1, user_api="blas"):
+        for one in looked:
+            judged.append(_judge(one, arranged, seed))
+            yield Event(stage="head", kind="step", step=len(judged), of=len(looked))
+    found = ranking(judged, arranged, seed)
+    return replace(found, failed=tuple(failed), left_out=tuple(left_out))
+
+
+def _forecast(n_starts: int, n_images: int, kind: Kind) -> Event:
+    looks = "one start" if n_starts == 1 else f"{n_starts} starts"
+    each = f"one look at {nouns_of(kind).count(n_images)} each"
+    text = f"{looks}, {each}: {n_starts * n_images:,} passes at most"
+    return events.note("read", "Rank", text)
+
+
+def _look(
+    name: str, collection: Collection, before: Sequence[Looked], inputs: InputWish | None
+) -> Steps[Looked]:
+    """Load, look, check the features, keep what a head needs; near copies are found once."""
+    file, arch = split_name(name)
+    start = fitted(open_start(file, arch, inputs=inputs), collection, inputs)
+    yield notes.start(start.record)
+    began = time.perf_counter()
+    look, per_second = yield from _timed(take_look(collection, start))
+    examples = [e for e in collection.record.examples if e.id not in look.unreadable]
+    read = look.reader(examples)
+    for tap in look.taps:
+        read(tap)
+    inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
+    return Looked(
+        name=name, arch=arch, start=start.record, network=look.network.record, taps=look.taps,
+        features=look.features, unreadable=look.unreadable, engine=look.engine,
+        twins=before[0].twins if before
+        else near_copies(settle(collection, look.unreadable), look),
+        seconds=time.perf_counter() - began, per_second=per_second, inherited=inherited,
+    )  # fmt: skip
+
+
+def _timed(steps: Steps[Look]) -> Steps[tuple[Look, float | None]]:
+    """A look, and the images a second that its last event told; None where none was passed."""
+    speed = None
+    with closing(steps):
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as stop:
+                return stop.value, speed
+            speed = float(event.values.get("per_second", speed or 0)) or None
+            yield event
+
+
+def _judge(one: Looked, arranged: Arranged, seed: int) -> Judged:
+    """The head that `fit --budget fast` would give, and its hits on the rows held out."""
+    began = time.perf_counter()
+    asked = Request(data=None, start=one.name, budget="fast", seed=seed)
+    shapes = profiles(one.taps)
+    facts = NetworkFacts(record=one.network)
+    names = one.inherited.names(tuple(shapes))
+    plan = run_plan.make_plan(asked, arranged.facts(), facts, names, one.engine)
+    read = partial(one.features.read, arranged.learn)
+    heads = dataset.heads(plan, shapes, read, len(arranged.learn), one.inherited.prior)
+    fit = drain(fit_head(heads, dataset.pose(arranged, plan), 0 if arranged.holdout else None))
+    held = fit.fold >= 0
+    hits = arranged.target.credits(fit.probabilities[held], arranged.labels[held])
+    seconds = one.seconds + time.perf_counter() - began
+    return Judged(one, estimate(fit, arranged), hits, fit.name, seconds)

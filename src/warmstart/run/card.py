@@ -1,0 +1,366 @@
+"""The model card: README.md of a run, in Hugging Face format, with the head as plain torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import Template
+
+from warmstart.evaluation.readiness import readiness_line
+from warmstart.nouns import nouns_of
+from warmstart.records.answer import ModelRecord
+from warmstart.records.data import DataRecord, Task
+from warmstart.records.inputs import pictures
+from warmstart.records.network import StartRecord
+from warmstart.records.summary import Summary
+from warmstart.tasks.words import EVIDENCE_NAMES, TASK_WORDS, further, percent, score_of
+
+# ---- A model of texts in a few lines of torch and transformers, for its card.
+
+
+PREFIX = "text:"
+_TEXT_SNIPPET = Template("""\
+import json, re, torch, unicodedata
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModel
+
+config = json.load(open("model/config.json"))
+tensors = load_file("model/model.safetensors")
+design = json.loads('$design')
+pooling = design.pop("pooling")
+encoder = AutoModel.from_config(AutoConfig.for_model("$kind", **design)$options).eval()
+front = "trunk.encoder."
+encoder.load_state_dict({k[len(front):]: v for k, v in tensors.items() if k.startswith(front)})
+tokenizer = Tokenizer.from_file("model/tokenizer.json")
+tokenizer.no_padding()
+inputs = config["preprocessing"]
+tokenizer.enable_truncation(min(inputs["length"], inputs["most"]))
+
+text = re.sub(r"\\s+", " ", unicodedata.normalize("NFC", "a text")).strip()
+found = tokenizer.encode(text)
+windows = [found, *found.overflowing][:max(inputs["length"] // inputs["most"], 1)]
+with torch.no_grad():  # each window passes by itself
+    seen = [
+        encoder(input_ids=torch.tensor([window.ids]), output_hidden_states=True).hidden_states
+        for window in windows
+    ]
+
+def take(part, pool):
+    rows = [hidden[part - 1][0] for hidden in seen]  # (tokens, channels): what `part` gives
+    if pool == "first":
+        return rows[0][0]
+    if pool == "neck" and pooling == "first":
+        return torch.stack([row[0] for row in rows]).mean(0)
+    return torch.cat(rows).mean(0)
+
+features = torch.cat([take(tap["part"], tap["pool"]) for tap in config["taps"]])
+scores = tensors["head.weight"] @ features + tensors["head.bias"]
+logits = tensors["head.temperature"] * scores + tensors["head.class_bias"]
+print(dict(zip(config["classes"], logits.softmax(0).tolist())))
+""")
+
+
+def plain_text(model: ModelRecord) -> str:
+    """A script that answers for one text without warmstart, run inside the run folder."""
+    kind, brace, rest = model.arch.removeprefix(PREFIX).partition("{")
+    design = json.dumps(json.loads(brace + rest or "{}"), sort_keys=True)
+    options = "" if kind == "distilbert" else ", add_pooling_layer=False"
+    return _TEXT_SNIPPET.substitute(design=design, kind=kind, options=options)
+
+
+def can_be_plain(model: ModelRecord) -> bool:
+    """Whether those lines are all: no added blocks, no second set of layers, one label a text."""
+    is_own = model.arch.startswith(PREFIX) and model.beside is None
+    return is_own and not model.added and model.task == "classify"
+
+
+# What makes answers of outputs, task by task.
+LINKS: dict[Task, str] = {"classify": ".softmax(1)", "multilabel": ".sigmoid()", "regress": ""}
+NAMED = 6  # classes of a start that are named
+
+Hook = tuple[str, str, str, str]  # whose layers (as `Tap.of`), module, pooling, layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardFacts:
+    """What the card tells beside the summary.
+
+    `hooks` gives, per tap in order, the module whose output is tapped, its pooling and the
+    layout of that output; None where plain torch cannot reach a tap by a forward hook.
+    """
+
+    name: str
+    summary: Summary
+    data: DataRecord
+    start: StartRecord
+    model: ModelRecord | None
+    hooks: tuple[Hook, ...] | None
+    ancestors: tuple[str, ...] = ()  # what the start itself was made from, the oldest first
+    base_model: str | None = None  # where the oldest is published, as the hub names it
+    layers: str = ""  # what was done to them, in words
+    weights: tuple[str, ...] = ()  # what became of them, a line for each fate
+    choices: tuple[str, ...] = ()  # what the user set, and what the rule would have said
+    surgery: str = ""  # what of the start did not carry over
+    is_confident: bool = True  # whether any answer can be called confident
+
+
+def card(facts: CardFacts) -> str:
+    """The text of README.md. No value in it depends on the clock or the machine."""
+    sections = [_front_matter(facts), f"# {facts.name}\n", _lead(facts)]
+    if facts.model is not None:
+        sections += [_numbers(facts), _layers(facts), _use(facts), _plain_torch(facts)]
+    sections += [_evidence(facts), _data(facts), _limits(facts)]
+    return "\n".join(section for section in sections if section)
+
+
+def _front_matter(facts: CardFacts) -> str:
+    words = TASK_WORDS[facts.summary.task]
+    kind = {"table": "tabular"}.get(facts.data.kind, facts.data.kind)  # as the hub calls it
+    tag = words.tag.replace("image", kind)
+    lines = ["---", "library_name: warmstart", f"tags: [{tag}, warmstart]"]
+    if facts.model is not None and facts.base_model is not None:
+        lines.append(f"base_model: {_quoted(facts.base_model)}")
+    if facts.model is not None and facts.summary.estimate is not None:
+        scored = facts.summary.test
+        value = score_of(scored) if scored else facts.summary.estimate.value
+        name = words.name
+        metric = f"Test {name}" if scored else f"{name[0].upper()}{name[1:]} "
+        metric += "" if scored else f"({facts.summary.estimate.method})"
+        lines += [
+            f"pipeline_tag: {tag}",
+            "model-index:",
+            f"- name: {_quoted(facts.name)}",
+            "  results:",
+            f"  - task: {{type: {tag}}}",
+            f"    dataset: {{name: {_quoted(facts.data.name)}, type: {_quoted(facts.data.name)}}}",
+            "    metrics:",
+            f"    - {{type: {words.metric}, value: {value:.4f}, name: {metric}}}",
+        ]
+    return "\n".join([*lines, "---", ""])
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _lead(facts: CardFacts) -> str:
+    verdict, shipped = facts.summary.verdict, facts.summary.shipped
+    start = facts.start
+    return (
+        f"**{readiness_line(facts.summary.readiness)}**\n\n{verdict.sentence}\n\n"
+        f"Base model: {start.title}, {start.parameters / 1e6:.1f} M parameters. "
+        f"{lineage(start, facts.ancestors)}Shipped: {shipped.strategy}; {shipped.why}.\n"
+    )
+
+
+def lineage(start: StartRecord, ancestors: Sequence[str]) -> str:
+    """What a run that was the start was made from itself, as one sentence; else nothing.
+
+    >>> from types import SimpleNamespace as Record
+    >>> lineage(Record(name="runs/b", labels=("cat", "dog")), ["lite0", "runs/a"])
+    'Started from runs/b (cat, dog), which started from runs/a, which started from lite0. '
+    """
+    if not ancestors:
+        return ""
+    named, more = ", ".join(start.labels[:NAMED]), len(start.labels) - NAMED
+    classes = f" ({named}{f' and {more:,} more' if more > 0 else ''})" if named else ""
+    chain = [f"{start.name}{classes}", *reversed(ancestors)]
+    return f"Started from {', which started from '.join(chain)}. "
+
+
+def _numbers(facts: CardFacts) -> str:
+    lines = [
+        "## How good it is\n",
+        f"| | {TASK_WORDS[facts.summary.task].name} | 95 % interval | examples |",
+        "|---|---|---|---|",
+    ]
+    estimate, test = facts.summary.estimate, facts.summary.test
+    if estimate is not None:
+        how = "held out once" if estimate.method == "holdout" else "cross-validated"
+        lines.append(
+            f"| estimate, {how} | {percent(estimate.value, 1)} | "
+            f"{percent(estimate.low, 1)} to {percent(estimate.high, 1)} | {estimate.n:,} |"
+        )
+    probe = facts.summary.linear_probe
+    if probe is not None and facts.summary.shipped.strategy not in ("head", "none"):
+        lines.append(
+            f"| linear probe, same folds | {percent(probe.value, 1)} | "
+            f"{percent(probe.low, 1)} to {percent(probe.high, 1)} | {probe.n:,} |"
+        )
+    if test is not None:
+        lines.append(
+            f"| test set, used once | {percent(score_of(test), 1)} | "
+            f"{percent(test.low, 1)} to {percent(test.high, 1)} | {test.n:,} |"
+        )
+        lines.append(f"\nTest: {further(test)}")
+    is_once = estimate is not None and estimate.method == "holdout"
+    where = "without the examples held out" if is_once else "inside the fold"
+    lines.append(
+        "\nThe estimate comes from models that had not seen the example, every choice made "
+        f"{where}; it is slightly pessimistic, as each of them learnt from fewer examples."
+    )
+    lines += [f"\n{one.sentence}" for one in facts.summary.beside]
+    return "\n".join([*lines, ""])
+
+
+def _layers(facts: CardFacts) -> str:
+    """What was frozen and what was trained, what it did to the weights, who chose."""
+    lines = ["## What was learnt\n", f"{facts.layers} · new head."]
+    if facts.surgery:
+        lines.append(facts.surgery)
+    lines += ["", *(f"- {line}" for line in facts.weights)]
+    if facts.choices:
+        lines += ["\nSet by the user:\n", *(f"- `{line}`" for line in facts.choices)]
+    return "\n".join([*lines, ""])
+
+
+def _use(facts: CardFacts) -> str:
+    nouns = nouns_of(facts.data.kind)
+    sure = (
+        "`sure` marks confident answers, and keeps their error under the bound in "
+        "`model/calibration.json`"
+        if facts.is_confident
+        else "no answer is marked `sure`: too few examples to promise that one is right"
+    )
+    return (
+        f"## Use\n\n```bash\nwarmstart predict THIS_FOLDER {nouns.typed}\n```\n\n"
+        "```python\nimport warmstart\n"
+        f'warmstart.load("THIS_FOLDER").predict({nouns.quoted})\n```\n\n'
+        f"Probabilities are calibrated; {sure}. `unknown` marks inputs unlike all training "
+        "examples.\n"
+    )
+
+
+_SNIPPET = Template("""\
+import json, timm, torch
+from PIL import Image
+from safetensors.torch import load_file
+
+config = json.load(open("model/config.json"))
+tensors = load_file("model/model.safetensors")
+def make(): return timm.create_model("$arch", num_classes=0$options).eval()
+state = {k[6:]: v for k, v in tensors.items() if k.startswith("trunk.")}
+$load
+taken = {}
+HOOKS = $hooks
+for of, module in {(of, name) for of, name, _, _ in HOOKS}:
+    networks[of].get_submodule(module).register_forward_hook(
+        lambda _m, _i, out, key=(of, module): taken.__setitem__(key, out)
+    )
+
+def pool(x, how, layout):
+    if how == "neck": return x
+    if layout == "NLC": return x.mean(1)
+    if layout == "NHWC": x = x.permute(0, 3, 1, 2)
+    if x.ndim == 2: return x
+    if how == "avg": return x.mean((2, 3))
+    return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+
+prep = config["preprocessing"]
+h, w = prep["size"]
+image = Image.open("photo.jpg").convert("RGB" if len(prep["mean"]) == 3 else "L")
+scale = max(prep["resize"] / min(image.size), w / image.width, h / image.height)
+wide, high = [prep["resize"] if prep["squash"] else int(s * scale + 1e-6) for s in image.size]
+image = image.resize((max(wide, w), max(high, h)), Image.$filter)
+left, top = (image.width - w) // 2, (image.height - h) // 2
+pixels = bytearray(image.crop((left, top, left + w, top + h)).tobytes())
+x = torch.frombuffer(pixels, dtype=torch.uint8).reshape(1, h, w, -1)
+x = (x / 255 - torch.tensor(prep["mean"])) / torch.tensor(prep["std"])
+with torch.no_grad():
+    for network in networks.values(): network(x.permute(0, 3, 1, 2))
+features = torch.cat([pool(taken[of, name], how, layout) for of, name, how, layout in HOOKS], 1)
+scores = features @ tensors["head.weight"].T + tensors["head.bias"]
+logits = tensors["head.temperature"] * scores + tensors["head.class_bias"]
+print(dict(zip(config["classes"], logits$link[0].tolist())))
+""")
+
+
+_ONE = """\
+networks = {"": make()}
+networks[""].load_state_dict(state)
+"""
+_BOTH = """\
+above = {k[6:]: state.pop(k) for k in list(state) if k.startswith("start.")}
+networks = {"": make(), "start": make()}  # tuned layers, and the start's own beside them
+networks[""].load_state_dict(state)
+networks["start"].load_state_dict({**state, **above})
+"""
+
+
+def plain_torch(model: ModelRecord, hooks: tuple[Hook, ...]) -> str:
+    """A script that predicts without warmstart, run inside the run folder."""
+    prep = pictures(model.preprocessing)
+    return _SNIPPET.substitute(
+        load=_ONE if model.beside is None else _BOTH,
+        arch=model.arch.partition(":")[2],
+        options=", in_chans=1" if prep.channels == 1 else "",
+        hooks=repr(list(hooks)),
+        filter=prep.interpolation.upper(),
+        link=LINKS[model.task],
+    )
+
+
+def _plain_torch(facts: CardFacts) -> str:
+    """Where a few lines rebuild the network: a library's own design, ordinary pictures."""
+    if facts.model is not None and can_be_plain(facts.model):
+        return f"## Without warmstart\n\n```python\n{plain_text(facts.model)}```\n"
+    if facts.model is None or facts.hooks is None or not facts.model.arch.startswith("timm:"):
+        return ""
+    if (
+        facts.model.added
+        or facts.surgery
+        or pictures(facts.model.preprocessing).channels not in (1, 3)
+    ):
+        return ""
+    code = plain_torch(facts.model, facts.hooks)
+    return f"## Without warmstart\n\n```python\n{code}```\n"
+
+
+def _evidence(facts: CardFacts) -> str:
+    """What the verdict rests on; evidence that was not measured is left out."""
+    found = [e for e in facts.summary.verdict.evidence if e.value is not None]
+    many = nouns_of(facts.data.kind).many
+    lines = [
+        f"- {EVIDENCE_NAMES.get(e.name, e.name).format(many=many)}: {e.meaning} (n = {e.n:,})"
+        for e in found
+    ]
+    return "\n".join(["## What the verdict rests on\n", *lines, ""])
+
+
+def _data(facts: CardFacts) -> str:
+    counts = facts.summary.data
+    lines = [
+        "## Data\n",
+        f"{counts.train:,} training examples {_outputs(facts)}"
+        + (f", {counts.test:,} test examples." if counts.test else "."),
+        "",
+        *[f"- {finding.sentence}" for finding in facts.summary.findings],
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _outputs(facts: CardFacts) -> str:
+    words = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
+    return f"with {words}" if facts.summary.task != "classify" else f"in {words}"
+
+
+def _own_outputs(facts: CardFacts) -> str:
+    words = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
+    return f"its {words}"
+
+
+def _limits(facts: CardFacts) -> str:
+    if facts.model is None:
+        return (
+            "## Limits\n\nNothing was shipped. The numbers hold for inputs drawn like the examples "
+            "above. Files: `inspection.json` has the evidence, `label_issues.csv` the labels that "
+            f"the {nouns_of(facts.data.kind).pictures} contradict, `predictions.jsonl` every "
+            "prediction.\n"
+        )
+    return (
+        "## Limits\n\nThe numbers hold for inputs drawn like the examples above. The model knows "
+        f"only {_own_outputs(facts)}; files: `plan.toml` has every choice, "
+        "`weights_ledger.json` the fate of every tensor, `predictions.jsonl` every prediction.\n"
+    )

@@ -1,0 +1,83 @@
+"""`warmstart check DATA`: data problems and the verdict; nothing is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from warmstart import request
+from warmstart.data.dataset import Collection
+from warmstart.events import Steps
+from warmstart.evidence import check as evidence_check
+from warmstart.evidence.data_checks import write_lists
+from warmstart.features.extraction import take_look
+from warmstart.network.load import Start
+from warmstart.records.recording import Clock, recorded
+from warmstart.records.run_folder import RunFolder, write_json
+from warmstart.records.summary import Checked
+from warmstart.request import Request
+from warmstart.run import cleaning, lineage, notes
+from warmstart.run.base_model import choose_start
+from warmstart.run.model_files import count_data
+from warmstart.training.dataset import set_scene
+
+
+def check(asked: Request) -> Steps[Checked]:
+    """Read, look and check. With --out or --fix a folder is written, none of it a model.
+
+    Raises: DataError, StartError, UsageError or RunFolderError as `fit` does.
+    """
+    clock = Clock()
+    request.check(asked)
+    collection = yield from request.read_data(asked)
+    yield notes.data(collection)
+    asked, start = yield from choose_start(asked, collection, clock)
+    yield notes.start(start.record)
+    clock.lap("read")
+    folder = _folder(asked, collection.record.name)
+    steps = _work(asked, folder, collection, start, clock)
+    return (yield from (recorded(steps, folder) if folder is not None else steps))
+
+
+def _work(
+    asked: Request, folder: RunFolder | None, collection: Collection, start: Start, clock: Clock
+) -> Steps[Checked]:
+    look = yield from take_look(collection, start)
+    clock.lap("look")
+    with threadpool_limits(limits=1, user_api="blas"):
+        fix_into = folder.path if asked.fix and folder else None
+        collection = cleaning.settled(collection, look, fix_into)
+        inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
+        scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
+        collection = scene.collection
+        inspection = yield from evidence_check.check(scene)
+    clock.lap("check")
+    found = (*collection.record.problems, *inspection.findings)
+    issues = inspection.label_issues
+    if folder is not None:
+        write_json(folder.path / "data.json", collection.record)
+        write_json(folder.path / "inspection.json", inspection)
+        write_lists(folder.path, issues, inspection.off_topic)
+    record = collection.record
+    return Checked(
+        verdict=evidence_check.judge(
+            inspection, words=scene.arranged.target.words, basis=scene.basis
+        ),
+        data=count_data(scene.arranged, found, inspection, record.kind),
+        findings=found,
+        label_issues=issues,
+        off_topic=inspection.off_topic,
+        seconds=clock.table(),
+        path=str(folder.path) if folder else None,
+        task=None if record.task == "classify" else record.task,
+    )
+
+
+def _folder(asked: Request, name: str) -> RunFolder | None:
+    """A folder only where files were asked for."""
+    if asked.out is not None:
+        return RunFolder.create(asked.out)
+    if asked.fix:
+        return RunFolder.create_beside(Path("runs"), request.folder_name(f"{name}-check"))
+    return None

@@ -1,0 +1,175 @@
+"""What is wrong with the data, as far as it changes who learns and who is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from warmstart.data.cleaning import settle
+from warmstart.data.dataset import Collection
+from warmstart.data.labels import check_known, check_left
+from warmstart.data.near_duplicates import (
+    ALIKE,
+    ALIKE_SOUNDS,
+    Twin,
+    comparable,
+    find_twins,
+    what_to_leave_out,
+    with_twins,
+)
+from warmstart.errors import DataError, RunFolderError
+from warmstart.features.extract import first_of_each
+from warmstart.features.extraction import Look, load_same
+from warmstart.features.text_lengths import text_copies
+from warmstart.features.thumbnails import Album
+from warmstart.modalities.audio_duplicates import ONE_RECORDING, likeness
+from warmstart.nouns import nouns_of
+from warmstart.planning import rules
+from warmstart.records.data import Example, Finding
+from warmstart.records.run_folder import write_csv
+
+# ---- The cleaned index: what is kept, what is left out and why, as a table that can be given back.
+
+
+COLUMNS = ("path", "label", "split", "group", "note")
+
+
+def drop(collection: Collection, dropped: Mapping[str, str]) -> Collection:
+    """The collection without some examples; `dropped` maps their ids to reasons.
+
+    Raises: DataError if an id is unknown, a class is gone, or is left with fewer than 2 training
+    images.
+    """
+    _check_ids(collection, dropped)
+    record = collection.record
+    examples = tuple(example for example in record.examples if example.id not in dropped)
+    lost = nouns_of(record.kind).count(len(dropped))
+    why = f"nothing is left of it when {lost} are dropped; add others"
+    classes = check_left(record.classes, examples, collection.wording, why, record.task)
+    check_known(examples, classes, collection.wording, record.task)
+    return replace(collection, record=replace(record, classes=classes, examples=examples))
+
+
+def index_rows(collection: Collection, dropped: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """One row of `COLUMNS` for each example; one that is dropped has no label, and says why.
+
+    Raises: DataError if an id in `dropped` is unknown.
+    """
+    _check_ids(collection, dropped)
+    return [
+        (
+            example.id,
+            "" if example.id in dropped else example.label,
+            example.split,
+            example.group or "",
+            dropped.get(example.id, ""),
+        )
+        for example in collection.record.examples
+    ]
+
+
+def write_index(path: Path, collection: Collection, dropped: Mapping[str, str]) -> None:
+    """Write the whole data set as CSV (RFC 4180); `--relabel` with it gives what `drop` gives.
+
+    Written whole or not at all; nothing else is touched.
+    Raises: DataError if an id is unknown, RunFolderError if the file cannot be written.
+    """
+    rows = index_rows(collection, dropped)
+    try:
+        write_csv(path, COLUMNS, rows)
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be written ({error.strerror or error}); free space there or choose "
+            "another place"
+        ) from error
+
+
+def _check_ids(collection: Collection, dropped: Mapping[str, str]) -> None:
+    unknown = dropped.keys() - {example.id for example in collection.record.examples}
+    if unknown:
+        raise DataError(
+            f"{min(unknown)} is to be dropped, but {collection.record.name} holds no such "
+            f"{nouns_of(collection.record.kind).one}"
+        )
+
+
+COPIES = ("duplicate", "conflict", "leak", "tiny-class")  # found anew on what is left
+
+
+def settled(collection: Collection, look: Look, fix_into: Path | None = None) -> Collection:
+    """Unreadable images left out; copies, near copies, conflicts and leaks noted.
+
+    With `fix_into` (--fix) those are left out too, and clean.csv is written there.
+    Raises: DataError where too little of a class is left.
+    """
+    plain = settle(collection, look.unreadable)
+    noted = with_twins(plain, near_copies(plain, look))
+    if fix_into is None:
+        return noted
+    reasons = what_to_leave_out(noted.record)
+    write_index(fix_into / "clean.csv", noted, reasons)
+    return repaired(noted, reasons) if reasons else noted
+
+
+def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ...]:
+    """Near copies among all parts: pairs of ids. Exact copies are no news here."""
+    examples = collection.record.examples
+    if collection.record.kind in ("table", "tensor"):
+        return ()  # rows that are nearly alike are two rows
+    if collection.record.kind == "text":
+        return text_copies(collection)
+    shown = first_of_each(examples, [e.sha256 for e in examples])  # one example a content
+    large = np.flatnonzero(Album(look, shown).files.short_side() >= rules.LEAST_SIDE)
+    shown = [shown[row] for row in large]
+    if len(shown) < 2:
+        return ()
+    features = comparable(look.reader(shown), look.taps[-1], len(shown))
+    is_heard = collection.record.kind == "audio"
+    alike = ALIKE_SOUNDS if is_heard else ALIKE
+    found = find_twins(Album(look, shown), features, alike)
+    if is_heard:
+        found = tuple(twin for twin in found if _is_echo(collection, shown, twin))
+    places = {row for twin in found for row in (twin.first, twin.second)}
+    same: dict[str, list[str]] = {shown[row].sha256: [] for row in places}
+    for example in examples:
+        if example.sha256 in same:
+            same[example.sha256].append(example.id)
+    return tuple(
+        (one, other)
+        for twin in found
+        for one in same[shown[twin.first].sha256]
+        for other in same[shown[twin.second].sha256]
+    )
+
+
+def _is_echo(collection: Collection, shown: Sequence[Example], twin: Twin) -> bool:
+    """Whether two clips that look alike are one recording; False where one can be had no more."""
+    try:
+        pair = [load_same(collection, shown[row]) for row in (twin.first, twin.second)]
+        return likeness(*pair) >= ONE_RECORDING
+    except DataError:
+        return False
+
+
+def repaired(collection: Collection, reasons: Mapping[str, str]) -> Collection:
+    """What --fix works on: all but the ids that have a reason. No file is touched.
+
+    Raises: DataError where too little of a class would be left.
+    """
+    try:
+        clean = drop(collection, reasons)
+    except DataError as error:
+        raise DataError(f"--fix: {error} What it would leave out stands in clean.csv.") from error
+    kept = tuple(p for p in clean.record.problems if p.kind not in COPIES)
+    nouns = nouns_of(collection.record.kind)
+    sentence = (
+        f"--fix left {nouns.count(len(reasons))} out: copies of test {nouns.many}, exact copies "
+        f"and {nouns.many} in conflict; the reasons stand in clean.csv."
+    )
+    note = Finding(kind="duplicate", sentence=sentence)
+    twins = [pair for pair in clean.record.twins if not reasons.keys() & set(pair)]
+    bare = replace(clean, record=replace(clean.record, problems=(*kept, note), twins=()))
+    return with_twins(settle(bare, {}), twins)

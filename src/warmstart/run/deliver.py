@@ -1,0 +1,232 @@
+"""The last stage: model, record files, card, summary; then the report made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from warmstart import events
+from warmstart.data.dataset import Collection
+from warmstart.errors import TrainingError
+from warmstart.evaluation.readiness import Measurements, by_consequence, readiness
+from warmstart.events import Event, Steps
+from warmstart.evidence.check import gain_record
+from warmstart.evidence.data_checks import write_lists
+from warmstart.features.batches import to_tensor
+from warmstart.features.extraction import Look
+from warmstart.machine import peak_rss_mb
+from warmstart.modalities.preprocessing import encode
+from warmstart.network.ledger import prove_frozen, summary_lines, write_ledger
+from warmstart.planning.words import in_words, own_choices
+from warmstart.records.answer import ModelRecord
+from warmstart.records.data import DataRecord, Finding
+from warmstart.records.network import Ledger
+from warmstart.records.plan import Plan
+from warmstart.records.recording import Clock
+from warmstart.records.run_folder import RunFolder, write_bytes, write_json, write_json_lines
+from warmstart.records.summary import (
+    FrozenProof,
+    Inspection,
+    Readiness,
+    Shipped,
+    StartCounts,
+    Summary,
+    Verdict,
+)
+from warmstart.reporting.report import write_report
+from warmstart.run import lineage, model_files, notes
+from warmstart.run.card import CardFacts, card
+from warmstart.run.model_files import Origin
+from warmstart.tasks.words import test_estimate
+from warmstart.training.dataset import Arranged
+from warmstart.training.fine_tune import Worked
+from warmstart.training.score import Measured, confident, predictions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A finished run: its folder, and the summary written there."""
+
+    path: Path
+    summary: Summary
+
+
+CHECKED = 8  # training images that the finished network is run on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Everything the earlier stages found, for writing down."""
+
+    origin: Origin
+    look: Look
+    record: DataRecord
+    arranged: Arranged
+    inspection: Inspection
+    verdict: Verdict
+    plan: Plan
+    worked: Worked
+    measured: Measured
+    shipped: Shipped
+
+
+def deliver(
+    folder: RunFolder, results: Results, collection: Collection, clock: Clock
+) -> Steps[Finished]:
+    """Write the run folder. Files are whole or absent; summary.json is the last of its records."""
+    yield Event(stage="deliver", kind="begin")
+    _write_records(folder, results)
+    described, proof = None, FrozenProof(parameters=0, buffers=0, identical=True)
+    lines: tuple[str, ...] = ()
+    if results.shipped.strategy != "none":
+        described, ledger = _write_model(folder, results, collection)
+        proof = _prove(ledger, results.worked.plan)
+        lines = summary_lines(ledger)
+        yield notes.proof(lines)
+    clock.lap("deliver")
+    summary = _summary(results, proof, clock)
+    facts = _card_facts(folder, results, summary, described, lines)
+    write_bytes(folder.path / "README.md", card(facts).encode())
+    write_json(folder.path / "summary.json", summary)
+    yield from _write_report(folder, collection, results.record)
+    yield Event(stage="deliver", kind="end")
+    return Finished(path=folder.path, summary=summary)
+
+
+def _write_report(folder: RunFolder, collection: Collection, data: DataRecord) -> Steps[None]:
+    """The report, made of the files that stand there now. The run is done with or without it."""
+    try:
+        write_report(folder.path, collection.load, data)
+    except Exception as error:  # whatever it is: nothing of the result depends on it
+        text = f"report.html could not be written ({error}); `warmstart report` tries again"
+        yield events.note("deliver", "Report", text)
+
+
+def _card_facts(
+    folder: RunFolder,
+    results: Results,
+    summary: Summary,
+    described: ModelRecord | None,
+    weights: tuple[str, ...],
+) -> CardFacts:
+    """What the card tells beside the summary."""
+    origin, worked, plan = results.origin, results.worked, results.plan
+    return CardFacts(
+        name=folder.path.name,
+        summary=summary,
+        data=results.record,
+        start=origin.start,
+        model=described,
+        hooks=model_files.hooks(worked.network, worked.head.taps),
+        ancestors=lineage.ancestors(origin.start),
+        base_model=lineage.base_model(origin.start),
+        layers=in_words(worked.plan),
+        weights=weights,
+        choices=tuple(own_choices(plan)),
+        surgery="" if plan.parts[0].action.value == "fresh" else origin.surgery,
+        is_confident=results.record.task != "classify"
+        or confident(worked.head, results.arranged) is not None,
+    )
+
+
+def _write_records(folder: RunFolder, results: Results) -> None:
+    path = folder.path  # data and plan stand there since they were settled
+    write_json(path / "inspection.json", results.inspection)
+    # By the predictions of what ships; those that the checks wrote were the linear probe's.
+    write_lists(path, results.inspection.label_issues, results.inspection.off_topic)
+    write_json(path / "network.json", results.worked.network.record)
+    head, classes = results.worked.head, results.record.classes
+    lines = predictions(head, results.arranged, classes, results.measured)
+    write_json_lines(path / "predictions.jsonl", lines)
+    model_files.write_environment(folder, results.look.threads)
+
+
+def _write_model(
+    folder: RunFolder, results: Results, collection: Collection
+) -> tuple[ModelRecord, Ledger]:
+    origin, arranged, worked = results.origin, results.arranged, results.worked
+    model = model_files.build_model(worked.network, worked.head, arranged.target)
+    sample = arranged.learn[:CHECKED]
+    prep = origin.start.preprocessing
+    pixels = [encode(collection.load(e.id), e.id, prep) for e in sample]
+    inputs = to_tensor(np.stack(pixels), prep)
+    kept = worked.plan.training.store
+    store = "float32" if kept is None else str(kept.value)
+    model_files.check_model(model, worked.head, inputs, worked.reader(sample), store)
+    read = worked.reader(arranged.learn)
+    described = model_files.describe(origin, worked, results.record)
+    model_files.write_model(folder, described, model, worked.head, arranged, read, origin.learnt)
+    ledger = write_ledger(
+        origin.digests, origin.network, model, actions=worked.actions, changes=origin.changes
+    )
+    write_json(folder.path / "weights_ledger.json", ledger)
+    return described, ledger
+
+
+def _prove(ledger: Ledger, plan: Plan) -> FrozenProof:
+    """That every tensor of a frozen part has the bytes it had. Raises: TrainingError if not."""
+    frozen = frozenset(p.name for p in plan.parts if p.action.value == "frozen")
+    proof = prove_frozen(ledger, frozen)
+    if not proof.identical:
+        raise TrainingError(
+            "a frozen layer is not what it was: the run is not to be trusted; "
+            "weights_ledger.json names the tensors. Please report it."
+        )
+    held = prove_frozen(ledger)  # with what did not move in layers of low-rank updates
+    return replace(proof, parameters=held.parameters, buffers=held.buffers)
+
+
+def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
+    start, kind, measured = results.origin.came, results.record.kind, results.measured
+    findings = by_consequence((*results.record.problems, *results.inspection.findings))
+    return Summary(
+        task=results.record.task,
+        verdict=results.verdict,
+        shipped=results.shipped,
+        readiness=_readiness(results, findings),
+        estimate=measured.estimate,
+        linear_probe=measured.linear_probe,
+        fine_tuning_gain=gain_record(measured.gain),
+        test=results.measured.test,
+        data=model_files.count_data(
+            results.arranged, results.record.problems, results.inspection, kind
+        ),
+        start=StartCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
+        frozen=proof,
+        guards=results.worked.guards,
+        findings=findings,
+        seconds=clock.table(),
+        peak_rss_mb=peak_rss_mb(),
+        own_head=results.worked.own_head,
+        beside=results.worked.beside,
+    )
+
+
+def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
+    """Whether what ships can be used, from what was measured of it."""
+    arranged, measured, verdict = results.arranged, results.measured, results.verdict
+    target, test = arranged.target, measured.test
+    held = results.worked.head.fold >= 0  # the same rows as the estimate's
+    share = target.blind_score(arranged.labels[held])
+    name = target.words.blindly
+    if results.record.task == "classify":
+        largest = int(np.bincount(arranged.strata[held]).argmax())
+        name = f"always answering “{arranged.names[largest]}”"
+    why_not = ""
+    if verdict.kind == "no-signal":
+        why_not = "no signal: the labels cannot be told from shuffled ones"
+        if better := [one.name for one in results.worked.beside if one.is_better]:
+            why_not = f"the linear probe finds no signal, where {better[0]} does"
+    elif results.shipped.strategy == "none":
+        why_not = results.shipped.why
+    return readiness(
+        Measurements(
+            task=results.record.task, estimate=measured.estimate,
+            test=test_estimate(test) if test is not None else None, blind=(share, name),
+            findings=findings, confident=confident(results.worked.head, arranged),
+            why_not=why_not, many=arranged.nouns.many,
+        )
+    )  # fmt: skip

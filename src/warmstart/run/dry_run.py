@@ -1,0 +1,101 @@
+"""`warmstart fit DATA --dry-run`: the plan and what it would take; nothing is trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from warmstart import request
+from warmstart.errors import UsageError
+from warmstart.events import Steps
+from warmstart.features import engine_choice
+from warmstart.network.added import make_block
+from warmstart.planning.feature_layers import profiles
+from warmstart.planning.plan_file import write_plan
+from warmstart.planning.rules import looks_closely
+from warmstart.planning.strategy import parse
+from warmstart.records.network import NetworkRecord
+from warmstart.records.plan import DryRun, Plan
+from warmstart.records.recording import Clock
+from warmstart.records.run_folder import write_bytes
+from warmstart.request import Request
+from warmstart.run import lineage, minutes, notes
+from warmstart.run import plan as run_plan
+from warmstart.run.base_model import choose_start
+from warmstart.run.forecast import Bench, outlook
+from warmstart.run.model_files import surgery_of
+from warmstart.training.dataset import arrange
+
+
+def dry_run(asked: Request) -> Steps[DryRun]:
+    """Read the data, load the start, make the plan, measure this machine for some seconds.
+
+    With `out`, the plan is written there as a file to edit and follow.
+    Raises: as `fit` does; UsageError where `out` is no new FILE.toml.
+    """
+    clock, target = Clock(), _check_out(asked.out)
+    request.check(replace(asked, out=None))
+    asked = run_plan.settle(asked)
+    collection = yield from request.read_data(asked)
+    yield notes.data(collection)
+    asked, start = yield from choose_start(asked, collection, clock)
+    yield notes.start(start.record)
+    seen = engine_choice.survey(collection, start)
+    inherited = yield from lineage.inherit(start, seen.network.record, collection.record)
+    arranged = arrange(collection.record)
+    elapsed = asked.elapsed + clock.table()["total"]  # the engines are measured in the look
+    chosen = yield from engine_choice.choose(seen, run_plan.engine_of(asked))
+    facts, record = arranged.facts(), seen.network.record
+    asked = minutes.quicker(asked, record, len(collection.record.examples))
+    is_tried = run_plan.may_try_tail(asked, record, facts)
+    known = run_plan.network_facts(asked, start, seen.network, None, is_tried)
+    names = inherited.names(tuple(profiles(seen.taps)))
+    plan = run_plan.make_plan(asked, facts, known, names, chosen.choice)
+    with threadpool_limits(limits=1, user_api="blas"):
+        bench = Bench(seen.network, seen.taps, collection, arranged, start.record.preprocessing)
+        is_close, n_missing = looks_closely(asked.budget), len(seen.missing[chosen.key])
+        foreseen = outlook(bench, plan, n_missing, is_close, elapsed)
+        if asked.minutes is not None and plan.is_trained:
+            plan = minutes.cut(plan, asked.minutes, foreseen, known, facts)
+    if target is not None:
+        write_bytes(target, write_plan(plan).encode())
+    kind = collection.record.kind
+    return DryRun(
+        data=collection.record.name, title=start.record.title, n=len(arranged.learn),
+        n_test=len(arranged.test), classes=collection.record.classes, plan=plan,
+        forecast=foreseen(plan), parameters=_parameters(plan, record),
+        surgery=surgery_of(start), follows_verdict=_follows_verdict(asked),
+        plan_file=str(target) if target else None, kind=None if kind == "image" else kind,
+    )  # fmt: skip
+
+
+def _parameters(plan: Plan, network: NetworkRecord) -> dict[str, int]:
+    """Weights of each part, those of blocks to be added among them."""
+    found = {part.name: part.parameters for part in network.parts}
+    for part in plan.parts:
+        if part.action.value == "added":
+            block = make_block(network.parts[-1], torch.Generator())
+            found[part.name] = sum(parameter.numel() for parameter in block.parameters())
+    return found
+
+
+def _check_out(out: Path | None) -> Path | None:
+    if out is None:
+        return None
+    if out.suffix != ".toml":
+        raise UsageError(
+            f"--out {out}: with --dry-run it names the file for the plan, such as plan.toml."
+        )
+    if out.exists():
+        raise UsageError(f"--out {out} exists; nothing was changed. Choose another name.")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}; make it first.")
+    return out
+
+
+def _follows_verdict(asked: Request) -> bool:
+    """Whether what is measured in the run may still change the plan."""
+    return parse(asked.strategy).depth == "auto" and not isinstance(asked.plan, Plan)

@@ -1,0 +1,85 @@
+"""The order of work: read → look → check → plan → head → tune → evaluate → deliver."""
+
+from __future__ import annotations
+
+from threadpoolctl import threadpool_limits
+
+from warmstart import request
+from warmstart.data.dataset import Collection
+from warmstart.events import Steps
+from warmstart.evidence import check
+from warmstart.network.load import Start
+from warmstart.records.recording import Clock
+from warmstart.request import Request
+from warmstart.run import cleaning, lineage, minutes, notes
+from warmstart.run import plan as run_plan
+from warmstart.run.base_model import choose_start
+from warmstart.run.deliver import Finished, Results, deliver
+from warmstart.run.from_scratch import concluded
+from warmstart.run.journal import Journal, Unfinished, open_journal
+from warmstart.run.model_files import origin_of, surgery_of
+from warmstart.run.ship import measure, tune_and_weigh
+from warmstart.run.track import tracked
+from warmstart.training import heads
+from warmstart.training.dataset import set_scene
+
+
+def fit(asked: Request, unfinished: Unfinished | None = None) -> Steps[Finished]:
+    """Do the whole job into a new run folder, or what is left of it into an `unfinished` one.
+
+    Raises: DataError, StartError, UsageError or RunFolderError before any folder is made;
+    TrainingError, or what went wrong, after it (the folder then says FAILED or INTERRUPTED).
+    """
+    clock = Clock()
+    request.check(asked)
+    asked = run_plan.settle(asked)
+    collection = yield from request.read_data(asked)
+    yield notes.data(collection)
+    asked, start = yield from choose_start(asked, collection, clock)
+    yield notes.start(start.record, surgery_of(start))
+    run_plan.rehearse(asked, collection, start)
+    journal = open_journal(asked, collection, start, unfinished)
+    clock.lap("read")
+    work = tracked(_work(asked, journal, collection, start, clock), asked.track)
+    return (yield from journal.record(work))
+
+
+def _work(
+    asked: Request, journal: Journal, collection: Collection, start: Start, clock: Clock
+) -> Steps[Finished]:
+    yield from journal.begin(asked, collection, start, clock)
+    look = yield from journal.look(asked, collection, start)
+    with threadpool_limits(limits=1, user_api="blas"):  # small matrices: more threads only wait
+        origin = origin_of(start, look.network)
+        clock.lap("look")
+        collection = cleaning.settled(collection, look, journal.path if asked.fix else None)
+        inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
+        asked = yield from minutes.hurried(asked, look, len(collection.record.examples))
+        scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
+        record, arranged = scene.collection.record, scene.arranged
+        journal.settle(record)
+        inspection = yield from journal.inspect(scene)
+        verdict = check.judge(inspection, words=arranged.target.words, basis=scene.basis)
+        yield notes.evidence(verdict)
+        clock.lap("check")
+        depth = verdict, check.tries_tail(scene, verdict)
+        facts = run_plan.network_facts(asked, start, look.network, *depth)
+        names = inherited.names(tuple(scene.profiles))
+        plan = journal.plan(lambda: minutes.make_plan(asked, scene, facts, names, clock))
+        yield notes.plan(plan, record)
+        clock.lap("plan")
+        head = yield from heads.fit_all(scene, plan)
+        clock.lap("head")
+        allowed, kept = minutes.allow(asked, scene, plan, clock), journal.checkpoints
+        worked = yield from tune_and_weigh(scene, plan, head, origin.digests, kept, allowed)
+        clock.lap("tune")
+        measured = measure(worked, arranged, head, check.ships(inspection, worked))
+        clock.lap("evaluate")
+        inspection, verdict = yield from concluded(asked, scene, inspection, worked, measured)
+        clock.lap("tune")
+        shipped = check.choose_shipped(verdict, worked)
+        results = Results(
+            origin=origin, look=look, record=record, arranged=arranged, inspection=inspection,
+            verdict=verdict, plan=plan, worked=worked, measured=measured, shipped=shipped,
+        )  # fmt: skip
+        return (yield from deliver(journal.folder, results, collection, clock))

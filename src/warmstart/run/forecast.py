@@ -1,0 +1,281 @@
+"""A short measurement on this machine, and what a plan will take there."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from warmstart.data.dataset import Collection
+from warmstart.distributed import foreseen
+from warmstart.errors import DataError
+from warmstart.features.batches import noise as make_noise
+from warmstart.features.batches import to_tensor
+from warmstart.features.cache_key import BATCH
+from warmstart.features.engine import make_engine
+from warmstart.features.engine_choice import kept_paces, work_of
+from warmstart.features.extraction import load_same
+from warmstart.features.machine import freed_memory_kept, n_threads
+from warmstart.features.streaming import links
+from warmstart.machine import default_root, peak_rss_mb
+from warmstart.modalities.preprocessing import encode
+from warmstart.network.cut import stored_taps
+from warmstart.network.feature_layers import Tapped, tap_width
+from warmstart.network.ledger import take_digests
+from warmstart.network.partition import Network
+from warmstart.network.weight_file import is_mapped
+from warmstart.planning.cached_activations import BYTES
+from warmstart.planning.forecast import Load, Speeds, forecast
+from warmstart.planning.parallel import DATA, kind_of
+from warmstart.planning.rules import USUAL, Pace, paces
+from warmstart.planning.schedule import Schedule, carried_out, schedule, stage_actions
+from warmstart.records.data import Example
+from warmstart.records.inputs import Inputs
+from warmstart.records.network import Tap
+from warmstart.records.plan import Forecast, Plan
+from warmstart.solve.ridge import Rows, inverse
+from warmstart.training.attempt import Attempt
+from warmstart.training.augmentations import view_of
+from warmstart.training.cached_activations import views_of_plan
+from warmstart.training.candidates import Route
+from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.dataset import Arranged
+from warmstart.training.lesson import Lesson
+from warmstart.training.linear_probe import HeadFit, blank
+from warmstart.training.outfit import outfit
+from warmstart.training.shared import Room
+
+STEPS = 4  # training steps that are measured; the first pays for what comes but once
+DECODED = 16  # images decoded
+ROWS = 300  # of the inverse that is the unit of linear algebra
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What is measured on: the network, its taps, the images to learn from and to test on."""
+
+    network: Network
+    taps: tuple[Tap, ...]
+    collection: Collection
+    arranged: Arranged
+    prep: Inputs
+
+
+def outlook(
+    bench: Bench, plan: Plan, n_missing: int, is_close: bool, elapsed: float
+) -> Callable[[Plan], Forecast]:
+    """Measure for a few seconds: then a function of the plan that forecasts the whole run.
+
+    For plans that differ in how long they train alone. `n_missing` images are not in the store;
+    `elapsed` seconds have gone so far.
+    Raises: PlanError where the plan cannot be followed, TrainingError where a step fails.
+    """
+    arranged, network, prep = bench.arranged, bench.network, bench.prep
+    speeds = measure(bench, plan, elapsed)
+    parameters = sum(p.numel() for p in network.trunk.parameters())
+    load = Load(
+        n=len(arranged.learn), n_test=len(arranged.test), n_missing=n_missing,
+        n_classes=arranged.n_classes, holdout=arranged.holdout,
+        width=sum(tap_width(network.record, tap) for tap in bench.taps),
+        image_bytes=math.prod(prep.shape) * np.dtype(prep.dtype).itemsize,
+        model_bytes=4 * parameters, is_close=is_close, tail=tail_share(network, plan),
+        stored=_stored(bench, plan), n_sharing=_sharing(plan), **_streamed(bench, plan),
+    )  # fmt: skip
+    return lambda other: forecast(other, load, speeds)
+
+
+def _sharing(plan: Plan) -> int:
+    """Processes among which the weights are shared while they are trained."""
+    parallel = plan.training.parallel
+    kind = kind_of(parallel.value) if parallel else DATA
+    return 1 if kind == DATA else foreseen().size
+
+
+def _streamed(bench: Bench, plan: Plan) -> dict[str, Any]:
+    """Bytes in memory and on disk of a network that is streamed; nothing for any other."""
+    stream, parts = plan.training.stream, bench.network.record.parts
+    if stream is None:
+        return {}
+    widest = max(math.prod(part.shape_out) for part in parts)
+    n = len(bench.arranged.learn) + len(bench.arranged.test)
+    between = n * BYTES[str(stream.value)]
+    kept = math.prod(parts[_cut(plan) - 1].shape_out) if _cut(plan) else 0
+    return {
+        "is_streamed": True, "belt_bytes": between * (2 * widest + kept),
+        "is_kept": _cut(plan) > 0,
+    }  # fmt: skip
+
+
+def _stored(bench: Bench, plan: Plan) -> int:
+    """Numbers that are stored of a view: what the frozen layers give, and their taps."""
+    cut, record = _cut(plan), bench.network.record
+    if not cut:
+        return 0
+    taps = sum(tap_width(record, tap) for tap in stored_taps(bench.taps, cut))
+    return math.prod(record.parts[cut - 1].shape_out) + taps
+
+
+def _cut(plan: Plan) -> int:
+    return int(plan.training.cut.number) if plan.training.cut else 0
+
+
+def tail_share(network: Network, plan: Plan) -> float:
+    """The share of a pass that lies above the stored outputs."""
+    costs = [part.macs for part in network.record.parts]
+    return sum(costs[_cut(plan) :]) / max(sum(costs), 1)
+
+
+def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
+    """How fast this machine decodes, passes, inverts and trains."""
+    torch.set_num_threads(n_threads())
+    decode = _decoding(bench.collection, bench.arranged.learn[:DECODED], bench.prep)
+    with freed_memory_kept():  # as in the run
+        forward = passing(bench)
+    passed_mb = peak_rss_mb()  # what a pass needs for a moment counts too
+    with freed_memory_kept():
+        step = _training(bench, plan) if plan.is_trained else 0.0
+    pace = _pace(bench, plan, forward)
+    return Speeds(
+        elapsed=elapsed, forward=forward, decode=decode, step=step, algebra=_inverting(),
+        setup=pace.setup, look=1 / pace.speed,
+        view=_viewing(bench, plan) if plan.is_trained else 0.0,
+        passed_mb=passed_mb, step_mb=peak_rss_mb() - passed_mb, threads=n_threads(),
+    )  # fmt: skip
+
+
+def _pace(bench: Bench, plan: Plan, forward: float) -> Pace:
+    """The pace of the look's engine: as it was measured, else as usual beside torch's."""
+    work = work_of(bench.network.record, bench.prep, len(bench.taps))
+    torch_now = {"torch": Pace(USUAL["torch"].setup, 1 / max(forward, 1e-9))}
+    found = paces(torch_now, work.macs) | kept_paces(default_root(), work) | torch_now
+    return found[str(plan.training.engine.value)]
+
+
+def _timed(work: Callable[[], object], times: int) -> float:
+    """Seconds of the fastest of some times."""
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def _decoding(collection: Collection, examples: Sequence[Example], prep: Inputs) -> float:
+    began = time.perf_counter()
+    for example in examples:
+        with suppress(DataError):  # the run will list it and go on
+            encode(load_same(collection, example), example.id, prep)
+    return (time.perf_counter() - began) / max(len(examples), 1)
+
+
+def passing(bench: Bench) -> float:
+    """Seconds an image, passing the whole network."""
+    if is_mapped(bench.network.trunk):
+        return _passing_streamed(bench)
+    engine = make_engine("torch", Tapped(bench.network, bench.taps), bench.prep, n_threads())
+    noise = make_noise(bench.prep, BATCH)
+    return _timed(lambda: engine(noise), 3) / BATCH
+
+
+def _passing_streamed(bench: Bench) -> float:
+    """The same of a network that is streamed: a full batch through one part of each kind.
+
+    Parts of one shape and size take the same time; many a large network repeats a few.
+    """
+    network, prep = bench.network, bench.prep
+    parts, records = links(network, bench.taps, len(network.parts), prep), network.record.parts
+    kinds = [(p.shape_in, p.shape_out, p.parameters, p.macs) for p in records]
+    total = 0.0
+    for kind, count in Counter(kinds).items():
+        at = kinds.index(kind)
+        rows = make_noise(prep, BATCH) if at == 0 else np.zeros((BATCH, math.prod(kind[0])), "f4")
+        total += count * _timed(partial(parts[at].open(), rows), 2)
+    return total / BATCH
+
+
+def _viewing(bench: Bench, plan: Plan) -> float:
+    policy, image = views_of_plan(schedule(plan)), make_noise(bench.prep, 1)[0]
+    return _timed(lambda: view_of(image, "0" * 64, 1, policy, 0), 3)
+
+
+def _inverting() -> float:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(ROWS, ROWS + 100))
+    kernel = rows @ rows.T / (ROWS + 100)
+    return _timed(lambda: inverse(kernel, 1.0), 5)
+
+
+def _training(bench: Bench, plan: Plan) -> float:
+    """Seconds of a step; where parts join one after the other, between first and last stage."""
+    chosen = schedule(plan)
+    stages = stage_actions(chosen, {p.name: plan.action_of(p.name) for p in plan.parts})
+    first, last = stages[0], stages[-1]
+    short = replace(chosen, n_steps=STEPS, joining=())
+    found = [_steps(bench, plan, short)]
+    if first != last:
+        found.append(_steps(bench, carried_out(plan, 1), short))
+    return sum(found) / len(found)
+
+
+def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:
+    """Train on noise, on a copy that is thrown away; seconds of a step, the first left out.
+
+    At a rate of nothing: no rate that the user set, however high, can end it.
+    """
+    rows = np.arange(chosen.batch)
+    room = Room(
+        source=_Noise(bench, chosen.cut), labels=rows % bench.arranged.n_classes, blocks=rows,
+        before=take_digests(bench.network), checkpoints=NoCheckpoints(),
+    )  # fmt: skip
+    lesson = Lesson(
+        make=lambda: outfit(bench.network, plan, _blank(bench), _unread(bench), 0),
+        schedule=chosen, room=room, rows=rows, held=rows[:0], number=0, route=Route(),
+    )  # fmt: skip
+    ends = [event.t for event in Attempt(lesson, 0.0, ()).run()]
+    return float(np.min(np.diff(ends)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """Inputs of the right shapes, the same for every row."""
+
+    bench: Bench
+    cut: int
+
+    def batch(
+        self, rows: Rows, numbers: NDArray[np.int64], taps: Sequence[Tap]
+    ) -> tuple[torch.Tensor, ...]:
+        """Images, or what the frozen parts might give."""
+        prep, record = self.bench.prep, self.bench.network.record
+        if not self.cut:
+            return (to_tensor(make_noise(prep, len(rows)), prep),)
+        rng = torch.Generator().manual_seed(0)
+        main = torch.randn(len(rows), *record.parts[self.cut - 1].shape_out, generator=rng)
+        if record.parts[self.cut - 1].layout == "tokens":
+            main[..., -1] = 1.0
+        if main.ndim == 4:
+            main = main.contiguous(memory_format=torch.channels_last)
+        below = stored_taps(taps, self.cut)
+        widths = [tap_width(record, tap) for tap in below]
+        return (main, *(torch.randn(len(rows), width, generator=rng) for width in widths))
+
+
+def _blank(bench: Bench) -> HeadFit:
+    """A head of zeros on all taps: it costs what the widest costs."""
+    arranged, width = bench.arranged, sum(tap_width(bench.network.record, t) for t in bench.taps)
+    return blank(bench.taps, width, arranged.n_classes, len(arranged.learn))
+
+
+def _unread(bench: Bench) -> Callable[[Tap], np.ndarray]:
+    rng = np.random.default_rng(0)
+    return lambda tap: rng.normal(size=(8, tap_width(bench.network.record, tap))).astype(np.float32)

@@ -1,0 +1,248 @@
+"""The same design trained from nothing, beside what the run has made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from warmstart.events import BESIDE, Event, Steps, note
+from warmstart.evidence import check
+from warmstart.evidence.from_scratch import behind, not_measured, scratch
+from warmstart.features.machine import freed_memory_kept
+from warmstart.network.feature_layers import taps
+from warmstart.network.finished_run import cut_start
+from warmstart.network.ledger import take_digests
+from warmstart.network.load import Start
+from warmstart.network.partition import Network
+from warmstart.planning import fine_tuning
+from warmstart.planning.schedule import schedule
+from warmstart.planning.verdict import has_signal
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Tap
+from warmstart.records.plan import Plan
+from warmstart.records.summary import Evidence, Inspection, Verdict
+from warmstart.request import Request
+from warmstart.run import plan as run_plan
+from warmstart.run.base_model import open_start
+from warmstart.run.inputs import SIZE, input_wish
+from warmstart.solve.calibration import Calibration
+from warmstart.solve.kernels import Features
+from warmstart.solve.ridge import Array, Rows
+from warmstart.stats.permutation import spread_order
+from warmstart.training.cached_activations import views_of_plan
+from warmstart.training.candidates import CANDIDATES, choose
+from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.dataset import Arranged, Scene, members
+from warmstart.training.fine_tune import Worked, held_out
+from warmstart.training.lesson import Lesson
+from warmstart.training.linear_probe import HeadFit, blank
+from warmstart.training.live import read_pixels
+from warmstart.training.outfit import Outfit, outfit
+from warmstart.training.score import Measured
+from warmstart.training.shared import LiveSource, Room
+
+SIDE = 96  # px at most, a fifth of the work of 224
+SHARES = (1.0, 0.5, 0.25)  # of the rows that a fold leaves
+FOLDS = 3
+
+
+def concluded(
+    asked: Request, scene: Scene, inspection: Inspection, worked: Worked, measured: Measured
+) -> Steps[tuple[Inspection, Verdict]]:
+    """The evidence with what training brought, and the verdict.
+
+    With `--budget thorough` and a signal, what training from nothing brings is measured too.
+    """
+    if _is_wanted(asked, inspection):
+        with freed_memory_kept():
+            found = yield from measure(asked, scene, worked)
+        inspection = replace(inspection, evidence=(*inspection.evidence, found))
+    return check.concluded(scene, inspection, worked, measured)
+
+
+def _is_wanted(asked: Request, inspection: Inspection) -> bool:
+    """Not where the user counts the minutes: nothing that ships depends on it."""
+    p = next(float(e.details["p"]) for e in inspection.evidence if e.name == "signal")
+    return asked.budget == "thorough" and asked.minutes is None and has_signal(p)
+
+
+@dataclass(frozen=True, slots=True)
+class _Nothing:
+    """Networks of the start's design, about to be trained from nothing on prepared images."""
+
+    scene: Scene
+    network: Network
+    room: Room
+    plans: tuple[Plan, ...]  # one for each of SHARES
+    said: dict[tuple[int, int], tuple[Array, int]] = field(default_factory=dict)
+
+    def hits(self, number: int, folds: Mapping[int, Rows]) -> Steps[tuple[Array, float]]:
+        """Whether each row is answered rightly by a network that had not seen it, (n,).
+
+        And how many rows the networks learnt from, on average. `folds`: held-out rows by place;
+        0 is said of rows in none of them.
+        """
+        room, arranged = self.room, self.scene.arranged
+        n, k = len(room.labels), arranged.n_classes
+        scores, fold = np.full((len(CANDIDATES), n, k), np.nan), np.full(n, -1)
+        learnt = []
+        for place, held in folds.items():
+            said, count = yield from self._one(number, place, held)
+            scores[:, held], fold[held] = said, place
+            learnt.append(count)
+        plain = Calibration(1.0, np.zeros(k))
+        said = choose(scores, room.labels, fold, room.blocks, plain, room.target).scores
+        credits = room.target.credits(np.nan_to_num(said), room.labels)
+        return credits, float(np.mean(learnt))
+
+    def _one(self, number: int, place: int, held: Rows) -> Steps[tuple[Array, int]]:
+        """What a network says of held rows, (C, m, K), and how many others it learnt from."""
+        if (number, place) not in self.said:
+            others = np.setdiff1d(np.arange(len(self.room.labels)), held)
+            keep = self._drawn(others, SHARES[number], place)
+            taught = yield from self._lesson(number, place, keep, held).learn()
+            self.said[number, place] = taught.scores, len(keep)
+        return self.said[number, place]
+
+    def _drawn(self, rows: Rows, share: float, place: int) -> Rows:
+        """Some rows, whole blocks, classes in proportion; smaller draws lie in larger ones."""
+        rng = np.random.default_rng([self.scene.seed, 14, place])
+        own = np.unique(self.room.blocks[rows], return_inverse=True)[1]
+        strata = self.room.target.strata(self.room.labels[rows])
+        order, ends = spread_order(strata, members(own), rng)
+        stop = int(ends[min(int(np.searchsorted(ends, share * len(rows))), len(ends) - 1)])
+        return np.sort(rows[order[:stop]])
+
+    def _lesson(self, number: int, place: int, keep: Rows, held: Rows) -> Lesson:
+        plan, seed = self.plans[number], self.scene.seed
+
+        def make() -> Outfit:
+            return outfit(self.network, plan, _blank(self.network, self.scene), _none, seed)
+
+        return Lesson(
+            make=make, schedule=schedule(plan), room=self.room, rows=keep, held=held,
+            number=FOLDS * number + place,
+        )  # fmt: skip
+
+
+def measure(asked: Request, scene: Scene, worked: Worked) -> Steps[Evidence]:
+    """Train from nothing on all that one fold leaves; at three sizes where that was not plain.
+
+    Three folds each then, and the curve is carried on.
+    """
+    arranged, n = scene.arranged, len(scene.arranged.learn)
+    small = _small_start(asked, scene)
+    network = cut_start(small)
+    if arranged.facts().n_blocks < fine_tuning.LEAST_BLOCKS:
+        return not_measured(n, "too few independent examples")
+    if why := _too_long(asked, network, fine_tuning.passes(_sizes(n)[0])):
+        return not_measured(n, why)
+    yield note("tune", "Scratch", "the same design is trained from nothing, to compare")
+    told: dict[str, float | int | str] = {
+        "trainings": FOLDS * len(SHARES),
+        "unit": arranged.nouns.many,
+        BESIDE: "scratch",
+    }
+    yield Event(stage="tune", kind="begin", values=told)
+    folds = held_out(scene, FOLDS)
+    nothing = _nothing(asked, scene, small, network)
+    warm, blocks = _warm(worked, arranged), arranged.blocks()
+    side = small.record.preprocessing.shape[0]
+    hits, size = yield from nothing.hits(0, {0: folds[0]})
+    rows = _both(folds[:1], warm)
+    found = behind(size, hits[rows], warm[rows], blocks[rows], side, arranged.nouns)
+    if found is None:
+        if why := _too_long(asked, network, FOLDS * sum(map(fine_tuning.passes, _sizes(n)))):
+            found = not_measured(n, why)
+        else:
+            curve = yield from _curve(nothing, folds)
+            rows = _both(folds, warm)
+            rng = np.random.default_rng([scene.seed, 15])
+            sizes, hits = np.array([m for _, m in curve]), np.stack([one[rows] for one, _ in curve])
+            found = scratch(sizes, hits, warm[rows], blocks[rows], side, rng, arranged.nouns)
+    yield Event(stage="tune", kind="end")
+    return found
+
+
+def _curve(nothing: _Nothing, folds: Sequence[Rows]) -> Steps[list[tuple[Array, float]]]:
+    """Hits and rows learnt from, at each size, the smallest first."""
+    found = []
+    for number in reversed(range(len(SHARES))):
+        found.append((yield from nothing.hits(number, dict(enumerate(folds)))))
+    return found
+
+
+def _both(folds: Sequence[Rows], warm: Array) -> Rows:
+    """Rows of these folds that the warm start was asked about too."""
+    return np.intersect1d(np.concatenate(folds), np.flatnonzero(~np.isnan(warm)))
+
+
+def _too_long(asked: Request, network: Network, passes: float) -> str:
+    """Why so many images are not passed; nothing where they are."""
+    seconds = fine_tuning.seconds(network.record, passes)
+    is_long = seconds > fine_tuning.MOST_SECONDS[asked.budget]
+    return f"it would take about {seconds / 60:.0f} minutes more" if is_long else ""
+
+
+def _sizes(n: int) -> list[int]:
+    """Rows learnt from at each of SHARES."""
+    return [max(round(share * n * (1 - 1 / FOLDS)), 1) for share in SHARES]
+
+
+def _small_start(asked: Request, scene: Scene) -> Start:
+    """The design, for images of SIDE px at most. What it has learnt is of no account."""
+    wish = input_wish(asked, scene.collection)
+    if isinstance(scene.prep, Preprocessing):
+        side = min(*scene.prep.size, SIDE)
+        wish = replace(wish, size=None if side == scene.prep.size[0] else side)
+    return open_start(asked.start, asked.arch, asked.preprocessing, wish)
+
+
+def _nothing(asked: Request, scene: Scene, small: Start, network: Network) -> _Nothing:
+    arranged, prep = scene.arranged, small.record.preprocessing
+    size = () if prep == scene.prep else (f"{SIZE}={prep.shape[0]}",)
+    kept = tuple(s for s in asked.settings if s.startswith(("input.", "start.")))
+    wanted = replace(
+        asked, strategy="scratch", lr=None, plan=None, given=frozenset({"strategy"}),
+        settings=tuple(s for s in kept if not (size and s.startswith(SIZE))) + size,
+    )  # fmt: skip
+    facts = run_plan.network_facts(wanted, small, network, None)
+    plans = tuple(
+        run_plan.make_plan(
+            wanted, replace(arranged.facts(), n=n), facts, tuple(scene.profiles), scene.look.engine
+        )
+        for n in _sizes(len(arranged.learn))
+    )
+    chosen = schedule(plans[0])
+    source = LiveSource(
+        pixels=read_pixels(scene.collection, arranged.learn, prep),
+        contents=tuple(example.sha256 for example in arranged.learn),
+        views=views_of_plan(chosen), seed=chosen.seed, prep=prep,
+    )  # fmt: skip
+    room = Room(
+        source=source, labels=arranged.labels, blocks=arranged.blocks(),
+        target=arranged.target, before=take_digests(network), checkpoints=NoCheckpoints(),
+        steps=tuple(schedule(plan).n_steps for plan in plans for _ in range(FOLDS)),
+    )  # fmt: skip
+    return _Nothing(scene, network, room, plans)
+
+
+def _warm(worked: Worked, arranged: Arranged) -> Array:
+    """How often what the run has made answers each row rightly, (n,); NaN if never held out."""
+    head, held = worked.head, worked.head.fold >= 0
+    found = np.full(len(arranged.labels), np.nan)
+    found[held] = arranged.target.credits(head.probabilities[held], arranged.labels[held])
+    return found
+
+
+def _blank(network: Network, scene: Scene) -> HeadFit:
+    """Only how many classes there are: above fresh layers an output begins at zero."""
+    last = taps(network.record)[-1]
+    return blank((last,), 0, scene.arranged.n_classes, len(scene.arranged.learn))
+
+
+def _none(tap: Tap) -> Features:
+    """Nothing is read: no head was fitted."""
+    return np.empty((0, 0), np.float32)

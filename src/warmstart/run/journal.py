@@ -1,0 +1,242 @@
+"""What a run has settled so far, in its folder, so that it can go on after a kill.
+
+`request.json` tells what was asked. `checkpoints/` holds, until the run is done: `read.json`,
+the data as they were read; `journal.json`, how the look was taken, and the digests of the
+record files that stages have written, each with the key of what that stage depends on; and
+the states of trainings. A stage whose key and file are as they were is not run again. Its
+result is read from the file in any case: a run that goes on and one that never stopped then
+go on from the same values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from warmstart import request
+from warmstart.data.dataset import Collection
+from warmstart.distributed import here
+from warmstart.errors import DataError, RunFolderError, StartError
+from warmstart.events import Steps
+from warmstart.evidence import check
+from warmstart.evidence.data_checks import write_lists
+from warmstart.features.extraction import Look, take_look
+from warmstart.network.load import Start
+from warmstart.planning.plan_file import read_plan, write_plan
+from warmstart.records.codec import from_plain, to_plain
+from warmstart.records.data import DataRecord, Example
+from warmstart.records.plan import Choice, Plan
+from warmstart.records.recording import LOG, Clock, open_log, opening, recorded, worked
+from warmstart.records.run_folder import RunFolder, read_json, write_bytes, write_json
+from warmstart.records.summary import Inspection
+from warmstart.request import Request, as_plain, write_request
+from warmstart.run import plan
+from warmstart.run.environment import around
+from warmstart.training.checkpoint import Checkpoints
+from warmstart.training.dataset import Scene
+
+Result = TypeVar("Result")
+FOLDER = "checkpoints"
+READ, NOTES, PLAN = "read.json", "journal.json", "plan.toml"
+NEW_RUN = "or begin a new run with `warmstart fit`."
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A run to go on with: its folder, its log, held alone, and what its start was.
+
+    `remark` is for people: what is not as it was.
+    """
+
+    folder: RunFolder
+    log: TextIO
+    start: str  # SHA-256 of its tensors
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """A run folder at work: what was settled is written there, and read again.
+
+    `about` is a digest of all that stages depend on apart from each other: the request, the
+    start, the versions of packages. `earlier`: seconds by stage that other processes worked.
+    """
+
+    folder: RunFolder
+    log: TextIO
+    about: str
+    notes: dict[str, Any]  # as they stand in journal.json
+    earlier: Mapping[str, float] | None = None  # None: this process begins the run
+    remark: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    def record(self, steps: Steps[Result]) -> Steps[Result]:
+        """Run the work of the run, as `recorded` does."""
+        return (yield from recorded(steps, self.folder, self.log))
+
+    def begin(
+        self, asked: Request, collection: Collection, start: Start, clock: Clock
+    ) -> Steps[None]:
+        """Write down what the run was asked and what it read; tell where it works."""
+        if self.earlier is None:
+            yield opening(self.folder, clock)
+            write_request(self.path, asked, start.record.sha256, around())
+        else:
+            text = f"goes on after {sum(self.earlier.values()):.0f} s of work"
+            yield opening(self.folder, clock, f"{text}; {self.remark}" if self.remark else text)
+            clock.add(self.earlier)
+        (self.path / FOLDER).mkdir(exist_ok=True)
+        write_json(self.path / FOLDER / READ, collection.record)
+
+    def look(self, asked: Request, collection: Collection, start: Start) -> Steps[Look]:
+        """The look, under the engine that it was begun with: another rounds differently.
+
+        Which one that is stands in the journal before the first image is passed.
+        """
+        kept = self.notes.get("engine")
+        engine = plan.engine_of(asked) if kept is None else from_plain(Choice, kept)
+        kept = plan.kept_part(asked, start, len(collection.record.examples))
+        return (yield from take_look(collection, start, engine, self._keep_engine, kept))
+
+    def settle(self, record: DataRecord) -> None:
+        """Write data.json: the data that the run works on."""
+        write_json(self.path / "data.json", record)
+
+    def inspect(self, scene: Scene) -> Steps[Inspection]:
+        """The evidence for the verdict: gathered, or as it was."""
+        path = self.path / "inspection.json"
+        key = self._key("inspection", _digest(self.path / "data.json"))
+        if self.notes.get("inspection") != [key, _digest(path)]:
+            found = yield from check.check(scene)
+            write_json(path, found)
+            self._note(inspection=[key, _digest(path)])
+        inspection = read_json(path, Inspection)
+        write_lists(self.path, inspection.label_issues, inspection.off_topic)
+        return inspection
+
+    def plan(self, make: Callable[[], Plan]) -> Plan:
+        """The plan: made, or strictly as it was, for some of it rests on measured times."""
+        path = self.path / PLAN
+        key = self._key("plan", _digest(self.path / "inspection.json"))
+        if self.notes.get("plan", [""])[0] != key:
+            write_bytes(path, write_plan(here().same(make())).encode())
+            self._note(plan=[key, _digest(path)])
+        return read_plan(path.read_text("utf-8"), str(path))
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """For the trainings of the plan that is settled."""
+        names = ("data.json", "inspection.json", PLAN)
+        key = self._key("training", *(_digest(self.path / name) for name in names))
+        return Checkpoints(self.path / FOLDER, key)
+
+    def _keep_engine(self, engine: Choice) -> None:
+        if "engine" not in self.notes:
+            self._note(engine=to_plain(engine))
+
+    def _key(self, *parts: str) -> str:
+        told = [self.about, self.notes.get("engine"), *parts]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    def _note(self, **notes: Any) -> None:
+        self.notes.update(notes)
+        write_json(self.path / FOLDER / NOTES, self.notes)
+
+
+def open_journal(
+    asked: Request, collection: Collection, start: Start, unfinished: Unfinished | None = None
+) -> Journal:
+    """The journal of a new run, in a new folder, or of one that goes on.
+
+    Raises: RunFolderError if no folder can be made, or its plan was changed; DataError or
+    StartError where the data or the start are not what they were.
+    """
+    about = _about(asked, start)
+    if unfinished is None:
+        folder = request.open_folder(asked, collection.record.name)
+        return Journal(folder, open_log(folder), about, {})
+    folder = unfinished.folder
+    if start.record.sha256 != unfinished.start:
+        raise StartError(
+            f"the weights of {start.record.name} are not those that {folder.path} began with; "
+            f"put them back, {NEW_RUN}"
+        )
+    if (folder.path / FOLDER / READ).exists():
+        before = read_json(folder.path / FOLDER / READ, DataRecord)
+        check_same_data(folder.path, before, collection.record)
+    notes = _read_notes(folder.path / FOLDER / NOTES)
+    if "plan" in notes and notes["plan"][1] != _digest(folder.path / PLAN):
+        raise RunFolderError(
+            f"{folder.path / PLAN} was changed or removed after its run had begun; put it back, or "
+            "give what you want to a new run: warmstart fit DATA --plan FILE"
+        )
+    earlier = worked(folder.path / LOG)
+    folder.unmark()
+    return Journal(folder, unfinished.log, about, notes, earlier, unfinished.remark)
+
+
+def check_same_data(run: Path, before: DataRecord, now: DataRecord) -> None:
+    """Refuse to go on with other data than those that a run began with.
+
+    Raises: DataError naming the first example that differs.
+    """
+    if now == before:
+        return
+    old, new = ({e.id: e for e in record.examples} for record in (before, now))
+    ids = (*old, *(id for id in new if id not in old))
+    first = next((id for id in ids if old.get(id) != new.get(id)), None)
+    what = "its list of what cannot be read is another one"
+    if first is not None:
+        what = f"{first} {_difference(old.get(first), new.get(first))}"
+    raise DataError(
+        f"the data of {run} are not what they were when it began: {what}; put them back, {NEW_RUN}"
+    )
+
+
+def _difference(old: Example | None, new: Example | None) -> str:
+    if new is None:
+        return "is gone"
+    if old is None:
+        return "is new"
+    return "has changed" if new.sha256 != old.sha256 else "has another label, group or part"
+
+
+def _about(asked: Request, start: Start) -> str:
+    """What stages depend on, apart from each other, the data and the processors' names."""
+    now = {name: value for name, value in around().items() if name not in ("cpu", "gpu")}
+    plain = {n: value for n, value in as_plain(asked).items() if n not in ("out", "track")}
+    text = json.dumps([plain, start.record.sha256, now], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; nothing where there is none."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _read_notes(path: Path) -> dict[str, Any]:
+    """What the journal says. What is missing or damaged in it is nothing: it is done anew."""
+    try:
+        notes = json.loads(path.read_text("utf-8"))
+        kept = {name: notes[name] for name in ("inspection", "plan") if _is_pair(notes.get(name))}
+        if "engine" in notes:
+            kept["engine"] = to_plain(from_plain(Choice, notes["engine"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return kept
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether this is the key and the digest of a file."""
+    return isinstance(value, list) and [type(item) for item in value] == [str, str]

@@ -1,0 +1,248 @@
+"""From a fitted head to the files a user takes home."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import warmstart
+from warmstart.errors import TrainingError
+from warmstart.network.added import AddedBlock
+from warmstart.network.ensemble import NAME
+from warmstart.network.ledger import take_digests
+from warmstart.network.load import Start
+from warmstart.network.model_folder import Bundle, write_bundle
+from warmstart.network.partial_load import carried, surgery_sentence
+from warmstart.network.partition import Network
+from warmstart.network.surgery import WarmModel, assemble, unique_state
+from warmstart.records.answer import ModelRecord
+from warmstart.records.data import DataRecord, Finding
+from warmstart.records.inputs import Kind
+from warmstart.records.network import Change, Recipe, StartRecord, Tap
+from warmstart.records.plan import Plan
+from warmstart.records.run_folder import RunFolder, write_json
+from warmstart.records.summary import DataCounts, Inspection
+from warmstart.run.card import Hook
+from warmstart.run.lineage import RunStart
+from warmstart.run.past import memory
+from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.task import Target
+from warmstart.training.dataset import Arranged, ReadTap
+from warmstart.training.fine_tune import Worked
+from warmstart.training.linear_probe import HeadFit
+from warmstart.training.out_of_distribution import fit_neighbours
+from warmstart.training.score import calibration_record, delivered, head_scores
+
+# Of the scores' spread: how far the network may be from its stored features. Outputs of frozen
+# layers that are kept in half precision put it 0.5 % off (10,000 images, last:6).
+AGREEMENT = {"float32": 5e-3, "float16": 3e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model comes from: its start, the start cut into parts, its digests then.
+
+    `changes`: tensors that surgery at the input made before any look. `learnt`: numbers of
+    the images that the start is known to have learnt from; None where that is not known.
+    `came` is the start as it came, before surgery.
+    """
+
+    start: StartRecord
+    came: StartRecord
+    network: Network
+    digests: Mapping[str, str]
+    changes: tuple[Change, ...] = ()
+    surgery: str = ""  # the same in words
+    learnt: frozenset[int] | None = frozenset()
+
+
+def origin_of(start: Start, network: Network) -> Origin:
+    """The start as a run begins from it: take this before anything is trained."""
+    digests = take_digests(network)
+    learnt = start.past.kept if isinstance(start, RunStart) else frozenset()
+    return Origin(
+        start=start.record, came=start.origin, network=network, digests=digests,
+        changes=start.changes, surgery=surgery_of(start), learnt=learnt,
+    )  # fmt: skip
+
+
+def surgery_of(start: Start) -> str:
+    """What surgery at the input did to a start, and what does not carry over; mostly nothing."""
+    if not start.changes:
+        return ""
+    return surgery_sentence(start.changes, carried(start.changes, start.module))
+
+
+def build_model(network: Network, head: HeadFit, target: Target = CLASSES) -> WarmModel:
+    """The trunk and the head as one network."""
+    calibration = delivered(head, target)
+    return assemble(
+        network,
+        head.taps,
+        torch.from_numpy(head.weight),
+        torch.from_numpy(head.bias),
+        calibration.temperature,
+        torch.from_numpy(calibration.bias).float(),
+    )
+
+
+def check_model(
+    model: WarmModel, head: HeadFit, inputs: torch.Tensor, read: ReadTap, store: str = "float32"
+) -> float:
+    """Largest difference between the network and the features its head was fitted on.
+
+    Shapes: inputs (m, C, H, W) normalised; read gives the same m examples' stored taps.
+    In units of the scores' standard deviation. `store` is how outputs of frozen layers were
+    kept. Raises: TrainingError beyond 0.5 %, or 3 % where that was in half precision.
+    """
+    with torch.inference_mode():
+        taps = torch.cat(model.features(inputs), dim=1).double()
+        weight, bias = model.head.weight.double(), model.head.bias.double()
+        live = (taps @ weight.T + bias).numpy()
+    stored = head_scores(head, read)
+    gap = float(np.abs(live - stored).max() / max(float(stored.std()), 1e-12))
+    if not gap < AGREEMENT[store]:
+        raise TrainingError(
+            f"the finished network differs from the features it was fitted on by {gap:.2%} of "
+            "their scores' spread; nothing was shipped. Clear the cache (`warmstart cache clear`) "
+            "and run again."
+        )
+    return gap
+
+
+def describe(origin: Origin, worked: Worked, record: DataRecord) -> ModelRecord:
+    """model/config.json: what rebuilds the network, and how its layers were trained."""
+    start, head, plan = origin.start, worked.head, worked.plan
+    return ModelRecord(
+        task=record.task,
+        arch=start.arch,
+        start=start.name,
+        start_sha256=start.sha256,
+        head=head.name,
+        penalty=head.penalty,
+        taps=head.taps,
+        classes=record.classes,
+        preprocessing=start.preprocessing,
+        strategy=worked.shipped or str(plan.strategy.value),
+        recipe=_recipe(plan, start.recipe),
+        lineage=start.lineage or (start.name,),
+        added=_hidden_widths(worked.network),
+        beside=worked.network.beside.cut if worked.network.beside else None,
+    )
+
+
+def _hidden_widths(network: Network) -> tuple[int, ...]:
+    """Of the blocks that were added behind the last part, by this run or those before it."""
+    blocks = ((n, m) for n, m in network.trunk.named_modules() if isinstance(m, AddedBlock))
+    return tuple(m.hidden for name, m in blocks if not name.startswith(f"{NAME}."))
+
+
+def _recipe(plan: Plan, before: Recipe | None) -> Recipe | None:
+    """How the layers were trained first, for a run that starts from this one.
+
+    The start's own record stays: else each run in a chain would move ten times less than the
+    one before. Another optimizer's says nothing of this one.
+    """
+    training = plan.training
+    if not plan.is_trained or training.optimizer is None or training.rate is None:
+        return before
+    is_scratch = any(part.action.value == "fresh" for part in plan.parts)
+    if before is not None and before.optimizer == training.optimizer.value and not is_scratch:
+        return before
+    return Recipe(
+        optimizer=str(training.optimizer.value), rate=training.rate.number,
+        batch=int(training.batch.number), schedule="cosine",
+    )  # fmt: skip
+
+
+def write_model(
+    folder: RunFolder,
+    described: ModelRecord,
+    model: WarmModel,
+    head: HeadFit,
+    arranged: Arranged,
+    read: ReadTap,
+    before: frozenset[int] | None = frozenset(),
+) -> None:
+    """Write model/: nothing in it depends on the test part. Shapes: read gives (n, d_t).
+
+    `before`: what the start had learnt from, as `Origin.learnt`.
+    """
+    own = described.own_taps
+    neighbours, unknown_from, nearest = fit_neighbours(read, own, arranged.groups, seed=0)
+    arrays: dict[str, NDArray[np.generic]] = {
+        "points": neighbours.points.astype(np.float16, copy=False),
+        "target": neighbours.sketch.target.astype(np.int32),
+        "sign": neighbours.sketch.sign.astype(np.int8),
+        "offset": neighbours.offset,
+        "scale": neighbours.scale,
+        **memory(before, arranged.learn),
+    }
+    write_bundle(
+        folder.path / "model",
+        Bundle(
+            unique_state(model),
+            described,
+            calibration_record(head, arranged, unknown_from, nearest),
+            arrays,
+            [example.id for example in arranged.learn],
+        ),
+    )
+
+
+def hooks(network: Network, taps: Sequence[Tap]) -> tuple[Hook, ...] | None:
+    """Per tap whose module to hook, the pooling and the layout; None if a tap has no module."""
+    found = []
+    for tap in taps:
+        modules = network.steps.parts[tap.part - 1].modules
+        if tap.pool != "neck" and not modules:
+            return None
+        layout = network.record.parts[tap.part - 1].layout
+        found.append((tap.of, modules[-1] if tap.pool != "neck" else "", tap.pool, layout))
+    return tuple(found)
+
+
+def count_data(
+    arranged: Arranged,
+    findings: Sequence[Finding],
+    inspection: Inspection,
+    kind: Kind,
+) -> DataCounts:
+    """Sizes for the summary. Items of `unreadable` and `leak` findings are examples."""
+    sizes = dict.fromkeys(("unreadable", "duplicate", "leak"), 0)
+    for finding in findings:
+        if finding.kind in sizes:
+            sizes[finding.kind] += len(finding.items)
+    return DataCounts(
+        train=len(arranged.learn),
+        test=len(arranged.test),
+        classes=arranged.n_classes,
+        unreadable=sizes["unreadable"],
+        duplicates=sizes["duplicate"],
+        leaks=sizes["leak"],
+        label_issues=inspection.label_issues.count,
+        off_topic=None if inspection.off_topic is None else inspection.off_topic.count,
+        kind=None if kind == "image" else kind,
+    )
+
+
+def write_environment(folder: RunFolder, threads: int) -> None:
+    """env.json: what a reader needs to run this again."""
+    packages = ("torch", "timm", "numpy", "scipy", "pillow", "onnxruntime")
+    write_json(
+        folder.path / "env.json",
+        {
+            "warmstart": warmstart.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "machine": platform.machine(),
+            "threads": threads,
+            "packages": {name: version(name) for name in packages},
+        },
+    )

@@ -1,0 +1,235 @@
+"""From what was asked to a plan that can be followed: rules, then a plan file, then --set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch.nn import Parameter
+
+from warmstart.data.dataset import Collection
+from warmstart.distributed import foreseen
+from warmstart.features.engine_choice import SETTING, check_name
+from warmstart.features.machine import n_threads
+from warmstart.machine import free_memory
+from warmstart.network.feature_layers import taps
+from warmstart.network.finished_run import cut_start
+from warmstart.network.ledger import tensors_of
+from warmstart.network.load import Start
+from warmstart.network.lora import bare_parts
+from warmstart.network.partition import Network
+from warmstart.planning import rules
+from warmstart.planning.actions import as_parts_say
+from warmstart.planning.build import build
+from warmstart.planning.cached_activations import FULL_BYTES, stored_bytes, with_store
+from warmstart.planning.check import check_facts, check_plan, check_values
+from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
+from warmstart.planning.feature_layers import profiles
+from warmstart.planning.fine_tuning import tries_tail
+from warmstart.planning.parallel import with_parallel
+from warmstart.planning.plan_file import open_plan, overlay, wishes_for
+from warmstart.planning.settings import PAIRS, apply_settings, is_early, parse_settings, typed
+from warmstart.planning.strategy import n_tuned, parse, strategy_of
+from warmstart.records.network import NetworkRecord
+from warmstart.records.plan import Choice, Plan
+from warmstart.records.summary import Verdict
+from warmstart.request import Request
+from warmstart.run.inputs import is_partial
+from warmstart.training.dataset import arrange
+from warmstart.training.device import AUTO, check_machine, find_machine
+from warmstart.training.prior import SUFFIX
+
+
+def settle(asked: Request) -> Request:
+    """The request with its plan file read: its start and seed hold where none was typed.
+
+    Raises: PlanError if the file is no plan, or has values that no plan can have; for an
+    engine that is none, or is not installed.
+    """
+    own = _own_engine(asked)
+    if asked.plan is None:
+        return asked
+    plan = open_plan(asked.plan) if isinstance(asked.plan, Path) else asked.plan
+    check_values(plan)
+    if own is None:
+        check_name(str(plan.training.engine.value), f"the plan's {SETTING}")
+    typed, arch = asked.typed, plan.arch
+    read = replace(asked, plan=plan, given=typed)
+    if "seed" not in typed:
+        read = replace(read, seed=int(plan.training.seed.number))
+    if "budget" not in typed:  # how closely the evidence looks is the budget's, too
+        is_fast = plan.head.permutations.value == rules.permutations("fast")
+        read = replace(read, budget="fast" if is_fast else "balanced")
+    if "start" not in typed:
+        own = str(arch.value) if arch is not None else None
+        read = replace(read, start=str(plan.start.value), arch=asked.arch or own)
+    return read
+
+
+def engine_of(asked: Request) -> Choice | None:
+    """The engine that --set names, else that of the plan; None where the look chooses.
+
+    Raises: PlanError for an engine that is none, or is not installed.
+    """
+    own = _own_engine(asked)
+    if own is not None:
+        return Choice(value=own, because="your choice (--set)", source="user")
+    return asked.plan.training.engine if isinstance(asked.plan, Plan) else None
+
+
+def _own_engine(asked: Request) -> str | None:
+    text = parse_settings(asked.settings).get(SETTING)
+    return None if text is None else check_name(text.lower(), f"--set {SETTING}={text}")
+
+
+def _own_pairs(asked: Request) -> bool | None:
+    """Whether texts are learnt by pairs, where --set says so: other choices follow from it."""
+    text = parse_settings(asked.settings).get(PAIRS)
+    return None if text is None else bool(typed(PAIRS, text, "switch"))
+
+
+def make_plan(
+    asked: Request,
+    facts: DataFacts,
+    network: NetworkFacts,
+    profile_names: Sequence[str],
+    engine: Choice,
+) -> Plan:
+    """The plan; what the user set wins and is marked as theirs.
+
+    `asked` is settled; `engine` is the one that the look has taken.
+    Raises: PlanError for a plan that this network or this data do not allow.
+    """
+    if may_try_tail(asked, network.record, facts) and not network.tries_tail:
+        asked = _untrained(asked)
+    start = asked.start if isinstance(asked.start, (str, Path)) else type(asked.start).__name__
+    wishes = Wishes(
+        start=str(start), strategy=asked.strategy, budget=asked.budget, seed=asked.seed,
+        arch=asked.arch, lr=asked.lr, given=asked.typed, pairs=_own_pairs(asked),
+        processes=foreseen().size,
+        machine=find_machine(asked.device, n_threads()),
+    )  # fmt: skip
+    if isinstance(asked.plan, Plan):
+        wishes = wishes_for(asked.plan, wishes)
+    made = build(wishes, facts, network, profile_names, engine)
+    if asked.start_choice is not None:
+        made = replace(made, start=asked.start_choice)
+    if isinstance(asked.plan, Plan):
+        on_device = {"device"} if asked.device != AUTO else set[str]()
+        made = overlay(made, asked.plan, asked.typed | on_device)
+    if is_partial(asked):
+        mine = Choice(value=True, because="your choice (--set)", source="user", rule=False)
+        made = replace(made, partial=mine)
+    if asked.stream is not None:
+        made = replace(made, training=replace(made.training, stream=asked.stream))
+    late = [s for s in asked.settings if not is_early(s.partition("=")[0].strip())]
+    made = apply_settings(replace(made, training=replace(made.training, engine=engine)), late)
+    made = with_store(as_parts_say(made, network), network, facts)
+    made = with_parallel(made, network.record, foreseen().local, free_memory())
+    check_plan(made, network.record)
+    check_facts(made, facts, network, profile_names)
+    check_machine(made)
+    return made
+
+
+def kept_part(asked: Request, start: Start, n: int) -> int:
+    """The part of a streamed network whose output a look keeps; 0 for none.
+
+    Where the layers begin that were typed to be trained; else those of `last:1`, which may be
+    asked for next, while that is little.
+    Raises: PlanError as `n_tuned` does.
+    """
+    if not start.stream:
+        return 0
+    wish = parse(asked.strategy)
+    if isinstance(asked.plan, Plan) and "strategy" not in asked.typed:
+        wish = strategy_of(asked.plan)
+    record = cut_start(start).record
+    tuned = 0 if wish.depth == "auto" else n_tuned(wish, len(record.parts))
+    cut = len(record.parts) - max(tuned, 1)
+    is_little = cut and stored_bytes(record, cut, n, 0, start.stream) <= FULL_BYTES
+    return cut if tuned or is_little else 0
+
+
+def may_try_tail(asked: Request, network: NetworkRecord, facts: DataFacts) -> bool:
+    """Whether upper layers will be trained beside a head, if only there is a signal."""
+    is_ours = parse(asked.strategy).depth == "auto" and not isinstance(asked.plan, Plan)
+    return is_ours and tries_tail(network, facts, asked.budget)
+
+
+def _untrained(asked: Request) -> Request:
+    """Without what was set for a training that turned out to have no signal to train for."""
+    kept = tuple(s for s in asked.settings if not s.strip().startswith("training."))
+    return replace(asked, lr=None, settings=kept)
+
+
+def rehearse(asked: Request, collection: Collection, start: Start) -> None:
+    """Make the plan once before any folder is made or any image is passed, where one was typed.
+
+    What only the run can know, the verdict and the engine, does not matter to what is refused.
+    Raises: PlanError as `make_plan` does; DataError where too few images are independent.
+    """
+    is_plain = asked.plan is None and not asked.settings and asked.lr is None
+    if is_plain and asked.strategy == "auto":
+        return
+    network = cut_start(start)
+    plain = tuple(profiles(taps(network.record)))
+    names = (*plain, *(f"{name}{SUFFIX}" for name in plain))
+    data = arrange(collection.record).facts()
+    facts = network_facts(asked, start, network, None, may_try_tail(asked, network.record, data))
+    engine = Choice(value="torch", because="only rehearsed", source="rule")
+    make_plan(asked, data, facts, names, engine)
+
+
+def network_facts(
+    asked: Request,
+    start: Start,
+    network: Network,
+    verdict: Verdict | None,
+    is_tried: bool = False,
+) -> NetworkFacts:
+    """What a plan needs to know of a start and its parts.
+
+    A part is fresh where more than half of its parameters have random values, and touched
+    where some tensors have. The neck counts as a piece of the last part, with which it is
+    trained.
+    """
+    touched, fresh = _random_parts(start.drawn, network)
+    return NetworkFacts(
+        record=network.record, recipe=start.record.recipe,
+        preprocessing=start.record.preprocessing, usual=start.usual,
+        is_drawn=start.record.is_drawn,
+        verdict=verdict.kind if verdict else None, tries_tail=is_tried,
+        fresh=fresh, touched=touched - fresh,
+        bare=bare_parts(network) if _is_low_rank(asked) else frozenset(),
+    )  # fmt: skip
+
+
+def _random_parts(drawn: frozenset[str], network: Network) -> tuple[frozenset[str], frozenset[str]]:
+    """Parts with some drawn tensors, and those whose parameters are mostly drawn."""
+    names = [part.name for part in network.record.parts]
+    homes = {**{name: name for name in names}, "neck": names[-1]}
+    touched: set[str] = set()
+    whole, new = Counter[str](), Counter[str]()
+    for name, tensor in tensors_of(network).items() if drawn else ():
+        part = homes.get(network.owners[name])
+        if part is None:  # the old classifier, and what is never read
+            continue
+        n = tensor.numel() if isinstance(tensor, Parameter) else 0
+        whole[part] += n
+        if name in drawn:
+            new[part] += n
+            touched.add(part)
+    return frozenset(touched), frozenset(part for part in new if 2 * new[part] > whole[part])
+
+
+def _is_low_rank(asked: Request) -> bool:
+    """Whether some part may get low-rank updates; only then is it worth asking which can."""
+    planned = asked.plan.parts if isinstance(asked.plan, Plan) else ()
+    return (
+        "lora" in parse(asked.strategy).extras
+        or any("low-rank" in setting for setting in asked.settings)
+        or any(part.action.value == "low-rank" for part in planned)
+    )

@@ -1,0 +1,90 @@
+"""`warmstart resume RUN`: the same flow again in the same folder, from where it was left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import chdir
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from warmstart.errors import RunFolderError
+from warmstart.events import Steps
+from warmstart.records.recording import clear_checkpoints, open_log
+from warmstart.records.run_folder import RunFolder, read_json
+from warmstart.records.summary import Summary
+from warmstart.request import Request, read_request, with_objects
+from warmstart.run.deliver import Finished
+from warmstart.run.environment import as_before, check_same
+from warmstart.run.journal import Unfinished
+
+Result = TypeVar("Result")
+Fit = Callable[[Request, Unfinished], Steps[Finished]]
+
+
+def resume(run: Path, fit: Fit, objects: Mapping[str, Any] | None = None) -> Steps[Finished]:
+    """Go on with a run that was stopped or killed; the result is as if it never had been.
+
+    `fit` is the flow. `objects` are the Python objects that the run began from (data, test,
+    start, preprocessing), by name. A run that is done is handed back as it is.
+    Raises: RunFolderError for a folder that holds no such run, is at work already, has failed,
+    or began with other versions or more processors; UsageError for objects that are missing;
+    DataError or StartError where data or start are not what they were; else as `fit`.
+    """
+    place = _checked(run)
+    if (place / "DONE").exists():
+        return _done(run, place)
+    file = read_request(place)
+    log = open_log(RunFolder(place))
+    try:
+        if (place / "DONE").exists():  # while nobody held the log
+            return _done(run, place)
+        asked = replace(with_objects(file, run, objects or {}), out=None)
+        remark = check_same(run, file.around)
+        steps = fit(asked, Unfinished(RunFolder(place), log, file.start, remark))
+        with as_before(file.around):
+            finished = yield from _within(file.place, steps)
+    finally:
+        log.close()
+    return replace(finished, path=run)
+
+
+def _checked(run: Path) -> Path:
+    """The folder itself. Raises: RunFolderError for none, or a run that failed."""
+    if not run.is_dir():
+        raise RunFolderError(
+            f"{run} does not exist; name the folder of a run that was stopped, such as runs/photos."
+        )
+    if (run / "FAILED").exists():
+        why = (run / "FAILED").read_text("utf-8", errors="replace").strip() or "unknown"
+        raise RunFolderError(
+            f"{run} failed, and would again: {why.rstrip('.')}. Mend that, then begin a new run "
+            "with `warmstart fit`."
+        )
+    return run.resolve()
+
+
+def _done(run: Path, place: Path) -> Finished:
+    clear_checkpoints(RunFolder(place))
+    return Finished(path=run, summary=read_json(place / "summary.json", Summary))
+
+
+def _within(place: Path, steps: Steps[Result]) -> Steps[Result]:
+    """The steps with relative paths as they were typed; the caller's stay as they are.
+
+    Where the folder that they began from is gone, they begin from where we are.
+    """
+    place = place if place.is_dir() else Path(os.getcwd())
+    try:
+        while True:
+            try:
+                with chdir(place):
+                    event = next(steps)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            yield event
+    finally:
+        with chdir(place):
+            steps.close()

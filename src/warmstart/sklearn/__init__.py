@@ -1,0 +1,1 @@
+"""warmstart as scikit-learn estimators."""

@@ -1,0 +1,202 @@
+"""Ridge with weighted rows: as if each row stood there as often as its weight says.
+
+Minimises  sum_i w_i |y_i - x_i W - b|^2 + penalty |W|^2,  which in dual form is the kernel
+K + penalty diag(1/w) with the intercept of `solve.ridge`. Rows are centred on their weighted
+mean and turned into the axes of their own scatter; one decomposition, of rows or features,
+whichever are fewer, serves every penalty.
+
+With N the sum of the weights, z a row in those axes and A = Z'WZ + penalty I, a row gives
+
+    h = 1/N + z' A^-1 z
+
+of each unit of its weight to its own prediction. Without u of its weight its residual r is
+r / (1 - u h), exactly (a rank-one update); for a block B of whole rows, with S = diag(w_B)^1/2,
+it is S^-1 (I - S H_BB S)^-1 S r_B.
+
+Shapes: n rows, d features, K classes; all arrays float64, all weights above zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh
+from scipy.spatial.distance import cdist
+
+from warmstart.solve.kernels import Scaling, scaling_of
+from warmstart.solve.ridge import Array, Rows
+
+# ---- Functions of a table's columns that bend, fitted as lines are: features of a Laplace kernel.
+#
+# k(x, z) = exp(-mean_j |x_j - z_j| / width) for standardised columns. With K = U L U' among the
+# anchors, phi(x) = k(x, anchors) U L^-1/2 has phi(x) . phi(z) = k(x, z) wherever one of the two is
+# an anchor. So a ridge on phi is kernel ridge, and weights of rows, rows left out and intercept are
+# those of any other ridge (`solve.weighted`). Where rows are many, some of them are anchors:
+# Williams & Seeger 2001, "Using the Nyström Method to Speed Up Kernel Machines".
+
+
+MOST_ANCHORS, MOST_CELLS = 1000, 10_000_000  # of the matrix of rows and anchors
+LEAST_ANCHORS = 50
+_BENDS_RANK = 1e-10  # axes below this share of the largest carry rounding only
+_CHUNK = 4096  # rows at once
+
+
+@dataclass(frozen=True, slots=True)
+class Bends:
+    """Features phi. Shapes: anchors (m, d), axes (m, r)."""
+
+    anchors: Array
+    width: float
+    axes: Array
+
+    def of(self, rows: Array) -> Array:
+        """Shapes: rows (n, d), scaled as the anchors are; returns (n, r)."""
+        found = np.empty((len(rows), self.axes.shape[1]))
+        for at in range(0, len(rows), _CHUNK):
+            some = slice(at, at + _CHUNK)
+            found[some] = _kernel(rows[some], self.anchors, self.width) @ self.axes
+        return found
+
+
+def anchors_of(rows: Array) -> Array:
+    """Rows at equal distances, all where they are few; none where they would be too few of many.
+
+    >>> [len(anchors_of(np.zeros((n, 2)))) for n in (30, 5000, 50_000, 500_000)]
+    [30, 1000, 200, 0]
+    """
+    n = len(rows)
+    m = min(n, MOST_ANCHORS, MOST_CELLS // max(n, 1))
+    return rows[np.arange(m) * n // max(m, 1)] if m >= min(n, LEAST_ANCHORS) else rows[:0]
+
+
+def bends(anchors: Array, width: float) -> Bends:
+    """The features of a width, in spreads of a column. Shapes: anchors (m, d), standardised.
+
+    >>> x = np.array([[0.0], [1.0], [3.0]])
+    >>> found = bends(x, 2.0).of(x)
+    >>> (found @ found.T)[0].round(3).tolist()
+    [1.0, 0.607, 0.223]
+    """
+    values, axes = eigh(_kernel(anchors, anchors, width), driver="evd")
+    alive = values > _BENDS_RANK * values[-1]
+    return Bends(anchors, width, axes[:, alive] / np.sqrt(values[alive]))
+
+
+def _kernel(rows: Array, anchors: Array, width: float) -> Array:
+    """Rows are of unit mean square length, so that columns carry 1/sqrt(d) already."""
+    apart: Array = cdist(rows, anchors, "cityblock")
+    apart /= -width * np.sqrt(rows.shape[1])
+    return np.exp(apart, out=apart)
+
+
+_RANK = 1e-12  # axes below this share of the largest carry rounding only
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Weighted rows in the axes of their scatter.
+
+    Shapes: rows (n, r) centred; values (r,); axes (d, r); mean (d,); weights (n,).
+    """
+
+    rows: Array
+    values: Array
+    axes: Array
+    mean: Array
+    weights: Array
+
+    def average(self, values: Array) -> Array:
+        """The weighted mean of rows. Shapes: (n, k) to (k,)."""
+        result: Array = self.weights @ values / self.weights.sum()
+        return result
+
+
+def standardised(features: Array, weights: Array) -> Scaling:
+    """Mean 0 and spread 1 for each feature, unit mean square length for the rows.
+
+    For columns that each have a unit of their own. One that does not vary gets scale 0.
+    Shapes: features (n, d), weights (n,).
+
+    >>> standardised(np.array([[0.0, 5.0], [4.0, 5.0]]), np.array([3.0, 1.0])).offset.tolist()
+    [1.0, 5.0]
+    """
+    offset, spread = _moments(features, weights)
+    is_alive = spread > 1e-10 * np.abs(offset) + np.finfo(float).tiny
+    scale = np.where(is_alive, 1.0 / np.where(is_alive, spread, 1.0), 0.0)
+    return Scaling(offset, scale / np.sqrt(max(int(is_alive.sum()), 1)))
+
+
+def evened(features: Array, weights: Array) -> Scaling:
+    """`solve.kernels.fit_scaling` of weighted rows. Shapes: features (n, d), weights (n,)."""
+    return scaling_of(*_moments(features, weights))
+
+
+def _moments(features: Array, weights: Array) -> tuple[Array, Array]:
+    share = weights / weights.sum()
+    offset = share @ features
+    return offset, np.sqrt(share @ (features - offset) ** 2)
+
+
+def spread_out(features: Array, weights: Array) -> Spread:
+    """Centre the rows and find their axes. Shapes: features (n, d), weights (n,).
+
+    >>> spread_out(np.array([[0.0], [4.0]]), np.array([3.0, 1.0])).values.round(9).tolist()
+    [12.0]
+    """
+    mean = weights @ features / weights.sum()
+    centred = features - mean
+    heavy = np.sqrt(weights)[:, None] * centred
+    if len(features) >= features.shape[1]:
+        values, axes = eigh(heavy.T @ heavy, driver="evd")
+    else:
+        values, sides = eigh(heavy @ heavy.T, driver="evd")
+        is_alive = values > _RANK * values[-1]
+        values = values[is_alive]
+        axes = heavy.T @ (sides[:, is_alive] / np.sqrt(values))
+    return Spread(centred @ axes, np.maximum(values, 0.0), axes, mean, weights)
+
+
+def solve(spread: Spread, targets: Array, penalty: float) -> tuple[Array, Array]:
+    """Weights and intercept for predictions x W + b. Shapes: targets (n, K); W (d, K), b (K,).
+
+    >>> rows = spread_out(np.array([[0.0], [4.0]]), np.array([3.0, 1.0]))
+    >>> W, b = solve(rows, np.array([[0.0], [1.0]]), penalty=12.0)
+    >>> W.round(9).item(), b.round(9).item()
+    (0.125, 0.125)
+    """
+    within, centre = _coefficients(spread, targets, penalty)
+    weights = spread.axes @ within
+    return weights, centre - spread.mean @ weights
+
+
+def left_out(
+    spread: Spread, targets: Array, penalty: float, groups: Sequence[Rows] | None = None
+) -> Array:
+    """Prediction of every row from all others. Shapes: targets (n, K); returns (n, K).
+
+    With `groups`, which partition the rows, from all rows outside its group. A row goes with its
+    whole weight: what is said of it does not depend on what else it stands for.
+    """
+    within, centre = _coefficients(spread, targets, penalty)
+    shrink = 1.0 / (spread.values + penalty)
+    share = 1.0 / spread.weights.sum()
+    missed = targets - (spread.rows @ within + centre)
+    own = spread.rows**2 @ shrink + share
+    residuals = missed / np.maximum(1.0 - spread.weights * own, np.finfo(float).eps)[:, None]
+    for rows in groups or ():
+        if len(rows) > 1:
+            root = np.sqrt(spread.weights[rows])[:, None]
+            z = spread.rows[rows]
+            hat = root * ((z * shrink) @ z.T + share) * root.T
+            residuals[rows] = np.linalg.solve(np.eye(len(rows)) - hat, root * missed[rows]) / root
+    predictions: Array = targets - residuals
+    return predictions
+
+
+def _coefficients(spread: Spread, targets: Array, penalty: float) -> tuple[Array, Array]:
+    """Coefficients in the axes (r, K), and the weighted mean of the targets (K,)."""
+    centre = spread.average(targets)
+    right = (spread.rows * spread.weights[:, None]).T @ (targets - centre)
+    return right / (spread.values + penalty)[:, None], centre

@@ -1,0 +1,1 @@
+"""The studio: label, train and correct on one local page."""

@@ -1,0 +1,1 @@
+"""Results and progress as text, on a terminal and in a notebook."""

@@ -1,0 +1,300 @@
+"""One attempt at a training: updates, looks, guards, checkpoints; it can be gone on with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from warmstart.distributed import here
+from warmstart.events import Event, Steps, note
+from warmstart.features.prefetch import ahead
+from warmstart.machine import peak_rss_mb
+from warmstart.network import freeze
+from warmstart.network.conv_bn_fusion import folded
+from warmstart.network.cut import Tail
+from warmstart.network.tensors import in_channels_last
+from warmstart.planning.actions import NEW
+from warmstart.planning.schedule import Schedule, stage_actions
+from warmstart.records.plan import Action
+from warmstart.records.summary import GuardNote
+from warmstart.solve.ridge import Rows
+from warmstart.training.augmentations import draw_batches
+from warmstart.training.candidates import Route
+from warmstart.training.checkpoint import Saved
+from warmstart.training.distributed import tell_way, way_of
+from warmstart.training.gradual_unfreezing import Joining
+from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
+from warmstart.training.loop import warm_cosine
+from warmstart.training.losses import Loss, pairs_loss, summed_loss
+from warmstart.training.outfit import Outfit, moving_of
+from warmstart.training.shared import Inputs, view_numbers
+from warmstart.training.trainer import LAG, Course, Trainer
+from warmstart.training.validation import Looks, renew_statistics, spread
+
+if TYPE_CHECKING:
+    from warmstart.training.lesson import Lesson
+
+
+COMPARED = 64  # rows on which it is seen whether answers moved at all
+
+
+class Attempt:
+    """A training from its start to its end, or to an alarm.
+
+    `guards` tells of earlier attempts, for the checkpoints. `is_idle`: training moved nothing.
+    """
+
+    def __init__(self, lesson: Lesson, scale: float, guards: tuple[GuardNote, ...]) -> None:
+        self.lesson, self.scale, self.guards = lesson, scale, guards
+        self.outfit, schedule = lesson.make(), lesson.schedule
+        self.outfit.model.to(schedule.device)
+        in_channels_last(self.outfit.model)
+        tail = Tail(self.outfit.model, schedule.cut, schedule.recompute)
+        self.way = way_of(self.outfit, tail, schedule, self._few())
+        self.moving = moving_of(self.outfit)
+        moving = {name: t for name, t in self.moving.items() if self.way.keeps(name)}
+        loss = _loss(lesson)
+        self.trainer = Trainer(
+            tail, moving, _course(schedule), loss, self.way,
+            renew=lambda: renew_statistics(
+                self.looks, self.moving.values(), self.joining.fit, schedule.seed
+            ),
+        )  # fmt: skip
+        says = not schedule.pairs  # else the output is left behind
+        self.looks = Looks(lesson.room, lesson.held, self.outfit, self.trainer, says)
+        self.stages = stage_actions(schedule, self.outfit.actions)
+        is_judged = len(self.stages) > 1 and lesson.route is None
+        self.joining = Joining(self.looks, lesson.rows, schedule.seed, is_judged)
+        self._route = lesson.route or Route()
+        last = self._steps_of(len(self.stages[: self._route.n_stages]) - 1, schedule.n_steps).stop
+        self._goal = min(self._route.n_steps(schedule.n_steps), last)  # updates in all
+        self.is_idle = False
+        self._stopped = 0  # after so many updates, where the time was over before they were
+        self._watch = _watch(lesson, self.outfit)
+        self._clock = _Clock(schedule.batch)
+
+    def run(self, saved: Saved | None = None) -> Steps[Alarm | None]:
+        """Train; the alarm that ended it, None where it came to its end.
+
+        `saved`: the state that an earlier process left this attempt in.
+        """
+        lesson, route = self.lesson, self._route
+        first = int(saved.facts["stage"]) if saved else 0
+        if saved is None:
+            self.looks.begin()
+            self.joining.begin()
+        for number, actions in enumerate(self.stages[: route.n_stages]):
+            steps = self._steps_of(number, self._goal)
+            if number < first or not steps:
+                continue
+            alarm = yield from self._stage(number, actions, steps, saved)
+            saved = None
+            if alarm is not None:
+                return alarm
+            has_joined = self.joining.joins(number)
+            if not has_joined:
+                self.looks.forget(steps.start, lesson.schedule.n_steps)
+            if self._is_over(steps.stop):
+                yield note("tune", "Stopped", self._over())
+            if not has_joined or self._stopped:
+                break
+        if lesson.is_last:
+            yield from tell_way(self.way)
+        return self._end()
+
+    def settle(self) -> None:
+        """Leave the network with the weights of its route."""
+        self.trainer.settle(self._route.share)
+
+    def _steps_of(self, number: int, stop: int) -> range:
+        total, n = self.lesson.schedule.n_steps, len(self.stages)
+        return range(total * number // n, min(total * (number + 1) // n, stop))
+
+    def _stage(
+        self, number: int, actions: Mapping[str, Action], steps: range, saved: Saved | None
+    ) -> Steps[Alarm | None]:
+        model, begin = self.outfit.model, steps.start
+        with (
+            freeze.hold(model, actions, self.outfit.owners) as held,
+            folded(model, held.resting if self.way.is_near else (), self._probe),
+        ):
+            self.trainer.begin(self._groups(actions))
+            if saved is not None:
+                begin = self._restore(saved)
+            feed = self._batches(number, steps, begin)
+            try:
+                for step, (inputs, labels) in zip(range(begin, steps.stop), feed, strict=False):
+                    model.train(self.looks.says)  # few updates of pairs drop nothing out
+                    held.rest()
+                    factor = self._factor(number, step)
+                    loss = self.trainer.update(step, factor, inputs, labels)
+                    alarm = self._watch.see(step + 1, loss)
+                    if alarm is not None:
+                        self.way.end()
+                        return alarm
+                    values = {"loss": round(loss, 6), "factor": round(factor * self.scale, 6)}
+                    values |= self.looks.look(step + 1, self.lesson.schedule.n_steps)
+                    yield from self._told(number, step, values)
+                    if self._is_over(step + 1):
+                        break
+            finally:
+                feed.close()
+                model.eval()
+            self.way.end()
+        return None
+
+    def _probe(self) -> Tensor:
+        """Outputs for two images, in eval mode."""
+        self.outfit.model.eval()
+        device = self.lesson.schedule.device
+        return self.way.run(*(value.to(device) for value in self._few()))
+
+    def _few(self) -> Inputs:
+        """Two images as they are."""
+        return self.lesson.room.plain(spread(self.lesson.rows, 2), self.outfit.taps)
+
+    def _is_over(self, done: int) -> bool:
+        """Whether the time is over before the steps are."""
+        until = self.lesson.until
+        if until is not None and done < self._goal and here().same(time.perf_counter() > until):
+            self._stopped = self._stopped or done
+        return self._stopped > 0
+
+    def _over(self) -> str:
+        return f"after {self._stopped:,} of {self._goal:,} updates: the minutes were over"
+
+    def _groups(self, actions: Mapping[str, Action]) -> list[dict[str, Any]]:
+        found = freeze.groups(self.outfit.model, actions, self.outfit.owners, self.outfit.rates)
+        for group in found:
+            group["lr"] *= self.scale
+            group["is_anchored"] = freeze.action_of(actions, group["part"]) not in NEW
+        return found
+
+    def _factor(self, number: int, step: int) -> float:
+        """Warm-up and cosine of a stage; a route that ends early ends on the same curve."""
+        chosen = self.lesson.schedule
+        whole = self._steps_of(number, chosen.n_steps)
+        return warm_cosine(len(whole), chosen.warm_up, falls=not chosen.pairs)(step - whole.start)
+
+    def _batches(
+        self, number: int, steps: range, begin: int
+    ) -> Generator[tuple[Inputs, Tensor], None, None]:
+        """Inputs and labels of each step from `begin` on; drawn as from the stage's first."""
+        chosen, room, rows = self.lesson.schedule, self.lesson.room, self.joining.fit
+        rng = np.random.default_rng([chosen.seed, self.lesson.number, number])
+        drawn = islice(
+            draw_batches(len(rows), chosen.batch, len(steps), rng), begin - steps.start, None
+        )
+
+        def make(one: tuple[Rows, Rows]) -> tuple[Inputs, Tensor]:
+            places, visits = rows[one[0]], view_numbers(one[1], chosen)
+            return room.source.batch(places, visits, self.outfit.taps), room.targets(places)
+
+        for inputs, labels in ahead(make, drawn, chosen.workers):
+            yield tuple(value.to(chosen.device) for value in inputs), labels.to(chosen.device)
+
+    def _told(self, number: int, step: int, values: dict[str, float]) -> Steps[None]:
+        """The event of an update; a checkpoint where one is due, or where the caller stops."""
+        lesson = self.lesson
+        seen = (step + 1) * lesson.schedule.batch
+        told = {
+            **values, "epoch": round(seen / len(self.joining.fit), 2),
+            "lesson": lesson.number + 1, "per_second": self._clock.per_second(),
+            "memory_mb": peak_rss_mb(),
+        }  # fmt: skip
+        done, total = lesson.earlier + step + 1, lesson.total
+        try:
+            yield Event(stage="tune", kind="step", step=done, of=total, values={**told})
+        except GeneratorExit:
+            if self.way.is_whole:  # else the others would have to tell of theirs
+                self._save(number, step + 1)
+            raise
+        if self.way.agreed(lesson.room.checkpoints.is_due):
+            self._save(number, step + 1)
+
+    def _end(self) -> Alarm | None:
+        """The last looks; an alarm where training moved nothing, or ruined the weights."""
+        most = COMPARED if self.looks.says else COMPARED // 4
+        some, n_steps = spread(self.lesson.rows, most), self.lesson.schedule.n_steps
+        ended = self.looks.shown(1.0, some)
+        self.looks.finish()
+        if not np.isfinite(ended).all() or not self.looks.are_finite:
+            what = "the network's answers are not numbers any more"
+            return Alarm(kind="diverged", step=n_steps, sentence=what)
+        if not self.joining.joined or self._stopped:
+            return None  # no group of parts helped, or there was no time: no fault of the rate
+        is_whole = self._route == Route(n_stages=self._route.n_stages)
+        is_judged = is_whole and self.looks.says
+        loss = self.looks.loss(ended, some) if is_judged else None
+        of_classes = self.lesson.room.target.tells_classes
+        moved = largest_change(self.looks.shown(0.0, some), ended, of_classes=of_classes)
+        self.is_idle = moved < LEAST_CHANGE
+        return self._watch.finish(moved, loss)
+
+    # ---- checkpoints -----------------------------------------------------------------------
+
+    def _save(self, number: int, step: int) -> None:
+        tensors = {**self.trainer.tensors(), **self.looks.tensors(), **self.joining.tensors()}
+        facts = {
+            "lesson": self.lesson.number, "scale": self.scale, "stage": number, "step": step,
+            "watch": self._watch.state, "trainer": self.trainer.facts(),
+            "joining": self.joining.facts(),
+            "guards": [
+                {"kind": g.kind, "step": g.step, "action": g.action} for g in self.guards
+            ],
+        }  # fmt: skip
+        checkpoints = self.lesson.room.checkpoints
+        write = checkpoints.save if self.way.is_whole else checkpoints.save_jointly
+        write(Saved(tensors, facts))
+
+    def _restore(self, saved: Saved) -> int:
+        """Be as when this was saved; the step to go on with."""
+        facts = saved.facts
+        self.trainer.restore(saved.tensors, facts["trainer"])
+        self.looks.restore(saved.tensors)
+        self.joining.restore(saved.tensors, facts["joining"])
+        self._watch.restore(facts["watch"])
+        return int(facts["step"])
+
+
+class _Clock:
+    """Images a second, smoothed."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch, self._last, self._seconds = batch, time.perf_counter(), 0.0
+
+    def per_second(self) -> float:
+        """After one more update."""
+        now = time.perf_counter()
+        took, self._last = now - self._last, now
+        self._seconds = took if not self._seconds else 0.9 * self._seconds + 0.1 * took
+        return round(self._batch / max(self._seconds, 1e-9), 1)
+
+
+def _loss(lesson: Lesson) -> Loss:
+    chosen = lesson.schedule
+    return pairs_loss(chosen.temperature) if chosen.pairs else summed_loss(lesson.room.target)
+
+
+def _course(chosen: Schedule) -> Course:
+    return Course(
+        optimizer=chosen.optimizer, weight_decay=chosen.weight_decay, average=chosen.average,
+        lag=1 if chosen.pairs else LAG, l2_sp=chosen.l2_sp,
+        micro_batch=chosen.micro_batch or chosen.batch, device=chosen.device,
+        precision=chosen.precision, seed=chosen.seed,
+    )  # fmt: skip
+
+
+def _watch(lesson: Lesson, outfit: Outfit) -> Watch:
+    room = lesson.room
+    return Watch(
+        n_steps=lesson.schedule.n_steps, warm_up=lesson.schedule.warm_up,
+        # Pairs are compared with each other: blind answers have no loss there.
+        blind=0.0 if lesson.schedule.pairs else room.target.blind_loss(room.labels[lesson.rows]),
+        begins_fitted="fresh" not in outfit.actions.values(),
+    )  # fmt: skip

@@ -1,0 +1,292 @@
+"""The frozen layers are run once for each view of each image; what they give is kept."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart import events
+from warmstart.distributed import here
+from warmstart.errors import TrainingError
+from warmstart.events import Event, Steps, drain
+from warmstart.features.activation_key import MAIN, ActivationKey, main_key
+from warmstart.features.cache import Store
+from warmstart.features.cache_key import BATCH, EngineName, FeatureKey
+from warmstart.features.engine import Engine, EngineError, make_engine
+from warmstart.features.engine_choice import version_between
+from warmstart.features.extract import first_of_each
+from warmstart.features.extraction import load_same
+from warmstart.features.machine import n_threads
+from warmstart.features.offload import Chunk, Link, belt_of
+from warmstart.features.prefetch import ahead
+from warmstart.features.shelf import Shelf
+from warmstart.features.streaming import links, one_by_one
+from warmstart.features.text_lengths import in_order
+from warmstart.machine import default_root
+from warmstart.modalities.preprocessing import decoder_name, encode
+from warmstart.network.cut import Prefix, stored_taps
+from warmstart.network.feature_layers import tap_width
+from warmstart.planning.feature_layers import for_trained
+from warmstart.planning.schedule import Schedule, schedule
+from warmstart.records.data import Example
+from warmstart.records.network import Tap
+from warmstart.records.plan import Plan
+from warmstart.training import dataset
+from warmstart.training.augmentations import Views, view_of
+from warmstart.training.dataset import Scene
+from warmstart.training.shared import StoredSource
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is to be passed: the scene, the plan's numbers, one shelf a view."""
+
+    scene: Scene
+    chosen: Schedule
+    views: Views
+    shelves: tuple[Shelf, ...]
+    missing: tuple[frozenset[str], ...]  # by view number
+
+    def only(self, number: int, content: str) -> _Work:
+        """The same for one view of one image."""
+        none = [frozenset[str]()] * len(self.shelves)
+        none[number] = frozenset({content})
+        return replace(self, missing=tuple(none))
+
+    def just(self, number: int) -> _Work:
+        """The same for one view of all images."""
+        lost = [m if n == number else frozenset[str]() for n, m in enumerate(self.missing)]
+        return replace(self, missing=tuple(lost))
+
+    @property
+    def todo(self) -> list[Example]:
+        """Images of which some view is missing, one a content."""
+        lost = frozenset[str]().union(*self.missing)
+        scene = self.scene
+        return in_order(first_of_each(scene.arranged.learn, [*lost]), scene.collection, scene.prep)
+
+    def views_of(self, examples: Sequence[Example]) -> list[Pixels]:
+        """The missing views of some images, one array a view: decoded once."""
+        scene = self.scene
+        images = [
+            encode(load_same(scene.collection, example), example.id, scene.prep)
+            for example in examples
+        ]
+        pairs = [*zip(examples, images, strict=True)]
+        return [
+            np.stack(made) if made else np.empty((0, *images[0].shape), np.uint8)
+            for number, lost in enumerate(self.missing)
+            for made in [
+                [view_of(i, e.sha256, number, self.views, self.chosen.seed)
+                 for e, i in pairs if e.sha256 in lost]
+            ]
+        ]  # fmt: skip
+
+
+def views_of_plan(chosen: Schedule) -> Views:
+    """How images vary under a plan."""
+    return Views(
+        crop=chosen.crop, flip=chosen.flip, colour=chosen.colour, shift=chosen.shift,
+        mask=chosen.mask,
+    )  # fmt: skip
+
+
+def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
+    """Run the frozen parts for every view that the store lacks.
+
+    Shelves stay open, and are not evicted, for as long as the source lives.
+    Raises: TrainingError where half precision cannot hold an output.
+    """
+    chosen, network = schedule(plan), scene.look.network
+    wanted = _wanted(scene, plan, chosen.cut)
+    store, engine = Store(default_root()), str(plan.training.engine.value)
+    stream = str(plan.training.stream.value) if plan.training.stream else ""
+    keys = [
+        ActivationKey(look=base, cut=chosen.cut, wanted=wanted, dtype=chosen.store)
+        for base in _bases(scene, chosen, engine, stream)
+    ]
+    shelves = tuple(store.shelf(key) for key in keys)
+    hashes = [example.sha256 for example in scene.arranged.learn]
+    lost = here().gathered(tuple(frozenset(shelf.missing(hashes)) for shelf in shelves))[0]
+    missing = _share(lost, scene)
+    work = _Work(scene, chosen, views_of_plan(chosen), shelves, missing)
+    prefix = Prefix(network, chosen.cut, wanted)
+    parts = links(network, wanted, chosen.cut, scene.prep) if stream else ()
+    if stream:
+        _take_over(work, wanted)
+        work = replace(work, missing=tuple(map(_absent, shelves, missing)))
+    if any(work.missing):
+        yield from _carry(work, parts, stream) if stream else _pass(work, engine, prefix)
+    if here().size > 1 and any(lost):
+        here().gathered(None)  # all have come to the end of their share
+        for shelf in shelves:
+            shelf.refresh()
+    shape = network.record.parts[chosen.cut - 1].shape_out
+    ends = np.cumsum([int(np.prod(shape)), *(tap_width(network.record, t) for t in wanted)])
+    columns = {
+        tap: slice(int(a), int(b)) for tap, a, b in zip(wanted, ends, ends[1:], strict=False)
+    }
+    again = _Again(
+        work, partial(one_by_one, parts) if stream else partial(_made, work, engine, prefix)
+    )
+    is_ragged = network.record.parts[chosen.cut - 1].layout == "tokens"
+    return StoredSource(shelves, tuple(hashes), chosen.cut, shape, columns, again, is_ragged)
+
+
+def _absent(shelf: Shelf, wanted: frozenset[str]) -> frozenset[str]:
+    return frozenset(shelf.absent(wanted))
+
+
+def _take_over(work: _Work, wanted: Sequence[Tap]) -> None:
+    """The plain view of a network that is streamed, of images whose look kept the output."""
+    features, lost = work.scene.look.features.shelf, work.missing[0]
+    if not isinstance(features.key, FeatureKey):
+        return
+    with Store(default_root()).shelf(main_key(features.key, work.chosen.cut)) as kept:
+        todo = first_of_each(work.scene.arranged.learn, [*lost - {*kept.missing(lost)}])
+        for at in range(0, len(todo), BATCH):
+            contents = [example.sha256 for example in todo[at : at + BATCH]]
+            taps = [features.read(contents, tap.name) for tap in wanted]
+            _keep(work, 0, contents, [kept.read(contents, MAIN), *taps])
+
+
+def _share(missing: tuple[frozenset[str], ...], scene: Scene) -> tuple[frozenset[str], ...]:
+    """What of the missing views, by number, this process is to make: all views of an image."""
+    todo = first_of_each(scene.arranged.learn, [*frozenset[str]().union(*missing)])
+    own = frozenset(example.sha256 for example in here().share(todo))
+    return tuple(lost & own for lost in missing)
+
+
+def _wanted(scene: Scene, plan: Plan, cut: int) -> tuple[Tap, ...]:
+    """Every tap below the cut that some head of the plan, or one fitted later, may listen to."""
+    names = [str(name) for name in dataset.as_tuple(plan.head.candidates)]
+    heads = (*dataset.profiles_of(names), for_trained(scene.profiles))
+    taps = {tap for name in heads for tap in scene.profiles[name]}
+    if scene.prior is not None:
+        taps |= set(scene.prior.weights)
+    return stored_taps(sorted(taps, key=lambda tap: (tap.part, tap.pool)), cut)
+
+
+def _bases(scene: Scene, chosen: Schedule, engine: str, stream: str) -> Iterator[FeatureKey]:
+    """The members of the keys of view 0, the plain image, and of views 1, 2, …"""
+    start, name = scene.start, cast(EngineName, engine)
+    if start is None:
+        raise ValueError("stored activations need the record of their start")
+    plain = FeatureKey(
+        network=start.sha256, arch=start.arch,
+        parts=tuple(part.name for part in scene.look.network.record.parts), taps=(),
+        preprocessing=scene.prep, decoder=decoder_name(scene.prep), engine=name,
+        engine_version=version_between(name, stream), threads=n_threads(),
+    )  # fmt: skip
+    yield plain
+    for number in range(1, chosen.views + 1 if chosen.is_varied else 1):
+        yield replace(
+            plain, view=f"{views_of_plan(chosen).policy} seed={chosen.seed} view={number}"
+        )
+
+
+def _pass(work: _Work, engine: str, prefix: Prefix) -> Steps[None]:
+    todo = work.todo
+    begin: dict[str, float | int | str] = {"title": "Views", "missing": len(todo)}
+    yield Event(stage="tune", kind="begin", of=len(todo), values=begin)
+    run = yield from _open(engine, prefix, work)
+    began, done = time.perf_counter(), 0
+    chunks = [todo[at : at + BATCH] for at in range(0, len(todo), BATCH)]
+    for chunk, made in zip(chunks, ahead(work.views_of, chunks, workers=1), strict=True):
+        for number, images in enumerate(made):
+            if len(images):
+                lost = work.missing[number]
+                contents = [e.sha256 for e in chunk if e.sha256 in lost]
+                _keep(work, number, contents, run(images))
+        done += len(chunk)
+        speed = done / max(time.perf_counter() - began, 1e-9)
+        values: dict[str, float | int | str] = {"title": "Views", "per_second": round(speed, 1)}
+        yield Event(stage="tune", kind="step", step=done, of=len(todo), values=values)
+
+
+def _open(engine: str, prefix: Prefix, work: _Work) -> Steps[Engine]:
+    """The plan's engine for the frozen parts, or torch where it cannot run them."""
+    try:
+        return _make(engine, prefix, work)
+    except EngineError as error:
+        yield events.note("tune", "Engine", f"{error}; torch is used instead")
+        return _make("torch", prefix, work)
+
+
+def _make(engine: str, prefix: Prefix, work: _Work) -> Engine:
+    return make_engine(cast(EngineName, engine), prefix, work.scene.prep, n_threads())
+
+
+def _made(work: _Work, engine: str, prefix: Prefix) -> Engine:
+    return drain(_open(engine, prefix, work))
+
+
+def _carry(work: _Work, parts: Sequence[Link], stream: str) -> Steps[None]:
+    """The same of a network that is streamed: part by part, one view after the other."""
+    store, learn = Store(default_root()), work.scene.arranged.learn
+    for number, lost in enumerate(work.missing):
+        todo = first_of_each(learn, [*lost])
+        if not todo:
+            continue
+        begin: dict[str, float | int | str] = {"title": f"View {number}", "missing": len(todo)}
+        yield Event(stage="tune", kind="begin", of=len(todo), values=begin)
+        shelf, alone = work.shelves[number], work.just(number)
+        made = belt_of(store, shelf.key, (e.sha256 for e in learn), parts, stream)
+        belt = replace(made, keeps_last=True, stage="tune")
+        with belt.held():
+            belt.open([e.sha256 for e in todo])
+            yield from belt.run(len(todo), partial(_fed, alone, number, todo))
+            for contents, rows in belt.rows():
+                _keep(work, number, contents, rows)
+            belt.clear()
+
+
+def _fed(work: _Work, number: int, todo: Sequence[Example]) -> Iterator[Chunk]:
+    """One view of some images, in batches."""
+    chunks = [todo[at : at + BATCH] for at in range(0, len(todo), BATCH)]
+    for chunk, made in zip(chunks, ahead(work.views_of, chunks, workers=1), strict=True):
+        yield [example.sha256 for example in chunk], made[number]
+
+
+class _Again:
+    """Passes images again of which a stored row was damaged since training began."""
+
+    def __init__(self, work: _Work, make: Callable[[], Engine]) -> None:
+        self._work, self._make = work, make
+        self._run: Engine | None = None
+        self._lock = threading.Lock()  # rows are asked for by several threads
+
+    def __call__(self, number: int, content: str) -> NDArray[np.floating]:
+        """The row of a view of an image, (width,)."""
+        work = self._work.only(number, content)
+        with self._lock:
+            run = self._run = self._run or self._make()
+            made = run(work.views_of(work.todo)[number])
+        return np.concatenate([values.ravel() for values in made]).astype(work.chosen.store)
+
+
+def _keep(
+    work: _Work, number: int, contents: Sequence[str], made: list[NDArray[np.float32]]
+) -> None:
+    flat, store = [values.reshape(len(contents), -1) for values in made], work.chosen.store
+    most = float(np.max([np.abs(values).max(initial=0.0) for values in flat]))  # NaN, if any is
+    if not np.isfinite(most):
+        raise TrainingError(
+            f"the frozen layers give {most} for view {number} of some images; use milder views "
+            "(--set training.crop=0.8), or --strategy head."
+        )
+    if most > np.finfo(store).max:
+        raise TrainingError(
+            f"the frozen layers give {most:.3g}, which {store} cannot hold; use "
+            "--set training.store=float32."
+        )
+    work.shelves[number].append(contents, flat)

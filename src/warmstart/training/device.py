@@ -1,0 +1,54 @@
+"""The machine that trains: its device, as it was asked for or as torch finds it."""
+
+from __future__ import annotations
+
+from warmstart.errors import PlanError, UsageError
+from warmstart.planning.machine import DEVICES, Machine
+from warmstart.records.plan import Plan
+
+AUTO = "auto"
+
+
+def check_device(name: str) -> None:
+    """Raises: UsageError for a device that there is not, or that torch cannot use here."""
+    if name not in (AUTO, *DEVICES):
+        raise UsageError(f"--device {name} is not one of {AUTO}, {', '.join(DEVICES)}.")
+    if name in ("cuda", "mps") and name not in _usable():
+        raise UsageError(
+            f"--device {name}: torch finds no such device here; use --device cpu, or leave it away."
+        )
+
+
+def check_machine(plan: Plan) -> None:
+    """Raises: PlanError where a plan trains on a device that torch cannot use here."""
+    device = plan.training.device
+    if device is not None and device.value not in _usable():
+        raise PlanError(
+            f"the plan has training.device {device.value}, and torch finds no such device here; "
+            "add --device cpu, or leave training.device away."
+        )
+
+
+def find_machine(name: str, threads: int) -> Machine:
+    """What training may use; `auto` takes a GPU where there is one.
+
+    >>> find_machine("cpu", 2).device
+    'cpu'
+    """
+    import torch
+
+    usable = _usable() if name == AUTO else (name,)
+    device = usable[0]
+    return Machine(
+        device=device, threads=threads, is_wish=name != AUTO,
+        has_bfloat16=device == "cuda" and torch.cuda.is_bf16_supported(),
+    )  # fmt: skip
+
+
+def _usable() -> tuple[str, ...]:
+    """Devices that torch can use here, the fastest first."""
+    import torch
+
+    found = ["cuda"] if torch.cuda.is_available() else []
+    found += ["mps"] if torch.backends.mps.is_available() else []
+    return (*found, "cpu")

@@ -1,0 +1,382 @@
+"""Training parts of the network: once for each fold that is held out, then on all examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from warmstart.data.splits import folds
+from warmstart.events import Event, Steps, guard, note
+from warmstart.features.machine import threads_for
+from warmstart.network.ensemble import may_stand_beside
+from warmstart.network.partition import Network
+from warmstart.planning.cached_activations import frozen_prefix
+from warmstart.planning.minutes import Allowance, gave_way
+from warmstart.planning.rules import HELD_ONCE
+from warmstart.planning.schedule import carried_out, given_up, of_rows, schedule, stage_actions
+from warmstart.planning.words import gave_up
+from warmstart.records.plan import Action, Plan
+from warmstart.records.summary import Beside, Estimate, Evidence, GuardNote
+from warmstart.solve.calibration import Calibration
+from warmstart.solve.ridge import Array, Rows
+from warmstart.training.cached_activations import store_views, views_of_plan
+from warmstart.training.candidates import END, LOOKS, REFIT, REFITTED, Chosen, Route, choose
+from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
+from warmstart.training.cross_calibration import cross_calibrated
+from warmstart.training.dataset import Reader, Scene
+from warmstart.training.forgetting import ROWS, Memory, keep_memory
+from warmstart.training.guards import overfit
+from warmstart.training.heads import fit_on
+from warmstart.training.lesson import SCALES, Lesson
+from warmstart.training.linear_probe import HeadFit
+from warmstart.training.live import read_pixels
+from warmstart.training.model_soup import stirred
+from warmstart.training.outfit import Outfit, outfit
+from warmstart.training.output import Refit, Warmths, calibrated, joined_outputs
+from warmstart.training.score import as_it_came, head_probabilities
+from warmstart.training.shared import LiveSource, Room, Source
+from warmstart.training.ship import HEAD, Decision, decide
+from warmstart.training.validation import spread
+
+# ---- Whether held-out rows got worse towards the end of the trainings, and what was done.
+
+
+def watch_overfit(chosen: Chosen, blocks: NDArray[np.int64], n_steps: int) -> GuardNote | None:
+    """A note where the loss of held-out rows rose look by look, by more than chance.
+
+    Shapes: blocks (n,).
+    """
+    steps = [Route(look=look).n_steps(n_steps) for look in range(1, LOOKS + 1)]
+    held = np.isfinite(chosen.losses[END])
+    looks = [losses[held] for losses in chosen.losses[:LOOKS]]
+    if not held.any():
+        return None
+    alarm, _ = overfit(looks, blocks[held], steps)
+    if alarm is None:
+        return None
+    route = chosen.route
+    kept = f"what was learnt up to {route.look} fifths of the steps is kept"
+    if route.share < 1:
+        kept = f"weights {route.share:.0%} of the way from the start's are kept"
+    return GuardNote(kind="overfit", step=alarm.step, action=kept)
+
+
+NO_LIMIT = Allowance()
+EARLIEST = 2  # folds after which fine-tuning that does not pay is stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """The network that came out, its head, and a reader of its taps.
+
+    `plan` is the plan as it was carried out: parts that did not join, and all of them where
+    training was given up, are frozen in it. `actions` is None where nothing was trained step
+    by step. `own_head` is what a run's own head is worth, before any new one was fitted.
+    `given_up` says why the linear probe is left. `before` (n, K): how linear probes that
+    learnt from what those trainings learnt from answer the rows held out, whose folds are `held`
+    (n,); `decision`: what ships, where the linear probe was compared with the fine-tuned network.
+
+    The ship rule fills in the rest: `gain`, what fine-tuning brought over the linear probe;
+    `shipped`, where that is not the plan's strategy; `why`; `beside`, what other methods give on
+    the same rows.
+    """
+
+    network: Network
+    head: HeadFit
+    reader: Reader
+    plan: Plan
+    actions: dict[str, Action] | None = None
+    own_head: Estimate | None = None
+    guards: tuple[GuardNote, ...] = ()
+    given_up: str = ""
+    before: Array | None = None
+    decision: Decision | None = None
+    held: Rows | None = None
+    gain: Evidence | None = None
+    shipped: str = ""
+    why: str = ""
+    beside: tuple[Beside, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """Where trainings should have ended. Shapes: scores (C, n, K) of each candidate end."""
+
+    joined: int
+    scores: Array
+    warmths: tuple[Warmths, ...]
+    chosen: Chosen
+
+
+@dataclass(slots=True)
+class _HeldOut:
+    """What trainings without them said of held-out rows.
+
+    Shapes: scores (C, n, K) of each candidate end, before (n, K) answers of the linear probes
+    that those trainings began with, fold (n,); NaN and -1 for rows that were never held out.
+    """
+
+    scores: Array
+    before: Array
+    fold: Rows
+    joined: list[int] = field(default_factory=list)  # groups of parts
+    scale: float = 1.0
+    guards: list[GuardNote] = field(default_factory=list)
+    failed: tuple[float, ...] = ()  # scales of the rates of a training that was given up
+
+
+def tune(
+    scene: Scene,
+    plan: Plan,
+    head: HeadFit,
+    digests: Mapping[str, str],
+    checkpoints: Checkpoints | None = None,
+    allowance: Allowance = NO_LIMIT,
+) -> Steps[Worked]:
+    """Train what the plan says; the network as it was looked at where it trains nothing.
+
+    `digests` are those of the start's tensors, taken before the run touched any.
+
+    The estimate comes from trainings that held rows out, each with a head fitted without
+    them; then the network is trained on all rows, as far as held-out rows said was best.
+    Where no rate works, the fitted head is what is left.
+    Raises: TrainingError if a frozen tensor changed.
+    """
+    if not plan.is_trained:
+        read = scene.look.reader(scene.arranged.learn)
+        came = as_it_came(scene.prior, scene.arranged, read)
+        return Worked(
+            scene.look.network, head, scene.look.reader, plan, own_head=came,
+            given_up=gave_way(plan),
+        )  # fmt: skip
+    job = _Job(scene, plan, head, checkpoints or NoCheckpoints(), allowance)
+    folds_held = held_out(scene, schedule(plan).folds)
+    steps = _steps(scene, plan, folds_held)
+    values: dict[str, float | int | str] = {"trainings": len(steps), "folds": len(folds_held)}
+    values["unit"] = scene.arranged.nouns.many
+    yield Event(stage="tune", kind="begin", values=values)
+    torch.set_num_threads(threads_for(scene.look.network.record))
+    source = yield from open_source(scene, plan)
+    room = Room(
+        source=source, labels=scene.arranged.labels, blocks=scene.arranged.blocks(),
+        target=scene.arranged.target, before=digests, checkpoints=job.checkpoints, steps=steps,
+    )  # fmt: skip
+    held = yield from job.without(room, folds_held)
+    if held.failed:
+        return _head_alone(scene, plan, head, held)
+    return (yield from job.finish(room, job.ended(room, held), held))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    scene: Scene
+    plan: Plan
+    head: HeadFit
+    checkpoints: Checkpoints
+    allowance: Allowance
+
+    def without(self, room: Room, folds_held: Sequence[Rows]) -> Steps[_HeldOut]:
+        """One training for each fold, on all rows but those; what they say of them."""
+        n, scene = len(room.labels), self.scene
+        shape = (n, scene.arranged.n_classes)
+        found = _HeldOut(
+            np.full((REFIT + len(REFITTED), *shape), np.nan),
+            np.full(shape, np.nan),
+            np.full(n, -1, dtype=np.int64),
+        )
+        for number, held in enumerate(folds_held):
+            keep = np.setdiff1d(np.arange(n), held)
+            fitted = fit_on(scene, self.plan, keep)
+            found.before[held] = head_probabilities(
+                fitted, scene.look.reader(scene.examples(held)), room.target
+            )
+            lesson = self._lesson(room, fitted, keep, held, number, None, found.scale)
+            taught = yield from lesson.learn()
+            found.guards += taught.guards
+            if taught.has_failed:
+                found.failed = _scales(found.scale, taught.scale)
+                break
+            found.scale = taught.scale
+            found.scores[:, held] = taught.scores
+            found.fold[held] = number
+            found.joined.append(taught.n_stages)
+            if number + 1 == EARLIEST < len(folds_held) and self.is_futile(room, found):
+                text = f"after {EARLIEST} of {len(folds_held)} folds: it does not pay here"
+                yield note("tune", "Stopped", text)
+                break
+        return found
+
+    def ended(self, room: Room, held: _HeldOut) -> _Ended:
+        """Where the trainings should have ended, by rows that they held out."""
+        joined = int(np.median(held.joined))
+        # Where no layer joined, the fitted output is as good as another one on the same layers.
+        said = held.scores if joined else held.scores[:REFIT]
+        is_paired = schedule(self.plan).pairs
+        scores, warmths = joined_outputs(said, room.labels, room.target, is_alone=is_paired)
+        chosen = choose(
+            scores, room.labels, held.fold, room.blocks, _plain(self.head), room.target,
+            usual=REFIT if is_paired else END,
+        )  # fmt: skip
+        return _Ended(joined, scores, warmths, chosen)
+
+    def decision(self, room: Room, held: _HeldOut, chosen: Chosen) -> Decision:
+        """What ships, by the answers of trainings that had not seen these rows."""
+        head, plan, target = self.head, self.plan, room.target
+        rows = held.fold >= 0
+        tuned = cross_calibrated(
+            chosen.scores / head.warmth, room.labels, held.fold, room.blocks,
+            Calibration(head.warmth, np.zeros(len(head.bias))), target,
+        )[0]  # fmt: skip
+        actions = {str(part.action.value) for part in plan.parts}
+        network = self.scene.look.network
+        return decide(
+            np.where(rows[:, None], head.probabilities, np.nan), held.before, tuned, room.labels,
+            held.fold, room.blocks, target,
+            is_apart="fresh" in actions, is_paired=schedule(plan).pairs,
+            may_blend="added" not in actions and may_stand_beside(network, frozen_prefix(plan)),
+            is_set=plan.strategy.source == "user",
+        )  # fmt: skip
+
+    def is_futile(self, room: Room, held: _HeldOut) -> bool:
+        """Whether the folds so far leave no hope that fine-tuning ships.
+
+        Nothing that ships depends on it but the time: where it is stopped, the linear probe ships,
+        whose estimate comes from all of its own folds.
+        """
+        if self.plan.strategy.source == "user" or not held.joined:
+            return False
+        found = self.decision(room, held, self.ended(room, held).chosen)
+        return found.kind == HEAD and found.ahead <= 0
+
+    def finish(self, room: Room, ended: _Ended, held: _HeldOut) -> Steps[Worked]:
+        """The training on all rows, where it ships; the head that came out, what it is worth."""
+        scene, plan, head = self.scene, self.plan, self.head
+        joined, scores, warmths, chosen = ended.joined, ended.scores, ended.warmths, ended.chosen
+        yield from _tell_joined(plan, joined)
+        decision = self.decision(room, held, chosen)
+        if decision.kind == HEAD:
+            yield Event(stage="tune", kind="end", values={"joined": joined})
+            return Worked(
+                network=scene.look.network, head=head, reader=scene.look.reader,
+                plan=carried_out(plan, joined), decision=decision, held=held.fold,
+            )  # fmt: skip
+        guards = list(held.guards)
+        if seen := watch_overfit(chosen, room.blocks, schedule(plan).n_steps):
+            guards.append(seen)
+            text = f"held-out examples got worse towards the end: {seen.action}"
+            yield guard("overfit", text)
+        route = replace(chosen.route, n_stages=joined)
+        everything, first = np.arange(len(room.labels)), len(room.steps) - schedule(plan).soup
+        none = everything[:0]
+
+        def of_all(number: int, scale: float) -> Lesson:
+            return self._lesson(room, head, everything, none, number, route, scale)
+
+        taught = yield from stirred(of_all, range(first, len(room.steps)), held.scale)
+        guards += taught.guards
+        if taught.outfit is None:
+            held.guards, held.failed = guards, _scales(held.scale, taught.scale)
+            return _head_alone(scene, plan, head, held)
+        memory = Memory(scene, room, spread(everything, ROWS), schedule(plan).n_steps)
+        make = of_all(first, taught.scale).make
+        kept = keep_memory(memory, taught.outfit, make, chosen, scores)
+        told, end = yield from kept
+        guards += told
+        if end is not chosen:  # the network that ships is another one
+            chosen, decision = end, self.decision(room, held, end)
+        again = Refit(scene, plan, room.source)
+        output, reader = again.end(taught.outfit, head, chosen, warmths)
+        tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.blocks, room.target)
+        yield Event(stage="tune", kind="end", values={"joined": joined})
+        return Worked(
+            network=taught.outfit.network, head=tuned, reader=reader,
+            plan=carried_out(plan, joined), actions=taught.outfit.actions,
+            guards=tuple(guards), before=held.before, decision=decision, held=held.fold,
+        )  # fmt: skip
+
+    def _lesson(
+        self, room: Room, head: HeadFit, keep: Rows, held: Rows, number: int,
+        route: Route | None, scale: float,
+    ) -> Lesson:  # fmt: skip
+        """One training of fresh copies of the start on some rows, each passed as often."""
+        scene, plan = self.scene, self.plan
+        read = scene.look.reader(scene.examples(keep))
+        steps = room.steps
+
+        def make() -> Outfit:
+            return outfit(scene.look.network, plan, head, read, scene.seed)
+
+        again = Refit(scene, plan, room.source)
+
+        def refit(trained: Outfit) -> Array:
+            return again.held_scores(trained, head, keep, held)
+
+        return Lesson(
+            make=make, schedule=of_rows(schedule(plan), len(held), len(room.labels)), room=room,
+            rows=keep, held=held, number=number, route=route, scale=scale,
+            refit=refit if len(held) else None,
+            until=self.allowance.share(steps[number] / sum(steps[number:])),
+        )  # fmt: skip
+
+
+def _steps(scene: Scene, plan: Plan, folds_held: Sequence[Rows]) -> tuple[int, ...]:
+    """Updates of each training, in proportion to what it learns from; the last learn from all."""
+    n, chosen = len(scene.arranged.learn), schedule(plan)
+    steps = (of_rows(chosen, len(held), n).n_steps for held in folds_held)
+    return (*steps, *[chosen.n_steps] * chosen.soup)
+
+
+def open_source(scene: Scene, plan: Plan) -> Steps[Source]:
+    """Stored outputs of the frozen parts, or images for the whole network."""
+    chosen, learn = schedule(plan), scene.arranged.learn
+    if chosen.cut:
+        return (yield from store_views(scene, plan))
+    return LiveSource(
+        pixels=read_pixels(scene.collection, learn, scene.prep),
+        contents=tuple(example.sha256 for example in learn), views=views_of_plan(chosen),
+        seed=chosen.seed, prep=scene.prep,
+    )  # fmt: skip
+
+
+def _head_alone(scene: Scene, plan: Plan, head: HeadFit, held: _HeldOut) -> Worked:
+    """What is left where training was given up: the network as it came, its fitted head."""
+    why = gave_up(plan, held.guards[-1].kind, held.failed)
+    read = scene.look.reader(scene.arranged.learn)
+    return Worked(
+        network=scene.look.network, head=head, reader=scene.look.reader,
+        plan=given_up(plan, why), own_head=as_it_came(scene.prior, scene.arranged, read),
+        guards=tuple(held.guards), given_up=why,
+    )  # fmt: skip
+
+
+def _scales(first: float, last: float) -> tuple[float, ...]:
+    """Of the rates of a training from its first attempt to its last."""
+    return tuple(scale for scale in SCALES if first >= scale >= last)
+
+
+def _tell_joined(plan: Plan, joined: int) -> Steps[None]:
+    """How many groups of layers joined, where they join one after the other."""
+    groups = len(stage_actions(schedule(plan), {}))
+    if groups > 1:
+        text = f"{joined} of {groups} groups of layers joined"
+        text += "" if joined == groups else "; one more did not help on examples set apart"
+        yield note("tune", "Joined", text)
+
+
+def held_out(scene: Scene, n_folds: int) -> list[Rows]:
+    """The rows of each training that holds some out: the user's own hold-out, or whole blocks."""
+    arranged, n = scene.arranged, len(scene.arranged.learn)
+    if arranged.holdout:
+        return [np.arange(n - arranged.holdout, n)]
+    rng = np.random.default_rng([scene.seed, 7])
+    part = folds(arranged.folding, arranged.blocks(), HELD_ONCE if n_folds == 1 else n_folds, rng)
+    return [np.flatnonzero(part == f) for f in range(1 if n_folds == 1 else int(part.max()) + 1)]
+
+
+def _plain(head: HeadFit) -> Calibration:
+    """The fitted head's own calibration, for scores that were not divided by its temperature."""
+    return Calibration(1.0, np.zeros(len(head.bias)))

@@ -1,0 +1,167 @@
+"""What tuning did to what the start knew, and a way part of the way back where it lost much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warmstart.events import Steps, guard
+from warmstart.network import lora
+from warmstart.network.feature_layers import plan_scan
+from warmstart.network.feature_layers import taps as offered
+from warmstart.network.partition import Network
+from warmstart.network.weight_file import Mapped
+from warmstart.records.network import Tap
+from warmstart.records.summary import GuardNote
+from warmstart.solve.kernels import Features
+from warmstart.solve.ridge import Array, Rows
+from warmstart.stats.cka import agreement, cka
+from warmstart.stats.intervals import standard_error
+from warmstart.training.candidates import CANDIDATES, LOOKS, SHARES, Chosen
+from warmstart.training.dataset import Scene
+from warmstart.training.guards import Alarm, forgetting
+from warmstart.training.outfit import Outfit
+from warmstart.training.shared import Room
+from warmstart.training.tuned_features import run_from
+from warmstart.training.validation import PASS
+
+ROWS = 200  # examples on which it is measured
+TIE = 0.25  # standard errors of a loss below which less forgetting decides: RECIPE §2
+_KEPT = "kept: held-out examples are answered better so"
+_AS_MUCH = "kept: part of the way back, as much is forgotten"
+_EARLY = "kept: training ended early already, as held-out examples said"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the start gives for some rows, at every layer that is tuned."""
+
+    scene: Scene
+    room: Room
+    rows: Rows
+    step: int
+
+    def weigh(self, outfit: Outfit) -> Alarm | None:
+        """An alarm where tuned layers do not tell these rows apart as the start's did."""
+        wanted = self._taps(outfit)
+        if not wanted:
+            return None
+        examples = self.scene.examples(self.rows)
+        read, start = self.scene.look.reader(examples), self.scene.look.network
+        after = self._after(outfit, wanted)
+        likeness = {
+            start.record.parts[tap.part - 1].name: cka(read(tap), after[tap])
+            for tap in wanted
+            if tap.pool != "neck" or len([t for t in wanted if t.part == tap.part]) == 1
+        }
+        neck = wanted[-1]
+        said = None
+        if neck.pool == "neck" and start.answers_from_neck:
+            before, now = outputs(start, read(neck)), outputs(start, after[neck])
+            said = agreement(before, now)
+        return forgetting(likeness, said, self.step)
+
+    def _taps(self, outfit: Outfit) -> tuple[Tap, ...]:
+        """One tap of each tuned part of the start; the last is the neck where that is tuned."""
+        record = self.scene.look.network.record
+        tuned = {
+            number for number, part in enumerate(record.parts, 1)
+            if outfit.actions[part.name] in ("tuned", "low-rank")
+        }  # fmt: skip
+        return tuple(t for t in offered(record) if t.part in tuned and t.pool != "grid2")
+
+    def _after(self, outfit: Outfit, wanted: tuple[Tap, ...]) -> dict[Tap, Features]:
+        """Shapes: (m, d_t) each. Blocks that were added come after the parts of the start."""
+        scan, source = plan_scan(self.scene.look.network, wanted), self.room.source
+        made = []
+        for first in range(0, len(self.rows), PASS):  # all at once would be the run's peak memory
+            plain = self.room.plain(self.rows[first : first + PASS], wanted)
+            made.append(run_from(outfit.network, scan, source.cut, plain))
+        joined = [torch.cat(rows).numpy() for rows in zip(*made, strict=True)]
+        return dict(zip(wanted, joined, strict=True))
+
+
+def outputs(network: Network, vectors: Features) -> Features:
+    """The original outputs from what its classifier sees: (m, F) to (m, K)."""
+    with torch.inference_mode():
+        return network.outputs(torch.from_numpy(np.asarray(vectors, np.float32))).numpy()
+
+
+def keep_memory(
+    memory: Memory, outfit: Outfit, make: Callable[[], Outfit], chosen: Chosen, scores: Array
+) -> Steps[tuple[tuple[GuardNote, ...], Chosen]]:
+    """Weigh what was forgotten; go part of the way back where held-out rows do not mind.
+
+    `make` gives the outfit before training; `outfit` is changed in place. Returns what is told
+    of it, and the end that is taken then.
+    Shapes: scores (C, n, K) of each candidate end.
+    """
+    alarm = memory.weigh(outfit)
+    if alarm is None:
+        return (), chosen
+    action = _KEPT
+    if shares := _shares(chosen, memory.room.blocks):
+        found = _go_back(memory, outfit, make, shares, chosen.route.share)
+        action = _AS_MUCH
+        if found is not None:
+            share = CANDIDATES[found].share
+            action = f"weights {share:.0%} of the way from the start's are shipped instead"
+            chosen = replace(chosen, candidate=found, scores=scores[found])
+    elif chosen.route.look < LOOKS:
+        action = _EARLY
+    yield guard(alarm.kind, f"{alarm.sentence}; {action}")
+    return (GuardNote(kind=alarm.kind, step=alarm.step, action=action),), chosen
+
+
+def _go_back(
+    memory: Memory, outfit: Outfit, make: Callable[[], Outfit], ends: Sequence[int], gone: float
+) -> int | None:
+    """The first of these ends at which nothing is forgotten; None, and as it was, if none is.
+
+    `gone`: the share of the way that lies behind `outfit`.
+    """
+    begun = make()
+    lora.merge(begun.network.trunk)  # tensors are called as in the trained one
+    ended = {
+        n: t.detach().clone()
+        for n, t in outfit.model.state_dict(keep_vars=True).items()
+        if not isinstance(t, Mapped)  # frozen, and still in its file
+    }
+    for number in ends:
+        blend(outfit, begun, ended, CANDIDATES[number].share / gone)
+        if memory.weigh(outfit) is None:
+            return number
+    outfit.model.load_state_dict(ended, strict=False)
+    return None
+
+
+def _shares(chosen: Chosen, blocks: Rows) -> list[int]:
+    """Candidates nearer to the start that are as good on held-out rows, the nearest end first.
+
+    Only where training goes all of the way: shares of shorter ways were not looked at.
+    """
+    losses = chosen.losses
+    held = np.isfinite(losses[chosen.candidate])
+    found = []
+    for number, route in enumerate(CANDIDATES):
+        is_nearer = route.share in SHARES and route.share < chosen.route.share
+        if not is_nearer or chosen.route.look < LOOKS or not held.any():
+            continue
+        gap = (losses[number] - losses[chosen.candidate])[held]
+        if gap.mean() <= TIE * standard_error(gap, blocks[held]):
+            found.append(number)
+    return found
+
+
+@torch.no_grad()
+def blend(outfit: Outfit, begun: Outfit, ended: dict[str, Tensor], share: float) -> None:
+    """Put weights `share` of the way from those at the beginning to those at the end."""
+    start = begun.model.state_dict()
+    state = outfit.model.state_dict()
+    for name, tensor in ended.items():
+        if tensor.is_floating_point() and name in start and start[name].shape == tensor.shape:
+            state[name].copy_(torch.lerp(start[name], tensor, share))

@@ -1,0 +1,199 @@
+"""Head families: each can be tried in every training set, and refitted on all rows.
+
+A refit gives the head as linear weights over its taps, so that the network's last layer
+is one matrix whatever family it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy.linalg import eigh
+
+from warmstart.records.network import Tap
+from warmstart.solve import nearest_mean, ridge
+from warmstart.solve.kernels import Features, apply_scaling, fit_scaling
+from warmstart.solve.logistic import Linear, logistic_path
+from warmstart.solve.ridge import Array, Rows
+from warmstart.training.selection import Problem, Trial, Trials, groups_within, judge
+
+ReadTap = Callable[[Tap], Features]
+Profile = Mapping[Tap, float]
+
+LOGISTIC_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)  # in units of the kernel's mean diagonal
+_RANK = 1e-7  # kernel axes below this share of the largest carry rounding only
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """A family fitted on all rows.
+
+    Shapes: scores (n, K), each row's without its block; weights (d_t, K) per tap and
+    bias (K,), for predictions sum_t x_t W_t + b on unscaled features.
+    """
+
+    scores: Array
+    weights: dict[Tap, Array]
+    bias: Array
+
+
+class Family(Protocol):
+    """One way to make a head."""
+
+    def trials(self, problem: Problem) -> Iterable[list[Trial]]:
+        """Judge every penalty, weakest first, in every training set."""
+        ...
+
+    def refit(self, problem: Problem, penalty: float) -> Refit:
+        """Fit on all rows."""
+        ...
+
+
+def over_taps(
+    coefficients: Array, profile: Profile, read: ReadTap
+) -> tuple[dict[Tap, Array], Array]:
+    """Dual coefficients (n, K) as weights over taps, and what the centring adds to the bias."""
+    weights, shift = {}, np.zeros(coefficients.shape[1])
+    for tap, share in profile.items():
+        features = read(tap)
+        scaling = fit_scaling(features)
+        inner = apply_scaling(features, scaling).T @ coefficients
+        weights[tap] = share * scaling.scale[:, None] * inner
+        shift -= scaling.offset @ weights[tap]
+    return weights, shift
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRidge:
+    """Ridge on a mixed kernel. Shapes: kernel (n, n)."""
+
+    kernel: Array
+    profile: Profile
+    read: ReadTap
+    penalties: Sequence[float]
+
+    def left_out(self, problem: Problem, penalty: float) -> Iterator[tuple[Rows, Array, Array]]:
+        """In every training set the rows kept, their left-out scores, those of rows held out.
+
+        One inverse serves every fold. Shapes: (m,), (m, K), (n - m, K).
+        """
+        dual = ridge.fit(self.kernel, problem.targets, penalty)
+        for keep, fold in problem.training_sets():
+            if len(fold):
+                yield ridge.nested(dual, fold, problem.groups)
+            else:
+                yield keep, ridge.left_out(dual, problem.groups), dual.targets[:0]
+
+    def trials(self, problem: Problem) -> Trials:
+        """Judge every penalty in every training set."""
+        trials: Trials = [[] for _ in problem.training_sets()]
+        for penalty in self.penalties:
+            for number, (keep, inside, outside) in enumerate(self.left_out(problem, penalty)):
+                trials[number].append(judge(problem, keep, penalty, inside, outside))
+        return trials
+
+    def refit(self, problem: Problem, penalty: float) -> Refit:
+        """Fit on all rows."""
+        dual = ridge.fit(self.kernel, problem.targets, penalty)
+        weights, shift = over_taps(dual.coefficients, self.profile, self.read)
+        bias = ridge.intercept(self.kernel, dual, penalty) + shift
+        return Refit(ridge.left_out(dual, problem.groups), weights, bias)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMean:
+    """Nearest class mean on a kernel; it has no penalty. Shapes: kernel (n, n)."""
+
+    kernel: Array
+    profile: Profile
+    read: ReadTap
+
+    def trials(self, problem: Problem) -> Trials:
+        """Judge it in every training set."""
+        trials: Trials = []
+        for keep, fold in problem.training_sets():
+            inner, labels = self.kernel[np.ix_(keep, keep)], problem.labels[keep]
+            groups = groups_within(problem.groups, keep, len(self.kernel))
+            inside = nearest_mean.left_out_class_means(inner, labels, problem.n_classes, groups)
+            weights, bias = nearest_mean.class_mean_weights(inner, labels, problem.n_classes)
+            outside = self.kernel[np.ix_(fold, keep)] @ weights + bias
+            trials.append([judge(problem, keep, 0.0, inside, outside)])
+        return trials
+
+    def refit(self, problem: Problem, penalty: float) -> Refit:
+        """Fit on all rows; `penalty` has no meaning here."""
+        coefficients, bias = nearest_mean.class_mean_weights(
+            self.kernel, problem.labels, problem.n_classes
+        )
+        scores = nearest_mean.left_out_class_means(
+            self.kernel, problem.labels, problem.n_classes, problem.groups
+        )
+        weights, shift = over_taps(coefficients, self.profile, self.read)
+        return Refit(scores, weights, bias + shift)
+
+
+@dataclass(frozen=True, slots=True)
+class Logistic:
+    """Logistic path in the kernel's own axes, judged by three inner folds; kernel (n, n)."""
+
+    kernel: Array
+    profile: Profile
+    read: ReadTap
+
+    def _axes(self) -> tuple[Array, Array]:
+        values, axes = eigh(ridge.centred(self.kernel), driver="evd")
+        alive = values > _RANK * values[-1]
+        return axes[:, alive], np.sqrt(values[alive])
+
+    def _left_out(
+        self,
+        coordinates: Array,
+        problem: Problem,
+        number: int,
+        keep: Rows,
+        penalties: Sequence[float],
+    ) -> Array:
+        """Scores of the kept rows from inner folds made of the outer ones: (penalties, n, K)."""
+        rest = [rows for i, rows in enumerate(problem.folds) if i != number]
+        scores = np.zeros((len(penalties), len(coordinates), problem.n_classes))
+        for start in range(min(3, len(rest))):
+            part = np.concatenate(rest[start::3])
+            fits = _path(coordinates, problem, np.setdiff1d(keep, part), penalties)
+            scores[:, part] = np.stack([fit.scores(coordinates[part]) for fit in fits])
+        return scores
+
+    def trials(self, problem: Problem) -> Trials:
+        """Judge every penalty in every training set."""
+        axes, size = self._axes()
+        coordinates, trials = axes * size, []
+        for number, (keep, fold) in enumerate(problem.training_sets()):
+            inside = self._left_out(coordinates, problem, number, keep, LOGISTIC_PENALTIES)
+            fits = _path(coordinates, problem, keep, LOGISTIC_PENALTIES)
+            trials.append(
+                [
+                    judge(problem, keep, penalty, inner[keep], fit.scores(coordinates[fold]))
+                    for penalty, inner, fit in zip(LOGISTIC_PENALTIES, inside, fits, strict=True)
+                ]
+            )
+        return trials
+
+    def refit(self, problem: Problem, penalty: float) -> Refit:
+        """Fit on all rows."""
+        axes, size = self._axes()
+        coordinates, everything = axes * size, np.arange(len(self.kernel))
+        scores = self._left_out(coordinates, problem, len(problem.folds), everything, [penalty])
+        (fit,) = _path(coordinates, problem, everything, [penalty])
+        coefficients = (axes / size) @ fit.weights
+        # The axes are those of the centred kernel; predictions are made with the plain one.
+        bias = fit.bias - (self.kernel @ coefficients).mean(axis=0)
+        weights, shift = over_taps(coefficients, self.profile, self.read)
+        return Refit(scores[0], weights, bias + shift)
+
+
+def _path(
+    coordinates: Array, problem: Problem, rows: Rows, penalties: Sequence[float]
+) -> list[Linear]:
+    return logistic_path(coordinates[rows], problem.labels[rows], problem.n_classes, penalties)

@@ -1,0 +1,190 @@
+"""One training of an outfitted network on some rows, at a lower rate where a guard asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from warmstart.errors import TrainingError
+from warmstart.events import Steps, guard
+from warmstart.network import ledger, lora
+from warmstart.planning.schedule import Schedule
+from warmstart.records.summary import GuardNote
+from warmstart.solve.ridge import Array, Rows
+from warmstart.training.attempt import Attempt
+from warmstart.training.candidates import CANDIDATES, REFITTED, Route
+from warmstart.training.checkpoint import Saved
+from warmstart.training.outfit import Outfit
+from warmstart.training.shared import Room
+from warmstart.training.validation import PASS, held_scores, no_scores
+
+SCALES = (1.0, 1 / 3, 1 / 9)  # of every rate: RECIPE §6, "rate/3, twice"
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A trained network, and what was seen on the way.
+
+    `outfit` is None where no rate worked, and where a training that held rows out had been
+    finished before an interruption. `scores` holds what each candidate says of the rows
+    held out, (C, m, K), last those with an output fitted anew, where that was asked for.
+    `n_stages` counts the groups of parts that joined; `scale` is that of the rates that worked.
+    """
+
+    outfit: Outfit | None
+    n_stages: int
+    scores: Array
+    scale: float
+    guards: tuple[GuardNote, ...] = ()
+    has_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One training: how its outfit is made, its rows, and its place among all trainings.
+
+    `held`: rows that it must not learn from and that are looked at on the way. `route`: how
+    far it goes, None where that is to be found out. `scale` of every rate to begin with.
+    `refit`: from a trained outfit to what an output fitted anew says of rows held out, (m, K).
+    """
+
+    make: Callable[[], Outfit]
+    schedule: Schedule
+    room: Room
+    rows: Rows
+    held: Rows
+    number: int
+    route: Route | None = None
+    scale: float = 1.0
+    refit: Callable[[Outfit], Array] | None = None
+    until: float | None = None  # of time.perf_counter: when it has to end
+
+    def learn(self) -> Steps[Taught]:
+        """Train a fresh outfit; prove that what is frozen stayed as it was.
+
+        A training that is stuck or has diverged begins anew at a third of its rates, twice.
+        What was done before an interruption is taken from the checkpoints.
+        Raises: TrainingError where a frozen tensor changed.
+        """
+        kept = self.room.checkpoints.kept(self.name)
+        if kept is not None:
+            return self._again(kept)
+        saved = self.room.checkpoints.load()
+        if saved is not None and saved.facts.get("lesson") != self.number:
+            saved = None
+        notes = [GuardNote(**fields) for fields in saved.facts["guards"]] if saved else []
+        begin = float(saved.facts["scale"]) if saved else self.scale
+        for scale in [s for s in SCALES if s <= begin]:
+            attempt = Attempt(self, scale, tuple(notes))
+            alarm = yield from attempt.run(saved)
+            saved = None
+            if alarm is None:
+                return self._taught(attempt, notes)
+            is_last = scale == SCALES[-1] or attempt.is_idle
+            done = _ACTIONS[is_last]
+            notes.append(GuardNote(kind=alarm.kind, step=alarm.step, action=done))
+            yield guard(alarm.kind, f"{alarm.sentence}; {done}")
+            if is_last:
+                break
+        scores = no_scores(attempt.outfit, self.held)
+        failed = Taught(None, 0, scores, scale, tuple(notes), has_failed=True)
+        self._keep(failed)
+        return failed
+
+    @property
+    def name(self) -> str:
+        """What it is called among the checkpoints."""
+        return f"lesson-{self.number}"
+
+    @property
+    def earlier(self) -> int:
+        """Updates of the trainings before it."""
+        return sum(self.room.steps[: self.number])
+
+    @property
+    def total(self) -> int:
+        """Updates of all trainings."""
+        return sum(self.room.steps) or self.schedule.n_steps
+
+    @property
+    def is_last(self) -> bool:
+        """Whether its network is shipped: nothing is held out."""
+        return not len(self.held)
+
+    def _taught(self, attempt: Attempt, notes: list[GuardNote]) -> Taught:
+        outfit, scores = attempt.outfit, attempt.looks.scores()
+        attempt.settle()
+        outfit.model.cpu()
+        self._prove(outfit)
+        if not np.isfinite(held_scores(outfit, self.room, self.rows[:PASS])).all():
+            raise TrainingError(
+                "the trained network's answers are not numbers; use --strategy head."
+            )
+        if self.refit is not None:
+            scores = np.concatenate([scores, self._refitted(attempt, self.refit)])
+        taught = Taught(outfit, attempt.joining.joined, scores, attempt.scale, tuple(notes))
+        self._keep(taught, attempt)
+        lora.merge(outfit.network.trunk)
+        return taught
+
+    def _refitted(self, attempt: Attempt, refit: Callable[[Outfit], Array]) -> Array:
+        """What outputs fitted anew at some of the ends say of the rows held out: (R, m, K).
+
+        After few updates there is but one end: NaN for the others.
+        """
+        found = []
+        for number in REFITTED[:1] if self.schedule.pairs else REFITTED:
+            with attempt.trainer.shown(CANDIDATES[number].share):
+                found.append(refit(attempt.outfit))
+        nothing = [np.full_like(found[0], np.nan)] * (len(REFITTED) - len(found))
+        return np.stack([*found, *nothing])
+
+    def _keep(self, taught: Taught, attempt: Attempt | None = None) -> None:
+        tensors = {"scores": torch.from_numpy(taught.scores)}
+        if self.is_last and attempt is not None:
+            moving = attempt.moving.items()  # by now every process holds all of it
+            tensors |= {f"now.{name}": tensor.detach().cpu() for name, tensor in moving}
+        facts = {
+            "n_stages": taught.n_stages, "scale": taught.scale, "has_failed": taught.has_failed,
+            "guards": [vars_of(one) for one in taught.guards],
+        }  # fmt: skip
+        self.room.checkpoints.keep(self.name, Saved(tensors, facts))
+
+    def _again(self, kept: Saved) -> Taught:
+        """A training that was finished before an interruption."""
+        facts, scores = kept.facts, kept.tensors["scores"].numpy()
+        guards = tuple(GuardNote(**fields) for fields in facts["guards"])
+        taught = Taught(
+            None, int(facts["n_stages"]), scores, float(facts["scale"]), guards,
+            bool(facts["has_failed"]),
+        )  # fmt: skip
+        if taught.has_failed or not self.is_last:
+            return taught
+        attempt = Attempt(self, taught.scale, guards)
+        attempt.trainer.put(attempt.trainer.kept("now", kept.tensors))
+        attempt.outfit.model.cpu()
+        self._prove(attempt.outfit)
+        lora.merge(attempt.outfit.network.trunk)
+        return replace(taught, outfit=attempt.outfit)
+
+    def _prove(self, outfit: Outfit) -> None:
+        moved = ledger.violations(self.room.before, outfit.network, outfit.actions)
+        if moved:
+            raise TrainingError(
+                f"{len(moved)} frozen tensors changed while training (first: {moved[0]}); nothing "
+                "was shipped. This is a fault of warmstart or of the network: please report it."
+            )
+
+
+_ACTIONS = {
+    False: "training began anew at a third of the rates",
+    True: "training was given up",
+}
+
+
+def vars_of(guard: GuardNote) -> dict[str, str | int]:
+    """A guard's note as plain values."""
+    return {"kind": guard.kind, "step": guard.step, "action": guard.action}

@@ -1,0 +1,172 @@
+"""The closed-form head: chosen inside every fold, estimated outside it, refitted on all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.events import Event, Steps
+from warmstart.records.network import Tap
+from warmstart.solve.calibration import Calibration
+from warmstart.solve.ridge import Array
+from warmstart.training.head_families import (
+    ClassMean,
+    Family,
+    KernelRidge,
+    Logistic,
+    Profile,
+    ReadTap,
+)
+from warmstart.training.prior import SUFFIX, Prior, PriorRidge
+from warmstart.training.selection import Problem, Trial, choose_head, choose_penalty
+from warmstart.training.sketched_ridge import SketchedRidge
+from warmstart.training.stacked_ridge import STACK, Stacked
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFit:
+    """A fitted head, and what it says of every row when that row was held out.
+
+    logits = temperature * (weight . concat(taps) + bias) + class_bias. Shapes: weight
+    (K, D) with D the widths of `taps` in order, bias (K,); probabilities (n, K),
+    calibrated and out of fold, fold (n,): NaN and -1 for rows that no fold holds out.
+    """
+
+    name: str
+    penalty: float
+    taps: tuple[Tap, ...]
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    calibration: Calibration
+    probabilities: Array
+    fold: NDArray[np.int64]
+
+    @property
+    def warmth(self) -> float:
+        """The temperature, by which scores may be divided; 1 where all rows are answered alike."""
+        return self.calibration.temperature or 1.0
+
+
+def blank(taps: tuple[Tap, ...], width: int, n_classes: int, n: int) -> HeadFit:
+    """A head of zeros on `width` numbers, which was fitted on nothing and held out nothing.
+
+    >>> blank((Tap(part=1, pool="avg"),), 4, 3, 10).weight.shape
+    (3, 4)
+    """
+    return HeadFit(
+        name="blank", penalty=0.0, taps=taps, weight=np.zeros((n_classes, width), np.float32),
+        bias=np.zeros(n_classes, np.float32),
+        calibration=Calibration(1.0, np.zeros(n_classes)),
+        probabilities=np.full((n, n_classes), np.nan), fold=np.full(n, -1),
+    )  # fmt: skip
+
+
+def calibrated_by(head: HeadFit, calibration: Calibration) -> HeadFit:
+    """The head with another calibration; slopes of its outputs go into their weights.
+
+    >>> head = replace(blank((), 1, 1, 2), bias=np.ones(1, np.float32))
+    >>> calibrated_by(head, Calibration(1.0, np.zeros(1), np.array([2.0]))).bias.tolist()
+    [2.0]
+    """
+    if calibration.slopes is None:
+        return replace(head, calibration=calibration)
+    slopes = calibration.slopes
+    return replace(
+        head, calibration=Calibration(calibration.temperature, calibration.bias),
+        weight=(slopes[:, None] * head.weight).astype(np.float32),
+        bias=(slopes * head.bias).astype(np.float32),
+    )  # fmt: skip
+
+
+def families(
+    candidates: Sequence[str],
+    profiles: Mapping[str, Profile],
+    kernels: Mapping[str, Array],
+    read: ReadTap,
+    penalties: Sequence[float],
+    seed: int,
+    prior: Prior | None = None,
+) -> dict[str, Family]:
+    """The families behind the plan's candidate names, in their order.
+
+    `kernels` holds one (n, n) kernel a profile, or nothing where rows are many: then
+    heads are solved in primal form. `PROFILE+prior` goes on from the older head `prior`; `stack`
+    is made of those before it.
+    """
+    made: dict[str, Family] = {}
+    ridges: dict[str, KernelRidge] = {}
+    for name in candidates:
+        if name == "class-mean":
+            made[name] = ClassMean(kernels["last"], profiles["last"], read)
+        elif name == "logistic":
+            made[name] = Logistic(kernels["last"], profiles["last"], read)
+        elif name == STACK:
+            made[name] = Stacked(ridges)
+        elif name.endswith(SUFFIX) and prior is not None:
+            base = name.removesuffix(SUFFIX)
+            made[name] = PriorRidge(kernels[base], profiles[base], read, penalties, prior)
+        elif name in kernels:
+            ridges[name] = KernelRidge(kernels[name], profiles[name], read, penalties)
+            made[name] = ridges[name]
+        else:
+            made[name] = SketchedRidge(profiles[name], read, penalties, seed)
+    return made
+
+
+def fit_head(
+    candidates: Mapping[str, Family], problem: Problem, choose_in: int | None = None
+) -> Steps[HeadFit]:
+    """Try every candidate (simplest first), choose, estimate and refit.
+
+    The head that ships is chosen from the trials on all rows, or from those of training
+    set `choose_in`: a hold-out that the user gave is never chosen on.
+    """
+    yield Event(stage="head", kind="begin", of=len(candidates))
+    trials: dict[str, list[Trial]] = {}
+    for number, (name, family) in enumerate(candidates.items()):
+        trials[name] = _best_penalties(family.trials(problem), problem)
+        yield Event(stage="head", kind="step", step=number + 1, of=len(candidates))
+    held_out, fold = _out_of_fold(trials, problem)
+    which = len(problem.folds) if choose_in is None else choose_in
+    keep = list(problem.training_sets())[which][0]
+    name, trial = choose_head({n: [t[which]] for n, t in trials.items()}, problem.blocks()[keep])
+    fit = candidates[name].refit(problem, trial.penalty)
+    calibration = problem.target.settle(fit.scores, problem.labels)
+    yield Event(stage="head", kind="end", values={"head": name, "penalty": trial.penalty})
+    fitted = HeadFit(
+        name=name,
+        penalty=trial.penalty,
+        taps=tuple(fit.weights),
+        weight=np.concatenate(list(fit.weights.values())).T.astype(np.float32),
+        bias=fit.bias.astype(np.float32),
+        calibration=calibration,
+        probabilities=held_out,
+        fold=fold,
+    )
+    return calibrated_by(fitted, calibration)
+
+
+def _best_penalties(trials: Iterable[list[Trial]], problem: Problem) -> list[Trial]:
+    """One trial a training set: of many heads and rows, all would fill the memory."""
+    blocks = problem.blocks()
+    pairs = zip(trials, problem.training_sets(), strict=True)
+    return [choose_penalty(each, blocks[keep]) for each, (keep, _) in pairs]
+
+
+def _out_of_fold(
+    trials: Mapping[str, Sequence[Trial]], problem: Problem
+) -> tuple[Array, NDArray[np.int64]]:
+    """Shapes: probabilities (n, K), fold (n,); NaN and -1 for rows that are never held out."""
+    n = len(problem.labels)
+    found = np.full((n, problem.n_classes), np.nan)
+    fold_of, blocks = np.full(n, -1, dtype=np.int64), problem.blocks()
+    for number, (keep, fold) in enumerate(problem.training_sets()):
+        if not len(fold):
+            continue
+        _, trial = choose_head({n: [t[number]] for n, t in trials.items()}, blocks[keep])
+        found[fold] = problem.target.answers(trial.outside, trial.calibration)
+        fold_of[fold] = number
+    return found, fold_of

@@ -1,0 +1,84 @@
+"""Several trainings on all rows, one network: the mean of their weights.
+
+Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves
+accuracy without increasing inference time", §2. All begin with the same weights and the same
+output, and differ in the order of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warmstart.events import Steps, note
+from warmstart.solve.ridge import Rows
+from warmstart.training.lesson import Lesson, Taught
+from warmstart.training.losses import mean_loss
+from warmstart.training.outfit import Outfit, moving_of
+from warmstart.training.validation import held_scores, spread
+
+ROWS = 256  # learnt rows, at most, on which the mean is compared with what it is made of
+BARRIER = 0.05  # of the loss of blind answers: a mean worse by more lies on a ridge between them
+
+Weights = dict[str, Tensor]
+
+
+def stirred(make: Callable[[int, float], Lesson], numbers: range, scale: float) -> Steps[Taught]:
+    """Train once for each number; what comes out has the mean of all their weights.
+
+    `make` gives a training of that number that begins at a scale of its rates. A mean that answers
+    learnt rows worse than its ingredients is left: then the first is what comes out.
+    """
+    lesson = make(numbers[0], scale)
+    taught = yield from lesson.learn()
+    outfit = taught.outfit
+    if len(numbers) == 1 or outfit is None:
+        return taught
+    rows = spread(lesson.rows, ROWS)
+    first = _weights(outfit)
+    mean, losses = first, [_loss(lesson, outfit, rows)]
+    for count, number in enumerate(numbers[1:], start=2):
+        again = yield from make(number, taught.scale).learn()
+        taught = replace(taught, guards=(*taught.guards, *again.guards))
+        if again.outfit is None:
+            break  # its guards tell why; what was learnt before stands
+        losses.append(_loss(lesson, again.outfit, rows))
+        mean = _moved(mean, _weights(again.outfit), 1 / count)
+        del again  # a whole network
+    if len(losses) == 1:
+        return taught
+    _put(outfit, mean)
+    height = _loss(lesson, outfit, rows) - float(np.mean(losses))
+    target = lesson.room.target
+    if height > BARRIER * target.blind_loss(lesson.room.labels[lesson.rows]):
+        _put(outfit, first)
+        text = f"the mean of {len(losses)} trainings answers worse than each; the first is kept"
+        yield note("tune", "Mean", text)
+    else:
+        yield note("tune", "Mean", f"the weights are the mean of {len(losses)} trainings")
+    return taught
+
+
+def _weights(outfit: Outfit) -> Weights:
+    return {name: tensor.detach().clone() for name, tensor in moving_of(outfit).items()}
+
+
+def _moved(mean: Weights, other: Weights, share: float) -> Weights:
+    """Each tensor a share of the way to the other."""
+    return {name: torch.lerp(tensor, other[name], share) for name, tensor in mean.items()}
+
+
+def _put(outfit: Outfit, weights: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in moving_of(outfit).items():
+            tensor.copy_(weights[name])
+
+
+def _loss(lesson: Lesson, outfit: Outfit, rows: Rows) -> float:
+    """Mean loss of learnt rows, not calibrated."""
+    scores = torch.from_numpy(held_scores(outfit, lesson.room, rows))
+    return mean_loss(lesson.room.target, scores, lesson.room.targets(rows))

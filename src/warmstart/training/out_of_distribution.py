@@ -1,0 +1,186 @@
+"""How far an input is from everything seen: the basis of "unlike anything I was shown".
+
+The taps the head listens to, scaled as in training, are sketched to a few hundred
+numbers; an input is unknown when its mean distance to the nearest training examples is
+beyond what 99 % of those examples have among themselves, each without its own block.
+
+Of many examples all are kept, and some, evenly spaced, say what is usual: a quantile of
+2,000 distances is near enough, and all pairs of 10,000 examples cost 100 times as much as
+those of 1,000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.records.network import Tap
+from warmstart.solve.kernels import (
+    Features,
+    Read,
+    Scaling,
+    Sketch,
+    apply_scaling,
+    chunks,
+    fit_scalings,
+    make_sketch,
+)
+from warmstart.solve.ridge import Rows
+from warmstart.stats.intervals import number_blocks
+
+Points = NDArray[np.floating]
+
+WIDTH = 256  # numbers kept per example
+NEAREST = 5
+BEYOND = 0.99  # share of the training examples that is known by definition
+TYPICAL = 2000  # examples, at most, that say what is usual
+PAIRS = 2_000_000  # distances in memory at a time
+BLOCK = 8192  # examples that others are compared with at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Sketched examples. Shapes: offset, scale (D,) over the joined taps; points (n, w).
+
+    Points have the values that half precision keeps of them, in whichever precision they lie.
+    """
+
+    offset: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    sketch: Sketch
+    points: Points
+
+    def place(self, joined: Features) -> NDArray[np.float32]:
+        """Joined taps (m, D) to points (m, w)."""
+        return self.sketch.apply((joined - self.offset) * self.scale)
+
+    def nearest(self, joined: Features, k: int) -> tuple[NDArray[np.float64], Rows]:
+        """Mean distance to the k nearest, and their rows. Shapes: (m,), (m, k)."""
+        return self.nearest_to(self.place(joined), k)
+
+    def nearest_to(self, places: NDArray[np.float32], k: int) -> tuple[NDArray[np.float64], Rows]:
+        """The same of points that were placed before. Shapes: (m, w) to (m,), (m, k)."""
+        found = [
+            _nearest(squared_distances(places[rows], self.points), k)
+            for rows in _parts(len(places), len(self.points))
+        ]
+        distances, rows = zip(*found, strict=True)
+        return np.concatenate(distances), np.concatenate(rows)
+
+
+def unpack(arrays: Mapping[str, NDArray[np.generic]]) -> Neighbours:
+    """As they were kept on disk: points, offset, scale, and the sketch's target and sign."""
+    points = arrays["points"].astype(np.float32)
+    sketch = Sketch(
+        arrays["target"].astype(np.int64), arrays["sign"].astype(np.float32), points.shape[1]
+    )
+    offset, scale = arrays["offset"].astype(np.float32), arrays["scale"].astype(np.float32)
+    return Neighbours(offset, scale, sketch, points)
+
+
+def squared_distances(a: Points, b: Points) -> NDArray[np.float64]:
+    """Shapes: a (m, w), b (n, w); returns (m, n).
+
+    >>> squared_distances(np.float32([[0, 0]]), np.float32([[3, 4]])).tolist()
+    [[25.0]]
+    """
+    a, found = a.astype(np.float64), np.empty((len(a), len(b)))
+    lengths = (a**2).sum(axis=1)[:, None]
+    for part in _blocks(len(b)):  # in double precision, many would take ten times their memory
+        some = b[part].astype(np.float64)
+        found[:, part] = lengths + (some**2).sum(axis=1) - 2 * a @ some.T
+    return np.maximum(found, 0.0, out=found)
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    for start in range(0, n, BLOCK):
+        yield slice(start, start + BLOCK)
+
+
+def _parts(m: int, n: int) -> Iterator[slice]:
+    """Rows of m that may be compared with n others at once; one part where m is 0."""
+    count = max(PAIRS // max(n, 1), 1)
+    for start in range(0, max(m, 1), count):
+        yield slice(start, start + count)
+
+
+def _nearest(squares: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], Rows]:
+    """Of equal distances the first. Shapes: squares (m, n); returns (m,), (m, k)."""
+    rows: Rows = np.sort(np.argpartition(squares, k - 1, axis=1)[:, :k], axis=1)
+    farthest = np.take_along_axis(squares, rows, axis=1).max(axis=1, initial=0.0)
+    tied = np.flatnonzero((squares <= farthest[:, None]).sum(axis=1) > k)
+    rows[tied] = np.sort(np.argsort(squares[tied], axis=1, kind="stable")[:, :k], axis=1)
+    order = np.argsort(np.take_along_axis(squares, rows, axis=1), axis=1, kind="stable")
+    rows = np.take_along_axis(rows, order, axis=1)
+    distances = np.sqrt(np.take_along_axis(squares, rows, axis=1))
+    return distances.mean(axis=1), rows
+
+
+def fit_neighbours(
+    read: Read[Tap], taps: Sequence[Tap], groups: Sequence[Rows], seed: int
+) -> tuple[Neighbours, float, int]:
+    """Place the training examples; the distance beyond which an input is unknown; k.
+
+    Shapes: read gives (n, d_t) per tap, groups partition the n rows.
+    """
+    scalings = fit_scalings(read, taps)
+    width = sum(len(scaling.offset) for scaling in scalings.values())
+    sketch = make_sketch(width, WIDTH, np.random.default_rng(seed))
+    points = _place(read, scalings, sketch, sum(map(len, groups)))
+    k = max(min(NEAREST, len(points) - max(len(rows) for rows in groups)), 1)
+    neighbours = Neighbours(
+        np.concatenate([s.offset for s in scalings.values()]).astype(np.float32),
+        np.concatenate([s.scale for s in scalings.values()]).astype(np.float32),
+        sketch,
+        points,
+    )
+    return neighbours, _usual(points, number_blocks(groups), k), k
+
+
+def to_nearest_other(points: Points, rows: Rows) -> NDArray[np.float64]:
+    """The distance of some points to the nearest of all others. Shapes: (n, w), (m,) to (m,).
+
+    >>> to_nearest_other(np.float32([[0.0], [1.0], [3.0]]), np.array([0, 2])).tolist()
+    [1.0, 2.0]
+    """
+    found = []
+    for part in _parts(len(rows), len(points)):
+        squares = squared_distances(points[rows[part]], points)
+        squares[np.arange(len(squares)), rows[part]] = np.inf
+        found.append(squares.min(axis=1))
+    return np.asarray(np.sqrt(np.concatenate(found)))
+
+
+def _place(
+    read: Read[Tap], scalings: Mapping[Tap, Scaling], sketch: Sketch, n: int
+) -> NDArray[np.float16]:
+    """Half precision is kept on disk: distances must be those of what will be read back."""
+    placed, at = np.empty((n, sketch.width), np.float16), 0
+    for chunk in chunks(read, [*scalings]):
+        scaled = [apply_scaling(chunk[tap], scaling) for tap, scaling in scalings.items()]
+        some = sketch.apply(np.concatenate(scaled, axis=1))
+        placed[at : at + len(some)] = some
+        at += len(some)
+    return placed
+
+
+def _usual(points: Points, blocks: NDArray[np.int64], k: int) -> float:
+    """The distance within which `BEYOND` of the points have their k nearest of other blocks.
+
+    In one block of examples after the other, of which the nearest so far are kept.
+    """
+    n = len(points)
+    asked = np.unique(np.linspace(0, n - 1, min(n, TYPICAL)).astype(int))
+    best = np.full((len(asked), k), np.inf)
+    for block in _blocks(n):
+        for part in _parts(len(asked), len(points[block])):
+            squares = squared_distances(points[asked[part]], points[block])
+            squares[blocks[asked[part]][:, None] == blocks[block]] = np.inf
+            both = np.concatenate([best[part], squares], axis=1)
+            best[part] = np.partition(both, k - 1, axis=1)[:, :k]
+    distances = np.sqrt(np.sort(best, axis=1)).mean(axis=1)
+    finite = distances[np.isfinite(distances)]
+    return float(np.quantile(finite, BEYOND)) if len(finite) else float("inf")

@@ -1,0 +1,182 @@
+"""The output of a trained network: the one trained with it, or that and one in closed form.
+
+On layers that were trained, an output fitted in closed form errs elsewhere than the one that was
+trained with them. The mean of both, which is one linear output, was better than either in the
+mean over eight sets (`bench run tail` shows the losses). It is one more candidate end of a
+training, chosen by held-out rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+
+from warmstart.network.feature_layers import tap_width
+from warmstart.planning.feature_layers import for_trained
+from warmstart.records.network import NetworkRecord, Tap
+from warmstart.records.plan import Action, Plan
+from warmstart.solve.calibration import Calibration
+from warmstart.solve.ridge import Array, Rows
+from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.task import Target, Truth
+from warmstart.training.candidates import REFIT, REFITTED, Chosen
+from warmstart.training.cross_calibration import cross_calibrated
+from warmstart.training.dataset import ReadTap, Scene, heads_of, pose_on
+from warmstart.training.linear_probe import HeadFit, calibrated_by
+from warmstart.training.loop import ScaledHead
+from warmstart.training.outfit import Outfit
+from warmstart.training.score import head_scores
+from warmstart.training.shared import Source
+from warmstart.training.tuned_features import SecondLook
+
+# In units of the kernel's mean diagonal. Nothing is chosen by left-out rows here: the layers have
+# learnt these very rows, so that leaving one out says little.
+PENALTY = 1.0
+_LEAST = 1e-3  # temperature of a trained output that says next to nothing
+MOVED = frozenset[Action]({"frozen", "tuned", "low-rank", "replaced"})
+Warmths = tuple[float, float]  # of the trained output, of the fitted one
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """Fits outputs on networks that were trained from one scene and plan."""
+
+    scene: Scene
+    plan: Plan
+    source: Source
+
+    @property
+    def _taps(self) -> tuple[Tap, ...]:
+        return tuple(self.scene.profiles[self._profile])
+
+    @property
+    def _profile(self) -> str:
+        return for_trained(self.scene.profiles)
+
+    def _look(self, outfit: Outfit, taps: Sequence[Tap]) -> SecondLook:
+        return SecondLook(
+            outfit.network, taps, self.source, self.scene.arranged.learn,
+            self.scene.collection, self.scene.prep,
+        )  # fmt: skip
+
+    def held_scores(self, outfit: Outfit, head: HeadFit, keep: Rows, held: Rows) -> Array:
+        """Logits (m, K) of held rows from an output fitted on the kept ones; NaN if it cannot be.
+
+        In the scale of `head`, the one that training began with.
+        """
+        if not may_refit(outfit):
+            return np.full((len(held), len(head.bias)), np.nan)
+        look = self._look(outfit, self._taps)
+        fitted = self._fit(look(self.scene.examples(keep)), head, keep)
+        return head.warmth * head_scores(fitted, look(self.scene.examples(held)))
+
+    def end(
+        self, outfit: Outfit, head: HeadFit, chosen: Chosen, warmths: Sequence[Warmths]
+    ) -> tuple[HeadFit, SecondLook]:
+        """The output that was chosen, in the place of `head`, and a reader of what it listens to.
+
+        Not calibrated yet. `warmths`: of the trained output and of the fitted one, at each of
+        `REFITTED`.
+        """
+        trained, learn = _trained(outfit, head), self.scene.arranged.learn
+        if not chosen.is_refitted:
+            return trained, self._look(outfit, outfit.taps)
+        warmth = warmths[chosen.candidate - REFIT]
+        look = self._look(outfit, [*dict.fromkeys((*outfit.taps, *self._taps))])
+        fitted = self._fit(look(learn), head, np.arange(len(learn)))
+        if not warmth[0]:
+            return fitted, look
+        return _mean((trained, fitted), warmth, outfit.network.record), look
+
+    def _fit(self, read: ReadTap, head: HeadFit, rows: Rows) -> HeadFit:
+        """`head` with other weights: fitted on what `read` gives for these rows, (m, d_t)."""
+        scene, name, seed = self.scene, self._profile, int(self.plan.training.seed.number)
+        family = heads_of((name,), (PENALTY,), scene.profiles, read, len(rows), seed)[name]
+        found = family.refit(pose_on(scene.arranged, rows), PENALTY)
+        return replace(
+            head, name=name, penalty=PENALTY, taps=tuple(found.weights),
+            weight=np.concatenate([*found.weights.values()]).T.astype(np.float32),
+            bias=found.bias.astype(np.float32),
+        )  # fmt: skip
+
+
+def may_refit(outfit: Outfit) -> bool:
+    """Whether the parts are those that the profiles were made for, and have learnt something.
+
+    Layers that were added or began at random have an output of their own.
+    """
+    return set(outfit.actions.values()) <= MOVED
+
+
+def joined_outputs(
+    scores: Array, labels: Truth, target: Target = CLASSES, *, is_alone: bool = False
+) -> tuple[Array, tuple[Warmths, ...]]:
+    """Each end with an output fitted anew in the mean with the trained one, at its temperature.
+
+    So rows that choose other candidates stay on about one scale. Returned beside: by what the
+    two outputs are multiplied, for each of `REFITTED`. Where none were fitted anew all comes
+    back as it is, as where the fitted ones stand alone (`is_alone`): no other was trained.
+    Shapes: scores (C + R, n, K), NaN for rows that were never held out; labels (n,).
+    """
+    if is_alone:
+        return scores, ((0.0, 1.0),) * len(REFITTED)
+    found, warmths = scores.copy(), []
+    for place, number in enumerate(REFITTED if len(scores) > REFIT else ()):
+        both = scores[[number, REFIT + place]]
+        held = np.isfinite(both).all(axis=(0, 2))
+        ratio = 1.0
+        if held.any():
+            trained, fitted = (target.warmth(z[held], labels[held]) for z in both)
+            ratio = fitted / max(trained, _LEAST)
+        found[REFIT + place] = (both[0] + ratio * both[1]) / 2
+        warmths.append((1.0, ratio))
+    return found, tuple(warmths)
+
+
+def by_tap(head: HeadFit, record: NetworkRecord) -> dict[Tap, Array]:
+    """Columns of a head's weights. Shapes: (K, d_t) each."""
+    ends = np.cumsum([tap_width(record, tap) for tap in head.taps])[:-1]
+    return dict(zip(head.taps, np.split(head.weight.astype(np.float64), ends, axis=1), strict=True))
+
+
+def _mean(heads: Sequence[HeadFit], warmths: Warmths, record: NetworkRecord) -> HeadFit:
+    """One head that says what the mean of several says, each made so much warmer."""
+    columns: dict[Tap, Array] = {}
+    for head, warmth in zip(heads, warmths, strict=True):
+        for tap, weight in by_tap(head, record).items():
+            columns[tap] = columns.get(tap, 0.0) + warmth * weight / len(heads)
+    bias = np.mean([w * head.bias for head, w in zip(heads, warmths, strict=True)], axis=0)
+    return replace(
+        heads[-1], taps=tuple(columns), bias=bias.astype(np.float32),
+        weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),
+    )  # fmt: skip
+
+
+def calibrated(
+    head: HeadFit, scores: Array, labels: Truth, fold: Rows, blocks: Rows, target: Target = CLASSES
+) -> HeadFit:
+    """A trained head calibrated on held-out rows, each by other parts of them.
+
+    Shapes: scores (n, K) in the scale of training, NaN where never held out; labels, fold and
+    blocks (n,).
+    """
+    plain = Calibration(head.warmth, np.zeros(len(head.bias)))
+    found = cross_calibrated(scores / head.warmth, labels, fold, blocks, plain, target)
+    return calibrated_by(replace(head, probabilities=found[0], fold=fold), found[1])
+
+
+def _trained(outfit: Outfit, head: HeadFit) -> HeadFit:
+    """The trained output in the form that closed-form heads have.
+
+    Divided by the temperature that it began with, its scores lie between 0 and 1 again; the
+    class bias of the fitted head stands in its bias already.
+    """
+    weight, bias = cast(ScaledHead, outfit.model.head).plain()
+    is_fresh = "fresh" in outfit.actions.values()
+    return replace(
+        head, name="linear" if is_fresh else head.name, taps=outfit.taps,
+        weight=(weight / head.warmth).float().numpy(), bias=(bias / head.warmth).float().numpy(),
+    )  # fmt: skip

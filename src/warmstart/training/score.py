@@ -1,0 +1,149 @@
+"""A fitted head on rows: its probabilities, its estimate, its test, when it is sure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.data.splits import blocks
+from warmstart.evaluation.classes import ClassCertainty
+from warmstart.evaluation.measure import Certainty, measure_of
+from warmstart.evaluation.metrics import Method, accuracy_estimate
+from warmstart.evaluation.readiness import Confident
+from warmstart.records.answer import CalibrationRecord
+from warmstart.records.summary import Estimate, Evidence, Prediction, TestScores
+from warmstart.solve.calibration import Calibration
+from warmstart.solve.kernels import chunks
+from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.task import Target
+from warmstart.training.dataset import Arranged, ReadTap
+from warmstart.training.linear_probe import HeadFit
+from warmstart.training.prior import Prior
+
+Probabilities = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is claimed of what ships, and of the linear probe by the same folds.
+
+    `gain`: what fine-tuning brought, where it was tried. `n_learnt`: how many examples the folds
+    of the linear probe left to learn from. `test` and `test_probabilities` are None without a test
+    set. Shapes: test_probabilities (m, K).
+    """
+
+    estimate: Estimate
+    linear_probe: Estimate
+    gain: Evidence | None
+    n_learnt: int
+    test: TestScores | None = None
+    test_probabilities: Probabilities | None = None
+
+
+def head_probabilities(head: HeadFit, read: ReadTap, target: Target = CLASSES) -> Probabilities:
+    """Calibrated probabilities from stored taps, or what else the target answers with.
+
+    Shapes: read gives (m, d_t); returns (m, K).
+    """
+    return target.answers(head_scores(head, read), head.calibration)
+
+
+def head_scores(head: HeadFit, read: ReadTap) -> NDArray[np.float64]:
+    """Uncalibrated scores W · taps + b from stored taps. Shapes: returns (m, K)."""
+    found = []
+    for chunk in chunks(read, head.taps):
+        start, total = 0, head.bias.astype(np.float64)
+        for tap in head.taps:
+            stop = start + chunk[tap].shape[1]
+            total = total + chunk[tap] @ head.weight[:, start:stop].T
+            start = stop
+        found.append(total)
+    return np.concatenate(found)
+
+
+def estimate(head: HeadFit, arranged: Arranged, method: Method | None = None) -> Estimate:
+    """The score on the rows that some fold held out, with its interval.
+
+    `method` where it is that of another estimate, with which this one is compared.
+    """
+    held = head.fold >= 0
+    method = method or ("holdout" if head.fold.max() < 1 else "nested-cv")
+    credits = arranged.target.credits(head.probabilities[held], arranged.labels[held])
+    return measure_of(arranged.target).estimate(credits, arranged.blocks()[held], method)
+
+
+def score_test(
+    head: HeadFit, arranged: Arranged, read: ReadTap
+) -> tuple[TestScores, Probabilities]:
+    """Metrics on the test part: looked at here, once, after everything is settled."""
+    answers, measure = head_probabilities(head, read, arranged.target), measure_of(arranged.target)
+    found = blocks(arranged.test, arranged.twins)
+    certainty = _certainty(head, arranged)
+    return measure.scores(answers, arranged.test_labels, found, certainty, arranged.names), answers
+
+
+def confident(head: HeadFit, arranged: Arranged) -> Confident | None:
+    """Answers out of fold that are called confident: their share, and how many are right."""
+    certainty = _certainty(head, arranged)
+    least = certainty.sure_from if isinstance(certainty, ClassCertainty) else None
+    if least is None:
+        return None
+    held = head.fold >= 0
+    answers, truth = head.probabilities[held], arranged.labels[held]
+    chosen = answers.max(axis=1) >= least
+    if not chosen.any():
+        return None
+    right = float((answers.argmax(axis=1) == truth)[chosen].mean())
+    return Confident(share=float(chosen.mean()), right=right)
+
+
+def _certainty(head: HeadFit, arranged: Arranged) -> Certainty:
+    held = head.fold >= 0
+    return measure_of(arranged.target).certainty(
+        head.probabilities[held], arranged.labels[held], arranged.blocks()[held]
+    )
+
+
+def as_it_came(prior: Prior | None, arranged: Arranged, read: ReadTap) -> Estimate | None:
+    """What a run's own output, made of equally named classes, is worth before anything is learnt.
+
+    None where it does not know every class. Shapes: read gives (n, d_t) for the learning rows.
+    """
+    if prior is None or not all(prior.known):
+        return None
+    return accuracy_estimate(prior.scores(read), arranged.labels, arranged.blocks(), "holdout")
+
+
+def calibration_record(
+    head: HeadFit, arranged: Arranged, unknown_from: float, nearest: int
+) -> CalibrationRecord:
+    """When an answer is sure, promised on rows held out; and when an input is unknown."""
+    calibration = delivered(head, arranged.target)
+    return _certainty(head, arranged).record(
+        temperature=calibration.temperature,
+        class_bias=tuple(float(b) for b in calibration.bias),
+        unknown_from=unknown_from,
+        nearest=nearest,
+    )
+
+
+def delivered(head: HeadFit, target: Target) -> Calibration:
+    """The calibration that ships: numbers leave in the user's unit."""
+    return target.delivered(head.calibration)
+
+
+def predictions(
+    head: HeadFit, arranged: Arranged, classes: Sequence[str], measured: Measured
+) -> Iterator[Prediction]:
+    """One line for every row held out by a fold, then for every test row."""
+    measure, certainty = measure_of(arranged.target), _certainty(head, arranged)
+    rows = zip(arranged.learn, head.fold, head.probabilities, strict=True)
+    for example, fold, p in rows:
+        if fold >= 0:
+            yield measure.line(example, int(fold), p, classes, certainty)
+    if measured.test_probabilities is not None:
+        for example, p in zip(arranged.test, measured.test_probabilities, strict=True):
+            yield measure.line(example, None, p, classes, certainty)

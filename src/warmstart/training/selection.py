@@ -1,0 +1,130 @@
+"""Choosing among trials: the penalty by the one-standard-error rule, then the head.
+
+Ties go to the simpler: a difference that could be chance is no reason for more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from warmstart.solve.calibration import Calibration, Labels
+from warmstart.solve.ridge import Array, Rows
+from warmstart.stats.intervals import Blocks, number_blocks, standard_error
+from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.task import Target, Truth
+
+# ---- Trials: one head setting judged inside one set of rows, by rows it did not learn from.
+#
+# A setting is a head family on one kernel with one penalty. In every training set (all
+# rows, or all but one outer fold) it is judged by leave-block-out predictions within that
+# set alone; the scores for the fold outside are kept for the estimate. So every choice
+# made from trials is nested by construction.
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Labelled rows, what depends on what, and which rows each outer fold holds out.
+
+    Shapes: labels (n,) in 0..n_classes-1, or what `target` takes for the truth; groups
+    partition the n rows into dependent blocks; each element of `folds` is a union of groups.
+    """
+
+    labels: Truth
+    n_classes: int
+    groups: tuple[Rows, ...]
+    folds: tuple[Rows, ...]
+    target: Target = CLASSES
+
+    @property
+    def targets(self) -> Array:
+        """What a ridge learns, uncentred: one-hot labels. Shapes: (n, K)."""
+        return self.target.coded(self.labels, self.n_classes)
+
+    def targets_of(self, rows: Rows) -> Array:
+        """The targets of some rows. Shapes: (len(rows), K)."""
+        return self.target.coded(self.labels[rows], self.n_classes)
+
+    def training_sets(self) -> Iterator[tuple[Rows, Rows]]:
+        """(kept, held out) for every fold, then for all rows together."""
+        everything = np.arange(len(self.labels))
+        for fold in self.folds:
+            yield np.setdiff1d(everything, fold), fold
+        yield everything, everything[:0]
+
+    def blocks(self) -> Labels:
+        """The block number of each row. Shapes: (n,)."""
+        return number_blocks(self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One setting in one training set.
+
+    Shapes: losses (m,), calibrated log-loss of each kept row, predicted without its
+    block; outside (n - m, K), scores of the rows held out.
+    """
+
+    penalty: float
+    losses: Array
+    calibration: Calibration
+    outside: Array
+
+
+Trials = list[list[Trial]]  # [training set][penalty, weakest first]
+
+
+def judge(problem: Problem, keep: Rows, penalty: float, inside: Array, outside: Array) -> Trial:
+    """Calibrate the left-out scores of the kept rows and take their losses.
+
+    Shapes: keep (m,), inside (m, K), outside (n - m, K).
+    """
+    labels = problem.labels[keep]
+    calibration = problem.target.calibrate(inside, labels)
+    losses = problem.target.losses(inside, labels, calibration)
+    return Trial(penalty, losses, calibration, outside)
+
+
+def groups_within(groups: Sequence[Rows], keep: Rows, n: int) -> list[Rows]:
+    """The groups inside `keep`, renumbered by their place in it.
+
+    >>> [g.tolist() for g in groups_within([np.array([0, 2]), np.array([1])], np.array([0, 2]), 3)]
+    [[0, 1]]
+    """
+    place = np.full(n, -1)
+    place[keep] = np.arange(len(keep))
+    return [place[rows] for rows in groups if place[rows[0]] >= 0]
+
+
+TIE = 0.25  # standard errors of the paired log-loss within which the simpler head wins
+
+
+def choose_penalty(trials: Sequence[Trial], blocks: Blocks) -> Trial:
+    """The strongest penalty whose log-loss is within one paired standard error of the best.
+
+    Shapes: trials in order of rising penalty, blocks (m,) of the kept rows.
+    Source: Breiman et al. 1984, §3.4.3; paired as the same rows are judged.
+    """
+    best = min(trials, key=lambda trial: float(trial.losses.mean()))
+    chosen = best
+    for trial in trials:
+        gap = trial.losses - best.losses
+        if trial.penalty > best.penalty and gap.mean() <= standard_error(gap, blocks):
+            chosen = trial
+    return chosen
+
+
+def choose_head(trials: Mapping[str, Sequence[Trial]], blocks: Blocks) -> tuple[str, Trial]:
+    """The head of least log-loss, or the simplest that ties with it.
+
+    Shapes: trials by head name, simplest first, all over the same kept rows; blocks (m,).
+    """
+    picked = {name: choose_penalty(each, blocks) for name, each in trials.items()}
+    best = min(picked.values(), key=lambda trial: float(trial.losses.mean()))
+    for name, trial in picked.items():
+        gap = trial.losses - best.losses
+        if gap.mean() <= TIE * np.nan_to_num(standard_error(gap, blocks), posinf=0.0):
+            return name, trial
+    raise AssertionError("the best head ties with itself")

@@ -1,0 +1,113 @@
+"""Plans for a network of one's own: what is frozen, and how fast the rest moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision.models
+from torch import nn
+
+import warmstart
+from warmstart.errors import PlanError
+from warmstart.planning.plan_file import read_plan, write_plan
+
+IMAGE = torch.zeros(1, 3, 32, 32)
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def rates(plan):
+    return {part.name: part.rate and part.rate.value for part in plan.parts}
+
+
+def actions(plan):
+    return [part.action.value for part in plan.parts]
+
+
+def test_head_freezes_all_and_trains_the_output_at_three_times_the_rate():
+    plan = warmstart.plan(torchvision.models.resnet18(), inputs=IMAGE)
+    assert actions(plan) == ["frozen"] * 9 + ["tuned"]
+    assert plan.training.rate.value == 1e-3
+    assert rates(plan)["output"] == 3e-3
+    assert plan.is_trained
+    assert (plan.input.size.value, plan.input.channels.value) == (32, 3)
+
+
+def test_rates_fall_towards_the_input():
+    plan = warmstart.plan(torchvision.models.resnet18(), "frozen:7", inputs=IMAGE, lr=0.01)
+    assert actions(plan) == ["frozen"] * 7 + ["tuned"] * 3
+    decay = plan.training.layer_decay.value
+    assert rates(plan)["layer4.1"] == 0.01
+    assert rates(plan)["layer4.0"] == pytest.approx(0.01 * decay, rel=1e-3)
+    assert rates(plan)["output"] == 0.1
+    assert (plan.training.rate.source, plan.training.rate.rule) == ("user", 1e-3)
+
+
+def test_where_the_output_alone_is_trained_the_rate_is_its_own():
+    assert rates(warmstart.plan(mlp(), lr=0.02))["output"] == 0.02
+
+
+def test_every_strategy_of_the_grammar_that_needs_no_surgery():
+    words = {"head": 0, "last:1": 1, "frozen:1": 1, "full": 2, "last:0": 0}
+    for word, count in words.items():
+        plan = warmstart.plan(mlp(), word)
+        assert actions(plan) == ["frozen"] * (2 - count) + ["tuned"] * (count + 1)
+        assert str(plan.strategy.value) in ("head", "last:1", "frozen:1", "full")
+
+
+def test_sgd_has_rates_of_its_own():
+    plan = warmstart.plan(mlp(), "full", optimizer="sgd")
+    assert plan.training.optimizer.value == "sgd"
+    assert plan.training.rate.value == 1e-2
+    assert plan.training.weight_decay.value == 1e-4
+
+
+def test_the_number_of_examples_sets_the_length():
+    assert warmstart.plan(mlp()).training.passes.value == 1000
+    assert warmstart.plan(mlp(), n=600).training.passes.value == 6000
+
+
+def test_a_plan_is_a_file_that_reads_back():
+    for inputs in (None, torch.zeros(1, 3, 32, 48)):
+        network = mlp() if inputs is None else torchvision.models.resnet18()
+        plan = warmstart.plan(network, "last:1", inputs=inputs, lr=0.1, n=70)
+        assert read_plan(write_plan(plan)) == plan
+
+
+def test_planning_changes_nothing():
+    net = mlp().train()
+    warmstart.plan(net, "head")
+    assert all(p.requires_grad for p in net.parameters())
+    assert all(m.training for m in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"strategy": "auto"}, "rests on what warmstart.fit measures"),
+        ({"strategy": "scratch"}, "changes the network itself"),
+        ({"strategy": "last:1+lora"}, "changes the network itself"),
+        ({"strategy": "last:3"}, "Sequential has 2 parts"),
+        ({"strategy": "heads"}, "did you mean head"),
+        ({"lr": 0.0}, "lr=0.0 is not a number above 0"),
+        ({"lr": float("nan")}, "lr=nan is not a number above 0"),
+        ({"optimizer": "lion"}, "'lion' is not known; it is adamw or sgd"),
+        ({"classes": 3}, "gives 2 numbers and there are 3 classes"),
+    ],
+)
+def test_what_cannot_be_followed_is_said(options, says):
+    with pytest.raises(PlanError, match=says):
+        warmstart.plan(mlp(), **options)
+
+
+def test_the_right_number_of_classes_passes():
+    assert warmstart.plan(mlp(), classes=2)
+
+
+def test_a_network_without_an_output_layer_needs_a_depth():
+    net = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 3)
+    with pytest.raises(PlanError, match="no output layer of its own"):
+        warmstart.plan(net)
+    assert actions(warmstart.plan(net, "last:1")) == ["frozen", "frozen", "tuned", "tuned"]

@@ -1,0 +1,88 @@
+"""Three rates from the same start."""
+
+import numpy as np
+import pytest
+
+from lessons import FEW, PLAIN
+from tiny import PREP, network
+from warmstart.api.rates import RateProbe, TriedRate, rate_probe
+from warmstart.errors import UsageError
+
+
+def tried(rate, loss, behind=None, error=0.01):
+    return TriedRate(rate=rate, loss=loss, accuracy=0.5, behind=behind, error=error)
+
+
+def probed(*rates, before=0.9):
+    return RateProbe(tried=rates, before=before, n=40, steps=60)
+
+
+def small(**options):
+    """From a tiny network with random weights."""
+    options = {"strategy": "last:1", "steps": 12, "settings": (*PLAIN, *FEW), **options}
+    return {"start": network(), "preprocessing": PREP, **options}
+
+
+def test_three_rates_are_tried_from_the_same_start(pictures):
+    events = []
+    found = rate_probe(pictures, on_event=events.append, **small(lr=0.003))
+    assert [one.rate for one in found.tried] == [0.001, 0.003, 0.009]
+    assert found.steps == 12
+    assert 5 <= found.n <= 9  # a fifth of 36
+    assert len({one.loss for one in found.tried}) == 3
+    assert all(0 <= one.accuracy <= 1 for one in found.tried)
+    assert found.best.behind == 0
+    assert found.sentence.startswith(f"Loss on {found.n} examples held out after 12 steps")
+    steps = [event.step for event in events if "lesson" in event.values]
+    assert steps == list(range(1, 37))
+
+
+def test_the_same_question_has_the_same_answer(pictures):
+    one, other = (rate_probe(pictures, **small()) for _ in range(2))
+    assert one == other
+
+
+def test_the_middle_one_is_what_a_run_would_do_first(pictures):
+    """Tried alone it gives the same loss: the three do not touch each other."""
+    whole = rate_probe(pictures, **small(lr=0.003))
+    third = rate_probe(pictures, **small(lr=0.001))
+    assert third.tried[1].loss == pytest.approx(whole.tried[0].loss, rel=1e-4)
+
+
+def test_a_rate_that_diverges_is_named(pictures):
+    found = rate_probe(pictures, **small(lr=1e6, steps=20))
+    assert found.tried[2].loss is None or found.tried[2].loss > found.before
+    assert found.best is None or np.isfinite(found.best.loss)
+    assert found.sentence
+
+
+def test_a_strategy_that_trains_nothing_has_no_rate(pictures):
+    with pytest.raises(UsageError, match="strategy head trains no layer of its own"):
+        rate_probe(pictures, **small(strategy="head", settings=()))
+
+
+def test_steps_are_counted_from_one(pictures):
+    with pytest.raises(UsageError, match="steps=0: it needs a whole number"):
+        rate_probe(pictures, **small(steps=0))
+
+
+def test_a_difference_by_chance_is_no_reason_to_change():
+    found = probed(tried(1e-4, 0.52, 0.02), tried(3e-4, 0.51, 0.01), tried(9e-4, 0.50, 0.0))
+    assert found.sentence.endswith("The plan's 0.0003 is as good as any of them, within chance.")
+
+
+def test_a_better_rate_is_what_to_type():
+    found = probed(tried(1e-4, 0.8, 0.3), tried(3e-4, 0.7, 0.2), tried(9e-4, 0.5, 0.0))
+    assert found.sentence.endswith("0.0009 is better than the plan's 0.0003: --lr 0.0009.")
+
+
+def test_all_worse_than_before_is_said():
+    found = probed(tried(1e-4, 1.0, 0.0), tried(3e-4, 1.1, 0.1), tried(9e-4, None))
+    assert "None is better than the fitted output alone." in found.sentence
+    assert "0.0009: diverged" in found.sentence
+
+
+def test_all_diverged():
+    found = probed(*(tried(rate, None) for rate in (1.0, 3.0, 9.0)))
+    assert found.best is None
+    assert found.sentence.endswith("All three diverged; try --lr a hundred times lower.")

@@ -1,0 +1,58 @@
+"""Which files of a place are its data, and what they are called."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+
+import pytest
+
+import drawing
+import sounding
+from warmstart.data.media import media_among, noun_of
+from warmstart.data.read import read
+from warmstart.errors import DataError
+from warmstart.events import drain
+
+
+def test_a_few_sounds_among_pictures_are_passed_over():
+    assert media_among(["a.png", "b.wav"]) == ["a.png"]
+    pictures = [f"{folder}/{i}.png" for folder in "ab" for i in range(2)]
+    spoken = [f"{folder}/{i}_{tongue}.wav" for folder in "ab" for i in range(2) for tongue in "xyz"]
+    assert media_among([*pictures, *spoken]) == pictures
+    assert media_among([*pictures[:3], *spoken]) == spoken
+    assert media_among([*pictures, *spoken], "audio") == spoken
+    assert noun_of([]) == "image"
+
+
+def test_a_folder_of_clips_is_audio(tmp_path):
+    data = sounding.fill(tmp_path / "notes", {"a note": 2, "hiss": 3})
+    drawing.fill(tmp_path / "notes", {"hiss": 2})
+    found = drain(read(data))
+    assert (found.record.kind, found.title) == ("audio", f"5 clips in {data}/")
+    assert {example.id[-4:] for example in found.record.examples} == {".wav"}
+
+
+def test_a_table_of_clips_is_audio_with_groups(tmp_path):
+    sounding.fill(tmp_path, {"a note": 4, "hiss": 4})
+    with open(tmp_path / "clips.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["clip", "label", "speaker"])
+        for path in sorted(tmp_path.rglob("*.wav")):
+            table.writerow([path.relative_to(tmp_path), path.parent.name, path.stem[-1]])
+    found = drain(read(tmp_path / "clips.csv", group="speaker"))
+    assert found.record.kind == "audio"
+    assert "8 clips listed in" in found.title
+    assert {example.group for example in found.record.examples} == {"0", "1", "2", "3"}
+
+
+def test_pictures_stay_images(pictures):
+    assert drain(read(pictures)).record.kind == "image"
+
+
+def test_a_class_without_a_clip_is_named(tmp_path):
+    data = sounding.fill(tmp_path / "notes", {"a note": 2, "hiss": 2})
+    (data / "mid").mkdir()
+    shutil.rmtree(data / "hiss")
+    with pytest.raises(DataError, match=r"mid holds no clip; a class needs at least 2 clips"):
+        drain(read(data))

@@ -1,0 +1,280 @@
+"""Label issues, off-topic pictures and drift; the lists that a user corrects and gives back."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from drawing import fill
+from issues import issue, issues, off_topic
+from looking import collect, scene_of, table
+from refit import left_out
+from warmstart.evidence.data_checks import (
+    COLUMNS,
+    LEAST_LISTED,
+    LISTED,
+    ODD_COLUMNS,
+    check_data,
+    left_out_probabilities,
+    write_lists,
+)
+from warmstart.evidence.probe_hits import PENALTIES
+from warmstart.planning import rules
+from warmstart.solve.calibration import fit_temperature, log_losses, log_probabilities
+from warmstart.solve.kernels import mixed_kernels
+
+
+def checked(scene, seed=0, is_signal=True):
+    return check_data(replace(scene, seed=seed), is_signal)
+
+
+def probabilities_of(scene, seed=0):
+    return left_out_probabilities(replace(scene, seed=seed))
+
+
+CLASSES = ("blue", "green", "red")
+
+
+def fill_varied(root, per_class, wrong=0, seed=1):
+    """Pictures plain and hard to tell, some of each class under the next; returns their ids."""
+    rng, misfiled = np.random.default_rng(seed), []
+    for hue in range(3):
+        for number in range(per_class):
+            blobs = Image.fromarray(rng.integers(60, 190, (4, 4, 3)).astype(np.uint8))
+            pixels = np.asarray(blobs.resize((32, 32), Image.Resampling.BICUBIC), dtype=float)
+            pixels = pixels + rng.exponential(24) * (2 * np.eye(3)[hue] - 1)
+            label = CLASSES[(hue + (number < wrong)) % 3]
+            path = root / label / f"{CLASSES[hue]}{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
+            if number < wrong:
+                misfiled.append(path.relative_to(root).as_posix())
+    return misfiled
+
+
+@pytest.fixture
+def misfiled(tmp_path):
+    """300 pictures in three classes, fifteen of them under a wrong one."""
+    return tmp_path / "photos", fill_varied(tmp_path / "photos", 100, wrong=5)
+
+
+# ---- probabilities -------------------------------------------------------------------------
+
+
+def test_probabilities_are_of_heads_that_have_not_seen_the_block(pictures):
+    files = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))
+    source = table(pictures, [(f, f.parent, n // 2) for n, f in enumerate(files)])
+    scene = scene_of(source, label="label", group="person")
+    arranged = scene.arranged
+    assert {len(rows) for rows in arranged.groups} == {2}
+    read = scene.look.reader(arranged.learn)
+    pair = scene.pair()
+    taps = {tap for profile in pair.values() for tap in profile}
+    kernels = mixed_kernels([(tap, read(tap)) for tap in scene.look.taps if tap in taps], pair)
+    tried = []
+    for kernel in kernels.values():
+        for penalty in PENALTIES:
+            scores = left_out(kernel, np.eye(3)[arranged.labels], penalty, arranged.groups)
+            calibration = fit_temperature(scores, arranged.labels)
+            loss = log_losses(scores, arranged.labels, calibration).mean()
+            tried.append((loss, np.exp(log_probabilities(scores, calibration))))
+    best = min(tried, key=lambda pair: pair[0])[1]
+    np.testing.assert_allclose(probabilities_of(scene), best, atol=1e-6)
+
+
+def test_many_rows_are_judged_in_parts_of_whole_blocks(misfiled, monkeypatch):
+    root, _ = misfiled
+    files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
+    source = table(root, [(f, f.parent, n % 50) for n, f in enumerate(files)])
+    scene = scene_of(source, label="label", group="person")
+    whole = probabilities_of(scene)
+    monkeypatch.setattr(rules, "DUAL_LIMIT", 110)
+    parts = probabilities_of(scene)
+    for found in (whole, parts):
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(found.sum(axis=1), 1.0)
+    agree = (whole.argmax(axis=1) == parts.argmax(axis=1)).mean()
+    assert agree > 0.8
+    assert not np.allclose(whole, parts)
+
+
+# ---- label issues ------------------------------------------------------------------------------
+
+
+def test_misfiled_pictures_lead_the_list(misfiled):
+    root, names = misfiled
+    found = checked(scene_of(root))
+    told = found.label_issues
+    assert told.count == len(told.issues) >= 5
+    assert sum(one.id in names for one in told.issues) >= 0.9 * told.count
+    assert told.ranked[: told.count] == told.issues
+    assert told.rate.low <= 15 / 300 <= told.rate.high
+    for one in told.ranked:
+        assert one.label == one.id.split("/")[0] != one.suggested
+        assert 0 <= one.score <= 0.5
+    assert len(told.ranked) <= max(LEAST_LISTED, round(LISTED * 300), told.count)
+    (finding,) = [f for f in found.findings if f.kind == "label-issue"]
+    assert finding.sentence == told.sentence
+    assert [item.split(":")[0] for item in finding.items] == [one.id for one in told.issues]
+    assert found.ceiling.low <= 285 / 300 <= found.ceiling.high
+
+
+def test_labels_without_a_signal_are_ranked_and_not_counted(misfiled):
+    root, names = misfiled
+    found = checked(scene_of(root), is_signal=False)
+    told = found.label_issues
+    assert (told.count, told.rate, told.why) == (None, None, "no-signal")
+    assert {one.id for one in told.ranked} & set(names)
+    assert not told.issues
+    assert [f for f in found.findings if f.kind == "label-issue"] == []
+    assert found.ceiling.value is None
+
+
+def test_a_test_part_of_another_kind_forbids_a_count(misfiled, tmp_path):
+    root, names = misfiled
+    root.rename(tmp_path / "train")
+    data = tmp_path / "both"
+    fill(data / "test", {"blue": 20, "green": 20, "red": 20})
+    (tmp_path / "train").rename(data / "train")
+    for path in (data / "test").rglob("*.png"):
+        with Image.open(path) as picture:
+            ImageOps.invert(picture).save(path)
+    told = checked(scene_of(data)).label_issues
+    assert (told.count, told.why) == (None, "distribution-shift")
+    assert {one.id for one in told.ranked} & {f"train/{name}" for name in names}
+
+
+def test_a_clean_set_has_no_label_issues(tmp_path):
+    fill_varied(tmp_path / "photos", 60)
+    found = checked(scene_of(tmp_path / "photos"))
+    assert (found.label_issues.count, found.label_issues.why) == (0, "not-significant")
+    assert found.label_issues.sentence.startswith("No label issues found")
+    assert [f for f in found.findings if f.kind == "label-issue"] == []
+    assert found.ceiling.value == 1.0
+
+
+def test_near_copies_with_two_labels_lower_the_ceiling(tmp_path):
+    root = fill(tmp_path / "photos", {"blue": 12, "green": 12, "red": 12})
+    with Image.open(root / "blue" / "000.png") as picture:
+        ImageOps.mirror(picture).save(root / "red" / "mirrored.png")
+    scene = scene_of(root)
+    assert scene.arranged.twins == (("blue/000.png", "red/mirrored.png"),)
+    assert checked(scene).ceiling.details["conflicts"] == 1
+
+
+def test_hold_out_and_test_labels_are_not_looked_at(tmp_path):
+    root = tmp_path / "photos"
+    for number, part in enumerate(("train", "val", "test")):
+        fill(root / part, {"blue": 12, "green": 12, "red": 12}, seed=number)
+    one = checked(scene_of(root))
+    for part in ("val", "test"):  # red and blue exchanged, names kept in order
+        for old, new in (("red", "x"), ("blue", "red"), ("x", "blue")):
+            (root / part / old).rename(root / part / new)
+    assert checked(scene_of(root)) == one
+
+
+# ---- drift ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_other", [False, True])
+def test_a_test_part_of_another_kind_is_told(tmp_path, is_other):
+    root = tmp_path / "photos"
+    fill(root / "train", {"blue": 20, "red": 20})
+    fill(root / "test", {"blue": 20, "red": 20}, seed=1)
+    if is_other:
+        for path in (root / "test").rglob("*.png"):
+            with Image.open(path) as picture:
+                ImageOps.invert(picture).save(path)
+    kinds = {finding.kind for finding in checked(scene_of(root)).findings}
+    assert ("drift" in kinds) == is_other
+
+
+# ---- the list, given back ------------------------------------------------------------------
+
+
+def test_the_columns(tmp_path):
+    told = issues(issue('a/1, "odd".png', "a", "b"), issue("a/2.png", "a", "b", is_issue=False))
+    write_lists(tmp_path, told, off_topic("a/3.png"))
+    with open(tmp_path / "label_issues.csv", newline="") as file:
+        assert [*csv.reader(file)] == [
+            [*COLUMNS], ['a/1, "odd".png', "a", "b", "0.97", "0.02", "yes"],
+            ["a/2.png", "a", "b", "0.97", "0.02", "no"],
+        ]  # fmt: skip
+    with open(tmp_path / "off_topic.csv", newline="") as file:
+        assert [*csv.reader(file)] == [[*ODD_COLUMNS], ["a/3.png", "a", "5.0", "yes"]]
+
+
+def test_where_nothing_off_topic_was_looked_for_there_is_no_list_of_it(tmp_path):
+    write_lists(tmp_path, issues(), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["label_issues.csv"]
+
+
+def test_unedited_it_changes_nothing(misfiled, tmp_path):
+    root, _ = misfiled
+    found = checked(scene_of(root))
+    write_lists(tmp_path, found.label_issues, found.off_topic)
+    for name in ("label_issues.csv", "off_topic.csv"):
+        before, after = collect(root), collect(root, relabel=tmp_path / name)
+        assert before.record.examples == after.record.examples
+
+
+def test_edited_it_changes_the_labels_and_their_ceiling(misfiled, tmp_path):
+    root, names = misfiled
+    first = checked(scene_of(root))
+    corrected = tmp_path / "label_issues.csv"
+    write_lists(tmp_path, first.label_issues, first.off_topic)
+    with open(corrected, newline="") as file:
+        rows = [*csv.DictReader(file)]
+    with open(corrected, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for row in rows:
+            is_wrong = row["path"] in names
+            writer.writerow({**row, "label": row["suggested"] if is_wrong else row["label"]})
+    scene = scene_of(root, relabel=corrected)
+    labels = {e.id: e.label for e in scene.collection.record.examples}
+    edited = {row["path"]: row["suggested"] for row in rows if row["path"] in names}
+    assert len(edited) >= 10
+    assert {id: labels[id] for id in edited} == edited
+    rest = {e.id: e.label for e in collect(root).record.examples if e.id not in edited}
+    assert {id: labels[id] for id in rest} == rest
+    assert checked(scene).ceiling.value > first.ceiling.value
+
+
+def test_of_several_labels_the_list_says_which_is_meant(tmp_path):
+    told = issues(issue("1.png", "a|b", "b", concerns=("a",)))
+    write_lists(tmp_path, told, None)
+    header, row = csv.reader((tmp_path / "label_issues.csv").read_text().splitlines())
+    assert header == [*COLUMNS, "concerns"]
+    assert row == ["1.png", "a|b", "b", "0.97", "0.02", "yes", "a"]
+
+
+# ---- off-topic pictures --------------------------------------------------------------------
+
+
+def test_pictures_of_another_kind_are_off_topic(tmp_path):
+    root = tmp_path / "photos"
+    fill_varied(root, 60)
+    rng = np.random.default_rng(3)
+    for number in range(2):
+        stripes = np.zeros((32, 32, 3), np.uint8)
+        stripes[:: 2 + number] = rng.integers(200, 256, 3)
+        Image.fromarray(stripes).save(root / "red" / f"stripes{number}.png")
+    found = checked(scene_of(root))
+    names = {"red/stripes0.png", "red/stripes1.png"}
+    assert {one.id for one in found.off_topic.found} == names
+    assert {one.label for one in found.off_topic.found} == {"red"}
+    (finding,) = [f for f in found.findings if f.kind == "off-topic"]
+    assert finding.sentence == found.off_topic.sentence
+    assert {item.split(":")[0] for item in finding.items} == names
+
+
+def test_without_strangers_nothing_is_off_topic(tmp_path):
+    fill_varied(tmp_path / "photos", 60)
+    found = checked(scene_of(tmp_path / "photos"))
+    assert found.off_topic.count == 0
+    assert not [f for f in found.findings if f.kind == "off-topic"]

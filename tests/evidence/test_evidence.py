@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from warmstart.evidence.depth import depth
+from warmstart.evidence.permutation_test import signal
+from warmstart.planning.feature_layers import profiles
+from warmstart.records.network import Tap
+from warmstart.solve.kernels import mixed_kernels
+from warmstart.stats.permutation import SignalTest
+
+TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck"))
+
+
+def make(signal_at, n=80, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % 2)
+    taps = {tap: rng.normal(size=(n, 6)).astype(np.float32) for tap in TAPS}
+    if signal_at is not None:
+        taps[TAPS[signal_at]][:, :2] += 1.5 * labels[:, None]
+    kernels = mixed_kernels(taps.items(), profiles(TAPS))
+    singles = [np.array([i]) for i in range(n)]
+    return taps, [kernels["last"], kernels["equal"]], labels, singles
+
+
+@pytest.mark.parametrize("where", [0, 2])
+def test_signal_is_found_at_the_last_and_at_an_early_depth(where):
+    _, kernels, labels, singles = make(where)
+    evidence = signal(kernels, labels, singles, 199, np.random.default_rng(0))
+    assert evidence.details["p"] <= 0.01
+    assert evidence.value > evidence.high
+
+
+def test_no_signal_is_found_in_noise_and_the_detectable_effect_is_stated():
+    _, kernels, labels, singles = make(None)
+    evidence = signal(kernels, labels, singles, 199, np.random.default_rng(0))
+    assert evidence.details["p"] > 0.01
+    assert 0.05 < evidence.details["mde"] < 0.4
+
+
+def test_few_examples_can_detect_only_large_effects():
+    _, kernels, labels, singles = make(None, n=12)
+    small = signal(kernels, labels, singles, 199, np.random.default_rng(0)).details["mde"]
+    assert small > 0.25
+
+
+def test_depth_names_the_part_where_the_signal_is():
+    taps, kernels, labels, singles = make(1)
+    evidence = depth(taps, kernels, labels, singles)
+    assert evidence.details["best_part"] == 2
+    assert evidence.low <= evidence.value <= evidence.high
+    assert evidence.value > 0
+
+
+def test_rows_that_belong_together_leave_less_to_find():
+    """As many effective rows as Kish counts: of ten large groups ten, of singles all."""
+    _, kernels, labels, singles = make(None)
+    labels = np.repeat(np.arange(10) % 2, 8)
+    groups = np.split(np.arange(80), 10)
+    alone, together = (
+        signal(kernels, labels, of, 199, np.random.default_rng(0)).details["mde"]
+        for of in (singles, groups)
+    )
+    assert together > alone
+
+
+def test_shares_are_told_in_percent(monkeypatch):
+    always = SignalTest(0.01, 1.0, np.ones(100), 100, 1.0)
+    monkeypatch.setattr("warmstart.evidence.permutation_test._permuted", lambda *_: always)
+    _, kernels, labels, singles = make(2)
+    told = signal(kernels, labels, singles, 99, np.random.default_rng(0)).meaning
+    assert "is right 100 % of the time" in told
+    assert told.endswith("100 to 100 %.")

@@ -1,0 +1,172 @@
+"""The learning curve: every point is a head fitted on whole blocks and judged on the rest."""
+
+import numpy as np
+import pytest
+
+from refit import kernel_of, ridge, singles, told_apart
+from warmstart.evidence.learning_curve import (
+    DRAWS,
+    FLAT,
+    LEAST_ROWS,
+    MOST_BEYOND,
+    SHARES,
+    anchored,
+    appetite,
+)
+from warmstart.evidence.probe_hits import best_left_out
+from warmstart.records.summary import Estimate
+from warmstart.stats.learning_curve import PowerLaw, expected_gain
+from warmstart.stats.permutation import spread_order
+from warmstart.tasks.classify import CLASSES
+
+
+def ask(features, labels, groups, n_all=None, seed=0):
+    kernel, k = kernel_of(features), int(labels.max()) + 1
+    head = best_left_out([kernel], labels, groups, k)
+    rng = np.random.default_rng(seed)
+    return appetite(kernel, head, labels, groups, n_all or len(labels), rng), kernel, head
+
+
+def take(blocks, size):
+    """Blocks are taken whole until there are `size` rows; at least one is left to judge by."""
+    taken = 1
+    while len(np.concatenate(blocks[:taken])) < size and taken < len(blocks) - 1:
+        taken += 1
+    return np.concatenate(blocks[:taken]), np.concatenate(blocks[taken:])
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_accuracies_are_those_of_heads_fitted_anew(block):
+    rng = np.random.default_rng(block)
+    features, labels = told_apart(rng, 60, 3, 1.0)
+    groups = np.array_split(rng.permutation(60), 60 // block)
+    found, kernel, head = ask(features, labels, groups)
+    rng = np.random.default_rng(0)
+    wanted = [max(round(share * 60), 6) for share in SHARES]
+    sizes, draws = np.empty((2, DRAWS, len(wanted)))
+    for number in range(DRAWS):
+        rows, ends = spread_order(labels, groups, rng)
+        blocks = np.split(rows, ends[:-1])
+        assert sorted(map(tuple, blocks)) == sorted(map(tuple, groups))
+        for place, size in enumerate(wanted):
+            learn, rest = take(blocks, size)
+            scores = ridge(kernel, np.eye(3)[labels], head.penalty, learn, rest)
+            sizes[number, place] = len(learn)
+            draws[number, place] = (scores.argmax(axis=1) == labels[rest]).mean()
+    told = [found.details[f"accuracy.{round(size)}"] for size in sizes.mean(axis=0)]
+    np.testing.assert_allclose(told, draws.mean(axis=0), atol=1e-9)
+    gain = expected_gain(sizes.mean(axis=0), draws, 60, 120, rng)
+    assert (found.value, found.low, found.high) == pytest.approx((gain.value, gain.low, gain.high))
+
+
+def test_a_hard_task_wants_more_and_a_solved_one_does_not():
+    rng = np.random.default_rng(2)
+    hard, labels = told_apart(rng, 200, 2, 0.8, width=40)
+    wants, _, _ = ask(hard, labels, singles(200))
+    assert wants.value > 0.02
+    assert wants.low <= wants.value <= wants.high
+    assert "About 100 more a class would bring" in wants.meaning
+    easy, labels = told_apart(rng, 1000, 2, 30.0)
+    sated, _, _ = ask(easy, labels, singles(1000))
+    assert sated.value < FLAT
+
+
+def test_noise_promises_nothing_beyond_its_error():
+    rng = np.random.default_rng(3)
+    for seed in range(5):
+        features, labels = told_apart(rng, 60, 3, 0.0)
+        assert ask(features, labels, singles(60), seed=seed)[0].low == 0.0
+
+
+def test_too_few_and_far_too_many_are_not_claimed():
+    rng = np.random.default_rng(4)
+    features, labels = told_apart(rng, LEAST_ROWS - 1, 3, 1.0)
+    few, _, _ = ask(features, labels, singles(LEAST_ROWS - 1))
+    features, labels = told_apart(rng, 50, 2, 1.0)
+    many, _, _ = ask(features, labels, singles(50), n_all=round(50 * MOST_BEYOND) + 1)
+    for found in (few, many):
+        assert found.value is found.low is found.high is None
+        assert found.meaning.startswith("Not measured")
+
+
+@pytest.mark.parametrize(("n", "k"), [(60, 30), (75, 30)])
+def test_two_images_a_class_leave_no_sizes_to_compare(n, k):
+    """Every subset must hold two a class: then all sizes are one, and no line goes through."""
+    features, labels = told_apart(np.random.default_rng(5), n, k, 2.0, width=40)
+    found, _, _ = ask(features, labels, singles(n))
+    assert found.value is None
+    assert "too few sizes" in found.meaning
+
+
+def test_a_few_large_blocks_are_no_curve():
+    """Three blocks: whatever is asked for, one or two of them are learnt from."""
+    features, labels = told_apart(np.random.default_rng(6), 60, 2, 1.0)
+    found, _, _ = ask(features, labels, np.split(np.arange(60), 3))
+    assert found.value is None
+
+
+def test_three_sizes_are_a_curve():
+    features, labels = told_apart(np.random.default_rng(6), 60, 2, 1.0)
+    found, _, _ = ask(features, labels, np.split(np.arange(60), 4))
+    assert sorted(name for name in found.details if name.startswith("accuracy")) == [
+        "accuracy.15", "accuracy.30", "accuracy.45",
+    ]  # fmt: skip
+
+
+# ---- the curve ends in the linear probe's estimate ------------------------------------------
+
+
+def claim(value, n=200):
+    return Estimate(metric="accuracy", value=value, low=0.0, high=1.0, n=n, method="nested-cv")
+
+
+def curve():
+    rng = np.random.default_rng(2)
+    features, labels = told_apart(rng, 200, 2, 0.8, width=40)
+    return ask(features, labels, singles(200))[0]
+
+
+def law_of(found):
+    return PowerLaw(found.details["scale"], found.details["rate"])
+
+
+@pytest.mark.parametrize("value", [0.6, 0.75, 0.9])
+def test_the_curve_goes_through_the_estimate_where_its_folds_learnt(value):
+    found = anchored(curve(), claim(value), 180, 200, 2, CLASSES)
+    assert law_of(found).at(180) == pytest.approx(value)
+    assert found.details["accuracy.180"] == value
+    assert found.value == pytest.approx(law_of(found).at(400) - law_of(found).at(200))
+    assert found.low <= found.value <= found.high
+
+
+def test_every_point_moves_by_the_same_odds():
+    before = curve()
+    found = anchored(before, claim(0.8), 180, 200, 2, CLASSES)
+    points = [k for k in before.details if k.startswith("accuracy.") and k != "accuracy.180"]
+    assert len(points) > 2
+    moved = [found.details[key] / (1 - found.details[key]) for key in points]
+    odds = [before.details[key] / (1 - before.details[key]) for key in points]
+    ratios = np.divide(moved, odds)
+    assert ratios == pytest.approx(ratios[0])
+    assert ratios[0] == pytest.approx(found.details["scale"] / before.details["scale"])
+    assert found.details["rate"] == before.details["rate"]
+
+
+def test_a_curve_that_ends_there_already_is_left_as_it_is():
+    before = curve()
+    found = anchored(before, claim(law_of(before).at(180)), 180, 200, 2, CLASSES)
+    assert found.value == pytest.approx(law_of(before).at(400) - law_of(before).at(200))
+    points = {key: value for key, value in found.details.items() if key != "accuracy.180"}
+    assert points == pytest.approx({k: before.details[k] for k in points})
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.2])
+def test_a_score_at_an_end_leaves_numbers(value):
+    found = anchored(curve(), claim(value), 180, 200, 2, CLASSES)
+    assert np.isfinite([found.value, found.low, found.high, law_of(found).scale]).all()
+
+
+def test_a_curve_that_was_not_drawn_stays_that():
+    few = ask(*told_apart(np.random.default_rng(0), 12, 2, 1.0), singles(12))[0]
+    assert few.value is None
+    assert anchored(few, claim(0.8), 10, 12, 2, CLASSES) == few

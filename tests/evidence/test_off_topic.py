@@ -1,0 +1,115 @@
+"""Off-topic examples: far from all others, by a rule that clean data hardly ever break."""
+
+import numpy as np
+import pytest
+
+from warmstart.evidence.off_topic import LEAST, NEAREST, find_off_topic, off_topic
+from warmstart.evidence.off_topic import off_topic_finding as finding_of
+
+
+def features(n=200, d=80, classes=4, seed=0):
+    """Positive features around a centre a class, some nearer to it than others."""
+    rng = np.random.default_rng(seed)
+    centres = rng.gamma(2.0, size=(classes, d))
+    shape = rng.uniform(1.0, 6.0, size=(n, 1))
+    found = centres[np.arange(n) % classes] * rng.gamma(shape, 1 / shape, size=(n, d))
+    return found.astype(np.float32)
+
+
+def strangers(n, d=80, seed=1):
+    """Each around a centre of its own."""
+    return np.random.default_rng(seed).gamma(0.2, 5.0, size=(n, d)).astype(np.float32)
+
+
+def singles(x):
+    return np.arange(len(x))
+
+
+def test_strangers_are_found_and_lead_the_ranking():
+    x = np.concatenate([features(), strangers(5)])
+    found = find_off_topic(x, singles(x))
+    assert np.flatnonzero(found.is_off).tolist() == [200, 201, 202, 203, 204]
+    assert set(np.argsort(-found.scores)[:5]) == {200, 201, 202, 203, 204}
+
+
+def test_clean_sets_raise_few_alarms():
+    alarms = [find_off_topic(x := features(seed=s), singles(x)).is_off.any() for s in range(20)]
+    assert sum(alarms) <= 2
+
+
+def test_a_class_of_few_is_no_stranger():
+    """Eight examples of a kind of their own have each other."""
+    rare = features(8, classes=1, seed=9)
+    x = np.concatenate([features(), rare])
+    assert not find_off_topic(x, singles(x)).is_off.any()
+
+
+def test_near_copies_and_groups_are_no_witnesses_of_each_other():
+    odd = np.repeat(strangers(1), 10, axis=0) * np.linspace(1, 1.1, 10, dtype=np.float32)[:, None]
+    x = np.concatenate([features(), odd])
+    blocks = np.append(np.arange(200), [200] * 10)
+    found = find_off_topic(x, blocks)
+    assert found.is_off[200:].all()
+    assert not find_off_topic(x, singles(x)).is_off[200:].any()
+    record = off_topic(found, blocks, [str(i) for i in range(210)], ["a"] * 210)
+    assert (record.count, len(record.found)) == (1, 10)
+    assert record.sentence.startswith("1 image looks off-topic (10 with near copies and groups)")
+
+
+def test_distances_are_those_of_the_slow_definition():
+    x = features(60)
+    roots = np.sqrt(x.astype(np.float64))
+    roots /= np.linalg.norm(roots, axis=1, keepdims=True)
+    far = np.linalg.norm(roots[:, None] - roots[None], axis=2)
+    np.fill_diagonal(far, np.inf)
+    slow = np.log(np.sort(far, axis=1)[:, :NEAREST].mean(axis=1))
+    scores = find_off_topic(x, singles(x)).scores
+    middle, high = np.quantile(slow, [0.5, 0.9])
+    np.testing.assert_allclose(scores, (slow - middle) / (high - middle) * 1.2815515, atol=1e-3)
+
+
+def test_many_are_compared_with_a_draw(monkeypatch):
+    monkeypatch.setattr("warmstart.evidence.off_topic.MOST", 120)
+    monkeypatch.setattr("warmstart.evidence.off_topic._CHUNK", 50)
+    x = np.concatenate([features(300), strangers(3)])
+    assert set(np.flatnonzero(find_off_topic(x, singles(x)).is_off)) >= {300, 301, 302}
+
+
+@pytest.mark.parametrize("n", [1, NEAREST, LEAST - 1])
+def test_of_few_nothing_is_said(n):
+    x = np.concatenate([features(n - 1), strangers(1)]) if n > 1 else strangers(1)
+    found = find_off_topic(x, singles(x))
+    assert found.threshold is None
+    assert not found.is_off.any()
+    record = off_topic(found, singles(x), [str(i) for i in range(n)], ["a"] * n)
+    assert (record.count, record.threshold) == (None, None)
+    assert record.sentence == "Too few images to say which are off-topic."
+    assert finding_of(record) is None
+
+
+def test_examples_that_are_all_the_same_are_not_judged():
+    x = np.ones((80, 6), dtype=np.float32)
+    assert not find_off_topic(x, singles(x)).is_off.any()
+
+
+def test_one_block_that_holds_nearly_all_is_not_judged_by_itself():
+    x = features(80)
+    blocks = np.append(np.zeros(74, dtype=int), np.arange(1, 7))
+    assert np.isfinite(find_off_topic(x, blocks).scores).all()
+
+
+def test_the_record_lists_the_farthest_and_the_finding_names_the_off_topic():
+    x = np.concatenate([features(), strangers(2)])
+    ids, labels = [f"{i}.jpg" for i in range(202)], ["rose"] * 202
+    record = off_topic(find_off_topic(x, singles(x)), singles(x), ids, labels)
+    scores = [one.score for one in record.ranked]
+    assert scores == sorted(scores, reverse=True)
+    assert [one.is_off_topic for one in record.ranked[:3]] == [True, True, False]
+    assert all(one.score > record.threshold for one in record.found)
+    finding = finding_of(record)
+    assert finding.kind == "off-topic"
+    assert set(finding.items) == {"200.jpg: rose", "201.jpg: rose"}
+    assert finding.sentence.startswith("2 images look off-topic: unlike the images of every class")
+    clean = off_topic(find_off_topic(y := features(), singles(y)), singles(y), ids[:200], labels)
+    assert (clean.count, clean.sentence) == (0, "No off-topic images found.")
+    assert finding_of(clean) is finding_of(None) is None

@@ -1,0 +1,258 @@
+"""What each evidence says of fixed data, to the last digit that another machine keeps."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import pinning
+from warmstart.data.near_duplicates import Twin
+from warmstart.evidence import borders as evidence_borders
+from warmstart.evidence import (
+    depth,
+    distribution_shift,
+    domain_gap,
+    from_scratch,
+    label_issue_words,
+    label_issues,
+    label_issues_numbers,
+    label_noise_ceiling,
+    leaking_columns,
+    learning_curve,
+    off_topic,
+    permutation_test,
+    preprocessing,
+    probe_hits,
+    spurious,
+    transfer_gain,
+    unreadable_texts,
+)
+from warmstart.evidence.transfer_gain import Controls
+from warmstart.records.network import Tap
+from warmstart.solve.kernels import mixed_kernels
+
+N, K = 60, 3
+LABELS = np.arange(N) % K
+SINGLES = [np.array([i]) for i in range(N)]
+PAIRS = [np.array([i, i + 3]) for i in range(0, N, 6) for i in (i, i + 1, i + 2)]
+NAMES = ("ant", "bee", "fly")
+
+
+def features(strength, width=8, seed=0):
+    """Rows with a direction a class. Shapes: (N, width)."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(N, width)) + strength * np.eye(K, width)[LABELS]).astype(np.float32)
+
+
+def kernel(strength, seed=0):
+    one = features(strength, seed=seed)
+    return mixed_kernels([("one", one)], {"one": {"one": 1.0}})["one"]
+
+
+def of_signal():
+    rng, both = np.random.default_rng(1), [kernel(1.0), kernel(0.4, 1)]
+    found = permutation_test.signal(both, LABELS, PAIRS, 99, rng)
+    return found, permutation_test.with_plain(found, [kernel(0.2, 3)], LABELS, PAIRS, 99, rng)
+
+
+def of_appetite():
+    one = kernel(1.2)
+    head = probe_hits.best_left_out([one], LABELS, SINGLES, K)
+    said = head.number, head.penalty, head.hits(LABELS), head.probabilities()[:9]
+    return said, learning_curve.appetite(one, head, LABELS, SINGLES, 200, np.random.default_rng(2))
+
+
+def of_depth():
+    taps = {Tap(part=p, pool="avg"): features(0.4 * p, seed=p) for p in (1, 2, 3)}
+    return depth.depth(taps, [kernel(1.2, 3), kernel(0.9, 4)], LABELS, PAIRS)
+
+
+def of_knowledge():
+    shuffles = [[kernel(0.3, seed)] for seed in (5, 6, 7)]
+    poor = Controls(trained=[kernel(1.5)], shuffles=shuffles, pixels=[kernel(0.1, 9)])
+    flat = Controls(trained=[kernel(0.9)], shuffles=shuffles, pixels=[kernel(1.0, 9)])
+    one, other = (
+        transfer_gain.knowledge(c, LABELS, g) for c, g in ((poor, PAIRS), (flat, SINGLES))
+    )
+    return one, other, transfer_gain.is_clear(one), transfer_gain.is_clear(other)
+
+
+def of_preprocessing():
+    others = {"0 to 1": [kernel(1.6, 2)], "swapped": [kernel(0.5, 3)]}
+    found = preprocessing.preprocessing([kernel(0.6)], others, LABELS, SINGLES, ("0 to 1",))
+    blind = preprocessing.preprocessing([kernel(1.0)], others, LABELS, PAIRS)
+    far = {"0 to 1": 0.1, "other": 0.8, "third": 2.0}
+    told = [preprocessing.worth_trying(near, far) for near in (0.2, 0.9, 3.0)]
+    return found, preprocessing.warning(found), preprocessing.is_open(blind), blind, told
+
+
+def layers(shift):
+    rng = np.random.default_rng(3)
+    for part in (0, 0, 1):
+        mean, spread = rng.normal(size=6), rng.uniform(0.5, 2, 6)
+        seen = mean + spread * (shift + rng.normal(size=(20, 6, 9))).transpose(0, 2, 1)
+        yield SimpleNamespace(
+            part=part, source_mean=mean, source_var=spread**2, mean=seen.mean(1),
+            square=(seen**2).mean(1),
+        )  # fmt: skip
+
+
+def of_distance():
+    rng = np.random.default_rng(4)
+    return [
+        domain_gap.distance([*layers(s)], 2, rng, name) for s, name in ((0.1, ""), (1, "lite0"))
+    ]
+
+
+def of_drift():
+    rng = np.random.default_rng(5)
+    near, far = features(0.5, seed=6), features(0.5, seed=7) + 0.9
+    return distribution_shift.drift(features(0.5), near, rng), distribution_shift.drift(
+        features(0.5), far, rng
+    )
+
+
+def of_scratch():
+    rng = np.random.default_rng(6)
+    right = np.array([rng.random(N) < p for p in (0.4, 0.55, 0.7)], float)
+    warm, blocks = (rng.random(N) < 0.8).astype(float), np.arange(N) // 2
+    sizes = np.array([15.0, 30, 60])
+    found = from_scratch.scratch(sizes, right, warm, blocks, 96, rng)
+    return found, [from_scratch.behind(40, right[0], w, blocks, 96) for w in (warm, np.ones(N))]
+
+
+def judged(seed, flips):
+    rng = np.random.default_rng(seed)
+    odds = np.exp(3 * rng.normal(size=(150, K)))
+    p = odds / odds.sum(1, keepdims=True)
+    labels = np.array([rng.choice(K, p=row) for row in p])
+    labels[:flips] = (p[:flips].argmax(1) + 1) % K
+    return label_issues.judge_labels(p, labels, np.arange(150)), labels
+
+
+def of_label_issues():
+    (found, labels), (clean, _) = judged(7, 12), judged(8, 0)
+    ids = [f"{i}.jpg" for i in range(150)]
+    twins = [Twin(0, 1, 0.97, True), Twin(40, 41, 0.9, False), Twin(42, 44, 0.9, False)]
+    return (
+        label_issue_words.of_classes(found, ids, NAMES, 20),
+        label_issue_words.of_classes(clean, ids, NAMES, 5),
+        label_noise_ceiling.ceiling(found, twins, labels), label_noise_ceiling.ceiling(clean, (), labels),
+    )  # fmt: skip
+
+
+def of_sets():
+    rng = np.random.default_rng(9)
+    p = 1 / (1 + np.exp(-6 * rng.normal(size=(120, K))))
+    truth = (rng.random((120, K)) < p).astype(float)
+    sure = np.argsort(-np.abs(p - 0.5).max(1), kind="stable")[:9]
+    worst = np.abs(p[sure] - 0.5).argmax(1)
+    truth[sure, worst] = 1 - truth[sure, worst]
+    found, ids = label_issues.judge_sets(p, truth, np.arange(120)), [f"{i}.jpg" for i in range(120)]
+    return label_issue_words.of_sets(found, ids, truth, NAMES, 12)
+
+
+def of_numbers():
+    rng = np.random.default_rng(10)
+    said = rng.normal(size=150)
+    truth = said + 0.2 * rng.standard_t(4, size=150)
+    truth[:6] += np.array([3, -4, 5, 2.5, -3, 6])
+    found = label_issues_numbers.judge_numbers(said, truth, np.arange(150))
+    texts = [f"{v:.3g}" for v in truth]
+    return label_issues_numbers.of_numbers(found, texts, texts, said, 9)
+
+
+def of_off_topic():
+    x = np.abs(features(3.0, width=40)) + 0.5
+    x[5] = np.abs(features(0.0, width=40, seed=8)[5]) ** 3
+    found, texts = off_topic.find_off_topic(x, np.arange(N)), [str(i) for i in range(N)]
+    return off_topic.off_topic(found, np.arange(N), texts, texts)
+
+
+def files(**given):
+    rng = np.random.default_rng(11)
+    width, height = rng.integers(300, 800, (2, N))
+    made = {
+        "width": width, "height": height, "is_colour": np.ones(N, bool),
+        "n_bytes": (width * height * rng.uniform(0.2, 0.6, N)).astype(np.int64),
+        "format": np.full(N, "JPEG"),
+    }  # fmt: skip
+    return SimpleNamespace(**(made | given))
+
+
+def of_cues():
+    is_first = LABELS == 0
+    told = []
+    for given in (
+        {}, {"width": np.where(is_first, 1024, 640), "height": np.where(is_first, 768, 480)},
+        {"is_colour": is_first}, {"format": np.where(is_first, "PNG", "JPEG")},
+        {"n_bytes": np.where(is_first, 10**6, 10**4) + np.arange(N)},
+        {"width": np.arange(N) * 2 + 600 * is_first + 300},
+    ):  # fmt: skip
+        told.append(spurious.cues(files(**given), LABELS, NAMES, np.random.default_rng(12)))
+    truth = np.stack([is_first, LABELS == 1, np.arange(N) < 20], 1).astype(float)
+    by_size = files(width=np.where(is_first, 1024, 640))
+    rng = np.random.default_rng(13)
+    sets = spurious.cues_of_sets(by_size, truth, NAMES, rng)
+    by_number = files(width=300 + 10 * np.arange(N), height=np.full(N, 400))
+    numbers = spurious.cues_of_numbers(by_number, np.arange(N) * 1.0, rng)
+    return told, sets, numbers
+
+
+def borders(steady):
+    """Edges of random colours; the first class has one side of one colour where steady."""
+    border = np.random.default_rng(14).integers(0, 256, (N, 2, 4, 16, 4), dtype=np.uint8)
+    if steady:
+        border[LABELS == 0, :, 2] = 200
+    return border
+
+
+def of_shortcut():
+    truth = np.stack([LABELS == 0, LABELS == 1, LABELS == 2], 1).astype(float)
+    return [
+        (
+            evidence_borders.shortcut(borders(s), LABELS, NAMES, SINGLES, 0.9),
+            evidence_borders.edges_of_sets(borders(s), truth, NAMES),
+            evidence_borders.border_accuracy(borders(s), LABELS, SINGLES, K),
+        )
+        for s in (False, True)
+    ]  # fmt: skip
+
+
+def of_telling():
+    rng = np.random.default_rng(15)
+    parts = [np.arange(N)[part::4] for part in range(4)]
+    columns = {
+        "code": 10.0 * LABELS[:, None] + rng.normal(size=(N, 1)), "age": rng.normal(size=(N, 1)),
+        "colour": np.eye(K)[LABELS],
+    }  # fmt: skip
+    truth = np.stack([LABELS == 2, LABELS == 1], 1).astype(float)
+    return (
+        leaking_columns.telling(columns, LABELS, parts, 0),
+        leaking_columns.telling_of_sets(columns, truth, ("x", "y"), parts, 0),
+        leaking_columns.telling_of_numbers(columns, columns["code"][:, 0] ** 2, parts, 0),
+    )
+
+
+def of_reading():
+    rng = np.random.default_rng(16)
+    tokens, signs = rng.integers(5, 40, N), rng.integers(30, 160, N)
+    few, none = rng.integers(0, 2, N), np.zeros(N, np.int64)
+    known = unreadable_texts.Read(tokens=tokens, unknown=few, signs=signs, dense=none)
+    unknown = unreadable_texts.Read(
+        tokens=tokens, unknown=tokens // 2, signs=signs, dense=signs // 3
+    )
+    found = [unreadable_texts.reading(one, rng) for one in (known, unknown)]
+    return found, [unreadable_texts.language(one) for one in found]
+
+
+SCENES = {
+    name.removeprefix("of_"): make for name, make in globals().items() if name.startswith("of_")
+}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_nothing_changed_unnoticed(name, request):
+    pinning.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))

@@ -1,0 +1,126 @@
+"""A warning needs another way to feed images in that is better beyond chance."""
+
+import numpy as np
+import pytest
+from scipy.special import ndtri
+
+from refit import kernel_of, singles
+from warmstart.evidence.preprocessing import (
+    LEAST,
+    LEVEL,
+    USUAL,
+    all_grey,
+    is_open,
+    preprocessing,
+    warning,
+    worth_trying,
+)
+from warmstart.evidence.probe_hits import best_left_out
+from warmstart.stats.intervals import number_blocks, standard_error
+
+
+def kernels(labels, strength, seed):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(len(labels), 6))
+    features[:, :2] += strength * np.eye(2)[labels]
+    return [kernel_of(features)]
+
+
+def labels_of(n=100):
+    return np.random.default_rng(9).permutation(np.arange(n) % 2)
+
+
+def test_the_best_other_way_is_compared_row_by_row():
+    labels = labels_of()
+    groups = np.split(np.arange(100), 50)
+    now, some, most = (kernels(labels, s, seed) for seed, s in enumerate((0.5, 1.0, 3.0)))
+    found = preprocessing(now, {"some": some, "most": most}, labels, groups)
+    hits = [best_left_out(x, labels, groups, 2).hits(labels) for x in (now, some, most)]
+    assert found.details["best"] == "most"
+    assert found.value == pytest.approx((hits[2] - hits[0]).mean())
+    assert found.details["gain.some"] == pytest.approx((hits[1] - hits[0]).mean())
+    error = standard_error(hits[2] - hits[0], number_blocks(groups))
+    assert found.details["error"] == pytest.approx(error)
+    assert found.low <= found.value <= found.high
+
+
+def test_a_clear_gain_is_warned_of():
+    labels = labels_of()
+    found = preprocessing(
+        kernels(labels, 0.5, 0), {"0 to 1": kernels(labels, 3.0, 1)}, labels, singles(100)
+    )
+    finding = warning(found)
+    assert finding.kind == "preprocessing"
+    assert finding.items == ("0 to 1",)
+    assert "0 to 1" in finding.sentence
+    assert f"{100 * found.value:.0f} points" in finding.sentence
+    assert is_open(found)
+
+
+def test_no_gain_no_warning():
+    labels = labels_of()
+    same = kernels(labels, 1.0, 0)
+    found = preprocessing(same, {"the same": same}, labels, singles(100))
+    assert found.value == 0.0
+    assert warning(found) is None
+    assert not is_open(found)
+    worse = preprocessing(
+        kernels(labels, 3.0, 0), {"worse": kernels(labels, 0.0, 1)}, labels, singles(100)
+    )
+    assert worse.value < 0
+    assert warning(worse) is None
+    assert not is_open(worse)
+
+
+def test_a_gain_that_may_be_chance_asks_for_more_images_and_warns_of_nothing():
+    """As good ways by the thousand: few of the best of four are called better."""
+    labels = labels_of(48)
+    warned, opened = 0, 0
+    for seed in range(60):
+        now, *others = (kernels(labels, 1.0, 5 * seed + j) for j in range(5))
+        found = preprocessing(now, dict(enumerate(map(list, others))), labels, singles(48))
+        warned += warning(found) is not None
+        opened += is_open(found)
+        if found.value + ndtri(LEVEL / 4) * found.details["error"] <= 0 or found.value < LEAST:
+            assert warning(found) is None
+    assert opened > warned
+    assert warned <= 60 * 0.15
+
+
+def test_nothing_to_try_is_said():
+    labels = labels_of(20)
+    found = preprocessing(kernels(labels, 1.0, 0), {}, labels, singles(20))
+    assert found.value is None
+    assert warning(found) is None
+    assert not is_open(found)
+
+
+def test_only_clearly_nearer_ways_are_worth_trying():
+    assert worth_trying(1.0, {"a": 0.69, "b": 0.7, "c": 2.0}) == (("b",), ("a",))
+    assert worth_trying(1.0, {}) == ((), ())
+
+
+def test_grey_images_have_no_order_of_channels():
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
+    assert not all_grey(colour)
+    assert all_grey(colour[..., :1])
+    assert all_grey(np.repeat(colour[..., :1], 3, axis=3))
+    mixed = np.concatenate([np.repeat(colour[:2, ..., :1], 3, axis=3), colour[2:]])
+    assert not all_grey(mixed)
+
+
+def test_images_that_all_belong_together_tell_nothing():
+    labels = labels_of(20)
+    other = {"0 to 1": kernels(labels, 3.0, 1)}
+    found = preprocessing(kernels(labels, 0.5, 0), other, labels, [np.arange(20)])
+    assert found.value is found.low is found.high is None
+    assert "belong together" in found.meaning
+    assert warning(found) is None
+
+
+def test_each_habit_is_what_its_name_says():
+    """White, 1, becomes 255 where levels are fed in as they are."""
+    mean, spread = USUAL["0 to 255"]
+    assert (1 - np.array(mean)) / np.array(spread) == pytest.approx([255] * 3)
+    assert USUAL["0 to 1"] == ((0.0,) * 3, (1.0,) * 3)

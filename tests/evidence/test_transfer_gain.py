@@ -1,0 +1,126 @@
+"""What the weights know: the trained network's accuracy minus the better control's."""
+
+import numpy as np
+import pytest
+from scipy.special import stdtrit
+
+from refit import kernel_of, left_out, singles, told_apart
+from warmstart.evidence.probe_hits import best_left_out
+from warmstart.evidence.transfer_gain import CLEAR, SHUFFLE_SD, Controls, is_clear, knowledge
+from warmstart.stats.intervals import kish, number_blocks, standard_error
+
+
+def few(groups):
+    """How much wider few blocks make an interval of 90 %."""
+    return stdtrit(kish(number_blocks(groups)) - 1, 0.95) / 1.645
+
+
+def arms(rng, labels, strengths):
+    """Kernels whose features tell the class by so much each."""
+    k = int(labels.max()) + 1
+    found = []
+    for strength in strengths:
+        features = rng.normal(size=(len(labels), 8))
+        features[:, :k] += strength * np.eye(k)[labels]
+        found.append([kernel_of(features)])
+    return found
+
+
+def ask(rng, n=90, k=3, trained=3.0, shuffles=(0.5, 0.8, 0.3), pixels=0.2, groups=None):
+    labels = rng.permutation(np.arange(n) % k)
+    first, pixel, *rest = arms(rng, labels, (trained, pixels, *shuffles))
+    groups = groups or singles(n)
+    controls = Controls(trained=first, shuffles=rest, pixels=pixel)
+    return knowledge(controls, labels, groups), controls, labels, groups
+
+
+def slow_hits(kernels, labels, groups):
+    """Hits of the kept head, fitted anew without each block."""
+    k = int(labels.max()) + 1
+    head = best_left_out(kernels, labels, groups, k)
+    scores = left_out(kernels[head.number], np.eye(k)[labels], head.penalty, groups)
+    return (scores.argmax(axis=1) == labels).astype(float)
+
+
+def test_the_value_is_what_the_trained_network_has_beyond_the_shuffled_ones():
+    rng = np.random.default_rng(0)
+    found, controls, labels, groups = ask(rng)
+    trained = slow_hits(controls.trained, labels, groups)
+    shuffles = np.array([slow_hits(kernels, labels, groups) for kernels in controls.shuffles])
+    assert found.details["trained"] == pytest.approx(trained.mean())
+    assert found.details["shuffled"] == pytest.approx(shuffles.mean())
+    assert found.value == pytest.approx(trained.mean() - shuffles.mean())
+    paired = standard_error(trained - shuffles.mean(axis=0), number_blocks(groups))
+    spread = max(np.var(shuffles.mean(axis=1), ddof=1), SHUFFLE_SD**2)
+    assert found.details["error"] == pytest.approx(few(groups) * np.sqrt(paired**2 + spread / 3))
+    assert found.low == pytest.approx(found.value - 1.96 * found.details["error"])
+    assert (found.n, found.details["shuffles"]) == (90, 3)
+
+
+def test_pixels_are_the_control_where_they_do_better():
+    rng = np.random.default_rng(1)
+    found, controls, labels, groups = ask(rng, pixels=1.5)
+    trained, pixels = (slow_hits(x, labels, groups) for x in (controls.trained, controls.pixels))
+    assert found.details["pixels"] > found.details["shuffled"]
+    assert found.value == pytest.approx(trained.mean() - pixels.mean())
+    error = standard_error(trained - pixels, number_blocks(groups))
+    assert found.details["error"] == pytest.approx(few(groups) * error)
+
+
+def test_one_shuffle_is_not_taken_for_certain():
+    rng = np.random.default_rng(2)
+    found, controls, labels, groups = ask(rng, shuffles=(0.5,), pixels=0.0)
+    gap = slow_hits(controls.trained, labels, groups) - slow_hits(
+        controls.shuffles[0], labels, groups
+    )
+    paired = standard_error(gap, number_blocks(groups))
+    assert found.details["error"] == pytest.approx(few(groups) * np.hypot(paired, SHUFFLE_SD))
+
+
+def test_blocks_widen_the_interval():
+    errors = []
+    for groups in (None, np.split(np.arange(90), 15)):
+        found, *_ = ask(np.random.default_rng(3), groups=groups)
+        errors.append(found.details["error"])
+    assert errors[1] != errors[0]
+
+
+def test_clear_knowledge_is_clear_and_none_is_not():
+    clear, *_ = ask(np.random.default_rng(4))
+    assert is_clear(clear)
+    assert clear.value > CLEAR * clear.details["error"]
+    unclear, *_ = ask(np.random.default_rng(5), trained=0.5)
+    assert not is_clear(unclear)
+
+
+def test_random_labels_give_no_knowledge():
+    """However good the features: what is asked for is not in them."""
+    rng = np.random.default_rng(6)
+    features, _ = told_apart(rng, 80, 2, 4.0)
+    plain, *others = (rng.normal(size=(80, 8)) for _ in range(3))
+    controls = Controls(
+        trained=[kernel_of(features)], shuffles=[[kernel_of(x)] for x in others],
+        pixels=[kernel_of(plain)],
+    )  # fmt: skip
+    told = []
+    for _ in range(60):
+        labels = rng.permutation(np.arange(80) % 2)
+        found = knowledge(controls, labels, singles(80))
+        told.append(found.value - 1.64 * found.details["error"] > 0)
+        assert not is_clear(found)
+    assert np.mean(told) <= 0.10
+
+
+def test_images_that_all_belong_together_tell_nothing():
+    found, *_ = ask(np.random.default_rng(7), groups=[np.arange(90)])
+    assert found.value is found.low is found.high is None
+    assert not is_clear(found)
+
+
+def test_arms_that_err_on_the_same_rows_are_not_told_apart_exactly():
+    rng = np.random.default_rng(4)
+    labels = rng.permutation(np.arange(60) % 3)
+    (same,) = arms(rng, labels, (6.0,))
+    found = knowledge(Controls(trained=same, shuffles=[same], pixels=same), labels, singles(60))
+    assert found.value == 0.0
+    assert found.details["error"] >= 1 / 60

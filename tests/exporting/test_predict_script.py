@@ -1,0 +1,93 @@
+"""predict.py: short, and it prepares images as the product does."""
+
+import json
+import runpy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from drawing import draw
+from warmstart.exporting.predict_script import NAME, predict_script
+from warmstart.modalities.preprocessing import load_image
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.run_folder import write_json
+
+PREP = Preprocessing(size=(32, 24), resize=40, mean=(0.5,) * 3, std=(0.25,) * 3)
+FORMATS = ("onnx", "torch", "timm", "transformers", "openvino")
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_it_has_thirty_odd_lines(to):
+    lines = [line for line in predict_script(to, PREP, "images").splitlines() if line.strip()]
+    assert len(lines) <= 38
+    assert max(map(len, lines)) <= 100
+
+
+def script(tmp_path, prep):
+    """predict.py as a module, its model taken out."""
+    text = predict_script("onnx", prep, "images").replace("import onnxruntime", "")
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("session = "))
+    (tmp_path / NAME).write_text(text)
+    write_json(tmp_path / "labels.json", ["a"])
+    write_json(tmp_path / "preprocess.json", prep)
+    return runpy.run_path(str(tmp_path / NAME))
+
+
+@pytest.mark.parametrize("size", [(40, 40), (97, 61), (61, 97), (20, 50), (30, 24)])
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("filter", ["bicubic", "bilinear", "nearest"])
+def test_images_are_prepared_as_the_model_knows_them(tmp_path, size, squash, filter):
+    prep = replace(PREP, squash=squash, interpolation=filter)
+    path = tmp_path / "a.png"
+    draw(np.random.default_rng(0), 1, 100).resize(size).save(path)
+    found = script(tmp_path, prep)["prepare"](path)
+    assert np.array_equal(found, load_image(path.read_bytes(), "a.png", prep))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "LA", "P", "RGB"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_of_every_mode(tmp_path, mode, channels):
+    prep = replace(PREP, mean=(0.5,) * channels, std=(0.25,) * channels)
+    path = tmp_path / "a.png"
+    picture = draw(np.random.default_rng(0), 1, 64).convert("RGBA")
+    picture.putalpha(Image.linear_gradient("L").resize((64, 64)))
+    picture.convert(mode).save(path)
+    found = script(tmp_path, prep)["prepare"](path).astype(int)  # unsigned would wrap
+    wanted = load_image(path.read_bytes(), "a.png", prep)
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() <= 1
+
+
+def test_bands_are_left_to_the_user(tmp_path):
+    prep = replace(PREP, mean=(0.5,) * 6, std=(0.25,) * 6)
+    with pytest.raises(SystemExit, match="bands: scale each"):
+        script(tmp_path, prep)["prepare"]("a.tif")
+
+
+def test_settings_are_read_from_beside_it_and_nothing_else(tmp_path):
+    found = script(tmp_path, PREP)
+    assert found["LABELS"] == ["a"]
+    assert found["PREP"]["size"] == [32, 24]
+    assert json.loads((tmp_path / "preprocess.json").read_text())["resize"] == 40
+
+
+def test_as_a_command_it_says_how_it_is_used_and_what_it_cannot_read(tmp_path, capsys, monkeypatch):
+    script(tmp_path, PREP)
+    file = str(tmp_path / NAME)
+    monkeypatch.setattr("sys.argv", [file])
+    with pytest.raises(SystemExit, match=r"python predict.py photo.jpg"):
+        runpy.run_path(file, run_name="__main__")
+    (tmp_path / "notes.jpg").write_text("no image")
+    monkeypatch.setattr("sys.argv", [file, str(tmp_path / "notes.jpg"), str(tmp_path / "gone.jpg")])
+    runpy.run_path(file, run_name="__main__")
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" cannot be read: ")[0][-9:] for line in said] == ["notes.jpg", "/gone.jpg"]
+
+
+def test_openvino_runs_in_32_bits_and_the_script_says_why():
+    text = predict_script("openvino", PREP, "images")
+    assert '"CPU", f32)' in text
+    assert 'f32 = {"INFERENCE_PRECISION_HINT": "f32"}' in text
+    assert "# By itself OpenVINO computes in bfloat16 where the processor can (AMX)" in text

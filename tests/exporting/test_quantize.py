@@ -1,0 +1,84 @@
+"""8 bits: measured on images held out, and the loss is called what it is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from warmstart.errors import ExportError
+from warmstart.events import drain
+from warmstart.exporting import quantize
+from warmstart.exporting.formats import Source, onnx_graph
+from warmstart.exporting.quantize import shrink
+from warmstart.features.batches import normalised
+from warmstart.records.data import DataRecord
+from warmstart.records.run_folder import read_json
+from warmstart.run.predictor import load
+from warmstart.run.reopened import Reopened, reopen
+
+
+@pytest.fixture(scope="module")
+def parts(finished):
+    predictor = load(finished.path)
+    record = predictor.bundle.record
+    data = read_json(finished.path / "data.json", DataRecord)
+    images = reopen(finished.path, data, record.preprocessing)
+    graph = onnx_graph(Source(predictor.model, record, None), "split")
+
+    def feed(pixels):
+        return normalised(pixels, record.preprocessing).contiguous().numpy()
+
+    return graph, images, feed
+
+
+def test_it_is_measured_on_the_test_part(parts):
+    graph, images, feed = parts
+    small, told = drain(shrink(graph, images, feed, "images"))
+    assert (told.images, told.gap.n) == ("test", len(images.of("test")))
+    assert told.bytes == len(small) < told.bytes_before == len(graph)
+    assert told.gap.value == pytest.approx(told.accuracy - told.accuracy_before)
+    assert told.calibrated_on == len(images.of("train"))
+    assert 0.5 < told.same_labels <= 1
+    assert told.seconds > 0
+    assert told.seconds_before > 0
+
+
+def test_a_run_without_a_test_part_is_measured_on_what_it_learnt_from(parts):
+    graph, images, feed = parts
+    learn = tuple(images.of("train"))
+    bare = Reopened(replace(images.record, examples=learn), images.prep, images.load)
+    _, told = drain(shrink(graph, bare, feed, "images"))
+    assert told.images == "train"
+
+
+def test_a_ruined_graph_is_called_one(parts, monkeypatch):
+    graph, images, feed = parts
+    real, said = quantize.run, []
+
+    def ruined(made, inputs):
+        said.append(made)
+        found = real(made, inputs)
+        return found[:, ::-1] if made is not said[0] else found
+
+    monkeypatch.setattr(quantize, "run", ruined)
+    _, told = drain(shrink(graph, images, feed, "images"))
+    assert told.is_too_much
+    assert told.sentence == "this loss is too large: use the export without --int8"
+    assert told.gap.value < -0.3
+
+
+def test_without_images_there_is_no_range_and_no_measure(parts):
+    graph, images, feed = parts
+    with pytest.raises(ExportError, match=r"--int8 takes its ranges from .* 0 of 36 are where"):
+        drain(shrink(graph, Reopened(images.record, images.prep, None), feed, "images"))
+
+
+def test_too_few_images_rule_nothing_out():
+    from warmstart.exporting.quantize import _sentence
+    from warmstart.records.export import Gap
+
+    few = Gap(value=0.0, low=-0.1, high=0.1, n=20)
+    assert "not ruled out by so few images" in _sentence(few, False)
+    many = Gap(value=0.0, low=-0.005, high=0.005, n=2000)
+    assert _sentence(many, False) == "no loss that matters"
+    assert np.isfinite(many.low)

@@ -1,0 +1,118 @@
+"""The card of an export: what is claimed is what ships, in the hub's format."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from warmstart.exporting.readme import ReadmeFacts, readme
+from warmstart.records.export import Agreement, Exported, Gap, Shrunk, Twin
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.run_folder import read_json
+from warmstart.records.summary import Estimate, Summary
+
+PREP = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+AGREED = Agreement(n=16, images="run", difference=8e-6, tolerance=1e-3, same_labels=16)
+EXPORTED = Exported(
+    run="pets", to="onnx", title='pets "2", ONNX', inputs="images", outputs="`logits`",
+    files={"model.onnx": 13_600_000}, agreement=AGREED, libraries={"torch": "2"},
+)  # fmt: skip
+TWIN = Twin(
+    head="last", why="out of fold",
+    estimate=Estimate(metric="accuracy", value=0.8125, low=0.75, high=0.86, n=200,
+                      method="nested-cv"),
+    original=Estimate(metric="accuracy", value=0.83, low=0.77, high=0.88, n=200,
+                      method="nested-cv"),
+    gap=Gap(value=-0.0175, low=-0.054, high=0.014, n=200),
+)  # fmt: skip
+SHRUNK = Shrunk(
+    images="test", accuracy=0.775, accuracy_before=0.785, gap=Gap(value=-0.01, low=-0.04, high=0.02,
+    n=200), same_labels=0.93, calibrated_on=128, bytes=3_900_000, bytes_before=13_600_000,
+    seconds=0.01, seconds_before=0.015, is_too_much=False, sentence="no loss that matters",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def facts(finished):
+    return ReadmeFacts(
+        exported=EXPORTED, summary=read_json(finished.path / "summary.json", Summary),
+        data_name='my: "pets"', labels=("cat", "dog"), start="lite0",
+        base_model="timm/tf_efficientnet_lite0.in1k",
+    )  # fmt: skip
+
+
+def front(text):
+    return yaml.safe_load(text.split("---")[1])
+
+
+def metrics(text):
+    (model,) = front(text)["model-index"]
+    return model["results"][0]["metrics"]
+
+
+def test_the_front_matter_is_that_of_the_hub(facts):
+    text = readme(facts)
+    found = front(text)
+    assert found["library_name"] == "onnx"
+    assert found["pipeline_tag"] == "image-classification"
+    assert found["base_model"] == "timm/tf_efficientnet_lite0.in1k"
+    assert found["model-index"][0]["name"] == 'pets "2", ONNX'
+    assert found["model-index"][0]["results"][0]["dataset"]["name"] == 'my: "pets"'
+    assert metrics(text)[0] == {
+        "type": "accuracy", "value": round(facts.summary.test.accuracy, 4),
+        "name": "Test accuracy",
+    }  # fmt: skip
+    assert "a logit differs from the model by 8e-06 at most" in text
+    assert "Tells 2 classes of images apart: cat, dog." in text
+
+
+def test_a_run_without_a_test_part_claims_its_estimate(facts):
+    text = readme(replace(facts, summary=replace(facts.summary, test=None)))
+    assert metrics(text)[0]["name"] == "Accuracy (nested-cv)"
+    assert "test images" not in text
+
+
+def test_a_twin_claims_its_own_figure_and_says_what_it_is(facts):
+    text = readme(replace(facts, exported=replace(EXPORTED, to="timm", twin=TWIN)))
+    assert metrics(text) == [{"type": "accuracy", "value": 0.8125, "name": "Accuracy (nested-cv)"}]
+    assert "not the model itself" in text
+    assert "The twin: 81 % (75 to 86) against 83 % (77 to 88)" in text
+    assert "−1.8 points (−5.4 to +1.4)" in text
+    assert "from its own twin in torch" in text
+
+
+def test_a_twin_without_an_honest_figure_claims_none(facts):
+    bare = replace(TWIN, estimate=None, original=None, gap=None, why="no honest figure: so")
+    text = readme(replace(facts, exported=replace(EXPORTED, to="timm", twin=bare)))
+    assert "model-index" not in front(text)
+    assert "What it is worth: no honest figure: so." in text
+
+
+def test_eight_bits_claim_what_was_measured_of_them(facts):
+    rounded = replace(AGREED, tolerance=None, same_labels=15, difference=2.1)
+    exported = replace(EXPORTED, shrunk=SHRUNK, agreement=rounded)
+    text = readme(replace(facts, exported=exported))
+    assert metrics(text)[0]["value"] == 0.775
+    assert "78 % instead of 78 %" in text or "% instead of" in text
+    assert "−1.0 points (−4.0 to +2.0)" in text
+    assert "3.9 MB instead of 13.6, 1.5 times as fast" in text
+    assert "15 of 16 labels are the same" in text
+    seen = replace(exported, shrunk=replace(SHRUNK, images="train", seconds=0.02))
+    text = readme(replace(facts, exported=seen))
+    assert "training images, which flatter both" in text
+    assert "slower (0.75 times)" in text
+    assert "model-index" not in front(text)
+
+
+def test_many_classes_are_not_all_named(facts):
+    many = tuple(f"c{i}" for i in range(30))
+    assert "c19, …." in readme(replace(facts, labels=many))
+
+
+def test_openvino_is_asked_for_32_bits_and_told_why(facts):
+    """By itself it computes in bfloat16 where the processor can."""
+    made = replace(facts, exported=replace(EXPORTED, to="openvino"))
+    said = " ".join(readme(made).split())
+    assert 'compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})' in said
+    assert "multiply in bfloat16 (AMX)" in said
+    assert "INFERENCE_PRECISION_HINT" not in readme(facts)

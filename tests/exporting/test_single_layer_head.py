@@ -1,0 +1,155 @@
+"""Last-tap twins: their head is the closed-form one, their figure is an honest one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from warmstart.errors import ExportError, RunFolderError
+from warmstart.events import drain
+from warmstart.exporting.single_layer_head import Known, has_trained, make_twin, right_answers
+from warmstart.features.batches import normalised
+from warmstart.network.single_layer_head import is_plain
+from warmstart.planning.plan_file import read_plan
+from warmstart.records.data import DataRecord
+from warmstart.records.network import Ledger, LedgerRow
+from warmstart.records.run_folder import read_json
+from warmstart.run.predictor import load
+from warmstart.run.reopened import Reopened, reopen
+
+
+@pytest.fixture(scope="module")
+def parts(finished):
+    predictor = load(finished.path)
+    prep = predictor.bundle.record.preprocessing
+    record = read_json(finished.path / "data.json", DataRecord)
+    known = Known(
+        plan=read_plan((finished.path / "plan.toml").read_text("utf-8")),
+        right=right_answers(finished.path / "predictions.jsonl"), has_learnt=False,
+    )  # fmt: skip
+    images = reopen(finished.path, record, prep)
+    return predictor.model, images, known, lambda pixels: normalised(pixels, prep)
+
+
+@pytest.fixture(scope="module")
+def made(parts):
+    return drain(make_twin(*parts))
+
+
+def test_it_is_plain_and_shares_the_layers(parts, made):
+    model, (twin, _) = parts[0], made
+    assert is_plain(twin)
+    assert all(a is b for a, b in zip(model.trunk.parameters(), twin.trunk.parameters(),
+                                      strict=True))  # fmt: skip
+
+
+def test_out_of_fold_both_are_judged_on_the_same_rows(parts, made, finished):
+    _, images, known, _ = parts
+    _, told = made
+    learn = images.of("train")
+    assert told.estimate.method == told.original.method == "nested-cv"
+    assert told.estimate.n == told.original.n == told.gap.n == len(learn)
+    right = np.mean([known.right[e.id] for e in learn])
+    assert told.original.value == pytest.approx(right)
+    assert told.original.value == pytest.approx(finished.estimate.value)
+    assert told.gap.value == pytest.approx(told.estimate.value - told.original.value)
+    assert told.gap.low < told.gap.value < told.gap.high
+    assert "out of fold" in told.why
+
+
+def test_the_figure_is_out_of_fold_not_in_sample(parts):
+    model, images, known, feed = parts
+    rng = np.random.default_rng(0)
+    examples = images.record.examples
+    labels = rng.permutation([e.label for e in examples])
+    shuffled = tuple(replace(e, label=y) for e, y in zip(examples, labels, strict=True))
+    lost = Reopened(replace(images.record, examples=shuffled), images.prep, images.load)
+    _, told = drain(make_twin(model, lost, known, feed))
+    assert told.estimate.value < 0.65  # a third of the labels is right by chance
+
+
+def test_where_layers_learnt_from_the_images_only_the_test_part_counts(parts):
+    model, images, known, feed = parts
+    known = replace(known, has_learnt=True)
+    twin, told = drain(make_twin(model, images, known, feed))
+    tests = images.of("test")
+    assert (told.estimate.method, told.estimate.n) == ("holdout", len(tests))
+    with torch.inference_mode():
+        pixels = np.stack([images.pixels(e) for e in tests])
+        said = twin(feed(pixels)).argmax(dim=1).numpy()
+    classes = images.record.classes
+    right = np.mean([classes[k] == e.label for k, e in zip(said, tests, strict=True)])
+    assert told.estimate.value == pytest.approx(right)
+
+
+def test_without_a_test_part_there_is_no_figure_and_it_is_said(parts):
+    model, images, known, feed = parts
+    learn = tuple(images.of("train"))
+    bare = Reopened(replace(images.record, examples=learn), images.prep, images.load)
+    _, told = drain(make_twin(model, bare, replace(known, has_learnt=True), feed))
+    assert (told.estimate, told.original, told.gap) == (None, None, None)
+    assert "no honest figure" in told.why
+
+
+def test_a_test_part_that_is_gone_gives_none_either(parts):
+    model, images, known, feed = parts
+    tests = {e.id for e in images.of("test")}
+
+    def load(id: str) -> bytes:
+        if id in tests:
+            raise KeyError(id)
+        return images.load(id)
+
+    some = Reopened(images.record, images.prep, load)
+    _, told = drain(make_twin(model, some, replace(known, has_learnt=True), feed))
+    assert told.estimate is None
+    assert "the test part is gone" in told.why
+
+
+def test_a_few_lost_images_are_told_and_many_refuse_it(parts):
+    model, images, known, feed = parts
+    learn = images.of("train")
+
+    def without(n: int) -> Reopened:
+        gone = {e.id for e in learn[:n]}
+
+        def load(id: str) -> bytes:
+            if id in gone:
+                raise KeyError(id)
+            return images.load(id)
+
+        return Reopened(images.record, images.prep, load)
+
+    _, told = drain(make_twin(model, without(2), known, feed))
+    assert told.why.endswith("2 of 36 training images were not there")
+    with pytest.raises(ExportError, match=r"only 26 of the run's 36 training images .* --data"):
+        drain(make_twin(model, without(10), known, feed))
+    nothing = Reopened(images.record, images.prep, None)
+    with pytest.raises(ExportError, match="only 0 of the run's 36"):
+        drain(make_twin(model, nothing, known, feed))
+
+
+def row(part: str, fate: str) -> LedgerRow:
+    return LedgerRow(
+        tensor="w", part=part, fate=fate, shape=(1,), numel=1, buffer=False, before="a", after="b"
+    )
+
+
+def test_layers_that_were_trained_are_seen_in_the_ledger():
+    assert not has_trained(Ledger(rows=(row("stem", "kept"), row("head", "trained"))))
+    assert has_trained(Ledger(rows=(row("stem", "frozen"), row("blocks.3", "trained"))))
+    assert has_trained(Ledger(rows=(row("blocks.3", "merged"),)))
+    assert has_trained(Ledger(rows=(row("stem", "new"), row("stem", "dropped"))))  # from nothing
+    assert not has_trained(Ledger(rows=(row("stem", "new"), row("blocks.3", "kept"))))
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"split": "oof"}\n', "[]\n"])
+def test_answers_that_are_missing_or_damaged_are_an_error_that_names_the_file(tmp_path, text):
+    path = tmp_path / "predictions.jsonl"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(RunFolderError, match=r"predictions\.jsonl cannot be read"):
+        right_answers(path)

@@ -1,0 +1,436 @@
+"""The store gives back what was put in, or says that it is missing: never anything else."""
+
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from warmstart.errors import UsageError
+from warmstart.features import shelf as features_shelf
+from warmstart.features.cache import Store
+from warmstart.features.cache_key import FeatureKey
+from warmstart.machine import default_root
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Tap
+
+WIDTHS = (3, 5)
+KEY = FeatureKey(
+    network="ab",
+    arch="timm:x",
+    parts=("stem", "body"),
+    taps=(Tap(part=1, pool="avg"), Tap(part=2, pool="neck")),
+    preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)),
+    decoder="pillow 11",
+    engine="torch",
+    engine_version="torch 2.8",
+    threads=2,
+)
+NAMES = [hashlib.sha256(bytes([i])).hexdigest() for i in range(12)]
+
+
+def rows_of(names):
+    """What the network says about these examples: a function of the name alone."""
+    seeds = [int(name[:8], 16) for name in names]
+    draws = [np.random.default_rng(s).normal(size=sum(WIDTHS)).astype(np.float32) for s in seeds]
+    table = np.array(draws, np.float32).reshape(len(names), sum(WIDTHS))
+    return [table[:, : WIDTHS[0]], table[:, WIDTHS[0] :]]
+
+
+def fill(root, names=NAMES, key=KEY, limit_bytes=1 << 20):
+    with Store(root, limit_bytes).shelf(key) as shelf:
+        shelf.append(names, rows_of(names))
+
+
+def check_all_present_are_right(shelf, names=NAMES):
+    """Compare every row that the shelf claims to have; return how many those are."""
+    missing = set(shelf.missing(names))
+    present = [name for name in names if name not in missing]
+    if present:
+        for tap, expected in zip(KEY.taps, rows_of(present), strict=True):
+            np.testing.assert_array_equal(shelf.read(present, tap.name), expected)
+    return len(present)
+
+
+def test_rows_come_back_in_the_asked_order(tmp_path):
+    fill(tmp_path)
+    asked = [NAMES[7], NAMES[0], NAMES[7]]
+    with Store(tmp_path).shelf(KEY) as shelf:
+        assert shelf.widths == {"1.avg": 3, "2.neck": 5}
+        np.testing.assert_array_equal(shelf.read(asked, "2.neck"), rows_of(asked)[1])
+
+
+def test_missing_names_each_once_in_order(tmp_path):
+    fill(tmp_path, NAMES[:4])
+    with Store(tmp_path).shelf(KEY) as shelf:
+        asked = [NAMES[9], NAMES[2], NAMES[5], NAMES[9]]
+        assert shelf.missing(asked) == [NAMES[9], NAMES[5]]
+
+
+def test_a_missing_row_and_an_unknown_tap_are_key_errors(tmp_path):
+    fill(tmp_path, NAMES[:1])
+    with Store(tmp_path).shelf(KEY) as shelf:
+        with pytest.raises(KeyError, match=NAMES[1]):
+            shelf.read(NAMES[:2], "1.avg")
+        with pytest.raises(KeyError, match=r"9\.avg"):
+            shelf.read(NAMES[:1], "9.avg")
+
+
+def test_an_example_is_written_once(tmp_path):
+    with Store(tmp_path).shelf(KEY) as shelf:
+        twice = [NAMES[0], NAMES[0]]
+        shelf.append(twice, rows_of(twice))
+        shelf.append(NAMES[:1], rows_of(NAMES[:1]))
+    assert Store(tmp_path).info().rows == 1
+
+
+def test_shapes_that_do_not_fit_are_refused(tmp_path):
+    fill(tmp_path, NAMES[:2])
+    with Store(tmp_path).shelf(KEY) as shelf:
+        with pytest.raises(ValueError, match="widths"):
+            shelf.append(NAMES[2:3], [np.zeros((1, 4), np.float32), np.zeros((1, 5), np.float32)])
+        with pytest.raises(ValueError, match="1 examples, taps of"):
+            shelf.append(NAMES[2:3], rows_of(NAMES[2:4]))
+        assert check_all_present_are_right(shelf) == 2
+
+
+@settings(max_examples=60)
+@given(suffix=st.sampled_from([".json", ".rows", ".index"]), share=st.floats(0, 1))
+def test_files_torn_at_any_byte_lose_rows_but_never_lie(suffix, share):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        fill(root)
+        path = root / (KEY.digest + suffix)
+        os.truncate(path, int(share * path.stat().st_size))
+        with Store(root).shelf(KEY) as shelf:
+            check_all_present_are_right(shelf)
+        fill(root)  # and the shelf can be completed
+        with Store(root).shelf(KEY) as shelf:
+            assert check_all_present_are_right(shelf) == len(NAMES)
+
+
+@settings(max_examples=60)
+@given(suffix=st.sampled_from([".rows", ".index"]), at=st.floats(0, 0.999), bit=st.integers(0, 7))
+def test_a_flipped_bit_costs_one_row_and_never_lies(suffix, at, bit):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        fill(root)
+        path = root / (KEY.digest + suffix)
+        content = bytearray(path.read_bytes())
+        content[int(at * len(content))] ^= 1 << bit
+        path.write_bytes(content)
+        with Store(root).shelf(KEY) as shelf:
+            assert check_all_present_are_right(shelf) == len(NAMES) - 1
+            shelf.append(NAMES, rows_of(NAMES))  # only the bad one is written again
+            assert check_all_present_are_right(shelf) == len(NAMES)
+        with Store(root).shelf(KEY) as shelf:
+            assert check_all_present_are_right(shelf) == len(NAMES)
+
+
+@settings(max_examples=25)
+@given(junk=st.binary(min_size=1, max_size=120), suffix=st.sampled_from([".rows", ".index"]))
+def test_a_tail_of_junk_is_cut_before_the_next_append(junk, suffix):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        fill(root, NAMES[:6])
+        with open(root / (KEY.digest + suffix), "ab") as file:
+            file.write(junk)
+        fill(root)
+        with Store(root).shelf(KEY) as shelf:
+            assert check_all_present_are_right(shelf) == len(NAMES)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"taps": 3, "key": {}}', '{"taps": {}}'])
+def test_a_spoilt_description_rebuilds_the_shelf(tmp_path, text):
+    fill(tmp_path)
+    (tmp_path / (KEY.digest + ".json")).write_text(text)
+    with Store(tmp_path).shelf(KEY) as shelf:
+        assert shelf.missing(NAMES) == NAMES
+        shelf.append(NAMES, rows_of(NAMES))
+        assert check_all_present_are_right(shelf) == len(NAMES)
+
+
+def test_the_description_is_readable(tmp_path):
+    fill(tmp_path)
+    described = json.loads((tmp_path / (KEY.digest + ".json")).read_text())
+    assert described["taps"] == {"1.avg": 3, "2.neck": 5}
+    assert described["key"]["preprocessing"]["size"] == [8, 8]
+
+
+@pytest.mark.parametrize("n_written", [0, 7, 40])
+def test_a_full_disk_leaves_the_shelf_as_it_was(tmp_path, monkeypatch, n_written):
+    fill(tmp_path, NAMES[:5])
+    sizes = {p.name: p.stat().st_size for p in tmp_path.iterdir()}
+
+    def full(file, block):
+        file.write(block[:n_written])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Store(tmp_path).shelf(KEY) as shelf:
+        monkeypatch.setattr(features_shelf, "_write_all", full)
+        with pytest.raises(OSError, match="No space left"):
+            shelf.append(NAMES, rows_of(NAMES))
+        assert {p.name: p.stat().st_size for p in tmp_path.iterdir()} == sizes
+        monkeypatch.undo()
+        assert check_all_present_are_right(shelf) == 5
+        shelf.append(NAMES, rows_of(NAMES))
+        assert check_all_present_are_right(shelf) == len(NAMES)
+
+
+MANY = [hashlib.sha256(i.to_bytes(2, "big")).hexdigest() for i in range(120)]
+WRITER = """
+import sys, time; sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from test_store import KEY, MANY, Store, rows_of
+root = Path(sys.argv[1])
+order = MANY if sys.argv[3] == "up" else MANY[::-1]
+with Store(root).shelf(KEY) as shelf:
+    (root / sys.argv[3]).touch()
+    while not ((root / "up").exists() and (root / "down").exists()):
+        time.sleep(0.001)  # both begin at once
+    for name in order:
+        shelf.append([name], rows_of([name]))
+"""
+
+
+def test_two_processes_append_to_one_shelf(tmp_path):
+    here = str(Path(__file__).parent)
+    commands = [[sys.executable, "-c", WRITER, str(tmp_path), here, way] for way in ("up", "down")]
+    writers = [subprocess.Popen(command) for command in commands]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    with Store(tmp_path).shelf(KEY) as shelf:
+        assert check_all_present_are_right(shelf, MANY) == len(MANY)
+    assert Store(tmp_path).info().rows == len(MANY)  # each example once, whoever came first
+
+
+def test_an_open_shelf_sees_what_another_appends(tmp_path):
+    with Store(tmp_path).shelf(KEY) as one, Store(tmp_path).shelf(KEY) as two:
+        one.append(NAMES[:3], rows_of(NAMES[:3]))
+        two.append(NAMES[2:6], rows_of(NAMES[2:6]))
+        one.append(NAMES[5:], rows_of(NAMES[5:]))
+        assert check_all_present_are_right(one) == len(NAMES)
+    assert Store(tmp_path).info().rows == len(NAMES)
+
+
+def whole(names):
+    return np.concatenate(rows_of(names), axis=1)
+
+
+def test_fetch_gives_whole_rows_in_the_asked_order(tmp_path):
+    fill(tmp_path)
+    asked = [NAMES[7], NAMES[0], NAMES[7]]
+    with Store(tmp_path).shelf(KEY) as shelf:
+        np.testing.assert_array_equal(shelf.fetch(asked), whole(asked))
+        assert shelf.fetch([]).shape == (0, sum(WIDTHS))
+        assert shelf.columns == {"1.avg": slice(0, 3), "2.neck": slice(3, 8)}
+
+
+def test_fetch_names_what_is_not_there(tmp_path):
+    fill(tmp_path, NAMES[:3])
+    with Store(tmp_path).shelf(KEY) as shelf:
+        assert shelf.absent([NAMES[5], NAMES[1], NAMES[4], NAMES[5]]) == [NAMES[5], NAMES[4]]
+        with pytest.raises(KeyError, match=NAMES[5]):
+            shelf.fetch([NAMES[1], NAMES[5], NAMES[4]])
+
+
+def flip(root, name, key=KEY):
+    """Damage the row of one of NAMES, as they were written in order."""
+    path = root / (key.digest + ".rows")
+    content = bytearray(path.read_bytes())
+    content[NAMES.index(name) * 4 * sum(WIDTHS) + 13] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_damaged_row_is_found_when_it_is_fetched_and_can_be_written_again(tmp_path):
+    fill(tmp_path)
+    flip(tmp_path, NAMES[4])
+    with Store(tmp_path).shelf(KEY) as shelf:
+        assert shelf.absent(NAMES) == []  # no row was read
+        np.testing.assert_array_equal(shelf.fetch(NAMES[:4]), whole(NAMES[:4]))
+        with pytest.raises(KeyError, match=NAMES[4]):
+            shelf.fetch(NAMES[2:7])
+        assert shelf.absent(NAMES) == shelf.missing(NAMES) == [NAMES[4]]
+        shelf.append(NAMES, rows_of(NAMES))
+        np.testing.assert_array_equal(shelf.fetch(NAMES), whole(NAMES))
+        np.testing.assert_array_equal(shelf.read(NAMES, "2.neck"), rows_of(NAMES)[1])
+
+
+def test_each_row_is_compared_with_its_crc_the_first_time_only(tmp_path, monkeypatch):
+    fill(tmp_path)
+    with Store(tmp_path).shelf(KEY) as shelf:
+        compared = []
+        crc32 = features_shelf.zlib.crc32
+        monkeypatch.setattr(
+            features_shelf.zlib, "crc32", lambda block: compared.append(1) or crc32(block)
+        )
+        for asked in (NAMES[:5], NAMES[3:8], NAMES[:8]):
+            shelf.fetch(asked)
+        shelf.read(NAMES[:8], "1.avg")
+        assert len(compared) == 8
+
+
+@pytest.mark.parametrize("kept", [0, 100, 320])
+def test_rows_that_were_cut_off_while_the_shelf_was_open_are_missing(tmp_path, kept):
+    fill(tmp_path)
+    with Store(tmp_path).shelf(KEY) as shelf:
+        shelf.missing(NAMES)  # all sound
+        os.truncate(tmp_path / (KEY.digest + ".rows"), kept)
+        n = kept // (4 * sum(WIDTHS))
+        np.testing.assert_array_equal(shelf.fetch(NAMES[:n]), whole(NAMES[:n]))
+        for ask in (shelf.fetch, lambda names: shelf.read(names, "2.neck")):
+            with pytest.raises(KeyError, match=NAMES[n]):
+                ask(NAMES[: n + 1])
+        assert shelf.missing(NAMES[: n + 1]) == [NAMES[n]]
+
+
+def test_rows_are_fetched_by_several_threads_at_once(tmp_path):
+    fill(tmp_path, MANY)
+    with Store(tmp_path).shelf(KEY) as shelf, ThreadPoolExecutor(4) as pool:
+        draws = [np.random.default_rng(seed).permutation(MANY)[:32].tolist() for seed in range(40)]
+        for asked, found in zip(draws, pool.map(shelf.fetch, draws), strict=True):
+            np.testing.assert_array_equal(found, whole(asked))
+
+
+def test_rows_are_fetched_while_another_process_appends(tmp_path):
+    here = str(Path(__file__).parent)
+    (tmp_path / "down").touch()  # the writer does not wait for a second one
+    fill(tmp_path, MANY[:5])
+    with Store(tmp_path).shelf(KEY) as shelf:
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), here, "up"])
+        while writer.poll() is None:
+            np.testing.assert_array_equal(shelf.fetch(MANY[:5]), whole(MANY[:5]))
+        shelf.append(MANY[:1], rows_of(MANY[:1]))  # learns what the other one wrote
+        np.testing.assert_array_equal(shelf.fetch(MANY), whole(MANY))
+
+
+def test_a_shelf_that_is_open_is_fetched_from_after_others_were_evicted_and_cleared(tmp_path):
+    first, second = keys(2)
+    fill(tmp_path, key=first)
+    with Store(tmp_path).shelf(first) as used:
+        fill(tmp_path, key=second, limit_bytes=1)
+        Store(tmp_path).clear()
+        np.testing.assert_array_equal(used.fetch(NAMES), whole(NAMES))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
+def test_rows_of_any_type_are_kept(tmp_path, dtype):
+    key = replace(KEY, dtype=dtype)
+    values = [(50 * part).astype(dtype) for part in map(np.abs, rows_of(NAMES))]
+    with Store(tmp_path).shelf(key) as shelf:
+        shelf.append(NAMES, [part.astype(np.float64) for part in values])
+    with Store(tmp_path).shelf(key) as shelf:
+        found = shelf.fetch(NAMES)
+        assert found.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(found, np.concatenate(values, axis=1))
+
+
+def test_a_shelf_that_was_closed_has_nothing_to_fetch(tmp_path):
+    with Store(tmp_path).shelf(KEY) as shelf:
+        shelf.append(NAMES, rows_of(NAMES))
+    with pytest.raises(KeyError, match=NAMES[0]):
+        shelf.fetch(NAMES[:1])
+
+
+def keys(n):
+    return [replace(KEY, threads=threads) for threads in range(1, n + 1)]
+
+
+def age(root, key, seconds):
+    path = root / (key.digest + ".json")
+    os.utime(path, (seconds, seconds))
+
+
+def test_the_least_recently_used_shelf_is_evicted(tmp_path):
+    first, second, third = keys(3)
+    fill(tmp_path, key=first)
+    one_shelf = 12 * (4 * sum(WIDTHS) + 40) + (tmp_path / (first.digest + ".json")).stat().st_size
+    fill(tmp_path, key=second)
+    age(tmp_path, first, 2_000)
+    age(tmp_path, second, 1_000)
+    fill(tmp_path, key=third, limit_bytes=int(2.5 * one_shelf))
+    present = {p.stem for p in tmp_path.glob("*.json")}
+    assert present == {first.digest, third.digest}
+    assert not list(tmp_path.glob(second.digest + "*"))
+
+
+def test_opening_a_shelf_counts_as_use(tmp_path):
+    fill(tmp_path)
+    age(tmp_path, KEY, 1_000)
+    with Store(tmp_path).shelf(KEY):
+        assert (tmp_path / (KEY.digest + ".json")).stat().st_mtime > 1_000
+
+
+def test_a_shelf_in_use_is_never_evicted_nor_cleared(tmp_path):
+    first, second = keys(2)
+    fill(tmp_path, key=first)
+    with Store(tmp_path).shelf(first) as used:
+        fill(tmp_path, key=second, limit_bytes=1)
+        Store(tmp_path).clear()
+        assert check_all_present_are_right(used) == len(NAMES)
+        assert {p.stem for p in tmp_path.glob("*.json")} == {first.digest}
+    assert Store(tmp_path).clear() > 0
+    assert Store(tmp_path).info().shelves == 0
+
+
+def test_info_counts(tmp_path):
+    for key in keys(2):
+        fill(tmp_path, NAMES[:4], key)
+    info = Store(tmp_path, limit_bytes=123).info()
+    assert (info.shelves, info.rows, info.limit_bytes, info.path) == (2, 8, 123, str(tmp_path))
+    assert info.bytes == sum(p.stat().st_size for p in tmp_path.iterdir())
+
+
+def test_unreadable_examples_are_remembered_per_decoder(tmp_path):
+    store = Store(tmp_path)
+    store.quarantine("pillow 11", NAMES[0], "a.jpg is truncated")
+    with open(tmp_path / "unreadable.jsonl", "ab") as file:
+        file.write(b'{"decoder": "pillow 11", "sha')  # a crash in the middle of a line
+    store.quarantine("pillow 11", NAMES[1], "b.jpg is empty")
+    assert store.quarantined("pillow 11") == {
+        NAMES[0]: "a.jpg is truncated", NAMES[1]: "b.jpg is empty",
+    }  # fmt: skip
+    assert store.quarantined("pillow 12") == {}
+    store.clear()
+    assert store.quarantined("pillow 11") == {}
+
+
+def test_a_refused_engine_is_remembered_for_its_key_alone(tmp_path):
+    store = Store(tmp_path)
+    asked = replace(KEY, engine="onnxruntime", engine_version="onnxruntime 1")
+    assert store.resolve(asked) == asked
+    store.redirect(asked, KEY)
+    assert store.resolve(asked) == KEY
+    other = replace(asked, network="cd")
+    assert store.resolve(other) == other
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"engine": "torch"}', '{"engine": 1}'])
+def test_a_spoilt_redirect_is_ignored(tmp_path, text):
+    (tmp_path / (KEY.digest + ".instead")).write_text(text)
+    assert Store(tmp_path).resolve(KEY) == KEY
+
+
+def test_a_cache_that_cannot_be_written_names_the_cure(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot be written .* set WARMSTART_CACHE"):
+        Store(tmp_path / "file" / "cache")
+
+
+def test_the_default_root_can_be_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "mine"))
+    assert default_root() == tmp_path / "mine"
+
+
+def test_the_store_never_loads_torch():
+    code = "import sys, warmstart.features.cache as s; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

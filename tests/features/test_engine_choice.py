@@ -1,0 +1,315 @@
+"""The engine of a look: asked for, or the quickest as far as is known, and the same next time."""
+
+from __future__ import annotations
+
+import itertools
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from drawing import draw, fill
+from looking import collect, look_at
+from tiny import PREP, network
+from warmstart.errors import PlanError
+from warmstart.events import drain, follow
+from warmstart.features import engine_choice, engine_speeds
+from warmstart.features.cache import Store
+from warmstart.features.cache_key import BATCH, EngineName, installed_engines
+from warmstart.features.engine import EngineError
+from warmstart.features.engine_choice import check_name, choose, open_engine, survey
+from warmstart.features.engine_speeds import Timing
+from warmstart.features.extraction import take_look
+from warmstart.features.machine import threads_for
+from warmstart.machine import default_root
+from warmstart.network.load import load
+from warmstart.planning import rules
+from warmstart.planning.rules import Pace
+from warmstart.records.plan import Choice
+
+HERE = installed_engines()
+each_engine = pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.skipif(name not in HERE, reason=f"no {name}"))
+    for name in get_args(EngineName)
+])  # fmt: skip
+
+
+def user(name):
+    return Choice(value=name, because="your choice (--set)", source="user")
+
+
+def start():
+    return load(network(), preprocessing=PREP)
+
+
+def surveyed(pictures):
+    return survey(collect(pictures), start())
+
+
+def usual(monkeypatch, **paces):
+    """Usual figures: those engines, at any amount of work, and no other."""
+    found = {name: Pace(*pace) for name, pace in paces.items()}
+    monkeypatch.setattr(engine_choice, "installed_engines", lambda: tuple(found))
+    monkeypatch.setattr(engine_speeds, "installed_engines", lambda: tuple(found))
+    monkeypatch.setattr(rules, "USUAL", found)
+    monkeypatch.setattr(rules, "LEAST_WORK", 1.0)
+
+
+def eager_to_measure(monkeypatch):
+    """Measuring pays, however short the look."""
+    monkeypatch.setattr(rules, "MEASURED", 1)
+    monkeypatch.setattr(rules, "SHORT", 0.0)
+
+
+def truly(monkeypatch, **paces):
+    """What a measurement finds; the engines that were measured, in order."""
+    measured = []
+
+    def measure(make, images):
+        assert len(images) == BATCH
+        name = make.args[1]
+        measured.append(name)
+        return make(), Timing(*paces[name])
+
+    monkeypatch.setattr(engine_speeds, "measure", measure)
+    return measured
+
+
+def made(monkeypatch, failing=()):
+    """The engines that are made, in order; some cannot be."""
+    names, make = [], engine_choice.make_engine
+
+    def making(name, *rest):
+        names.append(name)
+        if name in failing:
+            raise EngineError("it cannot")
+        return make(name, *rest)
+
+    monkeypatch.setattr(engine_choice, "make_engine", making)
+    return names
+
+
+# ---- by rule -----------------------------------------------------------------------------
+
+
+def test_few_images_are_passed_by_torch_unmeasured(pictures, monkeypatch):
+    names = made(monkeypatch)
+    look, said = look_at(collect(pictures))
+    assert (names, said) == (["torch"], [])
+    choice = look.engine
+    assert (choice.value, choice.source, choice.rule) == ("torch", "rule", "torch")
+    assert choice.because.startswith("torch: 36 images in about 0.2 s as a rule, ")
+    assert engine_speeds.read(default_root(), surveyed(pictures).work) == {}
+
+
+def test_the_quickest_is_taken_and_says_how_quick(pictures, monkeypatch):
+    usual(monkeypatch, torch=(0.5, 3.0), onnxruntime=(2.0, 1000.0))
+    look, _ = look_at(collect(pictures))
+    assert look.engine.value == "onnxruntime"
+    assert look.engine.because == "ONNX Runtime: 36 images in about 2.0 s as a rule, torch 12 s"
+
+
+def test_many_images_are_worth_a_measurement_that_stays(pictures, tmp_path, monkeypatch):
+    usual(monkeypatch, torch=(0.1, 75.0), traced=(0.1, 80.0), onnxruntime=(0.1, 700.0))
+    eager_to_measure(monkeypatch)
+    measured = truly(monkeypatch, onnxruntime=(50.0, 700.0), traced=(0.1, 90.0))
+    names = made(monkeypatch)
+    look, _ = look_at(collect(pictures))
+    choice = look.engine
+    assert measured == names == ["onnxruntime", "traced"]
+    assert (choice.value, choice.source, choice.rule) == ("traced", "measured", "onnxruntime")
+    assert choice.because == "traced torch: 36 images in about 0.5 s here, torch 0.6 s"
+    others = fill(tmp_path / "others", {"blue": 12, "red": 12, "green": 12}, seed=7)
+    again, _ = look_at(collect(others))
+    assert (again.features.passed, again.engine) == (36, choice)
+    assert (len(measured), names[2:]) == (2, ["traced"])
+
+
+def test_the_engine_that_was_measured_is_not_made_again_for_the_look(pictures, monkeypatch):
+    usual(monkeypatch, torch=(0.1, 75.0), onnxruntime=(0.1, 700.0))
+    eager_to_measure(monkeypatch)
+    truly(monkeypatch, onnxruntime=(0.05, 500.0))
+    names = made(monkeypatch)
+    look, _ = look_at(collect(pictures))
+    assert names == ["onnxruntime"]
+    assert (look.engine.value, look.engine.source) == ("onnxruntime", "measured")
+    assert look.engine.because == "ONNX Runtime: 36 images in about 0.1 s here, torch 0.8 s"
+
+
+def test_a_look_that_was_stopped_goes_on_with_the_engine_that_it_had(pictures, monkeypatch):
+    """Killed between two batches, with what was measured on disk: the same choice, in full."""
+    for n in range(40):
+        draw(np.random.default_rng(50 + n), n % 3).save(pictures / "blue" / f"more{n}.png")
+    usual(monkeypatch, torch=(0.1, 75.0), onnxruntime=(0.1, 500.0), traced=(0.1, 100.0))
+    eager_to_measure(monkeypatch)
+    measured = truly(monkeypatch, onnxruntime=(0.1, 350.0))
+    collection = collect(pictures)
+    first = drain(choose(survey(collection, start())))
+    steps = take_look(collection, start())
+    passed = next(event for event in steps if event.kind == "step")
+    assert 0 < passed.step < 76
+    steps.close()
+    seen = survey(collection, start())
+    assert 0 < seen.counts["onnxruntime"] < seen.counts["torch"] == 76
+    look, _ = look_at(collection)
+    assert (look.engine, measured) == (first.choice, ["onnxruntime"])
+    whole, _ = look_at(collection)
+    assert (whole.engine, whole.features.passed) == (first.choice, 0)
+
+
+def test_features_that_are_there_keep_their_engine(pictures, monkeypatch):
+    collection = collect(pictures)
+    look_at(collection, engine=user("traced"))
+    usual(monkeypatch, torch=(0.1, 700.0), traced=(0.5, 75.0))
+    look, _ = look_at(collection)
+    assert (look.engine.value, look.features.passed) == ("traced", 0)
+    assert "traced torch has passed some of these images before" in look.engine.because
+
+
+def test_an_engine_that_cannot_be_made_gives_way_once(pictures, monkeypatch):
+    """It is not tried again, however many images come later."""
+    usual(monkeypatch, torch=(1.0, 10.0), traced=(1.0, 10.0), onnxruntime=(0.1, 90.0))
+    names = made(monkeypatch, failing=["onnxruntime"])
+    look, said = look_at(collect(pictures))
+    assert (names, look.engine.value) == (["onnxruntime", "torch"], "torch")
+    assert said == ["it cannot; torch is used instead"]
+    draw(np.random.default_rng(9), 0).save(pictures / "blue" / "new.png")
+    look, said = look_at(collect(pictures))
+    assert (names[2:], look.engine.value, said) == (["torch"], "torch", [])
+
+
+def test_one_that_fails_while_it_is_measured_gives_way_too(pictures, monkeypatch):
+    usual(monkeypatch, torch=(0.1, 75.0), onnxruntime=(0.1, 700.0))
+    eager_to_measure(monkeypatch)
+    names = made(monkeypatch, failing=["onnxruntime"])
+    look, said = look_at(collect(pictures))
+    assert (look.engine.value, said) == ("torch", ["it cannot; torch is used instead"])
+    assert look.engine.because == "the only engine here that can run this network"
+    assert names[0] == "onnxruntime"
+    assert set(names[1:]) == {"torch"}
+
+
+def test_an_engine_that_is_not_installed_is_not_offered(pictures, monkeypatch):
+    usual(monkeypatch, torch=(0.1, 75.0), traced=(0.1, 80.0))
+    assert list(surveyed(pictures).keys) == ["torch", "traced"]
+
+
+def test_speeds_with_other_threads_say_nothing(pictures, monkeypatch):
+    usual(monkeypatch, torch=(0.1, 75.0), onnxruntime=(0.1, 70.0))
+    seen = surveyed(pictures)
+    engine_speeds.keep(seen.store.root, seen.work, "onnxruntime", Timing(0.01, 9000.0))
+    assert drain(choose(seen)).choice.value == "onnxruntime"
+    monkeypatch.setattr(engine_choice, "threads_for", lambda network: threads_for(network) + 1)
+    other = surveyed(pictures)
+    assert drain(choose(other)).choice.value == "torch"
+
+
+# ---- as it was asked ---------------------------------------------------------------------
+
+
+@each_engine
+def test_the_engine_that_was_asked_for_is_taken_and_the_rules_word_is_kept(pictures, name):
+    look, said = look_at(collect(pictures), engine=user(name))
+    assert (look.engine.value, look.engine.source, look.engine.rule) == (name, "user", "torch")
+    assert look.features.shelf.key.engine == name
+    assert said == []
+
+
+@each_engine
+def test_images_that_were_added_have_the_rows_that_a_whole_look_gives(
+    pictures, tmp_path, monkeypatch, name
+):
+    """Bit for bit, in whatever batches they were passed."""
+    asked = user(name)
+    look_at(collect(pictures), engine=asked)
+    for n in range(7):
+        draw(np.random.default_rng(90 + n), n % 3).save(pictures / "green" / f"0{n}x.png")
+    collection = collect(pictures)
+    grown, _ = look_at(collection, engine=asked)
+    assert grown.features.passed == 7
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "another"))
+    whole, _ = look_at(collection, engine=asked)
+    assert whole.features.passed == 43
+    for tap in grown.taps:
+        bits = [look.reader(collection.record.examples)(tap).tobytes() for look in (grown, whole)]
+        assert bits[0] == bits[1], tap
+
+
+def test_all_engines_tell_nearly_the_same(pictures):
+    collection = collect(pictures)
+    looks = [look_at(collection, engine=user(name))[0] for name in HERE]
+    examples = collection.record.examples
+    for one, other in itertools.pairwise(looks):
+        for tap in one.taps:
+            ours, theirs = one.reader(examples)(tap), other.reader(examples)(tap)
+            assert np.abs(ours - theirs).max() <= 1e-3 * np.sqrt((ours**2).mean())
+
+
+def test_a_plan_is_followed_to_the_letter(pictures):
+    mine = Choice(value="traced", because="mine", source="user", rule="onnxruntime")
+    ruled = Choice(value="traced", because="so", source="measured", rule="torch")
+    for asked in (mine, ruled):
+        assert look_at(collect(pictures), engine=asked)[0].engine == asked
+
+
+def test_the_users_own_engine_is_not_replaced(pictures, monkeypatch):
+    names = made(monkeypatch, failing=["traced"])
+    with pytest.raises(PlanError, match=r"training.engine traced: it cannot; choose torch, or"):
+        look_at(collect(pictures), engine=user("traced"))
+    assert names == ["traced"]
+
+
+def test_nor_when_an_earlier_look_could_not_use_it(pictures, monkeypatch):
+    usual(monkeypatch, torch=(1.0, 10.0), onnxruntime=(0.1, 90.0))
+    made(monkeypatch, failing=["onnxruntime"])
+    look_at(collect(pictures))
+    with pytest.raises(PlanError, match="cannot be run by ONNX Runtime; choose torch"):
+        look_at(collect(pictures), engine=user("onnxruntime"))
+
+
+def test_a_plans_engine_gives_way_and_the_look_says_to_which(pictures, monkeypatch):
+    planned = Choice(value="onnxruntime", because="so", source="rule")
+    made(monkeypatch, failing=["onnxruntime"])
+    look, said = look_at(collect(pictures), engine=planned)
+    assert (look.engine.value, said) == ("torch", ["it cannot; torch is used instead"])
+    look, said = look_at(collect(pictures), engine=planned)
+    assert look.engine.value == "torch"
+    assert said == ["this network cannot be run by ONNX Runtime; torch is used instead"]
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("tensorrt", r"asked: tensorrt is no engine; there are torch, traced, onnxruntime"),
+    ("onnx", r"asked: onnx is no engine; there are|did you mean onnxruntime\?"),
+    ("openvnio", r"asked: openvnio is no engine; (did you mean openvino\?|there are)"),
+])  # fmt: skip
+def test_an_engine_that_is_none_is_refused(name, says):
+    with pytest.raises(PlanError, match=says):
+        check_name(name, "asked")
+
+
+@pytest.mark.parametrize(("name", "cure"), [
+    ("openvino", r"run `pip install .*openvino`, or choose torch, traced\."),
+    ("onnxruntime", r"run `pip install onnxruntime`, or choose torch, traced\."),
+])  # fmt: skip
+def test_an_engine_that_is_not_installed_is_refused_with_the_cure(monkeypatch, name, cure):
+    monkeypatch.setattr(engine_choice, "installed_engines", lambda: ("torch", "traced"))
+    with pytest.raises(PlanError, match=f"asked: {name} is not installed; {cure}"):
+        check_name(name, "asked")
+
+
+def test_nothing_is_made_where_nothing_is_missing(pictures, monkeypatch):
+    look_at(collect(pictures))
+    names = made(monkeypatch)
+    chosen = follow(open_engine(surveyed(pictures)), lambda event: None)
+    assert (chosen.engine, names) == (None, [])
+
+
+def test_clearing_the_cache_forgets_the_speeds(pictures):
+    from warmstart.run import cache
+
+    seen = surveyed(pictures)
+    engine_speeds.keep(seen.store.root, seen.work, "torch", Timing(0.1, 75.0))
+    assert cache.info().bytes == sum(p.stat().st_size for p in Store(default_root()).root.iterdir())
+    cache.clear()
+    assert engine_speeds.read(seen.store.root, seen.work) == {}
+    assert cache.info().bytes == 0

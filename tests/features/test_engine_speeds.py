@@ -1,0 +1,197 @@
+"""Measured speeds are kept, found again only where all is the same, and never harm a run."""
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from warmstart.features import cache_key, engine_speeds
+from warmstart.features.cache import Store
+from warmstart.features.engine_speeds import FILE, Timing, Work
+
+WORK = Work(macs=384_000_000, parameters=4_600_000, taps=35, size=(224, 224, 3), threads=2)
+FAST, SLOW = Timing(1.5, 160.0), Timing(0.25, 75.0)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A cache folder."""
+    return Store(tmp_path / "cache").root
+
+
+def test_what_was_kept_is_read(root):
+    assert engine_speeds.read(root, WORK) == {}
+    assert engine_speeds.keep(root, WORK, "torch", SLOW) == SLOW
+    assert engine_speeds.keep(root, WORK, "onnxruntime", FAST) == FAST
+    assert engine_speeds.read(root, WORK) == {"torch": SLOW, "onnxruntime": FAST}
+
+
+CHANGES = {
+    "macs": 1, "parameters": 2, "taps": 3, "size": (224, 192, 3), "threads": 4, "arithmetic": "x",
+    "cpu": "another",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Work)])
+def test_other_work_and_other_machines_are_told_apart(root, name):
+    engine_speeds.keep(root, WORK, "torch", SLOW)
+    other = replace(WORK, **{name: CHANGES[name]})
+    assert engine_speeds.read(root, other) == {}
+    engine_speeds.keep(root, other, "torch", FAST)
+    assert engine_speeds.read(root, WORK) == {"torch": SLOW}
+    assert engine_speeds.read(root, other) == {"torch": FAST}
+
+
+def test_another_version_of_an_engine_is_measured_anew(root, monkeypatch):
+    engine_speeds.keep(root, WORK, "onnxruntime", FAST)
+    engine_speeds.keep(root, WORK, "torch", SLOW)
+    monkeypatch.setattr(cache_key, "version_of", lambda name: f"{name} of tomorrow")
+    assert engine_speeds.read(root, WORK) == {}
+
+
+def test_an_engine_that_is_no_longer_installed_is_not_offered(root, monkeypatch):
+    engine_speeds.keep(root, WORK, "onnxruntime", FAST)
+    monkeypatch.setattr(engine_speeds, "installed_engines", lambda: ("torch", "traced"))
+    assert engine_speeds.read(root, WORK) == {}
+
+
+def test_the_first_measurement_stays(root):
+    """A run that goes on must decide as before, whatever was measured beside it."""
+    engine_speeds.keep(root, WORK, "torch", SLOW)
+    assert engine_speeds.keep(root, WORK, "torch", FAST) == SLOW
+    assert engine_speeds.read(root, WORK) == {"torch": SLOW}
+
+
+@settings(max_examples=25)
+@given(junk=st.binary(max_size=60), at=st.floats(0, 1))
+def test_a_damaged_file_loses_lines_but_never_lies(junk, at):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Store(Path(folder)).root
+        for threads in (1, 2, 3):
+            engine_speeds.keep(root, replace(WORK, threads=threads), "torch", SLOW)
+        content = (root / FILE).read_bytes()
+        place = int(at * len(content))
+        (root / FILE).write_bytes(content[:place] + junk + content[place + len(junk) :])
+        for threads in (1, 2, 3):
+            work = replace(WORK, threads=threads)
+            found = engine_speeds.read(root, work)
+            assert set(found) <= {"torch"}
+            assert all(math.isfinite(x) and x > 0 for timing in found.values() for x in timing)
+            kept = engine_speeds.keep(root, work, "torch", SLOW)
+            assert engine_speeds.read(root, work) == {"torch": kept}
+
+
+@pytest.mark.parametrize("line", [
+    "", "[]", "null", "3", '{"engine": "torch"}', "[" * 100_000, "\xff",
+    '{"setup_s": NaN, "per_second": 1.0}', '{"setup_s": 1.0, "per_second": Infinity}',
+    '{"setup_s": 1.0, "per_second": 0.0}', '{"setup_s": -1.0, "per_second": 3.0}',
+    '{"setup_s": "1", "per_second": 3.0}', '{"setup_s": true, "per_second": 3.0}',
+])  # fmt: skip
+def test_foreign_lines_are_passed_over_and_go(root, line):
+    engine_speeds.keep(root, WORK, "torch", SLOW)
+    own = (root / FILE).read_text()
+    about = {k: v for k, v in json.loads(own).items() if k not in Timing._fields}
+    about["engine"], about["version"] = "onnxruntime", cache_key.engine_version("onnxruntime")
+    if line.startswith("{") and "setup_s" in line:  # sound but for its figures
+        line = json.dumps({**about, **json.loads(line)})
+    (root / FILE).write_text(f"{line}\n{own}{line}\n", "utf-8")
+    assert engine_speeds.read(root, WORK) == {"torch": SLOW}
+    engine_speeds.keep(root, WORK, "onnxruntime", FAST)
+    assert engine_speeds.read(root, WORK) == {"torch": SLOW, "onnxruntime": FAST}
+    assert len((root / FILE).read_text().splitlines()) == 2
+
+
+def test_a_file_that_cannot_be_written_stops_nothing(root):
+    (root / FILE).mkdir()
+    assert engine_speeds.keep(root, WORK, "torch", SLOW) == SLOW
+    assert engine_speeds.read(root, WORK) == {}
+
+
+def test_a_kill_while_writing_leaves_the_file_as_it_was(root, monkeypatch):
+    engine_speeds.keep(root, WORK, "torch", SLOW)
+    before = (root / FILE).read_bytes()
+
+    def killed(path, payload):
+        path.with_name(path.name + ".partial").write_bytes(payload[:40])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine_speeds, "write_bytes", killed)
+    with pytest.raises(KeyboardInterrupt):
+        engine_speeds.keep(root, WORK, "onnxruntime", FAST)
+    monkeypatch.undo()
+    assert (root / FILE).read_bytes() == before
+    engine_speeds.keep(root, WORK, "onnxruntime", FAST)
+    assert len(engine_speeds.read(root, WORK)) == 2
+
+
+def test_the_file_does_not_grow_without_end(root, monkeypatch):
+    monkeypatch.setattr(engine_speeds, "MOST_LINES", 3)
+    for threads in range(1, 6):
+        engine_speeds.keep(root, replace(WORK, threads=threads), "torch", SLOW)
+    kept = [bool(engine_speeds.read(root, replace(WORK, threads=n))) for n in range(1, 6)]
+    assert kept == [False, False, True, True, True]
+
+
+def test_it_is_no_shelf_and_is_not_evicted(root):
+    engine_speeds.keep(root, WORK, "torch", SLOW)
+    store = Store(root, limit_bytes=1)
+    assert store.info().shelves == 0
+    assert store.info().bytes == (root / FILE).stat().st_size
+    store.clear()
+    assert engine_speeds.read(root, WORK) == {"torch": SLOW}
+    engine_speeds.clear(root)
+    engine_speeds.clear(root)
+    assert engine_speeds.read(root, WORK) == {}
+
+
+WRITER = """
+import sys; from pathlib import Path; from dataclasses import replace
+sys.path.insert(0, sys.argv[2])
+from test_calibration import WORK, Timing, calibration
+own = 1.0 + int(sys.argv[3])
+for threads in range(1, 31):
+    kept = calibration.keep(Path(sys.argv[1]), replace(WORK, threads=threads), "torch",
+                            Timing(own, own))
+    print(kept.setup_s)
+"""
+
+
+def test_two_processes_keep_the_same(root):
+    here = str(Path(__file__).parent)
+    commands = [[sys.executable, "-c", WRITER, str(root), here, str(n)] for n in range(2)]
+    writers = [subprocess.Popen(c, stdout=subprocess.PIPE, text=True) for c in commands]
+    told = [writer.communicate()[0].split() for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert told[0] == told[1]  # each learns what is kept, whoever measured it
+    assert len((root / FILE).read_text().splitlines()) == 30
+
+
+def test_an_engine_is_made_once_and_its_faster_pass_counts(monkeypatch):
+    now = [0.0]
+    waits = iter((0.5, 0.1))
+
+    def make():
+        now[0] += 3.0
+        return engine
+
+    def engine(images):
+        now[0] += next(waits)
+        return [images.mean((1, 2))]
+
+    monkeypatch.setattr(engine_speeds.time, "perf_counter", lambda: now[0])
+    made, timing = engine_speeds.measure(make, np.zeros((8, 4, 4, 3), np.uint8))
+    assert made is engine
+    assert timing == pytest.approx((3.0, 80.0))
+
+
+def test_calibration_never_loads_torch():
+    code = "import sys, warmstart.features.engine_speeds as s; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

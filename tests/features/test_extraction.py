@@ -1,0 +1,156 @@
+"""The look: features and glances of every image, each made once, and what cannot be read."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from drawing import draw
+from looking import collect, look_at
+from tiny import PREP
+from warmstart.data import thumbnails
+from warmstart.data.thumbnails import glance, unpack
+from warmstart.features import extraction
+from warmstart.modalities.image import decode
+from warmstart.modalities.preprocessing import draft_side
+
+
+def by_hand(collection):
+    """Every image decoded and glanced at, one after the other."""
+    rows = []
+    for example in collection.record.examples:
+        payload = collection.load(example.id)
+        rows.append(glance(payload, decode(payload, example.id, draft=draft_side(PREP))))
+    return unpack(np.stack(rows))
+
+
+def same_glances(look, collection):
+    found, truth = look.glances(collection.record.examples), by_hand(collection)
+    for name in ("grey", "colour", "border", "width", "height", "n_bytes", "is_colour", "format"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(truth, name))
+
+
+def glance_shelves(root):
+    """The files of glances in a store: the shelf whose key names no network."""
+    return [
+        path
+        for about in root.glob("*.json")
+        if '"network"' not in about.read_text()
+        for path in root.glob(f"{about.stem}.*")
+    ]
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """Where the store of this test lies (conftest)."""
+    return tmp_path / "cache"
+
+
+def counted(monkeypatch):
+    """How many images were decoded, and how many glances made."""
+    counts = {"decode": 0, "glance": 0}
+
+    def counting(name, work):
+        def call(*args, **options):
+            counts[name] += 1
+            return work(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(extraction, "open_image", counting("decode", extraction.open_image))
+    monkeypatch.setattr(thumbnails, "glance", counting("glance", thumbnails.glance))
+    return counts
+
+
+def test_a_look_leaves_a_glance_at_every_image(pictures, monkeypatch):
+    counts, collection = counted(monkeypatch), collect(pictures)
+    look, _ = look_at(collection)
+    assert counts == {"decode": 36, "glance": 36}
+    same_glances(look, collection)
+
+
+def test_one_glance_serves_every_start(pictures, monkeypatch):
+    collection = collect(pictures)
+    look_at(collection)
+    counts = counted(monkeypatch)
+    look, _ = look_at(collection, "layers")
+    assert counts == {"decode": 36, "glance": 0}
+    same_glances(look, collection)
+
+
+def test_a_second_look_decodes_nothing(pictures, monkeypatch):
+    collection = collect(pictures)
+    first, _ = look_at(collection)
+    counts = counted(monkeypatch)
+    second, _ = look_at(collection)
+    assert counts == {"decode": 0, "glance": 0}
+    examples = collection.record.examples
+    for tap in first.taps:
+        np.testing.assert_array_equal(first.reader(examples)(tap), second.reader(examples)(tap))
+
+
+def test_lost_glances_are_made_again_without_the_network(pictures, cache, monkeypatch):
+    collection = collect(pictures)
+    look_at(collection)
+    shelves = glance_shelves(cache)
+    assert len(shelves) == 3
+    for path in shelves:
+        path.unlink()
+    counts = counted(monkeypatch)
+    look, _ = look_at(collection)
+    assert look.features.passed == 0
+    assert counts == {"decode": 36, "glance": 36}
+    same_glances(look, collection)
+
+
+def test_added_images_are_the_only_ones_glanced_at(pictures, monkeypatch):
+    look_at(collect(pictures))
+    draw(np.random.default_rng(9), 0).save(pictures / "blue" / "new.png")
+    counts, collection = counted(monkeypatch), collect(pictures)
+    look, _ = look_at(collection)
+    assert counts == {"decode": 1, "glance": 1}
+    same_glances(look, collection)
+
+
+def test_copies_are_glanced_at_once(pictures, monkeypatch):
+    (pictures / "blue" / "copy.png").write_bytes((pictures / "blue" / "000.png").read_bytes())
+    counts, collection = counted(monkeypatch), collect(pictures)
+    look, _ = look_at(collection)
+    assert counts == {"decode": 36, "glance": 36}
+    same_glances(look, collection)
+
+
+def test_what_cannot_be_read_has_no_glance(pictures):
+    (pictures / "blue" / "torn.png").write_bytes(b"\x89PNG nothing")
+    for _ in range(2):
+        collection = collect(pictures)
+        look, _ = look_at(collection)
+        assert look.unreadable.keys() == {"blue/torn.png"}
+        (torn,) = [e for e in collection.record.examples if e.id == "blue/torn.png"]
+        with pytest.raises(KeyError):
+            look.glances([torn])
+        readable = [e for e in collection.record.examples if e is not torn]
+        assert len(look.glances(readable).grey) == 36
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("harm", ["gone", "changed"])
+def test_a_file_that_vanished_is_reported(pictures, cache, stored, harm):
+    """Whether its features are stored or not: its glance is not, and cannot be made."""
+    collection = collect(pictures)
+    if stored:
+        look_at(collection)
+        for path in glance_shelves(cache):
+            path.unlink()
+    if harm == "gone":
+        (pictures / "red" / "003.png").unlink()
+    else:
+        Image.new("RGB", (9, 9)).save(pictures / "red" / "003.png")
+    look, _ = look_at(collection)
+    assert look.unreadable.keys() == {"red/003.png"}
+    reason = "can no longer be read" if harm == "gone" else "changed while the run was going on"
+    assert reason in look.unreadable["red/003.png"]
+    rest = [e for e in collection.record.examples if e.id not in look.unreadable]
+    assert len(look.glances(rest).grey) == 35
+    if harm == "gone":  # nothing is remembered against bytes that were not seen
+        draw(np.random.default_rng(9), 0).save(pictures / "red" / "003.png")
+    assert look_at(collect(pictures))[0].unreadable == {}

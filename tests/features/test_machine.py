@@ -1,0 +1,34 @@
+"""How many threads a run and a network are given."""
+
+from types import SimpleNamespace
+
+from warmstart.features import machine
+from warmstart.features.machine import n_threads, threads_for, threads_kept
+from warmstart.records.network import NetworkRecord, PartRecord
+
+
+def network(macs: int, shape: tuple[int, ...] = (9,)) -> NetworkRecord:
+    part = PartRecord(
+        name="a", parameters=1, shape_in=shape, shape_out=(1,), macs=macs, layout="NC"
+    )  # fmt: skip
+    return NetworkRecord(
+        parts=(part, part), head_parameters=0, cut="traced", neck_width=1, neck_is_average=False
+    )  # fmt: skip
+
+
+def test_a_network_that_does_next_to_nothing_is_run_by_one_thread():
+    with threads_kept(7):
+        assert [threads_for(network(macs)) for macs in (1000, 10**8)] == [1, 7]
+        assert threads_for(network(1000, (3, 8, 8))) == n_threads() == 7
+
+
+def test_no_more_threads_than_the_user_says(monkeypatch):
+    monkeypatch.setattr(machine, "n_processors", lambda: 6)
+    for said, count in (("2", 2), ("64", 6), ("0", 6), ("two", 6)):
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+        assert n_threads() == count
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert n_threads() == 6
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it for each of several
+    monkeypatch.setattr(machine, "here", lambda: SimpleNamespace(size=2, local=2))
+    assert n_threads() == 3

@@ -1,0 +1,243 @@
+"""A network in two pieces is the network; what is computed again is what was computed."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+
+from networks import KINDS, cut_once, inputs_for
+
+from warmstart.errors import PlanError
+from warmstart.network import freeze
+from warmstart.network.cut import Prefix, Tail, stored_taps
+from warmstart.network.feature_layers import Tapped, tap_width, taps
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Tap
+
+each = pytest.mark.parametrize("name", KINDS)
+N_CLASSES, N = 3, 5
+LABELS = torch.arange(N) % N_CLASSES
+
+
+@functools.cache
+def depths(name):
+    """The first cut, one in the middle, the last."""
+    n = len(cut_once(name)[1].parts)
+    return sorted({1, (n + 1) // 2, n})
+
+
+def model_of(network, wanted):
+    """A copy of the network with a random head on these taps."""
+    network = copy.deepcopy(network)
+    rng = torch.Generator().manual_seed(0)
+    width = sum(tap_width(network.record, tap) for tap in wanted)
+    weight = torch.randn(N_CLASSES, width, generator=rng) / width**0.5
+    return network, assemble(network, wanted, weight, torch.zeros(N_CLASSES))
+
+
+# ---- two pieces ----------------------------------------------------------------------------
+
+
+@each
+def test_prefix_and_tail_are_the_model_at_every_cut(name):
+    network, model = model_of(cut_once(name)[1], taps(cut_once(name)[1].record))
+    inputs = inputs_for(name)
+    with torch.inference_mode():
+        whole = model(inputs.clone())
+        assert torch.equal(Tail(model, 0)(inputs.clone()), whole)
+        for depth in depths(name):
+            wanted = stored_taps(model.scan.taps, depth)
+            main, *stored = Prefix(network, depth, wanted)(inputs.clone())
+            assert main.shape[1:] == network.record.parts[depth - 1].shape_out
+            widths = [tap_width(network.record, tap) for tap in wanted]
+            assert [tuple(rows.shape) for rows in stored] == [(N, width) for width in widths]
+            found = Tail(model, depth)(main, *stored)
+            torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
+
+
+@each
+def test_a_prefix_gives_the_taps_that_a_look_takes(name):
+    _, network = cut_once(name)
+    offered, inputs = taps(network.record), inputs_for(name)
+    with torch.inference_mode():
+        seen = dict(zip(offered, Tapped(network, offered)(inputs.clone()), strict=True))
+        for depth in depths(name):
+            wanted = stored_taps(offered, depth)
+            assert set(wanted) == {t for t in offered if t.part <= depth and t.pool != "neck"}
+            _, *stored = Prefix(network, depth, wanted[::-1])(inputs.clone())
+            for tap, rows in zip(wanted[::-1], stored, strict=True):
+                assert rows.dtype == torch.float32
+                assert torch.equal(rows, seen[tap])
+
+
+@each
+def test_a_prefix_rests_and_shares_the_networks_modules(name):
+    network = copy.deepcopy(cut_once(name)[1])
+    network.trunk.train()
+    before = {n: t.clone() for n, t in network.trunk.state_dict().items()}
+    prefix = Prefix(network, 1, ())
+    with torch.inference_mode():
+        (main,) = prefix(inputs_for(name))
+    assert not any(module.training for module in prefix.modules())
+    assert prefix.trunk is network.trunk
+    assert len(main) == N
+    assert all(torch.equal(t, before[n]) for n, t in network.trunk.state_dict().items())
+
+
+@pytest.mark.parametrize("cut", [-1, 0, 10, 99])
+def test_a_cut_that_the_network_does_not_have_is_refused(cut):
+    with pytest.raises(PlanError, match=rf"training.cut {cut}; the network has parts 1 to 9"):
+        Prefix(cut_once("resnet18")[1], cut, ())
+
+
+def test_the_neck_is_never_stored():
+    offered = [Tap(part=2, pool="grid2"), Tap(part=2, pool="neck"), Tap(part=1, pool="avg")]
+    assert stored_taps(offered, 0) == ()
+    assert stored_taps(offered, 1) == (offered[2],)
+    assert stored_taps(offered, 9) == (offered[0], offered[2])
+
+
+def test_a_tail_needs_a_value_for_each_tap_below_it():
+    network, model = model_of(cut_once("resnet18")[1], taps(cut_once("resnet18")[1].record))
+    tail = Tail(model, 4)
+    main, *stored = Prefix(network, 4, tail.stored)(inputs_for("resnet18"))
+    with pytest.raises(ValueError, match="shorter"):
+        tail(main, *stored[1:])
+
+
+def test_modes_devices_and_hooks_reach_the_model_through_the_tail():
+    _, model = model_of(cut_once("residual")[1], taps(cut_once("residual")[1].record))
+    tail, called = Tail(model, 0), []
+    model.trunk.left.register_forward_hook(lambda *_: called.append(1))
+    tail.train()
+    assert model.trunk.training
+    assert tail.to(torch.float64).model.trunk.stem.weight.dtype == torch.float64
+    tail.to(torch.float32)(inputs_for("residual"))
+    assert called == [1]
+
+
+# ---- computed again ------------------------------------------------------------------------
+
+
+def gradients(name, depth, recompute, actions=None):
+    """Logits, gradients and buffers of one pass in train mode; what is held rests."""
+    network, model = model_of(cut_once(name)[1], taps(cut_once(name)[1].record))
+    names = [part.name for part in network.parts]
+    if actions is None:
+        actions = {n: "frozen" if k < depth else "tuned" for k, n in enumerate(names)}
+    actions = {"neck": "frozen", "output": "replaced", "unused": "frozen", **actions}
+    inputs = inputs_for(name)
+    if depth:
+        with torch.no_grad():
+            inputs = Prefix(network, depth, stored_taps(model.scan.taps, depth))(inputs)
+    tail = Tail(model, depth, recompute)
+    with freeze.hold(model, actions, network.owners) as held, torch.random.fork_rng(devices=[]):
+        model.train()
+        held.rest()
+        torch.manual_seed(3)
+        logits = tail(*inputs) if depth else tail(inputs)
+        cross_entropy(logits, LABELS).backward()
+    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return logits.detach(), found, dict(model.named_buffers())
+
+
+def same(one, other):
+    assert torch.equal(one[0], other[0])
+    for ours, theirs in zip(one[1:], other[1:], strict=True):
+        assert ours.keys() == theirs.keys() != set()
+        for name in ours:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-7)
+
+
+SLOW = {"swin_tiny", "densenet121", "torchvision_resnet18", "wrapper", "mobilenetv3_small"}
+
+
+@pytest.mark.parametrize("name", sorted(KINDS.keys() - SLOW))
+def test_what_is_computed_again_gives_the_same_gradients(name):
+    """With dropout where the network has it: it draws the same again."""
+    n = len(cut_once(name)[1].parts)
+    for depth in {0, n // 2}:
+        same(gradients(name, depth, False), gradients(name, depth, True))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "residual", "odd_norms", "vit_tiny"])
+def test_statistics_of_a_batch_are_taken_once(name):
+    names = [part.name for part in cut_once(name)[1].parts]
+    fresh = dict.fromkeys((*names, "neck"), "fresh")
+    one, again = (gradients(name, 0, recompute, fresh) for recompute in (False, True))
+    same(one, again)
+    counters = [t for n, t in again[2].items() if n.endswith("num_batches_tracked")]
+    assert all(int(counter) == 1 for counter in counters)
+    assert counters or name in ("residual", "vit_tiny")
+
+
+class Preactivated(nn.Module):
+    """Residual blocks that begin by working in place on what they are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.second, self.third = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.act = nn.SiLU(inplace=True)
+        self.out = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = self.second(self.act(x)) + x
+        x = self.third(self.act(x)) + x
+        return self.out(x.mean((2, 3)))
+
+
+def test_parts_that_work_in_place_are_computed_again_from_what_they_were_given():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = Preactivated().eval()
+    prep = Preprocessing(size=(12, 12), resize=12, mean=(0.5,) * 3, std=(0.5,) * 3)
+    network = cut(module, prep)
+    assert len(network.parts) == 3
+    inputs = torch.randn(N, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    found = []
+    for recompute in (False, True):
+        _, model = model_of(network, taps(network.record)[-1:])
+        model.trunk.requires_grad_(True)
+        logits = Tail(model.train(), 0, recompute)(inputs)
+        cross_entropy(logits, LABELS).backward()
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        found.append((logits.detach(), grads, {}))
+    assert torch.equal(found[0][0], found[1][0])
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_computed_again_is_not_kept():
+    """Tensors kept for the way back: the inputs of parts, and not what lies inside."""
+    _, network = cut_once("resnet18")
+    sizes = []
+    for recompute in (False, True):
+        _, model = model_of(network, taps(network.record)[-1:])
+        model.trunk.requires_grad_(True)
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, kept=kept: (kept.append(t.numel()), t)[1], lambda t: t
+        ):
+            Tail(model, 0, recompute)(inputs_for("resnet18"))
+        sizes.append(sum(kept))
+    assert sizes[1] < sizes[0] / 2
+
+
+def test_nothing_is_kept_where_no_gradient_is_asked_for():
+    _, model = model_of(cut_once("residual")[1], taps(cut_once("residual")[1].record))
+    inputs = inputs_for("residual")
+    with torch.inference_mode():
+        assert torch.equal(Tail(model, 0, recompute=True)(inputs), model(inputs))

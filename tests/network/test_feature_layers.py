@@ -1,0 +1,149 @@
+"""Taps: which there are, what they hold, and that they survive tracing and export."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from warmstart.errors import StartError
+from warmstart.network.feature_layers import Tapped, tap_width, taps
+from warmstart.network.load import load
+from warmstart.network.measure import pool_average, pool_grid2
+from warmstart.network.partition import cut
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Tap
+
+
+def small(size_px):
+    half = (0.5,) * 3
+    return Preprocessing(size=(size_px, size_px), resize=size_px, mean=half, std=half)
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    start = load("lite0")
+    return cut(start.module, start.record.preprocessing)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("side", [7, 8, 14, 15])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_grid2_is_adaptive_average_pooling(side, layout):
+    maps = torch.randn(2, 5, side, side + 1)
+    expected = nn.functional.adaptive_avg_pool2d(maps, 2).flatten(1)
+    given = maps if layout == "NCHW" else maps.permute(0, 2, 3, 1)
+    torch.testing.assert_close(pool_grid2(given, layout, (side, side + 1)), expected)
+
+
+def test_taps_are_those_of_hooks_on_the_original(lite0, inputs):
+    start = load("lite0")
+    seen = {}
+    start.module.blocks[2][1].register_forward_hook(lambda _, __, out: seen.update(block=out))
+    start.module.classifier.register_forward_pre_hook(lambda _, args: seen.update(neck=args[0]))
+    with torch.no_grad():
+        start.module(inputs)
+        wanted = [Tap(part=18, pool="neck"), Tap(part=6, pool="avg"), Tap(part=6, pool="grid2")]
+        neck, average, grid = Tapped(lite0, wanted)(inputs)
+    torch.testing.assert_close(neck, seen["neck"])
+    torch.testing.assert_close(average, seen["block"].mean((2, 3)))
+    expected = nn.functional.adaptive_avg_pool2d(seen["block"], 2).flatten(1)
+    torch.testing.assert_close(grid, expected)
+
+
+def test_offered_taps_follow_the_rules(lite0):
+    names = [tap.name for tap in taps(lite0.record)]
+    assert names[:4] == ["1.avg", "1.grid2", "2.avg", "2.grid2"]
+    assert names[-2:] == ["18.grid2", "18.neck"]
+    vit = cut(timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2).eval(), small(32))
+    assert [tap.name for tap in taps(vit.record)] == ["1.avg", "2.avg", "3.avg", "3.neck"]
+    swin = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=64, window_size=2, depths=(2, 2, 2, 2)
+    ).eval()
+    record = cut(swin, small(64)).record
+    assert next(tap.name for tap in taps(record) if tap.pool == "grid2") == "1.grid2"
+    assert record.parts[0].layout == "NHWC"
+
+
+def test_widths_are_static_and_true(lite0, inputs):
+    tapped = Tapped(lite0, taps(lite0.record))
+    with torch.inference_mode():
+        features = tapped(inputs)
+    assert tapped.widths == tuple(f.shape[1] for f in features)
+    assert all(f.dtype == torch.float32 for f in features)
+
+
+def test_only_parts_up_to_the_deepest_tap_run(lite0, inputs):
+    calls = []
+    block = lite0.trunk.blocks[1][0]
+    hook = block.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        Tapped(lite0, [Tap(part=2, pool="avg")])(inputs)
+        assert not calls
+        Tapped(lite0, [Tap(part=3, pool="avg")])(inputs)
+        assert calls
+    finally:
+        hook.remove()
+
+
+def test_channels_last_batches_give_the_same_features(lite0):
+    tapped = copy.deepcopy(Tapped(lite0, taps(lite0.record)))
+    batch = torch.randn(32, 3, 224, 224)
+    with torch.inference_mode():
+        plain = tapped(batch)
+        last = tapped.to(memory_format=torch.channels_last)(
+            batch.to(memory_format=torch.channels_last)
+        )
+    for a, b in zip(plain, last, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_tracing_and_freezing_keep_the_features():
+    network = cut(timm.create_model("mobilenetv3_small_100").eval(), small(64))
+    tapped, inputs = Tapped(network, taps(network.record)), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        frozen = torch.jit.freeze(torch.jit.trace(tapped, inputs))
+        for a, b in zip(frozen(inputs), tapped(inputs), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lite0", "vit", "swin"])
+def test_onnx_keeps_the_features(name, lite0, tmp_path):
+    import onnxruntime
+
+    made = {
+        "vit": lambda: timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2),
+        "swin": lambda: timm.create_model(
+            "swin_tiny_patch4_window7_224", img_size=64, window_size=2, depths=(1, 1, 1, 1)
+        ),
+    }
+    network = lite0 if name == "lite0" else cut(made[name]().eval(), small(64))
+    side = 224 if name == "lite0" else 64
+    tapped = Tapped(network, taps(network.record)).eval()
+    batch = torch.randn(2, 3, side, side)
+    path = str(tmp_path / "taps.onnx")
+    torch.onnx.export(tapped, (batch,), path, dynamo=False, input_names=["x"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = tapped(batch)
+    for a, b in zip(session.run(None, {"x": batch.numpy()}), expected, strict=True):
+        np.testing.assert_allclose(a, b.numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_taps_that_do_not_exist_are_refused(lite0):
+    with pytest.raises(StartError, match=r"no tap 19.avg; its taps are 1.avg"):
+        tap_width(lite0.record, Tap(part=19, pool="avg"))
+    with pytest.raises(StartError, match=r"no tap 3.neck"):
+        Tapped(lite0, [Tap(part=3, pool="neck")])
+    with pytest.raises(StartError, match=r"layout 'other' have no average"):
+        pool_average(torch.zeros(1, 2, 3, 4, 5), "other")
+    with pytest.raises(StartError, match=r"no taps were named"):
+        Tapped(lite0, [])

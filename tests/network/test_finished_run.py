@@ -1,0 +1,247 @@
+"""A run's network comes back: its answers, its parts, its ledger; nothing of it stays random."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from warmstart.errors import StartError
+from warmstart.network.added import graft, make_block
+from warmstart.network.architectures import build
+from warmstart.network.feature_layers import Tapped, tap_width, taps
+from warmstart.network.finished_run import RevivedNetwork, change, cut_start, revive
+from warmstart.network.inputs import InputWish
+from warmstart.network.ledger import take_digests, tensors_of, write_ledger
+from warmstart.network.load import load
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble, unique_state
+from warmstart.network.tensors import unique_tensors
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import StartRecord, Tap
+
+SIZES = {
+    "timm:lcnet_035": 32, "timm:resnet18": 32, "timm:test_vit": 160,
+    "timm:deit_tiny_distilled_patch16_224": 224,  # two heads: one of them stays in the trunk
+    "torchvision:squeezenet1_1": 64,  # its classifier is no last linear layer
+    "torchvision:mobilenet_v3_small": 64,
+}  # fmt: skip
+
+
+def prep_of(size):
+    return Preprocessing(size=(size, size), resize=size, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def described(arch, prep, **given):
+    fields = {
+        "name": "runs/photos", "title": "photos (3 classes)", "source": "run runs/photos",
+        "labels": ("a", "b", "c"), "lineage": ("lite0", "runs/photos"),
+    }  # fmt: skip
+    return StartRecord(
+        arch=arch, preprocessing=prep, sha256="", parameters=0, classes=0, **(fields | given)
+    )
+
+
+def run_of(arch, wanted=None, hidden=()):
+    """A run's model with a head of three classes, as fit would have made and saved it."""
+    prep = prep_of(SIZES[arch])
+    drawn = torch.Generator().manual_seed(1)
+    network = cut(build(arch, None, prep.size).eval(), prep)
+    with torch.no_grad():
+        for tensor in unique_tensors(network.trunk).values():
+            if tensor.is_floating_point():
+                tensor += 0.01 * torch.rand(tensor.shape, generator=drawn)
+    blocks = [make_block(network.record.parts[-1], drawn, width) for width in hidden]
+    for block in blocks:
+        torch.nn.init.normal_(block.up.weight, std=0.1, generator=drawn)
+    network = graft(network, blocks)
+    chosen = wanted(network.record) if wanted else taps(network.record)[-1:]
+    width = sum(tap_width(network.record, tap) for tap in chosen)
+    weight = torch.randn(3, width, generator=drawn) * 0.1
+    return assemble(network, chosen, weight, torch.arange(3.0), 1.7, torch.tensor([0.3, 0, -0.3]))
+
+
+def revived(arch, model, **given):
+    record = described(arch, prep_of(SIZES[arch]), **given)
+    return revive(record, unique_state(model), model.scan.taps)
+
+
+def inputs_of(arch, n=3):
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(n, 3, SIZES[arch], SIZES[arch], generator=generator)
+
+
+def many(record):
+    """A head that listens to the first, a middle and the last depth."""
+    offered = taps(record)
+    return (offered[0], offered[len(offered) // 2], offered[-1])
+
+
+@pytest.mark.parametrize("arch", SIZES)
+@pytest.mark.parametrize("wanted", [None, many])
+def test_it_answers_as_the_run_does_and_no_tensor_is_lost(arch, wanted):
+    model = run_of(arch, wanted)
+    start = revived(arch, model)
+    network = cut_start(start)
+    assert isinstance(network, RevivedNetwork)
+    with torch.no_grad():
+        assert torch.equal(network.logits(inputs_of(arch)), model(inputs_of(arch)))
+    found, saved = tensors_of(network), unique_tensors(model)
+    heads = [n for n in found if n.rpartition(".")[0] == network.steps.classifier]
+    assert [n.rpartition(".")[2] for n in heads] == list(model.head.state_dict())
+    assert {network.owners[n] for n in heads} == {"head"}
+    assert sum(t.numel() for t in found.values()) == sum(t.numel() for t in saved.values())
+    assert start.record.parameters == sum(p.numel() for p in model.parameters())
+    assert network.record.head_parameters == sum(p.numel() for p in model.head.parameters())
+    assert (start.record.classes, start.record.labels) == (3, ("a", "b", "c"))
+
+
+def test_the_old_head_of_the_ledger_is_the_runs_own():
+    model = run_of("timm:lcnet_035", many)
+    network = cut_start(revived("timm:lcnet_035", model))
+    before = take_digests(network)
+    last = taps(network.record)[-1]
+    again = assemble(network, [last], torch.zeros(2, 1280), torch.zeros(2))
+    ledger = write_ledger(before, network, again)
+    dropped = [row for row in ledger.rows if row.fate == "dropped"]
+    names = ["head.weight", "head.bias", "head.temperature", "head.class_bias"]
+    assert [row.tensor for row in dropped] == names
+    assert {row.part for row in dropped} == {"head"}
+    assert dropped[0].shape == tuple(model.head.weight.shape)
+    new = [row.tensor for row in ledger.rows if row.fate == "new"]
+    assert new == names
+    old = sum(t.numel() for t in unique_tensors(model).values())
+    assert sum(row.numel for row in ledger.rows if row.fate != "new") == old
+
+
+def test_where_the_trunk_holds_a_tensor_of_that_name_the_head_takes_another():
+    arch = "timm:deit_tiny_distilled_patch16_224"
+    network = cut_start(revived(arch, run_of(arch)))
+    assert "head.weight" in network.trunk.state_dict()
+    assert network.steps.classifier == "run_head"
+    assert network.owners["run_head.weight"] == "head"
+
+
+@pytest.mark.parametrize("arch", ["timm:lcnet_035", "timm:test_vit"])
+def test_the_drawn_classifier_is_never_used(arch):
+    model = run_of(arch)
+    start = revived(arch, model)
+    first = cut_start(start)
+    with torch.no_grad():
+        start.module.get_submodule("classifier" if "lcnet" in arch else "head").weight.mul_(-3)
+    second = cut_start(start)
+    assert take_digests(first) == take_digests(second)
+    with torch.no_grad():
+        expected = model(inputs_of(arch))
+        assert torch.equal(second.logits(inputs_of(arch)), expected)
+
+
+@pytest.mark.parametrize("arch", ["timm:lcnet_035", "timm:test_vit"])
+@pytest.mark.parametrize("hidden", [(8,), (8, 12)])
+def test_layers_that_were_added_come_back_as_parts(arch, hidden):
+    model = run_of(arch, many, hidden)
+    start = revived(arch, model, added=hidden)
+    assert tuple(block.hidden for block in start.added) == hidden
+    network = cut_start(start)
+    own = len(cut(start.module, start.record.preprocessing).parts)
+    assert len(network.parts) == own + len(hidden)
+    assert [p.name for p in network.parts][own:] == ["added", "added#2"][: len(hidden)]
+    with torch.no_grad():
+        assert torch.equal(network.logits(inputs_of(arch)), model(inputs_of(arch)))
+        mine = Tapped(network, model.scan.taps)(inputs_of(arch))
+        for tap, expected in zip(mine, model.features(inputs_of(arch)), strict=True):
+            assert torch.equal(tap, expected)
+
+
+def test_the_digest_is_that_of_the_trunk_the_blocks_among_it():
+    arch = "timm:lcnet_035"
+    plain, other_head = run_of(arch), run_of(arch, many)
+    assert revived(arch, plain).record.sha256 == revived(arch, other_head).record.sha256
+    one, two = run_of(arch, hidden=(8,)), run_of(arch, hidden=(8,))
+    with torch.no_grad():
+        two.trunk.get_submodule("added").up.bias += 1.0
+    digests = {revived(arch, model, added=(8,)).record.sha256 for model in (one, two)}
+    assert len(digests | {revived(arch, plain).record.sha256}) == 3
+
+
+def test_other_inputs_keep_the_head_the_blocks_and_a_digest_that_tells_them():
+    arch = "timm:lcnet_035"
+    starts = []
+    for shift in (0.0, 1.0):
+        model = run_of(arch, hidden=(8,))
+        with torch.no_grad():
+            model.trunk.get_submodule("added").up.bias += shift
+        starts.append(revived(arch, model, added=(8,)))
+    grey = [change(start, InputWish(channels=1, size=48)) for start in starts]
+    assert len({start.record.sha256 for start in (*starts, *grey)}) == 4
+    assert grey[0].record.preprocessing.channels == 1
+    assert grey[0].record.preprocessing.size == (48, 48)
+    assert [c.tensor for c in grey[0].changes] == ["conv_stem.weight"]
+    assert grey[0].origin == starts[0].record
+    assert grey[0].usual == starts[0].record.preprocessing
+    kernels = starts[0].module.conv_stem.weight.shape
+    lost = 2 * kernels[0] * kernels[2] * kernels[3]
+    assert grey[0].record.parameters == starts[0].record.parameters - lost
+    network = cut_start(grey[0])
+    assert network.parts[-1].name == "added"
+    assert network.logits(torch.zeros(2, 1, 48, 48)).shape == (2, 3)
+
+
+def test_a_run_on_bands_is_not_shown_pictures_and_no_wish_leaves_a_run_as_it_is():
+    start = revived("timm:lcnet_035", run_of("timm:lcnet_035"))
+    assert change(start, InputWish(held=3)) is start
+    bands = change(start, InputWish(channels=5, held=5))
+    with pytest.raises(StartError, match=r"takes 5 bands, the images have 3; choose a start"):
+        change(bands, InputWish(held=3))
+
+
+def test_a_start_that_is_no_run_is_cut_as_before():
+    start = load("lite0")
+    network = cut_start(start)
+    assert not isinstance(network, RevivedNetwork)
+    assert network.owners == cut(start.module, start.record.preprocessing).owners
+
+
+def test_nothing_asks_for_gradients_and_no_random_number_is_drawn():
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    model = run_of("timm:lcnet_035", hidden=(8,))
+    torch.manual_seed(5)
+    start = revived("timm:lcnet_035", model, added=(8,))
+    cut_start(start)
+    assert torch.equal(torch.rand(2), expected)
+    tensors = [*start.module.parameters(), *start.head.parameters()]
+    assert not any(p.requires_grad for p in tensors)
+    assert not any(m.training for m in start.module.modules())
+
+
+def without(state, name):
+    return {n: t for n, t in state.items() if n != name}
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda s: without(s, "trunk.conv_stem.weight"), "trunk.conv_stem.weight is missing"),
+    (lambda s: without(s, "trunk.added.up.bias"), r"trunk.added.up.bias is missing"),
+    (lambda s: {**s, "trunk.extra": torch.ones(1)}, "trunk.extra is not in the network"),
+    (lambda s: {**s, "head.bias": torch.full((3,), float("nan"))}, "head.bias holds NaN"),
+    (lambda s: without(s, "head.weight"), "no head.weight for 3 classes"),
+])  # fmt: skip
+def test_reviving_is_strict(spoil, message):
+    model = run_of("timm:lcnet_035", hidden=(8,))
+    record = described("timm:lcnet_035", prep_of(32), added=(8,))
+    with pytest.raises(StartError, match=message):
+        revive(record, spoil(unique_state(model)), model.scan.taps)
+
+
+def test_a_network_that_lost_its_head_says_so():
+    network = cut_start(revived("timm:lcnet_035", run_of("timm:lcnet_035")))
+    with pytest.raises(StartError, match="lost the head"):
+        replace(network, classifier=None).logits(inputs_of("timm:lcnet_035"))
+
+
+def test_a_tap_that_the_network_does_not_have_is_refused():
+    model = run_of("timm:lcnet_035")
+    record = described("timm:lcnet_035", prep_of(32))
+    with pytest.raises(StartError, match=r"has no tap 99\.avg"):
+        revive(record, unique_state(model), [Tap(part=99, pool="avg")])

@@ -1,0 +1,196 @@
+"""Partial loads: what fits is taken over, all else is listed, and the share is told."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from warmstart.errors import StartError
+from warmstart.network.architectures import build
+from warmstart.network.inputs import InputWish
+from warmstart.network.load import load
+from warmstart.network.partial_load import carried, surgery_sentence, take_over
+from warmstart.network.partition import cut
+from warmstart.network.tensors import digest, tensor_digest, unique_tensors
+from warmstart.records.network import Change
+
+ARCH = "timm:lcnet_035"
+PARTIAL = InputWish(is_partial=True)
+
+
+@pytest.fixture(scope="module")
+def state():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return timm.create_model("lcnet_035", num_classes=7).state_dict()
+
+
+def saved(folder, state):
+    path = folder / "best.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    return path
+
+
+def changed(kind="new", name="a.weight", shape=(2, 3), because="why"):
+    """A change, its shapes in the right places."""
+    return Change(
+        tensor=name, fate=kind, shape_before=None if kind == "new" else shape,
+        shape_after=None if kind == "dropped" else shape,
+        before=None if kind == "new" else "ab", because=because,
+    )  # fmt: skip
+
+
+def spoilt(state):
+    """One layer gone, one of another shape, one too many."""
+    other = {name: t for name, t in state.items() if not name.startswith("blocks.3.0.bn1.")}
+    other["conv_stem.weight"] = torch.ones(16, 3, 5, 5)
+    other["extra.weight"] = torch.ones(3, 2)
+    return other
+
+
+def test_every_tensor_of_both_sides_has_one_fate(tmp_path, state):
+    other = spoilt(state)
+    start = load(saved(tmp_path, other), arch=ARCH, inputs=PARTIAL)
+    fates = {(change.tensor, change.fate): change for change in start.changes}
+    names = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    assert fates.keys() == {
+        *((f"blocks.3.0.bn1.{name}", "new") for name in names),
+        ("conv_stem.weight", "new"),
+        ("conv_stem.weight", "dropped"),
+        ("extra.weight", "dropped"),
+    }
+    assert fates["conv_stem.weight", "new"].because == (
+        "best.safetensors holds it in another shape, (16, 3, 5, 5)"
+    )
+    assert fates["blocks.3.0.bn1.bias", "new"].because == "best.safetensors does not hold it"
+    assert fates["conv_stem.weight", "dropped"].because == "the network has it in another shape"
+    lost = fates["extra.weight", "dropped"]
+    assert (lost.before, lost.shape_before) == (digest(torch.ones(3, 2)), (3, 2))
+    random = build(ARCH, state).state_dict()  # with 7 classes too
+    for name, tensor in start.module.state_dict().items():
+        source = random if (name, "new") in fates else state
+        assert torch.equal(tensor, source[name]), name
+
+
+def test_a_file_that_fits_gives_what_a_strict_load_gives(tmp_path, state):
+    path = saved(tmp_path, state)
+    assert load(path, arch=ARCH, inputs=PARTIAL).changes == ()
+    assert load(path, arch=ARCH, inputs=PARTIAL).record == load(path, arch=ARCH).record
+
+
+def test_what_was_drawn_is_named_and_the_file_as_it_came_is_kept(tmp_path, state):
+    other = spoilt(state)
+    start = load(saved(tmp_path, other), arch=ARCH, inputs=PARTIAL)
+    assert start.drawn == {c.tensor for c in start.changes if c.fate == "new"}
+    assert start.origin.sha256 == tensor_digest(other) != start.record.sha256
+    names = {*dict(start.module.named_parameters()), "extra.weight"}
+    assert start.origin.parameters == sum(t.numel() for n, t in other.items() if n in names)
+    grey = load(saved(tmp_path, other), arch=ARCH, inputs=InputWish(is_partial=True, channels=1))
+    assert (grey.origin, grey.drawn) == (start.origin, start.drawn)
+
+
+def test_the_classifier_does_not_count(tmp_path, state):
+    path = saved(tmp_path, {n: t for n, t in state.items() if not n.startswith("classifier.")})
+    start = load(path, arch=ARCH, inputs=PARTIAL)
+    assert start.changes == ()
+    assert carried(start.changes, start.module) == 1.0
+    assert surgery_sentence(start.changes, 1.0) == ""
+
+
+@pytest.mark.parametrize("prefix", ["", "encoder.", "module.encoder_q."])
+def test_the_network_may_stand_behind_a_prefix_among_other_things(tmp_path, state, prefix):
+    named = {prefix + name: tensor for name, tensor in state.items()}
+    path = saved(tmp_path, {**named, "queue": torch.ones(2), "loss.weight": torch.ones(1)})
+    start = load(path, arch=ARCH, inputs=PARTIAL)
+    assert {c.tensor for c in start.changes} == {"queue", "loss.weight"}
+    assert torch.equal(start.module.conv_stem.weight, state["conv_stem.weight"])
+
+
+def test_the_changed_network_can_be_cut_and_strict_loading_stays_strict(tmp_path, state):
+    path = saved(tmp_path, spoilt(state))
+    start = load(path, arch=ARCH, inputs=PARTIAL)
+    assert len(cut(start.module, start.record.preprocessing).parts) > 3
+    with pytest.raises(
+        StartError,
+        match=r"conv_stem.weight has shape .*; check --arch, or take "
+        r"over what fits with --set start.partial=true\.$",
+    ):
+        load(path, arch=ARCH)
+    for inputs in (None, InputWish()):
+        with pytest.raises(StartError, match=r"start.partial=true"):
+            load(path, arch=ARCH, inputs=inputs)
+
+
+def test_nothing_that_fits_is_an_error(tmp_path):
+    path = saved(tmp_path, {"a.weight": torch.ones(2), "classifier.bias": torch.ones(1000)})
+    with pytest.raises(StartError, match=r"^best.safetensors: no tensor fits MobileNetV3 by name"):
+        load(path, arch=ARCH, inputs=PARTIAL)
+
+
+def test_tied_tensors_are_filled_under_either_name():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.second.weight = self.first.weight
+            self.out = nn.Linear(3, 2)
+
+    module = Tied()
+    found = {"second.weight": torch.ones(3, 3)}
+    assert [c.tensor for c in take_over(module, found, "x.pt")] == ["first.bias", "second.bias"]
+    assert (module.first.weight == 1).all()
+
+
+def test_the_share_counts_parameters_of_the_trunk(tmp_path, state):
+    start = load(saved(tmp_path, spoilt(state)), arch=ARCH, inputs=PARTIAL)
+    sizes = {n: p.numel() for n, p in start.module.named_parameters()}
+    trunk = sum(n for name, n in sizes.items() if not name.startswith("classifier."))
+    lost = sum(
+        sizes[n] for n in ("conv_stem.weight", "blocks.3.0.bn1.weight", "blocks.3.0.bn1.bias")
+    )
+    share = carried(start.changes, start.module)
+    assert share == pytest.approx(1 - lost / trunk)
+    text = surgery_sentence(start.changes, share)
+    assert text.startswith(f"2 layers, {lost:,} of {trunk:,} parameters do not carry over: ")
+    assert text.endswith("1 layer of the start, 6 parameters, has no place: extra.")
+
+
+def test_reshaped_tensors_carry_over():
+    start = load("lite0", inputs=InputWish(channels=1))
+    assert carried(start.changes, start.module) == 1.0
+    assert surgery_sentence(start.changes, 1.0) == (
+        "1 layer reshaped (conv_stem): the kernels of all channels are added up for grey."
+    )
+
+
+def test_less_than_half_is_hardly_a_warm_start():
+    new = changed(shape=(60, 10))
+    assert surgery_sentence((new,), 0.4).endswith("This is hardly a warm start.")
+    assert not surgery_sentence((new,), 0.5).endswith("start.")
+    assert surgery_sentence((new,), 0.0).startswith("1 layer, 600 of 600 parameters")
+
+
+def test_many_layers_are_named_in_part_and_large_numbers_are_rounded():
+    new = [changed(name=f"layer{n}.weight", shape=(1000, 500)) for n in range(5)]
+    left = [changed("dropped", f"old{n}.weight", (10, 10)) for n in range(2)]
+    assert surgery_sentence((*new, *left), 0.75) == (
+        "5 layers, 2.5 M of 10.0 M parameters do not carry over: layer0, layer1, layer2, …. "
+        "2 layers of the start, 200 parameters, have no place: old0, old1."
+    )
+
+
+def test_statistics_are_no_parameters():
+    new = [changed(), changed(name="a.running_mean", shape=(50,)),
+           changed(name="a.num_batches_tracked", shape=())]  # fmt: skip
+    assert surgery_sentence(new, 0.9).startswith("1 layer, 6 of 60 parameters")
+
+
+def test_all_tensors_of_the_network_are_accounted_for(tmp_path, state):
+    start = load(saved(tmp_path, spoilt(state)), arch=ARCH, inputs=PARTIAL)
+    new = {c.tensor for c in start.changes if c.fate == "new"}
+    for name, tensor in unique_tensors(start.module).items():
+        if not name.startswith("classifier.") and name not in new:
+            assert digest(tensor) == digest(state[name]), name

@@ -1,0 +1,237 @@
+"""The control: the same design without knowledge, and the network itself untouched."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from tiny import KINDS, PREP, network
+from warmstart.features.batches import normalised
+from warmstart.network import shuffled as network_shuffled
+from warmstart.network.feature_layers import Tapped, taps
+from warmstart.network.partition import cut
+from warmstart.network.shuffled import (
+    CHUNK,
+    control_features,
+    halved,
+    layer_scales,
+    pass_images,
+    shuffled,
+)
+from warmstart.records.inputs import Preprocessing
+
+NAMES = [*KINDS, "lcnet_035"]
+normalise = partial(normalised, preprocessing=PREP)
+LARGE = Preprocessing(size=(96, 96), resize=96, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def module_of(name):
+    if name in KINDS:
+        return network(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return timm.create_model(name, num_classes=5).eval()
+
+
+def tapped_of(name, prep=PREP):
+    cut_open = cut(module_of(name), prep)
+    return Tapped(cut_open, taps(cut_open.record))
+
+
+def images_of(n=30, side=32, seed=0):
+    """Smooth colours under noise, so that layers have something to see."""
+    rng = np.random.default_rng(seed)
+    base = rng.integers(0, 200, (n, 1, 1, 3)) + np.linspace(0, 40, side)[:, None, None]
+    noise = rng.normal(0, 15, (n, side, side, 3))
+    return np.clip(base + noise, 0, 255).astype(np.uint8)
+
+
+def state_of(module):
+    """All that can be changed: tensors, modes, hooks."""
+    tensors = {name: value.clone() for name, value in module.state_dict().items()}
+    modes = [(name, part.training) for name, part in module.named_modules()]
+    hooks = [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()]
+    return tensors, modes, hooks
+
+
+def same_state(one, other):
+    assert one[1:] == other[1:]
+    assert one[0].keys() == other[0].keys()
+    return all(torch.equal(one[0][name], other[0][name]) for name in one[0])
+
+
+# ---- shuffling -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_tensor_keeps_its_values_and_loses_their_order(name):
+    module = module_of(name)
+    before = state_of(module)
+    twin = shuffled(module, np.random.default_rng(0))
+    assert same_state(before, state_of(module))
+    assert not {p.data_ptr() for p in module.parameters()} & {
+        p.data_ptr() for p in twin.parameters()
+    }
+    moved = 0
+    for own, other in zip(module.parameters(), twin.parameters(), strict=True):
+        assert own.shape == other.shape
+        assert torch.equal(own.flatten().sort().values, other.flatten().sort().values)
+        moved += not torch.equal(own, other)
+    assert moved >= sum(p.ndim > 1 for p in module.parameters())
+    for own, other in zip(module.buffers(), twin.buffers(), strict=True):
+        assert torch.equal(own, other)
+
+
+def test_shuffles_differ_and_repeat_with_the_generator():
+    module = module_of("layers")
+    one, again, other = (
+        next(shuffled(module, np.random.default_rng(seed)).parameters()) for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_a_large_matrix_loses_its_rows_and_the_order_within_them(monkeypatch):
+    monkeypatch.setattr(network_shuffled, "MANY", 100)
+    module = nn.Linear(20, 30)
+    twin = shuffled(module, np.random.default_rng(0))
+    own, other = module.weight, twin.weight
+    assert torch.equal(own.flatten().sort().values, other.flatten().sort().values)
+    assert (own.sort(dim=1).values != other.sort(dim=1).values).any()
+    assert (own == other).float().mean() < 0.1
+
+
+def test_tied_weights_stay_tied():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    module[1].weight = module[0].weight
+    twin = shuffled(module, np.random.default_rng(0))
+    assert twin[1].weight is twin[0].weight
+
+
+# ---- features of the control ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_are_finite_and_of_a_sane_scale(name):
+    """That of the network's own where it has no BatchNorm, else about that of unit variance."""
+    tapped, images = tapped_of(name), images_of()
+    before = state_of(tapped)
+    scales = layer_scales(tapped, images[:12], normalise)
+    own = pass_images(tapped, images, normalise)
+    found = control_features(tapped, images, normalise, np.random.default_rng(0), scales)
+    assert same_state(before, state_of(tapped))
+    assert [tap.shape for tap in found] == [(30, width) for width in tapped.widths]
+    for ours, theirs in zip(own, found, strict=True):
+        assert np.isfinite(theirs).all()
+        assert theirs.std(axis=0).max() > 0, "the images can be told apart"
+        scale = np.sqrt((ours**2).mean()) if scales else 1.0
+        assert 0.1 < np.sqrt((theirs**2).mean()) / scale < 10
+    again = control_features(tapped, images, normalise, np.random.default_rng(0), scales)
+    other = control_features(tapped, images, normalise, np.random.default_rng(1), scales)
+    for first, second, third in zip(found, again, other, strict=True):
+        np.testing.assert_array_equal(first, second)
+        assert not np.array_equal(first, third)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scales_are_those_of_each_layers_output(name):
+    module = module_of(name)
+    cut_open = cut(module, PREP)
+    tapped = Tapped(cut_open, taps(cut_open.record))
+    scales = layer_scales(tapped, images_of(12), normalise)
+    has_norm = any(isinstance(m, nn.BatchNorm2d) for m in module.modules())
+    assert bool(scales) != has_norm
+    if name == "layers":
+        inputs, outputs = normalise(images_of(12)), []
+        for layer in module[:-1]:
+            inputs = layer(inputs)
+            if isinstance(layer, nn.Linear):
+                outputs.append(float(inputs.detach().pow(2).mean().sqrt()))
+        assert scales == pytest.approx(outputs, rel=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_signals_neither_die_out_nor_blow_up(factor):
+    """Without BatchNorm, shuffled weights of another size are brought back to scale."""
+    tapped, images = tapped_of("layers"), images_of()
+    scales = layer_scales(tapped, images, normalise)
+    own = pass_images(tapped, images, normalise)[-1]
+    with torch.no_grad():
+        for parameter in tapped.parameters():
+            parameter.mul_(factor)
+    found = control_features(tapped, images, normalise, np.random.default_rng(0), scales)[-1]
+    assert 0.2 < np.sqrt((found**2).mean() / (own**2).mean()) < 5
+
+
+def test_a_network_that_fails_leaves_no_hooks():
+    tapped = tapped_of("layers")
+    before = state_of(tapped)
+    with pytest.raises(RuntimeError):
+        layer_scales(tapped, images_of(4, side=40), normalise)
+    assert same_state(before, state_of(tapped))
+
+
+# ---- images --------------------------------------------------------------------------------
+
+
+def test_images_are_halved_where_the_network_takes_that():
+    tapped = tapped_of("lcnet_035", LARGE)
+    images = images_of(5, side=96)
+    small = halved(tapped, images, normalise)
+    assert small.shape == (5, 48, 48, 3)
+    squares = images.reshape(5, 48, 2, 48, 2, 3).astype(float).mean(axis=(2, 4))
+    assert np.abs(small - squares).max() <= 0.5
+    assert small.dtype == np.uint8
+
+
+class OneSize(nn.Module):
+    """Its linear layer fits one size of picture only."""
+
+    def __init__(self, side=96):
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 8, stride=8)
+        self.out = nn.Linear(4 * (side // 8) ** 2, 3)
+
+    def forward(self, x):
+        return self.out(torch.relu(self.body(x)).flatten(1))
+
+
+class Positions(nn.Module):
+    """Adds one embedding a patch, as a vision transformer does."""
+
+    def __init__(self, side=96):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 12, 16, stride=16)
+        self.place = nn.Parameter(torch.randn(1, (side // 16) ** 2, 12))
+        self.norm = nn.LayerNorm(12)
+        self.out = nn.Linear(12, 3)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.place
+        return self.out(self.norm(x).mean(dim=1))
+
+
+@pytest.mark.parametrize("kind", [OneSize, Positions])
+def test_a_network_of_one_size_keeps_its_images(kind):
+    cut_open = cut(kind().eval(), LARGE)
+    tapped = Tapped(cut_open, taps(cut_open.record))
+    images = images_of(4, side=96)
+    assert halved(tapped, images, normalise) is images
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 32, 3), (2, 97, 98, 3)])
+def test_small_and_odd_images_stay(shape):
+    images = np.zeros(shape, np.uint8)
+    assert halved(tapped_of("convolutions"), images, normalise) is images
+
+
+@pytest.mark.parametrize("n", [1, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
+def test_a_pass_in_chunks_is_one_pass(n):
+    tapped, images = tapped_of("convolutions"), images_of(n)
+    with torch.inference_mode():
+        whole = tapped(normalise(images))
+    for ours, theirs in zip(pass_images(tapped, images, normalise), whole, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)

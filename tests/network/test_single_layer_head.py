@@ -1,0 +1,154 @@
+"""Warm models as their library's plain networks: the same answers, or a refusal."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from warmstart.errors import ExportError
+from warmstart.network.added import graft, make_block
+from warmstart.network.ensemble import put_beside
+from warmstart.network.feature_layers import tap_width
+from warmstart.network.partition import cut
+from warmstart.network.single_layer_head import (
+    as_native,
+    as_timm,
+    is_native,
+    is_plain,
+    last_tap,
+    on_neck,
+)
+from warmstart.network.surgery import TapHead, assemble
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Tap
+
+SMALL = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+SHIFT = torch.tensor([0.3, 0.0, -0.3])
+
+
+def made(name="resnet18", channels=3):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        module = timm.create_model(name, num_classes=6, in_chans=channels).eval()
+    prep = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * channels, std=(0.5,) * channels)
+    return cut(module, prep), prep
+
+
+def warm(network, taps):
+    width = sum(tap_width(network.record, tap) for tap in taps)
+    drawn = torch.Generator().manual_seed(2)
+    return assemble(
+        network, taps, torch.randn(3, width, generator=drawn), torch.ones(3), 1.7, SHIFT
+    )
+
+
+def neck(network):
+    return Tap(part=len(network.record.parts), pool="neck")
+
+
+def inputs(channels=3):
+    return torch.randn(4, channels, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("resnet18", 3), ("resnet18", 1), ("mobilenetv3_small_050", 3)]
+)
+def test_a_head_on_the_last_tap_is_the_networks_own_output_layer(name, channels):
+    network, prep = made(name, channels)
+    model = warm(network, [neck(network)])
+    assert is_plain(model)
+    plain, options = as_timm(model, f"timm:{name}", prep)
+    assert options == {"num_classes": 3, **({"in_chans": 1} if channels == 1 else {})}
+    again = timm.create_model(name, **options).eval()
+    again.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        for module in (plain, again):
+            torch.testing.assert_close(module(inputs(channels)), model(inputs(channels)))
+
+
+def test_a_head_of_several_taps_is_not_plain_and_its_twin_is():
+    network, prep = made()
+    model = warm(network, [Tap(part=3, pool="grid2"), neck(network)])
+    assert not is_plain(model)
+    head = TapHead(torch.ones(3, 512), torch.zeros(3))
+    twin = on_neck(model, prep, head)
+    assert is_plain(twin)
+    assert twin.scan.widths == (512,)
+    with torch.no_grad():
+        plain, _ = as_timm(twin, "timm:resnet18", prep)
+        torch.testing.assert_close(plain(inputs()), twin(inputs()))
+
+
+def test_the_twin_of_two_networks_in_one_has_the_tuned_layers_alone():
+    network, prep = made()
+    tuned = copy.deepcopy(network)
+    with torch.no_grad():
+        tuned.trunk.layer4[1].conv2.weight.mul_(1.5)
+    both = put_beside(tuned, network.trunk, 5)
+    model = warm(both, [neck(both), Tap(part=last_tap(warm(both, [neck(both)])).part,
+                                        pool="neck", of="start")])  # fmt: skip
+    assert not is_plain(model)
+    twin = on_neck(model, prep, TapHead(torch.ones(3, 512), torch.zeros(3)))
+    plain, _ = as_timm(twin, "timm:resnet18", prep)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(inputs()), twin(inputs()))
+    assert torch.equal(plain.layer4[1].conv2.weight, tuned.trunk.layer4[1].conv2.weight)
+
+
+def test_what_timm_cannot_hold_is_refused_with_what_can():
+    network, prep = made()
+    model = warm(network, [neck(network)])
+    with pytest.raises(ExportError, match=r"none of timm's; use --to onnx, torch or openvino"):
+        as_timm(model, "torchvision:resnet18", prep)
+    with pytest.raises(ExportError, match=r"do not fit timm's resnet34"):
+        as_timm(model, "timm:resnet34", prep)
+    block = make_block(network.record.parts[-1], torch.Generator().manual_seed(0))
+    grown = graft(network, [block])
+    with pytest.raises(ExportError, match="added blocks behind the last layer"):
+        as_timm(warm(grown, [neck(grown)]), "timm:resnet18", prep)
+
+
+class Bare(nn.Module):
+    """Its outputs are a pooled map: no linear layer gives them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+
+    def forward(self, x):
+        return self.conv(x).mean((2, 3))
+
+
+def test_a_network_without_an_output_layer_is_refused():
+    network = cut(Bare().eval(), SMALL)
+    with pytest.raises(ExportError, match="no linear output layer that timm could hold"):
+        as_timm(warm(network, [neck(network)]), "timm:resnet18", SMALL)
+
+
+@pytest.fixture(scope="module")
+def vit():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+        image_size=32, patch_size=8, num_labels=5,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return transformers.ViTForImageClassification(config).eval()
+
+
+def test_a_network_of_transformers_gets_the_runs_tensors_and_output(vit):
+    network = cut(copy.deepcopy(vit), SMALL)
+    model = warm(network, [neck(network)])
+    assert is_native(vit)
+    assert not is_native(nn.Linear(1, 1))
+    assert not is_native(None)
+    own = as_native(model, vit, SMALL)
+    with torch.no_grad():
+        torch.testing.assert_close(own(inputs()).logits, model(inputs()))
+    assert own.config.num_labels == 3
+    assert vit.config.num_labels == 5  # the user's own is left as it was

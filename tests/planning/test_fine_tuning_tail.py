@@ -1,0 +1,72 @@
+"""Whether upper layers are trained beside a head that nobody asked to be deeper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from warmstart.planning.facts import DataFacts
+from warmstart.planning.fine_tuning import LEAST_BLOCKS, tail_seconds, tries_tail
+from warmstart.records.network import NetworkRecord, PartRecord
+
+MEAN = 21_000_000  # multiply-adds of a part: EfficientNet-Lite0 has 384 million in 18 parts
+
+
+def _record(macs=MEAN, n_parts=18):
+    part = PartRecord(
+        name="p", parameters=10, shape_in=(8, 8, 8), shape_out=(8, 8, 8), macs=macs, layout="NCHW"
+    )
+    parts = tuple(replace(part, name=f"p{i}") for i in range(n_parts))
+    return NetworkRecord(
+        parts=parts, head_parameters=0, cut="traced", neck_width=8, neck_is_average=True
+    )
+
+
+def _facts(n=300, blocks=None, holdout=0):
+    return DataFacts(
+        n=n, n_blocks=n if blocks is None else blocks, n_classes=3, smallest_class=9,
+        holdout=holdout,
+    )  # fmt: skip
+
+
+def test_fast_never_trains_and_the_others_do():
+    assert not tries_tail(_record(), _facts(), "fast")
+    assert tries_tail(_record(), _facts(), "balanced")
+    assert tries_tail(_record(), _facts(), "thorough")
+
+
+def test_few_independent_examples_cannot_tell():
+    assert not tries_tail(_record(), _facts(300, LEAST_BLOCKS - 1), "balanced")
+    assert tries_tail(_record(), _facts(300, LEAST_BLOCKS), "balanced")
+
+
+@pytest.mark.parametrize("budget", ["balanced", "thorough"])
+def test_a_network_that_would_take_long_is_left_alone(budget):
+    """Twelve blocks of a large transformer: 60 billion multiply-adds an image."""
+    assert not tries_tail(_record(5_000_000_000, 12), _facts(1000), budget)
+
+
+def test_texts_learn_in_fewer_passes_and_from_one_view():
+    texts = replace(_facts(600), kind="text")
+    assert tail_seconds(_record(), texts, "balanced") < tail_seconds(
+        _record(), _facts(600), "balanced"
+    )
+    assert tail_seconds(_record(), replace(texts, task="regress"), "balanced") == tail_seconds(
+        _record(), _facts(600), "balanced"
+    )
+
+
+def test_more_images_and_more_work_take_longer():
+    assert tail_seconds(_record(), _facts(1000), "balanced") > tail_seconds(
+        _record(), _facts(300), "balanced"
+    )
+    assert tail_seconds(_record(2 * MEAN), _facts(), "balanced") == pytest.approx(
+        2 * tail_seconds(_record(), _facts(), "balanced")
+    )
+
+
+def test_a_hold_out_is_the_only_fold():
+    assert tail_seconds(_record(), _facts(holdout=50), "balanced") < tail_seconds(
+        _record(), _facts(), "balanced"
+    )

@@ -1,0 +1,113 @@
+"""Learning rates against hand calculations and the laws that they follow."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warmstart.planning.learning_rates import (
+    OPTIMIZERS,
+    SCRATCH,
+    USUAL,
+    Spread,
+    base_rate,
+    choose_optimizer,
+    converted,
+    layer_decay,
+    part_rate,
+    part_rates,
+    rounded,
+    scratch_rate,
+)
+from warmstart.records.network import Recipe
+
+ACTIONS = st.lists(st.sampled_from(["frozen", "tuned", "low-rank", "fresh"]), min_size=1)
+
+
+def recipe(optimizer, rate=0.01):
+    return Recipe(optimizer=optimizer, rate=rate, batch=256, schedule="cosine")
+
+
+def values(actions, base, decay, is_scratch=False):
+    spread = Spread(base=base, decay=decay, is_scratch=is_scratch)
+    return [rate and rate.value for rate in part_rates(actions, spread)]
+
+
+def test_a_recipe_with_our_optimizer_gives_a_tenth_and_both_numbers_are_named():
+    rate = base_rate("convnet", "sgd", recipe("SGD"))
+    assert (rate.value, rate.source) == (0.001, "rule")
+    assert "0.01" in rate.because
+    assert "SGD" in rate.because
+
+
+@pytest.mark.parametrize("family", USUAL)
+def test_another_optimizer_tells_nothing(family):
+    for name in OPTIMIZERS:
+        plain = base_rate(family, name, None)
+        assert plain.value == USUAL[family][name]
+        assert "not on record" in plain.because
+        other = base_rate(family, name, recipe("rmsprop", 0.5))
+        assert other.value == plain.value
+        assert "0.5" in other.because
+        assert "rmsprop" in other.because
+
+
+def test_the_optimizer_is_that_of_the_recipe_where_it_is_offered():
+    assert choose_optimizer(recipe("SGD")).value == "sgd"
+    assert choose_optimizer(recipe("adamw")).value == "adamw"
+    assert choose_optimizer(recipe("rmsprop")).value == "adamw"
+    assert "rmsprop" in choose_optimizer(recipe("rmsprop")).because
+    assert choose_optimizer(None).value == "adamw"
+
+
+def test_one_ratio_leads_from_one_optimizer_to_the_other():
+    for family in USUAL:
+        assert converted(USUAL[family]["adamw"], "adamw", "sgd", False) == USUAL[family]["sgd"]
+        assert converted(USUAL[family]["sgd"], "sgd", "adamw", False) == USUAL[family]["adamw"]
+    assert converted(scratch_rate("adamw").value, "adamw", "sgd", True) == SCRATCH["sgd"]
+
+
+@given(n_parts=st.integers(13, 500))
+def test_the_first_layer_of_a_long_network_moves_as_in_one_of_twelve(n_parts):
+    assert layer_decay(n_parts) ** n_parts == pytest.approx(0.75**12, rel=0.5)
+    assert 0.75 <= layer_decay(n_parts) <= 1
+    assert layer_decay(12) == layer_decay(1) == 0.75
+
+
+@given(base=st.floats(1e-6, 1), decay=st.floats(0.3, 1), height=st.integers(0, 30))
+def test_rates_fall_towards_the_input(base, decay, height):
+    rate = part_rate(base, height, decay)
+    assert rate == pytest.approx(base * decay**height, rel=0.006)
+    assert part_rate(base, height + 1, decay) <= rate
+    assert float(f"{rate:.3g}") == rate == rounded(rate)
+
+
+def test_rates_by_hand():
+    body = ["frozen", "tuned", "tuned", "tuned"]
+    assert values([*body, "replaced"], 0.001, 0.5) == [None, 0.00025, 0.0005, 0.001, 0.001]
+    assert values([*body, "added", "replaced"], 0.001, 0.5)[-2:] == [0.01, 0.001]
+    low = ["low-rank", "low-rank", "replaced"]
+    assert values(low, 0.001, 0.5) == [0.005, 0.01, 0.001]
+    lost = ["fresh", "frozen", "tuned", "replaced"]
+    assert values(lost, 0.001, 0.5) == [0.01, None, 0.001, 0.01]  # the output is as new
+    new = ["fresh", "fresh", "replaced"]
+    assert values(new, 0.001, 1.0, is_scratch=True) == [0.001, 0.001, 0.001]
+
+
+@given(body=ACTIONS, added=st.booleans(), base=st.floats(1e-6, 0.1))
+def test_every_part_that_moves_has_a_rate_and_no_other(body, added, base):
+    actions = [*body, *(["added"] if added else []), "replaced"]
+    found = part_rates(actions, Spread(base=base, decay=0.75))
+    is_trained = added or set(body) != {"frozen"}
+    for action, rate in zip(actions, found, strict=True):
+        assert (rate is None) == (action == "frozen" or not is_trained)
+        if rate is not None:
+            assert rate.source == "rule"
+            assert f"{base:g}" in rate.because  # the calculation can be followed
+
+
+def test_the_reason_of_a_rate_is_its_calculation():
+    spread = Spread(base=0.001, decay=0.5)
+    reasons = [rate.because for rate in part_rates(["low-rank"] * 3 + ["replaced"], spread)]
+    assert [reason.split(":")[0] for reason in reasons[:3]] == [
+        "10 x 0.001 x 0.5^2", "10 x 0.001 x 0.5^1", "10 x 0.001",
+    ]  # fmt: skip

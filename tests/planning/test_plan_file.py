@@ -1,0 +1,225 @@
+"""plan.toml: what is written reads back, and what is wrong in a file is named."""
+
+import re
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plans import plan_for, refusal
+from warmstart.errors import PlanError
+from warmstart.planning.plan_file import open_plan, read_plan, write_plan
+from warmstart.records.codec import to_plain
+from warmstart.records.plan import Choice, HeadPlan, InputPlan, PartPlan, Plan, TrainingPlan
+
+TEXT = write_plan(plan_for("last:2+add", lr=1e-05))
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+scalars = texts.filter(lambda t: t != "auto") | st.integers(-(2**63) + 1, 2**63 - 1) | numbers
+values = scalars | st.booleans() | st.lists(scalars | st.booleans(), max_size=4).map(tuple)
+choices = st.builds(
+    Choice, value=values, because=texts.filter(bool), rule=st.none() | values,
+    source=st.sampled_from(["rule", "measured", "user"]),
+)  # fmt: skip
+maybe = st.none() | choices
+plans = st.builds(
+    Plan, start=choices, strategy=choices, arch=maybe, partial=maybe, format=st.just(1),
+    parts=st.lists(st.builds(PartPlan, name=texts, action=choices, rate=maybe), max_size=4).map(
+        tuple
+    ),
+    head=st.builds(HeadPlan, candidates=choices, penalties=choices, outer_folds=choices,
+                   permutations=choices),
+    training=st.builds(TrainingPlan, engine=choices, batch=choices, seed=choices, rate=maybe,
+                       passes=maybe, flip=maybe, rank=maybe),
+    input=st.none() | st.builds(InputPlan, size=choices, channels=choices, rgb=maybe),
+)  # fmt: skip
+
+
+def same(one, other):
+    """Equal, and of the same types: 1 == 1.0 == True is not enough."""
+    return one == other and repr(one) == repr(other)
+
+
+@given(plan=plans)
+def test_any_plan_reads_back_as_it_was_written(plan):
+    assert same(read_plan(write_plan(plan)), plan)
+
+
+def test_small_numbers_and_far_letters_survive():
+    plan = plan_for("last:2", lr=1e-05, start="gewöhnlich/模型.pt", given={"start"})
+    assert same(read_plan(write_plan(plan)), plan)
+    assert plan.training.rate.value == 1e-05
+
+
+@given(text=st.text(max_size=200) | st.text("[]part={}\n\"'.#0123e-+_format", max_size=80))
+def test_any_text_is_a_plan_or_a_plan_error(text):
+    with pytest.raises(PlanError):
+        read_plan(text)
+
+
+@given(data=st.data())
+def test_a_plan_with_damage_is_a_plan_or_a_plan_error(data):
+    place = data.draw(st.integers(0, len(TEXT)))
+    length = data.draw(st.integers(0, 60))
+    damaged = TEXT[:place] + data.draw(st.text(max_size=8)) + TEXT[place + length :]
+    refused = refusal(read_plan, damaged)
+    assert refused is None or refused.startswith("plan.toml")
+
+
+tables = st.recursive(
+    scalars | st.booleans() | st.dates() | numbers,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(data=st.data(), value=tables)
+def test_any_value_at_any_place_is_a_plan_or_a_plan_error(data, value):
+    plain = to_plain(read_plan(TEXT))
+    plain["part"] = plain.pop("parts")
+    node = plain
+    while True:
+        key = data.draw(st.sampled_from(sorted(node) if isinstance(node, dict) else [0, -1]))
+        inner = node[key]
+        if not isinstance(inner, (dict, list)) or not inner or data.draw(st.booleans()):
+            break
+        node = inner
+    node[key] = value
+    text = tomli_w.dumps(_without_none(plain))
+    refused = refusal(read_plan, text)
+    if refused is None:
+        assert same(read_plan(write_plan(read_plan(text))), read_plan(text))
+    else:
+        assert refused.startswith("plan.toml")
+
+
+def _without_none(value):
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list) else value
+
+
+def edited(old, new):
+    """The good file with one edit."""
+    assert old in TEXT
+    return TEXT.replace(old, new, 1)
+
+
+BAD = {
+    "not TOML": (
+        "format = 1\nstart = =", r"^plan.toml is not valid TOML \(.*line 2.*\); mend that line.$",
+    ),
+    "too deep": ("x = " + "[" * 5000, "is not valid TOML"),
+    "a number too long": (f"format = {'9' * 5000}", "is not valid TOML"),
+    "a number too long in hex": (f"format = 0x{'f' * 5000}", "format is a number of more than 64"),
+    "empty": ("", "^plan.toml lacks 'start'; write a plan with --dry-run --out plan.toml to comp"),
+    "only a format": ("format = 1", "plan.toml lacks 'start'; write a plan"),
+    "a later format": (
+        "format = 2\nnew = 3", "^plan.toml: format is 2; this version reads format 1; write a plan",
+    ),
+    "a format in words": ('format = "one"', "format is 'one'; this version reads format 1"),
+    "a format of true": ("format = true", "format is True; this version reads format 1"),
+    "an unknown key": (
+        edited("[training.passes]", "[training.pases]"),
+        r"^plan.toml: unknown key 'pases' in \[training\]; did you mean passes\?$",
+    ),
+    "an unknown table": (
+        edited("[strategy]", "[strateggy]"), r"unknown key 'strateggy'; did you mean strategy\?$",
+    ),
+    "a key like nothing": ("xyzzy = 3\n" + TEXT, "unknown key 'xyzzy'; it has start, strategy, p"),
+    "an unknown key of a value": (
+        edited("because =", "becuase ="), r"unknown key 'becuase' in \[start\]; did you mean becau",
+    ),
+    "a key of a value like nothing": (
+        edited("because =", "zzz ="), r"unknown key 'zzz' in \[start\]; a value has value, because",
+    ),
+    "an unknown key of a part": (
+        edited("[part.action]", "[part.acton]"),
+        r"unknown key 'acton' in \[part 1\]; did you mean action\?",
+    ),
+    "a missing table": (
+        re.sub(r"\[training.engine\]\n(.+\n)+", "", TEXT), "lacks 'training.engine'; write a plan",
+    ),
+    "a missing name": (edited('name = "stem"\n', ""), "^plan.toml lacks 'part 1.name'; write a pl"),
+    "a missing value": (edited('value = "lite0"\n', ""), "lacks 'start.value'; write a plan with"),
+    "no reason": (
+        re.sub(r"because = .*\n", "", TEXT, count=1), "lacks 'start.because'; write a plan with",
+    ),
+    "an empty reason": (
+        re.sub(r"because = .*\n", 'because = ""\n', TEXT, count=1),
+        "start.because is ''; give the reason.",
+    ),
+    "a reason in numbers": (
+        re.sub(r"because = .*\n", "because = 3\n", TEXT, count=1), "start.because is 3; give the",
+    ),
+    "an unknown source": (
+        edited('source = "rule"', 'source = "me"'),
+        "start.source is 'me'; it is one of rule, measured, user.",
+    ),
+    "a source of lists": (edited('source = "rule"', "source = []"), "start.source is a list; it"),
+    "auto": (
+        edited('value = "lite0"', 'value = "auto"'), 'start.value is "auto"; write the value it',
+    ),
+    "a date": (
+        edited('value = "lite0"', "value = 2026-01-01"),
+        r"start.value is datetime.date\(2026, 1, 1\); a value is a number, a text, true or false",
+    ),
+    "a table as value": (edited('value = "lite0"', "value = {}"), "start.value is a table; a val"),
+    "a list of lists": (edited('value = "lite0"', "value = [[1]]"), "start.value is a list; a val"),
+    "an endless number": (edited('value = "lite0"', "value = inf"), "start.value is inf; a value"),
+    "a number of 65 bits": (
+        edited('value = "lite0"', f"value = {2**64}"), "start.value is a number of more than 64",
+    ),
+    "an endless rule": (edited('rule = "lite0"', "rule = nan"), "start.rule is nan; a value is a"),
+    "a bare value": (
+        edited(TEXT[TEXT.index("[start]") : TEXT.index("[strategy]")], 'start = "lite0"\n'),
+        r"start is 'lite0'; write {value = …, because = \"…\", source = \"user\"}.",
+    ),
+    "a name in numbers": (edited('name = "stem"', "name = 1"), "part 1.name is 1; it is a text."),
+    "a section in numbers": (
+        "training = 3\n" + re.sub(r"\[training\.\w+\]\n(.+\n)+", "", TEXT),
+        "training is 3; it is a table.",
+    ),
+    "parts in one": (
+        'part = "stem"\n' + TEXT[: TEXT.index("[[part]]")],
+        r"part is 'stem'; write \[\[part\]\] above each.",
+    ),
+    "a long text": (
+        edited('name = "stem"', f"name = {list(range(99))}"), "part 1.name is a list; it is a text",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "says"), BAD.values(), ids=BAD.keys())
+def test_a_broken_plan_names_its_fault_and_the_cure(text, says):
+    with pytest.raises(PlanError, match=says) as caught:
+        read_plan(text)
+    assert str(caught.value).startswith("plan.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_long_values_are_cut_short_in_errors():
+    with pytest.raises(PlanError, match=r"start.source is 'xxx.*\.\.\.; it is one of") as caught:
+        read_plan(edited('source = "rule"', f'source = "{"x" * 999}"'))
+    assert len(str(caught.value)) < 120
+
+
+def test_a_file_is_read_by_its_name(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(TEXT, "utf-8")
+    assert open_plan(path) == read_plan(TEXT)
+    path.write_text(edited('value = "lite0"', 'value = "auto"'), "utf-8")
+    with pytest.raises(PlanError, match=r"mine.toml: start.value is"):
+        open_plan(path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(PlanError, match=r"--plan .*none.toml does not exist; write a plan with"):
+        open_plan(tmp_path / "none.toml")
+    with pytest.raises(PlanError, match=r"cannot be read as text .*name a plan\.toml"):
+        open_plan(tmp_path)
+    (tmp_path / "picture.toml").write_bytes(b"\x89PNG\xff")
+    with pytest.raises(PlanError, match=r"cannot be read as text .*name a plan\.toml"):
+        open_plan(tmp_path / "picture.toml")

@@ -1,0 +1,214 @@
+"""A plan from a file with options typed beside it: what was typed wins, all else stays."""
+
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plans import (
+    ENGINE,
+    FACTS,
+    PREPROCESSING,
+    PROFILES,
+    actions,
+    network,
+    network_facts,
+    plan_for,
+    rates,
+    said,
+    wish,
+)
+from warmstart.errors import PlanError
+from warmstart.planning.build import build
+from warmstart.planning.cached_activations import with_store
+from warmstart.planning.check import check_plan
+from warmstart.planning.machine import Machine
+from warmstart.planning.plan_file import overlay, read_plan, wishes_for, write_plan
+from warmstart.planning.settings import apply_settings
+
+LATER = (
+    "colour", "views", "cut", "store", "average", "l2_sp", "micro_batch", "recompute", "device",
+    "precision", "workers", "compile",
+)  # fmt: skip
+FACTS_OF_START = network_facts(preprocessing=PREPROCESSING)
+FILES = {
+    "head": plan_for("head", budget="fast", seed=5),
+    "last:2": apply_settings(
+        plan_for("last:2", budget="fast", seed=5), ["training.passes=7000", "part.top.rate=0.5"]
+    ),
+    "lora": plan_for("lora", budget="fast", seed=5),
+    "scratch": plan_for("scratch", budget="fast", seed=5),
+}  # fmt: skip
+
+
+def laid(file, wishes):
+    """The whole way: wishes for the file, a plan built, the file's laid over it."""
+    built = build(wishes_for(file, wishes), FACTS, FACTS_OF_START, PROFILES, ENGINE)
+    return with_store(overlay(built, file, wishes.given), FACTS_OF_START, FACTS)
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+def test_with_nothing_typed_the_file_is_followed_to_the_letter(file):
+    assert laid(file, wish()) == file
+    assert laid(read_plan(write_plan(file)), wish()) == file
+
+
+@given(
+    file=st.sampled_from(list(FILES.values())),
+    strategy=st.sampled_from(["auto", "head", "last:1", "full+lora", "scratch", "add"]),
+    budget=st.sampled_from(["fast", "balanced", "thorough"]),
+    lr=st.none() | st.floats(1e-6, 1),
+    given=st.sets(st.sampled_from(["start", "budget", "seed"])),
+)
+def test_whatever_is_typed_the_plan_is_sound_or_refused(file, strategy, budget, lr, given):
+    wishes = wish(strategy, budget, seed=9, lr=lr, given=given)
+    is_still = not file.is_trained if strategy == "auto" else strategy == "head"
+    if lr is not None and is_still:
+        with pytest.raises(PlanError, match="nothing is trained step by step"):
+            laid(file, wishes)
+        return
+    plan = laid(file, wishes)
+    check_plan(plan, network())
+    assert plan.training.seed.value == (9 if "seed" in given else 5)
+    if strategy != "auto":
+        assert plan.strategy.value == ("head+add" if strategy == "add" else strategy)
+    else:
+        assert (plan.strategy, actions(plan)) == (file.strategy, actions(file))
+
+
+def older(plan):
+    """The plan as the version before stored activations wrote it."""
+    return replace(plan, training=replace(plan.training, **dict.fromkeys(LATER)))
+
+
+@pytest.mark.parametrize("strategy", ["last:2", "full", "scratch", "lora", "add", "full+gradual"])
+@pytest.mark.parametrize("batch", [8, 64])
+def test_a_file_of_the_version_before_is_completed_by_the_rule(strategy, batch):
+    settings = [f"training.batch={batch}", "training.passes=3000"]
+    new = apply_settings(plan_for(strategy, seed=5), settings)
+    old = older(new)
+    plan = laid(read_plan(write_plan(old)), wish())
+    check_plan(plan, network())
+    assert plan.parts == old.parts
+    assert plan.training == new.training
+    kept = [field.name for field in fields(old.training) if field.name not in LATER]
+    assert all(getattr(plan.training, name) == getattr(old.training, name) for name in kept)
+
+
+def test_a_plan_of_the_version_before_that_trains_nothing_needs_nothing():
+    assert older(FILES["head"]) == FILES["head"]
+    assert laid(FILES["head"], wish()).training.cut is None
+
+
+def test_a_typed_device_brings_what_follows_from_it():
+    gpu = Machine(device="cuda", has_bfloat16=True, threads=16, is_wish=True)
+    file = plan_for("last:2", seed=5, machine=gpu)
+    assert file.training.precision.value == "bfloat16"
+    assert laid(file, wish()) == file
+    plan = laid(file, wish(machine=Machine(is_wish=True), given={"device"}))
+    found, expected = plan.training, plan_for("last:2").training
+    assert (found.device.value, found.device.source) == ("cpu", "user")
+    for name in ("precision", "workers", "compile"):
+        assert getattr(found, name) == getattr(expected, name)
+    assert plan.parts == file.parts
+    assert laid(FILES["head"], wish(machine=gpu, given={"device"})).training.device is None
+
+
+def test_a_typed_strategy_brings_parts_and_rates_and_leaves_the_rest():
+    file = FILES["last:2"]
+    plan = laid(file, wish("full"))
+    fresh = plan_for("full")
+    assert (plan.parts, plan.strategy) == (fresh.parts, fresh.strategy)
+    assert plan.training.passes == file.training.passes
+    assert plan.head == file.head
+    low = laid(file, wish("full+lora"))
+    assert low.training.rank.value == 8
+    assert laid(FILES["lora"], wish("full")).training.rank is None
+
+
+def test_a_typed_budget_brings_the_mean_of_several_trainings_and_their_length():
+    thorough = wish(budget="thorough", given={"budget"})
+    plan = laid(plan_for("last:2"), thorough)
+    found, expected = plan.training, plan_for("last:2", budget="thorough").training
+    for name in ("folds", "soup", "passes", "average"):
+        assert getattr(found, name) == getattr(expected, name)
+    assert found.soup.value == 3
+    once = replace(expected, soup=None, passes=replace(expected.passes, value=6000))
+    older = replace(plan_for("last:2"), training=once)  # of the version that passed twenty times
+    assert laid(older, thorough).training.passes == expected.passes
+    mine = apply_settings(plan_for("last:2"), ["training.passes=700"])
+    assert laid(mine, thorough).training.passes.value == 700
+    assert laid(plan_for("last:2", budget="thorough"), wish(given={"budget"})).training.soup is None
+
+
+@pytest.mark.parametrize("strategy", ["full+gradual", "full+lora", "scratch", "last:2+add"])
+def test_what_no_mean_is_taken_of_stays_one_training(strategy):
+    plan = laid(plan_for(strategy), wish(budget="thorough", given={"budget"}))
+    assert plan.training.soup is None
+    assert plan.training.passes == plan_for(strategy).training.passes
+    check_plan(plan, network())
+
+
+def test_a_typed_strategy_keeps_the_mean_where_one_can_be_taken():
+    file = plan_for("last:2", budget="thorough")
+    assert laid(file, wish("full")).training.soup == file.training.soup
+    assert laid(file, wish("full+gradual")).training.soup is None
+
+
+def test_from_a_head_to_training_and_back():
+    plan = laid(FILES["head"], wish("full"))
+    assert plan.training == replace(plan_for("full").training, seed=FILES["head"].training.seed)
+    back = laid(FILES["last:2"], wish("head"))
+    assert not back.is_trained
+    assert back.training.passes is None
+    assert back.training.batch.value == 32
+
+
+def test_a_typed_rate_moves_every_part_that_was_not_set_by_itself():
+    plan = laid(FILES["last:2"], wish(lr=0.01))
+    assert rates(plan) == {"blocks.1": 0.0075, "top": 0.5, "output": 0.01}
+    assert (plan.training.rate.source, plan.training.rate.rule) == ("user", 0.001)
+    assert plan.training.passes.value == 7000
+    assert rates(laid(FILES["lora"], wish(lr=0.0002)))["top"] == 0.002
+    new = laid(FILES["scratch"], wish(lr=0.01))
+    assert set(rates(new).values()) == {0.01}
+    assert new.training.rate.rule == 0.001
+    edited = replace(FILES["last:2"], strategy=said("head"))
+    assert rates(laid(edited, wish(lr=0.01)))["blocks.1"] == 0.0075
+
+
+def test_a_typed_budget_changes_heads_permutations_and_folds():
+    file = FILES["last:2"]
+    plan = laid(file, wish(budget="thorough", given={"budget"}))
+    expected = plan_for("last:2", budget="thorough")
+    assert plan.head.candidates == expected.head.candidates != file.head.candidates
+    assert plan.head.permutations.value == 999
+    assert plan.head.penalties == file.head.penalties
+    assert (plan.training.folds.value, file.training.folds.value) == (5, 1)
+    assert plan.parts == file.parts
+    assert laid(FILES["head"], wish(budget="thorough", given={"budget"})).training.folds is None
+
+
+def test_another_start_brings_its_design_and_its_input():
+    file = replace(FILES["last:2"], arch=said("timm:old"), partial=said(True))
+    plan = laid(file, wish(start="mine.pt", arch="timm:new", given={"start"}))
+    assert (plan.start.value, plan.arch.value, plan.partial) == ("mine.pt", "timm:new", None)
+    assert plan.input == plan_for().input
+    bare = laid(file, wish(start="lite1", given={"start"}))
+    assert (bare.start.value, bare.arch) == ("lite1", None)
+    assert laid(file, wish(arch="timm:new")).start == file.start
+
+
+def test_a_rate_meets_a_plan_that_trains_nothing():
+    with pytest.raises(PlanError, match="--lr: nothing is trained step by step in this plan; add"):
+        overlay(plan_for("full", lr=0.1), FILES["head"], frozenset({"lr"}))
+    with pytest.raises(PlanError, match=r"--lr 0\.1: nothing is trained step by step"):
+        laid(FILES["head"], wish(lr=0.1))
+
+
+def test_a_file_for_a_longer_network_is_not_taken_for_a_typed_strategy():
+    long = plan_for("last:9", network=network_facts([f"p{n}" for n in range(12)]))
+    plan = laid(long, wish())
+    with pytest.raises(PlanError, match="made for another network: it has part p0, lite0 has stem"):
+        check_plan(plan, network())

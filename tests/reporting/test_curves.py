@@ -1,0 +1,96 @@
+"""Curves from events: their names, their numbers, and the axis under them."""
+
+import math
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warmstart.events import Event
+from warmstart.reporting.curves import Axis, Reader, choices_in
+
+BEGIN = Event(stage="tune", kind="begin", values={"trainings": 3})
+
+
+def step(n, **values):
+    return Event(stage="tune", kind="step", step=n, of=300, values=values)
+
+
+def read(*events, rate=None):
+    reader = Reader()
+    reader.rate = rate
+    return [reader.read(event) for event in events]
+
+
+@pytest.mark.parametrize(
+    ("lesson", "group"), [(1, "fold1"), (2, "fold2"), (3, "final"), (None, "train")]
+)
+def test_each_training_has_its_own_curves(lesson, group):
+    values = {"loss": 0.5, "factor": 0.1, "per_second": 64.0, "memory_mb": 900, "val_loss": 0.7,
+              "val": 0.8, "head": 0.75}  # fmt: skip
+    if lesson is not None:
+        values["lesson"] = lesson
+    assert read(BEGIN, step(1, **values), rate=3e-4)[1] == {
+        f"{group}/loss": 0.5, f"{group}/val_loss": 0.7, f"{group}/val_accuracy": 0.8,
+        f"{group}/head_accuracy": 0.75, f"{group}/rate": pytest.approx(3e-5),
+        "speed/images_per_second": 64.0, "memory/peak_mb": 900.0,
+    }  # fmt: skip
+
+
+def test_one_training_learns_from_all():
+    only = Event(stage="tune", kind="begin", values={"trainings": 1})
+    assert read(only, step(1, loss=0.5, lesson=1))[1] == {"final/loss": 0.5}
+
+
+def test_what_is_no_number_is_no_point():
+    assert read(step(1, loss=math.nan, lesson=1, per_second="fast")) == [{}]
+
+
+def test_other_stages_and_stored_views_have_no_curves():
+    views = Event(stage="tune", kind="step", step=3, of=9, values={"per_second": 3.0})
+    look = Event(stage="look", kind="step", step=3, of=9, values={"per_second": 3.0, "loss": 1.0})
+    assert read(views, look, Event(stage="tune", kind="end")) == [{}, {}, {}]
+
+
+@pytest.mark.parametrize("name", ["guard", "kind"])
+def test_a_guard_is_a_mark(name):
+    event = Event(stage="tune", kind="guard", values={name: "stuck", "text": "…"})
+    assert read(event) == [{"guard/stuck": 1.0}]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["step", "guard", "begin"]), st.integers(0, 10**6))))
+def test_the_axis_never_goes_back_and_keeps_what_is_in_order(seen):
+    axis, last = Axis(), 0
+    for kind, n in seen:
+        axis.see(Event(stage="tune", kind=kind, step=n))
+        assert axis.at >= last
+        last = axis.at
+    in_order = sorted(n for kind, n in seen if kind == "step")
+    axis = Axis()
+    for n in in_order:
+        axis.see(step(n))
+        assert axis.at == n
+
+
+def test_a_plan_is_a_table_of_paths():
+    text = """
+        format = 1
+        [start]
+        value = "lite0"
+        because = "the default"
+        source = "rule"
+        [training.flip]
+        value = true
+        rule = false
+        [head.penalties]
+        value = [0.1, 1.0]
+        [[part]]
+        name = "blocks.0"
+        action = { value = "tuned" }
+        rate = { value = 1e-4 }
+    """
+    assert choices_in(tomllib.loads(text)) == {
+        "start": "lite0", "training.flip": True, "head.penalties": "0.1,1.0",
+        "part.blocks.0.action": "tuned", "part.blocks.0.rate": 1e-4,
+    }  # fmt: skip

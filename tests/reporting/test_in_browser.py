@@ -1,0 +1,149 @@
+"""The page in a real browser: no error, no overflow, legible, reachable by keyboard.
+
+Needs playwright and a chromium (CHROMIUM names it, else it is looked for).
+"""
+
+import os
+import shutil
+
+import pytest
+
+from browsing import axe_violations
+from reports import cases, facts
+from warmstart.reporting.page import page
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CASES = cases()
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+SIZES = {"phone": (390, 844), "tablet": (800, 1100), "desk": (1400, 900)}
+LEAST_CONTRAST, LEAST_LARGE = 4.5, 3.0
+
+# Texts and their contrast with the nearest ground behind them, as WCAG 2.1 computes it.
+CONTRAST = """() => {
+  const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => { v /= 255;
+    return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; })
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = e => { for (; e; e = e.parentElement) {
+    const c = parse(getComputedStyle(e).backgroundColor);
+    if (c.length && (c.length < 4 || c[3] > 0)) return c; }
+    return [255, 255, 255]; };
+  const bad = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.getClientRects().length || e.closest('title,desc,.hidden,.skip')) continue;
+    const style = getComputedStyle(e), isSvg = e instanceof SVGElement;
+    const a = light(parse(isSvg ? style.fill : style.color)), b = light(ground(e));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const size = parseFloat(style.fontSize);
+    const large = size >= 24 || (size >= 18.6 && style.fontWeight >= 700);
+    if (ratio < (large ? %s : %s)) bad.push(`${e.tagName} "${e.textContent.slice(0, 40)}" `
+      + ratio.toFixed(2));
+  }
+  return bad;
+}""" % (LEAST_LARGE, LEAST_CONTRAST)  # noqa: UP031  (braces are JavaScript's)
+
+
+def find_chromium():
+    """The path of a browser, or None."""
+    named = os.environ.get("CHROMIUM")
+    return named or next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no chromium here (set CHROMIUM to its path)")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def file(request, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page(request.param), "utf-8")
+    return path
+
+
+def opened(browser, file, size="desk", scheme="light"):
+    """The page shown, and everything that the browser complained about or asked for."""
+    width, height = SIZES[size]
+    shown = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    said, asked = [], []
+    shown.on("console", lambda message: said.append(message.text))
+    shown.on("pageerror", lambda error: said.append(str(error)))
+    shown.on("request", lambda request: asked.append(request.url))
+    shown.goto(file.as_uri())
+    return shown, said, asked
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_complaint_no_request_no_sideways_scrolling(browser, file, size):
+    shown, said, asked = opened(browser, file, size)
+    assert not said
+    assert all(url == file.as_uri() or url.startswith("data:image/") for url in asked)
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert shown.evaluate(wide) <= 0
+    shown.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_its_ground(browser, file, scheme):
+    shown, _, _ = opened(browser, file, scheme=scheme)
+    for fold in shown.query_selector_all("details"):
+        fold.evaluate("fold => fold.open = true")
+    assert shown.evaluate(CONTRAST) == []
+    shown.close()
+
+
+def test_all_that_folds_scrolls_or_leads_is_reached_by_keyboard(browser, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(page(facts()), "utf-8")
+    shown, _, _ = opened(browser, file)
+    wanted = shown.evaluate("document.querySelectorAll('a,summary,[tabindex]').length")
+    reached = set()
+    for _ in range(3 * wanted):
+        shown.keyboard.press("Tab")
+        reached.add(shown.evaluate("[...document.querySelectorAll('*')].indexOf("
+                                   "document.activeElement)"))  # fmt: skip
+    hidden = shown.evaluate(
+        "[...document.querySelectorAll('details:not([open]) [tabindex]')].length"
+    )
+    assert len(reached - {shown.evaluate("[...document.querySelectorAll('*')].indexOf("
+                                         "document.body)")}) >= wanted - hidden  # fmt: skip
+    shown.evaluate("document.querySelector('summary').focus()")
+    shown.keyboard.press("Enter")
+    assert shown.evaluate("document.querySelector('details').open")
+    shown.close()
+
+
+def test_a_phone_sees_the_answer_on_its_first_screen(browser, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(page(facts()), "utf-8")
+    shown, _, _ = opened(browser, file, "phone")
+    for selector in ("h1", ".verdict", "svg[aria-labelledby^=accuracy]"):
+        box = shown.query_selector(selector).bounding_box()
+        assert box["y"] + box["height"] <= SIZES["phone"][1], selector
+    shown.close()
+
+
+def test_paper_shows_what_is_folded(browser, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(page(facts()), "utf-8")
+    shown, _, _ = opened(browser, file)
+    shown.emulate_media(media="print")
+    assert shown.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert len(shown.pdf()) > 10_000
+    shown.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation(browser, file, scheme):
+    shown, _, _ = opened(browser, file, scheme=scheme)
+    for fold in shown.query_selector_all("details"):
+        fold.evaluate("fold => fold.open = true")
+    assert axe_violations(shown) == []
+    shown.close()

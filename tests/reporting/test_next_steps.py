@@ -1,0 +1,165 @@
+"""Next steps: which class, which labels, which strategy; the urgent ones first."""
+
+from dataclasses import replace
+
+import pytest
+
+from issues import issue, issues
+from reports import EVIDENCE, facts, summary
+from warmstart.records.data import Finding
+from warmstart.records.summary import FineTuningGain, Inspection, Shipped, Verdict
+from warmstart.reporting.next_steps import LEAST_IMAGES, next_steps, weakest
+
+NONE = summary(
+    verdict=Verdict(kind="no-signal", sentence="No signal."),
+    shipped=Shipped(strategy="none", why="none"), test=None,
+)  # fmt: skip
+
+
+def only(one):
+    """Evidence with one line in the list of labels."""
+    return Inspection(evidence=EVIDENCE, label_issues=issues(one))
+
+
+def gain(value, low, high):
+    return FineTuningGain(
+        value=value, low=low, high=high, n=300, log_loss=0.5, log_loss_change=-0.1,
+        log_loss_low=-0.15, log_loss_high=-0.05,
+    )  # fmt: skip
+
+
+def titles(found):
+    return [step.title for step in next_steps(found)]
+
+
+def test_three_steps_with_something_to_type_and_to_look_at():
+    labels, images, deeper = next_steps(facts())
+    assert images.title == "Add images of “shirt”"
+    assert "most often taken for “dress” (3)" in images.text
+    assert images.command == "warmstart suggest runs/clothing unlabelled/"
+    assert {id.split("/")[0] for id, _ in images.shown} == {"shirt"}
+    assert labels.title == "Check 1 label issue"
+    assert labels.command == "warmstart fit clothing --relabel runs/clothing/label_issues.csv"
+    assert deeper.title == "Try fine-tuning"
+
+
+def test_a_leak_comes_before_everything():
+    leak = Finding(kind="leak", sentence="9 test images are training images.")
+    plain = summary(findings=(leak,))
+    few, many = (replace(plain, data=replace(plain.data, leaks=n)) for n in (1, 9))
+    assert titles(facts(summary=few, inspection=None))[0] == "Add images of “shirt”"
+    first = next_steps(facts(summary=many, inspection=None))[0]
+    assert (first.title, first.command) == ("Take the copies out", "warmstart fit clothing --fix")
+
+
+def test_a_command_reads_the_same_data_from_the_same_start():
+    told = {"start": "--start lite1", "test": "--test later", "label": "--label kind",
+            "relabel": "--relabel old.csv", "seed": "--seed 7"}  # fmt: skip
+    plain = facts()
+    found = replace(plain, repeat=replace(plain.repeat, options=told))
+    labels, _, deeper = next_steps(found)
+    assert labels.command == (
+        "warmstart fit clothing --start lite1 --test later --label kind "
+        "--relabel runs/clothing/label_issues.csv"
+    )
+    assert deeper.command == (
+        "warmstart fit clothing --start lite1 --test later --label kind --relabel old.csv"
+    )
+    balanced = replace(found, repeat=replace(found.repeat, budget="balanced"))
+    assert next_steps(balanced)[2].command == "warmstart rank clothing --label kind"
+
+
+def test_wrong_feeding_comes_before_more_images():
+    fed = Finding(kind="preprocessing", sentence="Fed in with exchanged channels it is better.")
+    found = facts(summary=summary(findings=(fed,)), inspection=None)
+    assert titles(found)[0] == "Feed the images in another way"
+
+
+def test_labels_that_are_only_contradicted_are_not_called_wrong():
+    found = facts(inspection=only(issue("hat/000.jpg", "hat", "shirt", is_issue=False)))
+    assert titles(found)[:2] == ["Add images of “shirt”", "No label issues found"]
+
+
+def test_where_no_number_is_stated_the_reason_stands_beside_the_labels_to_look_at():
+    said = "The model disagrees with 119 of 384 labels; it is itself wrong about 4 times in 10."
+    told = issues(issue("hat/000.jpg", "hat", "shirt", is_issue=False), count=None,
+                  why="weak-model", sentence=said)  # fmt: skip
+    step = next_steps(facts(inspection=Inspection(evidence=EVIDENCE, label_issues=told)))[1]
+    assert (step.title, step.shown[0][0]) == ("Labels to look at first", "hat/000.jpg")
+    assert step.text.startswith(said)
+
+
+def test_an_outcome_of_a_table_is_never_to_be_corrected():
+    told = issues(issue("7", "ill", "well", is_issue=False), count=None, why="outcome")
+    found = facts(inspection=Inspection(evidence=EVIDENCE, label_issues=told))
+    assert not any("abel" in title for title in titles(found))
+
+
+def test_without_a_signal_labels_and_images_are_looked_at():
+    inspection = only(issue("hat/000.jpg", "hat", "shirt", is_issue=False))
+    found = facts(summary=NONE, inspection=inspection)
+    assert titles(found) == [
+        "Look at the images as a stranger would", "Check how the labels were made",
+        "Measure again, cheaply",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "strategy", "budget", "own", "title"),
+    [
+        ("scratch-fair", "head", "balanced", False, "Try a base model that knows such images"),
+        ("unclear", "head", "fast", False, "Try fine-tuning"),
+        ("head", "head", "balanced", False, "Try another base model"),
+        ("deeper", "last:6", "balanced", False, "Try another base model"),
+        ("unclear", "last:4", "balanced", True, "See what another depth gives"),
+    ],
+)
+def test_what_to_try_follows_from_what_was_tried(kind, strategy, budget, own, title):
+    found = facts(
+        summary=summary(
+            verdict=Verdict(kind=kind, sentence="…", evidence=EVIDENCE),
+            shipped=Shipped(strategy=strategy, why="…"),
+            fine_tuning_gain=None if budget == "fast" or own else gain(0.02, -0.01, 0.05),
+        ),
+    )
+    repeat = replace(found.repeat, budget=budget, is_own_strategy=own)
+    step = next_steps(replace(found, repeat=repeat))[2]
+    assert step.title == title
+    if title == "Try another base model":
+        change = "+2 points of accuracy (95 % CI −1.0 to +5)"
+        assert f"changed the score by {change} against the linear probe." in step.text
+    if own:
+        assert step.command == "warmstart compare clothing --strategies last:4,head"
+
+
+def test_beside_a_depth_of_ones_own_stands_what_was_not_tried_yet():
+    def step(found):
+        chosen = summary(shipped=Shipped(strategy="last:4", why="…"), fine_tuning_gain=found)
+        own = replace(facts().repeat, budget="balanced", is_own_strategy=True)
+        return next_steps(facts(summary=chosen, repeat=own))[2]
+
+    better, worse = step(gain(0.02, -0.01, 0.05)), step(gain(-0.05, -0.09, -0.01))
+    assert better.command == "warmstart compare clothing --strategies last:4,full"
+    assert worse.title == "Ship the linear probe"
+    assert "by −5 points of accuracy (95 % CI −9 to −1.0)" in worse.text
+    assert worse.command == "warmstart fit clothing --strategy head"
+
+
+def test_a_class_of_very_few_images_is_not_called_weak():
+    classes = [replace(score, n=LEAST_IMAGES - 1) for score in facts().classes]
+    assert weakest(facts(classes=tuple(classes))) is None
+
+
+def test_with_nothing_left_to_do_it_says_use_it():
+    found = facts(classes=(), inspection=None)
+    assert titles(found)[-1] == "Use it"
+
+
+def test_paths_with_spaces_can_be_typed():
+    step = next_steps(replace(facts(), place="runs/my photos"))[0]
+    assert step.command.endswith("'runs/my photos/label_issues.csv'")
+
+
+def test_an_image_with_a_label_issue_is_no_example_of_a_mistake():
+    found = facts(inspection=only(issue("shirt/000.jpg", "shirt", "dress")))
+    assert [id for id, _ in next_steps(found)[1].shown] == ["shirt/002.jpg", "shirt/001.jpg"]

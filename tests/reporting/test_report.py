@@ -1,0 +1,64 @@
+"""The command that makes a run again."""
+
+import json
+import shlex
+from pathlib import Path
+
+from warmstart.reporting.report import repeat_of
+from warmstart.request import Request, write_request
+
+
+def written(folder, **asked):
+    write_request(folder, Request(**asked), "00", {"packages": {"torch": "2"}, "cpu": "x86"})
+    return repeat_of(folder, "runs/photos")
+
+
+def test_only_what_is_not_usual_is_typed(tmp_path):
+    assert written(tmp_path, data="photos").command == "warmstart fit photos"
+
+
+def test_everything_that_was_typed_is_typed_again(tmp_path):
+    found = written(
+        tmp_path, data="my photos", start="timm:resnet18", strategy="last:2", budget="fast",
+        lr=3e-4, minutes=5.0, test=Path("later"), label="kind", group="who",
+        relabel=Path("label_issues.csv"), fix=True, seed=7, device="cpu",
+        settings=("training.passes=100",),
+    )  # fmt: skip
+    assert shlex.split(found.command) == [
+        "warmstart", "fit", "my photos", "--start", "timm:resnet18", "--strategy", "last:2",
+        "--budget", "fast", "--lr", "0.0003", "--minutes", "5", "--test", "later", "--label",
+        "kind", "--group", "who", "--relabel", "label_issues.csv", "--seed", "7", "--device", "cpu",
+        "--set", "training.passes=100", "--fix",
+    ]  # fmt: skip
+    assert found.data == "'my photos'"
+    assert found.is_own_strategy
+    assert found.is_timed
+    assert found.options["start"] == "--start timm:resnet18"
+    assert found.options["label"] == "--label kind"
+
+
+def test_a_rate_keeps_all_its_digits(tmp_path):
+    rate = 0.000123456789
+    found = shlex.split(written(tmp_path, data="photos", lr=rate).command)
+    assert float(found[-1]) == rate
+
+
+def test_objects_are_told_to_be_such(tmp_path):
+    found = written(tmp_path, data=([1], [2]))
+    assert found.command.startswith("warmstart.fit(")
+    assert found.data == "DATA"
+
+
+def test_versions_of_both_files_are_listed(tmp_path):
+    (tmp_path / "env.json").write_text(
+        json.dumps({"warmstart": "1.2", "python": "3.11", "packages": {"numpy": "2"}})
+    )
+    rows = dict(written(tmp_path, data="photos").rows)
+    assert (rows["packages"], rows["warmstart"]) == ("numpy 2, torch 2", "1.2")
+    assert (rows["seed"], rows["python"], rows["processor"]) == ("0", "3.11", "x86")
+
+
+def test_a_folder_without_a_request_has_no_command(tmp_path):
+    found = repeat_of(tmp_path, "x")
+    assert (found.command, found.data) == ("", "DATA")
+    assert found.rows == (("warmstart", "unknown"),)

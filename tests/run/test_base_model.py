@@ -1,0 +1,245 @@
+"""Ranking starts, and `--start auto`: over tiny networks in place of those on disk."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from drawing import fill
+from tiny import PREP, Convolutions, network
+from warmstart.data.read import read
+from warmstart.errors import StartError, UsageError
+from warmstart.events import drain, follow
+from warmstart.network.finished_run import RevivedStart
+from warmstart.network.inputs import InputWish
+from warmstart.network.load import load
+from warmstart.network.registry import Listing
+from warmstart.run import base_model
+
+
+class Blind(Convolutions):
+    """Sees the noise of a picture, never its colours."""
+
+    def forward(self, x):
+        return super().forward(torch.zeros_like(x) + 1e-3 * (x - x.mean((2, 3), keepdim=True)))
+
+
+class Broken(nn.Module):
+    """Its weights are numbers, what it gives is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, stride=2)
+        self.out = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.out((self.first(x) / 0.0).mean((2, 3)))
+
+
+def blind():
+    torch.manual_seed(0)
+    return Blind().eval()
+
+
+MADE = {
+    "small": network, "twin": network, "layers": lambda: network("layers"),
+    "blind": blind, "broken": Broken,
+}  # fmt: skip
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Starts by the names in MADE; what was loaded is told in the list that comes back."""
+    loaded = []
+
+    def stand_in(name, **options):
+        if name not in MADE:
+            raise StartError(f"start {name!r} is not known")
+        start = load(MADE[name](), preprocessing=PREP)
+        loaded.append((name, weakref.ref(start.module)))
+        return replace(start, record=replace(start.record, name=name))
+
+    monkeypatch.setattr(base_model, "load", stand_in)
+    return loaded
+
+
+def listed(monkeypatch, *names, parameters=1000):
+    found = tuple(
+        Listing(name=n, title=n, parameters=parameters, size_px=32, where=n) for n in names
+    )
+    monkeypatch.setattr(base_model, "available", lambda: found)
+
+
+def rank(data, *names, events=None, **options):
+    collection = drain(read(data))
+    steps = base_model.rank(collection, names, seed=0, **options)
+    return follow(steps, (events if events is not None else []).append)
+
+
+def test_the_network_that_sees_most_comes_first_and_ties_are_named(disk, pictures):
+    found = rank(pictures, "blind", "small", "twin")
+    assert [start.name for start in found.starts] == ["small", "twin", "blind"]
+    assert found.ties == (("small", "twin"),)
+    assert found.take == "small"
+    best, twin, worst = found.starts
+    assert (best.difference, twin.difference, twin.difference_low) == (0, 0, 0)
+    assert worst.difference == pytest.approx(worst.value - best.value)
+    assert worst.difference_high < 0
+    assert (found.n, found.method, found.guess) == (36, "nested-cv", pytest.approx(1 / 3))
+    assert all(s.low <= s.value <= s.high and s.seconds > 0 for s in found.starts)
+    assert "twin (" in found.because
+    assert found.because.endswith("times the work) ties with it: the difference could be chance")
+
+
+def test_of_those_that_tie_the_one_with_the_least_work_is_taken(disk, pictures):
+    found = rank(pictures, "small", "layers")
+    works = {start.name: start.macs for start in found.starts}
+    assert found.ties
+    assert works[found.take] == min(works.values())
+
+
+def test_seconds_say_whether_anything_was_passed(disk, pictures):
+    first, again = rank(pictures, "small"), rank(pictures, "small")
+    assert not first.starts[0].cached
+    assert first.starts[0].seconds_per_image > 0
+    assert again.starts[0].cached
+    assert again.starts[0].seconds_per_image is None
+    assert first.starts[0].value == again.starts[0].value
+    assert first.because.endswith("no other start was looked at")
+
+
+def test_a_start_that_fails_is_listed_and_the_others_go_on(disk, pictures):
+    events = []
+    found = rank(pictures, "nowhere", "broken", "small", "small", events=events)
+    assert [start.name for start in found.starts] == ["small"]
+    assert [each.name for each in found.failed] == ["nowhere", "broken"]
+    assert "values that are not numbers" in found.failed[1].error
+    texts = [str(e.values["text"]) for e in events if e.kind == "note"]
+    assert texts[0] == "3 starts, one look at 36 images each: 108 passes at most"
+    assert "nowhere: start 'nowhere' is not known" in texts
+
+
+def test_no_network_stays_in_memory_after_its_look(disk, monkeypatch, pictures):
+    alive = []
+
+    def collected(*given, judge=base_model._judge):
+        gc.collect()
+        alive.extend(name for name, network in disk if network() is not None)
+        return judge(*given)
+
+    monkeypatch.setattr(base_model, "_judge", collected)
+    rank(pictures, "broken", "small")
+    assert len(disk) == 2
+    assert alive == []
+
+
+def test_if_all_fail_the_first_error_is_raised(disk, pictures):
+    with pytest.raises(StartError, match="nowhere"):
+        rank(pictures, "nowhere", "broken")
+
+
+def test_the_test_part_is_not_looked_at(disk, split_pictures, pictures):
+    shutil.rmtree(split_pictures / "test" / "red")
+    with_test = rank(split_pictures, "small", "blind")
+    assert with_test.n == 36
+    alone = rank(split_pictures / "train", "small", "blind")
+    assert [s.value for s in with_test.starts] == [s.value for s in alone.starts]
+
+
+def test_a_part_that_was_held_out_judges_alone(disk, tmp_path):
+    fill(tmp_path / "photos" / "train", {"blue": 10, "green": 10, "red": 10})
+    fill(tmp_path / "photos" / "val", {"blue": 4, "green": 4, "red": 4}, seed=1)
+    found = rank(tmp_path / "photos", "small", "blind")
+    assert (found.n, found.method) == (12, "holdout")
+
+
+def test_images_that_cannot_be_read_count_for_no_start(disk, pictures):
+    (pictures / "red" / "000.png").write_bytes(b"nothing")
+    found = rank(pictures, "small", "blind")
+    assert found.n == 35
+
+
+def test_files_of_weights_carry_their_design_behind_an_at():
+    assert base_model.split_name("a.pt@torchvision:resnet18") == ("a.pt", "torchvision:resnet18")
+    assert base_model.split_name("me@home.pt") == ("me@home.pt", None)
+
+
+def test_the_smallest_on_disk_are_looked_at_and_the_others_named(monkeypatch, tmp_path):
+    weights = tmp_path / "weights"
+    weights.write_bytes(bytes(4 * 5000))
+    found = [
+        Listing(name=f"n{size}", title="", parameters=size, size_px=None, where="")
+        for size in (9000, 1000, 8000, 2000, 7000, 3000)
+    ]
+    unknown = Listing(name="file", title="", parameters=None, size_px=None, where=str(weights))
+    monkeypatch.setattr(base_model, "available", lambda: (*found, unknown))
+    assert base_model.on_disk() == (
+        ("n1000", "n2000", "n3000", "file", "n7000", "n8000"),
+        ("n9000",),
+    )
+    assert base_model.on_disk(2500) == (
+        ("n1000", "n2000"), ("n3000", "file", "n7000", "n8000", "n9000"),
+    )  # fmt: skip
+
+
+def test_auto_takes_the_winner_and_the_plan_says_why(disk, monkeypatch, pictures, tmp_path):
+    import warmstart
+
+    listed(monkeypatch, "blind", "small")
+    events = []
+    run = warmstart.fit(
+        pictures, start="auto", budget="fast", out=tmp_path / "run", on_event=events.append
+    )
+    start = run.plan.start
+    assert (start.value, start.source, start.rule) == ("small", "measured", "lite0")
+    assert "points (" in start.because
+    assert start.because.endswith("above blind, the next")
+    assert '"auto"' not in (run.path / "plan.toml").read_text("utf-8")
+    assert run.summary.start.name == "small"
+    assert run.summary.seconds["look"] > run.summary.seconds["read"]
+    texts = [str(e.values.get("text")) for e in events if e.kind == "note"]
+    assert f"small, {start.because}" in texts
+    assert [name for name, _ in disk] == ["blind", "small", "small"]
+
+
+def test_with_one_start_on_disk_nothing_is_ranked(disk, monkeypatch, pictures, tmp_path):
+    import warmstart
+
+    listed(monkeypatch, "small")
+    run = warmstart.fit(pictures, start="auto", budget="fast", out=tmp_path / "run")
+    assert (run.plan.start.value, run.plan.start.source) == ("small", "rule")
+    assert "only start" in run.plan.start.because
+    assert [name for name, _ in disk] == ["small"]
+
+
+def test_a_run_is_opened_and_changed_for_other_inputs(finished):
+    start = base_model.open_start(finished.path)
+    assert isinstance(start, RevivedStart)
+    grey = base_model.open_start(str(finished.path), inputs=InputWish(channels=1))
+    assert isinstance(grey, RevivedStart)
+    assert grey.record.preprocessing.channels == 1
+    assert [change.tensor for change in grey.changes] == ["conv_stem.weight"]
+    assert base_model.open_start(network(), preprocessing=PREP).record.title == "Convolutions"
+
+
+def test_a_large_network_is_never_looked_at_unasked(disk, monkeypatch, pictures, tmp_path):
+    listed(monkeypatch, "small", parameters=base_model.LARGE + 1)
+    assert base_model.on_disk(base_model.LARGE) == ((), ("small",))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"arch": "timm:resnet18"}, "--arch"), ({"preprocessing": PREP}, "preprocessing belongs")],
+)
+def test_what_belongs_to_one_start_is_refused_with_auto(options, says, pictures, tmp_path):
+    import warmstart
+
+    with pytest.raises(UsageError, match=says):
+        warmstart.fit(pictures, start="auto", out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,179 @@
+"""The model card: its numbers are those of the run, and its plain torch predicts the same."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import subprocess
+import sys
+from contextlib import chdir, contextmanager, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import warmstart
+from tiny import ARCH, PREP, fit, network, weights
+from warmstart.evaluation.readiness import readiness_line
+from warmstart.tasks.words import percent
+
+
+def photographs(folder, n=20, seed=0):
+    """Wide and tall pictures, larger than any crop, smooth; some under the other's name."""
+    rng = np.random.default_rng(seed)
+    for number in range(n):
+        kind, shape = ("sky", "wood")[number % 2], ((260, 390), (330, 250))[number // 2 % 2]
+        coarse = rng.normal((90, 130, 200) if kind == "sky" else (150, 110, 60), 50, (9, 9, 3))
+        picture = Image.fromarray(coarse.clip(0, 255).astype(np.uint8))
+        label = ("sky", "wood")[(number + (number % 5 == 4)) % 2]
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        picture.resize(shape[::-1], Image.Resampling.BICUBIC).save(folder / label / f"{number}.png")
+    return folder
+
+
+def snippet(run):
+    """The code of the section "Without warmstart"."""
+    text = (run / "README.md").read_text("utf-8")
+    found = re.search(r"## Without warmstart\n\n```python\n(.*?)```", text, re.DOTALL)
+    return found.group(1) if found else None
+
+
+@contextmanager
+def beside_photo(run, image):
+    """Work inside the run folder, where the image is called as the snippet has it."""
+    with chdir(run):
+        Path("photo.jpg").write_bytes(Path(image).read_bytes())
+        yield
+        Path("photo.jpg").unlink()
+
+
+def doubtful(run, data):
+    """The pictures a run is least certain about: where all are certain, agreeing is no feat."""
+    answers = sorted(run.predict(sorted(data.rglob("*.png"))), key=lambda a: a.probability)
+    assert answers[0].probability < 0.95
+    return answers[:3]
+
+
+def agrees(run, data):
+    """The snippet gives the scores of `predict`."""
+    for answer in doubtful(run, data):
+        printed = io.StringIO()
+        with beside_photo(run.path, answer.path), redirect_stdout(printed):
+            exec(compile(snippet(run.path), "README.md", "exec"), {})
+        found = ast.literal_eval(printed.getvalue())
+        assert found == pytest.approx(answer.scores, abs=2e-2)
+
+
+def test_the_plain_torch_of_the_default_start_predicts_the_same_in_a_clean_process(tmp_path):
+    data = photographs(tmp_path / "photos")
+    run = fit(data, start="lite0", preprocessing=None, out=tmp_path / "run")
+    agrees(run, data)
+    answer = doubtful(run, data)[0]
+    with beside_photo(run.path, answer.path):
+        job = subprocess.run(
+            [sys.executable, "-c", snippet(run.path)], capture_output=True, text=True, check=False
+        )
+    assert job.returncode == 0, job.stderr[-2000:]
+    assert ast.literal_eval(job.stdout) == pytest.approx(answer.scores, abs=2e-2)
+    assert "photo.jpg" not in {path.name for path in run.path.iterdir()}
+
+
+@pytest.mark.parametrize("kind", [
+    {"resize": 40, "interpolation": "bilinear"},
+    {"size": (32, 64), "resize": 48, "squash": True},
+    {"size": (32, 64), "resize": 32},  # tall pictures are too narrow for it: enlarged
+])  # fmt: skip
+def test_the_plain_torch_follows_the_preprocessing(tmp_path, kind):
+    data, prep = photographs(tmp_path / "photos"), replace(PREP, **kind)
+    run = fit(data, start=weights(tmp_path), arch=ARCH, preprocessing=prep, out=tmp_path / "run")
+    agrees(run, data)
+
+
+def test_the_plain_torch_of_a_grey_network_predicts_the_same(tmp_path):
+    data, path = photographs(tmp_path / "photos"), tmp_path / "grey.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_file(timm.create_model(ARCH[5:], in_chans=1, num_classes=4).state_dict(), path)
+    prep = replace(PREP, mean=(0.5,), std=(0.25,))
+    agrees(fit(data, start=path, arch=ARCH, preprocessing=prep, out=tmp_path / "run"), data)
+
+
+def test_the_plain_torch_of_a_transformer_predicts_the_same(tmp_path):
+    data, path = photographs(tmp_path / "photos"), tmp_path / "vit.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_file(timm.create_model("test_vit").state_dict(), path)
+    run = fit(data, start=path, arch="timm:test_vit", preprocessing=None, out=tmp_path / "run")
+    agrees(run, data)
+
+
+def test_a_network_of_ones_own_has_no_snippet(pictures, tmp_path):
+    run = fit(pictures, start=network(), out=tmp_path / "run")
+    assert snippet(run.path) is None
+    assert "## Use" in (run.path / "README.md").read_text()
+
+
+def test_the_card_holds_the_numbers_of_the_run(finished):
+    text = (finished.path / "README.md").read_text("utf-8")
+    estimate, test = finished.estimate, finished.test
+    for score in (estimate.value, estimate.low, estimate.high, test.accuracy, test.low, test.high,
+                  test.balanced_accuracy):  # fmt: skip
+        assert percent(score, 1) in text
+    for number in (test.macro_f1, test.log_loss, test.ece):
+        assert f"{number:.3f}" in text
+    assert f"**{readiness_line(finished.summary.readiness)}**" in text
+    assert text.index("**") < text.index(finished.verdict.sentence)
+    assert finished.summary.shipped.why in text
+    assert f"{finished.summary.data.train:,} training examples in 3 classes" in text
+
+
+def test_the_front_matter_is_what_a_hub_reads(finished):
+    text = (finished.path / "README.md").read_text("utf-8")
+    _, front, _ = text.split("---\n", 2)
+    assert "library_name: warmstart\n" in front
+    assert "pipeline_tag: image-classification\n" in front
+    assert f"value: {finished.test.accuracy:.4f}, name: Test accuracy" in front
+
+
+def test_a_card_without_a_model_promises_none(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8)
+    run = fit((images, np.arange(100) % 2), out=tmp_path / "run")
+    assert run.summary.shipped.strategy == "none"
+    text = (run.path / "README.md").read_text("utf-8")
+    assert "No signal found" in text
+    for promise in (
+        "## Use",
+        "## Without warmstart",
+        "pipeline_tag",
+        "model-index",
+        "## How good",
+        "weights_ledger",
+        "The model knows",
+    ):
+        assert promise not in text
+
+
+def test_findings_stand_in_the_card(pictures, tmp_path):
+    (pictures / "red" / "003.png").write_bytes(b"")
+    run = fit(pictures, out=tmp_path / "run")
+    text = (run.path / "README.md").read_text()
+    assert "unreadable" in {finding.kind for finding in run.summary.findings}
+    for finding in run.summary.findings:
+        assert f"- {finding.sentence}" in text
+    for evidence in run.verdict.evidence:
+        assert (evidence.meaning in text) == (evidence.value is not None)
+
+
+def test_the_card_never_depends_on_the_clock(pictures, tmp_path):
+    runs = [fit(pictures, out=tmp_path / name / "run").path for name in "ab"]
+    first, second = ((run / "README.md").read_bytes() for run in runs)
+    assert first == second
+    assert json.loads((runs[0] / "env.json").read_text())["warmstart"] == warmstart.__version__

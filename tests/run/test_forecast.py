@@ -1,0 +1,69 @@
+"""What the look will take is forecast for the engine that it will have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from looking import collect
+from tiny import PREP, network
+from warmstart.events import drain
+from warmstart.features import engine_speeds
+from warmstart.features.engine_choice import survey, work_of
+from warmstart.features.engine_speeds import Timing
+from warmstart.machine import default_root
+from warmstart.network.load import load
+from warmstart.planning.rules import USUAL
+from warmstart.records.plan import Choice
+from warmstart.request import Request
+from warmstart.run import forecast
+from warmstart.run.dry_run import dry_run
+from warmstart.run.forecast import Bench, measure, outlook
+from warmstart.training.dataset import arrange
+
+
+@pytest.fixture
+def bench(pictures):
+    """What a forecast is measured on."""
+    collection = collect(pictures)
+    seen = survey(collection, load(network(), preprocessing=PREP))
+    return Bench(seen.network, seen.taps, collection, arrange(collection.record), PREP)
+
+
+@pytest.fixture
+def plan(pictures):
+    """A plan that trains nothing."""
+    return drain(
+        dry_run(Request(data=pictures, start=network(), preprocessing=PREP, strategy="head"))
+    ).plan
+
+
+def with_engine(plan, name):
+    engine = Choice(value=name, because="so", source="rule")
+    return replace(plan, training=replace(plan.training, engine=engine))
+
+
+def test_torch_is_as_fast_as_it_was_just_now(bench, plan, monkeypatch):
+    monkeypatch.setattr(forecast, "passing", lambda bench: 0.125)
+    speeds = measure(bench, with_engine(plan, "torch"), 0.0)
+    assert (speeds.forward, speeds.look) == (0.125, 0.125)
+    assert speeds.setup == USUAL["torch"].setup
+
+
+@pytest.mark.parametrize("name", ["traced", "onnxruntime", "openvino"])
+def test_another_engine_is_as_fast_beside_torch_as_usual(bench, plan, monkeypatch, name):
+    monkeypatch.setattr(forecast, "passing", lambda bench: 0.125)
+    speeds = measure(bench, with_engine(plan, name), 0.0)
+    assert speeds.look == pytest.approx(0.125 * USUAL["torch"].speed / USUAL[name].speed)
+    assert speeds.setup == USUAL[name].setup
+
+
+def test_or_as_it_was_when_it_was_measured(bench, plan):
+    work = work_of(bench.network.record, PREP, len(bench.taps))
+    engine_speeds.keep(default_root(), work, "onnxruntime", Timing(7.0, 4.0))
+    planned = with_engine(plan, "onnxruntime")
+    speeds = measure(bench, planned, 0.0)
+    assert (speeds.setup, speeds.look) == (7.0, 0.25)
+    look = outlook(bench, planned, 36, False, 0.0)(planned).seconds["look"]
+    assert look >= 7.0 + 36 * 0.25

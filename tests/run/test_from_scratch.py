@@ -1,0 +1,103 @@
+"""With `thorough`, the same design from nothing beside the warm start."""
+
+import numpy as np
+import pytest
+
+from drawing import fill
+from tiny import fit
+from warmstart.planning import fine_tuning, rules
+from warmstart.run import from_scratch
+from warmstart.tasks.classify import CLASSES
+
+COUNTS = {"blue": 16, "green": 16, "red": 16}
+SHORT = {"training.passes": 32, "training.batch": 8, "training.folds": 2}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """As long as a test may be."""
+    monkeypatch.setattr(rules, "passes", lambda n, budget="balanced": 48)
+    monkeypatch.setattr(fine_tuning, "passes", lambda n: 48)
+
+
+def run(place, **options):
+    fill(place / "pictures", COUNTS)
+    usual = {"budget": "thorough", "settings": SHORT, "out": place / "run"}
+    return fit(place / "pictures", **{**usual, **options})
+
+
+def evidence(done):
+    return {one.name: one for one in done.verdict.evidence}
+
+
+@pytest.fixture
+def doubtful(monkeypatch):
+    """One size never settles it."""
+    monkeypatch.setattr(from_scratch, "behind", lambda *found: None)
+
+
+def test_one_training_is_enough_where_it_stays_far_behind(tmp_path, short):
+    found = evidence(run(tmp_path))["scratch"]
+    assert found.n == 16  # of 48, held out by the first of three folds
+    assert found.high < 0
+    assert [name for name in found.details if name.startswith("accuracy.")] == ["accuracy.32"]
+    assert found.details["later"] == (1 + found.details["now"]) / 2
+    assert "stay behind" in found.meaning
+
+
+@pytest.mark.parametrize("kind", ["convolutions", "attention", "layers"])
+def test_networks_from_nothing_are_measured_at_three_sizes(tmp_path, short, doubtful, kind):
+    done = run(tmp_path, kind=kind)
+    found = evidence(done)["scratch"]
+    assert found.n == 48
+    assert found.low <= found.value <= found.high
+    sizes = [int(name.partition(".")[2]) for name in found.details if name.startswith("accuracy.")]
+    assert len(sizes) == 3
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == 32  # two thirds of 48
+    assert done.summary.frozen.identical
+
+
+def test_it_is_the_same_again_and_moves_nothing_that_ships(tmp_path, short, doubtful, monkeypatch):
+    first, second = (run(tmp_path / name) for name in ("a", "b"))
+    assert evidence(first)["scratch"] == evidence(second)["scratch"]
+    monkeypatch.setattr(from_scratch, "_is_wanted", lambda asked, inspection: False)
+    without = run(tmp_path / "c")
+    assert "scratch" not in evidence(without)
+    names = ["model.safetensors", "calibration.json"]
+    for name in names:
+        assert (first.path / "model" / name).read_bytes() == (
+            without.path / "model" / name
+        ).read_bytes()
+
+
+@pytest.mark.parametrize("options", [{"budget": "balanced"}, {"minutes": 1.0}])
+def test_it_is_left_out_where_it_was_not_asked_for(tmp_path, short, options):
+    assert "scratch" not in evidence(run(tmp_path, **options))
+
+
+@pytest.mark.parametrize("passes", [48, 3 * 3 * 48])  # of the first training, of all
+def test_what_would_take_too_long_is_said_not_done(tmp_path, short, doubtful, monkeypatch, passes):
+    seconds = {48: 0.0, 3 * 3 * 48: 0.0} | {passes: 6000.0}
+    monkeypatch.setattr(fine_tuning, "seconds", lambda network, asked: seconds[asked])
+    found = evidence(run(tmp_path))["scratch"]
+    assert found.value is None
+    assert "100 minutes more" in found.meaning
+
+
+def test_smaller_draws_lie_in_larger_ones_and_blocks_stay_whole():
+    class Room:
+        blocks = np.repeat(np.arange(20), 3)
+        labels = np.repeat(np.arange(2), 30)
+        target = CLASSES
+
+    class Scene:
+        seed = 0
+
+    nothing = from_scratch._Nothing(Scene(), None, Room(), ())
+    rows = np.arange(6, 60)
+    draws = [set(nothing._drawn(rows, share, 0).tolist()) for share in from_scratch.SHARES]
+    assert draws[2] < draws[1] < draws[0] == set(rows.tolist())
+    for drawn in draws:
+        held = {int(Room.blocks[row]) for row in drawn}
+        assert all(set(np.flatnonzero(Room.blocks == b).tolist()) <= drawn for b in held)

@@ -1,0 +1,314 @@
+"""From what was asked to a plan: --set over options, options over a plan file, that over rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from plans import (
+    ENGINE,
+    FACTS,
+    PREPROCESSING,
+    PROFILES,
+    actions,
+    network_facts,
+    plan_for,
+    rates,
+    refusal,
+    said,
+    with_part,
+)
+from tiny import PREP, network
+from warmstart.errors import PlanError
+from warmstart.features import engine_choice
+from warmstart.network.finished_run import cut_start
+from warmstart.network.load import load
+from warmstart.planning.cached_activations import with_store
+from warmstart.planning.facts import DataFacts
+from warmstart.planning.plan_file import write_plan
+from warmstart.planning.settings import apply_settings
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.plan import Choice
+from warmstart.request import Request
+from warmstart.run import plan as run_plan
+
+FACTS_OF_START = network_facts(preprocessing=PREPROCESSING)
+
+
+def file_plan(strategy="last:2", settings=("training.passes=500", "training.batch=10"), **wishes):
+    """What a user kept: another seed and start, some values of their own."""
+    plan = apply_settings(plan_for(strategy, seed=5, start="lite1", **wishes), settings)
+    return with_store(plan, FACTS_OF_START, FACTS)
+
+
+def made(facts=FACTS, **asked):
+    asked = run_plan.settle(Request(data=None, **asked))
+    return run_plan.make_plan(asked, facts, FACTS_OF_START, PROFILES, ENGINE)
+
+
+def values(plan):
+    training = plan.training
+    return {
+        "start": plan.start.value, "seed": training.seed.value, "rate": training.rate.value,
+        "passes": training.passes.value, "batch": training.batch.value,
+    }  # fmt: skip
+
+
+# ---- settling ----------------------------------------------------------------------------
+
+
+def test_without_a_plan_nothing_is_settled():
+    asked = Request(data="photos", seed=3)
+    assert run_plan.settle(asked) is asked
+    assert run_plan.engine_of(asked) is None
+
+
+@pytest.mark.parametrize("given", [None, frozenset()])
+def test_start_seed_and_budget_come_from_the_file(tmp_path, given):
+    plan = file_plan(budget="fast", arch="timm:resnet18")
+    path = tmp_path / "plan.toml"
+    path.write_text(write_plan(plan))
+    asked = run_plan.settle(Request(data="photos", plan=path, given=given))
+    assert asked.plan == plan
+    assert (asked.start, asked.arch, asked.seed, asked.budget) == (
+        "lite1", "timm:resnet18", 5, "fast",
+    )  # fmt: skip
+    assert run_plan.engine_of(asked) == plan.training.engine
+    assert asked.typed == frozenset()
+
+
+def test_what_was_typed_holds_against_the_file():
+    plan = file_plan(budget="fast", arch="timm:resnet18")
+    typed = frozenset({"start", "seed", "budget"})
+    asked = run_plan.settle(
+        Request(data="d", plan=plan, start="lite0", seed=0, budget="balanced", given=typed)
+    )
+    assert (asked.start, asked.arch, asked.seed, asked.budget) == ("lite0", None, 0, "balanced")
+
+
+def test_where_nobody_knows_what_was_typed_it_is_what_differs_from_the_usual():
+    plan = file_plan()
+    usual = run_plan.settle(Request(data="d", plan=plan, start="lite0", seed=0))
+    assert (usual.start, usual.seed) == ("lite1", 5)
+    other = run_plan.settle(Request(data="d", plan=plan, start="lite2", seed=9))
+    assert (other.start, other.seed) == ("lite2", 9)
+    module = network()
+    own = run_plan.settle(Request(data="d", plan=plan, start=module))
+    assert own.start is module
+
+
+def test_an_arch_that_was_typed_is_that_of_the_files_start():
+    plan = file_plan(arch="timm:resnet18")
+    asked = run_plan.settle(Request(data="d", plan=plan, arch="timm:resnet34"))
+    assert (asked.start, asked.arch) == ("lite1", "timm:resnet34")
+
+
+@pytest.mark.parametrize(("permutations", "budget"), [(199, "fast"), (999, "balanced")])
+def test_how_closely_the_evidence_looks_follows_from_the_file(permutations, budget):
+    plan = file_plan()
+    plan = replace(plan, head=replace(plan.head, permutations=said(permutations)))
+    assert run_plan.settle(Request(data="d", plan=plan)).budget == budget
+
+
+def test_an_engine_that_is_none_is_refused():
+    plan = file_plan()
+    odd = replace(plan, training=replace(plan.training, engine=said("tpu")))
+    with pytest.raises(PlanError, match=r"plan's training.engine: tpu is no engine; there are to"):
+        run_plan.settle(Request(data="d", plan=odd))
+    with pytest.raises(PlanError, match=r"--set training.engine=TPU: tpu is no engine; there are"):
+        run_plan.settle(Request(data="d", settings=("training.engine=TPU",)))
+
+
+def test_an_engine_that_is_not_installed_is_refused_unless_another_is_set(monkeypatch):
+    monkeypatch.setattr(engine_choice, "installed_engines", lambda: ("torch", "traced"))
+    plan = file_plan()
+    far = replace(plan, training=replace(plan.training, engine=said("openvino")))
+    with pytest.raises(PlanError, match=r"plan's training.engine: openvino is not installed; "):
+        run_plan.settle(Request(data="d", plan=far))
+    with pytest.raises(PlanError, match=r"--set training.engine=openvino: openvino is not install"):
+        run_plan.settle(Request(data="d", settings=("training.engine=openvino",)))
+    asked = run_plan.settle(Request(data="d", plan=far, settings=("training.engine=traced",)))
+    assert run_plan.engine_of(asked) == Choice(
+        value="traced", because="your choice (--set)", source="user"
+    )
+
+
+@pytest.mark.parametrize("setting", ["training.engine=traced", " training.engine = Traced "])
+def test_the_plan_holds_the_engine_that_the_look_has_taken(setting):
+    taken = Choice(value="traced", because="your choice (--set)", source="user", rule="torch")
+    for plan in (None, file_plan()):
+        asked = run_plan.settle(Request(data=None, plan=plan, settings=(setting,)))
+        made = run_plan.make_plan(asked, FACTS, FACTS_OF_START, PROFILES, taken)
+        assert made.training.engine == taken
+
+
+@pytest.mark.parametrize(("section", "name", "value", "says"), [
+    ("training", "seed", "x", "has training.seed 'x'; it is a whole number from 0 to"),
+    ("training", "seed", True, "has training.seed True; it is a whole number"),
+    ("training", "seed", 1.5, "has training.seed 1.5; it is a whole number"),
+    ("input", "size", (64, 64), "has input.size [64, 64]; it is a whole number"),
+    ("input", "channels", "x", "has input.channels 'x'; it is a whole number"),
+    ("input", "rgb", ("a", 1, 2), "has input.rgb a,1,2; it is three different bands"),
+    ("head", "permutations", "many", "has head.permutations 'many'; it is a whole number"),
+])  # fmt: skip
+def test_a_file_with_values_of_a_wrong_type_is_refused_before_it_is_used(
+    tmp_path, section, name, value, says
+):
+    plan = file_plan()
+    odd = replace(plan, **{section: replace(getattr(plan, section), **{name: said(value)})})
+    path = tmp_path / "plan.toml"
+    path.write_text(write_plan(odd))
+    found = refusal(lambda: run_plan.settle(Request(data="d", plan=path)))
+    assert found is not None
+    assert says in found
+
+
+def test_a_file_that_is_no_plan_is_refused(tmp_path):
+    with pytest.raises(PlanError, match=r"none.toml does not exist"):
+        run_plan.settle(Request(data="d", plan=tmp_path / "none.toml"))
+    (tmp_path / "letter.toml").write_text("dear = ")
+    with pytest.raises(PlanError, match=r"letter.toml is not valid TOML"):
+        run_plan.settle(Request(data="d", plan=tmp_path / "letter.toml"))
+
+
+# ---- who wins ----------------------------------------------------------------------------
+
+
+def test_a_file_is_followed_to_the_letter():
+    for plan in (file_plan(), file_plan("head", ()), file_plan("scratch"), file_plan("full+lora")):
+        assert made(plan=plan) == plan
+
+
+@pytest.mark.parametrize(("more", "changed"), [
+    ({"lr": 0.02}, {"rate": 0.02}),
+    ({"seed": 9}, {"seed": 9}),
+    ({"start": "lite2"}, {"start": "lite2"}),
+    ({"settings": ("training.passes=900",)}, {"passes": 900}),
+    ({"settings": ("training.rate=0.03",), "lr": 0.02}, {"rate": 0.03}),
+    ({"settings": ("training.batch=4", "training.passes=44")}, {"batch": 4, "passes": 44}),
+    ({"strategy": "full"}, {}),
+])  # fmt: skip
+def test_what_was_typed_wins_over_the_file_and_all_else_is_the_files(more, changed):
+    plan = file_plan()
+    found = made(plan=plan, **more)
+    assert values(found) == {**values(plan), **changed}
+    for name in changed:
+        choice = found.start if name == "start" else getattr(found.training, name)
+        assert choice.source == "user"
+
+
+def test_a_rate_that_was_typed_moves_every_part_that_the_file_left_to_the_rule():
+    plan = apply_settings(file_plan("full"), ["part.stem.rate=0.5"])
+    found = rates(made(plan=plan, lr=0.02))
+    assert found["stem"] == 0.5
+    assert found["top"] == found["output"] == 0.02
+    assert found["blocks.1"] == pytest.approx(0.015)
+
+
+def test_a_strategy_that_was_typed_takes_the_place_of_the_files():
+    plan = with_part(file_plan("last:2"), 0, action=said("tuned"), rate=said(0.1))
+    found = made(plan=plan, strategy="last:1")
+    assert [*actions(found).values()] == ["frozen"] * 3 + ["tuned", "replaced"]
+    assert (found.strategy.value, found.strategy.source) == ("last:1", "user")
+    assert (found.training.passes.value, found.training.seed.value) == (500, 5)
+
+
+def test_single_values_win_over_the_file_part_by_part():
+    plan = file_plan("last:2")
+    settings = ("part.top.rate=0.5", "part.1.action=tuned", "part.blocks.1.action=frozen")
+    found = made(plan=plan, settings=settings)
+    assert [*actions(found).values()] == ["tuned", "frozen", "frozen", "tuned", "replaced"]
+    assert rates(found)["top"] == 0.5
+    assert rates(found)["output"] == rates(plan)["output"]
+
+
+def test_a_strategy_that_the_parts_outgrew_takes_their_name():
+    plan = made(plan=file_plan("last:2"), settings=("part.2.action=tuned",))
+    assert (plan.strategy.value, plan.strategy.rule) == ("last:3", "head")
+    assert made(plan=plan) == plan
+    edited = replace(file_plan("last:2"), strategy=said("scratch"))
+    assert made(plan=edited).strategy.value == "last:2"
+
+
+def test_rules_decide_what_neither_says():
+    plain = made(strategy="last:2")
+    assert plain.training.passes.source == "rule"
+    assert plain.training.seed.source == "rule"
+    assert {part.action.source for part in plain.parts[:-1]} == {"user"}
+    more = replace(FACTS, n=4000, n_blocks=4000)
+    assert made(more, strategy="last:2").training.passes.value > plain.training.passes.value
+
+
+def test_the_start_that_a_ranking_chose_is_marked_so():
+    choice = said("lite2", "measured")
+    assert made(start="lite2", start_choice=choice).start == choice
+
+
+def test_a_network_of_ones_own_is_named_by_its_kind():
+    assert made(start=network()).start.value == "Convolutions"
+
+
+@pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 16)])
+def test_a_network_of_ones_own_sees_what_it_sees(side, channels):
+    half = (0.5,) * channels
+    prep = Preprocessing(size=(side, side), resize=side, mean=half, std=half)
+    facts = network_facts(preprocessing=prep)
+    plan = run_plan.make_plan(Request(data=None, start=network()), FACTS, facts, PROFILES, ENGINE)
+    assert (plan.input.size.value, plan.input.channels.value) == (side, channels)
+
+
+# ---- what a network or data do not allow -------------------------------------------------
+
+
+def test_a_plan_for_another_network_is_refused():
+    plan = plan_for("last:1", network=network_facts(("stem", "layer1", "layer2", "top")))
+    with pytest.raises(PlanError, match=r"made for another network: it has part layer1"):
+        made(plan=plan)
+
+
+@pytest.mark.parametrize(("facts", "message"), [
+    (replace(FACTS, holdout=40), "head.outer_folds 10, and the hold-out in your data"),
+    (replace(FACTS, n=5000), "'class-mean' in head.candidates"),
+])  # fmt: skip
+def test_a_plan_that_the_data_do_not_allow_is_refused(facts: DataFacts, message):
+    plan = plan_for("last:1", replace(FACTS, smallest_class=4))
+    assert "class-mean" in plan.head.candidates.value
+    assert message in refusal(lambda: made(facts, plan=plan))
+
+
+@pytest.mark.parametrize(("asked", "message"), [
+    ({"strategy": "head", "lr": 0.1}, "nothing is trained step by step"),
+    ({"strategy": "last:9"}, "has 4 parts"),
+    ({"strategy": "head", "settings": ("training.passes=9",)}, "add --strategy last:N"),
+    ({"strategy": "full", "settings": ("training.batch=900", "training.passes=40")}, "one step"),
+    ({"strategy": "full", "settings": ("training.folds=0",)}, "training.folds 0; it is a whole"),
+    ({"strategy": "full", "settings": ("lr=0.1",)}, "did you mean training.rate?"),
+    ({"strategy": "scratch", "settings": ("part.1.action=frozen",)}, "write strategy full"),
+    ({"strategy": "last:1+gradual"}, "write last:2+gradual or full+gradual."),
+    ({"strategy": "full+lora", "settings": ("training.rank=300",)}, "from 1 to 256"),
+    ({"settings": ("head.outer_folds=301",)}, "the images form 300 independent sets"),
+])  # fmt: skip
+def test_what_contradicts_itself_is_refused_with_a_cure(asked, message):
+    found = refusal(lambda: made(**asked))
+    assert found is not None
+    assert message in found
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize(("strategy", "stream", "n", "cut"), [
+    ("last:1", "float32", 100, 1), ("last:2", "float32", 10**9, 2), ("full", "float16", 100, 0),
+    ("head", "float32", 100, 1), ("auto", "float32", 100, 1), ("head", "float32", 10**9, 0),
+    ("last:1", "", 100, 0),
+])  # fmt: skip
+def test_a_look_keeps_what_layers_begin_with(strategy, stream, n, cut):
+    """Where they were typed, counted from the output; else for `last:1`, while that is little."""
+    start = replace(load(network(), preprocessing=PREP), stream=stream)
+    n_parts = len(cut_start(start).record.parts)
+    found = run_plan.kept_part(Request(data=None, strategy=strategy), start, n)
+    assert found == (n_parts - cut if cut else 0)
+    if cut and strategy.startswith("last"):
+        plan = plan_for(strategy)
+        assert (
+            run_plan.kept_part(Request(data=None, plan=plan, given=frozenset()), start, n) == found
+        )

@@ -1,0 +1,317 @@
+"""Going on with a run: what is done again, what is not, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tiny
+import warmstart
+from tiny import bytes_of
+from warmstart.errors import DataError, PlanError, RunFolderError, StartError, UsageError
+from warmstart.records.recording import open_log
+from warmstart.records.run_folder import RunFolder
+
+CLOCKED = {"progress.jsonl", "summary.json", "request.json", "report.html"}
+
+
+class Stop(BaseException):
+    """Somebody closes the run."""
+
+
+def stop_at(stage, kind):
+    def see(event):
+        if (event.stage, event.kind) == (stage, kind):
+            raise Stop
+
+    return see
+
+
+@pytest.fixture
+def place(pictures, tmp_path, monkeypatch):
+    """The folder that paths are typed from: pictures/ and start.safetensors lie there."""
+    monkeypatch.chdir(tmp_path)
+    tiny.weights(tmp_path)
+    return tmp_path
+
+
+def fit(out="run", **options):
+    """A run whose every path is relative."""
+    options = {"start": "start.safetensors", "arch": tiny.ARCH, "budget": "fast", **options}
+    return warmstart.fit(options.pop("data", "pictures"), out=out, **options)
+
+
+def stopped(at=("head", "step"), out="run", **options):
+    with pytest.raises(Stop):
+        fit(out, on_event=stop_at(*at), **options)
+    return Path(out)
+
+
+def resumed(run, **options):
+    """The run, and the stages and kinds of all events."""
+    seen = []
+    finished = warmstart.resume(run, on_event=lambda e: seen.append((e.stage, e.kind)), **options)
+    return finished, seen
+
+
+def equal(run, whole):
+    ours, theirs = bytes_of(run), bytes_of(whole)
+    return {n for n in {*ours, *theirs} if ours.get(n) != theirs.get(n)} <= CLOCKED
+
+
+# ---- where and how -----------------------------------------------------------------------
+
+
+def test_a_run_goes_on_from_another_working_directory(place, monkeypatch):
+    run = stopped()
+    whole = fit("whole/run").path
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")
+    seen = []
+    finished = warmstart.resume("../run", on_event=lambda event: seen.append(Path.cwd()))
+    assert finished.path == Path("../run")  # as it was typed
+    assert set(seen) == {place / "elsewhere"}  # the caller's own place stays what it was
+    assert equal(place / run, place / whole)
+    assert not (place / "run" / "checkpoints").exists()
+    assert (place / "run" / "request.json").exists()
+
+
+def test_a_project_that_was_moved_goes_on_where_it_is_now(place, tmp_path_factory, monkeypatch):
+    stopped()
+    moved = tmp_path_factory.mktemp("moved") / "project"
+    monkeypatch.chdir(moved.parent)
+    shutil.move(place, moved)
+    with pytest.raises(DataError, match="pictures does not exist"):
+        warmstart.resume("project/run")
+    monkeypatch.chdir(moved)
+    monkeypatch.setenv("WARMSTART_CACHE", str(moved / "cache"))
+    assert warmstart.resume("run").estimate.n == 36
+
+
+def test_a_link_to_a_run_is_followed(place):
+    with pytest.raises(Stop):
+        fit(None, on_event=stop_at("head", "step"))
+    assert warmstart.resume("runs/latest").path == Path("runs/latest")
+    assert (place / "runs" / "pictures" / "DONE").exists()
+
+
+def test_stages_that_were_done_are_not_done_again(place, monkeypatch):
+    run = stopped()
+
+    def never(*_, **__):
+        raise AssertionError("again")
+
+    monkeypatch.setattr("warmstart.evidence.check.check", never)
+    monkeypatch.setattr("warmstart.run.plan.make_plan", never)
+    finished, seen = resumed(run)
+    assert ("check", "begin") not in seen
+    assert ("check", "note") in seen  # but what was found is told
+    assert ("look", "step") not in seen
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    assert equal(run, fit("whole/run").path)
+    assert finished.summary.seconds["check"] > 0  # it was worked before
+
+
+def test_time_is_counted_over_all_processes(place):
+    run = stopped()
+    log = (run / "progress.jsonl").read_text().splitlines()
+    first = json.loads(log[0])
+    first["values"]["read"] = 100.0
+    (run / "progress.jsonl").write_text("\n".join([json.dumps(first), *log[1:]]) + "\n")
+    summary = warmstart.resume(run).summary
+    assert 100 < summary.seconds["read"] < 160
+    parts = sum(value for name, value in summary.seconds.items() if name != "total")
+    assert parts <= summary.seconds["total"] + 0.01
+    assert summary.seconds["total"] < 200
+
+
+def test_the_engine_is_the_one_that_the_run_began_with(place):
+    """Whatever the clock or the store would choose now: another engine rounds differently."""
+    run = stopped(at=("look", "begin"))
+    path = run / "checkpoints" / "journal.json"
+    notes = json.loads(path.read_text())
+    assert notes.keys() == {"engine"}  # written before an image was passed
+    assert notes["engine"]["value"] == "torch"
+    other = {"value": "onnxruntime", "because": "of yesterday", "source": "rule", "rule": "torch"}
+    path.write_text(json.dumps({"engine": other}))
+    engine = warmstart.resume(run).plan.training.engine
+    assert (engine.value, engine.because) == ("onnxruntime", "of yesterday")
+
+
+def test_a_run_that_is_done_is_handed_back(place, monkeypatch):
+    whole = fit()
+    (place / "run" / "checkpoints").mkdir()  # killed before they were removed
+    before = bytes_of(whole.path)
+
+    def never(*_, **__):
+        raise AssertionError("again")
+
+    monkeypatch.setattr("warmstart.run.fit.fit", never)
+    again = warmstart.resume("run")
+    assert again == whole
+    assert bytes_of(again.path) == before
+    assert not (place / "run" / "checkpoints").exists()
+
+
+def test_without_its_checkpoints_a_run_does_all_again(place):
+    run = stopped()
+    shutil.rmtree(run / "checkpoints")
+    resumed(run)
+    assert equal(run, fit("whole/run").path)
+
+
+def test_a_damaged_inspection_is_made_again(place):
+    run = stopped()
+    sound = (run / "inspection.json").read_bytes()
+    (run / "inspection.json").write_bytes(sound[:100])
+    _, seen = resumed(run)
+    assert ("check", "begin") in seen
+    assert (run / "inspection.json").read_bytes() == sound
+
+
+def test_a_plan_file_may_change_once_the_run_has_begun(place):
+    whole = fit("first", strategy="head")
+    shutil.copy(whole.path / "plan.toml", "plan.toml")
+    run = stopped(plan="plan.toml")
+    Path("plan.toml").write_text("none")
+    finished, _ = resumed(run)
+    assert finished.plan.strategy.source == "user"
+    with pytest.raises(PlanError):
+        fit("other", plan="plan.toml")
+
+
+# ---- objects -----------------------------------------------------------------------------
+
+
+def test_python_objects_are_given_again(place):
+    files = sorted((place / "pictures").rglob("*.png"))
+    images = np.stack([np.asarray(Image.open(path)) for path in files])
+    data = (images, [path.parent.name for path in files])
+    module = {"start": tiny.network(), "preprocessing": tiny.PREP, "arch": None}
+    run = stopped(data=data, **module)
+    with pytest.raises(UsageError, match=r"began in Python from objects \(data, start\)"):
+        warmstart.resume(run)
+    other = tiny.network()
+    other.first.weight.data += 1
+    with pytest.raises(StartError, match=r"the weights of .* are not those that .* began with"):
+        warmstart.resume(run, data=data, start=other)
+    with pytest.raises(DataError, match=r"are not what they were when it began: .* has changed"):
+        warmstart.resume(run, data=(images[::-1], data[1]), start=tiny.network())
+    finished = warmstart.resume(run, data=data, start=tiny.network())
+    assert finished.predict(images[:2])[0].label in data[1]
+    assert equal(run, fit("whole/run", data=data, **module).path)
+
+
+# ---- what has changed --------------------------------------------------------------------
+
+
+def repaint(root):
+    Image.new("RGB", (32, 32), "white").save(root / "red" / "003.png")
+
+
+CHANGES = {
+    "changed": (repaint, "red/003.png has changed"),
+    "gone": (lambda root: (root / "red" / "003.png").unlink(), "red/003.png is gone"),
+    "new": (lambda root: shutil.copy(root / "red" / "003.png", root / "red" / "zz.png"),
+            "red/zz.png is new"),
+    "another name": (lambda root: (root / "red" / "003.png").rename(root / "red" / "a.png"),
+                     "red/003.png is gone"),
+    "a link": (lambda root: (root / "red" / "zz.png").symlink_to("/nowhere.png"),
+               "its list of what cannot be read is another one"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "says"), CHANGES.values(), ids=CHANGES.keys())
+def test_other_data_are_refused_and_nothing_is_touched(place, change, says):
+    run = stopped()
+    change(place / "pictures")
+    before = bytes_of(run)
+    with pytest.raises(DataError) as caught:
+        warmstart.resume(run)
+    assert says in str(caught.value)
+    assert str(caught.value).endswith("; put them back, or begin a new run with `warmstart fit`.")
+    assert bytes_of(run) == before
+
+
+def test_other_labels_are_refused(place):
+    (place / "fix.csv").write_text("path,label\nred/003.png,blue\n")
+    run = stopped(relabel="fix.csv")
+    (place / "fix.csv").write_text("path,label\nred/003.png,green\n")
+    with pytest.raises(DataError, match=r"red/003\.png has another label, group or part"):
+        warmstart.resume(run)
+
+
+def test_other_weights_are_refused(place):
+    run = stopped()
+    (place / "start.safetensors").write_bytes(b"")
+    with pytest.raises(StartError):
+        warmstart.resume(run)
+    other = tiny.timm.create_model("lcnet_035", num_classes=7)
+    tiny.save_file(other.state_dict(), place / "start.safetensors")
+    with pytest.raises(StartError) as caught:
+        warmstart.resume(run)
+    assert str(caught.value) == (
+        f"the weights of start.safetensors are not those that {place / 'run'} began with; put "
+        "them back, or begin a new run with `warmstart fit`."
+    )
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("format = 1\n")])
+def test_a_plan_that_was_changed_is_refused(place, change):
+    run = stopped()
+    sound = (run / "plan.toml").read_bytes()
+    change(run / "plan.toml")
+    with pytest.raises(RunFolderError, match=r"plan\.toml was changed or removed after its run"):
+        warmstart.resume(run)
+    (run / "plan.toml").write_bytes(sound)
+    assert (run / "INTERRUPTED").exists()
+    assert warmstart.resume(run).estimate.n == 36
+
+
+# ---- what cannot go on -------------------------------------------------------------------
+
+
+def test_what_is_no_run_is_refused(place):
+    for path in ("nowhere", "start.safetensors"):
+        with pytest.raises(RunFolderError, match=r"does not exist; name the folder of a run"):
+            warmstart.resume(path)
+    with pytest.raises(RunFolderError, match=r"pictures has no request\.json"):
+        warmstart.resume("pictures")
+    with pytest.raises(UsageError, match=r"resume\(\) wants the path of a run folder"):
+        warmstart.resume(3)
+    assert not (place / "pictures" / "progress.jsonl").exists()
+
+
+def test_a_run_that_failed_is_refused_with_its_reason(place):
+    run = stopped()
+    RunFolder(run).mark("FAILED", "red holds no image that can be read.")
+    with pytest.raises(RunFolderError) as caught:
+        warmstart.resume(run)
+    assert str(caught.value) == (
+        "run failed, and would again: red holds no image that can be read. Mend that, then begin "
+        "a new run with `warmstart fit`."
+    )
+
+
+def test_a_run_at_work_is_left_alone(place):
+    run = stopped()
+    before = bytes_of(run)
+    with open_log(RunFolder(run)), pytest.raises(RunFolderError, match="another process is at"):
+        warmstart.resume(run)
+    assert bytes_of(run) == before
+    assert warmstart.resume(run).estimate.n == 36
+
+
+def test_the_same_command_is_told_how_to_go_on(place):
+    run = stopped()
+    before = bytes_of(run)
+    with pytest.raises(RunFolderError, match="Run `warmstart resume run` to go on with it"):
+        fit()
+    assert bytes_of(run) == before
+    assert fit(None).path == Path("runs/pictures")  # without --out a new run is made

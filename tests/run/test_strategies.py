@@ -1,0 +1,197 @@
+"""Strategies on the same data: run first, then compared; one that fails stops no other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tiny import PREP, bytes_of, lines, network
+from warmstart.api.run import Run
+from warmstart.errors import DataError, PlanError, RunFolderError, TrainingError, UsageError
+from warmstart.events import Event, drain, follow
+from warmstart.planning import fine_tuning
+from warmstart.request import Request
+from warmstart.run.deliver import Finished
+from warmstart.run.fit import fit
+from warmstart.run.strategies import compare_strategies, is_run
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def request(**options):
+    given = {"data": None, "start": network(), "preprocessing": PREP, "budget": "fast", **options}
+    return Request(**given)
+
+
+@pytest.fixture
+def stand_in(finished):
+    """A flow that hands out copies of the finished run; `asked` is what it was asked."""
+
+    def flow(asked):
+        if "40" in asked.strategy:
+            raise PlanError(f"--strategy {asked.strategy}: the network has 2 parts")
+        flow.asked.append(asked)
+        yield Event(stage="read", kind="note", values={"folder": str(asked.out)})
+        shutil.copytree(finished.path, asked.out, dirs_exist_ok=True)
+        return Finished(path=asked.out, summary=finished.summary)
+
+    flow.asked = []
+    return flow
+
+
+def compared(flow, places, words, **options):
+    return drain(compare_strategies(places, words, request(**options), flow))
+
+
+def folders():
+    return sorted(path.name for path in Path("runs").iterdir()) if Path("runs").exists() else []
+
+
+def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures, monkeypatch):
+    texts = []
+    monkeypatch.setattr(fine_tuning, "passes", lambda n: 320)  # as long as a test may be
+    steps = compare_strategies(["split"], ["head", "full", "head", "scratch"], request(), fit)
+    found = follow(steps, lambda event: texts.append(event.values.get("text")))
+    assert folders() == ["latest", "split-full", "split-head", "split-scratch"]
+    assert Path("runs/latest").resolve().name == "split-scratch"
+    assert {run.name: run.path for run in found.runs} == {
+        "head": "runs/split-head", "full": "runs/split-full", "scratch": "runs/split-scratch",
+    }  # fmt: skip
+    assert (found.rows, found.n, found.failed) == ("test", 15, ())
+    assert {run.name: run.kept for run in found.runs} == {
+        "head": False, "full": True, "scratch": True,
+    }  # fmt: skip
+    assert [text for text in texts if text and " of 3" in str(text) and "," in str(text)] == [
+        "head, 1 of 3",
+        "full, 2 of 3",
+        "scratch, 3 of 3",
+    ]
+    runs = {run.name: run for run in found.runs}
+    assert (runs["head"].updates, runs["head"].near_end_updates) == (0, 0)
+    for name in ("full", "scratch"):
+        told = [e for e in lines(Path(runs[name].path), "progress.jsonl")
+                if (e["stage"], e["kind"]) == ("tune", "step")]  # fmt: skip
+        assert runs[name].updates == len(told)
+    assert all(Run.open(run.path).plan.strategy.source == "user" for run in found.runs)
+    drain(fit(request(data="split", strategy="head", out=Path("alone"))))
+    one, other = bytes_of(Path("runs/split-head")), bytes_of(Path("alone"))
+    assert one.keys() == other.keys()
+    for name in ("plan.toml", "predictions.jsonl", "data.json", "model/model.safetensors"):
+        assert one[name] == other[name], name
+
+
+def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(
+    pictures, stand_in, finished
+):
+    compared(stand_in, ["pictures"], ["head", "full"])
+    found = compared(stand_in, ["runs/pictures-head", "pictures"], ["head"], seed=1)
+    assert {run.name: run.path for run in found.runs} == {
+        "pictures-head": "runs/pictures-head", "head": "runs/pictures-head-2",
+    }  # fmt: skip
+    assert [(one.strategy, one.seed) for one in stand_in.asked] == [
+        ("head", 0), ("full", 0), ("head", 1),
+    ]  # fmt: skip
+
+
+def test_a_run_that_is_called_like_a_strategy_goes_by_its_path(pictures, stand_in, finished):
+    shutil.copytree(finished.path, "old/head")
+    found = compared(stand_in, ["old/head", "pictures"], ["head"])
+    assert {run.name for run in found.runs} == {"old/head", "runs/pictures-head"}
+
+
+def test_one_that_fails_is_told_of_and_leaves_nothing(pictures, stand_in):
+    texts = []
+    steps = compare_strategies(["pictures"], ["head", "last:40", "full"], request(), stand_in)
+    found = follow(steps, lambda event: texts.append(str(event.values.get("text"))))
+    assert {run.name for run in found.runs} == {"head", "full"}
+    (failed,) = found.failed
+    assert failed.name == "last:40"
+    assert f"last:40: {failed.error}" in texts
+    assert folders() == ["latest", "pictures-full", "pictures-head"]
+
+
+def test_where_fewer_than_two_are_left_that_is_an_error(pictures, stand_in):
+    with pytest.raises(TrainingError, match=r"only head came to its end \(runs/pictures-head\)"):
+        compared(stand_in, ["pictures"], ["head", "last:40"])
+    with pytest.raises(PlanError, match="last:40"):
+        compared(stand_in, ["pictures"], ["last:40", "last:400"])
+
+
+def test_a_failure_amid_the_work_and_a_run_without_a_model_are_told_of_too(
+    pictures, stand_in, finished
+):
+    def broken(asked):
+        if asked.strategy == "full":
+            raise TrainingError("the disk is full; make room")
+        done = yield from stand_in(asked)
+        if asked.strategy == "auto":
+            told = json.loads((done.path / "summary.json").read_text("utf-8"))
+            told["shipped"]["strategy"] = "none"
+            (done.path / "summary.json").write_text(json.dumps(told), "utf-8")
+        return done
+
+    words = ["head", "full", "scratch", "auto"]
+    found = compared(broken, ["pictures"], words)
+    assert {run.name for run in found.runs} == {"head", "scratch"}
+    assert [one.name for one in found.failed] == ["full", "auto"]
+    assert found.failed[0].error == "the disk is full; make room"
+    assert "shipped no model" in found.failed[1].error
+
+
+def test_an_interruption_leaves_what_is_finished(pictures):
+    steps = compare_strategies(["pictures"], ["head", "full", "scratch"], request(), fit)
+    for event in steps:
+        if event.stage == "tune" and event.kind == "step":
+            break
+    steps.close()
+    assert folders() == ["latest", "pictures-full", "pictures-head"]
+    assert Path("runs/pictures-head/DONE").exists()
+    assert Path("runs/pictures-full/INTERRUPTED").exists()
+    assert Path("runs/latest").resolve().name == "pictures-head"
+
+
+def test_minutes_are_shared_out_equally(pictures, stand_in):
+    whole = {"minutes": 8.0, "elapsed": 60.0, "given": frozenset({"budget"})}
+    compared(stand_in, ["pictures"], ["head", "full"], **whole)
+    assert [(one.minutes, one.elapsed) for one in stand_in.asked] == [(3.5, 0.0), (3.5, 0.0)]
+    assert all(one.given == {"budget", "strategy"} for one in stand_in.asked)
+
+
+def test_bad_words_are_refused_before_anything_is_run(pictures, finished, stand_in):
+    with pytest.raises(PlanError, match="deep is not a word of it"):
+        compared(stand_in, ["pictures"], ["head", "deep"])
+    with pytest.raises(UsageError, match="at least two runs or strategies"):
+        compared(stand_in, ["pictures"], ["head", "last:0"])
+    with pytest.raises(UsageError, match="neither is a run"):
+        compared(stand_in, ["pictures", "others"], ["head", "full"])
+    with pytest.raises(UsageError, match="needs data to run them on"):
+        compared(stand_in, [str(finished.path)], ["head", "full"])
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        compared(stand_in, ["nowhere"], ["head", "full"])
+    Path("stopped").mkdir()
+    Path("stopped/request.json").write_text("{}")
+    with pytest.raises(RunFolderError, match="has not come to its end"):
+        compared(stand_in, ["stopped", "pictures"], ["head"])
+    assert folders() == []
+    assert stand_in.asked == []
+
+
+def test_a_bad_option_is_no_failed_strategy(pictures):
+    with pytest.raises(UsageError, match="--seed"):
+        compared(fit, ["pictures"], ["head", "full"], seed=-1)
+    assert folders() == []
+
+
+def test_a_run_is_told_from_data(finished, pictures, tmp_path):
+    assert is_run(finished.path)
+    assert not is_run(pictures)
+    assert not is_run("sample:digits")
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped" / "request.json").write_text("{}")
+    assert is_run(tmp_path / "stopped")

@@ -1,0 +1,239 @@
+"""Images to label next: which are left out, what is said of each, what it should bring."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import warmstart
+from drawing import fill
+from warmstart.errors import DataError, RunFolderError, UsageError
+from warmstart.events import drain, follow
+from warmstart.records.answer import ExpectedGain
+from warmstart.records.run_folder import read_json, write_json
+from warmstart.records.summary import Evidence, Inspection
+from warmstart.run.suggest import expected_gain, suggest
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    """30 pictures that the run has not seen, two copies, one of its own, one torn."""
+    folder = fill(tmp_path / "inbox", {"a": 10, "b": 10, "c": 10}, seed=7)
+    for number in range(2):
+        shutil.copy(folder / "a" / f"00{number}.png", folder / "c" / f"copy{number}.png")
+    (folder / "torn.png").write_bytes(b"dear")
+    return folder
+
+
+def appetite(**details):
+    return Evidence(
+        name="appetite", value=0.1, low=0.04, high=0.2, n=100, meaning="", details=details
+    )
+
+
+# ---- which images ------------------------------------------------------------------------
+
+
+def test_each_new_readable_image_counts_once(finished, inbox):
+    own = finished.path.parents[1] / "split"
+    shutil.copy(own / "train" / "red" / "000.png", inbox / "train.png")
+    shutil.copy(own / "test" / "red" / "000.png", inbox / "test.png")
+    found = drain(suggest(finished.path, [str(inbox)], count=8))
+    assert found.candidates == 30
+    skipped = found.skipped
+    assert (skipped.known, skipped.copies, skipped.unreadable) == (2, 2, 1)
+    paths = [one.path for one in found.suggestions]
+    assert len(set(paths)) == 8
+    assert not {"train.png", "test.png", "torn.png"} & {path.rpartition("/")[2] for path in paths}
+
+
+def test_each_comes_with_the_answer_that_predict_gives(finished, inbox):
+    found = drain(suggest(finished.path, [str(inbox)], count=5)).suggestions
+    answers = warmstart.load(finished.path).predict([one.path for one in found])
+    for one, answer in zip(found, answers, strict=True):
+        assert (one.path, one.label) == (answer.path, answer.label)
+        assert one.probability == pytest.approx(answer.probability, abs=1e-3)
+        best, second = list(answer.scores)[:2]
+        if answer.unknown:
+            assert one.why == "unlike what it knows"
+        elif answer.scores[second] > 0.51 * answer.scores[best]:
+            assert one.why == f"unsure: {best} or {second}"
+        elif answer.scores[second] < 0.49 * answer.scores[best]:
+            assert one.why == "stands for others like it"
+
+
+def test_the_model_is_in_more_doubt_about_them_than_about_most(finished, inbox):
+    found = drain(suggest(finished.path, [str(inbox)], count=2)).suggestions
+    everything = warmstart.load(finished.path).predict(sorted(inbox.rglob("0*.png")))
+    middle = np.median([answer.probability for answer in everything])
+    assert all(one.probability <= middle for one in found)
+
+
+def test_the_same_images_give_the_same_answer_however_they_are_named(finished, inbox):
+    whole = drain(suggest(finished.path, [str(inbox)], count=4))
+    parts = [str(inbox / name) for name in ("a", "b", "c")]
+    assert drain(suggest(finished.path, parts, count=4)).suggestions == whole.suggestions
+
+
+def test_fewer_images_than_asked_for_are_all_given(finished, inbox):
+    found = drain(suggest(finished.path, [str(inbox / "b")]))
+    assert len(found.suggestions) == found.candidates == 10
+
+
+def test_progress_is_told_and_the_run_is_not_changed(finished, inbox):
+    before = {p: p.stat().st_mtime_ns for p in finished.path.rglob("*")}
+    events = []
+    follow(suggest(finished.path, [str(inbox)]), events.append)
+    assert [(e.kind, e.step, e.of) for e in events] == [
+        ("begin", 0, 33), ("step", 32, 33), ("step", 33, 33),
+    ]  # fmt: skip
+    assert before == {p: p.stat().st_mtime_ns for p in finished.path.rglob("*")}
+
+
+# ---- mistakes ----------------------------------------------------------------------------
+
+
+def test_a_run_without_a_model_is_an_error(tmp_path, inbox):
+    with pytest.raises(RunFolderError, match="is not a finished run folder"):
+        drain(suggest(tmp_path, [str(inbox)]))
+
+
+def test_a_run_whose_list_of_examples_is_gone_is_an_error(own_run, inbox):
+    (own_run / "data.json").unlink()
+    with pytest.raises(RunFolderError, match=r"has no data\.json"):
+        drain(suggest(own_run, [str(inbox)]))
+
+
+def test_no_images_is_an_error(finished, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        drain(suggest(finished.path, [str(tmp_path / "empty")]))
+
+
+def test_only_known_images_is_an_error(finished):
+    own = finished.path.parents[1] / "split" / "test"
+    with pytest.raises(DataError, match="none of the 15 images is new: 15 are in the run's own"):
+        drain(suggest(finished.path, [str(own)]))
+
+
+def test_nothing_that_can_be_read_is_an_error_with_the_reason(finished, tmp_path):
+    with pytest.raises(DataError, match=r"none of the 1 images can be read .*nowhere\.png"):
+        drain(suggest(finished.path, [str(tmp_path / "nowhere.png")]))
+
+
+def test_a_count_of_none_is_an_error(finished, inbox):
+    with pytest.raises(UsageError, match="--count 0: it needs a whole number, 1 or more"):
+        drain(suggest(finished.path, [str(inbox)], count=0))
+
+
+# ---- what it should bring ----------------------------------------------------------------
+
+
+def test_a_doubling_brings_what_was_measured():
+    assert expected_gain(appetite(scale=0.2, rate=0.5), 50, 50) == ExpectedGain(
+        gain=pytest.approx(0.1), low=pytest.approx(0.04), high=pytest.approx(0.2), n=50
+    )
+
+
+def test_a_part_of_it_brings_its_share_of_the_curve():
+    def law(n):
+        return 0.1 * n**0.7 / (1 + 0.1 * n**0.7)
+
+    whole = law(200) - law(100)
+    evidence = Evidence(
+        name="appetite", value=whole, low=0.0, high=2 * whole, n=100, meaning="",
+        details={"scale": 0.1, "rate": 0.7},
+    )  # fmt: skip
+    found = expected_gain(evidence, 100, 20)
+    assert found.gain == pytest.approx(law(120) - law(100))
+    assert (found.low, found.high) == (0.0, pytest.approx(2 * found.gain))
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        None,
+        appetite(),
+        appetite(scale=0.2, rate="unknown"),
+        appetite(rate=0.5),
+        appetite(scale=0.2, rate=0.0),
+        Evidence(name="appetite", value=None, low=None, high=None, n=9, meaning=""),
+    ],
+)
+def test_nothing_is_said_where_nothing_was_measured(evidence):
+    assert expected_gain(evidence, 100, 20) is None
+
+
+def test_nothing_is_said_beyond_a_doubling():
+    assert expected_gain(appetite(scale=0.2, rate=0.5), 10, 20) is None
+
+
+def test_the_gain_is_read_from_the_run(own_run, inbox):
+    inspection = read_json(own_run / "inspection.json", Inspection)
+    others = tuple(e for e in inspection.evidence if e.name != "appetite")
+    evidence = (*others, appetite(scale=0.2, rate=0.5))
+    write_json(own_run / "inspection.json", replace(inspection, evidence=evidence))
+    found = drain(suggest(own_run, [str(inbox)], count=20)).expected
+    assert found == expected_gain(appetite(scale=0.2, rate=0.5), 36, 20)
+    (own_run / "inspection.json").unlink()
+    assert drain(suggest(own_run, [str(inbox)], count=20)).expected is None
+
+
+# ---- the table to fill in ----------------------------------------------------------------
+
+
+def test_the_table_can_be_filled_in_and_learnt_from(finished, inbox):
+    found = drain(suggest(finished.path, [str(inbox)], count=12, out=inbox / "next.csv"))
+    with open(inbox / "next.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [str(inbox / row["path"]) for row in rows] == [one.path for one in found.suggestions]
+    assert [row["suggested"] for row in rows] == [one.label for one in found.suggestions]
+    assert {row["label"] for row in rows} == {""}
+    from warmstart.data.read import read
+
+    filled = "".join(f"{row['path']},{'xy'[i % 2]}\n" for i, row in enumerate(rows))
+    (inbox / "filled.csv").write_text("path,label\n" + filled)
+    assert len(drain(read(str(inbox / "filled.csv"))).record.examples) == 12
+
+
+def test_a_table_elsewhere_holds_whole_paths(finished, inbox, tmp_path):
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "next.csv"
+    drain(suggest(finished.path, [str(inbox)], count=2, out=table))
+    assert table.read_text().splitlines()[1].startswith(str(inbox))
+
+
+def test_a_table_is_never_written_over_and_refused_before_the_look(finished, inbox):
+    (inbox / "next.csv").write_text("hours of work")
+    for name, says in (
+        ("next.csv", "exists; nothing was changed"),
+        ("next.txt", r"needs the name of a table, FILE\.csv"),
+        ("nowhere/next.csv", "there is no folder"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            next(suggest(finished.path, [str(inbox)], out=inbox / name))
+    assert (inbox / "next.csv").read_text() == "hours of work"
+
+
+def test_a_table_that_cannot_be_written_is_an_error(finished, inbox, monkeypatch):
+    def full(path, payload):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("warmstart.records.run_folder.write_bytes", full)
+    with pytest.raises(UsageError, match="cannot be written \\(No space left on device\\)"):
+        drain(suggest(finished.path, [str(inbox)], count=1, out=inbox / "next.csv"))
+
+
+def test_the_result_is_plain_json(finished, inbox):
+    from warmstart.records.codec import to_plain
+
+    plain = to_plain(drain(suggest(finished.path, [str(inbox)], count=1)))
+    assert list(plain) == ["suggestions", "expected", "skipped", "candidates"]
+    assert list(plain["suggestions"][0]) == ["path", "label", "probability", "why"]
+    json.dumps(plain)

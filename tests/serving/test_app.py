@@ -1,0 +1,536 @@
+"""The application behind a real server on loopback: answers, refusals, limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from serving import ODD_HEADS, alive, answer_plain, plain, png, read_all, wait_until
+from warmstart.serving.access import access_for
+from warmstart.serving.app import decoders, make_app
+from warmstart.serving.model import Picture, Unread
+
+GREEN, RED = png((0, 200, 0)), png((200, 0, 0))
+PROBLEM = "application/problem+json"
+POSTED = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with alive() as running:
+        yield running
+
+
+def check_problem(got, status):
+    """RFC 9457: its own media type, the status within, a reason for people."""
+    assert (got.status, got.headers["content-type"]) == (status, PROBLEM)
+    told = got.json
+    assert told["status"] == status
+    assert {"type", "title", "detail"} <= told.keys()
+    assert "\n" not in told["detail"]
+    return told["detail"]
+
+
+# ---- answers -----------------------------------------------------------------------------
+
+
+def test_one_answer_an_image_in_order(server):
+    got = server.send(("a.png", GREEN), ("b.png", RED), ("c.txt", b"dear"))
+    assert got.status == 200
+    first, second, third = got.json["answers"]
+    assert [first["name"], first["label"], first["words"]] == [
+        "a.png",
+        "green",
+        "green, fairly sure",
+    ]
+    assert second["label"] == "red"
+    assert second["nearest"] == [{"index": 0, "label": "red"}]
+    assert third["label"] is None
+    assert third["error"] == "c.txt is not an image"
+
+
+def test_what_it_tells_of_itself(server):
+    assert server.ask("GET", "/labels").json == {"labels": ["blue", "green", "red"]}
+    assert server.ask("GET", "/metadata").json == {"name": "colours"}
+    assert server.ask("GET", "/health").json == {"status": "alive"}
+    assert server.ask("GET", "/ready").json == {"status": "ready"}
+
+
+def test_a_heat_map(server):
+    got = server.send(("a.png", RED), path="/explain")
+    assert got.json["grid"] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert got.json["words"] == "With the glowing part covered, red falls from 90 % to 40 %."
+    check_problem(server.send(("a.png", RED), ("b.png", RED), path="/explain"), 422)
+    check_problem(server.send(("a.txt", b"dear"), path="/explain"), 422)
+
+
+def test_a_thumbnail_by_its_number_alone(server):
+    got = server.ask("GET", "/examples/0/thumbnail")
+    assert (got.body, got.headers["content-type"]) == (b"jpeg", "image/jpeg")
+    check_problem(server.ask("GET", "/examples/1/thumbnail"), 404)
+    for number in ("-1", "a.png", "0x0", "1e3", "9" * 30, "%00"):
+        check_problem(server.ask("GET", f"/examples/{number}/thumbnail"), 422)
+
+
+def test_metrics_count_what_happened(server):
+    before = server.number('warmstart_images_total{outcome="sure"}')
+    server.send(("a.png", GREEN), ("b.png", RED))
+    assert server.number('warmstart_images_total{outcome="sure"}') == before + 2
+    server.ask("GET", "/none-of-ours/" + "x" * 50)
+    text = server.ask("GET", "/metrics").body.decode()
+    assert 'path="/predict",status="200"' in text
+    assert 'path="other",status="404"' in text
+    assert "none-of-ours" not in text
+    assert server.number("warmstart_queue_images ") == 0
+    assert server.number("process_resident_memory_bytes") > 1e6
+
+
+def test_every_answer_protects_the_page(server):
+    for got in (
+        server.ask("GET", "/"), server.ask("GET", "/nowhere"), server.ask("PUT", "/predict"),
+        server.send(("a", b"")), server.ask("GET", "/", Host="evil.example"),
+    ):  # fmt: skip
+        assert "default-src 'none'" in got.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in got.headers["content-security-policy"]
+        assert got.headers["x-content-type-options"] == "nosniff"
+        assert got.headers["referrer-policy"] == "no-referrer"
+        assert got.headers["cache-control"]
+
+
+def test_a_bug_is_a_problem_with_its_headers_and_the_server_lives(caplog):
+    def broken(pictures):
+        raise ZeroDivisionError
+
+    with alive(plain(answer=broken)) as server:
+        got = server.send(("a.png", RED))
+        assert "bug" in check_problem(got, 500)
+        assert got.headers["x-content-type-options"] == "nosniff"
+        assert server.ask("GET", "/health").status == 200
+    assert "ZeroDivisionError" in caplog.text
+
+
+# ---- refusals ----------------------------------------------------------------------------
+
+
+def test_unreadable_images_are_named(server):
+    assert check_problem(server.send(("a.txt", b"dear")), 422) == "a.txt is not an image"
+    got = server.send(("a.txt", b"dear"), ("b.txt", b""))
+    assert check_problem(got, 422) == "none of 2 images could be read"
+    assert [one["name"] for one in got.json["images"]] == ["a.txt", "b.txt"]
+
+
+def test_too_many_pixels_is_another_status():
+    large = plain(decode=lambda payload, name: Unread(name, "too many pixels", True))
+    with alive(large) as server:
+        check_problem(server.send(("a.png", RED)), 413)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/predict", 405), ("PUT", "/predict", 405), ("DELETE", "/labels", 405),
+        ("GET", "/nowhere", 404), ("GET", "/predict/", 404), ("GET", "//etc/passwd", 404),
+        ("OPTIONS", "/predict", 405), ("BREW", "/", 405), ("GET", "/page", 404),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_a_problem(server, method, path, status):
+    got = server.ask(method, path)
+    check_problem(got, status)
+    assert status != 405 or got.headers["allow"]
+
+
+PATHS = (
+    "/../../../../etc/passwd", "/..%2f..%2f..%2fetc%2fpasswd", "/%2e%2e/%2e%2e/etc/passwd",
+    "/page.css/../../../etc/passwd", "/examples/../../etc/passwd/thumbnail",
+    "/examples/..%2f..%2fetc%2fpasswd/thumbnail", "/examples/%2e%2e/thumbnail",
+    "/examples//etc/passwd/thumbnail", "/examples/0%00.jpg/thumbnail", "/docs/../../etc/passwd",
+    "/examples/0/thumbnail/../../../../etc/passwd", "/%5c..%5c..%5cetc%5cpasswd", "/\\..\\etc",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_path_leads_out(server, path):
+    head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    answer = server.raw(head.encode())
+    assert re.match(rb"HTTP/1.1 4\d\d ", answer), answer
+    assert b"root:" not in answer
+    assert server.ask("GET", "/health").status == 200
+
+
+def test_foreign_hosts_and_pages_are_refused(server):
+    check_problem(server.ask("GET", "/labels", Host="evil.example"), 421)
+    check_problem(server.ask("POST", "/predict", b"", Origin="https://evil.example"), 403)
+    got = server.raw(b"GET /labels HTTP/1.0\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("head", ODD_HEADS)
+def test_hosts_that_two_readers_read_differently_are_refused(server, head):
+    asked = f"GET /labels HTTP/1.1\r\n{head}\r\nConnection: close\r\n\r\n"
+    assert server.raw(asked.encode("latin-1"))[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 421 ")
+
+
+@pytest.mark.parametrize("target", ["http://evil.example/labels", "evil.example:80", "*"])
+def test_a_target_that_names_another_host_is_none_of_ours(server, target):
+    asked = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    assert re.match(rb"HTTP/1.1 4\d\d ", server.raw(asked.encode()))
+
+
+def test_a_token_is_needed_where_there_is_one():
+    with alive(token="secret") as server:
+        got = server.ask("GET", "/labels")
+        check_problem(got, 401)
+        assert got.headers["www-authenticate"].startswith("Bearer")
+        check_problem(server.send(("a.png", RED)), 401)
+        check_problem(server.ask("GET", "/metrics", Authorization="Bearer wrong"), 401)
+        assert server.send(("a.png", RED), Authorization="Bearer secret").status == 200
+        assert server.ask("GET", "/").status == server.ask("GET", "/health").status == 200
+        described = server.ask("GET", "/openapi.json").body.decode()
+        assert "HTTPBearer" in described
+        assert "colours" not in described
+
+
+@pytest.mark.parametrize("payload", [b"\x00" * 50, b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02"])
+def test_what_is_no_http_ends_the_connection(server, payload):
+    server.raw(payload + b"\r\n\r\n")
+    assert server.ask("GET", "/health").status == 200
+
+
+# ---- limits ------------------------------------------------------------------------------
+
+
+def test_a_body_of_a_gigabyte_is_refused_by_its_head(server):
+    head = POSTED + b"Content-Length: 1000000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
+        link.sendall(head)
+        assert b" 413 " in link.recv(65536)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+@pytest.mark.parametrize("line", ["Content-Type: text/html", "Content-Encoding: gzip", "X: 1"])
+def test_a_body_of_another_kind_is_refused_by_its_head(server, path, line):
+    """Nothing of it is sent: who waited for it would not answer."""
+    kind = "" if line.startswith(("Content-Type", "X")) else "Content-Type: image/png\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}{line}\r\nContent-Length: 9\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
+        link.sendall(head.encode())
+        assert b" 415 " in link.recv(65536)
+
+
+def test_a_body_without_an_end_is_refused_once_it_is_too_long():
+    """A gigabyte in pieces: the server reads little more than its limit, answers and closes."""
+    sent, piece = 0, b"x" * 65536
+    chunk = f"{len(piece):x}\r\n".encode() + piece + b"\r\n"
+    head = POSTED + b"Transfer-Encoding: chunked\r\n\r\n"
+    with alive(body_bytes=500_000) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
+            link.sendall(head)
+            link.settimeout(0.01)
+            answer = b""
+            while sent < 1_000_000_000 and not answer:
+                link.setblocking(True)
+                link.sendall(chunk)
+                sent += len(piece)
+                link.settimeout(0.001)
+                try:
+                    answer = link.recv(65536)
+                except TimeoutError:
+                    continue
+        assert b" 413 " in answer
+        assert sent < 20_000_000  # what lay in the buffers between us besides
+        assert server.ask("GET", "/health").status == 200
+
+
+def test_bodies_together_are_bounded():
+    half = POSTED + b"Content-Length: 60000\r\n\r\n" + b"x" * 50000
+    picture = {"body": b"x" * 60_000, "content_type": "image/png"}
+    with alive(held_bytes=100_000) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as link:
+            link.sendall(half)
+            wait_until(lambda: server.ask("POST", "/predict", **picture).status == 503)
+            got = server.ask("POST", "/predict", **picture)
+            check_problem(got, 503)
+            assert int(got.headers["retry-after"]) > 0
+        wait_until(lambda: server.ask("POST", "/predict", **picture).status == 422)
+
+
+def test_a_body_that_drips_is_given_up():
+    head = POSTED + b"Content-Length: 100\r\n\r\nx"
+    with alive(body_s=0.3) as server:
+        assert b" 408 " in server.raw(head)
+        assert server.ask("GET", "/health").status == 200
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: loc"])
+def test_a_head_that_drips_is_cut_off(begun):
+    """Slow loris: many connections that never say what they want."""
+    with alive(head_s=0.4) as server:
+        links = [
+            socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(40)
+        ]
+        for link in links:
+            link.sendall(begun)
+        assert server.ask("GET", "/health").status == 200
+        assert [read_all(link) for link in links] == [b""] * 40
+        for link in links:
+            link.close()
+
+
+def test_a_drip_on_a_connection_that_was_used_before_is_cut_off():
+    with alive(head_s=0.4, idle_s=0.4) as server:
+        got = server.raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea")
+        assert got.count(b"HTTP/1.1 200") == 1
+
+
+def test_connections_are_bounded():
+    with alive(connections=5, head_s=20) as server:
+        held = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(5)]
+        wait_until(lambda: len(server.server.server_state.connections) == 5)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as one_more:
+            assert read_all(one_more) == b""
+        for link in held:
+            link.close()
+        wait_until(lambda: not server.server.server_state.connections)
+        assert server.ask("GET", "/health").status == 200
+
+
+def test_a_full_queue_is_announced():
+    gate, begun = threading.Event(), threading.Event()
+
+    def slow(pictures):
+        begun.set()
+        gate.wait(30)
+        return answer_plain(pictures)
+
+    with alive(plain(answer=slow), queue=3, batch=1) as server, ThreadPoolExecutor(3) as many:
+        waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(3)]
+        begun.wait(20)
+        wait_until(lambda: server.number("warmstart_queue_images ") == 3)
+        got = server.send(("b.png", RED))
+        check_problem(got, 503)
+        assert 1 <= int(got.headers["retry-after"]) <= 60
+        check_problem(server.ask("GET", "/ready"), 503)
+        assert server.ask("GET", "/health").status == 200
+        gate.set()
+        assert [one.result().status for one in waiting] == [200] * 3
+        assert server.ask("GET", "/ready").status == 200
+
+
+def test_an_answer_that_takes_too_long_is_a_problem():
+    gate = threading.Event()
+
+    def slow(pictures):
+        gate.wait(30)
+        return answer_plain(pictures)
+
+    with alive(plain(answer=slow), answer_s=0.3) as server:
+        check_problem(server.send(("a.png", RED)), 503)
+        gate.set()
+        wait_until(lambda: server.send(("a.png", RED)).status == 200)
+
+
+def test_what_is_inside_is_answered_before_it_stops():
+    gate = threading.Event()
+
+    def slow(pictures):
+        gate.wait(30)
+        return answer_plain(pictures)
+
+    with alive(plain(answer=slow), batch=2) as server, ThreadPoolExecutor(6) as many:
+        waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(6)]
+        wait_until(lambda: server.number("warmstart_queue_images ") == 6)
+        server.server.should_exit = True
+        wait_until(lambda: not can_connect(server.port))
+        gate.set()
+        assert [one.result().status for one in waiting] == [200] * 6
+
+
+def can_connect(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_decoding_large_pictures_does_not_hold_up_the_rest():
+    """The event loop answers while every decoder is at work."""
+    gate = threading.Event()
+
+    def slow(payload, name):
+        gate.wait(30)
+        return Unread(name, "late")
+
+    with alive(plain(decode=slow)) as server, ThreadPoolExecutor(8) as many:
+        waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(8)]
+        busy = decoders(os.cpu_count() or 1)
+        wait_until(lambda: server.number("warmstart_queue_images ") >= busy)
+        assert server.ask("GET", "/labels").status == 200
+        gate.set()
+        assert {one.result().status for one in waiting} == {422}
+
+
+# ---- description -------------------------------------------------------------------------
+
+
+def test_the_description_names_every_route_and_its_errors(server):
+    described = server.ask("GET", "/openapi.json").json
+    assert set(described["paths"]) == {
+        "/predict", "/explain", "/labels", "/metadata", "/health", "/ready", "/metrics",
+        "/examples/{index}/thumbnail",
+    }  # fmt: skip
+    assert described["openapi"].startswith("3.")
+    text = json.dumps(described)
+    for name in re.findall(r'"#/components/schemas/(\w+)"', text):
+        assert name in described["components"]["schemas"]
+    predict = described["paths"]["/predict"]["post"]
+    assert {"413", "422", "503"} <= predict["responses"].keys()
+    assert "multipart/form-data" in predict["requestBody"]["content"]
+
+
+def schema_of(described, path, kind, method="post"):
+    return described["paths"][path][method]["requestBody"]["content"][kind]["schema"]
+
+
+def test_the_description_says_what_a_body_must_hold(server):
+    described = server.ask("GET", "/openapi.json").json
+    for path, most in (("/predict", 32), ("/explain", 1)):
+        body = described["paths"][path]["post"]["requestBody"]
+        assert body["required"] is True
+        assert set(body["content"]) == {
+            "multipart/form-data", "application/json", "image/*", "audio/*",
+            "application/octet-stream",
+        }  # fmt: skip
+        sent = schema_of(described, path, "application/json")
+        assert sent["oneOf"] == [{"required": ["image"]}, {"required": ["images"]}]
+        assert (sent["properties"]["images"]["minItems"], sent["additionalProperties"]) == (
+            1,
+            False,
+        )
+        assert sent["properties"]["images"]["maxItems"] == most
+        assert schema_of(described, path, "multipart/form-data")["required"] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "kinds", "name"),
+    [
+        ("text", {"application/json", "text/plain", "multipart/form-data"}, "text"),
+        ("table", {"application/json", "text/csv", "multipart/form-data"}, "row"),
+    ],
+)
+def test_so_it_does_of_texts_and_tables(kind, kinds, name):
+    described = make_app(plain(kind=kind), access_for("127.0.0.1", None)).app.openapi()
+    assert set(described["paths"]["/predict"]["post"]["requestBody"]["content"]) == kinds
+    sent = schema_of(described, "/predict", "application/json")
+    sent = sent["anyOf"][0] if kind == "text" else sent
+    assert sent["oneOf"] == [{"required": [name]}, {"required": [f"{name}s"]}]
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "text", "table"])
+def test_each_content_type_of_the_description_is_taken_and_no_other(kind):
+    with alive(plain(kind=kind)) as server:
+        described = server.ask("GET", "/openapi.json").json
+        told = described["paths"]["/predict"]["post"]["requestBody"]["content"]
+        for name in told:
+            got = server.ask("POST", "/predict", b"x", content_type=name.replace("*", "x"))
+            assert got.status in (200, 400, 422), name
+        for name in {"image/png", "text/plain", "text/csv", "text/html", "application/xml"}:
+            if not {name, name.split("/")[0] + "/*"} & set(told):
+                assert server.ask("POST", "/predict", b"x", content_type=name).status == 415
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("image", {"image": "aa", "images": ["aa"]}, "send image or images, not both"),
+        ("text", {"text": "a", "texts": ["b"]}, "send text or texts, not both"),
+        ("table", {"row": {}, "rows": [{}]}, "send row or rows, not both"),
+    ],
+)
+def test_one_or_many_are_sent_not_both(kind, body, said):
+    with alive(plain(kind=kind)) as server:
+        got = server.ask("POST", "/predict", json.dumps(body), content_type="application/json")
+        assert check_problem(got, 422) == said
+
+
+def test_what_comes_back_is_described_by_its_own_type(server):
+    described = server.ask("GET", "/openapi.json").json
+    for path, real in (("/metrics",) * 2, ("/examples/{index}/thumbnail", "/examples/0/thumbnail"),
+                       ("/labels",) * 2, ("/metadata",) * 2):  # fmt: skip
+        (told,) = described["paths"][path]["get"]["responses"]["200"]["content"]
+        assert server.ask("GET", real).headers["content-type"].split(";")[0] == told
+
+
+def test_a_token_is_described_where_it_is_needed_and_nowhere_else():
+    with alive(token="secret") as server:
+        described = server.ask("GET", "/openapi.json").json
+        for path, methods in described["paths"].items():
+            for method, operation in methods.items():
+                status = server.ask(method.upper(), path.replace("{index}", "0")).status
+                assert ("security" in operation) == (status == 401), path
+                assert ("401" in operation["responses"]) == (status == 401), path
+    with alive() as server:
+        assert '"401"' not in server.ask("GET", "/openapi.json").body.decode()
+
+
+def decode_any(payload, name):
+    """A text, or a row of a table, as a picture."""
+    return Picture(name, np.full((2, 2, 3), len(payload) % 256, np.uint8), (0, 0, 1, 1))
+
+
+CONFORMING = (
+    "not_a_server_error", "status_code_conformance", "content_type_conformance",
+    "response_headers_conformance", "response_schema_conformance", "unsupported_method",
+    "allow_header_conformance", "ignored_auth",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+@pytest.mark.parametrize("kind", ["image", "text", "table"])
+def test_bytes_of_chance_break_nothing(kind, token):
+    """Every operation of the description, with inputs made of it and against it.
+
+    What comes back is as the description says. Texts and rows that it allows are answered; bytes
+    of chance are no image.
+    """
+    schemathesis = pytest.importorskip("schemathesis")
+    hypothesis = pytest.importorskip("hypothesis")
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
+    named = {name: getattr(checks, name, not_a_server_error) for name in CONFORMING}
+    if kind == "text":
+        named["positive_data_acceptance"] = checks.positive_data_acceptance
+    served = plain(kind=kind) if kind == "image" else plain(kind=kind, decode=decode_any)
+    settings = hypothesis.settings(
+        max_examples=12, database=None, derandomize=True, deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )  # fmt: skip
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    seen, modes = set(), schemathesis.GenerationMode
+    with alive(served, token=token) as server:
+        schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+        for found in schema.get_all_operations():
+            for mode in (modes.POSITIVE, modes.NEGATIVE):
+                operation = found.ok()
+
+                @settings
+                @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+                def check(case):
+                    response = case.call(timeout=30, headers=headers)
+                    case.validate_response(response, checks=list(named.values()), headers=headers)
+                    seen.add((case.operation.path, response.status_code))
+
+                with suppress(hypothesis.errors.Unsatisfiable):  # nothing can be wrong with it
+                    check()
+        assert {path for path, _ in seen} == set(server.ask("GET", "/openapi.json").json["paths"])
+        assert (kind == "image") or ("/predict", 200) in seen
+        assert server.ask("GET", "/ready").status == 200

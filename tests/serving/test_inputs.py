@@ -1,0 +1,119 @@
+"""From bodies to images: forms, JSON, one image as it is, and everything that is none of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving import form
+from warmstart.serving.inputs import Sent, SentImages, images_in
+from warmstart.serving.model import Limits
+from warmstart.serving.problems import Problem
+
+LIMITS = Limits(images=3)
+
+
+def refused(kind, body):
+    with pytest.raises(Problem) as told:
+        images_in(kind, body, LIMITS)
+    return told.value.status, str(told.value)
+
+
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=3))
+def test_what_goes_into_a_form_comes_out(payloads):
+    files = [(f"{n}.png", payload) for n, payload in enumerate(payloads)]
+    body, kind = form(files)
+    if any(b"--edge-of-a-part" in payload for payload in payloads):
+        return
+    assert images_in(kind, body, LIMITS) == [Sent(name, payload) for name, payload in files]
+
+
+def test_fields_that_are_no_files_are_passed_over():
+    body, kind = form([("a.png", b"x")])
+    extra = b'--edge-of-a-part\r\nContent-Disposition: form-data; name="note"\r\n\r\nhello\r\n'
+    assert images_in(kind, extra + body, LIMITS) == [Sent("a.png", b"x")]
+
+
+def test_folders_in_a_name_are_dropped():
+    body, kind = form([("../../etc/passwd", b"x"), (r"C:\a\b.png", b"y")])
+    assert [one.name for one in images_in(kind, body, LIMITS)] == ["passwd", "b.png"]
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+def test_base64_in_json(prefix):
+    text = prefix + base64.b64encode(b"bytes").decode()
+    for asked in ({"image": text}, {"images": [text]}):
+        found = images_in("application/json; charset=utf-8", json.dumps(asked).encode(), LIMITS)
+        assert [one.payload for one in found] == [b"bytes"]
+
+
+def test_an_image_as_it_is():
+    assert images_in("image/jpeg", b"bytes", LIMITS) == [Sent("image", b"bytes")]
+    assert images_in("application/octet-stream", b"b", LIMITS) == [Sent("image", b"b")]
+
+
+BODY, KIND = form([("a.png", b"x")])
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status", "says"),
+    [
+        ("", b"x", 415, "multipart/form-data"),
+        ("text/plain", b"x", 415, "application/json"),
+        ("image/png", b"", 400, "no image was sent"),
+        ("application/json", b"{", 422, "JSON"),
+        ("application/json", b"[]", 422, ""),
+        ("application/json", b"{}", 400, "no image was sent"),
+        ("application/json", b'{"imgs": []}', 422, "imgs"),
+        ("application/json", b'{"image": "!"}', 422, "image 0 is not base64"),
+        ("application/json", b'{"images": ["", "", "", ""]}', 413, "more than 3 files"),
+        ("application/json", b"\xff\xfe", 422, ""),
+        ("multipart/form-data", BODY, 400, "no boundary"),
+        (f"multipart/form-data; boundary={'a' * 300}", BODY, 400, "form"),
+        ("multipart/form-data; boundary=other", BODY, 400, "form"),
+        (KIND, BODY[:40], 400, "breaks off"),
+        (KIND, BODY[:-8], 400, "breaks off"),
+        (KIND, b"", 400, "breaks off"),
+        (KIND, b"not a form at all", 400, "cannot be read"),
+        (KIND, form([(f"{n}", b"") for n in range(4)])[0], 413, "more than 3 files"),
+    ],
+)
+def test_anything_else_is_refused_with_a_reason(kind, body, status, says):
+    found, said = refused(kind, body)
+    assert found == status
+    assert says in said
+
+
+@pytest.mark.parametrize("tiny", [b'""', b"1", b"{}", b'{"a":1,"b":2}'])
+def test_countless_values_are_refused_before_they_are_read(tiny, monkeypatch):
+    monkeypatch.setattr(SentImages, "model_validate_json", lambda body: pytest.fail("it was read"))
+    body = b'{"images": [' + b",".join([tiny] * 10_000) + b"]}"
+    assert refused("application/json", body)[0] == 413
+
+
+def test_as_many_data_urls_as_may_be_sent_are_read():
+    urls = ["data:image/png;base64,aGk="] * LIMITS.images
+    body = json.dumps({"images": urls}).encode()
+    assert [one.payload for one in images_in("application/json", body, LIMITS)] == [b"hi"] * 3
+
+
+def test_a_refusal_does_not_repeat_a_long_name():
+    body = json.dumps({"a" * 100_000: 1}).encode()
+    assert len(refused("application/json", body)[1]) < 300
+
+
+def test_a_form_of_countless_fields_is_refused():
+    part = b'--edge-of-a-part\r\nContent-Disposition: form-data; name="note"\r\n\r\nx\r\n'
+    assert refused(KIND, part * 100 + BODY)[0] == 413
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_raise_anything_but_a_problem(body):
+    for kind in (KIND, "application/json", "multipart/form-data; boundary=x"):
+        with suppress(Problem):
+            images_in(kind, body, LIMITS)

@@ -1,0 +1,522 @@
+"""The studio's routes over a real socket, with tools that do next to nothing."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import select
+import socket
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from serving import ODD_HEADS, form, live, png, wait_until
+from warmstart.errors import DataError, UsageError
+from warmstart.studio.app import Keys, make_app
+from warmstart.studio.project import Project
+from warmstart.studio.stream import Hub
+from warmstart.studio.table import table_of
+from warmstart.studio.work import Seen, Tools, Working
+
+KEYS = Keys("a-token", "a-secret")
+
+
+class Desk:
+    """Tools that note what was asked of them."""
+
+    def __init__(self):
+        self.now, self.orders = Working(), []
+
+    def see(self, payload, name):
+        return Seen(20, 20, ".png", b"jpeg") if payload.startswith(b"\x89PNG") else f"{name}: no"
+
+    def small(self, payload, name):
+        if not payload.startswith(b"\x89PNG"):
+            raise DataError(f"{name} is not an image")
+        return b"made later"
+
+    def fit(self, order):
+        self.orders.append(order)
+        self.now = Working(state="working", number=order.number)
+
+    def resume(self):
+        raise UsageError("nothing to go on with")
+
+    def tools(self, **changes):
+        usual = Tools(
+            see=self.see, small=self.small, working=lambda: self.now, fit=self.fit,
+            resume=self.resume, stop=lambda: None, forecast=lambda order: {"seconds": 1.0},
+            result=lambda number: {"number": number},
+            answer=lambda number, payload, name: {"label": "cat", "number": number},
+            take=lambda number, what: self.place / what,
+        )  # fmt: skip
+        return replace(usual, **changes)
+
+
+class Client:
+    """Talks to a studio as its page does."""
+
+    def __init__(self, server, project, desk):
+        self.server, self.project, self.desk = server, project, desk
+        self.cookie = f"studio-1={KEYS.session}"
+
+    def get(self, path, **headers):
+        return self.server.ask("GET", path, **{"cookie": self.cookie, **headers})
+
+    def post(self, path, value=None, **headers):
+        told = {"cookie": self.cookie, "content_type": "application/json", **headers}
+        return self.server.ask("POST", path, json.dumps(value or {}), **told)
+
+    def send(self, *files, label="cat"):
+        body, kind = form(files)
+        path = f"/api/pictures?label={label}"
+        return self.server.ask("POST", path, body, content_type=kind, cookie=self.cookie)
+
+
+@pytest.fixture
+def studio(tmp_path):
+    project, desk = Project.open(tmp_path / "p", "p"), Desk()
+    desk.place = tmp_path
+    hub = Hub()
+    gate = make_app(project, desk.tools(), hub, KEYS, 1)
+    with live(gate) as server:
+        client = Client(server, project, desk)
+        client.app = gate.app
+        client.hub = hub
+        yield client
+        hub.close()
+    project.close()
+
+
+def pair(studio):
+    """Two classes of two pictures each; their ids."""
+    found = []
+    for label in ("cat", "dog"):
+        files = [(f"{label}{n}.png", png((n, len(found), 9))) for n in range(2)]
+        found += studio.send(*files, label=label).json["added"]
+    return found
+
+
+# ---- who may ask ---------------------------------------------------------------------------
+
+
+def test_the_token_in_the_address_becomes_a_cookie_that_no_script_reads(studio):
+    got = studio.server.ask("GET", f"/?token={KEYS.entry}")
+    assert got.status == 303
+    assert got.headers["location"] == "/"
+    cookie = got.headers["set-cookie"]
+    assert cookie.startswith(f"studio-1={KEYS.session}; ")
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "set-cookie" not in studio.server.ask("GET", "/?token=wrong").headers
+    assert studio.server.ask("GET", "/").status == 200
+
+
+@pytest.mark.parametrize("path", ["/api/board", "/api/events", "/api/take/model.zip", "/api/x"])
+@pytest.mark.parametrize(
+    "cookie",
+    ["", "studio-1=wrong", f"studio-1={KEYS.entry}", f"studio-2={KEYS.session}", "studio-1="],
+)
+def test_nothing_is_told_without_it(studio, path, cookie):
+    assert studio.get(path, cookie=cookie).status == 401
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://localhost:3000", "http://127.0.0.1:3000", "null"]
+)
+def test_pages_of_others_may_not_write_even_with_the_cookie(studio, origin):
+    assert studio.post("/api/undo", origin=origin).status == 403
+    assert studio.post("/api/classes", {"add": "cat"}, origin=origin).status == 403
+    assert studio.project.history.version == 0
+
+
+def test_our_own_page_may(studio):
+    own = f"http://127.0.0.1:{studio.server.port}"
+    assert studio.post("/api/classes", {"add": "cat"}, origin=own).status == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "10.0.0.1:80", "127.0.0.1.evil.example"])
+def test_names_that_were_pointed_at_this_computer_are_refused(studio, host):
+    assert studio.get("/api/board", host=host).status == 421
+    assert studio.post("/api/classes", {"add": "cat"}, host=host).status == 421
+
+
+@pytest.mark.parametrize("head", ODD_HEADS)
+def test_hosts_that_two_readers_read_differently_are_refused(studio, head):
+    for path in ("/", "/api/board"):
+        asked = f"GET {path} HTTP/1.1\r\n{head}\r\nCookie: {studio.cookie}\r\n"
+        found = studio.server.raw((asked + "Connection: close\r\n\r\n").encode("latin-1"))
+        assert found[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 421 ")
+
+
+# ---- pictures ------------------------------------------------------------------------------
+
+
+def test_pictures_come_in_and_bad_files_are_named_with_the_reason(studio):
+    got = studio.send(("a.png", png()), ("b.png", b"text"), ("c.png", png()))
+    (id,) = got.json["added"]
+    assert got.json["refused"] == [{"name": "b.png", "why": "b.png: no"}]
+    assert got.json["known"] == [{"name": "c.png", "id": id, "label": "cat"}]
+    told = studio.get("/api/board").json
+    assert told["classes"] == ["cat"]
+    (picture,) = told["pictures"]
+    assert (picture["id"], picture["name"], picture["label"]) == (id, "a.png", "cat")
+    assert told["undo"] == "added 1 picture to cat"
+    assert studio.get(f"/api/pictures/{id}").body == png()
+    assert studio.get(f"/api/thumbnails/{id}").body == b"jpeg"
+
+
+def test_thumbnails_that_are_lost_are_made_again(studio):
+    (id,) = studio.send(("a.png", png())).json["added"]
+    studio.project.small(id).unlink()
+    assert studio.get(f"/api/thumbnails/{id}").body == b"made later"
+    (studio.project.path / "pictures" / studio.project.pictures[id].file).write_bytes(b"text")
+    studio.project.small(id).unlink()
+    assert studio.get(f"/api/thumbnails/{id}").status == 404
+
+
+def test_what_was_taken_off_comes_back_where_it_is_sent_again(studio):
+    (id,) = studio.send(("a.png", png())).json["added"]
+    assert studio.post("/api/label", {"ids": [id], "label": None}).status == 200
+    assert studio.get("/api/board").json["pictures"] == []
+    assert studio.send(("a.png", png()), label="dog").json["added"] == [id]
+    assert studio.project.board.labels == {id: "dog"}
+    assert len(list((studio.project.path / "pictures").iterdir())) == 1
+
+
+@pytest.mark.parametrize("id", ["../project.json", "%2e%2e%2fproject.json", "x", ""])
+def test_no_path_leads_out_of_the_pictures(studio, id):
+    assert studio.get(f"/api/pictures/{id}").status in (404, 405)
+    assert studio.get(f"/api/thumbnails/{id}").status in (404, 405)
+
+
+def test_one_drop_is_one_step_back_however_many_requests_it_took(studio):
+    for number, label in enumerate(("cat", "cat", "dog")):
+        body, kind = form([(f"{number}.png", png((number, 0, 0)))])
+        path = f"/api/pictures?label={label}&batch=one"
+        studio.server.ask("POST", path, body, content_type=kind, cookie=studio.cookie)
+    studio.send(("other.png", png((99, 0, 0))))
+    assert studio.get("/api/board").json["undo"] == "added 1 picture to cat"
+    studio.post("/api/undo")
+    assert studio.get("/api/board").json["undo"] == "added 3 pictures"
+    studio.post("/api/undo")
+    assert studio.get("/api/board").json["pictures"] == []
+    assert studio.get("/api/board").json["classes"] == []
+    studio.post("/api/redo")
+    assert len(studio.get("/api/board").json["pictures"]) == 3
+
+
+def test_a_class_needs_a_name(studio):
+    got = studio.send(("a.png", png()), label="%20")
+    assert got.status == 422
+    assert "needs a name" in got.json["detail"]
+
+
+def test_a_picture_that_comes_again_goes_where_it_is_put_now(studio):
+    (id,) = studio.send(("a.png", png())).json["added"]
+    studio.post("/api/undo")
+    body, kind = form([("a.png", png())])
+    path = "/api/pictures?label=dog&part=test"
+    got = studio.server.ask("POST", path, body, content_type=kind, cookie=studio.cookie)
+    assert got.json["added"] == [id]
+    assert studio.project.pictures[id].part == "test"
+    known = studio.send(("b.png", png()), label="cat").json["known"]
+    assert known == [{"name": "b.png", "id": id, "label": "dog"}]
+
+
+def test_pictures_whose_file_is_gone_are_said_to_be(studio):
+    (id,) = studio.send(("a.png", png())).json["added"]
+    studio.project.place_of(id).unlink()
+    assert studio.get(f"/api/pictures/{id}").status == 404
+    studio.project.small(id).unlink()
+    assert studio.get(f"/api/thumbnails/{id}").status == 404
+
+
+# ---- bodies --------------------------------------------------------------------------------
+
+PICTURES = ("/api/pictures?label=cat", "/api/try")  # what takes files; all others take JSON
+HUGE = 300_000_000
+
+
+def posts(studio):
+    """The address of every route that is posted to; none is forgotten."""
+    routes = [one.path for one in studio.app.routes if "POST" in getattr(one, "methods", ())]
+    assert len(routes) == 11
+    return [next((one for one in PICTURES if one.startswith(path)), path) for path in routes]
+
+
+def head_of(studio, path, *lines):
+    told = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Cookie: {studio.cookie}", *lines]
+    return ("\r\n".join([*told, "", ""])).encode()
+
+
+def finished_run(studio):
+    run = studio.project.run(1)
+    (run / "model").mkdir(parents=True)
+    (run / "DONE").touch()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["multipart/form-data; boundary=x", "application/json", "text/plain", "image/png", "", "x"],
+)
+def test_a_body_of_300_mb_is_refused_by_its_head_on_every_route(studio, kind):
+    """Nothing of it is sent: who waited for it would not answer."""
+    finished_run(studio)
+    for path in posts(studio):
+        head = head_of(studio, path, f"Content-Type: {kind}", f"Content-Length: {HUGE}")
+        with socket.create_connection(("127.0.0.1", studio.server.port), timeout=20) as link:
+            link.sendall(head)
+            status = int(link.recv(65536).split()[1])
+        assert status in (413, 415), (path, status)
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "application/json"])
+def test_a_body_that_does_not_tell_its_length_is_not_read_without_end(studio, kind):
+    finished_run(studio)
+    piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    for path in posts(studio):
+        sent, answer = 0, b""
+        head = head_of(studio, path, f"Content-Type: {kind}", "Transfer-Encoding: chunked")
+        with socket.create_connection(("127.0.0.1", studio.server.port), timeout=20) as link:
+            link.sendall(head)
+            while sent < HUGE and not answer:
+                try:
+                    link.sendall(piece)
+                except (BrokenPipeError, ConnectionResetError):
+                    break
+                sent += len(piece)
+                if select.select([link], [], [], 0)[0]:
+                    answer = link.recv(65536)
+            answer = answer or link.recv(65536)
+        assert int(answer.split()[1]) in (411, 413, 415), (path, answer)
+        assert sent < 60_000_000, path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text/plain", "application/x-www-form-urlencoded", "application/jsonx", "x", "", None,
+        "application/xml", "multipart/mixed; boundary=x", "text/plain; application/json",
+    ],
+)  # fmt: skip
+def test_bodies_of_another_kind_are_refused_on_every_route(studio, kind):
+    finished_run(studio)
+    for path in posts(studio):
+        told = {} if kind is None else {"content_type": kind}
+        got = studio.server.ask("POST", path, b'{"add": "cat"}', cookie=studio.cookie, **told)
+        assert got.status == 415, path
+        assert got.headers["content-type"] == "application/problem+json"
+    assert studio.project.history.version == 0
+
+
+def test_a_form_is_none_of_json_and_json_needs_no_parameter(studio):
+    body, kind = form([("a.png", png())])
+    for path in set(posts(studio)) - set(PICTURES):
+        got = studio.server.ask("POST", path, body, content_type=kind, cookie=studio.cookie)
+        assert got.status == 415, path
+        assert got.json["detail"] == "send application/json"
+    for kind in ("application/json; charset=utf-8", "Application/JSON"):
+        assert studio.post("/api/classes", {"add": kind}, content_type=kind).status == 200
+
+
+def test_packed_bodies_are_not_unpacked(studio):
+    finished_run(studio)
+    for path in posts(studio):
+        told = {"content_type": "application/json", "content_encoding": "gzip"}
+        got = studio.server.ask("POST", path, b"{}", cookie=studio.cookie, **told)
+        assert got.status == 415, path
+
+
+def test_a_step_needs_no_body(studio):
+    studio.post("/api/classes", {"add": "cat"})
+    assert studio.server.ask("POST", "/api/undo", cookie=studio.cookie).status == 200
+
+
+def test_large_bodies_are_refused_by_their_length(studio):
+    big = b'{"ids": ["' + b"a" * 5_000_000 + b'"], "label": null}'
+    told = {"cookie": studio.cookie, "content_type": "application/json"}
+    assert studio.server.ask("POST", "/api/label", big, **told).status == 413
+    long = {"ids": ["a" * 41], "label": None}
+    assert studio.post("/api/label", long).status == 422
+    sent = iter([b'{"ids": []'])  # in chunks, whose length nobody tells
+    assert studio.server.ask("POST", "/api/label", sent, **told).status == 411
+
+
+# ---- changes -------------------------------------------------------------------------------
+
+
+def test_relabel_undo_redo_and_classes(studio):
+    a, b, *_ = pair(studio)
+    assert studio.post("/api/label", {"ids": [a, b], "label": "dog"}).status == 200
+    assert studio.get("/api/board").json["undo"] == "moved 2 pictures to dog"
+    assert studio.post("/api/undo").status == 200
+    assert studio.project.board.labels[a] == "cat"
+    assert studio.post("/api/redo").status == 200
+    assert studio.project.board.labels[a] == "dog"
+    assert studio.post("/api/redo").status == 409
+    assert studio.post("/api/classes", {"rename": ["dog", "hound"]}).status == 200
+    assert studio.post("/api/classes", {"remove": "hound"}).status == 200
+    assert studio.get("/api/board").json["pictures"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("label", {"ids": ["nobody"], "label": "cat"}), ("label", {"ids": "x", "label": None}),
+        ("label", {}), ("classes", {}), ("classes", {"rename": ["a"]}), ("classes", {"x": 1}),
+        ("classes", {"remove": "bird"}), ("fit", {"budget": "huge"}), ("fit", {"x": 1}),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_and_changes_nothing(studio, path, value):
+    got = studio.post(f"/api/{path}", value)
+    assert got.status == 422
+    assert got.json["detail"]
+    assert studio.project.history.version == 0
+
+
+def test_labels_that_were_looked_at_stay_so_and_that_can_be_taken_back(studio):
+    a, *_ = pair(studio)
+    assert studio.post("/api/keep", {"ids": [a]}).status == 200
+    told = studio.get("/api/board").json
+    assert (told["kept"], told["undo"]) == ({a: "cat"}, "kept the label of 1 picture")
+    assert studio.post("/api/keep", {"ids": [a, "nobody"]}).status == 200
+    assert studio.project.history.version == 3  # nothing new was said
+    studio.project.close()
+    found = Project.open(studio.project.path, "p")
+    assert found.board.kept == {a: "cat"}
+    assert found.undo().kept == {a: None}
+    assert found.board.kept == {}
+    found.close()
+
+
+@pytest.mark.parametrize(("part", "expected"), [("test", "test"), ("holdout", "val")])
+def test_pictures_may_be_kept_out_of_the_learning(studio, part, expected):
+    body, kind = form([("a.png", png())])
+    path = f"/api/pictures?label=cat&part={part}"
+    got = studio.server.ask("POST", path, body, content_type=kind, cookie=studio.cookie)
+    assert studio.project.pictures[got.json["added"][0]].part == part
+    assert (
+        table_of(studio.project.board, studio.project.pictures)
+        .splitlines()[1]
+        .endswith(f",cat,{expected}")
+    )
+    bad = studio.server.ask(
+        "POST", "/api/pictures?label=cat&part=other", body, content_type=kind, cookie=studio.cookie
+    )
+    assert bad.status == 422
+
+
+# ---- learning ------------------------------------------------------------------------------
+
+
+def test_learning_begins_from_a_table_of_its_own(studio):
+    pair(studio)
+    got = studio.post("/api/fit", {"budget": "balanced", "settings": ["training.passes=100"]})
+    assert (got.status, got.json) == (202, {"number": 1})
+    (order,) = studio.desk.orders
+    assert order.table == studio.project.path / "board-1.csv"
+    assert order.out == studio.project.path / "runs" / "1"
+    assert (order.budget, order.settings) == ("balanced", ("training.passes=100",))
+    assert studio.post("/api/fit").status == 409
+    assert studio.get("/api/board").json["work"]["state"] == "working"
+
+
+def test_what_cannot_be_learnt_is_said_before(studio):
+    studio.send(("a.png", png()))
+    got = studio.post("/api/fit")
+    assert got.status == 422
+    assert "Two classes" in got.json["detail"]
+    assert studio.get("/api/forecast").status == 422
+    assert studio.get("/api/board").json["problem"] == got.json["detail"]
+
+
+def test_a_forecast_leaves_no_run(studio):
+    pair(studio)
+    assert studio.get("/api/forecast?budget=thorough&settings=a=1").json == {"seconds": 1.0}
+    assert studio.project.numbers() == []
+
+
+def test_before_the_first_run_there_is_no_result(studio):
+    assert studio.get("/api/result").status == 404
+    assert studio.get("/api/take/model.zip").status == 409
+    body, kind = form([("a.png", png())])
+    got = studio.server.ask("POST", "/api/try", body, content_type=kind, cookie=studio.cookie)
+    assert got.status == 409
+    assert studio.post("/api/resume").status == 422
+
+
+def test_results_are_those_of_the_newest_finished_run(studio):
+    for number, mark in ((1, "DONE"), (2, "DONE"), (3, "FAILED")):
+        studio.project.run(number).mkdir(parents=True)
+        (studio.project.run(number) / mark).touch()
+    assert studio.get("/api/result").json == {"number": 2}
+    assert studio.post("/api/take/onnx").status == 409  # run 2 shipped nothing
+    (studio.project.run(1) / "model").mkdir()
+    (studio.desk.place / "model.zip").write_bytes(b"zip")
+    got = studio.get("/api/take/model.zip")
+    assert got.body == b"zip"
+    assert 'filename="p-model.zip"' in got.headers["content-disposition"]
+    assert studio.get("/api/take/board-1.csv").status == 404
+    body, kind = form([("a.png", png())])
+    got = studio.server.ask("POST", "/api/try", body, content_type=kind, cookie=studio.cookie)
+    assert got.json == {"label": "cat", "number": 1}
+
+
+# ---- events --------------------------------------------------------------------------------
+
+
+@contextmanager
+def listening(studio):
+    """Events as they come, (name, value)."""
+    found = []
+    link = http.client.HTTPConnection("127.0.0.1", studio.server.port, timeout=30)
+    link.request("GET", "/api/events", headers={"cookie": studio.cookie})
+    answer = link.getresponse()
+    assert answer.getheader("content-type").startswith("text/event-stream")
+
+    def read():
+        name = ""
+        while line := answer.readline().decode():
+            if line.startswith("event: "):
+                name = line[7:].strip()
+            elif line.startswith("data: "):
+                found.append((name, json.loads(line[6:])))
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        studio.hub.close()
+        thread.join(10)
+        assert not thread.is_alive()
+        link.close()
+
+
+def test_every_page_hears_of_every_change(studio):
+    with listening(studio) as first, listening(studio) as second:
+        ids = pair(studio)
+        studio.post("/api/label", {"ids": ids[:1], "label": "dog"})
+        studio.hub.tell_working(Working(state="working", number=1, stage="Look", done=3, of=9))
+        studio.hub.tell_result(1)
+        wait_until(lambda: len(first) == len(second) == 5)
+    assert first == second
+    assert [name for name, _ in first] == ["board", "board", "board", "work", "result"]
+    added, _, moved, work, result = (value for _, value in first)
+    assert added["labels"] == dict.fromkeys(ids[:2], "cat")
+    assert [one["id"] for one in added["pictures"]] == ids[:2]
+    assert (moved["version"], moved["labels"]) == (3, {ids[0]: "dog"})
+    assert moved["undo"] == "moved 1 picture to dog"
+    assert (work["stage"], work["done"], work["of"]) == ("Look", 3, 9)
+    assert result == {"number": 1}
+
+
+def test_a_page_that_does_not_keep_up_is_cut_off_and_asks_anew(studio, monkeypatch):
+    with listening(studio) as heard:
+        for number in range(2000):
+            studio.hub.tell_result(number)
+        studio.post("/api/classes", {"add": "cat"})
+        wait_until(lambda: not studio.hub._streams or ("board" in dict(heard)))

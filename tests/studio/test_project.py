@@ -1,0 +1,249 @@
+"""The studio's folder: what was done is there again, whatever happened in between."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from serving import png
+from warmstart.errors import RunFolderError, UsageError
+from warmstart.studio.board import Board, labelled, renamed, with_class, without_class
+from warmstart.studio.project import Arrived, Project, append, read_lines
+from warmstart.studio.table import id_of, n_changed
+
+
+def arrived(number, part="train", group=None):
+    payload = png((number, 0, 0))
+    return Arrived(
+        name=f"{number}.png", payload=payload, suffix=".png", width=20, height=20, part=part,
+        group=group,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path):
+    found = Project.open(tmp_path / "p", "p")
+    yield found
+    found.close()
+
+
+def again(project):
+    """The same folder, opened by another process."""
+    project.close()
+    return Project.open(project.path, "p")
+
+
+def fill(project, n=4, label="cat"):
+    kept = project.keep([arrived(number) for number in range(n)])
+    ids = [picture.id for picture in kept]
+    project.change(lambda board: labelled(board, ids, label))
+    return ids
+
+
+def test_pictures_labels_and_steps_are_there_again(project):
+    ids = fill(project)
+    project.change(lambda board: labelled(board, ids[:1], "dog"))
+    project.undo()
+    found = again(project)
+    assert found.board == Board(("cat",), dict.fromkeys(ids, "cat"))
+    assert found.history.version == 3
+    assert [found.pictures[id].name for id in ids] == ["0.png", "1.png", "2.png", "3.png"]
+    assert found.redo().labels == {ids[0]: "dog"}
+    assert found.board.classes == ("cat", "dog")
+    assert found.redo() is None
+    found.close()
+
+
+def test_undo_goes_back_to_the_very_beginning(project):
+    fill(project)
+    project.change(lambda board: without_class(board, "cat"))
+    while project.undo():
+        pass
+    assert project.board == Board()
+    while project.redo():
+        pass
+    assert project.board == Board()  # the class went with its pictures
+    assert project.history.version == 6
+
+
+def test_a_new_step_ends_what_could_be_done_again(project):
+    fill(project)
+    project.undo()
+    delta = project.change(lambda board: with_class(board, "dog"))
+    assert delta.redo is None
+    assert project.redo() is None
+
+
+def test_what_a_kill_left_of_a_line_is_cut_off(project):
+    ids = fill(project)
+    with open(project.path / "changes.jsonl", "ab") as file:
+        file.write(b'{"what": "moved 1 pict')
+    found = again(project)
+    assert found.history.version == 1
+    found.change(lambda board: labelled(board, ids[:1], None))
+    found = again(found)
+    assert found.history.version == 2
+    assert ids[0] not in found.board.labels
+    found.close()
+
+
+@pytest.mark.parametrize("rest", [b"", b"{", b"x" * 10_000])
+def test_lines_are_whole_or_not_there(tmp_path, rest):
+    path = tmp_path / "a.jsonl"
+    append(path, [{"a": 1}, {"b": "ü"}])
+    with open(path, "ab") as file:
+        file.write(rest)
+    append(path, [{"c": 3}])
+    assert [line for _, line in read_lines(path)] == [{"a": 1}, {"b": "ü"}, {"c": 3}]
+
+
+def test_one_studio_at_a_time_holds_the_folder(project):
+    with pytest.raises(RunFolderError, match="another studio is open"):
+        Project.open(project.path, "p")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match="holds something else"):
+        Project.open(tmp_path, "p")
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_same_bytes_twice_are_two_pictures_where_a_data_set_has_them_twice(project):
+    first, second = project.keep([arrived(1), arrived(1)])
+    assert first.id != second.id
+    assert [one.id for one in project.known(png((1, 0, 0)))] == [first.id, second.id]
+    assert project.known(png((2, 0, 0))) == []
+    assert project.place_of(second.id).read_bytes() == png((1, 0, 0))
+
+
+def test_the_table_of_a_run(project):
+    kept = project.keep([arrived(1), arrived(2, "test"), arrived(3, "holdout", "g")])
+    project.change(lambda board: labelled(board, [one.id for one in kept], "cat, or dog"))
+    number, path = project.write_table()
+    assert (number, path.name) == (1, "board-1.csv")
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    assert [row["split"] for row in rows] == ["train", "test", "val"]
+    assert [row["group"] for row in rows] == ["", "", "g"]
+    assert {row["label"] for row in rows} == {"cat, or dog"}
+    assert all((project.path / row["path"]).exists() for row in rows)
+    assert [id_of(row["path"]) for row in rows] == [one.id for one in kept]
+    assert project.write_table()[0] == 2
+
+
+def test_how_many_changes_a_run_has_not_learnt():
+    board = Board(("cat", "dog"), {"a": "cat", "b": "dog", "c": "cat"})
+    assert n_changed({"a": "cat", "b": "dog", "c": "cat"}, board) == 0
+    assert n_changed({"a": "dog", "b": "dog", "d": "cat"}, board) == 3
+
+
+# ---- what goes wrong -----------------------------------------------------------------------
+
+
+def test_a_step_that_could_not_be_written_was_not_made(project, monkeypatch):
+    ids = fill(project)
+
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        for step in (project.undo, lambda: project.change(lambda b: labelled(b, ids, "dog"))):
+            with pytest.raises(OSError, match="No space"):
+                step()
+    assert project.board.labels == dict.fromkeys(ids, "cat")
+    assert again(project).board.labels == dict.fromkeys(ids, "cat")
+
+
+def test_pictures_that_could_not_be_written_down_are_not_there(project, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("warmstart.studio.project.append", lambda *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            project.keep([arrived(1)])
+    assert project.pictures == {}
+    (one,) = project.keep([arrived(1)])
+    assert "-" not in one.id
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "number"),
+    [
+        ("changes.jsonl", b"\0\0\0", 2), ("changes.jsonl", b"[1]", 2),
+        ("changes.jsonl", b'{"undo": true}\n{"undo": true}', 3), ("changes.jsonl", b"{}", 2),
+        ("pictures.jsonl", b'{"id": 3}', 5), ("pictures.jsonl", b"x", 5),
+    ],
+)  # fmt: skip
+def test_a_damaged_line_is_named(project, name, line, number):
+    fill(project)
+    with open(project.path / name, "ab") as file:
+        file.write(line + b"\n")
+    project.close()
+    with pytest.raises(RunFolderError, match=rf"{name}, line {number} is damaged .* remove"):
+        Project.open(project.path, "p")
+    Project.open(project.path.parent / "other", "p").close()
+
+
+def test_a_list_of_pictures_that_is_gone_is_missed(project):
+    fill(project)
+    project.close()
+    (project.path / "pictures.jsonl").unlink()
+    with pytest.raises(RunFolderError, match=r"which pictures\.jsonl does not list"):
+        Project.open(project.path, "p")
+
+
+def test_a_picture_whose_file_is_gone_is_named_before_anything_is_learnt(project):
+    ids = fill(project)
+    project.place_of(ids[1]).unlink()
+    with pytest.raises(UsageError, match=r"1\.png is gone from .*pictures; take it off the"):
+        project.write_table()
+
+
+def test_a_project_of_other_data_is_not_opened_for_these(tmp_path):
+    Project.open(tmp_path / "p", "p", "/a/photos").close()
+    Project.open(tmp_path / "p", "p", "/a/photos").close()
+    Project.open(tmp_path / "p", "other").close()
+    with pytest.raises(UsageError, match="was begun from /a/photos, not from /b/photos"):
+        Project.open(tmp_path / "p", "p", "/b/photos")
+    Project.open(tmp_path / "q", "q").close()
+    with pytest.raises(UsageError, match="was begun without data, not from /b/photos"):
+        Project.open(tmp_path / "q", "q", "/b/photos")
+
+
+def test_a_later_format_is_not_guessed_at(project):
+    project.close()
+    (project.path / "project.json").write_text('{"name": "p", "source": "", "format": 2}')
+    with pytest.raises(RunFolderError, match="made by a later version"):
+        Project.open(project.path, "p")
+
+
+def test_its_name_is_kept(project):
+    project.close()
+    found = Project.open(project.path, "untitled")
+    assert found.about.name == "p"
+    found.close()
+
+
+def test_a_picture_off_the_board_may_change_its_part(project):
+    (one,) = project.keep([arrived(1)])
+    project.set_part(one.id, "test")
+    found = again(project)
+    assert found.pictures[one.id].part == "test"
+    assert len(found.known(png((1, 0, 0)))) == 1
+    found.close()
+
+
+def test_what_runs_called_a_class_is_known_by_its_name_of_now(project):
+    fill(project, label="dog")
+    project.write_table()
+    project.change(lambda board: renamed(board, "dog", "hound"))
+    project.write_table()
+    project.change(lambda board: renamed(board, "hound", "wolf"))
+    found = again(project)
+    assert [found.history.name_of("dog", 1), found.history.name_of("hound", 2)] == ["wolf", "wolf"]
+    found.undo()
+    assert found.history.name_of("dog", 1) == "hound"
+    found.undo()
+    assert [found.history.name_of("dog", 1), found.history.name_of("hound", 2)] == ["dog", "dog"]
+    found.close()

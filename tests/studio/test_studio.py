@@ -1,0 +1,269 @@
+"""The studio with the real flow behind it: learn, correct, learn again, take home, kill -9."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import warmstart
+from drawing import fill
+from serving import form, png
+from studios import Page, nothing, open_studio
+from tiny import weights
+from warmstart.errors import DataError, RunFolderError
+from warmstart.studio import pictures, result
+from warmstart.studio.studio import Opening, opened
+
+COUNTS = {"blue": 16, "green": 16, "red": 16}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """48 pictures; two blue ones lie among the red ones."""
+    root = fill(tmp_path / "pictures", COUNTS)
+    for name in ("000.png", "001.png"):
+        (root / "blue" / name).rename(root / "red" / f"wrong-{name}")
+    return root
+
+
+def test_learn_correct_learn_again_take_home(tmp_path, data):
+    before = digests(data)
+    with open_studio(tmp_path / "studio", data) as page:
+        told = page.get("board")
+        assert told["classes"] == ["blue", "green", "red"]
+        assert len(told["pictures"]) == 48
+        work = page.learn()
+        assert [note["title"] for note in work["notes"]][:2] == ["Data", "Start"]
+        first = page.get("result")
+        assert (first["number"], first["changed"], first["compared"]) == (1, 0, None)
+        names = {one["id"]: one["name"] for one in told["pictures"]}
+        doubted = {names[one["id"]] for one in first["suspects"] if one["suggested"] == "blue"}
+        assert doubted >= {"wrong-000.png", "wrong-001.png"}
+        assert {names[id] for id in first["wrong"]} >= {"wrong-000.png", "wrong-001.png"}
+        wrong = [id for id, name in names.items() if name.startswith("wrong")]
+        page.post("label", {"ids": wrong, "label": "blue"})
+        assert page.get("result")["changed"] == 2
+        page.learn()
+        second = page.get("result")
+        assert (second["number"], second["changed"]) == (2, 0)
+        assert second["compared"]["number"] == 1
+        assert second["compared"]["kind"] in ("better", "same")
+        assert second["estimate"]["value"] >= first["estimate"]["value"]
+        assert second["command"].startswith("warmstart fit ")
+        taken = page.get("take/model.zip")
+        answer = tried(page, (data / "green" / "000.png").read_bytes())
+        assert answer["label"] == "green"
+        assert {one["label"] for one in answer["nearest"]} <= set(COUNTS)
+    assert digests(data) == before
+    assert predicted(tmp_path, taken, data / "green" / "000.png") == "green"
+
+
+def digests(root):
+    """Every file below a folder and its content."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def tried(page, payload):
+    body, kind = form([("new.png", payload)])
+    status, found = page.ask("POST", "/api/try", body, kind)
+    assert status == 200, found
+    return found
+
+
+def predicted(tmp_path, taken, picture):
+    """What the downloaded model says in a process of its own."""
+    zipfile.ZipFile(io.BytesIO(taken)).extractall(tmp_path / "home")
+    (run,) = (tmp_path / "home").iterdir()
+    command = [sys.executable, "-m", "warmstart", "predict", str(run), str(picture), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)["label"]
+
+
+def test_a_learning_that_was_stopped_goes_on(tmp_path, data):
+    with open_studio(tmp_path / "studio", data) as page:
+        page.post("fit", {"budget": "balanced", "settings": ["strategy=last:1"]})
+        page.until(lambda told: told["work"]["stage"] == "Tune")
+        page.post("stop")
+        assert page.wait("stopped")["number"] == 1
+        assert page.ask("GET", "/api/result")[0] == 404
+    with open_studio(tmp_path / "studio") as page:
+        assert page.get("board")["work"]["state"] == "stopped"
+        page.post("resume")
+        page.wait("idle")
+        assert page.get("result")["number"] == 1
+
+
+def test_a_name_that_changes_is_no_change_of_what_was_learnt(tmp_path, data):
+    with open_studio(tmp_path / "studio", data) as page:
+        page.learn()
+        before = page.get("result")
+        page.post("classes", {"rename": ["red", "crimson"]})
+        after = page.get("result")
+        assert after["changed"] == 0
+        assert {one["name"] for one in after["classes"]} == {"blue", "green", "crimson"}
+        assert {one["label"] for one in after["suspects"]} <= {"blue", "green", "crimson"}
+        assert after["wrong"].keys() == before["wrong"].keys()
+        answer = tried(page, (data / "red" / "005.png").read_bytes())
+        assert answer["label"] == "crimson"
+        page.learn()
+        assert page.get("result")["compared"]["kind"] == "same"
+        page.post("undo")
+        assert page.get("result")["changed"] == 0
+
+
+def test_pictures_of_one_group_count_once_in_the_comparison(tmp_path, data, monkeypatch):
+    """What moves one group of four is no four independent pictures."""
+    seen = []
+    real = result.hits_difference
+    monkeypatch.setattr(result, "hits_difference", lambda *a: seen.append(a[2]) or real(*a))
+    rows = ["path,label,visit"]
+    for path in sorted(data.rglob("*.png")):
+        number = int(path.stem.rpartition("-")[2])
+        rows.append(f"{path.relative_to(data)},{path.parent.name},{path.parent.name}{number // 4}")
+    (data / "t.csv").write_text("\n".join(rows))
+    asked = Opening(data=str(data / "t.csv"), out=tmp_path / "studio", group="visit")
+    project, _ = opened(asked, nothing)
+    project.close()
+    with open_studio(tmp_path / "studio") as page:
+        page.learn()
+        page.learn()
+        assert page.get("result")["compared"]["kind"] == "same"
+    assert 2 <= len(set(seen[0].tolist())) <= 14  # of 48 pictures
+
+
+def test_a_taking_in_that_was_cut_off_is_done_again_without_doubles(tmp_path, data, monkeypatch):
+    asked = Opening(data=str(data), out=tmp_path / "studio")
+    monkeypatch.setattr(pictures, "AT_ONCE", 10)
+    with monkeypatch.context() as patched:
+        patched.setattr(pictures.os, "sync", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            opened(asked, nothing)
+    project, n_lost = opened(asked, nothing)
+    assert (len(project.board.labels), n_lost) == (48, 0)
+    assert len(list((project.path / "pictures").iterdir())) == 48
+    project.close()
+    project, n_lost = opened(asked, nothing)
+    assert n_lost is None  # it is there already
+    project.close()
+
+
+def test_the_labels_taken_home_name_the_users_files_and_correct_them(tmp_path, data):
+    with open_studio(tmp_path / "studio", data) as page:
+        shown = {one["source"]: one["id"] for one in page.get("board")["pictures"]}
+        page.post("label", {"ids": [shown["red/002.png"]], "label": "blue"})
+        page.post("label", {"ids": [shown["red/003.png"]], "label": None})
+        page.add("red", ("mine.png", png()))
+        page.post("undo")
+        _, table = page.ask("GET", "/api/take/labels.csv")
+    (tmp_path / "labels.csv").write_bytes(table)
+    run = warmstart.fit(
+        data, relabel=tmp_path / "labels.csv", budget="fast", out=tmp_path / "run",
+        start=weights(tmp_path), arch="timm:lcnet_035",
+    )  # fmt: skip
+    learnt = json.loads((run.path / "data.json").read_text())["examples"]
+    labels = {one["id"]: one["label"] for one in learnt}
+    assert labels["red/002.png"] == "blue"
+    assert "red/003.png" not in labels
+    assert labels["red/004.png"] == "red"
+    assert len(labels) == len(shown) - 1
+
+
+def test_without_a_signal_there_is_a_result_and_no_model(tmp_path):
+    root = fill(tmp_path / "pictures", {"blue": 160})
+    (root / "other").mkdir()
+    for number in range(0, 160, 2):
+        (root / "blue" / f"{number:03}.png").rename(root / "other" / f"{number:03}.png")
+    with open_studio(tmp_path / "studio", root) as page:
+        page.learn()
+        told = page.get("result")
+        assert (told["verdict"]["kind"], told["ships"]) == ("no-signal", False)
+        assert told["headline"].startswith("Not ready: no signal: ")
+        assert page.ask("GET", "/api/take/model.zip")[0] == 409
+        body, kind = form([("new.png", png())])
+        assert page.ask("POST", "/api/try", body, kind)[0] == 409
+        assert page.ask("GET", "/api/take/report.html")[0] == 200
+        assert page.ask("GET", "/api/take/labels.csv")[0] == 200
+
+
+def test_a_bad_board_is_refused_and_an_unlearnable_one_is_told(tmp_path):
+    with open_studio(tmp_path / "studio") as page:
+        assert page.ask("POST", "/api/fit", {})[0] == 422
+        found = page.add("cat", ("a.png", png()), ("b.txt", b"text"), ("c.svg", b"<svg/>"))
+        assert [one["name"] for one in found["refused"]] == ["b.txt", "c.svg"]
+        assert "SVG drawing" in found["refused"][1]["why"]
+        assert page.ask("GET", "/api/forecast")[0] == 422
+
+
+def test_what_a_setting_cannot_be_is_said_in_the_forecast(tmp_path, data):
+    with open_studio(tmp_path / "studio", data) as page:
+        found = page.get("forecast?budget=fast&settings=training.passes=none")
+        assert "training.passes" in found["problem"]
+        found = page.get("forecast?budget=balanced&settings=strategy=last:2")
+        assert found["problem"] is None
+        rows = {row["what"]: row for row in found["rows"]}
+        assert (rows["how deep"]["value"], rows["how deep"]["source"]) == ("last:2", "user")
+        assert rows["passes"]["path"] == "training.passes"
+
+
+def test_data_that_cannot_be_read_leave_no_half_project(tmp_path):
+    (tmp_path / "empty" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError):
+        opened(Opening(data=str(tmp_path / "empty"), out=tmp_path / "studio"), nothing)
+    assert not (tmp_path / "studio").exists()
+    with pytest.raises(RunFolderError, match="holds something else"):
+        opened(Opening(out=tmp_path), nothing)
+
+
+def started(place, *words):
+    """A studio as a command; the process and its page."""
+    command = [sys.executable, "-m", "warmstart", "studio", *words, "--out", str(place)]
+    process = subprocess.Popen(
+        [*command, "--port", "0", "--no-open", "--json"], stdout=subprocess.PIPE, text=True
+    )
+    url = json.loads(process.stdout.readline())["url"]
+    return process, entered(url)
+
+
+def entered(url):
+    """The page of a studio, its address changed for a cookie as browsers do."""
+    port, path = re.search(r":(\d+)(/.*)", url).groups()
+    link = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
+    link.request("GET", path)
+    cookie = link.getresponse().getheader("set-cookie").partition(";")[0]
+    link.close()
+    return Page(int(port), cookie)
+
+
+def test_kill_9_in_the_middle_loses_nothing(tmp_path, data):
+    place = tmp_path / "studio"
+    process, page = started(place, str(data))
+    some = [one["id"] for one in page.get("board")["pictures"][:3]]
+    page.post("label", {"ids": some, "label": "green"})
+    page.post("fit", {"budget": "balanced", "settings": ["strategy=last:1", "input.size=64"]})
+    page.until(lambda told: told["work"]["stage"] == "Tune")
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    process, page = started(place)
+    told = page.get("board")
+    assert (told["work"]["state"], told["work"]["number"]) == ("stopped", 1)
+    labels = {one["id"]: one["label"] for one in told["pictures"]}
+    assert len(labels) == 48
+    assert {labels[id] for id in some} == {"green"}
+    assert told["undo"] == "moved 3 pictures to green"
+    page.post("resume")
+    page.wait("idle")
+    assert page.get("result")["number"] == 1
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    assert (Path(place) / "runs" / "1" / "DONE").exists()

@@ -1,0 +1,141 @@
+"""One learning at a time: how it ends, whatever a stop meets."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from warmstart.errors import DataError, UsageError
+from warmstart.events import Event
+from warmstart.studio.jobs import Worker
+
+STEP = Event(stage="look", kind="step", step=1, of=2)
+
+
+class Told:
+    """A worker, and what it told."""
+
+    def __init__(self):
+        self.seen, self.done = [], []
+        self.worker = Worker(self.seen.append, self.done.append)
+
+    def run(self, steps, number=1):
+        self.worker.begin(number, "fast", steps)
+        self.worker.wait(10)
+
+
+def one_step():
+    yield STEP
+
+
+@pytest.fixture
+def told():
+    return Told()
+
+
+def test_a_run_that_ends_is_told_of_once_and_another_may_begin(told):
+    told.run(one_step)
+    told.run(one_step, number=2)
+    assert told.done == [1, 2]
+    assert told.worker.now.state == "idle"
+    turns = [one.turn for one in told.seen]
+    assert turns == sorted(set(turns))
+
+
+def test_a_stop_in_the_middle_closes_the_work(told):
+    closed, begun = [], threading.Event()
+
+    def steps():
+        try:
+            while True:
+                begun.set()
+                yield STEP
+        finally:
+            closed.append(True)
+
+    told.worker.begin(1, "fast", steps)
+    assert begun.wait(10)
+    with pytest.raises(UsageError, match="a learning is at work"):
+        told.worker.begin(2, "fast", steps)
+    told.worker.stop()
+    told.worker.wait(10)
+    assert closed == [True]
+    assert told.done == []
+    assert told.worker.now.state == "stopped"
+
+
+def test_a_stop_after_the_last_event_finds_it_done(told):
+    def steps():
+        yield STEP
+        told.worker.stop()
+
+    told.run(steps)
+    assert told.done == [1]
+    assert told.worker.now.state == "idle"
+
+
+def test_a_stop_when_it_is_over_changes_nothing(told):
+    told.run(one_step)
+    told.worker.stop()
+    assert told.worker.now.state == "idle"
+    told.run(one_step, number=2)
+    assert told.done == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(DataError("the data are gone"), "the data are gone"), (KeyError("x"), "this is a bug in")],
+)
+def test_a_failure_is_told_and_does_not_block(told, error, words):
+    def steps():
+        yield STEP
+        raise error
+
+    told.run(steps)
+    assert told.worker.now.state == "failed"
+    assert words in told.worker.now.error
+    told.run(one_step, number=2)
+    assert told.done == [2]
+
+
+@pytest.mark.parametrize("end", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_is_ended_from_outside_has_stopped_and_can_be_gone_on_with(told, end):
+    def steps():
+        yield STEP
+        raise end
+
+    told.run(steps)
+    assert told.worker.look().state == "stopped"
+    assert told.seen[-1].state == "stopped"
+    told.run(one_step)
+    assert told.done == [1]
+
+
+def test_a_thread_that_is_gone_without_a_word_is_noticed(told):
+    """Nothing was told of its end: whoever looks finds out, and so does whoever begins anew."""
+    told.run(one_step)
+    told.worker.now = replace(told.worker.now, state="working")  # its last word was lost
+    assert told.worker.look().state == "stopped"
+    assert told.seen[-1].state == "stopped"
+    told.worker.now = replace(told.worker.now, state="stopping")
+    told.run(one_step, number=2)
+    assert told.worker.look().state == "idle"
+
+
+def test_a_thread_that_works_is_left_alone(told):
+    begun, go = threading.Event(), threading.Event()
+
+    def steps():
+        yield STEP
+        begun.set()
+        go.wait(10)
+
+    told.worker.begin(1, "fast", steps)
+    assert begun.wait(10)
+    assert told.worker.look().state == "working"
+    go.set()
+    told.worker.wait(10)
+    assert told.worker.look().state == "idle"

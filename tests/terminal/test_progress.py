@@ -1,0 +1,171 @@
+"""Events as lines, and as bars on a terminal."""
+
+import io
+import re
+
+from warmstart.events import Event
+from warmstart.terminal.progress import Lines, Silent, watcher
+
+
+def event(stage, kind, t, step=0, of=None, **values):
+    return Event(stage=stage, kind=kind, t=t, step=step, of=of, values=values)
+
+
+def note(stage, t, title, text):
+    return event(stage, "note", t, title=title, text=text)
+
+
+JOB = [
+    event("read", "begin", 0.0),
+    event("read", "step", 0.2, 500, 1797),
+    event("read", "end", 0.5, 1797, 1797),
+    note("read", 0.6, "Data", "1,797 images, 10 classes"),
+    event("look", "begin", 1.0, of=1797),
+    event("look", "step", 3.0, 500, 1797, per_second=73.2),
+    event("look", "step", 5.1, 1797, 1797, per_second=73.2),
+    event("check", "begin", 5.1),
+    note("check", 6.0, "Check", "The network's best guess is right 99 % of the time. " * 2),
+    event("head", "begin", 7.0, of=3),
+    event("head", "step", 50.0, 3, 3),
+    event("head", "end", 51.0),
+    event("evaluate", "begin", 51.0),
+    event("evaluate", "end", 53.0),
+    note("deliver", 54.0, "Proof", "frozen: unchanged, bit for bit"),
+]
+SEEN = """\
+Data     1,797 images, 10 classes
+Look     1,797/1,797  4.1 s  73/s
+Check    The network's best guess is right 99 % of the time. The network's best
+         guess is right 99 % of the time.
+Train    3/3  44 s
+Evaluate 3.0 s
+Proof    frozen: unchanged, bit for bit
+"""
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def play(stream, events=JOB):
+    with watcher(stream) as watch:
+        for each in events:
+            watch.show(each)
+    return stream.getvalue()
+
+
+def visible(text):
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def test_without_a_terminal_a_stage_is_a_line():
+    assert play(io.StringIO()) == SEEN
+
+
+def test_a_dumb_terminal_gets_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(watcher(Terminal()), Lines)
+
+
+def test_without_stderr_nothing_is_shown():
+    assert isinstance(watcher(None), Silent)
+
+
+def test_on_a_terminal_bars_move_and_the_same_lines_stay(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    text = visible(play(Terminal()))
+    assert "━" in text
+    for line in SEEN.splitlines():
+        assert line.split("  ")[-1] in text
+
+
+def test_no_color_is_honoured(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", play(Terminal()))
+
+
+def test_a_look_that_the_cache_answers_says_so():
+    begin = event("look", "begin", 0.0, of=0, missing=0, total=300)
+    assert play(io.StringIO(), [begin]) == "Look     300 kept from an earlier look  0.0 s\n"
+
+
+def broken(events):
+    stream = io.StringIO()
+    lines = watcher(stream)
+    lines.__enter__()
+    for each in events:
+        lines.show(each)
+    lines.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    return stream.getvalue()
+
+
+def test_a_job_that_breaks_shows_how_far_it_came():
+    events = [event("look", "step", 1.0, 64, 300, per_second=8.25)]
+    assert broken(events) == "Look     64/300  0.0 s  8.2/s\n"
+
+
+def test_a_job_that_breaks_at_once_shows_nothing():
+    assert broken([event("read", "begin", 1.0)]) == ""
+
+
+TRAINING = [
+    event("tune", "begin", 0.0, trainings=4),
+    event("tune", "step", 10.0, 1, 6000, lesson=1, loss=2.3, per_second=60.0),
+    event("tune", "step", 20.0, 150, 6000, lesson=1, loss=1.0, per_second=60.0),
+    event("tune", "step", 69.0, 900, 6000, lesson=1, loss=0.5, per_second=60.0),
+    event("tune", "step", 70.0, 915, 6000, lesson=1, loss=0.5, val=0.80, head=0.75),
+    event("tune", "step", 90.0, 1200, 6000, lesson=1, loss=0.5),
+    event("tune", "step", 200.0, 2850, 6000, lesson=2, loss=0.5),
+    note("tune", 205.0, "Guard", "the loss rises"),
+    event("tune", "step", 410.0, 6000, 6000, lesson=4, loss=0.3, per_second=64.0),
+    event("tune", "end", 411.0),
+    event("evaluate", "begin", 412.0),
+]
+
+
+def test_a_long_training_gives_a_sign_of_life_at_most_once_a_minute():
+    assert play(io.StringIO(), TRAINING).splitlines() == [
+        "Tune     900/6,000  about 6 min left  loss 1.20",
+        "Tune     2,850/6,000  about 4 min left  loss 0.50",
+        "Guard    the loss rises",
+        "Tune     6,000/6,000  6 min 52 s  61 images/s  val 80 % (linear probe 75 %)",
+        "Evaluate 0.0 s",
+    ]
+
+
+VIEWS = [
+    event("tune", "begin", 0.0, trainings=2),
+    event("tune", "begin", 1.0, of=64, title="Views"),
+    event("tune", "step", 2.0, 32, 64, per_second=32.0, title="Views"),
+    event("tune", "step", 3.0, 64, 64, per_second=32.0),
+    event("tune", "step", 4.0, 1, 20, lesson=1, per_second=99.0),
+    event("tune", "step", 5.0, 20, 20, lesson=1, per_second=99.0),
+]
+
+
+def test_views_that_are_stored_first_have_a_line_of_their_own():
+    assert play(io.StringIO(), VIEWS) == (
+        "Views    64/64  3.0 s  32/s\nTune     20/20  1.0 s  99 images/s\n"
+    )
+
+
+def test_a_training_names_what_it_passes_also_after_its_views():
+    begin = event("tune", "begin", 0.0, trainings=2, unit="texts")
+    assert play(io.StringIO(), [begin, *VIEWS[1:]]) == (
+        "Views    64/64  3.0 s  32/s\nTune     20/20  1.0 s  99 texts/s\n"
+    )
+
+
+def test_a_look_that_the_cache_answers_is_not_lost_before_views():
+    begin = event("look", "begin", 0.0, of=0, missing=0, total=300)
+    views = [event("look", "begin", 0.1, of=9, title="Views"), event("look", "step", 9.0, 9, 9)]
+    assert play(io.StringIO(), [begin, *views]) == (
+        "Look     300 kept from an earlier look  0.1 s\nViews    9/9  8.9 s\n"
+    )
+
+
+def test_nothing_steers_the_terminal_that_reads_a_log():
+    text = play(io.StringIO(), [note("read", 0.0, "\x1b[2J", "a\x1b[1Jb\x07.jpg"), *TRAINING])
+    assert text.replace("\n", "").isprintable()

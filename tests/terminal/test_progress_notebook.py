@@ -1,0 +1,117 @@
+"""Progress in a notebook: one output, written anew."""
+
+import contextlib
+import sys
+import warnings
+from types import ModuleType, SimpleNamespace
+
+from terminal.test_progress import JOB, SEEN, event
+from warmstart.terminal.progress import REFRESH_S, Cell, Lines, Silent, asked_watcher, cell_display
+
+
+class Output:
+    """Takes what `IPython.display.display` is given; its updates replace what is there."""
+
+    def __init__(self):
+        self.shown, self.updates = None, 0
+
+    def __call__(self, bundle, raw, display_id):
+        assert raw
+        assert display_id
+        assert self.shown is None, "a second output"
+        self.shown = bundle
+        return SimpleNamespace(update=self.update)
+
+    def update(self, bundle, raw):
+        assert raw
+        self.shown, self.updates = bundle, self.updates + 1
+
+
+def test_the_lines_are_those_of_a_log():
+    output = Output()
+    with Cell(output) as cell:
+        for each in JOB:
+            cell.show(each)
+    assert output.shown["text/plain"] + "\n" == SEEN
+
+
+def test_what_is_at_work_stands_below_and_goes():
+    output = Output()
+    with Cell(output) as cell:
+        for each in JOB[:6]:
+            cell.show(each)
+        assert output.shown["text/plain"].splitlines()[-1].startswith("Look     500/1,797")
+        for each in JOB[6:]:
+            cell.show(each)
+    assert "500/1,797" not in output.shown["text/plain"]
+
+
+def test_it_is_not_written_more_often_than_can_be_read():
+    output = Output()
+    with Cell(output) as cell:
+        cell.show(event("look", "begin", 0.0, of=1000))
+        for step in range(1, 1000):
+            cell.show(event("look", "step", step / 1000, step, 1000))
+    assert output.updates <= 1 / REFRESH_S + 2
+
+
+def test_html_is_escaped():
+    output = Output()
+    with Cell(output) as cell:
+        cell.show(event("read", "note", 0.0, title="Data", text="<b>1 image</b>"))
+    assert "<b>" not in output.shown["text/html"]
+
+
+def test_nothing_is_shown_where_nothing_happens():
+    output = Output()
+    with Cell(output):
+        pass
+    assert output.shown is None
+
+
+def test_an_error_leaves_what_was_done():
+    output = Output()
+    with contextlib.suppress(RuntimeError), Cell(output) as cell:
+        for each in JOB[:7]:
+            cell.show(each)
+        raise RuntimeError
+    assert "Look     1,797/1,797" in output.shown["text/plain"]
+
+
+def test_bars_of_others_are_not_asked_for():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with Cell(Output()):
+            warnings.warn("IProgress not found. Please update", UserWarning, stacklevel=1)
+            warnings.warn("something else", UserWarning, stacklevel=1)
+        warnings.warn("IProgress not found", UserWarning, stacklevel=1)
+    assert [str(one.message) for one in said] == ["something else", "IProgress not found"]
+
+
+def ipython(monkeypatch, shell):
+    """As if IPython were there, with such a shell."""
+    module, display = ModuleType("IPython"), ModuleType("IPython.display")
+    module.get_ipython, display.display = lambda: shell, Output()
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    return display.display
+
+
+def test_a_notebook_is_told_from_a_terminal(monkeypatch):
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    assert cell_display() is None
+    ipython(monkeypatch, SimpleNamespace())
+    assert cell_display() is None
+    ipython(monkeypatch, None)
+    assert cell_display() is None
+    display = ipython(monkeypatch, SimpleNamespace(kernel=object()))
+    assert cell_display() is display
+
+
+def test_progress_shows_itself_in_notebooks_and_elsewhere_when_asked(monkeypatch):
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    kinds = [type(asked_watcher(progress)) for progress in (None, False, True)]
+    assert kinds == [Silent, Silent, Lines]
+    ipython(monkeypatch, SimpleNamespace(kernel=object()))
+    kinds = [type(asked_watcher(progress)) for progress in (None, False, True)]
+    assert kinds == [Cell, Silent, Cell]

@@ -1,0 +1,216 @@
+"""The result of fit in words."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from warmstart.evaluation.readiness import NEVER_FOLDED
+from warmstart.records.data import Finding
+from warmstart.records.summary import (
+    DataCounts,
+    Estimate,
+    Evidence,
+    FineTuningGain,
+    FrozenProof,
+    Readiness,
+    Scores,
+    Shipped,
+    StartCounts,
+    Summary,
+    Verdict,
+)
+from warmstart.terminal import result_text as terminal_result_text
+from warmstart.terminal.result_text import result_text
+
+RUN = Path("runs/clothing")
+ESTIMATE = Estimate(metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv")
+PROBE = Estimate(metric="accuracy", value=0.8, low=0.75, high=0.84, n=300, method="nested-cv")
+GAIN = FineTuningGain(
+    value=0.002, low=-0.02, high=0.02, n=300, log_loss=0.5, log_loss_change=0.01,
+    log_loss_low=-0.01, log_loss_high=0.03,
+)  # fmt: skip
+TEST = Scores(
+    n=200, accuracy=0.84, low=0.78, high=0.88, balanced_accuracy=0.83,
+    macro_f1=0.82, log_loss=0.5, ece=0.04,
+)  # fmt: skip
+FITTED = Summary(
+    task="classify",
+    verdict=Verdict(
+        kind="head",
+        sentence="Fine-tuning was tried and not kept: +0.2 points of accuracy (95 % CI −2 to +2) "
+        "against the linear probe.",
+    ),
+    shipped=Shipped(strategy="head", why="a linear output, all 18 layers frozen: your choice"),
+    readiness=Readiness(level="review", reasons=("1 in 7 answers is wrong",)),
+    estimate=ESTIMATE,
+    linear_probe=ESTIMATE,
+    fine_tuning_gain=GAIN,
+    test=TEST,
+    data=DataCounts(
+        train=300, test=200, classes=10, unreadable=3, duplicates=0, leaks=0, label_issues=0
+    ),
+    start=StartCounts(name="lite0", sha256="00", parameters=4_652_008),
+    frozen=FrozenProof(parameters=198, buffers=34, identical=True),
+    guards=(),
+    findings=(Finding(kind="unreadable", sentence="3 images could not be read."),),
+    seconds={"total": 60.0},
+    peak_rss_mb=900.0,
+)
+SIGNAL = Evidence(
+    name="signal", value=0.35, low=0.29, high=0.39, n=180, meaning="…", details={"mde": 0.12}
+)
+NOTHING = replace(
+    FITTED,
+    verdict=Verdict(kind="no-signal", sentence="No signal found in 180.", evidence=(SIGNAL,)),
+    shipped=Shipped(strategy="none", why="no signal was found"),
+    readiness=Readiness(
+        level="not-ready", reasons=("no signal: the labels cannot be told from shuffled ones",)
+    ),
+    estimate=None,
+    linear_probe=None,
+    fine_tuning_gain=None,
+    test=None,
+    data=replace(FITTED.data, train=180, classes=3),
+    findings=(),
+)
+
+
+def test_a_result_reads_from_the_number_to_the_next_command():
+    assert (
+        result_text(FITTED, RUN, "photo.jpg")
+        == """\
+Usable with review: 1 in 7 answers is wrong.
+
+Accuracy 86 % (82 to 89), cross-validated;
+         84 % (78 to 88) on the test set.
+
+Verdict  Fine-tuning was tried and not kept: +0.2 points of accuracy (95 % CI −2
+         to +2) against the linear probe.
+Decided  A linear output, all 18 layers frozen: your choice.
+Found    3 images could not be read.
+
+Model    runs/clothing/model
+Report   runs/clothing/report.html
+Card     runs/clothing/README.md
+Next     warmstart predict runs/clothing photo.jpg  # name the class of an image
+         warmstart evaluate runs/clothing more/     # measure it on other images
+         warmstart serve runs/clothing              # try it in the browser"""
+    )
+
+
+def test_texts_and_rows_are_offered_what_answers_for_them():
+    for kind in ("text", "table"):
+        told = result_text(replace(FITTED, data=replace(FITTED.data, kind=kind)), RUN, None)
+        assert f"warmstart predict {RUN}" in told
+        assert "warmstart serve" in told
+        assert "photos/" not in told
+    told = result_text(replace(FITTED, data=replace(FITTED.data, kind="tensor")), RUN, None)
+    assert "warmstart serve" not in told
+
+
+def test_no_signal_says_what_was_seen_and_what_might_help():
+    assert (
+        result_text(NOTHING, Path("runs/survey"), "x.jpg")
+        == """\
+Not ready: no signal: the labels cannot be told from shuffled ones.
+
+No signal found. With 180 pictures in 3 classes the network's best guess is
+right 35 % of the time; with shuffled labels it is right 29 to 39 %. An effect
+of 12 points or more would have been seen. Training longer will not help.
+What might help: check how the labels were made, or use pictures in which a
+person can tell the classes apart.
+
+Decided  Nothing was shipped: no signal was found.
+
+Report   runs/survey/report.html
+Card     runs/survey/README.md"""
+    )
+
+
+def test_no_signal_with_a_strategy_of_the_users_ships_and_says_both():
+    text = result_text(
+        replace(NOTHING, shipped=FITTED.shipped, estimate=ESTIMATE), RUN, "photo.jpg"
+    )
+    assert text.startswith("Not ready: ")
+    assert text.split("\n\n")[1].startswith("No signal found. ")
+    assert "Accuracy 86 %" in text
+    assert "Model    runs/clothing/model" in text
+
+
+def test_no_signal_without_numbers_falls_back_to_the_verdict():
+    bare = replace(NOTHING, verdict=replace(NOTHING.verdict, evidence=()))
+    assert "\n\nNo signal found in 180.\n" in result_text(bare, RUN, None)
+
+
+def test_a_holdout_is_called_what_it_is():
+    text = result_text(replace(FITTED, estimate=replace(ESTIMATE, method="holdout")), RUN, None)
+    assert "86 % (82 to 89) on 300 examples held out;" in text
+
+
+def test_the_linear_probe_stands_below_what_ships_where_that_was_fine_tuned():
+    tuned = replace(
+        FITTED, shipped=replace(FITTED.shipped, strategy="last:4"), linear_probe=PROBE,
+        fine_tuning_gain=replace(GAIN, value=0.06, low=0.02, high=0.1),
+    )  # fmt: skip
+    told = result_text(tuned, RUN, None)
+    assert "84 % (78 to 88) on the test set;\n         linear probe 80 % (75 to 84).\n" in told
+    assert "linear probe 8" not in result_text(FITTED, RUN, None)  # it ships: one number, once
+    chosen = replace(tuned, fine_tuning_gain=None)  # nothing was compared with it
+    assert "linear probe 8" not in result_text(chosen, RUN, None)
+
+
+def test_the_head_of_a_run_that_serves_as_base_model_is_told_as_its_own():
+    text = " ".join(result_text(replace(FITTED, own_head=PROBE), RUN, None).split())
+    assert "the base model's own head, before a new one was fitted: 80 % (75 to 84)." in text
+    assert "own head" not in result_text(FITTED, RUN, None)
+
+
+def test_without_an_image_the_text_says_how_to_fit_ones_own():
+    text = result_text(replace(FITTED, test=None), RUN, None)
+    assert "86 % (82 to 89), cross-validated.\n" in text
+    assert "warmstart predict runs/clothing photo.jpg" in text
+    assert "warmstart fit photos/" in text
+
+
+def test_commands_are_quoted_for_the_shell():
+    text = result_text(FITTED, Path("runs/my photos"), "a b.jpg")
+    assert "warmstart predict 'runs/my photos' 'a b.jpg'" in text
+
+
+def test_only_the_first_findings_are_listed():
+    many = tuple(Finding(kind="duplicate", sentence=f"finding {i}") for i in range(9))
+    text = result_text(replace(FITTED, findings=many), RUN, None)
+    assert "Finding 4." in text
+    assert "Finding 5." not in text
+    assert "4 more in runs/clothing/report.html" in text
+
+
+@pytest.mark.parametrize("kind", NEVER_FOLDED)
+def test_what_makes_a_figure_wrong_is_never_folded_away(kind):
+    grave = tuple(Finding(kind=kind, sentence=f"grave {i}") for i in range(6))
+    others = tuple(Finding(kind="unreadable", sentence=f"finding {i}") for i in range(3))
+    text = result_text(replace(FITTED, findings=(*others, *grave)), RUN, None)
+    assert all(f"Grave {i}." in text for i in range(6))
+    assert text.index("Grave 5.") < text.index("3 more in runs/clothing/report.html")
+    assert "Finding 0." not in text
+    some = result_text(replace(FITTED, findings=(*others, *others, grave[0])), RUN, None)
+    assert some.count("Finding ") == 4
+    assert "2 more in" in some
+
+
+@pytest.mark.parametrize("summary", [FITTED, NOTHING])
+@pytest.mark.parametrize("sample", [None, "photo.jpg"])
+def test_a_result_keeps_to_80_columns(summary, sample):
+    text = result_text(summary, RUN, sample)
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_what_could_not_be_read_is_named_with_why():
+    items = ("a.jpg: is cut off", "b.jpg: is empty", "c.jpg: is text", "d.jpg: is text")
+    found = Finding(kind="unreadable", sentence="4 images could not be read.", items=items)
+    assert terminal_result_text._finding(found) == (
+        "4 images could not be read: a.jpg: is cut off; b.jpg: is empty; c.jpg: is text; "
+        "1 more in the report."
+    )

@@ -1,0 +1,103 @@
+"""Answers, metrics, starts and the cache as text."""
+
+from itertools import count, islice
+from types import SimpleNamespace
+
+from warmstart.records.answer import Answer
+from warmstart.records.summary import Scores
+from warmstart.terminal.tables import (
+    cache_text,
+    cleared_text,
+    predict_lines,
+    scores_text,
+    starts_text,
+)
+
+
+def answer(path, label="shirt", p=0.91, **values):
+    given = {"sure": True, "unknown": False, "scores": {}, **values}
+    return Answer(path=path, label=label, probability=p, **given)
+
+
+def test_answers_stand_in_columns():
+    lines = predict_lines(
+        [
+            answer("photos/one.jpg"),
+            answer("two.jpg", "longsleeve", 0.4812, sure=False),
+            answer("3.jpg", "hat", 0.9983),
+            answer("4.jpg", "hat", 0.7, sure=False, unknown=True),
+            answer("5.jpg", "hat", 1.0, sure=None),
+            answer("6.jpg", None, None, error="6.jpg cannot be decoded"),
+        ]
+    )
+    assert list(lines) == [
+        "photos/one.jpg  shirt         91 %",
+        "two.jpg         longsleeve    48 %  not sure",
+        "3.jpg           hat         > 99 %",
+        "4.jpg           hat           70 %  unlike the training images",
+        "5.jpg           hat         > 99 %",
+        "6.jpg           -                -  cannot be decoded",
+    ]
+
+
+def test_answers_are_printed_as_they_come():
+    endless = (answer(f"{i}.jpg") for i in count())
+    assert len(list(islice(predict_lines(endless), 40))) == 40
+
+
+def test_the_name_of_a_file_cannot_steer_the_terminal():
+    (line,) = predict_lines([answer("a\x1b[2J\nb.jpg", "c\x07")])
+    assert line == "a?[2J?b.jpg  c?    91 %"
+
+
+def test_a_long_path_does_not_push_the_others_away():
+    lines = list(predict_lines([answer("d/" * 60 + "x.jpg"), answer("y.jpg")]))
+    assert len(lines[1]) < 80
+
+
+def test_scores():
+    scores = Scores(
+        n=1200, accuracy=0.8412, low=0.78, high=0.88, balanced_accuracy=0.83,
+        macro_f1=0.82, log_loss=0.45, ece=0.03,
+    )  # fmt: skip
+    assert (
+        scores_text(scores)
+        == """\
+Accuracy 84.1 % (78.0 to 88.0) on 1,200 images.
+         83.0 % if every class counts the same, large or small.
+Also     macro F1 0.82, log-loss 0.45, calibration error (ECE) 0.03"""
+    )
+
+
+def test_starts():
+    lite = SimpleNamespace(name="lite0", title="Lite0", parameters=4_652_008, size_px=224)
+    bare = SimpleNamespace(name="timm:long", title="t" * 90, parameters=None, size_px=None)
+    text = starts_text([lite, bare])
+    assert text.splitlines()[0].split() == [
+        "lite0",
+        "Lite0",
+        "4.7",
+        "M",
+        "parameters,",
+        "224",
+        "px",
+    ]
+    assert max(map(len, text.splitlines())) <= 80
+    assert starts_text([], "zzz") == (
+        "No start on this computer is called like `zzz`. All: warmstart starts"
+    )
+
+
+def test_cache():
+    info = SimpleNamespace(
+        path="/home/me/.cache/warmstart", shelves=1, rows=1234, bytes=130_000_000,
+        limit_bytes=5_000_000_000,
+    )  # fmt: skip
+    assert (
+        cache_text(info)
+        == """\
+Cache    /home/me/.cache/warmstart
+Holds    130 MB of at most 5.0 GB: features of 1,234 images, 1 set.
+Clear    warmstart cache clear"""
+    )
+    assert cleared_text(info) == "Removed 130 MB from /home/me/.cache/warmstart."

@@ -1,0 +1,66 @@
+"""Numbers and lines for people."""
+
+import io
+
+import pytest
+
+from warmstart.formatting import duration, interval, percents
+from warmstart.terminal.text import column, error_text
+
+SHARES = [0.0, 0.0004, 0.004, 0.006, 0.05, 0.333, 0.5, 0.864, 0.994, 0.996, 0.9996, 1.0]
+
+
+@pytest.mark.parametrize("n", [50, 5000])
+@pytest.mark.parametrize("low", SHARES)
+@pytest.mark.parametrize("high", SHARES)
+def test_percents_keep_their_order_and_claim_no_false_certainty(n, low, high):
+    if low > high:
+        return
+    least, most = percents(low, high, n=n)
+    assert float(least) <= float(most)
+    for share, text in ((low, least), (high, most)):
+        assert (text == "100") == (share == 1)
+        assert (text == "0") == (share == 0)
+        assert abs(float(text) - 100 * share) <= (0.51 if n < 1000 else 0.1)
+
+
+def test_an_interval_has_one_precision():
+    assert interval(0.86, 0.82, 0.894, n=300) == "86 % (82 to 89)"
+    assert interval(0.996, 0.98, 0.999, n=300) == "99.6 % (98.0 to 99.9)"
+    assert interval(0.864, 0.82, 0.894, n=3000) == "86.4 % (82.0 to 89.4)"
+    assert interval(1.0, 0.97, 1.0, n=120) == "100 % (97 to 100)"
+    assert interval(1.0, 0.998, 1 - 1e-16, n=1797) == "100 % (99.8 to 100)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (9.96, "10 s"), (119.4, "119 s"), (120, "2 min"), (3599, "59 min 59 s"),
+     (3600, "1 h"), (7325, "2 h 2 min")],
+)  # fmt: skip
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_column_hangs_and_keeps_to_80():
+    lines = column("Data", "word " * 40).splitlines()
+    assert lines[0].startswith("Data     word")
+    assert all(line.startswith(" " * 9 + "word") for line in lines[1:])
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_path_is_never_broken():
+    path = "runs/" + "a-very-long-name/" * 8
+    assert path in column("Found", f"something in {path}")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_an_error_is_filled_on_a_terminal_only(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    assert error_text("word " * 20, None) == "warmstart: " + " ".join(["word"] * 20)
+    lines = error_text("word " * 20, Terminal()).splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith(" " * 11 + "word") for line in lines[1:])

@@ -1,0 +1,151 @@
+"""Who is who among several processes, and what they tell each other."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from warmstart.distributed import ALONE, World, here, is_about_others, joined
+from warmstart.errors import UsageError, WorldError
+
+
+def test_alone_everything_is_as_it_was():
+    with joined({}) as world:
+        assert world == here() == ALONE
+    values = np.ones(3)
+    assert ALONE.summed(values) is values
+    assert ALONE.gathered("a") == ["a"]
+    assert ALONE.same("a") == "a"
+    assert ALONE.share([1, 2]) == [1, 2]
+
+
+@pytest.mark.parametrize("told", [("2", "2", "2"), ("a", "2", "2"), ("0", "2", "3")])
+def test_an_environment_that_makes_no_sense_is_refused(told):
+    names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    with (
+        pytest.raises(UsageError, match="name no process of several"),
+        joined(dict(zip(names, told, strict=True))),
+    ):
+        pass
+
+
+def test_errors_of_the_exchange_are_told_from_others():
+    error = RuntimeError("[gloo/pair.cc:534] Connection closed by peer")
+    assert not is_about_others(error)  # alone there are no others
+    assert World(1, 2).share("abcde") == "bd"
+
+
+JOB = """
+import sys
+import numpy as np
+from warmstart.solve.kernels import mixed_kernels
+from warmstart.records import Tap
+from warmstart.training.sketched_ridge import SketchedRidge
+from warmstart.training.selection import Problem
+from warmstart.distributed import here, joined
+rng = np.random.default_rng(0)
+n, tap = 300, Tap(part=1, pool="avg")
+X, y = rng.normal(size=(n, 40)).astype(np.float32), rng.integers(0, 3, n)
+folds = tuple(np.flatnonzero(np.arange(n) % 5 == k) for k in range(5))
+problem = Problem(y, 3, tuple(np.array([k]) for k in range(n)), folds)
+head = SketchedRidge({tap: 1.0}, lambda tap: X, [0.1, 1.0], 0)
+alone = head.refit(problem, 1.0)
+trials = [[t.outside for t in found] for found in head.trials(problem)]
+with joined() as world:
+    assert world.gathered(world.rank) == list(range(world.size))
+    assert world.same(world.rank) == 0
+    together = head.refit(problem, 1.0)
+    again = [[t.outside for t in found] for found in head.trials(problem)]
+    for a, b in zip(trials, again):
+        for c, d in zip(a, b):
+            np.testing.assert_allclose(c, d, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(alone.weights[tap], together.weights[tap], rtol=1e-6, atol=1e-9)
+    print("same", here().size)
+"""
+
+
+def job(size, code):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", code], text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(size),
+                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+        )
+        for rank in range(size)
+    ]  # fmt: skip
+
+
+def test_a_head_from_sums_of_several_processes_is_that_of_one():
+    for one in job(2, JOB):
+        out, err = one.communicate(timeout=120)
+        assert out == "same 2\n", err
+
+
+LOST = """
+import os, signal
+from warmstart.errors import WorldError
+from warmstart.distributed import joined
+with joined() as world:
+    world.gathered(1)
+    if world.rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        world.gathered(2)
+    except WorldError as error:
+        print(error)
+"""
+
+
+APART = """
+import os, tempfile
+from pathlib import Path
+import numpy as np
+from warmstart.errors import WorldError
+from warmstart.features.activation_key import ScratchKey
+from warmstart.features.extract import Features
+from warmstart.features.cache_key import Column
+from warmstart.features.cache import Store
+from warmstart.features.extraction import _together
+from warmstart.records import Example
+from warmstart.distributed import joined
+ids = ["0a" * 32, "0b" * 32]
+examples = [Example(id=one, label="", split="train", sha256=one) for one in ids]
+with joined() as world, tempfile.TemporaryDirectory() as own:
+    place = world.same(own)
+    for root in (place, own):
+        shelf = Store(Path(root)).shelf(ScratchKey(taps=(Column(name="1.avg"),)))
+        shelf.append([ids[world.rank]], [np.ones((1, 3), np.float32)])
+        mine = Features(shelf=shelf, unreadable={}, passed=1, decoded=1)
+        try:
+            print(_together(mine, examples).decoded)
+        except WorldError as error:
+            print(error)
+        world.gathered(None)
+"""
+
+
+def test_features_meet_in_one_cache_or_the_job_ends():
+    """In a folder that both share; then in one of its own for each, if not the first's."""
+    for rank, one in enumerate(job(2, APART)):
+        out, err = one.communicate(timeout=120)
+        first, second = out.splitlines()
+        assert first == "2", err
+        if rank:
+            assert "set WARMSTART_CACHE to a folder that all of them share" in second
+
+
+def test_a_process_that_is_gone_is_an_error_in_one_line():
+    first, _ = job(2, LOST)
+    out, _ = first.communicate(timeout=120)
+    assert out.startswith("another process of this job is gone (")
+    assert out.count("\n") == 1
+    assert issubclass(WorldError, Exception)

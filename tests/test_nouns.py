@@ -1,0 +1,121 @@
+"""Sentences take the noun of what a run is about: none but those of image runs name images."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+import reports
+from speaking import OF_IMAGES, of_images, read_out
+from warmstart.nouns import NOUNS, nouns_of
+from warmstart.planning import verdict
+from warmstart.records.data import Finding
+from warmstart.reporting.page import page
+from warmstart.tasks import words
+
+SOURCE = Path(__file__).parents[1] / "src" / "warmstart"
+OTHERS = sorted(NOUNS.keys() - {"image"})
+CLEAR = {"p": 0.001, "mde": 0.1}
+TOLD = (
+    verdict.Facts(p=0.2, mde=0.31), verdict.Facts(p=0.2, mde=1.0), verdict.Facts(p=0.2, mde=0.1),
+    verdict.Facts(p=0.2, mde=0.1, n=39), verdict.Facts(p=0.2, mde=0.1, plain=0.4, plain_p=0.001),
+    *(
+        verdict.Facts(**CLEAR, knowledge=known, knowledge_error=0.02, accuracy=accuracy,
+                      scratch_gap=gap, is_tuned=tuned)
+        for known, accuracy, gap, tuned in product(
+            (None, 0.01, 0.05, 0.3), (0.6, 0.99), (None, 0.1), (0, 1)
+        )
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_no_verdict_on_other_kinds_speaks_of_images(kind):
+    starts = [
+        replace(one, nouns=nouns_of(kind)) for one in (verdict.START, verdict.OWN, verdict.BLANK)
+    ]
+    for facts, start, told in product(
+        TOLD, starts, (words.CLASS_WORDS, words.LABEL_WORDS, words.NUMBER_WORDS)
+    ):
+        said = verdict.sentence(verdict.verdict_kind(facts), facts, 90, 0.8, told, start)
+        assert not of_images(said)
+
+
+def test_a_verdict_says_which_kind_the_start_knows():
+    facts = verdict.Facts(**CLEAR, knowledge=0.3, knowledge_error=0.02)
+    for kind, noun in (("image", "picture"), ("text", "text"), ("audio", "clip"), ("table", "row")):
+        start = verdict.basis_of(None, nouns_of(kind))
+        said = verdict.sentence("unclear", facts, 90, 0.8, basis=start)
+        assert f"this base model knows this kind of {noun}." in said
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize(
+    "case", ["full", "no signal", "no training", "no pictures", "many classes"]
+)
+def test_no_report_on_other_kinds_speaks_of_images(kind, case):
+    facts = reports.cases()[case]
+    count = replace(facts.summary.data, kind=kind)
+    told = tuple(
+        Finding(kind=name, sentence="…")
+        for name in (
+            "leak",
+            "drift",
+            "size-cue",
+            "shortcut",
+            "preprocessing",
+            "label-issue",
+            "off-topic",
+        )
+    )
+    record = facts.data and replace(facts.data, kind=kind)
+    for found in (told, ()):
+        summary = replace(facts.summary, data=count, findings=found)
+        changed = replace(facts, summary=summary, data=record)
+        assert not of_images(read_out(page(changed)).replace(" 1 image could", ""))
+
+
+# ---- the whole source --------------------------------------------------------------------------
+
+# Modules that speak of images alone: layouts of image data, audits, exports in formats of images,
+# views, the studio. All others take their noun.
+OF_IMAGES_ALONE = {
+    "inspection": {"cues.py", "cues_beyond.py", "shortcut.py"},
+    "planning": {"build.py", "limits.py", "settings.py", "tuning.py"},
+    "joints": {"exporting.py", "formats.py", "habits.py", "inputs.py", "shrink.py", "sounds.py",
+               "stored.py", "witness.py"},
+    "show": {"judged.py", "result.py"},
+    "delivery/report": {"style.py"},
+    "evaluation": set(), "tasks": set(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", OF_IMAGES_ALONE)
+def test_sentences_for_all_kinds_take_their_noun(place):
+    found = {
+        path.name
+        for path in (SOURCE / place).rglob("*.py")
+        if any(map(_speaks_of_images, _constants(path)))
+    }
+    assert found == OF_IMAGES_ALONE[place]
+
+
+def _speaks_of_images(text: str) -> bool:
+    return " " in text.strip() and bool(OF_IMAGES.search(text))
+
+
+def _constants(path: Path) -> list[str]:
+    """Every text in the code, documentation and names of fields in braces apart."""
+    tree = ast.parse(path.read_text("utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    notes = {id(node.body[0].value) for node in ast.walk(tree)
+             if isinstance(node, documented) and isinstance(node.body[0], ast.Expr)}  # fmt: skip
+    return [
+        node.value.replace("{pixels}", "")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in notes
+    ]

@@ -1,0 +1,134 @@
+"""request.json: what was asked comes back as it was, whatever its fields are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import plans
+from tiny import PREP, network
+from warmstart.errors import RunFolderError, UsageError
+from warmstart.records.plan import Choice
+from warmstart.request import (
+    Request,
+    as_plain,
+    decoded,
+    encoded,
+    read_request,
+    with_objects,
+    write_request,
+)
+
+AROUND = {"packages": {"torch": "2.9"}, "processors": 2}
+FULL = Request(
+    data="photos", start=Path("a.safetensors"), arch="timm:resnet18", preprocessing=PREP,
+    start_choice=Choice(value="lite0", because="so", source="measured", rule="lite1"),
+    strategy="last:4+lora", budget="thorough", out=Path("runs/a b"), test="später.csv",
+    label="kind", group="person", relabel=Path("fix.csv"), fix=True, seed=7, lr=0.1 + 0.2,
+    settings=("training.passes=3000", "part.3.action=frozen"), given=frozenset({"seed", "lr"}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", [Request(data="photos"), FULL], ids=["plain", "full"])
+def test_a_request_comes_back(tmp_path, asked, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_request(tmp_path, asked, "ab" * 32, AROUND)
+    found = read_request(tmp_path)
+    assert found.request == asked
+    assert (found.start, found.around, found.objects) == ("ab" * 32, AROUND, ())
+    assert found.place == tmp_path
+    assert json.loads((tmp_path / "request.json").read_text())["asked"].keys() == {
+        f.name for f in fields(Request)
+    }
+
+
+def test_every_field_of_a_request_has_a_kind_that_is_kept():
+    """A new option is kept as well; one whose kind is not would be called an object."""
+    plain = as_plain(FULL)
+    assert not [name for name, value in plain.items() if isinstance(value, dict) and
+                "object" in value]  # fmt: skip
+
+
+def test_a_plan_is_written_out(tmp_path):
+    plan = plans.plan_for("full")
+    write_request(tmp_path, Request(data="photos", plan=plan), "", AROUND)
+    assert read_request(tmp_path).request.plan == plan
+
+
+@settings(max_examples=60)
+@given(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]))
+    | st.frozensets(st.text(st.characters(exclude_categories=["Cs"])))
+    | st.lists(st.integers() | st.text(st.characters(exclude_categories=["Cs"]))).map(tuple)
+)  # fmt: skip
+def test_a_value_comes_back_with_its_kind(value):
+    again = decoded(json.loads(json.dumps(encoded(value))))
+    assert again == value
+    assert type(again) is type(value)
+
+
+OBJECTS = {
+    "data": (np.zeros((4, 8, 8, 3), np.uint8), [0, 0, 1, 1]), "test": object(), "start": network(),
+}  # fmt: skip
+
+
+def test_objects_are_named_and_must_be_given_again(tmp_path):
+    asked = Request(**OBJECTS, seed=3)
+    write_request(tmp_path, asked, "", AROUND)
+    found = read_request(tmp_path)
+    assert found.objects == ("data", "start", "test")
+    assert found.request == replace(asked, data=None, start=None, test=None)
+    with pytest.raises(UsageError) as caught:
+        with_objects(found, Path("runs/a"), {"data": OBJECTS["data"]})
+    assert str(caught.value) == (
+        "runs/a began in Python from objects (data, start, test), which no file holds; go on there "
+        "with the same ones: warmstart.resume('runs/a', data=…, start=…, test=…)"
+    )
+    again = with_objects(found, Path("runs/a"), OBJECTS)
+    assert (again.data, again.start, again.test) == tuple(OBJECTS[n] for n in ("data", "start",
+                                                                              "test"))  # fmt: skip
+    assert again.seed == 3
+
+
+def test_what_the_run_knows_by_itself_cannot_be_given_another_value(tmp_path):
+    write_request(tmp_path, Request(data="photos"), "", AROUND)
+    with pytest.raises(UsageError, match=r"knows its data by itself; leave data= away"):
+        with_objects(read_request(tmp_path), tmp_path, {"data": "others"})
+
+
+@pytest.mark.parametrize("text", [
+    "", "{", "[]", "3", "{}", '{"format": 2}', '{"format": 1, "asked": 3}',
+    '{"format": 1, "asked": {"data": {"plan": "x = "}}, "place": "/", "start": "", "around": {}}',
+    '{"format": 1, "asked": {"data": {"record": "No", "value": 1}}, "place": "/", "start": "",'
+    ' "around": {}}',
+    '{"format": 1, "asked": {}, "place": "/", "start": "", "around": {}}',
+])  # fmt: skip
+def test_a_damaged_file_is_one_line(tmp_path, text):
+    (tmp_path / "request.json").write_text(text)
+    with pytest.raises(RunFolderError, match=r"request\.json cannot be read .*restore it") as found:
+        read_request(tmp_path)
+    assert "\n" not in str(found.value)
+
+
+def test_a_folder_without_one_is_no_run_that_can_go_on(tmp_path):
+    with pytest.raises(RunFolderError) as caught:
+        read_request(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} has no request.json: it is no run that can go on. Name a folder in which "
+        "`warmstart fit` was stopped, or begin a new one with `warmstart fit`."
+    )
+
+
+def test_fields_of_a_later_version_are_passed_over(tmp_path):
+    write_request(tmp_path, Request(data="photos"), "", AROUND)
+    told = json.loads((tmp_path / "request.json").read_text())
+    told["asked"]["later"] = 3
+    (tmp_path / "request.json").write_text(json.dumps(told))
+    assert read_request(tmp_path).request == Request(data="photos")

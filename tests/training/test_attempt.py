@@ -1,0 +1,409 @@
+"""One training: updates written out by hand, what guards do, when it ends."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lessons
+from lessons import FEW, changed, differing, lesson, planned, state
+from warmstart.errors import TrainingError
+from warmstart.events import drain, follow
+from warmstart.network.ledger import take_digests
+from warmstart.training import attempt as training_attempt
+from warmstart.training.attempt import Attempt
+from warmstart.training.augmentations import draw_batches
+from warmstart.training.candidates import CANDIDATES, LOOKS, Route
+from warmstart.training.lesson import SCALES
+from warmstart.training.validation import held_scores
+
+HELD = np.arange(0, 36, 5)
+LIVE = ("training.cut=0", "training.views=2")
+LONGER = ("training.passes=320", "training.batch=8")  # new layers need some time
+SGD = ("training.optimizer=sgd", "training.weight_decay=0.01", "training.average=0")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    with lessons.drawn(tmp_path_factory, "attempt") as data:
+        yield lessons.scene(data)
+
+
+def learnt(made):
+    """What came of a training, and its events."""
+    events = []
+    return follow(made.learn(), events.append), events
+
+
+def kinds(taught):
+    return [note.kind for note in taught.guards]
+
+
+# ---- updates -------------------------------------------------------------------------------
+
+
+def by_hand(made, n_steps, make, decay=0.0, pull=0.0):
+    """The loop that one would write, over `n_steps` of all steps; the model and its average."""
+    chosen, room, begun = made.schedule, made.room, made.make()
+    model = begun.model.eval()
+    trunk, head = model.trunk, model.head
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    weights = [trunk.second.weight, head.weight]
+    vectors = [trunk.second.bias, trunk.again.weight, trunk.again.bias, head.bias]
+    moving = [*weights, *vectors]
+    for parameter in moving:
+        parameter.requires_grad = True
+    start = [parameter.detach().clone() for parameter in moving]
+    mean = [parameter.detach().clone() for parameter in moving]
+    optimizer = make([{"params": weights, "weight_decay": 0.0 if pull else 0.01},
+                      {"params": vectors, "weight_decay": 0.0}])  # fmt: skip
+    rng = np.random.default_rng([0, 1, 0])
+    rising = -(-chosen.n_steps // 10)
+    drawn = draw_batches(len(made.rows), chosen.batch, n_steps, rng)
+    for step, (rows, visits) in enumerate(drawn):
+        falling = np.cos(np.pi / 2 * (step - rising) / (chosen.n_steps - rising)) ** 2
+        rate = 0.01 * ((step + 1) / rising if step < rising else falling)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        places = made.rows[rows]
+        (images,) = room.source.batch(places, 1 + visits % 2, begun.taps)
+        loss = nn.functional.cross_entropy(model(images), room.targets(places))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for parameter, home in zip(moving, start, strict=True):
+                parameter += rate * pull * (home - parameter)
+            kept = min(decay, (step + 1) / (11 + step))
+            mean = [kept * m + (1 - kept) * p for m, p in zip(mean, moving, strict=True)]
+    return model, moving, start, mean
+
+
+def close(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_training_is_the_loop_that_one_would_write(scene):
+    """SGD on what `last:1` lets move, statistics at rest, vectors without decay."""
+    settings = ("training.passes=120", "training.batch=12", "training.l2_sp=0", *SGD, *LIVE)
+    plan = planned(scene, "last:1", settings, lr=0.01)
+    made = lesson(scene, plan, HELD)
+    taught, _ = learnt(made)
+    hand, *_ = by_hand(made, 10, lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9))
+    close(state(taught.outfit.model), state(hand))
+    assert changed(made, taught.outfit) == {taught.outfit.network.parts[-1].name}
+
+
+@pytest.mark.parametrize(("look", "share"), [(2, 1.0), (2, 0.5), (5, 0.25), (1, 0.0)])
+def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(scene, look, share):
+    """Averaged, and drawn back to the start."""
+    settings = (
+        "training.passes=80", "training.batch=8", "training.average=0.7", "training.l2_sp=2",
+        *LIVE,
+    )  # fmt: skip
+    plan = planned(scene, "last:1", settings, lr=0.01)
+    made = lesson(scene, plan, route=Route(look=look, share=share))
+    taught, events = learnt(made)
+    model, moving, start, mean = by_hand(made, 2 * look, torch.optim.AdamW, 0.7, 2.0)
+    assert len([e for e in events if e.kind == "step"]) == 2 * look
+    with torch.no_grad():
+        for parameter, home, end in zip(moving, start, mean, strict=True):
+            parameter.copy_(home + share * (end - home))
+    close(state(taught.outfit.model), state(model))
+
+
+def test_scores_of_looks_are_those_of_the_weights_then(scene):
+    """Every candidate that a training looked at is where a training of that route ends."""
+    settings = ("training.passes=80", "training.batch=8", *LIVE)
+    plan = planned(scene, "full", settings, lr=0.005)
+    whole = lesson(scene, plan, HELD)
+    taught, events = learnt(whole)
+    assert taught.scores.shape == (len(CANDIDATES), len(HELD), 3)
+    told = [e.values for e in events if "val" in e.values]
+    assert len(told) == LOOKS
+    labels = scene.arranged.labels[HELD]
+    for candidate, route in enumerate(CANDIDATES):
+        ended, _ = learnt(replace(whole, held=HELD[:0], route=route))
+        found = held_scores(ended.outfit, whole.room, HELD)
+        np.testing.assert_allclose(taught.scores[candidate], found, rtol=1e-4, atol=1e-4)
+        if candidate < LOOKS:
+            values = told[candidate]
+            assert values["val"] == round(float((found.argmax(1) == labels).mean()), 4)
+            log_p = torch.log_softmax(torch.from_numpy(found), 1)[range(len(HELD)), labels]
+            assert values["val_loss"] == pytest.approx(-float(log_p.mean()), abs=1e-4)
+    begun = held_scores(whole.make(), whole.room, HELD)
+    assert {v["head"] for v in told} == {round(float((begun.argmax(1) == labels).mean()), 4)}
+    assert len({scores.tobytes() for scores in taught.scores}) == len(CANDIDATES)
+
+
+@pytest.mark.parametrize("strategy", ["last:1", "full", "head+add", "scratch", "full+gradual"])
+def test_the_same_training_ends_with_the_same_bytes_and_another_does_not(scene, strategy):
+    plan = planned(scene, strategy, LONGER if strategy == "scratch" else FEW)
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    made = lesson(scene, plan)
+    one, again = (state(learnt(made)[0].outfit.model) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert differing(one, again) == []
+    other = state(learnt(replace(made, number=2))[0].outfit.model)
+    assert differing(one, other)
+
+
+@pytest.mark.parametrize("strategy", ["last:1", "full"])
+@pytest.mark.parametrize("workers", [0, 3])
+def test_threads_that_prepare_images_change_nothing(scene, strategy, workers):
+    one, other = (
+        state(learnt(lesson(scene, planned(scene, strategy, (*FEW, f"training.workers={n}"))))[0]
+              .outfit.model)
+        for n in (1, workers)
+    )  # fmt: skip
+    assert differing(one, other) == []
+
+
+@pytest.mark.parametrize("setting", ["training.recompute=true", "training.micro_batch=3"])
+def test_ways_to_save_memory_come_to_the_same(scene, setting):
+    plans = [planned(scene, "full", (*FEW, *more), lr=0.001) for more in ((), (setting,))]
+    one, other = (state(learnt(lesson(scene, plan))[0].outfit.model) for plan in plans)
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], rtol=1e-3, atol=1e-4)
+
+
+def test_recomputation_leaves_new_statistics_as_they_are(scene):
+    one, other = (
+        state(learnt(lesson(scene, planned(scene, "scratch", (*LONGER, *more))))[0].outfit.model)
+        for more in ((), ("training.recompute=true",))
+    )  # fmt: skip
+    assert differing(one, other) == []
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.001, None])
+def test_new_layers_remember_what_the_final_weights_make_of_the_images(scene, momentum):
+    """Few updates with a small momentum left the 0 and 1 of the beginning, and "stuck" was said."""
+    made = lesson(scene, planned(scene, "scratch", LONGER))
+
+    def slow():
+        begun = made.make()
+        begun.model.trunk.norm.momentum = momentum
+        return begun
+
+    taught, _ = learnt(replace(made, make=slow))
+    assert not kinds(taught)
+    trunk = taught.outfit.model.trunk
+    (images,) = made.room.plain(made.rows, taught.outfit.taps)
+    with torch.no_grad():
+        seen = trunk.first(images)
+    torch.testing.assert_close(trunk.norm.running_mean, seen.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(trunk.norm.running_var, seen.var(dim=(0, 2, 3)))
+    assert trunk.norm.momentum == momentum
+
+
+def test_half_precision_products_come_close(scene):
+    half = ("training.precision=bfloat16",)
+    plans = [planned(scene, "full", (*FEW, *more), lr=1e-4) for more in ((), half)]
+    one, other = (state(learnt(lesson(scene, plan))[0].outfit.model) for plan in plans)
+    assert differing(one, other)
+    for name in one:
+        assert other[name].dtype == one[name].dtype
+        torch.testing.assert_close(other[name], one[name], rtol=0.02, atol=2e-3)
+
+
+def test_a_network_that_is_compiled_is_trained_by_what_the_compiler_gave(scene, monkeypatch):
+    calls = []
+
+    def compiled(tail):
+        return lambda *inputs: calls.append(1) or tail(*inputs)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    plan = planned(scene, "last:1", (*FEW, "training.compile=true"))
+    learnt(lesson(scene, plan, HELD))
+    assert len(calls) == 4  # looks are taken without it
+
+
+def test_steps_are_counted_through_all_trainings(scene):
+    made = lessons.with_room(lesson(scene, planned(scene, "last:1", FEW)), steps=(4, 4, 4))
+    _, found = learnt(made)
+    assert {(event.stage, event.kind) for event in found} == {("tune", "step")}
+    assert [event.step for event in found] == [5, 6, 7, 8]  # the second of three of 4 each
+    assert {event.of for event in found} == {12}
+    assert {event.values["lesson"] for event in found} == {2}
+    assert all(np.isfinite(event.values["loss"]) for event in found)
+    assert all(event.values["per_second"] > 0 for event in found)
+
+
+def test_scores_do_not_depend_on_how_many_are_asked_for(scene):
+    made = lesson(scene, planned(scene, "full", FEW))
+    outfit = made.make()
+    outfit.model.train()
+    whole = held_scores(outfit, made.room, made.rows)
+    assert (whole.shape, whole.dtype) == ((36, 3), np.float64)
+    assert not outfit.model.training
+    few = held_scores(outfit, made.room, made.rows[30:])
+    np.testing.assert_allclose(whole[30:], few, rtol=1e-4, atol=1e-5)
+    assert held_scores(outfit, made.room, made.rows[:0]).shape == (0, 3)
+
+
+# ---- what is frozen ------------------------------------------------------------------------
+
+
+def test_what_was_frozen_and_moved_ships_nothing(scene):
+    made, outfits = lesson(scene, planned(scene, "last:1", FEW)), []
+    steps = replace(made, make=lambda: outfits.append(made.make()) or outfits[-1]).learn()
+    next(steps)
+    with torch.no_grad():  # a buffer, which no optimizer holds
+        outfits[0].network.trunk.norm.running_mean += 1
+    says = r"1 frozen tensors changed .*norm.running_mean.*please report it"
+    with pytest.raises(TrainingError, match=says):
+        drain(steps)
+
+
+def test_the_start_is_not_touched(scene):
+    before = take_digests(scene.look.network)
+    learnt(lesson(scene, planned(scene, "full", FEW, lr=0.01)))
+    assert take_digests(scene.look.network) == before
+
+
+# ---- guards --------------------------------------------------------------------------------
+
+LONG = ("training.passes=160", "training.batch=8", "training.cut=0")
+
+
+def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(scene):
+    plan = planned(scene, "full", LONG, lr=0.3)
+    made = lesson(scene, plan, HELD)
+    taught, events = learnt(made)
+    assert kinds(taught) == ["diverged", "diverged"]
+    assert {note.action for note in taught.guards} == {
+        "training began anew at a third of the rates"
+    }
+    assert (taught.scale, taught.has_failed) == (SCALES[2], False)
+    told = [e.values for e in events if e.kind == "guard"]
+    assert [values["guard"] for values in told] == kinds(taught)
+    says = "; always answering the class shares has 1.1; training began anew at a third of the ra"
+    assert all(values["text"].startswith("the loss rose from 0.0") for values in told)
+    assert all(says in values["text"] for values in told)
+    factors = [e.values["factor"] for e in events if e.kind == "step"]
+    assert max(factors[-20:]) == pytest.approx(1 / 9, abs=1e-6)
+    again, _ = learnt(replace(made, scale=taught.scale))  # and the next one begins there
+    assert again.guards == ()
+    assert differing(state(again.outfit.model), state(taught.outfit.model)) == []
+
+
+def test_a_rate_at_which_nothing_works_is_given_up_after_three(scene):
+    taught, events = learnt(lesson(scene, planned(scene, "full", LONG, lr=10.0), HELD))
+    assert kinds(taught) == ["diverged"] * 3
+    assert taught.guards[-1].action == "training was given up"
+    assert (taught.has_failed, taught.outfit, taught.scale) == (True, None, SCALES[2])
+    assert np.isnan(taught.scores).all()
+    assert taught.scores.shape == (len(CANDIDATES), len(HELD), 3)
+    assert sum(e.kind == "guard" for e in events) == 3
+
+
+def test_a_rate_at_which_nothing_moves_is_given_up_at_once(scene):
+    taught, events = learnt(lesson(scene, planned(scene, "full", LONG, lr=1e-9), HELD))
+    assert (kinds(taught), taught.has_failed) == (["stuck"], True)
+    (told,) = [e.values["text"] for e in events if e.kind == "guard"]
+    assert told.startswith("nothing moved: after 20 updates answers differ by at most ")
+    assert told.endswith("from what they were; training was given up")
+
+
+def test_a_loss_that_is_no_number_is_seen_at_once(scene):
+    taught, events = learnt(lesson(scene, planned(scene, "full", LONG, lr=1e30), HELD))
+    assert kinds(taught) == ["diverged"] * 3
+    assert {note.step for note in taught.guards} == {2}
+    assert "the loss was nan at update 2 of 20" in next(
+        e.values["text"] for e in events if e.kind == "guard"
+    )
+
+
+@pytest.mark.parametrize("when", [4, 20])
+def test_weights_that_are_no_numbers_are_seen_after_the_last_update_too(scene, when):
+    """Also by what is told of it: no line of progress holds what is no number."""
+    made, outfits = lesson(scene, planned(scene, "full", LONG), HELD), []
+    spied = replace(made, make=lambda: outfits.append(made.make()) or outfits[-1])
+    made_last = replace(spied, scale=SCALES[2])
+
+    def spoil(event):
+        if event.kind == "step":
+            assert all(v == v for v in event.values.values())
+        if event.kind == "step" and event.step == when - 1:
+            with torch.no_grad():
+                outfits[-1].network.trunk.first.weight.fill_(torch.nan)
+
+    taught = follow(made_last.learn(), spoil)
+    assert (kinds(taught), taught.has_failed) == (["diverged"], True)
+    assert taught.guards[0].step == when
+
+
+def test_answers_that_are_ruined_at_the_end_are_a_divergence(scene, monkeypatch):
+    """Where no further loss would tell."""
+    made = lesson(scene, planned(scene, "last:1", FEW), HELD, scale=SCALES[2])
+    monkeypatch.setattr(
+        training_attempt.Looks, "finish", lambda looks: looks._found.update(x=np.nan)
+    )
+    taught, events = learnt(made)
+    assert (kinds(taught), taught.has_failed) == (["diverged"], True)
+    (told,) = [e.values["text"] for e in events if e.kind == "guard"]
+    assert told == "the network's answers are not numbers any more; training was given up"
+
+
+def test_a_network_that_was_spoilt_after_training_is_not_shipped(scene, monkeypatch):
+    made = lesson(scene, planned(scene, "last:1", FEW))
+    monkeypatch.setattr("warmstart.training.lesson.held_scores", lambda *a: np.full((2, 3), np.nan))
+    with pytest.raises(TrainingError, match="answers are not numbers; use --strategy head"):
+        learnt(made)
+
+
+# ---- time ----------------------------------------------------------------------------------
+
+
+def test_a_training_ends_when_the_minutes_are_over_and_says_so(scene):
+    made = lesson(scene, planned(scene, "full", LONG), HELD)
+    whole, _ = learnt(made)
+    taught, events = learnt(replace(made, until=time.perf_counter() - 1.0))
+    steps = [e for e in events if e.kind == "step"]
+    assert len(steps) == 1
+    (note,) = [e.values for e in events if e.kind == "note"]
+    assert note == {"title": "Stopped", "text": "after 1 of 20 updates: the minutes were over"}
+    assert (kinds(taught), taught.has_failed, taught.n_stages) == ([], False, 1)
+    # What it looked at later is what it ended with; the estimate is of this very network.
+    found = held_scores(taught.outfit, made.room, HELD)
+    for candidate in range(LOOKS):
+        np.testing.assert_allclose(taught.scores[candidate], found, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(whole.scores[LOOKS - 1], found)
+
+
+def test_little_time_is_not_taken_for_a_rate_that_moves_nothing(scene):
+    plan = planned(scene, "full", ("training.passes=16000", *LONG[1:]), lr=1e-6)
+    taught, _ = learnt(lesson(scene, plan, HELD, until=time.perf_counter() - 1.0))
+    assert taught.guards == ()
+
+
+def test_a_route_that_ends_early_is_not_cut_short_by_minutes_that_end_later(scene):
+    made = lesson(scene, planned(scene, "full", LONG), route=Route(look=1))
+    attempt = Attempt(replace(made, until=0.0), 1.0, ())
+    events = []
+    follow(attempt.run(), events.append)
+    assert [e.kind for e in events] == ["step", "note"]
+    assert events[-1].values["text"] == "after 1 of 4 updates: the minutes were over"
+    events.clear()
+    follow(Attempt(replace(made, until=float("inf")), 1.0, ()).run(), events.append)
+    assert [e.kind for e in events] == ["step"] * 4
+
+
+def test_a_training_that_an_alarm_ended_still_says_what_each_end_would(scene):
+    """Shares of a way that was not gone to its end are what the last weights say."""
+    made = lesson(scene, planned(scene, "last:1", FEW), HELD)
+    attempt = Attempt(made, 1.0, ())
+    attempt.looks.look(1, 5)  # the first look alone: no end was reached
+    found = attempt.looks.scores()
+    assert found.shape == (len(CANDIDATES), len(HELD), 3)
+    assert np.isfinite(found).all()
+    assert all(np.array_equal(scores, found[LOOKS - 1]) for scores in found[LOOKS:])

@@ -1,0 +1,324 @@
+"""Drawn batches and varied pictures against what they promise."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.transforms.v2 import functional as transform
+
+from warmstart.training.augmentations import Views, _box, draw_batches, view, view_of
+
+CROP = 0.35
+ALL = Views(CROP, True, 0.1)
+CONTENT = hashlib.sha256(b"a picture").hexdigest()
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def picture(channels=3, high=24, wide=32, seed=0):
+    return rng(seed).integers(0, 256, (high, wide, channels), dtype=np.uint8)
+
+
+# ---- batches -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "batch"), [(10, 4), (7, 7), (3, 8), (1, 2), (100, 32)])
+def test_every_row_comes_once_before_any_comes_again(n, batch):
+    drawn = [*draw_batches(n, batch, 30, rng())]
+    assert [len(rows) for rows, _ in drawn] == [batch] * 30
+    flat = np.concatenate([rows for rows, _ in drawn])
+    for start in range(0, len(flat) - n + 1, n):
+        assert sorted(flat[start : start + n]) == [*range(n)]
+
+
+@given(n=st.integers(1, 40), batch=st.integers(1, 50), n_steps=st.integers(0, 12))
+def test_visits_count_how_often_a_row_had_come(n, batch, n_steps):
+    seen = np.zeros(n, int)
+    for rows, visits in draw_batches(n, batch, n_steps, rng()):
+        for row, visit in zip(rows, visits, strict=True):
+            assert visit == seen[row]
+            seen[row] += 1
+    assert seen.sum() == batch * n_steps
+
+
+def test_passes_are_reshuffled_and_follow_from_the_generator():
+    drawn = [rows for rows, _ in draw_batches(20, 20, 3, rng())]
+    assert not np.array_equal(drawn[0], drawn[1])
+    again = [rows for rows, _ in draw_batches(20, 20, 3, rng())]
+    assert all(np.array_equal(a, b) for a, b in zip(drawn, again, strict=True))
+    other = [rows for rows, _ in draw_batches(20, 20, 3, rng(1))]
+    assert not np.array_equal(drawn[0], other[0])
+
+
+# ---- views ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(
+    channels=st.integers(1, 13), high=st.integers(1, 40), wide=st.integers(1, 40),
+    crop=st.floats(0.01, 1), flip=st.booleans(), colour=st.sampled_from([0.0, 0.1, 1.0]),
+    seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_a_view_has_the_shape_and_the_type_of_its_picture(
+    channels, high, wide, crop, flip, colour, seed
+):
+    image = picture(channels, high, wide, seed)
+    before = image.copy()
+    found = view(image, Views(crop, flip, colour), rng(seed))
+    assert (found.shape, found.dtype) == (image.shape, np.uint8)
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(image, before)
+    if not colour:
+        assert (found.min((0, 1)) >= image.min((0, 1))).all()
+        assert (found.max((0, 1)) <= image.max((0, 1))).all()
+
+
+def test_nothing_varies_where_nothing_is_asked_for():
+    image, generator = picture(), rng()
+    assert view(image, Views(1.0, False), generator) is image
+    assert view_of(image, CONTENT, 3, Views(1.0, False), seed=0) is image
+    assert generator.integers(1 << 30) == rng().integers(1 << 30)  # and nothing was drawn
+
+
+def test_a_mirrored_picture_is_the_mirror_and_half_are():
+    image, generator = picture(), rng()
+    found = [view(image, Views(1.0, True), generator) for _ in range(400)]
+    same = np.array([np.array_equal(made, image) for made in found])
+    mirrored = np.array([np.array_equal(made, image[:, ::-1]) for made in found])
+    assert (same ^ mirrored).all()
+    assert 160 < mirrored.sum() < 240  # four standard deviations of a fair coin
+
+
+def test_a_sound_is_moved_and_silence_comes_in():
+    image, generator = picture(1, 8, 40) | 1, rng()
+    starts = []
+    for _ in range(200):
+        made = view(image, Views(1.0, False, shift=0.25), generator)
+        filled = np.flatnonzero(made[..., 0].any(axis=0))
+        by = filled[0] if filled[0] else filled[-1] - 39
+        np.testing.assert_array_equal(made, np.roll(image, by, axis=1) * (made > 0))
+        starts.append(by)
+    assert (min(starts), max(starts)) == (-10, 10)
+
+
+def test_a_band_of_pitches_and_one_of_time_are_hidden():
+    image, generator = np.zeros((40, 20, 1), np.uint8), rng()
+    image[:, ::2] = 200
+    sizes = []
+    for _ in range(200):
+        hidden = view(image, Views(1.0, False, mask=0.5), generator)[..., 0] == 100
+        rows, columns = hidden.all(axis=1), hidden.all(axis=0)
+        np.testing.assert_array_equal(hidden, rows[:, None] | columns)
+        for line in (rows, columns):
+            assert np.abs(np.diff(line.astype(int))).sum() <= 2  # in one piece
+        sizes.append((rows.sum(), columns.sum()))
+    assert np.max(sizes, axis=0).tolist() == [20, 10]
+
+
+def test_views_of_sounds_have_keys_of_their_own_and_others_keep_theirs():
+    assert Views(0.35, True, 0.1).policy == "crop=0.35 flip=1 colour=0.1 bilinear v1"
+    sounds = {Views(1.0, False, shift=a, mask=b).policy for a in (0.0, 0.1) for b in (0.0, 0.2)}
+    assert len(sounds) == 4
+
+
+# ---- where a view looks --------------------------------------------------------------------
+
+SIDE = 224
+
+
+def windows(views, n=400, high=SIDE, wide=SIDE):
+    """What each view shows, read off two ramps: middle and length along both sides, in 0..1.
+
+    A length is below 0 where the view is mirrored.
+    """
+    ramps = np.zeros((high, wide, 2), np.uint8)
+    ramps[..., 0] = np.linspace(0, 255, wide).round()
+    ramps[..., 1] = np.linspace(0, 255, high).round()[:, None]
+    generator, found = rng(), []
+    for _ in range(n):
+        made = view(ramps, views, generator) / 255
+        spans = []
+        for line in (made[..., 0].mean(0), made[..., 1].mean(1)):
+            at = np.arange(len(line)) - (len(line) - 1) / 2
+            inner = slice(len(line) // 8, -len(line) // 8)  # what lies beyond a border is bent
+            slope, middle = np.polyfit(at[inner], line[inner], 1)
+            spans += [middle, slope * (len(line) - 1)]
+        found.append(spans)
+    return np.array(found).T
+
+
+NEAR = 1.5 / SIDE  # whole pixels at both ends, and levels of 1 in 255
+
+
+def test_a_crop_lies_within_the_picture_and_is_of_the_promised_size_and_shape():
+    x, wide, y, high = windows(Views(CROP, True))
+    wide, mirrored = np.abs(wide), wide < 0
+    for middle, length in ((x, wide), (y, high)):
+        assert (middle - length / 2 > -NEAR).all()
+        assert (middle + length / 2 < 1 + NEAR).all()
+    area, shape = wide * high, wide / high
+    assert CROP - 2 * NEAR < area.min() < CROP + 0.05
+    assert 0.95 < area.max() < 1 + 2 * NEAR
+    assert 3 / 4 - 3 * NEAR < shape.min() < 0.8
+    assert 1.25 < shape.max() < 4 / 3 + 3 * NEAR
+    assert 0.4 < mirrored.mean() < 0.6
+    uniform = (area - CROP) / (1 - CROP)  # within what 400 draws of a uniform number give
+    assert np.abs(np.sort(uniform) - (np.arange(400) + 0.5) / 400).max() < 1.63 / 20
+
+
+def test_crops_lie_everywhere():
+    x, wide, y, high = windows(Views(CROP, False))
+    for middle, length in ((x, wide), (y, high)):
+        place = ((middle - length / 2) / (1 - length))[length < 0.9]  # 0: at the left, 1: the right
+        assert place.min() < 0.05
+        assert place.max() > 0.95
+        assert 0.4 < place.mean() < 0.6
+
+
+def test_a_crop_may_begin_at_every_pixel_where_it_fits():
+    generator, begins = rng(), {}
+    for _ in range(2000):
+        top, left, height, width = _box(6, 5, CROP, generator)
+        begins.setdefault(("top", 6 - height), set()).add(top)
+        begins.setdefault(("left", 5 - width), set()).add(left)
+    assert {("top", 0), ("top", 2), ("left", 0), ("left", 1)} <= begins.keys()
+    for (_, most), found in begins.items():
+        assert found == {*range(most + 1)}
+
+
+def test_a_picture_that_is_not_square_is_not_squeezed():
+    _, wide, _, high = windows(Views(CROP, False), n=100, high=120, wide=240)
+    assert (wide / high).min() > 0.75 - 0.03
+    assert (wide / high).max() < 4 / 3 + 0.03
+
+
+@pytest.mark.parametrize("crop", [0.8, 0.95])
+def test_a_mild_crop_keeps_what_it_promises(crop):
+    _, wide, _, high = windows(Views(crop, False), n=100)
+    assert (wide * high).min() > crop - 2 * NEAR
+
+
+def test_a_border_that_is_no_part_of_the_picture_never_shows():
+    """What lies outside would repeat the border; crops of a frame show it no wider than it is."""
+    frame = np.zeros((32, 32, 1), np.uint8)
+    frame[0], frame[-1], frame[:, 0], frame[:, -1] = 255, 255, 255, 255
+    widest = 1 / CROP**0.5 / (3 / 4) ** 0.5 + 1.5  # a pixel of the frame, enlarged and smoothed
+    generator = rng()
+    for _ in range(200):
+        found = view(frame, Views(CROP, True), generator)[..., 0]
+        assert (found[16] > 127).sum() <= 2 * widest
+        assert found[8:-8, 8:-8].max() < 127
+
+
+# ---- colour --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_colours_change_as_torchvision_changes_them(seed):
+    """Which rounds down, three times: its pictures are darker by half a level each time."""
+    image = picture(seed=seed)
+    found = view(image, Views(1.0, False, 0.1), rng(seed)).astype(int)
+    b, c, s = rng(seed).uniform(0.9, 1.1, 3)
+    slow = torch.from_numpy(image).permute(2, 0, 1)
+    slow = transform.adjust_contrast(transform.adjust_saturation(slow, s), c)
+    slow = transform.adjust_brightness(slow, b).permute(1, 2, 0).numpy().astype(int)
+    inner = (slow > 10) & (slow < 245) & (image > 10) & (image < 245)  # nothing was cut off
+    assert inner.any()
+    assert np.abs(found - slow)[inner].max() <= 3
+    assert 0.5 < (found - slow)[inner].mean() < 2.5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_colours_change_as_they_are_defined(seed):
+    image = picture(seed=seed) // 2 + 64  # far from black and white
+    found = view(image, Views(1.0, False, 0.1), rng(seed))
+    b, c, s = rng(seed).uniform(0.9, 1.1, 3)
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    slow = s * image + (1 - s) * grey[..., None]
+    slow = b * (c * slow + (1 - c) * grey.mean())
+    assert np.abs(found - slow).max() <= 0.501
+
+
+def test_grey_pictures_have_no_saturation_and_bands_no_colour():
+    grey = picture(channels=1) // 2 + 64
+    b, c, _ = rng(5).uniform(0.9, 1.1, 3)
+    slow = b * (c * grey + (1 - c) * grey.mean())
+    assert np.abs(view(grey, Views(1.0, False, 0.1), rng(5)) - slow).max() <= 0.501
+    for channels in (2, 4, 13):
+        bands = picture(channels=channels)
+        assert view(bands, Views(1.0, False, 0.1), rng()) is bands
+
+
+# ---- the same bytes, whoever makes them ------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 13])
+@pytest.mark.parametrize("views", [ALL, replace(ALL, crop=1.0), replace(ALL, flip=False)])
+def test_a_view_follows_from_seed_content_and_number(channels, views):
+    image = picture(channels)
+    other = hashlib.sha256(b"another").hexdigest()
+    keys = {(seed, content, number) for seed in (0, 1) for content in (CONTENT, other)
+            for number in (1, 2, 3, 4, 5)}  # fmt: skip
+    made = {key: view_of(image, key[1], key[2], views, key[0]) for key in sorted(keys)}
+    again = {key: view_of(image, key[1], key[2], views, key[0]) for key in sorted(keys)[::-1]}
+    assert all(np.array_equal(made[key], again[key]) for key in keys)
+    least = 2 if views.crop == 1 and channels > 3 else len(keys)  # mirrored or not
+    assert len({pixels.tobytes() for pixels in made.values()}) == least
+    assert view_of(image, CONTENT, 0, views, 0) is image
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 13])
+def test_a_view_is_the_same_with_any_number_of_threads(channels):
+    image = picture(channels, 300, 300)
+
+    def make(number):
+        return view_of(image, CONTENT, number, ALL, 0)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = [make(number) for number in range(1, 9)]
+        torch.set_num_threads(4)
+        with ThreadPoolExecutor(3) as pool:
+            together = [*pool.map(make, range(1, 9))]
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_same_view_comes_out_of_another_process():
+    code = (
+        "import hashlib, numpy as np; from warmstart.training.augmentations import Views, view_of;"
+        "image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8);"
+        f"found = view_of(image, '{CONTENT}', 7, Views({CROP}, True, 0.1), 3);"
+        "print(hashlib.sha256(found.tobytes()).hexdigest())"
+    )
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    here = view_of(picture(), CONTENT, 7, ALL, 3)
+    assert there.stdout.strip() == hashlib.sha256(here.tobytes()).hexdigest()
+
+
+def test_policies_differ_where_views_do():
+    settings_of = [
+        ALL, replace(ALL, crop=0.36), replace(ALL, flip=False), replace(ALL, colour=0.0),
+        replace(ALL, crop=0.35 + 1e-12), Views(1, False),
+    ]  # fmt: skip
+    assert len({views.policy for views in settings_of}) == len(settings_of)
+    assert Views(1, True).policy == Views(1.0, True, 0).policy
+
+
+def test_views_load_torchvision_only_when_they_are_made():
+    code = "import sys, warmstart.training.augmentations; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

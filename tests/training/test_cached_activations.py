@@ -1,0 +1,381 @@
+"""Stored activations: the frozen layers are run once a view, and nothing else changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import lessons
+import warmstart
+from banded import fill_bands
+from drawing import fill
+from tiny import bytes_of, fit, lines, network
+from warmstart.errors import TrainingError
+from warmstart.events import drain, follow
+from warmstart.features.engine import EngineError
+from warmstart.network.cut import Prefix
+from warmstart.network.feature_layers import taps
+from warmstart.training import cached_activations
+from warmstart.training.cached_activations import store_views
+
+SETTINGS = {"training.passes": 96, "training.batch": 8}
+
+
+@pytest.fixture
+def scene(pictures):
+    return lessons.scene(pictures)
+
+
+def views_of(scene, plan):
+    """What is stored, and what was told meanwhile."""
+    events = []
+    return follow(store_views(scene, plan), events.append), events
+
+
+def passed(events):
+    """How many images were passed; None where nothing was."""
+    begun = [e for e in events if e.values.get("title") == "Views" and e.kind == "begin"]
+    return begun[0].of if begun else None
+
+
+def everything(source, n, views, wanted):
+    """All rows of all views, (views, n, …) each input."""
+    rows = np.arange(n)
+    found = [source.batch(rows, np.full(n, view), wanted) for view in range(views)]
+    return [torch.stack(column) for column in zip(*found, strict=True)]
+
+
+# ---- the same numbers ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["last:1", "head+add"])
+def test_what_is_stored_is_what_the_frozen_layers_give_for_each_view(scene, strategy):
+    plan = lessons.planned(scene, strategy, ("training.colour=0.2",), seed=4)
+    source, _ = views_of(scene, plan)
+    live = lessons.planned(scene, "full", ("training.colour=0.2",), seed=4)
+    images = lessons.room(scene, live).source
+    cut = source.cut
+    assert cut == plan.training.cut.value == {"last:1": 1, "head+add": 2}[strategy]
+    wanted = tuple(source.columns)
+    assert wanted
+    prefix = Prefix(scene.look.network, cut, wanted)
+    rows = np.array([0, 17, 35, 3, 17])
+    for view in range(5):
+        numbers = np.full(5, view)
+        with torch.inference_mode():
+            expected = prefix(*images.batch(rows, numbers, ()))
+        found = source.batch(rows, numbers, wanted)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    plain = source.batch(rows, np.zeros(5, int), wanted)
+    assert not torch.allclose(plain[0], found[0])
+
+
+@pytest.mark.parametrize("head", ["last", "equal"])
+def test_a_training_on_stored_views_is_the_training_on_the_whole_network(scene, head):
+    """Law 3 over a whole training: the same views, the same updates."""
+    settings = ("training.passes=96", "training.batch=8", f"head.candidates={head}")
+    plans = [
+        lessons.planned(scene, "last:1", (*settings, *more))
+        for more in (("training.views=4",), ("training.cut=0", "training.views=4"))
+    ]
+    assert [plan.training.cut.value for plan in plans] == [1, 0]
+    found = []
+    for plan in plans:
+        made = lessons.lesson(scene, plan, held=np.arange(0, 36, 5))
+        taught = drain(made.learn())
+        found.append((lessons.state(taught.outfit.model), taught.scores))
+    for name, tensor in found[0][0].items():
+        torch.testing.assert_close(found[1][0][name], tensor, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-3, atol=1e-3)
+    start = network().state_dict()["second.weight"]
+    assert (found[0][0]["trunk.second.weight"] - start).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("strategy", ["last:1", "head+add"])
+def test_a_run_on_stored_views_is_the_run_on_the_whole_network(split_pictures, tmp_path, strategy):
+    runs = [
+        fit(split_pictures, strategy=strategy, settings={**SETTINGS, "training.views": 3, **more},
+            out=tmp_path / name / "split")
+        for name, more in (("stored", {}), ("live", {"training.cut": 0}))
+    ]  # fmt: skip
+    assert [run.plan.training.cut.value > 0 for run in runs] == [True, False]
+    ours, theirs = (load_file(run.path / "model" / "model.safetensors") for run in runs)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        size = max(float(ours[name].abs().max()), 1e-3) if ours[name].numel() else 1.0
+        assert float((ours[name].double() - theirs[name].double()).abs().max()) < 1e-3 * size, name
+    one, other = (lines(run.path, "predictions.jsonl") for run in runs)
+    for a, b in zip(one, other, strict=True):
+        assert (a["id"], a["fold"], a["label"]) == (b["id"], b["fold"], b["label"])
+        assert a["scores"] == pytest.approx(b["scores"], abs=1e-3)
+    assert runs[0].estimate.value == runs[1].estimate.value
+
+
+# ---- once ----------------------------------------------------------------------------------
+
+
+def test_a_second_run_passes_nothing(scene):
+    plan = lessons.planned(scene, "last:1")
+    first, events = views_of(scene, plan)
+    assert passed(events) == 36
+    assert [e.step for e in events if e.kind == "step"] == [32, 36]
+    second, events = views_of(scene, plan)
+    assert events == []
+    for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (first, second)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("change", [
+    "training.crop=0.6", "training.flip=false", "training.colour=0.3", "training.store=float16",
+])  # fmt: skip
+def test_views_that_are_made_otherwise_are_other_views(scene, change):
+    views_of(scene, lessons.planned(scene, "last:1"))
+    _, events = views_of(scene, lessons.planned(scene, "last:1", (change,)))
+    assert passed(events) == 36
+
+
+def test_more_views_are_added_to_those_that_there_are(scene, monkeypatch):
+    views_of(scene, lessons.planned(scene, "last:1", ("training.views=2",)))
+    kept = []
+    monkeypatch.setattr(
+        cached_activations, "_keep", lambda work, number, contents, made: kept.append(number)
+    )
+    drain(
+        cached_activations._pass(
+            work_of(scene, views=3), "torch", Prefix(scene.look.network, 1, ())
+        )
+    )
+    assert set(kept) == {3}
+
+
+def work_of(scene, views):
+    """What a plan with so many views would pass."""
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cached_activations, "_pass", lambda work, *_: made.append(work) or iter(()))
+        plan = lessons.planned(scene, "last:1", (f"training.views={views}",))
+        drain(store_views(scene, plan))
+    return made[0]
+
+
+def test_where_nothing_varies_the_images_are_passed_once_as_they_are(scene):
+    plan = lessons.planned(scene, "last:1", (*lessons.PLAIN, "training.views=4"))
+    source, _ = views_of(scene, plan)
+    assert len(source.shelves) == 1
+
+
+def test_an_interrupted_pass_goes_on_where_it_was(scene, tmp_path):
+    plan = lessons.planned(scene, "last:1")
+    steps = store_views(scene, plan)
+    while next(steps).kind != "step":
+        pass
+    steps.close()
+    source, events = views_of(scene, plan)
+    assert passed(events) == 4  # 32 of 36 had been passed
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    whole, _ = views_of(scene, plan)
+    for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, whole)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_images_with_the_same_bytes_are_passed_once(pictures):
+    payload = (pictures / "blue" / "000.png").read_bytes()
+    for number in range(3):
+        (pictures / "blue" / f"copy-{number}.png").write_bytes(payload)
+    scene = lessons.scene(pictures)
+    source, events = views_of(scene, lessons.planned(scene, "last:1"))
+    assert passed(events) == 36
+    (main,) = everything(source, 39, 3, ())
+    same = [e.sha256 == scene.arranged.learn[0].sha256 for e in scene.arranged.learn]
+    assert sum(same) == 4
+    assert (main[:, same] == main[:, :1]).all()
+
+
+# ---- damage --------------------------------------------------------------------------------
+
+
+def rows_files(tmp_path):
+    """The files of stored rows that hold activations, the largest of the store."""
+    files = [p for p in (tmp_path / "cache").glob("*.rows") if p.stat().st_size]
+    return [p for p in files if '"activations"' in p.with_suffix(".json").read_text()]
+
+
+def test_a_row_that_was_damaged_on_disk_is_passed_again(scene, tmp_path):
+    plan = lessons.planned(scene, "last:1")
+    first, _ = views_of(scene, plan)
+    before = everything(first, 36, 5, ())
+    files = rows_files(tmp_path)
+    assert len(files) == 5
+    size = files[2].stat().st_size // 36
+    with files[2].open("r+b") as file:
+        file.seek(7 * size + 40)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 0x40]))
+    again, events = views_of(scene, plan)
+    assert passed(events) == 1
+    for ours, theirs in zip(before, everything(again, 36, 5, ()), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_rows_that_are_lost_while_training_goes_on_are_made_again(scene, tmp_path, monkeypatch):
+    plan = lessons.planned(scene, "last:1")
+    source, _ = views_of(scene, plan)
+    wanted = taps(scene.look.network.record)[:1]
+    before = everything(source, 36, 5, wanted)
+    for path in rows_files(tmp_path):
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size // 2)
+    made = []
+    make = cached_activations.make_engine
+    monkeypatch.setattr(cached_activations, "make_engine", lambda *a: made.append(a[0]) or make(*a))
+    for ours, theirs in zip(before, everything(source, 36, 5, wanted), strict=True):
+        assert torch.equal(ours, theirs)
+    assert made == ["torch"]
+
+
+def test_a_run_whose_rows_are_lost_on_the_way_ends_as_if_they_were_not(
+    split_pictures, tmp_path, monkeypatch
+):
+    whole = fit(split_pictures, strategy="last:1", settings=SETTINGS, out=tmp_path / "a" / "split")
+    shutil.rmtree(tmp_path / "cache")
+    lost = []
+
+    def lose(event):
+        if event.values.get("lesson") and not lost:
+            lost.extend(rows_files(tmp_path))
+            for path in lost:
+                with path.open("r+b") as file:
+                    file.truncate(1000)
+
+    run = fit(split_pictures, strategy="last:1", settings=SETTINGS, out=tmp_path / "b" / "split",
+              on_event=lose)  # fmt: skip
+    assert lost
+    assert bytes_of(run.path / "model") == bytes_of(whole.path / "model")
+
+
+# ---- formats and engines -------------------------------------------------------------------
+
+
+def test_half_precision_halves_the_files_and_comes_close(scene, tmp_path):
+    whole, _ = views_of(scene, lessons.planned(scene, "last:1"))
+    full = sum(p.stat().st_size for p in rows_files(tmp_path))
+    source, _ = views_of(scene, lessons.planned(scene, "last:1", ("training.store=float16",)))
+    assert sum(p.stat().st_size for p in rows_files(tmp_path)) == full * 3 // 2
+    for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, whole)), strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+        assert not torch.equal(ours, theirs)
+
+
+def louder(by):
+    """The network with a first layer whose outputs are `by` times as large."""
+
+    def make():
+        module = network()
+        with torch.no_grad():
+            module.norm.weight *= by
+            module.norm.bias *= by
+            module.second.weight /= by
+        return module
+
+    return make
+
+
+def test_what_half_precision_cannot_hold_is_refused(pictures, tmp_path):
+    scene = lessons.scene(pictures, louder(1e6))
+    half = lessons.planned(scene, "last:1", ("training.store=float16",))
+    says = r"the frozen layers give 7.35e\+05, which float16 cannot hold; use --set training.store="
+    with pytest.raises(TrainingError, match=says):
+        views_of(scene, half)
+    assert rows_files(tmp_path) == []
+    source, _ = views_of(scene, lessons.planned(scene, "last:1"))
+    assert source.batch(np.arange(3), np.ones(3, int), ())[0].abs().max() > 1e5
+
+
+def test_views_of_which_the_frozen_layers_give_no_number_are_refused(scene, monkeypatch):
+    real = cached_activations.make_engine
+
+    def make(*arguments):
+        run = real(*arguments)
+        return lambda images: [rows * np.float32(np.nan) for rows in run(images)]
+
+    monkeypatch.setattr(cached_activations, "make_engine", make)
+    says = r"give nan for view 0 of some images; use milder views \(--set training.crop=0.8\), or"
+    with pytest.raises(TrainingError, match=says):
+        views_of(scene, lessons.planned(scene, "last:1"))
+
+
+@pytest.mark.parametrize("engine", ["traced", "onnxruntime", "openvino"])
+def test_the_engine_of_the_plan_passes_the_views(scene, engine):
+    pytest.importorskip("openvino") if engine == "openvino" else None
+    usual, _ = views_of(scene, lessons.planned(scene, "last:1"))
+    plan = lessons.planned(scene, "last:1")
+    other = lessons.with_engine(plan, engine)
+    source, events = views_of(scene, other)
+    assert passed(events) == 36
+    assert not [e for e in events if e.kind == "note"]
+    for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, usual)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_where_the_engine_cannot_run_the_frozen_layers_torch_does(scene, monkeypatch):
+    real = cached_activations.make_engine
+
+    def make(name, *arguments):
+        if name == "onnxruntime":
+            raise EngineError("ONNX Runtime disagrees with torch at tap 1")
+        return real(name, *arguments)
+
+    monkeypatch.setattr(cached_activations, "make_engine", make)
+    plan = lessons.with_engine(lessons.planned(scene, "last:1"), "onnxruntime")
+    source, events = views_of(scene, plan)
+    (note,) = [e for e in events if e.kind == "note"]
+    assert note.values == {
+        "title": "Engine",
+        "text": "ONNX Runtime disagrees with torch at tap 1; torch is used instead",
+    }
+    assert len(source.batch(np.arange(4), np.ones(4, int), ())[0]) == 4
+
+
+def test_a_scene_without_its_start_has_no_key(scene):
+    with pytest.raises(ValueError, match="need the record of their start"):
+        drain(store_views(replace(scene, start=None), lessons.planned(scene, "last:1")))
+
+
+# ---- other inputs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_images_and_such_with_alpha_are_stored_like_others(tmp_path, channels):
+    data = fill(tmp_path / "photos", {"blue": 8, "red": 8})
+    settings = {**SETTINGS, "input.channels": channels}
+    found = [
+        fit(data, strategy="last:1", settings={**settings, **more}, out=tmp_path / name)
+        for name, more in (("stored", {"training.views": 2}),
+                           ("live", {"training.cut": 0, "training.views": 2}))
+    ]  # fmt: skip
+    assert found[0].plan.training.cut.value == 1
+    assert found[0].plan.training.colour.value == (0.1 if channels == 1 else 0.0)
+    ours, theirs = (load_file(run.path / "model" / "model.safetensors") for run in found)
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=2e-3)
+
+
+def test_images_of_thirteen_bands_are_stored_and_their_brightness_is_kept(tmp_path):
+    data = fill_bands(tmp_path / "fields", n=9)
+    run = fit(data, strategy="last:1", settings=SETTINGS, out=tmp_path / "run")
+    training = run.plan.training
+    assert (training.cut.value, training.views.value, training.colour.value) == (1, 4, 0.0)
+    assert run.summary.shipped.strategy == "last:1"
+    columns = json.loads(rows_files(tmp_path)[0].with_suffix(".json").read_text())["taps"]
+    assert columns["main"] == 8 * 16 * 16
+    answers = warmstart.load(run.path, network=network()).predict([data / "crop1" / "000.npy"])
+    assert len(answers[0].scores) == 2

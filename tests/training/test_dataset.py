@@ -1,0 +1,203 @@
+"""Examples to rows: who learns, who is scored, who depends on whom."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warmstart.errors import DataError
+from warmstart.planning.build import build
+from warmstart.planning.facts import NetworkFacts, Wishes
+from warmstart.planning.feature_layers import profiles
+from warmstart.records.data import DataRecord, Example
+from warmstart.records.network import NetworkRecord, PartRecord, Tap
+from warmstart.records.plan import Choice
+from warmstart.training.dataset import arrange, as_tuple, draw_rows, groups_among, heads, pose
+
+PARTS = tuple(
+    PartRecord(name=str(n), parameters=1, shape_in=(4,), shape_out=(4,), macs=1, layout="NC")
+    for n in range(3)
+)
+NETWORK = NetworkRecord(
+    parts=PARTS, head_parameters=1, cut="traced", neck_width=4, neck_is_average=True
+)
+TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck"))
+
+
+def example(number, label, split="train", sha=None, group=None):
+    return Example(
+        id=f"{split}/{number}", label=label, split=split, sha256=sha or f"{split}{number}",
+        group=group,
+    )  # fmt: skip
+
+
+def record(examples):
+    classes = tuple(sorted({e.label for e in examples if e.split == "train"}))
+    return DataRecord(
+        name="d", kind="image", task="classify", layout="folders", classes=classes,
+        examples=tuple(examples),
+    )  # fmt: skip
+
+
+def plan_of(arranged, budget="fast", seed=0):
+    engine = Choice(value="torch", because="so", source="rule")
+    wishes = Wishes(start="lite0", strategy="auto", budget=budget, seed=seed)
+    network = NetworkFacts(record=NETWORK)
+    return build(wishes, arranged.facts(), network, tuple(profiles(TAPS)), engine)
+
+
+splits = st.sampled_from(["train", "holdout", "test"])
+rows = st.lists(
+    st.tuples(st.sampled_from("abc"), splits, st.integers(0, 8), st.none() | st.integers(0, 6)),
+    max_size=30,
+)
+
+
+@given(rows=rows)
+def test_rows_keep_their_examples_labels_and_blocks(rows):
+    base = [example(n, "abc"[n % 3]) for n in range(9)]
+    more = [
+        example(100 + n, label, split, f"s{sha}", None if group is None else f"g{group}")
+        for n, (label, split, sha, group) in enumerate(rows)
+    ]
+    everything = base + more
+    arranged = arrange(record(everything))
+    train = [e for e in everything if e.split == "train"]
+    held = [e for e in everything if e.split == "holdout"]
+    assert arranged.learn == (*train, *held)
+    assert arranged.test == tuple(e for e in everything if e.split == "test")
+    assert arranged.holdout == len(held)
+    assert [("a", "b", "c")[n] for n in arranged.labels] == [e.label for e in arranged.learn]
+    assert [("a", "b", "c")[n] for n in arranged.test_labels] == [e.label for e in arranged.test]
+    numbers = arranged.blocks()
+    assert sorted(np.concatenate(arranged.groups)) == list(range(len(arranged.learn)))
+    for i, one in enumerate(arranged.learn):
+        for j, other in enumerate(arranged.learn):
+            linked = one.sha256 == other.sha256 or (one.group and one.group == other.group)
+            if linked and one.split == other.split:
+                assert numbers[i] == numbers[j]
+            if one.split != other.split:
+                assert numbers[i] != numbers[j]
+
+
+def test_the_facts_are_those_of_the_rows():
+    examples = [example(n, "ab"[n % 3 == 0], group=f"g{n // 2}") for n in range(12)]
+    facts = arrange(record(examples)).facts()
+    assert (facts.n, facts.n_blocks, facts.n_classes) == (12, 6, 2)
+    assert (facts.smallest_class, facts.holdout) == (4, 0)
+
+
+@pytest.mark.parametrize(("groups", "holdout", "passes"), [
+    (1, False, False), (2, False, False), (3, False, True), (1, True, False), (2, True, True),
+])  # fmt: skip
+def test_there_must_be_blocks_to_hold_out_and_to_choose_by(groups, holdout, passes):
+    examples = [example(n, "ab"[n % 2], group=f"g{n % groups}") for n in range(12)]
+    if holdout:
+        examples += [example(n, "ab"[n % 2], "holdout") for n in range(4)]
+    if passes:
+        assert len(arrange(record(examples)).learn) == len(examples)
+    else:
+        with pytest.raises(DataError, match=f"{groups} independent set"):
+            arrange(record(examples))
+
+
+def test_folds_are_whole_blocks_and_hold_out_every_row_once():
+    examples = [example(n, "abc"[n % 3], group=f"g{n % 20}") for n in range(60)]
+    arranged = arrange(record(examples))
+    problem = pose(arranged, plan_of(arranged))
+    assert sorted(np.concatenate(problem.folds)) == list(range(60))
+    for fold in problem.folds:
+        for block in arranged.groups:
+            assert set(block) <= set(fold) or not set(block) & set(fold)
+    assert len(problem.folds) == 10
+
+
+def test_folds_follow_the_seed_and_nothing_else():
+    arranged = arrange(record([example(n, "abc"[n % 3]) for n in range(60)]))
+
+    def folds(seed):
+        return [fold.tolist() for fold in pose(arranged, plan_of(arranged, seed=seed)).folds]
+
+    assert folds(1) == folds(1)
+    assert folds(1) != folds(2)
+
+
+def test_a_part_set_apart_is_the_only_fold():
+    examples = [example(n, "ab"[n % 2]) for n in range(10)]
+    examples += [example(n, "ab"[n % 2], "holdout") for n in range(6)]
+    arranged = arrange(record(examples))
+    (fold,) = pose(arranged, plan_of(arranged)).folds
+    assert fold.tolist() == list(range(10, 16))
+
+
+@pytest.mark.parametrize("most", [500, 1000])
+def test_the_evidence_looks_at_a_stratified_draw_of_whole_blocks(most):
+    examples = [example(n, "ab"[n % 4 == 0], group=f"g{n // 2}") for n in range(2400)]
+    examples += [example(n, "ab"[n % 2], "holdout") for n in range(300)]
+    arranged = arrange(record(examples))
+    drawn = draw_rows(arranged, most, seed=3)
+    assert most * 0.8 <= len(drawn) <= most + 1
+    assert drawn.max() < 2400  # never what was set apart
+    blocks = arranged.blocks()
+    assert {b for b in blocks if b in set(blocks[drawn])} == set(blocks[drawn])
+    assert sum(np.isin(blocks[:2400], blocks[drawn])) == len(drawn)
+    assert arranged.labels[drawn].mean() == pytest.approx(arranged.labels[:2400].mean(), abs=0.02)
+    again = draw_rows(arranged, most, seed=3)
+    assert drawn.tolist() == again.tolist()
+    groups = groups_among(drawn, arranged)
+    assert sorted(np.concatenate(groups)) == list(range(len(drawn)))
+    for group in groups:
+        assert len(set(blocks[drawn[group]])) == 1
+
+
+@pytest.mark.parametrize("sizes", [(600, 600, 600), (1700, 60, 40), (1798, 1, 1)])
+def test_where_blocks_are_few_some_rows_of_each_are_drawn(sizes):
+    groups = [f"g{g}" for g, size in enumerate(sizes) for _ in range(size)]
+    examples = [example(n, "ab"[n % 2], group=group) for n, group in enumerate(groups)]
+    arranged = arrange(record(examples))
+    drawn = draw_rows(arranged, 500, seed=0)
+    assert 400 <= len(drawn) <= 500
+    found = groups_among(drawn, arranged)
+    assert len(found) >= min(3, sum(size > 1 for size in sizes) + 1)
+    assert sorted(np.concatenate(found)) == list(range(len(drawn)))
+    for group in found:
+        assert len({groups[row] for row in drawn[group]}) == 1
+
+
+def test_few_rows_are_all_looked_at():
+    arranged = arrange(record([example(n, "ab"[n % 2]) for n in range(40)]))
+    assert draw_rows(arranged, 500, 0).tolist() == list(range(40))
+
+
+def test_heads_are_those_of_the_plan_in_its_order():
+    arranged = arrange(record([example(n, "ab"[n % 2]) for n in range(8)]))
+    plan = plan_of(arranged, "balanced")
+    rng = np.random.default_rng(0)
+    features = {tap: rng.normal(size=(8, 4)).astype(np.float32) for tap in TAPS}
+    made = heads(plan, profiles(TAPS), features.__getitem__, 8)
+    assert tuple(made) == as_tuple(plan.head.candidates)
+    assert {"class-mean", "logistic", "last"} <= made.keys()
+
+
+def test_no_kernel_is_made_where_rows_are_many():
+    arranged = arrange(record([example(n, "ab"[n % 2]) for n in range(2001)]))
+    plan = plan_of(arranged)
+
+    def never(tap):
+        raise AssertionError("features were read before a head asked for them")
+
+    made = heads(plan, profiles(TAPS), never, 2001)
+    assert {type(family).__name__ for family in made.values()} == {"SketchedRidge"}
+
+
+def test_of_many_classes_some_are_drawn_with_all_their_rows():
+    names = [f"c{n:03}" for n in range(300)]
+    examples = [example(5 * c + k, names[c]) for c in range(300) for k in range(5)]
+    arranged = arrange(record(examples))
+    drawn = draw_rows(arranged, 400, seed=0)
+    sizes = np.bincount(arranged.labels[drawn])
+    assert len(drawn) <= 500
+    assert set(sizes[sizes > 0]) <= {4, 5}
+    assert (sizes > 0).sum() >= 80

@@ -1,0 +1,278 @@
+"""What tuning did to what the start knew: measured, told, and taken back where nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import lessons
+from lessons import differing, lesson, planned, state
+from tiny import fit, network
+from warmstart.events import drain, follow
+from warmstart.network import lora
+from warmstart.network.feature_layers import Tapped, taps
+from warmstart.stats.cka import agreement, cka
+from warmstart.stats.intervals import standard_error
+from warmstart.training import forgetting
+from warmstart.training.candidates import CANDIDATES, END, LOOKS, Chosen, Route
+from warmstart.training.forgetting import TIE, Memory, blend, keep_memory, outputs
+from warmstart.training.guards import Alarm
+
+N = 36
+SHARE = {route.share: n for n, route in enumerate(CANDIDATES) if route.share < 1}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    with lessons.drawn(tmp_path_factory, "forgetting") as data:
+        yield {module: lessons.scene(data, module) for module in (network, lessons.four)}
+
+
+@pytest.fixture
+def scene(scenes):
+    return scenes[network]
+
+
+def tuned(scene, strategy="full", by=1.0, settings=("training.passes=32", "training.batch=8")):
+    """A lesson, and its outfit with every weight that moves moved far away."""
+    made = lesson(scene, planned(scene, strategy, settings))
+    outfit = made.make()
+    rng = torch.Generator().manual_seed(1)
+    moving = {name for name, action in outfit.actions.items() if action not in ("frozen",)}
+    with torch.no_grad():
+        for name, parameter in outfit.model.named_parameters():
+            owner = outfit.owners.get(name, outfit.owners.get(name.replace("trunk.", "", 1)))
+            if owner in moving or "lora" in name:
+                parameter += by * torch.randn(parameter.shape, generator=rng)
+    lora.merge(outfit.network.trunk)
+    return made, outfit
+
+
+def memory(scene, made):
+    return Memory(scene, made.room, np.arange(N), 20)
+
+
+def chosen(losses=None, candidate=END):
+    """An end that was chosen; losses of every candidate, alike unless said otherwise."""
+    found = np.full((len(CANDIDATES), N), 0.5)
+    for number, values in (losses or {}).items():
+        found[number] = values
+    return Chosen(candidate, np.zeros((N, 3)), found)
+
+
+def scores():
+    return np.arange(len(CANDIDATES))[:, None, None] + np.zeros((len(CANDIDATES), N, 3))
+
+
+def kept(scene, made, outfit, ended):
+    """What was done: notes, the end that is taken, events."""
+    events = []
+    steps = keep_memory(memory(scene, made), outfit, made.make, ended, scores())
+    notes, found = follow(steps, events.append)
+    return notes, found, events
+
+
+# ---- weighing ------------------------------------------------------------------------------
+
+
+def by_hand(scene, module, number):
+    """Features of part `number`, averaged over places, of a network of its own."""
+    offered = [t for t in taps(scene.look.network.record) if t.part == number]
+    tap = next(t for t in offered if t.pool != "grid2")
+    images = lessons.room(scene, planned(scene, "full")).plain(np.arange(N), ())[0]
+    with torch.inference_mode():
+        return Tapped(under(scene, module), [tap])(images)[0].numpy()
+
+
+def under(scene, module):
+    """The order of work of the start, on the modules of another: blocks were added above."""
+    return replace(scene.look.network, trunk=module.trunk)
+
+
+@pytest.mark.parametrize("strategy", ["full", "last:1", "full+lora", "last:1+add"])
+def test_layers_that_no_longer_tell_images_apart_are_counted(scene, strategy):
+    if "lora" in strategy:
+        pytest.importorskip("peft")
+    made, outfit = tuned(scene, strategy, by=3.0)
+    names = [part.name for part in scene.look.network.parts]
+    moved = [n for n, name in enumerate(names, 1) if outfit.actions[name] in ("tuned", "low-rank")]
+    slow = {
+        names[n - 1]: cka(by_hand(scene, scene.look.network, n), by_hand(scene, outfit.network, n))
+        for n in moved
+    }
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forgetting, "forgetting", lambda *told: found.append(told))
+        memory(scene, made).weigh(outfit)
+    ((likeness, said, step),) = found
+    assert likeness.keys() == slow.keys()
+    for name in slow:
+        assert likeness[name] == pytest.approx(slow[name], abs=1e-3)
+    assert step == 20
+    before, now = (_original(scene, n) for n in (scene.look.network, outfit.network))
+    assert said == pytest.approx(agreement(before, now))
+    assert said < 1 or strategy != "full"
+
+
+def _original(scene, module):
+    """What the start's own output says after the body of a network."""
+    tap = taps(scene.look.network.record)[-1]
+    images = lessons.room(scene, planned(scene, "full")).plain(np.arange(N), ())[0]
+    with torch.inference_mode():
+        seen = Tapped(under(scene, module), [tap])(images)[0]
+    return outputs(scene.look.network, seen.numpy())
+
+
+def test_a_network_that_is_as_it_was_has_forgotten_nothing(scene):
+    made = lesson(scene, planned(scene, "full"))
+    assert memory(scene, made).weigh(made.make()) is None
+    frozen = lesson(scene, planned(scene, "head+add"))
+    assert memory(scene, frozen).weigh(frozen.make()) is None  # nothing of the start was tuned
+
+
+def test_stored_and_live_sources_weigh_the_same(scene):
+    stored, outfit = tuned(scene, "last:1", by=3.0)
+    live = lessons.with_room(stored, source=lessons.room(scene, planned(scene, "full")).source)
+    assert (stored.room.source.cut, live.room.source.cut) == (1, 0)
+    one, other = (memory(scene, made).weigh(outfit) for made in (stored, live))
+    assert one == other
+
+
+# ---- part of the way back ------------------------------------------------------------------
+
+
+def test_the_way_is_a_straight_line_for_all_that_are_numbers(scene):
+    made, outfit = tuned(scene, by=1.0)
+    begun = made.make()
+    begin, end = state(begun.model), state(outfit.model)
+    blend(outfit, begun, end, 0.25)
+    for name, tensor in state(outfit.model).items():
+        if tensor.is_floating_point():
+            line = torch.lerp(begin[name], end[name], 0.25)
+            assert torch.equal(tensor, line), name
+        else:
+            assert torch.equal(tensor, end[name])
+
+
+def alarm_above(share):
+    """A guard that raises an alarm beyond a share of the way, told by one weight."""
+
+    def weigh(memory, outfit):
+        begin = network().first.weight
+        way = (outfit.network.trunk.first.weight - begin).abs().max() / weigh.whole
+        return Alarm("forgetting", 20, "much is lost") if way > share + 1e-4 else None
+
+    return weigh
+
+
+@pytest.mark.parametrize(("limit", "share"), [(0.75, 0.75), (0.6, 0.5), (0.3, 0.25)])
+def test_where_it_costs_nothing_less_is_forgotten(scene, monkeypatch, limit, share):
+    made, outfit = tuned(scene, by=1.0)
+    begin, end = state(made.make().model), state(outfit.model)
+    weigh = alarm_above(limit)
+    weigh.whole = (outfit.network.trunk.first.weight - network().first.weight).abs().max()
+    monkeypatch.setattr(Memory, "weigh", weigh)
+    notes, found, events = kept(scene, made, outfit, chosen())
+    for name, tensor in state(outfit.model).items():
+        torch.testing.assert_close(tensor, torch.lerp(begin[name].float(), end[name].float(), share)
+                                   .to(tensor.dtype))  # fmt: skip
+    action = f"weights {share:.0%} of the way from the start's are shipped instead"
+    assert [(n.kind, n.step, n.action) for n in notes] == [("forgetting", 20, action)]
+    assert events[0].values["text"] == f"much is lost; {action}"
+    # What is claimed of the network is what held-out rows say at that end.
+    assert found.candidate == SHARE[share]
+    assert (found.scores == SHARE[share]).all()
+
+
+def test_an_end_that_is_part_of_the_way_already_goes_on_from_there(scene, monkeypatch):
+    made, outfit = tuned(scene, by=1.0)
+    begin, end = state(made.make().model), state(outfit.model)  # three quarters of the way
+    weigh = alarm_above(0.7)
+    weigh.whole = (outfit.network.trunk.first.weight - network().first.weight).abs().max()
+    monkeypatch.setattr(Memory, "weigh", weigh)
+    _, found, _ = kept(scene, made, outfit, chosen(candidate=SHARE[0.75]))
+    assert found.candidate == SHARE[0.5]
+    line = torch.lerp(begin["trunk.first.weight"], end["trunk.first.weight"], 0.5 / 0.75)
+    torch.testing.assert_close(outfit.model.trunk.first.weight.detach(), line)
+
+
+def test_low_rank_updates_go_part_of_the_way_back_too(scene, monkeypatch):
+    pytest.importorskip("peft")
+    made, outfit = tuned(scene, "full+lora", by=1.0)
+    begin, end = network().second.weight, outfit.network.trunk.second.weight.detach().clone()
+    answers = iter([Alarm("forgetting", 20, "much is lost"), None])
+    monkeypatch.setattr(Memory, "weigh", lambda *_: next(answers))
+    kept(scene, made, outfit, chosen())
+    assert (end - begin).abs().max() > 0.1
+    torch.testing.assert_close(
+        outfit.network.trunk.second.weight.detach(), torch.lerp(begin, end, 0.75)
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_held_out_rows_must_not_mind(scene, monkeypatch, seed):
+    """A loss that is larger by more than a quarter of its standard error is minded."""
+    made, outfit = tuned(scene, by=1.0)
+    end = state(outfit.model)
+    rng = np.random.default_rng(seed)
+    monkeypatch.setattr(Memory, "weigh", lambda *_: Alarm("forgetting", 20, "much is lost"))
+    gaps = {number: rng.normal(0.0, 0.1, N) for number in SHARE.values()}
+    losses = {number: 0.5 + gap for number, gap in gaps.items()}
+    tried = []
+    monkeypatch.setattr(forgetting, "blend", lambda *told: tried.append(told[3]))
+    notes, found, _ = kept(scene, made, outfit, chosen(losses))
+    ties = [
+        CANDIDATES[number].share
+        for number, gap in gaps.items()
+        if gap.mean() <= TIE * standard_error(gap, made.room.blocks)
+    ]
+    assert tried == ties
+    expected = (
+        "kept: part of the way back, as much is forgotten" if ties
+        else "kept: held-out examples are answered better so"
+    )  # fmt: skip
+    assert notes[0].action == expected
+    assert found.candidate == END
+    assert differing(state(outfit.model), end) == []
+
+
+def test_a_training_that_ended_early_goes_no_way_back(scene, monkeypatch):
+    """Shares of a shorter way were not looked at."""
+    made, outfit = tuned(scene, by=1.0)
+    end = state(outfit.model)
+    monkeypatch.setattr(Memory, "weigh", lambda *_: Alarm("forgetting", 20, "much is lost"))
+    notes, found, _ = kept(scene, made, outfit, chosen(candidate=1))
+    assert notes[0].action == "kept: training ended early already, as held-out examples said"
+    assert found.route == Route(look=2)
+    assert LOOKS > 2
+    assert differing(state(outfit.model), end) == []
+
+
+def test_without_an_alarm_nothing_is_made_or_told(scene, monkeypatch):
+    made, outfit = tuned(scene, by=1.0)
+    monkeypatch.setattr(Memory, "weigh", lambda *_: None)
+    monkeypatch.setattr(forgetting, "_go_back", None)
+    ended = chosen()
+    assert drain(keep_memory(memory(scene, made), outfit, None, ended, scores())) == ((), ended)
+
+
+# ---- in a run ------------------------------------------------------------------------------
+
+
+def test_a_run_says_what_was_forgotten(pictures, monkeypatch):
+    monkeypatch.setattr("warmstart.training.guards.LEAST_LIKENESS", 0.99999)
+    seen = []
+    run = fit(pictures, strategy="full", lr=0.003, on_event=seen.append,
+              settings={"training.passes": 160, "training.batch": 8})  # fmt: skip
+    (note,) = [g for g in run.summary.guards if g.kind == "forgetting"]
+    (told,) = [e.values for e in seen if e.values.get("guard") == "forgetting"]
+    assert told["text"].endswith(note.action)
+    assert "tuned layers no longer tell these examples apart as the start did" in told["text"]
+    assert run.estimate.n == 7
+    assert {"kind": "forgetting", "step": 20, "action": note.action} in json.loads(
+        (run.path / "summary.json").read_text()
+    )["guards"]

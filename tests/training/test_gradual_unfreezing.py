@@ -1,0 +1,176 @@
+"""Parts that join one group after the other, while rows set apart say that it helps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import lessons
+from lessons import changed, differing, four, lesson, planned, state
+from warmstart.events import follow
+from warmstart.network.ledger import take_digests
+from warmstart.training.attempt import Attempt
+from warmstart.training.candidates import CANDIDATES, LOOKS, Route
+from warmstart.training.validation import held_scores
+
+SHORT = ("training.passes=64", "training.batch=8")
+HELD = np.arange(0, 36, 5)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    with lessons.drawn(tmp_path_factory, "joining") as data:
+        yield lessons.scene(data, four)
+
+
+def learnt(made):
+    """What came of a training, the outfit, and parts that had moved after each update."""
+    outfits, marks = [], []
+    steps = replace(made, make=lambda: outfits.append(made.make()) or outfits[-1]).learn()
+
+    def mark(event):
+        if event.kind != "step":
+            return
+        now, owners = take_digests(outfits[-1].network), outfits[-1].network.owners
+        moved = {owners[n] for n, digest in made.room.before.items() if now[n] != digest}
+        if not marks or moved != marks[-1]:
+            marks.append(moved)
+
+    return follow(steps, mark), outfits[-1], marks
+
+
+def names(scene):
+    return [part.name for part in scene.look.network.parts]
+
+
+# ---- without judges ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_stages", [1, 2, 4])
+def test_parts_join_from_the_top_and_each_moves_once_it_has(scene, n_stages):
+    """As many groups as are asked for."""
+    plan = planned(scene, "full+gradual", SHORT)
+    made = lesson(scene, plan, route=Route(n_stages=n_stages))
+    taught, outfit, marks = learnt(made)
+    parts = names(scene)
+    assert len(parts) == 4
+    assert marks == [set(parts[3 - k :]) for k in range(n_stages)]
+    assert changed(made, outfit) == marks[-1]
+    assert taught.n_stages == n_stages
+
+
+def test_where_no_group_is_asked_for_nothing_moves_and_that_is_no_fault(scene):
+    plan = planned(scene, "full+gradual", SHORT)
+    made = lesson(scene, plan, route=Route(n_stages=0))
+    taught, outfit, marks = learnt(made)
+    assert (taught.n_stages, taught.guards, marks) == (0, (), [])
+    assert differing(state(outfit.model), state(made.make().model)) == []
+
+
+def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(scene):
+    plan = planned(scene, "full+gradual", ("training.passes=160", "training.batch=8"))
+    found = []
+    follow(lesson(scene, plan, route=Route(n_stages=2)).learn(), found.append)
+    assert [e.step for e in found] == [*range(1, 11)]  # half of 20
+    factors = [e.values["factor"] for e in found]
+    assert factors[:5] == factors[5:] == [1.0, 1.0, 0.853553, 0.5, 0.146447]
+
+
+def test_an_early_look_ends_in_the_middle_of_a_stage(scene):
+    plan = planned(scene, "full+gradual", ("training.passes=160", "training.batch=8"))
+    found = []
+    follow(lesson(scene, plan, route=Route(look=3)).learn(), found.append)
+    assert len(found) == 12  # of 20: two stages of five, and two steps of the third
+
+
+# ---- with judges ---------------------------------------------------------------------------
+
+
+def judged(made):
+    """An attempt, and the rows that judge it."""
+    attempt = Attempt(made, 1.0, ())
+    return attempt, attempt.joining._judged_on
+
+
+def test_rows_are_set_apart_to_judge_and_are_not_learnt_from(scene):
+    made = lesson(scene, planned(scene, "full+gradual", SHORT), HELD)
+    attempt, apart = judged(made)
+    fit = attempt.joining.fit
+    assert sorted([*fit, *apart]) == made.rows.tolist()
+    assert 4 <= len(apart) <= 8
+    blocks = made.room.blocks
+    assert not set(blocks[fit]) & set(blocks[apart])
+    for strategy, route in (("full", None), ("full+gradual", Route())):
+        other = lesson(scene, planned(scene, strategy, SHORT), HELD, route=route)
+        assert judged(other)[0].joining.fit.tolist() == made.rows.tolist()
+
+
+def test_groups_join_while_the_judges_say_that_it_helps(scene):
+    plan = planned(scene, "full+gradual", (*SHORT, *lessons.PLAIN), lr=1e-3)
+    made = lesson(scene, plan)
+    taught, outfit, _ = learnt(made)
+    assert 1 <= taught.n_stages <= 4
+    assert changed(made, outfit) == set(names(scene)[4 - taught.n_stages :])
+    _, apart = judged(made)
+    labels = made.room.targets(apart)
+    now, before = (
+        float(cross_entropy(torch.from_numpy(held_scores(o, made.room, apart)), labels))
+        for o in (outfit, made.make())
+    )
+    assert now < before
+
+
+def test_a_group_that_made_it_worse_is_as_it_was_and_that_is_no_fault(scene):
+    """So high a rate ruins the first stage: nothing of it may stay, in any part."""
+    plan = planned(scene, "full+gradual", (*SHORT, "training.average=0.9"), lr=0.02)
+    made = lesson(scene, plan, HELD)
+    taught, outfit, marks = learnt(made)
+    assert marks  # it did move, meanwhile
+    assert (taught.n_stages, taught.guards, taught.has_failed) == (0, (), False)
+    assert changed(made, outfit) == set()
+    begun = made.make()
+    assert differing(state(outfit.model), state(begun.model)) == []
+    expected = held_scores(begun, made.room, HELD)
+    for scores in taught.scores:
+        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+
+
+class Judges:
+    """Say yes to so many groups."""
+
+    def __init__(self, yes):
+        self.yes = yes
+
+    def __call__(self, joining, number):
+        if number >= self.yes:
+            trainer = joining.looks.trainer
+            trainer.put(joining._kept[0])
+            for own, old in zip(trainer.mean, joining._kept[1], strict=True):
+                own.copy_(old)
+            return False
+        joining._keep()
+        joining.joined = number + 1
+        return True
+
+
+@pytest.mark.parametrize("yes", [1, 2, 3])
+def test_what_a_group_that_did_not_join_said_is_forgotten(scene, monkeypatch, yes):
+    """Every candidate is where a training of that route, with the groups that joined, ends."""
+    settings = ("training.passes=160", "training.batch=8", "training.views=2")
+    plan = planned(scene, "full+gradual", settings, lr=0.002)
+    made = lesson(scene, plan, HELD)
+    monkeypatch.setattr("warmstart.training.gradual_unfreezing.Joining.joins",
+                        lambda joining, number: Judges(yes)(joining, number))  # fmt: skip
+    taught, outfit, _ = learnt(made)
+    assert taught.n_stages == yes
+    ended = held_scores(outfit, made.room, HELD)
+    for candidate, route in enumerate(CANDIDATES[:LOOKS]):
+        if route.n_steps(20) >= 5 * yes:  # a stage has five steps
+            np.testing.assert_allclose(taught.scores[candidate], ended, rtol=1e-4, atol=1e-4)
+        else:
+            assert not np.allclose(taught.scores[candidate], ended, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(taught.scores[-1], ended)  # a quarter of the way there

@@ -1,0 +1,148 @@
+"""The mean of several trainings' weights: what it is made of, and where it is left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import lessons
+import tiny
+import warmstart
+from drawing import fill
+from tiny import fit
+from warmstart.errors import PlanError
+from warmstart.events import Event, drain, follow
+from warmstart.training import model_soup
+from warmstart.training.lesson import Lesson
+from warmstart.training.outfit import moving_of
+
+QUICK = {"training.passes": 96, "training.batch": 8, "training.folds": 1}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    with lessons.drawn(tmp_path_factory, "soup") as data:
+        yield lessons.scene(data)
+
+
+def made(scene, **options):
+    """A maker of lessons, as `stirred` takes it; the lessons that it made."""
+    plan = lessons.planned(scene, "full", (*lessons.FEW,))
+    whole = lessons.lesson(scene, plan, **options)
+    given = []
+
+    def make(number, scale):
+        given.append((number, scale))
+        return replace(whole, number=number, scale=scale)
+
+    return make, given
+
+
+def weights(outfit):
+    return {name: tensor.detach().clone() for name, tensor in moving_of(outfit).items()}
+
+
+def test_what_comes_out_has_the_mean_of_all_weights(scene):
+    make, given = made(scene)
+    apart = [weights(drain(make(number, 1.0).learn()).outfit) for number in (3, 4, 5)]
+    given.clear()
+    said = []
+    taught = follow(model_soup.stirred(make, range(3, 6), 1.0), said.append)
+    assert given == [(3, 1.0), (4, 1.0), (5, 1.0)]
+    for name, tensor in weights(taught.outfit).items():
+        parts = torch.stack([one[name].double() for one in apart])
+        torch.testing.assert_close(tensor.double(), parts.mean(0), rtol=1e-5, atol=1e-6)
+        assert tensor.numel() < 8 or parts.std(0).max() > 0
+    assert [e.values["text"] for e in said if e.kind == "note"] == [
+        "the weights are the mean of 3 trainings"
+    ]
+
+
+def test_one_training_is_that_training(scene):
+    make, _ = made(scene)
+    alone = weights(drain(make(3, 1.0).learn()).outfit)
+    said = []
+    taught = follow(model_soup.stirred(make, range(3, 4), 1.0), said.append)
+    assert all(torch.equal(alone[n], t) for n, t in weights(taught.outfit).items())
+    assert not [e for e in said if e.kind == "note"]
+
+
+def test_a_mean_that_answers_worse_than_each_is_left(scene, monkeypatch):
+    """The second is turned around and yet as right as the first: what lies between is not."""
+    make, _ = made(scene)
+    first = weights(drain(make(3, 1.0).learn()).outfit)
+    learn, loss = Lesson.learn, model_soup._loss
+
+    def turned(self):
+        taught = yield from learn(self)
+        if self.number > 3:
+            with torch.no_grad():
+                for name, tensor in moving_of(taught.outfit).items():
+                    tensor.copy_(-3 * first[name])
+        return taught
+
+    def told(lesson, outfit, rows):
+        now = weights(outfit)
+        is_alone = any(all(torch.equal(now[n], k * t) for n, t in first.items()) for k in (1, -3))
+        return 0.01 if is_alone else loss(lesson, outfit, rows)
+
+    monkeypatch.setattr(Lesson, "learn", turned)
+    monkeypatch.setattr(model_soup, "_loss", told)
+    said = []
+    taught = follow(model_soup.stirred(make, range(3, 5), 1.0), said.append)
+    assert all(torch.equal(first[n], t) for n, t in weights(taught.outfit).items())
+    assert "the first is kept" in next(e.values["text"] for e in said if e.kind == "note")
+
+
+def test_a_training_without_a_rate_that_works_leaves_what_was_learnt(scene, monkeypatch):
+    make, _ = made(scene)
+    alone = weights(drain(make(3, 1.0).learn()).outfit)
+    learn = Lesson.learn
+
+    def failing(self):
+        taught = yield from learn(self)
+        return taught if self.number == 3 else replace(taught, outfit=None)
+
+    monkeypatch.setattr(Lesson, "learn", failing)
+    taught = drain(model_soup.stirred(make, range(3, 6), 1.0))
+    for name, tensor in weights(taught.outfit).items():
+        torch.testing.assert_close(tensor, alone[name])
+
+
+@pytest.mark.parametrize("at", [0.5, 0.95])
+def test_a_run_that_is_stopped_amid_its_trainings_ends_as_if_it_never_was(
+    tmp_path, at, monkeypatch
+):
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "cache"))
+    data = fill(tmp_path / "pictures", {"blue": 12, "green": 12, "red": 12})
+    settings = {**QUICK, "training.soup": 3}
+    whole = fit(data, strategy="full", settings=settings, out=tmp_path / "whole")
+    assert whole.plan.training.soup.value == 3
+
+    class Stop(Exception):
+        pass
+
+    def stop(event: Event):
+        if event.stage == "tune" and event.kind == "step" and event.step >= at * event.of:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(data, strategy="full", settings=settings, out=tmp_path / "cut", on_event=stop)
+    again = warmstart.resume(tmp_path / "cut", start=tiny.network())
+    one, other = (load_file(run.path / "model" / "model.safetensors") for run in (whole, again))
+    assert not lessons.differing(one, other)
+    assert np.isclose(whole.summary.estimate.value, again.summary.estimate.value)
+
+
+@pytest.mark.parametrize("strategy", ["full+gradual", "full+lora"])
+def test_what_no_mean_can_be_taken_of_is_refused(tmp_path, strategy, monkeypatch):
+    if "lora" in strategy:
+        pytest.importorskip("peft")
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "cache"))
+    data = fill(tmp_path / "pictures", {"blue": 8, "red": 8})
+    with pytest.raises(PlanError, match=r"training\.soup 2.*--set training\.soup=1"):
+        fit(data, strategy=strategy, settings={**QUICK, "training.soup": 2}, out=tmp_path / "run")

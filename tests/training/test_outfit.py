@@ -1,0 +1,282 @@
+"""A start made ready: step 0 is the fitted head, and the start itself is not touched."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+
+from networks import KINDS, cut_once, inputs_for
+
+from plans import plan_for, said, with_part
+from warmstart.errors import StartError
+from warmstart.network import freeze, lora
+from warmstart.network.feature_layers import Tapped, tap_width, taps
+from warmstart.network.ledger import take_digests, violations
+from warmstart.planning.facts import NetworkFacts
+from warmstart.solve.calibration import Calibration
+from warmstart.training.linear_probe import HeadFit
+from warmstart.training.outfit import outfit
+
+NETWORKS = ("resnet18", "vit_tiny", "mlp", "residual", "convnext_atto", "eva02_tiny")
+WORDS = ("head+add", "last:1", "last:1+add", "full", "full+gradual", "full+add", "full+lora")
+N, K = 12, 3
+
+
+def planned(name, strategy):
+    _, network = cut_once(name)
+    return network, plan_for(strategy, network=NetworkFacts(record=network.record))
+
+
+def seen(network, name, wanted):
+    """Each tap of some images, as a reader, and the images."""
+    inputs = inputs_for(name, N)
+    with torch.inference_mode():
+        found = Tapped(network, wanted)(inputs)
+    return lambda tap: found[list(wanted).index(tap)].numpy(), inputs
+
+
+def fitted(network, read, wanted, seed=0):
+    """A head as `fit_head` gives it: weights in the scale of the taps, with a calibration."""
+    rng = np.random.default_rng(seed)
+    blocks = []
+    for tap in wanted:
+        spread = read(tap).std(axis=0).astype(np.float64)
+        alive = spread > 1e-6 * spread.max()
+        scale = np.where(alive, 1 / np.where(alive, spread, 1), 0) / np.sqrt(max(alive.sum(), 1))
+        blocks.append(rng.normal(size=(K, len(spread))) * scale)
+    return HeadFit(
+        name="equal", penalty=1.0, taps=tuple(wanted),
+        weight=np.concatenate(blocks, axis=1).astype(np.float32),
+        bias=rng.normal(size=K).astype(np.float32),
+        calibration=Calibration(1.7, np.array([0.3, -0.2, -0.1])),
+        probabilities=np.full((N, K), 1 / K), fold=np.arange(N) % 5,
+    )  # fmt: skip
+
+
+def answers(head, read):
+    """What the head says: temperature * (W . taps + b) + class bias."""
+    joined = np.concatenate([read(tap) for tap in head.taps], axis=1).astype(np.float64)
+    return 1.7 * (joined @ head.weight.T.astype(np.float64) + head.bias) + [0.3, -0.2, -0.1]
+
+
+def ready(name, strategy, wanted=None):
+    network, plan = planned(name, strategy)
+    wanted = wanted or taps(network.record)
+    read, inputs = seen(network, name, wanted)
+    head = fitted(network, read, wanted)
+    return network, outfit(network, plan, head, read, 0), answers(head, read), inputs
+
+
+def say(model, inputs):
+    with torch.inference_mode():
+        return model.eval()(inputs).double().numpy()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("strategy", WORDS)
+def test_step_zero_gives_the_fitted_heads_answers_and_leaves_the_start_alone(name, strategy):
+    pytest.importorskip("peft") if "lora" in strategy else None
+    _, network = cut_once(name)
+    before = take_digests(network)
+    network, made, expected, inputs = ready(name, strategy)
+    np.testing.assert_allclose(say(made.model, inputs), expected, rtol=1e-4, atol=1e-4)
+    _move(made)
+    assert np.abs(say(made.model, inputs) - expected).max() > 1e-3
+    assert take_digests(network) == before
+    assert not violations(before, made.network, made.actions)
+
+
+def _move(made):
+    """One large step of all that is to move."""
+    freeze.apply(made.model, made.actions, made.owners)
+    groups = freeze.groups(made.model, made.actions, made.owners, made.rates)
+    assert groups
+    with torch.no_grad():
+        for group in groups:
+            assert group["lr"] == made.rates.get(group["part"], group["lr"])
+            for parameter in group["params"]:
+                parameter += 0.1 * torch.randn(
+                    parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())
+                )
+
+
+def heard(name, strategy, wanted):
+    """An outfit under a head that listens to these taps, what that says, and images."""
+    network, plan = planned(name, strategy)
+    read, inputs = seen(network, name, taps(network.record))
+    head = fitted(network, read, wanted)
+    return outfit(network, plan, head, read, 0), answers(head, read), inputs
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny"])
+@pytest.mark.parametrize("strategy", ["head", "last:1", "full"])
+def test_one_tap_or_many_it_is_the_heads_own_taps_that_are_read(name, strategy):
+    offered = taps(cut_once(name)[1].record)
+    for wanted in (offered[-1:], (offered[1], offered[-2], offered[-1])):
+        made, expected, inputs = heard(name, strategy, wanted)
+        assert made.taps == tuple(wanted)
+        np.testing.assert_allclose(say(made.model, inputs), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "strategy"), [
+    ("resnet18", "last:1"), ("resnet18", "full"), ("resnet18", "last:2+add"),
+    ("vit_tiny", "last:1"), ("vit_tiny", "head+add"), ("vit_tiny", "full+lora"),
+])  # fmt: skip
+def test_a_head_that_hears_no_layer_that_moves_listens_to_the_last_one_too(name, strategy):
+    """With weights of zero at first: else nothing that is tuned would have a say."""
+    pytest.importorskip("peft") if "lora" in strategy else None
+    offered = taps(cut_once(name)[1].record)
+    wanted = offered[1:3]
+    made, expected, inputs = heard(name, strategy, wanted)
+    assert [tap.part for tap in made.taps[:2]] == [tap.part for tap in wanted]
+    assert len(made.taps) == 3
+    assert made.taps[-1].pool == "neck"
+    np.testing.assert_allclose(say(made.model, inputs), expected, rtol=1e-4, atol=1e-4)
+    for _ in range(2):  # the output first, then what it has begun to listen to
+        moved = _gradients(made, inputs)
+    moving = {part for part, action in made.actions.items() if action not in ("frozen", "replaced")}
+    assert moving <= moved | {"neck"}
+
+
+def _gradients(made, inputs):
+    """One step down; the parts whose parameters have a gradient that is not zero."""
+    freeze.apply(made.model, made.actions, made.owners)
+    groups = freeze.groups(made.model, made.actions, made.owners, made.rates)
+    made.model.zero_grad()
+    torch.nn.functional.cross_entropy(made.model(inputs), torch.arange(N) % K).backward()
+    found = set()
+    with torch.no_grad():
+        for group in groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter.grad.any():
+                    found.add(group["part"])
+                    parameter -= 0.1 * parameter.grad
+    return found
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_added_blocks_stand_behind_the_last_part_and_what_read_it_reads_them(name):
+    network, made, _, _ = ready(name, "head+add")
+    n = len(network.parts)
+    assert [part.name for part in made.network.parts] == [*(p.name for p in network.parts), "added"]
+    assert {tap.part for tap in made.taps} == {
+        n + 1 if tap.part == n else tap.part for tap in taps(network.record)
+    }
+    assert made.actions["added"] == "added"
+    new = [tensor for tensor, part in made.owners.items() if part == "added"]
+    assert new
+    assert all(tensor in made.model.state_dict() for tensor in new)
+    assert len(network.parts) == n
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_scratch_says_nothing_and_keeps_nothing_of_the_start(name):
+    _, network = cut_once(name)
+    marked = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in marked.trunk.parameters():
+            parameter += 0.01  # also where a new layer begins at ones or zeros
+    before = take_digests(marked)
+    _, plan = planned(name, "scratch")
+    read, inputs = seen(marked, name, taps(marked.record))
+    made = outfit(marked, plan, fitted(marked, read, taps(marked.record)), read, 0)
+    assert not say(made.model, inputs).any()
+    now = take_digests(made.network)
+    parameters = {n for n, _ in marked.trunk.named_parameters()}
+    owned = {n for n, part in marked.owners.items() if part not in ("head", "unused")}
+    assert not {n for n in owned & parameters if now[n] == before[n]}
+    assert take_digests(marked) == before
+    assert [tap.part for tap in made.taps] == [len(network.parts)]
+    assert tap_width(made.network.record, made.taps[0]) == made.model.head.weight.shape[1]
+
+
+def test_scratch_follows_from_the_seed():
+    network, plan = planned("residual", "scratch")
+    read, _ = seen(network, "residual", taps(network.record))
+    head = fitted(network, read, taps(network.record))
+    one, again, other = (outfit(network, plan, head, read, seed) for seed in (0, 0, 1))
+    assert take_digests(one.network) == take_digests(again.network)
+    assert take_digests(one.network) != take_digests(other.network)
+
+
+def test_a_part_made_fresh_above_others_lets_the_output_begin_at_zero():
+    network, plan = planned("residual", "last:2")
+    name = plan.parts[3].name
+    plan = with_part(plan, 3, action=said("fresh"))
+    read, inputs = seen(network, "residual", taps(network.record))
+    made = outfit(network, plan, fitted(network, read, taps(network.record)), read, 0)
+    assert not say(made.model, inputs).any()
+    before, now = take_digests(network), take_digests(made.network)
+    changed = {network.owners[tensor] for tensor in before if before[tensor] != now[tensor]}
+    assert changed == {name}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("strategy", ["head+add", "last:1", "full", "scratch"])
+def test_every_tensor_of_the_model_has_an_owner_and_an_action(name, strategy):
+    network, plan = planned(name, strategy)
+    read, _ = seen(network, name, taps(network.record))
+    made = outfit(network, plan, fitted(network, read, taps(network.record)), read, 0)
+    parts = freeze.tensor_parts(made.model, made.owners)
+    assert parts.keys() >= dict(made.model.named_parameters()).keys()
+    assert {freeze.action_of(made.actions, part) for part in parts.values()}
+    last = network.record.parts[-1].name
+    assert made.actions["neck"] == made.actions[last]
+    moving = {part for part, action in made.actions.items() if action not in ("frozen", "replaced")}
+    groups = freeze.groups(made.model, made.actions, made.owners, made.rates)
+    assert {group["part"] for group in groups} <= moving | {"output"}
+    assert made.rates.keys() == {part.name for part in plan.parts if part.rate is not None}
+
+
+def test_only_the_updates_of_low_rank_parts_move_and_merging_keeps_the_answers():
+    pytest.importorskip("peft")
+    network, made, _, inputs = ready("vit_tiny", "full+lora")
+    before = take_digests(network)
+    assert lora.has_updates(made.network.trunk)
+    _move(made)
+    moved = say(made.model, inputs)
+    assert not violations(before, made.network, made.actions)
+    lora.merge(made.network.trunk)
+    assert not lora.has_updates(made.network.trunk)
+    np.testing.assert_allclose(say(made.model, inputs), moved, rtol=1e-3, atol=1e-3)
+    assert take_digests(made.network) != before
+    assert made.actions["neck"] == "frozen"
+
+
+def test_taps_that_never_vary_get_no_say_and_break_nothing():
+    network, plan = planned("residual", "full")
+    wanted = taps(network.record)
+    read, inputs = seen(network, "residual", wanted)
+
+    def flat(tap):
+        return np.full_like(read(tap), 2.5) if tap == wanted[0] else read(tap)
+
+    head = fitted(network, flat, wanted)
+    made = outfit(network, plan, head, flat, 0)
+    np.testing.assert_allclose(say(made.model, inputs), answers(head, flat), rtol=1e-4, atol=1e-4)
+
+
+def test_a_part_that_cannot_be_given_its_action_is_named():
+    network, plan = planned("tied", "head+add")
+    record = replace(network.record.parts[-1], layout="other")
+    odd = replace(network, record=replace(network.record, parts=(*network.record.parts[:-1],
+                                                                 record)))  # fmt: skip
+    read, _ = seen(network, "tied", taps(network.record))
+    head = fitted(network, read, taps(network.record))
+    with pytest.raises(StartError, match=r"no layers can be added behind it; tune it instead"):
+        outfit(odd, plan, head, read, 0)
+
+
+def test_the_kinds_cover_what_networks_are_made_of():
+    families = {cut_once(name)[1].record.family for name in NETWORKS}
+    assert families == {"convnet", "transformer", "mlp"}
+    assert len(NETWORKS) >= 4
+    assert set(NETWORKS) <= set(KINDS)

@@ -1,0 +1,129 @@
+"""The output of a trained network: as it was trained, or in the mean with one in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import lessons
+from lessons import FEW, lesson, planned
+from warmstart.events import drain
+from warmstart.solve.calibration import Calibration, fit_temperature
+from warmstart.training import heads
+from warmstart.training.candidates import CANDIDATES, END, REFIT, REFITTED, Chosen, Route, choose
+from warmstart.training.output import PENALTY, Refit, calibrated, joined_outputs, may_refit
+from warmstart.training.score import head_scores
+from warmstart.training.validation import held_scores
+
+HELD = np.arange(0, 36, 5)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    with lessons.drawn(tmp_path_factory, "output") as data:
+        yield lessons.scene(data)
+
+
+@pytest.fixture(scope="module")
+def trained(scene):
+    """A training of the uppermost part on all rows: its plan, lesson, outfit."""
+    plan = planned(scene, "last:1", FEW)
+    made = lesson(scene, plan)
+    return plan, made, drain(made.learn()).outfit
+
+
+def scores(n=40, k=3, seed=0):
+    """What every candidate says, the first four rows never held out."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % k)
+    found = rng.normal(size=(REFIT + len(REFITTED), n, k)) + 2 * np.eye(k)[labels]
+    found[REFIT:] /= 7
+    found[:, :4] = np.nan
+    return found, labels
+
+
+def test_both_outputs_are_brought_to_one_scale_before_their_mean_is_taken():
+    said, labels = scores()
+    found, warmths = joined_outputs(said, labels)
+    for place, number in enumerate(REFITTED):
+        own, other = said[number], said[REFIT + place]
+        heat = [fit_temperature(one[4:], labels[4:]).temperature for one in (own, other)]
+        assert warmths[place] == pytest.approx((1.0, heat[1] / heat[0]))
+        np.testing.assert_allclose(found[REFIT + place], (own + heat[1] / heat[0] * other) / 2)
+    np.testing.assert_array_equal(found[:REFIT], said[:REFIT])
+
+
+@pytest.mark.parametrize("lost", ["all", "missing"])
+def test_where_nothing_was_fitted_anew_nothing_is_joined_nor_chosen(lost):
+    said, labels = scores()
+    said[REFIT:] = np.nan
+    said = said if lost == "all" else said[:REFIT]
+    found, _ = joined_outputs(said, labels)
+    np.testing.assert_array_equal(found, said)
+    fold = np.where(np.arange(40) < 4, -1, np.arange(40) % 2)
+    plain = Calibration(1.0, np.zeros(3))
+    assert choose(found, labels, fold, np.arange(40), plain).candidate < REFIT
+
+
+def test_the_output_that_ships_says_what_the_mean_of_both_says(scene, trained):
+    plan, made, outfit = trained
+    head = heads.fit_on(scene, plan, made.rows)
+    again = Refit(scene, plan, made.room.source)
+    chosen = Chosen(REFIT, np.empty(0), np.empty(0))
+    warmths = ((2.0, 3.0), (9.0, 9.0), (9.0, 9.0))
+    output, reader = again.end(outfit, head, chosen, warmths)
+    examples = scene.examples(HELD)
+    own = held_scores(outfit, made.room, HELD)
+    other = again.held_scores(outfit, head, made.rows, HELD)
+    said = head.warmth * head_scores(output, reader(examples))
+    np.testing.assert_allclose(said, (2 * own + 3 * other) / 2, rtol=1e-4, atol=1e-4)
+    assert output.penalty == PENALTY
+    alone, _ = again.end(outfit, head, replace(chosen, candidate=END), warmths)
+    assert alone.taps == outfit.taps
+
+
+def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(scene, trained):
+    plan, made, outfit = trained
+    head = heads.fit_on(scene, plan, made.rows)
+    again = Refit(scene, plan, made.room.source)
+    keep = np.setdiff1d(made.rows, HELD)
+    plain = again.held_scores(outfit, head, keep, HELD)
+    labels = scene.arranged.labels.copy()
+    labels[HELD] = (labels[HELD] + 1) % 3
+    wrong = replace(scene, arranged=replace(scene.arranged, labels=labels))
+    other = Refit(wrong, plan, made.room.source).held_scores(outfit, head, keep, HELD)
+    np.testing.assert_array_equal(plain, other)
+
+
+@pytest.mark.parametrize(("strategy", "may"), [
+    ("last:1", True), ("full", True), ("head+add", False), ("scratch", False),
+])  # fmt: skip
+def test_layers_that_began_at_random_keep_the_output_that_was_trained_on_them(scene, strategy, may):
+    plan = planned(scene, strategy, FEW)
+    made = lesson(scene, plan, HELD)
+    outfit = made.make()
+    assert may_refit(outfit) == may
+    head = heads.fit_on(scene, plan, made.rows)
+    found = Refit(scene, plan, made.room.source).held_scores(outfit, head, made.rows, HELD)
+    assert np.isfinite(found).all() == may
+    assert found.shape == (len(HELD), 3)
+
+
+def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(scene, trained):
+    plan, made, _ = trained
+    head = heads.fit_on(scene, plan, made.rows)
+    n = len(made.rows)
+    labels, fold = scene.arranged.labels, np.arange(n) % 2
+    said = head.warmth * np.eye(3)[labels]
+    found = calibrated(head, said, labels, fold, np.arange(n))
+    assert found.calibration.temperature == fit_temperature(np.eye(3)[labels], labels).temperature
+    assert (found.probabilities.argmax(axis=1) == labels).all()
+    assert (found.fold == fold).all()
+
+
+def test_ends_with_another_output_come_after_all_others():
+    assert len(CANDIDATES) == REFIT
+    routes = [Chosen(REFIT + n, np.empty(0), np.empty(0)).route for n in range(len(REFITTED))]
+    assert routes == [CANDIDATES[END], Route(share=0.5), Route(share=0.25)]

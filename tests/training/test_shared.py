@@ -1,0 +1,139 @@
+"""Inputs of training: the views that a plan says, made when asked for or read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lessons
+from tiny import PREP
+from warmstart.modalities.preprocessing import load_image
+from warmstart.planning.schedule import Schedule
+from warmstart.records.network import Tap
+from warmstart.training.augmentations import Views, draw_batches, view_of
+from warmstart.training.shared import StoredSource, view_numbers
+
+PLAIN = Schedule(
+    optimizer="adamw", weight_decay=0.0, n_steps=8, batch=8, warm_up=0.1, crop=1.0, flip=False,
+    folds=1, seed=0,
+)  # fmt: skip
+VARIED = [{"crop": 0.5}, {"flip": True}, {"colour": 0.1}]
+
+
+# ---- which view ----------------------------------------------------------------------------
+
+
+@given(
+    n=st.integers(1, 30), batch=st.integers(1, 16), views=st.integers(0, 5),
+    how=st.sampled_from(VARIED), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_each_image_shows_its_views_in_turn(n, batch, views, how, seed):
+    chosen = replace(PLAIN, views=views, **how)
+    seen: dict[int, list[int]] = {}
+    for rows, visits in draw_batches(n, batch, 12, np.random.default_rng(seed)):
+        for row, number in zip(rows, view_numbers(visits, chosen), strict=True):
+            seen.setdefault(int(row), []).append(int(number))
+    for numbers in seen.values():
+        turn = [1 + visit % views if views else 1 + visit for visit in range(len(numbers))]
+        assert numbers == turn
+
+
+@pytest.mark.parametrize("views", [0, 4])
+def test_where_nothing_varies_it_is_the_image_itself(views):
+    chosen = replace(PLAIN, views=views)
+    assert not chosen.is_varied
+    assert view_numbers(np.arange(9), chosen).tolist() == [0] * 9
+    assert all(replace(chosen, **how).is_varied for how in VARIED)
+
+
+# ---- live ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scene(pictures):
+    return lessons.scene(pictures)
+
+
+def test_live_inputs_are_views_of_the_prepared_pictures(scene, pictures):
+    plan = lessons.planned(scene, "full", ("training.crop=0.4", "training.colour=0.3"), seed=5)
+    source = lessons.room(scene, plan).source
+    assert source.cut == 0
+    rows, numbers = np.array([3, 30, 3, 0]), np.array([0, 1, 7, 2])
+    (found,) = source.batch(rows, numbers, ())
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
+        example = scene.arranged.learn[row]
+        image = load_image((pictures / example.id).read_bytes(), example.id, PREP)
+        seen = view_of(image, example.sha256, int(number), Views(0.4, True, 0.3), 5)
+        slow = (torch.from_numpy(seen).double() / 255 - 0.5) / 0.5
+        torch.testing.assert_close(
+            found[place].double(), slow.permute(2, 0, 1), rtol=1e-5, atol=1e-6
+        )
+    assert torch.equal(source.batch(rows, numbers, ())[0], found)  # pixels were not written to
+
+
+def test_the_targets_are_the_labels_of_the_rows(scene):
+    room = lessons.room(scene, lessons.planned(scene, "full"))
+    rows = np.array([35, 0, 17, 0])
+    assert room.targets(rows).tolist() == scene.arranged.labels[rows].tolist()
+    (plain,) = room.plain(rows, ())
+    assert torch.equal(plain, room.source.batch(rows, np.zeros(4, int), ())[0])
+
+
+# ---- stored --------------------------------------------------------------------------------
+
+
+class Shelf:
+    """Rows of numbers that tell whose they are: 100 * view + content, then taps."""
+
+    def __init__(self, view, broken=()):
+        self.view, self.broken, self.asked = view, set(broken), 0
+
+    def fetch(self, hashes):
+        self.asked += 1
+        if self.broken & set(hashes):
+            raise KeyError(next(iter(self.broken & set(hashes))))
+        base = np.array([100 * self.view + int(h) for h in hashes], np.float16)
+        return base[:, None] + np.arange(7, dtype=np.float16) / 8
+
+
+def stored(broken=()):
+    passed = []
+
+    def again(number, content):
+        passed.append((number, content))
+        return Shelf(number).fetch([content])[0]
+
+    shelves = tuple(Shelf(view, broken if view == 1 else ()) for view in range(3))
+    contents = tuple(str(n) for n in range(20))
+    columns = {Tap(part=1, pool="avg"): slice(4, 5), Tap(part=2, pool="grid2"): slice(5, 7)}
+    return StoredSource(shelves, contents, 2, (2, 1, 2), columns, again), passed
+
+
+@given(asked=st.lists(st.tuples(st.integers(0, 19), st.integers(0, 2)), min_size=1, max_size=20),
+       broken=st.sets(st.integers(0, 19), max_size=5))  # fmt: skip
+def test_stored_inputs_come_in_the_order_asked_for_whatever_is_damaged(asked, broken):
+    source, passed = stored(frozenset(str(n) for n in broken))
+    rows, numbers = (np.array(column) for column in zip(*asked, strict=True))
+    taps = [Tap(part=2, pool="grid2"), Tap(part=2, pool="neck"), Tap(part=3, pool="avg")]
+    main, grid = source.batch(rows, numbers, taps)
+    assert (main.dtype, main.shape[1:]) == (torch.float32, (2, 1, 2))
+    base = torch.tensor([100.0 * view + row for row, view in asked])
+    expected = base[:, None] + torch.arange(7) / 8
+    assert torch.equal(main.flatten(1), expected[:, :4])
+    assert torch.equal(grid, expected[:, 5:7])
+    lost = [(view, str(row)) for row, view in asked if view == 1 and row in broken]
+    assert passed == lost  # only what is damaged is made again
+
+
+def test_taps_come_in_the_order_that_the_head_has_them():
+    source, _ = stored()
+    taps = [Tap(part=2, pool="grid2"), Tap(part=1, pool="avg")]
+    main, *found = source.batch(np.array([4]), np.array([0]), taps)
+    assert [t.tolist() for t in found] == [[[4.625, 4.75]], [[4.5]]]
+    assert main.is_contiguous(memory_format=torch.channels_last)

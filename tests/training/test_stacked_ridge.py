@@ -1,0 +1,102 @@
+"""Several depths in one output: nested, linear, and not fooled by noise."""
+
+import numpy as np
+import pytest
+
+from warmstart.events import drain
+from warmstart.planning.feature_layers import profiles
+from warmstart.records.network import Tap
+from warmstart.solve.kernels import mixed_kernels
+from warmstart.tasks.multilabel import LABEL_SETS
+from warmstart.tasks.regress import Numbers
+from warmstart.training.linear_probe import families, fit_head
+from warmstart.training.selection import Problem
+
+TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck"))
+NAMES = ("last", "late", "early", "stack")
+
+
+def made(features, names=NAMES):
+    shapes = profiles(TAPS)
+    kernels = mixed_kernels(features.items(), shapes)
+    return families(names, shapes, kernels, features.__getitem__, (0.01, 0.1, 1.0), seed=0)
+
+
+def posed(truth, target):
+    groups = tuple(np.array([row]) for row in range(len(truth)))
+    folds = tuple(np.sort(np.concatenate(groups[part::5])) for part in range(5))
+    return Problem(truth, target.n_outputs(truth), groups, folds, target)
+
+
+def numbers(n=80, seed=0, signal=1.0):
+    """Half of what a number is made of lies in one layer, half in another."""
+    rng = np.random.default_rng(seed)
+    features = {
+        tap: rng.normal(size=(n, d)).astype(np.float32)
+        for tap, d in zip(TAPS, (4, 6, 9), strict=True)
+    }
+    value = signal * (features[TAPS[0]][:, 0] + features[TAPS[2]][:, 0]) + rng.normal(size=n)
+    return features, (value - value.mean()) / value.std()
+
+
+def said(fit, features):
+    return np.concatenate([features[tap] for tap in fit.taps], axis=1) @ fit.weight.T + fit.bias
+
+
+def test_it_is_about_as_good_as_the_best_of_its_members_and_linear():
+    features, truth = numbers(signal=2.0)
+    problem, heads = posed(truth, Numbers()), made(features)
+    losses = {
+        name: min(trial.losses.mean() for trial in family.trials(problem)[-1])
+        for name, family in heads.items()
+    }
+    assert losses["stack"] < min(losses.values()) + 0.02
+    fit = drain(fit_head({"stack": heads["stack"]}, problem))
+    assert Numbers().credits(fit.probabilities, truth).mean() > 0.7
+    assert Numbers().credits(said(fit, features), truth).mean() > 0.7
+
+
+def test_rows_held_out_have_no_say_in_what_is_said_of_them():
+    features, truth = numbers()
+    problem = posed(truth, Numbers())
+    told = truth.copy()
+    told[problem.folds[0]] += 5
+    first, other = (
+        made(features)["stack"].trials(posed(one, Numbers()))[0][0].outside for one in (truth, told)
+    )
+    np.testing.assert_allclose(first, other, atol=1e-8)
+
+
+def test_it_is_the_weighted_sum_of_its_members():
+    features, truth = numbers()
+    problem = posed(truth, Numbers())
+    heads = made(features)
+    stack = heads["stack"]
+    fit = stack.refit(problem, 0.0)
+    joined = sum(features[tap] @ w for tap, w in fit.weights.items()) + fit.bias
+    members = []
+    for name in NAMES[:-1]:
+        errors = [
+            (((inside - truth[:, None]) ** 2).mean(), penalty)
+            for penalty in (0.01, 0.1, 1.0)
+            for keep, inside, _ in list(heads[name].left_out(problem, penalty))[-1:]
+        ]
+        one = heads[name].refit(problem, min(errors)[1])
+        members.append(sum(features[tap] @ w for tap, w in one.weights.items()) + one.bias)
+    weights, *_ = np.linalg.lstsq(np.hstack(members), joined[:, 0], rcond=None)
+    assert (weights > -1e-6).all()
+    np.testing.assert_allclose(np.hstack(members) @ weights, joined[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["numbers", "labels"])
+def test_noise_is_worth_nothing(task):
+    found = []
+    for seed in range(6):
+        features, truth = numbers(seed=seed, signal=0.0)
+        target = Numbers()
+        if task == "labels":
+            target, rng = LABEL_SETS, np.random.default_rng(seed)
+            truth = (rng.random((len(truth), 3)) < 0.4).astype(float)
+        fit = drain(fit_head(made(features), posed(truth, target)))
+        found.append(target.credits(fit.probabilities, truth).mean() - target.blind_score(truth))
+    assert np.mean(found) < 0.05

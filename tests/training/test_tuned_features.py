@@ -1,0 +1,140 @@
+"""A second look is a plain pass of the trained network, wherever its inputs come from."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+
+import lessons
+from lessons import lesson, planned
+from tiny import PREP
+from warmstart.events import drain
+from warmstart.features.batches import normalised
+from warmstart.modalities.preprocessing import load_image
+from warmstart.network.feature_layers import Tapped, taps
+from warmstart.training import tuned_features
+from warmstart.training.tuned_features import SecondLook
+
+
+@pytest.fixture
+def scene(split_pictures):
+    """36 pictures to learn from, among them a copy; 15 for the test, one with the same bytes."""
+    payload = (split_pictures / "train" / "red" / "000.png").read_bytes()
+    (split_pictures / "train" / "red" / "copy.png").write_bytes(payload)
+    (split_pictures / "test" / "red" / "known.png").write_bytes(payload)
+    return lessons.scene(split_pictures)
+
+
+FEW = ("training.passes=32", "training.batch=8", "head.candidates=equal")
+
+
+def looked(scene, strategy, settings=FEW):
+    """A trained network, its taps, a second look at it, how often its source was asked."""
+    made = lesson(scene, planned(scene, strategy, settings, lr=0.01))
+    outfit = drain(made.learn()).outfit
+    asked = []
+
+    class Counting:
+        cut = made.room.source.cut
+
+        def batch(self, rows, numbers, wanted):
+            asked.append((rows.tolist(), set(numbers.tolist())))
+            return made.room.source.batch(rows, numbers, wanted)
+
+    look = SecondLook(
+        outfit.network, outfit.taps, Counting(), scene.arranged.learn, scene.collection, PREP
+    )
+    return outfit, look, asked
+
+
+def slow(scene, outfit, examples):
+    """Each tap by the network itself, an image at a time."""
+    tapped = Tapped(outfit.network, outfit.taps).eval()
+    pixels = [load_image(scene.collection.load(e.id), e.id, PREP) for e in examples]
+    with torch.inference_mode():
+        rows = [tapped(normalised(image[None], PREP)) for image in pixels]
+    return {tap: np.concatenate([row[i] for row in rows]) for i, tap in enumerate(outfit.taps)}
+
+
+@pytest.mark.parametrize("strategy", ["last:1", "full", "head+add", "last:1+add", "scratch"])
+def test_taps_are_those_of_a_plain_pass(scene, strategy):
+    settings = FEW if strategy != "scratch" else ("training.passes=160", "training.batch=8")
+    outfit, look, asked = looked(scene, strategy, settings)
+    learn, test = scene.arranged.learn, scene.arranged.test
+    examples = [*learn[5:9], *test, *learn[30:], learn[5]]
+    read = look(examples)
+    for tap, expected in slow(scene, outfit, examples).items():
+        found = read(tap)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert {view for _, views in asked for view in views} == {0}  # as they are
+
+
+@pytest.mark.parametrize("strategy", ["last:1", "full"])
+def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
+    scene, monkeypatch, strategy
+):
+    _, look, asked = looked(scene, strategy)
+    decoded = []
+    real = tuned_features.prepared
+
+    def prepared(collection, examples, prep):
+        decoded.extend(e.id for e in examples)
+        return real(collection, examples, prep)
+
+    monkeypatch.setattr(tuned_features, "prepared", prepared)
+    learn, test = scene.arranged.learn, scene.arranged.test
+    assert not asked
+    tap = look._scan.taps[0]
+    first = look(learn[:20])(tap)
+    both = look([*learn[10:], *test, *learn[:3]])(tap)
+    np.testing.assert_array_equal(both[:10], first[10:])
+    np.testing.assert_array_equal(both[-3:], first[:3])
+    passed = [row for rows, _ in asked for row in rows]
+    assert len(passed) == len(set(passed)) == 36  # one of two copies stands for both
+    known = {e.sha256 for e in learn}
+    assert decoded == [e.id for e in test if e.sha256 not in known]
+    assert len(decoded) == len(test) - 1
+
+
+def test_rows_of_copies_are_alike(scene):
+    _, look, _ = looked(scene, "last:1")
+    learn, test = scene.arranged.learn, scene.arranged.test
+    same = {e.sha256 for e in (*learn, *test) if e.id.endswith(("copy.png", "known.png"))}
+    copies = [e for e in (*learn, *test) if e.sha256 in same]
+    assert len(copies) == 3
+    rows = look(copies)(look._scan.taps[0])
+    assert (rows == rows[0]).all()
+
+
+def test_rows_lie_in_a_folder_that_goes_with_the_look(scene, monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr(tuned_features, "roomy_folder", lambda n_bytes: tmp_path / "here")
+    _, look, _ = looked(scene, "last:1")
+    look(scene.arranged.learn)
+    (folder,) = (tmp_path / "here").iterdir()
+    assert [*folder.glob("*.rows")]
+    del look
+    gc.collect()
+    assert not [*(tmp_path / "here").iterdir()]
+
+
+def test_it_looks_at_the_network_that_was_trained_and_not_at_the_start(scene):
+    outfit, look, _ = looked(scene, "full")
+    tap = outfit.taps[-1]
+    learn = scene.arranged.learn
+    before = scene.look.reader(learn)(tap)
+    assert np.abs(look(learn)(tap) - before).max() > 0.01
+    assert tap in taps(scene.look.network.record)
+
+
+def test_the_network_rests_while_it_is_looked_at(scene):
+    outfit, look, _ = looked(scene, "full")
+    tap, learn = outfit.taps[-1], scene.arranged.learn
+    outfit.network.trunk.train()
+    np.testing.assert_allclose(
+        look(learn[:3])(tap), slow(scene, outfit, learn[:3])[tap], rtol=1e-4, atol=1e-4
+    )
