@@ -20,9 +20,14 @@ EVERYDAY = ("fastai5", "hf3", "onelook")
 EXPERT = "expert30"
 SIX = ("sign_digits", "pacs_sketch", "skin_lesions", "clothing", "textures10", "ants_bees")
 FAR = (
-    "sign_digits", "wbc_cells", "wbc_cells_site2", "trashnet", "pacs_sketch", "skin_lesions",
+    "sign_digits",
+    "wbc_cells",
+    "wbc_cells_site2",
+    "trashnet",
+    "pacs_sketch",
+    "skin_lesions",
     "textures10",
-)  # fmt: skip  # far or middling from ImageNet, by the index of the sets
+)  # far or middling from ImageNet, by the index of the sets
 
 Row = dict[str, Any]
 
@@ -63,13 +68,16 @@ def _fit(folder: Path, budget: str) -> Row:
     told = fitted.summary
     estimate = told["estimate"]
     return {
-        "set": folder.name, "accuracy": told["test"]["accuracy"],
-        "seconds": round(fitted.seconds, 1), "shipped": told["shipped"]["strategy"],
+        "set": folder.name,
+        "accuracy": told["test"]["accuracy"],
+        "seconds": round(fitted.seconds, 1),
+        "shipped": told["shipped"]["strategy"],
         "verdict": told["verdict"]["kind"],
         **{name: round(estimate[name], 4) for name in ("value", "low", "high")},
         "guards": [guard["kind"] for guard in told["guards"]],
-        "peak_rss_mb": round(fitted.peak_rss_mb), "correct": fitted.correct,
-    }  # fmt: skip
+        "peak_rss_mb": round(fitted.peak_rss_mb),
+        "correct": fitted.correct,
+    }
 
 
 def _by_method(lines: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
@@ -135,17 +143,20 @@ def _against(rows: Sequence[Row], runs: dict[str, list[Row]]) -> Row:
     chances = [_paired(row["correct"], [r["correct"] for r in runs[row["set"]]]) for row in rows]
     below = ours < theirs
     worse = [
-        row["set"] for row, p, is_below in zip(rows, holm(chances), below, strict=True)
+        row["set"]
+        for row, p, is_below in zip(rows, holm(chances), below, strict=True)
         if is_below and p < 0.05
-    ]  # fmt: skip
+    ]
     shortfall = float((theirs - ours)[below].mean()) if below.any() else 0.0
     return {
-        "sets": len(rows), "ours": round(float(ours.mean()), 4),
+        "sets": len(rows),
+        "ours": round(float(ours.mean()), 4),
         "theirs": round(float(theirs.mean()), 4),
         "error over theirs": round(float((1 - ours).mean() / (1 - theirs).mean()), 3),
-        "below on": int(below.sum()), "significantly (Holm)": worse,
+        "below on": int(below.sum()),
+        "significantly (Holm)": worse,
         "mean shortfall there": round(shortfall, 4),
-    }  # fmt: skip
+    }
 
 
 def _mean(runs: Sequence[Row], key: str) -> float:

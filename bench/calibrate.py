@@ -37,8 +37,9 @@ def measure(given: Namespace) -> dict[str, Any]:
     for name, other in (("first", "second"), ("second", "first")):
         best = chosen(halves[name])
         told[f"chosen on the {name} half"] = asdict(best) | {
-            "there": counted(halves[name], best), "on the other": counted(halves[other], best),
-        }  # fmt: skip
+            "there": counted(halves[name], best),
+            "on the other": counted(halves[other], best),
+        }
     tried = [asdict(one) | counted(rows, one) for one in GRID]
     return {"summary": told, "rows": tried}
 
@@ -74,6 +75,10 @@ def facts_of(row: dict[str, Any]) -> Facts:
     """What the table looks at, of a kept outcome."""
     found = row["evidence"]
     return Facts(
-        p=found["p"], mde=found["mde"], n=found["n"], plain_p=found.get("plain_p", 1.0),
-        knowledge=found.get("knowledge"), knowledge_error=found.get("knowledge_error", 0.0),
-    )  # fmt: skip
+        p=found["p"],
+        mde=found["mde"],
+        n=found["n"],
+        plain_p=found.get("plain_p", 1.0),
+        knowledge=found.get("knowledge"),
+        knowledge_error=found.get("knowledge_error", 0.0),
+    )

@@ -72,12 +72,22 @@ def rates() -> str:
     for factor, title in ((1.0, "the rule's"), (10.0, "ten times"), (100.0, "a hundred times")):
         own = [row for row in found if row["factor"] == factor]
         change = mean(row["accuracy_after"] - row["accuracy_before"] for row in own)
-        lines.append([
-            title, len(own), f"{mean(row['least_cka'] for row in own):.2f}", points(change),
-            sum(row["heard"] for row in own),
-        ])  # fmt: skip
-    heads = ["rate", "trainings", "likeness of the layer that changed most", "accuracy held out",
-             "alarms"]  # fmt: skip
+        lines.append(
+            [
+                title,
+                len(own),
+                f"{mean(row['least_cka'] for row in own):.2f}",
+                points(change),
+                sum(row["heard"] for row in own),
+            ]
+        )
+    heads = [
+        "rate",
+        "trainings",
+        "likeness of the layer that changed most",
+        "accuracy held out",
+        "alarms",
+    ]
     return f"{table(heads, lines)}\n\n{source('forgetting')}"
 
 
@@ -87,10 +97,15 @@ def similarity() -> str:
     known = {r["set"]: r["knowledge"] for r in rows("verdict") if r["what"] == "true labels"}
     both = {row["set"]: row for row in rows("accuracy-balanced")}
     lines = [
-        [name, f"{far[name]:.2f}", points(known[name]), percent(both[name]["onelook"]),
-         percent(both[name]["accuracy"])]
+        [
+            name,
+            f"{far[name]:.2f}",
+            points(known[name]),
+            percent(both[name]["onelook"]),
+            percent(both[name]["accuracy"]),
+        ]
         for name in sorted(far, key=far.__getitem__)
-    ]  # fmt: skip
+    ]
     heads = ["set", "distance", "the start's knowledge", "last layer alone", "`warmstart fit`"]
     return f"{table(heads, lines)}\n\n{source('distances', 'verdict', 'accuracy-balanced')}"
 
@@ -152,9 +167,7 @@ def ways() -> str:
     lines = []
     for kind in dict.fromkeys(row["way"] for row in found):
         own = way(kind)
-        cells = [
-            share(own[n]) if n in own else "" for n in names
-        ]  # fmt: skip
+        cells = [share(own[n]) if n in own else "" for n in names]
         lines.append([f"`{kind}`", *cells])
     heads = ["", *(f"{n}, {way('head')[n]['n']} images" for n in names)]
     return (
@@ -164,7 +177,14 @@ def ways() -> str:
 
 
 MADE: dict[str, Callable[[], str]] = {
-    "frozen-speed": frozen_speed, "frozen-moves": frozen_moves, "all-but-last": all_but_last,
-    "old-output": old_output, "rates": rates, "similarity": similarity,
-    "near-and-far": near_and_far, "no-knowledge": no_knowledge, "small": small, "ways": ways,
-}  # fmt: skip
+    "frozen-speed": frozen_speed,
+    "frozen-moves": frozen_moves,
+    "all-but-last": all_but_last,
+    "old-output": old_output,
+    "rates": rates,
+    "similarity": similarity,
+    "near-and-far": near_and_far,
+    "no-knowledge": no_knowledge,
+    "small": small,
+    "ways": ways,
+}

@@ -24,15 +24,17 @@ STYLE = """
 
 def picture(width: int, height: int, about: str, parts: Iterable[str]) -> str:
     """A whole SVG with a card behind it; `about` is read to those who do not see it."""
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'font-family="system-ui, sans-serif" font-size="13" role="img" '
-        f"aria-label={quoteattr(about)}>",
-        f"<style>{STYLE}</style>",
-        f'<rect class="card" width="{width}" height="{height}"/>',
-        *parts,
-        "</svg>\n",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'font-family="system-ui, sans-serif" font-size="13" role="img" '
+            f"aria-label={quoteattr(about)}>",
+            f"<style>{STYLE}</style>",
+            f'<rect class="card" width="{width}" height="{height}"/>',
+            *parts,
+            "</svg>\n",
+        ]
+    )
 
 
 def text(x: float, y: float, words: Any, kind: str = "ink", more: str = "") -> str:

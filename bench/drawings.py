@@ -60,21 +60,26 @@ def once() -> str:
     y = 70
     drawn = [
         text(16, 26, "Frozen layers are run once", "ink", BOLD),
-        box(24, y, 76, 44, "rail"), text(62, y + 27, "pictures", "ink", MIDDLE),
+        box(24, y, 76, 44, "rail"),
+        text(62, y + 27, "pictures", "ink", MIDDLE),
         line(100, y + 22, 132, y + 22, "edge", 2),
-        box(132, y, 190, 44, "frozen"), text(227, y + 27, "frozen layers", "on", MIDDLE),
+        box(132, y, 190, 44, "frozen"),
+        text(227, y + 27, "frozen layers", "on", MIDDLE),
         text(227, y + 64, "once for each picture and view", "faint", MIDDLE),
         line(322, y + 22, 354, y + 22, "edge", 2),
-        box(354, y - 8, 110, 60, "rail"), text(409, y + 19, "stored on", "ink", MIDDLE),
+        box(354, y - 8, 110, 60, "rail"),
+        text(409, y + 19, "stored on", "ink", MIDDLE),
         text(409, y + 35, "this computer", "ink", MIDDLE),
         line(464, y + 22, 496, y + 22, "edge", 2),
-        box(496, y, 100, 44, "tuned"), text(546, y + 27, "tuned layers", "on", MIDDLE),
+        box(496, y, 100, 44, "tuned"),
+        text(546, y + 27, "tuned layers", "on", MIDDLE),
         line(596, y + 22, 616, y + 22, "edge", 2),
-        box(616, y, 80, 44, "new"), text(656, y + 27, "output", "on", MIDDLE),
+        box(616, y, 80, 44, "new"),
+        text(656, y + 27, "output", "on", MIDDLE),
         f'<path class="edge" stroke-width="2" d="M 656 {y + 44} v 26 h -247 v -14"/>',
         text(532, y + 88, "as often as training asks", "faint", MIDDLE),
         text(409, y - 18, "a second run begins here", "faint", MIDDLE),
-    ]  # fmt: skip
+    ]
     return picture(720, y + 106, "Frozen layers are run once and their outputs are stored", drawn)
 
 
@@ -129,5 +134,7 @@ def distance() -> str:
 
 
 DRAWN: dict[str, Callable[[], str]] = {
-    "strategies": strategies, "once": once, "distance": distance,
-}  # fmt: skip
+    "strategies": strategies,
+    "once": once,
+    "distance": distance,
+}

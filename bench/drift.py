@@ -81,9 +81,11 @@ class Held:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.hook.remove()
 
     def _look(self, module: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -151,9 +153,12 @@ def keras() -> Counts:
     before = {w.path: library.ops.convert_to_numpy(w.value).tobytes() for w in model.weights}
     pictures, labels = images()
     model.fit(
-        pictures.permute(0, 2, 3, 1).numpy(), labels.numpy(), batch_size=N_IMAGES, epochs=STEPS,
+        pictures.permute(0, 2, 3, 1).numpy(),
+        labels.numpy(),
+        batch_size=N_IMAGES,
+        epochs=STEPS,
         verbose=0,
-    )  # fmt: skip
+    )
     after = {w.path: library.ops.convert_to_numpy(w.value).tobytes() for w in model.weights}
     total = {"weights": 0, "statistics": 0}
     moved = dict(total)

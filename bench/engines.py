@@ -77,13 +77,19 @@ def measure(given: Namespace) -> dict[str, Any]:
             seconds, worked = (
                 min(one[what][str(count)] for one in found) for what in ("seconds", "worked")
             )
-            rows.append({
-                "engine": name, "images": count, "seconds": seconds,
-                "per second": count / seconds, "setup s": setup,
-                "fastest batch, per second": 32 / batch, "processor s": worked,
-                "setup, processor s": min(one["setup cpu"] for one in found),
-                "batch, processor s": min(one["batch cpu"] for one in found),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "engine": name,
+                    "images": count,
+                    "seconds": seconds,
+                    "per second": count / seconds,
+                    "setup s": setup,
+                    "fastest batch, per second": 32 / batch,
+                    "processor s": worked,
+                    "setup, processor s": min(one["setup cpu"] for one in found),
+                    "batch, processor s": min(one["batch cpu"] for one in found),
+                }
+            )
     least = {
         f"least {name} for {count} images": min(
             (row for row in rows if row["images"] == count), key=lambda row: row[name]

@@ -62,10 +62,14 @@ def _twin(told: Exported) -> dict[str, Any]:
     if twin is None or twin.gap is None or twin.estimate is None or twin.original is None:
         return {}
     return {
-        "twin": twin.estimate.value, "model": twin.original.value, "difference": twin.gap.value,
-        "low": twin.gap.low, "high": twin.gap.high, "n": twin.gap.n,
+        "twin": twin.estimate.value,
+        "model": twin.original.value,
+        "difference": twin.gap.value,
+        "low": twin.gap.low,
+        "high": twin.gap.high,
+        "n": twin.gap.n,
         "judged": twin.estimate.method,
-    }  # fmt: skip
+    }
 
 
 def _shrunk(told: Exported) -> dict[str, Any]:
@@ -73,10 +77,15 @@ def _shrunk(told: Exported) -> dict[str, Any]:
     if found is None:
         return {}
     return {
-        "accuracy": found.accuracy, "before": found.accuracy_before,
-        "difference": found.gap.value, "low": found.gap.low, "high": found.gap.high,
-        "n": found.gap.n, "labels as in 32 bits": found.same_labels,
+        "accuracy": found.accuracy,
+        "before": found.accuracy_before,
+        "difference": found.gap.value,
+        "low": found.gap.low,
+        "high": found.gap.high,
+        "n": found.gap.n,
+        "labels as in 32 bits": found.same_labels,
         "times as small": found.bytes_before / found.bytes,
         "times as fast": found.seconds_before / found.seconds,
-        "milliseconds": 1e3 * found.seconds, "said": found.sentence,
-    }  # fmt: skip
+        "milliseconds": 1e3 * found.seconds,
+        "said": found.sentence,
+    }

@@ -43,10 +43,11 @@ def joined_and_mixed(name: str, folder: Path, seen: Seen) -> Row:
     joined = _components(find_twins(copies.glances, compared(copies.neck)), len(objects))
     largest = {o: max(int((objects[rows] == o).sum()) for rows in joined) for o in set(objects)}
     return {
-        "set": name, "planted": "40 x 6 exposures",
+        "set": name,
+        "planted": "40 x 6 exposures",
         "joined": round(sum(largest.values()) / len(objects), 4),
         "mixed": sum(len(set(objects[rows])) > 1 for rows in joined),
-    }  # fmt: skip
+    }
 
 
 def claimed(name: str, folder: Path, seen: Seen, seed: int) -> Row:

@@ -29,9 +29,19 @@ LIMIT = 1.0  # minutes a run
 ELSEWHERE = {"wbc_cells": "wbc_cells_site2"}  # the same classes from another laboratory
 # What may only be reported where something is wrong with the training, or with the data.
 ALARMS = {
-    "stuck", "diverged", "forgetting", "preprocessing", "drift", "leak", "duplicate", "conflict",
-    "tiny-class", "shortcut", "unreadable", "no-signal",
-}  # fmt: skip
+    "stuck",
+    "diverged",
+    "forgetting",
+    "preprocessing",
+    "drift",
+    "leak",
+    "duplicate",
+    "conflict",
+    "tiny-class",
+    "shortcut",
+    "unreadable",
+    "no-signal",
+}
 # Looked at: one cell in two magnifications, on both sides; one bicycle in two colours.
 TRUE = {"wbc_cells": {"duplicate", "leak"}, "vehicles": {"duplicate"}}
 
@@ -125,9 +135,13 @@ def _planted(
         outcome = run(data, options)
         sentence = outcome.sentence.replace(f"{place}/", "")  # no path of a machine
     row = {
-        "set": name, "fault": fault, "reported": sorted(wanted & outcome.said),
-        "repaired": False, "said": sorted(outcome.said), "sentence": sentence,
-    }  # fmt: skip
+        "set": name,
+        "fault": fault,
+        "reported": sorted(wanted & outcome.said),
+        "repaired": False,
+        "said": sorted(outcome.said),
+        "sentence": sentence,
+    }
     if row["reported"] or not found.may_be_harmless or outcome.correct is None:
         return row
     strategy = options.get("strategy", "auto")
@@ -146,9 +160,14 @@ def _clean(root: Path, name: str, draw: int) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as place:
             data = copy_few(root / name, Path(place), seed=draw)
             outcome = run(data, {"strategy": strategy})
-        rows.append({
-            "set": name, "draw": draw, "strategy": strategy, "said": sorted(outcome.said),
-        })  # fmt: skip
+        rows.append(
+            {
+                "set": name,
+                "draw": draw,
+                "strategy": strategy,
+                "said": sorted(outcome.said),
+            }
+        )
         print(rows[-1], file=sys.stderr, flush=True)
     return rows
 

@@ -15,9 +15,11 @@ def svg() -> str:
     bottom = TOP + ROW * len(found)
     drawn = [
         text(16, 24, "Test accuracy, same network and pictures", "ink", 'font-weight="bold"'),
-        dot(22, 43, "stays"), text(34, 47, "warmstart fit"),
-        dot(142, 43, "plain"), text(154, 47, "last-layer logistic regression"),
-    ]  # fmt: skip
+        dot(22, 43, "stays"),
+        text(34, 47, "warmstart fit"),
+        dot(142, 43, "plain"),
+        text(154, 47, "last-layer logistic regression"),
+    ]
     for tick in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
         x = _x(tick)
         drawn.append(line(x, TOP, x, bottom))

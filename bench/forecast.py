@@ -58,9 +58,14 @@ def _cell(data: Path, options: tuple[str, ...]) -> dict[str, Any]:
         said = json.loads(done.stdout)["forecast"]
         taken = fit(data, *options, cache=Path(cache))
     return {
-        "set": data.name, "plan": " ".join(options[1::2]), "dry_run_s": round(asked, 1),
-        "seconds_forecast": said["seconds"]["total"], "seconds_taken": round(taken.seconds, 2),
-        "memory_mb_forecast": said["memory_mb"], "memory_mb_taken": taken.peak_rss_mb,
+        "set": data.name,
+        "plan": " ".join(options[1::2]),
+        "dry_run_s": round(asked, 1),
+        "seconds_forecast": said["seconds"]["total"],
+        "seconds_taken": round(taken.seconds, 2),
+        "memory_mb_forecast": said["memory_mb"],
+        "memory_mb_taken": taken.peak_rss_mb,
         "test": (taken.summary["test"] or {}).get("accuracy"),
-        "stages_forecast": said["seconds"], "stages_taken": taken.summary["seconds"],
-    }  # fmt: skip
+        "stages_forecast": said["seconds"],
+        "stages_taken": taken.summary["seconds"],
+    }

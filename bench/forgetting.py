@@ -28,8 +28,9 @@ def measure(given: Namespace) -> dict[str, Any]:
     tried += [("full", name) for name in WHOLE]
     asks = [
         Ask(name, 0, strategy, factor, SHORTER.get(strategy, SHORT))
-        for factor in FACTORS for strategy, name in tried
-    ]  # fmt: skip
+        for factor in FACTORS
+        for strategy, name in tried
+    ]
     asks += [ask for ask in clean(DRAWS) if ask not in asks]
     trained = kept(asks, root(given), given.trainings)
     rows = [_row(t) for t in trained if t.cka and t.n_joined]
@@ -44,12 +45,16 @@ def _row(trained: Trained) -> dict[str, Any]:
     least = min(parts, key=lambda part: part[1])
     heard = forgetting(trained.cka, trained.agreement, trained.n_steps)
     return {
-        "set": trained.ask.name, "strategy": trained.ask.strategy, "factor": trained.ask.factor,
-        "least_cka": round(least[1], 3), "least_part": least[0],
+        "set": trained.ask.name,
+        "strategy": trained.ask.strategy,
+        "factor": trained.ask.factor,
+        "least_cka": round(least[1], 3),
+        "least_part": least[0],
         "cka": {name: round(value, 3) for name, value in parts},
-        "agreement": trained.agreement, "heard": heard is not None,
+        "agreement": trained.agreement,
+        "heard": heard is not None,
         **{name: round(value, 3) for name, value in trained.held.items()},
-    }  # fmt: skip
+    }
 
 
 def _summed(rows: list[dict[str, Any]], factor: float) -> str:

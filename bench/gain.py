@@ -24,9 +24,16 @@ from warmstart.training.ship import HEAD, SHARES, TUNED, decide
 
 KEPT = results.FOLDER / "gain.jsonl"
 SETS = (
-    "clothing", "pacs_sketch", "skin_lesions", "textures10", "sign_digits", "wbc_cells",
-    "trashnet", "cat_breeds", "ants_bees",
-)  # fmt: skip
+    "clothing",
+    "pacs_sketch",
+    "skin_lesions",
+    "textures10",
+    "sign_digits",
+    "wbc_cells",
+    "trashnet",
+    "cat_breeds",
+    "ants_bees",
+)
 HELD = 0.95  # of cells that an interval should hold
 
 
@@ -112,25 +119,39 @@ def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | 
         given.arrays.mkdir(parents=True, exist_ok=True)
         arranged = trial.scene.arranged
         np.savez_compressed(
-            given.arrays / f"{folder.name}-{n}-{draw}.npz", probe=trial.head.probabilities,
-            before=trial.worked.before, tuned=head.probabilities, labels=arranged.labels,
-            fold=head.fold, blocks=arranged.blocks(), tested=trial.tested,
+            given.arrays / f"{folder.name}-{n}-{draw}.npz",
+            probe=trial.head.probabilities,
+            before=trial.worked.before,
+            tuned=head.probabilities,
+            labels=arranged.labels,
+            fold=head.fold,
+            blocks=arranged.blocks(),
+            tested=trial.tested,
             test_labels=arranged.test_labels,
-        )  # fmt: skip
+        )
     gain, right = claim.gain, trial.hits.mean(axis=1)
     best = trial.deeper
     return {
-        "set": folder.name, "n": n, "draw": draw, "side": given.side,
-        "shipped": SHARES[kind] if kind != HEAD else 0.0, "compared": SHARES[best],
-        "gain": _share(gain.value if gain else 0.0), "gain_low": _share(gain.low if gain else 0.0),
+        "set": folder.name,
+        "n": n,
+        "draw": draw,
+        "side": given.side,
+        "shipped": SHARES[kind] if kind != HEAD else 0.0,
+        "compared": SHARES[best],
+        "gain": _share(gain.value if gain else 0.0),
+        "gain_low": _share(gain.low if gain else 0.0),
         "gain_high": _share(gain.high if gain else 0.0),
         "realised": _share(right[best] - right[HEAD]),
-        "estimate": _share(claim.estimate.value), "low": _share(claim.estimate.low),
-        "high": _share(claim.estimate.high), "truth": _share(right[kind]),
-        "linear_probe": _share(claim.linear_probe.value), "linear_truth": _share(right[HEAD]),
-        "n_test": len(trial.hits[0]), "guards": [g.kind for g in trial.worked.guards],
+        "estimate": _share(claim.estimate.value),
+        "low": _share(claim.estimate.low),
+        "high": _share(claim.estimate.high),
+        "truth": _share(right[kind]),
+        "linear_probe": _share(claim.linear_probe.value),
+        "linear_truth": _share(right[HEAD]),
+        "n_test": len(trial.hits[0]),
+        "guards": [g.kind for g in trial.worked.guards],
         "seconds": round(time.perf_counter() - began, 1),
-    }  # fmt: skip
+    }
 
 
 def _again(given: Namespace) -> dict[str, Any]:
@@ -140,8 +161,13 @@ def _again(given: Namespace) -> dict[str, Any]:
         kept = np.load(given.arrays / f"{old['set']}-{old['n']}-{old['draw']}.npz")
         fold, labels, blocks = kept["fold"], kept["labels"], kept["blocks"]
         decision = decide(
-            kept["probe"], kept["before"], kept["tuned"], labels, fold, blocks,
-        )  # fmt: skip
+            kept["probe"],
+            kept["before"],
+            kept["tuned"],
+            labels,
+            fold,
+            blocks,
+        )
         held = fold >= 0
         logs = np.log(np.maximum(kept["tested"], LEAST))
         right = [
@@ -156,15 +182,22 @@ def _again(given: Namespace) -> dict[str, Any]:
         apart = hits_difference(hits[1], hits[0], blocks[held], MODEL_VARIANCE)
         probe, claim = (hits_estimate(h, blocks[held], "nested-cv") for h in (hits[0], hits[2]))
         rows.append(
-            old | {
-                "shipped": SHARES[kind], "compared": SHARES[best], "gain": _share(apart.value),
-                "gain_low": _share(apart.low), "gain_high": _share(apart.high),
-                "realised": _share(right[best] - right[HEAD]), "estimate": _share(claim.value),
-                "low": _share(claim.low), "high": _share(claim.high),
-                "truth": _share(right[kind]), "linear_probe": _share(probe.value),
+            old
+            | {
+                "shipped": SHARES[kind],
+                "compared": SHARES[best],
+                "gain": _share(apart.value),
+                "gain_low": _share(apart.low),
+                "gain_high": _share(apart.high),
+                "realised": _share(right[best] - right[HEAD]),
+                "estimate": _share(claim.value),
+                "low": _share(claim.low),
+                "high": _share(claim.high),
+                "truth": _share(right[kind]),
+                "linear_probe": _share(probe.value),
                 "linear_truth": _share(right[HEAD]),
             }
-        )  # fmt: skip
+        )
     KEPT.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {"summary": summary(rows), "rows": rows}
 

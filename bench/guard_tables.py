@@ -78,6 +78,7 @@ def tested() -> str:
 
 
 MADE: dict[str, Callable[[], str]] = {
-    "guarded": guarded, "forgotten": forgotten,
+    "guarded": guarded,
+    "forgotten": forgotten,
     "tested": tested,
-}  # fmt: skip
+}

@@ -18,9 +18,15 @@ from warmstart.tasks.classify import entropy
 from warmstart.training.guards import FIRST, Alarm, Watch, overfit
 
 SETS = (
-    "ants_bees", "clothing", "sign_digits", "wbc_cells", "pacs_sketch", "skin_lesions",
-    "trashnet", "vehicles",
-)  # fmt: skip
+    "ants_bees",
+    "clothing",
+    "sign_digits",
+    "wbc_cells",
+    "pacs_sketch",
+    "skin_lesions",
+    "trashnet",
+    "vehicles",
+)
 FRESH = ("clothing", "sign_digits", "pacs_sketch", "vehicles")  # from scratch takes minutes each
 BROKEN = ("ants_bees", "sign_digits", "wbc_cells", "pacs_sketch", "skin_lesions")
 STRATEGIES = ("last:4", "last:6+gradual", "head+add", "full", "scratch")
@@ -85,8 +91,9 @@ def _ask(name: str, seed: int, strategy: str, factor: float = 1.0) -> Ask:
 def _others(strategies: Iterable[str], wrong: float = 0.0, is_blind: bool = False) -> list[Ask]:
     return [
         Ask(name, 0, strategy, 1.0, SHORT, wrong=wrong, is_blind=is_blind)
-        for name in BROKEN for strategy in strategies
-    ]  # fmt: skip
+        for name in BROKEN
+        for strategy in strategies
+    ]
 
 
 def replay(trained: Trained) -> tuple[list[Alarm], float]:
@@ -95,9 +102,11 @@ def replay(trained: Trained) -> tuple[list[Alarm], float]:
     A loss that is no number stands at the end of what is on record.
     """
     watch = Watch(
-        n_steps=trained.n_steps, warm_up=trained.warm_up, class_shares=trained.shares,
+        n_steps=trained.n_steps,
+        warm_up=trained.warm_up,
+        class_shares=trained.shares,
         begins_fitted=trained.begins_fitted,
-    )  # fmt: skip
+    )
     seen, highest = [], 0.0
     for step, loss in enumerate(trained.losses, 1):
         seen.append(watch.see(step, loss))
@@ -121,7 +130,10 @@ def _row(case: str, of: str, trained: Sequence[Trained]) -> dict[str, Any]:
     quiet = [t for t, alarms, _ in found if not alarms]
     shares = [alarm.step / t.n_steps for t, alarm in heard]
     return {
-        "case": case, "of": of, "n": len(trained), "heard": len(heard),
+        "case": case,
+        "of": of,
+        "n": len(trained),
+        "heard": len(heard),
         **Counter(alarm.kind for _, alarm in heard),
         "last": sum(a.step == t.n_steps and a.kind == "diverged" for t, a in heard),
         "put_back": sum(not t.n_joined for t in quiet),
@@ -130,7 +142,7 @@ def _row(case: str, of: str, trained: Sequence[Trained]) -> dict[str, Any]:
         "overfit": sum(_is_overfit(t) for t in trained),
         "which": [f"{t.ask.name} {t.ask.strategy}" for t, _ in heard if case == "clean"]
         or [f"{t.ask.name} {t.ask.strategy}" for t in quiet if "rate" in case],
-    }  # fmt: skip
+    }
 
 
 def _is_overfit(trained: Trained) -> bool:

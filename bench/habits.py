@@ -44,11 +44,17 @@ def measure(given: Namespace) -> dict[str, Any]:
             finding = warning(seen)
             found.append(
                 {
-                    "set": name, "fed in": habit, "cost": cost, "low": low, "high": high,
-                    "found": finding is not None, "says": seen.details.get("best", "nothing"),
-                    "gain seen": seen.value, "images": seen.n,
+                    "set": name,
+                    "fed in": habit,
+                    "cost": cost,
+                    "low": low,
+                    "high": high,
+                    "found": finding is not None,
+                    "says": seen.details.get("best", "nothing"),
+                    "gain seen": seen.value,
+                    "images": seen.n,
                 }
-            )  # fmt: skip
+            )
             print(found[-1], flush=True)
         false = warning(_hits(given, name, load("lite0"))[1])
         found.append({"set": name, "fed in": "as it should be", "found": false is not None})

@@ -86,9 +86,12 @@ def onelook(folder: Path, n_classes: int, seed: int) -> Any:
         found = [model(torch.stack([seen[i][0] for i in chunk])) for chunk in chunks(len(seen))]
     least = int(np.bincount(seen.targets).min())
     heads = LogisticRegressionCV(
-        Cs=np.geomspace(1e-4, 1, 9), cv=max(2, min(5, least)), scoring="neg_log_loss",
-        max_iter=300, use_legacy_attributes=True,
-    )  # fmt: skip
+        Cs=np.geomspace(1e-4, 1, 9),
+        cv=max(2, min(5, least)),
+        scoring="neg_log_loss",
+        max_iter=300,
+        use_legacy_attributes=True,
+    )
     fitted = make_pipeline(StandardScaler(), heads).fit(torch.cat(found).numpy(), seen.targets)
 
     class Whole(torch.nn.Module):
@@ -110,11 +113,14 @@ def fastai5(folder: Path, n_classes: int, seed: int) -> Any:
     fastai.set_seed(seed, True)
     n_learnt = int(0.8 * len(pictures(folder, "train", None)))
     loaders = fastai.ImageDataLoaders.from_folder(
-        folder / "train", valid_pct=0.2, seed=seed, item_tfms=fastai.Resize(256),
+        folder / "train",
+        valid_pct=0.2,
+        seed=seed,
+        item_tfms=fastai.Resize(256),
         bs=min(BATCH, n_learnt),  # it drops a last batch that is not full, were it the only one
         batch_tfms=[*fastai.aug_transforms(size=SIDE), fastai.Normalize.from_stats(HALF, HALF)],
         num_workers=2,
-    )  # fmt: skip
+    )
 
     class Body(nn.Module):
         def __init__(self) -> None:
@@ -161,10 +167,18 @@ def trainer3(folder: Path, n_classes: int, seed: int) -> Any:
     augment = views(transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip())
     with tempfile.TemporaryDirectory() as place:
         settings = transformers.TrainingArguments(
-            place, num_train_epochs=3, per_device_train_batch_size=BATCH, learning_rate=5e-4,
-            seed=seed, report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True,
-            dataloader_num_workers=2, logging_strategy="no",
-        )  # fmt: skip
+            place,
+            num_train_epochs=3,
+            per_device_train_batch_size=BATCH,
+            learning_rate=5e-4,
+            seed=seed,
+            report_to=[],
+            save_strategy="no",
+            use_cpu=True,
+            disable_tqdm=True,
+            dataloader_num_workers=2,
+            logging_strategy="no",
+        )
         seen = pictures(folder, "train", augment)
         transformers.Trainer(Told(), settings, train_dataset=seen, data_collator=gather).train()
     return model
@@ -177,10 +191,14 @@ def keras(folder: Path, n_classes: int, seed: int) -> Any:
 
     body = network(0)
     model = torch.nn.Sequential(body, torch.nn.Dropout(0.2), torch.nn.Linear(1280, n_classes))
-    feed = batches(folder, views(
-        transforms.Resize((SIDE, SIDE)), transforms.RandomHorizontalFlip(),
-        transforms.RandomRotation(36),
-    ))  # fmt: skip
+    feed = batches(
+        folder,
+        views(
+            transforms.Resize((SIDE, SIDE)),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomRotation(36),
+        ),
+    )
     for epochs, rate, is_whole in zip(KERAS_EPOCHS, (1e-3, 1e-5), (False, True), strict=True):
         body.requires_grad_(is_whole)
         moving = [p for p in model.parameters() if p.requires_grad]
@@ -203,10 +221,17 @@ def timm_recipe(folder: Path, n_classes: int, seed: int) -> Any:
     from timm.scheduler import CosineLRScheduler
 
     model = network(n_classes)
-    feed = batches(folder, create_transform(
-        SIDE, is_training=True, auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25, mean=HALF,
-        std=HALF,
-    ))  # fmt: skip
+    feed = batches(
+        folder,
+        create_transform(
+            SIDE,
+            is_training=True,
+            auto_augment="rand-m9-mstd0.5-inc1",
+            re_prob=0.25,
+            mean=HALF,
+            std=HALF,
+        ),
+    )
     optimizer = create_optimizer_v2(model, opt="adamw", lr=5e-4, weight_decay=0.05)
     schedule = CosineLRScheduler(optimizer, TIMM_EPOCHS, warmup_t=1, warmup_lr_init=1e-5)
     loss = LabelSmoothingCrossEntropy(0.1)
@@ -221,9 +246,12 @@ def timm_recipe(folder: Path, n_classes: int, seed: int) -> Any:
 
 
 RECIPES: dict[str, Callable[[Path, int, int], Any]] = {
-    "onelook": onelook, "fastai5": fastai5, "trainer3": trainer3, "keras": keras,
+    "onelook": onelook,
+    "fastai5": fastai5,
+    "trainer3": trainer3,
+    "keras": keras,
     "timm": timm_recipe,
-}  # fmt: skip
+}
 
 
 def chunks(n: int) -> Iterator[range]:
@@ -271,15 +299,19 @@ def main() -> None:
     training = time.perf_counter(), processor_seconds()
     model = RECIPES[given.method](given.folder, n_classes, given.seed)
     trained = time.perf_counter(), processor_seconds()
-    print(json.dumps({
-        "correct": correct(model, given.folder),
-        "training_seconds": round(trained[0] - training[0], 1),
-        "training_cpu_seconds": round(trained[1] - training[1], 1),
-        "seconds": round(time.perf_counter() - began, 1),
-        "cpu_seconds": round(processor_seconds(), 1),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "model_mb": round(sum(t.nbytes for t in model.state_dict().values()) / 1e6, 1),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "correct": correct(model, given.folder),
+                "training_seconds": round(trained[0] - training[0], 1),
+                "training_cpu_seconds": round(trained[1] - training[1], 1),
+                "seconds": round(time.perf_counter() - began, 1),
+                "cpu_seconds": round(processor_seconds(), 1),
+                "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+                "model_mb": round(sum(t.nbytes for t in model.state_dict().values()) / 1e6, 1),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

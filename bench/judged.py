@@ -12,10 +12,15 @@ from bench.tables import rows
 def coverage() -> str:
     """How often an interval holds the truth, over draws of 100 images."""
     lines = [
-        [row["pool"], row["draws"], percent(row["covered"]), percent(row["mean width"], 0),
-         points(row["mean estimate - truth"])]
+        [
+            row["pool"],
+            row["draws"],
+            percent(row["covered"]),
+            percent(row["mean width"], 0),
+            points(row["mean estimate - truth"]),
+        ]
         for row in rows("coverage")
-    ]  # fmt: skip
+    ]
     heads = ["pool", "draws", "the interval holds the truth", "mean width", "estimate − truth"]
     said = results.read("coverage")["summary"]
     share, _, over = said["pooled coverage"].partition(" over ")
@@ -52,11 +57,15 @@ def outcomes() -> str:
     found, said = rows("outcomes"), results.read("outcomes")["summary"]
     titles = {"lite0": "", "blank": ", weights shuffled", "true": "", "random": ", labels by lot"}
     lines = [
-        [f"{row['set']}{titles[row['start']]}{titles[row['labels']]}", row["n"],
-         *(percent(row[name]) for name in ("head", "deeper", "scratch")), f"`{row['verdict']}`",
-         ", ".join(f"`{kind}`" for kind in row["right"]) or "none"]
+        [
+            f"{row['set']}{titles[row['start']]}{titles[row['labels']]}",
+            row["n"],
+            *(percent(row[name]) for name in ("head", "deeper", "scratch")),
+            f"`{row['verdict']}`",
+            ", ".join(f"`{kind}`" for kind in row["right"]) or "none",
+        ]
         for row in found
-    ]  # fmt: skip
+    ]
     heads = ["set", "images", "head", "tuned", "from nothing", "said", "borne out"]
     told = said["right of those that say something"]
     return (
@@ -75,8 +84,10 @@ def calibrated() -> str:
     for one, other in (("first", "second"), ("second", "first")):
         best = said[f"chosen on the {one} half"]
         limits = ", ".join(f"{100 * best[name]:.0f}" for name in ("blind", "fair"))
-        for where, key in ((f"{one} half, chosen there", "there"),
-                           (f"{other} half, with those", "on the other")):  # fmt: skip
+        for where, key in (
+            (f"{one} half, chosen there", "there"),
+            (f"{other} half, with those", "on the other"),
+        ):
             found = best[key]
             lines.append([where, limits, found["right"], found["wrong"], found["unclear"]])
     heads = ["cells", "points", "right", "wrong", "unclear"]
@@ -170,24 +181,42 @@ def gain() -> str:
     for name in ("all", "fine-tuned ships"):
         found = said.get(name)
         if found is not None:
-            lines.append([
-                name, said["cells"] if name == "all" else said[name],
-                f"{found['stated gain']:+.1f}", f"{found['realised gain']:+.1f}",
-                found["stated minus realised"],
-                percent(float(found["its interval holds the realised"])),
-                found["estimate minus truth"],
-                percent(float(found["its interval holds the truth"])),
-            ])  # fmt: skip
+            lines.append(
+                [
+                    name,
+                    said["cells"] if name == "all" else said[name],
+                    f"{found['stated gain']:+.1f}",
+                    f"{found['realised gain']:+.1f}",
+                    found["stated minus realised"],
+                    percent(float(found["its interval holds the realised"])),
+                    found["estimate minus truth"],
+                    percent(float(found["its interval holds the truth"])),
+                ]
+            )
     heads = [
-        "draws", "n", "stated gain", "realised", "stated − realised", "its interval holds it",
-        "estimate − truth", "its interval holds it",
-    ]  # fmt: skip
+        "draws",
+        "n",
+        "stated gain",
+        "realised",
+        "stated − realised",
+        "its interval holds it",
+        "estimate − truth",
+        "its interval holds it",
+    ]
     return f"{table(heads, lines)}\n\nPoints of accuracy, mean ± standard error {source('gain')}."
 
 
 MADE: dict[str, Callable[[], str]] = {
-    "coverage": coverage, "gain": gain, "verdicts": verdicts, "faults": faults, "kills": kills,
-    "minutes": minutes, "guards": guards, "outcomes": outcomes,
+    "coverage": coverage,
+    "gain": gain,
+    "verdicts": verdicts,
+    "faults": faults,
+    "kills": kills,
+    "minutes": minutes,
+    "guards": guards,
+    "outcomes": outcomes,
     "calibrated": calibrated,
-    "from-nothing": from_nothing, "habits": habits, "copies": copies,
-}  # fmt: skip
+    "from-nothing": from_nothing,
+    "habits": habits,
+    "copies": copies,
+}

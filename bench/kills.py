@@ -34,10 +34,29 @@ COMMON = (
     "1",
     "--quiet",
 )
-FILES = ("plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
-         "predictions.jsonl", "suspects.csv")  # fmt: skip
-METRICS = ("verdict", "shipped", "estimate", "test", "data", "start", "frozen", "guards",
-           "findings", "linear_probe", "fine_tuning_gain", "readiness")  # fmt: skip
+FILES = (
+    "plan.toml",
+    "network.json",
+    "data.json",
+    "inspection.json",
+    "weights_ledger.json",
+    "predictions.jsonl",
+    "suspects.csv",
+)
+METRICS = (
+    "verdict",
+    "shipped",
+    "estimate",
+    "test",
+    "data",
+    "start",
+    "frozen",
+    "guards",
+    "findings",
+    "linear_probe",
+    "fine_tuning_gain",
+    "readiness",
+)
 MOST = 60  # training images
 MOST_STARTS = 6  # resumptions of one run: it may be killed again and again
 
@@ -67,9 +86,10 @@ def measure(given: Namespace) -> dict[str, Any]:
     same = sum(not row["differing"] for row in rows)
     mid = sum(row["kills"] > 0 for row in rows)
     summary = {
-        "identical": f"{same} of {len(rows)}", "killed while at work": f"{mid} of {len(rows)}",
+        "identical": f"{same} of {len(rows)}",
+        "killed while at work": f"{mid} of {len(rows)}",
         "kills": sum(row["kills"] for row in rows),
-    }  # fmt: skip
+    }
     return {"summary": summary, "rows": rows}
 
 
@@ -78,8 +98,16 @@ def _command(data: Path, plan: tuple[str, ...], out: Path) -> list[str]:
     if plan[1] == "head":
         own = [*SIZE, "--minutes", "1", "--quiet"]
     return [
-        sys.executable, "-m", "warmstart", "fit", str(data), *plan, *own, "--out", str(out),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "warmstart",
+        "fit",
+        str(data),
+        *plan,
+        *own,
+        "--out",
+        str(out),
+    ]
 
 
 def _whole(
@@ -93,9 +121,13 @@ def _whole(
 
 
 def _killed(
-    data: Path, plan: tuple[str, ...], out: Path, env: dict[str, str], seconds: float,
+    data: Path,
+    plan: tuple[str, ...],
+    out: Path,
+    env: dict[str, str],
+    seconds: float,
     draw: random.Random,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Start, kill after a random time, resume, perhaps kill again, until it is done."""
     kills, moments = 0, []
     command = _command(data, plan, out)

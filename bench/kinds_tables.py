@@ -12,13 +12,26 @@ from bench.markdown import percent, points, source, table
 def tabular() -> str:
     """A run on a related table as the start, against the same network from nothing."""
     lines = [
-        [f"{_name(row['older'])} → {_name(row['newer'])}", row["draws"], percent(row["warm"]),
-         percent(row["scratch"]), _gap(row, "scratch"), percent(row["boosting"]),
-         _gap(row, "boosting")]
+        [
+            f"{_name(row['older'])} → {_name(row['newer'])}",
+            row["draws"],
+            percent(row["warm"]),
+            percent(row["scratch"]),
+            _gap(row, "scratch"),
+            percent(row["boosting"]),
+            _gap(row, "boosting"),
+        ]
         for row in results.read("tabular")["rows"]
-    ]  # fmt: skip
-    heads = ["", "draws", "from the run", "from nothing", "difference (95 %)", "boosting",
-             "difference (95 %)"]  # fmt: skip
+    ]
+    heads = [
+        "",
+        "draws",
+        "from the run",
+        "from nothing",
+        "difference (95 %)",
+        "boosting",
+        "difference (95 %)",
+    ]
     return f"{table(heads, lines)}\n\n{source('tabular')}"
 
 

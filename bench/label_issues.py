@@ -34,9 +34,17 @@ from warmstart.solve.kernels import mixed_kernels
 from warmstart.tasks.classify import CLASSES
 
 PLANTED = (
-    "ants_bees", "cats_dogs", "pacs_photo", "vehicles", "textures10", "trashnet",
-    "sign_digits", "pacs_sketch", "clothing", "skin_lesions",
-)  # fmt: skip
+    "ants_bees",
+    "cats_dogs",
+    "pacs_photo",
+    "vehicles",
+    "textures10",
+    "trashnet",
+    "sign_digits",
+    "pacs_sketch",
+    "clothing",
+    "skin_lesions",
+)
 NOISE = (0.05, 0.1, 0.2)
 NOISY = ("wbc_cells", "wbc_cells_site2", "cat_breeds")  # known to hold wrong labels
 JOINED = (("pacs_photo", "pacs_sketch"), ("wbc_cells", "wbc_cells_site2"))
@@ -45,9 +53,10 @@ LIMITS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)  # of how often a model may be w
 ODD = 5  # images of other sets planted into one
 # Sets whose images would be no strangers in each other.
 AKIN = (
-    {"wbc_cells", "wbc_cells_site2"}, {"car_brands", "vehicles"},
+    {"wbc_cells", "wbc_cells_site2"},
+    {"car_brands", "vehicles"},
     {"cat_breeds", "cats_dogs", "pacs_photo", "pacs_sketch"},
-)  # fmt: skip
+)
 ROOTS = (1.0, 0.5, 0.25)  # powers of features that distances are measured in
 
 Array = NDArray[np.float64]
@@ -189,10 +198,14 @@ def _told(found: JudgedLabels) -> Row:
     """What is said, and what would be if a model might be wrong as often as it likes."""
     rate = found.rate
     return {
-        "n": len(found.rows), "error": round(found.error, 3), "count": found.count,
-        "why": found.why, "rate said": rate and round(rate.value, 4),
-        "low": rate and round(rate.low, 4), "high": rate and round(rate.high, 4),
-    }  # fmt: skip
+        "n": len(found.rows),
+        "error": round(found.error, 3),
+        "count": found.count,
+        "why": found.why,
+        "rate said": rate and round(rate.value, 4),
+        "low": rate and round(rate.low, 4),
+        "high": rate and round(rate.high, 4),
+    }
 
 
 def _free(p: Array, labels: Labels) -> tuple[float, JudgedLabels]:
@@ -211,9 +224,13 @@ def _clean(
     p = learner.probabilities(labels)
     wrong, free = _free(p, labels)
     return {
-        "set": name, "planted": "nothing", "what": what, **_told(_judged(p, labels, excuse)),
-        "free": bool(free.count), "wrong": wrong,
-    }  # fmt: skip
+        "set": name,
+        "planted": "nothing",
+        "what": what,
+        **_told(_judged(p, labels, excuse)),
+        "free": bool(free.count),
+        "wrong": wrong,
+    }
 
 
 def _random(name: str, learner: Learner) -> list[Row]:
@@ -266,11 +283,19 @@ def _tables(folder: Path) -> list[Row]:
         if done.returncode not in (0, 3):
             sys.exit(f"{path.parent.name}: {done.stderr.strip()[-500:]}")
         said = json.loads(done.stdout)["label_issues"]
-        rows.append({
-            "set": path.parent.name, "planted": "nothing", "what": "table with an outcome",
-            "n": said["judged"], "error": round(said["disagreements"] / said["judged"], 3),
-            "count": said["count"], "why": said["why"], "free": False, "wrong": 0.0,
-        })  # fmt: skip
+        rows.append(
+            {
+                "set": path.parent.name,
+                "planted": "nothing",
+                "what": "table with an outcome",
+                "n": said["judged"],
+                "error": round(said["disagreements"] / said["judged"], 3),
+                "count": said["count"],
+                "why": said["why"],
+                "free": False,
+                "wrong": 0.0,
+            }
+        )
     return rows
 
 
@@ -310,13 +335,14 @@ def _rank_before(before: Path | None, planted: list[Row], cells: Sequence[Any]) 
 def _sums(planted: Sequence[Row], clean: Sequence[Row]) -> Row:
     stated = [row for row in planted if row["count"]]
     sums: Row = {
-        "planted cells": len(planted), "with a count": len(stated),
+        "planted cells": len(planted),
+        "with a count": len(stated),
         "rate holds the truth, of those": _mean(row["holds"] for row in stated),
         "counted labels that are wrong": round(
             sum(r["right"] for r in stated) / sum(r["count"] for r in stated), 3
         ),
         "cells below 70 %": sum(row["right"] < 0.7 * row["count"] for row in stated),
-    }  # fmt: skip
+    }
     for rate in NOISE:
         own = [row for row in planted if row["rate"] == rate]
         sums[f"wrong labels in the top tenth, {rate:.0%}"] = _mean(r["top tenth"] for r in own)
@@ -384,18 +410,29 @@ def _merged(planted: Sequence[Row]) -> list[Row]:
         by.setdefault((row["set"], row["planted"], row["rate"]), []).append(row)
     return [
         {
-            "set": name, "planted": kind, "rate": rate, "n": own[0]["n"],
-            "error": _mean(r["error"] for r in own), "count": [r["count"] for r in own],
-            "right": [r["right"] for r in own], "why": [r["why"] for r in own],
-            "said": [r["rate said"] and f"{r['rate said']} ({r['low']} to {r['high']})"
-                     for r in own],
+            "set": name,
+            "planted": kind,
+            "rate": rate,
+            "n": own[0]["n"],
+            "error": _mean(r["error"] for r in own),
+            "count": [r["count"] for r in own],
+            "right": [r["right"] for r in own],
+            "why": [r["why"] for r in own],
+            "said": [
+                r["rate said"] and f"{r['rate said']} ({r['low']} to {r['high']})" for r in own
+            ],
             "top tenth": _mean(r["top tenth"] for r in own),
-            **({"top tenth before": _mean(r["top tenth before"] for r in own),
-                "count before": [r["count before"] for r in own]}
-               if "count before" in own[0] else {}),
+            **(
+                {
+                    "top tenth before": _mean(r["top tenth before"] for r in own),
+                    "count before": [r["count before"] for r in own],
+                }
+                if "count before" in own[0]
+                else {}
+            ),
         }
         for (name, kind, rate), own in by.items()
-    ]  # fmt: skip
+    ]
 
 
 def _mean(values: Iterable[Any]) -> float:
@@ -442,12 +479,16 @@ def _odd_rows(odd: Sequence[Row]) -> list[Row]:
             [r for r in odd if r["set"] == name and r["planted"] == what]
             for what in ("nothing", "strangers")
         )
-        rows.append({
-            "set": name, "planted": "off-topic images", "clean draws": len(clean),
-            "with an alarm": sum(r["alarms 0.5"] > 0 for r in clean),
-            "strangers called off-topic": _mean(r["hits 0.5"] / ODD for r in strange),
-            "strangers in the first ten": _mean(r["first 0.5"] / ODD for r in strange),
-        })  # fmt: skip
+        rows.append(
+            {
+                "set": name,
+                "planted": "off-topic images",
+                "clean draws": len(clean),
+                "with an alarm": sum(r["alarms 0.5"] > 0 for r in clean),
+                "strangers called off-topic": _mean(r["hits 0.5"] / ODD for r in strange),
+                "strangers in the first ten": _mean(r["first 0.5"] / ODD for r in strange),
+            }
+        )
     return rows
 
 

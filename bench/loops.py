@@ -113,10 +113,16 @@ def run_trainer(network: nn.Module) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
-            output_dir=folder, max_steps=STEPS, per_device_train_batch_size=N_IMAGES,
-            report_to="none", use_cpu=True, save_strategy="no", logging_strategy="no",
-            disable_tqdm=True, weight_decay=0.1,
-        )  # fmt: skip
+            output_dir=folder,
+            max_steps=STEPS,
+            per_device_train_batch_size=N_IMAGES,
+            report_to="none",
+            use_cpu=True,
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            weight_decay=0.1,
+        )
         trainer = transformers.Trainer(Answers(network), arguments, train_dataset=Rows())
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
@@ -146,9 +152,13 @@ def fastai(train_bn: bool) -> Recipe:
 
         with tempfile.TemporaryDirectory() as folder:
             learner = Learner(
-                DataLoaders(loader(), loader()), network, loss_func=nn.CrossEntropyLoss(),
-                splitter=splitter, train_bn=train_bn, path=folder,
-            )  # fmt: skip
+                DataLoaders(loader(), loader()),
+                network,
+                loss_func=nn.CrossEntropyLoss(),
+                splitter=splitter,
+                train_bn=train_bn,
+                path=folder,
+            )
             learner.remove_cb(ProgressCallback)
             learner.freeze()
             with learner.no_logging():
@@ -184,10 +194,15 @@ def lightning_with(make: Callable[[Any], Any]) -> Recipe:
         module = Module()
         with tempfile.TemporaryDirectory() as folder:
             lightning.Trainer(
-                accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
-                enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+                accelerator="cpu",
+                max_epochs=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                default_root_dir=folder,
                 callbacks=[make(callbacks)],
-            ).fit(module, loader())  # fmt: skip
+            ).fit(module, loader())
         network.fc = module.head
 
     return run
@@ -223,10 +238,16 @@ def skorch(network: nn.Module) -> None:
 
     pictures, labels = images()
     NeuralNet(
-        network, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.AdamW, lr=1e-3,
-        max_epochs=STEPS, batch_size=N_IMAGES, train_split=None, verbose=0,
+        network,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.AdamW,
+        lr=1e-3,
+        max_epochs=STEPS,
+        batch_size=N_IMAGES,
+        train_split=None,
+        verbose=0,
         callbacks=[Freezer(lambda name: not name.startswith("fc."))],
-    ).fit(pictures.numpy(), labels.numpy())  # fmt: skip
+    ).fit(pictures.numpy(), labels.numpy())
 
 
 def timm(network: nn.Module) -> None:

@@ -130,14 +130,19 @@ def _cell(
     if summary["peak_rss_mb"] <= peak_rss_mb():  # a child's peak begins at its parent's
         sys.exit(f"this bench took {peak_rss_mb():.0f} MB itself, as much as what it measures")
     return {
-        "n": n, "strategy": strategy, "budget": budget, "settings": settings, "cold": is_cold,
-        "peak_rss_mb": summary["peak_rss_mb"], "seconds": round(seconds, 1),
+        "n": n,
+        "strategy": strategy,
+        "budget": budget,
+        "settings": settings,
+        "cold": is_cold,
+        "peak_rss_mb": summary["peak_rss_mb"],
+        "seconds": round(seconds, 1),
         "accuracy": round(summary["estimate"]["value"], 4),
         "duplicates": summary["data"]["duplicates"],
         "peak_by_stage_mb": {stage: round(peak, 1) for stage, peak in peaks.items()},
         "cpu_by_stage_s": {stage: round(spent, 1) for stage, spent in cpu.items()},
         "seconds_by_stage": summary["seconds"],
-    }  # fmt: skip
+    }
 
 
 def watch(pid: int, out: Path, peaks: dict[str, float], cpu: dict[str, float]) -> None:

@@ -26,14 +26,18 @@ def measure(given: Namespace) -> dict[str, Any]:
         for strategy, minutes in PLANS:
             options = ("--strategy", strategy, "--minutes", f"{minutes}", "-q")
             taken = sets.fit(sets.root(given) / name, *options)
-            rows.append({
-                "set": name, "strategy": strategy, "minutes": minutes,
-                "seconds": round(taken.seconds, 1),
-                "of what was set": round(taken.seconds / 60 / minutes, 3),
-                "accuracy": taken.summary["test"]["accuracy"],
-                "shipped": taken.summary["shipped"]["strategy"],
-                "by_stage": taken.summary["seconds"],
-            })  # fmt: skip
+            rows.append(
+                {
+                    "set": name,
+                    "strategy": strategy,
+                    "minutes": minutes,
+                    "seconds": round(taken.seconds, 1),
+                    "of what was set": round(taken.seconds / 60 / minutes, 3),
+                    "accuracy": taken.summary["test"]["accuracy"],
+                    "shipped": taken.summary["shipped"]["strategy"],
+                    "by_stage": taken.summary["seconds"],
+                }
+            )
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     shares = [row["of what was set"] for row in rows]
     kept = sum(share <= MOST for share in shares)

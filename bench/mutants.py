@@ -27,13 +27,29 @@ ROOT = Path(__file__).parents[1]
 CORE = ("planning", "solve", "stats", "inspection")
 SECONDS = 600  # after which a test that does not end has noticed
 OPERATORS: dict[type, type] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.MatMult: ast.Add,
-    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
-    ast.And: ast.Or, ast.Or: ast.And,
-}  # fmt: skip
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.MatMult: ast.Add,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+}
 
 
 @dataclass(frozen=True)
@@ -93,9 +109,13 @@ def _tried(place: Place, tree: Path) -> dict[str, Any]:
     finally:
         path.write_text(whole, "utf-8")
     return {
-        "module": place.module.as_posix(), "part": place.module.parts[0], "line": line,
-        "change": change, "killed": bool(by), "by": by,
-    }  # fmt: skip
+        "module": place.module.as_posix(),
+        "part": place.module.parts[0],
+        "line": line,
+        "change": change,
+        "killed": bool(by),
+        "by": by,
+    }
 
 
 def _fails(module: Path, tree: Path) -> str:
@@ -112,8 +132,9 @@ def _fails(module: Path, tree: Path) -> str:
 def _failed(what: Sequence[str], tree: Path) -> str:
     """ "tests" where one fails, "time" where they do not end, else nothing."""
     env = os.environ | {
-        "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree / 'tests'}", "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
+        "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree / 'tests'}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *what]
     try:
         done = subprocess.run(command, cwd=tree, env=env, capture_output=True, timeout=SECONDS)

@@ -117,13 +117,16 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
         scratch = _scratch(asked, scene, start)
     hits["scratch"] = hits["majority"] if scratch is None else scratch
     return {
-        "cell": asdict(cell), "verdict": verdict.kind, "n": len(scene.arranged.learn),
-        "n_test": len(labels), "evidence": _evidence(verdict.evidence),
+        "cell": asdict(cell),
+        "verdict": verdict.kind,
+        "n": len(scene.arranged.learn),
+        "n_test": len(labels),
+        "evidence": _evidence(verdict.evidence),
         "accuracy": {name: round(float(h.mean()), 4) for name, h in hits.items()},
         "shipped": "head" if trial.chosen == 0 else "deeper",
         "hits": {name: "".join(str(int(x)) for x in h) for name, h in hits.items()},
         "seconds": round(time.perf_counter() - began, 1),
-    }  # fmt: skip
+    }
 
 
 def _shuffle(data: Path, rng: np.random.Generator) -> None:
@@ -145,20 +148,29 @@ def _scratch(asked: Request, scene: Scene, start: Start) -> NDArray[np.float64] 
     arranged, network = scene.arranged, cut_start(start)
     wanted = replace(asked, strategy="scratch", given=frozenset({"strategy"}))
     plan = run_plan.make_plan(
-        wanted, arranged.facts(), run_plan.network_facts(wanted, start, network, None),
-        tuple(scene.profiles), scene.look.engine,
-    )  # fmt: skip
+        wanted,
+        arranged.facts(),
+        run_plan.network_facts(wanted, start, network, None),
+        tuple(scene.profiles),
+        scene.look.engine,
+    )
     room = Room(
-        source=drain(fine_tune.open_source(scene, plan)), labels=arranged.labels,
-        blocks=arranged.blocks(), target=arranged.target, before=take_digests(network),
+        source=drain(fine_tune.open_source(scene, plan)),
+        labels=arranged.labels,
+        blocks=arranged.blocks(),
+        target=arranged.target,
+        before=take_digests(network),
         checkpoints=NoCheckpoints(),
-    )  # fmt: skip
+    )
     head = blank(taps(network.record)[-1:], 0, arranged.n_classes, len(arranged.learn))
     lesson = Lesson(
         make=lambda: outfit(network, plan, head, _nothing_read, asked.seed),
-        schedule=schedule(plan), room=room, rows=np.arange(len(arranged.learn)),
-        held=np.arange(0), number=0,
-    )  # fmt: skip
+        schedule=schedule(plan),
+        room=room,
+        rows=np.arange(len(arranged.learn)),
+        held=np.arange(0),
+        number=0,
+    )
     made = drain(lesson.learn()).outfit
     if made is None:
         return None
@@ -222,10 +234,15 @@ def _beats(mine: np.ndarray, usual: np.ndarray) -> bool:
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     cell = row["cell"]
     return {
-        "set": cell["set"], "n": row["n"], "start": cell["start"], "labels": cell["labels"],
-        "verdict": row["verdict"], "right": sorted(right_kinds(row)), **row["accuracy"],
+        "set": cell["set"],
+        "n": row["n"],
+        "start": cell["start"],
+        "labels": cell["labels"],
+        "verdict": row["verdict"],
+        "right": sorted(right_kinds(row)),
+        **row["accuracy"],
         **row["evidence"],
-    }  # fmt: skip
+    }
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -234,7 +251,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     right = [right_kinds(row) for row in rows]
     clear = [(t, r) for t, r in zip(told, right, strict=True) if t != "unclear"]
     return {
-        "cells": len(rows), "verdicts": dict(Counter(told)),
+        "cells": len(rows),
+        "verdicts": dict(Counter(told)),
         "right of those that say something": f"{sum(t in r for t, r in clear)} of {len(clear)}",
         "unclear": f"{told.count('unclear')} of {len(rows)}",
         "always the same": {
@@ -243,6 +261,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "wrong": [
             f"{row['cell']['set']} {row['n']} {row['cell']['start']} {row['cell']['labels']}: "
             f"{t}, {'/'.join(sorted(r))}"
-            for row, t, r in zip(rows, told, right, strict=True) if t != "unclear" and t not in r
+            for row, t, r in zip(rows, told, right, strict=True)
+            if t != "unclear" and t not in r
         ],
-    }  # fmt: skip
+    }

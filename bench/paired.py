@@ -75,6 +75,8 @@ def _row(given: Namespace, folder: Path, method: str) -> Row:
         seconds = time.perf_counter() - began
         right = json.loads(done.stdout.strip().splitlines()[-1])["acc"]
     return {
-        "set": folder.name, "method": method, "seconds": round(seconds, 1),
+        "set": folder.name,
+        "method": method,
+        "seconds": round(seconds, 1),
         "accuracy": round(right, 4),
-    }  # fmt: skip
+    }

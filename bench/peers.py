@@ -86,9 +86,14 @@ def _row(given: Namespace, key: Key) -> dict[str, Any]:
         )
     right = np.array([int(digit) for digit in told["correct"]])
     return {
-        "method": method, "set": name, "size": size, "seed": seed, "n": n,
-        "accuracy": round(float(right.mean()), 4), **told,
-    }  # fmt: skip
+        "method": method,
+        "set": name,
+        "size": size,
+        "seed": seed,
+        "n": n,
+        "accuracy": round(float(right.mean()), 4),
+        **told,
+    }
 
 
 def drawn(source: Path, place: Path, size: int, seed: int) -> Path:
@@ -131,11 +136,14 @@ def _ours(data: Path, place: Path, budget: str, seed: int, threads: int) -> dict
     weights = [file.stat().st_size for file in (out / "model").glob("*.safetensors")]
     return {
         "correct": "".join(str(int(target == label)) for target, _, label in tests),
-        "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1),
-        "peak_mb": round(told["peak_rss_mb"]), "model_mb": round(sum(weights) / 1e6, 1),
-        "verdict": told["verdict"]["kind"], "shipped": told["shipped"]["strategy"],
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu, 1),
+        "peak_mb": round(told["peak_rss_mb"]),
+        "model_mb": round(sum(weights) / 1e6, 1),
+        "verdict": told["verdict"]["kind"],
+        "shipped": told["shipped"]["strategy"],
         "estimate": [round(told["estimate"][k], 4) for k in ("value", "low", "high")],
-    }  # fmt: skip
+    }
 
 
 def _used() -> float:
@@ -159,7 +167,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
                     for k in ("accuracy", "cpu_seconds")
                 }
                 found[f"{method}, {size or 'all'} a class"] = {
-                    "sets": len(shared), "accuracy": round(mean["accuracy"], 4),
+                    "sets": len(shared),
+                    "accuracy": round(mean["accuracy"], 4),
                     "cpu_seconds": round(mean["cpu_seconds"], 1),
-                }  # fmt: skip
+                }
     return found

@@ -29,9 +29,17 @@ SHIFTED = (("pacs_photo", "pacs_sketch"), ("wbc_cells", "wbc_cells_site2"))
 EXPOSED = ("clothing", "trashnet")
 COPIES = 20
 COLOURS = (
-    (200, 30, 30), (30, 160, 60), (40, 60, 200), (220, 200, 40), (150, 60, 180),
-    (40, 190, 200), (240, 130, 30), (120, 120, 120), (10, 10, 10), (245, 245, 245),
-)  # fmt: skip
+    (200, 30, 30),
+    (30, 160, 60),
+    (40, 60, 200),
+    (220, 200, 40),
+    (150, 60, 180),
+    (40, 190, 200),
+    (240, 130, 30),
+    (120, 120, 120),
+    (10, 10, 10),
+    (245, 245, 245),
+)
 
 Rows = NDArray[np.intp]
 Row = dict[str, Any]
@@ -87,7 +95,7 @@ def _summary(rows: Sequence[Row]) -> Row:
         "estimate holds the truth, joined": f"{sum(r['holds'] for r in exposed)} of {len(exposed)}",
         "estimate - truth, copies joined": _mean(r["joined"] - r["truth"] for r in exposed),
         "estimate - truth, copies apart": _mean(r["apart"] - r["truth"] for r in exposed),
-    }  # fmt: skip
+    }
 
 
 def _mean(values: Any) -> float:
@@ -107,7 +115,8 @@ def _clean(name: str, seen: Seen) -> Row:
     most = ceiling(judged, _renumbered(inside, train), labels)
     found = drift(seen.neck[train], seen.neck[~train], rng)
     return {
-        "set": name, "planted": "nothing",
+        "set": name,
+        "planted": "nothing",
         "twins": [f"{seen.ids[t.first]} ~ {seen.ids[t.second]} {t.similarity:.3f}" for t in twins],
         "shortcut": bool(_shortcut(seen, np.flatnonzero(train))),
         "cues": [item for f in _cues(seen, np.flatnonzero(train)) for item in f.items],
@@ -115,7 +124,7 @@ def _clean(name: str, seen: Seen) -> Row:
         "parts told apart": round(told.accuracy, 3) if told else None,
         "label issues": judged.count or 0,
         "ceiling": most.meaning,
-    }  # fmt: skip
+    }
 
 
 def _part(pool: Pool, rows: Rows) -> Pool:
@@ -168,9 +177,12 @@ def _copies(name: str, folder: Path, seen: Seen) -> Row:
         if tuple(sorted((origin.get(i, i), origin.get(j, j)))) not in known
     ]
     return {
-        "set": name, "planted": "20 near copies", "found": 1 - len(lost) / len(source),
-        "lost": lost, "strangers": strangers,
-    }  # fmt: skip
+        "set": name,
+        "planted": "20 near copies",
+        "found": 1 - len(lost) / len(source),
+        "lost": lost,
+        "strangers": strangers,
+    }
 
 
 def _frames(name: str, folder: Path, seen: Seen) -> Row:
@@ -180,9 +192,11 @@ def _frames(name: str, folder: Path, seen: Seen) -> Row:
     framed, _ = alter.altered(folder, [seen.ids[row] for row in rows], alters, 0)
     found = _shortcut(framed, np.arange(len(rows)))
     return {
-        "set": name, "planted": "frames", "found": bool(found),
+        "set": name,
+        "planted": "frames",
+        "found": bool(found),
         "items": list(found.items) if found else [],
-    }  # fmt: skip
+    }
 
 
 def _sizes(name: str, folder: Path, seen: Seen) -> Row:
@@ -202,7 +216,8 @@ def _shift(one: str, other: str, seen: dict[str, Seen]) -> Row:
     )
     told = two_samples(train, test, np.random.default_rng(0))
     return {
-        "set": f"{one} -> {other}", "planted": "another source",
+        "set": f"{one} -> {other}",
+        "planted": "another source",
         "found": bool(drift(train, test, np.random.default_rng(0))),
         "parts told apart": round(told.accuracy, 3) if told else None,
-    }  # fmt: skip
+    }

@@ -106,9 +106,10 @@ def constant(data: Path, number: int, draw: Draw) -> dict[str, Any]:
         module.bn2.weight.zero_()
         module.bn2.bias.fill_(-1.0)
     return {
-        "start": module, "preprocessing": pictures(start.record.preprocessing),
+        "start": module,
+        "preprocessing": pictures(start.record.preprocessing),
         "strategy": "last:1",
-    }  # fmt: skip
+    }
 
 
 def copies(data: Path, number: int, draw: Draw) -> dict[str, Any]:
@@ -127,8 +128,11 @@ def shared_groups(data: Path, number: int, draw: Draw) -> dict[str, Any]:
         rows = [f"{f.relative_to(data)},{f.parent.name},p{i % 30}" for i, f in enumerate(files)]
         (data / f"{part}.csv").write_text("\n".join(["path,label,person", *rows]) + "\n")
     return {
-        "data": data / "train.csv", "test": data / "test.csv", "label": "label", "group": "person",
-    }  # fmt: skip
+        "data": data / "train.csv",
+        "test": data / "test.csv",
+        "label": "label",
+        "group": "person",
+    }
 
 
 def elsewhere(data: Path, number: int, draw: Draw) -> dict[str, Any]:

@@ -52,9 +52,12 @@ def draw(labels: Labels, n: int, rng: np.random.Generator) -> NDArray[np.intp]:
 
 
 def fit_rows(
-    pool: Pool, rows: NDArray[np.intp], labels: Labels, rng: np.random.Generator,
+    pool: Pool,
+    rows: NDArray[np.intp],
+    labels: Labels,
+    rng: np.random.Generator,
     groups: Sequence[NDArray[np.intp]] | None = None,
-) -> HeadFit:  # fmt: skip
+) -> HeadFit:
     """What `fit --budget fast` does with these rows, from features on."""
     from warmstart.data.splits import folds
 

@@ -23,9 +23,11 @@ from warmstart.training.prior import SUFFIX, Prior, prior_of
 from warmstart.training.selection import Problem
 
 OTHER_PLACE = (
-    ("wbc_cells", "wbc_cells_site2"), ("wbc_cells_site2", "wbc_cells"),
-    ("pacs_photo", "pacs_sketch"), ("pacs_sketch", "pacs_photo"),
-)  # fmt: skip
+    ("wbc_cells", "wbc_cells_site2"),
+    ("wbc_cells_site2", "wbc_cells"),
+    ("pacs_photo", "pacs_sketch"),
+    ("pacs_sketch", "pacs_photo"),
+)
 SAME_PLACE = ("sign_digits", "clothing", "skin_lesions", "textures10", "trashnet")
 SIZES = (30, 58, 120)
 

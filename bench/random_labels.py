@@ -52,10 +52,13 @@ def _one(pool: pools.Pool, seed: int) -> dict[str, Any]:
     chance = float(shares[0] @ shares[1])
     claim = accuracy_estimate(fit.probabilities, labels, everything, "nested-cv")
     return {
-        "estimate": claim.value, "low": claim.low, "high": claim.high, "chance": chance,
+        "estimate": claim.value,
+        "low": claim.low,
+        "high": claim.high,
+        "chance": chance,
         "chance inside": bool(claim.low <= chance <= claim.high),
         "verdict": _verdict(pool, labels, rng),
-    }  # fmt: skip
+    }
 
 
 def _verdict(pool: pools.Pool, labels: np.ndarray, rng: np.random.Generator) -> str:

@@ -33,15 +33,28 @@ from bench import results
 # renaming in the package is followed here, and nowhere else in this bench.
 
 OPTIONS = {  # of `fit`: `--start` on the command line is `start=` in Python
-    "base": "start", "arch": "arch", "strategy": "strategy", "budget": "budget", "test": "test",
-    "label": "label", "task": "task", "text": "text", "out": "out", "parallel": "parallel",
-    "lr": "lr", "minutes": "minutes", "preprocessing": "preprocessing",
-}  # fmt: skip
+    "base": "start",
+    "arch": "arch",
+    "strategy": "strategy",
+    "budget": "budget",
+    "test": "test",
+    "label": "label",
+    "task": "task",
+    "text": "text",
+    "out": "out",
+    "parallel": "parallel",
+    "lr": "lr",
+    "minutes": "minutes",
+    "preprocessing": "preprocessing",
+}
 SETTINGS = ("set", "settings")  # single values of the plan: on the command line, in Python
 PLAN = {
-    "size": "input.size", "samples": "training.passes", "folds": "training.folds",
-    "batch": "training.batch", "cut": "training.cut",
-}  # fmt: skip
+    "size": "input.size",
+    "samples": "training.passes",
+    "folds": "training.folds",
+    "batch": "training.batch",
+    "cut": "training.cut",
+}
 TRAINING_STEP = ("tune", "step", "loss")  # the event of an update: stage, kind, one of its values
 CHECKPOINTS = "checkpoints"  # folder in the run folder of what a killed training goes on from
 CHECKPOINT_AFTER = 3.5  # seconds of training after which the first one is written, and some
@@ -50,23 +63,35 @@ PREDICTIONS = "predictions.jsonl"
 SUMMARY = "summary.json"
 # Paths in summary.json.
 OUTCOME = {
-    "verdict": "verdict.kind", "evidence": "verdict.evidence", "shipped": "shipped.strategy",
-    "estimate": "estimate", "test": "test",
-}  # fmt: skip
+    "verdict": "verdict.kind",
+    "evidence": "verdict.evidence",
+    "shipped": "shipped.strategy",
+    "estimate": "estimate",
+    "test": "test",
+}
 KEYS = {  # of predictions, answers, evidence; where there are dots, their first words
-    "sure": "confident", "unknown": "ood", "part": "block", "best_part": "best_block",
-}  # fmt: skip
+    "sure": "confident",
+    "unknown": "ood",
+    "part": "block",
+    "best_part": "best_block",
+}
 WORDS = {
     "verdict": {
-        "head": "linear-probe", "deeper": "fine-tune", "scratch-fair": "no-transfer",
+        "head": "linear-probe",
+        "deeper": "fine-tune",
+        "scratch-fair": "no-transfer",
         "unclear": "inconclusive",
     },
     "shipped": {"blend": "ensemble"},
     "evidence": {
-        "signal": "permutation_test", "knowledge": "transfer_gain", "appetite": "learning_curve",
-        "tail_gain": "fine_tuning_gain", "distance": "domain_gap", "ceiling": "label_noise_ceiling",
+        "signal": "permutation_test",
+        "knowledge": "transfer_gain",
+        "appetite": "learning_curve",
+        "tail_gain": "fine_tuning_gain",
+        "distance": "domain_gap",
+        "ceiling": "label_noise_ceiling",
     },
-}  # fmt: skip
+}
 TENSORS = {"trunk": "backbone", "head": "head"}  # first words of the names of tensors
 UNTOLD = ("meaning",)  # keys whose sentences may be reworded
 
@@ -98,48 +123,157 @@ class Job:
 _QUICK = {"budget": "fast"}
 _FEW = {"samples": 480, "batch": 16, "folds": 2}
 JOBS = (
-    Job(name="image-head", kind="image", task="classify", data="shapes_in_folders",
-        options={"strategy": "head", "budget": "balanced"}, plan={"size": 64}),
-    Job(name="image-last", kind="image", task="classify", data="shapes_in_folders",
-        network="convnext", options={"strategy": "last:2", **_QUICK}, plan=_FEW),
-    Job(name="image-labels", kind="image", task="multilabel", data="shapes_in_arrays",
-        network="vit", options={"strategy": "full", **_QUICK}, plan=_FEW, is_python=True),
-    Job(name="image-scratch", kind="image", task="regress", data="angles_in_a_table",
-        network="convnext", plan=_FEW,
-        options={"strategy": "scratch", "label": "angle", "task": "regress", **_QUICK}),
-    Job(name="image-add", kind="image", task="classify", data="shapes_in_folders",
-        network="resnet", options={"strategy": "head+add", **_QUICK}, plan=_FEW),
-    Job(name="image-gradual", kind="image", task="classify", data="digits",
-        network="own_pixels", options={"strategy": "full+gradual", **_QUICK}, plan=_FEW,
-        is_python=True),
-    Job(name="image-ensemble", kind="image", task="classify", data="grainy_shapes",
-        options={"budget": "balanced"}, plan={**_FEW, "size": 64}, ships="ensemble"),
-    Job(name="image-soup", kind="image", task="classify", data="shapes_in_folders",
-        network="convnext", plan=_FEW, says="mean of 3 trainings",
+    Job(
+        name="image-head",
+        kind="image",
+        task="classify",
+        data="shapes_in_folders",
+        options={"strategy": "head", "budget": "balanced"},
+        plan={"size": 64},
+    ),
+    Job(
+        name="image-last",
+        kind="image",
+        task="classify",
+        data="shapes_in_folders",
+        network="convnext",
+        options={"strategy": "last:2", **_QUICK},
+        plan=_FEW,
+    ),
+    Job(
+        name="image-labels",
+        kind="image",
+        task="multilabel",
+        data="shapes_in_arrays",
+        network="vit",
+        options={"strategy": "full", **_QUICK},
+        plan=_FEW,
+        is_python=True,
+    ),
+    Job(
+        name="image-scratch",
+        kind="image",
+        task="regress",
+        data="angles_in_a_table",
+        network="convnext",
+        plan=_FEW,
+        options={"strategy": "scratch", "label": "angle", "task": "regress", **_QUICK},
+    ),
+    Job(
+        name="image-add",
+        kind="image",
+        task="classify",
+        data="shapes_in_folders",
+        network="resnet",
+        options={"strategy": "head+add", **_QUICK},
+        plan=_FEW,
+    ),
+    Job(
+        name="image-gradual",
+        kind="image",
+        task="classify",
+        data="digits",
+        network="own_pixels",
+        options={"strategy": "full+gradual", **_QUICK},
+        plan=_FEW,
+        is_python=True,
+    ),
+    Job(
+        name="image-ensemble",
+        kind="image",
+        task="classify",
+        data="grainy_shapes",
+        options={"budget": "balanced"},
+        plan={**_FEW, "size": 64},
+        ships="ensemble",
+    ),
+    Job(
+        name="image-soup",
+        kind="image",
+        task="classify",
+        data="shapes_in_folders",
+        network="convnext",
+        plan=_FEW,
+        says="mean of 3 trainings",
         # With minutes, ever so many, no network is trained from nothing beside it: that takes long.
-        options={"strategy": "last:2", "budget": "thorough", "minutes": 600}),
-    Job(name="image-from-run", kind="image", task="classify", data="shapes_in_folders",
-        after="image-last", options={"strategy": "last:1", **_QUICK}, plan=_FEW),
-    Job(name="image-killed", kind="image", task="classify", data="shapes_in_folders",
-        network="convnext", options={"strategy": "last:2", **_QUICK}, plan=_FEW,
-        killed_at=9, like="image-last"),
-    Job(name="image-pipeline", kind="image", task="classify", data="shapes_in_folders",
-        network="convnext", plan={**_FEW, "cut": 0}, processes=2,
-        options={"strategy": "last:3", "parallel": "pipeline:2", **_QUICK}),
-    Job(name="text-lora", kind="text", task="classify", data="texts", network="bert",
-        options={"strategy": "full+lora", "budget": "balanced"}, plan=_FEW),
-    Job(name="text-labels", kind="text", task="multilabel", data="texts_of_many_topics",
-        network="distilbert", plan=_FEW,
-        options={"strategy": "last:1", "task": "multilabel", **_QUICK}),
-    Job(name="sound-last", kind="audio", task="classify", data="sounds", network="wav2vec2",
-        options={"strategy": "last:1", "lr": 1e-3, **_QUICK}, plan=_FEW),
-    Job(name="table-number", kind="table", task="regress", data="prices",
+        options={"strategy": "last:2", "budget": "thorough", "minutes": 600},
+    ),
+    Job(
+        name="image-from-run",
+        kind="image",
+        task="classify",
+        data="shapes_in_folders",
+        after="image-last",
+        options={"strategy": "last:1", **_QUICK},
+        plan=_FEW,
+    ),
+    Job(
+        name="image-killed",
+        kind="image",
+        task="classify",
+        data="shapes_in_folders",
+        network="convnext",
+        options={"strategy": "last:2", **_QUICK},
+        plan=_FEW,
+        killed_at=9,
+        like="image-last",
+    ),
+    Job(
+        name="image-pipeline",
+        kind="image",
+        task="classify",
+        data="shapes_in_folders",
+        network="convnext",
+        plan={**_FEW, "cut": 0},
+        processes=2,
+        options={"strategy": "last:3", "parallel": "pipeline:2", **_QUICK},
+    ),
+    Job(
+        name="text-lora",
+        kind="text",
+        task="classify",
+        data="texts",
+        network="bert",
+        options={"strategy": "full+lora", "budget": "balanced"},
+        plan=_FEW,
+    ),
+    Job(
+        name="text-labels",
+        kind="text",
+        task="multilabel",
+        data="texts_of_many_topics",
+        network="distilbert",
+        plan=_FEW,
+        options={"strategy": "last:1", "task": "multilabel", **_QUICK},
+    ),
+    Job(
+        name="sound-last",
+        kind="audio",
+        task="classify",
+        data="sounds",
+        network="wav2vec2",
+        options={"strategy": "last:1", "lr": 1e-3, **_QUICK},
+        plan=_FEW,
+    ),
+    Job(
+        name="table-number",
+        kind="table",
+        task="regress",
+        data="prices",
         options={"label": "price", "task": "regress", "strategy": "scratch", **_QUICK},
-        plan={"samples": 4000, "folds": 2}),
-    Job(name="tensor-full", kind="tensor", task="classify", data="signals",
-        network="own_signals", options={"strategy": "full", **_QUICK}, plan=_FEW,
-        is_python=True),
-)  # fmt: skip
+        plan={"samples": 4000, "folds": 2},
+    ),
+    Job(
+        name="tensor-full",
+        kind="tensor",
+        task="classify",
+        data="signals",
+        network="own_signals",
+        options={"strategy": "full", **_QUICK},
+        plan=_FEW,
+        is_python=True,
+    ),
+)
 BY_NAME = {job.name: job for job in JOBS}
 
 # ---- the command ---------------------------------------------------------------------------
@@ -147,17 +281,31 @@ BY_NAME = {job.name: job for job in JOBS}
 RECORD = Path("build/same")
 SHOWN = 6  # differences of one kind of one run that are printed
 LIBRARIES = (
-    "numpy", "onnxruntime", "pillow", "safetensors", "scikit-learn", "scipy", "timm", "tokenizers",
-    "torch", "torchvision", "transformers",
-)  # fmt: skip
+    "numpy",
+    "onnxruntime",
+    "pillow",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "timm",
+    "tokenizers",
+    "torch",
+    "torchvision",
+    "transformers",
+)
 # Nothing else of the caller's environment reaches a run.
 PASSED_ON = ("PATH", "HOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
 FIXED = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-    "OMP_WAIT_POLICY": "PASSIVE", "MKL_CBWR": "AVX2,STRICT", "PYTHONHASHSEED": "0",
-    "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
-    "LC_ALL": "C.UTF-8", "TZ": "UTC",
-}  # fmt: skip
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MKL_CBWR": "AVX2,STRICT",
+    "PYTHONHASHSEED": "0",
+    "CUDA_VISIBLE_DEVICES": "",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+}
 
 Trace = dict[str, Any]  # what one run left, as bench/same_job.py writes it
 Tensors = dict[str, Any]  # those small enough to be kept, by their names
@@ -166,14 +314,20 @@ Tensors = dict[str, Any]  # those small enough to be kept, by their names
 def add_verbs(parser: ArgumentParser) -> None:
     """record and check."""
     verbs = parser.add_subparsers(dest="same", required=True)
-    for verb, does in (("record", "make the runs and keep what came out"),
-                       ("check", "make them again and print what differs")):  # fmt: skip
+    for verb, does in (
+        ("record", "make the runs and keep what came out"),
+        ("check", "make them again and print what differs"),
+    ):
         own = verbs.add_parser(verb, help=does)
         about = f"folder, or .json file, of the record (default {RECORD})"
         own.add_argument("record", type=Path, nargs="?", default=RECORD, help=about)
         own.add_argument("--only", nargs="+", choices=BY_NAME, metavar="RUN", help="some runs")
-        own.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)),
-                         help="runs at a time (default: as many as there are cores)")  # fmt: skip
+        own.add_argument(
+            "--jobs",
+            type=int,
+            default=len(os.sched_getaffinity(0)),
+            help="runs at a time (default: as many as there are cores)",
+        )
 
 
 def main(given: Namespace) -> int:
@@ -258,9 +412,13 @@ def make(name: str, folder: Path) -> tuple[Trace, Tensors, str]:
     folder.mkdir(parents=True)
     began = time.perf_counter()
     job = subprocess.run(
-        [sys.executable, "-m", "bench.same_job", name], cwd=folder, env=environment(folder),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "bench.same_job", name],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     seconds = time.perf_counter() - began
     if job.returncode != 0:
         said = (job.stderr.strip() or job.stdout.strip()).splitlines()
@@ -277,9 +435,11 @@ def environment(folder: Path) -> dict[str, str]:
     here = str(Path(__file__).parents[1])
     paths = [os.path.abspath(path) for path in (here, *sys.path) if path]
     return {
-        **own, **FIXED, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        **own,
+        **FIXED,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "WARMSTART_CACHE": str(folder / "cache"),
-    }  # fmt: skip
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -291,10 +451,11 @@ def machine() -> dict[str, Any]:
     pairs = [[word.strip() for word in line.split(":", 1)] for line in lines if ":" in line]
     found = {key: value for key, value in reversed(pairs) if key in numbers}
     return {
-        **results.machine(), **{f"cpu {key.removeprefix('cpu ')}": found[key] for key in found},
+        **results.machine(),
+        **{f"cpu {key.removeprefix('cpu ')}": found[key] for key in found},
         "instructions": torch.backends.cpu.get_cpu_capability(),
         **{name: version(name) for name in LIBRARIES},
-    }  # fmt: skip
+    }
 
 
 def other_machine(before: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

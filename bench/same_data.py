@@ -232,10 +232,18 @@ def _table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) ->
 DATA: dict[str, Callable[[], Made]] = {
     maker.__name__: maker
     for maker in (
-        shapes_in_folders, grainy_shapes, shapes_in_arrays, angles_in_a_table, digits, texts,
-        texts_of_many_topics, sounds, prices, signals,
+        shapes_in_folders,
+        grainy_shapes,
+        shapes_in_arrays,
+        angles_in_a_table,
+        digits,
+        texts,
+        texts_of_many_topics,
+        sounds,
+        prices,
+        signals,
     )
-}  # fmt: skip
+}
 
 
 # ---- networks ------------------------------------------------------------------------------
@@ -289,8 +297,12 @@ def _encoder(kind: str, sizes: dict[str, Any]) -> str:
 
 def bert() -> str:
     """Two layers, 32 wide."""
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-             "intermediate_size": 64}  # fmt: skip
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
     return _encoder("bert", sizes)
 
 
@@ -304,11 +316,19 @@ def wav2vec2() -> str:
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.for_model(
-        "wav2vec2", hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, conv_dim=(8, 8), conv_stride=(5, 8), conv_kernel=(10, 8),
-        num_feat_extract_layers=2, num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+        "wav2vec2",
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        conv_dim=(8, 8),
+        conv_stride=(5, 8),
+        conv_kernel=(10, 8),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
         vocab_size=12,
-    )  # fmt: skip
+    )
     AutoModel.from_config(config).save_pretrained("wav2vec2")
     feeding = {"sampling_rate": SAMPLE_RATE, "do_normalize": True}
     Path("wav2vec2/preprocessor_config.json").write_text(json.dumps(feeding))
@@ -320,11 +340,18 @@ def own_pixels() -> Any:
     from torch import nn
 
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    )
 
 
 def own_signals() -> Any:
@@ -332,11 +359,18 @@ def own_signals() -> Any:
     from torch import nn
 
     return nn.Sequential(
-        nn.Conv1d(2, 8, 5, padding=2), nn.BatchNorm1d(8), nn.ReLU(),
-        nn.Conv1d(8, 16, 5, stride=2, padding=2), nn.BatchNorm1d(16), nn.ReLU(),
-        nn.Conv1d(16, 16, 5, stride=2), nn.ReLU(),
-        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 5),
-    )  # fmt: skip
+        nn.Conv1d(2, 8, 5, padding=2),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.Conv1d(8, 16, 5, stride=2, padding=2),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Conv1d(16, 16, 5, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    )
 
 
 NETWORKS: dict[str, Callable[[], Any]] = {

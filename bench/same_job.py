@@ -123,9 +123,14 @@ def _fit_in_processes(job: same.Job, data: Any) -> None:
         port = str(free.getsockname()[1])
     jobs = []
     for rank in range(job.processes):
-        told = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job.processes),
-                "LOCAL_WORLD_SIZE": str(job.processes), "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port}  # fmt: skip
+        told = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(job.processes),
+            "LOCAL_WORLD_SIZE": str(job.processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         command = [sys.executable, "-m", "warmstart", "fit", *words]
         jobs.append(subprocess.Popen(command, env={**os.environ, **told}))
     codes = [one.wait() for one in jobs]
@@ -194,9 +199,10 @@ def digest(tensor: Tensor) -> dict[str, Any]:
     """The SHA-256 of a tensor's bytes, its shape and its dtype."""
     payload = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     return {
-        "sha256": hashlib.sha256(payload).hexdigest(), "shape": list(tensor.shape),
+        "sha256": hashlib.sha256(payload).hexdigest(),
+        "shape": list(tensor.shape),
         "dtype": str(tensor.dtype).removeprefix("torch."),
-    }  # fmt: skip
+    }
 
 
 def exact(value: Any) -> Any:

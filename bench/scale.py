@@ -48,9 +48,10 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--strategies", nargs="+", default=["head", "last:1"])
     parser.add_argument("--budget", default="fast")
     parser.add_argument(
-        "--place", type=Path,
+        "--place",
+        type=Path,
         help="folder for weights, images, cache and runs; what is there is gone on with",
-    )  # fmt: skip
+    )
     parser.add_argument("--in-memory", action="store_true", help="the same without streaming")
     parser.add_argument("--set", action="append", default=[], help="as of `fit`")
 
@@ -118,16 +119,25 @@ def _cell(given: Namespace, place: Path, weights: Path, strategy: str) -> dict[s
     summary = json.loads((out / "summary.json").read_text())
     passed = {part["name"]: part["macs"] for part in _parts(out)}
     return {
-        "strategy": strategy, "network": given.network, "images": given.images,
-        "size_px": given.size, "streamed": not given.in_memory, "exit": code,
+        "strategy": strategy,
+        "network": given.network,
+        "images": given.images,
+        "size_px": given.size,
+        "streamed": not given.in_memory,
+        "exit": code,
         "parameters": summary["start"]["parameters"],
-        "gmacs_an_image": round(sum(passed.values()) / 1e9, 2), "parts": len(passed),
+        "gmacs_an_image": round(sum(passed.values()) / 1e9, 2),
+        "parts": len(passed),
         **watch.told(),
         "look_seconds_an_image": round(summary["seconds"]["look"] / given.images, 3),
-        "forecast": {"seconds": foreseen["seconds"]["total"], "memory_mb": foreseen["memory_mb"],
-                     "disk_mb": foreseen["disk_mb"]},
-        "seconds_by_stage": summary["seconds"], "verdict": summary["verdict"]["kind"],
-    }  # fmt: skip
+        "forecast": {
+            "seconds": foreseen["seconds"]["total"],
+            "memory_mb": foreseen["memory_mb"],
+            "disk_mb": foreseen["disk_mb"],
+        },
+        "seconds_by_stage": summary["seconds"],
+        "verdict": summary["verdict"]["kind"],
+    }
 
 
 def _parts(out: Path) -> list[dict[str, Any]]:
@@ -163,9 +173,11 @@ class Watch:
         used = {
             "seconds": round(time.perf_counter() - began, 1),
             "processor_seconds": round(ended[2].ru_utime + ended[2].ru_stime, 1),
-            "peak_rss_mb": round(peak / 1e6), "disk_gb": round((most - before) / 1e9, 2),
-            "cache_before_gb": round(before / 1e9, 2), "exit": child.returncode,
-        }  # fmt: skip
+            "peak_rss_mb": round(peak / 1e6),
+            "disk_gb": round((most - before) / 1e9, 2),
+            "cache_before_gb": round(before / 1e9, 2),
+            "exit": child.returncode,
+        }
         with open(self.place / self.name, "a") as file:
             file.write(json.dumps(used) + "\n")
         return child.returncode
@@ -179,8 +191,11 @@ class Watch:
         }
         peaks = {key: max(u[key] for u in used) for key in ("peak_rss_mb", "disk_gb")}
         return {
-            **sums, **peaks, "processes": len(used), "cache_before_gb": used[0]["cache_before_gb"]
-        }  # fmt: skip
+            **sums,
+            **peaks,
+            "processes": len(used),
+            "cache_before_gb": used[0]["cache_before_gb"],
+        }
 
     def _disk(self) -> int:
         """Bytes of the cache and of runs."""

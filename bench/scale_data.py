@@ -186,11 +186,16 @@ def _cell(given: Namespace, n: int, kept: Path) -> dict[str, Any]:
         disk = size_of(place / "cache") + size_of(place / "run")
         data, told = size_of(place / "data"), used.told()
     return {
-        "n": n, "form": given.form, "network": given.network, "size_px": SIDE,
+        "n": n,
+        "form": given.form,
+        "network": given.network,
+        "size_px": SIDE,
         **{name: told[name] for name in ("peak_rss_mb", "seconds", "processor_seconds")},
-        "disk_mb": round(disk / 1e6, 1), "data_mb": round(data / 1e6, 1),
+        "disk_mb": round(disk / 1e6, 1),
+        "data_mb": round(data / 1e6, 1),
         "peak_by_stage_mb": {stage: round(peak, 1) for stage, peak in peaks.items()},
         "cpu_by_stage_s": {stage: round(spent, 1) for stage, spent in cpu.items()},
-        "seconds_by_stage": summary["seconds"], "duplicates": summary["data"]["duplicates"],
+        "seconds_by_stage": summary["seconds"],
+        "duplicates": summary["data"]["duplicates"],
         "accuracy": round(summary["estimate"]["value"], 4),
-    }  # fmt: skip
+    }

@@ -80,8 +80,10 @@ def _sent(given: Namespace, n: int) -> int:
         job = subprocess.run(
             [*alone, sys.executable, "-c", LAUNCH, str(given.processes), *fit],
             env=os.environ | {"WARMSTART_CACHE": str(place / "cache")},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if not job.stdout.strip().isdigit():
         sys.exit(f"{job.stdout}{job.stderr[-800:]}")
     return int(job.stdout)

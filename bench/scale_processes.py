@@ -35,9 +35,17 @@ HALVES = ("--set", "training.micro_batch=8")  # of a batch of 16, as two process
 # Blocks that all cost the same and hold as much, all of them trained.
 BLOCKS = "vit_tiny_patch16_224"
 WHOLE = (
-    "--strategy", "full", "--set", "training.passes=320", "--set", "input.size=128",
-    "--set", "training.folds=1", "--set", "training.micro_batch=4",
-)  # fmt: skip
+    "--strategy",
+    "full",
+    "--set",
+    "training.passes=320",
+    "--set",
+    "input.size=128",
+    "--set",
+    "training.folds=1",
+    "--set",
+    "training.micro_batch=4",
+)
 SMALL = ("--set", "input.size=64", "--set", "training.passes=128", "--strategy", "last:2")
 
 
@@ -63,20 +71,43 @@ def jobs(images: int) -> tuple[Job, ...]:
         Job(name="2", size=2, images=images, words=CACHED, beside="1", drift="1 long, in halves"),
         Job(name="1 long", size=1, images=200, words=LONG),
         Job(name="1 long, in halves", size=1, images=200, words=(*LONG, *HALVES), beside="1 long"),
-        Job(name="2 long", size=2, images=200, words=LONG, beside="1 long",
-            drift="1 long, in halves"),
+        Job(
+            name="2 long",
+            size=2,
+            images=200,
+            words=LONG,
+            beside="1 long",
+            drift="1 long, in halves",
+        ),
         Job(name="1 live", size=1, images=160, words=WHOLE, network=BLOCKS),
-        Job(name="2 pipeline", size=2, images=160, beside="1 live", network=BLOCKS,
-            words=(*WHOLE, "--parallel", "pipeline:2")),
-        Job(name="2 fsdp", size=2, images=160, beside="1 live", network=BLOCKS,
-            words=(*WHOLE, "--parallel", "fsdp")),
+        Job(
+            name="2 pipeline",
+            size=2,
+            images=160,
+            beside="1 live",
+            network=BLOCKS,
+            words=(*WHOLE, "--parallel", "pipeline:2"),
+        ),
+        Job(
+            name="2 fsdp",
+            size=2,
+            images=160,
+            beside="1 live",
+            network=BLOCKS,
+            words=(*WHOLE, "--parallel", "fsdp"),
+        ),
         Job(name="1 small", size=1, images=64, words=SMALL),
         Job(name="8 small", size=8, images=64, words=SMALL, beside="1 small"),
-        Job(name="8 small fsdp", size=8, images=64, beside="1 small",
-            words=(*SMALL, "--parallel", "fsdp")),
+        Job(
+            name="8 small fsdp",
+            size=8,
+            images=64,
+            beside="1 small",
+            words=(*SMALL, "--parallel", "fsdp"),
+        ),
         Job(name="2, killed in the look", size=2, images=images, words=CACHED, dies="look"),
         Job(name="2, killed in the tail", size=2, images=160, words=live, dies="tune"),
-    )  # fmt: skip
+    )
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -125,10 +156,13 @@ def _row(given: Namespace, job: Job, rows: dict[str, dict[str, Any]]) -> dict[st
         sys.exit(f"{job.name}: ended with {[one.returncode for one in started]}")
     summary = json.loads((run / "run" / "summary.json").read_text())
     row |= {
-        "words": " ".join(job.words), "seconds": round(time.perf_counter() - began, 1),
-        "peak_mb": peaks, "seconds_by_stage": summary["seconds"],
-        "guards": len(summary["guards"]), **_shares(run / "run" / "progress.jsonl"),
-    }  # fmt: skip
+        "words": " ".join(job.words),
+        "seconds": round(time.perf_counter() - began, 1),
+        "peak_mb": peaks,
+        "seconds_by_stage": summary["seconds"],
+        "guards": len(summary["guards"]),
+        **_shares(run / "run" / "progress.jsonl"),
+    }
     if job.beside in rows:
         other = given.place / job.beside.replace(" ", "-") / "run"
         row |= _differences(other, run / "run")
@@ -149,9 +183,13 @@ def _start(given: Namespace, job: Job, images: Path, run: Path) -> list[subproce
     found = []
     for rank in range(job.size):
         env = {
-            **os.environ, "RANK": str(rank), "WORLD_SIZE": str(job.size),
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WARMSTART_CACHE": str(run / "cache"),
-        }  # fmt: skip
+            **os.environ,
+            "RANK": str(rank),
+            "WORLD_SIZE": str(job.size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "WARMSTART_CACHE": str(run / "cache"),
+        }
         if job.size > 1:
             env["OMP_NUM_THREADS"] = "1"
         command = [sys.executable, "-m", "warmstart", *words]
@@ -232,8 +270,9 @@ def _differences(one: Path, other: Path) -> dict[str, float]:
     ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (one, other))
     gaps = [
         float(np.abs(ours[n] - theirs[n]).max() / max(float(np.abs(ours[n]).max()), 1e-12))
-        for n in ours if ours[n].dtype == np.float32
-    ]  # fmt: skip
+        for n in ours
+        if ours[n].dtype == np.float32
+    ]
     found = {"probability": float(np.abs(said[0] - said[1]).max()), "weight": max(gaps)}
     losses = [_losses(run / "progress.jsonl") for run in (one, other)]
     return found | {"loss": float(np.abs(losses[0] - losses[1]).max()), "steps": len(losses[0])}

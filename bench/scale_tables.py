@@ -17,25 +17,45 @@ def large_network() -> str:
     lines = []
     for row in results.read("scale")["rows"]:
         told = row["forecast"]
-        lines.append([
-            f"`{row['strategy']}`" + (", its look kept" if row["cache_before_gb"] else ""),
-            f"{row['images']:,}", _hours(row["seconds"]), _hours(told["seconds"]),
-            _hours(row["processor_seconds"]), f"{row['look_seconds_an_image']:.2f} s",
-            f"{row['peak_rss_mb'] / 1000:.2f} GB ({told['memory_mb'] / 1000:.2f})",
-            f"{row['disk_gb']:.1f} GB ({told['disk_mb'] / 1000:.1f})", row["verdict"],
-        ])  # fmt: skip
-    heads = ["", "images", "took", "forecast", "of a processor", "look, an image",
-             "peak memory (forecast)", "disk (forecast)", "verdict"]  # fmt: skip
+        lines.append(
+            [
+                f"`{row['strategy']}`" + (", its look kept" if row["cache_before_gb"] else ""),
+                f"{row['images']:,}",
+                _hours(row["seconds"]),
+                _hours(told["seconds"]),
+                _hours(row["processor_seconds"]),
+                f"{row['look_seconds_an_image']:.2f} s",
+                f"{row['peak_rss_mb'] / 1000:.2f} GB ({told['memory_mb'] / 1000:.2f})",
+                f"{row['disk_gb']:.1f} GB ({told['disk_mb'] / 1000:.1f})",
+                row["verdict"],
+            ]
+        )
+    heads = [
+        "",
+        "images",
+        "took",
+        "forecast",
+        "of a processor",
+        "look, an image",
+        "peak memory (forecast)",
+        "disk (forecast)",
+        "verdict",
+    ]
     return table(heads, lines)
 
 
 def many_images() -> str:
     """What each number of small images took."""
     lines = [
-        [f"{row['n']:,}", row["form"], f"{row['peak_rss_mb']:,} MB",
-         f"{row['processor_seconds']:,.0f} s", f"{row['disk_mb']:,.0f} MB"]
+        [
+            f"{row['n']:,}",
+            row["form"],
+            f"{row['peak_rss_mb']:,} MB",
+            f"{row['processor_seconds']:,.0f} s",
+            f"{row['disk_mb']:,.0f} MB",
+        ]
         for row in sorted(results.read("scale_data")["rows"], key=lambda r: (r["form"], r["n"]))
-    ]  # fmt: skip
+    ]
     return table(["images", "packed as", "peak memory", "of a processor", "disk"], lines)
 
 
@@ -50,10 +70,15 @@ def cost_curves() -> str:
     lines = []
     for name, (title, unit, say) in shown.items():
         curve = Curve(**found[name])
-        lines.append([
-            title, f"{curve.fixed:,.3g} {unit} + {1000 * curve.each:,.3g} {unit} · n / 1,000",
-            percent(curve.error, 0), percent(curve.left_out, 0), *(say(curve.at(n)) for n in FAR),
-        ])  # fmt: skip
+        lines.append(
+            [
+                title,
+                f"{curve.fixed:,.3g} {unit} + {1000 * curve.each:,.3g} {unit} · n / 1,000",
+                percent(curve.error, 0),
+                percent(curve.left_out, 0),
+                *(say(curve.at(n)) for n in FAR),
+            ]
+        )
     heads = ["", "measured", "largest error", "error at the largest n, left out"]
     return table([*heads, *(f"{n:,} images" for n in FAR)], lines)
 
@@ -81,14 +106,31 @@ def several_processes() -> str:
         shares = [percent(row.get(name), 0) for name in ("largest", "idle")]
         if "idle" in row:
             shares[1] += f" (least {percent(row['least_idle'], 0)})"
-        lines.append([
-            job.name, f"{row['images']:,}", f"{row['seconds']:,.0f} s",
-            f"{row['times_the_first']:.2f}" if other else "", f"{max(row['peak_mb']):,.0f} MB",
-            *shares, f"{row['steps']:,}" if other else "",
-            f"{row['probability']:.1g}" if other else "", verdict(job, rows) if other else "",
-        ])  # fmt: skip
-    heads = ["job", "images", "took", "times one process", "most memory of one", "fullest holds",
-             "idle", "updates", "a probability differs by", "so it is"]  # fmt: skip
+        lines.append(
+            [
+                job.name,
+                f"{row['images']:,}",
+                f"{row['seconds']:,.0f} s",
+                f"{row['times_the_first']:.2f}" if other else "",
+                f"{max(row['peak_mb']):,.0f} MB",
+                *shares,
+                f"{row['steps']:,}" if other else "",
+                f"{row['probability']:.1g}" if other else "",
+                verdict(job, rows) if other else "",
+            ]
+        )
+    heads = [
+        "job",
+        "images",
+        "took",
+        "times one process",
+        "most memory of one",
+        "fullest holds",
+        "idle",
+        "updates",
+        "a probability differs by",
+        "so it is",
+    ]
     return table(heads, lines)
 
 
@@ -97,8 +139,9 @@ def killed() -> str:
     rows = {row["job"]: row for row in results.read("scale_processes")["rows"]}
     lines = [
         [job.name, f"the others ended {rows[job.name]['seconds_to_end']:.1f} s later"]
-        for job in jobs(0) if job.dies and job.name in rows
-    ]  # fmt: skip
+        for job in jobs(0)
+        if job.dies and job.name in rows
+    ]
     kept = results.read("scale_kills")
     what = f"a streamed run, {len(kept['rows'])} times, each time in another part"
     other = ", ".join(kept["differing"])
@@ -118,6 +161,10 @@ def _bytes(megabytes: float) -> str:
 
 
 MADE: dict[str, Callable[[], str]] = {
-    "scale_network": large_network, "scale_data": many_images, "scale_curves": cost_curves,
-    "scale_exchange": exchange, "scale_processes": several_processes, "scale_killed": killed,
-}  # fmt: skip
+    "scale_network": large_network,
+    "scale_data": many_images,
+    "scale_curves": cost_curves,
+    "scale_exchange": exchange,
+    "scale_processes": several_processes,
+    "scale_killed": killed,
+}

@@ -59,14 +59,24 @@ def measure(given: Namespace) -> dict[str, Any]:
     first, last = mean(seen.rss_mb[:thirds]), mean(seen.rss_mb[-thirds:])
     waits = sorted(seen.waits)
     summary = {
-        "clients": given.clients, "seconds": given.seconds, "images": len(images),
-        "raw, images a second": raw, "raw before": before, "raw after": after,
-        "served, images a second": rate, "served / raw": rate / raw,
-        "answers": dict(seen.statuses), "errors": seen.errors,
-        "p50 s": waits[len(waits) // 2], "p99 s": waits[int(len(waits) * 0.99)],
-        "slowest s": waits[-1], "memory first third, MB": first, "memory last third, MB": last,
-        "memory, last / first": last / first, "jobs beside it": round(busy, 1),
-    }  # fmt: skip
+        "clients": given.clients,
+        "seconds": given.seconds,
+        "images": len(images),
+        "raw, images a second": raw,
+        "raw before": before,
+        "raw after": after,
+        "served, images a second": rate,
+        "served / raw": rate / raw,
+        "answers": dict(seen.statuses),
+        "errors": seen.errors,
+        "p50 s": waits[len(waits) // 2],
+        "p99 s": waits[int(len(waits) * 0.99)],
+        "slowest s": waits[-1],
+        "memory first third, MB": first,
+        "memory last third, MB": last,
+        "memory, last / first": last / first,
+        "jobs beside it": round(busy, 1),
+    }
     return {"summary": summary, "rows": []}
 
 

@@ -14,12 +14,24 @@ from pathlib import Path
 from typing import Any
 
 EIGHT = (
-    "ants_bees", "clothing", "sign_digits", "wbc_cells",
-    "pacs_sketch", "textures10", "skin_lesions", "trashnet",
-)  # fmt: skip
+    "ants_bees",
+    "clothing",
+    "sign_digits",
+    "wbc_cells",
+    "pacs_sketch",
+    "textures10",
+    "skin_lesions",
+    "trashnet",
+)
 ALL = (
-    *EIGHT, "cats_dogs", "pacs_photo", "vehicles", "car_brands", "cat_breeds", "wbc_cells_site2",
-)  # fmt: skip
+    *EIGHT,
+    "cats_dogs",
+    "pacs_photo",
+    "vehicles",
+    "car_brands",
+    "cat_breeds",
+    "wbc_cells_site2",
+)
 
 
 def root(given: Namespace) -> Path:

@@ -45,7 +45,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "of the rule's choice": round(float(chosen.mean()), 4),
         "regret against the best on the test": round(float((right.max(axis=1) - chosen).mean()), 4),
         "intervals of estimate and test meet": f"{sum(r['holds'] for r in rows)} of {len(rows)}",
-    }  # fmt: skip
+    }
 
 
 def _row(folder: Path, given: Namespace) -> dict[str, Any]:
@@ -58,13 +58,15 @@ def _row(folder: Path, given: Namespace) -> dict[str, Any]:
     estimate = claim.value, claim.low, claim.high
     truth = mean_interval(trial.hits[kind], trial.test_blocks)
     return {
-        "set": folder.name, "n": len(scene.arranged.learn),
+        "set": folder.name,
+        "n": len(scene.arranged.learn),
         "accuracy": [round(float(a), 4) for a in accuracy],
-        "chosen": SHARES[kind], "chosen_accuracy": round(float(accuracy[kind]), 4),
+        "chosen": SHARES[kind],
+        "chosen_accuracy": round(float(accuracy[kind]), 4),
         "gain": round(found.ahead, 4) if found else None,
         "estimate": [round(v, 4) for v in estimate],
         "holds": bool(truth[1] <= estimate[2] and estimate[1] <= truth[2]),
         "seconds": round(time.perf_counter() - began, 1),
         "guards": [g.kind for g in trial.worked.guards],
         "correct": "".join(str(int(hit)) for hit in trial.hits[kind]),
-    }  # fmt: skip
+    }

@@ -66,8 +66,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def _clip(path: Path) -> dict[str, str]:
     label, speaker, _ = path.stem.split("_")
-    return {"path": str(path.absolute()), "label": label, "speaker": speaker,
-            "split": path.parts[-3]}  # fmt: skip
+    return {
+        "path": str(path.absolute()),
+        "label": label,
+        "speaker": speaker,
+        "split": path.parts[-3],
+    }
 
 
 def _draws(clips: list[dict[str, str]], n: int) -> Iterator[tuple[str, list[dict[str, str]]]]:
@@ -98,9 +102,13 @@ def _fitted(table: list[dict[str, str]], budget: str) -> dict[str, Any]:
         run = warmstart.fit(file, budget=budget, group=group, out=Path(place) / "run")
         found = run.summary
     return {
-        "test": found.test and found.test.accuracy, "low": found.test and found.test.low,
-        "high": found.test and found.test.high, "log_loss": found.test and found.test.log_loss,
-        "estimate": found.estimate and found.estimate.value, "verdict": found.verdict.kind,
-        "strategy": found.shipped.strategy, "seconds": round(time.perf_counter() - began, 1),
+        "test": found.test and found.test.accuracy,
+        "low": found.test and found.test.low,
+        "high": found.test and found.test.high,
+        "log_loss": found.test and found.test.log_loss,
+        "estimate": found.estimate and found.estimate.value,
+        "verdict": found.verdict.kind,
+        "strategy": found.shipped.strategy,
+        "seconds": round(time.perf_counter() - began, 1),
         "findings": sorted({finding.kind for finding in found.findings}),
-    }  # fmt: skip
+    }

@@ -52,10 +52,16 @@ def measure(given: Namespace) -> dict[str, Any]:
         plain = _timed([sys.executable, "-c", PLAIN, str(folder)])
         ours = sets.fit(folder, "--budget", "fast")
         rows.append(
-            {"set": given.set, "pair": number, "plain pass": plain, "fit": ours.seconds,
-             "ratio": ours.seconds / plain, "peak MB": ours.peak_rss_mb,
-             **{f"{k} s": v for k, v in ours.summary["seconds"].items() if v}}
-        )  # fmt: skip
+            {
+                "set": given.set,
+                "pair": number,
+                "plain pass": plain,
+                "fit": ours.seconds,
+                "ratio": ours.seconds / plain,
+                "peak MB": ours.peak_rss_mb,
+                **{f"{k} s": v for k, v in ours.summary["seconds"].items() if v},
+            }
+        )
         print(rows[-1], flush=True)
     summary = {"fit / plain pass (median)": float(np.median([r["ratio"] for r in rows]))}
     return {"summary": summary, "rows": rows}

@@ -36,6 +36,8 @@ def measure(given: Namespace) -> dict[str, Any]:
         )
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, warmstart; print('torch' in sys.modules)"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
     return {"summary": {"torch loaded by import warmstart": loaded}, "rows": rows}

@@ -114,14 +114,16 @@ def _told(said: Mapping[str, Any], words: list[str], place: Path) -> Row:
             "pairs": [pair for pair in said["pairs"] if "warm" in (pair["a"], pair["b"])],
         }
     told = {
-        "verdict": said["verdict"]["kind"], "sentence": said["verdict"]["sentence"],
+        "verdict": said["verdict"]["kind"],
+        "sentence": said["verdict"]["sentence"],
         "evidence": [
             {key: one[key] for key in ("name", "value", "low", "high")}
             for one in said["verdict"]["evidence"]
         ],
         "findings": [one["sentence"] for one in said["findings"]],
-        "train": said["data"]["train"], "classes": said["data"]["classes"],
-    }  # fmt: skip
+        "train": said["data"]["train"],
+        "classes": said["data"]["classes"],
+    }
     if verb == "fit":
         told |= {key: said[key] for key in ("test", "estimate", "shipped", "guards")}
         told["looks"] = list(_looks(place / words[words.index("--out") + 1] / "progress.jsonl"))
@@ -141,9 +143,13 @@ def _looks(log: Path) -> Iterator[list[float]]:
 def _keep(story: Story, arm: str, seed: int, command: str, measured: Row) -> None:
     """Write a row in the place of an older one of the same key."""
     about = {
-        "story": story.name, "arm": arm, "seed": seed, "machine": results.machine()["cpu"],
-        "date": datetime.date.today().isoformat(), "command": command,
-    }  # fmt: skip
+        "story": story.name,
+        "arm": arm,
+        "seed": seed,
+        "machine": results.machine()["cpu"],
+        "date": datetime.date.today().isoformat(),
+        "command": command,
+    }
     key = [about[name] for name in KEYS]
     rows = [row for row in kept() if [row[name] for name in KEYS] != key]
     rows.append({**about, **measured})

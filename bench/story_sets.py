@@ -102,9 +102,7 @@ def _cells(images: Path) -> Parts:
     parts, tests = _part(images, "wbc_cells_site2/train"), _part(images, "wbc_cells_site2/test")
     few = _few(parts, 20)
     rest = {k.replace("train/", "late-"): files[len(few[k]) :] for k, files in parts.items()}
-    return few | {
-        k: files + rest[k.replace("test/", "late-")] for k, files in tests.items()
-    }  # fmt: skip
+    return few | {k: files + rest[k.replace("test/", "late-")] for k, files in tests.items()}
 
 
 def _kinds(parts: Parts, kinds: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -141,17 +139,24 @@ STORIES = {
     story.name: story
     for story in (
         Story(
-            "rubbish", "rubbish", "rubbish-50",
+            "rubbish",
+            "rubbish",
+            "rubbish-50",
             {"rubbish": lambda images: _part(images, "trashnet/train"), "rubbish-50": _rubbish},
-            source_passes=3000, same_classes=True,
+            source_passes=3000,
+            same_classes=True,
         ),
         Story(
-            "cells", "cells-first", "cells-second",
+            "cells",
+            "cells-first",
+            "cells-second",
             {"cells-first": lambda images: _whole(images, "wbc_cells"), "cells-second": _cells},
             same_classes=True,
         ),
         Story(
-            "skin", "lesions-four", "lesions-three",
+            "skin",
+            "lesions-four",
+            "lesions-three",
             {
                 "lesions-four": lambda images: _kinds(
                     _whole(images, "skin_lesions"), ("akiec", "bcc", "bkl", "mel")
@@ -160,21 +165,29 @@ STORIES = {
             },
         ),
         Story(
-            "cars", "vehicles", "brands",
+            "cars",
+            "vehicles",
+            "brands",
             {"vehicles": _vehicles, "brands": lambda images: _whole(images, "car_brands")},
         ),
         Story(
-            "stamps", "vehicles", "stamps-35",
+            "stamps",
+            "vehicles",
+            "stamps-35",
             {"vehicles": _vehicles, "stamps-35": _leaves},
             passes=1000,
         ),
         Story(
-            "breeds", "cats-dogs", "breeds",
+            "breeds",
+            "cats-dogs",
+            "breeds",
             {
                 "cats-dogs": lambda images: _whole(images, "cats_dogs"),
                 "breeds": lambda images: _whole(images, "cat_breeds"),
             },
-            passes=1000, rate=1e-3, learnt_by="--set training.optimizer=sgd --lr 0.01 ",
+            passes=1000,
+            rate=1e-3,
+            learnt_by="--set training.optimizer=sgd --lr 0.01 ",
         ),
     )
-}  # fmt: skip
+}

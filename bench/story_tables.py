@@ -38,11 +38,15 @@ def results(story: str) -> str:
     courses = {run["name"]: run for run in found["compare"]["runs"]}
     lines = [
         [
-            name, _accuracy(found[arm]["test"]), _gain(found["compare"]["pairs"], arm),
-            *_pace(courses.get(arm), found[arm]), _guarded(found[arm]),
+            name,
+            _accuracy(found[arm]["test"]),
+            _gain(found["compare"]["pairs"], arm),
+            *_pace(courses.get(arm), found[arm]),
+            _guarded(found[arm]),
         ]
-        for arm, name in ARMS.items() if arm in found
-    ]  # fmt: skip
+        for arm, name in ARMS.items()
+        if arm in found
+    ]
     heads = ["run", "test accuracy", "the warm start is better by", "95 % after", "time", "guards"]
     test = found["warm"]["test"]["n"]
     about = (
@@ -162,11 +166,16 @@ def svg(story: str) -> str:
     bottom = TOP + ROW * len(shown)
     about = f"Test accuracy of {len(shown)} runs with 95 % intervals: {found['warm']['command']}"
     drawn = [
-        text(16, 26, f"Right on {found['warm']['test']['n']} pictures of the test part", "ink",
-             'font-weight="bold"'),
+        text(
+            16,
+            26,
+            f"Right on {found['warm']['test']['n']} pictures of the test part",
+            "ink",
+            'font-weight="bold"',
+        ),
         text(16, 48, "a mark a run, its 95 % interval as a line", "faint"),
         text(LEFT + WIDE + 30, 48, "95 % of it after", "faint"),
-    ]  # fmt: skip
+    ]
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = _x(tick)
         drawn += [line(x, TOP - 8, x, bottom), text(x - 12, bottom + 18, percent(tick, 0), "faint")]
@@ -196,8 +205,11 @@ MADE = COMMANDS | {
     f"story-{name}-{what}": partial(make, name)
     for name in TOLD
     for what, make in (
-        ("results", results), ("outcome", outcome), ("verdict", verdict), ("found", found),
+        ("results", results),
+        ("outcome", outcome),
+        ("verdict", verdict),
+        ("found", found),
         ("home", home),
     )
-}  # fmt: skip
+}
 DRAWN: dict[str, Callable[[], str]] = {f"story-{name}": partial(svg, name) for name in TOLD}

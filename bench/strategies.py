@@ -34,12 +34,20 @@ def measure(given: Namespace) -> dict[str, Any]:
             size = ("--set", f"input.size={given.size}", "--budget", "fast")
             done = fit(root(given) / name, *WAYS[way], *size)
             test = done.summary["test"]
-            rows.append({
-                "set": name, "way": way, "n": done.summary["data"]["train"],
-                "test n": test["n"], "test": test["accuracy"],
-                "low": test["low"], "high": test["high"], "log_loss": test["log_loss"],
-                "seconds": round(done.seconds, 1), "peak_mb": done.peak_rss_mb,
-                "guards": [guard["kind"] for guard in done.summary["guards"]],
-            })  # fmt: skip
+            rows.append(
+                {
+                    "set": name,
+                    "way": way,
+                    "n": done.summary["data"]["train"],
+                    "test n": test["n"],
+                    "test": test["accuracy"],
+                    "low": test["low"],
+                    "high": test["high"],
+                    "log_loss": test["log_loss"],
+                    "seconds": round(done.seconds, 1),
+                    "peak_mb": done.peak_rss_mb,
+                    "guards": [guard["kind"] for guard in done.summary["guards"]],
+                }
+            )
             print(rows[-1], file=sys.stderr, flush=True)
     return {"summary": {"cells": len(rows), "px": int(given.size)}, "rows": rows}

@@ -136,9 +136,12 @@ def studio(place: Path, data: Path) -> Iterator[Page]:
     command = [sys.executable, "-m", "warmstart", "studio", str(data), "--out", str(place / "s")]
     began = time.perf_counter()
     process = subprocess.Popen(
-        [*command, "--port", "0", "--no-open", "--json"], stdout=subprocess.PIPE, text=True,
-        stderr=subprocess.DEVNULL, env=env,
-    )  # fmt: skip
+        [*command, "--port", "0", "--no-open", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.DEVNULL,
+        env=env,
+    )
     try:
         told = json.loads(process.stdout.readline())  # type: ignore[union-attr]
         yield Page(told["url"], round(time.perf_counter() - began, 2))

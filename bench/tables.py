@@ -35,10 +35,13 @@ def fast() -> str:
     lines = [["`warmstart fit --budget fast`", "accuracy", "fast"]]
     lines += [[PEERS[name], name, name] for name in ("onelook", "fastai5", "hf3")]
     cells = [
-        [title, percent(mean(row[key] for row in one.values())),
-         *(percent(one[s][key]) + _seconds(timed, s, method) for s in shown)]
+        [
+            title,
+            percent(mean(row[key] for row in one.values())),
+            *(percent(one[s][key]) + _seconds(timed, s, method) for s in shown),
+        ]
         for title, key, method in lines
-    ]  # fmt: skip
+    ]
     cells[0][1] = f"**{cells[0][1]}**"
     return table(["", f"{count(len(one))} sets", *shown], cells)
 
@@ -57,10 +60,11 @@ def seconds(threads: int = 2) -> dict[tuple[str, str], float]:
 
 
 PAIRED = {
-    "fast": "`warmstart fit --budget fast`", "balanced": "`warmstart fit`",
+    "fast": "`warmstart fit --budget fast`",
+    "balanced": "`warmstart fit`",
     "thorough": "`warmstart fit --budget thorough`",
     **{name: PEERS[name] for name in ("fastai5", "expert30")},
-}  # fmt: skip
+}
 
 
 def paired() -> str:
@@ -88,10 +92,15 @@ def balanced() -> str:
     asked["onelook, far and middling sets"] = "the same regression, on sets far from ImageNet's"
     for peer, title in asked.items():
         both = said[peer]
-        lines.append([
-            title, both["sets"], percent(both["theirs"]), f"**{percent(both['ours'])}**",
-            f"{both['below on']}, by chance" if both["below on"] else "none",
-        ])  # fmt: skip
+        lines.append(
+            [
+                title,
+                both["sets"],
+                percent(both["theirs"]),
+                f"**{percent(both['ours'])}**",
+                f"{both['below on']}, by chance" if both["below on"] else "none",
+            ]
+        )
     heads = ["other tool, same start", "sets", "it", "`warmstart fit`", "sets where we are below"]
     if any(said[peer]["significantly (Holm)"] for peer in PEERS):
         raise ValueError("a difference is no longer chance; say so in the table")
@@ -103,13 +112,29 @@ def sets() -> str:
     lines = []
     for row in rows("accuracy-balanced"):
         low, high = percent(row["low"], 0)[:-2], percent(row["high"], 0)[:-2]
-        lines.append([
-            row["set"], f"{percent(row['value'], 0)} ({low} to {high})", percent(row["accuracy"]),
-            *(percent(row.get(peer)) for peer in PEERS), row["verdict"], f"`{row['shipped']}`",
-            took(row["seconds"]),
-        ])  # fmt: skip
-    heads = ["set", "estimate", "test", "regression", "fastai 5", "HF 3", "expert 30", "verdict",
-             "shipped", "took"]  # fmt: skip
+        lines.append(
+            [
+                row["set"],
+                f"{percent(row['value'], 0)} ({low} to {high})",
+                percent(row["accuracy"]),
+                *(percent(row.get(peer)) for peer in PEERS),
+                row["verdict"],
+                f"`{row['shipped']}`",
+                took(row["seconds"]),
+            ]
+        )
+    heads = [
+        "set",
+        "estimate",
+        "test",
+        "regression",
+        "fastai 5",
+        "HF 3",
+        "expert 30",
+        "verdict",
+        "shipped",
+        "took",
+    ]
     return table(heads, lines)
 
 
@@ -118,10 +143,16 @@ def thorough() -> str:
     balanced = _by_set("accuracy-balanced")
     found = rows("accuracy-thorough")
     lines = [
-        [row["set"], percent(balanced[row["set"]]["accuracy"]), percent(row["accuracy"]),
-         percent(row["expert30"]), row["verdict"], f"`{row['shipped']}`"]
+        [
+            row["set"],
+            percent(balanced[row["set"]]["accuracy"]),
+            percent(row["accuracy"]),
+            percent(row["expert30"]),
+            row["verdict"],
+            f"`{row['shipped']}`",
+        ]
         for row in found
-    ]  # fmt: skip
+    ]
     means = [mean(balanced[row["set"]]["accuracy"] for row in found)]
     means += [mean(row[name] for row in found) for name in ("accuracy", "expert30")]
     lines.append(["mean", *(f"**{percent(one)}**" for one in means), "", ""])
@@ -130,9 +161,14 @@ def thorough() -> str:
 
 
 SIZED = {
-    "warmstart fast": "`fit --budget fast`", "warmstart": "`fit`", "onelook": "regression",
-    "fastai5": "fastai 5", "trainer3": "HF 3", "keras": "Keras' guide", "timm": "timm",
-}  # fmt: skip
+    "warmstart fast": "`fit --budget fast`",
+    "warmstart": "`fit`",
+    "onelook": "regression",
+    "fastai5": "fastai 5",
+    "trainer3": "HF 3",
+    "keras": "Keras' guide",
+    "timm": "timm",
+}
 
 
 def sizes() -> str:
@@ -147,8 +183,9 @@ def sizes() -> str:
         lines.append([name, size or "all", *cells])
     most = {
         method: max(r["peak_mb"] for (_, _, m), r in found.items() if m == method)
-        for method in SIZED if any(m == method for _, _, m in found)
-    }  # fmt: skip
+        for method in SIZED
+        if any(m == method for _, _, m in found)
+    }
     memory = ", ".join(f"{SIZED[m]} {mb / 1000:.1f} GB" for m, mb in most.items())
     return (
         f"{table(['set', 'a class', *SIZED.values()], lines)}\n\n"
@@ -278,11 +315,16 @@ def served() -> str:
 def memory() -> str:
     """Peak memory with the default start."""
     lines = [
-        [f"{row['n']:,}", f"`{row['strategy']}`", row["budget"],
-         "first look" if row["cold"] else "look kept",
-         f"{row['peak_rss_mb'] / 1000:.1f} GB", took(row["seconds"])]
+        [
+            f"{row['n']:,}",
+            f"`{row['strategy']}`",
+            row["budget"],
+            "first look" if row["cold"] else "look kept",
+            f"{row['peak_rss_mb'] / 1000:.1f} GB",
+            took(row["seconds"]),
+        ]
         for row in rows("memory")
-    ]  # fmt: skip
+    ]
     return table(["images", "strategy", "budget", "", "peak memory", "took"], lines)
 
 
@@ -293,12 +335,18 @@ BOTH = {"seeds": "95 % over beginnings", "images": "95 % over test images"}
 def suggested(intervals: Mapping[str, str]) -> str:
     """Labelling what the model asks for, against drawing at random; a column an interval."""
     lines = [
-        [row["set"], percent(row["suggested"]), percent(row["at random"]),
-         points(row["difference"]),
-         *(f"{points(row[f'low ({of})'])[:-7]} to {points(row[f'high ({of})'])[:-7]}"
-           for of in intervals)]
+        [
+            row["set"],
+            percent(row["suggested"]),
+            percent(row["at random"]),
+            points(row["difference"]),
+            *(
+                f"{points(row[f'low ({of})'])[:-7]} to {points(row[f'high ({of})'])[:-7]}"
+                for of in intervals
+            ),
+        ]
         for row in rows("suggest")
-    ]  # fmt: skip
+    ]
     heads = ["set", "suggested", "at random", "difference", *intervals.values()]
     return table(heads, lines)
 
@@ -308,9 +356,21 @@ def count(n: int) -> str:
 
 
 MADE: dict[str, Callable[[], str]] = {
-    "task_doubts": task_doubts, "label-issues": label_issues, "off-topic": off_topic,
-    "fast": fast, "balanced": balanced, "sets": sets, "costs": costs, "forecast": forecast,
-    "speed": speed, "exports": exports, "served": served, "memory": memory,
-    "suggested": partial(suggested, IMAGES), "suggested-twice": partial(suggested, BOTH),
-    "sizes": sizes, "thorough": thorough, "paired": paired,
-}  # fmt: skip
+    "task_doubts": task_doubts,
+    "label-issues": label_issues,
+    "off-topic": off_topic,
+    "fast": fast,
+    "balanced": balanced,
+    "sets": sets,
+    "costs": costs,
+    "forecast": forecast,
+    "speed": speed,
+    "exports": exports,
+    "served": served,
+    "memory": memory,
+    "suggested": partial(suggested, IMAGES),
+    "suggested-twice": partial(suggested, BOTH),
+    "sizes": sizes,
+    "thorough": thorough,
+    "paired": paired,
+}

@@ -28,9 +28,11 @@ from warmstart.records.summary import Scores
 from warmstart.stats.paired import mean_interval
 
 PAIRS = (
-    ("wine_white", "wine_red"), ("wine_red", "wine_white"),
-    ("heart_cleveland", "heart_hungarian"), ("heart_hungarian", "heart_cleveland"),
-)  # fmt: skip
+    ("wine_white", "wine_red"),
+    ("wine_red", "wine_white"),
+    ("heart_cleveland", "heart_hungarian"),
+    ("heart_hungarian", "heart_cleveland"),
+)
 ROWS = 100
 KEPT = results.FOLDER / "tabular.jsonl"
 METHODS = ("warm", "scratch", "boosting", "logistic")
@@ -87,12 +89,18 @@ def _older(table: Path, folder: Path) -> Path:
 
 
 def _draws(
-    data: Path, first: Path, folder: Path, older: str, newer: str, seeds: Sequence[int],
+    data: Path,
+    first: Path,
+    folder: Path,
+    older: str,
+    newer: str,
+    seeds: Sequence[int],
     until: float,
-) -> Iterator[Line]:  # fmt: skip
+) -> Iterator[Line]:
     contenders: dict[str, dict[str, Any]] = {
-        "warm": {"start": str(first)}, "scratch": {"strategy": "scratch"},
-    }  # fmt: skip
+        "warm": {"start": str(first)},
+        "scratch": {"strategy": "scratch"},
+    }
     cells = _read(data / newer / "train.csv") + _read(data / newer / "test.csv")
     for seed in seeds:
         if time.monotonic() > until:
@@ -115,11 +123,14 @@ def _draws(
         seconds = time.process_time() - began
         train, test = ([cells[row] for row in parts[name]] for name in ("train", "test"))
         yield {
-            "older": older, "newer": newer, "seed": seed,
+            "older": older,
+            "newer": newer,
+            "seed": seed,
             **{name: _accuracy(run) for name, run in runs.items()},
-            **_beside(runs["scratch"], train, test), "processor_s": round(seconds, 1),
+            **_beside(runs["scratch"], train, test),
+            "processor_s": round(seconds, 1),
             "shipped": shipped,
-        }  # fmt: skip
+        }
 
 
 def _read(path: Path) -> Cells:

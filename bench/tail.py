@@ -55,8 +55,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for variant in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == variant]
         found[variant] = {
-            "sets": len(own), **{k: round(float(np.mean([r[k] for r in own])), 4) for k in keys}
-        }  # fmt: skip
+            "sets": len(own),
+            **{k: round(float(np.mean([r[k] for r in own])), 4) for k in keys},
+        }
     return found
 
 
@@ -65,9 +66,12 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
     strategy, rate, times = VARIANTS[variant]
     n = sum(1 for _ in (folder / "train").glob("*/*"))
     asked = Request(
-        data=folder, budget="balanced", strategy=strategy, given=frozenset({"strategy", "budget"}),
+        data=folder,
+        budget="balanced",
+        strategy=strategy,
+        given=frozenset({"strategy", "budget"}),
         settings=(f"training.rate={rate}", f"training.passes={times * n}"),
-    )  # fmt: skip
+    )
     scene, start = set_up(asked)
     seen: list[Chosen] = []
     choose, began = fine_tune.choose, time.perf_counter()
@@ -84,12 +88,15 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
     own = head[held, scene.arranged.labels[held]]
     losses = np.nanmean(seen[0].losses, axis=1)
     return {
-        "set": folder.name, "variant": variant, "n": n,
+        "set": folder.name,
+        "variant": variant,
+        "n": n,
         "head": round(float(trial.hits[0].mean()), 4),
         "tuned": round(float(trial.hits[1].mean()), 4),
         "head_loss": round(float(-np.log(np.maximum(own, 1e-12)).mean()), 4),
         "trained_loss": round(float(losses[END]), 4),
         "joined_loss": round(float(losses[REFIT]), 4) if len(losses) > REFIT else None,
-        "candidate": seen[0].candidate, "guards": [g.kind for g in trial.worked.guards],
+        "candidate": seen[0].candidate,
+        "guards": [g.kind for g in trial.worked.guards],
         "seconds": round(time.perf_counter() - began, 1),
-    }  # fmt: skip
+    }

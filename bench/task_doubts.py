@@ -58,9 +58,13 @@ def measure(given: Namespace) -> dict[str, Any]:
 
 
 def _rows(
-    name: str, task: str, taps: dict[Tap, NDArray[np.float32]], truth: Truth, target: Target,
+    name: str,
+    task: str,
+    taps: dict[Tap, NDArray[np.float32]],
+    truth: Truth,
+    target: Target,
     draws: int,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     found = [{"set": name, "task": task, **row} for row in doubts(taps, truth, target, draws)]
     print(found[0], found[-1], flush=True)
     return found
@@ -73,10 +77,11 @@ def _sums(rows: list[dict[str, Any]], task: str) -> dict[str, int]:
     )
     sums = {f"planted, {key}": sum(row[key] for row in wrong) for key in ("named", "rightly")}
     sums |= {
-        "planted": sum(row["planted"] for row in wrong), "sets": len(clean),
+        "planted": sum(row["planted"] for row in wrong),
+        "sets": len(clean),
         "as they are, of": sum(row["n"] for row in clean),
         "as they are, named": sum(row["named"] for row in clean),
-    }  # fmt: skip
+    }
     return {f"{task}: {key}": value for key, value in sums.items()}
 
 
@@ -84,8 +89,9 @@ def _columns(given: Namespace) -> Iterator[tuple[str, dict[Tap, NDArray[np.float
     """A column of measurements each, from the others."""
     tables = {
         "breast cancer": (load_breast_cancer().data, (0, 3, 5, 10, 13)),
-        "wine": (load_wine().data, (0, 5, 9, 12)), "red wine": (wine_table(given)[0], (0, 7, 10)),
-    }  # fmt: skip
+        "wine": (load_wine().data, (0, 5, 9, 12)),
+        "red wine": (wine_table(given)[0], (0, 7, 10)),
+    }
     tables["diabetes"] = (np.column_stack(load_diabetes(return_X_y=True)), (10,))
     for name, (values, chosen) in tables.items():
         for k in chosen:
@@ -136,9 +142,13 @@ def _judged(given: Planted, kernels: list[Array], target: Target) -> dict[str, A
     named, rate, why = find(said, truth)
     hits = len(given.wrong & set(named))
     return {
-        "n": n, "planted": len(given.wrong), "named": len(named), "rightly": hits,
-        "rate": rate and rate.value, "why": why,
-    }  # fmt: skip
+        "n": n,
+        "planted": len(given.wrong),
+        "named": len(named),
+        "rightly": hits,
+        "rate": rate and rate.value,
+        "why": why,
+    }
 
 
 Found = tuple[list[tuple[int, int]], Share | None, Why | None]

@@ -11,19 +11,26 @@ from bench.markdown import percent, source, table
 AGAINST = {"pairs": "one-vs-rest", "angles": "ridge", "wine": "ridge", "tuned": "head"}
 OURS = {"tuned": "balanced"}
 SAID = {
-    "pairs": "pairs, `mAP`, one-vs-rest", "angles": "angles, R², ridge",
-    "wine": "wine, R², ridge", "tuned": "`balanced`, `fast`",
-}  # fmt: skip
+    "pairs": "pairs, `mAP`, one-vs-rest",
+    "angles": "angles, R², ridge",
+    "wine": "wine, R², ridge",
+    "tuned": "`balanced`, `fast`",
+}
 
 
 def gains() -> str:
     """Each part and set: ours, the other, the paired difference with its interval."""
     rows = [row for row in results.read("tasks")["rows"] if row["part"] in AGAINST]
     lines = [
-        [SAID[row["part"]], row["set"].removeprefix("wine "),
-         _score(row[OURS.get(row["part"], "ours")]), _score(row[AGAINST[row["part"]]]), _gap(row)]
+        [
+            SAID[row["part"]],
+            row["set"].removeprefix("wine "),
+            _score(row[OURS.get(row["part"], "ours")]),
+            _score(row[AGAINST[row["part"]]]),
+            _gap(row),
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
     lower = sum(row["high"] < 0 for row in rows)
     heads = ["what, score, against", "set", "ours", "other", "difference (95 %)"]
     told = f"Significantly lower: {lower} of {len(rows)} {source('tasks')}."

@@ -32,18 +32,26 @@ def tuned(given: Namespace, name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for budget in BUDGETS:
             run = warmstart.fit(
-                (images[:LEARNT], labels[:LEARNT]), task=task, budget=budget,
-                out=Path(folder) / budget, settings=[f"input.size={SIDE}"],
-            )  # fmt: skip
+                (images[:LEARNT], labels[:LEARNT]),
+                task=task,
+                budget=budget,
+                out=Path(folder) / budget,
+                settings=[f"input.size={SIDE}"],
+            )
             credits.append(_credits(run.predict(list(images[LEARNT:])), labels[LEARNT:], task))
             shipped = run.summary.shipped.strategy
     head, both = credits
     gap = difference(both, head, np.arange(len(both)), np.random.default_rng(0))
     return {
-        "learnt from": LEARNT, "size": SIDE, "head": float(head.mean()),
-        "balanced": float(both.mean()), "gain": gap.value, "low": gap.low, "high": gap.high,
+        "learnt from": LEARNT,
+        "size": SIDE,
+        "head": float(head.mean()),
+        "balanced": float(both.mean()),
+        "gain": gap.value,
+        "low": gap.low,
+        "high": gap.high,
         "shipped": shipped,
-    }  # fmt: skip
+    }
 
 
 def _credits(answers: Any, labels: Any, task: Task) -> NDArray[np.float64]:

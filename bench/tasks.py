@@ -153,9 +153,15 @@ def _pairs(given: Namespace, name: str) -> dict[str, Any]:
     a, b = (LABEL_SETS.credits(one, truth) for one in (_said(pool, fit, test), base))
     gap = difference(a, b, np.arange(len(test)), np.random.default_rng(0))
     return {
-        "labels": truth.shape[1], "pairs": len(learn), "head": fit.name, "ours": float(a.mean()),
-        "one-vs-rest": float(b.mean()), "gain": gap.value, "low": gap.low, "high": gap.high,
-    }  # fmt: skip
+        "labels": truth.shape[1],
+        "pairs": len(learn),
+        "head": fit.name,
+        "ours": float(a.mean()),
+        "one-vs-rest": float(b.mean()),
+        "gain": gap.value,
+        "low": gap.low,
+        "high": gap.high,
+    }
 
 
 def _one_vs_rest(x: NDArray[np.float64], truth: Truth, learn: Rows, test: Rows) -> Any:
@@ -185,9 +191,13 @@ def _against_ridge(
     a, b = (1 - (said - truth[test]) ** 2 / variance for said in (own, base))
     gap = difference(a, b, np.arange(len(test)), np.random.default_rng(0))
     return {
-        "ours": float(a.mean()), "ridge": float(b.mean()), "gain": gap.value, "low": gap.low,
-        "high": gap.high, "draws": 1,
-    }  # fmt: skip
+        "ours": float(a.mean()),
+        "ridge": float(b.mean()),
+        "gain": gap.value,
+        "low": gap.low,
+        "high": gap.high,
+        "draws": 1,
+    }
 
 
 def _wine(given: Namespace, name: str) -> dict[str, Any]:
@@ -228,9 +238,12 @@ def _coverage(given: Namespace, name: str) -> dict[str, Any]:
         covered.append(float(inside.mean()))
         widths.append(half)
     return {
-        "draws": given.draws, "promised": PROMISED, "covered": float(np.mean(covered)),
-        "sd": float(np.std(covered)), "half width in spreads": float(np.mean(widths)),
-    }  # fmt: skip
+        "draws": given.draws,
+        "promised": PROMISED,
+        "covered": float(np.mean(covered)),
+        "sd": float(np.std(covered)),
+        "half width in spreads": float(np.mean(widths)),
+    }
 
 
 def _random(given: Namespace, name: str) -> dict[str, Any]:
@@ -264,8 +277,9 @@ PARTS: dict[str, tuple[tuple[str, ...], Work, tuple[str, ...]]] = {
     "wine": (tuple(f"wine {n}" for n in range(10)), _wine, ("ours", "ridge", "gain")),
     "coverage": (TURNED, _coverage, ("covered",)),
     "random": (
-        (*(f"{n}/multilabel" for n in PAIRED), *(f"{n}/regress" for n in TURNED)), _random,
+        (*(f"{n}/multilabel" for n in PAIRED), *(f"{n}/regress" for n in TURNED)),
+        _random,
         ("no-signal",),
     ),
     "tuned": (TAILED, tuned, ("head", "balanced", "gain")),
-}  # fmt: skip
+}

@@ -102,12 +102,17 @@ def _means(rows: Sequence[Row]) -> list[Row]:
 def _summed(name: str, size: str, method: str, of: Sequence[Row]) -> Row:
     told = ("shipped", "verdict", "pairs")
     return {
-        "set": name, "size": size, "method": method, "draws": len(of),
-        "accuracy": _mean(of, "accuracy", 4), "balanced": _mean(of, "balanced", 4),
-        "seconds": _mean(of, "seconds", 2), "answering": _mean(of, "answering", 2),
+        "set": name,
+        "size": size,
+        "method": method,
+        "draws": len(of),
+        "accuracy": _mean(of, "accuracy", 4),
+        "balanced": _mean(of, "balanced", 4),
+        "seconds": _mean(of, "seconds", 2),
+        "answering": _mean(of, "answering", 2),
         **{key: sorted({row[key] for row in of}) for key in told if key in of[0]},
         **({"sentence": of[0]["sentence"]} if "sentence" in of[0] and size == ALL else {}),
-    }  # fmt: skip
+    }
 
 
 def _mean(rows: Sequence[Row], key: str, digits: int) -> float | None:
@@ -180,9 +185,11 @@ def _ours(budget: Any, train: Texts, test: Texts, settings: Sequence[str]) -> Ro
         fitted = time.process_time()
         found = run.summary
         told: Row = {
-            "estimate": run.estimate and run.estimate.value, "verdict": found.verdict.kind,
-            "shipped": found.shipped.strategy, "sentence": found.verdict.sentence,
-        }  # fmt: skip
+            "estimate": run.estimate and run.estimate.value,
+            "verdict": found.verdict.kind,
+            "shipped": found.shipped.strategy,
+            "sentence": found.verdict.sentence,
+        }
         if found.shipped.strategy != "none":
             labels = [answer.label for answer in run.predict(test[0])]
             told |= _scores(labels, test[1])
@@ -230,10 +237,21 @@ def _peer(method: str, train: Texts, test: Texts, seed: int, given: Namespace) -
                 writer.writerow(["text", "label"])
                 writer.writerows(zip(texts, labels, strict=True))
         done = subprocess.run(
-            [given.python, str(PEERS_FILE), method, encoder, *map(str, files), "--seed", str(seed),
-             "--iterations", str(given.iterations)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [
+                given.python,
+                str(PEERS_FILE),
+                method,
+                encoder,
+                *map(str, files),
+                "--seed",
+                str(seed),
+                "--iterations",
+                str(given.iterations),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         sys.exit(f"{method}: {done.stderr.strip()[-500:]}")
     told: Row = json.loads(done.stdout.strip().splitlines()[-1])

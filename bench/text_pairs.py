@@ -107,9 +107,13 @@ def _layers(network: Network, rate: float) -> torch.optim.Optimizer:
 
 
 def _update(
-    network: Network, optimizer: torch.optim.Optimizer, rows: Any, labels: Any, inputs: Any,
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    rows: Any,
+    labels: Any,
+    inputs: Any,
     seed: int,
-) -> None:  # fmt: skip
+) -> None:
     torch.manual_seed(seed)
     network.trunk.train()
     vectors = _vectors(network, rows, inputs)

@@ -40,19 +40,26 @@ def setfit(encoder: str, train: Any, test: Any, seed: int, iterations: int) -> d
     all_pairs = len(train[0]) <= ALL_PAIRS
     with tempfile.TemporaryDirectory() as folder:
         arguments = library.TrainingArguments(
-            output_dir=folder, seed=seed, num_iterations=None if all_pairs else iterations,
-            report_to="none", save_strategy="no", logging_strategy="no", show_progress_bar=False,
-        )  # fmt: skip
+            output_dir=folder,
+            seed=seed,
+            num_iterations=None if all_pairs else iterations,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            show_progress_bar=False,
+        )
         data = Dataset.from_dict({"text": train[0], "label": train[1]})
         trainer = library.Trainer(model=model, args=arguments, train_dataset=data)
         trainer.train()
     fitted = time.process_time()
     found = list(map(str, model.predict(test[0], show_progress_bar=False)))
     return {
-        "labels": found, "seconds": fitted - began, "answering": time.process_time() - fitted,
+        "labels": found,
+        "seconds": fitted - began,
+        "answering": time.process_time() - fitted,
         "pairs": "all, one epoch" if all_pairs else f"{iterations} of each kind a text",
         "version": library.__version__,
-    }  # fmt: skip
+    }
 
 
 def trainer(encoder: str, train: Any, test: Any, seed: int) -> dict[str, Any]:
@@ -81,21 +88,31 @@ def trainer(encoder: str, train: Any, test: Any, seed: int) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
-            output_dir=folder, seed=seed, report_to="none", use_cpu=True, save_strategy="no",
-            logging_strategy="no", disable_tqdm=True, num_train_epochs=3,
-        )  # fmt: skip
+            output_dir=folder,
+            seed=seed,
+            report_to="none",
+            use_cpu=True,
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            num_train_epochs=3,
+        )
         loop = transformers.Trainer(
-            network, arguments, train_dataset=Rows(*train),
+            network,
+            arguments,
+            train_dataset=Rows(*train),
             data_collator=transformers.DataCollatorWithPadding(tokenizer),
-        )  # fmt: skip
+        )
         loop.train()
         fitted = time.process_time()
         logits: Any = loop.predict(Rows(*test)).predictions
     found = [classes[place] for place in logits.argmax(axis=1)]
     return {
-        "labels": found, "seconds": fitted - began, "answering": time.process_time() - fitted,
+        "labels": found,
+        "seconds": fitted - began,
+        "answering": time.process_time() - fitted,
         "version": transformers.__version__,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -11,10 +11,12 @@ from bench.markdown import percent, source, table
 
 Rows = dict[tuple[str, str, str], dict[str, Any]]
 TITLES = {
-    "fast": "`warmstart fit --budget fast`", "balanced": "`warmstart fit`",
-    "setfit": "SetFit 1.2, its defaults", "logistic": "logistic regression on the pooled output",
+    "fast": "`warmstart fit --budget fast`",
+    "balanced": "`warmstart fit`",
+    "setfit": "SetFit 1.2, its defaults",
+    "logistic": "logistic regression on the pooled output",
     "trainer": "transformers `Trainer`, all layers, 3 epochs",
-}  # fmt: skip
+}
 SIZES = {"8": "8 a class", "all": "600"}
 
 

@@ -58,19 +58,34 @@ def _ours(data: Path, strategy: str, cache: str) -> float:
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "run"
         command = [
-            sys.executable, "-m", "warmstart", "fit", str(data), "--strategy", strategy,
-            "--budget", "fast", "--quiet", "--out", str(out),
-            "--set", f"training.passes={PASSES}", "--set", f"training.batch={BATCH}",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "warmstart",
+            "fit",
+            str(data),
+            "--strategy",
+            strategy,
+            "--budget",
+            "fast",
+            "--quiet",
+            "--out",
+            str(out),
+            "--set",
+            f"training.passes={PASSES}",
+            "--set",
+            f"training.batch={BATCH}",
+        ]
         env = os.environ | {"WARMSTART_CACHE": cache}
         subprocess.run(command, env=env, check=True, capture_output=True)
         lines = (out / "progress.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
     times = [
-        event["t"] for event in events
-        if event["stage"] == "tune" and event["kind"] == "step"
+        event["t"]
+        for event in events
+        if event["stage"] == "tune"
+        and event["kind"] == "step"
         and event["values"].get("lesson") == 2
-    ]  # fmt: skip
+    ]
     # The last training holds nothing out, so that no look comes between its updates.
     return round(BATCH * (len(times) - 1) / (times[-1] - times[0]), 1)
 
@@ -98,10 +113,15 @@ def _trainer(data: Path) -> float:
     network: Any = start.module.train().requires_grad_(True)
     classes = len(list((data / "train").iterdir()))
     network.reset_classifier(classes)
-    views = v2.Compose([
-        v2.ToImage(), v2.RandomResizedCrop(prep.size, antialias=True), v2.RandomHorizontalFlip(),
-        v2.ToDtype(torch.float32, scale=True), v2.Normalize(prep.mean, prep.std),
-    ])  # fmt: skip
+    views = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.RandomResizedCrop(prep.size, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(prep.mean, prep.std),
+        ]
+    )
     images = ImageFolder(data / "train", transform=views)
 
     class Classifier(torch.nn.Module):
@@ -123,10 +143,18 @@ def _trainer(data: Path) -> float:
 
     with tempfile.TemporaryDirectory() as out:
         arguments = TrainingArguments(
-            out, per_device_train_batch_size=BATCH, max_steps=PASSES // BATCH, report_to=[],
-            save_strategy="no", logging_strategy="no", remove_unused_columns=False,
-            use_cpu=True, dataloader_num_workers=0, disable_tqdm=True, learning_rate=3e-4,
-        )  # fmt: skip
+            out,
+            per_device_train_batch_size=BATCH,
+            max_steps=PASSES // BATCH,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            remove_unused_columns=False,
+            use_cpu=True,
+            dataloader_num_workers=0,
+            disable_tqdm=True,
+            learning_rate=3e-4,
+        )
         trainer = Trainer(Classifier(), arguments, train_dataset=images, data_collator=collate)
         began = time.perf_counter()
         trainer.train()

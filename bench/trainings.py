@@ -120,9 +120,11 @@ class _Recorder(Watch):
 
     def __init__(self, found: Trained) -> None:
         super().__init__(
-            n_steps=found.n_steps, warm_up=found.warm_up, class_shares=found.shares,
+            n_steps=found.n_steps,
+            warm_up=found.warm_up,
+            class_shares=found.shares,
             begins_fitted=found.begins_fitted,
-        )  # fmt: skip
+        )
         self.found = found
 
     def see(self, step: int, loss: float) -> Alarm | None:
@@ -185,14 +187,21 @@ def _train(asked: Request, scene: Scene, start: Start, images: Tensor, ask: Ask)
     keep, held = np.flatnonzero(part > 0), np.flatnonzero(part == 0)
     torch.set_num_threads(1)  # two threads wait for each other where the machine has other work
     room = Room(
-        source=drain(fine_tune.open_source(scene, plan)), labels=labels, blocks=blocks,
-        before=take_digests(network), checkpoints=NoCheckpoints(),
-    )  # fmt: skip
+        source=drain(fine_tune.open_source(scene, plan)),
+        labels=labels,
+        blocks=blocks,
+        before=take_digests(network),
+        checkpoints=NoCheckpoints(),
+    )
     head, read = fit_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
     lesson = Lesson(
-        make=lambda: outfit(network, plan, head, read, ask.seed), schedule=course, room=room,
-        rows=keep, held=held, number=0,
-    )  # fmt: skip
+        make=lambda: outfit(network, plan, head, read, ask.seed),
+        schedule=course,
+        room=room,
+        rows=keep,
+        held=held,
+        number=0,
+    )
     attempt = Attempt(lesson, 1.0, ())
     is_fresh = "fresh" in attempt.outfit.actions.values()
     counts = np.bincount(labels[keep]).tolist()

@@ -74,9 +74,12 @@ def try_tail(asked: Request, scene: Scene, start: Start) -> Trial:
     """Fit the head, train the layers that `fit` would, and answer the test images with both."""
     facts = run_plan.network_facts(asked, start, scene.look.network, None, is_tried=True)
     plan = run_plan.make_plan(
-        run_plan.settle(asked), scene.arranged.facts(), facts, tuple(scene.profiles),
+        run_plan.settle(asked),
+        scene.arranged.facts(),
+        facts,
+        tuple(scene.profiles),
         scene.look.engine,
-    )  # fmt: skip
+    )
     head = drain(heads.fit_all(scene, plan))
     digests = origin_of(start, scene.look.network).digests
     own = replace(plan, strategy=replace(plan.strategy, source="user"))  # nothing is chosen here
@@ -92,9 +95,14 @@ def try_tail(asked: Request, scene: Scene, start: Start) -> Trial:
     decision = None
     if worked.before is not None:
         decision = decide(
-            on_rows_of(head, worked.head).probabilities, worked.before, worked.head.probabilities,
-            arranged.labels, worked.head.fold, arranged.blocks(), arranged.target,
-        )  # fmt: skip
+            on_rows_of(head, worked.head).probabilities,
+            worked.before,
+            worked.head.probabilities,
+            arranged.labels,
+            worked.head.fold,
+            arranged.blocks(),
+            arranged.target,
+        )
     return Trial(scene, head, worked, decision, hits, np.stack(said))
 
 

@@ -135,10 +135,16 @@ def _few(given: Namespace, name: str, n: int, seed: int) -> dict[str, Any]:
     error = float(np.sqrt(usual * (1 - usual) / len(rest)))
     beats = bool(right.mean() > usual + 1.96 * error)
     return {
-        "set": name, "what": "few", "draw": seed, "n": n, "verdict": kind,
-        "p": details["p"], "mde": details["mde"], "accuracy": float(right.mean()),
+        "set": name,
+        "what": "few",
+        "draw": seed,
+        "n": n,
+        "verdict": kind,
+        "p": details["p"],
+        "mde": details["mde"],
+        "accuracy": float(right.mean()),
         "beats chance": beats,
-    }  # fmt: skip
+    }
 
 
 def _fits(pool: pools.Pool, n: int) -> bool:

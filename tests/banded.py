@@ -28,11 +28,17 @@ def tiff(values, *, photometric=1, extra=0, big=False):
     kind = values.dtype.newbyteorder("<")
     colours = {1: 1, 2: 3, 5: 4}[photometric]
     tags = [
-        (256, SHORT, (width,)), (257, SHORT, (height,)),
-        (258, SHORT, (8 * kind.itemsize,) * bands), (259, SHORT, (1,)),
-        (262, SHORT, (photometric,)), (273, LONG, ()), (277, SHORT, (bands,)),
-        (278, SHORT, (height,)), (279, LONG, (values.nbytes,)), (284, SHORT, (1,)),
-    ]  # fmt: skip
+        (256, SHORT, (width,)),
+        (257, SHORT, (height,)),
+        (258, SHORT, (8 * kind.itemsize,) * bands),
+        (259, SHORT, (1,)),
+        (262, SHORT, (photometric,)),
+        (273, LONG, ()),
+        (277, SHORT, (bands,)),
+        (278, SHORT, (height,)),
+        (279, LONG, (values.nbytes,)),
+        (284, SHORT, (1,)),
+    ]
     if bands > colours:
         tags.append((338, SHORT, (extra,) * (bands - colours)))
     tags.append((339, SHORT, (SAMPLE_KINDS[kind.kind],) * bands))

@@ -25,9 +25,17 @@ class Colours(nn.Module):
 
 
 def onnx_file(
-    path, *, order=(0, 1, 2), batch="n", side="s", shape=None, kind=TensorProto.FLOAT,
-    softmax=False, metadata=None, sharpness=20.0,
-):  # fmt: skip
+    path,
+    *,
+    order=(0, 1, 2),
+    batch="n",
+    side="s",
+    shape=None,
+    kind=TensorProto.FLOAT,
+    softmax=False,
+    metadata=None,
+    sharpness=20.0,
+):
     """The same rule as a graph; `shape` replaces the whole shape of the input."""
     shape = shape or [batch, 3, side, side]
     axes = [1, 2] if shape[-1] == 3 else [2, 3]
@@ -40,10 +48,12 @@ def onnx_file(
     if softmax:
         nodes.append(helper.make_node("Softmax", ["z"], ["y"], axis=1))
     graph = helper.make_graph(
-        nodes, "colours", [helper.make_tensor_value_info("x", kind, shape)],
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("x", kind, shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [shape[0], len(order)])],
         [numpy_helper.from_array(weight, "w")],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     for key, value in (metadata or {}).items():
         model.metadata_props.add(key=key, value=value)

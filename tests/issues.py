@@ -17,11 +17,12 @@ def issues(*ranked: LabelIssue, judged: int = 300, **more: object) -> LabelIssue
     """What is said where these are counted, or where nothing was found."""
     count = sum(one.is_issue for one in ranked)
     plain: dict[str, object] = {
-        "disagreements": max(count, len(ranked)), "count": count,
+        "disagreements": max(count, len(ranked)),
+        "count": count,
         "rate": Share(value=0.01, low=0.004, high=0.03) if count else None,
         "why": None if count else "not-significant",
         "sentence": f"{count} label issues." if count else "No label issues found.",
-    }  # fmt: skip
+    }
     return LabelIssues(judged=judged, ranked=ranked, **{**plain, **more})
 
 

@@ -77,10 +77,12 @@ def planned(scene, strategy, settings=(), lr=None, **wishes):
 def room(scene, plan, checkpoints=None):
     """What trainings share."""
     return Room(
-        source=drain(fine_tune.open_source(scene, plan)), labels=scene.arranged.labels,
-        blocks=scene.arranged.blocks(), before=take_digests(scene.look.network),
+        source=drain(fine_tune.open_source(scene, plan)),
+        labels=scene.arranged.labels,
+        blocks=scene.arranged.blocks(),
+        before=take_digests(scene.look.network),
         checkpoints=checkpoints or NoCheckpoints(),
-    )  # fmt: skip
+    )
 
 
 def lesson(scene, plan, held=(), checkpoints=None, **options):
@@ -92,9 +94,13 @@ def lesson(scene, plan, held=(), checkpoints=None, **options):
     read = scene.look.reader(scene.examples(keep))
     options = {"number": 1, **options}
     return Lesson(
-        make=lambda: outfit(scene.look.network, plan, head, read, 0), schedule=schedule(plan),
-        room=room(scene, plan, checkpoints), rows=keep, held=held, **options,
-    )  # fmt: skip
+        make=lambda: outfit(scene.look.network, plan, head, read, 0),
+        schedule=schedule(plan),
+        room=room(scene, plan, checkpoints),
+        rows=keep,
+        held=held,
+        **options,
+    )
 
 
 def state(model):

@@ -30,10 +30,15 @@ def scene_of(source, module="convolutions", *, budget="balanced", prep=PREP, see
     look, _ = look_at(collection, module, prep)
     collection = settled(collection, look)
     return Scene(
-        collection=collection, look=look, arranged=arrange(collection.record), prep=prep,
-        profiles=profiles(look.taps), budget=budget, seed=seed,
+        collection=collection,
+        look=look,
+        arranged=arrange(collection.record),
+        prep=prep,
+        profiles=profiles(look.taps),
+        budget=budget,
+        seed=seed,
         start=load(module, preprocessing=prep).record,
-    )  # fmt: skip
+    )
 
 
 def table(root, rows, name="labels.csv"):

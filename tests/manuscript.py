@@ -56,9 +56,10 @@ def slug(heading: str) -> str:
 def blocks(path: Path, language: str) -> list[str]:
     """The fenced blocks of one language, in order."""
     return [
-        body for _, named_as, body in FENCED.findall(path.read_text("utf-8"))
+        body
+        for _, named_as, body in FENCED.findall(path.read_text("utf-8"))
         if named_as == language
-    ]  # fmt: skip
+    ]
 
 
 def commands(path: Path) -> Iterator[str]:

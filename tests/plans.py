@@ -25,10 +25,11 @@ NAMES = ("stem", "blocks.0", "blocks.1", "top")
 def network(names=NAMES, **changes):
     """The record of a network with these parts."""
     parts = [
-        PartRecord(name=name, parameters=10, shape_in=(4, 8, 8), shape_out=(4, 8, 8), macs=5,
-                   layout="NCHW")
+        PartRecord(
+            name=name, parameters=10, shape_in=(4, 8, 8), shape_out=(4, 8, 8), macs=5, layout="NCHW"
+        )
         for name in names
-    ]  # fmt: skip
+    ]
     record = NetworkRecord(
         parts=tuple(parts), head_parameters=7, cut="traced", neck_width=4, neck_is_average=True
     )
@@ -150,8 +151,12 @@ def texts(n, classes=6, strategy="auto", task="classify", inputs=TEXTS, budget="
     facts = many(n, classes=classes, smallest=n // classes, task=task, kind="text")
     usual, fresh = more.pop("usual", None), more.pop("fresh", frozenset())
     known = network_facts(
-        LAYERS, family="transformer", preprocessing=inputs, usual=usual, fresh=fresh,
+        LAYERS,
+        family="transformer",
+        preprocessing=inputs,
+        usual=usual,
+        fresh=fresh,
         tries_tail=strategy == "auto",
-    )  # fmt: skip
+    )
     made = build(wish(strategy, budget, **more), facts, known, HEADS, ENGINE)
     return with_store(made, known, facts)

@@ -41,25 +41,49 @@ MANY = tuple(f"class number {i:02}" for i in range(80))
 NASTY = '<script>alert("x")</script>'
 EVIDENCE = (
     Evidence(
-        name="signal", value=0.82, low=0.06, high=0.15, n=300, meaning="It can be learnt.",
+        name="signal",
+        value=0.82,
+        low=0.06,
+        high=0.15,
+        n=300,
+        meaning="It can be learnt.",
         details={"p": 0.005, "mde": 0.09, "null_mean": 0.1, "permutations": 199},
     ),
     Evidence(
-        name="depth", value=0.01, low=-0.01, high=0.03, n=300, meaning="Layer 3 is best.",
+        name="depth",
+        value=0.01,
+        low=-0.01,
+        high=0.03,
+        n=300,
+        meaning="Layer 3 is best.",
         details={"part.1": 0.3, "part.2": 0.5, "part.3": 0.8, "part.4": 0.78, "best_part": 3},
     ),
     Evidence(
-        name="appetite", value=0.04, low=0.02, high=0.06, n=300,
+        name="appetite",
+        value=0.04,
+        low=0.02,
+        high=0.06,
+        n=300,
         meaning="About 30 more a class would bring 4.0 points (2.0 to 6.0).",
-        details={"accuracy.30": 0.6, "accuracy.100": 0.74, "accuracy.270": 0.82,
-                 "scale": 0.4, "rate": 0.44},
+        details={
+            "accuracy.30": 0.6,
+            "accuracy.100": 0.74,
+            "accuracy.270": 0.82,
+            "scale": 0.4,
+            "rate": 0.44,
+        },
     ),
     Evidence(
-        name="knowledge", value=0.27, low=0.16, high=0.38, n=96, meaning="It knows much.",
+        name="knowledge",
+        value=0.27,
+        low=0.16,
+        high=0.38,
+        n=96,
+        meaning="It knows much.",
         details={"trained": 0.69, "shuffled": 0.27, "pixels": 0.42, "error": 0.05},
     ),
     Evidence(name="tail_gain", value=None, low=None, high=None, n=0, meaning="Not measured."),
-)  # fmt: skip
+)
 
 
 def summary(**changes: object) -> Summary:
@@ -76,8 +100,14 @@ def summary(**changes: object) -> Summary:
         "linear_probe": estimate,
         "fine_tuning_gain": None,
         "test": Scores(
-            n=200, accuracy=0.78, low=0.72, high=0.84, balanced_accuracy=0.77, macro_f1=0.76,
-            log_loss=0.6, ece=0.04,
+            n=200,
+            accuracy=0.78,
+            low=0.72,
+            high=0.84,
+            balanced_accuracy=0.77,
+            macro_f1=0.76,
+            log_loss=0.6,
+            ece=0.04,
         ),
         "data": DataCounts(
             train=300, test=200, classes=3, unreadable=1, duplicates=2, leaks=0, label_issues=1
@@ -91,7 +121,7 @@ def summary(**changes: object) -> Summary:
         ),
         "seconds": {"read": 1.0, "look": 12.0, "check": 3.0, "head": 2.5, "total": 20.0},
         "peak_rss_mb": 900.0,
-    }  # fmt: skip
+    }
     return Summary(**{**plain, **changes})
 
 
@@ -105,9 +135,15 @@ def said(classes: tuple[str, ...] = CLASSES, each: int = 10) -> tuple[Said, ...]
             p = 0.6 + 0.03 * i
             own = 1 - p if wrong else p
             found.append(
-                Said(id=f"{name}/{i:03}.jpg", split="oof", target=name, label=label,
-                     probability=p, own=own)
-            )  # fmt: skip
+                Said(
+                    id=f"{name}/{i:03}.jpg",
+                    split="oof",
+                    target=name,
+                    label=label,
+                    probability=p,
+                    own=own,
+                )
+            )
     return tuple(found)
 
 
@@ -120,11 +156,17 @@ def scores(rows: tuple[Said, ...]) -> tuple[ClassScore, ...]:
         wrong = [row.label for row in own if not row.is_right]
         found.append(
             ClassScore(
-                label=name, n=len(own), recall=recall, low=max(recall - 0.2, 0.0),
-                high=min(recall + 0.15, 1.0), precision=0.8, answers=10,
-                taken_for=wrong[0] if wrong else None, taken=len(wrong),
+                label=name,
+                n=len(own),
+                recall=recall,
+                low=max(recall - 0.2, 0.0),
+                high=min(recall + 0.15, 1.0),
+                precision=0.8,
+                answers=10,
+                taken_for=wrong[0] if wrong else None,
+                taken=len(wrong),
             )
-        )  # fmt: skip
+        )
     return tuple(found)
 
 
@@ -136,9 +178,13 @@ def record(classes: tuple[str, ...] = CLASSES, each: int = 10) -> DataRecord:
         for i in range(each)
     )
     return DataRecord(
-        name="clothing", kind="image", task="classify", layout="folders", classes=classes,
+        name="clothing",
+        kind="image",
+        task="classify",
+        layout="folders",
+        classes=classes,
         examples=examples,
-    )  # fmt: skip
+    )
 
 
 def ledger() -> Ledger:
@@ -146,11 +192,25 @@ def ledger() -> Ledger:
 
     def row(name: str, fate: str, numel: int) -> LedgerRow:
         before, after = (None if fate == "new" else "a"), (None if fate == "dropped" else "a")
-        return LedgerRow(tensor=name, part="p", fate=fate, shape=(numel,), numel=numel,
-                         buffer=False, before=before, after=after)  # fmt: skip
+        return LedgerRow(
+            tensor=name,
+            part="p",
+            fate=fate,
+            shape=(numel,),
+            numel=numel,
+            buffer=False,
+            before=before,
+            after=after,
+        )
 
-    return Ledger(rows=(row("a", "frozen", 90), row("b", "trained", 40), row("c", "new", 10),
-                        row("d", "dropped", 20)))  # fmt: skip
+    return Ledger(
+        rows=(
+            row("a", "frozen", 90),
+            row("b", "trained", 40),
+            row("c", "new", 10),
+            row("d", "dropped", 20),
+        )
+    )
 
 
 def training(guards: int = 1) -> tuple[Event, ...]:
@@ -177,36 +237,52 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> Facts:
     rows = said(names)
     first, second = names[:2]
     plain: dict[str, object] = {
-        "place": "runs/clothing", "title": "EfficientNet-Lite0 (ImageNet)", "summary": summary(),
+        "place": "runs/clothing",
+        "title": "EfficientNet-Lite0 (ImageNet)",
+        "summary": summary(),
         "repeat": Repeat(
-            command="warmstart fit clothing", data="clothing", budget="fast",
-            is_own_strategy=False, rows=(("seed", "0"), ("torch", "2.13")),
+            command="warmstart fit clothing",
+            data="clothing",
+            budget="fast",
+            is_own_strategy=False,
+            rows=(("seed", "0"), ("torch", "2.13")),
         ),
         "data": record(names),
         "inspection": Inspection(
             evidence=EVIDENCE,
             label_issues=issues(issue(f"{first}/000.jpg", first, second)),
         ),
-        "plan": plan(), "ledger": ledger(),
+        "plan": plan(),
+        "ledger": ledger(),
         "calibration": CalibrationRecord(
-            temperature=1.0, class_bias=(0.0,) * len(names), sure_from=0.8, promised_error=0.02,
-            unknown_from=3.0, nearest=5,
+            temperature=1.0,
+            class_bias=(0.0,) * len(names),
+            sure_from=0.8,
+            promised_error=0.02,
+            unknown_from=3.0,
+            nearest=5,
         ),
-        "said": rows, "events": training(), "classes": scores(rows), "tested": scores(rows),
+        "said": rows,
+        "events": training(),
+        "classes": scores(rows),
+        "tested": scores(rows),
         "certainty": Certainty(
             sentence="On average it is 73 % sure and right 80 % of the time.",
-            bins=(CertaintyBin(confidence=0.62, accuracy=0.5, low=0.3, high=0.7, n=10),
-                  CertaintyBin(confidence=0.85, accuracy=0.95, low=0.8, high=0.99, n=20)),
+            bins=(
+                CertaintyBin(confidence=0.62, accuracy=0.5, low=0.3, high=0.7, n=10),
+                CertaintyBin(confidence=0.85, accuracy=0.95, low=0.8, high=0.99, n=20),
+            ),
         ),
         "layers": (
             Stretch(layers="1–14", names="stem … b5", action="frozen", rates="", weights=90, n=14),
-            Stretch(layers="15–18", names="b6 … top", action="tuned", rates="0.0003", weights=40,
-                    n=4),
+            Stretch(
+                layers="15–18", names="b6 … top", action="tuned", rates="0.0003", weights=40, n=4
+            ),
         ),
         "in_words": "Layers 1–14 frozen · 15–18 tuned at 0.0003",
         "fates": ("frozen    1 tensor, 90 weights, unchanged bit for bit",),
         "thumbs": {row.id: PICTURE for row in rows},
-    }  # fmt: skip
+    }
     return Facts(**{**plain, **changes})
 
 
@@ -218,7 +294,8 @@ def plan() -> Plan:
 
     rate = Choice(value=3e-4, because="your choice (--lr)", source="user", rule=1e-4)
     return Plan(
-        start=rule("lite0"), strategy=rule("last:1", "layers were worth trying"),
+        start=rule("lite0"),
+        strategy=rule("last:1", "layers were worth trying"),
         parts=(
             PartPlan(name="stem", action=rule("frozen")),
             PartPlan(name="blocks", action=rule("frozen")),
@@ -227,13 +304,18 @@ def plan() -> Plan:
         ),
         head=HeadPlan(
             candidates=Choice(value=("last", "late"), because="label-free", source="rule"),
-            penalties=rule(1.0), outer_folds=rule(10), permutations=rule(199),
+            penalties=rule(1.0),
+            outer_folds=rule(10),
+            permutations=rule(199),
         ),
         training=TrainingPlan(
             engine=Choice(value="torch", because="quickest here", source="measured"),
-            batch=rule(32), seed=rule(0), rate=rate, flip=rule(True),
+            batch=rule(32),
+            seed=rule(0),
+            rate=rate,
+            flip=rule(True),
         ),
-    )  # fmt: skip
+    )
 
 
 def guard() -> GuardNote:
@@ -248,10 +330,14 @@ def nothing() -> Facts:
             verdict=Verdict(
                 kind="no-signal", sentence="No signal found in 300 examples.", evidence=EVIDENCE
             ),
-            shipped=Shipped(strategy="none", why="no signal was found"), test=None,
+            shipped=Shipped(strategy="none", why="no signal was found"),
+            test=None,
         ),
-        ledger=None, calibration=None, events=(), tested=(),
-    )  # fmt: skip
+        ledger=None,
+        calibration=None,
+        events=(),
+        tested=(),
+    )
 
 
 def cases() -> dict[str, Facts]:
@@ -259,12 +345,10 @@ def cases() -> dict[str, Facts]:
     return {
         "full": facts(),
         "no signal": nothing(),
-        "summary alone": Facts(
-            place="x", title="lite0", summary=summary(), repeat=facts().repeat
-        ),
+        "summary alone": Facts(place="x", title="lite0", summary=summary(), repeat=facts().repeat),
         "many classes": facts(MANY),
         "two classes": facts(("a", "b")),
         "no pictures": facts(thumbs={}),
         "no training": facts(events=()),
         "nasty": facts((NASTY, "b\"'&", "c\x00\x1b‮")),
-    }  # fmt: skip
+    }

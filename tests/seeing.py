@@ -8,16 +8,27 @@ from pathlib import Path
 import torch
 
 SIZES = {
-    "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 32,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 32,
     "patch_size": 8,
-}  # fmt: skip
+}
 KINDS = (
-    "vit", "deit", "dinov2", "dinov2_with_registers", "siglip_vision_model", "clip_vision_model",
-)  # fmt: skip
+    "vit",
+    "deit",
+    "dinov2",
+    "dinov2_with_registers",
+    "siglip_vision_model",
+    "clip_vision_model",
+)
 FEEDING = {
-    "image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32},
-    "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3], "resample": 2,
-}  # fmt: skip
+    "image_processor_type": "ViTImageProcessor",
+    "size": {"height": 32, "width": 32},
+    "image_mean": [0.4, 0.5, 0.6],
+    "image_std": [0.2, 0.25, 0.3],
+    "resample": 2,
+}
 
 
 def encoder(folder: Path, kind: str = "vit", feeding: dict[str, object] | None = FEEDING) -> Path:

@@ -105,12 +105,23 @@ def png(colour=(200, 30, 30), size=(20, 20)):
 
 # Heads of a request whose host one reader takes for this computer and another does not.
 ODD_HEADS = (
-    "Host: 127.0.0.1:80@evil.example", "Host: evil.example@127.0.0.1", "Host: 127.0.0.1 :80",
-    "Host: 127.0.0.1\r\nHost: evil.example", "Host: evil.example\r\nHost: 127.0.0.1",
-    "Host: 127.0.0.1\r\nhost: 127.0.0.1", "Host : 127.0.0.1", "Host: 127.0.0.1,evil.example",
-    "Host: localhost.", "Host: [::1%25lo]", "Host: [::1]evil", "Host: 127.0.0.1:99999",
-    "Host:", "X: 1", "Host: 127.0.0.1\r\n evil.example", "Host: \xa0127.0.0.1",
-)  # fmt: skip
+    "Host: 127.0.0.1:80@evil.example",
+    "Host: evil.example@127.0.0.1",
+    "Host: 127.0.0.1 :80",
+    "Host: 127.0.0.1\r\nHost: evil.example",
+    "Host: evil.example\r\nHost: 127.0.0.1",
+    "Host: 127.0.0.1\r\nhost: 127.0.0.1",
+    "Host : 127.0.0.1",
+    "Host: 127.0.0.1,evil.example",
+    "Host: localhost.",
+    "Host: [::1%25lo]",
+    "Host: [::1]evil",
+    "Host: 127.0.0.1:99999",
+    "Host:",
+    "X: 1",
+    "Host: 127.0.0.1\r\n evil.example",
+    "Host: \xa0127.0.0.1",
+)
 
 
 @contextmanager
@@ -134,14 +145,20 @@ def live(app, limits=None, patience=30):
 
 def plain(answer=None, decode=None, **changes):
     """A model of one line: the class is the strongest colour."""
-    return Served(**{
-        "title": "colours", "labels": ("blue", "green", "red"), "metadata": {"name": "colours"},
-        "decode": decode or decode_plain, "answer": answer or answer_plain,
-        "explain": lambda picture: Heat("red", 0.9, 0.4, np.eye(3)),
-        "number": {"a.png": 0}.get, "kin": lambda number: "red",
-        "thumbnail": lambda number: b"jpeg" if number == 0 else None,
-        **changes,
-    })  # fmt: skip
+    return Served(
+        **{
+            "title": "colours",
+            "labels": ("blue", "green", "red"),
+            "metadata": {"name": "colours"},
+            "decode": decode or decode_plain,
+            "answer": answer or answer_plain,
+            "explain": lambda picture: Heat("red", 0.9, 0.4, np.eye(3)),
+            "number": {"a.png": 0}.get,
+            "kin": lambda number: "red",
+            "thumbnail": lambda number: b"jpeg" if number == 0 else None,
+            **changes,
+        }
+    )
 
 
 def decode_plain(payload, name):
@@ -160,9 +177,14 @@ def answer_one(picture):
     best = ("red", "green", "blue")[int(picture.pixels.sum((0, 1)).argmax())]
     scores = {best: 0.9} | {name: 0.05 for name in ("blue", "green", "red") if name != best}
     return Answer(
-        path=picture.name, label=best, probability=0.9, sure=True, unknown=False, scores=scores,
+        path=picture.name,
+        label=best,
+        probability=0.9,
+        sure=True,
+        unknown=False,
+        scores=scores,
         nearest=("a.png", "gone.png"),
-    )  # fmt: skip
+    )
 
 
 @contextmanager

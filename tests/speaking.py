@@ -8,9 +8,14 @@ from pathlib import Path
 
 OF_IMAGES = re.compile(r"\b(image|picture|photo|photograph|pixel)s?\b|\bpx\b", re.I)
 FILES = (
-    "README.md", "report.html", "summary.json", "inspection.json", "data.json", "plan.toml",
+    "README.md",
+    "report.html",
+    "summary.json",
+    "inspection.json",
+    "data.json",
+    "plan.toml",
     "progress.jsonl",
-)  # fmt: skip
+)
 
 
 def of_images(text: str) -> list[str]:

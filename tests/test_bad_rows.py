@@ -23,30 +23,43 @@ TABLES = {
     "one class": (HEAD + "1,2,north,ill\n" * 9, [], 'has one class ("ill") and 2 are needed'),
     "an empty label": (HEAD + ROWS + "3,1,north,\n", [], "line 26 has an empty label"),
     "percent signs": (
-        "age,label\n" + "".join(f"{n * 7 % 31}.5%,{'ab'[n % 2]}\n" for n in range(40)), [],
+        "age,label\n" + "".join(f"{n * 7 % 31}.5%,{'ab'[n % 2]}\n" for n in range(40)),
+        [],
         "\"age\" has numbers with signs ('0.5%', line 02); write them like 1234.5",
     ),
     "words as numbers": (
-        HEAD + ROWS, ["--set", "column.site=number"],
+        HEAD + ROWS,
+        ["--set", "column.site=number"],
         "\"site\" holds numbers, but 'south' in line 02; correct it",
     ),
     "nothing left": (
         HEAD + ROWS,
-        ["--set", "column.site=left-out", "--set", "column.age=left-out", "--set",
-         "column.dose=left-out"],
+        [
+            "--set",
+            "column.site=left-out",
+            "--set",
+            "column.age=left-out",
+            "--set",
+            "column.dose=left-out",
+        ],
         "has no column to learn from (age, dose, site as you chose)",
     ),
     "a kind without a column": (
-        HEAD + ROWS, ["--set", "column.=number"], "--set column.=number: it names no column",
+        HEAD + ROWS,
+        ["--set", "column.=number"],
+        "--set column.=number: it names no column",
     ),
     "the design of a picture's network": (
-        HEAD + ROWS, ["--arch", "timm:resnet18"],
+        HEAD + ROWS,
+        ["--arch", "timm:resnet18"],
         "--arch timm:resnet18: rows of a table are learnt by a network of warmstart's own",
     ),
     "a test without a column": (
-        HEAD + ROWS, ["--test", "test.csv"], 'of the test part, has no column "dose", which',
+        HEAD + ROWS,
+        ["--test", "test.csv"],
+        'of the test part, has no column "dose", which',
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", TABLES)

@@ -75,13 +75,20 @@ def job(size, code):
         port = str(free.getsockname()[1])
     return [
         subprocess.Popen(
-            [sys.executable, "-c", code], text=True, stdout=subprocess.PIPE,
+            [sys.executable, "-c", code],
+            text=True,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(size),
-                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "WORLD_SIZE": str(size),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+            },
         )
         for rank in range(size)
-    ]  # fmt: skip
+    ]
 
 
 def test_a_head_from_sums_of_several_processes_is_that_of_one():

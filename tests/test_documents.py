@@ -137,28 +137,39 @@ def test_guards_in_a_loop_of_ones_own(capsys):
     torch.manual_seed(0)
     network = Convolutions()
     images, labels = torch.randn(16, 3, 32, 32), torch.arange(16) % 5
-    run_all("guards.md", {
-        "warmstart": warmstart,
-        "network": network,
-        "plan": warmstart.plan(network, "full", inputs=images, lr=1e-9),
-        "loader": [(images[:8], labels[:8]), (images[8:], labels[8:])],
-    })  # fmt: skip
+    run_all(
+        "guards.md",
+        {
+            "warmstart": warmstart,
+            "network": network,
+            "plan": warmstart.plan(network, "full", inputs=images, lr=1e-9),
+            "loader": [(images[:8], labels[:8]), (images[8:], labels[8:])],
+        },
+    )
     assert "stuck" in capsys.readouterr().out
 
 
 # Pages whose blocks of code are run above or below.
 RUN = {
     "python": {
-        "README.md", "docs/coming-from.md", "docs/first-model.md", "docs/guards.md",
-        "docs/notebook.md", "docs/own-network.md", "docs/scikit-learn.md", "docs/sound.md",
+        "README.md",
+        "docs/coming-from.md",
+        "docs/first-model.md",
+        "docs/guards.md",
+        "docs/notebook.md",
+        "docs/own-network.md",
+        "docs/scikit-learn.md",
+        "docs/sound.md",
         "docs/track.md",
-        "docs/tutorials/same-kind.md", "docs/watch.md",
+        "docs/tutorials/same-kind.md",
+        "docs/watch.md",
     },
     "sh": {
-        "docs/first-model.md", "docs/tutorials/other-classes.md",
+        "docs/first-model.md",
+        "docs/tutorials/other-classes.md",
         "docs/tutorials/tenth-of-the-rate.md",
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("language", RUN)

@@ -64,7 +64,14 @@ def test_cells_under_another_microscope(real_images, capsys):
     assert main(["evaluate", str(run), str(data), "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores.keys() == {
-        "n", "accuracy", "low", "high", "balanced_accuracy", "macro_f1", "log_loss", "ece",
-    }  # fmt: skip
+        "n",
+        "accuracy",
+        "low",
+        "high",
+        "balanced_accuracy",
+        "macro_f1",
+        "log_loss",
+        "ece",
+    }
     assert scores["low"] <= estimate["high"]
     assert scores["high"] >= estimate["low"]

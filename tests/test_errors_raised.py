@@ -68,9 +68,9 @@ def world(root, finished):
             archive.addfile(info, io.BytesIO(one))
     (root / "torn.zip").write_bytes(b"PK\x03\x04 and no more")
     (root / "table.csv").write_text(
-        "file,kind\n" + "".join(f"photos/{k}/00{n}.png,{k}\n" for k in ("blue", "red")
-                                for n in range(3))
-    )  # fmt: skip
+        "file,kind\n"
+        + "".join(f"photos/{k}/00{n}.png,{k}\n" for k in ("blue", "red") for n in range(3))
+    )
     (root / "lost.csv").write_text("file,kind\nnowhere/1.png,a\nnowhere/2.png,b\n")
     (root / "letter.txt").write_text("dear")
     sounding.fill(root / "clips", {"hiss": 4, "note": 4})
@@ -115,7 +115,8 @@ COMMANDS = {
     "a start without its prefix": ("fit photos --start resnet18", "timm:resnet18"),
     "weights without a design": ("fit photos --start other.safetensors", "add --arch"),
     "weights of another design": (
-        "fit photos --start other.safetensors --arch timm:resnet18", "other.safetensors",
+        "fit photos --start other.safetensors --arch timm:resnet18",
+        "other.safetensors",
     ),
     "torn weights": ("fit photos --start torn.safetensors --arch timm:resnet18", "torn"),
     "no such weights": ("fit photos --start no.pt --arch timm:resnet18", "does not exist"),
@@ -139,7 +140,8 @@ COMMANDS = {
     "a setting without a value": ("fit photos --set training.passes", "needs a path and a value"),
     "a setting of nothing": ("fit photos --set training.pases=9", "did you mean training.passes?"),
     "a part that is not there": (
-        "fit photos --strategy full --set part.99.rate=1", "part.99",
+        "fit photos --strategy full --set part.99.rate=1",
+        "part.99",
     ),
     "an input too small": ("fit photos --strategy full --set input.size=9", "16 to 1024 px"),
     "a dry run into a folder": ("fit photos --dry-run --out runs/x", "such as plan.toml"),
@@ -190,7 +192,7 @@ COMMANDS = {
     "auto beside a design": ("fit photos --start auto --arch timm:resnet18", "--start auto"),
     "cache without a word": ("cache", "cache needs"),
     "cache with a wrong word": ("cache purge", "cache purge is not one of"),
-}  # fmt: skip
+}
 
 
 def snapshot(root):

@@ -85,10 +85,14 @@ def studios(browser, tmp_path_factory):
 
 
 STATES = [
-    ("empty", "pictures", 8), ("empty", "result", 3), ("empty", "try", 3),
-    ("filled", "pictures", 12), ("learnt", "pictures", 14), ("learnt", "result", 10),
+    ("empty", "pictures", 8),
+    ("empty", "result", 3),
+    ("empty", "try", 3),
+    ("filled", "pictures", 12),
+    ("learnt", "pictures", 14),
+    ("learnt", "result", 10),
     ("learnt", "try", 4),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("folder", "place", "least"), STATES)

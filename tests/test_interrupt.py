@@ -29,8 +29,17 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-FIT = [*WARMSTART, "fit", "pictures", "--start", "start.safetensors", "--arch", tiny.ARCH,
-       "--budget", "fast"]  # fmt: skip
+FIT = [
+    *WARMSTART,
+    "fit",
+    "pictures",
+    "--start",
+    "start.safetensors",
+    "--arch",
+    tiny.ARCH,
+    "--budget",
+    "fast",
+]
 SAME = {"start": "start.safetensors", "arch": tiny.ARCH, "budget": "fast"}
 
 
@@ -58,9 +67,12 @@ def test_ctrl_c_ends_the_step_and_resume_goes_on(place):
     )
     assert (place / "runs" / "pictures" / "INTERRUPTED").exists()
     job = subprocess.run(
-        [*WARMSTART, "resume", "runs/pictures"], capture_output=True, text=True, check=False,
+        [*WARMSTART, "resume", "runs/pictures"],
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=PATIENCE,
-    )  # fmt: skip
+    )
     assert job.returncode == 0, job.stderr
     assert "Resumed  goes on after" in job.stderr
     assert job.stdout.startswith("Usable with review: the borders of the images")
@@ -103,9 +115,13 @@ def pressed(place, module, command):
     (place / "press" / "sitecustomize.py").write_text(PRESSED)
     paths = os.pathsep.join([str(place / "press"), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": paths, "PRESS_AT": module}, check=False,
-        capture_output=True, text=True, timeout=PATIENCE,
-    )  # fmt: skip
+        command,
+        env={**os.environ, "PYTHONPATH": paths, "PRESS_AT": module},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,9 +189,12 @@ sys.exit(main())
 
 def test_an_interrupt_where_python_lets_no_error_out_ends_the_work_as_well():
     job = subprocess.run(
-        [sys.executable, "-c", LOST], capture_output=True, text=True, check=False,
+        [sys.executable, "-c", LOST],
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=PATIENCE,
-    )  # fmt: skip
+    )
     assert (job.returncode, job.stderr) == (130, "Interrupted.\n")
 
 

@@ -94,11 +94,19 @@ def test_the_package_itself_imports_nothing_at_once():
 
 
 LIGHT = [
-    "warmstart", "warmstart.cli", "warmstart.cli.parse", "warmstart.cli.help", "warmstart.records",
-    "warmstart.planning.build", "warmstart.planning.plan_file", "warmstart.planning.verdict",
-    "warmstart.planning.rules", "warmstart.features.cache", "warmstart.network.registry",
+    "warmstart",
+    "warmstart.cli",
+    "warmstart.cli.parse",
+    "warmstart.cli.help",
+    "warmstart.records",
+    "warmstart.planning.build",
+    "warmstart.planning.plan_file",
+    "warmstart.planning.verdict",
+    "warmstart.planning.rules",
+    "warmstart.features.cache",
+    "warmstart.network.registry",
     "warmstart.api.run",
-]  # fmt: skip
+]
 
 
 def test_planning_records_and_the_command_line_never_load_torch():

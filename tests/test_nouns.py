@@ -21,16 +21,25 @@ SOURCE = Path(__file__).parents[1] / "src" / "warmstart"
 OTHERS = sorted(NOUNS.keys() - {"image"})
 CLEAR = {"p": 0.001, "mde": 0.1}
 TOLD = (
-    verdict.Facts(p=0.2, mde=0.31), verdict.Facts(p=0.2, mde=1.0), verdict.Facts(p=0.2, mde=0.1),
-    verdict.Facts(p=0.2, mde=0.1, n=39), verdict.Facts(p=0.2, mde=0.1, plain=0.4, plain_p=0.001),
+    verdict.Facts(p=0.2, mde=0.31),
+    verdict.Facts(p=0.2, mde=1.0),
+    verdict.Facts(p=0.2, mde=0.1),
+    verdict.Facts(p=0.2, mde=0.1, n=39),
+    verdict.Facts(p=0.2, mde=0.1, plain=0.4, plain_p=0.001),
     *(
-        verdict.Facts(**CLEAR, knowledge=known, knowledge_error=0.02, accuracy=accuracy,
-                      scratch_gap=gap, is_tuned=tuned)
+        verdict.Facts(
+            **CLEAR,
+            knowledge=known,
+            knowledge_error=0.02,
+            accuracy=accuracy,
+            scratch_gap=gap,
+            is_tuned=tuned,
+        )
         for known, accuracy, gap, tuned in product(
             (None, 0.01, 0.05, 0.3), (0.6, 0.99), (None, 0.1), (0, 1)
         )
     ),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -86,12 +95,21 @@ def test_no_report_on_other_kinds_speaks_of_images(kind, case):
 OF_IMAGES_ALONE = {
     "inspection": {"cues.py", "cues_beyond.py", "shortcut.py"},
     "planning": {"build.py", "limits.py", "settings.py", "tuning.py"},
-    "joints": {"exporting.py", "formats.py", "habits.py", "inputs.py", "shrink.py", "sounds.py",
-               "stored.py", "witness.py"},
+    "joints": {
+        "exporting.py",
+        "formats.py",
+        "habits.py",
+        "inputs.py",
+        "shrink.py",
+        "sounds.py",
+        "stored.py",
+        "witness.py",
+    },
     "show": {"judged.py", "result.py"},
     "delivery/report": {"style.py"},
-    "evaluation": set(), "tasks": set(),
-}  # fmt: skip
+    "evaluation": set(),
+    "tasks": set(),
+}
 
 
 @pytest.mark.parametrize("place", OF_IMAGES_ALONE)
@@ -112,8 +130,11 @@ def _constants(path: Path) -> list[str]:
     """Every text in the code, documentation and names of fields in braces apart."""
     tree = ast.parse(path.read_text("utf-8"))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    notes = {id(node.body[0].value) for node in ast.walk(tree)
-             if isinstance(node, documented) and isinstance(node.body[0], ast.Expr)}  # fmt: skip
+    notes = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and isinstance(node.body[0], ast.Expr)
+    }
     return [
         node.value.replace("{pixels}", "")
         for node in ast.walk(tree)

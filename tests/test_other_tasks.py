@@ -72,8 +72,9 @@ def test_a_run_says_what_it_is_worth(runs, task, kind):
     run, table = runs[0][task], runs[1][task]
     summary = run.summary
     assert (summary.task, summary.estimate.metric) == (
-        task, {"multilabel": "mAP", "regress": "r2"}[task]
-    )  # fmt: skip
+        task,
+        {"multilabel": "mAP", "regress": "r2"}[task],
+    )
     assert isinstance(summary.test, kind)
     assert summary.estimate.value > 0.5
     assert summary.verdict.kind in ("head", "unclear")
@@ -91,8 +92,10 @@ def test_several_labels_are_answered(runs):
     X, has, _ = pictures(seed=5, n=20)
     answers = run.predict(list(X))
     assert all(isinstance(answer, LabelAnswer) for answer in answers)
-    right = [set(a.labels) == set(np.array(["red", "blue"])[row])
-             for a, row in zip(answers, has, strict=True)]  # fmt: skip
+    right = [
+        set(a.labels) == set(np.array(["red", "blue"])[row])
+        for a, row in zip(answers, has, strict=True)
+    ]
     assert np.mean(right) > 0.5
     line = lines(run.path, "predictions.jsonl")[0]
     assert set(line["scores"]) == {"red", "blue"}
@@ -169,9 +172,7 @@ def test_exports_say_the_same(runs, task, tmp_path):
 def test_eight_bits_are_judged_by_the_score_of_the_task(runs, task, tmp_path):
     done = warmstart.export(runs[0][task].path, "onnx", out=tmp_path / "int8", int8=True)
     shrunk = done.shrunk
-    assert (shrunk.metric, shrunk.images) == (
-        {"multilabel": "mAP", "regress": "r2"}[task], "test"
-    )  # fmt: skip
+    assert (shrunk.metric, shrunk.images) == ({"multilabel": "mAP", "regress": "r2"}[task], "test")
     test = runs[0][task].test
     score = test.mAP if task == "multilabel" else test.r2
     assert shrunk.accuracy_before == pytest.approx(score, abs=0.1)
@@ -220,8 +221,9 @@ def test_from_the_command_line(runs, task, tmp_path, capsys):
 def test_a_check_speaks_of_the_task(runs):
     from warmstart.request import Request
 
-    asked = Request(data=runs[1]["regress"], label="light", start=network(), preprocessing=PREP,
-                    budget="fast")  # fmt: skip
+    asked = Request(
+        data=runs[1]["regress"], label="light", start=network(), preprocessing=PREP, budget="fast"
+    )
     found = drain(check(asked))
     assert "variance" in found.verdict.evidence[0].meaning
 

@@ -58,9 +58,10 @@ def test_runs_on_what_is_kept_are_those_of_a_new_process(tmp_path, pictures):
         start = str(weights(tmp_path, CONVNEXT))
         drain(fit(Request(data=pictures, out=out, start=start, arch=CONVNEXT, **options)))
         return {
-            file.name: file.read_bytes() for file in sorted((out / "model").iterdir())
+            file.name: file.read_bytes()
+            for file in sorted((out / "model").iterdir())
             if file.name != "config.json"
-        }  # fmt: skip
+        }
 
     small = ("input.size=32", "training.engine=torch")
     quick = {"budget": "fast", "settings": small}

@@ -27,12 +27,24 @@ from warmstart.request import (
 
 AROUND = {"packages": {"torch": "2.9"}, "processors": 2}
 FULL = Request(
-    data="photos", start=Path("a.safetensors"), arch="timm:resnet18", preprocessing=PREP,
+    data="photos",
+    start=Path("a.safetensors"),
+    arch="timm:resnet18",
+    preprocessing=PREP,
     start_choice=Choice(value="lite0", because="so", source="measured", rule="lite1"),
-    strategy="last:4+lora", budget="thorough", out=Path("runs/a b"), test="später.csv",
-    label="kind", group="person", relabel=Path("fix.csv"), fix=True, seed=7, lr=0.1 + 0.2,
-    settings=("training.passes=3000", "part.3.action=frozen"), given=frozenset({"seed", "lr"}),
-)  # fmt: skip
+    strategy="last:4+lora",
+    budget="thorough",
+    out=Path("runs/a b"),
+    test="später.csv",
+    label="kind",
+    group="person",
+    relabel=Path("fix.csv"),
+    fix=True,
+    seed=7,
+    lr=0.1 + 0.2,
+    settings=("training.passes=3000", "part.3.action=frozen"),
+    given=frozenset({"seed", "lr"}),
+)
 
 
 @pytest.mark.parametrize("asked", [Request(data="photos"), FULL], ids=["plain", "full"])
@@ -51,8 +63,9 @@ def test_a_request_comes_back(tmp_path, asked, monkeypatch):
 def test_every_field_of_a_request_has_a_kind_that_is_kept():
     """A new option is kept as well; one whose kind is not would be called an object."""
     plain = as_plain(FULL)
-    assert not [name for name, value in plain.items() if isinstance(value, dict) and
-                "object" in value]  # fmt: skip
+    assert not [
+        name for name, value in plain.items() if isinstance(value, dict) and "object" in value
+    ]
 
 
 def test_a_plan_is_written_out(tmp_path):
@@ -63,11 +76,14 @@ def test_a_plan_is_written_out(tmp_path):
 
 @settings(max_examples=60)
 @given(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"]))
     | st.frozensets(st.text(st.characters(exclude_categories=["Cs"])))
     | st.lists(st.integers() | st.text(st.characters(exclude_categories=["Cs"]))).map(tuple)
-)  # fmt: skip
+)
 def test_a_value_comes_back_with_its_kind(value):
     again = decoded(json.loads(json.dumps(encoded(value))))
     assert again == value
@@ -75,8 +91,10 @@ def test_a_value_comes_back_with_its_kind(value):
 
 
 OBJECTS = {
-    "data": (np.zeros((4, 8, 8, 3), np.uint8), [0, 0, 1, 1]), "test": object(), "start": network(),
-}  # fmt: skip
+    "data": (np.zeros((4, 8, 8, 3), np.uint8), [0, 0, 1, 1]),
+    "test": object(),
+    "start": network(),
+}
 
 
 def test_objects_are_named_and_must_be_given_again(tmp_path):
@@ -92,8 +110,9 @@ def test_objects_are_named_and_must_be_given_again(tmp_path):
         "with the same ones: warmstart.resume('runs/a', data=…, start=…, test=…)"
     )
     again = with_objects(found, Path("runs/a"), OBJECTS)
-    assert (again.data, again.start, again.test) == tuple(OBJECTS[n] for n in ("data", "start",
-                                                                              "test"))  # fmt: skip
+    assert (again.data, again.start, again.test) == tuple(
+        OBJECTS[n] for n in ("data", "start", "test")
+    )
     assert again.seed == 3
 
 
@@ -103,13 +122,23 @@ def test_what_the_run_knows_by_itself_cannot_be_given_another_value(tmp_path):
         with_objects(read_request(tmp_path), tmp_path, {"data": "others"})
 
 
-@pytest.mark.parametrize("text", [
-    "", "{", "[]", "3", "{}", '{"format": 2}', '{"format": 1, "asked": 3}',
-    '{"format": 1, "asked": {"data": {"plan": "x = "}}, "place": "/", "start": "", "around": {}}',
-    '{"format": 1, "asked": {"data": {"record": "No", "value": 1}}, "place": "/", "start": "",'
-    ' "around": {}}',
-    '{"format": 1, "asked": {}, "place": "/", "start": "", "around": {}}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "{}",
+        '{"format": 2}',
+        '{"format": 1, "asked": 3}',
+        '{"format": 1, "asked": {"data": {"plan": "x = "}}, "place": "/", "start": "",'
+        ' "around": {}}',
+        '{"format": 1, "asked": {"data": {"record": "No", "value": 1}}, "place": "/", "start": "",'
+        ' "around": {}}',
+        '{"format": 1, "asked": {}, "place": "/", "start": "", "around": {}}',
+    ],
+)
 def test_a_damaged_file_is_one_line(tmp_path, text):
     (tmp_path / "request.json").write_text(text)
     with pytest.raises(RunFolderError, match=r"request\.json cannot be read .*restore it") as found:

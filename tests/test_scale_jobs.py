@@ -31,8 +31,13 @@ def check_shell(script):
     assert job.returncode == 0, job.stderr
     assert "set -euo pipefail" in script
     if shellcheck := shutil.which("shellcheck"):
-        job = subprocess.run([shellcheck, "-s", "bash", "-"], input=script, capture_output=True,
-                             text=True, check=False)  # fmt: skip
+        job = subprocess.run(
+            [shellcheck, "-s", "bash", "-"],
+            input=script,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert job.returncode == 0, job.stdout
     works = re.findall(r"work=\((.*)\)", script)
     assert {parse(shlex.split(work)).verb for work in works} == {"fit", "resume"}

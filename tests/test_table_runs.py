@@ -82,8 +82,10 @@ def test_rows_are_answered_and_what_cannot_be_read_says_so(clinic, tmp_path, cap
     assert main(["predict", str(run.path), str(path), "--json"]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["path"].rpartition("/")[2] for line in found] == [
-        "new.csv line 2", "new.csv line 3", "new.csv line 4",
-    ]  # fmt: skip
+        "new.csv line 2",
+        "new.csv line 3",
+        "new.csv line 4",
+    ]
     assert [line["label"] for line in found] == ["ill", "well", None]
     assert "\"age\" is 'old', and it holds numbers" in found[2]["error"]
     dicts = [{"age": 62, "dose": 1, "site": "south"}, {"age": 40, "dose": None, "site": "west"}]
@@ -121,17 +123,23 @@ def test_it_is_evaluated_on_other_rows(clinic, tmp_path, capsys):
 def other_clinic(path, n=40, seed=3):
     """Rows with another column, without one, and with the same labels."""
     rng = np.random.default_rng(seed)
-    body = [[age, f"{rng.normal():.2f}", site, label]
-            for age, _, site, label in tables.rows(n, seed=seed)]  # fmt: skip
+    body = [
+        [age, f"{rng.normal():.2f}", site, label]
+        for age, _, site, label in tables.rows(n, seed=seed)
+    ]
     return tables.write(path, body, ("age", "pulse", "site", "label"))
 
 
 def test_a_run_is_the_start_for_a_table_with_other_columns(clinic, tmp_path):
     first, path = clinic[0], other_clinic(tmp_path / "other.csv")
     run = warmstart.fit(
-        path, start=str(first.path), strategy="full", settings=QUICK, budget="fast",
+        path,
+        start=str(first.path),
+        strategy="full",
+        settings=QUICK,
+        budget="fast",
         out=tmp_path / "run",
-    )  # fmt: skip
+    )
     ledger = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
     fates = {row["tensor"]: row["fate"] for row in ledger}
     assert fates["mix.weight"] == "reshaped"
@@ -163,9 +171,10 @@ def test_other_classes_are_no_hindrance(clinic, tmp_path):
 
 def test_starts_that_take_no_rows_are_refused(clinic, tmp_path):
     path = tables.write(
-        tmp_path / "cars.csv", [[str(n), "ab"[n % 2]] for n in (3, 1, 4, 1, 5, 9, 2, 6)],
+        tmp_path / "cars.csv",
+        [[str(n), "ab"[n % 2]] for n in (3, 1, 4, 1, 5, 9, 2, 6)],
         ("speed", "label"),
-    )  # fmt: skip
+    )
     with pytest.raises(StartError, match="lite1 takes no rows of a table; name a run that"):
         warmstart.fit(clinic[1], start="lite1")
     with pytest.raises(StartError, match=r"has learnt from other columns .* than the data has"):
@@ -187,9 +196,10 @@ def test_columns_are_set_by_the_user(clinic, tmp_path):
     assert "1 column is left out: as you chose." in [f.sentence for f in run.summary.findings]
     planned = {column.name: column.kind for column in run.plan.columns}
     assert [(k.value, k.rule, k.source) for k in planned.values()] == [
-        ("category", "number", "user"), ("left-out", "number", "user"),
+        ("category", "number", "user"),
+        ("left-out", "number", "user"),
         ("category", "category", "rule"),
-    ]  # fmt: skip
+    ]
     plan = run.path / "plan.toml"
     again = warmstart.fit(clinic[1], plan=plan, out=tmp_path / "again")
     assert (again.path / "plan.toml").read_bytes() == plan.read_bytes()
@@ -197,8 +207,12 @@ def test_columns_are_set_by_the_user(clinic, tmp_path):
 
 
 def test_a_plan_is_for_columns_that_are_there(clinic, tmp_path):
-    plan = replace(clinic[0].plan, columns=(ColumnPlan(name="height", kind=Choice(
-        value="number", because="mine", source="user")),))  # fmt: skip
+    plan = replace(
+        clinic[0].plan,
+        columns=(
+            ColumnPlan(name="height", kind=Choice(value="number", because="mine", source="user")),
+        ),
+    )
     with pytest.raises(DataError, match=r"the plan's column.height: .* has no such column"):
         warmstart.fit(clinic[1], plan=plan, out=tmp_path / "run")
 
@@ -239,9 +253,11 @@ def test_the_same_row_twice_is_a_duplicate_and_with_two_labels_a_conflict(tmp_pa
     body = tables.rows(40)
     again = [*body[1][:3], body[0][3]]
     run = warmstart.fit(
-        tables.write(tmp_path / "twice.csv", [*body, body[0], again]), strategy="head",
-        budget="fast", out=tmp_path / "run",
-    )  # fmt: skip
+        tables.write(tmp_path / "twice.csv", [*body, body[0], again]),
+        strategy="head",
+        budget="fast",
+        out=tmp_path / "run",
+    )
     assert {"duplicate", "conflict"} <= {f.kind for f in run.summary.findings}
 
 

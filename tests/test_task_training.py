@@ -48,9 +48,15 @@ def place(tmp_path_factory):
 def fit(task, out, on_event=None, **options):
     """A run from a table of the pictures; a strategy makes its checks short."""
     return warmstart.fit(
-        "t.csv", task=task, label=COLUMNS[task], out=out, start=tiny.network(),
-        preprocessing=tiny.PREP, on_event=on_event, **options,
-    )  # fmt: skip
+        "t.csv",
+        task=task,
+        label=COLUMNS[task],
+        out=out,
+        start=tiny.network(),
+        preprocessing=tiny.PREP,
+        on_event=on_event,
+        **options,
+    )
 
 
 @pytest.mark.parametrize("task", COLUMNS)

@@ -35,11 +35,18 @@ class Attending(nn.Module):
 
 def signals():
     return nn.Sequential(
-        nn.Conv1d(2, 8, 5, padding=2), nn.BatchNorm1d(8), nn.ReLU(),
-        nn.Conv1d(8, 16, 5, stride=2, padding=2), nn.BatchNorm1d(16), nn.ReLU(),
-        nn.Conv1d(16, 16, 5, stride=2), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(),
+        nn.Conv1d(2, 8, 5, padding=2),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.Conv1d(8, 16, 5, stride=2, padding=2),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Conv1d(16, 16, 5, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
         nn.Linear(16, 5),
-    )  # fmt: skip
+    )
 
 
 def layers():
@@ -50,9 +57,15 @@ def layers():
 
 def volumes():
     return nn.Sequential(
-        nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.ReLU(), nn.Conv3d(4, 6, 3), nn.ReLU(),
-        nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(6, 3),
-    )  # fmt: skip
+        nn.Conv3d(1, 4, 3),
+        nn.BatchNorm3d(4),
+        nn.ReLU(),
+        nn.Conv3d(4, 6, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool3d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
 
 
 def made(kind):
@@ -156,15 +169,27 @@ class Given(Dataset):
 ONE = torch.zeros(3)
 
 
-@pytest.mark.parametrize(("items", "words"), [
-    ((), "the Given is empty; give one with examples"),
-    (((lambda: (torch.rand(3), 0)),), "gives another tensor each time it is asked for example 0"),
-    (((ONE, 0), (torch.zeros(4), 1)), r"gives float32 of shape \(4,\) for example 1, and float32"),
-    ((ONE,), "gives a Tensor for example 0; give pairs"),
-    (((ONE, 0.5),), "gives 0.5 as the class of example 0; give a whole number or a name"),
-    ((("text", 0),), "example 0 of the Given is no tensor of numbers"),
-    (((torch.tensor([1.0, np.nan]), 0),), "example 0 of the Given holds NaN or infinite numbers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        ((), "the Given is empty; give one with examples"),
+        (
+            ((lambda: (torch.rand(3), 0)),),
+            "gives another tensor each time it is asked for example 0",
+        ),
+        (
+            ((ONE, 0), (torch.zeros(4), 1)),
+            r"gives float32 of shape \(4,\) for example 1, and float32",
+        ),
+        ((ONE,), "gives a Tensor for example 0; give pairs"),
+        (((ONE, 0.5),), "gives 0.5 as the class of example 0; give a whole number or a name"),
+        ((("text", 0),), "example 0 of the Given is no tensor of numbers"),
+        (
+            ((torch.tensor([1.0, np.nan]), 0),),
+            "example 0 of the Given holds NaN or infinite numbers",
+        ),
+    ],
+)
 def test_data_sets_that_cannot_be_used_are_refused(items, words):
     with pytest.raises(DataError, match=words) as caught:
         warmstart.fit(Given(*items), start=layers())

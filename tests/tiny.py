@@ -61,9 +61,13 @@ class Attention(nn.Module):
 def layers() -> nn.Module:
     """A multi-layer perceptron on the pixels."""
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(3 * 32 * 32, 24), nn.ReLU(), nn.Linear(24, 12), nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(3 * 32 * 32, 24),
+        nn.ReLU(),
+        nn.Linear(24, 12),
+        nn.ReLU(),
         nn.Linear(12, 5),
-    )  # fmt: skip
+    )
 
 
 KINDS: dict[str, Callable[[], nn.Module]] = {

@@ -66,13 +66,24 @@ def encoder(folder: Path, kind: str = "bert", **settings: object) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     sizes: dict[str, object] = {
-        "vocab_size": len(vocabulary()), "hidden_size": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 48,
+        "vocab_size": len(vocabulary()),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 48,
         "pad_token_id": 0,
-    }  # fmt: skip
+    }
     if kind == "distilbert":
-        sizes = {"vocab_size": len(vocabulary()), "dim": 32, "n_layers": 2, "n_heads": 2,
-                 "hidden_dim": 64, "max_position_embeddings": 48, "pad_token_id": 0}  # fmt: skip
+        sizes = {
+            "vocab_size": len(vocabulary()),
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 2,
+            "hidden_dim": 64,
+            "max_position_embeddings": 48,
+            "pad_token_id": 0,
+        }
     config = AutoConfig.for_model(kind, **{**sizes, **settings})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -36,9 +36,13 @@ DEFAULT_START = "lite0"
 AUTO = "auto"  # the start that a ranking of those on disk chooses
 # Options that a plan answers too, and what they are where nobody typed them.
 _USUAL = {
-    "start": DEFAULT_START, "arch": None, "strategy": "auto", "budget": "balanced", "seed": 0,
+    "start": DEFAULT_START,
+    "arch": None,
+    "strategy": "auto",
+    "budget": "balanced",
+    "seed": 0,
     "lr": None,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +139,16 @@ def check(asked: Request) -> None:
 def read_data(asked: Request) -> Steps[Collection]:
     """The data that was named, with the labels that were corrected. Raises: DataError."""
     collection = yield from read(
-        asked.data, label=asked.label, group=asked.group, test=asked.test, relabel=asked.relabel,
-        text=asked.text, kind=asked.kind, task=asked.task, strict=asked.strict,
-    )  # fmt: skip
+        asked.data,
+        label=asked.label,
+        group=asked.group,
+        test=asked.test,
+        relabel=asked.relabel,
+        text=asked.text,
+        kind=asked.kind,
+        task=asked.task,
+        strict=asked.strict,
+    )
     return _with_columns(collection, asked)
 
 
@@ -277,8 +288,11 @@ def read_request(run: Path) -> RequestFile:
         known = {f.name for f in fields(Request)}
         return RequestFile(
             request=Request(**{name: decoded(asked[name]) for name in asked if name in known}),
-            place=Path(told["place"]), start=told["start"], around=told["around"], objects=objects,
-        )  # fmt: skip
+            place=Path(told["place"]),
+            start=told["start"],
+            around=told["around"],
+            objects=objects,
+        )
     except FileNotFoundError:
         raise RunFolderError(
             f"{run} has no {NAME}: it is no run that can go on. Name a folder in which "

@@ -45,9 +45,10 @@ def test_it_says_what_a_reader_wants_first(finished):
 def test_nothing_in_it_can_run(finished):
     evil = "<script>alert(1)</script> & \x1b[2J\nmore"
     summary = replace(
-        finished.summary, verdict=Verdict(kind="unclear", sentence=evil),
+        finished.summary,
+        verdict=Verdict(kind="unclear", sentence=evil),
         shipped=Shipped(strategy="head", why=evil),
-    )  # fmt: skip
+    )
     page = run_html(summary, Path("a<img src=x onerror=y>"))
     assert Texts(page).tags == {"div", "p", "b", "table", "tr", "th", "td"}
     assert "\x1b" not in page

@@ -86,24 +86,31 @@ def test_an_error_of_the_watcher_marks_the_folder_at_once(pictures, tmp_path):
     assert (tmp_path / "out" / "INTERRUPTED").exists()
 
 
-@pytest.mark.parametrize(("wrong", "error", "message"), [
-    ({"budget": "quick"}, UsageError, "--budget quick is not one of fast, balanced, thorough"),
-    ({"strategy": "best"}, PlanError, "--strategy best: best is not a word of it"),
-    ({"lr": -1.0}, UsageError, "--lr -1: it needs a number above 0"),
-    ({"settings": {"training.batch": "auto"}}, PlanError, "training.batch=auto: auto is no value"),
-    ({"settings": {"lr": 0.1}, "strategy": "full"}, PlanError, "did you mean training.rate"),
-    ({"settings": ["lr=0.1"], "strategy": "full"}, PlanError, "did you mean training.rate"),
-    ({"settings": "lr=0.1"}, UsageError, "settings of type str are not read; give "),
-    ({"settings": [3]}, UsageError, "settings of type list are not read; give "),
-    ({"settings": 3}, UsageError, "settings of type int are not read; give "),
-    ({"lr": 0.1, "strategy": "head"}, PlanError, "nothing is trained step by step"),
-    ({"seed": -1}, UsageError, "--seed -1 is not a whole number"),
-    ({"seed": 1.5}, UsageError, "--seed 1.5 is not a whole number"),
-    ({"start": "resnet18"}, warmstart.StartError, "did you mean timm:resnet18"),
-    ({"data": "nowhere"}, DataError, "nowhere does not exist"),
-    ({"data": 3}, DataError, "data of type int is not read"),
-    ({"test": 3}, DataError, "data of type int is not read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"budget": "quick"}, UsageError, "--budget quick is not one of fast, balanced, thorough"),
+        ({"strategy": "best"}, PlanError, "--strategy best: best is not a word of it"),
+        ({"lr": -1.0}, UsageError, "--lr -1: it needs a number above 0"),
+        (
+            {"settings": {"training.batch": "auto"}},
+            PlanError,
+            "training.batch=auto: auto is no value",
+        ),
+        ({"settings": {"lr": 0.1}, "strategy": "full"}, PlanError, "did you mean training.rate"),
+        ({"settings": ["lr=0.1"], "strategy": "full"}, PlanError, "did you mean training.rate"),
+        ({"settings": "lr=0.1"}, UsageError, "settings of type str are not read; give "),
+        ({"settings": [3]}, UsageError, "settings of type list are not read; give "),
+        ({"settings": 3}, UsageError, "settings of type int are not read; give "),
+        ({"lr": 0.1, "strategy": "head"}, PlanError, "nothing is trained step by step"),
+        ({"seed": -1}, UsageError, "--seed -1 is not a whole number"),
+        ({"seed": 1.5}, UsageError, "--seed 1.5 is not a whole number"),
+        ({"start": "resnet18"}, warmstart.StartError, "did you mean timm:resnet18"),
+        ({"data": "nowhere"}, DataError, "nowhere does not exist"),
+        ({"data": 3}, DataError, "data of type int is not read"),
+        ({"test": 3}, DataError, "data of type int is not read"),
+    ],
+)
 def test_wrong_values_are_typed_errors_and_make_nothing(
     pictures, tmp_path, monkeypatch, wrong, error, message
 ):
@@ -141,8 +148,10 @@ def test_a_module_left_in_training_mode_is_looked_at_in_eval_mode(pictures, tmp_
 
 
 def test_settings_are_a_mapping_or_texts(pictures, tmp_path):
-    given = {"a": {"head.penalties": (0.1, 1), "head.outer_folds": 4},
-             "b": ["head.penalties=0.1,1", "head.outer_folds=4"]}  # fmt: skip
+    given = {
+        "a": {"head.penalties": (0.1, 1), "head.outer_folds": 4},
+        "b": ["head.penalties=0.1,1", "head.outer_folds=4"],
+    }
     plans = [fit(pictures, settings=s, out=tmp_path / name).plan for name, s in given.items()]
     assert plans[0] == plans[1]
     assert plans[0].head.outer_folds.value == 4

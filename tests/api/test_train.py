@@ -21,10 +21,16 @@ def network(dropout=0.0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3),
-            nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout),
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 6, 3),
+            nn.BatchNorm2d(6),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(dropout),
             nn.Linear(6, 3),
-        )  # fmt: skip
+        )
 
 
 def batches(n=40, size=8):
@@ -67,10 +73,16 @@ def test_it_is_the_loop_that_one_would_write_by_hand():
     rates = {part.name: part.rate.value for part in plan.parts}
     where = {"0": "0", "1": "0", "3": "3", "4": "3", "8": "output"}
     optimizer = torch.optim.SGD(
-        [{"params": [p], "lr": rates[where[name.split(".")[0]]],
-          "weight_decay": 1e-4 if p.ndim > 1 else 0.0} for name, p in hand.named_parameters()],
+        [
+            {
+                "params": [p],
+                "lr": rates[where[name.split(".")[0]]],
+                "weight_decay": 1e-4 if p.ndim > 1 else 0.0,
+            }
+            for name, p in hand.named_parameters()
+        ],
         momentum=0.9,
-    )  # fmt: skip
+    )
     peaks = [group["lr"] for group in optimizer.param_groups]
     hand.train()
     hand[1].eval()

@@ -139,9 +139,11 @@ def test_a_new_head_is_told_in_the_ledger(net):
         net.extra = nn.Linear(2, 2)
     fates = {row.tensor: row.fate for row in proof.ledger.rows if row.fate != "frozen"}
     assert fates == {
-        "fc.weight": "reshaped", "fc.bias": "dropped",
-        "extra.weight": "new", "extra.bias": "new",
-    }  # fmt: skip
+        "fc.weight": "reshaped",
+        "fc.bias": "dropped",
+        "extra.weight": "new",
+        "extra.bias": "new",
+    }
     text = str(proof)
     assert "reshaped: 1 tensor, first fc.weight" in text
     assert "dropped: 1 tensor, first fc.bias" in text

@@ -32,8 +32,15 @@ def test_the_table_of_runs_covers_every_kind_task_and_way_to_train():
     assert {job.kind for job in jobs} == {"image", "text", "audio", "table", "tensor"}
     assert {job.task for job in jobs} == {"classify", "multilabel", "regress"}
     assert set().union(*map(words, jobs)) >= {
-        "auto", "head", "last", "full", "scratch", "lora", "add", "gradual",
-    }  # fmt: skip
+        "auto",
+        "head",
+        "last",
+        "full",
+        "scratch",
+        "lora",
+        "add",
+        "gradual",
+    }
     assert any(job.ships == "ensemble" for job in jobs)
     assert any(job.options["budget"] == "thorough" and job.says for job in jobs)  # a model soup
     assert any(job.after for job in jobs)

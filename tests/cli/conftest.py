@@ -55,26 +55,50 @@ NO_SIGNAL = replace(
     estimate=None,
 )
 SCORES = Scores(
-    n=200, accuracy=0.84, low=0.78, high=0.88, balanced_accuracy=0.83,
-    macro_f1=0.82, log_loss=0.45, ece=0.03,
-)  # fmt: skip
+    n=200,
+    accuracy=0.84,
+    low=0.78,
+    high=0.88,
+    balanced_accuracy=0.83,
+    macro_f1=0.82,
+    log_loss=0.45,
+    ece=0.03,
+)
 RANKING = Ranking(
     starts=(
         RankedStart(
-            name="lite0", title="EfficientNet-Lite0", arch=None, value=0.86, low=0.82, high=0.89,
-            seconds=4.1, parameters=4_652_008, macs=400, seconds_per_image=0.02, cached=False,
-            head="last", difference=0.0, difference_low=0.0, difference_high=0.0,
+            name="lite0",
+            title="EfficientNet-Lite0",
+            arch=None,
+            value=0.86,
+            low=0.82,
+            high=0.89,
+            seconds=4.1,
+            parameters=4_652_008,
+            macs=400,
+            seconds_per_image=0.02,
+            cached=False,
+            head="last",
+            difference=0.0,
+            difference_low=0.0,
+            difference_high=0.0,
         ),
     ),
-    ties=(), take="lite0", because="no other start was looked at", n=300, guess=0.1,
+    ties=(),
+    take="lite0",
+    because="no other start was looked at",
+    n=300,
+    guess=0.1,
     method="nested-cv",
-)  # fmt: skip
+)
 
 
 SUGGESTIONS = Suggestions(
     suggestions=(Suggestion(path="in/a.jpg", label="hat", probability=0.4, why="unsure"),),
-    expected=None, skipped=Skipped(known=0, copies=0, unreadable=0), candidates=1,
-)  # fmt: skip
+    expected=None,
+    skipped=Skipped(known=0, copies=0, unreadable=0),
+    candidates=1,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

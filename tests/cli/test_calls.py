@@ -15,13 +15,23 @@ from warmstart.records.answer import Answer
 from warmstart.records.codec import to_plain
 
 SHIRT = Answer(
-    path="a.jpg", label="shirt", probability=0.91, sure=True, unknown=False,
-    scores={"shirt": 0.91, "hat": 0.09}, nearest=("shirt/1.jpg",),
-)  # fmt: skip
+    path="a.jpg",
+    label="shirt",
+    probability=0.91,
+    sure=True,
+    unknown=False,
+    scores={"shirt": 0.91, "hat": 0.09},
+    nearest=("shirt/1.jpg",),
+)
 BROKEN = Answer(
-    path="b.jpg", label=None, probability=None, sure=None, unknown=False, scores={},
+    path="b.jpg",
+    label=None,
+    probability=None,
+    sure=None,
+    unknown=False,
+    scores={},
     error="b.jpg cannot be decoded",
-)  # fmt: skip
+)
 
 
 def test_fit_asks_for_what_was_typed(work):
@@ -40,8 +50,11 @@ def test_fit_leaves_the_defaults_to_the_product(work):
     assert main(["fit", "photos"]) == 0
     asked = work.asked[0]
     assert (asked.start, asked.strategy, asked.budget, asked.out) == (
-        "lite0", "auto", "balanced", None,
-    )  # fmt: skip
+        "lite0",
+        "auto",
+        "balanced",
+        None,
+    )
 
 
 def test_switches_may_stand_before_the_verb_and_arguments_after_two_hyphens(work):
@@ -108,23 +121,27 @@ ERRORS = [
     (DataError("two\nlines"), 2, "two lines"),
     (DataError("steered\x1b[2J"), 2, "steered?[2J"),
     (
-        ZeroDivisionError("division by zero"), 1,
+        ZeroDivisionError("division by zero"),
+        1,
         "this is a bug in warmstart: ZeroDivisionError: division by zero. "
         "Run again with --debug and report it.",
     ),
     (
-        AssertionError(), 1,
+        AssertionError(),
+        1,
         "this is a bug in warmstart: AssertionError. Run again with --debug and report it.",
     ),
     (
-        MemoryError(), 1,
+        MemoryError(),
+        1,
         "there is not enough memory for this; close other programs and run it again.",
     ),
     (
-        OSError(errno.ENOSPC, "No space left on device"), 1,
+        OSError(errno.ENOSPC, "No space left on device"),
+        1,
         "the disk is full; make room, then run the same command again.",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("error", "code", "line"), ERRORS)
@@ -275,9 +292,12 @@ def test_cache(work, capsys, action, begins):
     assert capsys.readouterr().out.startswith(begins)
     assert main(["cache", action, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "path": "kept", "shelves": 2, "rows": 1234, "bytes": 130_000_000,
+        "path": "kept",
+        "shelves": 2,
+        "rows": 1234,
+        "bytes": 130_000_000,
         "limit_bytes": 5_000_000_000,
-    }  # fmt: skip
+    }
 
 
 def test_the_command_of_the_result_names_an_image_that_exists(work, tmp_path, capsys):

@@ -21,8 +21,10 @@ def completed(*words):
     code = f"{script('bash', ALL)}\nCOMP_WORDS=({typed}); COMP_CWORD={len(words)}; _warmstart\n"
     done = subprocess.run(
         ["bash", "-c", code + 'printf "%s\\n" "${COMPREPLY[@]}"'],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stderr == ""
     return done.stdout.split()
 
@@ -61,8 +63,10 @@ def test_fish_completes_values():
     code = script("fish", ALL) + "\ncomplete -C 'warmstart fit photos --budget '\n"
     done = subprocess.run(["fish", "--no-config", "-c", code], capture_output=True, text=True)
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [
-        "balanced", "fast", "thorough",
-    ]  # fmt: skip
+        "balanced",
+        "fast",
+        "thorough",
+    ]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

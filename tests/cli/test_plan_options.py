@@ -44,39 +44,61 @@ def test_nothing_typed_is_nothing_given(work):
     assert (asked.lr, asked.plan, asked.settings, asked.given) == (None, None, (), frozenset())
 
 
-@pytest.mark.parametrize(("words", "given"), [
-    ("--start lite0", {"start"}), ("--seed 0", {"seed"}), ("--budget balanced", {"budget"}),
-    ("--strategy head --seed 3", {"strategy", "seed"}), ("--arch timm:x --out r", {"arch"}),
-    ("--strategy auto", {"strategy"}), ("--label kind --test later", set()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ("--start lite0", {"start"}),
+        ("--seed 0", {"seed"}),
+        ("--budget balanced", {"budget"}),
+        ("--strategy head --seed 3", {"strategy", "seed"}),
+        ("--arch timm:x --out r", {"arch"}),
+        ("--strategy auto", {"strategy"}),
+        ("--label kind --test later", set()),
+    ],
+)
 def test_a_usual_value_that_was_typed_counts_as_typed(work, words, given):
     assert main(["fit", "photos", *words.split()]) == 0
     assert work.asked[0].given == given
 
 
-@pytest.mark.parametrize(("words", "line"), [
-    ("--lr", "--lr needs a value: --lr X"),
-    ("--lr=", "--lr needs a value: --lr X"),
-    ("--lr fast", "--lr fast: it needs a number above 0, such as 0.0003."),
-    ("--lr 0", "--lr 0: it needs a number above 0, such as 0.0003."),
-    ("--lr=-1", "--lr -1: it needs a number above 0, such as 0.0003."),
-    ("--lr nan", "--lr nan: it needs a number above 0, such as 0.0003."),
-    ("--lr inf", "--lr inf: it needs a number above 0, such as 0.0003."),
-    ("--plan", "--plan needs a value: --plan FILE"),
-    ("--set", "--set needs a value: --set PATH=V"),
-    ("--dry-run=yes", "--dry-run is a switch and takes no value."),
-    ("--config my.toml", "unknown option --config. Here it is --plan."),
-    ("--dryrun", "unknown option --dryrun. Here it is --dry-run."),
-    ("--optimizer sgd", "unknown option --optimizer. Here it is --set training.optimizer=sgd "
-                        "(see --dry-run for all choices)."),
-    ("--weight-decay 0.1", "unknown option --weight-decay. Here it is --set "
-                           "training.weight_decay=0.01 (see --dry-run for all choices)."),
-    ("--freeze 10", "unknown option --freeze. Here it is --strategy: head freezes all layers, "
-                    "frozen:K the first K, last:N all but the last N."),
-    ("--lora", "unknown option --lora. Here it is --strategy full+lora or last:N+lora."),
-    ("--augment", "unknown option --augment. Here it is --set training.crop=0.35 and --set "
-                  "training.flip=true, where layers are tuned."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--lr", "--lr needs a value: --lr X"),
+        ("--lr=", "--lr needs a value: --lr X"),
+        ("--lr fast", "--lr fast: it needs a number above 0, such as 0.0003."),
+        ("--lr 0", "--lr 0: it needs a number above 0, such as 0.0003."),
+        ("--lr=-1", "--lr -1: it needs a number above 0, such as 0.0003."),
+        ("--lr nan", "--lr nan: it needs a number above 0, such as 0.0003."),
+        ("--lr inf", "--lr inf: it needs a number above 0, such as 0.0003."),
+        ("--plan", "--plan needs a value: --plan FILE"),
+        ("--set", "--set needs a value: --set PATH=V"),
+        ("--dry-run=yes", "--dry-run is a switch and takes no value."),
+        ("--config my.toml", "unknown option --config. Here it is --plan."),
+        ("--dryrun", "unknown option --dryrun. Here it is --dry-run."),
+        (
+            "--optimizer sgd",
+            "unknown option --optimizer. Here it is --set training.optimizer=sgd "
+            "(see --dry-run for all choices).",
+        ),
+        (
+            "--weight-decay 0.1",
+            "unknown option --weight-decay. Here it is --set "
+            "training.weight_decay=0.01 (see --dry-run for all choices).",
+        ),
+        (
+            "--freeze 10",
+            "unknown option --freeze. Here it is --strategy: head freezes all layers, "
+            "frozen:K the first K, last:N all but the last N.",
+        ),
+        ("--lora", "unknown option --lora. Here it is --strategy full+lora or last:N+lora."),
+        (
+            "--augment",
+            "unknown option --augment. Here it is --set training.crop=0.35 and --set "
+            "training.flip=true, where layers are tuned.",
+        ),
+    ],
+)
 def test_a_misuse_is_answered_with_one_line(words, line, capsys):
     assert main(["fit", "photos", *words.split()]) == 2
     assert capsys.readouterr() == ("", f"warmstart: {line}\n")
@@ -85,14 +107,17 @@ def test_a_misuse_is_answered_with_one_line(words, line, capsys):
 # ---- the work itself ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("words", "line"), [
-    ("--strategy lora:4", "--strategy lora:4: lora takes no number; its rank is set by --set"),
-    ("--set training.passes", "--set training.passes: it needs a path and a value"),
-    ("--set training.passes=auto", "--set training.passes=auto: auto is no value"),
-    ("--set training.passes=9 --set training.passes=8", "--set training.passes is given twice"),
-    ("--plan none.toml", "--plan none.toml does not exist; write a plan with --dry-run"),
-    ("--dry-run --out runs/x", "--out runs/x: with --dry-run it names the file for the plan"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--strategy lora:4", "--strategy lora:4: lora takes no number; its rank is set by --set"),
+        ("--set training.passes", "--set training.passes: it needs a path and a value"),
+        ("--set training.passes=auto", "--set training.passes=auto: auto is no value"),
+        ("--set training.passes=9 --set training.passes=8", "--set training.passes is given twice"),
+        ("--plan none.toml", "--plan none.toml does not exist; write a plan with --dry-run"),
+        ("--dry-run --out runs/x", "--out runs/x: with --dry-run it names the file for the plan"),
+    ],
+)
 def test_what_is_no_plan_is_refused_at_once_and_leaves_nothing(here, capsys, words, line):
     assert main([*LITE.split(), *words.split()]) == 2
     out, err = capsys.readouterr()
@@ -139,10 +164,22 @@ def test_a_plan_that_was_written_is_followed_and_single_values_still_win(here, c
     assert main([*words, *few, "--dry-run", "--out", "plan.toml"]) == 0
     assert "warmstart fit photos --plan plan.toml" in capsys.readouterr().out
     assert main(["fit", "photos", "-q", "--plan", "plan.toml", "--out", "one"]) in (0, 3)
-    assert main(["fit", "photos", "-q", "--plan", "plan.toml", "--out", "two", "--set",
-                 "training.passes=24"]) in (0, 3)  # fmt: skip
-    plan, one, two = (Path(name).read_text() for name in (
-        "plan.toml", "one/plan.toml", "two/plan.toml"))  # fmt: skip
+    assert main(
+        [
+            "fit",
+            "photos",
+            "-q",
+            "--plan",
+            "plan.toml",
+            "--out",
+            "two",
+            "--set",
+            "training.passes=24",
+        ]
+    ) in (0, 3)
+    plan, one, two = (
+        Path(name).read_text() for name in ("plan.toml", "one/plan.toml", "two/plan.toml")
+    )
     assert one == plan
     passes = two.split("[training.passes]")[1].split("\n[")[0]
     assert "value = 24\n" in passes

@@ -86,15 +86,18 @@ def test_interrupted_again_the_same_command_goes_on(resumed, capsys):
     )
 
 
-@pytest.mark.parametrize(("told", "mode"), [
-    ('{"around": {"arithmetic": "AVX512,STRICT"}}', "AVX512,STRICT"),
-    ('{"around": {"arithmetic": ""}}', None),
-    ('{"around": {"arithmetic": 3}}', "AVX2,STRICT"),
-    ('{"around": []}', "AVX2,STRICT"),
-    ("[]", "AVX2,STRICT"),
-    ("{", "AVX2,STRICT"),
-    (None, "AVX2,STRICT"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("told", "mode"),
+    [
+        ('{"around": {"arithmetic": "AVX512,STRICT"}}', "AVX512,STRICT"),
+        ('{"around": {"arithmetic": ""}}', None),
+        ('{"around": {"arithmetic": 3}}', "AVX2,STRICT"),
+        ('{"around": []}', "AVX2,STRICT"),
+        ("[]", "AVX2,STRICT"),
+        ("{", "AVX2,STRICT"),
+        (None, "AVX2,STRICT"),
+    ],
+)
 def test_numbers_are_rounded_as_when_the_run_began(resumed, tmp_path, told, mode):
     (tmp_path / "run").mkdir()
     if told is not None:

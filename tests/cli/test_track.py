@@ -8,9 +8,13 @@ from warmstart.cli.main import main
 
 @pytest.mark.parametrize(
     ("words", "names"),
-    [("", ()), ("--track tensorboard", ("tensorboard",)),
-     ("--track wandb,,mlflow", ("wandb", "mlflow")), ("--track=tensorboard", ("tensorboard",))],
-)  # fmt: skip
+    [
+        ("", ()),
+        ("--track tensorboard", ("tensorboard",)),
+        ("--track wandb,,mlflow", ("wandb", "mlflow")),
+        ("--track=tensorboard", ("tensorboard",)),
+    ],
+)
 def test_the_trackers_that_were_typed_are_asked_for(work, words, names):
     assert main(["fit", "photos", *words.split()]) == 0
     assert work.asked[0].track == names
@@ -32,14 +36,16 @@ def test_an_unknown_tracker_is_refused_before_anything_is_made(
 
 @pytest.mark.parametrize(
     ("words", "line"),
-    [("--track", "--track needs a value: --track NAME,..."),
-     ("--track=,", "--track needs a value: --track NAME,..."),
-     ("--report_to wandb", "unknown option --report_to. Here it is --track."),
-     ("--log-with wandb", "unknown option --log-with. Here it is --track."),
-     ("--tensorboard", "unknown option --tensorboard. Here it is --track tensorboard."),
-     ("--wandb", "unknown option --wandb. Here it is --track wandb."),
-     ("report_to=mlflow", "unknown argument report_to=mlflow. Here it is --track mlflow")],
-)  # fmt: skip
+    [
+        ("--track", "--track needs a value: --track NAME,..."),
+        ("--track=,", "--track needs a value: --track NAME,..."),
+        ("--report_to wandb", "unknown option --report_to. Here it is --track."),
+        ("--log-with wandb", "unknown option --log-with. Here it is --track."),
+        ("--tensorboard", "unknown option --tensorboard. Here it is --track tensorboard."),
+        ("--wandb", "unknown option --wandb. Here it is --track wandb."),
+        ("report_to=mlflow", "unknown argument report_to=mlflow. Here it is --track mlflow"),
+    ],
+)
 def test_a_habit_is_answered_with_one_line(capsys, words, line):
     assert main(["fit", "photos", *words.split()]) == 2
     assert capsys.readouterr().err == f"warmstart: {line}\n"

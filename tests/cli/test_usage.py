@@ -25,8 +25,7 @@ MISUSES = {
     "infer runs/x": "unknown verb `infer`. Here it is `predict`.",
     "fitt photos": "unknown verb `fitt`. Did you mean `fit`?",
     "predit runs/x": "unknown verb `predit`. Did you mean `predict`?",
-    "xyzzy": "unknown verb `xyzzy`. "
-    f"This version (0.1.0) has {', '.join(VERBS)}.",
+    "xyzzy": f"unknown verb `xyzzy`. This version (0.1.0) has {', '.join(VERBS)}.",
     "sample:digits": "`sample:digits` is not a verb. To learn from it: warmstart fit sample:digits",
     "--seed 3 fit photos": "a verb comes first, its options after it: warmstart fit DATA --seed 3",
     "--json": "a verb comes first, its options after it: warmstart fit DATA --seed 3",
@@ -85,8 +84,7 @@ MISUSES = {
     "rank photos --start lite0": "unknown option --start. Here it is --starts.",
     "rank photos --models a,b": "unknown option --models. Here it is --starts.",
     "rank --data photos": "unknown option --data. Here DATA stands alone: warmstart rank DATA",
-    "fit photos --starts a,b": "unknown option --starts. "
-    "It is an option of `rank`, not of `fit`.",
+    "fit photos --starts a,b": "unknown option --starts. It is an option of `rank`, not of `fit`.",
     # options that nothing here needs, or that are still to come
     "fit photos --lr_find": "unknown option --lr_find. Here the rate comes by rule (--dry-run says "
     "why) and --lr sets another; rate_probe compares three in Python: docs/notebook.md.",
@@ -131,13 +129,11 @@ MISUSES = {
     "evaluate runs/x photos -v": "unknown option -v. "
     "Here --debug shows where an error arose; progress is always shown.",
     # key=value
-    "fit data=photos": "unknown argument data=photos. "
-    "Here DATA stands alone: warmstart fit DATA",
-    "fit photos model=resnet18": "unknown argument model=resnet18. "
-    "Here it is --start resnet18",
+    "fit data=photos": "unknown argument data=photos. Here DATA stands alone: warmstart fit DATA",
+    "fit photos model=resnet18": "unknown argument model=resnet18. Here it is --start resnet18",
     "fit photos seed=3": "unknown argument seed=3. Here it is --seed 3",
     "fit photos epochs=3": f"unknown argument epochs=3. {PASSES}",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("command", MISUSES)

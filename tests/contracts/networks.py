@@ -176,9 +176,14 @@ class Wrapper(nn.Module):
 
 def _mlp() -> nn.Module:
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 32), nn.ReLU(True), nn.Linear(32, 16), nn.ReLU(True),
-        nn.Dropout(0.5), nn.Linear(16, 10),
-    )  # fmt: skip
+        nn.Flatten(),
+        nn.Linear(64, 32),
+        nn.ReLU(True),
+        nn.Linear(32, 16),
+        nn.ReLU(True),
+        nn.Dropout(0.5),
+        nn.Linear(16, 10),
+    )
 
 
 def _timm(name: str, **options: object) -> Callable[[], nn.Module]:

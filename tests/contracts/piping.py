@@ -46,8 +46,10 @@ def way_of(word, network, model, tail):
         return Sharded(tail, together(tail), model.state_dict(keep_vars=True), "cpu")
     runs = balanced([Cost(1, 2, 1)] * len(network.parts), world.size)
     pieces = [range(run.start + 1, run.stop + 1) for run in runs]
-    owners = {name: network.owners.get(name.removeprefix("trunk."), "output")
-              for name in model.state_dict()}  # fmt: skip
+    owners = {
+        name: network.owners.get(name.removeprefix("trunk."), "output")
+        for name in model.state_dict()
+    }
     own = Piece(tail, pieces[world.rank], is_last=world.rank == world.size - 1)
     kept = keepers(tail, owners, pieces)
     return Pipeline(tail, own, model.state_dict(keep_vars=True), kept, "cpu")
@@ -81,9 +83,13 @@ def trained(kind, word="", folder=None, precision="float32"):
     if kind != "convolutions":  # those have statistics, which a fresh network learns
         moving = {n: t for n, t in moving.items() if isinstance(t, torch.nn.Parameter)}
     course = Course(
-        optimizer="adamw", weight_decay=0.01, average=0.9, l2_sp=0.1, micro_batch=2,
+        optimizer="adamw",
+        weight_decay=0.01,
+        average=0.9,
+        l2_sp=0.1,
+        micro_batch=2,
         precision="float32" if precision == DOUBLE else precision,
-    )  # fmt: skip
+    )
     trainer = Trainer(tail, moving, course, way=way)
     weights = [tensor for tensor in moving.values() if isinstance(tensor, torch.nn.Parameter)]
     trainer.begin([{"params": weights, "lr": 1e-3}])
@@ -92,9 +98,7 @@ def trained(kind, word="", folder=None, precision="float32"):
     images = images.double() if precision == DOUBLE else images
     labels = torch.randint(CLASSES, (N_STEPS, BATCH), generator=rng)
     model.train(kind == "convolutions")
-    losses = [
-        trainer.update(step, 1.0, (images[step],), labels[step]) for step in range(N_STEPS)
-    ]  # fmt: skip
+    losses = [trainer.update(step, 1.0, (images[step],), labels[step]) for step in range(N_STEPS)]
     model.eval()
     tensors = trainer.tensors()
     if folder is None:

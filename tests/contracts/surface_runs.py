@@ -252,8 +252,23 @@ def leaking(root: Path) -> Run:
 RUNS: dict[str, Callable[[Path], Run]] = {
     make.__name__: make
     for make in (
-        linear_probe, fine_tuned, gained, not_kept, ensemble, given_up, from_scratch, no_signal,
-        too_few, no_transfer, texts, sounds, without_network, tensors, labels, numbers, shifted,
+        linear_probe,
+        fine_tuned,
+        gained,
+        not_kept,
+        ensemble,
+        given_up,
+        from_scratch,
+        no_signal,
+        too_few,
+        no_transfer,
+        texts,
+        sounds,
+        without_network,
+        tensors,
+        labels,
+        numbers,
+        shifted,
         leaking,
     )
-}  # fmt: skip
+}

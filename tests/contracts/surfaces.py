@@ -73,8 +73,10 @@ class Surfaces:
     def is_trained(self) -> bool:
         """Whether the model holds weights that steps of a training have moved."""
         fates = {row["fate"] for row in self.ledger}
-        is_fresh = any(row["fate"] == "new" and row["part"] not in ("head", "added", "unused")
-                       for row in self.ledger)  # fmt: skip
+        is_fresh = any(
+            row["fate"] == "new" and row["part"] not in ("head", "added", "unused")
+            for row in self.ledger
+        )
         return bool(fates & {"trained", "merged"}) or is_fresh
 
     @property

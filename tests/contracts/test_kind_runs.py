@@ -18,8 +18,11 @@ from sounding import fill
 from speaking import said_in
 from tiny import bytes_of, weights
 
-SMALL = {"strategy": "last:1", "settings": ["training.passes=48", "training.folds=1"],
-         "budget": "fast"}  # fmt: skip
+SMALL = {
+    "strategy": "last:1",
+    "settings": ["training.passes=48", "training.folds=1"],
+    "budget": "fast",
+}
 OTHER = {"a note": "hiss", "hiss": "a note"}
 
 
@@ -35,9 +38,15 @@ def network():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.Conv1d(4, 8, 3), nn.ReLU(),
-            nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3),
-        )  # fmt: skip
+            nn.Conv1d(2, 4, 3),
+            nn.BatchNorm1d(4),
+            nn.ReLU(),
+            nn.Conv1d(4, 8, 3),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool1d(1),
+            nn.Flatten(),
+            nn.Linear(8, 3),
+        )
 
 
 class Asked:

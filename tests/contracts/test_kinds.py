@@ -39,19 +39,24 @@ from warmstart.records.inputs import (
 from warmstart.records.network import Tap
 
 N, K = 8, 3
-TABLE = TableInputs(columns=(
-    ColumnRecord(name="age", kind="number", mean=50, std=9, knots=(-1.0, 0.0, 1.0)),
-    ColumnRecord(name="dose", kind="number", knots=(-2.0, 2.0), has_missing=True),
-    ColumnRecord(name="site", kind="category", values=("north", "south"), has_missing=True),
-))  # fmt: skip
+TABLE = TableInputs(
+    columns=(
+        ColumnRecord(name="age", kind="number", mean=50, std=9, knots=(-1.0, 0.0, 1.0)),
+        ColumnRecord(name="dose", kind="number", knots=(-2.0, 2.0), has_missing=True),
+        ColumnRecord(name="site", kind="category", values=("north", "south"), has_missing=True),
+    )
+)
 SIGNAL = TensorInputs(shape=(2, 32), dtype="float32", low=-3.0, high=3.0)
 TOKENS = TensorInputs(shape=(8,), dtype="int64", low=0.0, high=39.0)
 SAMPLES = WaveInputs(rate=8000, seconds=0.2, is_scaled=True)
 SOUND = dataclasses.replace(
-    tiny.PREP, mean=(0.5,), std=(0.5,),
-    sound=Sound(rate=8000, seconds=0.5, window=256, hop=40, mels=32, low=20.0, high=4000.0,
-                range_db=30.0),
-)  # fmt: skip
+    tiny.PREP,
+    mean=(0.5,),
+    std=(0.5,),
+    sound=Sound(
+        rate=8000, seconds=0.5, window=256, hop=40, mels=32, low=20.0, high=4000.0, range_db=30.0
+    ),
+)
 
 
 class Attending(nn.Module):
@@ -71,27 +76,43 @@ class Attending(nn.Module):
 
 def signals() -> nn.Module:
     return nn.Sequential(
-        nn.Conv1d(2, 8, 5), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 16, 5), nn.BatchNorm1d(16),
-        nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 5),
-    )  # fmt: skip
+        nn.Conv1d(2, 8, 5),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.Conv1d(8, 16, 5),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    )
 
 
 def listening() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(), nn.Linear(16, 5),
-    )  # fmt: skip
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    )
 
 
 KINDS: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
-    "rows": (lambda: draw(TABLE, 5, 1), TABLE), "signals": (signals, SIGNAL),
-    "tokens": (Attending, TOKENS), "clips": (listening, SOUND),
+    "rows": (lambda: draw(TABLE, 5, 1), TABLE),
+    "signals": (signals, SIGNAL),
+    "tokens": (Attending, TOKENS),
+    "clips": (listening, SOUND),
     "samples": (lambda: load(f"transformers:{hearing.folder_of()}").module, SAMPLES),
     "patches": (lambda: load(f"transformers:{hearing.folder_of('ast')}").module, SAMPLES),
     "mels": (lambda: load(f"transformers:{hearing.folder_of('whisper')}").module, SAMPLES),
     "distances": (lambda: load(f"transformers:{hearing.folder_of('wavlm')}").module, SAMPLES),
-}  # fmt: skip
+}
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -169,9 +190,16 @@ def gradient(
 @pytest.mark.parametrize("inputs", [TABLE, SIGNAL, SAMPLES], ids=["rows", "signals", "samples"])
 def test_law_4_every_member_of_the_description_is_in_the_key(inputs):
     key = FeatureKey(
-        network="n", arch="a", parts=("p",), taps=(Tap(part=1, pool="avg"),),
-        preprocessing=inputs, decoder="d", engine="torch", engine_version="t", threads=1,
-    )  # fmt: skip
+        network="n",
+        arch="a",
+        parts=("p",),
+        taps=(Tap(part=1, pool="avg"),),
+        preprocessing=inputs,
+        decoder="d",
+        engine="torch",
+        engine_version="t",
+        threads=1,
+    )
     changed = [other for _, other in changes(inputs)]
     assert len(changed) > 2
     for other in changed:

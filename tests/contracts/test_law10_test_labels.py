@@ -46,8 +46,9 @@ def same_claims(one, other):
     first, second = (json.loads((r.path / "summary.json").read_text()) for r in (one, other))
     for name in CLAIMS:
         assert json.dumps(first[name]) == json.dumps(second[name]), name
-    out_of_fold = [[p for p in lines(r.path, "predictions.jsonl") if p["split"] == "oof"]
-                   for r in (one, other)]  # fmt: skip
+    out_of_fold = [
+        [p for p in lines(r.path, "predictions.jsonl") if p["split"] == "oof"] for r in (one, other)
+    ]
     assert out_of_fold[0] == out_of_fold[1]
 
 

@@ -44,8 +44,9 @@ def scored(features, labels, keep, scaling):
     rows = apply_scaling(features, scaling).astype(np.float64)
     mean, targets = rows[keep].mean(axis=0), np.eye(labels.max() + 1)[labels]
     inner = rows[keep] - mean
-    solved = np.linalg.solve(inner @ inner.T + PENALTY * np.eye(len(keep)), targets[keep]
-                             - targets[keep].mean(axis=0))  # fmt: skip
+    solved = np.linalg.solve(
+        inner @ inner.T + PENALTY * np.eye(len(keep)), targets[keep] - targets[keep].mean(axis=0)
+    )
     return (rows - mean) @ (inner.T @ solved) + targets[keep].mean(axis=0)
 
 

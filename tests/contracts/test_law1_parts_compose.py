@@ -50,8 +50,11 @@ def test_every_tensor_has_exactly_one_owner(name):
     assert len(owned) == len(network.owners)
     assert owned == {place(tensor) for tensor in unique_tensors(module).values()}
     assert set(network.owners.values()) <= {
-        *(part.name for part in network.parts), "neck", "head", "unused"
-    }  # fmt: skip
+        *(part.name for part in network.parts),
+        "neck",
+        "head",
+        "unused",
+    }
 
 
 @every_network

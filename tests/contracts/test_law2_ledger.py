@@ -81,9 +81,11 @@ def test_rows_add_up_whatever_is_done_to_the_parts(name):
     assert sum(row.numel for row in rows if row.fate != "dropped") == _numel(model)
     assert len({(row.tensor, row.fate) for row in rows}) == len(rows)
     expected = {
-        "frozen": {"frozen"}, "tuned": {"trained", "frozen"}, "fresh": {"dropped", "new"},
+        "frozen": {"frozen"},
+        "tuned": {"trained", "frozen"},
+        "fresh": {"dropped", "new"},
         "added": {"new"},
-    }  # fmt: skip
+    }
     for row in rows:
         default = {"head": {"dropped", "new"}, "unused": {"frozen"}}.get(row.part)
         assert row.fate in (default or expected[actions[row.part]]), row

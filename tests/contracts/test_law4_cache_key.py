@@ -12,7 +12,7 @@ from warmstart.records.network import Tap
 
 SOUND = Sound(
     rate=8000, seconds=1.0, window=200, hop=40, mels=64, low=20.0, high=4000.0, range_db=40.0
-)  # fmt: skip
+)
 KEY = FeatureKey(
     network="ab",
     arch="timm:x",
@@ -85,8 +85,16 @@ def test_a_key_of_pictures_says_nothing_of_sounds():
     """What was stored before there were sounds is found again: the digest is of that time."""
     prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))
     key = FeatureKey(
-        network="ab", arch="timm:x", parts=("stem",), taps=(Tap(part=1, pool="avg"),),
-        preprocessing=prep, decoder="pillow 11", engine="torch", engine_version="2.8", threads=2,
-        cpu="x86_64", arithmetic="",
-    )  # fmt: skip
+        network="ab",
+        arch="timm:x",
+        parts=("stem",),
+        taps=(Tap(part=1, pool="avg"),),
+        preprocessing=prep,
+        decoder="pillow 11",
+        engine="torch",
+        engine_version="2.8",
+        threads=2,
+        cpu="x86_64",
+        arithmetic="",
+    )
     assert key.digest == "9838a1fb53d8373342d81dfc79b0b15ee529785bba31d732f1a9505d51e273d5"

@@ -73,8 +73,12 @@ def _inputs(name):
 def _actions(names, strategy):
     """One action a part, from the input to the output; `gradual` gives one such dict a stage."""
     tuned = {
-        "head": 0, "add": 0, "last:1": 1, "lora": 1, "frozen:2": max(0, len(names) - 2),
-    }.get(strategy, len(names))  # fmt: skip
+        "head": 0,
+        "add": 0,
+        "last:1": 1,
+        "lora": 1,
+        "frozen:2": max(0, len(names) - 2),
+    }.get(strategy, len(names))
     word = {"lora": "low-rank", "scratch": "fresh"}.get(strategy, "tuned")
     found = dict.fromkeys(names, "frozen")
     found |= dict.fromkeys(names[len(names) - tuned :], word)
@@ -148,8 +152,9 @@ def test_frozen_parts_stay_bit_identical(name, strategy):
         before = {name: tensor.clone() for name, tensor in tensors_of(twin).items()}
         _train(model, lambda: model(inputs.clone()), actions, twin.owners)
         held = {"frozen", "low-rank"}
-        moved = {n for n in _moved(before, twin)
-                 if freeze.action_of(actions, twin.owners[n]) in held}  # fmt: skip
+        moved = {
+            n for n in _moved(before, twin) if freeze.action_of(actions, twin.owners[n]) in held
+        }
         assert not moved
     assert not torch.equal(head, model.head.weight)
     trained = [p.name for p in twin.parts if stages[-1][p.name] not in ("frozen", "low-rank")]
@@ -178,9 +183,14 @@ def test_the_tests_see_a_statistic_that_moves():
 def _bert():
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
-        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=48, max_position_embeddings=16, num_labels=N_CLASSES,
-    )  # fmt: skip
+        vocab_size=40,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=16,
+        num_labels=N_CLASSES,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = transformers.BertForSequenceClassification(config)
@@ -283,9 +293,13 @@ def test_random_actions_keep_laws_1_2_and_5(module, data):
 
 
 FATES = {
-    "frozen": {"frozen"}, "tuned": {"frozen", "trained"}, "low-rank": {"frozen", "merged"},
-    "fresh": {"dropped", "new"}, "added": {"new"}, "replaced": {"dropped", "new"},
-}  # fmt: skip
+    "frozen": {"frozen"},
+    "tuned": {"frozen", "trained"},
+    "low-rank": {"frozen", "merged"},
+    "fresh": {"dropped", "new"},
+    "added": {"new"},
+    "replaced": {"dropped", "new"},
+}
 
 
 def _fates_fit(rows, actions):

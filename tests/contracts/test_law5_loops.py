@@ -52,16 +52,22 @@ def resnet():
 def hf_resnet():
     library = pytest.importorskip("transformers")
     config = library.ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic",
+        embedding_size=8,
+        hidden_sizes=[8, 16],
+        depths=[1, 1],
+        layer_type="basic",
         num_labels=CLASSES,
-    )  # fmt: skip
+    )
     return library.ResNetForImageClassification(config)
 
 
 SMALL = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
     "num_labels": CLASSES,
-}  # fmt: skip
+}
 
 
 def hf_vit():
@@ -101,10 +107,16 @@ def with_transformers(network, folder):
         ids = torch.arange(8 * 6).reshape(8, 6) % 30
         rows = Rows(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels)
     arguments = library.TrainingArguments(
-        output_dir=str(folder), max_steps=3, per_device_train_batch_size=4, report_to="none",
-        use_cpu=True, save_strategy="no", logging_strategy="no", disable_tqdm=True,
+        output_dir=str(folder),
+        max_steps=3,
+        per_device_train_batch_size=4,
+        report_to="none",
+        use_cpu=True,
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
         weight_decay=0.1,
-    )  # fmt: skip
+    )
     library.Trainer(network, arguments, train_dataset=rows).train()
 
 
@@ -123,9 +135,14 @@ def with_lightning(network, folder):
             return torch.optim.AdamW(self.network.parameters(), lr=1e-3, weight_decay=0.1)
 
     trainer = lightning.Trainer(
-        accelerator="cpu", max_steps=3, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=str(folder),
-    )  # fmt: skip
+        accelerator="cpu",
+        max_steps=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=str(folder),
+    )
     trainer.fit(Module(), loader())
 
 
@@ -146,9 +163,15 @@ def with_skorch(network, folder):
     skorch = pytest.importorskip("skorch")
     pictures, labels = images()
     skorch.NeuralNet(
-        network, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.AdamW, lr=1e-3,
-        max_epochs=1, batch_size=4, train_split=None, verbose=0,
-    ).fit(pictures.numpy(), labels.numpy())  # fmt: skip
+        network,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.AdamW,
+        lr=1e-3,
+        max_epochs=1,
+        batch_size=4,
+        train_split=None,
+        verbose=0,
+    ).fit(pictures.numpy(), labels.numpy())
 
 
 def with_warmstart(network, folder):
@@ -191,9 +214,14 @@ def test_frozen_parts_stay_as_they_are(make, loop, strategy, tmp_path):
 
 @pytest.mark.parametrize(
     ("make", "loop"),
-    [(resnet, with_torch), (resnet, with_lightning), (resnet, with_fastai),
-     (resnet, with_skorch), (hf_resnet, with_transformers)],
-)  # fmt: skip
+    [
+        (resnet, with_torch),
+        (resnet, with_lightning),
+        (resnet, with_fastai),
+        (resnet, with_skorch),
+        (hf_resnet, with_transformers),
+    ],
+)
 def test_gradients_alone_do_not_freeze_and_watch_names_what_moved(make, loop, tmp_path):
     network = make()
     plan = planned(network, "head")

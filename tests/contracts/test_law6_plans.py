@@ -23,12 +23,26 @@ from warmstart.records.plan import Choice
 
 NETWORKS = ("resnet18", "vit_tiny", "mlp", "residual", "tied", "wandering")
 WORDS = (
-    "auto", "auto+add", "head", "last:1", "frozen:0", "full", "full+gradual", "head+add",
-    "full+lora", "scratch",
-)  # fmt: skip
+    "auto",
+    "auto+add",
+    "head",
+    "last:1",
+    "frozen:0",
+    "full",
+    "full+gradual",
+    "head+add",
+    "full+lora",
+    "scratch",
+)
 REPLAYED = (
-    "head", "last:1", "full", "full+gradual", "head+add", "scratch", "full+lora",
-)  # fmt: skip
+    "head",
+    "last:1",
+    "full",
+    "full+gradual",
+    "head+add",
+    "scratch",
+    "full+lora",
+)
 SETTINGS = {"training.passes": 32, "training.batch": 8}
 
 
@@ -70,9 +84,12 @@ def test_auto_is_no_value_of_a_choice_wherever_it_comes_from():
     with pytest.raises(PlanError, match='"auto" is not a value of a plan'):
         Choice(value="auto", because="so", source="rule")
     plan = build(
-        Wishes(start="x", strategy="head", budget="fast", seed=0), FACTS,
-        NetworkFacts(record=cut_once("mlp")[1].record), ("last",), ENGINE,
-    )  # fmt: skip
+        Wishes(start="x", strategy="head", budget="fast", seed=0),
+        FACTS,
+        NetworkFacts(record=cut_once("mlp")[1].record),
+        ("last",),
+        ENGINE,
+    )
     text = write_plan(plan).replace('value = "head"', 'value = "auto"')
     assert 'strategy.value is "auto"' in refusal(read_plan, text)
 
@@ -96,8 +113,16 @@ def same_run(one, again):
     assert (one.path / "weights_ledger.json").read_bytes() == (
         again.path / "weights_ledger.json"
     ).read_bytes()
-    for claim in ("estimate", "test", "verdict", "frozen", "linear_probe", "fine_tuning_gain",
-                  "readiness", "shipped"):  # fmt: skip
+    for claim in (
+        "estimate",
+        "test",
+        "verdict",
+        "frozen",
+        "linear_probe",
+        "fine_tuning_gain",
+        "readiness",
+        "shipped",
+    ):
         assert getattr(one.summary, claim) == getattr(again.summary, claim), claim
 
 
@@ -112,23 +137,39 @@ def test_a_plan_that_is_replayed_gives_the_same_run(strategy, data, tmp_path, mo
     one = fit(data, strategy=strategy, settings=settings, seed=3, out=tmp_path / "one" / "split")
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "another"))
     again = warmstart.fit(
-        data, start=network(), preprocessing=PREP, plan=one.path / "plan.toml",
+        data,
+        start=network(),
+        preprocessing=PREP,
+        plan=one.path / "plan.toml",
         out=tmp_path / "again" / "split",
-    )  # fmt: skip
+    )
     same_run(one, again)
-    record = warmstart.fit(
-        data, start=network(), preprocessing=PREP, plan=one.plan, out=tmp_path / "record" / "split"
-    ) if strategy == "head" else again  # fmt: skip
+    record = (
+        warmstart.fit(
+            data,
+            start=network(),
+            preprocessing=PREP,
+            plan=one.plan,
+            out=tmp_path / "record" / "split",
+        )
+        if strategy == "head"
+        else again
+    )
     same_run(one, record)
 
 
 def test_a_plan_knows_its_own_start(data, tmp_path):
     """A file of weights and its design come from the plan; single values are the user's own."""
     one = fit(
-        data, start=weights(tmp_path), arch=ARCH, strategy="last:1", lr=0.001,
-        settings={**SETTINGS, "part.1.action": "tuned", "training.flip": False}, seed=2,
+        data,
+        start=weights(tmp_path),
+        arch=ARCH,
+        strategy="last:1",
+        lr=0.001,
+        settings={**SETTINGS, "part.1.action": "tuned", "training.flip": False},
+        seed=2,
         out=tmp_path / "one" / "split",
-    )  # fmt: skip
+    )
     again = warmstart.fit(
         data, preprocessing=PREP, plan=one.path / "plan.toml", out=tmp_path / "again" / "split"
     )
@@ -148,6 +189,7 @@ def test_a_change_of_the_plan_changes_the_run_and_nothing_else_in_the_plan(data,
     )
     assert other.plan.training.passes.value == 48
     assert bytes_of(one.path / "model") != bytes_of(other.path / "model")
-    ours, theirs = (values_of(tomllib.loads((r.path / "plan.toml").read_text()))
-                    for r in (one, other))  # fmt: skip
+    ours, theirs = (
+        values_of(tomllib.loads((r.path / "plan.toml").read_text())) for r in (one, other)
+    )
     assert sum(a != b for a, b in zip(ours, theirs, strict=True)) == 1

@@ -58,9 +58,11 @@ def asked(tmp_path_factory):
     fill(root / "split" / "train", {"blue": 12, "green": 12, "red": 12})
     fill(root / "split" / "test", {"blue": 5, "green": 5, "red": 5}, seed=1)
     return {
-        "data": str(root / "split"), "start": str(tiny.weights(root)), "arch": tiny.ARCH,
+        "data": str(root / "split"),
+        "start": str(tiny.weights(root)),
+        "arch": tiny.ARCH,
         "budget": "fast",
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +106,11 @@ def die(whole: Whole, out: Path, **moment: int) -> None:
     told = {"fit": {**whole.asked, "out": str(out)}, **moment}
     job = subprocess.run(
         [sys.executable, str(DYING), json.dumps(told)],
-        env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=os.environ | {"PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert job.returncode == -signal.SIGKILL, job.stderr
     assert not [name for name in ("DONE", "FAILED", "INTERRUPTED") if (out / name).exists()]
 
@@ -159,9 +164,13 @@ def test_killed_before_anything_was_written_down(wholes, tmp_path):
 
 
 MARKS = [
-    ("look", "begin"), ("check", "end"), ("plan", "note"), ("head", "end"), ("deliver", "note"),
+    ("look", "begin"),
+    ("check", "end"),
+    ("plan", "note"),
+    ("head", "end"),
+    ("deliver", "note"),
     ("deliver", "end"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("mark", MARKS, ids=" ".join)

@@ -53,10 +53,15 @@ def tuned(place):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(place / "cache"))
         run = warmstart.fit(
-            place / "photos", start=tiny.weights(place), arch=tiny.ARCH, budget="fast", lr=1e-6,
-            strategy="last:1", settings={"training.passes": 200, "input.size": 64},
+            place / "photos",
+            start=tiny.weights(place),
+            arch=tiny.ARCH,
+            budget="fast",
+            lr=1e-6,
+            strategy="last:1",
+            settings={"training.passes": 200, "input.size": 64},
             out=place / "runs" / "tuned",
-        )  # fmt: skip
+        )
     assert run.summary.shipped.strategy == "last:1"
     return run
 
@@ -118,8 +123,9 @@ def test_timm_holds_a_twin_of_trained_layers(tuned, tmp_path):
     inputs = inputs_for(tuned, 5)
     assert module(inputs).shape == (5, 3)
     trunk = tuned.model.trunk.state_dict()
-    assert all(torch.equal(t, trunk[name]) for name, t in module.state_dict().items()
-               if name in trunk)  # fmt: skip
+    assert all(
+        torch.equal(t, trunk[name]) for name, t in module.state_dict().items() if name in trunk
+    )
     if told.twin is None:  # the run's own head listens to the last tap alone
         same(module(inputs).detach(), logits(tuned, pixels_for(tuned, 5)))
     else:

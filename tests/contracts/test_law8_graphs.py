@@ -22,9 +22,15 @@ from warmstart.records.answer import ModelRecord
 from warmstart.records.network import Tap
 
 GRAPHS = (
-    "tf_efficientnet_lite0", "vit_tiny", "convnext_atto", "swin_tiny", "torchvision_resnet18",
-    "mlp", "residual", "odd_norms",
-)  # fmt: skip
+    "tf_efficientnet_lite0",
+    "vit_tiny",
+    "convnext_atto",
+    "swin_tiny",
+    "torchvision_resnet18",
+    "mlp",
+    "residual",
+    "odd_norms",
+)
 PROGRAMS = ("tf_efficientnet_lite0", "vit_tiny", "residual")
 BRANCHING = ("wandering", "answer")
 
@@ -39,10 +45,16 @@ def model_of(network, wanted):
 
 def source_of(name, model):
     record = ModelRecord(
-        task="classify", arch=f"module:{name}", start=name, start_sha256="", head="late",
-        penalty=1.0, taps=model.scan.taps, classes=("a", "b", "c"),
+        task="classify",
+        arch=f"module:{name}",
+        start=name,
+        start_sha256="",
+        head="late",
+        penalty=1.0,
+        taps=model.scan.taps,
+        classes=("a", "b", "c"),
         preprocessing=KINDS[name].preprocessing,
-    )  # fmt: skip
+    )
     return Source(model, record, None)
 
 

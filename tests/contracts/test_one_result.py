@@ -48,8 +48,12 @@ def test_the_runs_end_in_every_way(place, monkeypatch):
     shipped = {one["shipped"]["strategy"] for one in summaries}
     assert {"head", "last:1", "full", "scratch", "blend", "none"} <= shipped
     assert {one["data"].get("kind") or "image" for one in summaries} == {
-        "image", "text", "audio", "table", "tensor",
-    }  # fmt: skip
+        "image",
+        "text",
+        "audio",
+        "table",
+        "tensor",
+    }
     assert {one["task"] for one in summaries} == {"classify", "multilabel", "regress"}
     assert {one["readiness"]["level"] for one in summaries} == {"ready", "review", "not-ready"}
     assert {one["test"] is None for one in summaries} == {True, False}
@@ -57,8 +61,10 @@ def test_the_runs_end_in_every_way(place, monkeypatch):
     assert {"drift", "leak", "label-issue"} <= found
     assert any("was given up" in one["shipped"]["why"] for one in summaries)
     gains = [one["fine_tuning_gain"] for one in summaries]
-    assert any(gain and one["shipped"]["strategy"] == "head"
-               for gain, one in zip(gains, summaries, strict=True))  # fmt: skip
+    assert any(
+        gain and one["shipped"]["strategy"] == "head"
+        for gain, one in zip(gains, summaries, strict=True)
+    )
 
 
 # ---- (a) one number for one quantity ---------------------------------------------------------
@@ -155,12 +161,17 @@ def test_the_test_score_is_the_same_everywhere(told):
     front = (told.run.path / "README.md").read_text("utf-8")
     assert f"value: {value:.4f}, name: Test " in front
     if told.summary["task"] == "classify":
-        for key, words in (("balanced_accuracy", "balanced accuracy"), ("macro_f1", "macro F1"),
-                           ("log_loss", "log-loss")):  # fmt: skip
+        for key, words in (
+            ("balanced_accuracy", "balanced accuracy"),
+            ("macro_f1", "macro F1"),
+            ("log_loss", "log-loss"),
+        ):
             shown = re.findall(rf"{words} (\d+\.\d+)( %)?", told.everything)
             assert shown
-            assert all(float(v) == pytest.approx(test[key] * (100 if p else 1), abs=0.05 if p
-                       else 0.0006) for v, p in shown)  # fmt: skip
+            assert all(
+                float(v) == pytest.approx(test[key] * (100 if p else 1), abs=0.05 if p else 0.0006)
+                for v, p in shown
+            )
             assert len({bool(p) for _, p in shown}) == 1
 
 
@@ -231,8 +242,9 @@ def test_classes_and_mistakes_add_up_to_the_estimate(told):
     found = sum(row["n"] * row["recall"] for row in rows) / sum(row["n"] for row in rows)
     assert found == pytest.approx(claim["value"])
     table = told.page.split("Class by class, the weakest first")[-1].split("</table>")[0]
-    cells = re.findall(r"<tr><t[hd][^>]*>(\w[^<]*)</t[hd]><td[^>]*>(\d+)</td><td[^>]*>(\d+)\s%",
-                       table)  # fmt: skip
+    cells = re.findall(
+        r"<tr><t[hd][^>]*>(\w[^<]*)</t[hd]><td[^>]*>(\d+)</td><td[^>]*>(\d+)\s%", table
+    )
     assert len(cells) == len(rows)
     for name, n_class, recall in cells:
         (row,) = [row for row in rows if row["name"] == name]
@@ -273,8 +285,11 @@ def test_the_learning_curve_ends_in_the_linear_probe(told):
     evidence = {one["name"]: one for one in told.summary["verdict"]["evidence"]}["appetite"]
     if evidence["value"] is None or not told.ships:
         return
-    points = {float(k.removeprefix("accuracy.")): v for k, v in evidence["details"].items()
-              if k.startswith("accuracy.")}  # fmt: skip
+    points = {
+        float(k.removeprefix("accuracy.")): v
+        for k, v in evidence["details"].items()
+        if k.startswith("accuracy.")
+    }
     assert points[max(points)] == pytest.approx(told.summary["linear_probe"]["value"])
     said = set(percentages(told.everything, r"would bring ([\d.]+) points \(([\d.]+) to ([\d.]+)"))
     assert len(said) <= 1
@@ -396,14 +411,24 @@ def test_what_was_tried_and_not_kept_is_told_in_the_past(told):
         text = re.sub(r"Every choice of the training(.|\n)*?Training: what happened", "", text)
         for sentence in sentences(text):
             if re.search(r"\b(trained|fine-tuned|tuned)\b", sentence) and "layer" in sentence:
-                assert PAST.search(sentence) or "was" in sentence.split() or "were" in (
-                    sentence.split()), (name, sentence)  # fmt: skip
+                assert (
+                    PAST.search(sentence)
+                    or "was" in sentence.split()
+                    or "were" in (sentence.split())
+                ), (name, sentence)
 
 
 def test_words_of_another_time_are_gone(told):
     for name, text in told.texts.items():
-        for old in ("test part", "new output alone", "scrambled", "Tuning deeper", "tuning deeper",
-                    "old data", "the output listens"):  # fmt: skip
+        for old in (
+            "test part",
+            "new output alone",
+            "scrambled",
+            "Tuning deeper",
+            "tuning deeper",
+            "old data",
+            "the output listens",
+        ):
             assert old not in text, (name, old, text[max(text.find(old) - 80, 0) :][:200])
         shown = text.split("```python")[0] if name == "card" else text
         assert not re.search(r".{0,30}[ (]-\d+(?:\.\d+)? (?:%|points|to ).{0,9}", shown), name

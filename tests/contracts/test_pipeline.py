@@ -37,10 +37,14 @@ def piped(tmp_path_factory):
     jobs = []
     for rank in range(SIZE):
         env = {
-            **os.environ, "RANK": str(rank), "WORLD_SIZE": str(SIZE), "OMP_NUM_THREADS": "1",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+            **os.environ,
+            "RANK": str(rank),
+            "WORLD_SIZE": str(SIZE),
+            "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
             "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path]),
-        }  # fmt: skip
+        }
         command = [sys.executable, str(HERE / "piping.py"), str(place), *tiny.KINDS]
         jobs.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
     said = [job.communicate(timeout=300)[1] for job in jobs]

@@ -19,9 +19,13 @@ from drawing import fill
 
 SCRIPT = Path(__file__).with_name("processes.py")
 SETTINGS = (
-    "training.engine=torch", "training.passes=64", "training.batch=7", "training.folds=1",
-    "training.views=2", "input.size=32",
-)  # fmt: skip
+    "training.engine=torch",
+    "training.passes=64",
+    "training.batch=7",
+    "training.folds=1",
+    "training.views=2",
+    "input.size=32",
+)
 OPTIONS = ["--budget", "fast", "--lr", "3e-4"]
 OPTIONS += [word for one in SETTINGS for word in ("--set", one)]
 
@@ -57,13 +61,23 @@ def launched(words, size, cache):
     found = []
     for rank in range(size):
         env = {
-            **os.environ, "RANK": str(rank), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WARMSTART_CACHE": str(cache),
-        }  # fmt: skip
-        found.append(subprocess.Popen(
-            [sys.executable, *words], env=env, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ))  # fmt: skip
+            **os.environ,
+            "RANK": str(rank),
+            "WORLD_SIZE": str(size),
+            "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "WARMSTART_CACHE": str(cache),
+        }
+        found.append(
+            subprocess.Popen(
+                [sys.executable, *words],
+                env=env,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
     return found
 
 
@@ -92,8 +106,9 @@ def check_same(root, out, alone="alone", is_same_plan=True):
 def decoded(run):
     """Images that the first process decoded in the look."""
     events = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
-    return next(e["values"]["decoded"] for e in events
-                if e["stage"] == "look" and e["kind"] == "end")  # fmt: skip
+    return next(
+        e["values"]["decoded"] for e in events if e["stage"] == "look" and e["kind"] == "end"
+    )
 
 
 def test_processes_share_the_work_and_give_the_same_run(world):
@@ -193,10 +208,13 @@ def test_shared_weights_give_what_one_process_gives(piped, word):
     check_same(piped, out, "plain", is_same_plan=False)
     assert f'value = "{word}"' in (piped / out / "plan.toml").read_text()
     losses = [
-        [event["values"]["loss"] for event in tiny.lines(piped / run, "progress.jsonl")
-         if event["stage"] == "tune" and event["kind"] == "step"]
+        [
+            event["values"]["loss"]
+            for event in tiny.lines(piped / run, "progress.jsonl")
+            if event["stage"] == "tune" and event["kind"] == "step"
+        ]
         for run in (out, "plain")
-    ]  # fmt: skip
+    ]
     np.testing.assert_allclose(*losses, atol=1e-5)
 
 

@@ -29,8 +29,16 @@ from warmstart.run import inputs
 SMALL = ("training.passes=32", "training.batch=8", "training.folds=1", "training.views=1")
 STREAM = "training.stream=true"
 PREDICTIONS = "predictions.jsonl"
-CLOCKED = {"progress.jsonl", "summary.json", "request.json", "report.html", "plan.toml",
-           "README.md", "INTERRUPTED", "DONE"}  # fmt: skip
+CLOCKED = {
+    "progress.jsonl",
+    "summary.json",
+    "request.json",
+    "report.html",
+    "plan.toml",
+    "README.md",
+    "INTERRUPTED",
+    "DONE",
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +47,11 @@ def asked(tmp_path_factory):
     root = tmp_path_factory.mktemp("streamed")
     fill(root / "pictures", {"blue": 12, "red": 12})
     return {
-        "data": root / "pictures", "start": tiny.weights(root), "arch": tiny.ARCH,
+        "data": root / "pictures",
+        "start": tiny.weights(root),
+        "arch": tiny.ARCH,
         "preprocessing": tiny.PREP,
-    }  # fmt: skip
+    }
 
 
 def fit(asked, out, strategy="head", settings=(), **options):
@@ -117,9 +127,11 @@ def test_killed_in_one_part_after_the_other_it_is_the_run_that_never_was(
     asked = {**asked, "start": start, "arch": tiny.CONVNEXT}
     whole = fit(asked, tmp_path / "whole", "last:1", (STREAM,))
     wanted = {
-        **asked, "strategy": "last:1", "budget": "fast",
+        **asked,
+        "strategy": "last:1",
+        "budget": "fast",
         "settings": (*SMALL, STREAM, "training.engine=torch"),
-    }  # fmt: skip
+    }
     n_parts = len(json.loads((whole.path / "network.json").read_text())["parts"])
     places = [("look", part) for part in (1, 2, n_parts)] + [("tune", 1), ("tune", n_parts - 1)]
     server = get_context("forkserver")  # which imports once what each of them needs
@@ -149,8 +161,20 @@ def test_half_precision_between_parts_is_another_look(asked, tmp_path):
 
 
 def test_a_dry_run_forecasts_a_streamed_run(asked, capsys):
-    command = ["fit", str(asked["data"]), "--start", str(asked["start"]), "--arch", asked["arch"],
-               "--set", STREAM, "--dry-run", "--json", "--budget", "fast"]  # fmt: skip
+    command = [
+        "fit",
+        str(asked["data"]),
+        "--start",
+        str(asked["start"]),
+        "--arch",
+        asked["arch"],
+        "--set",
+        STREAM,
+        "--dry-run",
+        "--json",
+        "--budget",
+        "fast",
+    ]
     assert main(command) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["plan"]["training"]["stream"]["value"] == "float32"

@@ -59,11 +59,18 @@ def test_the_cache_key_misses_where_a_column_is_scaled_otherwise():
     changed = TableInputs(columns=(replace(first, mean=first.mean + 1), *others))
     keys = {
         FeatureKey(
-            network="n", arch="a", parts=("columns",), taps=(Tap(part=1, pool="avg"),),
-            preprocessing=prep, decoder="cells 1", engine="torch", engine_version="t", threads=1,
+            network="n",
+            arch="a",
+            parts=("columns",),
+            taps=(Tap(part=1, pool="avg"),),
+            preprocessing=prep,
+            decoder="cells 1",
+            engine="torch",
+            engine_version="t",
+            threads=1,
         ).digest
         for prep in (inputs, changed)
-    }  # fmt: skip
+    }
     assert len(keys) == 2
 
 
@@ -137,8 +144,9 @@ def test_nothing_that_is_fitted_looks_at_the_test_rows(first, tmp_path):
     test = tables.write(tmp_path / "test.csv", wild)
     again = warmstart.fit(**{**asked, "test": test}, out=tmp_path / "run")
     assert bytes_of(again.path / "model") == bytes_of(run.path / "model")
-    oof = [[p for p in lines(r.path, "predictions.jsonl") if p["split"] == "oof"]
-           for r in (run, again)]  # fmt: skip
+    oof = [
+        [p for p in lines(r.path, "predictions.jsonl") if p["split"] == "oof"] for r in (run, again)
+    ]
     assert oof[0] == oof[1]
 
 

@@ -189,9 +189,16 @@ def test_law_4_every_member_of_the_description_is_in_the_key(encoders):
     _, inputs, _ = opened(encoders["bert"])
     inputs = dataclasses.replace(inputs, unknown=1)
     key = FeatureKey(
-        network="ab", arch="text:bert{}", parts=("embeddings",), taps=(), preprocessing=inputs,
-        decoder="tokenizers 0.2", engine="torch", engine_version="torch 2", threads=1,
-    )  # fmt: skip
+        network="ab",
+        arch="text:bert{}",
+        parts=("embeddings",),
+        taps=(),
+        preprocessing=inputs,
+        decoder="tokenizers 0.2",
+        engine="torch",
+        engine_version="torch 2",
+        threads=1,
+    )
     for field in dataclasses.fields(inputs):
         old = getattr(inputs, field.name)
         new = old + "x" if isinstance(old, str) else old + 1
@@ -205,9 +212,13 @@ def asked(encoders, tmp_path_factory):
     root = tmp_path_factory.mktemp("texts")
     data, test = wordy.table(root / "train.csv"), wordy.table(root / "test.csv", 5, seed=1)
     return {
-        "data": data, "test": test, "start": f"transformers:{encoders['bert']}", "budget": "fast",
-        "strategy": "last:1", "settings": ["training.passes=160"],
-    }  # fmt: skip
+        "data": data,
+        "test": test,
+        "start": f"transformers:{encoders['bert']}",
+        "budget": "fast",
+        "strategy": "last:1",
+        "settings": ["training.passes=160"],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -302,12 +313,23 @@ def test_law_8_an_export_answers_as_the_model_does(run, tmp_path, to):
     assert "image" not in card.partition("## Use")[2]
 
 
-@pytest.mark.parametrize(("to", "options", "message"), [
-    ("timm", {}, "a model of texts has an output that timm does not hold; use --to onnx"),
-    ("transformers", {}, "an output that transformers does not hold; use --to onnx"),
-    ("onnx", {"pixels": True}, "--pixels is for networks that take images, and this one takes tex"),
-    ("onnx", {"int8": True}, "--int8 is for networks that take images, and this one takes texts"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("to", "options", "message"),
+    [
+        ("timm", {}, "a model of texts has an output that timm does not hold; use --to onnx"),
+        ("transformers", {}, "an output that transformers does not hold; use --to onnx"),
+        (
+            "onnx",
+            {"pixels": True},
+            "--pixels is for networks that take images, and this one takes tex",
+        ),
+        (
+            "onnx",
+            {"int8": True},
+            "--int8 is for networks that take images, and this one takes texts",
+        ),
+    ],
+)
 def test_what_a_model_of_texts_is_not_written_as(run, tmp_path, to, options, message):
     with pytest.raises(ExportError, match=message):
         warmstart.export(run, to, out=tmp_path / "out", **options)

@@ -96,9 +96,11 @@ def test_row_1_what_plain_pixels_tell_is_no_lack_of_signal():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         dim = torch.nn.Sequential(
-            torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(3, 8, 1), torch.nn.Flatten(),
+            torch.nn.AdaptiveAvgPool2d(1),
+            torch.nn.Conv2d(3, 8, 1),
+            torch.nn.Flatten(),
             torch.nn.Linear(8, 4),
-        )  # fmt: skip
+        )
     scans, labels = digits(140)
     even = scans - scans.mean(axis=(1, 2), keepdims=True).astype(scans.dtype) + 100  # alike in mean
     verdict, found = ask((even, labels), dim)

@@ -121,8 +121,9 @@ def test_images_are_fed_as_the_folder_says_or_else_as_the_encoder_learnt(encoder
     prep = load(str(encoders["vit"])).record.preprocessing
     assert (prep.size, prep.squash, prep.interpolation) == ((32, 32), True, "bilinear")
     assert (prep.mean, prep.std) == (
-        pytest.approx((0.4, 0.5, 0.6)), pytest.approx((0.2, 0.25, 0.3))
-    )  # fmt: skip
+        pytest.approx((0.4, 0.5, 0.6)),
+        pytest.approx((0.2, 0.25, 0.3)),
+    )
     for kind, mean in (("vit", 0.5), ("dinov2", 0.485), ("clip_vision_model", 0.48145466)):
         folder = seeing.encoder(tmp_path / kind, kind, feeding=None)
         assert load(str(folder)).record.preprocessing.mean[0] == mean
@@ -140,9 +141,12 @@ def test_a_classifiers_body_and_half_of_a_model_of_images_and_texts_are_read(tmp
             network.logits(images), own.vit.layernorm(wanted)[:, 0], atol=1e-5, rtol=1e-5
         )
     sides = {"vision_config": {**seeing.SIZES, "intermediate_size": 48}}
-    both = transformers.SiglipModel(transformers.SiglipConfig(
-        **sides, text_config={**seeing.SIZES, "intermediate_size": 48, "vocab_size": 99},
-    )).eval()  # fmt: skip
+    both = transformers.SiglipModel(
+        transformers.SiglipConfig(
+            **sides,
+            text_config={**seeing.SIZES, "intermediate_size": 48, "vocab_size": 99},
+        )
+    ).eval()
     both.save_pretrained(tmp_path / "both")
     _, network = opened(tmp_path / "both")
     with torch.no_grad():
@@ -173,10 +177,12 @@ def edited(folder, change):
         (lambda f: (f / "preprocessor_config.json").write_text("{"), "is damaged"),
         (lambda f: (f / "preprocessor_config.json").write_text('{"size": "x"}'), "is damaged"),
         (lambda f: (f / "preprocessor_config.json").write_text('{"size": -4}'), "is damaged"),
-        (lambda f: (f / "config.json").write_text('{"model_type": "vit", "hidden_size": "x"}'),
-         "cannot be built"),
+        (
+            lambda f: (f / "config.json").write_text('{"model_type": "vit", "hidden_size": "x"}'),
+            "cannot be built",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_folder_is_one_line(encoders, tmp_path, damage, says):
     folder = shutil.copytree(encoders["vit"], tmp_path / "vit")
     damage(folder)
@@ -196,11 +202,16 @@ def tuned(encoders, photos, tmp_path_factory):
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
         return {
             kind: warmstart.fit(
-                photos, start=f"transformers:{encoders[kind]}", budget="fast", strategy="last:1",
-                lr=1e-5, settings={"training.passes": 100}, out=root / kind,
+                photos,
+                start=f"transformers:{encoders[kind]}",
+                budget="fast",
+                strategy="last:1",
+                lr=1e-5,
+                settings={"training.passes": 100},
+                out=root / kind,
             )
             for kind in ("vit", "dinov2", "siglip_vision_model")
-        }  # fmt: skip
+        }
 
 
 @pytest.mark.parametrize("kind", ["vit", "dinov2", "siglip_vision_model"])
@@ -227,9 +238,12 @@ def test_law_5_and_8_a_run_is_loaded_again_and_exported(tuned, photos, tmp_path,
 
 def test_a_run_of_another_image_size_is_a_start_too(encoders, photos, tmp_path):
     run = warmstart.fit(
-        photos, start=str(encoders["vit"]), budget="fast", settings={"input.size": 48},
+        photos,
+        start=str(encoders["vit"]),
+        budget="fast",
+        settings={"input.size": 48},
         out=tmp_path / "a",
-    )  # fmt: skip
+    )
     assert run.predictor.bundle.record.preprocessing.size == (48, 48)
     next_one = warmstart.fit(photos, start=run.path, budget="fast", out=tmp_path / "b")
     assert next_one.predictor.bundle.record.arch == run.predictor.bundle.record.arch
@@ -244,9 +258,13 @@ def timm_run(photos, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
         return warmstart.fit(
-            photos, start=tiny.weights(root), arch=tiny.ARCH, budget="fast",
-            settings={"input.size": 64}, out=root / "run",
-        )  # fmt: skip
+            photos,
+            start=tiny.weights(root),
+            arch=tiny.ARCH,
+            budget="fast",
+            settings={"input.size": 64},
+            out=root / "run",
+        )
 
 
 @pytest.mark.parametrize("to", ["timm", "transformers"])
@@ -261,8 +279,19 @@ def test_a_folder_that_we_exported_is_a_start(timm_run, photos, tmp_path, to, ca
     for name, tensor in start.module.state_dict().items():
         if name in body:
             assert torch.equal(tensor, body[name])
-    assert main(["fit", str(photos), "--start", str(folder), "--budget", "fast", "-q",
-                 "--out", str(tmp_path / "run")]) in (0, 3)  # fmt: skip
+    assert main(
+        [
+            "fit",
+            str(photos),
+            "--start",
+            str(folder),
+            "--budget",
+            "fast",
+            "-q",
+            "--out",
+            str(tmp_path / "run"),
+        ]
+    ) in (0, 3)
     for name in (f"transformers:{folder}", f"timm:{folder}"):
         assert load(name).record.sha256 == start.record.sha256
     if (tmp_path / "run" / "model").is_dir():

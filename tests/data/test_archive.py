@@ -23,8 +23,9 @@ def png(value: int) -> bytes:
     return buffer.getvalue()
 
 
-FILES = {f"{name}/{i}.png": png(10 * k + i) for k, name in enumerate(("cat", "dog"))
-         for i in range(2)}  # fmt: skip
+FILES = {
+    f"{name}/{i}.png": png(10 * k + i) for k, name in enumerate(("cat", "dog")) for i in range(2)
+}
 
 
 def pack(path: Path, files: dict[str, bytes], top: str = "") -> Path:
@@ -158,9 +159,10 @@ def test_a_member_with_holes_is_left_out_unread(tmp_path, style):
             archive.offset += len(header)
         else:
             info.pax_headers = {
-                "GNU.sparse.size": str(40 * 2**30), "GNU.sparse.numblocks": "1",
+                "GNU.sparse.size": str(40 * 2**30),
+                "GNU.sparse.numblocks": "1",
                 "GNU.sparse.map": f"{40 * 2**30},0",
-            }  # fmt: skip
+            }
             archive.addfile(info)
     record = drain(read(path)).record
     (item,) = record.problems[0].items

@@ -125,8 +125,10 @@ def test_a_row_without_an_image_is_left_out_and_listed(tmp_path):
     images = embedded(name=None).to_pylist()
     images[1]["bytes"] = None
     images += images[:1]
-    source = save(tmp_path / "a.parquet", {
-        "image": pa.array(images, embedded().type), "label": [*LABELS, "a"]})  # fmt: skip
+    source = save(
+        tmp_path / "a.parquet",
+        {"image": pa.array(images, embedded().type), "label": [*LABELS, "a"]},
+    )
     record = drain(read(source)).record
     assert len(record.examples) == 6
     assert record.problems[0].items == ("1: holds no image",)
@@ -205,9 +207,14 @@ def test_a_class_number_that_has_no_name(tmp_path, number, what):
 
 
 @pytest.mark.parametrize(
-    "notes", [{"info": {"features": ["image"]}}, {"info": 3}, [],
-              {"info": {"features": {"label": {"_type": "ClassLabel", "names": [1]}}}}]
-)  # fmt: skip
+    "notes",
+    [
+        {"info": {"features": ["image"]}},
+        {"info": 3},
+        [],
+        {"info": {"features": {"label": {"_type": "ClassLabel", "names": [1]}}}},
+    ],
+)
 def test_features_that_make_no_sense(tmp_path, notes):
     source = save(tmp_path / "a.parquet", {"image": embedded(), "label": LABELS}, notes)
     fails(source, "a.parquet cannot be read as Parquet (")
@@ -260,10 +267,12 @@ def test_damaged_files_are_refused_or_read(tmp_path_factory, place, byte, n):
 def few_values(path, cell, n, column="text", kind=None):
     """A file of some kB: one value, n times."""
     same = pa.array(np.zeros(n, np.int32))
-    table = pa.table({
-        column: pa.DictionaryArray.from_arrays(same, pa.array([cell], kind)),
-        "label": pa.array(["a", "b"] * (n // 2)),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            column: pa.DictionaryArray.from_arrays(same, pa.array([cell], kind)),
+            "label": pa.array(["a", "b"] * (n // 2)),
+        }
+    )
     pq.write_table(table, path, compression="zstd", store_schema=False)
     return path
 

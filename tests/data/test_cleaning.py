@@ -56,8 +56,14 @@ def test_copies_within_a_class_and_across_classes():
 
 
 def test_leaks_into_test_and_holdout_are_reported_and_stay():
-    rows = [*CLEAN, ("a", "holdout", "h"), ("b", "holdout", "b0"), ("a", "test", "h"),
-            ("b", "test", "a0"), ("a", "test", "new")]  # fmt: skip
+    rows = [
+        *CLEAN,
+        ("a", "holdout", "h"),
+        ("b", "holdout", "b0"),
+        ("a", "test", "h"),
+        ("b", "test", "a0"),
+        ("a", "test", "new"),
+    ]
     assert findings(rows) == [("leak", ("14", "15")), ("leak", ("13",))]
     assert len(settle(collection(rows), {}).record.examples) == len(rows)
 

@@ -51,9 +51,12 @@ def test_rare_categories_share_the_slot_of_none():
 
 def test_what_tells_nothing_of_a_new_row_is_left_out_and_said():
     found = typed(
-        age=MANY, same=["x"] * 40, number=range(40), name=[f"row {n}" for n in range(40)],
+        age=MANY,
+        same=["x"] * 40,
+        number=range(40),
+        name=[f"row {n}" for n in range(40)],
         gone=["1"] + [""] * 39,
-    )  # fmt: skip
+    )
     assert [column.name for column in found.columns] == ["age"]
     told = {finding.items: finding.sentence for finding in found.findings}
     assert {finding.kind for finding in found.findings} == {"columns"}
@@ -70,14 +73,16 @@ def test_the_user_leaves_columns_out_and_keeps_others():
 
 
 def test_every_column_has_its_reason_and_what_the_rule_would_have_said():
-    found = typed({"cp": "category", "age": "left-out"}, age=MANY, cp=[0, 1] * 20, site=SITES,
-                  same=["x"] * 40)  # fmt: skip
+    found = typed(
+        {"cp": "category", "age": "left-out"}, age=MANY, cp=[0, 1] * 20, site=SITES, same=["x"] * 40
+    )
     told = {c.name: (c.kind.value, c.kind.rule, c.kind.source, c.is_chosen) for c in found.choices}
     assert told == {
-        "age": ("left-out", "number", "user", True), "cp": ("category", "number", "user", True),
+        "age": ("left-out", "number", "user", True),
+        "cp": ("category", "number", "user", True),
         "site": ("category", "category", "rule", False),
         "same": ("left-out", "left-out", "rule", False),
-    }  # fmt: skip
+    }
     assert found.choices[3].kind.because == "the same in every row"
 
 
@@ -88,8 +93,10 @@ def fails(match, asked=None, **columns):
 
 
 def test_numbers_with_commas_are_refused():
-    fails("\"price\" has numbers with commas \\('1,5', line 2\\); write them like 1234.5",
-          price=["1,5", "2,25", *["3"] * 38])  # fmt: skip
+    fails(
+        "\"price\" has numbers with commas \\('1,5', line 2\\); write them like 1234.5",
+        price=["1,5", "2,25", *["3"] * 38],
+    )
     fails("numbers with commas", price=[f"{n},{n}00" for n in range(1, 41)])
 
 
@@ -99,8 +106,11 @@ def test_numbers_with_commas_may_be_names_if_the_user_says_so():
 
 
 def test_a_text_among_numbers_is_a_slip():
-    fails("\"age\" holds numbers, but 'old' in line 4; correct it, leave it empty, or add --set "
-          "column.age=category", age=[*MANY[:2], "old", *MANY[3:]])  # fmt: skip
+    fails(
+        "\"age\" holds numbers, but 'old' in line 4; correct it, leave it empty, or add --set "
+        "column.age=category",
+        age=[*MANY[:2], "old", *MANY[3:]],
+    )
     fails("holds numbers, but 'north' in line 2", {"site": "number"}, site=SITES)
 
 
@@ -114,10 +124,16 @@ def test_a_table_without_a_column_to_learn_from_is_refused():
 
 
 def test_kinds_and_columns_that_are_not_there_are_refused():
-    fails("--set column.agee=number: t.csv has no such column. It has: age", {"agee": "number"},
-          age=MANY)  # fmt: skip
-    fails("--set column.age=colour: a column is number, category or left-out", {"age": "colour"},
-          age=MANY)  # fmt: skip
+    fails(
+        "--set column.agee=number: t.csv has no such column. It has: age",
+        {"agee": "number"},
+        age=MANY,
+    )
+    fails(
+        "--set column.age=colour: a column is number, category or left-out",
+        {"age": "colour"},
+        age=MANY,
+    )
 
 
 def test_knots_rise_and_are_quantiles():

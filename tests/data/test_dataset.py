@@ -74,9 +74,14 @@ def test_one_of_many_is_left_out_and_listed(photos, monkeypatch, how):
     assert item in str(caught.value)
 
 
-@pytest.mark.parametrize(("path", "why"), [
-    ("a/none.png", "is not there"), ("", "has no path"), ("http://a.b/c.png", "is a web address"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("a/none.png", "is not there"),
+        ("", "has no path"),
+        ("http://a.b/c.png", "is a web address"),
+    ],
+)
 def test_one_missing_path_of_a_table_is_left_out_and_listed(photos, path, why):
     source = table(photos, [(path, "a")])
     record = drain(read(source)).record

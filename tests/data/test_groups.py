@@ -55,8 +55,10 @@ def test_the_label_itself_is_no_group():
 
 def table_of(root: Path) -> Path:
     paint(root)
-    lines = "".join(f"{name},{name[0]},{i // 2}\n" for i, name in enumerate(
-        f"{label}/{i}.png" for label in "ab" for i in range(3)))  # fmt: skip
+    lines = "".join(
+        f"{name},{name[0]},{i // 2}\n"
+        for i, name in enumerate(f"{label}/{i}.png" for label in "ab" for i in range(3))
+    )
     (root / "labels.csv").write_text("path,label,Patient ID\n" + lines)
     return root / "labels.csv"
 
@@ -107,11 +109,11 @@ def test_series_of_file_names(pattern):
         series("person{key}_{n}.jpg", n_keys=2, labels="x"),  # too few keys
         series("person{key}_{n}.jpg", n_keys=3, labels="xyz"),  # one key a class
         [Row(id=f"{k}/{k}_{n}.jpg", label=str(k)) for k in range(9) for n in range(3)],  # classes
-        series("person{key}_{n}.jpg", n_keys=3) + [Row(id=f"x/{i}.jpg", label="x") for i in
-                                                   range(10)],  # less than half
+        series("person{key}_{n}.jpg", n_keys=3)
+        + [Row(id=f"x/{i}.jpg", label="x") for i in range(10)],  # less than half
         [],
     ],
-)  # fmt: skip
+)
 def test_names_that_are_no_series(rows):
     assert propose_series(rows, "photos/") == ()
 
@@ -122,8 +124,10 @@ def test_names_without_a_separator_are_never_series(stems):
 
 
 def test_a_folder_of_series_says_so(tmp_path):
-    paint(tmp_path, {f"{'ab'[p % 2]}/person{p}_{n}.png": 10 * p + n for p in range(6)
-                    for n in range(3)})  # fmt: skip
+    paint(
+        tmp_path,
+        {f"{'ab'[p % 2]}/person{p}_{n}.png": 10 * p + n for p in range(6) for n in range(3)},
+    )
     (finding,) = drain(read(tmp_path)).record.problems
     assert '(person0_0.png is one of 3 with "person0")' in finding.sentence
 

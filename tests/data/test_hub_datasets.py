@@ -27,13 +27,18 @@ def save(root: Path, columns: dict | None = None, n_shards: int = 1, **names) ->
     files = [f"data-{i:05}-of-{n_shards:05}.arrow" for i in range(n_shards)]
     step = -(-table.num_rows // n_shards)
     for index, file in enumerate(files):
-        with pa.OSFile(str(root / file), "wb") as sink, pa.ipc.new_stream(
-            sink, table.schema
-        ) as writer:  # fmt: skip
+        with (
+            pa.OSFile(str(root / file), "wb") as sink,
+            pa.ipc.new_stream(sink, table.schema) as writer,
+        ):
             writer.write_table(table.slice(index * step, step), max_chunksize=2)
     info = {"citation": "", "features": features(**(names or {"label": "ab"}))}
-    state = {"_data_files": [{"filename": file} for file in files], "_fingerprint": "x",
-             "_format_type": None, "_split": None}  # fmt: skip
+    state = {
+        "_data_files": [{"filename": file} for file in files],
+        "_fingerprint": "x",
+        "_format_type": None,
+        "_split": None,
+    }
     (root / "dataset_info.json").write_text(json.dumps(info))
     (root / "state.json").write_text(json.dumps(state))
     return root

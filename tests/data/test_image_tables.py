@@ -75,9 +75,12 @@ def test_class_folders_come_before_a_table_that_lies_beside_them(tmp_path, folde
 
 
 def test_split_and_group_columns(root):
-    rows = [(*row, split, user) for row, split, user in zip(
-        ROWS * 2, ["train"] * 4 + ["test"] * 4, ["u1", "u2", "", "u1"] * 2, strict=True
-    )]  # fmt: skip
+    rows = [
+        (*row, split, user)
+        for row, split, user in zip(
+            ROWS * 2, ["train"] * 4 + ["test"] * 4, ["u1", "u2", "", "u1"] * 2, strict=True
+        )
+    ]
     rows = rows[:4] + [("./" + path, label, "VAL", user) for path, label, _, user in rows[4:]]
     table = write(root, csv("path,label,Split,user", rows))
     examples = drain(read(table, group="user")).record.examples
@@ -176,8 +179,11 @@ def test_the_path_column_as_label(root):
 
 
 def test_a_class_with_one_row(root):
-    fails(write(root, csv(rows=[*ROWS[:3]])), 'labels.csv: class "dog" has 1 training image',
-          "remove its row.")  # fmt: skip
+    fails(
+        write(root, csv(rows=[*ROWS[:3]])),
+        'labels.csv: class "dog" has 1 training image',
+        "remove its row.",
+    )
 
 
 def test_a_table_that_is_too_large(root, monkeypatch):
@@ -188,8 +194,11 @@ def test_a_table_that_is_too_large(root, monkeypatch):
 def test_labels_that_are_all_different(root):
     rows = [(path, f"photo {i}", kind) for i, (path, kind) in enumerate(ROWS)]
     table = write(root, csv("path,label,kind", rows))
-    fails(table, 'labels.csv: all 4 labels in "label" are different, so they are no classes; '
-          "did you mean --label kind?")  # fmt: skip
+    fails(
+        table,
+        'labels.csv: all 4 labels in "label" are different, so they are no classes; '
+        "did you mean --label kind?",
+    )
     table = write(root, csv("path,label", [row[:2] for row in rows]))
     fails(table, 'all 4 labels in "label" are different', "name another one with --label")
 
@@ -197,8 +206,12 @@ def test_labels_that_are_all_different(root):
 def test_labels_that_are_measurements(root):
     rows = [(path, f"{1.5 * i}") for i, (path, _) in enumerate(ROWS)]
     table = write(root, csv("path,label", rows))
-    fails(table, 'labels.csv: "label" holds measurements (0.0, 1.5',
-          "not classes; use --task regress", task="classify")  # fmt: skip
+    fails(
+        table,
+        'labels.csv: "label" holds measurements (0.0, 1.5',
+        "not classes; use --task regress",
+        task="classify",
+    )
     record = drain(read(table)).record
     assert record.task == "regress"
     assert record.classes == ("label",)
@@ -253,12 +266,15 @@ def test_a_table_in_a_folder_that_is_too_large(root, monkeypatch):
     fails(root, "metadata.csv is larger than 512 MB; copy it again, or remove it")
 
 
-@pytest.mark.parametrize(("name", "text"), [
-    ("t.csv", "text,label\n" + "some words here,a\n" * 50_000),
-    ("t.tsv", "a\tb\tlabel\n" + "1\t2\tx\n" * 100_000),
-    ("t.jsonl", '{"text": "' + "x" * 4_000_000 + '", "label": "a"}\n'),
-    ("t.jsonl", '{"text": [' + "[]," * 200_000 + '[]], "label": "a"}\n'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "text,label\n" + "some words here,a\n" * 50_000),
+        ("t.tsv", "a\tb\tlabel\n" + "1\t2\tx\n" * 100_000),
+        ("t.jsonl", '{"text": "' + "x" * 4_000_000 + '", "label": "a"}\n'),
+        ("t.jsonl", '{"text": [' + "[]," * 200_000 + '[]], "label": "a"}\n'),
+    ],
+)
 def test_a_table_that_does_not_fit_into_memory(tmp_path, monkeypatch, name, text):
     monkeypatch.setattr("warmstart.machine.free_memory", lambda: 10_000_000)
     (tmp_path / name).write_text(text)

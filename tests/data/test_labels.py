@@ -137,15 +137,18 @@ def test_scoring_reads_the_labels_of_the_model(root):
         ([["a"], *[["b"]] * 7], "classify", "has several labels an image; use --task multilabel"),
         ([["a"], *[["b"]] * 7], "regress", "--task regress takes one number"),
     ],
-)  # fmt: skip
+)
 def test_targets_that_cannot_be_learnt(y, task, words):
     fails((X, y), words, task=task)
 
 
 def test_cells_that_are_no_labels(root):
     rows = ["1,0", "2,1", *["0,1"] * 6]
-    fails(table(root, "path,a,b", rows), 't.csv line 3: "a" is "2"; columns of several labels',
-          label="a,b")  # fmt: skip
+    fails(
+        table(root, "path,a,b", rows),
+        't.csv line 3: "a" is "2"; columns of several labels',
+        label="a,b",
+    )
     fails(table(root, "path,a,b", rows), 'has no column "c"', label="a,c")
     mixed = ["a;b", '"a,b"', *["a"] * 6]
     fails(table(root, "path,label", mixed), "has ';' and ',' in its labels", task="multilabel")
@@ -166,5 +169,6 @@ def test_a_test_label_that_training_does_not_know(root):
     rows = [f"{text},{'test' if text == 'x' else 'train'}" for text in ["x", "x", *SETS]]
     for row in (8, 9):
         Image.fromarray(X[row - 8]).save(root / f"{row}.png")
-    fails(table(root, "path,label,split", rows), 'the test part has the class "x"',
-          task="multilabel")  # fmt: skip
+    fails(
+        table(root, "path,label,split", rows), 'the test part has the class "x"', task="multilabel"
+    )

@@ -125,10 +125,13 @@ def test_parquet_files_of_the_parts(tmp_path):
     assert collection.title.startswith("18 images in")
 
 
-@pytest.mark.parametrize(("names", "splits"), [
-    (["part-00000.parquet", "part-00001.parquet"], ["train"] * 12),
-    (["train/0.parquet", "train/1.parquet", "test/0.parquet"], ["train"] * 12 + ["test"] * 6),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["part-00000.parquet", "part-00001.parquet"], ["train"] * 12),
+        (["train/0.parquet", "train/1.parquet", "test/0.parquet"], ["train"] * 12 + ["test"] * 6),
+    ],
+)
 def test_a_folder_of_parquet_pieces(tmp_path, names, splits):
     source = shards(tmp_path / "pieces", names)
     found = rows(source)

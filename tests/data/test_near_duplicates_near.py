@@ -23,10 +23,14 @@ def example(id, label="a", split="train", sha256=None, group=None):
 
 def collection(*examples, problems=()):
     record = DataRecord(
-        name="photos", kind="image", task="classify", layout="class folders",
+        name="photos",
+        kind="image",
+        task="classify",
+        layout="class folders",
         classes=tuple(sorted({e.label for e in examples if e.split == "train"})),
-        examples=tuple(examples), problems=problems,
-    )  # fmt: skip
+        examples=tuple(examples),
+        problems=problems,
+    )
     return Collection(record=record, load=lambda _: b"", title="", wording=WORDING)
 
 
@@ -86,8 +90,9 @@ def test_near_copies_across_the_split_are_leaks_named_by_the_later_part(later, w
 
 
 def test_the_hold_out_leaks_into_the_test_too():
-    assert found([("h", "t")], example("a"), example("h", split="holdout"),
-                 example("t", split="test")) == [("leak", ("t",))]  # fmt: skip
+    assert found(
+        [("h", "t")], example("a"), example("h", split="holdout"), example("t", split="test")
+    ) == [("leak", ("t",))]
 
 
 def test_copies_inside_a_later_part_are_no_finding():
@@ -137,8 +142,9 @@ def test_exact_copies_beyond_the_first_go_and_near_ones_stay():
     a, b, c = (example(name, sha256="s") for name in "abc")
     d, e = example("d"), example("e")
     assert left_out([("d", "e")], a, b, c, d, e) == {
-        "b": "exact copy of a", "c": "exact copy of a",
-    }  # fmt: skip
+        "b": "exact copy of a",
+        "c": "exact copy of a",
+    }
 
 
 @st.composite
@@ -147,12 +153,13 @@ def data_sets(draw):
     n = draw(st.integers(2, 12))
     examples = [
         example(
-            f"{i:02}", draw(st.sampled_from("xy")),
+            f"{i:02}",
+            draw(st.sampled_from("xy")),
             draw(st.sampled_from(["train", "train", "holdout", "test"])),
             draw(st.sampled_from(["s1", "s2", f"own {i}", f"own {i}"])),
         )
         for i in range(n)
-    ]  # fmt: skip
+    ]
     ids = [e.id for e in examples]
     pairs = draw(st.lists(st.tuples(st.sampled_from(ids), st.sampled_from(ids)), max_size=6))
     return examples, [pair for pair in pairs if pair[0] != pair[1]]
@@ -164,9 +171,14 @@ def test_exactly_what_is_promised_is_left_out(case):
     examples, pairs = case
     order = {"train": 0, "holdout": 1, "test": 2}
     near = {frozenset(pair) for pair in pairs}
-    conflicts = {i for problem in with_twins(
-        collection(*examples, problems=find_copies(examples)), pairs
-    ).record.problems if problem.kind == "conflict" for i in problem.items}  # fmt: skip
+    conflicts = {
+        i
+        for problem in with_twins(
+            collection(*examples, problems=find_copies(examples)), pairs
+        ).record.problems
+        if problem.kind == "conflict"
+        for i in problem.items
+    }
     expected = set()
     for place, one in enumerate(examples):
         for number, other in enumerate(examples):

@@ -120,13 +120,18 @@ def shown(collection, id):
     return np.asarray(decode(collection.load(id), id))
 
 
-@pytest.mark.parametrize(("data", "labels"), [
-    (PIXELS, {"targets": NUMBERS, "classes": ["ant", "bee", "cow"]}),
-    (torch.from_numpy(PIXELS),
-     {"targets": torch.tensor(NUMBERS), "classes": ["ant", "bee", "cow"]}),
-    (PIXELS.transpose(0, 3, 1, 2), {"labels": np.array(NUMBERS)}),
-    ([Image.fromarray(one) for one in PIXELS], {"labels": NUMBERS}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "labels"),
+    [
+        (PIXELS, {"targets": NUMBERS, "classes": ["ant", "bee", "cow"]}),
+        (
+            torch.from_numpy(PIXELS),
+            {"targets": torch.tensor(NUMBERS), "classes": ["ant", "bee", "cow"]},
+        ),
+        (PIXELS.transpose(0, 3, 1, 2), {"labels": np.array(NUMBERS)}),
+        ([Image.fromarray(one) for one in PIXELS], {"labels": NUMBERS}),
+    ],
+)
 def test_a_data_set_that_holds_its_images(data, labels):
     source = Held(data, **labels)
     collection = drain(read(source))

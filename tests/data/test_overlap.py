@@ -18,10 +18,13 @@ def kinds(found):
 
 def test_each_way_to_leak_is_named_and_an_image_once():
     examples = [
-        example("t1", "train", "same", group="p"), example("t2", "holdout"),
-        example("a", sha256="same", group="p"), example("b"), example("c", group="p"),
+        example("t1", "train", "same", group="p"),
+        example("t2", "holdout"),
+        example("a", sha256="same", group="p"),
+        example("b"),
+        example("c", group="p"),
         example("d"),
-    ]  # fmt: skip
+    ]
     found = overlap(examples, [("b", "t2"), ("a", "t2")])
     assert [finding.items for finding in found.findings] == [("a",), ("b",), ("c",)]
     assert [finding.kind for finding in found.findings] == ["leak"] * 3
@@ -35,9 +38,13 @@ def test_what_a_model_is_known_to_have_learnt_leaks_too():
 
 def test_copies_and_conflicts_among_those_judged_on():
     examples = [
-        example("a", sha256="s"), example("b", sha256="s"), example("c"), example("d"),
-        example("e", label="y"), example("t", "train"),
-    ]  # fmt: skip
+        example("a", sha256="s"),
+        example("b", sha256="s"),
+        example("c"),
+        example("d"),
+        example("e", label="y"),
+        example("t", "train"),
+    ]
     found = overlap(examples, [("c", "d"), ("d", "e")])
     assert kinds(found) == {"duplicate": ("b",), "conflict": ("d", "e")}
     assert not found.leaked

@@ -453,7 +453,11 @@ Y = ["a", "b", "a", "b"]
         (X.astype(complex), Y, "X holds complex128 values"),
         (np.array([None] * 4), Y, "X holds objects"),
         ([np.zeros((2, 2)), np.zeros((3, 3))], Y[:2], "different shapes"),
-        (X, np.eye(4), "y has shape (4, 4)", ),
+        (
+            X,
+            np.eye(4),
+            "y has shape (4, 4)",
+        ),
         (X, [0.0, 1.0, float("nan"), 1.0], "y[2] is nan"),
         (X, [0.5, 1, 2, 3], "y[0] is 0.5; class labels are texts or whole numbers"),
         (X, np.array(["a", None, "b", "b"], object), "y[1] is None, which is no label"),
@@ -462,7 +466,7 @@ Y = ["a", "b", "a", "b"]
         (X, ["a", "a", "a", "b"], 'y: class "b" has 1 training image'),
         (["no.png", "nor.png"], ["a", "b"], "2 of 2 files not found (first: no.png)"),
     ],
-)  # fmt: skip
+)
 def test_arrays_that_do_not_fit(images, targets, part):
     fails((images, targets), part)
 

@@ -43,8 +43,9 @@ def test_rows_are_removed(photos, word):
 
 
 def test_a_class_called_drop_is_a_class(tmp_path):
-    photos = paint(tmp_path / "photos", {f"{label}/{i}.png": i for label in ("ink", "drop")
-                                        for i in range(4)})  # fmt: skip
+    photos = paint(
+        tmp_path / "photos", {f"{label}/{i}.png": i for label in ("ink", "drop") for i in range(4)}
+    )
     found = labels(photos, "path,label\nink/0.png,drop\nink/1.png,\ndrop/0.png,drop\n")
     assert found["ink/0.png"] == found["drop/0.png"] == "drop"
     assert "ink/1.png" not in found
@@ -58,8 +59,12 @@ def test_a_new_class_of_two_and_a_class_that_goes(photos):
 def test_test_images_too(photos):
     found = labels(photos, "path,label\ntest/a/0.png,b\n", test=photos)
     assert found["test/a/0.png"] == "b"
-    fails(photos, 'the test part has the class "c"', test=photos,
-          relabel=fixed(photos, "path,label\ntest/a/0.png,c\n"))  # fmt: skip
+    fails(
+        photos,
+        'the test part has the class "c"',
+        test=photos,
+        relabel=fixed(photos, "path,label\ntest/a/0.png,c\n"),
+    )
 
 
 def test_other_kinds_of_table(photos):
@@ -77,8 +82,13 @@ def test_numbers_that_a_spreadsheet_has_shortened(photos):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("a/9.png,b\nc/9.png,b\na/0.png,b", ["fixed.csv: 2 of 3 paths not in ", "photos/ (first: "
-         "a/9.png, line 2); did you mean a/"]),
+        (
+            "a/9.png,b\nc/9.png,b\na/0.png,b",
+            [
+                "fixed.csv: 2 of 3 paths not in ",
+                "photos/ (first: a/9.png, line 2); did you mean a/",
+            ],
+        ),
         ("photos/b/2.png,a", ["1 of 1 path not in", "did you mean a/2.png"]),
         ("zzz,a", ["(first: zzz, line 2); give the paths as warmstart wrote them"]),
         (",a", ["(first: an empty path, line 2)"]),
@@ -88,24 +98,33 @@ def test_numbers_that_a_spreadsheet_has_shortened(photos):
         ("a/0.png,\na/1.png,b", ["fixed.csv leaves ", "photos/a with 1 training image; a class"]),
         ("\n".join(f"a/{i}.png,drop" for i in range(3)), ['has one class ("b") and 2 are needed']),
     ],
-)  # fmt: skip
+)
 def test_corrections_that_do_not_fit(photos, text, parts):
     fails(photos, *parts, relabel=fixed(photos, f"path,label\n{text}\n"))
 
 
 def test_tables_that_do_not_fit(photos):
-    fails(photos, "fixed.csv has no column that looks like the label. It has: path, to.",
-          relabel=fixed(photos, "path,to\na/0.png,b\n"))  # fmt: skip
+    fails(
+        photos,
+        "fixed.csv has no column that looks like the label. It has: path, to.",
+        relabel=fixed(photos, "path,to\na/0.png,b\n"),
+    )
     fails(photos, "fixed.csv has no rows", relabel=fixed(photos, "path,label\n"))
-    fails(photos, 'fixed.jsonl line 1: "label" is not a text or number; give one label',
-          relabel=fixed(photos, '{"path": "a/0.png", "label": ["a"]}', "fixed.jsonl"))  # fmt: skip
+    fails(
+        photos,
+        'fixed.jsonl line 1: "label" is not a text or number; give one label',
+        relabel=fixed(photos, '{"path": "a/0.png", "label": ["a"]}', "fixed.jsonl"),
+    )
     fails(photos, "fixd.csv does not exist; did you mean", relabel=photos.parent / "fixd.csv")
 
 
 def test_a_table_that_cannot_be_read(photos):
     (photos.parent / "folder.csv").mkdir()
-    fails(photos, "folder.csv cannot be read (Is a directory); change its permissions",
-          relabel=photos.parent / "folder.csv")  # fmt: skip
+    fails(
+        photos,
+        "folder.csv cannot be read (Is a directory); change its permissions",
+        relabel=photos.parent / "folder.csv",
+    )
 
 
 # ---- other tasks -----------------------------------------------------------------------------
@@ -128,8 +147,12 @@ def test_several_labels_are_corrected_as_a_set(tmp_path):
     text = "path,label,concerns\n0.png,red|blue,blue\n2.png,,blue\n4.png,drop,\n"
     found = beyond(tmp_path / "p", SETS, text, task="multilabel")
     assert found == {
-        "0.png": "blue|red", "1.png": "blue|red", "2.png": "", "3.png": "", "5.png": "blue|red"
-    }  # fmt: skip
+        "0.png": "blue|red",
+        "1.png": "blue|red",
+        "2.png": "",
+        "3.png": "",
+        "5.png": "blue|red",
+    }
 
 
 def test_a_name_with_a_space_stays_one_name(tmp_path):

@@ -38,11 +38,14 @@ def pack(path, members):
 
 
 def shard(path, begin, n=6):
-    return pack(path, [
-        member
-        for k in range(begin, begin + n)
-        for member in ((f"{k:05d}.png", picture(k % 2, k)), (f"{k:05d}.cls", b"%d\n" % (k % 2)))
-    ])  # fmt: skip
+    return pack(
+        path,
+        [
+            member
+            for k in range(begin, begin + n)
+            for member in ((f"{k:05d}.png", picture(k % 2, k)), (f"{k:05d}.cls", b"%d\n" % (k % 2)))
+        ],
+    )
 
 
 def test_shards_are_one_data_set(tmp_path):
@@ -62,8 +65,10 @@ def test_folders_of_shards_are_parts(tmp_path):
         shard(tmp_path / part / "x.tar", 10 * number)
     examples = collect(tmp_path).record.examples
     assert {e.id.partition("/")[0]: e.split for e in examples} == {
-        "train": "train", "val": "holdout", "test": "test",
-    }  # fmt: skip
+        "train": "train",
+        "val": "holdout",
+        "test": "test",
+    }
 
 
 def test_labels_and_groups_come_from_json_too(tmp_path):
@@ -79,11 +84,14 @@ def test_labels_and_groups_come_from_json_too(tmp_path):
     assert found.record.problems[0].items == ("a.tar/d/lost.png: has no label",)
 
 
-@pytest.mark.parametrize(("members", "said"), [
-    ([("a.png", b"x")], "no image in its shards has a label"),
-    ([("a.png", b"x"), ("a.json", b"{")], "a.json is no JSON"),
-    ([("../a.png", b"x")], "points outside it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ([("a.png", b"x")], "no image in its shards has a label"),
+        ([("a.png", b"x"), ("a.json", b"{")], "a.json is no JSON"),
+        ([("../a.png", b"x")], "points outside it"),
+    ],
+)
 def test_what_cannot_be_learnt_from_is_one_line(tmp_path, members, said):
     pack(tmp_path / "s" / "a.tar", members)
     with pytest.raises(DataError, match=said):
@@ -190,16 +198,24 @@ def test_one_shard_alone(tmp_path):
 
 def test_one_shard_with_labels_in_json(tmp_path):
     members = [
-        member for k in range(6) for member in
-        ((f"{k}.png", picture(k % 2, k)), (f"{k}.json", json.dumps({"label": k % 2}).encode()))
-    ]  # fmt: skip
+        member
+        for k in range(6)
+        for member in (
+            (f"{k}.png", picture(k % 2, k)),
+            (f"{k}.json", json.dumps({"label": k % 2}).encode()),
+        )
+    ]
     assert collect(pack(tmp_path / "a.tar", members)).record.classes == ("0", "1")
 
 
 def test_a_tar_of_class_folders_with_notes_is_no_shard(tmp_path):
     members = [
-        member for k in range(6) for member in
-        ((f"{'ab'[k % 2]}/{k}.png", picture(k % 2, k)), (f"{'ab'[k % 2]}/{k}.json", b"{}"))
-    ]  # fmt: skip
+        member
+        for k in range(6)
+        for member in (
+            (f"{'ab'[k % 2]}/{k}.png", picture(k % 2, k)),
+            (f"{'ab'[k % 2]}/{k}.json", b"{}"),
+        )
+    ]
     found = collect(pack(tmp_path / "a.tar", members))
     assert found.record.classes == ("a", "b")

@@ -15,13 +15,17 @@ def run(examples, *, twins=(), leaks=(), answer=lambda id, target: target):
     rows = [(*row, None)[:5] for row in examples]
     problems = (Finding(kind="leak", sentence="so", items=tuple(leaks)),) if leaks else ()
     record = DataRecord(
-        name="d", kind="image", task="classify", layout="folders",
+        name="d",
+        kind="image",
+        task="classify",
+        layout="folders",
         classes=tuple(sorted({row[2] for row in rows})),
         examples=tuple(
             Example(id=i, sha256=c, label=k, split=s, group=g) for i, c, k, s, g in rows
         ),
-        problems=problems, twins=tuple(twins),
-    )  # fmt: skip
+        problems=problems,
+        twins=tuple(twins),
+    )
     said = tuple(Said(i, s == "test", k, answer(i, k)) for i, _, k, s, _ in rows)
     return HeldOut(record, said)
 

@@ -37,9 +37,12 @@ def test_the_mean_of_the_trainings_that_hold_rows_out():
     course = course_of(events, None)
     assert course.updates == 30
     assert [(p.updates, p.value) for p in course.points] == [
-        (2, pytest.approx(0.3)), (4, pytest.approx(0.5)), (6, pytest.approx(0.7)),
-        (8, pytest.approx(0.8)), (10, pytest.approx(0.8)),
-    ]  # fmt: skip
+        (2, pytest.approx(0.3)),
+        (4, pytest.approx(0.5)),
+        (6, pytest.approx(0.7)),
+        (8, pytest.approx(0.8)),
+        (10, pytest.approx(0.8)),
+    ]
     near = course.near_end()
     assert (near.updates, near.seconds) == (8, 2.0 + 8.0)  # of the first training
 
@@ -85,9 +88,7 @@ def test_a_training_that_began_anew_counts_from_its_new_beginning():
     assert course.updates == 20
     assert course.near_end().updates == 6
     # A guard of the next training says nothing of the one before.
-    events = tuned(
-        *training(1, [0.9] * 5, t=100.0), guard, *training(2, [0.9] * 5, t=111.0)
-    )  # fmt: skip
+    events = tuned(*training(1, [0.9] * 5, t=100.0), guard, *training(2, [0.9] * 5, t=111.0))
     assert [point.value for point in course_of(events, None).points] == [0.9] * 5
 
 

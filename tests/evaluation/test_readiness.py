@@ -154,22 +154,28 @@ def test_other_findings_change_nothing(kind):
 
 
 def test_one_reason_is_given_once():
-    found = readiness(measured(claim(0.95), findings=[finding("drift"), finding("leak"),
-                                                      finding("distribution-shift")]))  # fmt: skip
+    found = readiness(
+        measured(
+            claim(0.95), findings=[finding("drift"), finding("leak"), finding("distribution-shift")]
+        )
+    )
     assert found.reasons == (
-        "the test images are unlike the training images", "training images are in the test set",
+        "the test images are unlike the training images",
+        "training images are in the test set",
         "1 in 20 answers is wrong",
-    )  # fmt: skip
+    )
 
 
 def test_the_gravest_reason_comes_first():
     """Disagreement, then no better than one answer, then too few; doubts and share not at all."""
     found = readiness(
         measured(
-            claim(0.6, 0.4, 0.8), claim(0.1, 0.05, 0.15), blind=(0.3, "always answering “a”"),
+            claim(0.6, 0.4, 0.8),
+            claim(0.1, 0.05, 0.15),
+            blind=(0.3, "always answering “a”"),
             findings=[finding("preprocessing"), finding("drift")],
         )
-    )  # fmt: skip
+    )
     starts = ("60 % in cross-validation, but 10 %", "it may be no better", "too few examples")
     assert len(found.reasons) == len(starts)
     assert all(map(str.startswith, found.reasons, starts))
@@ -179,10 +185,13 @@ def test_the_gravest_reason_comes_first():
     assert [reason.partition(",")[0] for reason in doubts.reasons] == [
         "90 % in cross-validation",
         # The shift stands beside the disagreement already.
-        *dict.fromkeys(text.replace("clips", "images") for text in map(SAID.get, CONSEQUENCE)
-                       if text and "unlike" not in text),
+        *dict.fromkeys(
+            text.replace("clips", "images")
+            for text in map(SAID.get, CONSEQUENCE)
+            if text and "unlike" not in text
+        ),
         "1 in 10 answers is wrong",
-    ]  # fmt: skip
+    ]
 
 
 def test_the_confident_answers_stand_beside_the_wrong_ones():
@@ -194,9 +203,9 @@ def test_the_confident_answers_stand_beside_the_wrong_ones():
 
 
 @pytest.mark.parametrize(
-    ("task", "blind"), [("multilabel", (0.3, "ranking at random")),
-                        ("regress", (0.0, "always answering the mean"))],
-)  # fmt: skip
+    ("task", "blind"),
+    [("multilabel", (0.3, "ranking at random")), ("regress", (0.0, "always answering the mean"))],
+)
 def test_scores_that_are_no_share_of_answers_are_not_called_wrong_answers(task, blind):
     sure = readiness(measured(claim(0.95), task=task, blind=blind))
     assert sure == Readiness(level="ready", reasons=())
@@ -222,11 +231,15 @@ def test_the_line_is_level_and_reasons(level, words):
 @pytest.mark.parametrize(
     ("share", "words"),
     [
-        (-1e-9, "no held-out answer was"), (0.0, "no held-out answer was"),
-        (0.001, "1 in 1000 answers is"), (0.05, "1 in 20 answers is"),
-        (0.3, "1 in 3 answers is"), (0.31, "3 in 10 answers are"), (0.96, "10 in 10 answers are"),
+        (-1e-9, "no held-out answer was"),
+        (0.0, "no held-out answer was"),
+        (0.001, "1 in 1000 answers is"),
+        (0.05, "1 in 20 answers is"),
+        (0.3, "1 in 3 answers is"),
+        (0.31, "3 in 10 answers are"),
+        (0.96, "10 in 10 answers are"),
     ],
-)  # fmt: skip
+)
 def test_a_share_is_said_as_one_in_so_many(share, words):
     assert one_in(share) == words
 
@@ -257,6 +270,8 @@ def test_what_is_never_folded_comes_first():
 
 def test_the_level_does_not_depend_on_the_order_of_findings():
     kinds = ["leak", "drift", "size-cue", "unreadable", "shortcut"]
-    found = [readiness(measured(claim(0.95), findings=[finding(k) for k in some]))
-             for some in (kinds, kinds[::-1], sorted(kinds))]  # fmt: skip
+    found = [
+        readiness(measured(claim(0.95), findings=[finding(k) for k in some]))
+        for some in (kinds, kinds[::-1], sorted(kinds))
+    ]
     assert found[0] == found[1] == found[2]

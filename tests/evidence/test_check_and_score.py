@@ -40,9 +40,15 @@ def arranged_of(n=30, n_test=6):
         for i in range(n + n_test)
     ]
     return arrange(
-        DataRecord(name="d", kind="image", task="classify", layout="", classes=NAMES,
-                   examples=tuple(examples))
-    )  # fmt: skip
+        DataRecord(
+            name="d",
+            kind="image",
+            task="classify",
+            layout="",
+            classes=NAMES,
+            examples=tuple(examples),
+        )
+    )
 
 
 @pytest.fixture
@@ -50,12 +56,15 @@ def head():
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(3), 30)
     return HeadFit(
-        name="equal", penalty=1.0, taps=(Tap(part=1, pool="avg"), Tap(part=2, pool="neck")),
+        name="equal",
+        penalty=1.0,
+        taps=(Tap(part=1, pool="avg"), Tap(part=2, pool="neck")),
         weight=rng.normal(size=(3, 5)).astype(np.float32),
         bias=rng.normal(size=3).astype(np.float32),
         calibration=Calibration(1.7, np.array([0.1, -0.1, 0.0])),
-        probabilities=p, fold=np.arange(30) % 5,
-    )  # fmt: skip
+        probabilities=p,
+        fold=np.arange(30) % 5,
+    )
 
 
 def features_of(n, seed=1):
@@ -69,20 +78,37 @@ def features_of(n, seed=1):
 
 def inspection(p, mde, *more):
     evidence = Evidence(
-        name="signal", value=0.8, low=0.2, high=0.4, n=90, meaning="…",
+        name="signal",
+        value=0.8,
+        low=0.2,
+        high=0.4,
+        n=90,
+        meaning="…",
         details={**SIGNAL, "p": p, "mde": mde},
-    )  # fmt: skip
+    )
     return Inspection(evidence=(evidence, *more), label_issues=issues())
 
 
 def knowledge(value, error):
-    return Evidence(name="knowledge", value=value, low=0.0, high=1.0, n=90, meaning="…",
-                    details={"error": error})  # fmt: skip
+    return Evidence(
+        name="knowledge",
+        value=value,
+        low=0.0,
+        high=1.0,
+        n=90,
+        meaning="…",
+        details={"error": error},
+    )
 
 
-@pytest.mark.parametrize(("p", "mde", "kind"), [
-    (0.5, 0.1, "no-signal"), (0.5, 0.31, "unclear"), (0.001, 0.1, "unclear"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("p", "mde", "kind"),
+    [
+        (0.5, 0.1, "no-signal"),
+        (0.5, 0.31, "unclear"),
+        (0.001, 0.1, "unclear"),
+    ],
+)
 def test_the_verdict_carries_its_evidence(p, mde, kind):
     found = inspection(p, mde)
     verdict = check.judge(found)
@@ -90,10 +116,15 @@ def test_the_verdict_carries_its_evidence(p, mde, kind):
     assert verdict.sentence.endswith(".")
 
 
-@pytest.mark.parametrize(("known", "kind"), [
-    ((0.3, 0.05), "unclear"), ((0.01, 0.02), "scratch-fair"), ((0.05, 0.08), "unclear"),
-    ((None, 0.0), "unclear"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("known", "kind"),
+    [
+        ((0.3, 0.05), "unclear"),
+        ((0.01, 0.02), "scratch-fair"),
+        ((0.05, 0.08), "unclear"),
+        ((None, 0.0), "unclear"),
+    ],
+)
 def test_the_verdict_weighs_what_the_start_knows(known, kind):
     assert check.judge(inspection(0.001, 0.1, knowledge(*known))).kind == kind
 
@@ -135,9 +166,14 @@ def claim(value, n=30):
 
 def gain_of(value, low, high):
     return Evidence(
-        name="tail_gain", value=value, low=low, high=high, n=30, meaning="…",
+        name="tail_gain",
+        value=value,
+        low=low,
+        high=high,
+        n=30,
+        meaning="…",
         details={"log_loss": 0.5, "log_loss_gain": 0.1, "log_loss_error": 0.02},
-    )  # fmt: skip
+    )
 
 
 def scene_of():
@@ -166,9 +202,14 @@ def after(
         plan = replace(plan, strategy=replace(plan.strategy, source="rule"))
     plan = alone(plan, given_up) if given_up else plan
     worked = Worked(
-        SimpleNamespace(), answering(answers), SimpleNamespace(), plan, given_up=given_up,
-        guards=guards, beside=beside,
-    )  # fmt: skip
+        SimpleNamespace(),
+        answering(answers),
+        SimpleNamespace(),
+        plan,
+        given_up=given_up,
+        guards=guards,
+        beside=beside,
+    )
     value = probe + (gain.value if gain else 0.0)
     measured = score.Measured(claim(value), claim(probe), gain, 27)
     return check.concluded(scene_of(), found, worked, measured)
@@ -337,32 +378,47 @@ def test_no_answer_is_more_certain_than_the_examples_allow(finished):
 # ---- request and model -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"budget": "quick"}, "--budget quick is not one of"),
-    ({"lr": 0.0}, "--lr 0: it needs a number above 0, such as 0.0003"),
-    ({"lr": float("nan")}, "--lr nan: it needs a number above 0"),
-    ({"seed": 2**32}, "--seed 4294967296 is not a whole number from 0 to 4294967295"),
-    ({"seed": "7"}, "--seed 7"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"budget": "quick"}, "--budget quick is not one of"),
+        ({"lr": 0.0}, "--lr 0: it needs a number above 0, such as 0.0003"),
+        ({"lr": float("nan")}, "--lr nan: it needs a number above 0"),
+        ({"seed": 2**32}, "--seed 4294967296 is not a whole number from 0 to 4294967295"),
+        ({"seed": "7"}, "--seed 7"),
+    ],
+)
 def test_values_that_are_none_are_refused(wrong, message):
     with pytest.raises(UsageError, match=message):
         request.check(Request(data="photos", **wrong))
     request.check(Request(data="photos"))
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"strategy": "best"}, "--strategy best: best is not a word of it"),
-    ({"settings": ("training.passes",)}, "--set training.passes: it needs a path and a value"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"strategy": "best"}, "--strategy best: best is not a word of it"),
+        ({"settings": ("training.passes",)}, "--set training.passes: it needs a path and a value"),
+    ],
+)
 def test_what_is_no_plan_is_refused_before_anything_is_read(wrong, message):
     with pytest.raises(PlanError, match=message):
         request.check(Request(data="nowhere", **wrong))
 
 
-@pytest.mark.parametrize(("name", "folder"), [
-    ("photos", "photos"), ("my photos", "my-photos"), ("größe", "größe"), ("a/b", "a-b"),
-    ("..", "data"), ("-x-", "x"), ("", "data"), ("labels.csv", "labels.csv"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("photos", "photos"),
+        ("my photos", "my-photos"),
+        ("größe", "größe"),
+        ("a/b", "a-b"),
+        ("..", "data"),
+        ("-x-", "x"),
+        ("", "data"),
+        ("labels.csv", "labels.csv"),
+    ],
+)
 def test_run_folders_have_plain_names(tmp_path, monkeypatch, name, folder):
     monkeypatch.chdir(tmp_path)
     made = request.open_folder(Request(data="d"), name)
@@ -372,8 +428,11 @@ def test_run_folders_have_plain_names(tmp_path, monkeypatch, name, folder):
 
 def test_what_the_user_set_is_marked_as_theirs(pictures, tmp_path):
     run = fit(pictures, out=tmp_path / "a", strategy="head", seed=3)
-    chosen = {"start": run.plan.start, "strategy": run.plan.strategy,
-              "seed": run.plan.training.seed}  # fmt: skip
+    chosen = {
+        "start": run.plan.start,
+        "strategy": run.plan.strategy,
+        "seed": run.plan.training.seed,
+    }
     assert {name: choice.source for name, choice in chosen.items()} == dict.fromkeys(chosen, "user")
     assert (run.plan.start.value, run.plan.start.rule) == ("Convolutions", "lite0")
 

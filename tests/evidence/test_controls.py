@@ -123,8 +123,15 @@ def test_more_images_are_taken_where_the_answer_is_not_plain(pictures, monkeypat
 
     def weigh(parts, labels, groups, target, nouns):
         asked.append((len(labels), len(parts.shuffles)))
-        return Evidence(name="knowledge", value=value, low=0.0, high=1.0, n=len(labels),
-                        meaning=".", details={"error": 0.05})  # fmt: skip
+        return Evidence(
+            name="knowledge",
+            value=value,
+            low=0.0,
+            high=1.0,
+            n=len(labels),
+            meaning=".",
+            details={"error": 0.05},
+        )
 
     monkeypatch.setattr(rules, "KNOWLEDGE_STAGES", ((12, 2), (24, 3)))
     monkeypatch.setattr(controls, "knowledge", weigh)
@@ -254,8 +261,15 @@ def test_more_images_are_taken_while_the_answer_is_open(pictures, monkeypatch):
 
     def compare(probe, names, nearer):
         asked.append(len(probe.rows))
-        return Evidence(name="preprocessing", value=0.04, low=0.0, high=0.1, n=9, meaning=".",
-                        details={"error": 0.05, "best": "x"})  # fmt: skip
+        return Evidence(
+            name="preprocessing",
+            value=0.04,
+            low=0.0,
+            high=0.1,
+            n=9,
+            meaning=".",
+            details={"error": 0.05, "best": "x"},
+        )
 
     monkeypatch.setattr(rules, "PREPROCESSING_STAGES", (8, 20))
     monkeypatch.setattr(controls, "_compare_habits", compare)

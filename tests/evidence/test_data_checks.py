@@ -201,9 +201,10 @@ def test_the_columns(tmp_path):
     write_lists(tmp_path, told, off_topic("a/3.png"))
     with open(tmp_path / "label_issues.csv", newline="") as file:
         assert [*csv.reader(file)] == [
-            [*COLUMNS], ['a/1, "odd".png', "a", "b", "0.97", "0.02", "yes"],
+            [*COLUMNS],
+            ['a/1, "odd".png', "a", "b", "0.97", "0.02", "yes"],
             ["a/2.png", "a", "b", "0.97", "0.02", "no"],
-        ]  # fmt: skip
+        ]
     with open(tmp_path / "off_topic.csv", newline="") as file:
         assert [*csv.reader(file)] == [[*ODD_COLUMNS], ["a/3.png", "a", "5.0", "yes"]]
 

@@ -207,12 +207,15 @@ def test_a_list_without_a_number_makes_no_finding():
         ("distribution-shift", "The test images differ from the training images, so no label"),
         ("no-signal", "No signal was found, so no label issues are counted"),
         ("too-few", "Too few images to count label issues"),
-        ("weak-model", "The model disagrees with 119 of 384 labels; it is itself wrong about 4 "
-                       "times in 10, so most of these are probably its own mistakes."),
+        (
+            "weak-model",
+            "The model disagrees with 119 of 384 labels; it is itself wrong about 4 "
+            "times in 10, so most of these are probably its own mistakes.",
+        ),
         ("rate-unclear", "how many cannot be told"),
         ("not-significant", "No label issues found: the model disagrees with 119 of 384 labels"),
     ],
-)  # fmt: skip
+)
 def test_each_reason_has_its_sentence(why, words):
     count = 0 if why == "not-significant" else None
     text = said(judged=384, disagreements=119, count=count, rate=None, why=why, error=0.41)

@@ -14,10 +14,18 @@ def judged(rate, low, high, issues=(), why=None):
     rows, n = np.array([*issues, *(set(range(100)) - set(issues))]), len(issues)
     none = np.zeros(100)
     return JudgedLabels(
-        rows=rows, labels=LABELS[rows], suggested=LABELS[rows], probability=none, score=none,
-        is_issue=np.arange(100) < n, count=None if why else n, why=why, error=0.1, upper=high,
+        rows=rows,
+        labels=LABELS[rows],
+        suggested=LABELS[rows],
+        probability=none,
+        score=none,
+        is_issue=np.arange(100) < n,
+        count=None if why else n,
+        why=why,
+        error=0.1,
+        upper=high,
         rate=Share(value=rate, low=low, high=high) if rate else None,
-    )  # fmt: skip
+    )
 
 
 def test_the_share_of_wrong_labels_bounds_every_model():
@@ -51,8 +59,10 @@ def test_where_no_number_is_stated_there_is_no_ceiling(why):
     assert found.meaning == "Not measured: how many labels are wrong cannot be told here."
 
 
-@pytest.mark.parametrize(("pairs", "said"), [(1, "1 pair of near copies carries two"),
-                                             (2, "2 pairs of near copies carry two")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [(1, "1 pair of near copies carries two"), (2, "2 pairs of near copies carry two")],
+)
 def test_pairs_are_counted_in_words(pairs, said):
     twins = [Twin(2 * i, 2 * i + 1, 0.9, False) for i in range(pairs)]
     assert f"({said})" in ceiling(judged(0.05, 0.02, 0.08), twins, LABELS).meaning

@@ -109,8 +109,10 @@ def test_three_sizes_are_a_curve():
     features, labels = told_apart(np.random.default_rng(6), 60, 2, 1.0)
     found, _, _ = ask(features, labels, np.split(np.arange(60), 4))
     assert sorted(name for name in found.details if name.startswith("accuracy")) == [
-        "accuracy.15", "accuracy.30", "accuracy.45",
-    ]  # fmt: skip
+        "accuracy.15",
+        "accuracy.30",
+        "accuracy.45",
+    ]
 
 
 # ---- the curve ends in the linear probe's estimate ------------------------------------------

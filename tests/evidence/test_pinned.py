@@ -94,9 +94,12 @@ def layers(shift):
         mean, spread = rng.normal(size=6), rng.uniform(0.5, 2, 6)
         seen = mean + spread * (shift + rng.normal(size=(20, 6, 9))).transpose(0, 2, 1)
         yield SimpleNamespace(
-            part=part, source_mean=mean, source_var=spread**2, mean=seen.mean(1),
+            part=part,
+            source_mean=mean,
+            source_var=spread**2,
+            mean=seen.mean(1),
             square=(seen**2).mean(1),
-        )  # fmt: skip
+        )
 
 
 def of_distance():
@@ -139,8 +142,9 @@ def of_label_issues():
     return (
         label_issue_words.of_classes(found, ids, NAMES, 20),
         label_issue_words.of_classes(clean, ids, NAMES, 5),
-        label_noise_ceiling.ceiling(found, twins, labels), label_noise_ceiling.ceiling(clean, (), labels),
-    )  # fmt: skip
+        label_noise_ceiling.ceiling(found, twins, labels),
+        label_noise_ceiling.ceiling(clean, (), labels),
+    )
 
 
 def of_sets():
@@ -175,10 +179,12 @@ def files(**given):
     rng = np.random.default_rng(11)
     width, height = rng.integers(300, 800, (2, N))
     made = {
-        "width": width, "height": height, "is_colour": np.ones(N, bool),
+        "width": width,
+        "height": height,
+        "is_colour": np.ones(N, bool),
         "n_bytes": (width * height * rng.uniform(0.2, 0.6, N)).astype(np.int64),
         "format": np.full(N, "JPEG"),
-    }  # fmt: skip
+    }
     return SimpleNamespace(**(made | given))
 
 
@@ -186,11 +192,13 @@ def of_cues():
     is_first = LABELS == 0
     told = []
     for given in (
-        {}, {"width": np.where(is_first, 1024, 640), "height": np.where(is_first, 768, 480)},
-        {"is_colour": is_first}, {"format": np.where(is_first, "PNG", "JPEG")},
+        {},
+        {"width": np.where(is_first, 1024, 640), "height": np.where(is_first, 768, 480)},
+        {"is_colour": is_first},
+        {"format": np.where(is_first, "PNG", "JPEG")},
         {"n_bytes": np.where(is_first, 10**6, 10**4) + np.arange(N)},
         {"width": np.arange(N) * 2 + 600 * is_first + 300},
-    ):  # fmt: skip
+    ):
         told.append(spurious.cues(files(**given), LABELS, NAMES, np.random.default_rng(12)))
     truth = np.stack([is_first, LABELS == 1, np.arange(N) < 20], 1).astype(float)
     by_size = files(width=np.where(is_first, 1024, 640))
@@ -218,16 +226,17 @@ def of_shortcut():
             evidence_borders.border_accuracy(borders(s), LABELS, SINGLES, K),
         )
         for s in (False, True)
-    ]  # fmt: skip
+    ]
 
 
 def of_telling():
     rng = np.random.default_rng(15)
     parts = [np.arange(N)[part::4] for part in range(4)]
     columns = {
-        "code": 10.0 * LABELS[:, None] + rng.normal(size=(N, 1)), "age": rng.normal(size=(N, 1)),
+        "code": 10.0 * LABELS[:, None] + rng.normal(size=(N, 1)),
+        "age": rng.normal(size=(N, 1)),
         "colour": np.eye(K)[LABELS],
-    }  # fmt: skip
+    }
     truth = np.stack([LABELS == 2, LABELS == 1], 1).astype(float)
     return (
         leaking_columns.telling(columns, LABELS, parts, 0),

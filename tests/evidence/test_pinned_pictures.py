@@ -48,9 +48,11 @@ def of_warps():
     )
     three, _ = near_duplicates.warp(np.stack([small, -small], axis=-1), poses)
     return (
-        AWAY + moved[:, ::9, ::11], inside.sum((1, 2)), [AWAY + one for one in likeness],
+        AWAY + moved[:, ::9, ::11],
+        inside.sum((1, 2)),
+        [AWAY + one for one in likeness],
         AWAY + three[:, 5, 7],
-    )  # fmt: skip
+    )
 
 
 def of_registered():
@@ -112,20 +114,26 @@ def of_twins():
     features[-1] = features[6]
     made = near_duplicates.compared(features)
     return (
-        near_duplicates.find_twins(glances), near_duplicates.find_twins(glances, made, 0.97),
-        np.sort(near_duplicates.candidates(glances.grey[:6], made[:6]), axis=1), made.shape,
-        AWAY + made[::5, ::60], near_duplicates.compared(features[:0]).shape,
+        near_duplicates.find_twins(glances),
+        near_duplicates.find_twins(glances, made, 0.97),
+        np.sort(near_duplicates.candidates(glances.grey[:6], made[:6]), axis=1),
+        made.shape,
+        AWAY + made[::5, ::60],
+        near_duplicates.compared(features[:0]).shape,
         [near_duplicates.thin(np.arange(w)[None]).shape for w in (255, 256, 511, 512, 1280)],
-    )  # fmt: skip
+    )
 
 
 def clips(**given):
     """Clips of different length in ms, and of one sample rate."""
     length = np.random.default_rng(11).integers(400, 3000, N)
     made = {
-        "width": length, "height": np.full(N, 16_000), "is_colour": np.zeros(N, bool),
-        "n_bytes": length * 32, "format": np.full(N, "WAV"),
-    }  # fmt: skip
+        "width": length,
+        "height": np.full(N, 16_000),
+        "is_colour": np.zeros(N, bool),
+        "n_bytes": length * 32,
+        "format": np.full(N, "WAV"),
+    }
     return SimpleNamespace(**(made | given))
 
 
@@ -134,10 +142,12 @@ def of_clips():
     rate = clips(height=np.where(first, 8000, 16_000))
     length = clips(width=np.where(first, 3000, 1000) + np.arange(N))
     kinds = {
-        "none": clips(), "rate": rate, "length": length,
+        "none": clips(),
+        "rate": rate,
+        "length": length,
         "format": clips(format=np.where(first, "FLAC", "WAV")),
         "two": clips(height=np.where(first, 8000, np.where(LABELS == 1, 16_000, 44_100))),
-    }  # fmt: skip
+    }
     truth = np.stack([first, LABELS == 1, np.arange(N) < 20, np.arange(N) < 1], 1).astype(float)
     found = {}
     for name, some in kinds.items():
@@ -154,18 +164,23 @@ def of_grey():
     """Of one class half are grey: a share of it, and another elsewhere."""
     colour = ~((LABELS == 0) & (np.arange(N) < 54)) & (np.arange(N) % 29 != 1)
     some = SimpleNamespace(
-        width=np.full(N, 640), height=np.full(N, 480), is_colour=colour,
-        n_bytes=np.full(N, 9000), format=np.full(N, "JPEG"),
-    )  # fmt: skip
+        width=np.full(N, 640),
+        height=np.full(N, 480),
+        is_colour=colour,
+        n_bytes=np.full(N, 9000),
+        format=np.full(N, "JPEG"),
+    )
     rng = np.random.default_rng(13)
     codes = np.array([0, 0, 1, 1, 2, 3, 3, 3])
     numbers = np.array([1.0, 2, 9, 8, 5, 4, 4.5, 5])
     return (
-        spurious.cues(some, LABELS, NAMES, rng), spurious.cues(some, (LABELS > 0) * 1, NAMES[:2], rng),
+        spurious.cues(some, LABELS, NAMES, rng),
+        spurious.cues(some, (LABELS > 0) * 1, NAMES[:2], rng),
         spurious.cues_of_numbers(some, 3.0 * ~colour + rng.normal(size=N) * 0.9, rng),
-        spurious.explained(codes, numbers), spurious.explained(codes, numbers * 0),
+        spurious.explained(codes, numbers),
+        spurious.explained(codes, numbers * 0),
         spurious.informedness(codes, np.array([0, 0, 1, 1, 2, 2, 2, 0]), 4),
-    )  # fmt: skip
+    )
 
 
 SCENES = {

@@ -19,10 +19,12 @@ def rng():
 def files(rng, **given):
     """Files of one size, format and colour, but for what is given."""
     alike = {
-        "width": np.full(N, 300), "height": np.full(N, 200),
-        "n_bytes": rng.integers(20_000, 40_000, size=N), "is_colour": np.ones(N, dtype=bool),
+        "width": np.full(N, 300),
+        "height": np.full(N, 200),
+        "n_bytes": rng.integers(20_000, 40_000, size=N),
+        "is_colour": np.ones(N, dtype=bool),
         "format": np.full(N, "JPEG"),
-    }  # fmt: skip
+    }
     return Files(**(alike | given))
 
 

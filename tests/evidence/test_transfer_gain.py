@@ -99,9 +99,10 @@ def test_random_labels_give_no_knowledge():
     features, _ = told_apart(rng, 80, 2, 4.0)
     plain, *others = (rng.normal(size=(80, 8)) for _ in range(3))
     controls = Controls(
-        trained=[kernel_of(features)], shuffles=[[kernel_of(x)] for x in others],
+        trained=[kernel_of(features)],
+        shuffles=[[kernel_of(x)] for x in others],
         pixels=[kernel_of(plain)],
-    )  # fmt: skip
+    )
     told = []
     for _ in range(60):
         labels = rng.permutation(np.arange(80) % 2)

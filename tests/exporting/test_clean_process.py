@@ -42,21 +42,25 @@ BAD = {
     "other shapes": (HONEST.replace("/ 50", "/ 50; logits = logits[:, :2]"), "gives"),
     "no numbers": (HONEST.replace("/ 50", "* np.nan"), "no numbers"),
     "answers that depend on the batch": (
-        HONEST.replace("/ 50", "/ 50 + (len(pixels) == 1)"), "a logit differs by 1",
+        HONEST.replace("/ 50", "/ 50 + (len(pixels) == 1)"),
+        "a logit differs by 1",
     ),
     "answers that hang on a smaller batch": (
-        HONEST.replace("/ 50", "/ 50 + (len(pixels) == 3)"), "a logit differs by 1",
+        HONEST.replace("/ 50", "/ 50 + (len(pixels) == 3)"),
+        "a logit differs by 1",
     ),
     "probabilities of something else": (
-        HONEST.replace("return logits, e", "return logits, 0.5 * e"), "not those of its logits",
+        HONEST.replace("return logits, e", "return logits, 0.5 * e"),
+        "not those of its logits",
     ),
     "an import of warmstart": ("import warmstart\n" + HONEST, "does not run without warmstart"),
     "a broken script": (HONEST + "\nraise SystemExit('no such library')", "no such library"),
     "a processor of another kind": (
         HONEST + "\ndef processor(image, return_tensors):\n    import torch\n"
-        "    return {'pixel_values': torch.zeros(1, 3, 4, 4)}", "prepares images another way",
+        "    return {'pixel_values': torch.zeros(1, 3, 4, 4)}",
+        "prepares images another way",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("script", "says"), BAD.values(), ids=BAD.keys())

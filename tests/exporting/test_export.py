@@ -144,9 +144,14 @@ def photos(tmp_path_factory):
 def test_a_network_of_transformers_is_exported_as_its_own(photos, tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
-        image_size=32, patch_size=8, num_labels=5,
-    )  # fmt: skip
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        image_size=32,
+        patch_size=8,
+        num_labels=5,
+    )
     torch.manual_seed(0)
     own = transformers.ViTForImageClassification(config).eval()
     run = tiny.fit(photos, start=copy.deepcopy(own), out=tmp_path / "run")
@@ -161,9 +166,12 @@ def test_a_network_of_transformers_is_exported_as_its_own(photos, tmp_path):
 def test_other_channels_and_added_blocks_and_low_rank_updates(photos, tmp_path):
     settings = {"training.passes": 40, "input.channels": 1}
     run = tiny.fit(
-        photos, strategy="last:1+add", settings=settings, out=tmp_path / "run",
+        photos,
+        strategy="last:1+add",
+        settings=settings,
+        out=tmp_path / "run",
         preprocessing=Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3),
-    )  # fmt: skip
+    )
     told = warmstart.export(run, "onnx", out=tmp_path / "out", pixels=True)
     assert "(N, 32, 32, 1)" in told.inputs
     assert told.agreement.images == "run"

@@ -60,8 +60,9 @@ def test_timm_resizes_as_we_do(side, more):
 def test_processors_of_transformers():
     whole = processor(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,), squash=True))
     assert (whole["image_processor_type"], whole["size"]) == (
-        "ViTImageProcessor", {"height": 8, "width": 8},
-    )  # fmt: skip
+        "ViTImageProcessor",
+        {"height": 8, "width": 8},
+    )
     with pytest.raises(ExportError, match="no image processor of transformers squeezes"):
         processor(Preprocessing(size=(8, 8), resize=9, mean=(0.5,), std=(0.5,), squash=True))
     assert json.loads(json.dumps(processor(PREP)))["resample"] == 3

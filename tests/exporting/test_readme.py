@@ -14,31 +14,52 @@ from warmstart.records.summary import Estimate, Summary
 PREP = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 AGREED = Agreement(n=16, images="run", difference=8e-6, tolerance=1e-3, same_labels=16)
 EXPORTED = Exported(
-    run="pets", to="onnx", title='pets "2", ONNX', inputs="images", outputs="`logits`",
-    files={"model.onnx": 13_600_000}, agreement=AGREED, libraries={"torch": "2"},
-)  # fmt: skip
+    run="pets",
+    to="onnx",
+    title='pets "2", ONNX',
+    inputs="images",
+    outputs="`logits`",
+    files={"model.onnx": 13_600_000},
+    agreement=AGREED,
+    libraries={"torch": "2"},
+)
 TWIN = Twin(
-    head="last", why="out of fold",
-    estimate=Estimate(metric="accuracy", value=0.8125, low=0.75, high=0.86, n=200,
-                      method="nested-cv"),
-    original=Estimate(metric="accuracy", value=0.83, low=0.77, high=0.88, n=200,
-                      method="nested-cv"),
+    head="last",
+    why="out of fold",
+    estimate=Estimate(
+        metric="accuracy", value=0.8125, low=0.75, high=0.86, n=200, method="nested-cv"
+    ),
+    original=Estimate(
+        metric="accuracy", value=0.83, low=0.77, high=0.88, n=200, method="nested-cv"
+    ),
     gap=Gap(value=-0.0175, low=-0.054, high=0.014, n=200),
-)  # fmt: skip
+)
 SHRUNK = Shrunk(
-    images="test", accuracy=0.775, accuracy_before=0.785, gap=Gap(value=-0.01, low=-0.04, high=0.02,
-    n=200), same_labels=0.93, calibrated_on=128, bytes=3_900_000, bytes_before=13_600_000,
-    seconds=0.01, seconds_before=0.015, is_too_much=False, sentence="no loss that matters",
-)  # fmt: skip
+    images="test",
+    accuracy=0.775,
+    accuracy_before=0.785,
+    gap=Gap(value=-0.01, low=-0.04, high=0.02, n=200),
+    same_labels=0.93,
+    calibrated_on=128,
+    bytes=3_900_000,
+    bytes_before=13_600_000,
+    seconds=0.01,
+    seconds_before=0.015,
+    is_too_much=False,
+    sentence="no loss that matters",
+)
 
 
 @pytest.fixture(scope="module")
 def facts(finished):
     return ReadmeFacts(
-        exported=EXPORTED, summary=read_json(finished.path / "summary.json", Summary),
-        data_name='my: "pets"', labels=("cat", "dog"), start="lite0",
+        exported=EXPORTED,
+        summary=read_json(finished.path / "summary.json", Summary),
+        data_name='my: "pets"',
+        labels=("cat", "dog"),
+        start="lite0",
         base_model="timm/tf_efficientnet_lite0.in1k",
-    )  # fmt: skip
+    )
 
 
 def front(text):
@@ -59,9 +80,10 @@ def test_the_front_matter_is_that_of_the_hub(facts):
     assert found["model-index"][0]["name"] == 'pets "2", ONNX'
     assert found["model-index"][0]["results"][0]["dataset"]["name"] == 'my: "pets"'
     assert metrics(text)[0] == {
-        "type": "accuracy", "value": round(facts.summary.test.accuracy, 4),
+        "type": "accuracy",
+        "value": round(facts.summary.test.accuracy, 4),
         "name": "Test accuracy",
-    }  # fmt: skip
+    }
     assert "a logit differs from the model by 8e-06 at most" in text
     assert "Tells 2 classes of images apart: cat, dog." in text
 

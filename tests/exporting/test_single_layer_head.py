@@ -28,8 +28,9 @@ def parts(finished):
     record = read_json(finished.path / "data.json", DataRecord)
     known = Known(
         plan=read_plan((finished.path / "plan.toml").read_text("utf-8")),
-        right=right_answers(finished.path / "predictions.jsonl"), has_learnt=False,
-    )  # fmt: skip
+        right=right_answers(finished.path / "predictions.jsonl"),
+        has_learnt=False,
+    )
     images = reopen(finished.path, record, prep)
     return predictor.model, images, known, lambda pixels: normalised(pixels, prep)
 
@@ -42,8 +43,9 @@ def made(parts):
 def test_it_is_plain_and_shares_the_layers(parts, made):
     model, (twin, _) = parts[0], made
     assert is_plain(twin)
-    assert all(a is b for a, b in zip(model.trunk.parameters(), twin.trunk.parameters(),
-                                      strict=True))  # fmt: skip
+    assert all(
+        a is b for a, b in zip(model.trunk.parameters(), twin.trunk.parameters(), strict=True)
+    )
 
 
 def test_out_of_fold_both_are_judged_on_the_same_rows(parts, made, finished):

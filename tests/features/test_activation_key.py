@@ -15,29 +15,47 @@ from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Tap
 
 LOOK = FeatureKey(
-    network="ab", arch="timm:x", parts=("stem", "body"), taps=(), decoder="pillow 11",
+    network="ab",
+    arch="timm:x",
+    parts=("stem", "body"),
+    taps=(),
+    decoder="pillow 11",
     preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)),
-    engine="torch", engine_version="torch 2.8", threads=2, view="crop=0.35 seed=0 view=1",
-)  # fmt: skip
+    engine="torch",
+    engine_version="torch 2.8",
+    threads=2,
+    view="crop=0.35 seed=0 view=1",
+)
 KEY = ActivationKey(
     look=LOOK, cut=2, wanted=(Tap(part=1, pool="avg"), Tap(part=2, pool="avg")), dtype="float32"
 )
 EXAMPLE = "0a" * 32
 CHANGED = {
-    "network": "abc", "arch": "timm:y", "parts": ("stem", "body", "top"), "decoder": "pillow 12",
-    "preprocessing": dataclasses.replace(LOOK.preprocessing, resize=9), "engine": "traced",
-    "engine_version": "torch 2.9", "threads": 3, "view": "crop=0.35 seed=0 view=2",
-    "arithmetic": "COMPATIBLE", "cpu": "another", "batch": 33, "version": LOOK.version + 1,
-}  # fmt: skip
+    "network": "abc",
+    "arch": "timm:y",
+    "parts": ("stem", "body", "top"),
+    "decoder": "pillow 12",
+    "preprocessing": dataclasses.replace(LOOK.preprocessing, resize=9),
+    "engine": "traced",
+    "engine_version": "torch 2.9",
+    "threads": 3,
+    "view": "crop=0.35 seed=0 view=2",
+    "arithmetic": "COMPATIBLE",
+    "cpu": "another",
+    "batch": 33,
+    "version": LOOK.version + 1,
+}
 KEYS = {
-    **{name: dataclasses.replace(KEY, look=dataclasses.replace(LOOK, **{name: value}))
-       for name, value in CHANGED.items()},
+    **{
+        name: dataclasses.replace(KEY, look=dataclasses.replace(LOOK, **{name: value}))
+        for name, value in CHANGED.items()
+    },
     "cut": dataclasses.replace(KEY, cut=1),
     "fewer taps": dataclasses.replace(KEY, wanted=KEY.wanted[:1]),
     "another order": dataclasses.replace(KEY, wanted=KEY.wanted[::-1]),
     "another pool": dataclasses.replace(KEY, wanted=(KEY.wanted[0], Tap(part=2, pool="grid2"))),
     "dtype": dataclasses.replace(KEY, dtype="float16"),
-}  # fmt: skip
+}
 
 
 def test_every_member_is_changed_here():

@@ -397,8 +397,9 @@ def test_unreadable_examples_are_remembered_per_decoder(tmp_path):
         file.write(b'{"decoder": "pillow 11", "sha')  # a crash in the middle of a line
     store.quarantine("pillow 11", NAMES[1], "b.jpg is empty")
     assert store.quarantined("pillow 11") == {
-        NAMES[0]: "a.jpg is truncated", NAMES[1]: "b.jpg is empty",
-    }  # fmt: skip
+        NAMES[0]: "a.jpg is truncated",
+        NAMES[1]: "b.jpg is empty",
+    }
     assert store.quarantined("pillow 12") == {}
     store.clear()
     assert store.quarantined("pillow 11") == {}

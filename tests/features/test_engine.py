@@ -17,11 +17,14 @@ from warmstart.records.inputs import Preprocessing
 
 PREP = Preprocessing(size=(24, 24), resize=24, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 ENGINES = [
-    pytest.param(name, marks=pytest.mark.skipif(
-        name not in installed_engines(), reason=f"{name} is not installed"
-    ))
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            name not in installed_engines(), reason=f"{name} is not installed"
+        ),
+    )
     for name in get_args(EngineName)
-]  # fmt: skip
+]
 needs_openvino = pytest.mark.skipif(
     "openvino" not in installed_engines(), reason="openvino is not installed"
 )
@@ -234,9 +237,13 @@ def test_a_network_that_cannot_be_traced_is_an_engine_error():
         make_engine("traced", Untraceable(), PREP, threads=2)
 
 
-@pytest.mark.parametrize(("name", "title"), [
-    ("onnxruntime", "ONNX Runtime"), pytest.param("openvino", "OpenVINO", marks=needs_openvino),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("onnxruntime", "ONNX Runtime"),
+        pytest.param("openvino", "OpenVINO", marks=needs_openvino),
+    ],
+)
 def test_a_graph_that_is_none_is_an_engine_error(name, title, monkeypatch):
     monkeypatch.setattr(features_engine, "_export", lambda module, prep: b"no graph")
     with pytest.raises(EngineError, match=f"{title} cannot load the network"):

@@ -28,10 +28,13 @@ from warmstart.planning.rules import Pace
 from warmstart.records.plan import Choice
 
 HERE = installed_engines()
-each_engine = pytest.mark.parametrize("name", [
-    pytest.param(name, marks=pytest.mark.skipif(name not in HERE, reason=f"no {name}"))
-    for name in get_args(EngineName)
-])  # fmt: skip
+each_engine = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.skipif(name not in HERE, reason=f"no {name}"))
+        for name in get_args(EngineName)
+    ],
+)
 
 
 def user(name):
@@ -277,20 +280,26 @@ def test_a_plans_engine_gives_way_and_the_look_says_to_which(pictures, monkeypat
     assert said == ["this network cannot be run by ONNX Runtime; torch is used instead"]
 
 
-@pytest.mark.parametrize(("name", "says"), [
-    ("tensorrt", r"asked: tensorrt is no engine; there are torch, traced, onnxruntime"),
-    ("onnx", r"asked: onnx is no engine; there are|did you mean onnxruntime\?"),
-    ("openvnio", r"asked: openvnio is no engine; (did you mean openvino\?|there are)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tensorrt", r"asked: tensorrt is no engine; there are torch, traced, onnxruntime"),
+        ("onnx", r"asked: onnx is no engine; there are|did you mean onnxruntime\?"),
+        ("openvnio", r"asked: openvnio is no engine; (did you mean openvino\?|there are)"),
+    ],
+)
 def test_an_engine_that_is_none_is_refused(name, says):
     with pytest.raises(PlanError, match=says):
         check_name(name, "asked")
 
 
-@pytest.mark.parametrize(("name", "cure"), [
-    ("openvino", r"run `pip install .*openvino`, or choose torch, traced\."),
-    ("onnxruntime", r"run `pip install onnxruntime`, or choose torch, traced\."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("openvino", r"run `pip install .*openvino`, or choose torch, traced\."),
+        ("onnxruntime", r"run `pip install onnxruntime`, or choose torch, traced\."),
+    ],
+)
 def test_an_engine_that_is_not_installed_is_refused_with_the_cure(monkeypatch, name, cure):
     monkeypatch.setattr(engine_choice, "installed_engines", lambda: ("torch", "traced"))
     with pytest.raises(PlanError, match=f"asked: {name} is not installed; {cure}"):

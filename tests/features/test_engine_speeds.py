@@ -35,9 +35,14 @@ def test_what_was_kept_is_read(root):
 
 
 CHANGES = {
-    "macs": 1, "parameters": 2, "taps": 3, "size": (224, 192, 3), "threads": 4, "arithmetic": "x",
+    "macs": 1,
+    "parameters": 2,
+    "taps": 3,
+    "size": (224, 192, 3),
+    "threads": 4,
+    "arithmetic": "x",
     "cpu": "another",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Work)])
@@ -89,12 +94,24 @@ def test_a_damaged_file_loses_lines_but_never_lies(junk, at):
             assert engine_speeds.read(root, work) == {"torch": kept}
 
 
-@pytest.mark.parametrize("line", [
-    "", "[]", "null", "3", '{"engine": "torch"}', "[" * 100_000, "\xff",
-    '{"setup_s": NaN, "per_second": 1.0}', '{"setup_s": 1.0, "per_second": Infinity}',
-    '{"setup_s": 1.0, "per_second": 0.0}', '{"setup_s": -1.0, "per_second": 3.0}',
-    '{"setup_s": "1", "per_second": 3.0}', '{"setup_s": true, "per_second": 3.0}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "[]",
+        "null",
+        "3",
+        '{"engine": "torch"}',
+        "[" * 100_000,
+        "\xff",
+        '{"setup_s": NaN, "per_second": 1.0}',
+        '{"setup_s": 1.0, "per_second": Infinity}',
+        '{"setup_s": 1.0, "per_second": 0.0}',
+        '{"setup_s": -1.0, "per_second": 3.0}',
+        '{"setup_s": "1", "per_second": 3.0}',
+        '{"setup_s": true, "per_second": 3.0}',
+    ],
+)
 def test_foreign_lines_are_passed_over_and_go(root, line):
     engine_speeds.keep(root, WORK, "torch", SLOW)
     own = (root / FILE).read_text()

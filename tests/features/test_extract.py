@@ -251,18 +251,24 @@ def test_a_file_that_vanished_is_left_out_but_not_held_against_its_bytes(tmp_pat
     assert again.passed == 1
 
 
-@pytest.mark.parametrize(("seconds", "n_bytes", "kept"), [
-    (1e9, 10**9, [N]), (1e9, 8 * 4 * BATCH, [2 * BATCH, N - 2 * BATCH]), (-1.0, 10**9, None),
-    (1e9, 0, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("seconds", "n_bytes", "kept"),
+    [
+        (1e9, 10**9, [N]),
+        (1e9, 8 * 4 * BATCH, [2 * BATCH, N - 2 * BATCH]),
+        (-1.0, 10**9, None),
+        (1e9, 0, None),
+    ],
+)
 def test_rows_wait_for_a_while_and_never_too_many(tmp_path, monkeypatch, seconds, n_bytes, kept):
     monkeypatch.setattr(features_extract, "FLUSH_S", seconds)
     monkeypatch.setattr(features_extract, "FLUSH_BYTES", n_bytes)
     appended, plain = [], features_shelf.Shelf.append
     monkeypatch.setattr(
-        features_shelf.Shelf, "append",
+        features_shelf.Shelf,
+        "append",
         lambda self, hashes, taps: appended.append(len(hashes)) or plain(self, hashes, taps),
-    )  # fmt: skip
+    )
     features = look(tmp_path, EXAMPLES, Worker())
     assert appended == (kept or [BATCH, BATCH, N - 2 * BATCH])
     for tap, rows in zip(TAPS, expected(EXAMPLES), strict=True):

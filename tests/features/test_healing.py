@@ -18,11 +18,15 @@ from warmstart.features.shelf import Shelf
 KINDS = ["flip", "zeros", "noise", "truncation", "longer", "folder", "gone", "empty"]
 damages = st.lists(
     st.tuples(
-        st.sampled_from([".rows", ".index", ".json"]), st.sampled_from(KINDS),
-        st.floats(0, 0.999), st.integers(1, 60), st.integers(0, 2**31),
+        st.sampled_from([".rows", ".index", ".json"]),
+        st.sampled_from(KINDS),
+        st.floats(0, 0.999),
+        st.integers(1, 60),
+        st.integers(0, 2**31),
     ),
-    min_size=1, max_size=3,
-)  # fmt: skip
+    min_size=1,
+    max_size=3,
+)
 
 
 def damage(path: Path, kind: str, share: float, length: int, seed: int) -> None:

@@ -10,10 +10,10 @@ from warmstart.records.network import NetworkRecord, PartRecord
 def network(macs: int, shape: tuple[int, ...] = (9,)) -> NetworkRecord:
     part = PartRecord(
         name="a", parameters=1, shape_in=shape, shape_out=(1,), macs=macs, layout="NC"
-    )  # fmt: skip
+    )
     return NetworkRecord(
         parts=(part, part), head_parameters=0, cut="traced", neck_width=1, neck_is_average=False
-    )  # fmt: skip
+    )
 
 
 def test_a_network_that_does_next_to_nothing_is_run_by_one_thread():

@@ -30,8 +30,9 @@ def add_one(seen, name, rows):
 
 
 def belt(folder, seen, names=("a", "b", "c"), **options):
-    links = [Link(name=name, cost=1, open=lambda n=name: partial(add_one, seen, n))
-             for name in names]  # fmt: skip
+    links = [
+        Link(name=name, cost=1, open=lambda n=name: partial(add_one, seen, n)) for name in names
+    ]
     made = Belt(folder=folder / "belts" / "one", links=links, dtype="float32", **options)
     made.folder.parent.mkdir(parents=True, exist_ok=True)
     made.open(CONTENTS)
@@ -50,8 +51,12 @@ def test_rows_go_through_every_link_in_order(tmp_path):
     assert np.array_equal(first[:, 1], 10 * (numbers + 1))
     assert np.array_equal(last[:, 1], 10 * (numbers + 3))
     assert {p.name for p in made.folder.iterdir()} == {
-        "done.json", "main-3.rows", "taps-1.rows", "taps-2.rows", "taps-3.rows",
-    }  # fmt: skip
+        "done.json",
+        "main-3.rows",
+        "taps-1.rows",
+        "taps-2.rows",
+        "taps-3.rows",
+    }
     made.clear()
     assert not made.folder.exists()
 

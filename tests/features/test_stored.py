@@ -18,10 +18,16 @@ from warmstart.solve.kernels import Chunked
 N, WIDTHS = 30, (3, 5)
 SMALL, LARGE = Tap(part=1, pool="avg"), Tap(part=2, pool="neck")
 KEY = FeatureKey(
-    network="ab", arch="timm:x", parts=("stem", "body"), taps=(SMALL, LARGE),
+    network="ab",
+    arch="timm:x",
+    parts=("stem", "body"),
+    taps=(SMALL, LARGE),
     preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)),
-    decoder="pillow 11", engine="torch", engine_version="torch 2.8", threads=2,
-)  # fmt: skip
+    decoder="pillow 11",
+    engine="torch",
+    engine_version="torch 2.8",
+    threads=2,
+)
 
 
 def examples():

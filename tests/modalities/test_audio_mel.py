@@ -12,12 +12,10 @@ from sounding import tone
 from warmstart.modalities.audio import centred, draw, from_mel, log_mel, mel_bank, resample, to_mel
 from warmstart.records.inputs import Sound
 
-SMALL = Sound(
-    rate=800, seconds=0.1, window=16, hop=8, mels=4, low=20.0, high=400.0, range_db=40.0
-)  # fmt: skip
+SMALL = Sound(rate=800, seconds=0.1, window=16, hop=8, mels=4, low=20.0, high=400.0, range_db=40.0)
 SPEECH = Sound(
     rate=8000, seconds=0.5, window=200, hop=40, mels=64, low=20.0, high=4000.0, range_db=40.0
-)  # fmt: skip
+)
 
 
 def test_the_scale_is_the_one_of_the_books():
@@ -32,8 +30,10 @@ def by_hand(wave, sound):
     """Every frame, frequency and band in a loop of its own."""
     half = sound.window // 2
     padded = [0.0] * half + [float(x) for x in wave] + [0.0] * half
-    points = [to_mel(sound.low) + i * (to_mel(sound.high) - to_mel(sound.low)) / (sound.mels + 1)
-              for i in range(sound.mels + 2)]  # fmt: skip
+    points = [
+        to_mel(sound.low) + i * (to_mel(sound.high) - to_mel(sound.low)) / (sound.mels + 1)
+        for i in range(sound.mels + 2)
+    ]
     edges = [700 * (10 ** (mel / 2595) - 1) for mel in points]
     table = []
     for frame in range(len(wave) // sound.hop):

@@ -303,9 +303,17 @@ def test_alpha_is_kept_and_does_not_touch_the_colours():
     np.testing.assert_array_equal(found[..., 3:], one)
 
 
-@pytest.mark.parametrize("payload", [encoded("L", 9), encoded("LA", (9, 3)), encoded("P", 0),
-                                     npy(np.zeros((9, 9), np.uint8)), encoded("I;16", 900),
-                                     npy(np.zeros((9, 9, 1), np.uint8))])  # fmt: skip
+@pytest.mark.parametrize(
+    "payload",
+    [
+        encoded("L", 9),
+        encoded("LA", (9, 3)),
+        encoded("P", 0),
+        npy(np.zeros((9, 9), np.uint8)),
+        encoded("I;16", 900),
+        npy(np.zeros((9, 9, 1), np.uint8)),
+    ],
+)
 def test_any_picture_can_be_fed_with_alpha(payload):
     assert load_image(payload, "x", wants(4)).shape == (24, 24, 4)
 
@@ -338,9 +346,14 @@ def test_the_decoders_name_tells_all_that_a_failure_may_depend_on(monkeypatch):
     assert plain == decoder_name(wants(1))
     assert plain.startswith("pillow ")
     assert "," not in plain  # what was kept for pictures before stays good
-    names = [plain, decoder_name(wants(4)), decoder_name(wants(13, ranges)),
-             decoder_name(wants(13, (*ranges[:12], (0.0, 8.0)))),
-             decoder_name(wants(12, ranges[:12])), decoder_name(wants(13))]  # fmt: skip
+    names = [
+        plain,
+        decoder_name(wants(4)),
+        decoder_name(wants(13, ranges)),
+        decoder_name(wants(13, (*ranges[:12], (0.0, 8.0)))),
+        decoder_name(wants(12, ranges[:12])),
+        decoder_name(wants(13)),
+    ]
     monkeypatch.setattr(
         "warmstart.modalities.preprocessing.version", lambda name: f"{name} of later"
     )
@@ -353,9 +366,12 @@ def test_the_decoders_name_tells_all_that_a_failure_may_depend_on(monkeypatch):
 
 @pytest.mark.parametrize(
     ("payload", "kind"),
-    [(npy(BANDED[:30]), "array"), (npy(np.moveaxis(BANDED[:30], 2, 0)), "array"),
-     (tiff(BANDED[:30]), "TIFF")],
-)  # fmt: skip
+    [
+        (npy(BANDED[:30]), "array"),
+        (npy(np.moveaxis(BANDED[:30], 2, 0)), "array"),
+        (tiff(BANDED[:30]), "TIFF"),
+    ],
+)
 def test_a_glance_at_bands(payload, kind):
     pixels = scale_bands(BANDED[:30], ((1000.0, 3000.0),) * 13, "x")
     seen = unpack(glance(payload, as_picture(pixels))[None])

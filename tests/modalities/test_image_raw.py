@@ -123,9 +123,12 @@ def test_npy_values_in_either_order(order):
 def test_tiff_values():
     tifffile = pytest.importorskip("tifffile")
     for name, values in {
-        "u16": WIDE, "i16": (WIDE - 300).astype(np.int16), "f32": WIDE.astype(np.float32) / 7,
-        "f64": WIDE[..., :1] / 7, "u8": WIDE[..., :2].astype(np.uint8),
-    }.items():  # fmt: skip
+        "u16": WIDE,
+        "i16": (WIDE - 300).astype(np.int16),
+        "f32": WIDE.astype(np.float32) / 7,
+        "f64": WIDE[..., :1] / 7,
+        "u8": WIDE[..., :2].astype(np.uint8),
+    }.items():
         for big in (False, True):
             found = read_tiff(tiff(values, big=big), name)
             assert found.dtype == values.dtype
@@ -180,8 +183,11 @@ def test_values_that_are_no_bands_of_an_image():
 
 def test_without_tifffile_the_cure_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(DataError, match=r"^x is a TIFF of bands, which needs tifffile; run `pip "
-                       r"install .*tifffile`$"):  # fmt: skip
+    with pytest.raises(
+        DataError,
+        match=r"^x is a TIFF of bands, which needs tifffile; run `pip "
+        r"install .*tifffile`$",
+    ):
         read_tiff(tiff(WIDE), "x")
 
 

@@ -63,8 +63,14 @@ def test_one_step_equals_two_steps(width, height, size, margin, interpolation, s
     assert np.abs(difference).max() <= 2  # a rounding in each direction, never a shift
 
 
-@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 300), st.integers(1, 300),
-       st.integers(1, 400), st.booleans())  # fmt: skip
+@given(
+    st.integers(1, 5000),
+    st.integers(1, 5000),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(1, 400),
+    st.booleans(),
+)
 def test_the_box_lies_inside_and_is_centred(width, height, crop_h, crop_w, resize, squash):
     box = crop_box((width, height), wants((crop_h, crop_w), resize, squash=squash))
     left, top, right, bottom = box

@@ -53,5 +53,9 @@ def test_words_for_missing_and_numbers_with_commas():
     assert [is_missing(cell) for cell in ("", "?", "nan", "0", "north")] == [True] * 3 + [False] * 2
     assert [number_of(cell) for cell in ("3", "-1e2", "inf", "x")] == [3, -100, float("inf"), None]
     assert [has_commas(cell) for cell in ("1,5", "12,345", "1,234.5", "x,y", "3")] == [
-        True, True, True, False, False,
-    ]  # fmt: skip
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]

@@ -54,8 +54,13 @@ def test_other_tables(tmp_path, name):
 
 
 def test_the_only_column_of_words_is_taken_and_one_can_be_named(tmp_path):
-    lines = ["id,said,label", "1,it was good,yes", "2,not for me,no", "3,so so la,yes",
-             "4,never again sir,no"]  # fmt: skip
+    lines = [
+        "id,said,label",
+        "1,it was good,yes",
+        "2,not for me,no",
+        "3,so so la,yes",
+        "4,never again sir,no",
+    ]
     path = csv(tmp_path, lines)
     assert list_source(path, Columns()).layout == 't.csv: texts from "said", labels from "label"'
     two = csv(tmp_path, [f"{line},{line[::-1]} b c" for line in MANY], "two.csv")
@@ -124,32 +129,46 @@ def test_a_bag_of_words_reads_languages_without_spaces():
 BAD = {
     "two columns of words": (
         ["said,heard,label", "it was good,so it was,y", "it was bad,no way sir,n"],
-        {"kind": "text"}, r"t.csv has 2 columns of words \(said, heard\); .* with --text",
+        {"kind": "text"},
+        r"t.csv has 2 columns of words \(said, heard\); .* with --text",
     ),
     "no column of words": (
-        ["n,label", "1,y", "2,n"], {"kind": "text"},
+        ["n,label", "1,y", "2,n"],
+        {"kind": "text"},
         r"t.csv has no column of words among n, label; name the one to learn from with --text",
     ),
     "a column that is not there": (
-        MANY, {"text": "txt"}, r'has no column "txt"\. It has: text, label\. Did you mean --text',
+        MANY,
+        {"text": "txt"},
+        r'has no column "txt"\. It has: text, label\. Did you mean --text',
     ),
     "the label is the text": (
-        MANY, {"label": "text"}, r't.csv: "text" holds the texts; name another column with --label',
+        MANY,
+        {"label": "text"},
+        r't.csv: "text" holds the texts; name another column with --label',
     ),
     "texts called images": (
-        MANY, {"kind": "image"}, r"has no column that looks like the path",
+        MANY,
+        {"kind": "image"},
+        r"has no column that looks like the path",
     ),
     "no label": (
-        ["text,other", "a b c,1", "d e f,2"], {}, r"no column that looks like the label",
+        ["text,other", "a b c,1", "d e f,2"],
+        {},
+        r"no column that looks like the label",
     ),
     "one class": (["text,label", "a b,x", "c d,x"], {}, r'has one class \("x"\) and 2 are needed'),
     "one text of a class": (
-        ["text,label", "a b,x", "c d,x", "e f,y"], {}, r"1 training text; a class needs at least",
+        ["text,label", "a b,x", "c d,x", "e f,y"],
+        {},
+        r"1 training text; a class needs at least",
     ),
     "nothing but empty texts": (
-        ["text,label", " ,x", " ,y"], {}, r"holds no training text; add at least 2 for each class",
+        ["text,label", " ,x", " ,y"],
+        {},
+        r"holds no training text; add at least 2 for each class",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -168,10 +187,13 @@ def test_a_wish_for_another_kind_is_refused(tmp_path):
         list_source(photos, Columns(kind="text"))
 
 
-@pytest.mark.parametrize(("pair", "message"), [
-    ((["a b", 3], ["x", "y"]), r"X\[1\] is a int, not a text; give one per row"),
-    ((["a b", " "], ["x", "y"]), r"X\[1\] is an empty text; fill it in or drop the row"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ((["a b", 3], ["x", "y"]), r"X\[1\] is a int, not a text; give one per row"),
+        ((["a b", " "], ["x", "y"]), r"X\[1\] is an empty text; fill it in or drop the row"),
+    ],
+)
 def test_lists_that_are_no_texts(pair, message):
     with pytest.raises(DataError, match=message):
         list_source(pair, Columns(kind="text"))
@@ -195,5 +217,6 @@ def test_a_file_that_is_not_utf_8_is_left_out(tmp_path):
     (root / "a" / "empty.txt").write_bytes(b" \n")
     found = drain(read(root))
     assert found.record.problems[-1].items == (
-        "a/bad.txt: is not UTF-8 (byte 0); save it again as UTF-8", "a/empty.txt: is empty",
-    )  # fmt: skip
+        "a/bad.txt: is not UTF-8 (byte 0); save it again as UTF-8",
+        "a/empty.txt: is empty",
+    )

@@ -53,14 +53,20 @@ NETWORKS = {
     "NCHW": (functools.partial(timm.create_model, "resnet18", num_classes=5), _prep(64)),
     "NHWC": (
         functools.partial(
-            timm.create_model, "swin_tiny_patch4_window7_224", img_size=64, window_size=2,
-            depths=(1, 1, 1, 1), num_classes=5,
-        ), _prep(64),
+            timm.create_model,
+            "swin_tiny_patch4_window7_224",
+            img_size=64,
+            window_size=2,
+            depths=(1, 1, 1, 1),
+            num_classes=5,
+        ),
+        _prep(64),
     ),
     "NLC": (
         functools.partial(
             timm.create_model, "vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5
-        ), _prep(32),
+        ),
+        _prep(32),
     ),
     "NC": (
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.Tanh(), nn.Linear(6, 2)),
@@ -68,7 +74,7 @@ NETWORKS = {
     ),
     "whole": (lambda: Chain(nn.Flatten(), nn.Linear(12, 6), nn.Linear(6, 2)), _prep(2)),
     "crowded": (Crowded, _prep(2)),
-}  # fmt: skip
+}
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
@@ -158,8 +164,11 @@ def test_record_and_owners_tell_what_is_there(name):
         assert set(part.tensors) == {n for n, o in network.owners.items() if o == record.name}
         assert {id(p) for p in part.parameters()} == {id(p) for p in block.parameters()}
     assert network.owners.items() > old.owners.items()
-    owned = {place(network.trunk.state_dict(keep_vars=True)[n]) for n in network.owners
-             if network.owners[n] != "head"}  # fmt: skip
+    owned = {
+        place(network.trunk.state_dict(keep_vars=True)[n])
+        for n in network.owners
+        if network.owners[n] != "head"
+    }
     assert owned == {place(tensor) for tensor in unique_tensors(network.trunk).values()}
 
 

@@ -50,8 +50,9 @@ def test_parts_compose_to_what_transformers_gives(design, n):
     start, samples = start_of(design), clips(n)
     network = cut(start.module, WaveInputs(rate=16_000, seconds=n / 16_000, is_scaled=False))
     with torch.no_grad():
-        torch.testing.assert_close(network.features(samples), expected(design, samples),
-                                   rtol=1e-4, atol=1e-4)  # fmt: skip
+        torch.testing.assert_close(
+            network.features(samples), expected(design, samples), rtol=1e-4, atol=1e-4
+        )
         torch.testing.assert_close(start.module(samples), network.features(samples))
     first = "frames" if design == "whisper" else "patches"
     assert [part.name for part in network.parts] == [first, "layer.1", "layer.2"]
@@ -82,9 +83,14 @@ def test_a_clip_without_a_single_frame_is_one_line():
         cut(start_of("ast").module, short)
 
 
-@pytest.mark.parametrize(("design", "told"), [
-    ("ast", {"mean": "loud"}), ("ast", {"std": 0}), ("whisper", {"n_fft": 4.5}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("design", "told"),
+    [
+        ("ast", {"mean": "loud"}),
+        ("ast", {"std": 0}),
+        ("whisper", {"n_fft": 4.5}),
+    ],
+)
 def test_frames_that_make_no_sense_are_one_line(tmp_path, design, told):
     place = shutil.copytree(hearing.folder_of(design), tmp_path / "odd")
     (place / "preprocessor_config.json").write_text(json.dumps(told))

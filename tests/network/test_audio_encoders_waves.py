@@ -78,13 +78,16 @@ def test_a_design_is_built_again_from_its_line():
     }
 
 
-@pytest.mark.parametrize(("file", "told", "message"), [
-    ("config.json", {"model_type": "sew"}, "holds a sew; encoders that are read are, of texts"),
-    ("config.json", {"model_type": "wav2vec2", "hidden_size": "x"}, "encoder cannot be built"),
-    ("config.json", {"model_type": "wav2vec2"}, "the network needs"),
-    ("preprocessor_config.json", {"sampling_rate": "high"}, "has sampling_rate 'high'"),
-    ("preprocessor_config.json", [1], "holds no settings"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "told", "message"),
+    [
+        ("config.json", {"model_type": "sew"}, "holds a sew; encoders that are read are, of texts"),
+        ("config.json", {"model_type": "wav2vec2", "hidden_size": "x"}, "encoder cannot be built"),
+        ("config.json", {"model_type": "wav2vec2"}, "the network needs"),
+        ("preprocessor_config.json", {"sampling_rate": "high"}, "has sampling_rate 'high'"),
+        ("preprocessor_config.json", [1], "holds no settings"),
+    ],
+)
 def test_damaged_folders_are_one_line(tmp_path, file, told, message):
     place = shutil.copytree(hearing.folder_of(), tmp_path / "damaged")
     (place / file).write_text(json.dumps(told))

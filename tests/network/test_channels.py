@@ -284,42 +284,52 @@ class Standardised(nn.Conv2d):
 
 REFUSED = {
     "a layer on all pixels": (
-        lambda: network("layers"), Channels(number=1), r"first layer \(1\) is a Linear;",
+        lambda: network("layers"),
+        Channels(number=1),
+        r"first layer \(1\) is a Linear;",
     ),
     "BatchNorm first": (
-        lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)), Channels(number=1),
+        lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)),
+        Channels(number=1),
         r"first layer \(0\) is a BatchNorm2d;",
     ),
     "groups": (
-        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Flatten()), Channels(number=4),
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Flatten()),
+        Channels(number=4),
         r"first layer \(0\) is a convolution in 3 groups; choose a start",
     ),
     "pixels to channels": (
         lambda: nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3), nn.Flatten()),
-        Channels(number=1), r"sees 12 channels made of the input's 3",
+        Channels(number=1),
+        r"sees 12 channels made of the input's 3",
     ),
     "standardised kernels": (
-        lambda: nn.Sequential(Standardised(3, 4, 3), nn.Flatten()), Channels(number=1),
+        lambda: nn.Sequential(Standardised(3, 4, 3), nn.Flatten()),
+        Channels(number=1),
         r"is a Standardised, which works on its kernels before it uses them",
     ),
     "derived kernels": (
         lambda: nn.Sequential(
             torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.Flatten()
         ),
-        Channels(number=1), r"is a ParametrizedConv2d, which works on its kernels",
+        Channels(number=1),
+        r"is a ParametrizedConv2d, which works on its kernels",
     ),
     "no layers": (nn.Flatten, Channels(number=1), r"Flatten has no layer whose channels"),
     "a network that checks": (
-        Checks, Channels(number=4),
+        Checks,
+        Channels(number=4),
         r"Checks cannot be made to take inputs of 4 channels \(colour, please\); choose another",
     ),
     "too many": (network, Channels(number=14), r"^14 channels are not taken; give images of 1 to"),
     "none": (network, Channels(number=0), r"^0 channels are not taken"),
     "a place twice": (
-        network, Channels(number=5, rgb=(1, 1, 2)), r"at 1, 1, 2 are not three positions among 5",
+        network,
+        Channels(number=5, rgb=(1, 1, 2)),
+        r"at 1, 1, 2 are not three positions among 5",
     ),
     "a place beyond": (network, Channels(number=5, rgb=(3, 4, 5)), r"counted from 0\.$"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("make", "wanted", "message"), REFUSED.values(), ids=REFUSED)

@@ -30,10 +30,13 @@ def test_a_file_with_a_mark_of_its_encoding(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "does not exist"), (b"\xff\xfe\xff", "is no text"), (b"\n", "names no classes"),
-        (b"cat\ndog\ncat\n", "has 'cat' twice"), (b'{"cat": 3}', "names no classes"),
+        (None, "does not exist"),
+        (b"\xff\xfe\xff", "is no text"),
+        (b"\n", "names no classes"),
+        (b"cat\ndog\ncat\n", "has 'cat' twice"),
+        (b'{"cat": 3}', "names no classes"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_used_is_said(tmp_path, content, says):
     path = tmp_path / "names.txt"
     if content is not None:

@@ -54,22 +54,28 @@ def grow(tensors):
 
 BAD = {
     "another network": (
-        lambda f: config(f, model_type="t5"), r"holds a t5; encoders that are read are, of texts",
+        lambda f: config(f, model_type="t5"),
+        r"holds a t5; encoders that are read are, of texts",
     ),
     "config.json is none": (
-        lambda f: (f / "config.json").write_text("{"), r"config\.json is damaged \(.*; copy the fo",
+        lambda f: (f / "config.json").write_text("{"),
+        r"config\.json is damaged \(.*; copy the fo",
     ),
     "config.json is a list": (
-        lambda f: (f / "config.json").write_text("[]"), r"config\.json holds no settings; copy the",
+        lambda f: (f / "config.json").write_text("[]"),
+        r"config\.json holds no settings; copy the",
     ),
     "sizes that do not fit": (
-        lambda f: config(f, num_attention_heads=5), r"the encoder cannot be built \(.*; copy conf",
+        lambda f: config(f, num_attention_heads=5),
+        r"the encoder cannot be built \(.*; copy conf",
     ),
     "no weights": (
-        lambda f: (f / "model.safetensors").unlink(), r"has no model\.safetensors or pytorch_mod",
+        lambda f: (f / "model.safetensors").unlink(),
+        r"has no model\.safetensors or pytorch_mod",
     ),
     "a tensor is missing": (
-        lambda f: weights(f, lose), r"encoder\.layer\.1\.output\.dense\.weight.*copy the folder a",
+        lambda f: weights(f, lose),
+        r"encoder\.layer\.1\.output\.dense\.weight.*copy the folder a",
     ),
     "a tensor too many": (lambda f: weights(f, grow), r"encoder\.layer\.9\.output\.dense\.weight"),
     "weights that are no numbers": (lambda f: weights(f, spoil), r"model\.safetensors: .*"),
@@ -85,7 +91,7 @@ BAD = {
         lambda f: config(f, vocab_size=20) or weights(f, narrow),
         r"the tokenizer has 33 tokens, the network 20; they do not belong together",
     ),
-}  # fmt: skip
+}
 
 
 def narrow(tensors):
@@ -129,11 +135,14 @@ def test_a_text_is_read_in_windows_or_cut_as_was_wished(sound):
         load(name, inputs=InputWish(size=1000))
 
 
-@pytest.mark.parametrize(("arch", "message"), [
-    ("text:bert{", "is no design of an encoder"),
-    ("text:gpt2{}", "'gpt2' is no encoder that is read here; there are bert"),
-    ('text:bert{"hidden_size": "x"}', "the encoder cannot be built"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        ("text:bert{", "is no design of an encoder"),
+        ("text:gpt2{}", "'gpt2' is no encoder that is read here; there are bert"),
+        ('text:bert{"hidden_size": "x"}', "the encoder cannot be built"),
+    ],
+)
 def test_designs_that_are_none(arch, message):
     with pytest.raises(StartError, match=message):
         text_encoders.build_text(arch)

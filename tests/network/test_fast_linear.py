@@ -73,10 +73,16 @@ def test_frozen_weights_get_no_gradient(faster):
     assert len(faster) == 2
 
 
-@pytest.mark.parametrize("x", [
-    torch.ones(2, 256), torch.ones(64, 256, dtype=torch.float64), torch.ones(0, 256),
-    torch.ones(256),
-], ids=["few", "double", "none", "vector"])  # fmt: skip
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.ones(2, 256),
+        torch.ones(64, 256, dtype=torch.float64),
+        torch.ones(0, 256),
+        torch.ones(256),
+    ],
+    ids=["few", "double", "none", "vector"],
+)
 def test_other_tensors_go_torchs_way(faster, x):
     module = layer().to(x.dtype)
     with quick_linear(x):
@@ -112,10 +118,14 @@ def test_elsewhere_nothing_changes(monkeypatch):
         assert torch.equal(module(x), nn.functional.linear(x, module.weight, module.bias))
 
 
-@pytest.mark.parametrize(("mark", "capability", "wanted"), [
-    ("vendor_id\t: AuthenticAMD", "AVX512", True), ("vendor_id\t: GenuineIntel", "AVX512", False),
-    ("vendor_id\t: AuthenticAMD", "AVX2", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mark", "capability", "wanted"),
+    [
+        ("vendor_id\t: AuthenticAMD", "AVX512", True),
+        ("vendor_id\t: GenuineIntel", "AVX512", False),
+        ("vendor_id\t: AuthenticAMD", "AVX2", False),
+    ],
+)
 def test_it_pays_on_amds_processors_with_avx_512(monkeypatch, mark, capability, wanted):
     monkeypatch.setattr(fast_linear, "_processor", lambda: mark)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)

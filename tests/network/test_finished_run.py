@@ -22,11 +22,13 @@ from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import StartRecord, Tap
 
 SIZES = {
-    "timm:lcnet_035": 32, "timm:resnet18": 32, "timm:test_vit": 160,
+    "timm:lcnet_035": 32,
+    "timm:resnet18": 32,
+    "timm:test_vit": 160,
     "timm:deit_tiny_distilled_patch16_224": 224,  # two heads: one of them stays in the trunk
     "torchvision:squeezenet1_1": 64,  # its classifier is no last linear layer
     "torchvision:mobilenet_v3_small": 64,
-}  # fmt: skip
+}
 
 
 def prep_of(size):
@@ -35,9 +37,12 @@ def prep_of(size):
 
 def described(arch, prep, **given):
     fields = {
-        "name": "runs/photos", "title": "photos (3 classes)", "source": "run runs/photos",
-        "labels": ("a", "b", "c"), "lineage": ("lite0", "runs/photos"),
-    }  # fmt: skip
+        "name": "runs/photos",
+        "title": "photos (3 classes)",
+        "source": "run runs/photos",
+        "labels": ("a", "b", "c"),
+        "lineage": ("lite0", "runs/photos"),
+    }
     return StartRecord(
         arch=arch, preprocessing=prep, sha256="", parameters=0, classes=0, **(fields | given)
     )
@@ -220,13 +225,16 @@ def without(state, name):
     return {n: t for n, t in state.items() if n != name}
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (lambda s: without(s, "trunk.conv_stem.weight"), "trunk.conv_stem.weight is missing"),
-    (lambda s: without(s, "trunk.added.up.bias"), r"trunk.added.up.bias is missing"),
-    (lambda s: {**s, "trunk.extra": torch.ones(1)}, "trunk.extra is not in the network"),
-    (lambda s: {**s, "head.bias": torch.full((3,), float("nan"))}, "head.bias holds NaN"),
-    (lambda s: without(s, "head.weight"), "no head.weight for 3 classes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: without(s, "trunk.conv_stem.weight"), "trunk.conv_stem.weight is missing"),
+        (lambda s: without(s, "trunk.added.up.bias"), r"trunk.added.up.bias is missing"),
+        (lambda s: {**s, "trunk.extra": torch.ones(1)}, "trunk.extra is not in the network"),
+        (lambda s: {**s, "head.bias": torch.full((3,), float("nan"))}, "head.bias holds NaN"),
+        (lambda s: without(s, "head.weight"), "no head.weight for 3 classes"),
+    ],
+)
 def test_reviving_is_strict(spoil, message):
     model = run_of("timm:lcnet_035", hidden=(8,))
     record = described("timm:lcnet_035", prep_of(32), added=(8,))

@@ -99,8 +99,11 @@ def test_of_low_rank_parts_the_updates_alone_move(net):
     actions = {"a": "frozen", "b": "low-rank", "c": "frozen", "output": "replaced"}
     freeze.apply(net, actions, owners)
     assert _asking(net) == {
-        "b.0.lora_A.default.weight", "b.0.lora_B.default.weight", "output.weight", "output.bias"
-    }  # fmt: skip
+        "b.0.lora_A.default.weight",
+        "b.0.lora_B.default.weight",
+        "output.weight",
+        "output.bias",
+    }
     held = freeze.resting(net, actions, owners)
     assert {id(m) for m in held} > {id(m) for m in net.b.modules()}
 
@@ -110,8 +113,10 @@ def test_what_is_tied_to_a_frozen_part_is_frozen():
     net["b"].weight = net["a"].weight
     owners = _owners(net)  # both names have an owner
     for actions in (
-        {"a": "frozen", "b": "tuned"}, {"a": "tuned", "b": "frozen"}, {"a": "frozen", "b": "fresh"},
-    ):  # fmt: skip
+        {"a": "frozen", "b": "tuned"},
+        {"a": "tuned", "b": "frozen"},
+        {"a": "frozen", "b": "fresh"},
+    ):
         freeze.apply(net, actions, owners)
         assert not net["a"].weight.requires_grad
         assert net["b"].bias.requires_grad == (actions["b"] != "frozen")
@@ -365,8 +370,10 @@ def test_updates_belong_to_the_part_of_their_layer():
     actions = {part.name: "frozen" for part in network.parts} | {"layer4.1": "low-rank"}
     groups = freeze.groups(model, actions, network.owners, rates)
     assert [(g["part"], len(g["params"])) for g in groups] == [
-        ("layer4.1", 4), ("output", 1), ("output", 1),
-    ]  # fmt: skip
+        ("layer4.1", 4),
+        ("output", 1),
+        ("output", 1),
+    ]
 
 
 def test_what_is_not_said_is_an_error(net):

@@ -31,8 +31,9 @@ def test_a_folder_of_timm(tmp_path):
     assert is_hub_folder(path)
     found = open_folder(path, Feeding())
     assert (found.labels, found.labels_from) == (
-        ("ant", "bee", "cat"), "label_names in its config.json",
-    )  # fmt: skip
+        ("ant", "bee", "cat"),
+        "label_names in its config.json",
+    )
     assert (found.preprocessing.size, found.preprocessing.resize) == ((32, 32), 40)
     assert found.preprocessing.mean == (0.5,) * 3
     assert torch.allclose(torch.from_numpy(found.answer(X)[0]), module(X), atol=1e-4)
@@ -90,13 +91,17 @@ def test_sizes_that_no_network_has_are_refused_before_anything_is_allocated(tmp_
 PROCESSORS = {
     "vit": ({"size": {"height": 32, "width": 32}}, ((32, 32), 32, True)),
     "cropped": (
-        {"size": {"shortest_edge": 40}, "do_center_crop": True,
-         "crop_size": {"height": 32, "width": 32}}, ((32, 32), 40, False),
+        {
+            "size": {"shortest_edge": 40},
+            "do_center_crop": True,
+            "crop_size": {"height": 32, "width": 32},
+        },
+        ((32, 32), 40, False),
     ),
     "numbers alone": ({"size": 40, "crop_size": 32, "do_center_crop": True}, ((32, 32), 40, False)),
     "convnext": ({"size": {"shortest_edge": 224}, "crop_pct": 0.875}, ((224, 224), 256, False)),
     "large convnext": ({"size": {"shortest_edge": 384}, "crop_pct": 0.95}, ((384, 384), 384, True)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("config", "expected"), PROCESSORS.values(), ids=PROCESSORS.keys())
@@ -132,9 +137,15 @@ def vit(tmp_path):
     torch.manual_seed(0)
     names = {0: "ant", 1: "bee", 2: "cat"}
     config = transformers.ViTConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        image_size=32, patch_size=16, id2label=names, label2id={v: k for k, v in names.items()},
-    )  # fmt: skip
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=16,
+        id2label=names,
+        label2id={v: k for k, v in names.items()},
+    )
     module = transformers.ViTForImageClassification(config).eval()
     module.save_pretrained(tmp_path / "vit")
     return tmp_path / "vit", module

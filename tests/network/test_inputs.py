@@ -146,8 +146,10 @@ def test_changes_name_the_tensors_of_the_start_by_their_bytes(files):
 
 
 def test_the_shipped_start_sees_rgb_among_thirteen_bands():
-    plain, start = load("lite0"), load("lite0", inputs=InputWish(
-        size=64, channels=13, rgb=(3, 2, 1), is_tuned=True))  # fmt: skip
+    plain, start = (
+        load("lite0"),
+        load("lite0", inputs=InputWish(size=64, channels=13, rgb=(3, 2, 1), is_tuned=True)),
+    )
     bands = torch.randn(2, 13, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, given = plain.module(bands[:, [3, 2, 1]]), start.module(bands)
@@ -178,8 +180,9 @@ def test_a_network_for_bands_is_not_shown_pictures():
     with pytest.raises(StartError, match=says):
         load(own, inputs=InputWish(held=3))
     assert load(own, inputs=InputWish(held=5, channels=5)).record.preprocessing.channels == 5
-    focus = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3), nn.AdaptiveAvgPool2d(1),
-                          nn.Flatten())  # fmt: skip
+    focus = nn.Sequential(
+        nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
     assert load(focus, inputs=InputWish(held=3)).changes == ()  # its first layer is no stem
     for held in (1, 3):  # any start for pictures can be shown pictures
         for channels in (None, 1, 3, 4):
@@ -195,10 +198,16 @@ def test_the_start_as_it_came_is_kept():
     assert start.drawn == frozenset()
 
 
-@pytest.mark.parametrize(("told", "first", "is_zero"), [
-    ((), False, False), ((), True, True), ((("first", True),), False, True),
-    ((("first", False),), True, False), ((("second", True), ("fir", True)), False, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("told", "first", "is_zero"),
+    [
+        ((), False, False),
+        ((), True, True),
+        ((("first", True),), False, True),
+        ((("first", False),), True, False),
+        ((("second", True), ("fir", True)), False, False),
+    ],
+)
 def test_new_channels_begin_at_zero_where_the_user_has_the_first_part_trained(told, first, is_zero):
     wish = InputWish(channels=5, is_tuned=first, told=told)
     kernel = load(network(), preprocessing=PREP, inputs=wish).module.first.weight

@@ -170,9 +170,13 @@ def test_a_part_that_the_actions_forget_is_an_error(made):
 
 def _change(tensor, fate, before=None, after=None):
     return Change(
-        tensor=tensor, fate=fate, shape_before=before, shape_after=after,
-        before=None if fate == "new" else "of the start", because="other channels",
-    )  # fmt: skip
+        tensor=tensor,
+        fate=fate,
+        shape_before=before,
+        shape_after=after,
+        before=None if fate == "new" else "of the start",
+        because="other channels",
+    )
 
 
 CHANGES = (
@@ -203,8 +207,9 @@ def test_what_surgery_reshaped_and_then_was_drawn_anew_is_dropped_as_it_was(made
     ledger = write_ledger(*made, actions={**FROZEN, "conv1": "fresh"}, changes=CHANGES)
     rows = [row for row in ledger.rows if row.tensor == "conv1.weight"]
     assert [(row.fate, row.shape) for row in rows] == [
-        ("dropped", (64, 1, 7, 7)), ("new", (64, 3, 7, 7)),
-    ]  # fmt: skip
+        ("dropped", (64, 1, 7, 7)),
+        ("new", (64, 3, 7, 7)),
+    ]
     assert rows[0].before == "of the start"
     assert [row.fate for row in ledger.rows if row.tensor == "bn1.bias"] == ["new"]
 
@@ -258,11 +263,17 @@ def test_blocks_that_were_added_have_no_bytes_to_keep(made):
 def _rows(fate, n, numel=1_000_000, buffer=False):
     return [
         LedgerRow(
-            tensor=f"{fate}{i}{buffer}", part="p", fate=fate, shape=(numel,), numel=numel,
-            buffer=buffer, before="a", after="a",
+            tensor=f"{fate}{i}{buffer}",
+            part="p",
+            fate=fate,
+            shape=(numel,),
+            numel=numel,
+            buffer=buffer,
+            before="a",
+            after="a",
         )
         for i in range(n)
-    ]  # fmt: skip
+    ]
 
 
 def test_lines_count_tensors_and_weights_of_each_fate():

@@ -76,12 +76,15 @@ def test_digest_changes_with_name_shape_dtype_and_any_bit():
     assert len({tensor_digest(t) for t in (tensors, *others)}) == 5
 
 
-@pytest.mark.parametrize("wrap", [
-    lambda s: s,
-    lambda s: {"state_dict": s, "epoch": 3},
-    lambda s: {"model": {f"module.{n}": t for n, t in s.items()}},
-    lambda s: {f"_orig_mod.module.{n}": t for n, t in s.items()},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": {f"module.{n}": t for n, t in s.items()}},
+        lambda s: {f"_orig_mod.module.{n}": t for n, t in s.items()},
+    ],
+)
 def test_a_pickled_state_dict_loads_through_common_wrappers(tmp_path, resnet_state, wrap):
     path = tmp_path / "best.pt"
     torch.save(wrap(resnet_state), path)
@@ -169,18 +172,21 @@ def test_available_lists_what_is_here_without_weights_being_read(monkeypatch, tm
     assert [s.size_px for s in available("LITE2")] == [260]
 
 
-@pytest.mark.parametrize(("start", "message"), [
-    ("resnet18", r"start 'resnet18' is not known; did you mean timm:resnet18\?"),
-    ("lite9", r"did you mean .*lite"),
-    ("???", r"start '\?\?\?' is not known; use lite0"),
-    ("timm:resnt18", r"timm has no network 'resnt18'; did you mean timm:resnet18"),
-    ("timm:zzzzzzzzzzzz", r"timm has no network 'zzzzzzzzzzzz'; see `timm`"),
-    ("torchvision:resnt18", r"did you mean torchvision:resnet18"),
-    ("timm:resnet18", r"not on this machine and cannot be downloaded\. Use the default"),
-    ("torchvision:resnet18", r"--start resnet18.safetensors --arch torchvision:resnet18"),
-    ("timm:test_vit4", r"test_vit4 has no published weights|is not on this machine"),
-    ("gone.pt", r"gone.pt holds weights but not the network .* add --arch"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("resnet18", r"start 'resnet18' is not known; did you mean timm:resnet18\?"),
+        ("lite9", r"did you mean .*lite"),
+        ("???", r"start '\?\?\?' is not known; use lite0"),
+        ("timm:resnt18", r"timm has no network 'resnt18'; did you mean timm:resnet18"),
+        ("timm:zzzzzzzzzzzz", r"timm has no network 'zzzzzzzzzzzz'; see `timm`"),
+        ("torchvision:resnt18", r"did you mean torchvision:resnet18"),
+        ("timm:resnet18", r"not on this machine and cannot be downloaded\. Use the default"),
+        ("torchvision:resnet18", r"--start resnet18.safetensors --arch torchvision:resnet18"),
+        ("timm:test_vit4", r"test_vit4 has no published weights|is not on this machine"),
+        ("gone.pt", r"gone.pt holds weights but not the network .* add --arch"),
+    ],
+)
 def test_a_bad_name_is_answered_in_one_line(no_network, start, message):
     begin = time.monotonic()
     with pytest.raises(StartError, match=message) as error:
@@ -213,18 +219,21 @@ def _with(name, tensor):
     return lambda s: {**s, name: tensor}
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (_without("layer1.0.bn1.bias"), r"best.pt: layer1.0.bn1.bias is missing; check --arch"),
-    (_with("extra", torch.ones(1)), r"best.pt: extra is not in the network"),
-    (_with("conv1.weight", torch.ones(64, 3, 5, 5)), r"conv1.weight has shape \(64, 3, 5, 5\)"),
-    (_with("fc.bias", torch.full((7,), float("nan"))), r"fc.bias holds NaN or infinity"),
-    (_with("fc.bias", torch.full((7,), float("inf"))), r"fc.bias holds NaN or infinity"),
-    (_with("epoch", 3), r"'epoch' is a int, not a tensor"),
-    (lambda s: {}, r"best.pt holds no weights"),
-    (lambda s: [1, 2], r"best.pt holds no weights"),
-    (lambda s: Holder(), r"best.pt holds code, not only weights; it was not opened"),
-    (lambda s: nn.Linear(2, 2), r"best.pt holds code"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_without("layer1.0.bn1.bias"), r"best.pt: layer1.0.bn1.bias is missing; check --arch"),
+        (_with("extra", torch.ones(1)), r"best.pt: extra is not in the network"),
+        (_with("conv1.weight", torch.ones(64, 3, 5, 5)), r"conv1.weight has shape \(64, 3, 5, 5\)"),
+        (_with("fc.bias", torch.full((7,), float("nan"))), r"fc.bias holds NaN or infinity"),
+        (_with("fc.bias", torch.full((7,), float("inf"))), r"fc.bias holds NaN or infinity"),
+        (_with("epoch", 3), r"'epoch' is a int, not a tensor"),
+        (lambda s: {}, r"best.pt holds no weights"),
+        (lambda s: [1, 2], r"best.pt holds no weights"),
+        (lambda s: Holder(), r"best.pt holds code, not only weights; it was not opened"),
+        (lambda s: nn.Linear(2, 2), r"best.pt holds code"),
+    ],
+)
 def test_a_bad_file_is_named_with_its_first_bad_tensor(tmp_path, resnet_state, spoil, message):
     torch.save(spoil(resnet_state), tmp_path / "best.pt")
     with pytest.raises(StartError, match=message) as error:

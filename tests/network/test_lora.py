@@ -60,9 +60,12 @@ def test_step_0_gives_the_old_answers_to_the_bit(resnet, inputs):
         names = inject(resnet, ["layer3.0", "layer4.1"], 4, _rng())
         assert torch.equal(resnet.logits(inputs), expected)
     assert names == (
-        "layer3.0.conv1", "layer3.0.conv2", "layer3.0.downsample.0",
-        "layer4.1.conv1", "layer4.1.conv2",
-    )  # fmt: skip
+        "layer3.0.conv1",
+        "layer3.0.conv2",
+        "layer3.0.downsample.0",
+        "layer4.1.conv1",
+        "layer4.1.conv2",
+    )
 
 
 def test_merged_the_answers_stay_and_the_names_come_back(resnet, inputs):
@@ -113,8 +116,9 @@ def test_flags_modes_and_attributes_stay_as_they_were(resnet):
     flags = {name: p.requires_grad for name, p in trunk.named_parameters()}
     inject(resnet, ["layer4.1"], 4, _rng())
     origins = original_names(trunk)
-    found = {origins[n][0]: p.requires_grad for n, p in trunk.named_parameters()
-             if not origins[n][1]}  # fmt: skip
+    found = {
+        origins[n][0]: p.requires_grad for n, p in trunk.named_parameters() if not origins[n][1]
+    }
     assert found == flags
     assert not hasattr(trunk, "peft_config")
     assert not any(module.training for module in trunk.layer4.modules())
@@ -146,11 +150,13 @@ def test_a_model_takes_dotted_names_of_its_modules(resnet, inputs):
     assert found == ("trunk.layer4.1.conv1", "trunk.layer4.1.conv2")
     origins = original_names(model)
     assert origins["trunk.layer4.1.conv1.base_layer.weight"] == (
-        "trunk.layer4.1.conv1.weight", False,
-    )  # fmt: skip
+        "trunk.layer4.1.conv1.weight",
+        False,
+    )
     assert origins["trunk.layer4.1.conv1.lora_A.default.weight"] == (
-        "trunk.layer4.1.conv1.weight", True,
-    )  # fmt: skip
+        "trunk.layer4.1.conv1.weight",
+        True,
+    )
 
 
 def test_layers_whose_weights_are_read_and_not_called_are_left_out():
@@ -214,10 +220,15 @@ def test_layers_that_cannot_be_merged_exactly_are_left_out():
                 inject(net, [name], 2, _rng())
 
 
-@pytest.mark.parametrize("conv", [
-    nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(4, 6, (3, 1), stride=2),
-    nn.Conv2d(4, 6, 3, padding="same"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(4, 6, 1),
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.Conv2d(4, 6, (3, 1), stride=2),
+        nn.Conv2d(4, 6, 3, padding="same"),
+    ],
+)
 def test_a_convolution_gives_the_same_merged(conv):
     net = nn.Sequential(copy.deepcopy(conv)).requires_grad_(False)
     x = torch.randn(2, 4, 8, 8, generator=_rng(1))

@@ -18,9 +18,13 @@ from warmstart.network.model_folder import read_bundle, write_bundle
 from warmstart.records.codec import to_plain
 
 FILES = (
-    "model.safetensors", "config.json", "labels.json", "preprocess.json", "calibration.json",
+    "model.safetensors",
+    "config.json",
+    "labels.json",
+    "preprocess.json",
+    "calibration.json",
     "neighbours.safetensors",
-)  # fmt: skip
+)
 READ = ("model.safetensors", "config.json", "calibration.json", "neighbours.safetensors")
 
 
@@ -134,13 +138,16 @@ def test_an_edited_configuration_is_one_line(own_run, edit):
     refused(own_run, error=RunFolderError)
 
 
-@pytest.mark.parametrize("edit", [
-    lambda c: c.pop("temperature"),
-    lambda c: c.__setitem__("unknown_from", "far"),
-    lambda c: c.__setitem__("nearest", "many"),
-    lambda c: c.__setitem__("nearest", 0),
-    lambda c: c.__setitem__("sure_from", "often"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda c: c.pop("temperature"),
+        lambda c: c.__setitem__("unknown_from", "far"),
+        lambda c: c.__setitem__("nearest", "many"),
+        lambda c: c.__setitem__("nearest", 0),
+        lambda c: c.__setitem__("sure_from", "often"),
+    ],
+)
 def test_an_edited_calibration_is_one_line(own_run, edit):
     path = own_run / "model" / "calibration.json"
     calibration = json.loads(path.read_text())

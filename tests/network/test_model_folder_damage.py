@@ -109,29 +109,46 @@ def hit(values, place, value):
 NAN, INF = float("nan"), float("inf")
 DEEP = b'{"a":' * 100_000 + b"0" + b"}" * 100_000
 DAMAGES = {
-    **{f"deep JSON in {name}": with_file(name, DEEP)
-       for name in ("config.json", "calibration.json")},
-    **{f"deep lists in {name}": with_file(name, b"[" * 200_000 + b"]" * 200_000)
-       for name in ("config.json", "calibration.json")},
-    **{f"no JSON but {value!r} in {name}": with_file(name, value)
-       for name in ("config.json", "calibration.json")
-       for value in (b"", b"null", b"3", b'"x"', b"[]", b"NaN", b"\xff\xfe", b"\0" * 99)},
+    **{
+        f"deep JSON in {name}": with_file(name, DEEP)
+        for name in ("config.json", "calibration.json")
+    },
+    **{
+        f"deep lists in {name}": with_file(name, b"[" * 200_000 + b"]" * 200_000)
+        for name in ("config.json", "calibration.json")
+    },
+    **{
+        f"no JSON but {value!r} in {name}": with_file(name, value)
+        for name in ("config.json", "calibration.json")
+        for value in (b"", b"null", b"3", b'"x"', b"[]", b"NaN", b"\xff\xfe", b"\0" * 99)
+    },
     "deep ids": with_ids("[" * 200_000 + "]" * 200_000),
     "ids that are none": with_ids("3"),
     "ids that are numbers": with_ids(json.dumps(list(range(36)))),
-    **{f"{name} of {value}": with_array(name, lambda a, v=value: hit(a, 3, v))
-       for name in ("points", "offset", "scale") for value in (NAN, INF)},
-    **{f"a target of {value}": with_array("target", lambda a, v=value: hit(a, 3, v))
-       for value in (-1, 256, 2**31 - 1)},
+    **{
+        f"{name} of {value}": with_array(name, lambda a, v=value: hit(a, 3, v))
+        for name in ("points", "offset", "scale")
+        for value in (NAN, INF)
+    },
+    **{
+        f"a target of {value}": with_array("target", lambda a, v=value: hit(a, 3, v))
+        for value in (-1, 256, 2**31 - 1)
+    },
     "a target of exabytes": with_array("target", lambda a: hit(a.astype(np.int64), 3, 2**60)),
     "a target with fractions": with_array("target", lambda a: a.astype(np.float32) + 0.5),
     "a sign of 3": with_array("sign", lambda a: hit(a, 3, 3)),
-    **{f"{name} too short": with_array(name, lambda a: a[:-1])
-       for name in ("target", "sign", "offset", "scale", "points")},
-    **{f"{name} of another rank": with_array(name, lambda a: a[None])
-       for name in ("target", "sign", "offset", "scale", "points")},
-    **{f"{name} of texts": with_array(name, lambda a: a.astype(bool))
-       for name in ("points", "offset", "scale")},
+    **{
+        f"{name} too short": with_array(name, lambda a: a[:-1])
+        for name in ("target", "sign", "offset", "scale", "points")
+    },
+    **{
+        f"{name} of another rank": with_array(name, lambda a: a[None])
+        for name in ("target", "sign", "offset", "scale", "points")
+    },
+    **{
+        f"{name} of texts": with_array(name, lambda a: a.astype(bool))
+        for name in ("points", "offset", "scale")
+    },
     "no examples": with_array("points", lambda a: a[:0]),
     "a head of NaN": with_tensor("head.weight", lambda t: t * NAN),
     "a bias of infinity": with_tensor("head.bias", lambda t: t + INF),
@@ -144,22 +161,52 @@ DAMAGES = {
     "moments of NaN": with_tensor("trunk.bn1.running_mean", lambda t: t * NAN),
     "a negative variance": with_tensor("trunk.bn1.running_var", lambda t: -1 - t.abs()),
     "moments of whole numbers": with_tensor("trunk.bn1.running_var", lambda t: t.to(torch.int64)),
-    **{f"calibration {changes}": with_calibration(**changes) for changes in (
-        {"nearest": 0}, {"nearest": 10**9}, {"nearest": True}, {"unknown_from": NAN},
-        {"unknown_from": INF}, {"unknown_from": -1.0}, {"unknown_from": 10**400},
-        {"temperature": 0.0}, {"temperature": -1.0}, {"temperature": NAN}, {"class_bias": []},
-        {"class_bias": [NAN, 0, 0]}, {"class_bias": [0, 0, 0, 0]}, {"sure_from": NAN},
-        {"sure_from": "high"}, {"promised_error": NAN},
-    )},
-    **{f"inputs {changes}": with_inputs(**changes) for changes in (
-        {"size": [0, 32]}, {"size": [-3, 3]}, {"size": [10**6, 10**6]}, {"size": [2**62, 2**62]},
-        {"size": [32]}, {"size": "32"}, {"resize": 0}, {"resize": 10**9}, {"resize": 2**70},
-        {"mean": []}, {"mean": [NAN] * 3}, {"mean": [1e308] * 3}, {"std": [0.0] * 3},
-        {"std": [NAN] * 3}, {"std": [1e-320] * 3}, {"std": [INF] * 3},
-        {"mean": [0.5], "std": [0.5]},
-        {"interpolation": "best"}, {"mean": {"a": 1}},
-    )},
-}  # fmt: skip
+    **{
+        f"calibration {changes}": with_calibration(**changes)
+        for changes in (
+            {"nearest": 0},
+            {"nearest": 10**9},
+            {"nearest": True},
+            {"unknown_from": NAN},
+            {"unknown_from": INF},
+            {"unknown_from": -1.0},
+            {"unknown_from": 10**400},
+            {"temperature": 0.0},
+            {"temperature": -1.0},
+            {"temperature": NAN},
+            {"class_bias": []},
+            {"class_bias": [NAN, 0, 0]},
+            {"class_bias": [0, 0, 0, 0]},
+            {"sure_from": NAN},
+            {"sure_from": "high"},
+            {"promised_error": NAN},
+        )
+    },
+    **{
+        f"inputs {changes}": with_inputs(**changes)
+        for changes in (
+            {"size": [0, 32]},
+            {"size": [-3, 3]},
+            {"size": [10**6, 10**6]},
+            {"size": [2**62, 2**62]},
+            {"size": [32]},
+            {"size": "32"},
+            {"resize": 0},
+            {"resize": 10**9},
+            {"resize": 2**70},
+            {"mean": []},
+            {"mean": [NAN] * 3},
+            {"mean": [1e308] * 3},
+            {"std": [0.0] * 3},
+            {"std": [NAN] * 3},
+            {"std": [1e-320] * 3},
+            {"std": [INF] * 3},
+            {"mean": [0.5], "std": [0.5]},
+            {"interpolation": "best"},
+            {"mean": {"a": 1}},
+        )
+    },
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
@@ -187,21 +234,48 @@ def place(finished, tmp_path_factory):
 
 
 VALUES = st.sampled_from(
-    [None, True, -1, 0, 1, 3, 2**40, 10**400, 0.5, -1e308, NAN, INF, "", "x", "timm:resnet18", [],
-     [[]], [1, 2], {}, {"a": 1}]
-)  # fmt: skip
+    [
+        None,
+        True,
+        -1,
+        0,
+        1,
+        3,
+        2**40,
+        10**400,
+        0.5,
+        -1e308,
+        NAN,
+        INF,
+        "",
+        "x",
+        "timm:resnet18",
+        [],
+        [[]],
+        [1, 2],
+        {},
+        {"a": 1},
+    ]
+)
 LAWFUL = settings(
-    max_examples=60, derandomize=True, database=None, deadline=None,
+    max_examples=60,
+    derandomize=True,
+    database=None,
+    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
+)
 
 
 def leaves(value, path=()):
     """The paths of all that stands in a JSON document."""
     yield path
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(
-        value, list
-    ) else ()  # fmt: skip
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, item in inner:
         yield from leaves(item, (*path, key))
 

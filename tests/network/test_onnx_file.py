@@ -25,10 +25,14 @@ def expected():
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"batch": 1}, {"batch": 4}, {"side": 32}, {"shape": ["n", 32, 32, 3]},
+        {},
+        {"batch": 1},
+        {"batch": 4},
+        {"side": 32},
+        {"shape": ["n", 32, 32, 3]},
         {"shape": ["n", "h", "w", 3]},
     ],
-)  # fmt: skip
+)
 def test_it_answers_as_the_network_whatever_its_shape(tmp_path, options):
     found = open_onnx(onnx_file(tmp_path / "m.onnx", **options), SMALL)
     assert found.outputs == 3
@@ -38,9 +42,13 @@ def test_it_answers_as_the_network_whatever_its_shape(tmp_path, options):
 
 def test_what_torch_exports_is_read(tmp_path):
     torch.onnx.export(
-        Colours(), (torch.zeros(2, 3, 32, 32),), tmp_path / "m.onnx", dynamo=False,
-        dynamic_axes={"x": {0: "n"}}, input_names=["x"],
-    )  # fmt: skip
+        Colours(),
+        (torch.zeros(2, 3, 32, 32),),
+        tmp_path / "m.onnx",
+        dynamo=False,
+        dynamic_axes={"x": {0: "n"}},
+        input_names=["x"],
+    )
     found = open_onnx(tmp_path / "m.onnx", Feeding())
     np.testing.assert_allclose(found.answer(X)[0], expected(), atol=1e-4)
 
@@ -63,9 +71,11 @@ def test_probabilities_become_scores_of_the_same_softmax(tmp_path):
 
 def test_the_metadata_is_used_and_options_win(tmp_path):
     told = {
-        "names": "{0: 'ant', 1: 'bee', 2: 'cat'}", "imgsz": "[48, 64]",
-        "mean": "0.5", "std": "[0.25, 0.25, 0.25]",
-    }  # fmt: skip
+        "names": "{0: 'ant', 1: 'bee', 2: 'cat'}",
+        "imgsz": "[48, 64]",
+        "mean": "0.5",
+        "std": "[0.25, 0.25, 0.25]",
+    }
     found = open_onnx(onnx_file(tmp_path / "m.onnx", metadata=told), Feeding())
     assert (found.labels, found.labels_from) == (("ant", "bee", "cat"), "'names' in its metadata")
     prep = found.preprocessing
@@ -87,16 +97,20 @@ def test_without_metadata_it_is_the_habit_of_imagenet(tmp_path):
 
 
 def grey(path):
-    nodes = [helper.make_node("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0),
-             helper.make_node("Concat", ["m", "m"], ["y"], axis=1)]  # fmt: skip
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0),
+        helper.make_node("Concat", ["m", "m"], ["y"], axis=1),
+    ]
     return graph(path, nodes, ["n", 1, 8, 8], ["n", 2])
 
 
 def graph(path, nodes, shape, out, kind=TensorProto.FLOAT):
     made = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", kind, shape)],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", kind, shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)],
-    )  # fmt: skip
+    )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.save(model, path)
     return path
@@ -128,10 +142,12 @@ def test_mistakes_are_told(tmp_path):
         open_onnx(onnx_file(path, order=(0,)), Feeding())
     flat = [helper.make_node("Reshape", ["x", "s"], ["y"])]
     fixed = helper.make_graph(
-        flat, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        flat,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 12])],
         [helper.make_tensor("s", TensorProto.INT64, [2], [3, 12])],
-    )  # fmt: skip
+    )
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(fixed, opset_imports=opset, ir_version=8), path)
     with pytest.raises(StartError, match=r"cannot take images of 224 x 224 px .* --size"):

@@ -37,10 +37,13 @@ def saved(folder, state):
 def changed(kind="new", name="a.weight", shape=(2, 3), because="why"):
     """A change, its shapes in the right places."""
     return Change(
-        tensor=name, fate=kind, shape_before=None if kind == "new" else shape,
+        tensor=name,
+        fate=kind,
+        shape_before=None if kind == "new" else shape,
         shape_after=None if kind == "dropped" else shape,
-        before=None if kind == "new" else "ab", because=because,
-    )  # fmt: skip
+        before=None if kind == "new" else "ab",
+        because=because,
+    )
 
 
 def spoilt(state):
@@ -183,8 +186,11 @@ def test_many_layers_are_named_in_part_and_large_numbers_are_rounded():
 
 
 def test_statistics_are_no_parameters():
-    new = [changed(), changed(name="a.running_mean", shape=(50,)),
-           changed(name="a.num_batches_tracked", shape=())]  # fmt: skip
+    new = [
+        changed(),
+        changed(name="a.running_mean", shape=(50,)),
+        changed(name="a.num_batches_tracked", shape=()),
+    ]
     assert surgery_sentence(new, 0.9).startswith("1 layer, 6 of 60 parameters")
 
 

@@ -153,17 +153,20 @@ def test_moved_and_copied_networks_need_no_second_cut(lite0):
     assert value.dtype == torch.float64
 
 
-@pytest.mark.parametrize(("shape", "size", "layout"), [
-    ((64, 7, 7), (224, 224), "NCHW"),
-    ((7, 7, 64), (224, 224), "NHWC"),
-    ((8, 8, 8), (64, 64), "NCHW"),
-    ((64, 8, 12), (64, 96), "NCHW"),
-    ((8, 12, 64), (64, 96), "NHWC"),
-    ((64, 1, 1), (32, 32), "NCHW"),
-    ((197, 192), (224, 224), "NLC"),
-    ((192,), (224, 224), "NC"),
-    ((2, 3, 4, 5), (224, 224), "other"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shape", "size", "layout"),
+    [
+        ((64, 7, 7), (224, 224), "NCHW"),
+        ((7, 7, 64), (224, 224), "NHWC"),
+        ((8, 8, 8), (64, 64), "NCHW"),
+        ((64, 8, 12), (64, 96), "NCHW"),
+        ((8, 12, 64), (64, 96), "NHWC"),
+        ((64, 1, 1), (32, 32), "NCHW"),
+        ((197, 192), (224, 224), "NLC"),
+        ((192,), (224, 224), "NC"),
+        ((2, 3, 4, 5), (224, 224), "other"),
+    ],
+)
 def test_layouts(shape, size, layout):
     assert find_layout(shape, size) == layout
 

@@ -76,14 +76,26 @@ def test_the_same_size_changes_nothing():
     ("arch", "size", "names"),
     [
         (VIT, 64, ["pos_embed"]),
-        (SWIN, 64, ["layers.2", "layers.2", "layers.2", "layers.2", "layers.2", "layers.2",
-                    "layers.3", "layers.3"]),
+        (
+            SWIN,
+            64,
+            [
+                "layers.2",
+                "layers.2",
+                "layers.2",
+                "layers.2",
+                "layers.2",
+                "layers.2",
+                "layers.3",
+                "layers.3",
+            ],
+        ),
         ("timm:cait_xxs24_224", 96, ["pos_embed"]),  # resampled by our own rule
         ("timm:pit_ti_224", 96, ["pos_embed"]),
         ("timm:volo_d1_224", 96, ["pos_embed"]),
         ("timm:hiera_tiny_224", 96, ["pos_embed"]),
     ],
-)  # fmt: skip
+)
 def test_position_embeddings_are_resampled(arch, size, names):
     module, prep = drawn(arch)
     before = {name: digest(tensor) for name, tensor in module.state_dict().items()}
@@ -184,20 +196,27 @@ def test_a_module_that_needs_no_telling_is_left_alone():
 
 REFUSED = {
     "no multiple of a patch": (
-        VIT, 100, r"vit_tiny_patch16_224 cannot take images of 100 px \(its patches are 16 px wide"
+        VIT,
+        100,
+        r"vit_tiny_patch16_224 cannot take images of 100 px \(its patches are 16 px wide"
         r"\); the nearest sizes that it takes: 96 and 112\.$",
     ),
     "patches of 14 px": (
-        "timm:eva02_tiny_patch14_224", 96, r"the nearest sizes that it takes: 84 and 98\.$",
+        "timm:eva02_tiny_patch14_224",
+        96,
+        r"the nearest sizes that it takes: 84 and 98\.$",
     ),
     "windows of 7": (
-        "torchvision:maxvit_t", 96, r"partition size.*; the nearest size that it takes: 224\.$",
+        "torchvision:maxvit_t",
+        96,
+        r"partition size.*; the nearest size that it takes: 224\.$",
     ),
     "a layer over all positions": (
-        "timm:mixer_s32_224", 96,
+        "timm:mixer_s32_224",
+        96,
         r"fc1.weight has a value for each position and cannot be resampled\); the nearest size",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("arch", "size", "message"), REFUSED.values(), ids=REFUSED)

@@ -89,8 +89,10 @@ def test_the_twin_of_two_networks_in_one_has_the_tuned_layers_alone():
     with torch.no_grad():
         tuned.trunk.layer4[1].conv2.weight.mul_(1.5)
     both = put_beside(tuned, network.trunk, 5)
-    model = warm(both, [neck(both), Tap(part=last_tap(warm(both, [neck(both)])).part,
-                                        pool="neck", of="start")])  # fmt: skip
+    model = warm(
+        both,
+        [neck(both), Tap(part=last_tap(warm(both, [neck(both)])).part, pool="neck", of="start")],
+    )
     assert not is_plain(model)
     twin = on_neck(model, prep, TapHead(torch.ones(3, 512), torch.zeros(3)))
     plain, _ = as_timm(twin, "timm:resnet18", prep)
@@ -133,9 +135,14 @@ def test_a_network_without_an_output_layer_is_refused():
 def vit():
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
-        image_size=32, patch_size=8, num_labels=5,
-    )  # fmt: skip
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        image_size=32,
+        patch_size=8,
+        num_labels=5,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return transformers.ViTForImageClassification(config).eval()

@@ -39,9 +39,10 @@ KINDS = {
     ),
     "vit": (
         lambda: timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1),
-        ["patch_embed.proj"], [None],
+        ["patch_embed.proj"],
+        [None],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("make", "names", "norms"), KINDS.values(), ids=KINDS)
@@ -57,8 +58,11 @@ def test_the_first_layer_is_the_one_that_is_called_first(make, names, norms):
 
 def test_inputs_that_the_network_does_not_take_at_all():
     module = nn.Sequential(nn.Conv2d(13, 4, 3), nn.Flatten())
-    with pytest.raises(StartError, match=r"^Sequential does not take inputs of 3 channels as it is "
-                       r"\(.*\); pass the preprocessing"):  # fmt: skip
+    with pytest.raises(
+        StartError,
+        match=r"^Sequential does not take inputs of 3 channels as it is "
+        r"\(.*\); pass the preprocessing",
+    ):
         find_stems(module, torch.rand(2, 3, 8, 8))
     assert not module[0]._forward_hooks
 
@@ -72,8 +76,11 @@ def test_the_same_shape_is_left_alone():
 
 def test_only_what_takes_that_number_of_channels_is_reshaped():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 2, 3, groups=2))
-    state = {"0.weight": torch.zeros(4, 3, 3, 3), "1.weight": torch.zeros(2, 13, 3, 3),
-             "2.weight": torch.zeros(2, 13, 3, 3)}  # fmt: skip
+    state = {
+        "0.weight": torch.zeros(4, 3, 3, 3),
+        "1.weight": torch.zeros(2, 13, 3, 3),
+        "2.weight": torch.zeros(2, 13, 3, 3),
+    }
     refit(module, state, 13)
     assert [layer.in_channels for layer in module] == [3, 4, 2]
     refit(module, {"0.weight": torch.zeros(4, 13, 3, 3)}, 13)

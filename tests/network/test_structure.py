@@ -47,9 +47,11 @@ class Encoder(nn.Module):
 def test_blocks_of_a_list_are_parts_and_what_lies_around_them_joins():
     assert parts(Encoder()) == {
         "stem": 5,  # the token and the norm are registered before the first block too
-        "layers.0": 12, "layers.1": 12, "layers.2": 16,  # with the last norm, and the head's first
+        "layers.0": 12,
+        "layers.1": 12,
+        "layers.2": 16,  # with the last norm, and the head's first
         "output": 2,
-    }  # fmt: skip
+    }
 
 
 def test_without_a_list_the_children_are_parts():
@@ -81,8 +83,11 @@ def test_plain_containers_are_blocks_where_they_hold_the_same():
     block = lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU())  # noqa: E731
     body = nn.Sequential(block(), block(), block())
     assert parts(nn.Sequential(body, nn.Sequential(nn.ReLU(), nn.Linear(8, 2)))) == {
-        "0.0": 2, "0.1": 2, "0.2": 2, "output": 2,
-    }  # fmt: skip
+        "0.0": 2,
+        "0.1": 2,
+        "0.2": 2,
+        "output": 2,
+    }
 
 
 @pytest.mark.parametrize(
@@ -102,8 +107,11 @@ def test_known_networks(name, n_parts, first, last):
 
 
 SMALL = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
-}  # fmt: skip
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
 
 
 def transformer(kind, **config):
@@ -114,8 +122,11 @@ def transformer(kind, **config):
 
 def test_bert_with_its_pooler_in_the_last_layer():
     assert parts(transformer("BertForSequenceClassification", **SMALL)) == {
-        "bert.embeddings": 5, "bert.encoder.layer.0": 16, "bert.encoder.layer.1": 18, "output": 2,
-    }  # fmt: skip
+        "bert.embeddings": 5,
+        "bert.encoder.layer.0": 16,
+        "bert.encoder.layer.1": 18,
+        "output": 2,
+    }
 
 
 def test_all_that_stands_outside_of_the_base_is_output():
@@ -135,5 +146,8 @@ def test_shared_layers_and_large_tables_do_not_hide_the_parts():
 def test_encoder_and_decoder_blocks_are_parts():
     t5 = transformer("T5ForConditionalGeneration", d_model=16, num_layers=2, num_heads=2, d_ff=32)
     assert list(parts(t5))[1:5] == [
-        "encoder.block.0", "encoder.block.1", "decoder.block.0", "decoder.block.1",
-    ]  # fmt: skip
+        "encoder.block.0",
+        "encoder.block.1",
+        "decoder.block.0",
+        "decoder.block.1",
+    ]

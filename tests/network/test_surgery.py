@@ -112,11 +112,14 @@ def test_a_model_with_added_blocks_is_rebuilt_from_their_widths(extended, inputs
     assert digests(again) == digests(model)
 
 
-@pytest.mark.parametrize(("widths", "message"), [
-    ((), r"has no tap 11.neck"),
-    ((4,), r"has no tap 11.neck"),
-    ((4, 4), r"trunk.added_2.down.weight has shape \(6, 512\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        ((), r"has no tap 11.neck"),
+        ((4,), r"has no tap 11.neck"),
+        ((4, 4), r"trunk.added_2.down.weight has shape \(6, 512\)"),
+    ],
+)
 def test_rebuilding_with_other_blocks_is_refused(extended, widths, message):
     moved, model = extended
     with pytest.raises(StartError, match=message):
@@ -178,15 +181,18 @@ def _without(state, name):
     return {n: t for n, t in state.items() if n != name}
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (lambda s: _without(s, "trunk.conv1.weight"), r"trunk.conv1.weight is missing"),
-    (lambda s: {**s, "trunk.extra": torch.ones(1)}, r"trunk.extra is not in the network"),
-    (lambda s: {**s, "trunk.bn1.bias": torch.ones(3)}, r"trunk.bn1.bias has shape \(3,\)"),
-    (lambda s: {**s, "head.bias": torch.ones(4)}, r"head.bias has shape \(4,\)"),
-    (lambda s: {**s, "head.bias": torch.full((3,), float("nan"))}, r"head.bias holds NaN"),
-    (lambda s: _without(s, "head.weight"), r"no head.weight for 3"),
-    (lambda s: {**s, "head.weight": torch.ones(3, 5)}, r"does not fit taps of widths"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: _without(s, "trunk.conv1.weight"), r"trunk.conv1.weight is missing"),
+        (lambda s: {**s, "trunk.extra": torch.ones(1)}, r"trunk.extra is not in the network"),
+        (lambda s: {**s, "trunk.bn1.bias": torch.ones(3)}, r"trunk.bn1.bias has shape \(3,\)"),
+        (lambda s: {**s, "head.bias": torch.ones(4)}, r"head.bias has shape \(4,\)"),
+        (lambda s: {**s, "head.bias": torch.full((3,), float("nan"))}, r"head.bias holds NaN"),
+        (lambda s: _without(s, "head.weight"), r"no head.weight for 3"),
+        (lambda s: {**s, "head.weight": torch.ones(3, 5)}, r"does not fit taps of widths"),
+    ],
+)
 def test_rebuilding_is_strict(chosen, model, spoil, message):
     with pytest.raises(StartError, match=message):
         rebuild("timm:resnet18", spoil(unique_state(model)), chosen, 3, SMALL)

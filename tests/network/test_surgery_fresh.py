@@ -44,21 +44,28 @@ class Odd(nn.Module):
 NETWORKS = {
     "resnet18": (functools.partial(timm.create_model, "resnet18", num_classes=5), 32),
     "vit": (
-        functools.partial(timm.create_model, "vit_tiny_patch16_224", img_size=32, depth=2), 32,
+        functools.partial(timm.create_model, "vit_tiny_patch16_224", img_size=32, depth=2),
+        32,
     ),
     "convnext": (
-        functools.partial(timm.create_model, "convnext_atto", depths=(1, 1, 1, 1)), 32,
+        functools.partial(timm.create_model, "convnext_atto", depths=(1, 1, 1, 1)),
+        32,
     ),
     "swin": (
         functools.partial(
-            timm.create_model, "swin_tiny_patch4_window7_224", img_size=64, window_size=2,
+            timm.create_model,
+            "swin_tiny_patch4_window7_224",
+            img_size=64,
+            window_size=2,
             depths=(1, 1, 1, 1),
-        ), 64,
+        ),
+        64,
     ),
     "eva": (
-        functools.partial(timm.create_model, "eva02_tiny_patch14_224", img_size=28, depth=2), 28,
+        functools.partial(timm.create_model, "eva02_tiny_patch14_224", img_size=28, depth=2),
+        28,
     ),
-}  # fmt: skip
+}
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 

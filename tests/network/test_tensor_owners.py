@@ -71,9 +71,11 @@ def texts():
     """Networks that take no images."""
     library = pytest.importorskip("transformers")
     small = {
-        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
         "intermediate_size": 32,
-    }  # fmt: skip
+    }
     gpt2 = library.GPT2Config(n_embd=16, n_layer=2, n_head=2)
     return {
         "bert": library.BertForSequenceClassification(library.BertConfig(**small)),
@@ -150,9 +152,15 @@ def test_an_auxiliary_head_that_forward_does_not_read_is_unused():
 def test_sizes_come_from_the_configuration():
     library = pytest.importorskip("transformers")
     config = library.ViTConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        image_size=32, patch_size=8, num_channels=1, num_labels=5,
-    )  # fmt: skip
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=32,
+        patch_size=8,
+        num_channels=1,
+        num_labels=5,
+    )
     found = sections(library.ViTForImageClassification(config))
     assert found.names == ("vit.embeddings", "vit.layers.0", "vit.layers.1")
     assert (found.family, found.n_outputs) == ("transformer", 5)
@@ -160,9 +168,14 @@ def test_sizes_come_from_the_configuration():
 
 @pytest.mark.parametrize(
     ("name", "family"),
-    [("resnet18", "convnet"), ("vit_tiny", "transformer"), ("mlp", "mlp"),
-     ("convnext_atto", "convnet"), ("swin_tiny", "transformer")],
-)  # fmt: skip
+    [
+        ("resnet18", "convnet"),
+        ("vit_tiny", "transformer"),
+        ("mlp", "mlp"),
+        ("convnext_atto", "convnet"),
+        ("swin_tiny", "transformer"),
+    ],
+)
 def test_families(name, family):
     assert find_family(KINDS[name].make()) == family
 

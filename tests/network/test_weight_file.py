@@ -28,8 +28,18 @@ from warmstart.network.weight_file import (
 )
 from warmstart.network.weights import map_weights, read_weights
 
-KINDS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
-         torch.int16, torch.int8, torch.uint8, torch.bool]  # fmt: skip
+KINDS = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+]
 
 
 def tensors():
@@ -37,9 +47,12 @@ def tensors():
     generator = torch.Generator().manual_seed(0)
     found = {f"kind.{kind}": torch.ones(3).to(kind) for kind in KINDS}
     return {
-        **found, "ß": torch.zeros(1), "none": torch.empty(0, 3), "one": torch.tensor(2.0),
+        **found,
+        "ß": torch.zeros(1),
+        "none": torch.empty(0, 3),
+        "one": torch.tensor(2.0),
         "large": torch.randn(150, 160, generator=generator),
-    }  # fmt: skip
+    }
 
 
 def test_what_is_written_piece_by_piece_is_what_the_library_writes():
@@ -130,7 +143,7 @@ BAD = {
     "metadata that are none": written({"__metadata__": 3}),
     "an entry that is none": written({"a": 3}),
     "millions of values": written('{"a":[' + "0," * 2_000_000 + "0]}"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("content", BAD.values(), ids=BAD.keys())

@@ -55,9 +55,12 @@ def test_a_choice_of_the_user_says_what_the_rule_would_have_done():
     typed = plan_for("last:2")
     marks = [(p.action.value, p.action.source, p.action.rule) for p in typed.parts]
     assert marks == [
-        ("frozen", "user", "frozen"), ("frozen", "user", "frozen"), ("tuned", "user", "frozen"),
-        ("tuned", "user", "frozen"), ("replaced", "rule", None),
-    ]  # fmt: skip
+        ("frozen", "user", "frozen"),
+        ("frozen", "user", "frozen"),
+        ("tuned", "user", "frozen"),
+        ("tuned", "user", "frozen"),
+        ("replaced", "rule", None),
+    ]
     assert "last:2" in typed.parts[2].action.because
     asked = plan_for("head", network=network_facts(verdict="deeper"))
     assert [p.action.rule for p in asked.parts] == ["frozen", "frozen", "tuned", "tuned", None]
@@ -110,10 +113,17 @@ def test_auto_goes_down_to_what_did_not_carry_over():
     assert word(ruled("deeper", NAMES, frozenset({"top"}))) == "last:2"
 
 
-@pytest.mark.parametrize(("strategy", "action", "source"), [
-    ("last:1", "tuned", "rule"), ("full", "tuned", "user"), ("last:3+lora", "tuned", "rule"),
-    ("scratch", "fresh", "user"), ("add", "tuned", "rule"), ("auto", "tuned", "rule"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("strategy", "action", "source"),
+    [
+        ("last:1", "tuned", "rule"),
+        ("full", "tuned", "user"),
+        ("last:3+lora", "tuned", "rule"),
+        ("scratch", "fresh", "user"),
+        ("add", "tuned", "rule"),
+        ("auto", "tuned", "rule"),
+    ],
+)
 def test_parts_that_carried_over_in_part_are_tuned_and_not_thrown_away(strategy, action, source):
     facts = network_facts(touched=frozenset({"blocks.0"}))
     part = plan_for(strategy, network=facts).parts[1]
@@ -129,9 +139,9 @@ def test_a_part_that_carried_over_in_part_is_not_frozen_by_head_and_auto_goes_do
         plan_for("head", network=facts)
     plan = plan_for("auto", network=facts)
     assert plan.strategy.value == "last:2"
-    assert actions(plan) == dict(zip(
-        (*NAMES, "output"), ("frozen", "frozen", "tuned", "fresh", "replaced"), strict=True
-    ))  # fmt: skip
+    assert actions(plan) == dict(
+        zip((*NAMES, "output"), ("frozen", "frozen", "tuned", "fresh", "replaced"), strict=True)
+    )
 
 
 def test_body_actions_are_those_of_the_parts():

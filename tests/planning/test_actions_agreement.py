@@ -14,8 +14,22 @@ from warmstart.planning.settings import apply_settings
 from warmstart.planning.strategy import parse, strategy_of, word_of
 
 FACTS_OF_START = network_facts(preprocessing=PREPROCESSING)
-WORDS = ("head", "last:1", "last:2", "frozen:1", "frozen:4", "full", "scratch", "add", "last:2+add",
-         "full+lora", "last:2+lora+add", "last:2+gradual", "full+gradual", "auto")  # fmt: skip
+WORDS = (
+    "head",
+    "last:1",
+    "last:2",
+    "frozen:1",
+    "frozen:4",
+    "full",
+    "scratch",
+    "add",
+    "last:2+add",
+    "full+lora",
+    "last:2+lora+add",
+    "last:2+gradual",
+    "full+gradual",
+    "auto",
+)
 
 
 def after(strategy, *settings):
@@ -32,22 +46,27 @@ def test_a_plan_as_it_was_built_keeps_its_word(strategy):
 @pytest.mark.parametrize("strategy", ["last:2", "last:4", "full+lora", "full+add", "scratch"])
 def test_parts_at_random_values_or_without_low_rank_layers_are_no_other_strategy(strategy):
     facts = network_facts(
-        preprocessing=PREPROCESSING, fresh=frozenset({"blocks.1"}),
-        touched=frozenset({"stem"}), bare=frozenset({"blocks.0"}),
-    )  # fmt: skip
+        preprocessing=PREPROCESSING,
+        fresh=frozenset({"blocks.1"}),
+        touched=frozenset({"stem"}),
+        bare=frozenset({"blocks.0"}),
+    )
     plan = plan_for(strategy, network=facts)
     assert as_parts_say(plan, facts) == plan
 
 
-@pytest.mark.parametrize(("strategy", "settings", "word"), [
-    ("last:1", ("part.3.action=tuned",), "last:2"),
-    ("full", ("part.1.action=frozen",), "last:3"),
-    ("last:1+add", ("part.4.action=frozen",), "head+add"),
-    ("last:1+lora", ("part.4.action=tuned",), "last:1"),
-    ("last:1", ("part.4.action=low-rank", "training.rank=4"), "last:1+lora"),
-    ("full+gradual", ("part.1.action=frozen",), "last:3+gradual"),
-    ("full", tuple(f"part.{n}.action=fresh" for n in range(1, 5)), "scratch"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("strategy", "settings", "word"),
+    [
+        ("last:1", ("part.3.action=tuned",), "last:2"),
+        ("full", ("part.1.action=frozen",), "last:3"),
+        ("last:1+add", ("part.4.action=frozen",), "head+add"),
+        ("last:1+lora", ("part.4.action=tuned",), "last:1"),
+        ("last:1", ("part.4.action=low-rank", "training.rank=4"), "last:1+lora"),
+        ("full+gradual", ("part.1.action=frozen",), "last:3+gradual"),
+        ("full", tuple(f"part.{n}.action=fresh" for n in range(1, 5)), "scratch"),
+    ],
+)
 def test_a_word_that_the_parts_have_is_their_strategy(strategy, settings, word):
     plan, before = after(strategy, *settings), plan_for(strategy)
     assert (plan.strategy.value, plan.strategy.source) == (word, "user")
@@ -77,11 +96,17 @@ def test_a_word_that_the_network_is_too_short_for_is_replaced(strategy):
     assert as_parts_say(plan, FACTS_OF_START).strategy.value == "last:2"
 
 
-@pytest.mark.parametrize(("plan", "says"), [
-    (after("scratch", "part.1.action=frozen"), "strategy scratch and part stem frozen, and in"),
-    (replace(plan_for("head"), strategy=said("last:2")), "write strategy head, or let parts"),
-    (after("full+gradual", *(f"part.{n}.action=frozen" for n in (1, 2, 3))), "'last:1' in last"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        (after("scratch", "part.1.action=frozen"), "strategy scratch and part stem frozen, and in"),
+        (replace(plan_for("head"), strategy=said("last:2")), "write strategy head, or let parts"),
+        (
+            after("full+gradual", *(f"part.{n}.action=frozen" for n in (1, 2, 3))),
+            "'last:1' in last",
+        ),
+    ],
+)
 def test_what_contradicts_itself_is_refused(plan, says):
     plan = as_parts_say(plan, FACTS_OF_START)
     found = refusal(check_agreement, plan)

@@ -29,8 +29,20 @@ from warmstart.planning.settings import apply_settings
 from warmstart.records.network import Recipe
 from warmstart.records.plan import Choice, InputPlan, TrainingPlan
 
-STRATEGIES = ["auto", "head", "add", "last:1", "last:2+add", "frozen:3", "full", "full+lora",
-              "gradual", "auto+lora", "frozen:2+add+lora", "scratch"]  # fmt: skip
+STRATEGIES = [
+    "auto",
+    "head",
+    "add",
+    "last:1",
+    "last:2+add",
+    "frozen:3",
+    "full",
+    "full+lora",
+    "gradual",
+    "auto+lora",
+    "frozen:2+add+lora",
+    "scratch",
+]
 CLOSED = {"engine", "batch", "seed"}  # what a plan that trains nothing says of training
 
 
@@ -60,8 +72,13 @@ def test_every_plan_is_sound_and_round_trips(strategy, verdict):
 def test_no_facts_give_an_unsound_plan(
     n, blocks, holdout, budget, strategy, family, optimizer, length
 ):
-    data = DataFacts(n=n, n_blocks=min(n, blocks), n_classes=2, smallest_class=1,
-                     holdout=n // 3 if holdout else 0)  # fmt: skip
+    data = DataFacts(
+        n=n,
+        n_blocks=min(n, blocks),
+        n_classes=2,
+        smallest_class=1,
+        holdout=n // 3 if holdout else 0,
+    )
     recipe = optimizer and Recipe(optimizer=optimizer, rate=0.1, batch=256, schedule="cosine")
     facts = network_facts([f"p{i}" for i in range(length)], family=family, recipe=recipe)
     plan = plan_for(strategy, data, facts, budget=budget)
@@ -82,14 +99,18 @@ def test_a_head_plan_trains_nothing_and_says_no_more_than_it_needs():
 
 
 def test_what_the_user_sets_wins_and_the_rule_is_told():
-    made = plan_for("last:2", seed=7, start="timm:resnet18", arch="timm:x", lr=0.002,
-                    given={"start", "seed"})  # fmt: skip
+    made = plan_for(
+        "last:2", seed=7, start="timm:resnet18", arch="timm:x", lr=0.002, given={"start", "seed"}
+    )
     found = {name: getattr(made, name) for name in ("start", "strategy", "arch")}
     found |= {"seed": made.training.seed, "rate": made.training.rate}
     assert {(name, c.value, c.source, c.rule) for name, c in found.items()} == {
-        ("start", "timm:resnet18", "user", "lite0"), ("strategy", "last:2", "user", "head"),
-        ("arch", "timm:x", "user", None), ("seed", 7, "user", 0), ("rate", 0.002, "user", 0.001),
-    }  # fmt: skip
+        ("start", "timm:resnet18", "user", "lite0"),
+        ("strategy", "last:2", "user", "head"),
+        ("arch", "timm:x", "user", None),
+        ("seed", 7, "user", 0),
+        ("rate", 0.002, "user", 0.001),
+    }
     assert rates(made) == {"blocks.1": 0.0015, "top": 0.002, "output": 0.002}
     assert all(p.rate.source == "rule" for p in made.parts if p.rate)
     assert "0.002 x 0.75^1" in made.parts[2].rate.because
@@ -115,24 +136,47 @@ def test_the_verdict_decides_the_depth_where_nobody_else_does():
     assert (typed.strategy.value, typed.strategy.source) == ("last:2+lora", "user")
 
 
-@pytest.mark.parametrize(("strategy", "passes", "batch", "decay", "average", "cut"), [
-    ("last:2", 3000, 16, 0.75, 0.9468, 2), ("full+lora", 3000, 16, 0.75, 0.9468, 0),
-    ("add", 3000, 16, 0.75, 0.9468, 4), ("scratch", 16000, 16, 1.0, 0.99, 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("strategy", "passes", "batch", "decay", "average", "cut"),
+    [
+        ("last:2", 3000, 16, 0.75, 0.9468, 2),
+        ("full+lora", 3000, 16, 0.75, 0.9468, 0),
+        ("add", 3000, 16, 0.75, 0.9468, 4),
+        ("scratch", 16000, 16, 1.0, 0.99, 0),
+    ],
+)
 def test_the_choices_of_training_by_hand(strategy, passes, batch, decay, average, cut):
     training = plan_for(strategy).training
     found = {
         f.name: c.value for f in fields(training) if (c := getattr(training, f.name)) is not None
     }
     assert found == {
-        "engine": "torch", "seed": 0, "optimizer": "adamw", "weight_decay": 0.01, "warm_up": 0.1,
-        "crop": 0.35, "flip": True, "folds": 5, "passes": passes, "batch": batch,
-        "layer_decay": decay, "rate": 0.001,
-        "colour": 0.1, "views": 4 if cut else 0, "cut": cut, "store": "float32",
-        "average": average, "l2_sp": 0.0, "micro_batch": batch, "recompute": False,
-        "device": "cpu", "precision": "float32", "workers": 1, "compile": False,
+        "engine": "torch",
+        "seed": 0,
+        "optimizer": "adamw",
+        "weight_decay": 0.01,
+        "warm_up": 0.1,
+        "crop": 0.35,
+        "flip": True,
+        "folds": 5,
+        "passes": passes,
+        "batch": batch,
+        "layer_decay": decay,
+        "rate": 0.001,
+        "colour": 0.1,
+        "views": 4 if cut else 0,
+        "cut": cut,
+        "store": "float32",
+        "average": average,
+        "l2_sp": 0.0,
+        "micro_batch": batch,
+        "recompute": False,
+        "device": "cpu",
+        "precision": "float32",
+        "workers": 1,
+        "compile": False,
         **({"rank": 8} if "lora" in strategy else {}),
-    }  # fmt: skip
+    }
 
 
 def test_what_is_on_record_of_the_start_sets_optimizer_rate_and_decay():

@@ -45,10 +45,21 @@ def stored(plan):
 # ---- how deep ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("strategy", "cut"), [
-    ("last:1", 3), ("last:2", 2), ("frozen:3", 3), ("full", 0), ("scratch", 0), ("head+add", 4),
-    ("last:1+add", 3), ("last:2+lora", 2), ("full+gradual", 0), ("last:3+gradual", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("strategy", "cut"),
+    [
+        ("last:1", 3),
+        ("last:2", 2),
+        ("frozen:3", 3),
+        ("full", 0),
+        ("scratch", 0),
+        ("head+add", 4),
+        ("last:1+add", 3),
+        ("last:2+lora", 2),
+        ("full+gradual", 0),
+        ("last:3+gradual", 1),
+    ],
+)
 def test_what_is_frozen_from_the_input_on_is_stored(strategy, cut):
     plan = settled(bare(plan_for(strategy)))
     assert plan.training.cut.value == cut == frozen_prefix(plan)
@@ -92,9 +103,11 @@ def test_outputs_that_would_not_fit_are_not_stored():
 
 
 @given(
-    n=st.integers(1, 10**6), cut=st.integers(1, 4), n_views=st.integers(0, MOST_VIEWS),
+    n=st.integers(1, 10**6),
+    cut=st.integers(1, 4),
+    n_views=st.integers(0, MOST_VIEWS),
     format=st.sampled_from(["float32", "float16"]),
-)  # fmt: skip
+)
 def test_the_room_it_takes_is_that_of_its_numbers(n, cut, n_views, format):
     shapes = [(3, 5, 7), (9,), (2, 2), (11, 13)]
     parts = [replace(p, shape_out=s) for p, s in zip(network().parts, shapes, strict=True)]
@@ -108,9 +121,10 @@ def test_the_room_it_takes_is_that_of_its_numbers(n, cut, n_views, format):
 
 
 @given(
-    passes=st.integers(1, 20_000), n=st.integers(0, 20_000),
+    passes=st.integers(1, 20_000),
+    n=st.integers(0, 20_000),
     budget=st.sampled_from(["fast", "balanced", "thorough"]),
-)  # fmt: skip
+)
 def test_there_are_no_more_views_than_passes(passes, n, budget):
     found = views(passes, n, budget)
     assert 1 <= found.value <= (8 if budget == "thorough" else 4)
@@ -189,11 +203,20 @@ def test_much_is_stored_in_half_precision():
     assert stored(settled(mine)) == (3, 4, "float16")
 
 
-@given(strategy=st.sampled_from(["last:1", "full", "head+add", "last:3+gradual", "scratch"]),
-       given_settings=st.sets(st.sampled_from([
-           "training.views=3", "training.passes=400", "part.1.rate=0.1", "training.store=float16",
-           "training.crop=1",
-       ])))  # fmt: skip
+@given(
+    strategy=st.sampled_from(["last:1", "full", "head+add", "last:3+gradual", "scratch"]),
+    given_settings=st.sets(
+        st.sampled_from(
+            [
+                "training.views=3",
+                "training.passes=400",
+                "part.1.rate=0.1",
+                "training.store=float16",
+                "training.crop=1",
+            ]
+        )
+    ),
+)
 def test_what_is_settled_stays_so(strategy, given_settings):
     ours = [s for s in given_settings if strategy in ("full", "scratch") or "part" not in s]
     once = settled(apply_settings(plan_for(strategy), ours))
@@ -218,7 +241,8 @@ BAD = {
     "no cut": (("last:2", {"cut": None}), "the plan trains layers and lacks training.cut; make a"),
     "a cut below 0": (("last:2", {"cut": -1}), "training.cut -1; it is a whole number, 0 or more."),
     "too many views": (
-        ("last:2", {"views": 65}), "training.views 65; it is a whole number from 0 to 64.",
+        ("last:2", {"views": 65}),
+        "training.views 65; it is a whole number from 0 to 64.",
     ),
     "another format": (("last:2", {"store": "int8"}), "'int8'; it is float32 or float16."),
     "a colour of 1": (("last:2", {"colour": 1.0}), "training.colour 1.0; it is a number from 0,"),
@@ -230,7 +254,7 @@ BAD = {
     "another precision": (("full", {"precision": "tf32"}), "'tf32'; it is float32 or bfloat16"),
     "many workers": (("full", {"workers": 65}), "workers 65; it is a whole number from 0 to 64."),
     "compiled perhaps": (("full", {"compile": 1}), "training.compile 1; it is true or false."),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("made", "says"), BAD.values(), ids=BAD.keys())

@@ -53,7 +53,8 @@ BAD = {
         "made for another network: it has part blocks.7, lite0 has blocks.1 at place 3; make a",
     ),
     "another order": (
-        parts(1, 0, 2, 3, 4), "it has part blocks.0, lite0 has stem at place 1; make a new plan",
+        parts(1, 0, 2, 3, 4),
+        "it has part blocks.0, lite0 has stem at place 1; make a new plan",
     ),
     "a part short": (parts(0, 1, 2, 4), "it has part output, lite0 has top at place 4; make"),
     "no parts": (parts(), "the plan has no parts; make a new plan with --dry-run to compare."),
@@ -61,7 +62,8 @@ BAD = {
     "a part twice": (parts(0, 0, 1, 2, 3, 4), "the plan has part stem 2 times; keep one."),
     "no output": (parts(0, 1, 2, 3), "no part output, replaced, at its end; add it."),
     "an output that is kept": (
-        with_part(FULL, 4, action=said("tuned")), "no part output, replaced, at its end",
+        with_part(FULL, 4, action=said("tuned")),
+        "no part output, replaced, at its end",
     ),
     "a part too many": (
         replace(FULL, parts=(*FULL.parts[:4], replace(FULL.parts[3], name="more"), FULL.parts[4])),
@@ -107,15 +109,18 @@ BAD = {
         "has low-rank parts and strategy gradual, which do not go together; let those parts be",
     ),
     "a strategy that is none": (
-        replace(FULL, strategy=said("fulll")), "has strategy 'fulll': .* did you mean full?",
+        replace(FULL, strategy=said("fulll")),
+        "has strategy 'fulll': .* did you mean full?",
     ),
     "a strategy unsettled": (
-        replace(FULL, strategy=said("auto+add")), r"'auto\+add', which settles nothing; name a",
+        replace(FULL, strategy=said("auto+add")),
+        r"'auto\+add', which settles nothing; name a",
     ),
     "no passes": (training(passes=None), "trains layers and lacks training.passes; make a new"),
     "no optimizer": (training(optimizer=None), "lacks training.optimizer; make a new plan"),
     "not a step": (
-        training(passes=4), "training.passes 4 and training.batch 16: that is not one step; set",
+        training(passes=4),
+        "training.passes 4 and training.batch 16: that is not one step; set",
     ),
     "a batch of 0": (training(batch=0), "has training.batch 0; it is a whole number, 1 or more."),
     "a batch in parts": (training(batch=8.5), "has training.batch 8.5; it is a whole number"),
@@ -137,7 +142,8 @@ BAD = {
     "a small input": (inputs(size=15), "input.size 15; it is a whole number of px, 16 or more."),
     "an input in parts": (inputs(size=224.0), "input.size 224.0; it is a whole number of px"),
     "two bands of colour": (
-        inputs(channels=5, rgb=(0, 1)), "input.rgb 0,1; it is three different bands from 0 to 4.",
+        inputs(channels=5, rgb=(0, 1)),
+        "input.rgb 0,1; it is three different bands from 0 to 4.",
     ),
     "a band twice": (inputs(channels=5, rgb=(3, 3, 1)), "input.rgb 3,3,1; it is three different"),
     "a band beyond": (inputs(channels=5, rgb=(5, 1, 2)), "input.rgb 5,1,2; it is three different"),
@@ -158,10 +164,12 @@ BAD = {
         "strategy head, or let parts be tuned.",
     ),
     "scratch that trains nothing": (
-        replace(HEAD, strategy=said("scratch")), "has strategy scratch, and nothing is trained",
+        replace(HEAD, strategy=said("scratch")),
+        "has strategy scratch, and nothing is trained",
     ),
     "layers that were not added": (
-        replace(HEAD, strategy=said("head+add")), r"has strategy head\+add, and nothing is trained",
+        replace(HEAD, strategy=said("head+add")),
+        r"has strategy head\+add, and nothing is trained",
     ),
     "training that trains nothing": (
         replace(HEAD, training=FULL.training),
@@ -179,7 +187,7 @@ BAD = {
         ),
         r"has strategy last:2\+gradual and 1 tuned part; gradual needs at least two, such as",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("plan", "says"), BAD.values(), ids=BAD.keys())
@@ -190,12 +198,18 @@ def test_a_bad_plan_is_named_with_its_cure(plan, says):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("settings", [
-    ["part.top.action=frozen"], ["part.stem.action=fresh", "part.1.rate=1"],
-    ["part.blocks.0.action=frozen", "part.stem.action=fresh"], ["part.2.action=low-rank",
-     "training.rank=4"], ["training.warm_up=0", "training.crop=1", "training.weight_decay=0"],
-    ["input.channels=13", "input.rgb=12,0,5", "input.size=16"], ["training.warm_up=1"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["part.top.action=frozen"],
+        ["part.stem.action=fresh", "part.1.rate=1"],
+        ["part.blocks.0.action=frozen", "part.stem.action=fresh"],
+        ["part.2.action=low-rank", "training.rank=4"],
+        ["training.warm_up=0", "training.crop=1", "training.weight_decay=0"],
+        ["input.channels=13", "input.rgb=12,0,5", "input.size=16"],
+        ["training.warm_up=1"],
+    ],
+)
 def test_parts_may_have_any_actions_in_any_order(settings):
     check_plan(apply_settings(FULL, settings), network())
 
@@ -209,10 +223,20 @@ WRONG = [1.5, True, "x", "", -1, 0.0, (64, 64), ()]
 
 
 @pytest.mark.parametrize("value", WRONG, ids=str)
-@pytest.mark.parametrize("path", [
-    "training.batch", "training.seed", "training.passes", "training.folds", "training.rank",
-    "head.outer_folds", "head.permutations", "input.size", "input.channels",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "training.batch",
+        "training.seed",
+        "training.passes",
+        "training.folds",
+        "training.rank",
+        "head.outer_folds",
+        "head.permutations",
+        "input.size",
+        "input.channels",
+    ],
+)
 def test_what_is_no_whole_number_is_refused_before_anything_is_read(path, value):
     section, name = path.split(".")
     record = replace(getattr(FULL, section), **{name: said(value)})
@@ -221,12 +245,16 @@ def test_what_is_no_whole_number_is_refused_before_anything_is_read(path, value)
     assert found.startswith(f"the plan has {path} {shown!r}; it is a whole number")
 
 
-@pytest.mark.parametrize(("name", "value", "says"), [
-    ("start", 3, "start 3; it is a text."), ("arch", True, "arch True; it is a text."),
-    ("strategy", 1.5, "strategy 1.5; it is a text."),
-    ("partial", "yes", "partial 'yes'; it is true or false."),
-    ("partial", 1, "partial 1; it is true or false."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("start", 3, "start 3; it is a text."),
+        ("arch", True, "arch True; it is a text."),
+        ("strategy", 1.5, "strategy 1.5; it is a text."),
+        ("partial", "yes", "partial 'yes'; it is true or false."),
+        ("partial", 1, "partial 1; it is true or false."),
+    ],
+)
 def test_choices_outside_the_sections_have_a_type_too(name, value, says):
     assert refusal(check_values, replace(FULL, **{name: said(value)})) == f"the plan has {says}"
 

@@ -113,5 +113,7 @@ def test_a_typed_strategy_over_a_file_that_learns_otherwise_brings_all_of_its_tr
     file, built = planned(MANY, pairs=False), planned(MANY, strategy="last:3")
     found = overlay(built, file, frozenset({"strategy"})).training
     assert (found.pairs, found.rate, found.batch) == (
-        built.training.pairs, built.training.rate, built.training.batch
-    )  # fmt: skip
+        built.training.pairs,
+        built.training.rate,
+        built.training.batch,
+    )

@@ -31,8 +31,9 @@ def test_what_is_no_number_is_refused(value):
 
 
 def test_sounds_are_moved_and_masked_and_never_mirrored():
-    sound = Sound(rate=8000, seconds=1.0, window=256, hop=35, mels=128, low=20.0, high=4000.0,
-                  range_db=30.0)  # fmt: skip
+    sound = Sound(
+        rate=8000, seconds=1.0, window=256, hop=35, mels=128, low=20.0, high=4000.0, range_db=30.0
+    )
     prep = Preprocessing(size=(64, 64), resize=64, mean=(0.5,), std=(0.5,), sound=sound)
     training = plan_for("full", network=network_facts(preprocessing=prep)).training
     assert (training.flip.value, training.crop.value) == (False, 0.8)
@@ -49,6 +50,8 @@ def test_a_number_is_not_learnt_from_mirrored_pictures():
         for task in ("classify", "multilabel", "regress")
     }
     assert {t: (c.crop.value, c.flip.value) for t, c in chosen.items()} == {
-        "classify": (0.35, True), "multilabel": (0.35, True), "regress": (0.8, False),
-    }  # fmt: skip
+        "classify": (0.35, True),
+        "multilabel": (0.35, True),
+        "regress": (0.8, False),
+    }
     assert "an angle" in chosen["regress"].flip.because

@@ -7,10 +7,19 @@ from hypothesis import strategies as st
 from warmstart.planning import fine_tuning, rules
 
 
-@pytest.mark.parametrize(("n", "images"), [
-    (2, 12_000), (100, 12_000), (133, 15_960), (134, 16_000), (800, 16_000), (801, 16_020),
-    (1600, 32_000), (10**6, 32_000),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("n", "images"),
+    [
+        (2, 12_000),
+        (100, 12_000),
+        (133, 15_960),
+        (134, 16_000),
+        (800, 16_000),
+        (801, 16_020),
+        (1600, 32_000),
+        (10**6, 32_000),
+    ],
+)
 def test_images_passed_by_hand(n, images):
     assert fine_tuning.passes(n) == images
 

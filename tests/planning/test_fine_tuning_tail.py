@@ -25,9 +25,12 @@ def _record(macs=MEAN, n_parts=18):
 
 def _facts(n=300, blocks=None, holdout=0):
     return DataFacts(
-        n=n, n_blocks=n if blocks is None else blocks, n_classes=3, smallest_class=9,
+        n=n,
+        n_blocks=n if blocks is None else blocks,
+        n_classes=3,
+        smallest_class=9,
         holdout=holdout,
-    )  # fmt: skip
+    )
 
 
 def test_fast_never_trains_and_the_others_do():

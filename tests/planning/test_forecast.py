@@ -11,13 +11,29 @@ from plans import FACTS, network_facts, plan_for, said
 from warmstart.planning.forecast import Load, Speeds, forecast
 
 SPEEDS = Speeds(
-    elapsed=2.0, forward=0.01, setup=1.5, look=0.006, decode=0.004, step=0.3, view=0.002,
-    algebra=0.002, passed_mb=400.0, step_mb=150.0, threads=2,
-)  # fmt: skip
+    elapsed=2.0,
+    forward=0.01,
+    setup=1.5,
+    look=0.006,
+    decode=0.004,
+    step=0.3,
+    view=0.002,
+    algebra=0.002,
+    passed_mb=400.0,
+    step_mb=150.0,
+    threads=2,
+)
 LOAD = Load(
-    n=300, n_test=80, n_missing=380, n_classes=4, holdout=0, width=2000, image_bytes=150_528,
-    model_bytes=13_000_000, is_close=True,
-)  # fmt: skip
+    n=300,
+    n_test=80,
+    n_missing=380,
+    n_classes=4,
+    holdout=0,
+    width=2000,
+    image_bytes=150_528,
+    model_bytes=13_000_000,
+    is_close=True,
+)
 STRATEGIES = ("head", "last:2", "full", "full+gradual", "head+add", "full+lora", "scratch")
 each = pytest.mark.parametrize("strategy", STRATEGIES)
 
@@ -49,8 +65,10 @@ def test_the_total_is_the_sum_of_the_stages(strategy):
 @pytest.mark.parametrize("name", ["n", "n_test", "n_missing", "width", "image_bytes"])
 def test_more_to_do_never_takes_less(strategy, name):
     made = plan(strategy)
-    found = [forecast(made, replace(LOAD, **{name: getattr(LOAD, name) * times}), SPEEDS)
-             for times in (1, 2, 5)]  # fmt: skip
+    found = [
+        forecast(made, replace(LOAD, **{name: getattr(LOAD, name) * times}), SPEEDS)
+        for times in (1, 2, 5)
+    ]
     for less, more in itertools.pairwise(found):
         for stage in less.seconds:
             assert more.seconds[stage] >= less.seconds[stage], stage
@@ -59,9 +77,9 @@ def test_more_to_do_never_takes_less(strategy, name):
 
 
 @each
-@pytest.mark.parametrize("name", [
-    field.name for field in fields(Speeds) if field.name not in ("threads",)
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", [field.name for field in fields(Speeds) if field.name not in ("threads",)]
+)
 def test_a_slower_machine_is_never_forecast_to_be_faster(strategy, name):
     made = plan(strategy)
     slow = replace(SPEEDS, **{name: getattr(SPEEDS, name) * 3})

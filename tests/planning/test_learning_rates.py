@@ -109,5 +109,7 @@ def test_the_reason_of_a_rate_is_its_calculation():
     spread = Spread(base=0.001, decay=0.5)
     reasons = [rate.because for rate in part_rates(["low-rank"] * 3 + ["replaced"], spread)]
     assert [reason.split(":")[0] for reason in reasons[:3]] == [
-        "10 x 0.001 x 0.5^2", "10 x 0.001 x 0.5^1", "10 x 0.001",
-    ]  # fmt: skip
+        "10 x 0.001 x 0.5^2",
+        "10 x 0.001 x 0.5^1",
+        "10 x 0.001",
+    ]

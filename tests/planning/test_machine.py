@@ -21,9 +21,12 @@ from warmstart.planning.machine import (
 )
 
 machines = st.builds(
-    Machine, device=st.sampled_from(DEVICES), has_bfloat16=st.booleans(),
-    threads=st.integers(1, 512), is_wish=st.booleans(),
-)  # fmt: skip
+    Machine,
+    device=st.sampled_from(DEVICES),
+    has_bfloat16=st.booleans(),
+    threads=st.integers(1, 512),
+    is_wish=st.booleans(),
+)
 
 
 @given(machine=machines, n_steps=st.integers(1, 10**6))
@@ -38,12 +41,17 @@ def test_any_machine_gives_a_plan_that_is_sound(machine, n_steps):
     check_plan(plan_for("full", machine=machine), network())
 
 
-@pytest.mark.parametrize(("machine", "found"), [
-    (Machine(), "float32"), (Machine(device="mps"), "float32"),
-    (Machine(device="mps", has_bfloat16=True), "float32"), (Machine(device="cuda"), "float16"),
-    (Machine(device="cuda", has_bfloat16=True), "bfloat16"),
-    (Machine(has_bfloat16=True), "float32"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("machine", "found"),
+    [
+        (Machine(), "float32"),
+        (Machine(device="mps"), "float32"),
+        (Machine(device="mps", has_bfloat16=True), "float32"),
+        (Machine(device="cuda"), "float16"),
+        (Machine(device="cuda", has_bfloat16=True), "bfloat16"),
+        (Machine(has_bfloat16=True), "float32"),
+    ],
+)
 def test_half_formats_are_for_gpus_that_gain_from_them(machine, found):
     assert precision(machine).value == found
 

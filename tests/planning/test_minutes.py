@@ -86,9 +86,14 @@ def test_trainings_that_hold_rows_out_go_first_then_images_then_training():
     found = within(plan, 1e-9, lambda other: tried.append(other) or 1.0)
     told = [tuple(getattr(p.training, n).value for n in ("folds", "soup", "passes")) for p in tried]
     assert told == [
-        (5, 3, 3000), (3, 3, 3000), (2, 3, 3000), (1, 3, 3000), (1, 2, 3000), (1, 1, 3000),
+        (5, 3, 3000),
+        (3, 3, 3000),
+        (2, 3, 3000),
+        (1, 3, 3000),
+        (1, 2, 3000),
+        (1, 1, 3000),
         (1, 1, LEAST_STEPS * 16),
-    ]  # fmt: skip
+    ]
     assert (found.strategy.value, found.strategy.rule) == ("head", "last:1")
     assert gave_way(found) == "the minutes leave no time for it"
     assert gave_way(read_plan(write_plan(found))) == gave_way(found)
@@ -118,12 +123,19 @@ def test_few_minutes_leave_no_time_for_a_close_look():
     assert not hurries(0.75, record, 500)
 
 
-@pytest.mark.parametrize(("seconds", "says"), [
-    (1e9, ""), (15000, "trainings that hold images out 3 instead of 5"),
-    (8000, "trainings that hold images out 1 instead of 5"),
-    (4400, "trainings that hold images out 1 instead of 5; images passed 1,968 instead of 3,000"),
-    (1, "last:1 was given up: the minutes leave no time for it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [
+        (1e9, ""),
+        (15000, "trainings that hold images out 3 instead of 5"),
+        (8000, "trainings that hold images out 1 instead of 5"),
+        (
+            4400,
+            "trainings that hold images out 1 instead of 5; images passed 1,968 instead of 3,000",
+        ),
+        (1, "last:1 was given up: the minutes leave no time for it"),
+    ],
+)
 def test_what_was_given_up_is_said(seconds, says):
     found = within(plan_for("last:1"), seconds, work)
     assert given_up(found) == says

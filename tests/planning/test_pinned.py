@@ -47,9 +47,23 @@ def of_bases():
 
 
 def of_strategies():
-    words = ("head", "add", "last:1", "last:2+add", "frozen:3", "full", "full+lora", "gradual",
-             "auto+lora", "auto+add", "frozen:4", "last:4", "last:3+gradual", "lora+add",
-             "scratch")  # fmt: skip
+    words = (
+        "head",
+        "add",
+        "last:1",
+        "last:2+add",
+        "frozen:3",
+        "full",
+        "full+lora",
+        "gradual",
+        "auto+lora",
+        "auto+add",
+        "frozen:4",
+        "last:4",
+        "last:3+gradual",
+        "lora+add",
+        "scratch",
+    )
     return beside(pictures("last:2"), {text: pictures(text) for text in words})
 
 
@@ -71,10 +85,11 @@ def of_budgets():
 def of_families():
     long = network([str(n) for n in range(24)], family="transformer")
     recipes = {
-        "none": None, "sgd": Recipe(optimizer="SGD", rate=0.3, batch=256, schedule="cosine"),
+        "none": None,
+        "sgd": Recipe(optimizer="SGD", rate=0.3, batch=256, schedule="cosine"),
         "adamw": Recipe(optimizer="adamw", rate=0.00123, batch=64, schedule="constant"),
         "rmsprop": Recipe(optimizer="rmsprop", rate=0.1, batch=256, schedule="cosine"),
-    }  # fmt: skip
+    }
     made = {
         f"{family} {name}": pictures(word, family=family, recipe=recipe)
         for family in ("convnet", "transformer", "mlp")
@@ -112,7 +127,7 @@ def of_inputs():
         "sound": pictures("last:2", preprocessing=SOUND, usual=PREPROCESSING),
         "waves": pictures("last:2", preprocessing=WAVES),
         "unknown": pictures("last:2", preprocessing=None),
-    }  # fmt: skip
+    }
     return beside(pictures("last:2"), made)
 
 
@@ -120,16 +135,25 @@ def of_texts():
     long = replace(TEXTS, length=60)
     short = replace(TEXTS, length=16)
     made = {
-        "few": texts(48), "sixteen": texts(96), "more": texts(97), "whole": texts(128),
-        "parts": texts(129), "many": texts(600), "thorough": texts(600, budget="thorough"),
-        "no pairs": texts(48, pairs=False, strategy="last:1"), "lr": texts(48, lr=0.002),
+        "few": texts(48),
+        "sixteen": texts(96),
+        "more": texts(97),
+        "whole": texts(128),
+        "parts": texts(129),
+        "many": texts(600),
+        "thorough": texts(600, budget="thorough"),
+        "no pairs": texts(48, pairs=False, strategy="last:1"),
+        "lr": texts(48, lr=0.002),
         "pairs": texts(600, strategy="scratch", pairs=True, lr=1e-4),
-        "low-rank": texts(48, strategy="full+lora"), "two": texts(48, processes=2),
-        "numbers": texts(48, task="regress"), "long": texts(200, inputs=long, usual=TEXTS),
+        "low-rank": texts(48, strategy="full+lora"),
+        "two": texts(48, processes=2),
+        "numbers": texts(48, task="regress"),
+        "long": texts(200, inputs=long, usual=TEXTS),
         "short": texts(200, inputs=short, usual=TEXTS),
-        "fresh": texts(48, fresh=frozenset({"layer.2"})), "head": texts(48, strategy="head"),
+        "fresh": texts(48, fresh=frozenset({"layer.2"})),
+        "head": texts(48, strategy="head"),
         "tokens": texts(40, inputs=replace(TEXTS, length=256, most=512)),
-    }  # fmt: skip
+    }
     base = texts(150)
     return lines(base), beside(base, made)
 
@@ -146,12 +170,20 @@ def tables(n, strategy="auto", verdict="deeper", is_drawn=False, **more):
 
 def of_tables():
     made = {
-        "drawn": tables(300, is_drawn=True), "head": tables(300, verdict="head"),
-        "few": tables(50), "one more": tables(101, is_drawn=True), "many": tables(20_000),
-        "most": tables(60_000), "typed": tables(300, "last:1"), "blocks": tables(300, blocks=3),
-        "held": tables(300, holdout=60), "auto": tables(300, "auto+add"),
-        "a step": tables(1920), "less": tables(1919), "scratch": tables(960, "scratch"),
-    }  # fmt: skip
+        "drawn": tables(300, is_drawn=True),
+        "head": tables(300, verdict="head"),
+        "few": tables(50),
+        "one more": tables(101, is_drawn=True),
+        "many": tables(20_000),
+        "most": tables(60_000),
+        "typed": tables(300, "last:1"),
+        "blocks": tables(300, blocks=3),
+        "held": tables(300, holdout=60),
+        "auto": tables(300, "auto+add"),
+        "a step": tables(1920),
+        "less": tables(1919),
+        "scratch": tables(960, "scratch"),
+    }
     base = tables(300)
     return lines(base), beside(base, made)
 
@@ -180,7 +212,7 @@ def of_machines():
         "mine": pictures("last:2", machine=Machine(device="cpu", threads=4, is_wish=True)),
         "steps": pictures("last:2", data=many(1600), budget="thorough", machine=quick),
         "long": pictures("scratch", data=many(100_000), budget="thorough", machine=quick),
-    }  # fmt: skip
+    }
     for batch in (15, 17):
         long = replace(quick, threads=3)
         chosen = pictures("scratch", data=many(16_000), machine=long)

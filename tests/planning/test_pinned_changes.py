@@ -37,10 +37,15 @@ def of_processes():
     record = replace(network(), parts=parts)
     need = 3 * (2 * 16 * 10**8 + 6 * 12 * 10**8)
     tried = {
-        "less": ("last:3", 3, need - 1), "enough": ("last:3", 3, need), "one": ("full", 1, 0),
-        "unknown": ("full", 2, None), "head": ("head", 2, 0), "scratch": ("scratch", 2, 1),
-        "low-rank": ("full+lora", 2, 1), "none": ("full", 4, 0),
-    }  # fmt: skip
+        "less": ("last:3", 3, need - 1),
+        "enough": ("last:3", 3, need),
+        "one": ("full", 1, 0),
+        "unknown": ("full", 2, None),
+        "head": ("head", 2, 0),
+        "scratch": ("scratch", 2, 1),
+        "low-rank": ("full+lora", 2, 1),
+        "none": ("full", 4, 0),
+    }
     made = {
         name: with_parallel(pictures(word), record, n, free)
         for name, (word, n, free) in tried.items()
@@ -62,28 +67,35 @@ def of_processes():
 def of_wishes():
     given = {"start", "seed", "strategy"}
     made = {
-        "lr": pictures("last:2", lr=0.0123), "lr and add": pictures("last:2+add", lr=0.002),
+        "lr": pictures("last:2", lr=0.0123),
+        "lr and add": pictures("last:2+add", lr=0.002),
         "lr of scratch": pictures("scratch", lr=0.002),
         "start": pictures("last:2", start="timm:x", arch="timm:y", seed=7, given=given),
         "seed": pictures("last:2", seed=7),
-    }  # fmt: skip
+    }
     return beside(pictures("last:2"), made)
 
 
 SETTINGS = {
     "values": ("training.rate=0.02", "part.top.rate=0.5", "training.layer_decay=0.5"),
-    "steps": ("training.passes=1000", "training.batch=7"), "views": ("training.views=2",),
-    "less": ("training.passes=500",), "live": ("training.views=0",), "cut": ("training.cut=1",),
-    "sgd": ("training.optimizer=sgd",), "own": ("training.optimizer=sgd", "training.rate=1"),
+    "steps": ("training.passes=1000", "training.batch=7"),
+    "views": ("training.views=2",),
+    "less": ("training.passes=500",),
+    "live": ("training.views=0",),
+    "cut": ("training.cut=1",),
+    "sgd": ("training.optimizer=sgd",),
+    "own": ("training.optimizer=sgd", "training.rate=1"),
     "mild": ("training.optimizer=SGD", "training.weight_decay=0.3"),
     "parts": ("part.1.action=tuned", "part.top.action=frozen"),
-    "new": ("part.blocks.0.action=fresh",), "low": ("part.top.action=low-rank", "training.rank=4"),
+    "new": ("part.blocks.0.action=fresh",),
+    "low": ("part.top.action=low-rank", "training.rank=4"),
     "raised": ("part.stem.rate=0.1", "part.stem.action=tuned", "part.output.rate=3"),
-    "micro": ("training.micro_batch=3", "training.batch=24"), "data": ("training.parallel=data",),
+    "micro": ("training.micro_batch=3", "training.batch=24"),
+    "data": ("training.parallel=data",),
     "heads": ("head.candidates=last,late", "head.penalties=1, .5", "head.outer_folds=3"),
     "bands": ("input.size=64", "input.channels=5", "input.rgb=4,0,1"),
     "many": ("training.parallel=pipeline:4", "training.batch=30"),
-}  # fmt: skip
+}
 
 
 def of_settings():
@@ -106,19 +118,23 @@ def of_overlays():
     files = {
         "head": pictures("head", budget="fast", seed=5),
         "last:2": apply_settings(pictures("last:2", budget="thorough", seed=5), own),
-        "lora": pictures("lora", budget="fast", seed=5), "scratch": pictures("scratch"),
-    }  # fmt: skip
+        "lora": pictures("lora", budget="fast", seed=5),
+        "scratch": pictures("scratch"),
+    }
     old = replace(files["last:2"].training, average=None, micro_batch=None, views=None, store=None)
     files["old"] = replace(files["last:2"], training=old)
     quick = Machine(device="cuda", has_bfloat16=True, threads=8, is_wish=True)
     typed = {
-        "nothing": ({}, ()), "strategy": ({"strategy": "last:1"}, {"strategy"}),
-        "add": ({"strategy": "full+add"}, {"strategy"}), "lr": ({"lr": 0.02}, {"lr"}),
-        "thorough": ({"budget": "thorough"}, {"budget"}), "fast": ({"budget": "fast"}, {"budget"}),
+        "nothing": ({}, ()),
+        "strategy": ({"strategy": "last:1"}, {"strategy"}),
+        "add": ({"strategy": "full+add"}, {"strategy"}),
+        "lr": ({"lr": 0.02}, {"lr"}),
+        "thorough": ({"budget": "thorough"}, {"budget"}),
+        "fast": ({"budget": "fast"}, {"budget"}),
         "start": ({"start": "timm:x", "arch": "timm:y", "seed": 9}, {"start", "arch", "seed"}),
         "device": ({"machine": quick}, {"device"}),
         "both": ({"strategy": "last:3", "budget": "thorough"}, {"strategy", "budget"}),
-    }  # fmt: skip
+    }
     found = {}
     for name, file in files.items():
         for what, (wishes, given) in typed.items():

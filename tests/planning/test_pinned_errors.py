@@ -54,25 +54,46 @@ def head(**values):
 
 # Values at the ends of what may be, just beyond them, and of other types.
 VALUES = {
-    "training.batch": (0, 1), "training.seed": (-1, 0, 2**32 - 1, 2**32),
-    "training.rate": (0.0, 1e-9, 5), "training.layer_decay": (0, 1, 1.01),
-    "training.weight_decay": (-1e-9, 0), "training.passes": (0, True),
-    "training.warm_up": (-0.01, 0, 1, 1.01), "training.crop": (0, 1.0, 1.1),
-    "training.folds": (0, 1), "training.soup": (0, 1), "training.colour": (-0.1, 0, 0.99, 1),
-    "training.shift": (-0.1, 0, 1), "training.mask": (-0.1, 0, 1), "training.views": (-1, 64, 65),
-    "training.cut": (-1, 0), "training.average": (-0.1, 0, 1), "training.l2_sp": (-1, 0),
-    "training.micro_batch": (0, 1), "training.temperature": (-0.1, 0, 10, 10.1),
-    "training.workers": (-1, 0, 64, 65), "training.rank": (0, 1, 256, 257),
-    "training.optimizer": ("adam", "sgd"), "training.store": ("int8", "float16"),
-    "training.stream": ("int8", "float32"), "training.parallel": ("pipeline", "pipeline:2"),
-    "training.device": ("tpu", "mps"), "training.precision": ("int8", "bfloat16"),
-    "training.flip": (0, True), "training.pairs": (1, False), "training.recompute": ("no", False),
-    "training.compile": (1, True), "head.outer_folds": (0, 1),
-    "head.permutations": (0, 1, 100_000, 100_001), "input.size": (0, 15, 16),
-    "input.channels": (0, 1, 13, 14), "input.rate": (1999, 2000, 48_000, 48_001),
-    "input.seconds": (0.04, 0.05, 60, 60.1), "input.mels": (7, 8, 512, 513),
+    "training.batch": (0, 1),
+    "training.seed": (-1, 0, 2**32 - 1, 2**32),
+    "training.rate": (0.0, 1e-9, 5),
+    "training.layer_decay": (0, 1, 1.01),
+    "training.weight_decay": (-1e-9, 0),
+    "training.passes": (0, True),
+    "training.warm_up": (-0.01, 0, 1, 1.01),
+    "training.crop": (0, 1.0, 1.1),
+    "training.folds": (0, 1),
+    "training.soup": (0, 1),
+    "training.colour": (-0.1, 0, 0.99, 1),
+    "training.shift": (-0.1, 0, 1),
+    "training.mask": (-0.1, 0, 1),
+    "training.views": (-1, 64, 65),
+    "training.cut": (-1, 0),
+    "training.average": (-0.1, 0, 1),
+    "training.l2_sp": (-1, 0),
+    "training.micro_batch": (0, 1),
+    "training.temperature": (-0.1, 0, 10, 10.1),
+    "training.workers": (-1, 0, 64, 65),
+    "training.rank": (0, 1, 256, 257),
+    "training.optimizer": ("adam", "sgd"),
+    "training.store": ("int8", "float16"),
+    "training.stream": ("int8", "float32"),
+    "training.parallel": ("pipeline", "pipeline:2"),
+    "training.device": ("tpu", "mps"),
+    "training.precision": ("int8", "bfloat16"),
+    "training.flip": (0, True),
+    "training.pairs": (1, False),
+    "training.recompute": ("no", False),
+    "training.compile": (1, True),
+    "head.outer_folds": (0, 1),
+    "head.permutations": (0, 1, 100_000, 100_001),
+    "input.size": (0, 15, 16),
+    "input.channels": (0, 1, 13, 14),
+    "input.rate": (1999, 2000, 48_000, 48_001),
+    "input.seconds": (0.04, 0.05, 60, 60.1),
+    "input.mels": (7, 8, 512, 513),
     "input.range_db": (4.9, 5, 200, 201),
-}  # fmt: skip
+}
 
 
 def of_values():
@@ -91,10 +112,19 @@ def of_values():
 def of_lists():
     some = [head(penalties=p) for p in ((0.1, -1.0), (), 0, (True,), (float("inf"),))]
     some += [head(candidates=()), replace(FULL, parts=()), replace(FULL, start=said(3))]
-    some += [inputs(channels=c, rgb=rgb) for c, rgb in (
-        (5, (0, 1, 4)), (5, (0, 1, 5)), (5, (0, 1, 1)), (5, (0, 1)), (5, (0, 1, 2, 3)),
-        (5, (-1, 0, 1)), (3, (2, 1, 0)), (5, ("a", 1, 2)),
-    )]  # fmt: skip
+    some += [
+        inputs(channels=c, rgb=rgb)
+        for c, rgb in (
+            (5, (0, 1, 4)),
+            (5, (0, 1, 5)),
+            (5, (0, 1, 1)),
+            (5, (0, 1)),
+            (5, (0, 1, 2, 3)),
+            (5, (-1, 0, 1)),
+            (3, (2, 1, 0)),
+            (5, ("a", 1, 2)),
+        )
+    ]
     some += [with_part(FULL, 1, action=said(a)) for a in ("thawed", 3)]
     some += [with_part(FULL, 1, rate=said(r)) for r in (0.0, -1, "x", 1e-9)]
     kept = items(said((1, 2))), items(said(3)), value_at(FULL, "training.batch")
@@ -106,19 +136,22 @@ def of_parts():
     added = pictures("add")
     again = replace(added.parts[4], name="added#2")
     some = {
-        "name": with_part(FULL, 2, name="x"), "short": replace(FULL, parts=FULL.parts[:2]),
+        "name": with_part(FULL, 2, name="x"),
+        "short": replace(FULL, parts=FULL.parts[:2]),
         "twice": replace(FULL, parts=(FULL.parts[0], *FULL.parts)),
         "no output": replace(FULL, parts=FULL.parts[:4]),
         "kept output": with_part(FULL, 4, action=said("tuned")),
-        "more": replace(FULL, parts=(*FULL.parts[:4], replace(FULL.parts[0], name="y"),
-                                     FULL.parts[4])),
+        "more": replace(
+            FULL, parts=(*FULL.parts[:4], replace(FULL.parts[0], name="y"), FULL.parts[4])
+        ),
         "added": with_part(added, 4, name="z"),
         "added twice": replace(added, parts=(*added.parts[:5], again, added.parts[5])),
         "replaced": with_part(FULL, 1, action=said("replaced")),
         "added body": with_part(FULL, 0, action=said("added")),
-        "no rate": with_part(FULL, 0, rate=None), "no output rate": with_part(FULL, 4, rate=None),
+        "no rate": with_part(FULL, 0, rate=None),
+        "no output rate": with_part(FULL, 4, rate=None),
         "frozen rate": with_part(FULL, 3, action=said("frozen")),
-    }  # fmt: skip
+    }
     return {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
 
 
@@ -126,17 +159,26 @@ def of_training():
     lora, added = pictures("full+lora"), pictures("add")
     stream = {"stream": "float32"}
     some = {
-        "no rank": training(lora, rank=None), "rank alone": training(LAST, rank=4),
-        "cut": training(LAST, cut=3), "less": training(LAST, cut=1), "new": training(cut=0),
-        "views": training(LAST, views=0), "a step": training(LAST, passes=16, batch=16),
-        "no step": training(LAST, passes=15, batch=16), "soup": training(LAST, soup=2),
-        "one soup": training(added, soup=1), "new soup": training(added, soup=3),
-        "low soup": training(lora, soup=3), "paired soup": training(LAST, soup=3, pairs=True),
+        "no rank": training(lora, rank=None),
+        "rank alone": training(LAST, rank=4),
+        "cut": training(LAST, cut=3),
+        "less": training(LAST, cut=1),
+        "new": training(cut=0),
+        "views": training(LAST, views=0),
+        "a step": training(LAST, passes=16, batch=16),
+        "no step": training(LAST, passes=15, batch=16),
+        "soup": training(LAST, soup=2),
+        "one soup": training(added, soup=1),
+        "new soup": training(added, soup=3),
+        "low soup": training(lora, soup=3),
+        "paired soup": training(LAST, soup=3, pairs=True),
         "gradual soup": training(pictures("gradual"), soup=3),
         "scratch soup": training(pictures("scratch"), soup=2),
-        "fsdp": training(parallel="fsdp", **stream), "data": training(parallel="data", **stream),
-        "pipeline": training(parallel="pipeline:2", **stream), "stream": training(**stream),
-    }  # fmt: skip
+        "fsdp": training(parallel="fsdp", **stream),
+        "data": training(parallel="data", **stream),
+        "pipeline": training(parallel="pipeline:2", **stream),
+        "stream": training(**stream),
+    }
     lacking = "optimizer rate layer_decay weight_decay passes warm_up crop flip folds colour views"
     lacking += " cut store average l2_sp micro_batch recompute device precision workers compile"
     some |= {f"lacks {name}": training(**{name: None}) for name in lacking.split()}
@@ -151,14 +193,24 @@ def of_words():
     some = {
         "head and training": replace(HEAD, training=FULL.training),
         "head and rate": with_part(HEAD, 4, rate=said(0.1)),
-        "head and stream": training(HEAD, **stream), "head and views": training(HEAD, views=4),
+        "head and stream": training(HEAD, **stream),
+        "head and views": training(HEAD, views=4),
         "scratch": with_part(pictures("scratch"), 1, action=said("tuned")),
         "low gradual": replace(lora, strategy=said("full+gradual")),
         "one gradual": replace(pictures("last:1"), strategy=said("last:1+gradual")),
         "none gradual": replace(added, strategy=said("full+gradual")),
-    }  # fmt: skip
-    words = ("last:2", "scratch", "head+add", "frozen:4", "frozen:3", "frozen:9", "full+lora",
-             "hed", "auto+add")  # fmt: skip
+    }
+    words = (
+        "last:2",
+        "scratch",
+        "head+add",
+        "frozen:4",
+        "frozen:3",
+        "frozen:9",
+        "full+lora",
+        "hed",
+        "auto+add",
+    )
     some |= {f"head as {word}": replace(HEAD, strategy=said(word)) for word in words}
     return {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
 
@@ -171,17 +223,20 @@ def of_facts():
     paired = training(pairs=True, batch=16, micro_batch=16)
     new = with_part(paired, 1, action=said("fresh"))
     tried = {
-        "numbers": (paired, numbers, known), "new": (new, FACTS, known),
+        "numbers": (paired, numbers, known),
+        "new": (new, FACTS, known),
         "gradual": (replace(paired, strategy=said("full+gradual")), FACTS, known),
         "two": (training(pairs=True, batch=2, micro_batch=2), FACTS, known),
         "three": (training(pairs=True, batch=3, micro_batch=3), FACTS, known),
         "less": (training(pairs=True, batch=16, micro_batch=15), FACTS, known),
         "all": (training(pairs=True, batch=16, micro_batch=None), FACTS, known),
-        "a pair": (paired, two, known), "unpaired": (training(pairs=False), numbers, known),
-        "frozen": (LAST, FACTS, random), "tuned": (FULL, FACTS, random),
+        "a pair": (paired, two, known),
+        "unpaired": (training(pairs=False), numbers, known),
+        "frozen": (LAST, FACTS, random),
+        "tuned": (FULL, FACTS, random),
         "low": (pictures("full+lora"), FACTS, random),
         "bare": (pictures("full+lora"), FACTS, network_facts(bare=some)),
-    }  # fmt: skip
+    }
     return {name: refusal(check_facts, *each, HEADS) for name, each in tried.items()}
 
 
@@ -194,15 +249,19 @@ def of_heads_and_folds():
         "mean": (head(candidates=("class-mean", "late+prior")), replace(FACTS, n=2000)),
         "many": (head(candidates=("class-mean",)), many),
         "logistic": (head(candidates=("logistic",)), numbers),
-        "stack": (head(candidates=late), numbers), "first": (head(candidates=late[1:]), numbers),
+        "stack": (head(candidates=late), numbers),
+        "first": (head(candidates=late[1:]), numbers),
         "stacked many": (head(candidates=late), replace(numbers, n=2001)),
-        "held": (HEAD, held), "held once": (once, held), "not held": (once, FACTS),
+        "held": (HEAD, held),
+        "held once": (once, held),
+        "not held": (once, FACTS),
         "held training": (replace(LAST, head=once.head), held),
-        "six": (six, few), "seven": (head(outer_folds=7), few),
+        "six": (six, few),
+        "seven": (head(outer_folds=7), few),
         "trained": (replace(training(folds=6), head=six.head), few),
         "trained more": (training(folds=7), few),
         "five": (training(folds=4), replace(few, n_blocks=3)),
-    }  # fmt: skip
+    }
     names = (*HEADS, "late+prior")
     return {name: refusal(check_facts, *each, known, names) for name, each in tried.items()}
 
@@ -210,34 +269,82 @@ def of_heads_and_folds():
 # ---- --set, files, wishes ----------------------------------------------------------------------
 
 SETTINGS = (
-    "training.passes", "=3", "training.passes=", "training.passes=auto", "training.passes=x",
-    "training.passes=1.5", "training.passes=+8", "training.passes=1e3", "training.rate=1e-3",
-    "training.rate=1e999", "training.rate=nan", "training.rate=.5", "training.rate=5.",
-    "training.flip=yes", "training.flip=TRUE", "head.penalties=0.1,x", "head.penalties=0.1",
-    "input.rgb=1,2.5,3", "head.candidates=last,", "training.seed=3", "start=lite0", "arch=x",
-    "strategy=full", "head.permutations=9", "lr=1", "epochs=3", "batch_size=8", "training.lr=1",
-    "training.pases=1", "rank=3", "zzz=1", "batch=4", "training.rank=4", "input.size=96",
-    "part.stem=1", "part.top.size=1", "part..rate=1", "part.0.rate=1", "part.5.rate=1",
-    "part.4.rate=0.5", "part.stam.rate=1", "part.zzz.rate=1", "part.output.action=tuned",
-    "part.stem.action=replaced", "part.stem.action=added", "part.stem.action=tunned",
-    "part.stem.action=zzz", "part.stem.action=frozen", "part.stem.rate=fast",
-    "part.4.action=frozen", "part.output.rate=0.2", "part.0000000001.rate=1", "part.².rate=1",
-)  # fmt: skip
+    "training.passes",
+    "=3",
+    "training.passes=",
+    "training.passes=auto",
+    "training.passes=x",
+    "training.passes=1.5",
+    "training.passes=+8",
+    "training.passes=1e3",
+    "training.rate=1e-3",
+    "training.rate=1e999",
+    "training.rate=nan",
+    "training.rate=.5",
+    "training.rate=5.",
+    "training.flip=yes",
+    "training.flip=TRUE",
+    "head.penalties=0.1,x",
+    "head.penalties=0.1",
+    "input.rgb=1,2.5,3",
+    "head.candidates=last,",
+    "training.seed=3",
+    "start=lite0",
+    "arch=x",
+    "strategy=full",
+    "head.permutations=9",
+    "lr=1",
+    "epochs=3",
+    "batch_size=8",
+    "training.lr=1",
+    "training.pases=1",
+    "rank=3",
+    "zzz=1",
+    "batch=4",
+    "training.rank=4",
+    "input.size=96",
+    "part.stem=1",
+    "part.top.size=1",
+    "part..rate=1",
+    "part.0.rate=1",
+    "part.5.rate=1",
+    "part.4.rate=0.5",
+    "part.stam.rate=1",
+    "part.zzz.rate=1",
+    "part.output.action=tuned",
+    "part.stem.action=replaced",
+    "part.stem.action=added",
+    "part.stem.action=tunned",
+    "part.stem.action=zzz",
+    "part.stem.action=frozen",
+    "part.stem.rate=fast",
+    "part.4.action=frozen",
+    "part.output.rate=0.2",
+    "part.0000000001.rate=1",
+    "part.².rate=1",
+)
 
 
 def of_settings():
-    plans = {"last": LAST, "head": HEAD, "add": pictures("add"), "no input": plan_for(
-        "last:1", network=network_facts()
-    )}  # fmt: skip
+    plans = {
+        "last": LAST,
+        "head": HEAD,
+        "add": pictures("add"),
+        "no input": plan_for("last:1", network=network_facts()),
+    }
     found = {
         f"{name} {setting}": refusal(apply_settings, plan, [setting])
         for name, plan in plans.items()
         for setting in SETTINGS
         if name == "last" or setting.startswith(("part.a", "part.5", "input", "training.rank"))
     }
-    pairs = [["lr=1", "lr=2"], ["training.batch=4", " training.batch = 5"],
-             ["part.3.rate=1", "part.blocks.1.rate=2"], ["part.added.action=tuned"],
-             ["part.3.action=frozen", "part.4.action=frozen"]]  # fmt: skip
+    pairs = [
+        ["lr=1", "lr=2"],
+        ["training.batch=4", " training.batch = 5"],
+        ["part.3.rate=1", "part.blocks.1.rate=2"],
+        ["part.added.action=tuned"],
+        ["part.3.action=frozen", "part.4.action=frozen"],
+    ]
     twice = [refusal(apply_settings, plan, pair) for plan in (LAST, plans["add"]) for pair in pairs]
     return found, twice
 

@@ -28,19 +28,43 @@ from warmstart.planning.strategy import parse
 from warmstart.records.network import Recipe
 
 SPEEDS = Speeds(
-    elapsed=2.1, forward=0.011, setup=1.5, look=0.0063, decode=0.0041, step=0.31, view=0.0023,
-    algebra=0.0021, passed_mb=401.0, step_mb=150.7, threads=3,
-)  # fmt: skip
+    elapsed=2.1,
+    forward=0.011,
+    setup=1.5,
+    look=0.0063,
+    decode=0.0041,
+    step=0.31,
+    view=0.0023,
+    algebra=0.0021,
+    passed_mb=401.0,
+    step_mb=150.7,
+    threads=3,
+)
 LOAD = Load(
-    n=300, n_test=80, n_missing=380, n_classes=4, holdout=0, width=2000, image_bytes=150_528,
-    model_bytes=13_000_001, tail=0.3, stored=1234,
-)  # fmt: skip
+    n=300,
+    n_test=80,
+    n_missing=380,
+    n_classes=4,
+    holdout=0,
+    width=2000,
+    image_bytes=150_528,
+    model_bytes=13_000_001,
+    tail=0.3,
+    stored=1234,
+)
 LOADS = {
-    "usual": {}, "close": {"is_close": True, "n": 90}, "closer": {"is_close": True, "n": 4000},
-    "known": {"n_missing": 0}, "held": {"holdout": 70}, "kept": {"is_kept": True},
-    "streamed": {"is_streamed": True, "belt_bytes": 9_999_999}, "small": {"image_bytes": 1000},
-    "shared": {"n_sharing": 3}, "many": {"n": 20_000, "stored": 99}, "few": {"n": 30},
-}  # fmt: skip
+    "usual": {},
+    "close": {"is_close": True, "n": 90},
+    "closer": {"is_close": True, "n": 4000},
+    "known": {"n_missing": 0},
+    "held": {"holdout": 70},
+    "kept": {"is_kept": True},
+    "streamed": {"is_streamed": True, "belt_bytes": 9_999_999},
+    "small": {"image_bytes": 1000},
+    "shared": {"n_sharing": 3},
+    "many": {"n": 20_000, "stored": 99},
+    "few": {"n": 30},
+}
 
 
 def told(plan, **more):
@@ -96,14 +120,19 @@ def shown(plan):
 
 def of_minutes():
     plans = {
-        "last": pictures("last:1"), "thorough": pictures("last:2", budget="thorough"),
-        "fast": pictures("full", budget="fast"), "ruled": pictures(verdict="deeper"),
+        "last": pictures("last:1"),
+        "thorough": pictures("last:2", budget="thorough"),
+        "fast": pictures("full", budget="fast"),
+        "ruled": pictures(verdict="deeper"),
         "own": apply_settings(pictures("last:1"), ["training.passes=5000"]),
         "mine": apply_settings(pictures("last:1"), ["training.folds=4"]),
         "least": apply_settings(pictures("last:1"), ["training.batch=75"]),
         "small": apply_settings(pictures("last:1"), ["training.batch=74"]),
-        "add": pictures("add"), "head": pictures("head"), "pairs": texts(600), "few": texts(48),
-    }  # fmt: skip
+        "add": pictures("add"),
+        "head": pictures("head"),
+        "pairs": texts(600),
+        "few": texts(48),
+    }
     found = {}
     for name, plan in plans.items():
         for seconds in (0.5, 3.4, 5.0, 7.8, 10.0, 14.4, 20.0, 100.0):
@@ -140,9 +169,17 @@ def of_views_and_hurry():
 
 
 def of_rates():
-    recipes = [None, *(Recipe(optimizer=o, rate=r, batch=1, schedule="") for o, r in (
-        ("sgd", 0.1234), ("AdamW", 0.005), ("lamb", 0.3),
-    ))]  # fmt: skip
+    recipes = [
+        None,
+        *(
+            Recipe(optimizer=o, rate=r, batch=1, schedule="")
+            for o, r in (
+                ("sgd", 0.1234),
+                ("AdamW", 0.005),
+                ("lamb", 0.3),
+            )
+        ),
+    ]
     base = [
         learning_rates.base_rate(family, optimizer, recipe)
         for family in ("convnet", "transformer", "mlp")
@@ -150,40 +187,73 @@ def of_rates():
         for recipe in recipes
     ]
     kinds = ("frozen", "tuned", "low-rank", "fresh", "tuned", "added", "replaced")
-    spreads = [learning_rates.Spread(base=b, decay=d, is_scratch=s, most=m) for b, d, s, m in (
-        (0.001, 0.75, False, 0.003), (3e-5, 0.5, False, 0.003), (0.01, 1.0, False, 0.003),
-        (0.002, 1.0, True, 0.01), (0.01, 0.9, False, float("inf")),
-    )]  # fmt: skip
+    spreads = [
+        learning_rates.Spread(base=b, decay=d, is_scratch=s, most=m)
+        for b, d, s, m in (
+            (0.001, 0.75, False, 0.003),
+            (3e-5, 0.5, False, 0.003),
+            (0.01, 1.0, False, 0.003),
+            (0.002, 1.0, True, 0.01),
+            (0.01, 0.9, False, float("inf")),
+        )
+    ]
     parts = [learning_rates.part_rates(kinds, spread) for spread in spreads]
-    parts += [learning_rates.part_rates(a, spreads[0]) for a in (
-        ("frozen", "replaced"), ("frozen", "added", "replaced"), ("tuned", "frozen", "replaced"),
-    )]  # fmt: skip
+    parts += [
+        learning_rates.part_rates(a, spreads[0])
+        for a in (
+            ("frozen", "replaced"),
+            ("frozen", "added", "replaced"),
+            ("tuned", "frozen", "replaced"),
+        )
+    ]
     said_so = [[(c.value, c.because) if c else None for c in one] for one in parts]
     values = (
         [learning_rates.layer_decay(n) for n in (1, 11, 12, 13, 24, 96)],
-        [learning_rates.converted(3e-4, a, b, s) for a in learning_rates.OPTIMIZERS for b in learning_rates.OPTIMIZERS
-         for s in (False, True)],
-        [learning_rates.most_new(o) for o in ("adamw", "sgd", "x")], learning_rates.part_rate(0.3, 3, 0.7),
+        [
+            learning_rates.converted(3e-4, a, b, s)
+            for a in learning_rates.OPTIMIZERS
+            for b in learning_rates.OPTIMIZERS
+            for s in (False, True)
+        ],
+        [learning_rates.most_new(o) for o in ("adamw", "sgd", "x")],
+        learning_rates.part_rate(0.3, 3, 0.7),
         [learning_rates.choose_optimizer(recipe).because for recipe in recipes],
-        [learning_rates.scratch_rate(o).value for o in learning_rates.OPTIMIZERS], learning_rates.rounded(1234.5),
+        [learning_rates.scratch_rate(o).value for o in learning_rates.OPTIMIZERS],
+        learning_rates.rounded(1234.5),
         [spread.above(10.0) for spread in spreads],
-    )  # fmt: skip
+    )
     return [(c.value, c.because) for c in base], said_so, values
 
 
 def of_schedules():
     names = tuple(f"p{n}" for n in range(6))
     record = network(names)
-    plans = {word: pictures(word, record=record) for word in (
-        "last:2", "full+gradual", "last:3+gradual", "scratch", "full+lora", "gradual+add",
-    )}  # fmt: skip
+    plans = {
+        word: pictures(word, record=record)
+        for word in (
+            "last:2",
+            "full+gradual",
+            "last:3+gradual",
+            "scratch",
+            "full+lora",
+            "gradual+add",
+        )
+    }
     plans["texts"], plans["few"] = texts(600), texts(48)
     plans["own"] = apply_settings(
         pictures("last:2", budget="thorough"),
-        ["training.batch=7", "training.micro_batch=9", "training.passes=100",
-         "training.recompute=true", "training.parallel=pipeline:2", "training.compile=true",
-         "training.shift=0.25", "training.mask=0.125", "training.workers=3"],
-    )  # fmt: skip
+        [
+            "training.batch=7",
+            "training.micro_batch=9",
+            "training.passes=100",
+            "training.recompute=true",
+            "training.parallel=pipeline:2",
+            "training.compile=true",
+            "training.shift=0.25",
+            "training.mask=0.125",
+            "training.workers=3",
+        ],
+    )
     later = "colour views cut store average l2_sp micro_batch recompute device precision workers"
     bare = dict.fromkeys(later.split())
     own = replace(plans["last:2"].training, **bare)
@@ -211,10 +281,17 @@ def of_what_was_followed():
     made += [schedule.carried_out(pictures("last:2"), joined) for joined in (0, 1)]
     made += [schedule.given_up(added, "it was slow"), schedule.head_alone(plan, "so")]
     return [
-        ([(p.name, p.action.value, p.action.because, p.rate and p.rate.value) for p in one.parts],
-         one.strategy.value, one.strategy.because, one.strategy.rule)
+        (
+            [
+                (p.name, p.action.value, p.action.because, p.rate and p.rate.value)
+                for p in one.parts
+            ],
+            one.strategy.value,
+            one.strategy.because,
+            one.strategy.rule,
+        )
         for one in made
-    ]  # fmt: skip
+    ]
 
 
 # ---- small rules -------------------------------------------------------------------------------
@@ -241,9 +318,11 @@ def of_piping():
     ]
     words = ("pipeline:1", "pipeline:0", "pipeline:12345", "pipeline:9999", "data", "fsdp", "x", 3)
     return (
-        kept, turns, [(parallel.n_stages(w), parallel.is_way(w), parallel.kind_of(w)) for w in words],
+        kept,
+        turns,
+        [(parallel.n_stages(w), parallel.is_way(w), parallel.kind_of(w)) for w in words],
         [parallel.least_idle(n, parts) for n, parts in ((1, 4), (2, 8), (4, 16))],
-    )  # fmt: skip
+    )
 
 
 def of_storing():
@@ -285,10 +364,13 @@ def of_pairing():
     return (
         [(contrastive.pair_batch(*each), contrastive.pair_passes(*each)) for each in some],
         [contrastive.pair_parts(n) for n in (1, 2, 3, 12)],
-        [contrastive.pair_averaging(p, b).value for p, b in ((64, 64), (65, 64), (2400, 64), (9, 1))],
+        [
+            contrastive.pair_averaging(p, b).value
+            for p, b in ((64, 64), (65, 64), (2400, 64), (9, 1))
+        ],
         [contrastive.reaveraged(said(v), 900, 30).value for v in (0.0, 0.5)],
         [build.are_few(*kind) for kind in kinds],
-    )  # fmt: skip
+    )
 
 
 def of_tuning():
@@ -296,18 +378,26 @@ def of_tuning():
     spreads += [fine_tuning.spread_of(pictures(w).training, parse(w)) for w in ("full", "scratch")]
     ns = (1, 50, 99, 100, 101, 959, 960, 1919, 1920, 24_999, 25_000, 50_001, 90_000)
     return (
-        spreads, [[fine_tuning.table_passes(n, s) for s in (False, True)] for n in ns],
+        spreads,
+        [[fine_tuning.table_passes(n, s) for s in (False, True)] for n in ns],
         [fine_tuning.table_batch(n) for n in (0, 19_199, 19_200, 38_399, 38_400, 307_200)],
-        [fine_tuning.averaging(p, b).value for p, b in ((1, 0), (160, 8), (161, 8), (320, 16), (9, 1))],
+        [
+            fine_tuning.averaging(p, b).value
+            for p, b in ((1, 0), (160, 8), (161, 8), (320, 16), (9, 1))
+        ],
         [fine_tuning.takes_mean(parse(w)) for w in ("full", "scratch", "full+add", "head")],
         [fine_tuning.passes(n) for n in (1, 99, 100, 101, 133, 134, 799, 800, 801, 1600, 9000)],
-    )  # fmt: skip
+    )
 
 
 def of_actions():
     names = ["a", "b", "c", "d"]
-    some = [(w, f, t) for w in ("last:2", "full+lora", "scratch", "head")
-            for f in ("", "a", "d") for t in ("", "b", "c")]  # fmt: skip
+    some = [
+        (w, f, t)
+        for w in ("last:2", "full+lora", "scratch", "head")
+        for f in ("", "a", "d")
+        for t in ("", "b", "c")
+    ]
     bodies = [actions.body_actions(parse(w), names, frozenset(f), frozenset(t)) for w, f, t in some]
     kinds = [(v, r) for v in (None, "deeper") for r in ("", "a", "c", "bd")]
     ruled = [actions.ruled(v, names[:n], frozenset(r)).count for v, r in kinds for n in (1, 3, 4)]

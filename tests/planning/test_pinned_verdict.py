@@ -64,9 +64,7 @@ def of_knowledge():
 
 def of_outcomes():
     """What a run did, for gains whose intervals lie on either side of nothing."""
-    estimate = Estimate(
-        metric="accuracy", value=0.8, low=0.7, high=0.9, n=200, method="nested-cv"
-    )  # fmt: skip
+    estimate = Estimate(metric="accuracy", value=0.8, low=0.7, high=0.9, n=200, method="nested-cv")
     some = itertools.product(
         (-0.05, -0.01, 0.0, 0.0149, 0.05), (0.005, 0.03), (-0.1, 0.0), (False, True), ("", "full")
     )
@@ -75,9 +73,15 @@ def of_outcomes():
         if chosen and not is_kept:
             continue
         gain = FineTuningGain(
-            value=value, low=value - half, high=value + half, n=200, log_loss=0.5,
-            log_loss_change=change, log_loss_low=change - 0.05, log_loss_high=change + 0.05,
-        )  # fmt: skip
+            value=value,
+            low=value - half,
+            high=value + half,
+            n=200,
+            log_loss=0.5,
+            log_loss_change=change,
+            log_loss_low=change - 0.05,
+            log_loss_high=change + 0.05,
+        )
         did = Outcome(estimate=estimate, gain=gain, is_fine_tuned=is_kept, chosen=chosen, blind=0.8)
         name = f"{value} ± {half}, log-loss {change}, kept {is_kept}, chosen {chosen!r}"
         found[name] = f"{outcome_kind(did, 'unclear')}: {outcome_sentence(did)}"
@@ -108,16 +112,19 @@ def of_words():
     drawn = SimpleNamespace(is_drawn=True, arch="x")
     mine = SimpleNamespace(is_drawn=False, arch="module:Net")
     bases = {
-        "table": basis_of(drawn, NOUNS["table"]), "own": basis_of(mine, NOUNS["text"]),
+        "table": basis_of(drawn, NOUNS["table"]),
+        "own": basis_of(mine, NOUNS["text"]),
         "clip": basis_of(SimpleNamespace(is_drawn=False, arch="timm:x"), NOUNS["audio"]),
-    }  # fmt: skip
+    }
     some = {
-        "hidden": Facts(p=0.4, plain_p=0.001, **NO_SIGNAL), "open": Facts(**CLEAR),
+        "hidden": Facts(p=0.4, plain_p=0.001, **NO_SIGNAL),
+        "open": Facts(**CLEAR),
         "fair": Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02),
         "known": Facts(**CLEAR, knowledge=0.3),
         "late": Facts(**CLEAR, scratch_gap=0.03, scratch_later=0.9),
-        "best": Facts(**(CLEAR | {"accuracy": 0.99})), "tuned": Facts(**CLEAR, is_tuned=True),
-    }  # fmt: skip
+        "best": Facts(**(CLEAR | {"accuracy": 0.99})),
+        "tuned": Facts(**CLEAR, is_tuned=True),
+    }
     found = {
         f"{where} {name}": told(facts, words=LABEL_WORDS, basis=basis)
         for where, basis in bases.items()
@@ -133,21 +140,61 @@ def of_limits():
     known = [{"p": 0.3, "plain_p": 0.005}, {"p": 0.3}, {"p": 0.01, "plain_p": 0.001}, {}]
     other = replace(signal, name="depth", details=known[0])
     return (
-        [kind_of(facts, own) for facts in some], [kind_of(facts) for facts in some],
-        [hides([other, replace(signal, details=d)]) for d in known], hides([]), hides([other]),
+        [kind_of(facts, own) for facts in some],
+        [kind_of(facts) for facts in some],
+        [hides([other, replace(signal, details=d)]) for d in known],
+        hides([]),
+        hides([other]),
         [is_hidden(p, q) for p in (0.01, 0.011) for q in (0.005, 0.006)],
         [points(s) for s in (0.0, 0.0004, 0.0005, 0.0144, 0.015, -0.0149, -0.2, 0.999, 1.0)],
-    )  # fmt: skip
+    )
 
 
 # ---- strategies --------------------------------------------------------------------------------
 
-TEXTS = ("auto", " Last:3 + add", "frozen:2+lora", "gradual", "add+gradual", "full+add", "last:0",
-         "scratch", "frozen:0+gradual", "frozen:4", "last:1+add", "last:4")  # fmt: skip
-WRONG = ("", "+", "last", "last:x", "last:2.5", "frozen:", "hed", "lasst:2", "last2", "frozen-3",
-         "full:3", "add:2", "lora:8", "head+lora", "last:1+gradual", "scratch+add+lora", "peft",
-         "lora+gradual", "last:2+full", "lora+last:2", "head+add+add", "zzz", "head+unfreeze",
-         "last:1000000000", "last:999999999", "random", "adapter")  # fmt: skip
+TEXTS = (
+    "auto",
+    " Last:3 + add",
+    "frozen:2+lora",
+    "gradual",
+    "add+gradual",
+    "full+add",
+    "last:0",
+    "scratch",
+    "frozen:0+gradual",
+    "frozen:4",
+    "last:1+add",
+    "last:4",
+)
+WRONG = (
+    "",
+    "+",
+    "last",
+    "last:x",
+    "last:2.5",
+    "frozen:",
+    "hed",
+    "lasst:2",
+    "last2",
+    "frozen-3",
+    "full:3",
+    "add:2",
+    "lora:8",
+    "head+lora",
+    "last:1+gradual",
+    "scratch+add+lora",
+    "peft",
+    "lora+gradual",
+    "last:2+full",
+    "lora+last:2",
+    "head+add+add",
+    "zzz",
+    "head+unfreeze",
+    "last:1000000000",
+    "last:999999999",
+    "random",
+    "adapter",
+)
 
 
 def of_strategies():
@@ -179,11 +226,13 @@ def of_agreement():
     """What single parts come to under each word."""
     known = network_facts(bare=frozenset({"blocks.0"}), touched=frozenset({"blocks.1"}))
     some = {
-        "up": ["part.2.action=tuned"], "down": ["part.4.action=frozen"],
-        "new": ["part.3.action=fresh"], "low": ["part.4.action=low-rank", "training.rank=2"],
+        "up": ["part.2.action=tuned"],
+        "down": ["part.4.action=frozen"],
+        "new": ["part.3.action=fresh"],
+        "low": ["part.4.action=low-rank", "training.rank=2"],
         "gap": ["part.1.action=tuned", "part.2.action=frozen"],
         "all": [f"part.{n}.action=fresh" for n in range(1, 5)],
-    }  # fmt: skip
+    }
     found = {}
     for word in ("last:2", "full+gradual", "last:3+gradual", "full+lora", "scratch", "last:1+add"):
         for name, settings in some.items():
@@ -196,9 +245,13 @@ def of_agreement():
     moved = as_parts_say(apply_settings(ours, some["up"]), network_facts())
     twice = as_parts_say(apply_settings(moved, ["part.1.action=fresh"]), network_facts())
     short = as_parts_say(replace(ours, strategy=said("last:9")), network_facts())
-    return found, moved.strategy, twice.strategy, as_parts_say(twice, network_facts()).strategy, (
-        short.strategy
-    )  # fmt: skip
+    return (
+        found,
+        moved.strategy,
+        twice.strategy,
+        as_parts_say(twice, network_facts()).strategy,
+        (short.strategy),
+    )
 
 
 def of_wording():
@@ -214,10 +267,15 @@ def of_wording():
     one = replace(made["full"], parts=made["full"].parts[3:])
     low = replace(made["full+lora"], parts=made["full+lora"].parts[3:])
     lines = {name: (in_words(plan), [*own_choices(plan)]) for name, plan in made.items()}
-    given = [gave_up(made[w], kind, scales) for w, kind, scales in (
-        ("last:1", "diverged", [1.0]), ("full", "stuck", [1.0, 0.3]),
-        ("head", "stuck", [1.0, 0.3, 0.1]), ("own", "diverged", [1.0]),
-    )]  # fmt: skip
+    given = [
+        gave_up(made[w], kind, scales)
+        for w, kind, scales in (
+            ("last:1", "diverged", [1.0]),
+            ("full", "stuck", [1.0, 0.3]),
+            ("head", "stuck", [1.0, 0.3, 0.1]),
+            ("own", "diverged", [1.0]),
+        )
+    ]
     shown = [[(r.layers, r.rates, r.action) for r in runs(made[w])] for w in ("mixed", "add")]
     outputs = [output_words(task, ["a", "b"]) for task in ("classify", "multilabel", "regress")]
     return lines, given, shown, outputs, output_words("regress", []), in_words(one), in_words(low)
@@ -231,9 +289,15 @@ def of_profiles():
     neck = Tap(part=6, pool="neck")
     grids = [Tap(part=p, pool="grid2") for p in (1, 3, 5)]
     firsts = [Tap(part=p, pool="first") for p in (1, 4, 6)]
-    some = {"one": [neck], "two": [vectors[1], neck], "three": [*vectors[1:], neck],
-            "grids": [*vectors, *grids, neck], "a grid": [*vectors, grids[1], neck],
-            "texts": [*vectors, neck, *firsts], "a first": [*vectors, neck, firsts[0]]}  # fmt: skip
+    some = {
+        "one": [neck],
+        "two": [vectors[1], neck],
+        "three": [*vectors[1:], neck],
+        "grids": [*vectors, *grids, neck],
+        "a grid": [*vectors, grids[1], neck],
+        "texts": [*vectors, neck, *firsts],
+        "a first": [*vectors, neck, firsts[0]],
+    }
     found = {
         name: {kind: {tap.name: w for tap, w in weights.items()} for kind, weights in made.items()}
         for name, made in ((name, profiles(taps)) for name, taps in some.items())
@@ -278,19 +342,45 @@ def of_engines():
 
 def of_rules():
     """Numbers around each boundary."""
-    some = (1, 2, 5, 16, 99, 100, 101, 400, 401, 500, 501, 600, 601, 639, 640, 1600, 1601, 2000,
-            2001)  # fmt: skip
+    some = (
+        1,
+        2,
+        5,
+        16,
+        99,
+        100,
+        101,
+        400,
+        401,
+        500,
+        501,
+        600,
+        601,
+        639,
+        640,
+        1600,
+        1601,
+        2000,
+        2001,
+    )
     budgets = ("fast", "balanced", "thorough")
     found = {
         n: (
-            rules.outer_folds(n), len(rules.penalties(n)), rules.batch_size(n),
-            rules.deeper_parts(n), [rules.passes(n, b) for b in budgets],
-            [rules.training_folds(b, n) for b in budgets], control_passes(n),
-            [" ".join(rules.candidates(n, 3, 5 + n % 2, HEADS, b, t))
-             for b in ("fast", "balanced") for t in ("classify", "multilabel")],
+            rules.outer_folds(n),
+            len(rules.penalties(n)),
+            rules.batch_size(n),
+            rules.deeper_parts(n),
+            [rules.passes(n, b) for b in budgets],
+            [rules.training_folds(b, n) for b in budgets],
+            control_passes(n),
+            [
+                " ".join(rules.candidates(n, 3, 5 + n % 2, HEADS, b, t))
+                for b in ("fast", "balanced")
+                for t in ("classify", "multilabel")
+            ],
         )
         for n in some
-    }  # fmt: skip
+    }
     looks = [
         [of(budget) for budget in budgets]
         for of in (

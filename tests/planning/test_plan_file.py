@@ -20,21 +20,38 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 scalars = texts.filter(lambda t: t != "auto") | st.integers(-(2**63) + 1, 2**63 - 1) | numbers
 values = scalars | st.booleans() | st.lists(scalars | st.booleans(), max_size=4).map(tuple)
 choices = st.builds(
-    Choice, value=values, because=texts.filter(bool), rule=st.none() | values,
+    Choice,
+    value=values,
+    because=texts.filter(bool),
+    rule=st.none() | values,
     source=st.sampled_from(["rule", "measured", "user"]),
-)  # fmt: skip
+)
 maybe = st.none() | choices
 plans = st.builds(
-    Plan, start=choices, strategy=choices, arch=maybe, partial=maybe, format=st.just(1),
+    Plan,
+    start=choices,
+    strategy=choices,
+    arch=maybe,
+    partial=maybe,
+    format=st.just(1),
     parts=st.lists(st.builds(PartPlan, name=texts, action=choices, rate=maybe), max_size=4).map(
         tuple
     ),
-    head=st.builds(HeadPlan, candidates=choices, penalties=choices, outer_folds=choices,
-                   permutations=choices),
-    training=st.builds(TrainingPlan, engine=choices, batch=choices, seed=choices, rate=maybe,
-                       passes=maybe, flip=maybe, rank=maybe),
+    head=st.builds(
+        HeadPlan, candidates=choices, penalties=choices, outer_folds=choices, permutations=choices
+    ),
+    training=st.builds(
+        TrainingPlan,
+        engine=choices,
+        batch=choices,
+        seed=choices,
+        rate=maybe,
+        passes=maybe,
+        flip=maybe,
+        rank=maybe,
+    ),
     input=st.none() | st.builds(InputPlan, size=choices, channels=choices, rgb=maybe),
-)  # fmt: skip
+)
 
 
 def same(one, other):
@@ -109,7 +126,8 @@ def edited(old, new):
 
 BAD = {
     "not TOML": (
-        "format = 1\nstart = =", r"^plan.toml is not valid TOML \(.*line 2.*\); mend that line.$",
+        "format = 1\nstart = =",
+        r"^plan.toml is not valid TOML \(.*line 2.*\); mend that line.$",
     ),
     "too deep": ("x = " + "[" * 5000, "is not valid TOML"),
     "a number too long": (f"format = {'9' * 5000}", "is not valid TOML"),
@@ -117,7 +135,8 @@ BAD = {
     "empty": ("", "^plan.toml lacks 'start'; write a plan with --dry-run --out plan.toml to comp"),
     "only a format": ("format = 1", "plan.toml lacks 'start'; write a plan"),
     "a later format": (
-        "format = 2\nnew = 3", "^plan.toml: format is 2; this version reads format 1; write a plan",
+        "format = 2\nnew = 3",
+        "^plan.toml: format is 2; this version reads format 1; write a plan",
     ),
     "a format in words": ('format = "one"', "format is 'one'; this version reads format 1"),
     "a format of true": ("format = true", "format is True; this version reads format 1"),
@@ -126,33 +145,39 @@ BAD = {
         r"^plan.toml: unknown key 'pases' in \[training\]; did you mean passes\?$",
     ),
     "an unknown table": (
-        edited("[strategy]", "[strateggy]"), r"unknown key 'strateggy'; did you mean strategy\?$",
+        edited("[strategy]", "[strateggy]"),
+        r"unknown key 'strateggy'; did you mean strategy\?$",
     ),
     "a key like nothing": ("xyzzy = 3\n" + TEXT, "unknown key 'xyzzy'; it has start, strategy, p"),
     "an unknown key of a value": (
-        edited("because =", "becuase ="), r"unknown key 'becuase' in \[start\]; did you mean becau",
+        edited("because =", "becuase ="),
+        r"unknown key 'becuase' in \[start\]; did you mean becau",
     ),
     "a key of a value like nothing": (
-        edited("because =", "zzz ="), r"unknown key 'zzz' in \[start\]; a value has value, because",
+        edited("because =", "zzz ="),
+        r"unknown key 'zzz' in \[start\]; a value has value, because",
     ),
     "an unknown key of a part": (
         edited("[part.action]", "[part.acton]"),
         r"unknown key 'acton' in \[part 1\]; did you mean action\?",
     ),
     "a missing table": (
-        re.sub(r"\[training.engine\]\n(.+\n)+", "", TEXT), "lacks 'training.engine'; write a plan",
+        re.sub(r"\[training.engine\]\n(.+\n)+", "", TEXT),
+        "lacks 'training.engine'; write a plan",
     ),
     "a missing name": (edited('name = "stem"\n', ""), "^plan.toml lacks 'part 1.name'; write a pl"),
     "a missing value": (edited('value = "lite0"\n', ""), "lacks 'start.value'; write a plan with"),
     "no reason": (
-        re.sub(r"because = .*\n", "", TEXT, count=1), "lacks 'start.because'; write a plan with",
+        re.sub(r"because = .*\n", "", TEXT, count=1),
+        "lacks 'start.because'; write a plan with",
     ),
     "an empty reason": (
         re.sub(r"because = .*\n", 'because = ""\n', TEXT, count=1),
         "start.because is ''; give the reason.",
     ),
     "a reason in numbers": (
-        re.sub(r"because = .*\n", "because = 3\n", TEXT, count=1), "start.because is 3; give the",
+        re.sub(r"because = .*\n", "because = 3\n", TEXT, count=1),
+        "start.because is 3; give the",
     ),
     "an unknown source": (
         edited('source = "rule"', 'source = "me"'),
@@ -160,7 +185,8 @@ BAD = {
     ),
     "a source of lists": (edited('source = "rule"', "source = []"), "start.source is a list; it"),
     "auto": (
-        edited('value = "lite0"', 'value = "auto"'), 'start.value is "auto"; write the value it',
+        edited('value = "lite0"', 'value = "auto"'),
+        'start.value is "auto"; write the value it',
     ),
     "a date": (
         edited('value = "lite0"', "value = 2026-01-01"),
@@ -170,7 +196,8 @@ BAD = {
     "a list of lists": (edited('value = "lite0"', "value = [[1]]"), "start.value is a list; a val"),
     "an endless number": (edited('value = "lite0"', "value = inf"), "start.value is inf; a value"),
     "a number of 65 bits": (
-        edited('value = "lite0"', f"value = {2**64}"), "start.value is a number of more than 64",
+        edited('value = "lite0"', f"value = {2**64}"),
+        "start.value is a number of more than 64",
     ),
     "an endless rule": (edited('rule = "lite0"', "rule = nan"), "start.rule is nan; a value is a"),
     "a bare value": (
@@ -187,9 +214,10 @@ BAD = {
         r"part is 'stem'; write \[\[part\]\] above each.",
     ),
     "a long text": (
-        edited('name = "stem"', f"name = {list(range(99))}"), "part 1.name is a list; it is a text",
+        edited('name = "stem"', f"name = {list(range(99))}"),
+        "part 1.name is a list; it is a text",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("text", "says"), BAD.values(), ids=BAD.keys())

@@ -28,9 +28,19 @@ from warmstart.planning.plan_file import overlay, read_plan, wishes_for, write_p
 from warmstart.planning.settings import apply_settings
 
 LATER = (
-    "colour", "views", "cut", "store", "average", "l2_sp", "micro_batch", "recompute", "device",
-    "precision", "workers", "compile",
-)  # fmt: skip
+    "colour",
+    "views",
+    "cut",
+    "store",
+    "average",
+    "l2_sp",
+    "micro_batch",
+    "recompute",
+    "device",
+    "precision",
+    "workers",
+    "compile",
+)
 FACTS_OF_START = network_facts(preprocessing=PREPROCESSING)
 FILES = {
     "head": plan_for("head", budget="fast", seed=5),
@@ -39,7 +49,7 @@ FILES = {
     ),
     "lora": plan_for("lora", budget="fast", seed=5),
     "scratch": plan_for("scratch", budget="fast", seed=5),
-}  # fmt: skip
+}
 
 
 def laid(file, wishes):

@@ -21,9 +21,9 @@ from warmstart.planning.rules import (
 
 counts = st.integers(1, 200_000)
 macs = st.integers(0, 20_000_000_000)
-truths = st.fixed_dictionaries({
-    name: st.builds(Pace, st.floats(0.01, 30), st.floats(0.1, 3000)) for name in USUAL
-})  # fmt: skip
+truths = st.fixed_dictionaries(
+    {name: st.builds(Pace, st.floats(0.01, 30), st.floats(0.1, 3000)) for name in USUAL}
+)
 some_engines = st.sets(st.sampled_from([*USUAL]), min_size=1)
 
 

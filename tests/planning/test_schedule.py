@@ -20,8 +20,14 @@ from warmstart.planning.schedule import (
 )
 
 CHOICES = (
-    "optimizer", "weight_decay", "passes", "warm_up", "crop", "flip", "folds",
-)  # fmt: skip
+    "optimizer",
+    "weight_decay",
+    "passes",
+    "warm_up",
+    "crop",
+    "flip",
+    "folds",
+)
 
 
 def trained(strategy="full+gradual", n_parts=4, **wishes):
@@ -122,10 +128,13 @@ def test_stages_are_plans_that_can_be_followed():
     record = network_facts(tuple(f"p{i}" for i in range(9))).record
     for stage in stages(plan):
         parts = [
-            replace(part, action=said(stage[part.name]),
-                    rate=None if stage[part.name] == "frozen" else part.rate)
+            replace(
+                part,
+                action=said(stage[part.name]),
+                rate=None if stage[part.name] == "frozen" else part.rate,
+            )
             for part in plan.parts
-        ]  # fmt: skip
+        ]
         check_plan(replace(plan, parts=tuple(parts)), record)
 
 
@@ -161,8 +170,18 @@ def test_a_plan_in_one_stage_was_carried_out_as_it_stands():
 
 def test_rows_that_are_held_out_cost_updates_or_room_in_each():
     """Where one update compares all, updates stay: a text twice in one would say nothing."""
-    plain = Schedule(optimizer="adamw", weight_decay=0.0, n_steps=9, batch=48, warm_up=0.0,
-                     crop=1.0, flip=False, folds=2, seed=0, micro_batch=48)  # fmt: skip
+    plain = Schedule(
+        optimizer="adamw",
+        weight_decay=0.0,
+        n_steps=9,
+        batch=48,
+        warm_up=0.0,
+        crop=1.0,
+        flip=False,
+        folds=2,
+        seed=0,
+        micro_batch=48,
+    )
     half = of_rows(plain, 24, 48)
     assert (half.n_steps, half.batch, half.micro_batch) == (4, 48, 48)
     half = of_rows(replace(plain, pairs=True), 24, 48)

@@ -24,22 +24,45 @@ def value(plan, path):
 
 
 SET = {
-    "training.batch=4": 4, "training.optimizer=SGD": "sgd", "training.rate=1e-2": 0.01,
-    "training.layer_decay=1": 1.0, "training.weight_decay=0": 0.0, "training.passes=9000": 9000,
-    "training.warm_up=.5": 0.5, "training.crop=1": 1.0, "training.flip=False": False,
-    "training.folds=2": 2, "training.soup=2": 2, "head.candidates=last, late": ("last", "late"),
-    "head.penalties=1,2.5": (1.0, 2.5), "head.outer_folds=3": 3, "input.size=320": 320,
-    "input.channels=5": 5, "input.rgb=3,2,1": (3, 2, 1), "training.colour=0.3": 0.3,
-    "training.views=8": 8, "training.cut=2": 2, "training.store=Float16": "float16",
-    "training.average=0": 0.0, "training.l2_sp=2": 2.0, "training.micro_batch=1": 1,
-    "training.pairs=true": True, "training.temperature=0.05": 0.05,
-    "training.parallel=Pipeline:2": "pipeline:2", "training.recompute=TRUE": True,
+    "training.batch=4": 4,
+    "training.optimizer=SGD": "sgd",
+    "training.rate=1e-2": 0.01,
+    "training.layer_decay=1": 1.0,
+    "training.weight_decay=0": 0.0,
+    "training.passes=9000": 9000,
+    "training.warm_up=.5": 0.5,
+    "training.crop=1": 1.0,
+    "training.flip=False": False,
+    "training.folds=2": 2,
+    "training.soup=2": 2,
+    "head.candidates=last, late": ("last", "late"),
+    "head.penalties=1,2.5": (1.0, 2.5),
+    "head.outer_folds=3": 3,
+    "input.size=320": 320,
+    "input.channels=5": 5,
+    "input.rgb=3,2,1": (3, 2, 1),
+    "training.colour=0.3": 0.3,
+    "training.views=8": 8,
+    "training.cut=2": 2,
+    "training.store=Float16": "float16",
+    "training.average=0": 0.0,
+    "training.l2_sp=2": 2.0,
+    "training.micro_batch=1": 1,
+    "training.pairs=true": True,
+    "training.temperature=0.05": 0.05,
+    "training.parallel=Pipeline:2": "pipeline:2",
+    "training.recompute=TRUE": True,
     "training.device=cuda": "cuda",
-    "training.precision=bfloat16": "bfloat16", "training.workers=0": 0,
-    "training.compile=true": True, "training.shift=0.2": 0.2, "training.mask=0": 0.0,
-    "input.rate=8000": 8000, "input.seconds=1.5": 1.5, "input.mels=64": 64,
+    "training.precision=bfloat16": "bfloat16",
+    "training.workers=0": 0,
+    "training.compile=true": True,
+    "training.shift=0.2": 0.2,
+    "training.mask=0": 0.0,
+    "input.rate=8000": 8000,
+    "input.seconds=1.5": 1.5,
+    "input.mels=64": 64,
     "input.range_db=40": 40.0,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("setting", "expected"), SET.items(), ids=SET.keys())
@@ -61,14 +84,24 @@ def test_every_path_that_may_be_set_is_tested():
 
 def test_a_rate_moves_the_parts_that_were_not_themselves_set():
     found = apply_settings(FULL, ["training.rate=0.01", "part.top.rate=0.5"])
-    assert rates(found) == {"stem": 0.00422, "blocks.0": 0.00562, "blocks.1": 0.0075,
-                            "top": 0.5, "output": 0.01}  # fmt: skip
+    assert rates(found) == {
+        "stem": 0.00422,
+        "blocks.0": 0.00562,
+        "blocks.1": 0.0075,
+        "top": 0.5,
+        "output": 0.01,
+    }
     top = found.parts[3].rate
     assert (top.source, top.rule) == ("user", 0.01)
     assert "0.01 x 0.75^3" in found.parts[0].rate.because
     again = apply_settings(found, ["training.layer_decay=1"])
-    assert rates(again) == {"stem": 0.01, "blocks.0": 0.01, "blocks.1": 0.01,
-                            "top": 0.5, "output": 0.01}  # fmt: skip
+    assert rates(again) == {
+        "stem": 0.01,
+        "blocks.0": 0.01,
+        "blocks.1": 0.01,
+        "top": 0.5,
+        "output": 0.01,
+    }
     assert apply_settings(found, ["part.4.rate=0.2"]).parts[3].rate.rule == 0.01
 
 
@@ -137,9 +170,15 @@ def test_a_name_comes_before_a_number():
     assert (rates(found)["1"], rates(found)["2"]) == (0.5, 0.25)
 
 
-ORDERED = ["training.rate=0.01", "part.top.rate=0.2", "part.blocks.0.action=tuned",
-           "part.2.rate=0.3", "training.layer_decay=0.5", "part.blocks.1.action=frozen",
-           "training.optimizer=sgd"]  # fmt: skip
+ORDERED = [
+    "training.rate=0.01",
+    "part.top.rate=0.2",
+    "part.blocks.0.action=tuned",
+    "part.2.rate=0.3",
+    "training.layer_decay=0.5",
+    "part.blocks.1.action=frozen",
+    "training.optimizer=sgd",
+]
 
 
 @given(order=st.permutations(ORDERED))
@@ -217,13 +256,20 @@ def test_a_bad_setting_is_named_with_its_cure(setting, says):
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize(("settings", "says"), [
-    (["training.rate=1", "training.rate=1"], "--set training.rate is given twice; keep one."),
-    (["part.4.rate=1", "part.top.rate=1"],
-     "--set part.top.rate is given twice, by name and by number; keep one."),
-    (["part.3.action=frozen", "part.4.action=frozen"],
-     "--set part.NAME.action=frozen leaves no layer to train; use --strategy head instead."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["training.rate=1", "training.rate=1"], "--set training.rate is given twice; keep one."),
+        (
+            ["part.4.rate=1", "part.top.rate=1"],
+            "--set part.top.rate is given twice, by name and by number; keep one.",
+        ),
+        (
+            ["part.3.action=frozen", "part.4.action=frozen"],
+            "--set part.NAME.action=frozen leaves no layer to train; use --strategy head instead.",
+        ),
+    ],
+)
 def test_settings_that_do_not_go_together(settings, says):
     with pytest.raises(PlanError) as caught:
         apply_settings(LAST, settings)
@@ -237,9 +283,15 @@ def test_added_layers_keep_their_action():
     assert rates(apply_settings(plan, ["part.added.rate=0.5"]))["added"] == 0.5
 
 
-@pytest.mark.parametrize("setting", [
-    "training.passes=900", "training.batch=8", "part.top.action=tuned", "part.output.rate=0.1",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "training.passes=900",
+        "training.batch=8",
+        "part.top.action=tuned",
+        "part.output.rate=0.1",
+    ],
+)
 def test_training_cannot_be_set_where_nothing_is_trained(setting):
     says = "nothing is trained step by step with strategy head; add --strategy last:N."
     with pytest.raises(PlanError) as caught:
@@ -272,5 +324,6 @@ def test_numbers_are_read_as_python_writes_them(value):
 
 def test_settings_are_read_before_there_is_a_plan():
     assert parse_settings(["input.size=64", " part.a.rate = 1=2 "]) == {
-        "input.size": "64", "part.a.rate": "1=2",
-    }  # fmt: skip
+        "input.size": "64",
+        "part.a.rate": "1=2",
+    }

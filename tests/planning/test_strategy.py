@@ -23,8 +23,10 @@ from warmstart.planning.strategy import (
     word_of,
 )
 
-EXTRA_SETS = [frozenset(), *map(frozenset, ({"add"}, {"lora"}, {"gradual"}, {"add", "lora"},
-                                            {"add", "gradual"}))]  # fmt: skip
+EXTRA_SETS = [
+    frozenset(),
+    *map(frozenset, ({"add"}, {"lora"}, {"gradual"}, {"add", "lora"}, {"add", "gradual"})),
+]
 
 
 @st.composite
@@ -60,11 +62,20 @@ def test_any_text_is_a_strategy_or_a_plan_error_of_one_line(text):
         assert "\n" not in refused or not text.isprintable()
 
 
-@pytest.mark.parametrize(("text", "full"), [
-    ("head", "last:0"), ("full", "frozen:0"), ("add", "head+add"), ("lora", "full+lora"),
-    ("gradual", "full+gradual"), ("lora+add", "full+add+lora"), ("add+lora", "full+lora+add"),
-    ("last:02", "last:2"), (" last:2 + add ", "last:2+add"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("head", "last:0"),
+        ("full", "frozen:0"),
+        ("add", "head+add"),
+        ("lora", "full+lora"),
+        ("gradual", "full+gradual"),
+        ("lora+add", "full+add+lora"),
+        ("add+lora", "full+lora+add"),
+        ("last:02", "last:2"),
+        (" last:2 + add ", "last:2+add"),
+    ],
+)
 def test_short_words_stand_for_long_ones(text, full):
     assert parse(text) == parse(full)
 
@@ -128,22 +139,44 @@ def test_depth_counts_from_either_end(n_parts, count):
     assert n_tuned(HEAD, n_parts) == 0
 
 
-@pytest.mark.parametrize(("text", "n_parts", "says"), [
-    ("last:40", 18,
-     "--strategy last:40: lite0 has 18 parts, the head apart; use last:18 or full."),
-    ("frozen:40", 18,
-     "--strategy frozen:40: lite0 has 18 parts, the head apart; use frozen:18 or head."),
-    ("last:2+add", 1, "--strategy last:2+add: lite0 has 1 part, the head apart; use full or head."),
-    ("frozen:4+lora", 4,
-     "--strategy frozen:4+lora: lite0 has 4 parts, the head apart, and all are frozen; "
-     "use last:2+lora or full+lora."),
-    ("frozen:3+gradual", 4,
-     "--strategy frozen:3+gradual: lite0 has 4 parts, the head apart; gradual needs at least two "
-     "tuned layers, which join one after the other; use last:2+gradual or full+gradual."),
-    ("full+gradual", 1,
-     "--strategy full+gradual: lite0 has 1 part, the head apart; gradual needs at least two tuned "
-     "layers, which join one after the other; leave +gradual away."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "n_parts", "says"),
+    [
+        (
+            "last:40",
+            18,
+            "--strategy last:40: lite0 has 18 parts, the head apart; use last:18 or full.",
+        ),
+        (
+            "frozen:40",
+            18,
+            "--strategy frozen:40: lite0 has 18 parts, the head apart; use frozen:18 or head.",
+        ),
+        (
+            "last:2+add",
+            1,
+            "--strategy last:2+add: lite0 has 1 part, the head apart; use full or head.",
+        ),
+        (
+            "frozen:4+lora",
+            4,
+            "--strategy frozen:4+lora: lite0 has 4 parts, the head apart, and all are frozen; "
+            "use last:2+lora or full+lora.",
+        ),
+        (
+            "frozen:3+gradual",
+            4,
+            "--strategy frozen:3+gradual: lite0 has 4 parts, the head apart; gradual needs at "
+            "least two tuned layers, which join one after the other; use last:2+gradual or full+gradual.",
+        ),
+        (
+            "full+gradual",
+            1,
+            "--strategy full+gradual: lite0 has 1 part, the head apart; gradual needs at least two "
+            "tuned layers, which join one after the other; leave +gradual away.",
+        ),
+    ],
+)
 def test_a_network_that_is_too_short_is_named(text, n_parts, says):
     with pytest.raises(PlanError) as caught:
         n_tuned(parse(text), n_parts, "lite0")
@@ -162,14 +195,26 @@ def test_auto_has_no_depth_of_its_own():
         n_tuned(AUTO, 18)
 
 
-@pytest.mark.parametrize(("text", "verdict", "becomes"), [
-    ("auto", None, "head"), ("auto", "head", "head"), ("auto", "unclear", "head"),
-    ("auto", "no-signal", "head"), ("auto", "scratch-fair", "head"), ("auto", "deeper", "last:9"),
-    ("auto+add", "head", "head+add"), ("auto+add", "deeper", "last:9+add"),
-    ("auto+lora", "head", "last:9+lora"), ("auto+gradual", None, "last:9+gradual"),
-    ("full", "head", "full"), ("head", "deeper", "head"), ("frozen:18", "deeper", "head"),
-    ("frozen:18+add", None, "head+add"), ("scratch", "head", "scratch"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "verdict", "becomes"),
+    [
+        ("auto", None, "head"),
+        ("auto", "head", "head"),
+        ("auto", "unclear", "head"),
+        ("auto", "no-signal", "head"),
+        ("auto", "scratch-fair", "head"),
+        ("auto", "deeper", "last:9"),
+        ("auto+add", "head", "head+add"),
+        ("auto+add", "deeper", "last:9+add"),
+        ("auto+lora", "head", "last:9+lora"),
+        ("auto+gradual", None, "last:9+gradual"),
+        ("full", "head", "full"),
+        ("head", "deeper", "head"),
+        ("frozen:18", "deeper", "head"),
+        ("frozen:18+add", None, "head+add"),
+        ("scratch", "head", "scratch"),
+    ],
+)
 def test_auto_follows_the_verdict_and_a_wish_is_followed(text, verdict, becomes):
     assert word(resolve(parse(text), verdict, 18)) == becomes
 
@@ -209,19 +254,29 @@ def test_the_word_of_the_parts_of_a_strategy_does_the_same(strategy, n_parts):
     assert (found.depth == "scratch") == (given.depth == "scratch")
 
 
-@pytest.mark.parametrize("text", [
-    "tuned frozen", "frozen tuned low-rank", "fresh tuned", "frozen fresh", "tuned frozen tuned",
-    "fresh fresh added",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tuned frozen",
+        "frozen tuned low-rank",
+        "fresh tuned",
+        "frozen fresh",
+        "tuned frozen tuned",
+        "fresh fresh added",
+    ],
+)
 def test_there_is_no_word_for_a_mixture(text):
     assert word_of([*text.split(), "replaced"]) is None
 
 
-@pytest.mark.parametrize(("value", "says"), [
-    ("headd", "the plan has strategy 'headd': headd is not a word of it; did you mean head?"),
-    ("auto+add", "the plan has strategy 'auto\\+add', which settles nothing; name a depth."),
-    (3, "the plan has strategy 3: 3 is not a word of it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("headd", "the plan has strategy 'headd': headd is not a word of it; did you mean head?"),
+        ("auto+add", "the plan has strategy 'auto\\+add', which settles nothing; name a depth."),
+        (3, "the plan has strategy 3: 3 is not a word of it"),
+    ],
+)
 def test_a_plan_names_a_settled_strategy(value, says):
     with pytest.raises(PlanError, match=says):
         strategy_of(replace(plan_for(), strategy=said(value)))

@@ -116,16 +116,26 @@ def test_where_layers_were_trained_nobody_says_that_fine_tuning_was_not_tried(kn
 
 def claim(value=0.9):
     return Estimate(
-        metric="accuracy", value=value, low=value - 0.05, high=value + 0.05, n=200,
+        metric="accuracy",
+        value=value,
+        low=value - 0.05,
+        high=value + 0.05,
+        n=200,
         method="nested-cv",
-    )  # fmt: skip
+    )
 
 
 def gain_of(value, low, high, change=0.0, low_change=-0.02, high_change=0.02):
     return FineTuningGain(
-        value=value, low=low, high=high, n=200, log_loss=0.4, log_loss_change=change,
-        log_loss_low=low_change, log_loss_high=high_change,
-    )  # fmt: skip
+        value=value,
+        low=low,
+        high=high,
+        n=200,
+        log_loss=0.4,
+        log_loss_change=change,
+        log_loss_low=low_change,
+        log_loss_high=high_change,
+    )
 
 
 ADDED = gain_of(0.031, 0.004, 0.058)
@@ -201,8 +211,13 @@ def test_a_probe_that_is_no_better_than_one_answer_either_is_not_recommended():
 
 
 def test_a_network_that_has_learnt_nothing_is_trained_and_not_fine_tuned():
-    for outcome in (DID, replace(DID, gain=OPEN), replace(DID, gain=SURER),
-                    replace(DID, is_fine_tuned=False), replace(DID, chosen="full")):  # fmt: skip
+    for outcome in (
+        DID,
+        replace(DID, gain=OPEN),
+        replace(DID, gain=SURER),
+        replace(DID, is_fine_tuned=False),
+        replace(DID, chosen="full"),
+    ):
         text = outcome_sentence(outcome, basis=BLANK)
         assert "a head on untrained layers" in text
         assert "tun" not in text
@@ -242,11 +257,15 @@ def test_what_ships_is_the_verdict_where_the_depth_was_ours(gain, is_fine_tuned,
 @pytest.mark.parametrize(
     ("gain", "kind"),
     [
-        (ADDED, "deeper"), (OPEN, "unclear"), (LOST, "head"), (NOTHING, "head"),
-        (gain_of(0.0, -0.02, LITTLE), "unclear"), (gain_of(0.01, 0.0, 0.019), "head"),
+        (ADDED, "deeper"),
+        (OPEN, "unclear"),
+        (LOST, "head"),
+        (NOTHING, "head"),
+        (gain_of(0.0, -0.02, LITTLE), "unclear"),
+        (gain_of(0.01, 0.0, 0.019), "head"),
         (SURER, "unclear"),
     ],
-)  # fmt: skip
+)
 def test_the_users_own_strategy_is_judged_by_the_comparison_alone(gain, kind):
     assert outcome_kind(replace(DID, gain=gain, chosen="full"), "unclear") == kind
 
@@ -255,13 +274,20 @@ gains = st.builds(
     lambda value, below, above, change, width: gain_of(
         value, value - below, value + above, change, change - width, change + width
     ),
-    st.floats(-0.5, 0.5), st.floats(0, 0.3), st.floats(0, 0.3), st.floats(-0.3, 0.3),
+    st.floats(-0.5, 0.5),
+    st.floats(0, 0.3),
+    st.floats(0, 0.3),
+    st.floats(-0.3, 0.3),
     st.floats(0, 0.2),
-)  # fmt: skip
+)
 outcomes = st.builds(
-    Outcome, estimate=st.floats(0.1, 1.0).map(claim), gain=gains, is_fine_tuned=st.booleans(),
-    chosen=st.sampled_from(["", "full", "scratch"]), blind=st.floats(0, 0.5),
-)  # fmt: skip
+    Outcome,
+    estimate=st.floats(0.1, 1.0).map(claim),
+    gain=gains,
+    is_fine_tuned=st.booleans(),
+    chosen=st.sampled_from(["", "full", "scratch"]),
+    blind=st.floats(0, 0.5),
+)
 
 
 @given(outcomes, st.sampled_from([START, BLANK]))

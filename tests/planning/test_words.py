@@ -13,9 +13,18 @@ from warmstart.planning.words import gave_up, in_words, own_choices, runs
 
 NAMES = tuple(f"p{i}" for i in range(18))
 WORDS = (
-    "head", "last:1", "last:4", "frozen:3", "full", "full+gradual", "head+add", "last:4+add",
-    "full+lora", "last:2+lora", "scratch",
-)  # fmt: skip
+    "head",
+    "last:1",
+    "last:4",
+    "frozen:3",
+    "full",
+    "full+gradual",
+    "head+add",
+    "last:4+add",
+    "full+lora",
+    "last:2+lora",
+    "scratch",
+)
 
 
 def plan(strategy, names=NAMES, **wishes):
@@ -40,13 +49,16 @@ def test_every_part_is_told_once_with_its_action_and_within_its_rates(strategy, 
     assert all(a.action != b.action for a, b in itertools.pairwise(found))
 
 
-@pytest.mark.parametrize(("strategy", "text"), [
-    ("head", "Layers 1–18 frozen"),
-    ("last:4", "Layers 1–14 frozen · 15–18 tuned at 0.000562 to 0.001"),
-    ("last:1", "Layers 1–17 frozen · 18 tuned at 0.001"),
-    ("scratch", "Layers 1–18 made new at 0.001"),
-    ("head+add", "Layers 1–18 frozen · 1 layer block added at 0.003"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("strategy", "text"),
+    [
+        ("head", "Layers 1–18 frozen"),
+        ("last:4", "Layers 1–14 frozen · 15–18 tuned at 0.000562 to 0.001"),
+        ("last:1", "Layers 1–17 frozen · 18 tuned at 0.001"),
+        ("scratch", "Layers 1–18 made new at 0.001"),
+        ("head+add", "Layers 1–18 frozen · 1 layer block added at 0.003"),
+    ],
+)
 def test_one_line_names_what_is_frozen_and_what_moves(strategy, text):
     assert in_words(plan(strategy)) == text
 
@@ -66,8 +78,10 @@ def test_neighbours_are_told_apart_by_what_is_done_to_them():
     made = plan("full", NAMES[:5], lr=0.01)
     made = with_part(made, 2, action=said("frozen"), rate=None)
     assert [(run.layers, run.action) for run in runs(made)] == [
-        ("1–2", "tuned"), ("3", "frozen"), ("4–5", "tuned"),
-    ]  # fmt: skip
+        ("1–2", "tuned"),
+        ("3", "frozen"),
+        ("4–5", "tuned"),
+    ]
     assert in_words(made).startswith("Layers 1–2 tuned at ")
     assert " · 3 frozen · 4–5 tuned at 0.0075 to 0.01" in in_words(made)
 
@@ -99,9 +113,9 @@ def test_a_plan_of_the_rules_has_no_choice_of_ones_own():
 def test_every_choice_of_ones_own_is_told_with_what_the_rule_said():
     made = plan("last:2", NAMES[:4], lr=0.002, seed=3, given={"seed"})
     made = apply_settings(
-        made, ["training.passes=900", "part.p3.rate=0.5", "part.p0.action=tuned",
-               "head.penalties=0.1,1"]
-    )  # fmt: skip
+        made,
+        ["training.passes=900", "part.p3.rate=0.5", "part.p0.action=tuned", "head.penalties=0.1,1"],
+    )
     found = dict(line.split(" = ", 1) for line in own_choices(made))
     assert found == {
         "strategy": "last:2; the rule: head",
@@ -120,11 +134,18 @@ def test_no_choice_of_the_rules_is_told_as_ones_own(strategy):
     assert [line.partition(" = ")[0] for line in own_choices(made)] == ["strategy"]
 
 
-@pytest.mark.parametrize(("lr", "kind", "scales", "says"), [
-    (10.0, "diverged", (1.0, 1 / 3, 1 / 9),
-     "training diverged at rates 10, 3.33 and 1.11; the rule says 0.001"),
-    (1e-9, "stuck", (1.0,), "training got nowhere at rate 1e-09; the rule says 0.001"),
-    (None, "stuck", (1 / 3, 1 / 9), "training got nowhere at rates 0.000333 and 0.000111"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lr", "kind", "scales", "says"),
+    [
+        (
+            10.0,
+            "diverged",
+            (1.0, 1 / 3, 1 / 9),
+            "training diverged at rates 10, 3.33 and 1.11; the rule says 0.001",
+        ),
+        (1e-9, "stuck", (1.0,), "training got nowhere at rate 1e-09; the rule says 0.001"),
+        (None, "stuck", (1 / 3, 1 / 9), "training got nowhere at rates 0.000333 and 0.000111"),
+    ],
+)
 def test_what_was_given_up_is_told_with_its_rates(lr, kind, scales, says):
     assert gave_up(plan_for("full", lr=lr), kind, scales) == says

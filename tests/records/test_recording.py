@@ -73,12 +73,15 @@ def test_events_pass_through_and_are_written_down(run):
     assert markers(run) == ["DONE"]
 
 
-@pytest.mark.parametrize(("error", "marker", "text"), [
-    (ZeroDivisionError("by zero"), "FAILED", "ZeroDivisionError('by zero')"),
-    (DataError("photos is empty"), "FAILED", "photos is empty"),
-    (OSError(errno.EIO, "Input/output error"), "FAILED", "OSError(5, 'Input/output error')"),
-    (KeyboardInterrupt(), "INTERRUPTED", "stopped by the user; what was computed is kept"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "marker", "text"),
+    [
+        (ZeroDivisionError("by zero"), "FAILED", "ZeroDivisionError('by zero')"),
+        (DataError("photos is empty"), "FAILED", "photos is empty"),
+        (OSError(errno.EIO, "Input/output error"), "FAILED", "OSError(5, 'Input/output error')"),
+        (KeyboardInterrupt(), "INTERRUPTED", "stopped by the user; what was computed is kept"),
+    ],
+)
 def test_an_error_leaves_its_marker_and_goes_on_up(run, error, marker, text):
     with pytest.raises(type(error)) as caught:
         drain(recorded(steps(error=error), run))
@@ -191,7 +194,8 @@ def test_a_log_is_held_alone_and_given_back(run):
 def test_a_killed_process_gives_the_log_back(run):
     code = (
         "import os, sys, signal; from pathlib import Path\n"
-        "from warmstart.records.run_folder import RunFolder; from warmstart.records.recording import open_log\n"
+        "from warmstart.records.run_folder import RunFolder\n"
+        "from warmstart.records.recording import open_log\n"
         "log = open_log(RunFolder(Path(sys.argv[1]))); print('held', flush=True)\n"
         "signal.pause()"
     )
@@ -232,16 +236,22 @@ def test_the_log_says_how_long_was_worked(tmp_path):
 
     told = [
         event("read", 100.0, folder="runs/a", read=2.5, look=1.0),
-        event("look", 104.0), event("check", 105.0), event("check", 106.5),
+        event("look", 104.0),
+        event("check", 105.0),
+        event("check", 106.5),
         event("read", 1000.0, folder="/runs/a", read=2.0, title="Resumed"),
-        event("check", 1001.0), event("head", 1003.0),
-    ]  # fmt: skip
+        event("check", 1001.0),
+        event("head", 1003.0),
+    ]
     path = tmp_path / "progress.jsonl"
     path.write_text("no event\n" + "".join(json.dumps(asdict(e)) + "\n" for e in told) + "{}\n")
     seconds = worked(path)
     assert {stage: s for stage, s in seconds.items() if s} == {
-        "read": 4.5, "look": 5.0, "check": 3.5, "head": 2.0,
-    }  # fmt: skip
+        "read": 4.5,
+        "look": 5.0,
+        "check": 3.5,
+        "head": 2.0,
+    }
     clock = Clock()
     clock.lap("read")
     clock.add(seconds)
@@ -278,9 +288,13 @@ def test_what_a_run_leaves_behind_draws_every_curve_again(pictures, tmp_path):
     """Loss, rate, speed and memory at each update of each training; val at each look."""
     seen = []
     run = tiny.fit(
-        pictures, out=tmp_path / "run", strategy="last:1", on_event=seen.append,
-        settings=["training.passes=160", "training.folds=2"], track="tensorboard",
-    )  # fmt: skip
+        pictures,
+        out=tmp_path / "run",
+        strategy="last:1",
+        on_event=seen.append,
+        settings=["training.passes=160", "training.folds=2"],
+        track="tensorboard",
+    )
     rate = run.plan.training.rate.number
     drawn = curves_of(earlier_events(run.path / LOG), rate)
     assert drawn == curves_of(seen, rate)

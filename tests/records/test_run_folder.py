@@ -32,10 +32,22 @@ from warmstart.records.summary import Estimate, Evidence, Prediction, Summary
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 RECORDS = [
-    Tap, Preprocessing, Example, Finding, Evidence, Estimate, Prediction, CalibrationRecord,
-    ModelRecord, Summary, network.Ledger, network.NetworkRecord, records_data.DataRecord,
-    answer.Answer, network.StartRecord,
-]  # fmt: skip
+    Tap,
+    Preprocessing,
+    Example,
+    Finding,
+    Evidence,
+    Estimate,
+    Prediction,
+    CalibrationRecord,
+    ModelRecord,
+    Summary,
+    network.Ledger,
+    network.NetworkRecord,
+    records_data.DataRecord,
+    answer.Answer,
+    network.StartRecord,
+]
 plain = st.one_of(
     st.booleans(), numbers, st.integers(), st.text().filter(lambda text: text != "auto")
 )
@@ -181,8 +193,13 @@ def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):
         RunFolder.check_free(tmp_path)
 
 
-LEFT = ("progress.jsonl", "plan.toml", "summary.json.partial", "checkpoints/last.safetensors",
-        "model/config.json")  # fmt: skip
+LEFT = (
+    "progress.jsonl",
+    "plan.toml",
+    "summary.json.partial",
+    "checkpoints/last.safetensors",
+    "model/config.json",
+)
 
 
 def fill(folder, names):
@@ -191,26 +208,36 @@ def fill(folder, names):
         (folder / name).touch()
 
 
-@pytest.mark.parametrize("names", [
-    (*LEFT, "request.json", "FAILED"),
-    (*LEFT, "FAILED"),
-    ("progress.jsonl", "inspection.json", "INTERRUPTED"),  # of `check`: there is nothing to resume
-    ("progress.jsonl", "request.json.partial"),  # killed before anything was promised
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        (*LEFT, "request.json", "FAILED"),
+        (*LEFT, "FAILED"),
+        (
+            "progress.jsonl",
+            "inspection.json",
+            "INTERRUPTED",
+        ),  # of `check`: there is nothing to resume
+        ("progress.jsonl", "request.json.partial"),  # killed before anything was promised
+    ],
+)
 def test_a_run_that_cannot_go_on_makes_room_for_the_same_command(tmp_path, names):
     fill(tmp_path, names)
     RunFolder.create(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("names", [
-    ("progress.jsonl", "plan.toml"),
-    ("DONE", "summary.json", "plan.toml"),
-    ("DONE", "summary.json", "plan.toml", "request.json"),
-    ("INTERRUPTED", "plan.toml", "letter.txt"),  # something of somebody else's
-    ("FAILED", "request.json", "letter.txt"),
-    ("INTERRUPTED", "DONE"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("progress.jsonl", "plan.toml"),
+        ("DONE", "summary.json", "plan.toml"),
+        ("DONE", "summary.json", "plan.toml", "request.json"),
+        ("INTERRUPTED", "plan.toml", "letter.txt"),  # something of somebody else's
+        ("FAILED", "request.json", "letter.txt"),
+        ("INTERRUPTED", "DONE"),
+    ],
+)
 def test_every_other_folder_is_left_alone(tmp_path, names):
     fill(tmp_path, names)
     with pytest.raises(RunFolderError, match="exists and is not empty; nothing was changed"):
@@ -297,14 +324,17 @@ def test_a_run_at_work_has_no_marker(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["plan.toml"]
 
 
-@pytest.mark.parametrize(("names", "can"), [
-    (("request.json",), True),
-    (("request.json", "INTERRUPTED"), True),
-    (("request.json", "FAILED"), False),
-    (("request.json", "DONE"), False),
-    (("INTERRUPTED",), False),
-    ((), False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "can"),
+    [
+        (("request.json",), True),
+        (("request.json", "INTERRUPTED"), True),
+        (("request.json", "FAILED"), False),
+        (("request.json", "DONE"), False),
+        (("INTERRUPTED",), False),
+        ((), False),
+    ],
+)
 def test_what_can_go_on_was_begun_and_is_not_over(tmp_path, names, can):
     fill(tmp_path, names)
     run = RunFolder(tmp_path)
@@ -334,9 +364,13 @@ def test_a_record_of_many_examples_never_lies_in_memory_as_text(tmp_path):
         for k in range(n)
     )
     record = records_data.DataRecord(
-        name="photos", kind="image", task="classify", layout="", classes=("cat",),
+        name="photos",
+        kind="image",
+        task="classify",
+        layout="",
+        classes=("cat",),
         examples=examples,
-    )  # fmt: skip
+    )
     tracemalloc.start()
     write_json(tmp_path / "data.json", record)
     peak = tracemalloc.get_traced_memory()[1]

@@ -7,8 +7,10 @@ from warmstart.reporting.bars import diagram
 
 
 def test_dots_lie_where_their_bins_do():
-    bins = [CertaintyBin(confidence=0.5, accuracy=0.25, low=0.1, high=0.4, n=10),
-            CertaintyBin(confidence=1.0, accuracy=1.0, low=0.8, high=1.0, n=40)]  # fmt: skip
+    bins = [
+        CertaintyBin(confidence=0.5, accuracy=0.25, low=0.1, high=0.4, n=10),
+        CertaintyBin(confidence=1.0, accuracy=1.0, low=0.8, high=1.0, n=40),
+    ]
     root = ET.fromstring(diagram(bins, name="n", title="t", about="a"))
     first, second = [e.attrib for e in root.iter("circle")]
     assert float(first["cx"]) < float(second["cx"])

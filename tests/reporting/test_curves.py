@@ -27,15 +27,26 @@ def read(*events, rate=None):
     ("lesson", "group"), [(1, "fold1"), (2, "fold2"), (3, "final"), (None, "train")]
 )
 def test_each_training_has_its_own_curves(lesson, group):
-    values = {"loss": 0.5, "factor": 0.1, "per_second": 64.0, "memory_mb": 900, "val_loss": 0.7,
-              "val": 0.8, "head": 0.75}  # fmt: skip
+    values = {
+        "loss": 0.5,
+        "factor": 0.1,
+        "per_second": 64.0,
+        "memory_mb": 900,
+        "val_loss": 0.7,
+        "val": 0.8,
+        "head": 0.75,
+    }
     if lesson is not None:
         values["lesson"] = lesson
     assert read(BEGIN, step(1, **values), rate=3e-4)[1] == {
-        f"{group}/loss": 0.5, f"{group}/val_loss": 0.7, f"{group}/val_accuracy": 0.8,
-        f"{group}/head_accuracy": 0.75, f"{group}/rate": pytest.approx(3e-5),
-        "speed/images_per_second": 64.0, "memory/peak_mb": 900.0,
-    }  # fmt: skip
+        f"{group}/loss": 0.5,
+        f"{group}/val_loss": 0.7,
+        f"{group}/val_accuracy": 0.8,
+        f"{group}/head_accuracy": 0.75,
+        f"{group}/rate": pytest.approx(3e-5),
+        "speed/images_per_second": 64.0,
+        "memory/peak_mb": 900.0,
+    }
 
 
 def test_one_training_learns_from_all():
@@ -91,6 +102,9 @@ def test_a_plan_is_a_table_of_paths():
         rate = { value = 1e-4 }
     """
     assert choices_in(tomllib.loads(text)) == {
-        "start": "lite0", "training.flip": True, "head.penalties": "0.1,1.0",
-        "part.blocks.0.action": "tuned", "part.blocks.0.rate": 1e-4,
-    }  # fmt: skip
+        "start": "lite0",
+        "training.flip": True,
+        "head.penalties": "0.1,1.0",
+        "part.blocks.0.action": "tuned",
+        "part.blocks.0.rate": 1e-4,
+    }

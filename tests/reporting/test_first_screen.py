@@ -35,13 +35,15 @@ def test_reasons_cannot_run():
 def test_nothing_shipped_is_nothing_to_use():
     none = summary(
         verdict=Verdict(kind="no-signal", sentence="No signal found."),
-        shipped=Shipped(strategy="none", why="no signal"), test=None,
-    )  # fmt: skip
+        shipped=Shipped(strategy="none", why="no signal"),
+        test=None,
+    )
     assert would_use(facts(summary=none)) == ["No: nothing was shipped, for no signal."]
 
 
-@pytest.mark.parametrize(("strategy", "is_marked"), [("last:4", True), ("blend", True),
-                                                     ("head", False), ("none", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("strategy", "is_marked"), [("last:4", True), ("blend", True), ("head", False), ("none", False)]
+)
 def test_the_linear_probe_stands_on_the_line_where_something_else_ships(strategy, is_marked):
     probe = replace(summary().estimate, value=0.8, low=0.74, high=0.85)
     found = summary(linear_probe=probe, shipped=Shipped(strategy=strategy, why="…"))
@@ -49,9 +51,13 @@ def test_the_linear_probe_stands_on_the_line_where_something_else_ships(strategy
 
 
 @pytest.mark.parametrize(
-    ("level", "word"), [("ready", "Yes."), ("review", "Yes, where a person looks at its answers"),
-                        ("not-ready", "Not yet.")],
-)  # fmt: skip
+    ("level", "word"),
+    [
+        ("ready", "Yes."),
+        ("review", "Yes, where a person looks at its answers"),
+        ("not-ready", "Not yet."),
+    ],
+)
 def test_whether_one_would_use_it_follows_readiness(level, word):
     found = facts(summary=summary(readiness=Readiness(level=level, reasons=("so",))))
     assert would_use(found)[0].startswith(word)
@@ -72,9 +78,13 @@ def test_how_many_of_100_and_how_many_are_confident():
 
 def test_where_nothing_can_be_promised_it_says_so():
     blind = CalibrationRecord(
-        temperature=1.0, class_bias=(), sure_from=None, promised_error=0.2, unknown_from=1.0,
+        temperature=1.0,
+        class_bias=(),
+        sure_from=None,
+        promised_error=0.2,
+        unknown_from=1.0,
         nearest=3,
-    )  # fmt: skip
+    )
     said = would_use(facts(calibration=blind))[2]
     assert said.startswith("It calls no answer confident: there are too few examples to promise")
     assert said.endswith("Look at each of them yourself where a mistake matters.")

@@ -107,13 +107,18 @@ def test_all_that_folds_scrolls_or_leads_is_reached_by_keyboard(browser, tmp_pat
     reached = set()
     for _ in range(3 * wanted):
         shown.keyboard.press("Tab")
-        reached.add(shown.evaluate("[...document.querySelectorAll('*')].indexOf("
-                                   "document.activeElement)"))  # fmt: skip
+        reached.add(
+            shown.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)")
+        )
     hidden = shown.evaluate(
         "[...document.querySelectorAll('details:not([open]) [tabindex]')].length"
     )
-    assert len(reached - {shown.evaluate("[...document.querySelectorAll('*')].indexOf("
-                                         "document.body)")}) >= wanted - hidden  # fmt: skip
+    assert (
+        len(
+            reached - {shown.evaluate("[...document.querySelectorAll('*')].indexOf(document.body)")}
+        )
+        >= wanted - hidden
+    )
     shown.evaluate("document.querySelector('summary').focus()")
     shown.keyboard.press("Enter")
     assert shown.evaluate("document.querySelector('details').open")

@@ -11,8 +11,10 @@ ENDS = [0.0, 0.02, 0.3, 0.5, 0.7, 0.98, 1.0]
 
 
 def drawn(value, mark):
-    measures = (Measure("test", value, value / 2, value, is_main=False),
-                Measure("estimate", value, value / 2, value))  # fmt: skip
+    measures = (
+        Measure("test", value, value / 2, value, is_main=False),
+        Measure("estimate", value, value / 2, value),
+    )
     marks = (Mark("guess", mark), Mark("scrambled", mark))
     return ET.fromstring(on_a_line(measures, marks, name="a", title="t", about="d"))
 
@@ -21,9 +23,10 @@ def drawn(value, mark):
 @pytest.mark.parametrize("mark", ENDS)
 def test_labels_never_share_a_row(value, mark):
     rows = [
-        float(e.attrib["y"]) for e in drawn(value, mark).iter("text")
+        float(e.attrib["y"])
+        for e in drawn(value, mark).iter("text")
         if "small" not in e.attrib["class"]
-    ]  # fmt: skip
+    ]
     assert len(rows) == 4
     assert all(abs(a - b) >= 18 for i, a in enumerate(rows) for b in rows[:i])
 

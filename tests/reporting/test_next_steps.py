@@ -12,8 +12,9 @@ from warmstart.reporting.next_steps import LEAST_IMAGES, next_steps, weakest
 
 NONE = summary(
     verdict=Verdict(kind="no-signal", sentence="No signal."),
-    shipped=Shipped(strategy="none", why="none"), test=None,
-)  # fmt: skip
+    shipped=Shipped(strategy="none", why="none"),
+    test=None,
+)
 
 
 def only(one):
@@ -23,9 +24,15 @@ def only(one):
 
 def gain(value, low, high):
     return FineTuningGain(
-        value=value, low=low, high=high, n=300, log_loss=0.5, log_loss_change=-0.1,
-        log_loss_low=-0.15, log_loss_high=-0.05,
-    )  # fmt: skip
+        value=value,
+        low=low,
+        high=high,
+        n=300,
+        log_loss=0.5,
+        log_loss_change=-0.1,
+        log_loss_low=-0.15,
+        log_loss_high=-0.05,
+    )
 
 
 def titles(found):
@@ -53,8 +60,13 @@ def test_a_leak_comes_before_everything():
 
 
 def test_a_command_reads_the_same_data_from_the_same_start():
-    told = {"start": "--start lite1", "test": "--test later", "label": "--label kind",
-            "relabel": "--relabel old.csv", "seed": "--seed 7"}  # fmt: skip
+    told = {
+        "start": "--start lite1",
+        "test": "--test later",
+        "label": "--label kind",
+        "relabel": "--relabel old.csv",
+        "seed": "--seed 7",
+    }
     plain = facts()
     found = replace(plain, repeat=replace(plain.repeat, options=told))
     labels, _, deeper = next_steps(found)
@@ -82,8 +94,12 @@ def test_labels_that_are_only_contradicted_are_not_called_wrong():
 
 def test_where_no_number_is_stated_the_reason_stands_beside_the_labels_to_look_at():
     said = "The model disagrees with 119 of 384 labels; it is itself wrong about 4 times in 10."
-    told = issues(issue("hat/000.jpg", "hat", "shirt", is_issue=False), count=None,
-                  why="weak-model", sentence=said)  # fmt: skip
+    told = issues(
+        issue("hat/000.jpg", "hat", "shirt", is_issue=False),
+        count=None,
+        why="weak-model",
+        sentence=said,
+    )
     step = next_steps(facts(inspection=Inspection(evidence=EVIDENCE, label_issues=told)))[1]
     assert (step.title, step.shown[0][0]) == ("Labels to look at first", "hat/000.jpg")
     assert step.text.startswith(said)
@@ -99,9 +115,10 @@ def test_without_a_signal_labels_and_images_are_looked_at():
     inspection = only(issue("hat/000.jpg", "hat", "shirt", is_issue=False))
     found = facts(summary=NONE, inspection=inspection)
     assert titles(found) == [
-        "Look at the images as a stranger would", "Check how the labels were made",
+        "Look at the images as a stranger would",
+        "Check how the labels were made",
         "Measure again, cheaply",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,10 @@ def of_task(task, is_issue=True):
     found = Finding(kind="size-cue", sentence="The size tells.", items=("a",))
     told = issues(replace(ISSUES[task], is_issue=is_issue))
     return facts(
-        summary=replace(plain, task=task, data=counts, findings=(found,)), data=data,
+        summary=replace(plain, task=task, data=counts, findings=(found,)),
+        data=data,
         inspection=Inspection(evidence=(), label_issues=told),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("task", ISSUES)

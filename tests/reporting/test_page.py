@@ -77,8 +77,9 @@ def test_nothing_is_loaded_and_nothing_runs(case):
             assert value.startswith(("data:image/", "#")), value
     assert not re.search(r"url\(|@import|https?:", text)
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    assert any(name == "content" and value.startswith(policy) for _, name, value in
-               found.attributes)  # fmt: skip
+    assert any(
+        name == "content" and value.startswith(policy) for _, name, value in found.attributes
+    )
 
 
 def test_the_same_facts_give_the_same_bytes(case):
@@ -101,16 +102,18 @@ def test_what_a_user_named_is_text():
 
 def test_a_run_that_misnames_itself_stays_text():
     nasty = replace(facts(), place=NASTY, title=NASTY, in_words=NASTY, fates=(NASTY,))
-    nasty = replace(nasty, repeat=replace(nasty.repeat, command=NASTY, data=NASTY,
-                                          rows=((NASTY, NASTY),)))  # fmt: skip
+    nasty = replace(
+        nasty, repeat=replace(nasty.repeat, command=NASTY, data=NASTY, rows=((NASTY, NASTY),))
+    )
     assert "script" not in Reader(page(nasty)).tags
 
 
 def test_every_picture_has_its_words(case):
     found = Reader(page(case))
     images = [tag for tag in found.tags if tag == "img"]
-    assert len([1 for tag, name, value in found.attributes if tag == "img" and name == "alt"
-                and value]) == len(images)  # fmt: skip
+    assert len(
+        [1 for tag, name, value in found.attributes if tag == "img" and name == "alt" and value]
+    ) == len(images)
 
 
 OPTIONAL = [f.name for f in fields(Facts) if f.name not in ("place", "title", "summary", "repeat")]
@@ -158,13 +161,20 @@ def test_a_perfect_run_says_so():
 
 
 GAIN = FineTuningGain(
-    value=0.031, low=0.004, high=0.058, n=300, log_loss=0.5, log_loss_change=-0.1,
-    log_loss_low=-0.15, log_loss_high=-0.05,
-)  # fmt: skip
+    value=0.031,
+    low=0.004,
+    high=0.058,
+    n=300,
+    log_loss=0.5,
+    log_loss_change=-0.1,
+    log_loss_low=-0.15,
+    log_loss_high=-0.05,
+)
 
 
-@pytest.mark.parametrize(("strategy", "row"), [("last:1", "what ships"), ("blend", "what ships"),
-                                               ("head", "fine-tuned")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("strategy", "row"), [("last:1", "what ships"), ("blend", "what ships"), ("head", "fine-tuned")]
+)
 def test_what_fine_tuning_changed_is_told_beside_the_curves(strategy, row):
     probe = replace(summary().estimate, value=0.8, low=0.74, high=0.85)
     found = summary(

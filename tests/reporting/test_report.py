@@ -19,17 +19,52 @@ def test_only_what_is_not_usual_is_typed(tmp_path):
 
 def test_everything_that_was_typed_is_typed_again(tmp_path):
     found = written(
-        tmp_path, data="my photos", start="timm:resnet18", strategy="last:2", budget="fast",
-        lr=3e-4, minutes=5.0, test=Path("later"), label="kind", group="who",
-        relabel=Path("label_issues.csv"), fix=True, seed=7, device="cpu",
+        tmp_path,
+        data="my photos",
+        start="timm:resnet18",
+        strategy="last:2",
+        budget="fast",
+        lr=3e-4,
+        minutes=5.0,
+        test=Path("later"),
+        label="kind",
+        group="who",
+        relabel=Path("label_issues.csv"),
+        fix=True,
+        seed=7,
+        device="cpu",
         settings=("training.passes=100",),
-    )  # fmt: skip
+    )
     assert shlex.split(found.command) == [
-        "warmstart", "fit", "my photos", "--start", "timm:resnet18", "--strategy", "last:2",
-        "--budget", "fast", "--lr", "0.0003", "--minutes", "5", "--test", "later", "--label",
-        "kind", "--group", "who", "--relabel", "label_issues.csv", "--seed", "7", "--device", "cpu",
-        "--set", "training.passes=100", "--fix",
-    ]  # fmt: skip
+        "warmstart",
+        "fit",
+        "my photos",
+        "--start",
+        "timm:resnet18",
+        "--strategy",
+        "last:2",
+        "--budget",
+        "fast",
+        "--lr",
+        "0.0003",
+        "--minutes",
+        "5",
+        "--test",
+        "later",
+        "--label",
+        "kind",
+        "--group",
+        "who",
+        "--relabel",
+        "label_issues.csv",
+        "--seed",
+        "7",
+        "--device",
+        "cpu",
+        "--set",
+        "training.passes=100",
+        "--fix",
+    ]
     assert found.data == "'my photos'"
     assert found.is_own_strategy
     assert found.is_timed

@@ -128,10 +128,18 @@ def test_names_of_users_stay_text(tmp_path):
 
 
 OPTIONAL = [
-    "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
-    "predictions.jsonl", "progress.jsonl", "env.json", "request.json", "model/calibration.json",
+    "plan.toml",
+    "network.json",
+    "data.json",
+    "inspection.json",
+    "weights_ledger.json",
+    "predictions.jsonl",
+    "progress.jsonl",
+    "env.json",
+    "request.json",
+    "model/calibration.json",
     "model/preprocess.json",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name", OPTIONAL)

@@ -30,8 +30,9 @@ def listed(**payloads):
         Example(id=id, label="a", split="train", sha256=sha256(payload).hexdigest())
         for id, payload in payloads.items()
     )
-    return DataRecord(name="d", kind="image", task="classify", layout="", classes=("a",),
-                      examples=examples)  # fmt: skip
+    return DataRecord(
+        name="d", kind="image", task="classify", layout="", classes=("a",), examples=examples
+    )
 
 
 @pytest.mark.parametrize("size", [(900, 300), (300, 900), (161, 161), (90, 60)])
@@ -70,8 +71,9 @@ def test_bands_are_shown_as_colours():
     buffer = io.BytesIO()
     np.save(buffer, bands)
     payload = buffer.getvalue()
-    prep = Preprocessing(size=(16, 16), resize=16, mean=(0.5,) * 6, std=(0.5,) * 6,
-                         ranges=((0.0, 4000.0),) * 6)  # fmt: skip
+    prep = Preprocessing(
+        size=(16, 16), resize=16, mean=(0.5,) * 6, std=(0.5,) * 6, ranges=((0.0, 4000.0),) * 6
+    )
     record = listed(field=payload)
     assert of(thumbnails(["field"], record, lambda id: payload, prep)["field"]).size == (30, 20)
     assert thumbnails(["field"], record, lambda id: payload, None) == {}

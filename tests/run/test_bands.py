@@ -104,8 +104,9 @@ def test_a_tuned_first_layer_sees_at_first_what_the_old_network_saw(tmp_path):
     start = load(network(), preprocessing=PREP, inputs=wish)
     three = load(network(), preprocessing=PREP)
     prep = start.record.preprocessing
-    pixels = np.stack([load_image(collection.load(e.id), e.id, prep)
-                       for e in collection.record.examples])  # fmt: skip
+    pixels = np.stack(
+        [load_image(collection.load(e.id), e.id, prep) for e in collection.record.examples]
+    )
     with torch.inference_mode():
         found = start.module(normalised(pixels, prep))
         expected = three.module(normalised(np.ascontiguousarray(pixels[..., [3, 2, 1]]), PREP))
@@ -126,8 +127,9 @@ def test_what_was_no_picture_is_read_again_as_bands(tmp_path):
     collection = collect(fill_bands(tmp_path / "fields", n=4))
     look = drain(take_look(collection, load(network(), preprocessing=PREP)))
     assert len(look.unreadable) == 8
-    look = drain(take_look(collection, load(network(), preprocessing=PREP,
-                                            inputs=wish_for(collection))))  # fmt: skip
+    look = drain(
+        take_look(collection, load(network(), preprocessing=PREP, inputs=wish_for(collection)))
+    )
     assert not look.unreadable
 
 

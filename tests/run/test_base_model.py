@@ -48,9 +48,12 @@ def blind():
 
 
 MADE = {
-    "small": network, "twin": network, "layers": lambda: network("layers"),
-    "blind": blind, "broken": Broken,
-}  # fmt: skip
+    "small": network,
+    "twin": network,
+    "layers": lambda: network("layers"),
+    "blind": blind,
+    "broken": Broken,
+}
 
 
 @pytest.fixture
@@ -184,8 +187,9 @@ def test_the_smallest_on_disk_are_looked_at_and_the_others_named(monkeypatch, tm
         ("n9000",),
     )
     assert base_model.on_disk(2500) == (
-        ("n1000", "n2000"), ("n3000", "file", "n7000", "n8000", "n9000"),
-    )  # fmt: skip
+        ("n1000", "n2000"),
+        ("n3000", "file", "n7000", "n8000", "n9000"),
+    )
 
 
 def test_auto_takes_the_winner_and_the_plan_says_why(disk, monkeypatch, pictures, tmp_path):

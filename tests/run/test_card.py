@@ -85,11 +85,14 @@ def test_the_plain_torch_of_the_default_start_predicts_the_same_in_a_clean_proce
     assert "photo.jpg" not in {path.name for path in run.path.iterdir()}
 
 
-@pytest.mark.parametrize("kind", [
-    {"resize": 40, "interpolation": "bilinear"},
-    {"size": (32, 64), "resize": 48, "squash": True},
-    {"size": (32, 64), "resize": 32},  # tall pictures are too narrow for it: enlarged
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"resize": 40, "interpolation": "bilinear"},
+        {"size": (32, 64), "resize": 48, "squash": True},
+        {"size": (32, 64), "resize": 32},  # tall pictures are too narrow for it: enlarged
+    ],
+)
 def test_the_plain_torch_follows_the_preprocessing(tmp_path, kind):
     data, prep = photographs(tmp_path / "photos"), replace(PREP, **kind)
     run = fit(data, start=weights(tmp_path), arch=ARCH, preprocessing=prep, out=tmp_path / "run")
@@ -123,8 +126,15 @@ def test_a_network_of_ones_own_has_no_snippet(pictures, tmp_path):
 def test_the_card_holds_the_numbers_of_the_run(finished):
     text = (finished.path / "README.md").read_text("utf-8")
     estimate, test = finished.estimate, finished.test
-    for score in (estimate.value, estimate.low, estimate.high, test.accuracy, test.low, test.high,
-                  test.balanced_accuracy):  # fmt: skip
+    for score in (
+        estimate.value,
+        estimate.low,
+        estimate.high,
+        test.accuracy,
+        test.low,
+        test.high,
+        test.balanced_accuracy,
+    ):
         assert percent(score, 1) in text
     for number in (test.macro_f1, test.log_loss, test.ece):
         assert f"{number:.3f}" in text

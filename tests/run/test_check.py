@@ -28,8 +28,15 @@ from warmstart.request import Request
 from warmstart.run.check import check
 
 NAMES = [
-    "signal", "depth", "appetite", "knowledge", "distance", "preprocessing", "ceiling", "tail_gain",
-]  # fmt: skip
+    "signal",
+    "depth",
+    "appetite",
+    "knowledge",
+    "distance",
+    "preprocessing",
+    "ceiling",
+    "tail_gain",
+]
 CLOSE = {"knowledge", "distance", "preprocessing"}  # the network is run again for them
 FILES = {
     "data.json",

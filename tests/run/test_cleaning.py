@@ -109,8 +109,9 @@ def test_a_near_copy_of_one_is_a_near_copy_of_its_exact_copies(photos):
     reencode("a", 0, photos / "train/a/small.jpg")
     whole = settle(photos)
     assert set(whole.record.twins) == {
-        ("train/a/0.png", "train/a/small.jpg"), ("train/a/same.png", "train/a/small.jpg"),
-    }  # fmt: skip
+        ("train/a/0.png", "train/a/small.jpg"),
+        ("train/a/same.png", "train/a/small.jpg"),
+    }
     named = [item for problem in whole.record.problems for item in problem.items]
     assert sorted(named) == ["train/a/same.png", "train/a/small.jpg"]
 
@@ -148,10 +149,14 @@ def faulty(photos):
 
 
 GONE = {
-    "train/a/0.png", "train/b/0.png",  # the test holds them
-    "train/a/1.png", "train/b/conflict.png", "train/a/2.png", "train/b/both.png",  # two labels
+    "train/a/0.png",
+    "train/b/0.png",  # the test holds them
+    "train/a/1.png",
+    "train/b/conflict.png",
+    "train/a/2.png",
+    "train/b/both.png",  # two labels
     "train/b/again.png",  # 3.png is the first of its bytes
-}  # fmt: skip
+}
 
 
 def test_fix_leaves_out_what_it_promises_and_nothing_else(faulty, tmp_path):

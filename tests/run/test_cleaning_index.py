@@ -25,10 +25,13 @@ def collection(rows: list[Row]) -> Collection:
         Example(id=r.id, label=r.label, split=r.split, sha256=r.id, group=r.group) for r in rows
     )
     record = DataRecord(
-        name="photos", kind="image", task="classify", layout="class folders",
+        name="photos",
+        kind="image",
+        task="classify",
+        layout="class folders",
         classes=tuple(sorted({e.label for e in examples if e.split == "train"})),
         examples=examples,
-    )  # fmt: skip
+    )
     return Collection(record=record, load=lambda _: b"", title="", wording=WORDING)
 
 
@@ -75,8 +78,9 @@ LABEL = (NAME | st.sampled_from(["drop", "a,b", '"', "x\ny", "1.0", "=1+1"])).ma
 )
 @settings(max_examples=80)
 def test_whatever_the_names(tmp_path_factory, ids, labels, data):
-    splits = data.draw(st.lists(st.sampled_from(["train", "train", "test"]), min_size=len(ids),
-                                max_size=len(ids)))  # fmt: skip
+    splits = data.draw(
+        st.lists(st.sampled_from(["train", "train", "test"]), min_size=len(ids), max_size=len(ids))
+    )
     groups = data.draw(st.lists(st.none() | NAME, min_size=len(ids), max_size=len(ids)))
     rows = [
         Row(id=id, label=labels[i % len(labels)], split=splits[i], group=groups[i])
@@ -90,8 +94,9 @@ def test_whatever_the_names(tmp_path_factory, ids, labels, data):
         return  # too little is left to be learnt from
     path = tmp_path_factory.mktemp("index") / "clean.csv"
     write_index(path, whole, dropped)
-    listing = Listing(name="photos", layout="", title="", rows=tuple(rows), load=lambda _: b"",
-                      wording=WORDING)  # fmt: skip
+    listing = Listing(
+        name="photos", layout="", title="", rows=tuple(rows), load=lambda _: b"", wording=WORDING
+    )
     again = apply_relabel(listing, path.read_bytes(), "clean.csv")
     assert [(r.id, r.label, r.split, r.group) for r in again.rows] == [
         (e.id, e.label, e.split, e.group) for e in kept.examples

@@ -63,8 +63,10 @@ def test_the_test_part_scores_as_it_did_in_the_run(finished, copy):
     first = found.runs[0]
     assert (first.name, first.path) == ("split", str(finished.path))
     assert (first.value, first.low, first.high) == (
-        finished.test.accuracy, finished.test.low, finished.test.high,
-    )  # fmt: skip
+        finished.test.accuracy,
+        finished.test.low,
+        finished.test.high,
+    )
     (pair,) = found.pairs
     assert (pair.a, pair.b, pair.winner, pair.n) == ("split", "blind", "split", 15)
     assert pair.difference == pytest.approx(finished.test.accuracy - 1 / 3)
@@ -142,8 +144,10 @@ def test_three_runs_from_best_to_worst(finished, copy):
     found = compare(copy("blind", said=blind), copy("poor", said=poor), finished)
     assert [run.name for run in found.runs] == ["split", "poor", "blind"]
     assert [(p.a, p.b) for p in found.pairs] == [
-        ("split", "poor"), ("split", "blind"), ("poor", "blind"),
-    ]  # fmt: skip
+        ("split", "poor"),
+        ("split", "blind"),
+        ("poor", "blind"),
+    ]
     values = [run.value for run in found.runs]
     assert values == sorted(values, reverse=True)
     assert all(pair.difference >= 0 for pair in found.pairs)
@@ -169,8 +173,16 @@ def looked(path, values, head):
     events = [begin]
     for update, value in enumerate(values, 1):
         told = {"loss": 1.0, "lesson": 1, "val": value, "head": head}
-        events.append({"stage": "tune", "kind": "step", "step": update, "of": 2 * len(values),
-                       "values": told, "t": 1e9 + update})  # fmt: skip
+        events.append(
+            {
+                "stage": "tune",
+                "kind": "step",
+                "step": update,
+                "of": 2 * len(values),
+                "values": told,
+                "t": 1e9 + update,
+            }
+        )
     with open(path / "progress.jsonl", "a", encoding="utf-8") as file:
         file.writelines(json.dumps(event) + "\n" for event in events)
     return path
@@ -204,8 +216,9 @@ def test_runs_go_by_their_folder_or_by_their_path(copy, tmp_path, monkeypatch):
     (tmp_path / "runs" / "latest").symlink_to("two")
     found = compare("runs/one/", "runs/latest")
     assert [(run.name, run.path) for run in found.runs] == [
-        ("one", "runs/one"), ("two", "runs/two"),
-    ]  # fmt: skip
+        ("one", "runs/one"),
+        ("two", "runs/two"),
+    ]
     shutil.copytree(one, tmp_path / "elsewhere" / "one")
     found = compare("runs/one", "elsewhere/one")
     assert {run.name for run in found.runs} == {"runs/one", "elsewhere/one"}

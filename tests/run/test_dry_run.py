@@ -99,9 +99,15 @@ def test_time_before_the_call_counts_only_where_the_caller_says_so(pictures):
     assert ask(pictures, "head").forecast.seconds["read"] < 1e6
 
 
-@pytest.mark.parametrize(("minutes", "passes", "folds"), [
-    (None, 12_000, 5), (200.0, 12_000, 5), (75.0, 12_000, 1), (30.0, 6_320, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("minutes", "passes", "folds"),
+    [
+        (None, 12_000, 5),
+        (200.0, 12_000, 5),
+        (75.0, 12_000, 1),
+        (30.0, 6_320, 1),
+    ],
+)
 def test_the_plan_is_cut_to_the_minutes_as_in_the_run(
     pictures, monkeypatch, minutes, passes, folds
 ):
@@ -109,8 +115,9 @@ def test_the_plan_is_cut_to_the_minutes_as_in_the_run(
         """A second for four images passed, in every training."""
         return lambda plan: Forecast(
             seconds={"total": plan.training.passes.number * (1 + plan.training.folds.number) / 8},
-            memory_mb=1.0, disk_mb=1.0,
-        )  # fmt: skip
+            memory_mb=1.0,
+            disk_mb=1.0,
+        )
 
     monkeypatch.setattr(run_dry_run, "outlook", slow)
     found = ask(pictures, "scratch", minutes=minutes, budget="balanced", settings=())
@@ -139,8 +146,9 @@ def test_nothing_is_written_and_nothing_is_changed(pictures, tmp_path):
 
 def test_only_reading_is_told(pictures):
     seen = []
-    asked = Request(data=pictures, start=network(), preprocessing=PREP, strategy="last:1",
-                    settings=FEW)  # fmt: skip
+    asked = Request(
+        data=pictures, start=network(), preprocessing=PREP, strategy="last:1", settings=FEW
+    )
     follow(dry_run(asked), seen.append)
     assert {event.stage for event in seen} == {"read"}
 
@@ -156,11 +164,15 @@ def test_the_file_is_the_plan_and_can_be_followed(pictures, tmp_path, strategy):
     assert {path.name for path in tmp_path.iterdir()} <= {"pictures", "cache", "plan.toml"}
     settings = dict(pair.split("=") for pair in FEW) if found.plan.is_trained else {}
     planned = warmstart.fit(
-        pictures, start=network(), preprocessing=PREP, plan=tmp_path / "plan.toml",
+        pictures,
+        start=network(),
+        preprocessing=PREP,
+        plan=tmp_path / "plan.toml",
         out=tmp_path / "planned" / "run",
-    )  # fmt: skip
-    typed = fit(pictures, strategy=strategy, seed=3, settings=settings,
-                out=tmp_path / "typed" / "run")  # fmt: skip
+    )
+    typed = fit(
+        pictures, strategy=strategy, seed=3, settings=settings, out=tmp_path / "typed" / "run"
+    )
     assert bytes_of(planned.path / "model") == bytes_of(typed.path / "model")
     assert planned.plan == replace(found.plan, start=planned.plan.start)
     assert (planned.estimate, planned.verdict) == (typed.estimate, typed.verdict)
@@ -175,11 +187,17 @@ def test_the_file_can_be_edited_and_asked_about_again(pictures, tmp_path):
     assert not found.follows_verdict
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("runs/mine", "--out runs/mine: with --dry-run it names the file for the plan"),
-    ("taken.toml", "--out taken.toml exists; nothing was changed. Choose another name."),
-    ("nowhere/plan.toml", "--out nowhere/plan.toml: there is no folder nowhere; make it first."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("runs/mine", "--out runs/mine: with --dry-run it names the file for the plan"),
+        ("taken.toml", "--out taken.toml exists; nothing was changed. Choose another name."),
+        (
+            "nowhere/plan.toml",
+            "--out nowhere/plan.toml: there is no folder nowhere; make it first.",
+        ),
+    ],
+)
 def test_an_out_that_is_no_new_file_is_refused_before_anything_is_read(tmp_path, name, message):
     (tmp_path / "taken.toml").write_text("mine")
     with pytest.raises(UsageError) as caught:
@@ -188,11 +206,17 @@ def test_an_out_that_is_no_new_file_is_refused_before_anything_is_read(tmp_path,
     assert (tmp_path / "taken.toml").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("asked", "error"), [
-    ({"strategy": "best"}, PlanError), ({"strategy": "last:9"}, PlanError),
-    ({"strategy": "head", "lr": 0.1}, PlanError), ({"budget": "quick"}, UsageError),
-    ({"data": "nowhere"}, DataError), ({"settings": ("lr=1",)}, PlanError),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({"strategy": "best"}, PlanError),
+        ({"strategy": "last:9"}, PlanError),
+        ({"strategy": "head", "lr": 0.1}, PlanError),
+        ({"budget": "quick"}, UsageError),
+        ({"data": "nowhere"}, DataError),
+        ({"settings": ("lr=1",)}, PlanError),
+    ],
+)
 def test_what_fit_refuses_is_refused_and_no_file_is_left(pictures, tmp_path, asked, error):
     with pytest.raises(error):
         ask(**{"data": pictures, "out": tmp_path / "plan.toml", **asked})

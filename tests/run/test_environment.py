@@ -28,9 +28,13 @@ def test_nothing_to_say_where_all_is_as_it_was():
     assert before["processors"] >= 1
 
 
-@pytest.mark.parametrize(("found", "here"), [
-    ("9.9.9", f"{torch.__version__} is installed"), (None, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("found", "here"),
+    [
+        ("9.9.9", f"{torch.__version__} is installed"),
+        (None, None),
+    ],
+)
 def test_another_version_is_refused(found, here):
     before = changed()
     if found:

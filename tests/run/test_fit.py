@@ -24,12 +24,28 @@ from warmstart.records.run_folder import RunFolder
 from warmstart.records.summary import Evidence, Scores
 
 FILES = {
-    "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
-    "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json", "DONE",
-    "label_issues.csv", "off_topic.csv", "request.json", "report.html",
-    "model/model.safetensors", "model/config.json", "model/labels.json", "model/preprocess.json",
-    "model/calibration.json", "model/neighbours.safetensors",
-}  # fmt: skip
+    "plan.toml",
+    "network.json",
+    "data.json",
+    "inspection.json",
+    "weights_ledger.json",
+    "predictions.jsonl",
+    "progress.jsonl",
+    "summary.json",
+    "README.md",
+    "env.json",
+    "DONE",
+    "label_issues.csv",
+    "off_topic.csv",
+    "request.json",
+    "report.html",
+    "model/model.safetensors",
+    "model/config.json",
+    "model/labels.json",
+    "model/preprocess.json",
+    "model/calibration.json",
+    "model/neighbours.safetensors",
+}
 CLOCKED = ("seconds", "peak_rss_mb")
 # They tell times, and where it is.
 OWN = {"progress.jsonl", "summary.json", "request.json", "report.html"}
@@ -61,8 +77,11 @@ def unclocked(run):
 
 def look_of(run):
     """What the look says at its end."""
-    (end,) = [e["values"] for e in lines(run, "progress.jsonl")
-              if (e["stage"], e["kind"]) == ("look", "end")]  # fmt: skip
+    (end,) = [
+        e["values"]
+        for e in lines(run, "progress.jsonl")
+        if (e["stage"], e["kind"]) == ("look", "end")
+    ]
     return end["passed"], end["decoded"]
 
 
@@ -76,10 +95,25 @@ def test_the_folder_holds_the_promised_files_and_nothing_else(finished):
 def test_the_summary_has_the_keys_of_the_contract(finished):
     summary = summary_of(finished.path)
     assert summary.keys() == {
-        "format", "task", "verdict", "shipped", "estimate", "test", "data", "start", "frozen",
-        "guards", "findings", "seconds", "peak_rss_mb", "own_head", "beside", "readiness",
-        "linear_probe", "fine_tuning_gain",
-    }  # fmt: skip
+        "format",
+        "task",
+        "verdict",
+        "shipped",
+        "estimate",
+        "test",
+        "data",
+        "start",
+        "frozen",
+        "guards",
+        "findings",
+        "seconds",
+        "peak_rss_mb",
+        "own_head",
+        "beside",
+        "readiness",
+        "linear_probe",
+        "fine_tuning_gain",
+    }
     assert summary["fine_tuning_gain"] is None  # nothing was trained step by step
     assert summary["linear_probe"] == summary["estimate"]
     assert summary["own_head"] is None
@@ -104,8 +138,11 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
         assert 0 <= part["low"] <= part["value"] <= part["high"] <= 1
     assert summary["data"] == {
         **dict.fromkeys(("unreadable", "duplicates", "leaks"), 0),
-        "train": 36, "test": 15, "classes": 3, "label_issues": None,  # too few to count any
-    }  # fmt: skip
+        "train": 36,
+        "test": 15,
+        "classes": 3,
+        "label_issues": None,  # too few to count any
+    }
     assert summary["start"].keys() == {"name", "sha256", "parameters"}
     assert len(summary["start"]["sha256"]) == 64
     assert summary["frozen"].keys() == {"parameters", "buffers", "identical"}
@@ -138,8 +175,10 @@ def test_every_training_row_is_predicted_once_out_of_fold_and_every_test_row_onc
 
 def test_the_summary_counts_what_the_predictions_say(finished):
     found, summary = lines(finished.path, "predictions.jsonl"), summary_of(finished.path)
-    for split, claimed in (("oof", summary["estimate"]["value"]),
-                           ("test", summary["test"]["accuracy"])):  # fmt: skip
+    for split, claimed in (
+        ("oof", summary["estimate"]["value"]),
+        ("test", summary["test"]["accuracy"]),
+    ):
         hits = [p["label"] == p["target"] for p in found if p["split"] == split]
         assert claimed == pytest.approx(np.mean(hits))
 
@@ -149,8 +188,9 @@ def test_the_plan_can_be_read_and_leaves_nothing_to_be_decided(finished):
     plan = tomllib.loads(text)
     assert plan["format"] == 1
     assert '"auto"' not in text
-    names = [part["name"] for part in json.loads(
-        (finished.path / "network.json").read_text())["parts"]]  # fmt: skip
+    names = [
+        part["name"] for part in json.loads((finished.path / "network.json").read_text())["parts"]
+    ]
     assert [part["name"] for part in plan["part"]] == [*names, "output"]
     assert {part["action"]["value"] for part in plan["part"][:-1]} == {"frozen"}
     assert finished.plan.strategy.value == plan["strategy"]["value"] == "head"
@@ -290,8 +330,10 @@ def test_what_cannot_be_read_is_left_out_listed_and_not_tried_again(pictures):
         assert (run.summary.data.unreadable, run.summary.data.train) == (3, 35)
         (finding,) = [f for f in run.summary.findings if f.kind == "unreadable"]
         assert [item.split(":")[0] for item in finding.items] == [
-            "blue/001.png", "green/letter.jpg", "red/empty.png",
-        ]  # fmt: skip
+            "blue/001.png",
+            "green/letter.jpg",
+            "red/empty.png",
+        ]
         assert len(lines(run.path, "predictions.jsonl")) == 35
     assert look_of(first.path) == (35, 38)
     assert look_of(second.path) == (0, 0)
@@ -384,8 +426,9 @@ def test_a_network_that_says_the_same_of_everything_is_no_start(pictures, budget
     assert run.verdict.evidence[0].details["p"] > 0.01
     assert run.summary.shipped.strategy == "none"
     assert not (run.path / "model").exists()
-    assert all(np.isfinite(list(p["scores"].values())).all()
-               for p in lines(run.path, "predictions.jsonl"))  # fmt: skip
+    assert all(
+        np.isfinite(list(p["scores"].values())).all() for p in lines(run.path, "predictions.jsonl")
+    )
 
 
 class Overflowing(Convolutions):
@@ -422,9 +465,12 @@ def test_arrays_and_a_network_of_ones_own(pictures):
     module = network("attention")
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     run = warmstart.fit(
-        (images[:30], labels[:30]), test=(images[30:], labels[30:]),
-        start=module, preprocessing=PREP, budget="fast",
-    )  # fmt: skip
+        (images[:30], labels[:30]),
+        test=(images[30:], labels[30:]),
+        start=module,
+        preprocessing=PREP,
+        budget="fast",
+    )
     assert module.state_dict().keys() == before.keys()
     assert all((module.state_dict()[name] == before[name]).all() for name in before)
     tested = {p["id"]: p for p in lines(run.path, "predictions.jsonl") if p["split"] == "test"}

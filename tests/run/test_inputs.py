@@ -106,22 +106,34 @@ def test_a_plan_for_bands_is_refused_for_pictures(photos):
 # ---- whether the first layer learns ------------------------------------------------------
 
 
-@pytest.mark.parametrize(("request_", "is_tuned"), [
-    (asked(), False), (asked(strategy="full"), True), (asked(strategy="last:99"), False),
-    (asked("part.1.action=tuned", strategy="last:1"), True),
-    (asked("part.1.action=fresh", strategy="last:1"), True),
-    (asked("part.1.action=frozen", strategy="full"), False),
-    (asked("part.2.action=tuned", strategy="last:1"), False),
-    (asked(plan=kept(), given=frozenset()), False),
-    (asked("part.1.action=tuned", plan=kept(), given=frozenset()), True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("request_", "is_tuned"),
+    [
+        (asked(), False),
+        (asked(strategy="full"), True),
+        (asked(strategy="last:99"), False),
+        (asked("part.1.action=tuned", strategy="last:1"), True),
+        (asked("part.1.action=fresh", strategy="last:1"), True),
+        (asked("part.1.action=frozen", strategy="full"), False),
+        (asked("part.2.action=tuned", strategy="last:1"), False),
+        (asked(plan=kept(), given=frozenset()), False),
+        (asked("part.1.action=tuned", plan=kept(), given=frozenset()), True),
+    ],
+)
 def test_the_first_part_may_be_set_by_its_number(photos, request_, is_tuned):
     assert input_wish(request_, photos).is_tuned == is_tuned
 
 
 def test_parts_set_by_name_are_told(photos):
-    wish = input_wish(asked("part.first.action=tuned", "part.a.b.action=frozen",
-                            "part.a.rate=0.1", "part.1.action=tuned"), photos)  # fmt: skip
+    wish = input_wish(
+        asked(
+            "part.first.action=tuned",
+            "part.a.b.action=frozen",
+            "part.a.rate=0.1",
+            "part.1.action=tuned",
+        ),
+        photos,
+    )
     assert wish.told == (("first", True), ("a.b", False))
 
 

@@ -67,9 +67,11 @@ def test_a_run_shows_its_own_images_a_class_in_turn(pictures, tmp_path):
 
 def test_views_of_training_follow_each_image(pictures, tmp_path):
     run = fit(
-        pictures, out=tmp_path / "run", strategy="last:1",
+        pictures,
+        out=tmp_path / "run",
+        strategy="last:1",
         settings=(*FEW, "training.views=2", "training.crop=0.5", "training.folds=1"),
-    )  # fmt: skip
+    )
     plain, first, second = tiles(run.show_inputs(1), depth=3)
     path = sorted((pictures / "blue").iterdir())[0]
     np.testing.assert_array_equal(plain, enlarged(load_image(path.read_bytes(), path.name, PREP)))

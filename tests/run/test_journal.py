@@ -26,12 +26,17 @@ from warmstart.run.journal import Journal, check_same_data
 
 EXAMPLES = tuple(
     Example(id=f"{label}/{n}.png", label=label, split="train", sha256=f"{label}{n}" * 4, group=None)
-    for label in ("cat", "dog") for n in range(3)
-)  # fmt: skip
+    for label in ("cat", "dog")
+    for n in range(3)
+)
 DATA = DataRecord(
-    name="pets", kind="image", task="classify", layout="folders", classes=("cat", "dog"),
+    name="pets",
+    kind="image",
+    task="classify",
+    layout="folders",
+    classes=("cat", "dog"),
     examples=EXAMPLES,
-)  # fmt: skip
+)
 
 
 def journal(path: Path, about: str = "about", notes: dict | None = None) -> Journal:
@@ -44,13 +49,30 @@ def journal(path: Path, about: str = "about", notes: dict | None = None) -> Jour
 
 
 def test_the_same_data_are_the_same_after_a_round_trip():
-    again = from_plain(DataRecord, json.loads(json.dumps({
-        "name": "pets", "kind": "image", "task": "classify", "layout": "folders",
-        "classes": ["cat", "dog"], "examples": [
-            {"id": e.id, "label": e.label, "split": e.split, "sha256": e.sha256, "group": e.group}
-            for e in EXAMPLES
-        ],
-    })))  # fmt: skip
+    again = from_plain(
+        DataRecord,
+        json.loads(
+            json.dumps(
+                {
+                    "name": "pets",
+                    "kind": "image",
+                    "task": "classify",
+                    "layout": "folders",
+                    "classes": ["cat", "dog"],
+                    "examples": [
+                        {
+                            "id": e.id,
+                            "label": e.label,
+                            "split": e.split,
+                            "sha256": e.sha256,
+                            "group": e.group,
+                        }
+                        for e in EXAMPLES
+                    ],
+                }
+            )
+        ),
+    )
     check_same_data(Path("runs/a"), DATA, again)
 
 
@@ -61,16 +83,22 @@ def with_examples(*examples: Example) -> DataRecord:
 DIFFERENCES = {
     "gone": (with_examples(*EXAMPLES[1:]), "cat/0.png is gone"),
     "new": (with_examples(*EXAMPLES, replace(EXAMPLES[0], id="cat/9.png")), "cat/9.png is new"),
-    "bytes": (with_examples(replace(EXAMPLES[0], sha256="f" * 64), *EXAMPLES[1:]),
-              "cat/0.png has changed"),
+    "bytes": (
+        with_examples(replace(EXAMPLES[0], sha256="f" * 64), *EXAMPLES[1:]),
+        "cat/0.png has changed",
+    ),
     **{
-        what: (with_examples(*EXAMPLES[:4], replace(EXAMPLES[4], **{what: value}), EXAMPLES[5]),
-               "dog/1.png has another label, group or part")
+        what: (
+            with_examples(*EXAMPLES[:4], replace(EXAMPLES[4], **{what: value}), EXAMPLES[5]),
+            "dog/1.png has another label, group or part",
+        )
         for what, value in (("label", "cat"), ("split", "test"), ("group", "rex"))
     },
-    "problems": (replace(DATA, problems=(Finding(kind="unreadable", sentence="x"),)),
-                 "its list of what cannot be read is another one"),
-}  # fmt: skip
+    "problems": (
+        replace(DATA, problems=(Finding(kind="unreadable", sentence="x"),)),
+        "its list of what cannot be read is another one",
+    ),
+}
 
 
 @pytest.mark.parametrize(("now", "says"), DIFFERENCES.values(), ids=DIFFERENCES.keys())
@@ -158,10 +186,20 @@ def stop(event):
         raise Stop
 
 
-@pytest.mark.parametrize("text", [
-    "", "{", "[]", "3", '{"engine": 3}', '{"engine": {}}', '{"plan": 3, "inspection": {"a": 1}}',
-    '{"plan": [1, 2]}', '{"inspection": ["x", "y"]}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        '{"engine": 3}',
+        '{"engine": {}}',
+        '{"plan": 3, "inspection": {"a": 1}}',
+        '{"plan": [1, 2]}',
+        '{"inspection": ["x", "y"]}',
+    ],
+)
 def test_a_damaged_journal_is_done_without(pictures, tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Stop):

@@ -42,9 +42,12 @@ def first(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
         run = fit(
-            root / "colours", start=weights(root), arch=ARCH, preprocessing=PREP,
+            root / "colours",
+            start=weights(root),
+            arch=ARCH,
+            preprocessing=PREP,
             out=root / "runs" / "colours",
-        )  # fmt: skip
+        )
     return run.path
 
 
@@ -115,11 +118,20 @@ def test_the_newest_run_is_named_by_what_it_is_today(first, tmp_path):
     assert record.lineage[-1] == record.name
 
 
-@pytest.mark.parametrize(("start", "expected"), [
-    ("lite0", False), ("timm:resnet18", False), ("best.pt", False), ("weights/best.pt", False),
-    ("torchvision:a/b", False), ("runs/nowhere", True), (Path("runs/nowhere"), True),
-    ("resnet18", False), (torch.nn.Linear(2, 2), False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        ("lite0", False),
+        ("timm:resnet18", False),
+        ("best.pt", False),
+        ("weights/best.pt", False),
+        ("torchvision:a/b", False),
+        ("runs/nowhere", True),
+        (Path("runs/nowhere"), True),
+        ("resnet18", False),
+        (torch.nn.Linear(2, 2), False),
+    ],
+)
 def test_paths_are_told_from_names(start, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert is_run(start) is expected
@@ -256,9 +268,12 @@ def test_as_many_classes_of_other_names_are_no_prior(first, tmp_path):
     names = {"Blue": 10, "GREEN": 10, "violet": 10}
     run = follow_up(first, tmp_path, names)
     plain = fit(
-        tmp_path / "data-next", start=weights(tmp_path), arch=ARCH, preprocessing=PREP,
+        tmp_path / "data-next",
+        start=weights(tmp_path),
+        arch=ARCH,
+        preprocessing=PREP,
         out=tmp_path / "plain",
-    )  # fmt: skip
+    )
     assert candidates(run) == candidates(plain)
     a, b = (load_file(each.path / "model" / "model.safetensors") for each in (run, plain))
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -421,9 +436,15 @@ def test_pictures_that_were_saved_again_are_found_by_how_they_look(first, tmp_pa
     assert looked(start, copies).prior is None
     others = fill(tmp_path / "others", COUNTS, seed=12)
     assert looked(start, others).prior is not None
-    tuned = replace(start.record, recipe=Recipe(
-        optimizer="adamw", rate=1e-4, batch=8, schedule="cosine",
-    ))  # fmt: skip
+    tuned = replace(
+        start.record,
+        recipe=Recipe(
+            optimizer="adamw",
+            rate=1e-4,
+            batch=8,
+            schedule="cosine",
+        ),
+    )
     leak = looked(replace(start, record=tuned), copies).leak
     assert leak.sentence == (
         f"30 of the 30 training images are among those that {first} learnt from (the same or "
@@ -499,12 +520,15 @@ def damaged(tmp_path, first, name):
     return copy
 
 
-@pytest.mark.parametrize(("name", "says"), [
-    ("none-shipped", "holds no model: none was shipped"),
-    ("interrupted", "its run did not finish"),
-    ("torn", "cannot be read"),
-    ("half", "does not hold together"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("none-shipped", "holds no model: none was shipped"),
+        ("interrupted", "its run did not finish"),
+        ("torn", "cannot be read"),
+        ("half", "does not hold together"),
+    ],
+)
 def test_a_run_without_a_whole_model_is_refused_with_one_line(name, says, first, tmp_path, capsys):
     run = damaged(tmp_path, first, name)
     fill(tmp_path / "data", {"blue": 3, "red": 3})
@@ -515,10 +539,13 @@ def test_a_run_without_a_whole_model_is_refused_with_one_line(name, says, first,
     assert says in line
 
 
-@pytest.mark.parametrize(("start", "says"), [
-    ("runs/nowhere", "runs/nowhere does not exist (runs is missing); name a folder that"),
-    ("data", "data is not a finished run folder; name one that `warmstart fit` wrote"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        ("runs/nowhere", "runs/nowhere does not exist (runs is missing); name a folder that"),
+        ("data", "data is not a finished run folder; name one that `warmstart fit` wrote"),
+    ],
+)
 def test_what_is_no_run_folder_says_so(start, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "data", {"blue": 3, "red": 3})

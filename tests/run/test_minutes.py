@@ -27,8 +27,15 @@ def speeds(monkeypatch):
 
 def run(data, minutes, **options):
     seen = []
-    made = fit(data, strategy="last:1", budget="balanced", settings=SETTINGS, minutes=minutes,
-               on_event=seen.append, **options)  # fmt: skip
+    made = fit(
+        data,
+        strategy="last:1",
+        budget="balanced",
+        settings=SETTINGS,
+        minutes=minutes,
+        on_event=seen.append,
+        **options,
+    )
     return made, seen
 
 

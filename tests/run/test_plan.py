@@ -50,9 +50,12 @@ def made(facts=FACTS, **asked):
 def values(plan):
     training = plan.training
     return {
-        "start": plan.start.value, "seed": training.seed.value, "rate": training.rate.value,
-        "passes": training.passes.value, "batch": training.batch.value,
-    }  # fmt: skip
+        "start": plan.start.value,
+        "seed": training.seed.value,
+        "rate": training.rate.value,
+        "passes": training.passes.value,
+        "batch": training.batch.value,
+    }
 
 
 # ---- settling ----------------------------------------------------------------------------
@@ -72,8 +75,11 @@ def test_start_seed_and_budget_come_from_the_file(tmp_path, given):
     asked = run_plan.settle(Request(data="photos", plan=path, given=given))
     assert asked.plan == plan
     assert (asked.start, asked.arch, asked.seed, asked.budget) == (
-        "lite1", "timm:resnet18", 5, "fast",
-    )  # fmt: skip
+        "lite1",
+        "timm:resnet18",
+        5,
+        "fast",
+    )
     assert run_plan.engine_of(asked) == plan.training.engine
     assert asked.typed == frozenset()
 
@@ -143,15 +149,18 @@ def test_the_plan_holds_the_engine_that_the_look_has_taken(setting):
         assert made.training.engine == taken
 
 
-@pytest.mark.parametrize(("section", "name", "value", "says"), [
-    ("training", "seed", "x", "has training.seed 'x'; it is a whole number from 0 to"),
-    ("training", "seed", True, "has training.seed True; it is a whole number"),
-    ("training", "seed", 1.5, "has training.seed 1.5; it is a whole number"),
-    ("input", "size", (64, 64), "has input.size [64, 64]; it is a whole number"),
-    ("input", "channels", "x", "has input.channels 'x'; it is a whole number"),
-    ("input", "rgb", ("a", 1, 2), "has input.rgb a,1,2; it is three different bands"),
-    ("head", "permutations", "many", "has head.permutations 'many'; it is a whole number"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("section", "name", "value", "says"),
+    [
+        ("training", "seed", "x", "has training.seed 'x'; it is a whole number from 0 to"),
+        ("training", "seed", True, "has training.seed True; it is a whole number"),
+        ("training", "seed", 1.5, "has training.seed 1.5; it is a whole number"),
+        ("input", "size", (64, 64), "has input.size [64, 64]; it is a whole number"),
+        ("input", "channels", "x", "has input.channels 'x'; it is a whole number"),
+        ("input", "rgb", ("a", 1, 2), "has input.rgb a,1,2; it is three different bands"),
+        ("head", "permutations", "many", "has head.permutations 'many'; it is a whole number"),
+    ],
+)
 def test_a_file_with_values_of_a_wrong_type_is_refused_before_it_is_used(
     tmp_path, section, name, value, says
 ):
@@ -180,15 +189,18 @@ def test_a_file_is_followed_to_the_letter():
         assert made(plan=plan) == plan
 
 
-@pytest.mark.parametrize(("more", "changed"), [
-    ({"lr": 0.02}, {"rate": 0.02}),
-    ({"seed": 9}, {"seed": 9}),
-    ({"start": "lite2"}, {"start": "lite2"}),
-    ({"settings": ("training.passes=900",)}, {"passes": 900}),
-    ({"settings": ("training.rate=0.03",), "lr": 0.02}, {"rate": 0.03}),
-    ({"settings": ("training.batch=4", "training.passes=44")}, {"batch": 4, "passes": 44}),
-    ({"strategy": "full"}, {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "changed"),
+    [
+        ({"lr": 0.02}, {"rate": 0.02}),
+        ({"seed": 9}, {"seed": 9}),
+        ({"start": "lite2"}, {"start": "lite2"}),
+        ({"settings": ("training.passes=900",)}, {"passes": 900}),
+        ({"settings": ("training.rate=0.03",), "lr": 0.02}, {"rate": 0.03}),
+        ({"settings": ("training.batch=4", "training.passes=44")}, {"batch": 4, "passes": 44}),
+        ({"strategy": "full"}, {}),
+    ],
+)
 def test_what_was_typed_wins_over_the_file_and_all_else_is_the_files(more, changed):
     plan = file_plan()
     found = made(plan=plan, **more)
@@ -267,28 +279,40 @@ def test_a_plan_for_another_network_is_refused():
         made(plan=plan)
 
 
-@pytest.mark.parametrize(("facts", "message"), [
-    (replace(FACTS, holdout=40), "head.outer_folds 10, and the hold-out in your data"),
-    (replace(FACTS, n=5000), "'class-mean' in head.candidates"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        (replace(FACTS, holdout=40), "head.outer_folds 10, and the hold-out in your data"),
+        (replace(FACTS, n=5000), "'class-mean' in head.candidates"),
+    ],
+)
 def test_a_plan_that_the_data_do_not_allow_is_refused(facts: DataFacts, message):
     plan = plan_for("last:1", replace(FACTS, smallest_class=4))
     assert "class-mean" in plan.head.candidates.value
     assert message in refusal(lambda: made(facts, plan=plan))
 
 
-@pytest.mark.parametrize(("asked", "message"), [
-    ({"strategy": "head", "lr": 0.1}, "nothing is trained step by step"),
-    ({"strategy": "last:9"}, "has 4 parts"),
-    ({"strategy": "head", "settings": ("training.passes=9",)}, "add --strategy last:N"),
-    ({"strategy": "full", "settings": ("training.batch=900", "training.passes=40")}, "one step"),
-    ({"strategy": "full", "settings": ("training.folds=0",)}, "training.folds 0; it is a whole"),
-    ({"strategy": "full", "settings": ("lr=0.1",)}, "did you mean training.rate?"),
-    ({"strategy": "scratch", "settings": ("part.1.action=frozen",)}, "write strategy full"),
-    ({"strategy": "last:1+gradual"}, "write last:2+gradual or full+gradual."),
-    ({"strategy": "full+lora", "settings": ("training.rank=300",)}, "from 1 to 256"),
-    ({"settings": ("head.outer_folds=301",)}, "the images form 300 independent sets"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"strategy": "head", "lr": 0.1}, "nothing is trained step by step"),
+        ({"strategy": "last:9"}, "has 4 parts"),
+        ({"strategy": "head", "settings": ("training.passes=9",)}, "add --strategy last:N"),
+        (
+            {"strategy": "full", "settings": ("training.batch=900", "training.passes=40")},
+            "one step",
+        ),
+        (
+            {"strategy": "full", "settings": ("training.folds=0",)},
+            "training.folds 0; it is a whole",
+        ),
+        ({"strategy": "full", "settings": ("lr=0.1",)}, "did you mean training.rate?"),
+        ({"strategy": "scratch", "settings": ("part.1.action=frozen",)}, "write strategy full"),
+        ({"strategy": "last:1+gradual"}, "write last:2+gradual or full+gradual."),
+        ({"strategy": "full+lora", "settings": ("training.rank=300",)}, "from 1 to 256"),
+        ({"settings": ("head.outer_folds=301",)}, "the images form 300 independent sets"),
+    ],
+)
 def test_what_contradicts_itself_is_refused_with_a_cure(asked, message):
     found = refusal(lambda: made(**asked))
     assert found is not None
@@ -296,11 +320,18 @@ def test_what_contradicts_itself_is_refused_with_a_cure(asked, message):
     assert "\n" not in found
 
 
-@pytest.mark.parametrize(("strategy", "stream", "n", "cut"), [
-    ("last:1", "float32", 100, 1), ("last:2", "float32", 10**9, 2), ("full", "float16", 100, 0),
-    ("head", "float32", 100, 1), ("auto", "float32", 100, 1), ("head", "float32", 10**9, 0),
-    ("last:1", "", 100, 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("strategy", "stream", "n", "cut"),
+    [
+        ("last:1", "float32", 100, 1),
+        ("last:2", "float32", 10**9, 2),
+        ("full", "float16", 100, 0),
+        ("head", "float32", 100, 1),
+        ("auto", "float32", 100, 1),
+        ("head", "float32", 10**9, 0),
+        ("last:1", "", 100, 0),
+    ],
+)
 def test_a_look_keeps_what_layers_begin_with(strategy, stream, n, cut):
     """Where they were typed, counted from the output; else for `last:1`, while that is little."""
     start = replace(load(network(), preprocessing=PREP), stream=stream)

@@ -53,9 +53,11 @@ def test_files_and_folders_keep_the_order_they_were_named_in(pictures, files):
     named = [str(files[-1]), str(pictures / "blue"), "nowhere.jpg", str(files[-1])]
     found = find_files(named)
     assert found == [
-        str(files[-1]), *[str(p) for p in files if p.parent.name == "blue"], "nowhere.jpg",
         str(files[-1]),
-    ]  # fmt: skip
+        *[str(p) for p in files if p.parent.name == "blue"],
+        "nowhere.jpg",
+        str(files[-1]),
+    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
@@ -240,10 +242,22 @@ def test_a_picture_that_is_cut_off_is_an_answer_without_a_label(predictor, tmp_p
     assert "#0" in answer.error
 
 
-@pytest.mark.parametrize("item", [
-    None, 3, object(), np.zeros(5, np.uint8), np.zeros((4, 4, 2), np.uint8), "", b"bytes",
-    np.zeros((0, 4, 3), np.uint8), np.full((4, 4), np.nan), [[1, 2], [3]], {"a": 1},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "item",
+    [
+        None,
+        3,
+        object(),
+        np.zeros(5, np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        "",
+        b"bytes",
+        np.zeros((0, 4, 3), np.uint8),
+        np.full((4, 4), np.nan),
+        [[1, 2], [3]],
+        {"a": 1},
+    ],
+)
 def test_what_is_no_image_is_an_answer_without_a_label(predictor, item, files):
     answers = predictor.predict([item, files[0]])
     assert answers[0].label is None

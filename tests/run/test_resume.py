@@ -218,13 +218,19 @@ def repaint(root):
 CHANGES = {
     "changed": (repaint, "red/003.png has changed"),
     "gone": (lambda root: (root / "red" / "003.png").unlink(), "red/003.png is gone"),
-    "new": (lambda root: shutil.copy(root / "red" / "003.png", root / "red" / "zz.png"),
-            "red/zz.png is new"),
-    "another name": (lambda root: (root / "red" / "003.png").rename(root / "red" / "a.png"),
-                     "red/003.png is gone"),
-    "a link": (lambda root: (root / "red" / "zz.png").symlink_to("/nowhere.png"),
-               "its list of what cannot be read is another one"),
-}  # fmt: skip
+    "new": (
+        lambda root: shutil.copy(root / "red" / "003.png", root / "red" / "zz.png"),
+        "red/zz.png is new",
+    ),
+    "another name": (
+        lambda root: (root / "red" / "003.png").rename(root / "red" / "a.png"),
+        "red/003.png is gone",
+    ),
+    "a link": (
+        lambda root: (root / "red" / "zz.png").symlink_to("/nowhere.png"),
+        "its list of what cannot be read is another one",
+    ),
+}
 
 
 @pytest.mark.parametrize(("change", "says"), CHANGES.values(), ids=CHANGES.keys())

@@ -160,8 +160,15 @@ def test_other_tasks_have_one_estimate_too(tmp_path, monkeypatch, forced, task, 
     written(tmp_path, column, cells, X)
     monkeypatch.chdir(tmp_path)
     forced({"head": 0.0, "blend": 0.5}.get(how, 1.0))
-    done = fit("t.csv", task=task, label=column, strategy="last:1" if how == "last:1" else "auto",
-               budget="balanced", settings=SHORT, out=tmp_path / "run")  # fmt: skip
+    done = fit(
+        "t.csv",
+        task=task,
+        label=column,
+        strategy="last:1" if how == "last:1" else "auto",
+        budget="balanced",
+        settings=SHORT,
+        out=tmp_path / "run",
+    )
     shipped = done.summary.shipped.strategy
     assert shipped == {"auto": done.plan.strategy.value}.get(how, how)
     assert done.summary.fine_tuning_gain is not None
@@ -185,8 +192,13 @@ def test_fast_trains_nothing(split):
 def test_what_was_set_for_training_does_no_harm_where_there_is_no_signal(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 255, size=(60, 32, 32, 3), dtype=np.uint8)
-    done = fit((x, rng.integers(2, size=60)), budget="balanced", settings=SHORT, lr=1e-3,
-               out=tmp_path / "run")  # fmt: skip
+    done = fit(
+        (x, rng.integers(2, size=60)),
+        budget="balanced",
+        settings=SHORT,
+        lr=1e-3,
+        out=tmp_path / "run",
+    )
     assert done.verdict.kind == "no-signal"
     assert done.summary.shipped.strategy == "none"
 

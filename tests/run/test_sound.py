@@ -34,9 +34,13 @@ def heard(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
         return fit(
-            root / "notes", start=weights(root), arch="timm:lcnet_035", preprocessing=None,
-            settings=["input.size=64"], out=root / "run",
-        )  # fmt: skip
+            root / "notes",
+            start=weights(root),
+            arch="timm:lcnet_035",
+            preprocessing=None,
+            settings=["input.size=64"],
+            out=root / "run",
+        )
 
 
 def test_a_run_on_clips_knows_them(heard):
@@ -71,8 +75,9 @@ def test_what_is_no_sound_is_an_answer_with_an_error(heard, tmp_path):
     (tmp_path / "torn.wav").write_bytes(wav(tone(np.random.default_rng(0), 440))[:99])
     errors = [a.error for a in predict(heard.path, [str(tmp_path)])]
     assert [error.partition("tmp")[0] and error.rpartition(".wav ")[2] for error in errors] == [
-        "is silent (all samples are 0)", "is cut off",
-    ]  # fmt: skip
+        "is silent (all samples are 0)",
+        "is cut off",
+    ]
 
 
 def test_the_server_takes_a_clip_and_says_what_is_none(heard, tmp_path):
@@ -102,9 +107,13 @@ def test_the_report_shows_the_spectrograms_of_clips_that_it_speaks_of(heard, tmp
     clips = fill(tmp_path / "notes", {"a note": 12, "hiss": 12, "tick": 12})
     (clips / "hiss" / "000.wav").rename(clips / "tick" / "wrong.wav")
     run = fit(
-        clips, start=heard.path.parent / "start.safetensors", arch="timm:lcnet_035",
-        preprocessing=None, settings=["input.size=64"], out=tmp_path / "run",
-    )  # fmt: skip
+        clips,
+        start=heard.path.parent / "start.safetensors",
+        arch="timm:lcnet_035",
+        preprocessing=None,
+        settings=["input.size=64"],
+        out=tmp_path / "run",
+    )
     page = (run.path / "report.html").read_text("utf-8")
     shown = re.findall(r'src="data:image/(?:png|jpeg);base64,[^"]+" alt="Clip ([^"]+)"', page)
     assert "tick/wrong.wav" in shown
@@ -177,8 +186,10 @@ def test_layers_are_trained_on_views_of_sounds(tmp_path):
     run = fit(data, strategy="last:1", out=tmp_path / "run", settings=["training.passes=40"])
     training = run.plan.training
     assert (training.flip.value, training.shift.value > 0, training.mask.value > 0) == (
-        False, True, True,
-    )  # fmt: skip
+        False,
+        True,
+        True,
+    )
 
 
 def test_an_export_draws_clips_by_itself(heard, tmp_path):

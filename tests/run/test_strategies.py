@@ -61,12 +61,16 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures,
     assert folders() == ["latest", "split-full", "split-head", "split-scratch"]
     assert Path("runs/latest").resolve().name == "split-scratch"
     assert {run.name: run.path for run in found.runs} == {
-        "head": "runs/split-head", "full": "runs/split-full", "scratch": "runs/split-scratch",
-    }  # fmt: skip
+        "head": "runs/split-head",
+        "full": "runs/split-full",
+        "scratch": "runs/split-scratch",
+    }
     assert (found.rows, found.n, found.failed) == ("test", 15, ())
     assert {run.name: run.kept for run in found.runs} == {
-        "head": False, "full": True, "scratch": True,
-    }  # fmt: skip
+        "head": False,
+        "full": True,
+        "scratch": True,
+    }
     assert [text for text in texts if text and " of 3" in str(text) and "," in str(text)] == [
         "head, 1 of 3",
         "full, 2 of 3",
@@ -75,8 +79,11 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures,
     runs = {run.name: run for run in found.runs}
     assert (runs["head"].updates, runs["head"].near_end_updates) == (0, 0)
     for name in ("full", "scratch"):
-        told = [e for e in lines(Path(runs[name].path), "progress.jsonl")
-                if (e["stage"], e["kind"]) == ("tune", "step")]  # fmt: skip
+        told = [
+            e
+            for e in lines(Path(runs[name].path), "progress.jsonl")
+            if (e["stage"], e["kind"]) == ("tune", "step")
+        ]
         assert runs[name].updates == len(told)
     assert all(Run.open(run.path).plan.strategy.source == "user" for run in found.runs)
     drain(fit(request(data="split", strategy="head", out=Path("alone"))))
@@ -92,11 +99,14 @@ def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(
     compared(stand_in, ["pictures"], ["head", "full"])
     found = compared(stand_in, ["runs/pictures-head", "pictures"], ["head"], seed=1)
     assert {run.name: run.path for run in found.runs} == {
-        "pictures-head": "runs/pictures-head", "head": "runs/pictures-head-2",
-    }  # fmt: skip
+        "pictures-head": "runs/pictures-head",
+        "head": "runs/pictures-head-2",
+    }
     assert [(one.strategy, one.seed) for one in stand_in.asked] == [
-        ("head", 0), ("full", 0), ("head", 1),
-    ]  # fmt: skip
+        ("head", 0),
+        ("full", 0),
+        ("head", 1),
+    ]
 
 
 def test_a_run_that_is_called_like_a_strategy_goes_by_its_path(pictures, stand_in, finished):

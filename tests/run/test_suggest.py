@@ -91,8 +91,10 @@ def test_progress_is_told_and_the_run_is_not_changed(finished, inbox):
     events = []
     follow(suggest(finished.path, [str(inbox)]), events.append)
     assert [(e.kind, e.step, e.of) for e in events] == [
-        ("begin", 0, 33), ("step", 32, 33), ("step", 33, 33),
-    ]  # fmt: skip
+        ("begin", 0, 33),
+        ("step", 32, 33),
+        ("step", 33, 33),
+    ]
     assert before == {p: p.stat().st_mtime_ns for p in finished.path.rglob("*")}
 
 
@@ -147,9 +149,14 @@ def test_a_part_of_it_brings_its_share_of_the_curve():
 
     whole = law(200) - law(100)
     evidence = Evidence(
-        name="appetite", value=whole, low=0.0, high=2 * whole, n=100, meaning="",
+        name="appetite",
+        value=whole,
+        low=0.0,
+        high=2 * whole,
+        n=100,
+        meaning="",
         details={"scale": 0.1, "rate": 0.7},
-    )  # fmt: skip
+    )
     found = expected_gain(evidence, 100, 20)
     assert found.gain == pytest.approx(law(120) - law(100))
     assert (found.low, found.high) == (0.0, pytest.approx(2 * found.gain))

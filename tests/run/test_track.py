@@ -39,7 +39,8 @@ name = "blocks.0"
 action = { value = "tuned" }
 """
 SUMMARY = Summary(
-    task="classify", verdict=Verdict(kind="deeper", sentence="Tuning pays."),
+    task="classify",
+    verdict=Verdict(kind="deeper", sentence="Tuning pays."),
     readiness=Readiness(level="review", reasons=("1 in 7 answers is wrong",)),
     shipped=Shipped(strategy="last:4", why="you asked for it"),
     estimate=Estimate(
@@ -50,16 +51,25 @@ SUMMARY = Summary(
     ),
     fine_tuning_gain=None,
     test=Scores(
-        n=200, accuracy=0.84, low=0.78, high=0.88, balanced_accuracy=0.83, macro_f1=0.82,
-        log_loss=0.45, ece=0.03,
+        n=200,
+        accuracy=0.84,
+        low=0.78,
+        high=0.88,
+        balanced_accuracy=0.83,
+        macro_f1=0.82,
+        log_loss=0.45,
+        ece=0.03,
     ),
     data=DataCounts(
         train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, label_issues=0
     ),
     start=StartCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=10, buffers=2, identical=True),
-    guards=(), findings=(), seconds={"total": 1.0}, peak_rss_mb=100.0,
-)  # fmt: skip
+    guards=(),
+    findings=(),
+    seconds={"total": 1.0},
+    peak_rss_mb=100.0,
+)
 N = 20  # updates a training
 
 
@@ -115,9 +125,13 @@ def test_tensorboard_holds_every_curve(run):
     assert set(found) == {
         *(f"{g}/{n}" for g in ("fold1", "fold2", "final") for n in ("loss", "rate")),
         *(f"fold{k}/{n}" for k in (1, 2) for n in ("val_accuracy", "val_loss", "head_accuracy")),
-        "speed/images_per_second", "guard/stuck", "result/accuracy", "result/low", "result/high",
+        "speed/images_per_second",
+        "guard/stuck",
+        "result/accuracy",
+        "result/low",
+        "result/high",
         "result/test_accuracy",
-    }  # fmt: skip
+    }
     axis = [n for tag in ("fold1/loss", "fold2/loss", "final/loss") for n, _ in found[tag]]
     assert axis == list(range(1, 5 + 3 * N + 1))
     assert found["fold1/loss"][2] == (3, pytest.approx(1 / 3))
@@ -141,8 +155,12 @@ def test_a_run_that_trains_nothing_is_worth_a_line_too(run):
 
 
 def test_where_nothing_ships_there_is_no_result(run):
-    drain(tracked(steps(run, events=[], result=replace(SUMMARY, estimate=None, test=None)),
-                  ["tensorboard"]))  # fmt: skip
+    drain(
+        tracked(
+            steps(run, events=[], result=replace(SUMMARY, estimate=None, test=None)),
+            ["tensorboard"],
+        )
+    )
     assert curves(run) == {}
 
 
@@ -224,9 +242,13 @@ def test_a_slow_tracker_gets_looks_and_what_its_share_of_the_time_allows(run, fa
     drain(tracked(steps(run, events=events), ["slow", "quick"]))
     looks = [e.step for e in events if "val" in e.values]
     sent = fakes["slow"].sent
-    assert [values for _, values in sent if "fold1/val_loss" in values or "fold2/val_loss" in values
-            ] == [values for _, values in fakes["quick"].sent
-                  if "fold1/val_loss" in values or "fold2/val_loss" in values]  # fmt: skip
+    assert [
+        values for _, values in sent if "fold1/val_loss" in values or "fold2/val_loss" in values
+    ] == [
+        values
+        for _, values in fakes["quick"].sent
+        if "fold1/val_loss" in values or "fold2/val_loss" in values
+    ]
     assert len(looks) < len(sent) < 5 + 3 * N
 
 
@@ -312,9 +334,13 @@ def test_a_run_that_goes_on_is_tracked_further(pictures, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         tiny.fit(
-            pictures, out=tmp_path / "photos", strategy="last:1", on_event=stopped,
-            settings=["training.passes=160", "training.folds=2"], track="tensorboard",
-        )  # fmt: skip
+            pictures,
+            out=tmp_path / "photos",
+            strategy="last:1",
+            on_event=stopped,
+            settings=["training.passes=160", "training.folds=2"],
+            track="tensorboard",
+        )
     first = curves(tmp_path / "photos")
     assert [n for n, _ in first["fold1/loss"]][:1] == [1]
     seen = []

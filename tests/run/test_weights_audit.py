@@ -77,16 +77,21 @@ def test_weights_that_stay_while_statistics_move_were_frozen_in_name_only(base):
         module(torch.rand(4, 3, 32, 32))
     found = compare(state_of(module), base)
     assert states(found) == {
-        "first": "frozen", "norm": "frozen in name only", "second": "frozen",
-        "again": "frozen", "out": "frozen",
-    }  # fmt: skip
+        "first": "frozen",
+        "norm": "frozen in name only",
+        "second": "frozen",
+        "again": "frozen",
+        "out": "frozen",
+    }
     (group,) = [g for g in found.groups if g.name == "norm"]
     assert (group.weights, group.weights_same) == (2, 2)
     assert (group.statistics, group.statistics_same) == (3, 0)
     assert group.change == 0
     assert [row.tensor for row in found.rows if row.buffer and row.fate == "trained"] == [
-        "norm.running_mean", "norm.running_var", "norm.num_batches_tracked",
-    ]  # fmt: skip
+        "norm.running_mean",
+        "norm.running_var",
+        "norm.num_batches_tracked",
+    ]
 
 
 def test_a_new_output_is_another_shape_and_what_is_on_one_side_only_is_said(base):

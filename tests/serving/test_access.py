@@ -46,10 +46,14 @@ def test_an_open_server_takes_numbers_and_the_names_it_was_given():
 @pytest.mark.parametrize(
     ("origin", "status"),
     [
-        ("http://127.0.0.1:8000", None), ("http://localhost:3000", None),
-        ("https://evil.example", 403), ("null", 403), ("http://[", 403), ("", 403),
+        ("http://127.0.0.1:8000", None),
+        ("http://localhost:3000", None),
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("http://[", 403),
+        ("", 403),
     ],
-)  # fmt: skip
+)
 def test_pages_of_other_hosts_may_not_ask(origin, status):
     access = access_for("127.0.0.1", None)
     assert refused(access, host="127.0.0.1", origin=origin) == status
@@ -58,20 +62,29 @@ def test_pages_of_other_hosts_may_not_ask(origin, status):
 def test_a_page_of_another_number_may_not_ask_an_open_server():
     access = access_for("0.0.0.0", None, ["models.example.org"])
     for origin, status in (
-        ("http://192.168.0.7:8000", None), ("http://models.example.org", None),
-        ("http://203.0.113.9", 403), ("http://[2001:db8::1]", 403),
-    ):  # fmt: skip
+        ("http://192.168.0.7:8000", None),
+        ("http://models.example.org", None),
+        ("http://203.0.113.9", 403),
+        ("http://[2001:db8::1]", 403),
+    ):
         assert refused(access, host="192.168.0.7:8000", origin=origin) == status
 
 
 @pytest.mark.parametrize(
     ("given", "status"),
     [
-        ("Bearer secret", None), ("bearer secret", None), ("Bearer  secret ", None),
-        ("Bearer secre", 401), ("Bearer secrets", 401), ("Basic secret", 401), ("secret", 401),
-        ("Bearer", 401), ("", 401), ("Bearer sécret", 401),
+        ("Bearer secret", None),
+        ("bearer secret", None),
+        ("Bearer  secret ", None),
+        ("Bearer secre", 401),
+        ("Bearer secrets", 401),
+        ("Basic secret", 401),
+        ("secret", 401),
+        ("Bearer", 401),
+        ("", 401),
+        ("Bearer sécret", 401),
     ],
-)  # fmt: skip
+)
 def test_a_token_is_asked_for(given, status):
     access = access_for("127.0.0.1", "secret")
     assert refused(access, host="127.0.0.1", authorization=given) == status
@@ -88,17 +101,62 @@ def test_the_page_and_the_probes_need_no_token_and_nothing_else_goes_without():
 
 # What names another host to some reader, or no host at all.
 ODD_HOSTS = [
-    "127.0.0.1:80@evil.example", "127.0.0.1@evil.example", "user:pass@127.0.0.1",
-    "127.0.0.1:80:80", "127.0.0.1:x", "127.0.0.1:-1", "127.0.0.1:+80", "127.0.0.1:99999",
-    "127.0.0.1:8000000000", "127.0.0.1: 80", "127.0.0.1 :80", "127.0.0.1\t", "127.0.0.1 evil",
-    "127.0.0.1,evil.example", "127.0.0.1/evil.example", "127.0.0.1#evil.example",
-    "127.0.0.1?evil.example", "127.0.0.1\\evil.example", "127.0.0.1\x00", "127.0.0.1%00",
-    "127.0.0.1..", "localhost..", ".localhost", "127.0.0.1.", "localhost.", "localhost.:80",
-    "http://127.0.0.1", "//127.0.0.1", "127.1", "127.0.0.01", "2130706433", "0x7f.0.0.1",
-    "127.0.0.1.nip.example", "::1", "::1:8000", "[::1", "::1]", "[[::1]]", "[::1]80", "[::1]:x",
-    "[::1]evil", "[::1%25lo]", "[::1%lo]", "[127.0.0.1]", "[localhost]", "[v1.x]", "[]", "[]:80",
-    "[::ffff:127.0.0.1]", "localhost:80\x7f", "l\xf6calhost", "\xb9\xb2\xb7.0.0.1", "", " ", ":80",
-]  # fmt: skip
+    "127.0.0.1:80@evil.example",
+    "127.0.0.1@evil.example",
+    "user:pass@127.0.0.1",
+    "127.0.0.1:80:80",
+    "127.0.0.1:x",
+    "127.0.0.1:-1",
+    "127.0.0.1:+80",
+    "127.0.0.1:99999",
+    "127.0.0.1:8000000000",
+    "127.0.0.1: 80",
+    "127.0.0.1 :80",
+    "127.0.0.1\t",
+    "127.0.0.1 evil",
+    "127.0.0.1,evil.example",
+    "127.0.0.1/evil.example",
+    "127.0.0.1#evil.example",
+    "127.0.0.1?evil.example",
+    "127.0.0.1\\evil.example",
+    "127.0.0.1\x00",
+    "127.0.0.1%00",
+    "127.0.0.1..",
+    "localhost..",
+    ".localhost",
+    "127.0.0.1.",
+    "localhost.",
+    "localhost.:80",
+    "http://127.0.0.1",
+    "//127.0.0.1",
+    "127.1",
+    "127.0.0.01",
+    "2130706433",
+    "0x7f.0.0.1",
+    "127.0.0.1.nip.example",
+    "::1",
+    "::1:8000",
+    "[::1",
+    "::1]",
+    "[[::1]]",
+    "[::1]80",
+    "[::1]:x",
+    "[::1]evil",
+    "[::1%25lo]",
+    "[::1%lo]",
+    "[127.0.0.1]",
+    "[localhost]",
+    "[v1.x]",
+    "[]",
+    "[]:80",
+    "[::ffff:127.0.0.1]",
+    "localhost:80\x7f",
+    "l\xf6calhost",
+    "\xb9\xb2\xb7.0.0.1",
+    "",
+    " ",
+    ":80",
+]
 
 
 @pytest.mark.parametrize("host", ODD_HOSTS)

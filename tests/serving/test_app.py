@@ -95,9 +95,12 @@ def test_metrics_count_what_happened(server):
 
 def test_every_answer_protects_the_page(server):
     for got in (
-        server.ask("GET", "/"), server.ask("GET", "/nowhere"), server.ask("PUT", "/predict"),
-        server.send(("a", b"")), server.ask("GET", "/", Host="evil.example"),
-    ):  # fmt: skip
+        server.ask("GET", "/"),
+        server.ask("GET", "/nowhere"),
+        server.ask("PUT", "/predict"),
+        server.send(("a", b"")),
+        server.ask("GET", "/", Host="evil.example"),
+    ):
         assert "default-src 'none'" in got.headers["content-security-policy"]
         assert "frame-ancestors 'none'" in got.headers["content-security-policy"]
         assert got.headers["x-content-type-options"] == "nosniff"
@@ -136,11 +139,17 @@ def test_too_many_pixels_is_another_status():
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/predict", 405), ("PUT", "/predict", 405), ("DELETE", "/labels", 405),
-        ("GET", "/nowhere", 404), ("GET", "/predict/", 404), ("GET", "//etc/passwd", 404),
-        ("OPTIONS", "/predict", 405), ("BREW", "/", 405), ("GET", "/page", 404),
+        ("GET", "/predict", 405),
+        ("PUT", "/predict", 405),
+        ("DELETE", "/labels", 405),
+        ("GET", "/nowhere", 404),
+        ("GET", "/predict/", 404),
+        ("GET", "//etc/passwd", 404),
+        ("OPTIONS", "/predict", 405),
+        ("BREW", "/", 405),
+        ("GET", "/page", 404),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_there_is_a_problem(server, method, path, status):
     got = server.ask(method, path)
     check_problem(got, status)
@@ -148,12 +157,20 @@ def test_what_is_not_there_is_a_problem(server, method, path, status):
 
 
 PATHS = (
-    "/../../../../etc/passwd", "/..%2f..%2f..%2fetc%2fpasswd", "/%2e%2e/%2e%2e/etc/passwd",
-    "/page.css/../../../etc/passwd", "/examples/../../etc/passwd/thumbnail",
-    "/examples/..%2f..%2fetc%2fpasswd/thumbnail", "/examples/%2e%2e/thumbnail",
-    "/examples//etc/passwd/thumbnail", "/examples/0%00.jpg/thumbnail", "/docs/../../etc/passwd",
-    "/examples/0/thumbnail/../../../../etc/passwd", "/%5c..%5c..%5cetc%5cpasswd", "/\\..\\etc",
-)  # fmt: skip
+    "/../../../../etc/passwd",
+    "/..%2f..%2f..%2fetc%2fpasswd",
+    "/%2e%2e/%2e%2e/etc/passwd",
+    "/page.css/../../../etc/passwd",
+    "/examples/../../etc/passwd/thumbnail",
+    "/examples/..%2f..%2fetc%2fpasswd/thumbnail",
+    "/examples/%2e%2e/thumbnail",
+    "/examples//etc/passwd/thumbnail",
+    "/examples/0%00.jpg/thumbnail",
+    "/docs/../../etc/passwd",
+    "/examples/0/thumbnail/../../../../etc/passwd",
+    "/%5c..%5c..%5cetc%5cpasswd",
+    "/\\..\\etc",
+)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -384,9 +401,15 @@ def test_decoding_large_pictures_does_not_hold_up_the_rest():
 def test_the_description_names_every_route_and_its_errors(server):
     described = server.ask("GET", "/openapi.json").json
     assert set(described["paths"]) == {
-        "/predict", "/explain", "/labels", "/metadata", "/health", "/ready", "/metrics",
+        "/predict",
+        "/explain",
+        "/labels",
+        "/metadata",
+        "/health",
+        "/ready",
+        "/metrics",
         "/examples/{index}/thumbnail",
-    }  # fmt: skip
+    }
     assert described["openapi"].startswith("3.")
     text = json.dumps(described)
     for name in re.findall(r'"#/components/schemas/(\w+)"', text):
@@ -406,9 +429,12 @@ def test_the_description_says_what_a_body_must_hold(server):
         body = described["paths"][path]["post"]["requestBody"]
         assert body["required"] is True
         assert set(body["content"]) == {
-            "multipart/form-data", "application/json", "image/*", "audio/*",
+            "multipart/form-data",
+            "application/json",
+            "image/*",
+            "audio/*",
             "application/octet-stream",
-        }  # fmt: skip
+        }
         sent = schema_of(described, path, "application/json")
         assert sent["oneOf"] == [{"required": ["image"]}, {"required": ["images"]}]
         assert (sent["properties"]["images"]["minItems"], sent["additionalProperties"]) == (
@@ -463,8 +489,12 @@ def test_one_or_many_are_sent_not_both(kind, body, said):
 
 def test_what_comes_back_is_described_by_its_own_type(server):
     described = server.ask("GET", "/openapi.json").json
-    for path, real in (("/metrics",) * 2, ("/examples/{index}/thumbnail", "/examples/0/thumbnail"),
-                       ("/labels",) * 2, ("/metadata",) * 2):  # fmt: skip
+    for path, real in (
+        ("/metrics",) * 2,
+        ("/examples/{index}/thumbnail", "/examples/0/thumbnail"),
+        ("/labels",) * 2,
+        ("/metadata",) * 2,
+    ):
         (told,) = described["paths"][path]["get"]["responses"]["200"]["content"]
         assert server.ask("GET", real).headers["content-type"].split(";")[0] == told
 
@@ -487,10 +517,15 @@ def decode_any(payload, name):
 
 
 CONFORMING = (
-    "not_a_server_error", "status_code_conformance", "content_type_conformance",
-    "response_headers_conformance", "response_schema_conformance", "unsupported_method",
-    "allow_header_conformance", "ignored_auth",
-)  # fmt: skip
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+    "allow_header_conformance",
+    "ignored_auth",
+)
 
 
 @pytest.mark.parametrize("token", [None, "secret"])
@@ -511,9 +546,12 @@ def test_bytes_of_chance_break_nothing(kind, token):
         named["positive_data_acceptance"] = checks.positive_data_acceptance
     served = plain(kind=kind) if kind == "image" else plain(kind=kind, decode=decode_any)
     settings = hypothesis.settings(
-        max_examples=12, database=None, derandomize=True, deadline=None,
+        max_examples=12,
+        database=None,
+        derandomize=True,
+        deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),
-    )  # fmt: skip
+    )
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     seen, modes = set(), schemathesis.GenerationMode
     with alive(served, token=token) as server:

@@ -140,14 +140,20 @@ HOSTILE = {
     "a zip that climbs out": (slipping(), 422, "is not an image"),
     "a picture of 2,500 megapixels": (bomb(50_000, 50_000), 413, "2,500 megapixels"),
     "a drawing with a script": (
-        b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', 422, "SVG",
+        b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+        422,
+        "SVG",
     ),
     "a page called photo.jpg": (b"<!doctype html><script>alert(1)</script>", 422, "web page"),
     "nothing": (b"", 422, "empty"),
     "a torn picture": (bomb(40, 40), 422, ""),
-    "an array with objects": (b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, "
-                              b"'shape': (1,), }" + b" " * 60 + b"\n", 422, ""),
-}  # fmt: skip
+    "an array with objects": (
+        b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, "
+        b"'shape': (1,), }" + b" " * 60 + b"\n",
+        422,
+        "",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -157,9 +163,13 @@ def test_it_is_refused_and_the_server_lives(server, name, tmp_path, monkeypatch)
     for got in (
         server.send(("photo.jpg", payload)),
         server.send(("../../photo.jpg", payload), path="/explain"),
-        server.ask("POST", "/predict", json.dumps({"image": base64.b64encode(payload).decode()}),
-                   content_type="application/json"),
-    ):  # fmt: skip
+        server.ask(
+            "POST",
+            "/predict",
+            json.dumps({"image": base64.b64encode(payload).decode()}),
+            content_type="application/json",
+        ),
+    ):
         assert got.status == status
         assert got.headers["content-type"] == "application/problem+json"
         assert says in got.json["detail"]
@@ -193,9 +203,12 @@ def start(run, *options, env=None):
         *options,
     ]
     job = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env=os.environ | (env or {}),
-    )  # fmt: skip
+    )
     line = job.stdout.readline()
     assert line, job.stderr.read()
     return job, Live(int(re.search(r":(\d+)/", json.loads(line)["url"])[1]), None)

@@ -75,8 +75,9 @@ def test_the_brightest_cell_is_where_the_evidence_is(place):
 
 
 def test_where_nothing_matters_nothing_glows():
-    _, _, grid, least = occlusion(lambda images: np.full((len(images), 2), 0.5),
-                                  np.zeros((8, 8, 3), np.uint8), 3, GREY)  # fmt: skip
+    _, _, grid, least = occlusion(
+        lambda images: np.full((len(images), 2), 0.5), np.zeros((8, 8, 3), np.uint8), 3, GREY
+    )
     assert not grid.any()
     assert least == 0.5
 

@@ -82,8 +82,10 @@ def test_it_tells_its_columns_and_what_it_accepts(server):
     assert told["kind"] == "table"
     assert told["accept"] == ".csv,.tsv,text/csv"
     assert told["input"]["columns"][2] == {
-        "name": "site", "kind": "category", "values": ["north", "south"],
-    }  # fmt: skip
+        "name": "site",
+        "kind": "category",
+        "values": ["north", "south"],
+    }
     assert "rows it had not seen" in told["promise"]
     assert (
         server.ask("POST", "/explain", b'{"row": {}}', Content_Type="application/json").json[

@@ -100,24 +100,34 @@ def test_it_can_be_boosted():
     assert cross_val_score(boosted, X, y, cv=3).mean() > 0.9
 
 
-@pytest.mark.parametrize(("wrong", "error", "message"), [
-    ({"strategy": "last:2"}, UsageError, "last:2 trains layers of a network, and a table has none"),
-    ({"strategy": "best"}, PlanError, "best is not a word of it"),
-    ({"start": "lite0"}, UsageError, "start='lite0' is a network for images; use start=None"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (
+            {"strategy": "last:2"},
+            UsageError,
+            "last:2 trains layers of a network, and a table has none",
+        ),
+        ({"strategy": "best"}, PlanError, "best is not a word of it"),
+        ({"start": "lite0"}, UsageError, "start='lite0' is a network for images; use start=None"),
+    ],
+)
 def test_options_that_do_not_suit_a_table(wrong, error, message):
     X, y = load_wine(return_X_y=True)
     with pytest.raises(error, match=message):
         WarmStartClassifier(**wrong).fit(X, y)
 
 
-@pytest.mark.parametrize(("weights", "message"), [
-    ([1.0], r"shape \(1,\), X has 4 rows"),
-    ([1.0, -1.0, 1.0, 1.0], "below 0, or none at all"),
-    ([1.0, np.nan, 1.0, 1.0], "below 0, or none at all"),
-    ([0.0] * 4, "zero for every row"),
-    ([1.0, 1.0, 0.0, 0.0], "1 class"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], r"shape \(1,\), X has 4 rows"),
+        ([1.0, -1.0, 1.0, 1.0], "below 0, or none at all"),
+        ([1.0, np.nan, 1.0, 1.0], "below 0, or none at all"),
+        ([0.0] * 4, "zero for every row"),
+        ([1.0, 1.0, 0.0, 0.0], "1 class"),
+    ],
+)
 def test_weights_that_are_none(weights, message):
     X, y = np.arange(4.0)[:, None], [0, 0, 1, 1]
     with pytest.raises(DataError, match=message):
@@ -195,9 +205,12 @@ def test_no_folder_is_left_behind(tmp_path, monkeypatch):
 def test_paths_in_any_usual_form(paths, kind):
     files, y = paths
     forms = {
-        "list": files, "tuple": tuple(files), "array": np.array(files),
-        "column": np.array(files, dtype=object)[:, None], "Path": [Path(f) for f in files],
-    }  # fmt: skip
+        "list": files,
+        "tuple": tuple(files),
+        "array": np.array(files),
+        "column": np.array(files, dtype=object)[:, None],
+        "Path": [Path(f) for f in files],
+    }
     X = forms[kind]
     fitted = tiny().fit(X, y)
     assert (fitted.predict(X) == y).mean() > 0.9
@@ -331,10 +344,13 @@ def test_a_fit_on_another_kind_forgets_the_first():
     assert not hasattr(one, "coef_")
 
 
-@pytest.mark.parametrize(("options", "error", "message"), [
-    ({"start": None}, UsageError, "learns from a table, and X holds images"),
-    ({"budget": "quick"}, UsageError, "quick is not one of"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"start": None}, UsageError, "learns from a table, and X holds images"),
+        ({"budget": "quick"}, UsageError, "quick is not one of"),
+    ],
+)
 def test_options_that_do_not_suit_images(options, error, message):
     X, y = pictures()
     with pytest.raises(error, match=message):

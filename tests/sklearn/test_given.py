@@ -14,10 +14,18 @@ PATHS = ["a.png", "b.png"]
 BLACK = np.zeros((2, 8, 8, 3), np.uint8)
 
 
-@pytest.mark.parametrize("X", [
-    PATHS, tuple(PATHS), np.array(PATHS), np.array(PATHS)[:, None], np.array(PATHS, dtype=object),
-    pd.Series(PATHS), pd.DataFrame({"path": PATHS}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "X",
+    [
+        PATHS,
+        tuple(PATHS),
+        np.array(PATHS),
+        np.array(PATHS)[:, None],
+        np.array(PATHS, dtype=object),
+        pd.Series(PATHS),
+        pd.DataFrame({"path": PATHS}),
+    ],
+)
 def test_paths(X):
     assert as_images(X) == PATHS
 
@@ -26,17 +34,35 @@ def test_paths_of_another_kind_stay_as_they_are():
     assert as_images([Path("a.png")]) == [Path("a.png")]
 
 
-@pytest.mark.parametrize("X", [
-    BLACK, BLACK[..., 0], list(BLACK), [Image.fromarray(one) for one in BLACK], BLACK.tolist(),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "X",
+    [
+        BLACK,
+        BLACK[..., 0],
+        list(BLACK),
+        [Image.fromarray(one) for one in BLACK],
+        BLACK.tolist(),
+    ],
+)
 def test_images(X):
     assert as_images(X).shape in (BLACK.shape, BLACK.shape[:3])
 
 
-@pytest.mark.parametrize("X", [
-    np.eye(3), np.arange(3.0), [[1, 2], [3, 4]], [], pd.DataFrame(np.eye(3)), np.eye(3).tolist(),
-    np.array([["a", "b"], ["c", "d"]]), np.array([1.0, "a"], dtype=object), 7, None,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.eye(3),
+        np.arange(3.0),
+        [[1, 2], [3, 4]],
+        [],
+        pd.DataFrame(np.eye(3)),
+        np.eye(3).tolist(),
+        np.array([["a", "b"], ["c", "d"]]),
+        np.array([1.0, "a"], dtype=object),
+        7,
+        None,
+    ],
+)
 def test_all_else_is_a_table_for_scikit_learn_to_check(X):
     assert as_images(X) is None
 

@@ -49,9 +49,11 @@ def of_ridge():
     dual = ridge.fit(kernel(), TARGETS, 0.3)
     held = np.array([0, 1, 8, 9])
     return (
-        dual.coefficients[:4], ridge.intercept(kernel(), dual, 0.3),
-        ridge.left_out(dual, GROUPS)[:6], ridge.nested(dual, held, GROUPS),
-    )  # fmt: skip
+        dual.coefficients[:4],
+        ridge.intercept(kernel(), dual, 0.3),
+        ridge.left_out(dual, GROUPS)[:6],
+        ridge.nested(dual, held, GROUPS),
+    )
 
 
 def of_prior():
@@ -59,9 +61,11 @@ def of_prior():
     anchored = ridge_with_prior.fit(kernel(), TARGETS, known, 0.3)
     held = np.array([2, 3, 20, 21])
     return (
-        ridge_with_prior.solve(anchored)[0], ridge_with_prior.intercept(kernel(), anchored, 0.3),
-        ridge_with_prior.left_out(anchored, GROUPS)[:6], ridge_with_prior.nested(anchored, held, GROUPS),
-    )  # fmt: skip
+        ridge_with_prior.solve(anchored)[0],
+        ridge_with_prior.intercept(kernel(), anchored, 0.3),
+        ridge_with_prior.left_out(anchored, GROUPS)[:6],
+        ridge_with_prior.nested(anchored, held, GROUPS),
+    )
 
 
 def of_primal():
@@ -80,11 +84,13 @@ def of_weighted():
     spread = weighted_ridge.spread_out(rows(), weights)
     few = weighted_ridge.spread_out(rows()[:4], weights[:4])
     return (
-        weighted_ridge.standardised(rows(), weights), weighted_ridge.evened(rows(), weights),
-        weighted_ridge.solve(spread, TARGETS, 0.7), weighted_ridge.solve(few, TARGETS[:4], 0.7),
+        weighted_ridge.standardised(rows(), weights),
+        weighted_ridge.evened(rows(), weights),
+        weighted_ridge.solve(spread, TARGETS, 0.7),
+        weighted_ridge.solve(few, TARGETS[:4], 0.7),
         weighted_ridge.left_out(spread, TARGETS, 0.7)[:6],
         weighted_ridge.left_out(spread, TARGETS, 0.7, GROUPS)[:6],
-    )  # fmt: skip
+    )
 
 
 def of_temperature():
@@ -93,12 +99,13 @@ def of_temperature():
     weights = 1.0 + np.arange(N) % 3
     many = np.tile(scores, (3, 1)), np.tile(LABELS, 3)
     return (
-        sloped.scaled(scores)[:3], calibration.fit_temperature(scores, LABELS),
+        sloped.scaled(scores)[:3],
+        calibration.fit_temperature(scores, LABELS),
         calibration.fit_temperature(scores, LABELS, weights),
         calibration.fit_temperature_and_bias(*many),
         calibration.log_losses(scores, LABELS, Calibration(0.8, np.zeros(K)))[:6],
         calibration.probabilities(scores, Calibration(0.8, np.arange(K) * 0.1))[:3],
-    )  # fmt: skip
+    )
 
 
 def of_platt():

@@ -17,8 +17,10 @@ def test_it_holds_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(400):
-        a, b = (proportion((rng.random(n) < p).astype(float), np.arange(n))
-                for n, p in ((60, 0.9), (40, 0.7)))  # fmt: skip
+        a, b = (
+            proportion((rng.random(n) < p).astype(float), np.arange(n))
+            for n, p in ((60, 0.9), (40, 0.7))
+        )
         _, low, high = gap(a, b)
         held += low <= 0.2 <= high
     assert 0.92 <= held / 400 <= 0.99

@@ -38,13 +38,17 @@ def of_intervals():
     uneven = np.array([0, 0, 0, 1, 1, 2])
     few = np.array([1.0, 0, 1, 1, 0, 1])
     return (
-        intervals.number_blocks(PAIRS), intervals.block_sizes(uneven), intervals.kish(uneven),
+        intervals.number_blocks(PAIRS),
+        intervals.block_sizes(uneven),
+        intervals.kish(uneven),
         [intervals.standard_error(numbers(), b) for b in (BLOCKS, np.zeros(N), np.arange(N))],
         [intervals.effective_size(coins(p), BLOCKS) for p in (0.1, 0.5, 1.1)],
-        intervals.effective_size(few, uneven), intervals.effective_size(few, np.zeros(6)),
+        intervals.effective_size(few, uneven),
+        intervals.effective_size(few, np.zeros(6)),
         [intervals.proportion(coins(p), b) for p in (0.5, 0.9, 1.1) for b in (BLOCKS, LABELS)],
-        intervals.proportion(coins(0.5), BLOCKS, 2.5), intervals.proportion(3 * few, uneven),
-    )  # fmt: skip
+        intervals.proportion(coins(0.5), BLOCKS, 2.5),
+        intervals.proportion(3 * few, uneven),
+    )
 
 
 def of_wilson():
@@ -89,11 +93,13 @@ def of_gap():
 def of_conformal():
     errors = np.abs(numbers())
     return (
-        selective.margin(errors, np.arange(N)), selective.margin(errors, BLOCKS),
-        selective.margin(errors, BLOCKS, 0.5), selective.margin(errors, np.arange(N) // 5),
+        selective.margin(errors, np.arange(N)),
+        selective.margin(errors, BLOCKS),
+        selective.margin(errors, BLOCKS, 0.5),
+        selective.margin(errors, np.arange(N) // 5),
         [selective.margin(np.arange(float(n)), np.arange(n)) for n in (8, 9, 10, 19, 20)],
         selective.margin(errors, np.arange(N), 0.001),
-    )  # fmt: skip
+    )
 
 
 def of_curve():
@@ -102,17 +108,21 @@ def of_curve():
     draw = np.clip(rise + 0.04 * numbers(3, 8, 5), 0, 1)
     rng = np.random.default_rng(4)
     return (
-        learning_curve.fit_power_law(sizes, rise), learning_curve.fit_power_law(sizes, rise[::-1]),
+        learning_curve.fit_power_law(sizes, rise),
+        learning_curve.fit_power_law(sizes, rise[::-1]),
         learning_curve.fit_power_law(sizes, np.array([0.0, 0.5, 0.9, 1.0, 1.0])),
-        learning_curve.PowerLaw(0.3, 0.4).at(50), learning_curve.PowerLaw(2.0, 0.0).at(7),
+        learning_curve.PowerLaw(0.3, 0.4).at(50),
+        learning_curve.PowerLaw(2.0, 0.0).at(7),
         learning_curve.expected_gain(sizes, draw, 60, 120, rng),
         learning_curve.expected_gain(sizes, draw[:, ::-1], 60, 120, rng, 50),
-    )  # fmt: skip
+    )
 
 
 def of_draws():
-    return [permutation.spread_order(LABELS, groups, np.random.default_rng(5)) for groups in
-            (SINGLES, PAIRS)]  # fmt: skip
+    return [
+        permutation.spread_order(LABELS, groups, np.random.default_rng(5))
+        for groups in (SINGLES, PAIRS)
+    ]
 
 
 def of_cka():
@@ -141,8 +151,14 @@ def of_selection():
 
 def of_selective():
     """Errors that count in part, no example, none right; ties; dependent examples."""
-    bounds = [(0, 59, 0.05), (0.5, 10.5, 0.05), (3, 3, 0.05), (4, 3, 0.05), (0, 0, 0.1),
-              (2, 100, 0.01)]  # fmt: skip
+    bounds = [
+        (0, 59, 0.05),
+        (0.5, 10.5, 0.05),
+        (3, 3, 0.05),
+        (4, 3, 0.05),
+        (0, 0, 0.1),
+        (2, 100, 0.01),
+    ]
     sure = np.random.default_rng(12).random(400)
     right = (np.random.default_rng(13).random(400) < 0.6 + 0.45 * sure).astype(float)
     told = [
@@ -163,11 +179,13 @@ def of_precision():
     many = np.stack([answers, answers[::-1], -answers], axis=1).astype(np.float32)
     same = np.stack([truth] * 3, axis=1).astype(np.float32)
     return (
-        average_precision.precision_shares(answers, truth), average_precision.precision_shares(tied, truth),
+        average_precision.precision_shares(answers, truth),
+        average_precision.precision_shares(tied, truth),
         average_precision.precision_shares(answers, 0 * truth),
         average_precision.precisions(tied[:, 0], truth[:, 0] > 0),
-        average_precision.quick_precisions(many, same), average_precision.quick_precisions(many, 0 * same),
-    )  # fmt: skip
+        average_precision.quick_precisions(many, same),
+        average_precision.quick_precisions(many, 0 * same),
+    )
 
 
 def of_permuted():
@@ -192,9 +210,12 @@ def of_signal_test():
     halves = [np.flatnonzero(LABELS == 0), np.flatnonzero(LABELS > 0)]
     told = []
     for strength, groups, count in (
-        (2.0, SINGLES, 999), (0.0, SINGLES, 999), (0.5, PAIRS, 150), (1.0, halves, 60),
+        (2.0, SINGLES, 999),
+        (0.0, SINGLES, 999),
+        (0.5, PAIRS, 150),
+        (1.0, halves, 60),
         (0.7, SINGLES, 30),
-    ):  # fmt: skip
+    ):
         rng = np.random.default_rng(18)
         found = permutation.signal_test(inverses(strength), LABELS, groups, rng, count)
         null = found.null_accuracies

@@ -46,12 +46,17 @@ class Desk:
 
     def tools(self, **changes):
         usual = Tools(
-            see=self.see, small=self.small, working=lambda: self.now, fit=self.fit,
-            resume=self.resume, stop=lambda: None, forecast=lambda order: {"seconds": 1.0},
+            see=self.see,
+            small=self.small,
+            working=lambda: self.now,
+            fit=self.fit,
+            resume=self.resume,
+            stop=lambda: None,
+            forecast=lambda order: {"seconds": 1.0},
             result=lambda number: {"number": number},
             answer=lambda number, payload, name: {"label": "cat", "number": number},
             take=lambda number, what: self.place / what,
-        )  # fmt: skip
+        )
         return replace(usual, **changes)
 
 
@@ -298,10 +303,17 @@ def test_a_body_that_does_not_tell_its_length_is_not_read_without_end(studio, ki
 @pytest.mark.parametrize(
     "kind",
     [
-        "text/plain", "application/x-www-form-urlencoded", "application/jsonx", "x", "", None,
-        "application/xml", "multipart/mixed; boundary=x", "text/plain; application/json",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonx",
+        "x",
+        "",
+        None,
+        "application/xml",
+        "multipart/mixed; boundary=x",
+        "text/plain; application/json",
     ],
-)  # fmt: skip
+)
 def test_bodies_of_another_kind_are_refused_on_every_route(studio, kind):
     finished_run(studio)
     for path in posts(studio):
@@ -365,11 +377,17 @@ def test_relabel_undo_redo_and_classes(studio):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("label", {"ids": ["nobody"], "label": "cat"}), ("label", {"ids": "x", "label": None}),
-        ("label", {}), ("classes", {}), ("classes", {"rename": ["a"]}), ("classes", {"x": 1}),
-        ("classes", {"remove": "bird"}), ("fit", {"budget": "huge"}), ("fit", {"x": 1}),
+        ("label", {"ids": ["nobody"], "label": "cat"}),
+        ("label", {"ids": "x", "label": None}),
+        ("label", {}),
+        ("classes", {}),
+        ("classes", {"rename": ["a"]}),
+        ("classes", {"x": 1}),
+        ("classes", {"remove": "bird"}),
+        ("fit", {"budget": "huge"}),
+        ("fit", {"x": 1}),
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_sense_is_refused_and_changes_nothing(studio, path, value):
     got = studio.post(f"/api/{path}", value)
     assert got.status == 422

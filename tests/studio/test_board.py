@@ -37,9 +37,12 @@ def made(board, step):
     """The change of a step, None where it is refused."""
     kind, *rest = step
     work = {
-        "label": labelled, "keep": looked_at, "add": with_class, "rename": renamed,
+        "label": labelled,
+        "keep": looked_at,
+        "add": with_class,
+        "rename": renamed,
         "remove": without_class,
-    }[kind]  # fmt: skip
+    }[kind]
     try:
         return work(board, *rest)
     except UsageError:

@@ -24,19 +24,26 @@ def told(*events):
 
 def test_two_folds_are_two_lines_over_their_own_epochs():
     found = told(
-        begin(), step(10, 1, 1.0, val=0.9, head=0.8), step(20, 1, 2.0, val=0.95, head=0.8),
-        step(110, 2, 1.0, val=0.7, head=0.6), step(115, 2, 1.5), step(210, 3, 1.0),
-    )  # fmt: skip
+        begin(),
+        step(10, 1, 1.0, val=0.9, head=0.8),
+        step(20, 1, 2.0, val=0.95, head=0.8),
+        step(110, 2, 1.0, val=0.7, head=0.6),
+        step(115, 2, 1.5),
+        step(210, 3, 1.0),
+    )
     assert found == {
-        "fold 1": (((1.0, 0.9), (2.0, 0.95)), 0.8), "fold 2": (((1.0, 0.7),), 0.6),
-    }  # fmt: skip
+        "fold 1": (((1.0, 0.9), (2.0, 0.95)), 0.8),
+        "fold 2": (((1.0, 0.7),), 0.6),
+    }
 
 
 def test_a_training_that_begins_anew_is_drawn_anew():
     found = told(
-        begin(), step(10, 1, 1.0, val=0.9, head=0.8), step(20, 1, 2.0, val=0.1, head=0.8),
+        begin(),
+        step(10, 1, 1.0, val=0.9, head=0.8),
+        step(20, 1, 2.0, val=0.1, head=0.8),
         step(10, 1, 1.0, val=0.85, head=0.8),
-    )  # fmt: skip
+    )
     assert found == {"fold 1": (((1.0, 0.85),), 0.8)}
 
 

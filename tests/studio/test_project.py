@@ -17,9 +17,14 @@ from warmstart.studio.table import id_of, n_changed
 def arrived(number, part="train", group=None):
     payload = png((number, 0, 0))
     return Arrived(
-        name=f"{number}.png", payload=payload, suffix=".png", width=20, height=20, part=part,
+        name=f"{number}.png",
+        payload=payload,
+        suffix=".png",
+        width=20,
+        height=20,
+        part=part,
         group=group,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -170,11 +175,14 @@ def test_pictures_that_could_not_be_written_down_are_not_there(project, monkeypa
 @pytest.mark.parametrize(
     ("name", "line", "number"),
     [
-        ("changes.jsonl", b"\0\0\0", 2), ("changes.jsonl", b"[1]", 2),
-        ("changes.jsonl", b'{"undo": true}\n{"undo": true}', 3), ("changes.jsonl", b"{}", 2),
-        ("pictures.jsonl", b'{"id": 3}', 5), ("pictures.jsonl", b"x", 5),
+        ("changes.jsonl", b"\0\0\0", 2),
+        ("changes.jsonl", b"[1]", 2),
+        ("changes.jsonl", b'{"undo": true}\n{"undo": true}', 3),
+        ("changes.jsonl", b"{}", 2),
+        ("pictures.jsonl", b'{"id": 3}', 5),
+        ("pictures.jsonl", b"x", 5),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_line_is_named(project, name, line, number):
     fill(project)
     with open(project.path / name, "ab") as file:

@@ -168,9 +168,13 @@ def test_the_labels_taken_home_name_the_users_files_and_correct_them(tmp_path, d
         _, table = page.ask("GET", "/api/take/labels.csv")
     (tmp_path / "labels.csv").write_bytes(table)
     run = warmstart.fit(
-        data, relabel=tmp_path / "labels.csv", budget="fast", out=tmp_path / "run",
-        start=weights(tmp_path), arch="timm:lcnet_035",
-    )  # fmt: skip
+        data,
+        relabel=tmp_path / "labels.csv",
+        budget="fast",
+        out=tmp_path / "run",
+        start=weights(tmp_path),
+        arch="timm:lcnet_035",
+    )
     learnt = json.loads((run.path / "data.json").read_text())["examples"]
     labels = {one["id"]: one["label"] for one in learnt}
     assert labels["red/002.png"] == "blue"

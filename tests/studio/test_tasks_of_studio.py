@@ -49,9 +49,12 @@ def test_it_opens_learns_and_answers_in_the_words_of_the_task(tmp_path, tables, 
         told = page.get("result")
         assert told["task"] == task
         assert "classes" not in json.dumps(told["headline"] + told["verdict"]["sentence"])
-        assert told["right"] == {
-            "multilabel": "mean average precision", "regress": "of the variance explained"
-        }[task]  # fmt: skip
+        assert (
+            told["right"]
+            == {"multilabel": "mean average precision", "regress": "of the variance explained"}[
+                task
+            ]
+        )
         assert f"--task {task}" in told["command"]
         assert (len(told["labels"]) == 2) == (task == "multilabel")
         assert (len(told["numbers"]) == N) == (task == "regress")
@@ -79,9 +82,7 @@ def test_labels_are_given_and_taken_one_by_one(tmp_path, tables):
         assert page.get("board")["problem"].startswith("Two labels")
         assert len(page.get("board")["pictures"]) == N
         status, told = page.ask("POST", "/api/label", {"ids": [red], "label": "a|b", "on": True})
-        assert (status, told["detail"]) == (
-            422, "a label cannot hold the letter |; leave it away."
-        )  # fmt: skip
+        assert (status, told["detail"]) == (422, "a label cannot hold the letter |; leave it away.")
 
 
 def test_numbers_are_set_and_what_is_for_classes_is_refused(tmp_path, tables):

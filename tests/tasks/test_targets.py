@@ -88,9 +88,13 @@ def test_the_signal_test_finds_what_is_there_and_not_what_is_not(rng, task):
         kernel = features @ features.T
         inverses = [ridge.inverse(kernel, penalty) for penalty in (0.3, 3.0)]
         test = signal_test(
-            inverses, target.identities(truth), singles, np.random.default_rng(1), 99,
+            inverses,
+            target.identities(truth),
+            singles,
+            np.random.default_rng(1),
+            99,
             lambda operators, draws: target.statistics(operators, draws, truth),
-        )  # fmt: skip
+        )
         assert (test.p <= 0.01) == is_there
 
 
@@ -117,6 +121,8 @@ def test_numbers_leave_in_the_unit_that_they_came_in():
 
 def test_labels_are_read_by_name():
     assert target_of("multilabel", []).read(["b", "", "a|b"], ("a", "b")).tolist() == [
-        [0, 1], [0, 0], [1, 1],
-    ]  # fmt: skip
+        [0, 1],
+        [0, 0],
+        [1, 1],
+    ]
     assert target_of("classify", []) is CLASSES

@@ -12,17 +12,28 @@ NONE = Tally(tensors=0, numbers=0)
 
 def group(name, state="frozen", **given):
     counts = {
-        "weights": 6, "weights_same": 6, "statistics": 4, "statistics_same": 4,
-        "reshaped": 0, "only_model": 0, "only_base": 0, "change": 0.0,
-    }  # fmt: skip
+        "weights": 6,
+        "weights_same": 6,
+        "statistics": 4,
+        "statistics_same": 4,
+        "reshaped": 0,
+        "only_model": 0,
+        "only_base": 0,
+        "change": 0.0,
+    }
     return AuditGroup(name=name, state=state, **(counts | given))
 
 
 def found(*groups, **given):
     fields = {
-        "same": Tally(tensors=250, numbers=2_100_000), "moved": NONE, "reshaped": NONE,
-        "only_model": NONE, "only_base": NONE, "rounded": (), "carried": 1.0,
-    }  # fmt: skip
+        "same": Tally(tensors=250, numbers=2_100_000),
+        "moved": NONE,
+        "reshaped": NONE,
+        "only_model": NONE,
+        "only_base": NONE,
+        "rounded": (),
+        "carried": 1.0,
+    }
     return Audit(model="tuned.pt", base="lite0", groups=groups, rows=(), **(fields | given))
 
 
@@ -102,8 +113,13 @@ def test_a_real_network_fits(tmp_path):
     torch.save(module.state_dict(), tmp_path / "b.pt")
     text = fits(audit_text(audit(str(tmp_path / "b.pt"), str(tmp_path / "a.pt"))))
     shown = [line.split("  ")[0] for line in text.splitlines()[-5:]]
-    assert shown == ["conv1 to layer3.1", "layer3.2", "layer3.3 to layer3.5",
-                     "layer4.0 to layer4.2", "fc"]  # fmt: skip
+    assert shown == [
+        "conv1 to layer3.1",
+        "layer3.2",
+        "layer3.3 to layer3.5",
+        "layer4.0 to layer4.2",
+        "fc",
+    ]
 
 
 def test_two_designs_that_share_a_few_names_are_hardly_one():

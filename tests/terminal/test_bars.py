@@ -44,11 +44,15 @@ def test_a_training_shows_what_is_left_and_how_it_goes():
 
 @pytest.mark.parametrize(
     ("width", "text"),
-    [(74, "Tune     1,500/6,000 ━━━━━  about 3 min left  val 86 % (linear probe 83 %)"),
-     (48, "Tune     1,500/6,000 ━━━━━━━━━  about 3 min left"),
-     (38, "Tune     1,500/6,000 about 3 min left"), (30, "Tune     1,500/6,000"),
-     (9, "Tune"), (3, "Tun")],
-)  # fmt: skip
+    [
+        (74, "Tune     1,500/6,000 ━━━━━  about 3 min left  val 86 % (linear probe 83 %)"),
+        (48, "Tune     1,500/6,000 ━━━━━━━━━  about 3 min left"),
+        (38, "Tune     1,500/6,000 about 3 min left"),
+        (30, "Tune     1,500/6,000"),
+        (9, "Tune"),
+        (3, "Tun"),
+    ],
+)
 def test_on_a_narrow_terminal_the_important_stays(width, text):
     assert drawn(training(), width).rstrip() == text
 
@@ -59,10 +63,15 @@ def test_without_an_end_the_time_that_passed_is_shown():
 
 
 @given(
-    t=st.floats(0, 1e7), step=st.integers(0, 10**12), of=st.integers(1, 10**12),
-    val=st.floats(0, 1), loss=st.floats(), speed=st.floats(0, 1e9),
-    width=st.integers(1, 200), now=st.floats(0, 1e8),
-)  # fmt: skip
+    t=st.floats(0, 1e7),
+    step=st.integers(0, 10**12),
+    of=st.integers(1, 10**12),
+    val=st.floats(0, 1),
+    loss=st.floats(),
+    speed=st.floats(0, 1e9),
+    width=st.integers(1, 200),
+    now=st.floats(0, 1e8),
+)
 def test_the_bar_stays_within_the_terminal_and_80_columns(
     t, step, of, val, loss, speed, width, now
 ):

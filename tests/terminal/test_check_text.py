@@ -10,25 +10,38 @@ from warmstart.records.summary import Checked, DataCounts, Evidence, Verdict
 from warmstart.terminal.check_text import check_text
 
 SIGNAL = Evidence(
-    name="signal", value=0.83, low=0.29, high=0.39, n=180, details={"p": 0.005, "mde": 0.12},
+    name="signal",
+    value=0.83,
+    low=0.29,
+    high=0.39,
+    n=180,
+    details={"p": 0.005, "mde": 0.12},
     meaning="The network's best guess is right 83 % of the time; with shuffled labels it is "
     "right 29 to 39 %.",
-)  # fmt: skip
+)
 TAIL = Evidence(
     name="tail_gain", value=None, low=None, high=None, n=0, meaning="Not measured: no tail."
 )
 LEAK = Finding(
-    kind="leak", sentence="4 test images are in the training data as well.",
+    kind="leak",
+    sentence="4 test images are in the training data as well.",
     items=("test/a/1.jpg", "test/a/2.jpg", "test/b/1.jpg", "test/b/2.jpg"),
-)  # fmt: skip
+)
 ISSUE = issue("a/7.jpg", "a", "b", is_issue=False)
 FOUND = Checked(
-    verdict=Verdict(kind="unclear", sentence="The labels can be learnt from this start.",
-                    evidence=(SIGNAL, TAIL)),
-    data=DataCounts(train=180, test=20, classes=3, unreadable=0, duplicates=0, leaks=4,
-                    label_issues=0),
-    findings=(LEAK,), label_issues=issues(ISSUE), seconds={"total": 1.0}, path=None,
-)  # fmt: skip
+    verdict=Verdict(
+        kind="unclear",
+        sentence="The labels can be learnt from this start.",
+        evidence=(SIGNAL, TAIL),
+    ),
+    data=DataCounts(
+        train=180, test=20, classes=3, unreadable=0, duplicates=0, leaks=4, label_issues=0
+    ),
+    findings=(LEAK,),
+    label_issues=issues(ISSUE),
+    seconds={"total": 1.0},
+    path=None,
+)
 
 
 def test_a_verdict_with_its_reasons_and_problems():

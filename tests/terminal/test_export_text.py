@@ -7,11 +7,15 @@ from warmstart.records.export import Agreement, Exported, Twin
 from warmstart.terminal.export_text import export_text
 
 FOUND = Exported(
-    run="pets", to="onnx", title="pets, ONNX", inputs="", outputs="",
+    run="pets",
+    to="onnx",
+    title="pets, ONNX",
+    inputs="",
+    outputs="",
     files={"README.md": 1500, "model.onnx": 13_559_537, "predict.py": 1643},
     agreement=Agreement(n=16, images="run", difference=8e-6, tolerance=1e-3, same_labels=16),
     libraries={},
-)  # fmt: skip
+)
 
 
 def test_it_fits_the_screen_and_names_what_matters():

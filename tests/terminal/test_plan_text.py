@@ -21,9 +21,15 @@ NAMES = (
 WORDS = ("head", "last:4", "full+gradual", "head+add", "scratch", "full+lora")
 each = pytest.mark.parametrize("strategy", WORDS)
 SECONDS = {
-    "read": 3.1, "look": 9.0, "check": 8.0, "head": 2.2, "tune": 95.0, "evaluate": 1.0,
-    "deliver": 2.0, "total": 120.3,
-}  # fmt: skip
+    "read": 3.1,
+    "look": 9.0,
+    "check": 8.0,
+    "head": 2.2,
+    "tune": 95.0,
+    "evaluate": 1.0,
+    "deliver": 2.0,
+    "total": 120.3,
+}
 FORECAST = Forecast(seconds=SECONDS, memory_mb=812.3, disk_mb=25.1)
 
 
@@ -35,10 +41,15 @@ def found(strategy, names=NAMES, settings=(), lr=None, **changes):
         quick = {**SECONDS, "tune": 0.0, "total": 25.3}
         forecast = replace(FORECAST, seconds=quick)
     made = DryRun(
-        data="photos", title="EfficientNet-Lite0", n=300, n_test=80, classes=tuple("abcd"),
-        plan=plan, forecast=forecast,
+        data="photos",
+        title="EfficientNet-Lite0",
+        n=300,
+        n_test=80,
+        classes=tuple("abcd"),
+        plan=plan,
+        forecast=forecast,
         parameters={name: 1000 * place for place, name in enumerate(names, 1)},
-    )  # fmt: skip
+    )
     return replace(made, **changes)
 
 
@@ -89,9 +100,15 @@ def test_a_plan_fits_on_a_screen(strategy, names, plan_file):
 @each
 def test_it_fits_with_all_that_can_be_said(strategy):
     settings = () if strategy == "head" else ("training.passes=64000", "training.batch=64")
-    made = found(strategy, settings=settings, lr=None if strategy == "head" else 0.00123,
-                 surgery="first layer: 13 bands instead of 3, the new ones begin at their mean",
-                 plan_file="plan.toml", follows_verdict=True, n=1_234_567)  # fmt: skip
+    made = found(
+        strategy,
+        settings=settings,
+        lr=None if strategy == "head" else 0.00123,
+        surgery="first layer: 13 bands instead of 3, the new ones begin at their mean",
+        plan_file="plan.toml",
+        follows_verdict=True,
+        n=1_234_567,
+    )
     lines = plan_text(made, "photos/").splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
@@ -113,8 +130,13 @@ def test_the_table_names_what_is_frozen_and_what_moves_at_which_rate(strategy):
         told += [part.name for part in group]
         assert {shown.get(p.action.value, p.action.value) for p in group} == {action}
         own = [rates(made.plan)[p.name] for p in group if p.rate is not None]
-        rate = "–" if not own else f"{min(own):g} to {max(own):g}" if (
-            min(own) != max(own)) else f"{max(own):g}"  # fmt: skip
+        rate = (
+            "–"
+            if not own
+            else f"{min(own):g} to {max(own):g}"
+            if (min(own) != max(own))
+            else f"{max(own):g}"
+        )
         assert rest.startswith(f"{rate}  ")
         assert group[0].name in rest
         assert group[-1].name in rest
@@ -130,8 +152,11 @@ def test_the_table_names_what_is_frozen_and_what_moves_at_which_rate(strategy):
 def test_weights_add_up_to_those_of_the_start(strategy):
     made = found(strategy)
     rows = table(plan_text(made, "photos/"))
-    counts = [int(re.search(r"([\d,]+)  \S+( … \S+)?$", rest)[1].replace(",", ""))
-              for _, action, rest in rows[:-1] if action != "added"]  # fmt: skip
+    counts = [
+        int(re.search(r"([\d,]+)  \S+( … \S+)?$", rest)[1].replace(",", ""))
+        for _, action, rest in rows[:-1]
+        if action != "added"
+    ]
     assert sum(counts) == sum(made.parameters.values()) == 171_000
 
 

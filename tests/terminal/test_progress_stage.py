@@ -16,10 +16,14 @@ VALUES = st.dictionaries(
 
 def events():
     return st.builds(
-        Event, stage=st.sampled_from(["look", "tune", "head"]),
-        kind=st.sampled_from(["begin", "step", "end"]), step=st.integers(0, 10**15),
-        of=st.one_of(st.none(), st.integers(1, 10**15)), t=st.floats(0, 1e10), values=VALUES,
-    )  # fmt: skip
+        Event,
+        stage=st.sampled_from(["look", "tune", "head"]),
+        kind=st.sampled_from(["begin", "step", "end"]),
+        step=st.integers(0, 10**15),
+        of=st.one_of(st.none(), st.integers(1, 10**15)),
+        t=st.floats(0, 1e10),
+        values=VALUES,
+    )
 
 
 def tune(t, step, of=6000, **values):
@@ -33,8 +37,11 @@ def after(*seen, name="tune", title="Tune"):
     return stage
 
 
-@given(seen=st.lists(events(), min_size=1, max_size=8), width=st.integers(1, 120),
-       bar_end=st.sampled_from([0, 51]))  # fmt: skip
+@given(
+    seen=st.lists(events(), min_size=1, max_size=8),
+    width=st.integers(1, 120),
+    bar_end=st.sampled_from([0, 51]),
+)
 def test_no_line_is_wider_than_it_may_be(seen, width, bar_end):
     stage = after(*seen)
     finished, living = stage.line(bar_end, width) or "", stage.sign_of_life(seen[-1].t)
@@ -56,11 +63,14 @@ def test_a_training_tells_its_speed_and_its_gain():
 
 @pytest.mark.parametrize(
     ("width", "text"),
-    [(79, "Tune     1,500/1,500  41 s  64 images/s  val 86 % (linear probe 83 %)"),
-     (60, "Tune     1,500/1,500  41 s  val 86 % (linear probe 83 %)"),
-     (51, "Tune     1,500/1,500  val 86 % (linear probe 83 %)"), (30, "Tune     1,500/1,500"),
-     (12, "Tune")],
-)  # fmt: skip
+    [
+        (79, "Tune     1,500/1,500  41 s  64 images/s  val 86 % (linear probe 83 %)"),
+        (60, "Tune     1,500/1,500  41 s  val 86 % (linear probe 83 %)"),
+        (51, "Tune     1,500/1,500  val 86 % (linear probe 83 %)"),
+        (30, "Tune     1,500/1,500"),
+        (12, "Tune"),
+    ],
+)
 def test_on_a_narrow_terminal_the_important_stays(width, text):
     stage = after(
         tune(0.0, 1, 1500, lesson=1),
@@ -125,9 +135,15 @@ def test_the_speed_of_a_training_is_that_of_all_its_updates():
 
 @pytest.mark.parametrize(
     ("kind", "values", "title"),
-    [("begin", {"title": "Views"}, "Views"), ("begin", {}, "Tune"), ("step", {}, "Views"),
-     ("step", {"lesson": 1}, "Tune"), ("end", {}, "Views"), ("note", {"title": "Guard"}, "Views")],
-)  # fmt: skip
+    [
+        ("begin", {"title": "Views"}, "Views"),
+        ("begin", {}, "Tune"),
+        ("step", {}, "Views"),
+        ("step", {"lesson": 1}, "Tune"),
+        ("end", {}, "Views"),
+        ("note", {"title": "Guard"}, "Views"),
+    ],
+)
 def test_a_stage_may_do_something_first_that_has_its_own_title(kind, values, title):
     at_work = Stage("tune", "Views", began=0.0, latest=0.0)
     assert title_of(Event(stage="tune", kind=kind, values=values), at_work) == title

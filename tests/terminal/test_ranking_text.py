@@ -10,11 +10,21 @@ from warmstart.terminal.ranking_text import ranking_text
 
 def start(name, value, difference=0.0, **values):
     given = {
-        "title": name, "arch": None, "low": value - 0.04, "high": value + 0.03, "seconds": 4.1,
-        "parameters": 4_652_008, "macs": 400, "seconds_per_image": 0.01, "cached": False,
-        "head": "last", "difference": difference, "difference_low": difference - 0.02,
-        "difference_high": difference + 0.02, **values,
-    }  # fmt: skip
+        "title": name,
+        "arch": None,
+        "low": value - 0.04,
+        "high": value + 0.03,
+        "seconds": 4.1,
+        "parameters": 4_652_008,
+        "macs": 400,
+        "seconds_per_image": 0.01,
+        "cached": False,
+        "head": "last",
+        "difference": difference,
+        "difference_low": difference - 0.02,
+        "difference_high": difference + 0.02,
+        **values,
+    }
     return RankedStart(name=name, value=value, **given)
 
 
@@ -64,9 +74,14 @@ def test_a_file_of_weights_is_taken_with_its_design():
 def test_what_failed_what_was_left_out_and_other_ties_are_told():
     rows = tuple(start(f"n{i}", 0.9 - i / 10, -i / 10) for i in range(4))
     ranking = replace(
-        RANKING, starts=rows, ties=(("n1", "n2", "n3"),), take="n0", left_out=("n8", "n9"),
-        failed=(FailedStart(name="n7", error="start 'n7' is not known."),), method="holdout",
-    )  # fmt: skip
+        RANKING,
+        starts=rows,
+        ties=(("n1", "n2", "n3"),),
+        take="n0",
+        left_out=("n8", "n9"),
+        failed=(FailedStart(name="n7", error="start 'n7' is not known."),),
+        method="holdout",
+    )
     text = ranking_text(ranking, ["photos"])
     assert "n1     80 % (76 to 83)  4.1 s    4.7 M  worse by 10 (8 to 12)\n" in text
     assert "Ties     n1, n2 and n3 tie with each other.\n" in text

@@ -27,13 +27,25 @@ RUN = Path("runs/clothing")
 ESTIMATE = Estimate(metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv")
 PROBE = Estimate(metric="accuracy", value=0.8, low=0.75, high=0.84, n=300, method="nested-cv")
 GAIN = FineTuningGain(
-    value=0.002, low=-0.02, high=0.02, n=300, log_loss=0.5, log_loss_change=0.01,
-    log_loss_low=-0.01, log_loss_high=0.03,
-)  # fmt: skip
+    value=0.002,
+    low=-0.02,
+    high=0.02,
+    n=300,
+    log_loss=0.5,
+    log_loss_change=0.01,
+    log_loss_low=-0.01,
+    log_loss_high=0.03,
+)
 TEST = Scores(
-    n=200, accuracy=0.84, low=0.78, high=0.88, balanced_accuracy=0.83,
-    macro_f1=0.82, log_loss=0.5, ece=0.04,
-)  # fmt: skip
+    n=200,
+    accuracy=0.84,
+    low=0.78,
+    high=0.88,
+    balanced_accuracy=0.83,
+    macro_f1=0.82,
+    log_loss=0.5,
+    ece=0.04,
+)
 FITTED = Summary(
     task="classify",
     verdict=Verdict(
@@ -150,9 +162,11 @@ def test_a_holdout_is_called_what_it_is():
 
 def test_the_linear_probe_stands_below_what_ships_where_that_was_fine_tuned():
     tuned = replace(
-        FITTED, shipped=replace(FITTED.shipped, strategy="last:4"), linear_probe=PROBE,
+        FITTED,
+        shipped=replace(FITTED.shipped, strategy="last:4"),
+        linear_probe=PROBE,
         fine_tuning_gain=replace(GAIN, value=0.06, low=0.02, high=0.1),
-    )  # fmt: skip
+    )
     told = result_text(tuned, RUN, None)
     assert "84 % (78 to 88) on the test set;\n         linear probe 80 % (75 to 84).\n" in told
     assert "linear probe 8" not in result_text(FITTED, RUN, None)  # it ships: one number, once

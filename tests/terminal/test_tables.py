@@ -57,9 +57,15 @@ def test_a_long_path_does_not_push_the_others_away():
 
 def test_scores():
     scores = Scores(
-        n=1200, accuracy=0.8412, low=0.78, high=0.88, balanced_accuracy=0.83,
-        macro_f1=0.82, log_loss=0.45, ece=0.03,
-    )  # fmt: skip
+        n=1200,
+        accuracy=0.8412,
+        low=0.78,
+        high=0.88,
+        balanced_accuracy=0.83,
+        macro_f1=0.82,
+        log_loss=0.45,
+        ece=0.03,
+    )
     assert (
         scores_text(scores)
         == """\
@@ -90,9 +96,12 @@ def test_starts():
 
 def test_cache():
     info = SimpleNamespace(
-        path="/home/me/.cache/warmstart", shelves=1, rows=1234, bytes=130_000_000,
+        path="/home/me/.cache/warmstart",
+        shelves=1,
+        rows=1234,
+        bytes=130_000_000,
         limit_bytes=5_000_000_000,
-    )  # fmt: skip
+    )
     assert (
         cache_text(info)
         == """\

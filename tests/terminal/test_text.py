@@ -34,9 +34,16 @@ def test_an_interval_has_one_precision():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0.0 s"), (9.96, "10 s"), (119.4, "119 s"), (120, "2 min"), (3599, "59 min 59 s"),
-     (3600, "1 h"), (7325, "2 h 2 min")],
-)  # fmt: skip
+    [
+        (0, "0.0 s"),
+        (9.96, "10 s"),
+        (119.4, "119 s"),
+        (120, "2 min"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h"),
+        (7325, "2 h 2 min"),
+    ],
+)
 def test_duration(seconds, text):
     assert duration(seconds) == text
 

@@ -61,8 +61,12 @@ def by_hand(made, n_steps, make, decay=0.0, pull=0.0):
         parameter.requires_grad = True
     start = [parameter.detach().clone() for parameter in moving]
     mean = [parameter.detach().clone() for parameter in moving]
-    optimizer = make([{"params": weights, "weight_decay": 0.0 if pull else 0.01},
-                      {"params": vectors, "weight_decay": 0.0}])  # fmt: skip
+    optimizer = make(
+        [
+            {"params": weights, "weight_decay": 0.0 if pull else 0.01},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+    )
     rng = np.random.default_rng([0, 1, 0])
     rising = -(-chosen.n_steps // 10)
     drawn = draw_batches(len(made.rows), chosen.batch, n_steps, rng)
@@ -106,9 +110,12 @@ def test_a_training_is_the_loop_that_one_would_write(scene):
 def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(scene, look, share):
     """Averaged, and drawn back to the start."""
     settings = (
-        "training.passes=80", "training.batch=8", "training.average=0.7", "training.l2_sp=2",
+        "training.passes=80",
+        "training.batch=8",
+        "training.average=0.7",
+        "training.l2_sp=2",
         *LIVE,
-    )  # fmt: skip
+    )
     plan = planned(scene, "last:1", settings, lr=0.01)
     made = lesson(scene, plan, route=Route(look=look, share=share))
     taught, events = learnt(made)
@@ -161,10 +168,13 @@ def test_the_same_training_ends_with_the_same_bytes_and_another_does_not(scene, 
 @pytest.mark.parametrize("workers", [0, 3])
 def test_threads_that_prepare_images_change_nothing(scene, strategy, workers):
     one, other = (
-        state(learnt(lesson(scene, planned(scene, strategy, (*FEW, f"training.workers={n}"))))[0]
-              .outfit.model)
+        state(
+            learnt(lesson(scene, planned(scene, strategy, (*FEW, f"training.workers={n}"))))[
+                0
+            ].outfit.model
+        )
         for n in (1, workers)
-    )  # fmt: skip
+    )
     assert differing(one, other) == []
 
 
@@ -180,7 +190,7 @@ def test_recomputation_leaves_new_statistics_as_they_are(scene):
     one, other = (
         state(learnt(lesson(scene, planned(scene, "scratch", (*LONGER, *more))))[0].outfit.model)
         for more in ((), ("training.recompute=true",))
-    )  # fmt: skip
+    )
     assert differing(one, other) == []
 
 

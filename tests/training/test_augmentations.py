@@ -66,10 +66,14 @@ def test_passes_are_reshuffled_and_follow_from_the_generator():
 
 @settings(max_examples=60)
 @given(
-    channels=st.integers(1, 13), high=st.integers(1, 40), wide=st.integers(1, 40),
-    crop=st.floats(0.01, 1), flip=st.booleans(), colour=st.sampled_from([0.0, 0.1, 1.0]),
+    channels=st.integers(1, 13),
+    high=st.integers(1, 40),
+    wide=st.integers(1, 40),
+    crop=st.floats(0.01, 1),
+    flip=st.booleans(),
+    colour=st.sampled_from([0.0, 0.1, 1.0]),
     seed=st.integers(0, 1000),
-)  # fmt: skip
+)
 def test_a_view_has_the_shape_and_the_type_of_its_picture(
     channels, high, wide, crop, flip, colour, seed
 ):
@@ -268,8 +272,12 @@ def test_grey_pictures_have_no_saturation_and_bands_no_colour():
 def test_a_view_follows_from_seed_content_and_number(channels, views):
     image = picture(channels)
     other = hashlib.sha256(b"another").hexdigest()
-    keys = {(seed, content, number) for seed in (0, 1) for content in (CONTENT, other)
-            for number in (1, 2, 3, 4, 5)}  # fmt: skip
+    keys = {
+        (seed, content, number)
+        for seed in (0, 1)
+        for content in (CONTENT, other)
+        for number in (1, 2, 3, 4, 5)
+    }
     made = {key: view_of(image, key[1], key[2], views, key[0]) for key in sorted(keys)}
     again = {key: view_of(image, key[1], key[2], views, key[0]) for key in sorted(keys)[::-1]}
     assert all(np.array_equal(made[key], again[key]) for key in keys)
@@ -312,9 +320,13 @@ def test_the_same_view_comes_out_of_another_process():
 
 def test_policies_differ_where_views_do():
     settings_of = [
-        ALL, replace(ALL, crop=0.36), replace(ALL, flip=False), replace(ALL, colour=0.0),
-        replace(ALL, crop=0.35 + 1e-12), Views(1, False),
-    ]  # fmt: skip
+        ALL,
+        replace(ALL, crop=0.36),
+        replace(ALL, flip=False),
+        replace(ALL, colour=0.0),
+        replace(ALL, crop=0.35 + 1e-12),
+        Views(1, False),
+    ]
     assert len({views.policy for views in settings_of}) == len(settings_of)
     assert Views(1, True).policy == Views(1.0, True, 0).policy
 

@@ -101,10 +101,14 @@ def test_a_training_on_stored_views_is_the_training_on_the_whole_network(scene, 
 @pytest.mark.parametrize("strategy", ["last:1", "head+add"])
 def test_a_run_on_stored_views_is_the_run_on_the_whole_network(split_pictures, tmp_path, strategy):
     runs = [
-        fit(split_pictures, strategy=strategy, settings={**SETTINGS, "training.views": 3, **more},
-            out=tmp_path / name / "split")
+        fit(
+            split_pictures,
+            strategy=strategy,
+            settings={**SETTINGS, "training.views": 3, **more},
+            out=tmp_path / name / "split",
+        )
         for name, more in (("stored", {}), ("live", {"training.cut": 0}))
-    ]  # fmt: skip
+    ]
     assert [run.plan.training.cut.value > 0 for run in runs] == [True, False]
     ours, theirs = (load_file(run.path / "model" / "model.safetensors") for run in runs)
     assert ours.keys() == theirs.keys()
@@ -132,9 +136,15 @@ def test_a_second_run_passes_nothing(scene):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("change", [
-    "training.crop=0.6", "training.flip=false", "training.colour=0.3", "training.store=float16",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        "training.crop=0.6",
+        "training.flip=false",
+        "training.colour=0.3",
+        "training.store=float16",
+    ],
+)
 def test_views_that_are_made_otherwise_are_other_views(scene, change):
     views_of(scene, lessons.planned(scene, "last:1"))
     _, events = views_of(scene, lessons.planned(scene, "last:1", (change,)))
@@ -255,8 +265,13 @@ def test_a_run_whose_rows_are_lost_on_the_way_ends_as_if_they_were_not(
                 with path.open("r+b") as file:
                     file.truncate(1000)
 
-    run = fit(split_pictures, strategy="last:1", settings=SETTINGS, out=tmp_path / "b" / "split",
-              on_event=lose)  # fmt: skip
+    run = fit(
+        split_pictures,
+        strategy="last:1",
+        settings=SETTINGS,
+        out=tmp_path / "b" / "split",
+        on_event=lose,
+    )
     assert lost
     assert bytes_of(run.path / "model") == bytes_of(whole.path / "model")
 
@@ -359,9 +374,11 @@ def test_grey_images_and_such_with_alpha_are_stored_like_others(tmp_path, channe
     settings = {**SETTINGS, "input.channels": channels}
     found = [
         fit(data, strategy="last:1", settings={**settings, **more}, out=tmp_path / name)
-        for name, more in (("stored", {"training.views": 2}),
-                           ("live", {"training.cut": 0, "training.views": 2}))
-    ]  # fmt: skip
+        for name, more in (
+            ("stored", {"training.views": 2}),
+            ("live", {"training.cut": 0, "training.views": 2}),
+        )
+    ]
     assert found[0].plan.training.cut.value == 1
     assert found[0].plan.training.colour.value == (0.1 if channels == 1 else 0.0)
     ours, theirs = (load_file(run.path / "model" / "model.safetensors") for run in found)

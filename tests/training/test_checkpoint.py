@@ -19,9 +19,17 @@ from warmstart.training import checkpoint
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints, Saved
 
 KINDS = [
-    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
-    torch.int16, torch.int8, torch.uint8, torch.bool,
-]  # fmt: skip
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+]
 FACTS = {"step": 3, "best": float("inf"), "loss": [0.1, 1e-300], "größe": None, "on": True}
 
 
@@ -90,11 +98,12 @@ def test_views_and_other_orders_of_memory_keep_their_values(tmp_path):
             "across": base.T if base.ndim == 2 else base.permute(3, 1, 0, 2),
             "every second": base[..., ::2],
             "spread": torch.ones(1).expand(7),
-            "same": base, "again": base,
+            "same": base,
+            "again": base,
             "learnt": torch.nn.Parameter(base[0]),
         },
         {},
-    )  # fmt: skip
+    )
     Checkpoints(tmp_path, "key").save(saved)
     found = Checkpoints(tmp_path, "key").load()
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in saved.tensors.items())
@@ -108,15 +117,20 @@ def test_views_and_other_orders_of_memory_keep_their_values(tmp_path):
     facts=st.dictionaries(
         st.text(max_size=8),
         st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+            st.none()
+            | st.booleans()
+            | st.integers()
+            | st.floats(allow_nan=False)
             | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner,
-                                                                       max_size=3),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+            ),
             max_leaves=6,
         ),
         max_size=4,
     )
-)  # fmt: skip
+)
 def test_facts_come_back_exactly(tmp_path_factory, facts):
     path = tmp_path_factory.mktemp("facts")
     Checkpoints(path, "key").save(Saved({}, facts))
@@ -249,8 +263,9 @@ def test_a_torn_file_is_noticed(two, share):
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    share=st.floats(0, 1, exclude_max=True), junk=st.binary(min_size=1, max_size=64),
-)  # fmt: skip
+    share=st.floats(0, 1, exclude_max=True),
+    junk=st.binary(min_size=1, max_size=64),
+)
 def test_bytes_written_over_are_noticed(two, share, junk):
     def overwrite(path):
         content = bytearray(path.read_bytes())

@@ -14,10 +14,12 @@ from warmstart.training.checkpoint import INDEX, Checkpoints, Jointly, Saved, wr
 def state(step):
     """Some kinds of tensors."""
     tensors = {
-        "weight": torch.randn(5, 3).T, "step": torch.tensor(float(step)),
-        "half": torch.ones(2, dtype=torch.bfloat16), "on": torch.tensor([True, False]),
+        "weight": torch.randn(5, 3).T,
+        "step": torch.tensor(float(step)),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "on": torch.tensor([True, False]),
         "none": torch.zeros(0, 4),
-    }  # fmt: skip
+    }
     return Saved(tensors, {"step": step, "best": float("inf")})
 
 
@@ -66,7 +68,7 @@ def test_a_damaged_one_is_not_read_and_the_one_before_is(tmp_path, damage):
         "gone": file.unlink,
         "index": lambda: index.write_text(index.read_text().replace("Infinity", "1")),
         "unfinished": index.unlink,
-    }  # fmt: skip
+    }
     hurt[damage]()
     again = Checkpoints(tmp_path, "key")
     assert same(again.load(), states[0])

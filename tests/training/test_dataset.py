@@ -28,17 +28,24 @@ TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck
 
 def example(number, label, split="train", sha=None, group=None):
     return Example(
-        id=f"{split}/{number}", label=label, split=split, sha256=sha or f"{split}{number}",
+        id=f"{split}/{number}",
+        label=label,
+        split=split,
+        sha256=sha or f"{split}{number}",
         group=group,
-    )  # fmt: skip
+    )
 
 
 def record(examples):
     classes = tuple(sorted({e.label for e in examples if e.split == "train"}))
     return DataRecord(
-        name="d", kind="image", task="classify", layout="folders", classes=classes,
+        name="d",
+        kind="image",
+        task="classify",
+        layout="folders",
+        classes=classes,
         examples=tuple(examples),
-    )  # fmt: skip
+    )
 
 
 def plan_of(arranged, budget="fast", seed=0):
@@ -89,9 +96,16 @@ def test_the_facts_are_those_of_the_rows():
     assert (facts.smallest_class, facts.holdout) == (4, 0)
 
 
-@pytest.mark.parametrize(("groups", "holdout", "passes"), [
-    (1, False, False), (2, False, False), (3, False, True), (1, True, False), (2, True, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("groups", "holdout", "passes"),
+    [
+        (1, False, False),
+        (2, False, False),
+        (3, False, True),
+        (1, True, False),
+        (2, True, True),
+    ],
+)
 def test_there_must_be_blocks_to_hold_out_and_to_choose_by(groups, holdout, passes):
     examples = [example(n, "ab"[n % 2], group=f"g{n % groups}") for n in range(12)]
     if holdout:

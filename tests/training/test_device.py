@@ -27,9 +27,15 @@ def usable(monkeypatch):
     return use
 
 
-@pytest.mark.parametrize(("there", "device"), [
-    ((), "cpu"), (("mps",), "mps"), (("cuda",), "cuda"), (("mps", "cuda"), "cuda"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("there", "device"),
+    [
+        ((), "cpu"),
+        (("mps",), "mps"),
+        (("cuda",), "cuda"),
+        (("mps", "cuda"), "cuda"),
+    ],
+)
 def test_a_gpu_is_taken_where_there_is_one(usable, there, device):
     usable(*there)
     found = find_machine("auto", 4)

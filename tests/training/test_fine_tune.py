@@ -17,8 +17,15 @@ from warmstart.terminal import result_text
 # ---- whole runs --------------------------------------------------------------------------
 
 STRATEGIES = (
-    "last:1", "frozen:1", "full", "full+gradual", "head+add", "last:1+add", "full+lora", "scratch",
-)  # fmt: skip
+    "last:1",
+    "frozen:1",
+    "full",
+    "full+gradual",
+    "head+add",
+    "last:1+add",
+    "full+lora",
+    "scratch",
+)
 SETTINGS = {"training.passes": 64, "training.batch": 8}
 
 
@@ -38,12 +45,16 @@ def runs(tmp_path_factory):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("WARMSTART_CACHE", str(root / f"cache{again}"))
                 longer = {"training.passes": 256} if strategy == "scratch" else {}
-                made[strategy + again] = fit(
-                    data, strategy=strategy,
-                    settings={**SETTINGS, **longer} if strategy != "head" else {},
-                    out=root / again / strategy.replace(":", "-") / "split",
-                    on_event=seen.append,
-                ), seen  # fmt: skip
+                made[strategy + again] = (
+                    fit(
+                        data,
+                        strategy=strategy,
+                        settings={**SETTINGS, **longer} if strategy != "head" else {},
+                        out=root / again / strategy.replace(":", "-") / "split",
+                        on_event=seen.append,
+                    ),
+                    seen,
+                )
         return made[strategy + again]
 
     return run
@@ -124,9 +135,12 @@ def test_the_ledger_adds_up_to_both_networks(runs, strategy):
         tensor.numel() for tensor in tensors.values()
     )
     fates = {
-        "frozen": {"frozen"}, "tuned": {"trained", "frozen"}, "low-rank": {"merged", "frozen"},
-        "fresh": {"dropped", "new"}, "added": {"new"},
-    }  # fmt: skip
+        "frozen": {"frozen"},
+        "tuned": {"trained", "frozen"},
+        "low-rank": {"merged", "frozen"},
+        "fresh": {"dropped", "new"},
+        "added": {"new"},
+    }
     actions = actions_of(run)
     for row in rows:
         assert row["fate"] in fates.get(actions.get(row["part"]), {"dropped", "new"}), row
@@ -267,11 +281,18 @@ def test_a_part_set_apart_is_the_only_one_held_out(tmp_path):
 
 def test_a_group_is_never_on_both_sides(tmp_path, pictures):
     table = ["file,kind,person"]
-    table += [f"{path.relative_to(pictures)},{path.parent.name},{number % 9}"
-              for number, path in enumerate(sorted(pictures.rglob("*.png")))]  # fmt: skip
+    table += [
+        f"{path.relative_to(pictures)},{path.parent.name},{number % 9}"
+        for number, path in enumerate(sorted(pictures.rglob("*.png")))
+    ]
     (pictures / "labels.csv").write_text("\n".join(table) + "\n")
-    run = fit(pictures / "labels.csv", label="kind", group="person", strategy="last:1",
-              settings={"training.passes": 32, "training.folds": 3})  # fmt: skip
+    run = fit(
+        pictures / "labels.csv",
+        label="kind",
+        group="person",
+        strategy="last:1",
+        settings={"training.passes": 32, "training.folds": 3},
+    )
     examples = json.loads((run.path / "data.json").read_text())["examples"]
     group = {example["id"]: example["group"] for example in examples}
     folds: dict[str, set[int]] = {}
@@ -296,18 +317,24 @@ def unrelated(n, k, seed, balanced):
 # opposite, and their temperature is 0.
 
 
-@pytest.mark.parametrize(("strategy", "kind", "lr", "seed", "balanced"), [
-    ("last:1", "convolutions", 0.03, 0, False),
-    ("full", "layers", 0.003, 2, False),
-    ("full", "layers", 0.003, 9, False),
-    ("last:1", "convolutions", 0.03, 0, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("strategy", "kind", "lr", "seed", "balanced"),
+    [
+        ("last:1", "convolutions", 0.03, 0, False),
+        ("full", "layers", 0.003, 2, False),
+        ("full", "layers", 0.003, 9, False),
+        ("last:1", "convolutions", 0.03, 0, True),
+    ],
+)
 def test_labels_that_mean_nothing_stay_at_chance(strategy, kind, lr, seed, balanced):
     data = unrelated(60, 3, seed, balanced)
     settings = {
-        "training.passes": 640, "training.batch": 16, "training.folds": 3, "training.crop": 1.0,
+        "training.passes": 640,
+        "training.batch": 16,
+        "training.folds": 3,
+        "training.crop": 1.0,
         "training.flip": False,
-    }  # fmt: skip
+    }
     run = fit(data, kind=kind, strategy=strategy, lr=lr, settings=settings, seed=seed)
     assert run.estimate.n == 60
     assert run.estimate.low < 1 / 3 < run.estimate.high
@@ -326,9 +353,12 @@ def test_labels_that_mean_nothing_stay_at_chance(strategy, kind, lr, seed, balan
 def test_the_head_that_a_fold_begins_with_has_not_seen_its_rows(seed):
     """A penalty so small that a head knows its own rows by heart, and hardly a step after it."""
     settings = {
-        "training.passes": 8, "training.batch": 8, "training.folds": 3,
-        "head.penalties": 1e-4, "head.candidates": "equal",
-    }  # fmt: skip
+        "training.passes": 8,
+        "training.batch": 8,
+        "training.folds": 3,
+        "head.penalties": 1e-4,
+        "head.candidates": "equal",
+    }
     data = unrelated(36, 2, seed, False)
     run = fit(data, kind="layers", strategy="full", lr=1e-6, settings=settings, seed=seed)
     assert run.estimate.n == 36
@@ -341,16 +371,28 @@ TOO_HIGH = "training diverged at rates 10, 3.33 and 1.11; the rule says 0.001"
 NO_MOVE = "training got nowhere at rate 1e-09; the rule says 0.001"
 
 
-@pytest.mark.parametrize(("lr", "why", "kinds"), [
-    (10.0, TOO_HIGH, ["diverged"] * 3), (1e-9, NO_MOVE, ["stuck"]),
-    (1e30, TOO_HIGH.replace("10, 3.33 and 1.11", "1e+30, 3.33e+29 and 1.11e+29"),
-     ["diverged"] * 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lr", "why", "kinds"),
+    [
+        (10.0, TOO_HIGH, ["diverged"] * 3),
+        (1e-9, NO_MOVE, ["stuck"]),
+        (
+            1e30,
+            TOO_HIGH.replace("10, 3.33 and 1.11", "1e+30, 3.33e+29 and 1.11e+29"),
+            ["diverged"] * 3,
+        ),
+    ],
+)
 def test_where_no_rate_works_the_fitted_head_is_what_is_left(split_pictures, lr, why, kinds):
     """A model that can be used, and plain sentences wherever the run tells of itself."""
     seen = []
-    run = fit(split_pictures, strategy="full", lr=lr, settings={"training.passes": 160},
-              on_event=seen.append)  # fmt: skip
+    run = fit(
+        split_pictures,
+        strategy="full",
+        lr=lr,
+        settings={"training.passes": 160},
+        on_event=seen.append,
+    )
     guards = run.summary.guards
     assert [guard.kind for guard in guards] == kinds
     assert guards[-1].action == "training was given up"

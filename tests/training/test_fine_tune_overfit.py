@@ -26,20 +26,28 @@ def chosen(means, candidate, held=N, noise=0.0):
 RISING = (0.9, 0.4, 0.5, 0.6, 0.7)
 
 
-@pytest.mark.parametrize(("candidate", "kept"), [
-    (1, "what was learnt up to 2 fifths of the steps is kept"),
-    (END, "what was learnt up to 5 fifths of the steps is kept"),
-    (LOOKS + 1, "weights 50% of the way from the start's are kept"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("candidate", "kept"),
+    [
+        (1, "what was learnt up to 2 fifths of the steps is kept"),
+        (END, "what was learnt up to 5 fifths of the steps is kept"),
+        (LOOKS + 1, "weights 50% of the way from the start's are kept"),
+    ],
+)
 def test_losses_that_rise_look_by_look_are_told_with_what_is_kept(candidate, kept):
     found = watch_overfit(chosen(RISING, candidate), np.arange(N), 100)
     assert found == GuardNote(kind="overfit", step=100, action=kept)
 
 
-@pytest.mark.parametrize(("means", "noise"), [
-    ((0.9, 0.7, 0.6, 0.5, 0.4), 0.0), ((0.9, 0.4, 0.5, 0.6, 0.55), 0.0),
-    ((0.9, 0.4, 0.401, 0.402, 0.403), 1.0), ((0.4,) * 5, 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("means", "noise"),
+    [
+        ((0.9, 0.7, 0.6, 0.5, 0.4), 0.0),
+        ((0.9, 0.4, 0.5, 0.6, 0.55), 0.0),
+        ((0.9, 0.4, 0.401, 0.402, 0.403), 1.0),
+        ((0.4,) * 5, 0.0),
+    ],
+)
 def test_losses_that_fall_or_rise_by_chance_are_no_alarm(means, noise):
     assert watch_overfit(chosen(means, END, noise=noise), np.arange(N), 100) is None
 

@@ -178,8 +178,9 @@ def test_where_it_costs_nothing_less_is_forgotten(scene, monkeypatch, limit, sha
     monkeypatch.setattr(Memory, "weigh", weigh)
     notes, found, events = kept(scene, made, outfit, chosen())
     for name, tensor in state(outfit.model).items():
-        torch.testing.assert_close(tensor, torch.lerp(begin[name].float(), end[name].float(), share)
-                                   .to(tensor.dtype))  # fmt: skip
+        torch.testing.assert_close(
+            tensor, torch.lerp(begin[name].float(), end[name].float(), share).to(tensor.dtype)
+        )
     action = f"weights {share:.0%} of the way from the start's are shipped instead"
     assert [(n.kind, n.step, n.action) for n in notes] == [("forgetting", 20, action)]
     assert events[0].values["text"] == f"much is lost; {action}"
@@ -232,9 +233,10 @@ def test_held_out_rows_must_not_mind(scene, monkeypatch, seed):
     ]
     assert tried == ties
     expected = (
-        "kept: part of the way back, as much is forgotten" if ties
+        "kept: part of the way back, as much is forgotten"
+        if ties
         else "kept: held-out examples are answered better so"
-    )  # fmt: skip
+    )
     assert notes[0].action == expected
     assert found.candidate == END
     assert differing(state(outfit.model), end) == []
@@ -266,8 +268,13 @@ def test_without_an_alarm_nothing_is_made_or_told(scene, monkeypatch):
 def test_a_run_says_what_was_forgotten(pictures, monkeypatch):
     monkeypatch.setattr("warmstart.training.guards.LEAST_LIKENESS", 0.99999)
     seen = []
-    run = fit(pictures, strategy="full", lr=0.003, on_event=seen.append,
-              settings={"training.passes": 160, "training.batch": 8})  # fmt: skip
+    run = fit(
+        pictures,
+        strategy="full",
+        lr=0.003,
+        on_event=seen.append,
+        settings={"training.passes": 160, "training.batch": 8},
+    )
     (note,) = [g for g in run.summary.guards if g.kind == "forgetting"]
     (told,) = [e.values for e in seen if e.values.get("guard") == "forgetting"]
     assert told["text"].endswith(note.action)

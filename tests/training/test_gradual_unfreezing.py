@@ -163,8 +163,10 @@ def test_what_a_group_that_did_not_join_said_is_forgotten(scene, monkeypatch, ye
     settings = ("training.passes=160", "training.batch=8", "training.views=2")
     plan = planned(scene, "full+gradual", settings, lr=0.002)
     made = lesson(scene, plan, HELD)
-    monkeypatch.setattr("warmstart.training.gradual_unfreezing.Joining.joins",
-                        lambda joining, number: Judges(yes)(joining, number))  # fmt: skip
+    monkeypatch.setattr(
+        "warmstart.training.gradual_unfreezing.Joining.joins",
+        lambda joining, number: Judges(yes)(joining, number),
+    )
     taught, outfit, _ = learnt(made)
     assert taught.n_stages == yes
     ended = held_scores(outfit, made.room, HELD)

@@ -193,8 +193,10 @@ def test_losses_that_rise_for_three_looks_are_overfit():
 def test_a_rise_that_chance_explains_is_none():
     values = looks(0.5, 0.501, 0.502, 0.503)
     found = [(losses - losses.mean() + m) for losses, m in zip(values, (1, 2, 3, 4), strict=True)]
-    narrow = [0.01 * (losses - losses.mean()) + m * 1e-4 for losses, m in
-              zip(values, (1, 2, 3, 4), strict=True)]  # fmt: skip
+    narrow = [
+        0.01 * (losses - losses.mean()) + m * 1e-4
+        for losses, m in zip(values, (1, 2, 3, 4), strict=True)
+    ]
     steps = [1, 2, 3, 4]
     assert overfit(found, np.arange(80), steps)[0] is not None
     assert overfit(narrow, np.arange(80), steps)[0] is None

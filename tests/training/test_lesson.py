@@ -30,7 +30,7 @@ CASES = {
     "scratch": ("scratch", ("training.passes=200",), network, None),
     "bfloat16": ("full", ("training.precision=bfloat16",), network, 1e-3),
     "too high": ("full", (), network, 0.3),  # three attempts
-}  # fmt: skip
+}
 ROUTES = {"held": (HELD, None), "early": (HELD[:0], Route(look=4, share=0.5))}
 
 
@@ -86,9 +86,14 @@ def outcome(taught):
     return taught.n_stages, taught.scale, taught.guards, taught.has_failed, scores.tobytes()
 
 
-@pytest.mark.parametrize(("case", "way"), [
-    *((case, "held") for case in CASES), ("full", "early"), ("gradual", "early"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("case", "way"),
+    [
+        *((case, "held") for case in CASES),
+        ("full", "early"),
+        ("gradual", "early"),
+    ],
+)
 def test_closed_after_any_event_and_gone_on_with(made, tmp_path, case, way):
     held, route = ROUTES[way]
     one, events = made(case, held, route), []

@@ -214,9 +214,14 @@ def scaled_head(seed=0):
     head = ScaledHead(
         torch.randn(k, d, generator=rng), torch.randn(k, generator=rng), offset, scale
     )
-    taps = [t / scale[i] + offset[i] for t, i in zip(
-        torch.randn(20, d, generator=rng).split(widths, 1), torch.arange(d).split(widths),
-        strict=True)]  # fmt: skip
+    taps = [
+        t / scale[i] + offset[i]
+        for t, i in zip(
+            torch.randn(20, d, generator=rng).split(widths, 1),
+            torch.arange(d).split(widths),
+            strict=True,
+        )
+    ]
     return head, taps
 
 

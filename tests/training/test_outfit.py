@@ -53,12 +53,15 @@ def fitted(network, read, wanted, seed=0):
         scale = np.where(alive, 1 / np.where(alive, spread, 1), 0) / np.sqrt(max(alive.sum(), 1))
         blocks.append(rng.normal(size=(K, len(spread))) * scale)
     return HeadFit(
-        name="equal", penalty=1.0, taps=tuple(wanted),
+        name="equal",
+        penalty=1.0,
+        taps=tuple(wanted),
         weight=np.concatenate(blocks, axis=1).astype(np.float32),
         bias=rng.normal(size=K).astype(np.float32),
         calibration=Calibration(1.7, np.array([0.3, -0.2, -0.1])),
-        probabilities=np.full((N, K), 1 / K), fold=np.arange(N) % 5,
-    )  # fmt: skip
+        probabilities=np.full((N, K), 1 / K),
+        fold=np.arange(N) % 5,
+    )
 
 
 def answers(head, read):
@@ -126,10 +129,17 @@ def test_one_tap_or_many_it_is_the_heads_own_taps_that_are_read(name, strategy):
         np.testing.assert_allclose(say(made.model, inputs), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "strategy"), [
-    ("resnet18", "last:1"), ("resnet18", "full"), ("resnet18", "last:2+add"),
-    ("vit_tiny", "last:1"), ("vit_tiny", "head+add"), ("vit_tiny", "full+lora"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [
+        ("resnet18", "last:1"),
+        ("resnet18", "full"),
+        ("resnet18", "last:2+add"),
+        ("vit_tiny", "last:1"),
+        ("vit_tiny", "head+add"),
+        ("vit_tiny", "full+lora"),
+    ],
+)
 def test_a_head_that_hears_no_layer_that_moves_listens_to_the_last_one_too(name, strategy):
     """With weights of zero at first: else nothing that is tuned would have a say."""
     pytest.importorskip("peft") if "lora" in strategy else None
@@ -267,8 +277,9 @@ def test_taps_that_never_vary_get_no_say_and_break_nothing():
 def test_a_part_that_cannot_be_given_its_action_is_named():
     network, plan = planned("tied", "head+add")
     record = replace(network.record.parts[-1], layout="other")
-    odd = replace(network, record=replace(network.record, parts=(*network.record.parts[:-1],
-                                                                 record)))  # fmt: skip
+    odd = replace(
+        network, record=replace(network.record, parts=(*network.record.parts[:-1], record))
+    )
     read, _ = seen(network, "tied", taps(network.record))
     head = fitted(network, read, taps(network.record))
     with pytest.raises(StartError, match=r"no layers can be added behind it; tune it instead"):

@@ -97,9 +97,15 @@ def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(scene, trai
     np.testing.assert_array_equal(plain, other)
 
 
-@pytest.mark.parametrize(("strategy", "may"), [
-    ("last:1", True), ("full", True), ("head+add", False), ("scratch", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("strategy", "may"),
+    [
+        ("last:1", True),
+        ("full", True),
+        ("head+add", False),
+        ("scratch", False),
+    ],
+)
 def test_layers_that_began_at_random_keep_the_output_that_was_trained_on_them(scene, strategy, may):
     plan = planned(scene, strategy, FEW)
     made = lesson(scene, plan, HELD)

@@ -19,9 +19,16 @@ from warmstart.training.augmentations import Views, draw_batches, view_of
 from warmstart.training.shared import StoredSource, view_numbers
 
 PLAIN = Schedule(
-    optimizer="adamw", weight_decay=0.0, n_steps=8, batch=8, warm_up=0.1, crop=1.0, flip=False,
-    folds=1, seed=0,
-)  # fmt: skip
+    optimizer="adamw",
+    weight_decay=0.0,
+    n_steps=8,
+    batch=8,
+    warm_up=0.1,
+    crop=1.0,
+    flip=False,
+    folds=1,
+    seed=0,
+)
 VARIED = [{"crop": 0.5}, {"flip": True}, {"colour": 0.1}]
 
 
@@ -29,9 +36,12 @@ VARIED = [{"crop": 0.5}, {"flip": True}, {"colour": 0.1}]
 
 
 @given(
-    n=st.integers(1, 30), batch=st.integers(1, 16), views=st.integers(0, 5),
-    how=st.sampled_from(VARIED), seed=st.integers(0, 99),
-)  # fmt: skip
+    n=st.integers(1, 30),
+    batch=st.integers(1, 16),
+    views=st.integers(0, 5),
+    how=st.sampled_from(VARIED),
+    seed=st.integers(0, 99),
+)
 def test_each_image_shows_its_views_in_turn(n, batch, views, how, seed):
     chosen = replace(PLAIN, views=views, **how)
     seen: dict[int, list[int]] = {}
@@ -115,8 +125,10 @@ def stored(broken=()):
     return StoredSource(shelves, contents, 2, (2, 1, 2), columns, again), passed
 
 
-@given(asked=st.lists(st.tuples(st.integers(0, 19), st.integers(0, 2)), min_size=1, max_size=20),
-       broken=st.sets(st.integers(0, 19), max_size=5))  # fmt: skip
+@given(
+    asked=st.lists(st.tuples(st.integers(0, 19), st.integers(0, 2)), min_size=1, max_size=20),
+    broken=st.sets(st.integers(0, 19), max_size=5),
+)
 def test_stored_inputs_come_in_the_order_asked_for_whatever_is_damaged(asked, broken):
     source, passed = stored(frozenset(str(n) for n in broken))
     rows, numbers = (np.array(column) for column in zip(*asked, strict=True))

@@ -261,8 +261,9 @@ def test_the_rows_of_a_part_are_answered_by_one_option(seed):
 
 def test_parts_choose_for_themselves():
     """Close choices fall differently without one part or another."""
-    several = [len(set(_choices(decide(*case), case)[0].values())) for case in
-               map(_open_case, range(12))]  # fmt: skip
+    several = [
+        len(set(_choices(decide(*case), case)[0].values())) for case in map(_open_case, range(12))
+    ]
     assert max(several) > 1
 
 
@@ -297,8 +298,11 @@ def _by_lot(seed, n=60, k=2):
     return *three, labels, np.arange(n) % 3, np.arange(n)
 
 
-@pytest.mark.parametrize("how", [{}, {"may_blend": False}, {"is_apart": True}, {"is_paired": True}],
-                         ids=lambda how: next(iter(how), "usual"))  # fmt: skip
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"may_blend": False}, {"is_apart": True}, {"is_paired": True}],
+    ids=lambda how: next(iter(how), "usual"),
+)
 def test_labels_by_lot_gain_next_to_nothing_by_the_choice(how):
     """Where the rows of others choose, nothing is gained; the better in hindsight would be.
 

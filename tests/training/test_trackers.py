@@ -39,12 +39,15 @@ def test_an_unknown_name_is_answered_with_those_there_are():
 
 @pytest.mark.parametrize(
     ("name", "missing", "cure"),
-    [("wandb", ["wandb"], "wandb"), ("tensorboard", ["tensorboard"], "tensorboard"),
-     ("tensorboard", ["accelerate"], "accelerate"),
-     ("tensorboard", ["accelerate", "tensorboard"], "accelerate tensorboard"),
-     ("mlflow", ["accelerate", "mlflow"], "accelerate mlflow"),
-     ("comet_ml", ["accelerate"], "accelerate")],
-)  # fmt: skip
+    [
+        ("wandb", ["wandb"], "wandb"),
+        ("tensorboard", ["tensorboard"], "tensorboard"),
+        ("tensorboard", ["accelerate"], "accelerate"),
+        ("tensorboard", ["accelerate", "tensorboard"], "accelerate tensorboard"),
+        ("mlflow", ["accelerate", "mlflow"], "accelerate mlflow"),
+        ("comet_ml", ["accelerate"], "accelerate"),
+    ],
+)
 def test_what_is_missing_is_named(monkeypatch, name, missing, cure):
     lacking(monkeypatch, *missing)
     assert refused(name) == (
@@ -101,11 +104,14 @@ class Shy:
 
 @pytest.mark.parametrize(
     ("name", "run", "text"),
-    [("wandb", Run(url="https://example.org/r1"), "wandb, https://example.org/r1"),
-     ("wandb", Run(url="https://example.org/r1", offline=True), "wandb, project photos"),
-     ("mlflow", Run(), "mlflow, project photos"), ("swanlab", Shy(), "swanlab, project photos"),
-     ("tensorboard", Run(), "tensorboard --logdir '{}/photos/track'")],
-)  # fmt: skip
+    [
+        ("wandb", Run(url="https://example.org/r1"), "wandb, https://example.org/r1"),
+        ("wandb", Run(url="https://example.org/r1", offline=True), "wandb, project photos"),
+        ("mlflow", Run(), "mlflow, project photos"),
+        ("swanlab", Shy(), "swanlab, project photos"),
+        ("tensorboard", Run(), "tensorboard --logdir '{}/photos/track'"),
+    ],
+)
 def test_it_is_said_where_the_curves_are(tmp_path, name, run, text):
     place = tmp_path / "my runs"
     assert where(name, run, place / "photos") == text.format(place)

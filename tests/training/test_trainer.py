@@ -179,10 +179,12 @@ def test_a_loss_that_is_no_number_changes_nothing(at):
 
 LACKS = {
     "gpu": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-    "cpu": lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't "
-                                "allocate memory: you tried to allocate 9 bytes."),
+    "cpu": lambda: RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't "
+        "allocate memory: you tried to allocate 9 bytes."
+    ),
     "python": MemoryError,
-}  # fmt: skip
+}
 
 
 class Greedy(torch.autograd.Function):
@@ -349,13 +351,15 @@ def kept(folder, made, step):
 
 
 def courses():
-    return st.fixed_dictionaries({
-        "optimizer": st.sampled_from(["adamw", "sgd"]),
-        "average": st.sampled_from([0.0, 0.8]),
-        "l2_sp": st.sampled_from([0.0, 2.0]),
-        "micro_batch": st.sampled_from([32, 5]),
-        "precision": st.sampled_from(["float32", "bfloat16", "float16"]),
-    })  # fmt: skip
+    return st.fixed_dictionaries(
+        {
+            "optimizer": st.sampled_from(["adamw", "sgd"]),
+            "average": st.sampled_from([0.0, 0.8]),
+            "l2_sp": st.sampled_from([0.0, 2.0]),
+            "micro_batch": st.sampled_from([32, 5]),
+            "precision": st.sampled_from(["float32", "bfloat16", "float16"]),
+        }
+    )
 
 
 @property_of

@@ -43,8 +43,9 @@ def _accuracy(summary: Summary) -> list[str]:
 
 def _grave(summary: Summary) -> list[tuple[str, str]]:
     """Findings that make a figure wrong; the others stand in the report."""
-    return [("Found", sentence(one.sentence)) for one in summary.findings
-            if one.kind in NEVER_FOLDED]  # fmt: skip
+    return [
+        ("Found", sentence(one.sentence)) for one in summary.findings if one.kind in NEVER_FOLDED
+    ]
 
 
 def _shipped(summary: Summary) -> str:

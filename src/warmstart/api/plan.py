@@ -80,14 +80,12 @@ def plan(
     training = _training(found, optimizer, _rate(lr), is_head=not count, n=n)
     return Plan(
         start=_user(f"module:{kind}"),
-        strategy=Choice(
-            value=word(asked), because="your choice", source="user", rule=word(HEAD)
-        ),
+        strategy=Choice(value=word(asked), because="your choice", source="user", rule=word(HEAD)),
         parts=_parts(found, asked, training),
         head=_no_head(),
         training=training,
         input=_input(found),
-    )  # fmt: skip
+    )
 
 
 def _strategy(text: str) -> Strategy:
@@ -161,9 +159,10 @@ def _parts(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[Pa
     rate, optimizer = training.rate, str(training.optimizer.value) if training.optimizer else ""
     is_typed = rate is not None and rate.source == "user"
     spread = Spread(
-        base=_number(rate), decay=_number(training.layer_decay),
+        base=_number(rate),
+        decay=_number(training.layer_decay),
         most=math.inf if is_typed else most_new(optimizer),
-    )  # fmt: skip
+    )
     *rates, last = part_rates([*body, "added"], spread)
     rows = [
         PartPlan(name=name, action=_user(action), rate=rate)

@@ -133,9 +133,17 @@ def rate_probe(
     Raises: as `fit` does; UsageError for a strategy that trains nothing.
     """
     asked = Request(
-        data=data, strategy=strategy, start=start, arch=arch, preprocessing=preprocessing,
-        label=label, group=group, lr=lr, settings=request.typed_settings(settings), seed=seed,
-    )  # fmt: skip
+        data=data,
+        strategy=strategy,
+        start=start,
+        arch=arch,
+        preprocessing=preprocessing,
+        label=label,
+        group=group,
+        lr=lr,
+        settings=request.typed_settings(settings),
+        seed=seed,
+    )
     return follow(probe(asked, steps), on_event or (lambda event: None))
 
 
@@ -180,17 +188,23 @@ def _try_all(scene: Scene, plan: Plan, rate: float, n_steps: int) -> Steps[RateP
     keep = np.setdiff1d(np.arange(len(arranged.learn)), held)
     yield Event(stage="tune", kind="begin", values={"trainings": len(SCALES)})
     room = Room(
-        source=(yield from fine_tune.open_source(scene, plan)), labels=arranged.labels,
-        blocks=arranged.blocks(), before=take_digests(scene.look.network),
-        checkpoints=NoCheckpoints(), steps=(n_steps,) * len(SCALES),
-    )  # fmt: skip
+        source=(yield from fine_tune.open_source(scene, plan)),
+        labels=arranged.labels,
+        blocks=arranged.blocks(),
+        before=take_digests(scene.look.network),
+        checkpoints=NoCheckpoints(),
+        steps=(n_steps,) * len(SCALES),
+    )
     head, read = fit_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
     # The same number for all: the same batches in the same order.
     lesson = Lesson(
         make=lambda: outfit(scene.look.network, plan, head, read, scene.seed),
         schedule=replace(schedule(plan), n_steps=n_steps, joining=()),
-        room=room, rows=keep, held=held, number=0,
-    )  # fmt: skip
+        room=room,
+        rows=keep,
+        held=held,
+        number=0,
+    )
     found: list[_Tried] = []
     for number, scale in enumerate(SCALES):
         found.append((yield from _try(lesson, scale, number)))
@@ -254,14 +268,19 @@ def _judged(found: Sequence[_Tried], rate: float, lesson: Lesson) -> RateProbe:
         if one.losses is not None and one.hits is not None and best is not None:
             gap = one.losses - best
             plain = replace(
-                plain, loss=float(one.losses.mean()), accuracy=float(one.hits.mean()),
-                behind=float(gap.mean()), error=standard_error(gap, blocks),
-            )  # fmt: skip
+                plain,
+                loss=float(one.losses.mean()),
+                accuracy=float(one.hits.mean()),
+                behind=float(gap.mean()),
+                error=standard_error(gap, blocks),
+            )
         tried.append(plain)
     return RateProbe(
-        tried=tuple(tried), before=float(found[0].before.mean()), n=len(lesson.held),
+        tried=tuple(tried),
+        before=float(found[0].before.mean()),
+        n=len(lesson.held),
         steps=lesson.schedule.n_steps,
-    )  # fmt: skip
+    )
 
 
 def _rounded(rate: float) -> float:

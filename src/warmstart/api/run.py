@@ -158,14 +158,28 @@ def fit(
     from warmstart.request import Request, typed_settings
 
     request = Request(
-        data=data, start=start, arch=arch, preprocessing=preprocessing, strategy=strategy,
-        budget=budget, out=Path(out) if out is not None else None, test=test, label=label,
-        group=group, task=task, relabel=Path(relabel) if relabel is not None else None, fix=fix,
-        strict=strict, seed=seed, lr=lr, minutes=minutes, device=device,
+        data=data,
+        start=start,
+        arch=arch,
+        preprocessing=preprocessing,
+        strategy=strategy,
+        budget=budget,
+        out=Path(out) if out is not None else None,
+        test=test,
+        label=label,
+        group=group,
+        task=task,
+        relabel=Path(relabel) if relabel is not None else None,
+        fix=fix,
+        strict=strict,
+        seed=seed,
+        lr=lr,
+        minutes=minutes,
+        device=device,
         plan=Path(plan) if isinstance(plan, str) else plan,
         settings=typed_settings(settings),
         track=(track,) if isinstance(track, str) else tuple(track),
-    )  # fmt: skip
+    )
 
     def steps() -> Steps[Finished]:
         from warmstart.run.fit import fit as flow

@@ -31,9 +31,13 @@ SURGERY = ("low-rank", "added", "fresh")
 
 
 def train(
-    plan: Plan, network: nn.Module, data: Iterable[Any], *, seed: int | None = None,
+    plan: Plan,
+    network: nn.Module,
+    data: Iterable[Any],
+    *,
+    seed: int | None = None,
     loss: Loss | None = None,
-) -> Iterator[Event]:  # fmt: skip
+) -> Iterator[Event]:
     """Train a network in place as a plan says, one event after each update: yours to stop.
 
     `data` gives batches (inputs, labels) and can be gone through again, as a `DataLoader` or
@@ -123,9 +127,12 @@ class _Job:
         for step in updates(given, batches, optimizer, rising, course.seed, loss):
             rate = step.factor * peak
             yield Event(
-                stage="tune", kind="step", step=step.index + 1, of=n_steps,
+                stage="tune",
+                kind="step",
+                step=step.index + 1,
+                of=n_steps,
                 values={"loss": step.loss, "rate": rate, "images": feed.n_seen},
-            )  # fmt: skip
+            )
             yield from sentry.see(step.index + 1, step.loss, feed.n_by_class)
         after = self._answers(first[0])
         if not np.isfinite(after).all():
@@ -182,9 +189,11 @@ class _Sentry:
     def _watch(self, n_by_class: Mapping[int, int]) -> Watch:
         # An output that was put in anew begins with the loss of blind answers, as fresh layers do.
         watch = Watch(
-            n_steps=self.n_steps, warm_up=self.warm_up, class_shares=[*n_by_class.values()],
+            n_steps=self.n_steps,
+            warm_up=self.warm_up,
+            class_shares=[*n_by_class.values()],
             begins_fitted=False,
-        )  # fmt: skip
+        )
         if self.state:
             watch.restore(self.state)
         return watch
@@ -220,9 +229,13 @@ class _Feed:
             if self.n_seen == n_before:
                 raise DataError(
                     "data gives no batch"
-                    + (" when it is gone through again; give a DataLoader or a list, not an "
-                       "iterator." if n_passes else "; give (inputs, labels) batches.")
-                )  # fmt: skip
+                    + (
+                        " when it is gone through again; give a DataLoader or a list, not an "
+                        "iterator."
+                        if n_passes
+                        else "; give (inputs, labels) batches."
+                    )
+                )
             n_passes += 1
 
     def _parted(self, batch: Any) -> Batch:

@@ -82,9 +82,11 @@ class Proof:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> Literal[False]:  # fmt: skip
+    ) -> Literal[False]:
         if self._sections is not None:
             self._findings = compare(self._network, self._before, self._sections, self._plan)
             self._before = {}  # a head that was replaced is let go
@@ -189,23 +191,38 @@ def _row(name: str, part: str, taken: str, old: Tensor, tensor: Tensor | None) -
     elif tensor.shape != old.shape:
         fate = "reshaped"
     return LedgerRow(
-        tensor=name, part=part, fate=fate, shape=tuple(old.shape), numel=old.numel(),
-        buffer=not isinstance(old, nn.Parameter), before=taken, after=after,
-    )  # fmt: skip
+        tensor=name,
+        part=part,
+        fate=fate,
+        shape=tuple(old.shape),
+        numel=old.numel(),
+        buffer=not isinstance(old, nn.Parameter),
+        before=taken,
+        after=after,
+    )
 
 
 def _new(name: str, tensor: Tensor) -> LedgerRow:
     return LedgerRow(
-        tensor=name, part="added", fate="new", shape=tuple(tensor.shape), numel=tensor.numel(),
-        buffer=not isinstance(tensor, nn.Parameter), before=None, after=digest(tensor),
-    )  # fmt: skip
+        tensor=name,
+        part="added",
+        fate="new",
+        shape=tuple(tensor.shape),
+        numel=tensor.numel(),
+        buffer=not isinstance(tensor, nn.Parameter),
+        before=None,
+        after=digest(tensor),
+    )
 
 
 def _moved(row: LedgerRow, action: Action) -> Moved:
     return Moved(
-        tensor=row.tensor, part=row.part, action=action, is_buffer=row.buffer,
+        tensor=row.tensor,
+        part=row.part,
+        action=action,
+        is_buffer=row.buffer,
         is_statistic=_is_statistic(row),
-    )  # fmt: skip
+    )
 
 
 def _is_statistic(row: LedgerRow) -> bool:

@@ -34,10 +34,16 @@ from warmstart.run.predictor import load
 
 
 def judge(
-    model: str, data: Any, *, arch: str | None = None, labels: Path | None = None,
-    train: Any = None, label: str | None = None, group: str | None = None,
+    model: str,
+    data: Any,
+    *,
+    arch: str | None = None,
+    labels: Path | None = None,
+    train: Any = None,
+    label: str | None = None,
+    group: str | None = None,
     feeding: Feeding | None = None,
-) -> Steps[Judged]:  # fmt: skip
+) -> Steps[Judged]:
     """Show a finished model labelled images; nothing is trained or written.
 
     `model` is a file of weights (with `arch`), an ONNX file, a folder in the format of the
@@ -115,11 +121,16 @@ def _open_run(run: Path, feeding: Feeding) -> Outside:
 
     n_numbers = sum(parameter.numel() for parameter in model.parameters())
     return Outside(
-        name=str(run), title=f"{os.path.normpath(run)} (a run), {n_numbers / 1e6:.1f} M parameters",
-        answer=answer, outputs=len(record.classes), preprocessing=pictures(record.preprocessing),
-        fed_as="the run", labels=record.classes, labels_from="the run",
+        name=str(run),
+        title=f"{os.path.normpath(run)} (a run), {n_numbers / 1e6:.1f} M parameters",
+        answer=answer,
+        outputs=len(record.classes),
+        preprocessing=pictures(record.preprocessing),
+        fed_as="the run",
+        labels=record.classes,
+        labels_from="the run",
         learnt=_learnt(run),
-    )  # fmt: skip
+    )
 
 
 def _learnt(run: Path) -> frozenset[str]:

@@ -91,8 +91,9 @@ def question(
             examples.append(replace(example, sha256=desk.hashes[example.id]))
             if done % BATCH == 0:
                 speed = round(done / (time.perf_counter() - began), 1)
-                yield Event(stage="look", kind="step", step=done, of=len(todo),
-                            values={"per_second": speed})  # fmt: skip
+                yield Event(
+                    stage="look", kind="step", step=done, of=len(todo), values={"per_second": speed}
+                )
     finally:
         prefetch.close()
     answers.ask()
@@ -103,9 +104,11 @@ def question(
         examples=tuple(examples),
         glances=np.stack([desk.glances[e.id] for e in examples]),
         asked=np.array(answers.rows, dtype=np.intp),
-        scores=np.concatenate(answers.scores), vectors=np.concatenate(answers.vectors),
-        kept=answers.pixels, unreadable=unreadable,
-    )  # fmt: skip
+        scores=np.concatenate(answers.scores),
+        vectors=np.concatenate(answers.vectors),
+        kept=answers.pixels,
+        unreadable=unreadable,
+    )
 
 
 class _Desk:
@@ -302,12 +305,20 @@ def _judged(
     present = {example.label for example in test.examples}
     n_train = sum(example.split != "test" for example in seen.examples)
     return Judged(
-        model=model.name, title=model.title, data=listing.title, n_classes=len(present),
-        outputs=model.outputs, labels_from=names.source, is_assumed=names.is_assumed,
+        model=model.name,
+        title=model.title,
+        data=listing.title,
+        n_classes=len(present),
+        outputs=model.outputs,
+        labels_from=names.source,
+        is_assumed=names.is_assumed,
         better_order=_better_order(test) if names.is_assumed else None,
-        preprocessing=model.preprocessing, fed_as=model.fed_as,
-        test=test.measured(), without_leaks=clean.measured() if has_clean else None,
-        guess=_guess(clean, names), leaked=int(leaks.sum()),
+        preprocessing=model.preprocessing,
+        fed_as=model.fed_as,
+        test=test.measured(),
+        without_leaks=clean.measured() if has_clean else None,
+        guess=_guess(clean, names),
+        leaked=int(leaks.sum()),
         leaks_by="near copies" if n_train else "bytes" if model.learnt else "nothing",
         trained_on=n_train or len(model.learnt),
         train=_train(_lot(seen, names, found, "train"), clean.measured(), n_train),
@@ -317,7 +328,7 @@ def _judged(
         unknown_classes=tuple(sorted({row.label for row in strangers})),
         unknown_images=len(strangers),
         unused_outputs=tuple(name for name in names.outputs if name not in present),
-    )  # fmt: skip
+    )
 
 
 def _lot(seen: Seen, names: Names, found: Overlap, split: str) -> _Lot:
@@ -359,9 +370,15 @@ def _train(lot: _Lot, unseen: Scores, of: int) -> TrainGap | None:
     own = proportion(right, lot.blocks)
     value, low, high = gap(own, (unseen.accuracy, unseen.low, unseen.high))
     return TrainGap(
-        n=len(right), of=of, accuracy=own[0], low=own[1], high=own[2],
-        gap=value, gap_low=low, gap_high=high,
-    )  # fmt: skip
+        n=len(right),
+        of=of,
+        accuracy=own[0],
+        low=own[1],
+        high=own[2],
+        gap=value,
+        gap_low=low,
+        gap_high=high,
+    )
 
 
 def _problems(listing: Listing, seen: Seen) -> tuple[Finding, ...]:

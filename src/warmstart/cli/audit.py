@@ -54,12 +54,17 @@ def _judge(call: Call, model: str, data: str, feeding: Feeding) -> Judged:
         names = Path(values["--labels"]) if "--labels" in values else None
         return follow(
             steps(
-                model, data, arch=values.get("--arch"), labels=names,
-                train=values.get("--train"), label=values.get("--label"),
-                group=values.get("--group"), feeding=feeding,
+                model,
+                data,
+                arch=values.get("--arch"),
+                labels=names,
+                train=values.get("--train"),
+                label=values.get("--label"),
+                group=values.get("--group"),
+                feeding=feeding,
             ),
             watch.show,
-        )  # fmt: skip
+        )
 
 
 def _feeding(call: Call) -> Feeding:

@@ -283,10 +283,22 @@ def cache(call: Call) -> int:
 
 
 _CALLS: dict[str, Callable[[Call], int]] = {
-    "fit": fit, "resume": resume, "check": check, "predict": predict, "evaluate": evaluate,
-    "compare": compare, "rank": rank, "audit": audit, "export": export, "suggest": suggest,
-    "serve": serve, "studio": studio, "report": report, "starts": starts, "cache": cache,
-}  # fmt: skip
+    "fit": fit,
+    "resume": resume,
+    "check": check,
+    "predict": predict,
+    "evaluate": evaluate,
+    "compare": compare,
+    "rank": rank,
+    "audit": audit,
+    "export": export,
+    "suggest": suggest,
+    "serve": serve,
+    "studio": studio,
+    "report": report,
+    "starts": starts,
+    "cache": cache,
+}
 
 
 def _json_line(answer: Answer) -> str:

@@ -37,20 +37,23 @@ def _bash(verbs: tuple[Verb, ...]) -> str:
         for verb in verbs
         if verb.choices
     ]
-    return "\n".join([
-        '# warmstart for bash: eval "$(warmstart completion bash)"',
-        "_warmstart() {",
-        '    local word="${COMP_WORDS[COMP_CWORD]}" words=""',
-        f'    if [ "$COMP_CWORD" -eq 1 ]; then words="{names}"',
-        '    elif [ "${word:0:1}" = - ]; then case "${COMP_WORDS[1]}" in',
-        *options,
-        '    esac; else case "${COMP_WORDS[1]} ${COMP_WORDS[COMP_CWORD-1]}" in',
-        *values, *places,
-        "    esac; fi",
-        '    COMPREPLY=($(compgen -W "$words" -- "$word"))',
-        "}",
-        "complete -o default -F _warmstart warmstart",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            '# warmstart for bash: eval "$(warmstart completion bash)"',
+            "_warmstart() {",
+            '    local word="${COMP_WORDS[COMP_CWORD]}" words=""',
+            f'    if [ "$COMP_CWORD" -eq 1 ]; then words="{names}"',
+            '    elif [ "${word:0:1}" = - ]; then case "${COMP_WORDS[1]}" in',
+            *options,
+            '    esac; else case "${COMP_WORDS[1]} ${COMP_WORDS[COMP_CWORD-1]}" in',
+            *values,
+            *places,
+            "    esac; fi",
+            '    COMPREPLY=($(compgen -W "$words" -- "$word"))',
+            "}",
+            "complete -o default -F _warmstart warmstart",
+        ]
+    )
 
 
 def _zsh(verbs: tuple[Verb, ...]) -> str:
@@ -60,20 +63,22 @@ def _zsh(verbs: tuple[Verb, ...]) -> str:
         rest = f"*:value:({' '.join(verb.choices)})" if verb.choices else "*:file:_files"
         specs = [*_zsh_options(verb), rest]
         cases.append(f"    {verb.name}) _arguments {' '.join(map(shlex.quote, specs))} ;;")
-    return "\n".join([
-        '# warmstart for zsh: eval "$(warmstart completion zsh)"',
-        "_warmstart() {",
-        "    local -a verbs=(",
-        *listed,
-        "    )",
-        "    if (( CURRENT == 2 )); then _describe verb verbs; return; fi",
-        '    case "${words[2]}" in',
-        *cases,
-        "    esac",
-        "}",
-        "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }",
-        "compdef _warmstart warmstart",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            '# warmstart for zsh: eval "$(warmstart completion zsh)"',
+            "_warmstart() {",
+            "    local -a verbs=(",
+            *listed,
+            "    )",
+            "    if (( CURRENT == 2 )); then _describe verb verbs; return; fi",
+            '    case "${words[2]}" in',
+            *cases,
+            "    esac",
+            "}",
+            "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }",
+            "compdef _warmstart warmstart",
+        ]
+    )
 
 
 def _zsh_options(verb: Verb) -> Iterator[str]:

@@ -27,9 +27,11 @@ def export(call: Call) -> int:
         wanted = Wanted(
             to=check_asked(values["--to"], is_int8, with_pixels),
             out=Path(values["--out"]) if "--out" in values else None,
-            is_int8=is_int8, with_pixels=with_pixels,
-            data=values.get("--data"), test=values.get("--test"),
-        )  # fmt: skip
+            is_int8=is_int8,
+            with_pixels=with_pixels,
+            data=values.get("--data"),
+            test=values.get("--test"),
+        )
         found = follow(steps(run, wanted), watch.show)
     if "--json" in switches:
         print(dumps({"path": str(found.path), **to_plain(found.exported)}, indent=2))

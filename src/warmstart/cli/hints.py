@@ -28,13 +28,29 @@ VERB_HABITS = {
 # Same meaning, another name: our option takes the value as it is.
 RENAMED = {
     **dict.fromkeys(
-        ("--model", "--model-name-or-path", "--model-name", "--backbone", "--weights",
-         "--checkpoint", "--pretrained-model"),
+        (
+            "--model",
+            "--model-name-or-path",
+            "--model-name",
+            "--backbone",
+            "--weights",
+            "--checkpoint",
+            "--pretrained-model",
+        ),
         "--start",
     ),
     **dict.fromkeys(
-        ("--output", "--output-dir", "--out-dir", "--outdir", "--project", "--name", "--save-dir",
-         "--run-dir", "-o"),
+        (
+            "--output",
+            "--output-dir",
+            "--out-dir",
+            "--outdir",
+            "--project",
+            "--name",
+            "--save-dir",
+            "--run-dir",
+            "-o",
+        ),
         "--out",
     ),
     **dict.fromkeys(("--architecture", "--model-type"), "--arch"),
@@ -64,13 +80,21 @@ RENAMED = {
     **dict.fromkeys(("--api-key", "--key", "--password", "--auth", "--api-token"), "--token"),
     **dict.fromkeys(("--inbrowser", "--browser", "--open-browser"), "--open"),
     **dict.fromkeys(("--allowed-hosts", "--allowed-host", "--allow-hosts"), "--allow-host"),
-}  # fmt: skip
+}
 
 # The thing is an argument here, without an option before it.
 _DATA = (
-    "--data", "--data-dir", "--train-dir", "--dataset", "--dataset-name", "--data-path",
-    "--train-data", "--train-file", "--train", "--root",
-)  # fmt: skip
+    "--data",
+    "--data-dir",
+    "--train-dir",
+    "--dataset",
+    "--dataset-name",
+    "--data-path",
+    "--train-data",
+    "--train-file",
+    "--train",
+    "--root",
+)
 _RUN = ("--model", "--model-name-or-path", "--run", "--weights", "--checkpoint", "--model-dir")
 _PATH = ("--source", "--input", "--inputs", "--image", "--images", "--path", "--file", *_DATA)
 ARGUMENTS = {
@@ -120,8 +144,15 @@ EXPLAINED = {
         ("--format", "--export", "--export-format"), "Here it is `warmstart export RUN --to onnx`."
     ),
     **dict.fromkeys(
-        ("--epochs", "-e", "--num-epochs", "--num-train-epochs", "--max-epochs", "--steps",
-         "--max-steps"),
+        (
+            "--epochs",
+            "-e",
+            "--num-epochs",
+            "--num-train-epochs",
+            "--max-epochs",
+            "--steps",
+            "--max-steps",
+        ),
         _PASSES,
     ),
     **dict.fromkeys(
@@ -140,8 +171,21 @@ EXPLAINED = {
         _SET.format("warm_up=0.1"),
     ),
     **dict.fromkeys(
-        ("--momentum", "--scheduler", "--lr-scheduler", "--loss", "--workers", "-j",
-         "--num-workers", "--threads", "--dropout", "--fp16", "--bf16", "--amp", "--patience"),
+        (
+            "--momentum",
+            "--scheduler",
+            "--lr-scheduler",
+            "--loss",
+            "--workers",
+            "-j",
+            "--num-workers",
+            "--threads",
+            "--dropout",
+            "--fp16",
+            "--bf16",
+            "--amp",
+            "--patience",
+        ),
         _CHOSEN,
     ),
     **dict.fromkeys(
@@ -160,8 +204,14 @@ EXPLAINED = {
     **dict.fromkeys(("--lora", "--peft"), "Here it is --strategy full+lora or last:N+lora."),
     **dict.fromkeys(("--lora-rank", "--rank"), "Here it is --set training.rank=8."),
     **dict.fromkeys(
-        ("--val-split", "--validation-split", "--val-size", "--test-size", "--split",
-         "--train-val-split"),
+        (
+            "--val-split",
+            "--validation-split",
+            "--val-size",
+            "--test-size",
+            "--split",
+            "--train-val-split",
+        ),
         "Not needed: accuracy is estimated inside the training images, "
         "or on a val/ folder where there is one.",
     ),
@@ -186,12 +236,10 @@ EXPLAINED = {
     ),
     **dict.fromkeys(("--gpu", "--gpus", "--cuda", "--accelerator"), "Here it is --device cuda."),
     **dict.fromkeys(
-        ("--metric", "--source-data",
-         "--kind", "--mixup",
-         "--cutmix"),
+        ("--metric", "--source-data", "--kind", "--mixup", "--cutmix"),
         _LATER,
     ),
-}  # fmt: skip
+}
 
 # Habits that mean the same with every verb.
 EVERYWHERE = {

@@ -23,9 +23,11 @@ def serve(call: Call) -> int:
     values = call.values
     token = values.get("--token", os.environ.get(TOKEN))
     asked = Serving(
-        host=values.get("--host", "127.0.0.1"), port=int(values.get("--port", "8000")),
-        token=token, names=call.many.get("--allow-host", ()),
-    )  # fmt: skip
+        host=values.get("--host", "127.0.0.1"),
+        port=int(values.get("--port", "8000")),
+        token=token,
+        names=call.many.get("--allow-host", ()),
+    )
     steps(Path(call.places[0]), asked, lambda where: _ready(call, asked.host, where, token), _stop)
     return 0
 

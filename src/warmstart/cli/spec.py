@@ -525,7 +525,21 @@ COMPLETION = Verb(
 )
 
 _ALL = (
-    FIT, RESUME, CHECK, PREDICT, EVALUATE, COMPARE, RANK, AUDIT, EXPORT, SUGGEST, SERVE, STUDIO,
-    REPORT, STARTS, CACHE, COMPLETION,
-)  # fmt: skip
+    FIT,
+    RESUME,
+    CHECK,
+    PREDICT,
+    EVALUATE,
+    COMPARE,
+    RANK,
+    AUDIT,
+    EXPORT,
+    SUGGEST,
+    SERVE,
+    STUDIO,
+    REPORT,
+    STARTS,
+    CACHE,
+    COMPLETION,
+)
 VERBS = {verb.name: verb for verb in _ALL}

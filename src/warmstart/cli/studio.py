@@ -28,10 +28,12 @@ def studio(call: Call) -> int:
     asked = Opening(
         data=call.places[0] if call.places else None,
         out=Path(values["--out"]) if "--out" in values else None,
-        label=values.get("--label"), group=values.get("--group"),
+        label=values.get("--label"),
+        group=values.get("--group"),
         task=cast("AskedTask", values.get("--task", "auto")),
-        start=values.get("--start", DEFAULT_START), port=int(values.get("--port", "8001")),
-    )  # fmt: skip
+        start=values.get("--start", DEFAULT_START),
+        port=int(values.get("--port", "8001")),
+    )
     with watcher(call) as watch:
         project, n_lost = opened(asked, watch.show)
     if asked.data is not None and n_lost is None:

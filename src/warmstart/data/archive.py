@@ -199,18 +199,26 @@ def _add(members: dict[str, Info], name: str, info: Info, shown: str, lost: dict
 
 
 def _place(
-    path: Path, shown: str, members: Iterable[str], folders: Iterable[str], load: Load,
+    path: Path,
+    shown: str,
+    members: Iterable[str],
+    folders: Iterable[str],
+    load: Load,
     lost: Mapping[str, str],
-) -> Place:  # fmt: skip
+) -> Place:
     files = tuple(sorted(members))
     visible = {f for f in folders if f and not is_hidden(f)} | parents(files)
     name = re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", path.name, flags=re.IGNORECASE)
     seen = {name: why for name, why in sorted(lost.items()) if not is_hidden(name)}
     sentence = f"{count(len(seen), 'file')} in {shown} left out."
     return Place(
-        name=name, shown=shown, files=files, folders=tuple(sorted(visible)), load=load,
+        name=name,
+        shown=shown,
+        files=files,
+        folders=tuple(sorted(visible)),
+        load=load,
         problems=unreadable(seen, sentence),
-    )  # fmt: skip
+    )
 
 
 def _plain(path: Path, shown: str) -> IO[bytes]:

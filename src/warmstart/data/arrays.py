@@ -179,9 +179,11 @@ def list_text_pairs(texts: Any, labels: Any) -> Listing:
     ids = [str(index) for index in range(len(payloads))]
     listing = _listing(ids, read_truth(labels), "list of texts", lambda id: payloads[int(id)])
     return replace(
-        listing, kind="text", title=f"{count(len(ids), 'text')} in a list",
+        listing,
+        kind="text",
+        title=f"{count(len(ids), 'text')} in a list",
         wording=replace(listing.wording, noun="text"),
-    )  # fmt: skip
+    )
 
 
 def encode(pixels: NDArray[np.generic]) -> bytes:

@@ -468,9 +468,10 @@ def _stored(column: Any, pages: Pages) -> Stored:
 def _in_groups(opened: Opened, name: str, shown: str, n_bytes: int) -> Stored:
     """The images of a Parquet file where they lie; unpacked to disk where groups are large."""
     groups = RowGroups(
-        opened=opened, column=name,
+        opened=opened,
+        column=name,
         check=lambda unpacked: _check_plausible(unpacked, n_bytes, shown),
-    )  # fmt: skip
+    )
     with opened() as file:
         _check_columns(file, [name], n_bytes, shown)
     groups.scan()

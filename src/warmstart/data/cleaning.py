@@ -42,9 +42,12 @@ def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
     classes = check_left(record.classes, examples, collection.wording, why, record.task)
     if lost:
         check_lost(
-            (*record.problems, *lost), len(examples), collection.wording.source,
-            strict=collection.strict, spared=collection.spared,
-        )  # fmt: skip
+            (*record.problems, *lost),
+            len(examples),
+            collection.wording.source,
+            strict=collection.strict,
+            spared=collection.spared,
+        )
     problems = (
         *record.problems,
         *lost,

@@ -195,9 +195,11 @@ def _where(column: _Cells, cell: str) -> str:
 def _category(column: _Cells, filled: Sequence[str]) -> ColumnRecord:
     common = [value for value, n in Counter(filled).most_common(VALUES) if n >= LEAST]
     return ColumnRecord(
-        name=column.name, kind="category", values=tuple(sorted(common or set(filled))[:VALUES]),
+        name=column.name,
+        kind="category",
+        values=tuple(sorted(common or set(filled))[:VALUES]),
         has_missing=len(filled) < len(column.cells),
-    )  # fmt: skip
+    )
 
 
 def _number(column: _Cells, filled: Sequence[str]) -> ColumnRecord:
@@ -214,9 +216,13 @@ def _number(column: _Cells, filled: Sequence[str]) -> ColumnRecord:
         raise column.fail("holds numbers too large to reckon with", "give them in larger units")
     std = std or 1.0
     return ColumnRecord(
-        name=column.name, kind="number", mean=mean, std=std,
-        knots=knots((values - mean) / std), has_missing=len(filled) < len(column.cells),
-    )  # fmt: skip
+        name=column.name,
+        kind="number",
+        mean=mean,
+        std=std,
+        knots=knots((values - mean) / std),
+        has_missing=len(filled) < len(column.cells),
+    )
 
 
 def knots(scaled: np.ndarray) -> tuple[float, ...]:

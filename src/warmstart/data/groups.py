@@ -13,9 +13,22 @@ from warmstart.records.data import Finding
 
 # What people call the person, thing or occasion that several images come from.
 _THINGS = (
-    "patient", "subject", "group", "person", "session", "visit", "slide", "video", "clip",
-    "scene", "case", "donor", "site", "camera", "burst",
-)  # fmt: skip
+    "patient",
+    "subject",
+    "group",
+    "person",
+    "session",
+    "visit",
+    "slide",
+    "video",
+    "clip",
+    "scene",
+    "case",
+    "donor",
+    "site",
+    "camera",
+    "burst",
+)
 GROUP_NAMES = frozenset((*_THINGS, *(thing + "id" for thing in _THINGS), "lesionid"))
 MIN_SERIES = 3
 # `person03_07`, `p12-3`, `IMG_0012 (2)`: a key that holds a digit, a separator, a number.

@@ -10,9 +10,12 @@ from warmstart.errors import DataError
 
 
 def list_given(
-    source: Source, *, label: str | None = None, group: str | None = None,
+    source: Source,
+    *,
+    label: str | None = None,
+    group: str | None = None,
     train: Source | None = None,
-) -> Listing:  # fmt: skip
+) -> Listing:
     """List labelled images, those to be judged on as split "test"; no file is opened.
 
     Judged on is the test part, else the hold-out, else everything; the other parts, and

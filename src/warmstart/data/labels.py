@@ -345,8 +345,10 @@ def _number(row: Row, source: str) -> str:
 
 CLASS_LABELS = ClassLabels()
 _KINDS: dict[Task, Labelling] = {
-    "classify": CLASS_LABELS, "multilabel": SeveralLabels(), "regress": NumberLabels(),
-}  # fmt: skip
+    "classify": CLASS_LABELS,
+    "multilabel": SeveralLabels(),
+    "regress": NumberLabels(),
+}
 _FORMS: dict[str, Task] = {"texts": "classify", "sets": "multilabel", "numbers": "regress"}
 
 

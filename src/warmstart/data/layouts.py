@@ -260,10 +260,11 @@ def _list_shards(place: Place, shards: Mapping[str, str], columns: Columns) -> L
         stem = PurePosixPath(shard.removeprefix("data/")).with_suffix("")
         listings.append(under(_list_one(place, table, shard, columns), f"{stem}/", split))
     listings[0] = replace(
-        listings[0], spared=listings[0].spared + len(bare),
+        listings[0],
+        spared=listings[0].spared + len(bare),
         problems=listings[0].problems
         + unreadable(bare, f"{count(len(bare), 'table')} without labels left out."),
-    )  # fmt: skip
+    )
     names = "/".join(part for part in order if not {f for f in bare if shards[f] == part})
     is_parquet = all(suffix(shard) == ".parquet" for shard in shards)
     form = "as Parquet" if is_parquet else "tables"
@@ -312,10 +313,12 @@ def _texts(place: Place, images: Sequence[str], columns: Columns) -> list[str]:
 def _as_texts(listing: Listing, place: Place) -> Listing:
     """The same listing in words for texts."""
     return replace(
-        listing, kind="text", title=f"{count(len(listing.rows), 'text')} in {place.shown}/",
+        listing,
+        kind="text",
+        title=f"{count(len(listing.rows), 'text')} in {place.shown}/",
         load=lambda id: normal_of(place.load(id)).encode(),
         wording=replace(listing.wording, noun="text"),
-    )  # fmt: skip
+    )
 
 
 def class_of(folder: str) -> str:

@@ -131,7 +131,9 @@ def list_image_folder(folder: ImageFolder, chosen: Sequence[int] | None = None) 
         rows=tuple(rows),
         load=lambda id: read_file(paths[id]),
         wording=Wording(
-            source="the ImageFolder", before='the ImageFolder: class "', after='"',
+            source="the ImageFolder",
+            before='the ImageFolder: class "',
+            after='"',
             remove="its samples",
         ),
-    )  # fmt: skip
+    )

@@ -73,9 +73,9 @@ def _leaks(
 def _copies(judged: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]:
     by_id = {example.id: example for example in judged}
     first: dict[str, Example] = {}
-    same = [
-        (first[e.sha256], e) for e in judged if first.setdefault(e.sha256, e).id != e.id
-    ] + [(by_id[a], by_id[b]) for a, b in pairs if a in by_id and b in by_id]  # fmt: skip
+    same = [(first[e.sha256], e) for e in judged if first.setdefault(e.sha256, e).id != e.id] + [
+        (by_id[a], by_id[b]) for a, b in pairs if a in by_id and b in by_id
+    ]
     mixed = {e.id for pair in same if pair[0].label != pair[1].label for e in pair}
     further = {other.id for one, other in same if one.label == other.label} - mixed
     findings = []

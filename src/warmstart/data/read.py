@@ -81,9 +81,12 @@ def apply_relabel(
 
 
 def _settled(
-    rows: Sequence[Row], cells: Mapping[str, str], listing: Listing, shown: str,
+    rows: Sequence[Row],
+    cells: Mapping[str, str],
+    listing: Listing,
+    shown: str,
     labelling: Labelling,
-) -> dict[str, Row]:  # fmt: skip
+) -> dict[str, Row]:
     """Rows by id with their corrected labels, as the task holds labels."""
     typed = tuple(replace(row, label=cells[row.id]) for row in rows)
     wording = replace(listing.wording, source=shown)
@@ -297,9 +300,13 @@ def _collection(
         problems=listing.problems + lost,
     )
     return Collection(
-        record=record, load=listing.load, title=listing.title, wording=listing.wording,
-        spared=listing.spared, strict=strict,
-    )  # fmt: skip
+        record=record,
+        load=listing.load,
+        title=listing.title,
+        wording=listing.wording,
+        spared=listing.spared,
+        strict=strict,
+    )
 
 
 def _check_columns(listing: Listing, columns: Columns) -> None:
@@ -345,7 +352,10 @@ def _hashed(
     sentence = f"{count(len(lost), 'file')} could not be read and left out."
     finding = unreadable(lost, sentence)
     check_lost(
-        (*listing.problems, *finding), len(examples), source, strict=strict,
+        (*listing.problems, *finding),
+        len(examples),
+        source,
+        strict=strict,
         spared=listing.spared,
-    )  # fmt: skip
+    )
     return tuple(examples), finding

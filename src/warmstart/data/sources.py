@@ -165,13 +165,17 @@ def _list_held(dataset: Any, images: Any, labels: list[Any], chosen: list[int] |
     listing = list_arrays(images, [labels[number] for number in numbers])
     name = type(dataset).__name__
     return replace(
-        listing, name=name.lower(), layout=f"{name}: {listing.layout}",
+        listing,
+        name=name.lower(),
+        layout=f"{name}: {listing.layout}",
         title=f"{count(len(numbers), 'image')} in a {name}",
         wording=replace(
-            listing.wording, source=f"the {name}", before=f'the {name}: class "',
+            listing.wording,
+            source=f"the {name}",
+            before=f'the {name}: class "',
             remove="its examples",
         ),
-    )  # fmt: skip
+    )
 
 
 def _list_path(path: Path, shown: str, columns: Columns) -> Listing:

@@ -58,15 +58,21 @@ def list_rows(table: Table, *, shown: str, name: str, columns: Columns) -> Listi
         for id, label, split, group in zip(payloads, labels.texts, splits, groups, strict=True)
     ]
     return Listing(
-        name=name, kind="table", is_table=True,
-        layout=_layout(roles, shown), title=f"{count(len(rows), 'row')} of {shown}",
-        rows=tuple(rows), load=payloads.__getitem__,
+        name=name,
+        kind="table",
+        is_table=True,
+        layout=_layout(roles, shown),
+        title=f"{count(len(rows), 'row')} of {shown}",
+        rows=tuple(rows),
+        load=payloads.__getitem__,
         wording=Wording(
             source=shown, before=f'{shown}: class "', after='"', remove="its rows", noun="row"
         ),
-        doubt=labels.doubt, form=labels.form, outputs=labels.outputs,
+        doubt=labels.doubt,
+        form=labels.form,
+        outputs=labels.outputs,
         problems=() if roles.group else propose_columns(table, (*own, roles.split), shown),
-    )  # fmt: skip
+    )
 
 
 def row_payloads(table: Table, taken: Sequence[str | None], shown: str) -> dict[str, bytes]:
@@ -105,9 +111,11 @@ def with_columns(collection: Collection, asked: Mapping[str, ColumnWish]) -> Col
     _check_parts(collection, rows[0] if rows else {})
     typed = type_columns(rows, train, collection.wording.source, asked)
     settled = replace(
-        record, columns=typed.columns, column_choices=typed.choices,
+        record,
+        columns=typed.columns,
+        column_choices=typed.choices,
         problems=(*record.problems, *typed.findings),
-    )  # fmt: skip
+    )
     return replace(collection, record=settled)
 
 

@@ -63,15 +63,20 @@ def list_dataset(dataset: Any) -> Listing:
         labels.append(label)
     rows = tuple(Row(id=f"{index:0{width}}", label=label) for index, label in enumerate(labels))
     return Listing(
-        name="dataset", kind="tensor",
+        name="dataset",
+        kind="tensor",
         layout=f"{name}: tensors of shape {first.shape}",
         title=f"{count(n, 'tensor')} in a {name}",
-        rows=rows, load=lambda id: _bytes(pair_of(dataset, int(id), name)[0]),
+        rows=rows,
+        load=lambda id: _bytes(pair_of(dataset, int(id), name)[0]),
         wording=Wording(
-            source=f"the {name}", before=f'the {name}: class "', after='"',
-            remove="its examples", noun="tensor",
+            source=f"the {name}",
+            before=f'the {name}: class "',
+            after='"',
+            remove="its examples",
+            noun="tensor",
         ),
-    )  # fmt: skip
+    )
 
 
 def pair_of(dataset: Any, index: int, name: str) -> tuple[NDArray[Any], str]:
@@ -107,14 +112,15 @@ def _list_pictures(dataset: Any, name: str) -> Listing:
     labels = [_label(_pair(dataset, n, name)[1], n, name) for n in range(len(dataset))]
     width = len(str(len(labels) - 1))
     return Listing(
-        name="dataset", layout=f"{name}: images",
+        name="dataset",
+        layout=f"{name}: images",
         title=f"{count(len(labels), 'image')} in a {name}",
         rows=tuple(Row(id=f"{n:0{width}}", label=label) for n, label in enumerate(labels)),
         load=load,
         wording=Wording(
             source=f"the {name}", before=f'the {name}: class "', after='"', remove="its examples"
         ),
-    )  # fmt: skip
+    )
 
 
 def as_values(values: Any, where: str) -> NDArray[Any]:
@@ -158,7 +164,8 @@ def tensor_inputs(collection: Collection) -> TensorInputs:
         np.lib.format.read_array(io.BytesIO(collection.load(id)), allow_pickle=False) for id in ids
     ]
     return TensorInputs(
-        shape=found[0].shape, dtype=str(found[0].dtype),
+        shape=found[0].shape,
+        dtype=str(found[0].dtype),
         low=float(min(values.min() for values in found)),
         high=float(max(values.max() for values in found)),
-    )  # fmt: skip
+    )

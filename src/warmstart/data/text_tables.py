@@ -24,9 +24,19 @@ from warmstart.nouns import count
 from warmstart.records.data import Finding
 
 TEXT_NAMES = (
-    "text", "sentence", "review", "comment", "content", "body", "message", "document", "tweet",
-    "question", "utterance", "title",
-)  # fmt: skip
+    "text",
+    "sentence",
+    "review",
+    "comment",
+    "content",
+    "body",
+    "message",
+    "document",
+    "tweet",
+    "question",
+    "utterance",
+    "title",
+)
 LEAST_WORDS = 2.0  # a word or less a cell, on average, is a name or a value, no text
 LEAST_LETTERS = 12  # the same for languages written without spaces
 MOST_BESIDE = 2  # columns beside the label and the texts, such as a number and a date
@@ -112,14 +122,22 @@ def list_texts(table: Table, text: str, *, shown: str, name: str, columns: Colum
     taken = (roles.path, roles.label, roles.split)
     proposed = () if roles.group else propose_columns(table, taken, shown)
     return Listing(
-        name=name, kind="text", is_table=True,
-        layout=_layout(roles, shown), title=f"{count(len(rows), 'text')} in {shown}",
-        rows=tuple(rows), load=texts.__getitem__,
-        wording=Wording(source=shown, before=f'{shown}: class "', after='"', remove="its row",
-                        noun="text"),
-        doubt=labels.doubt, form=labels.form, outputs=labels.outputs,
-        problems=(*_without(empty, table.unit), *proposed), spared=len(empty),
-    )  # fmt: skip
+        name=name,
+        kind="text",
+        is_table=True,
+        layout=_layout(roles, shown),
+        title=f"{count(len(rows), 'text')} in {shown}",
+        rows=tuple(rows),
+        load=texts.__getitem__,
+        wording=Wording(
+            source=shown, before=f'{shown}: class "', after='"', remove="its row", noun="text"
+        ),
+        doubt=labels.doubt,
+        form=labels.form,
+        outputs=labels.outputs,
+        problems=(*_without(empty, table.unit), *proposed),
+        spared=len(empty),
+    )
 
 
 def _roles(table: Table, text: str, columns: Columns, shown: str) -> Roles:

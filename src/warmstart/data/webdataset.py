@@ -168,9 +168,14 @@ def _list(
                     bare.append(id)
                     continue
                 members.add(id, member)
-                rows.append(Row(
-                    id=id, label=sample.label, split=part.split, group=sample.group,
-                ))  # fmt: skip
+                rows.append(
+                    Row(
+                        id=id,
+                        label=sample.label,
+                        split=part.split,
+                        group=sample.group,
+                    )
+                )
     members.sort()
     source = f"{shown}{whole}"
     if not rows:
@@ -181,12 +186,16 @@ def _list(
     n_shards = sum(len(paths) for paths in parts.values())
     title = f"{count(n_shards, 'shard')} of {source}" if whole else source
     return Listing(
-        name=name, layout=f"{count(n_shards, 'shard')} (WebDataset)",
+        name=name,
+        layout=f"{count(n_shards, 'shard')} (WebDataset)",
         title=f"{count(len(rows), 'image')} in {title}",
-        rows=tuple(rows), load=members.load,
+        rows=tuple(rows),
+        load=members.load,
         is_table=True,  # its .json files have keys, which --label and --group may name
         wording=Wording(
-            source=source, before="label ", remove="its images from the shards",
+            source=source,
+            before="label ",
+            remove="its images from the shards",
             one_class="add images of another class",
         ),
         spared=len(bare),
@@ -195,7 +204,7 @@ def _list(
             f"{count(len(bare), 'image')} without a .cls or a label in a .json left out.",
         )
         + unreadable(lost, f"{count(len(lost), 'file')} in the shards left out."),
-    )  # fmt: skip
+    )
 
 
 def _examples(
@@ -228,9 +237,13 @@ def _examples(
 
 
 def _take(
-    samples: dict[str, _Sample], name: str, info: tarfile.TarInfo, archive: tarfile.TarFile,
-    path: Path, columns: Columns,
-) -> None:  # fmt: skip
+    samples: dict[str, _Sample],
+    name: str,
+    info: tarfile.TarInfo,
+    archive: tarfile.TarFile,
+    path: Path,
+    columns: Columns,
+) -> None:
     """Note a member with the others of its basename, which ends at the first dot of its name."""
     folder, slash, last = name.rpartition("/")
     base, _, extension = last.partition(".")

@@ -41,9 +41,12 @@ def doubt(probabilities: NDArray[np.floating]) -> Values:
 
 
 def choose_queries(
-    probabilities: NDArray[np.floating], points: Points, known: Points, count: int,
+    probabilities: NDArray[np.floating],
+    points: Points,
+    known: Points,
+    count: int,
     doubts: Values | None = None,
-) -> Rows:  # fmt: skip
+) -> Rows:
     """Rows to label next, the most telling first; all of them where there are no more.
 
     Shapes: probabilities (m, K), calibrated, K >= 2; points (m, d), the same examples in the

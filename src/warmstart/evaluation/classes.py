@@ -26,14 +26,22 @@ class ClassCertainty:
     promised_error: float
 
     def record(
-        self, *, temperature: float, class_bias: tuple[float, ...], unknown_from: float,
+        self,
+        *,
+        temperature: float,
+        class_bias: tuple[float, ...],
+        unknown_from: float,
         nearest: int,
-    ) -> CalibrationRecord:  # fmt: skip
+    ) -> CalibrationRecord:
         """For model/calibration.json."""
         return CalibrationRecord(
-            temperature=temperature, class_bias=class_bias, sure_from=self.sure_from,
-            promised_error=self.promised_error, unknown_from=unknown_from, nearest=nearest,
-        )  # fmt: skip
+            temperature=temperature,
+            class_bias=class_bias,
+            sure_from=self.sure_from,
+            promised_error=self.promised_error,
+            unknown_from=unknown_from,
+            nearest=nearest,
+        )
 
 
 class ClassMeasure:
@@ -55,16 +63,24 @@ class ClassMeasure:
         )
 
     def scores(
-        self, answers: NDArray[np.float64], truth: NDArray[Any], blocks: Blocks,
-        certainty: object, names: Sequence[str] = (),
-    ) -> Scores:  # fmt: skip
+        self,
+        answers: NDArray[np.float64],
+        truth: NDArray[Any],
+        blocks: Blocks,
+        certainty: object,
+        names: Sequence[str] = (),
+    ) -> Scores:
         """All metrics."""
         return scores(answers, truth, blocks)
 
     def line(
-        self, example: Example, fold: int | None, answer: NDArray[np.float64],
-        names: Sequence[str], certainty: object,
-    ) -> Prediction:  # fmt: skip
+        self,
+        example: Example,
+        fold: int | None,
+        answer: NDArray[np.float64],
+        names: Sequence[str],
+        certainty: object,
+    ) -> Prediction:
         """The likeliest class, and all probabilities."""
         return Prediction(
             id=example.id,
@@ -99,9 +115,13 @@ def per_class(
 
 
 def _score(
-    number: int, predicted: Labels, labels: Labels, blocks: Blocks, names: Sequence[str],
+    number: int,
+    predicted: Labels,
+    labels: Labels,
+    blocks: Blocks,
+    names: Sequence[str],
     answers: int,
-) -> ClassScore:  # fmt: skip
+) -> ClassScore:
     own = labels == number
     hits = predicted[own] == number
     recall, low, high = proportion(hits.astype(float), blocks[own])

@@ -65,11 +65,17 @@ def pairs(
     adjusted = holm([gap.p for gap in gaps])
     return tuple(
         Pair(
-            a=names[a], b=names[b], difference=gap.value, low=gap.low, high=gap.high,
-            n=hits.shape[1], p=p, winner=_winner(names[a], names[b], gap.value, p),
+            a=names[a],
+            b=names[b],
+            difference=gap.value,
+            low=gap.low,
+            high=gap.high,
+            n=hits.shape[1],
+            p=p,
+            winner=_winner(names[a], names[b], gap.value, p),
         )
         for (a, b), gap, p in zip(both, gaps, adjusted, strict=True)
-    )  # fmt: skip
+    )
 
 
 def _winner(a: str, b: str, difference: float, p: float) -> str | None:

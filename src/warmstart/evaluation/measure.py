@@ -26,9 +26,13 @@ class Certainty(Protocol):
     """What left-out rows promise of answers to come."""
 
     def record(
-        self, *, temperature: float, class_bias: tuple[float, ...], unknown_from: float,
+        self,
+        *,
+        temperature: float,
+        class_bias: tuple[float, ...],
+        unknown_from: float,
         nearest: int,
-    ) -> CalibrationRecord:  # fmt: skip
+    ) -> CalibrationRecord:
         """For model/calibration.json."""
         ...
 
@@ -45,16 +49,24 @@ class Measure(Protocol):
         ...
 
     def scores(
-        self, answers: Answers, truth: Truth, blocks: Blocks, certainty: Any,
+        self,
+        answers: Answers,
+        truth: Truth,
+        blocks: Blocks,
+        certainty: Any,
         names: Sequence[str] = (),
-    ) -> TestScores:  # fmt: skip
+    ) -> TestScores:
         """All metrics of rows that no choice has seen."""
         ...
 
     def line(
-        self, example: Example, fold: int | None, answer: NDArray[np.float64],
-        names: Sequence[str], certainty: Any,
-    ) -> Prediction:  # fmt: skip
+        self,
+        example: Example,
+        fold: int | None,
+        answer: NDArray[np.float64],
+        names: Sequence[str],
+        certainty: Any,
+    ) -> Prediction:
         """One line of predictions.jsonl. Shapes: answer (K,)."""
         ...
 

@@ -75,9 +75,13 @@ def mean_estimate(
     low = value - max(wider * (value - low), least)
     high = value + max(wider * (high - value), least)
     return Estimate(
-        metric=metric, value=value, low=max(low, LEAST_SCORE), high=min(high, 1.0),
-        n=len(credits), method=method,
-    )  # fmt: skip
+        metric=metric,
+        value=value,
+        low=max(low, LEAST_SCORE),
+        high=min(high, 1.0),
+        n=len(credits),
+        method=method,
+    )
 
 
 def scores(probabilities: Probabilities, labels: Labels, blocks: Blocks) -> Scores:

@@ -75,15 +75,23 @@ class LabelCertainty:
     promised_error: float
 
     def record(
-        self, *, temperature: float, class_bias: tuple[float, ...], unknown_from: float,
+        self,
+        *,
+        temperature: float,
+        class_bias: tuple[float, ...],
+        unknown_from: float,
         nearest: int,
-    ) -> LabelCalibration:  # fmt: skip
+    ) -> LabelCalibration:
         """For model/calibration.json."""
         return LabelCalibration(
-            temperature=temperature, class_bias=class_bias, sure_from=self.sure_from,
-            promised_error=self.promised_error, unknown_from=unknown_from, nearest=nearest,
+            temperature=temperature,
+            class_bias=class_bias,
+            sure_from=self.sure_from,
+            promised_error=self.promised_error,
+            unknown_from=unknown_from,
+            nearest=nearest,
             thresholds=tuple(float(t) for t in self.thresholds),
-        )  # fmt: skip
+        )
 
 
 def confidence(answers: Answers, thresholds: Values) -> Values:
@@ -118,36 +126,52 @@ class LabelMeasure:
         )
 
     def scores(
-        self, answers: Answers, truth: Truth, blocks: Blocks, certainty: LabelCertainty,
+        self,
+        answers: Answers,
+        truth: Truth,
+        blocks: Blocks,
+        certainty: LabelCertainty,
         names: Sequence[str] = (),
-    ) -> LabelScores:  # fmt: skip
+    ) -> LabelScores:
         """All metrics; the thresholds come from other rows."""
         claim = self.estimate(LABEL_SETS.credits(answers, truth), blocks, "holdout")
         named, has = answers >= certainty.thresholds, truth > 0
         seen = has.any(axis=0) | named.any(axis=0)
         f1 = f1_of(named, has)
         return LabelScores(
-            n=len(truth), mAP=claim.value, low=claim.low, high=claim.high,
+            n=len(truth),
+            mAP=claim.value,
+            low=claim.low,
+            high=claim.high,
             macro_f1=float(f1[seen].mean()) if seen.any() else 0.0,
             micro_f1=float(f1_of(named.reshape(-1, 1), has.reshape(-1, 1))[0]),
             exact=float((named == has).all(axis=1).mean()),
             log_loss=float(LABEL_SETS.said_losses(answers, truth).mean()),
             ece=calibration_error(answers, truth),
             labels=per_label(answers, truth, names, certainty.thresholds) if names else (),
-        )  # fmt: skip
+        )
 
     def line(
-        self, example: Example, fold: int | None, answer: Values, names: Sequence[str],
+        self,
+        example: Example,
+        fold: int | None,
+        answer: Values,
+        names: Sequence[str],
         certainty: LabelCertainty,
-    ) -> LabelPrediction:  # fmt: skip
+    ) -> LabelPrediction:
         """The labels named, and all probabilities."""
-        named = tuple(n for n, is_on in zip(names, answer >= certainty.thresholds, strict=True)
-                      if is_on)  # fmt: skip
+        named = tuple(
+            n for n, is_on in zip(names, answer >= certainty.thresholds, strict=True) if is_on
+        )
         return LabelPrediction(
-            id=example.id, split="test" if fold is None else "oof", fold=fold,
-            target=example.label, label=SEPARATOR.join(named), labels=named,
+            id=example.id,
+            split="test" if fold is None else "oof",
+            fold=fold,
+            target=example.label,
+            label=SEPARATOR.join(named),
+            labels=named,
             scores={name: round(float(p), 6) for name, p in zip(names, answer, strict=True)},
-        )  # fmt: skip
+        )
 
 
 def per_label(
@@ -161,11 +185,15 @@ def per_label(
         average = float(precisions(answers[:, k], has[:, k])[has[:, k]].mean()) if n else None
         found.append(
             LabelScore(
-                label=name, n=n, average_precision=average, f1=float(f1[k]),
-                precision=both / max(int(named[:, k].sum()), 1), recall=both / max(n, 1),
+                label=name,
+                n=n,
+                average_precision=average,
+                f1=float(f1[k]),
+                precision=both / max(int(named[:, k].sum()), 1),
+                recall=both / max(n, 1),
                 threshold=float(thresholds[k]),
             )
-        )  # fmt: skip
+        )
     return tuple(found)
 
 

@@ -21,10 +21,21 @@ WIDE = 0.30  # of accuracy: an interval as wide as that says next to nothing
 
 # Kinds of findings by consequence: what makes a figure wrong comes before what makes it blurred.
 CONSEQUENCE = (
-    "distribution-shift", "drift", "leakage", "leak", "spurious-correlation", "shortcut",
-    "size-cue", "preprocessing", "conflict", "label-issue", "off-topic",
-    "unreadable", "duplicate", "near-duplicate",
-)  # fmt: skip
+    "distribution-shift",
+    "drift",
+    "leakage",
+    "leak",
+    "spurious-correlation",
+    "shortcut",
+    "size-cue",
+    "preprocessing",
+    "conflict",
+    "label-issue",
+    "off-topic",
+    "unreadable",
+    "duplicate",
+    "near-duplicate",
+)
 NEVER_FOLDED = CONSEQUENCE[:4]
 _REVIEWED = {
     "drift": "the test {many} are unlike the training {many}",
@@ -35,7 +46,7 @@ _REVIEWED = {
     "spurious-correlation": "something beside the subject gives the answer away",
     "size-cue": "the files themselves give the answer away",
     "preprocessing": "the {many} may be fed in wrongly",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +106,10 @@ def readiness(found: Measurements) -> Readiness:
 
 
 LEVELS: dict[Level, str] = {
-    "ready": "Ready", "review": "Usable with review", "not-ready": "Not ready",
-}  # fmt: skip
+    "ready": "Ready",
+    "review": "Usable with review",
+    "not-ready": "Not ready",
+}
 
 
 def readiness_line(found: Readiness) -> str:
@@ -205,9 +218,10 @@ def one_in(share: float) -> str:
 
 
 _SCORES: dict[Task, str] = {
-    "classify": "the accuracy", "multilabel": "the mean average precision",
+    "classify": "the accuracy",
+    "multilabel": "the mean average precision",
     "regress": "the variance explained (R²)",
-}  # fmt: skip
+}
 
 
 def _percent(share: float) -> str:

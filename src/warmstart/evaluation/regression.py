@@ -32,15 +32,23 @@ class NumberCertainty:
     half_width: float | None
 
     def record(
-        self, *, temperature: float, class_bias: tuple[float, ...], unknown_from: float,
+        self,
+        *,
+        temperature: float,
+        class_bias: tuple[float, ...],
+        unknown_from: float,
         nearest: int,
-    ) -> NumberCalibration:  # fmt: skip
+    ) -> NumberCalibration:
         """For model/calibration.json."""
         return NumberCalibration(
-            temperature=temperature, class_bias=class_bias, sure_from=None,
-            promised_error=1 - PROMISED, unknown_from=unknown_from, nearest=nearest,
+            temperature=temperature,
+            class_bias=class_bias,
+            sure_from=None,
+            promised_error=1 - PROMISED,
+            unknown_from=unknown_from,
+            nearest=nearest,
             half_width=self.half_width,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +69,46 @@ class NumberMeasure:
         return NumberCertainty(None if found is None else found * self.target.spread)
 
     def scores(
-        self, answers: NDArray[np.float64], truth: NDArray[Any], blocks: Blocks,
-        certainty: NumberCertainty, names: Sequence[str] = (),
-    ) -> NumberScores:  # fmt: skip
+        self,
+        answers: NDArray[np.float64],
+        truth: NDArray[Any],
+        blocks: Blocks,
+        certainty: NumberCertainty,
+        names: Sequence[str] = (),
+    ) -> NumberScores:
         """All metrics."""
         claim = self.estimate(self.target.credits(answers, truth), blocks, "holdout")
         off = self.target.spread * np.abs(answers[:, 0] - truth)
         half = certainty.half_width
         return NumberScores(
-            n=len(truth), r2=claim.value, low=claim.low, high=claim.high,
-            mae=float(off.mean()), rmse=float(np.sqrt((off**2).mean())),
-            coverage=None if half is None else float((off <= half).mean()), promised=PROMISED,
-        )  # fmt: skip
+            n=len(truth),
+            r2=claim.value,
+            low=claim.low,
+            high=claim.high,
+            mae=float(off.mean()),
+            rmse=float(np.sqrt((off**2).mean())),
+            coverage=None if half is None else float((off <= half).mean()),
+            promised=PROMISED,
+        )
 
     def line(
-        self, example: Example, fold: int | None, answer: NDArray[np.float64],
-        names: Sequence[str], certainty: NumberCertainty,
-    ) -> NumberPrediction:  # fmt: skip
+        self,
+        example: Example,
+        fold: int | None,
+        answer: NDArray[np.float64],
+        names: Sequence[str],
+        certainty: NumberCertainty,
+    ) -> NumberPrediction:
         """The value with its interval."""
         value, half = float(self.target.natural(answer)[0]), certainty.half_width
         return NumberPrediction(
-            id=example.id, split="test" if fold is None else "oof", fold=fold,
-            target=example.label, label=f"{value:.6g}", scores={}, value=value,
+            id=example.id,
+            split="test" if fold is None else "oof",
+            fold=fold,
+            target=example.label,
+            label=f"{value:.6g}",
+            scores={},
+            value=value,
             low=None if half is None else value - half,
             high=None if half is None else value + half,
-        )  # fmt: skip
+        )

@@ -132,9 +132,10 @@ def border_accuracy(
 
 
 def _edge_sentence(
-    edges: Mapping[int, tuple[str, ...]], names: Sequence[str],
+    edges: Mapping[int, tuple[str, ...]],
+    names: Sequence[str],
     words: tuple[str, str] = ("class", "the other classes"),
-) -> str:  # fmt: skip
+) -> str:
     """`words`: what is given away, and who lacks the edge."""
     shown = ", ".join([names[number] for number in edges][:5]) + (", …" if len(edges) > 5 else "")
     sides = [side for side in SIDES if any(side in found for found in edges.values())]

@@ -58,15 +58,23 @@ from warmstart.training.fine_tune import Worked
 from warmstart.training.score import Measured
 
 NO_TAIL = Evidence(
-    name="tail_gain", value=None, low=None, high=None, n=0,
+    name="tail_gain",
+    value=None,
+    low=None,
+    high=None,
+    n=0,
     meaning="Not measured: only linear probes on the frozen network were compared.",
-)  # fmt: skip
+)
 
 
 NO_CURVE = Evidence(
-    name="appetite", value=None, low=None, high=None, n=0,
+    name="appetite",
+    value=None,
+    low=None,
+    high=None,
+    n=0,
     meaning="Not measured: where no signal is found, a learning curve says nothing.",
-)  # fmt: skip
+)
 
 
 def check(scene: Scene) -> Steps[Inspection]:
@@ -162,9 +170,13 @@ def tries_tail(scene: Scene, verdict: Verdict) -> bool:
 
 
 def judge(
-    inspection: Inspection, is_tuned: bool = False, words: Words = CLASS_WORDS,
-    basis: Basis = START, probe: Estimate | None = None, ships_trained: bool = False,
-) -> Verdict:  # fmt: skip
+    inspection: Inspection,
+    is_tuned: bool = False,
+    words: Words = CLASS_WORDS,
+    basis: Basis = START,
+    probe: Estimate | None = None,
+    ships_trained: bool = False,
+) -> Verdict:
     """The verdict that the evidence gives.
 
     `is_tuned` where layers were trained and compared with the linear probe, whose own estimate is
@@ -302,10 +314,15 @@ def gain_record(found: Evidence | None) -> FineTuningGain | None:
         return None
     change, error = (float(found.details[name]) for name in ("log_loss_gain", "log_loss_error"))
     return FineTuningGain(
-        value=found.value, low=found.low, high=found.high, n=found.n,
-        log_loss=float(found.details["log_loss"]), log_loss_change=-change,
-        log_loss_low=-change - 1.96 * error, log_loss_high=-change + 1.96 * error,
-    )  # fmt: skip
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        n=found.n,
+        log_loss=float(found.details["log_loss"]),
+        log_loss_change=-change,
+        log_loss_low=-change - 1.96 * error,
+        log_loss_high=-change + 1.96 * error,
+    )
 
 
 def ships(inspection: Inspection, worked: Worked) -> bool:

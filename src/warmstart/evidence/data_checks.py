@@ -50,9 +50,13 @@ from warmstart.training.dataset import (
 LISTED = 0.1  # share of the labels that are listed, whatever is counted
 LEAST_LISTED = 20
 NO_CEILING = Evidence(
-    name="ceiling", value=None, low=None, high=None, n=0,
+    name="ceiling",
+    value=None,
+    low=None,
+    high=None,
+    n=0,
     meaning="Not measured: how right any model can be is told where each example has one class.",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,8 +221,10 @@ class NumberChecks:
 
 
 CHECKS: dict[Task, TaskChecks] = {
-    "classify": ClassChecks(), "multilabel": SetChecks(), "regress": NumberChecks(),
-}  # fmt: skip
+    "classify": ClassChecks(),
+    "multilabel": SetChecks(),
+    "regress": NumberChecks(),
+}
 
 
 def _pairs(arranged: Arranged, ids: Sequence[str]) -> list[Twin]:
@@ -258,20 +264,26 @@ def check_data(scene: Scene, is_signal: bool) -> DataChecks:
     arranged, record = scene.arranged, scene.collection.record
     examples = arranged.learn[: arranged.n_train]
     out_of_fold = OutOfFold(
-        arranged=arranged, names=record.classes, truth=arranged.labels[: arranged.n_train],
-        answers=left_out_probabilities(scene), seed=scene.seed,
-    )  # fmt: skip
+        arranged=arranged,
+        names=record.classes,
+        truth=arranged.labels[: arranged.n_train],
+        answers=left_out_probabilities(scene),
+        seed=scene.seed,
+    )
     shift, odd = _drift(scene, examples), _off_topic(scene, examples)
     labels = CHECKS[record.task].labels(out_of_fold, _excuse(scene, shift, is_signal))
     found = [
-        label_finding(labels.issues), off_topic_finding(odd),
-        *_of_inputs(scene, out_of_fold, examples), shift,
-    ]  # fmt: skip
+        label_finding(labels.issues),
+        off_topic_finding(odd),
+        *_of_inputs(scene, out_of_fold, examples),
+        shift,
+    ]
     return DataChecks(
         ceiling=labels.ceiling,
         findings=tuple(finding for finding in found if finding is not None),
-        label_issues=labels.issues, off_topic=odd,
-    )  # fmt: skip
+        label_issues=labels.issues,
+        off_topic=odd,
+    )
 
 
 def with_labels_of(
@@ -287,9 +299,12 @@ def with_labels_of(
     if np.isfinite(own).all(axis=1).mean() < MOSTLY:
         return inspection
     out_of_fold = OutOfFold(
-        arranged=arranged, names=record.classes, truth=arranged.labels[: arranged.n_train],
-        answers=own, seed=scene.seed,
-    )  # fmt: skip
+        arranged=arranged,
+        names=record.classes,
+        truth=arranged.labels[: arranged.n_train],
+        answers=own,
+        seed=scene.seed,
+    )
     shift = next((one for one in inspection.findings if one.kind == "drift"), None)
     labels = CHECKS[record.task].labels(out_of_fold, _excuse(scene, shift, is_signal))
     finding = label_finding(labels.issues)
@@ -298,9 +313,11 @@ def with_labels_of(
         labels.ceiling if one.name == labels.ceiling.name else one for one in inspection.evidence
     )
     return replace(
-        inspection, evidence=evidence, label_issues=labels.issues,
+        inspection,
+        evidence=evidence,
+        label_issues=labels.issues,
         findings=others if finding is None else (finding, *others),
-    )  # fmt: skip
+    )
 
 
 def _excuse(scene: Scene, shift: Finding | None, is_signal: bool) -> Why | None:
@@ -344,8 +361,12 @@ def _telling(scene: Scene, out_of_fold: OutOfFold, examples: Sequence[Example]) 
     rows = np.stack([encode(load_same(scene.collection, e), e.id, inputs) for e in examples])
     ends = np.cumsum([len(column.slots) for column in inputs.columns])
     parted = zip(inputs.columns, np.split(rows, ends[:-1], axis=1), strict=True)
-    part = folds(scene.arranged.folding[: len(examples)], scene.arranged.blocks()[: len(examples)],
-                 FOLDS, np.random.default_rng([scene.seed, 17]))  # fmt: skip
+    part = folds(
+        scene.arranged.folding[: len(examples)],
+        scene.arranged.blocks()[: len(examples)],
+        FOLDS,
+        np.random.default_rng([scene.seed, 17]),
+    )
     held = [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]
     columns = {column.name: values for column, values in parted}
     return CHECKS[scene.collection.record.task].columns(out_of_fold, columns, held)

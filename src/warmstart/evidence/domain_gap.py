@@ -29,10 +29,22 @@ BOOTS = 50
 # hands, cells, sketches and skin at 0.11 to 0.36.
 REFERENCES: dict[str, tuple[float, ...]] = {
     "lite0": (
-        0.011, 0.019, 0.020, 0.022, 0.032, 0.034, 0.035, 0.035, 0.081, 0.110, 0.176, 0.241,
-        0.315, 0.361,
+        0.011,
+        0.019,
+        0.020,
+        0.022,
+        0.032,
+        0.034,
+        0.035,
+        0.035,
+        0.081,
+        0.110,
+        0.176,
+        0.241,
+        0.315,
+        0.361,
     ),
-}  # fmt: skip
+}
 
 
 class NormLayer(Protocol):
@@ -79,9 +91,13 @@ def distance(
     """
     if not layers:
         return Evidence(
-            name="distance", value=None, low=None, high=None, n=0,
+            name="distance",
+            value=None,
+            low=None,
+            high=None,
+            n=0,
             meaning="Not available: this network keeps no statistics of its old data.",
-        )  # fmt: skip
+        )
     n = len(layers[0].mean)
     plain = mean_divergence(layers, np.arange(n))
     boots = [mean_divergence(layers, rng.integers(n, size=n)) for _ in range(BOOTS)]
@@ -93,9 +109,14 @@ def distance(
     if place is not None:
         details["percentile"] = place
     return Evidence(
-        name="distance", value=value, low=max(value - spread, 0.0), high=value + spread, n=n,
-        meaning=_meaning(value, place), details=details,
-    )  # fmt: skip
+        name="distance",
+        value=value,
+        low=max(value - spread, 0.0),
+        high=value + spread,
+        n=n,
+        meaning=_meaning(value, place),
+        details=details,
+    )
 
 
 def divergences(layer: NormLayer, rows: NDArray[np.intp]) -> Values:

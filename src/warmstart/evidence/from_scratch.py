@@ -17,9 +17,14 @@ Rows = NDArray[np.int64]
 
 
 def scratch(
-    sizes: Values, hits: Values, warm: Values, blocks: Rows, side: int, rng: np.random.Generator,
+    sizes: Values,
+    hits: Values,
+    warm: Values,
+    blocks: Rows,
+    side: int,
+    rng: np.random.Generator,
     nouns: Nouns = IMAGES,
-) -> Evidence:  # fmt: skip
+) -> Evidence:
     """Accuracy from nothing at twice the examples, less that of the warm start with these.
 
     A power law of the odds through the sizes, carried on to twice the largest; rows are drawn
@@ -36,8 +41,11 @@ def scratch(
     error = float(np.hypot(spread, FORECAST_SD / np.sqrt(sizes[-1])))
     now, later = float(hits[-1].mean()), law.at(to)
     return Evidence(
-        name=NAME, value=value, low=max(value - 1.96 * error, -1.0),
-        high=min(value + 1.96 * error, 1.0), n=n,
+        name=NAME,
+        value=value,
+        low=max(value - 1.96 * error, -1.0),
+        high=min(value + 1.96 * error, 1.0),
+        n=n,
         meaning=(
             f"Trained from nothing{nouns.sized.format(side)}, the same design is right "
             f"{100 * now:.0f} % of the time, and about {100 * later:.0f} % with twice the "
@@ -45,11 +53,16 @@ def scratch(
             "these."
         ),
         details={
-            "error": error, "now": now, "later": later, "warm": float(warm.mean()),
-            **{f"accuracy.{round(float(m))}": float(h.mean())
-               for m, h in zip(sizes, hits, strict=True)},
+            "error": error,
+            "now": now,
+            "later": later,
+            "warm": float(warm.mean()),
+            **{
+                f"accuracy.{round(float(m))}": float(h.mean())
+                for m, h in zip(sizes, hits, strict=True)
+            },
         },
-    )  # fmt: skip
+    )
 
 
 def behind(
@@ -72,17 +85,24 @@ def behind(
         return None
     now, start = float(hits.mean()), float(warm.mean())
     return Evidence(
-        name=NAME, value=value, low=low, high=high, n=len(hits),
+        name=NAME,
+        value=value,
+        low=low,
+        high=high,
+        n=len(hits),
         meaning=(
             f"Trained from nothing{nouns.sized.format(side)}, the same design is right "
             f"{100 * now:.0f} % of the time, this start {100 * start:.0f} %; it would stay behind "
             f"if twice the {nouns.many} halved its errors."
         ),
         details={
-            "error": (high - low) / (2 * 1.96), "now": now, "later": float(later.mean()),
-            "warm": start, f"accuracy.{round(size)}": now,
+            "error": (high - low) / (2 * 1.96),
+            "now": now,
+            "later": float(later.mean()),
+            "warm": start,
+            f"accuracy.{round(size)}": now,
         },
-    )  # fmt: skip
+    )
 
 
 def not_measured(n: int, why: str) -> Evidence:

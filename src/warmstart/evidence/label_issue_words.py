@@ -13,9 +13,17 @@ from warmstart.records.data import SEPARATOR, Finding, LabelIssue, LabelIssues, 
 
 
 def said(
-    *, judged: int, disagreements: int, count: int | None, rate: Share | None, why: Why | None,
-    error: float | None, listed: int = 0, nouns: Nouns = IMAGES, noun: str = "label",
-) -> str:  # fmt: skip
+    *,
+    judged: int,
+    disagreements: int,
+    count: int | None,
+    rate: Share | None,
+    why: Why | None,
+    error: float | None,
+    listed: int = 0,
+    nouns: Nouns = IMAGES,
+    noun: str = "label",
+) -> str:
     """The sentence. `noun` is what an example has, `listed` the issues with their near copies.
 
     `error` is how often the model contradicts labels; None where that is no yes or no.
@@ -88,21 +96,27 @@ def of_classes(
     shown = range(max(n_issues, min(most, len(found.rows))))
     ranked = tuple(
         LabelIssue(
-            id=ids[found.rows[at]], label=classes[found.labels[at]],
-            suggested=classes[found.suggested[at]], is_issue=bool(found.is_issue[at]),
+            id=ids[found.rows[at]],
+            label=classes[found.labels[at]],
+            suggested=classes[found.suggested[at]],
+            is_issue=bool(found.is_issue[at]),
             probability=round(float(found.probability[at]), 4),
             score=round(float(found.score[at]), 4),
         )
         for at in shown
         if found.labels[at] != found.suggested[at]
-    )  # fmt: skip
+    )
     return _record(found, ranked, found.disagreements, len(found.rows), nouns)
 
 
 def of_sets(
-    found: JudgedLabels, ids: Sequence[str], truth: NDArray[np.float64], names: Sequence[str],
-    most: int, nouns: Nouns = IMAGES,
-) -> LabelIssues:  # fmt: skip
+    found: JudgedLabels,
+    ids: Sequence[str],
+    truth: NDArray[np.float64],
+    names: Sequence[str],
+    most: int,
+    nouns: Nouns = IMAGES,
+) -> LabelIssues:
     """The same where an example has several labels: a line an example, worst first.
 
     All its issues are corrected in a line, or else the answer of the lowest score. Shapes: truth
@@ -126,11 +140,14 @@ def _set_line(
     other, which = has.copy(), [int(found.rows[one]) % len(names) for one in at]
     other[which] = found.suggested[list(at)]
     return LabelIssue(
-        id=id, label=_joined(has, names), suggested=_joined(other, names),
+        id=id,
+        label=_joined(has, names),
+        suggested=_joined(other, names),
         probability=round(float(found.probability[at[0]]), 4),
-        score=round(float(found.score[at[0]]), 4), is_issue=bool(found.is_issue[at[0]]),
+        score=round(float(found.score[at[0]]), 4),
+        is_issue=bool(found.is_issue[at[0]]),
         concerns=tuple(names[one] for one in which),
-    )  # fmt: skip
+    )
 
 
 def _joined(has: NDArray[np.float64], names: Sequence[str]) -> str:
@@ -146,13 +163,24 @@ def _record(
     nouns: Nouns,
 ) -> LabelIssues:
     told = said(
-        judged=judged, disagreements=disagreements, count=found.count, rate=found.rate,
-        why=found.why, error=found.error, listed=int(found.is_issue.sum()), nouns=nouns,
-    )  # fmt: skip
+        judged=judged,
+        disagreements=disagreements,
+        count=found.count,
+        rate=found.rate,
+        why=found.why,
+        error=found.error,
+        listed=int(found.is_issue.sum()),
+        nouns=nouns,
+    )
     return LabelIssues(
-        judged=judged, disagreements=disagreements, count=found.count, rate=found.rate,
-        why=found.why, sentence=told, ranked=ranked,
-    )  # fmt: skip
+        judged=judged,
+        disagreements=disagreements,
+        count=found.count,
+        rate=found.rate,
+        why=found.why,
+        sentence=told,
+        ranked=ranked,
+    )
 
 
 def label_finding(found: LabelIssues) -> Finding | None:
@@ -172,6 +200,8 @@ def _item(one: LabelIssue) -> str:
     '1.jpg: cat, looks like dog (97 %)'
     """
     sure = "" if one.probability is None else f" ({100 * one.probability:.0f} %)"
-    label, other = (text.replace(SEPARATOR, ", ") if one.concerns else text
-                    for text in (one.label, one.suggested))  # fmt: skip
+    label, other = (
+        text.replace(SEPARATOR, ", ") if one.concerns else text
+        for text in (one.label, one.suggested)
+    )
     return f"{one.id}: {label or 'nothing'}, looks like {other or 'nothing'}{sure}"

@@ -98,9 +98,12 @@ class JudgedLabels:
 
 
 def judge_labels(
-    probabilities: Array, labels: Labels, blocks: Labels, excuse: Why | None = None,
+    probabilities: Array,
+    labels: Labels,
+    blocks: Labels,
+    excuse: Why | None = None,
     likely: float = LIKELY,
-) -> JudgedLabels:  # fmt: skip
+) -> JudgedLabels:
     """Rank labels by their own out-of-fold probability; count issues where that is earned.
 
     Shapes: probabilities (n, K), NaN in rows that no fold held out (they are left out); labels
@@ -130,12 +133,20 @@ def judge_labels(
         marks = np.stack([blocks[rows], given, top], axis=1)[is_issue]
         count = len(np.unique(marks, axis=0))
     return JudgedLabels(
-        rows=rows[order], labels=given[order], suggested=top[order],
-        probability=p[order, top[order]], score=own[order], is_issue=is_issue[order],
-        count=count, why=why, error=error, upper=None if noise is None else noise.high,
+        rows=rows[order],
+        labels=given[order],
+        suggested=top[order],
+        probability=p[order, top[order]],
+        score=own[order],
+        is_issue=is_issue[order],
+        count=count,
+        why=why,
+        error=error,
+        upper=None if noise is None else noise.high,
         rate=Share(value=noise.rate, low=noise.low, high=noise.high)
-        if noise is not None and why is None else None,
-    )  # fmt: skip
+        if noise is not None and why is None
+        else None,
+    )
 
 
 def judge_sets(
@@ -155,8 +166,13 @@ def judge_sets(
     flat, k = probabilities.reshape(-1), truth.shape[1]
     answers = truth.reshape(-1).astype(np.int64)
     both = np.stack([1 - flat, flat], axis=1)
-    return judge_labels(both, answers, np.repeat(blocks, k) * k + np.tile(np.arange(k), len(truth)),
-                        excuse, likely=0.8)  # fmt: skip
+    return judge_labels(
+        both,
+        answers,
+        np.repeat(blocks, k) * k + np.tile(np.arange(k), len(truth)),
+        excuse,
+        likely=0.8,
+    )
 
 
 def block_weights(blocks: Labels) -> tuple[Array, int]:
@@ -200,10 +216,13 @@ def fit_noise(probabilities: Array, labels: Labels, weights: Array) -> Noise:
     for _ in range(_ROUNDS if k > 2 else 0):
         last = _fit(p, labels, weights, _destinations(p, labels, weights, last))
     return Noise(
-        rate=(first.rate + last.rate) / 2, low=min(first.low, last.low),
-        high=max(first.high, last.high), plain=first.rate, power=first.power,
+        rate=(first.rate + last.rate) / 2,
+        low=min(first.low, last.low),
+        high=max(first.high, last.high),
+        plain=first.rate,
+        power=first.power,
         directed=last.gain,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +252,13 @@ def _fit(p: Array, labels: Labels, weights: Array, spread: Array) -> _Fit:
     best = int(profile.argmax())
     inside = RATES[profile >= profile[best] - _DROP]
     return _Fit(
-        float(RATES[best]), float(inside.min()), float(inside.max()),
-        2 * float(profile[best] - profile[0]), float(POWERS[found[best].argmax()]), spread,
-    )  # fmt: skip
+        float(RATES[best]),
+        float(inside.min()),
+        float(inside.max()),
+        2 * float(profile[best] - profile[0]),
+        float(POWERS[found[best].argmax()]),
+        spread,
+    )
 
 
 def _destinations(p: Array, labels: Labels, weights: Array, fit: _Fit) -> Array:

@@ -86,9 +86,13 @@ def judge_numbers(
     order = np.lexsort((-np.abs(error), ~is_issue))
     count = len(np.unique(blocks[rows][is_issue])) if why is None else None
     return JudgedNumbers(
-        rows=rows[order], score=score[order], is_issue=is_issue[order],
-        count=0 if why == "not-significant" else count, rate=rate, why=why,
-    )  # fmt: skip
+        rows=rows[order],
+        score=score[order],
+        is_issue=is_issue[order],
+        count=0 if why == "not-significant" else count,
+        rate=rate,
+        why=why,
+    )
 
 
 def _fitted(
@@ -141,9 +145,13 @@ def _fit(
 
 
 def of_numbers(
-    found: JudgedNumbers, ids: Sequence[str], labels: Sequence[str], answers: Array, most: int,
+    found: JudgedNumbers,
+    ids: Sequence[str],
+    labels: Sequence[str],
+    answers: Array,
+    most: int,
     nouns: Nouns = IMAGES,
-) -> LabelIssues:  # fmt: skip
+) -> LabelIssues:
     """The record: every issue, and the `most` numbers farthest from the model's.
 
     Shapes: answers (n,), in the user's unit; `labels` are the numbers as the data write them.
@@ -164,10 +172,22 @@ def of_numbers(
     )
     far = int((found.score < np.exp(-2.0)).sum())
     told = said(
-        judged=len(found.rows), disagreements=far, count=found.count, rate=found.rate,
-        why=found.why, error=None, listed=n_issues, nouns=nouns, noun="number",
-    )  # fmt: skip
+        judged=len(found.rows),
+        disagreements=far,
+        count=found.count,
+        rate=found.rate,
+        why=found.why,
+        error=None,
+        listed=n_issues,
+        nouns=nouns,
+        noun="number",
+    )
     return LabelIssues(
-        judged=len(found.rows), disagreements=far, count=found.count, rate=found.rate,
-        why=found.why, sentence=told, ranked=ranked,
-    )  # fmt: skip
+        judged=len(found.rows),
+        disagreements=far,
+        count=found.count,
+        rate=found.rate,
+        why=found.why,
+        sentence=told,
+        ranked=ranked,
+    )

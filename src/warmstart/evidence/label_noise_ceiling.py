@@ -36,9 +36,14 @@ def ceiling(
     }
     if found.count is None or found.upper is None:
         return Evidence(
-            name="ceiling", value=None, low=None, high=None, n=n, details=details,
+            name="ceiling",
+            value=None,
+            low=None,
+            high=None,
+            n=n,
+            details=details,
             meaning="Not measured: how many labels are wrong cannot be told here.",
-        )  # fmt: skip
+        )
     certain = len(apart) / n
     rates = (0.0, found.upper, 0.0) if share is None else (share.value, share.high, share.low)
     value, low, high = (max(1.0 - rate - certain, 0.0) for rate in rates)

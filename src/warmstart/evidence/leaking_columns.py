@@ -38,9 +38,12 @@ def telling(
 
 
 def telling_of_sets(
-    columns: Mapping[str, Array], truth: Array, names: Sequence[str], parts: Sequence[Rows],
+    columns: Mapping[str, Array],
+    truth: Array,
+    names: Sequence[str],
+    parts: Sequence[Rows],
     seed: int,
-) -> Finding | None:  # fmt: skip
+) -> Finding | None:
     """The same of several labels, each by itself; the first that a column tells is named.
 
     Shapes: truth (n, K) of 0 and 1, K = len(names).

@@ -107,9 +107,13 @@ def _meaning(value: float, low: float, high: float, n: int, n_classes: int, targ
 
 
 def _evidence(
-    value: float | None, low: float | None, high: float | None, n: int, meaning: str,
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    n: int,
+    meaning: str,
     details: dict[str, float | int | str],
-) -> Evidence:  # fmt: skip
+) -> Evidence:
     return Evidence(
         name="appetite", value=value, low=low, high=high, n=n, meaning=meaning, details=details
     )

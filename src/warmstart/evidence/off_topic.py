@@ -107,11 +107,13 @@ def off_topic(
     n_off = int(found.is_off.sum())
     ranked = tuple(
         OffTopicExample(
-            id=ids[row], label=labels[row], score=round(float(found.scores[row]), 2),
+            id=ids[row],
+            label=labels[row],
+            score=round(float(found.scores[row]), 2),
             is_off_topic=bool(found.is_off[row]),
         )
         for row in order[: max(n_off, LISTED)]
-    )  # fmt: skip
+    )
     count = None if found.threshold is None else len(np.unique(blocks[found.is_off]))
     threshold = None if found.threshold is None else round(found.threshold, 2)
     told = _said(count, n_off, nouns)

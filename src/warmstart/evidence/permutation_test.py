@@ -77,20 +77,29 @@ def with_plain(
     test = _permuted(kernels, labels, groups, permutations, rng, target)
     beside = target.words.alone.format(value=100 * test.accuracy, plain=nouns.plain)
     return replace(
-        found, meaning=f"{found.meaning} {beside}",
+        found,
+        meaning=f"{found.meaning} {beside}",
         details={**found.details, "plain": test.accuracy, "plain_p": test.p},
-    )  # fmt: skip
+    )
 
 
 def _permuted(
-    kernels: Sequence[Array], labels: Truth, groups: Sequence[Rows], permutations: int,
-    rng: np.random.Generator, target: Target,
-) -> SignalTest:  # fmt: skip
+    kernels: Sequence[Array],
+    labels: Truth,
+    groups: Sequence[Rows],
+    permutations: int,
+    rng: np.random.Generator,
+    target: Target,
+) -> SignalTest:
     inverses = [ridge.inverse(kernel, penalty) for kernel in kernels for penalty in PENALTIES]
     return signal_test(
-        inverses, target.identities(labels), groups, rng, permutations,
+        inverses,
+        target.identities(labels),
+        groups,
+        rng,
+        permutations,
         lambda operators, draws: target.statistics(operators, draws, labels),
-    )  # fmt: skip
+    )
 
 
 def detectable(test: SignalTest, n_effective: float, target: Target = CLASSES) -> float:

@@ -80,9 +80,13 @@ def preprocessing(
         is_alone = f"No other usual way to feed the {nouns.many} in comes nearer to the old data."
         bound = f"Not measured: the {nouns.many} looked at all belong together."
         return Evidence(
-            name="preprocessing", value=None, low=None, high=None, n=n,
+            name="preprocessing",
+            value=None,
+            low=None,
+            high=None,
+            n=n,
             meaning=bound if gains else is_alone,
-        )  # fmt: skip
+        )
     best = max(gains, key=lambda name: float(gains[name].mean()))
     value, error = float(gains[best].mean()), standard_error(gains[best], blocks)
     details: dict[str, float | int | str] = {

@@ -43,9 +43,12 @@ class LeftOut:
 
 
 def best_left_out(
-    kernels: Iterable[Array], labels: Truth, groups: Sequence[Rows], n_classes: int,
+    kernels: Iterable[Array],
+    labels: Truth,
+    groups: Sequence[Rows],
+    n_classes: int,
     target: Target = CLASSES,
-) -> LeftOut:  # fmt: skip
+) -> LeftOut:
     """Ridge on each kernel at each penalty; the pair of least log-loss is kept.
 
     Shapes: kernels (n, n), labels (n,); groups partition the rows. The choice flatters a
@@ -62,9 +65,12 @@ def best_left_out(
 
 
 def best_probabilities(
-    kernels: Iterable[Array], labels: Truth, groups: Sequence[Rows], n_classes: int,
+    kernels: Iterable[Array],
+    labels: Truth,
+    groups: Sequence[Rows],
+    n_classes: int,
     target: Target = CLASSES,
-) -> Array:  # fmt: skip
+) -> Array:
     """What the head that `best_left_out` finds says of each row; its inverse is let go.
 
     Shapes: kernels (n, n), labels (n,); returns (n, K).
@@ -81,9 +87,14 @@ def best_probabilities(
 
 
 def _left_out(
-    number: int, kernel: Array, penalty: float, targets: Array, labels: Truth,
-    groups: Sequence[Rows], target: Target,
-) -> tuple[float, LeftOut]:  # fmt: skip
+    number: int,
+    kernel: Array,
+    penalty: float,
+    targets: Array,
+    labels: Truth,
+    groups: Sequence[Rows],
+    target: Target,
+) -> tuple[float, LeftOut]:
     """The log-loss of one head, and the head."""
     dual = ridge.fit(kernel, targets, penalty)
     scores = ridge.left_out(dual, groups)

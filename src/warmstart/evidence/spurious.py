@@ -154,7 +154,7 @@ def _kinds(glances: HasFiles) -> dict[str, list[Cue]]:
             Cue(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
         ],
         "file size": [Cue(weight, lambda v: f"{v:.2g} bytes a pixel", STRONG_BYTES)],
-    }  # fmt: skip
+    }
 
 
 def _kinds_of_clips(glances: HasFiles) -> dict[str, list[Cue]]:
@@ -241,9 +241,12 @@ _OTHER_TASKS_ADVICE = (
 
 
 def cues_of_sets(
-    glances: HasFiles, truth: Values, names: Sequence[str], rng: np.random.Generator,
+    glances: HasFiles,
+    truth: Values,
+    names: Sequence[str],
+    rng: np.random.Generator,
     kind: Kind = "image",
-) -> tuple[Finding, ...]:  # fmt: skip
+) -> tuple[Finding, ...]:
     """One finding for each kind of figure that tells whether an example has a label.
 
     Each label by itself: those with it are one class, those without it another.
@@ -264,7 +267,7 @@ def cues_of_sets(
                     ),
                     items=tuple(told),
                 )
-            )  # fmt: skip
+            )
     return tuple(found)
 
 
@@ -304,7 +307,7 @@ def cues_of_numbers(
                 ),
                 items=(item,),
             )
-        )  # fmt: skip
+        )
     return tuple(found)
 
 

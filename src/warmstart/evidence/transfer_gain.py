@@ -40,9 +40,12 @@ class Controls:
 
 
 def knowledge(
-    controls: Controls, labels: Truth, groups: Sequence[Rows], target: Target = CLASSES,
+    controls: Controls,
+    labels: Truth,
+    groups: Sequence[Rows],
+    target: Target = CLASSES,
     nouns: Nouns = IMAGES,
-) -> Evidence:  # fmt: skip
+) -> Evidence:
     """Accuracy of the trained network minus that of the better control.
 
     Shapes: labels (n,); groups partition the rows. Details: `error` (standard error of the
@@ -50,10 +53,14 @@ def knowledge(
     """
     if len(groups) < 2:
         return Evidence(
-            name="knowledge", value=None, low=None, high=None, n=len(labels),
+            name="knowledge",
+            value=None,
+            low=None,
+            high=None,
+            n=len(labels),
             meaning=f"Not measured: the {nouns.many} looked at all belong together.",
             details={"error": 0.0},
-        )  # fmt: skip
+        )
     k, blocks = target.n_outputs(labels), number_blocks(groups)
 
     def hits(kernels: Sequence[Array]) -> Array:

@@ -65,9 +65,14 @@ def reading(read: Read, rng: np.random.Generator) -> Evidence:
     if warned:
         details["warning"] = warned
     return Evidence(
-        name="distance", value=value, low=float(low), high=float(high), n=n,
-        meaning=f"{meaning}.", details=details,
-    )  # fmt: skip
+        name="distance",
+        value=value,
+        low=float(low),
+        high=float(high),
+        n=n,
+        meaning=f"{meaning}.",
+        details=details,
+    )
 
 
 def warning(unknown: float, pieces: float) -> str:

@@ -116,9 +116,12 @@ def compare(
         )
     _check_processor(found, prep)
     return Agreement(
-        n=n, images=images, difference=worst, tolerance=tolerance,
+        n=n,
+        images=images,
+        difference=worst,
+        tolerance=tolerance,
         same_labels=same,
-    )  # fmt: skip
+    )
 
 
 def allowed(expected: Floats, task: Task, tolerance: float = TOLERANCE) -> float:
@@ -130,9 +133,14 @@ def _run(command: list[str], place: str) -> None:
     settings = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     try:
         done = subprocess.run(
-            command, cwd=place, env=settings, capture_output=True, text=True, check=False,
+            command,
+            cwd=place,
+            env=settings,
+            capture_output=True,
+            text=True,
+            check=False,
             timeout=60 * _MINUTES,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired as error:
         raise ExportError(
             f"the export gave no answer in {_MINUTES} minutes; nothing was written."
@@ -170,5 +178,7 @@ def _sigmoid(logits: Floats) -> Floats:
 
 
 _LINKS: dict[Task, Callable[[Floats], Floats]] = {
-    "classify": _softmax, "multilabel": _sigmoid, "regress": lambda values: values,
-}  # fmt: skip
+    "classify": _softmax,
+    "multilabel": _sigmoid,
+    "regress": lambda values: values,
+}

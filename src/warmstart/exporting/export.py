@@ -204,9 +204,13 @@ def _logits(job: _Job, model: WarmModel, pixels: Pixels) -> NDArray[np.float32]:
 
 
 def _record(
-    job: _Job, source: Source, folder: Path, agreement: Agreement, twin: Twin | None,
+    job: _Job,
+    source: Source,
+    folder: Path,
+    agreement: Agreement,
+    twin: Twin | None,
     shrunk: Shrunk | None,
-) -> Exported:  # fmt: skip
+) -> Exported:
     k = len(source.record.classes)
     outputs = f"`logits` and `probabilities`, (N, {k}) each, calibrated"
     if source.record.task == "regress":
@@ -216,13 +220,18 @@ def _record(
     kind = job.images.record.kind
     return Exported(
         kind=None if kind == "image" else kind,
-        run=job.run.resolve().name, to=job.wanted.to, title=job.title,
+        run=job.run.resolve().name,
+        to=job.wanted.to,
+        title=job.title,
         inputs=_taken(source.served(), job.wanted.with_pixels),
         task=None if source.record.task == "classify" else source.record.task,
-        outputs=outputs, agreement=agreement, twin=twin, shrunk=shrunk,
+        outputs=outputs,
+        agreement=agreement,
+        twin=twin,
+        shrunk=shrunk,
         files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         libraries=formats.library_versions(job.wanted.to),
-    )  # fmt: skip
+    )
 
 
 def _taken(served: Served, with_pixels: bool) -> str:
@@ -246,10 +255,13 @@ def _describe(job: _Job, source: Source, folder: Path, exported: Exported) -> No
     """The card and the record of the export."""
     record = source.record
     facts = ReadmeFacts(
-        exported=exported, summary=read_json(job.run / "summary.json", Summary),
-        data_name=job.images.record.name, labels=record.classes,
-        start=record.start, base_model=published((*record.lineage, record.start)[0]),
-    )  # fmt: skip
+        exported=exported,
+        summary=read_json(job.run / "summary.json", Summary),
+        data_name=job.images.record.name,
+        labels=record.classes,
+        start=record.start,
+        base_model=published((*record.lineage, record.start)[0]),
+    )
     write_bytes(folder / "README.md", readme(facts).encode())
     write_json(folder / RECORD, exported)
 
@@ -280,9 +292,13 @@ def export(
     """
     path, own = _opened(run, network)
     wanted = Wanted(
-        to=check_asked(to, int8, pixels), out=Path(out) if out is not None else None,
-        is_int8=int8, with_pixels=pixels, data=data, test=test,
-    )  # fmt: skip
+        to=check_asked(to, int8, pixels),
+        out=Path(out) if out is not None else None,
+        is_int8=int8,
+        with_pixels=pixels,
+        data=data,
+        test=test,
+    )
     return follow(steps(path, wanted, own), on_event or (lambda event: None)).exported
 
 

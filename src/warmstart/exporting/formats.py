@@ -26,9 +26,12 @@ FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 LINEAR = ("timm", "transformers")  # formats that hold one linear output on the last tap
 _EXTRAS = {"openvino": "fast", "transformers": "text", "onnx": "", "torch": "", "timm": ""}
 _LIBRARIES: dict[str, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxruntime"), "torch": ("torch",), "timm": ("timm",),
-    "transformers": ("transformers",), "openvino": ("openvino",),
-}  # fmt: skip
+    "onnx": ("onnx", "onnxruntime"),
+    "torch": ("torch",),
+    "timm": ("timm",),
+    "transformers": ("transformers",),
+    "openvino": ("openvino",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +184,17 @@ def _write_transformers(folder: Path, source: Source, title: str) -> None:
 def _hub(source: Source, options: dict[str, object]) -> hub_folder.Described:
     record = source.record
     return hub_folder.Described(
-        design=record.arch.partition(":")[2], labels=record.classes, prep=source.prep,
+        design=record.arch.partition(":")[2],
+        labels=record.classes,
+        prep=source.prep,
         options=options,
-    )  # fmt: skip
+    )
 
 
 _WRITERS: dict[ExportFormat, Callable[[Path, Source, str], None]] = {
-    "onnx": _write_onnx, "torch": _write_torch, "openvino": _write_openvino,
-    "timm": _write_timm, "transformers": _write_transformers,
-}  # fmt: skip
+    "onnx": _write_onnx,
+    "torch": _write_torch,
+    "openvino": _write_openvino,
+    "timm": _write_timm,
+    "transformers": _write_transformers,
+}

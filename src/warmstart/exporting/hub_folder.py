@@ -103,10 +103,14 @@ def processor(prep: Preprocessing) -> dict[str, Any]:
     """
     height, width = prep.size
     common = {
-        "do_resize": True, "do_rescale": True, "do_normalize": True, "rescale_factor": 1 / 255,
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "rescale_factor": 1 / 255,
         "resample": _RESAMPLE[prep.interpolation],
-        "image_mean": list(prep.mean), "image_std": list(prep.std),
-    }  # fmt: skip
+        "image_mean": list(prep.mean),
+        "image_std": list(prep.std),
+    }
     if prep.squash and prep.resize == height == width:
         size = {"height": height, "width": width}
         return {"image_processor_type": "ViTImageProcessor", "size": size, **common}
@@ -116,6 +120,9 @@ def processor(prep: Preprocessing) -> dict[str, Any]:
             f"{height} x {width}; use --to onnx, torch or openvino."
         )
     return {
-        "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": prep.resize},
-        "do_center_crop": True, "crop_size": {"height": height, "width": width}, **common,
-    }  # fmt: skip
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": prep.resize},
+        "do_center_crop": True,
+        "crop_size": {"height": height, "width": width},
+        **common,
+    }

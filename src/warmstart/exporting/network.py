@@ -14,13 +14,18 @@ from warmstart.records.data import Task
 from warmstart.records.inputs import Inputs, Kind, Preprocessing, TensorInputs, TextInputs, pictures
 
 OUTPUTS: dict[Task, tuple[str, ...]] = {
-    "classify": ("logits", "probabilities"), "multilabel": ("logits", "probabilities"),
+    "classify": ("logits", "probabilities"),
+    "multilabel": ("logits", "probabilities"),
     "regress": ("value",),
-}  # fmt: skip
+}
 PIXELS = "pixels"  # the one input, where scaling is inside
 _NAMES: dict[Kind, str] = {
-    "image": "images", "audio": "clips", "text": "tokens", "table": "rows", "tensor": "tensors",
-}  # fmt: skip
+    "image": "images",
+    "audio": "clips",
+    "text": "tokens",
+    "table": "rows",
+    "tensor": "tensors",
+}
 
 
 class Served(nn.Module):

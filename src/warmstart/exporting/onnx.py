@@ -37,9 +37,15 @@ def to_onnx(
     try:
         with silent() as warned, _unfused(), torch.inference_mode():
             torch.onnx.export(
-                served, (served.example(2),), buffer, dynamo=False, opset_version=OPSET,  # type: ignore[arg-type]
-                input_names=[name], output_names=list(served.outputs), dynamic_axes=axes,
-            )  # fmt: skip
+                served,
+                (served.example(2),),
+                buffer,
+                dynamo=False,
+                opset_version=OPSET,  # type: ignore[arg-type]
+                input_names=[name],
+                output_names=list(served.outputs),
+                dynamic_axes=axes,
+            )
         graph = onnx.load_from_string(buffer.getvalue())
         onnx.checker.check_model(graph)
     except Exception as error:  # the exporter raises whatever an operator raises

@@ -195,15 +195,18 @@ def values_script(inputs: TableInputs | TensorInputs | WaveInputs, parts: dict[s
     """The text of predict.py; `parts` are those that depend on the format and the task."""
     if isinstance(inputs, WaveInputs):
         own = {
-            "imports": f"{parts['imports']}\n{IMPORTS}", "example": "clip.wav",
-            "needs": f"{parts['needs']}, numpy, {NEEDS}", "prepare": _CLIPS,
-        }  # fmt: skip
+            "imports": f"{parts['imports']}\n{IMPORTS}",
+            "example": "clip.wav",
+            "needs": f"{parts['needs']}, numpy, {NEEDS}",
+            "prepare": _CLIPS,
+        }
     else:
         is_table = isinstance(inputs, TableInputs)
         own = {
             "example": "new.csv" if is_table else "signal.npy",
-            "needs": f"{parts['needs']}, numpy", "prepare": _ROWS if is_table else _TENSORS,
-        }  # fmt: skip
+            "needs": f"{parts['needs']}, numpy",
+            "prepare": _ROWS if is_table else _TENSORS,
+        }
     return _VALUES_SCRIPT.substitute({**parts, **own})
 
 
@@ -268,15 +271,20 @@ _AS_TENSOR = "    with torch.inference_mode():\n"
 _LOGITS = "        logits = {}\n    return logits.numpy(), logits.softmax(1).numpy()"
 
 _NEEDS = {
-    "onnx": "onnxruntime", "torch": "torch", "openvino": "openvino", "timm": "timm",
+    "onnx": "onnxruntime",
+    "torch": "torch",
+    "openvino": "openvino",
+    "timm": "timm",
     "transformers": "transformers, timm, torchvision",
-}  # fmt: skip
+}
 _IMPORTS = {
-    "onnx": "import onnxruntime", "torch": "import torch", "openvino": "import openvino",
+    "onnx": "import onnxruntime",
+    "torch": "import torch",
+    "openvino": "import openvino",
     "timm": "import timm, torch",
     "transformers": "import torch\n"
     "from transformers import AutoImageProcessor, AutoModelForImageClassification",
-}  # fmt: skip
+}
 _LOAD = {
     "onnx": 'session = onnxruntime.InferenceSession(str(HERE / "model.onnx"), '
     'providers=["CPUExecutionProvider"])',
@@ -325,16 +333,27 @@ def predict_script(
     takes_pixels, answers = input_name == "pixels", _VALUE if task == "regress" else _ANSWER
     if isinstance(inputs, (TableInputs, TensorInputs, WaveInputs)):
         x = "np.ascontiguousarray(values)"
-        return values_script(inputs, {
-            "needs": _NEEDS[to], "imports": _IMPORTS[to], "load": _LOAD[to],
-            "answer": answers[to].format(name=input_name, x=x), "shown": _SHOWN[task],
-            "answers": "the values twice" if task == "regress" else "logits, probabilities",
-        })  # fmt: skip
+        return values_script(
+            inputs,
+            {
+                "needs": _NEEDS[to],
+                "imports": _IMPORTS[to],
+                "load": _LOAD[to],
+                "answer": answers[to].format(name=input_name, x=x),
+                "shown": _SHOWN[task],
+                "answers": "the values twice" if task == "regress" else "logits, probabilities",
+            },
+        )
     if isinstance(inputs, TextInputs):
-        return text_script({
-            "needs": _NEEDS[to], "imports": _IMPORTS[to], "load": _LOAD[to],
-            "answer": answers[to].format(name=input_name, x="x"), "shown": _SHOWN[task],
-        })  # fmt: skip
+        return text_script(
+            {
+                "needs": _NEEDS[to],
+                "imports": _IMPORTS[to],
+                "load": _LOAD[to],
+                "answer": answers[to].format(name=input_name, x="x"),
+                "shown": _SHOWN[task],
+            }
+        )
     prep = pictures(inputs)
     x = "np.ascontiguousarray(pixels)" if takes_pixels else "x"
     body = ("" if takes_pixels else _SCALED) + answers[to].format(name=input_name, x=x)
@@ -342,8 +361,11 @@ def predict_script(
         needs=f"{_NEEDS[to]}, numpy, pillow" + (f", {NEEDS}" if prep.sound else ""),
         imports="\n".join([_IMPORTS[to]] + ([IMPORTS] if prep.sound else [])),
         example="clip.wav" if prep.sound else "photo.jpg",
-        load=_LOAD[to], prepare=_prepare(prep), answer=body, shown=_SHOWN[task],
-    )  # fmt: skip
+        load=_LOAD[to],
+        prepare=_prepare(prep),
+        answer=body,
+        shown=_SHOWN[task],
+    )
 
 
 def _prepare(prep: Preprocessing) -> str:

@@ -55,11 +55,17 @@ def quantise(graph: bytes, batches: Sequence[Inputs], input_name: str) -> bytes:
         try:
             quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
             quantize_static(
-                str(ready), str(small), _reader(batches, input_name),
-                quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
-                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                op_types_to_quantize=list(_OPERATORS), nodes_to_exclude=_kept(ready),
-            )  # fmt: skip
+                str(ready),
+                str(small),
+                _reader(batches, input_name),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=list(_OPERATORS),
+                nodes_to_exclude=_kept(ready),
+            )
             return small.read_bytes()
         except Exception as error:  # it raises plain ones of many kinds
             raise ExportError(
@@ -195,8 +201,10 @@ def _others(said: Said, there: Sequence[Example], record: DataRecord) -> Both:
 
 
 _JUDGES: dict[Task, Callable[[Said, Sequence[Example], DataRecord], Both]] = {
-    "classify": _classes, "multilabel": _others, "regress": _others,
-}  # fmt: skip
+    "classify": _classes,
+    "multilabel": _others,
+    "regress": _others,
+}
 
 
 # ---- 8 bits instead of 32: made with the run's training images, measured on those held out.
@@ -262,11 +270,20 @@ def _measured(
     found = Gap(value=gap.value, low=gap.low, high=gap.high, n=len(there))
     too_much = is_too_much(found)
     return Shrunk(
-        images=which, accuracy=judged.after, accuracy_before=judged.before, metric=judged.metric,
-        gap=found, same_labels=judged.same, calibrated_on=calibrated,
-        bytes=len(small), bytes_before=len(graph), seconds=seconds,
-        seconds_before=seconds_before, is_too_much=too_much, sentence=_sentence(found, too_much),
-    )  # fmt: skip
+        images=which,
+        accuracy=judged.after,
+        accuracy_before=judged.before,
+        metric=judged.metric,
+        gap=found,
+        same_labels=judged.same,
+        calibrated_on=calibrated,
+        bytes=len(small),
+        bytes_before=len(graph),
+        seconds=seconds,
+        seconds_before=seconds_before,
+        is_too_much=too_much,
+        sentence=_sentence(found, too_much),
+    )
 
 
 def _held_out(images: Reopened) -> tuple[Literal["test", "holdout", "train"], list[Example]]:

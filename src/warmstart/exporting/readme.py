@@ -15,13 +15,19 @@ from warmstart.tasks.words import TASK_WORDS, further, score_of
 
 NAMED = 20  # classes that are named in full
 LIBRARIES = {
-    "onnx": "onnx", "torch": "pytorch", "timm": "timm", "transformers": "transformers",
+    "onnx": "onnx",
+    "torch": "pytorch",
+    "timm": "timm",
+    "transformers": "transformers",
     "openvino": "openvino",
-}  # fmt: skip
+}
 TITLES: dict[ExportFormat, str] = {
-    "onnx": "ONNX", "torch": "a torch.export program", "timm": "a timm model",
-    "transformers": "a transformers model", "openvino": "OpenVINO",
-}  # fmt: skip
+    "onnx": "ONNX",
+    "torch": "a torch.export program",
+    "timm": "a timm model",
+    "transformers": "a transformers model",
+    "openvino": "OpenVINO",
+}
 _PIPELINES: dict[Kind, str] = {
     "audio": "audio",
     "text": "text",
@@ -68,9 +74,15 @@ class ReadmeFacts:
 def readme(facts: ReadmeFacts) -> str:
     """The text of README.md. Nothing in it depends on the clock."""
     parts = [
-        _front_matter(facts), f"# {facts.exported.title}\n", _lead(facts), _numbers(facts),
-        _eight_bits(facts), _use(facts), _checked(facts), _limits(facts),
-    ]  # fmt: skip
+        _front_matter(facts),
+        f"# {facts.exported.title}\n",
+        _lead(facts),
+        _numbers(facts),
+        _eight_bits(facts),
+        _use(facts),
+        _checked(facts),
+        _limits(facts),
+    ]
     return "\n".join(part for part in parts if part)
 
 
@@ -93,9 +105,11 @@ def _front_matter(facts: ReadmeFacts) -> str:
             f"  - task: {{type: {facts.pipeline}}}",
             f"    dataset: {{name: {name}, type: {name}}}",
             "    metrics:",
-            *(f"    - {{type: {kind}, value: {value:.4f}, name: {_quoted(title)}}}"
-              for kind, value, title in metrics),
-        ]  # fmt: skip
+            *(
+                f"    - {{type: {kind}, value: {value:.4f}, name: {_quoted(title)}}}"
+                for kind, value, title in metrics
+            ),
+        ]
     return "\n".join([*lines, "---", ""])
 
 

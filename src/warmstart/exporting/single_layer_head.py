@@ -88,9 +88,11 @@ def make_twin(
 def as_module(head: HeadFit) -> TapHead:
     """A fitted head as the last layer of a network."""
     return TapHead(
-        torch.from_numpy(head.weight), torch.from_numpy(head.bias), head.calibration.temperature,
+        torch.from_numpy(head.weight),
+        torch.from_numpy(head.bias),
+        head.calibration.temperature,
         torch.from_numpy(head.calibration.bias).float(),
-    )  # fmt: skip
+    )
 
 
 def right_answers(path: Path) -> dict[str, bool]:
@@ -160,9 +162,14 @@ def _fitted(arranged: dataset.Arranged, plan: Plan, tap: Tap, features: Features
 
 
 def _measured(
-    twin: WarmModel, model: WarmModel, head: HeadFit, arranged: dataset.Arranged, images: Reopened,
-    known: Known, feed: Feed,
-) -> Steps[Twin]:  # fmt: skip
+    twin: WarmModel,
+    model: WarmModel,
+    head: HeadFit,
+    arranged: dataset.Arranged,
+    images: Reopened,
+    known: Known,
+    feed: Feed,
+) -> Steps[Twin]:
     if not known.has_learnt:
         return _out_of_fold(head, arranged, known.right)
     many = arranged.nouns.many
@@ -177,9 +184,7 @@ def _measured(
 
 def _out_of_fold(head: HeadFit, arranged: dataset.Arranged, right: Mapping[str, bool]) -> Twin:
     """On rows that both heads were fitted without."""
-    both = [
-        row for row, e in enumerate(arranged.learn) if head.fold[row] >= 0 and e.id in right
-    ]  # fmt: skip
+    both = [row for row, e in enumerate(arranged.learn) if head.fold[row] >= 0 and e.id in right]
     own = (head.probabilities[both].argmax(axis=1) == arranged.labels[both]).astype(float)
     model = np.array([right[arranged.learn[row].id] for row in both], dtype=float)
     is_held, one = bool(arranged.holdout), arranged.nouns.one
@@ -190,9 +195,13 @@ def _out_of_fold(head: HeadFit, arranged: dataset.Arranged, right: Mapping[str, 
 
 
 def _on_test(
-    twin: WarmModel, model: WarmModel, head: HeadFit, arranged: dataset.Arranged, images: Reopened,
+    twin: WarmModel,
+    model: WarmModel,
+    head: HeadFit,
+    arranged: dataset.Arranged,
+    images: Reopened,
     feed: Feed,
-) -> Steps[Twin]:  # fmt: skip
+) -> Steps[Twin]:
     """On the run's test part: layers that were trained had seen every other image."""
     own: list[float] = []
     before: list[float] = []

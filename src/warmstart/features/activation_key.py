@@ -35,8 +35,13 @@ class ActivationKey:
     def plain(self) -> dict[str, Any]:
         """All members as JSON gives them back."""
         names = [tap.name for tap in self.wanted]
-        return {"activations": 1, **self.look.plain, "dtype": self.dtype, "cut": self.cut,
-                "wanted": names}  # fmt: skip
+        return {
+            "activations": 1,
+            **self.look.plain,
+            "dtype": self.dtype,
+            "cut": self.cut,
+            "wanted": names,
+        }
 
     @property
     def digest(self) -> str:

@@ -22,9 +22,11 @@ from warmstart.records.network import Tap
 
 EngineName = Literal["torch", "traced", "onnxruntime", "openvino"]
 ENGINE_TITLES: dict[EngineName, str] = {
-    "torch": "torch", "traced": "traced torch", "onnxruntime": "ONNX Runtime",
+    "torch": "torch",
+    "traced": "traced torch",
+    "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
-}  # fmt: skip
+}
 
 version_of = cache(version)  # a run asks for some forty, and each is parsed anew
 

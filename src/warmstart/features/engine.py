@@ -201,9 +201,14 @@ def _export(module: nn.Module, preprocessing: Inputs) -> bytes:
     try:
         with silent(), torch.inference_mode():
             torch.onnx.export(
-                module, (inputs,), buffer, dynamo=False, opset_version=17,  # type: ignore[arg-type]
-                input_names=[_INPUT], dynamic_axes={_INPUT: {0: "batch"}},
-            )  # fmt: skip
+                module,
+                (inputs,),
+                buffer,
+                dynamo=False,
+                opset_version=17,  # type: ignore[arg-type]
+                input_names=[_INPUT],
+                dynamic_axes={_INPUT: {0: "batch"}},
+            )
     except Exception as error:  # the exporter raises whatever an operator raises
         raise EngineError(f"the network cannot be exported to ONNX: {first_line(error)}") from error
     return buffer.getvalue()
@@ -238,9 +243,11 @@ def _request(graph: bytes, preprocessing: Inputs, threads: int) -> Any:
         # Left to itself it takes bfloat16 or float16 where the processor has them, as many
         # threads as it likes, and binds them to cores that the decoder wants, too.
         wanted = {
-            "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False,
-        }  # fmt: skip
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
         return core.compile_model(model, "CPU", wanted).create_infer_request()
     except Exception as error:  # openvino raises plain RuntimeErrors
         raise EngineError(f"OpenVINO cannot load the network: {first_line(error)}") from error

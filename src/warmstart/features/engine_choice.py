@@ -115,11 +115,17 @@ def survey(collection: Collection, start: Start) -> Survey:
     asked = {name: _key(start, network, wanted, decoder, name) for name in runs}
     keys = {name: key for name, key in asked.items() if store.resolve(key) == key}
     return Survey(
-        network=network, taps=wanted, prep=prep, store=store, decoder=decoder,
-        n=len(set(hashes)), readable=readable, keys=keys,
+        network=network,
+        taps=wanted,
+        prep=prep,
+        store=store,
+        decoder=decoder,
+        n=len(set(hashes)),
+        readable=readable,
+        keys=keys,
         missing={key: _missing(store, key, readable) for key in keys.values()},
         stream=start.stream,
-    )  # fmt: skip
+    )
 
 
 def _engines(inputs: Inputs) -> tuple[EngineName, ...]:
@@ -132,8 +138,10 @@ def work_of(record: NetworkRecord, prep: Inputs, n_taps: int) -> engine_speeds.W
     return engine_speeds.Work(
         macs=sum(part.macs for part in record.parts),
         parameters=sum(part.parameters for part in record.parts),
-        taps=n_taps, size=prep.shape, threads=threads_for(record),
-    )  # fmt: skip
+        taps=n_taps,
+        size=prep.shape,
+        threads=threads_for(record),
+    )
 
 
 def kept_paces(root: Path, work: engine_speeds.Work) -> dict[str, Pace]:
@@ -243,9 +251,11 @@ def _ruled(seen: Survey, kept: Mapping[str, Pace]) -> Choice:
         seconds = {name: rules.engine_seconds(found[name], seen.n) for name in counts}
         because = _figures(value, seen.nouns.count(seen.n), seconds, value in kept)
     return Choice(
-        value=value, because=because, rule=_fastest(seen, {}),
+        value=value,
+        because=because,
+        rule=_fastest(seen, {}),
         source="measured" if value in kept else "rule",
-    )  # fmt: skip
+    )
 
 
 def _fastest(seen: Survey, kept: Mapping[str, Pace]) -> str:

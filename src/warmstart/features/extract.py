@@ -163,8 +163,10 @@ def extract(examples: Sequence[Example], source: Source) -> Steps[Features]:
     reasons = known | progress.unreadable | progress.vanished
     lost = {e.id: reasons[e.sha256] for e in examples if e.sha256 in reasons}
     counts: dict[str, float | int | str] = {
-        "passed": progress.passed, "decoded": progress.decoded, "unreadable": len(lost),
-    }  # fmt: skip
+        "passed": progress.passed,
+        "decoded": progress.decoded,
+        "unreadable": len(lost),
+    }
     yield Event(stage="look", kind="end", step=missing, of=missing, values=counts)
     return Features(
         shelf=source.shelf, unreadable=lost, passed=progress.passed, decoded=progress.decoded

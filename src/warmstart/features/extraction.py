@@ -110,9 +110,12 @@ def _lost(look: Look, examples: Sequence[Example]) -> list[str]:
 
 
 def _take(
-    collection: Collection, start: Start, asked: Choice | None, tell: Callable[[Choice], None],
+    collection: Collection,
+    start: Start,
+    asked: Choice | None,
+    tell: Callable[[Choice], None],
     kept: int,
-) -> Steps[Look]:  # fmt: skip
+) -> Steps[Look]:
     prep, seen = start.record.preprocessing, survey(collection, start)
     examples = collection.record.examples
     chosen, todo = yield from _open(seen, asked)
@@ -125,10 +128,13 @@ def _take(
         collection, prep, book, set(book.missing(seen.readable)) if is_seen else set()
     )
     source = Source(
-        shelf=seen.store.shelf(chosen.key), store=seen.store, decoder=seen.decoder,
-        todo=in_order(first_of_each(examples, todo), collection, prep), decode=decode_one,
+        shelf=seen.store.shelf(chosen.key),
+        store=seen.store,
+        decoder=seen.decoder,
+        todo=in_order(first_of_each(examples, todo), collection, prep),
+        decode=decode_one,
         engine=chosen.engine,
-    )  # fmt: skip
+    )
     try:
         if start.stream:
             parts = links(seen.network, seen.taps, len(seen.network.parts), prep)
@@ -144,10 +150,15 @@ def _take(
     finally:
         book.flush()
     return Look(
-        network=seen.network, taps=seen.taps, features=features, book=book,
-        unreadable={**features.unreadable, **gone}, engine=chosen.choice, threads=n_threads(),
+        network=seen.network,
+        taps=seen.taps,
+        features=features,
+        book=book,
+        unreadable={**features.unreadable, **gone},
+        engine=chosen.choice,
+        threads=n_threads(),
         glanced=is_seen,
-    )  # fmt: skip
+    )
 
 
 def _open(seen: Survey, asked: Choice | None) -> Steps[tuple[Chosen, Sequence[str]]]:
@@ -181,9 +192,11 @@ def _together(features: Features, examples: Sequence[Example]) -> Features:
             "a folder that all of them share"
         )
     return replace(
-        features, unreadable=unreadable, passed=sum(n for _, n, _ in found),
+        features,
+        unreadable=unreadable,
+        passed=sum(n for _, n, _ in found),
         decoded=sum(n for _, _, n in found),
-    )  # fmt: skip
+    )
 
 
 def load_same(collection: Collection, example: Example) -> bytes:

@@ -211,9 +211,12 @@ class _Speed:
         seconds = max(time.perf_counter() - self.began, 1e-9)
         speed = (share - begun) * self.n / seconds
         return Event(
-            stage=self.belt.stage, kind="step", step=int(share * self.n), of=self.n,
+            stage=self.belt.stage,
+            kind="step",
+            step=int(share * self.n),
+            of=self.n,
             values={"per_second": round(speed, 2), "part": number, "parts": len(costs)},
-        )  # fmt: skip
+        )
 
 
 def padded(run: Pass, inputs: Values) -> tuple[Floats, list[Floats]]:
@@ -275,9 +278,12 @@ def belt_of(
 
 
 def extract_streamed(
-    examples: Sequence[Example], source: Source, links: Sequence[Link], dtype: str,
+    examples: Sequence[Example],
+    source: Source,
+    links: Sequence[Link],
+    dtype: str,
     kept: Kept | None = None,
-) -> Steps[Features]:  # fmt: skip
+) -> Steps[Features]:
     """The same as `extract`, part by part over all that is to do: the first decodes it once.
 
     What one of the parts gives may be `kept` beside the taps. Interrupted, it goes on after the
@@ -307,12 +313,12 @@ def extract_streamed(
     reasons = known | gate.unreadable | gate.vanished
     lost = {e.id: reasons[e.sha256] for e in examples if e.sha256 in reasons}
     counts: dict[str, float | int | str] = {
-        "passed": gate.passed, "decoded": gate.decoded, "unreadable": len(lost),
-    }  # fmt: skip
+        "passed": gate.passed,
+        "decoded": gate.decoded,
+        "unreadable": len(lost),
+    }
     yield Event(stage="look", kind="end", step=len(todo), of=len(todo), values=counts)
-    return Features(
-        shelf=source.shelf, unreadable=lost, passed=gate.passed, decoded=gate.decoded
-    )  # fmt: skip
+    return Features(shelf=source.shelf, unreadable=lost, passed=gate.passed, decoded=gate.decoded)
 
 
 class _Gate:

@@ -23,11 +23,12 @@ def links(network: Network, taps: Sequence[Tap], upto: int, prep: Inputs) -> tup
     """Parts 1 to `upto` as links of a belt, with the taps that are taken on the way."""
     return tuple(
         Link(
-            name=part.name, cost=part.macs,
+            name=part.name,
+            cost=part.macs,
             open=partial(_open, network, number, taps, prep),
         )
         for number, part in enumerate(network.record.parts[:upto], 1)
-    )  # fmt: skip
+    )
 
 
 def one_by_one(parts: Sequence[Link]) -> Engine:

@@ -120,9 +120,15 @@ MAX_CHANNELS = 64
 RATES = (1_000, 768_000)  # samples a second that are taken for sound
 # First bytes, how many to skip before them, and the name of the kind.
 _MARKS = (
-    (b"fLaC", 0, "FLAC"), (b"OggS", 0, "OGG"), (b"ID3", 0, "MP3"), (b"\xff\xfb", 0, "MP3"),
-    (b"\xff\xf3", 0, "MP3"), (b"\xff\xf2", 0, "MP3"), (b"AIFF", 8, "AIFF"), (b"AIFC", 8, "AIFF"),
-)  # fmt: skip
+    (b"fLaC", 0, "FLAC"),
+    (b"OggS", 0, "OGG"),
+    (b"ID3", 0, "MP3"),
+    (b"\xff\xfb", 0, "MP3"),
+    (b"\xff\xf3", 0, "MP3"),
+    (b"\xff\xf2", 0, "MP3"),
+    (b"AIFF", 8, "AIFF"),
+    (b"AIFC", 8, "AIFF"),
+)
 _IMPOSTORS = (
     (b"ftyp", 4, "is an M4A, AAC or video file; save it as WAV or FLAC"),
     (b"\x1aE\xdf\xa3", 0, "is a WebM or Matroska file; save it as WAV or FLAC"),
@@ -312,10 +318,15 @@ def drawn(rate: int, seconds: float, mels: int = MELS) -> Sound:
     (256, 22, 4000.0)
     """
     return Sound(
-        rate=rate, seconds=round(seconds, 2), window=round(WINDOW_S * rate),
-        hop=max(1, int(seconds * rate / COLUMNS)), mels=mels, low=LOW_HZ, high=rate / 2,
+        rate=rate,
+        seconds=round(seconds, 2),
+        window=round(WINDOW_S * rate),
+        hop=max(1, int(seconds * rate / COLUMNS)),
+        mels=mels,
+        low=LOW_HZ,
+        high=rate / 2,
         range_db=RANGE_DB,
-    )  # fmt: skip
+    )
 
 
 # ---- A waveform as a grey log-mel picture: low pitches below, time from left to right.

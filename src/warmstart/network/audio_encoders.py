@@ -78,7 +78,7 @@ def ended(parts: list[Step], neck: Step) -> Steps:
     return Steps(tuple(parts), neck, None, Step("finish", lambda _, x: x, (), ()))
 
 
-# ---- Log-mel frames as the feature extractors of transformers make them, in torch, without weights.
+# ---- Log-mel frames as the feature extractors of transformers make them: in torch, no weights.
 #
 # Everything before the power is linear, so that one matrix does it: frames (T, n) to the real and
 # imaginary parts of their spectra. It is made once, in double precision.
@@ -133,21 +133,33 @@ def kaldi(rate: int, n_bands: int) -> LogMel:
     window = np.hanning(width)[:, None]
     linear = (window * (raised @ centred)).T  # (in, out): frames stand on the left
     return LogMel(
-        width, hop, _tensor(linear @ _fourier(width, size)),
-        _bands(rate, size, n_bands, low=20.0, high=rate // 2, norm=None, mel_scale="kaldi",
-               triangularize_in_mel_space=True),
+        width,
+        hop,
+        _tensor(linear @ _fourier(width, size)),
+        _bands(
+            rate,
+            size,
+            n_bands,
+            low=20.0,
+            high=rate // 2,
+            norm=None,
+            mel_scale="kaldi",
+            triangularize_in_mel_space=True,
+        ),
         KALDI_FLOOR,
-    )  # fmt: skip
+    )
 
 
 def whisper(rate: int, n_bands: int, width: int, hop: int) -> LogMel:
     """As Radford et al. 2022, "Whisper", §2.2 have them: a periodic Hann window, bands to 8 kHz."""
     window = np.hanning(width + 1)[:-1, None]
     return LogMel(
-        width, hop, _tensor(window * _fourier(width, width)),
+        width,
+        hop,
+        _tensor(window * _fourier(width, width)),
         _bands(rate, width, n_bands, low=0.0, high=8000.0, norm="slaney", mel_scale="slaney"),
         WHISPER_FLOOR,
-    )  # fmt: skip
+    )
 
 
 def _fourier(width: int, size: int) -> Matrix:
@@ -164,9 +176,13 @@ def _bands(
     with warnings.catch_warnings():  # of bands so low that none of the frequencies lies in them
         warnings.simplefilter("ignore")
         found = mel_filter_bank(
-            num_frequency_bins=size // 2 + 1, num_mel_filters=n_bands, min_frequency=low,
-            max_frequency=high, sampling_rate=rate, **options,
-        )  # fmt: skip
+            num_frequency_bins=size // 2 + 1,
+            num_mel_filters=n_bands,
+            min_frequency=low,
+            max_frequency=high,
+            sampling_rate=rate,
+            **options,
+        )
     return _tensor(np.asarray(found))
 
 
@@ -283,8 +299,9 @@ def _mean(network: nn.Module, hidden: Tensor) -> Tensor:
 #
 # a_1 = frames(samples),  a_2 = positions(project(a_1)),  a_k = layer(a_k-1),  vector = mean(a_P)
 #
-# Baevski et al. 2020, "wav2vec 2.0", §2: convolutions make a frame of each 20 ms, transformer layers
-# set it beside the others. Between parts goes one tensor (B, frames, C); clips are of one length.
+# Baevski et al. 2020, "wav2vec 2.0", §2: convolutions make a frame of each 20 ms, transformer
+# layers set it beside the others. Between parts goes one tensor (B, frames, C); clips are of
+# one length.
 
 
 WAVEFORM_KINDS = ("wav2vec2", "hubert", "data2vec-audio", "unispeech", "unispeech-sat", "wavlm")
@@ -347,9 +364,11 @@ def _layers(inner: Any) -> list[Step]:
         return layers_of(name, n, lambda _, __: {})
     relative = f"{name}.0.attention"  # the first layer holds what all of them know of distances
     return layers_of(
-        name, n, lambda network, hidden: {"position_bias": _distances(network, relative, hidden)},
+        name,
+        n,
+        lambda network, hidden: {"position_bias": _distances(network, relative, hidden)},
         shared=f"{relative}.rel_attn_embed",
-    )  # fmt: skip
+    )
 
 
 def _distances(network: nn.Module, relative: str, hidden: Tensor) -> Tensor:
@@ -396,34 +415,38 @@ class Listening:
 
 # Views that hide frames, and layers left out by chance, belong to pretraining.
 _SAMPLES = Listening(
-    lambda encoder, _: WaveNetwork(encoder), {},
-    {"apply_spec_augment": False, "layerdrop": 0.0}, True,
+    lambda encoder, _: WaveNetwork(encoder),
+    {},
+    {"apply_spec_augment": False, "layerdrop": 0.0},
+    True,
     {  # as weight norm was kept before torch 2.1
         "conv.weight_g": "conv.parametrizations.weight.original0",
         "conv.weight_v": "conv.parametrizations.weight.original1",
     },
-)  # fmt: skip
+)
 _AST = Listening(
-    lambda encoder, told: AstNetwork(
-        encoder, told["sampling_rate"], told["mean"], told["std"]
-    ),
+    lambda encoder, told: AstNetwork(encoder, told["sampling_rate"], told["mean"], told["std"]),
     {"sampling_rate": USUAL_RATE, "mean": -4.2677393, "std": 4.5689974, "do_normalize": True},
-    {}, None,
+    {},
+    None,
     {  # as modules were called before transformers 5, and in its files still
-        "encoder.layer.": "layers.", "attention.attention.query": "attention.q_proj",
+        "encoder.layer.": "layers.",
+        "attention.attention.query": "attention.q_proj",
         "attention.attention.key": "attention.k_proj",
         "attention.attention.value": "attention.v_proj",
-        "attention.output.dense": "attention.o_proj", "intermediate.dense": "mlp.fc1",
+        "attention.output.dense": "attention.o_proj",
+        "intermediate.dense": "mlp.fc1",
         "output.dense": "mlp.fc2",
     },
-)  # fmt: skip
+)
 _WHISPER = Listening(
     lambda encoder, told: WhisperNetwork(
         encoder.get_submodule("encoder"), told["sampling_rate"], told["n_fft"], told["hop_length"]
     ),
     {"sampling_rate": USUAL_RATE, "n_fft": 400, "hop_length": 160},
-    {"encoder_layerdrop": 0.0, "decoder_layers": 0}, False,
-)  # fmt: skip
+    {"encoder_layerdrop": 0.0, "decoder_layers": 0},
+    False,
+)
 AUDIO_ENCODERS = {**dict.fromkeys(WAVEFORM_KINDS, _SAMPLES), AST: _AST, WHISPER: _WHISPER}
 AUDIO_KINDS = tuple(AUDIO_ENCODERS)
 

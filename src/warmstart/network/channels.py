@@ -194,16 +194,24 @@ def _place(module: nn.Module, stem: Stem, shift: Tensor, inputs: Tensor) -> Chan
         conv.bias = bias
         mean.copy_(before)
     return Change(
-        tensor=f"{stem.name}.bias", fate="new", shape_before=None,
-        shape_after=tuple(shift.shape), before=None, because=because,
-    )  # fmt: skip
+        tensor=f"{stem.name}.bias",
+        fate="new",
+        shape_before=None,
+        shape_after=tuple(shift.shape),
+        before=None,
+        because=because,
+    )
 
 
 def _changed(name: str, before: Tensor, after: Tensor, because: str) -> Change:
     return Change(
-        tensor=name, fate="reshaped", shape_before=tuple(before.shape),
-        shape_after=tuple(after.shape), before=digest(before), because=because,
-    )  # fmt: skip
+        tensor=name,
+        fate="reshaped",
+        shape_before=tuple(before.shape),
+        shape_after=tuple(after.shape),
+        before=digest(before),
+        because=because,
+    )
 
 
 def forward(module: nn.Module, inputs: Tensor) -> Tensor:

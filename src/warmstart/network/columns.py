@@ -68,13 +68,19 @@ def change_columns(start: RevivedStart, inputs: TableInputs) -> RevivedStart:
         p.numel() for p in start.module.parameters()
     )
     record = replace(
-        start.record, preprocessing=wanted, sha256=hashlib.sha256(both.encode()).hexdigest(),
+        start.record,
+        preprocessing=wanted,
+        sha256=hashlib.sha256(both.encode()).hexdigest(),
         parameters=start.record.parameters + grown,
-    )  # fmt: skip
+    )
     return replace(
-        start, module=module, record=record, changes=(*start.changes, *changes),
-        head=_new_head(start, old, wanted), unchanged=start.origin,
-    )  # fmt: skip
+        start,
+        module=module,
+        record=record,
+        changes=(*start.changes, *changes),
+        head=_new_head(start, old, wanted),
+        unchanged=start.origin,
+    )
 
 
 def _new_head(start: RevivedStart, old: TableInputs, new: TableInputs) -> TapHead:
@@ -161,6 +167,10 @@ def _some(names: Iterable[str], most: int = NAMED) -> str:
 
 def _change(name: str, before: Tensor, after: Tensor, because: str) -> Change:
     return Change(
-        tensor=name, fate="reshaped", shape_before=tuple(before.shape),
-        shape_after=tuple(after.shape), before=digest(before), because=because,
-    )  # fmt: skip
+        tensor=name,
+        fate="reshaped",
+        shape_before=tuple(before.shape),
+        shape_after=tuple(after.shape),
+        before=digest(before),
+        because=because,
+    )

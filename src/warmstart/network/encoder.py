@@ -22,9 +22,18 @@ from warmstart.records.network import Layout
 
 
 _LEFT_OUT = (
-    "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path", "id2label",
-    "label2id", "problem_type", "use_cache", "model_type", "return_dict",
-)  # fmt: skip
+    "architectures",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "_name_or_path",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "use_cache",
+    "model_type",
+    "return_dict",
+)
 
 
 def design(prefix: str, config: Mapping[str, Any], own: Mapping[str, Any]) -> str:
@@ -87,9 +96,16 @@ class _Undrawn(TorchFunctionMode):
 
 
 _DRAWING = frozenset(
-    ("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_",
-     "xavier_uniform_", "xavier_normal_")
-)  # fmt: skip
+    (
+        "normal_",
+        "uniform_",
+        "trunc_normal_",
+        "kaiming_uniform_",
+        "kaiming_normal_",
+        "xavier_uniform_",
+        "xavier_normal_",
+    )
+)
 
 
 def _config(kind: str, told: Mapping[str, Any]) -> Any:

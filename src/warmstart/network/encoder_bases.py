@@ -38,9 +38,17 @@ TOKENIZER = "tokenizer.json"
 MOST = 512  # tokens, where the folder names no limit
 # Tensors of output layers and of a pretraining task: the encoder has no place for them.
 _HEADS = (
-    "pooler.", "cls.", "classifier.", "lm_head.", "pre_classifier.", "vocab_", "qa_outputs.",
-    "dropout.", "score.", "embeddings.position_ids",
-)  # fmt: skip
+    "pooler.",
+    "cls.",
+    "classifier.",
+    "lm_head.",
+    "pre_classifier.",
+    "vocab_",
+    "qa_outputs.",
+    "dropout.",
+    "score.",
+    "embeddings.position_ids",
+)
 _RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
@@ -97,11 +105,15 @@ def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, StartR
     fill(network.encoder, folder, _HEADS, _RENAMED)
     network.eval().requires_grad_(False)
     return network, StartRecord(
-        name=name, title=title, arch=arch, source=source, classes=0,
+        name=name,
+        title=title,
+        arch=arch,
+        source=source,
+        classes=0,
         sha256=tensor_digest(unique_tensors(network)),
         parameters=sum(p.numel() for p in network.parameters()),
         preprocessing=_inputs(folder, config, network),
-    )  # fmt: skip
+    )
 
 
 def _pooling(folder: Path) -> str:
@@ -132,9 +144,13 @@ def _inputs(folder: Path, config: Mapping[str, Any], network: Any) -> TextInputs
         (tokenizer.token_to_id(t) for t in ("[UNK]", "<unk>") if tokenizer.token_to_id(t)), None
     )
     return TextInputs(
-        tokenizer=text.keep(payload), length=most, most=most, pad=network.pad, vocabulary=words,
+        tokenizer=text.keep(payload),
+        length=most,
+        most=most,
+        pad=network.pad,
+        vocabulary=words,
         unknown=unknown,
-    )  # fmt: skip
+    )
 
 
 def _most(folder: Path, config: Mapping[str, Any], network: Any) -> int:
@@ -156,10 +172,19 @@ _LARGEST = 8192  # px of a side
 _HALVES = {"siglip": "siglip_vision_model", "clip": "clip_vision_model"}
 # Tensors of output layers and of the other half: the encoder has no place for them.
 _IMAGE_HEADS = (
-    "pooler.", "classifier.", "cls_classifier.", "distillation_classifier.", "decoder.",
-    "text_model.", "logit_scale", "logit_bias", "visual_projection.", "text_projection.",
-    "embeddings.position_ids", "embeddings.mask_token",
-)  # fmt: skip
+    "pooler.",
+    "classifier.",
+    "cls_classifier.",
+    "distillation_classifier.",
+    "decoder.",
+    "text_model.",
+    "logit_scale",
+    "logit_bias",
+    "visual_projection.",
+    "text_projection.",
+    "embeddings.position_ids",
+    "embeddings.mask_token",
+)
 
 
 def is_vision_start(name: str) -> bool:
@@ -185,11 +210,15 @@ def load_vision(name: str, preprocessing: Preprocessing | None) -> tuple[Any, St
     fill(network.encoder, folder, _IMAGE_HEADS, IMAGE_ENCODERS[network.kind].renamed)
     network.eval().requires_grad_(False)
     return network, StartRecord(
-        name=name, title=Path(name.removeprefix(ENCODER_PREFIX)).name, arch=arch, source=str(folder),
-        classes=0, sha256=tensor_digest(unique_tensors(network)),
+        name=name,
+        title=Path(name.removeprefix(ENCODER_PREFIX)).name,
+        arch=arch,
+        source=str(folder),
+        classes=0,
+        sha256=tensor_digest(unique_tensors(network)),
         parameters=sum(p.numel() for p in network.parameters()),
         preprocessing=preprocessing or _preprocessing(folder, network),
-    )  # fmt: skip
+    )
 
 
 def _own(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,8 +243,12 @@ def _preprocessing(folder: Path, network: Any) -> Preprocessing:
             ) from error
     told, size = IMAGE_ENCODERS[network.kind], network.own_size
     return Preprocessing(
-        size=size, resize=min(size), mean=told.mean, std=told.std, interpolation="bicubic",
-    )  # fmt: skip
+        size=size,
+        resize=min(size),
+        mean=told.mean,
+        std=told.std,
+        interpolation="bicubic",
+    )
 
 
 # ---- Encoders of sounds as starts: a folder of transformers, or its cache.
@@ -224,17 +257,33 @@ def _preprocessing(folder: Path, network: Any) -> Preprocessing:
 USUAL_SECONDS = 1.0  # until the data say how long their clips are
 # What numbers may be.
 _NUMBERS: dict[str, tuple[Any, float, float]] = {
-    "sampling_rate": (int, 1_000, 768_000), "n_fft": (int, 16, 65_536),
-    "hop_length": (int, 1, 65_536), "mean": ((int, float), -1e3, 1e3),
+    "sampling_rate": (int, 1_000, 768_000),
+    "n_fft": (int, 16, 65_536),
+    "hop_length": (int, 1, 65_536),
+    "mean": ((int, float), -1e3, 1e3),
     "std": ((int, float), 1e-6, 1e6),
-}  # fmt: skip
+}
 # Tensors of output layers and of pretraining: the encoder has no place for them.
 _AUDIO_HEADS = (
-    "quantizer.", "project_q.", "project_hid.", "lm_head.", "classifier.", "projector.",
-    "speaker_proj.", "label_embeddings_concat", "dropout_features.", "final_proj.", "tdnn.",
-    "feature_extractor.weights", "objective.", "layer_weights", "adapter.", "model.decoder.",
-    "decoder.", "proj_out.",
-)  # fmt: skip
+    "quantizer.",
+    "project_q.",
+    "project_hid.",
+    "lm_head.",
+    "classifier.",
+    "projector.",
+    "speaker_proj.",
+    "label_embeddings_concat",
+    "dropout_features.",
+    "final_proj.",
+    "tdnn.",
+    "feature_extractor.weights",
+    "objective.",
+    "layer_weights",
+    "adapter.",
+    "model.decoder.",
+    "decoder.",
+    "proj_out.",
+)
 
 
 def is_wave_start(name: str) -> bool:
@@ -263,11 +312,15 @@ def load_wave(name: str) -> tuple[Any, StartRecord]:
     fill(network.encoder, folder, _AUDIO_HEADS, AUDIO_ENCODERS[kind].renamed)
     network.eval().requires_grad_(False)
     return network, StartRecord(
-        name=name, title=Path(name.removeprefix(ENCODER_PREFIX)).name, arch=arch, source=str(folder),
-        classes=0, sha256=tensor_digest(unique_tensors(network)),
+        name=name,
+        title=Path(name.removeprefix(ENCODER_PREFIX)).name,
+        arch=arch,
+        source=str(folder),
+        classes=0,
+        sha256=tensor_digest(unique_tensors(network)),
         parameters=sum(p.numel() for p in network.parameters()),
         preprocessing=inputs,
-    )  # fmt: skip
+    )
 
 
 def _feeding(folder: Path) -> dict[str, Any]:

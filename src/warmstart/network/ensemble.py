@@ -59,9 +59,13 @@ def put_beside(network: Network, other: nn.Module, cut: int) -> Network:
         for step in (*network.steps.parts, network.steps.neck)
     ]
     return replace(
-        network, trunk=trunk, parts=tuple(made[:-1]), neck=made[-1], owners=owners,
+        network,
+        trunk=trunk,
+        parts=tuple(made[:-1]),
+        neck=made[-1],
+        owners=owners,
         beside=Beside(NAME, cut),
-    )  # fmt: skip
+    )
 
 
 def _upper(network: Network, cut: int) -> tuple[Step, ...]:

@@ -131,9 +131,12 @@ def change(start: RevivedStart, wish: InputWish) -> RevivedStart:
         parameters=start.record.parameters + _size(module) - before,
     )
     return replace(
-        start, module=module, record=described, changes=(*start.changes, *changes),
+        start,
+        module=module,
+        record=described,
+        changes=(*start.changes, *changes),
         unchanged=start.origin,
-    )  # fmt: skip
+    )
 
 
 def _size(module: nn.Module) -> int:

@@ -28,8 +28,11 @@ _HELD = frozenset[Action]({"frozen", "low-rank"})
 _OUTPUT = "output"
 # Parts that a plan does not name: they stay as they are, and the new output is learnt.
 _DEFAULTS: dict[str, Action] = {
-    "neck": "frozen", "unused": "frozen", "head": "frozen", _OUTPUT: "replaced",
-}  # fmt: skip
+    "neck": "frozen",
+    "unused": "frozen",
+    "head": "frozen",
+    _OUTPUT: "replaced",
+}
 Kinds = frozenset[Action]
 
 

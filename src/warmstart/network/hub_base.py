@@ -116,11 +116,17 @@ def _filled(where: Path, config: Any, weights: Mapping[str, Tensor]) -> nn.Modul
         config.num_labels = len(rows)
     module: nn.Module
     module, info = type(blank).from_pretrained(
-        None, config=config, state_dict=dict(weights), output_loading_info=True,
+        None,
+        config=config,
+        state_dict=dict(weights),
+        output_loading_info=True,
         ignore_mismatched_sizes=True,
-    )  # fmt: skip
-    for kind, what in (("missing", "is missing"), ("unexpected", "is not in the network"),
-                       ("mismatched", "is of another shape")):  # fmt: skip
+    )
+    for kind, what in (
+        ("missing", "is missing"),
+        ("unexpected", "is not in the network"),
+        ("mismatched", "is of another shape"),
+    ):
         for name in sorted(info[f"{kind}_keys"], key=str)[:1]:
             shown = name if isinstance(name, str) else name[0]
             raise StartError(f"{where}: {shown} {what}; check --arch, or copy the folder again.")

@@ -220,9 +220,11 @@ def fill(
 
 
 def _own(
-    weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], heads: Sequence[str],
+    weights: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    heads: Sequence[str],
     renamed: Mapping[str, str],
-) -> dict[str, Tensor]:  # fmt: skip
+) -> dict[str, Tensor]:
     """The encoder's own tensors; those of output layers are left."""
     first = next(iter(wanted))  # whatever stands before its name stands before all others
     fronts = (name.removesuffix(first) for name in weights if name.endswith(f".{first}"))
@@ -234,6 +236,7 @@ def _own(
             bare = bare.replace(old, new)
         named[bare] = tensor
     return {
-        name: tensor for name, tensor in named.items()
+        name: tensor
+        for name, tensor in named.items()
         if name in wanted or not name.startswith(tuple(heads))
-    }  # fmt: skip
+    }

@@ -44,34 +44,55 @@ class Vision:
 
 
 _OLD_VIT = {  # as modules were called before transformers 5, and in its files still
-    "encoder.layer.": "layers.", "attention.attention.query": "attention.q_proj",
-    "attention.attention.key": "attention.k_proj", "attention.attention.value": "attention.v_proj",
-    "attention.output.dense": "attention.o_proj", "intermediate.dense": "mlp.fc1",
+    "encoder.layer.": "layers.",
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+    "intermediate.dense": "mlp.fc1",
     "output.dense": "mlp.fc2",
-}  # fmt: skip
+}
 _OLD_DINO = {old: new for old, new in _OLD_VIT.items() if old.startswith("attention.")}
 _VIT = Vision(
-    "layers", ("embeddings",), ("layernorm",), lambda own, x: own.layernorm(x)[:, 0],
-    options={"add_pooling_layer": False}, renamed=_OLD_VIT,
-)  # fmt: skip
+    "layers",
+    ("embeddings",),
+    ("layernorm",),
+    lambda own, x: own.layernorm(x)[:, 0],
+    options={"add_pooling_layer": False},
+    renamed=_OLD_VIT,
+)
 _DINO = Vision(
-    "encoder.layer", ("embeddings",), ("layernorm",), lambda own, x: own.layernorm(x)[:, 0],
-    mean=_IMAGENET, std=(0.229, 0.224, 0.225), renamed=_OLD_DINO,
+    "encoder.layer",
+    ("embeddings",),
+    ("layernorm",),
+    lambda own, x: own.layernorm(x)[:, 0],
+    mean=_IMAGENET,
+    std=(0.229, 0.224, 0.225),
+    renamed=_OLD_DINO,
     is_told=False,
-)  # fmt: skip
+)
 _SIGLIP = Vision(
-    "encoder.layers", ("embeddings",), ("post_layernorm", "head"),
+    "encoder.layers",
+    ("embeddings",),
+    ("post_layernorm", "head"),
     lambda own, x: own.head(own.post_layernorm(x)),
-)  # fmt: skip
+)
 _CLIP = Vision(
-    "encoder.layers", ("embeddings", "pre_layrnorm"), ("post_layernorm",),
+    "encoder.layers",
+    ("embeddings", "pre_layrnorm"),
+    ("post_layernorm",),
     lambda own, x: own.post_layernorm(x[:, 0]),
-    mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711),
-)  # fmt: skip
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+)
 IMAGE_ENCODERS = {
-    "vit": _VIT, "deit": _VIT, "dinov2": _DINO, "dinov2_with_registers": _DINO,
-    "siglip_vision_model": _SIGLIP, "clip_vision_model": _CLIP,
-}  # fmt: skip
+    "vit": _VIT,
+    "deit": _VIT,
+    "dinov2": _DINO,
+    "dinov2_with_registers": _DINO,
+    "siglip_vision_model": _SIGLIP,
+    "clip_vision_model": _CLIP,
+}
 IMAGE_KINDS = tuple(IMAGE_ENCODERS)
 
 
@@ -103,12 +124,13 @@ class VisionNetwork(Encoder):
             [
                 Step("patches", _patches, before, ()),
                 *layers_of(
-                    f"encoder.{told.layers}", len(list(layers.children())),
+                    f"encoder.{told.layers}",
+                    len(list(layers.children())),
                     lambda _, __: {"attention_mask": None},
                 ),
             ],
             Step("neck", _vector, behind, ()),
-        )  # fmt: skip
+        )
 
 
 def _patches(network: nn.Module, images: Tensor) -> Tensor:

@@ -162,9 +162,12 @@ def load(
     found = _load(start, arch, preprocessing, inputs)
     module, record, changes = change_inputs(found.module, found.record, inputs)
     return replace(
-        found, module=module, record=record, changes=(*found.changes, *changes),
+        found,
+        module=module,
+        record=record,
+        changes=(*found.changes, *changes),
         unchanged=found.origin,
-    )  # fmt: skip
+    )
 
 
 def _load(
@@ -255,9 +258,13 @@ def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Start:
         raise StartError(_unreachable(name))
     module, _, _ = filled(name, path, preprocessing, InputWish())
     return _start(
-        module, preprocessing or preprocessing_of(name), name=name, arch=name, source=str(path),
+        module,
+        preprocessing or preprocessing_of(name),
+        name=name,
+        arch=name,
+        source=str(path),
         title=f"{network} (torchvision)",
-    )  # fmt: skip
+    )
 
 
 def _from_file(

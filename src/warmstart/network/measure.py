@@ -144,8 +144,12 @@ def pool_average(main: Tensor, layout: Layout) -> Tensor:
     if layout == "tokens":
         return mean_of_tokens(main)
     axes = {
-        "NCHW": (2, 3), "NHWC": (1, 2), "NLC": (1,), "NCL": (2,), "NCDHW": (2, 3, 4),
-    }.get(layout)  # fmt: skip
+        "NCHW": (2, 3),
+        "NHWC": (1, 2),
+        "NLC": (1,),
+        "NCL": (2,),
+        "NCDHW": (2, 3, 4),
+    }.get(layout)
     if axes is None:
         raise StartError(f"outputs of layout {layout!r} have no average; use the neck.")
     return main.mean(axes)

@@ -50,8 +50,10 @@ LEAST_SCALE, MOST_SCALE = 1e-12, 1e12
 NEIGHBOURS = ("points", "target", "sign", "offset", "scale")
 
 CALIBRATIONS: dict[Task, type[CalibrationRecord]] = {
-    "classify": CalibrationRecord, "multilabel": LabelCalibration, "regress": NumberCalibration,
-}  # fmt: skip
+    "classify": CalibrationRecord,
+    "multilabel": LabelCalibration,
+    "regress": NumberCalibration,
+}
 
 
 @dataclass(frozen=True, slots=True)

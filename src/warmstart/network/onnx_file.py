@@ -74,11 +74,15 @@ def open_onnx(path: Path, feeding: Feeding, threads: int = 1) -> Outside:
     check_outputs(path.name, scores.shape[1])
     labels, where = _labels(path, told)
     return Outside(
-        name=str(path), title=f"{path.name} (ONNX)",
+        name=str(path),
+        title=f"{path.name} (ONNX)",
         answer=_answer(session, entry, number, _are_probabilities(scores)),
-        outputs=scores.shape[1], preprocessing=prep, fed_as=said_by(feeding, source),
-        labels=labels, labels_from=where,
-    )  # fmt: skip
+        outputs=scores.shape[1],
+        preprocessing=prep,
+        fed_as=said_by(feeding, source),
+        labels=labels,
+        labels_from=where,
+    )
 
 
 def _session(path: Path, threads: int) -> Any:

@@ -81,17 +81,24 @@ def _new(name: str, tensor: Tensor, found: Tensor | None, where: str) -> Change:
     if found is not None:
         because = f"{where} holds it in another shape, {tuple(found.shape)}"
     return Change(
-        tensor=name, fate="new", shape_before=None, shape_after=tuple(tensor.shape),
-        before=None, because=because,
-    )  # fmt: skip
+        tensor=name,
+        fate="new",
+        shape_before=None,
+        shape_after=tuple(tensor.shape),
+        before=None,
+        because=because,
+    )
 
 
 def _dropped(name: str, tensor: Tensor, *, is_known: bool) -> Change:
     return Change(
-        tensor=name, fate="dropped", shape_before=tuple(tensor.shape), shape_after=None,
+        tensor=name,
+        fate="dropped",
+        shape_before=tuple(tensor.shape),
+        shape_after=None,
         before=digest(tensor),
         because="the network has it in another shape" if is_known else "the network has no such",
-    )  # fmt: skip
+    )
 
 
 def carried(start_changes: Sequence[Change], module: nn.Module) -> float:

@@ -36,9 +36,10 @@ class Piece(nn.Module):
         scan = tail.scan
         self._below = (*_learning(tail, range(tail.cut + 1, numbers.start)),)
         self.taken = tuple(
-            tap for tap in scan.taps
+            tap
+            for tap in scan.taps
             if tap in tail.stored or (tap.part < numbers.start and tap.pool != "neck")
-        )  # fmt: skip
+        )
 
     def forward(self, main: Tensor, *taken: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the parts."""
@@ -204,9 +205,11 @@ def together(tail: Tail) -> tuple[tuple[str, ...], ...]:
     def is_own(name: str) -> bool:
         inside = f"{name}."
         seen = (*(other for other in calls if other != name), *read)
-        return name in held and calls.count(name) == 1 and not any(
-            other.startswith(inside) or name.startswith(f"{other}.") for other in seen
-        )  # fmt: skip
+        return (
+            name in held
+            and calls.count(name) == 1
+            and not any(other.startswith(inside) or name.startswith(f"{other}.") for other in seen)
+        )
 
     groups = [tuple(f"model.trunk.{n}" for n in part.modules if is_own(n)) for part in parts]
     return tuple(group for group in groups if group)

@@ -209,9 +209,13 @@ def _installed_texts() -> Iterator[Listing]:
         except StartError:
             continue
         yield Listing(
-            name=start.name, title=start.title, parameters=start.parameters, size_px=None,
-            where=str(folder / start.files[0][0]), kind="text",
-        )  # fmt: skip
+            name=start.name,
+            title=start.title,
+            parameters=start.parameters,
+            size_px=None,
+            where=str(folder / start.files[0][0]),
+            kind="text",
+        )
 
 
 def _cached() -> Iterator[Listing]:

@@ -134,9 +134,13 @@ def _trunk_state(model: WarmModel) -> dict[str, Tensor]:
 
 
 def _fill(
-    module: nn.Module, state: Mapping[str, Tensor], classifier: str, weight: Tensor, bias: Tensor,
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    classifier: str,
+    weight: Tensor,
+    bias: Tensor,
     title: str,
-) -> None:  # fmt: skip
+) -> None:
     """Load everything, strictly. Raises: ExportError where a tensor is of no use or missing."""
     layer = module.get_submodule(classifier)
     rows = weight[:, :, None, None] if isinstance(layer, nn.Conv2d) else weight

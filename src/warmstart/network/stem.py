@@ -17,9 +17,16 @@ from warmstart.network.uncut import is_same
 
 # What a network, its library or the user's own code raises at inputs that it was not made for.
 REFUSALS = (
-    RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError, KeyError,
-    ZeroDivisionError, StartError,
-)  # fmt: skip
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    AssertionError,
+    AttributeError,
+    KeyError,
+    ZeroDivisionError,
+    StartError,
+)
 _COUNTS = ("in_chans", "in_channels", "num_channels")  # what libraries call the number
 
 

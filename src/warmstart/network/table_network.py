@@ -108,8 +108,13 @@ def build_table(weights: Mapping[str, Tensor] | None) -> TableNet:
 def describe(module: TableNet, inputs: TableInputs, classes: int) -> StartRecord:
     """What the run says of a network that has learnt nothing."""
     return StartRecord(
-        name="scratch", title="a network for tables that has learnt nothing", arch=ARCH,
+        name="scratch",
+        title="a network for tables that has learnt nothing",
+        arch=ARCH,
         sha256=tensor_digest(unique_tensors(module)),
-        parameters=sum(p.numel() for p in module.parameters()), classes=classes,
-        source="drawn at random", preprocessing=inputs, is_drawn=True,
-    )  # fmt: skip
+        parameters=sum(p.numel() for p in module.parameters()),
+        classes=classes,
+        source="drawn at random",
+        preprocessing=inputs,
+        is_drawn=True,
+    )

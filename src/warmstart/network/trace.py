@@ -20,10 +20,23 @@ import torch
 from torch import Tensor, fx, nn
 
 _ARITHMETIC: tuple[Any, ...] = (
-    operator.getitem, operator.eq, operator.ne, operator.lt, operator.le, operator.gt,
-    operator.ge, operator.add, operator.sub, operator.mul, operator.mod, operator.floordiv,
-    operator.truediv, operator.pow, operator.and_, operator.or_,
-)  # fmt: skip
+    operator.getitem,
+    operator.eq,
+    operator.ne,
+    operator.lt,
+    operator.le,
+    operator.gt,
+    operator.ge,
+    operator.add,
+    operator.sub,
+    operator.mul,
+    operator.mod,
+    operator.floordiv,
+    operator.truediv,
+    operator.pow,
+    operator.and_,
+    operator.or_,
+)
 _SIZES = ("size", "dim", "numel", "ndimension")
 _ATTRIBUTES = ("shape", "ndim", "dtype", "device", "is_cuda", "requires_grad")
 _MOST_QUESTIONS = 16

@@ -107,10 +107,12 @@ def open_named(name: str, feeding: Feeding) -> Outside:
         # Some networks are built for one size: they must hear of another one.
         found = load(name, preprocessing=feeding.over(usual))
     outside = from_module(
-        found.module, name, found.record.title,
+        found.module,
+        name,
+        found.record.title,
         feeding.over(pictures(found.record.preprocessing)),
         said_by(feeding, found.record.arch),
-    )  # fmt: skip
+    )
     return replace(outside, is_imagenet=outside.outputs == IMAGENET_CLASSES)
 
 
@@ -133,8 +135,9 @@ def open_file(path: Path, arch: str | None, feeding: Feeding) -> Outside:
     check_match(module.state_dict(), weights, path.name)
     module.load_state_dict(weights)
     prep = feeding.over(for_channels(usual, module))
-    outside = from_module(module, str(path), f"{path.name} ({design})", prep,
-                          said_by(feeding, arch))  # fmt: skip
+    outside = from_module(
+        module, str(path), f"{path.name} ({design})", prep, said_by(feeding, arch)
+    )
     return replace(outside, labels=names_beside(path), labels_from=f"labels.json beside {path}")
 
 
@@ -165,9 +168,13 @@ def from_module(
 
     n_numbers = sum(parameter.numel() for parameter in module.parameters())
     return Outside(
-        name=name, title=f"{title}, {n_numbers / 1e6:.1f} M parameters", answer=answer,
-        outputs=n_outputs, preprocessing=preprocessing, fed_as=fed_as,
-    )  # fmt: skip
+        name=name,
+        title=f"{title}, {n_numbers / 1e6:.1f} M parameters",
+        answer=answer,
+        outputs=n_outputs,
+        preprocessing=preprocessing,
+        fed_as=fed_as,
+    )
 
 
 def check_outputs(title: str, n_outputs: int) -> None:

@@ -21,10 +21,18 @@ from torch import Tensor, nn
 LEAST_BYTES = 1 << 16  # smaller tensors are read: a window on less than a few pages saves nothing
 _LENGTH = 8  # bytes before the header, which say how long it is
 _DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U8": torch.uint8, "U64": torch.uint64, "BOOL": torch.bool,
-}  # fmt: skip
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "U64": torch.uint64,
+    "BOOL": torch.bool,
+}
 _RANKS = ("BOOL", "U8", "I8", "I16", "F16", "BF16", "I32", "F32", "F64", "I64", "U64")
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
@@ -164,9 +172,10 @@ def chunks(
         tensor = tensors[name]
         size = tensor.numel() * tensor.dtype.itemsize
         header[name] = {
-            "dtype": _CODES[tensor.dtype], "shape": list(tensor.shape),
+            "dtype": _CODES[tensor.dtype],
+            "shape": list(tensor.shape),
             "data_offsets": [place, place + size],
-        }  # fmt: skip
+        }
         place += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)

@@ -67,15 +67,19 @@ def build(
         arch=_typed(wishes.arch) if wishes.arch is not None else None,
         strategy=_strategy_choice(strategy, rule, network, is_wish),
         parts=parts(
-            strategy, network.record, spread_of(training, strategy) if is_trained else None,
-            fresh=network.fresh, touched=network.touched, bare=network.bare,
+            strategy,
+            network.record,
+            spread_of(training, strategy) if is_trained else None,
+            fresh=network.fresh,
+            touched=network.touched,
+            bare=network.bare,
             rule=rule if is_wish else None,
         ),
         head=_head(wishes.budget, facts, tuple(profile_names), _kind(network.preprocessing)),
         training=training,
         input=_input(network),
         columns=facts.columns,
-    )  # fmt: skip
+    )
 
 
 def _ruled(
@@ -190,24 +194,27 @@ def _heard(sound: Sound | None) -> dict[str, Choice]:
         return {}
     return {
         "rate": Choice(
-            value=sound.rate, source="measured",
+            value=sound.rate,
+            source="measured",
             because="what nine of ten clips hold, up to 16,000; others are resampled",
         ),
         "seconds": _seconds(sound.seconds),
         "mels": Choice(value=sound.mels, because="more is finer than speech", source="rule"),
         "range_db": Choice(
-            value=sound.range_db, source="rule",
+            value=sound.range_db,
+            source="rule",
             because="what is fainter than that below a clip's loudest is mostly noise",
         ),
-    }  # fmt: skip
+    }
 
 
 def _seconds(value: float) -> Choice:
     return Choice(
-        value=value, source="measured",
+        value=value,
+        source="measured",
         because="nineteen of twenty clips are no longer, up to ten seconds; of longer ones "
         "the middle is taken, shorter ones lie amid silence",
-    )  # fmt: skip
+    )
 
 
 def _taken(value: int, usual: int | None, because: str) -> Choice:

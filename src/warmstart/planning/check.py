@@ -166,9 +166,29 @@ def _shown(value: Any) -> str:
     return repr(list(value) if isinstance(value, tuple) else value)
 
 
-_NEEDED = ("optimizer", "rate", "layer_decay", "weight_decay", "passes", "warm_up", "crop",
-           "flip", "folds", "colour", "views", "cut", "store", "average", "l2_sp",
-           "micro_batch", "recompute", "device", "precision", "workers", "compile")  # fmt: skip
+_NEEDED = (
+    "optimizer",
+    "rate",
+    "layer_decay",
+    "weight_decay",
+    "passes",
+    "warm_up",
+    "crop",
+    "flip",
+    "folds",
+    "colour",
+    "views",
+    "cut",
+    "store",
+    "average",
+    "l2_sp",
+    "micro_batch",
+    "recompute",
+    "device",
+    "precision",
+    "workers",
+    "compile",
+)
 LEAST_COMPARED = 3  # examples of a batch from which pairs say anything
 WHOLE = (FSDP, PIPELINE)  # ways to share a network that is in memory
 
@@ -223,12 +243,16 @@ def _check_soup(plan: Plan) -> None:
         return
     actions = {part.action.value for part in plan.parts}
     reason = (
-        "low-rank updates are no weights to take a mean of" if "low-rank" in actions
-        else "new parts begin by chance, and end far from each other" if actions & NEW
-        else "parts join one after the other" if "gradual" in strategy
-        else "layers learn from pairs" if training.is_paired
+        "low-rank updates are no weights to take a mean of"
+        if "low-rank" in actions
+        else "new parts begin by chance, and end far from each other"
+        if actions & NEW
+        else "parts join one after the other"
+        if "gradual" in strategy
+        else "layers learn from pairs"
+        if training.is_paired
         else ""
-    )  # fmt: skip
+    )
     if reason:
         raise PlanError(
             f"the plan has training.soup {training.soup.value}, and {reason}; "

@@ -53,9 +53,12 @@ def on_pairs(
 
 
 def with_pairs(
-    training: TrainingPlan, wishes: Wishes, facts: DataFacts, network: NetworkFacts,
+    training: TrainingPlan,
+    wishes: Wishes,
+    facts: DataFacts,
+    network: NetworkFacts,
     strategy: Strategy,
-) -> TrainingPlan:  # fmt: skip
+) -> TrainingPlan:
     """The training, changed to one on pairs where that is what layers learn from."""
     is_paired = on_pairs(wishes, facts, network, strategy)
     if is_paired:

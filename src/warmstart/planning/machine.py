@@ -41,9 +41,11 @@ def precision(machine: Machine) -> Choice:
     'bfloat16'
     """
     if machine.device != "cuda":
-        why = "half formats are slow or unsafe there" if machine.device == "mps" else (
-            "on processors half formats are mostly slower, and less exact"
-        )  # fmt: skip
+        why = (
+            "half formats are slow or unsafe there"
+            if machine.device == "mps"
+            else ("on processors half formats are mostly slower, and less exact")
+        )
         return Choice(value="float32", because=why, source="rule")
     if machine.has_bfloat16:
         return Choice(value="bfloat16", because="twice as fast on this GPU", source="rule")

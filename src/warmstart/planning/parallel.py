@@ -77,16 +77,21 @@ def with_parallel(plan: Plan, network: NetworkRecord, processes: int, free: int 
     """
     training = plan.training
     is_open = training.parallel is None and training.stream is None and processes > 1
-    if not plan.is_trained or not is_open or (
-        training.precision is not None and training.precision.value == "float16"
-    ):  # fmt: skip
+    if (
+        not plan.is_trained
+        or not is_open
+        or (training.precision is not None and training.precision.value == "float16")
+    ):
         return plan
     moving = {part.name for part in plan.parts if part.action.value in _MOVE}
     sizes = {part.name: 4 * part.parameters for part in network.parts}
     found = by_memory(
-        sum(sizes.values()), sum(size for name, size in sizes.items() if name in moving),
-        str(training.optimizer.value) if training.optimizer else "", processes, free,
-    )  # fmt: skip
+        sum(sizes.values()),
+        sum(size for name, size in sizes.items() if name in moving),
+        str(training.optimizer.value) if training.optimizer else "",
+        processes,
+        free,
+    )
     return replace(plan, training=replace(training, parallel=found)) if found else plan
 
 

@@ -25,9 +25,19 @@ from warmstart.records.plan import Choice, HeadPlan, Plan, TrainingPlan
 
 
 _LATER = (  # choices of training that came with stored activations
-    "colour", "views", "cut", "store", "average", "l2_sp", "micro_batch", "recompute", "device",
-    "precision", "workers", "compile",
-)  # fmt: skip
+    "colour",
+    "views",
+    "cut",
+    "store",
+    "average",
+    "l2_sp",
+    "micro_batch",
+    "recompute",
+    "device",
+    "precision",
+    "workers",
+    "compile",
+)
 
 
 def wishes_for(file: Plan, wishes: Wishes) -> Wishes:
@@ -86,9 +96,10 @@ def _completed(file: TrainingPlan, built: TrainingPlan) -> TrainingPlan:
     if file.passes is None:
         return file
     ours = replace(
-        built, micro_batch=at_once(int(file.batch.number)),
+        built,
+        micro_batch=at_once(int(file.batch.number)),
         average=averaging(int(file.passes.number), int(file.batch.number)),
-    )  # fmt: skip
+    )
     names = [field.name for field in fields(file) if getattr(file, field.name) is None]
     return replace(file, **{name: getattr(ours, name) for name in names if name in _LATER})
 
@@ -104,28 +115,40 @@ def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
     is_alike = built.is_trained and file.is_trained and ours.is_paired == theirs.is_paired
     if "strategy" in given and is_alike:
         theirs = replace(
-            theirs, optimizer=ours.optimizer, rate=ours.rate, layer_decay=ours.layer_decay,
-            weight_decay=ours.weight_decay, rank=ours.rank, cut=ours.cut, views=ours.views,
-            store=ours.store, l2_sp=ours.l2_sp,
+            theirs,
+            optimizer=ours.optimizer,
+            rate=ours.rate,
+            layer_decay=ours.layer_decay,
+            weight_decay=ours.weight_decay,
+            rank=ours.rank,
+            cut=ours.cut,
+            views=ours.views,
+            store=ours.store,
+            l2_sp=ours.l2_sp,
             soup=theirs.soup if takes_mean(strategy_of(built)) else None,
-        )  # fmt: skip
+        )
     elif "strategy" in given:
         theirs = replace(ours, engine=theirs.engine, seed=theirs.seed)
     if "lr" in given and ours.rate is not None:
         theirs = replace(theirs, rate=ours.rate)
     if "device" in given and theirs.device is not None and ours.device is not None:
         theirs = replace(
-            theirs, device=ours.device, precision=ours.precision, workers=ours.workers,
+            theirs,
+            device=ours.device,
+            precision=ours.precision,
+            workers=ours.workers,
             compile=ours.compile,
-        )  # fmt: skip
+        )
     if "budget" in given and theirs.folds is not None:
         theirs = replace(theirs, folds=ours.folds or theirs.folds)
         strategy = strategy_of(built if "strategy" in given else file)
         if is_alike and not ours.is_paired and takes_mean(strategy):
             theirs = replace(
-                theirs, soup=ours.soup, passes=_unless_mine(theirs.passes, ours.passes),
+                theirs,
+                soup=ours.soup,
+                passes=_unless_mine(theirs.passes, ours.passes),
                 average=_unless_mine(theirs.average, ours.average),
-            )  # fmt: skip
+            )
     return replace(theirs, seed=ours.seed) if "seed" in given else theirs
 
 

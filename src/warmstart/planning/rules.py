@@ -99,9 +99,13 @@ def looks_closely(budget: Budget) -> bool:
 
 
 def candidates(
-    n: int, n_classes: int, smallest_class: int, profile_names: tuple[str, ...], budget: Budget,
+    n: int,
+    n_classes: int,
+    smallest_class: int,
+    profile_names: tuple[str, ...],
+    budget: Budget,
     task: Task = "classify",
-) -> tuple[str, ...]:  # fmt: skip
+) -> tuple[str, ...]:
     """Heads to choose from, simplest first: ties go to the earlier.
 
     The class mean competes where some class has at most 5 examples (a regression has
@@ -141,9 +145,11 @@ class Pace(NamedTuple):
 
 # EfficientNet-Lite0 at 224 px, two cores, from processor seconds (bench/results/engines.json).
 USUAL = {
-    "torch": Pace(0.2, 100.0), "traced": Pace(1.5, 110.0), "onnxruntime": Pace(1.7, 140.0),
+    "torch": Pace(0.2, 100.0),
+    "traced": Pace(1.5, 110.0),
+    "onnxruntime": Pace(1.7, 140.0),
     "openvino": Pace(1.9, 160.0),
-}  # fmt: skip
+}
 USUAL_MACS = 384e6  # multiply-adds that this network takes
 LEAST_WORK = 0.02  # of that, below which an image does not get any faster
 MEASURED = 64  # images that a measurement passes

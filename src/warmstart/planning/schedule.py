@@ -192,13 +192,17 @@ def head_alone(plan: Plan, why: str, because: str = "") -> Plan:
         if part.action.value != "added"
     ]
     closed = TrainingPlan(
-        engine=plan.training.engine, batch=plan.training.batch, seed=plan.training.seed,
+        engine=plan.training.engine,
+        batch=plan.training.batch,
+        seed=plan.training.seed,
         stream=plan.training.stream,
-    )  # fmt: skip
+    )
     strategy = Choice(
-        value="head", because=because or why, source="measured",
+        value="head",
+        because=because or why,
+        source="measured",
         rule=plan.strategy.value,
-    )  # fmt: skip
+    )
     return replace(plan, strategy=strategy, parts=tuple(parts), training=closed)
 
 

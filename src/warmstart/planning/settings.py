@@ -31,48 +31,89 @@ Kind = Literal["whole", "number", "switch", "word", "words", "numbers", "wholes"
 PAIRS = "training.pairs"
 # What may be set, and what its value looks like; parts aside.
 PATHS: dict[str, Kind] = {
-    "training.batch": "whole", "training.optimizer": "word", "training.rate": "number",
-    "training.layer_decay": "number", "training.weight_decay": "number",
-    "training.passes": "whole", "training.warm_up": "number", "training.crop": "number",
-    "training.flip": "switch", "training.folds": "whole", "training.soup": "whole",
-    "training.rank": "whole", "training.colour": "number", "training.shift": "number",
-    "training.mask": "number", "training.views": "whole", "training.cut": "whole",
-    "training.store": "word", "training.average": "number", "training.l2_sp": "number",
-    PAIRS: "switch", "training.temperature": "number",
-    "training.micro_batch": "whole", "training.recompute": "switch", "training.device": "word",
+    "training.batch": "whole",
+    "training.optimizer": "word",
+    "training.rate": "number",
+    "training.layer_decay": "number",
+    "training.weight_decay": "number",
+    "training.passes": "whole",
+    "training.warm_up": "number",
+    "training.crop": "number",
+    "training.flip": "switch",
+    "training.folds": "whole",
+    "training.soup": "whole",
+    "training.rank": "whole",
+    "training.colour": "number",
+    "training.shift": "number",
+    "training.mask": "number",
+    "training.views": "whole",
+    "training.cut": "whole",
+    "training.store": "word",
+    "training.average": "number",
+    "training.l2_sp": "number",
+    PAIRS: "switch",
+    "training.temperature": "number",
+    "training.micro_batch": "whole",
+    "training.recompute": "switch",
+    "training.device": "word",
     "training.parallel": "word",
-    "training.precision": "word", "training.workers": "whole", "training.compile": "switch",
-    "head.candidates": "words", "head.penalties": "numbers", "head.outer_folds": "whole",
-    "input.size": "whole", "input.channels": "whole", "input.rgb": "wholes",
-    "input.rate": "whole", "input.seconds": "number", "input.mels": "whole",
+    "training.precision": "word",
+    "training.workers": "whole",
+    "training.compile": "switch",
+    "head.candidates": "words",
+    "head.penalties": "numbers",
+    "head.outer_folds": "whole",
+    "input.size": "whole",
+    "input.channels": "whole",
+    "input.rgb": "wholes",
+    "input.rate": "whole",
+    "input.seconds": "number",
+    "input.mels": "whole",
     "input.range_db": "number",
-}  # fmt: skip
+}
 # What the load and the look have followed already.
 EARLY = ("start.partial", "training.engine", "training.stream")
 COLUMN = "column."  # column.NAME: what a column of a table is; settled when the data are read
 # What a plan holds that is settled before there is one, and the option that settles it.
 ELSEWHERE = {
-    "training.seed": "use --seed", "head.permutations": "use --budget", "start": "use --start",
-    "arch": "use --arch", "strategy": "use --strategy",
-}  # fmt: skip
+    "training.seed": "use --seed",
+    "head.permutations": "use --budget",
+    "start": "use --start",
+    "arch": "use --arch",
+    "strategy": "use --strategy",
+}
 _LIKE: dict[Kind, str] = {
-    "whole": "a whole number, such as 8", "number": "a number, such as 0.001",
-    "switch": "true or false", "word": "a word", "words": "words with commas between",
+    "whole": "a whole number, such as 8",
+    "number": "a number, such as 0.001",
+    "switch": "true or false",
+    "word": "a word",
+    "words": "words with commas between",
     "numbers": "numbers with commas between, such as 0.1,1",
     "wholes": "whole numbers with commas between, such as 3,2,1",
-}  # fmt: skip
+}
 _ONE: dict[Kind, Kind] = {"words": "word", "numbers": "number", "wholes": "whole"}
 # What the same thing is called elsewhere.
 _HABITS = {
-    "lr": "training.rate", "learning_rate": "training.rate", "epochs": "training.passes",
-    "steps": "training.passes", "batch_size": "training.batch", "wd": "training.weight_decay",
-    "warmup": "training.warm_up", "warmup_ratio": "training.warm_up", "imgsz": "input.size",
-    "image_size": "input.size", "r": "training.rank", "lora_r": "training.rank",
+    "lr": "training.rate",
+    "learning_rate": "training.rate",
+    "epochs": "training.passes",
+    "steps": "training.passes",
+    "batch_size": "training.batch",
+    "wd": "training.weight_decay",
+    "warmup": "training.warm_up",
+    "warmup_ratio": "training.warm_up",
+    "imgsz": "input.size",
+    "image_size": "input.size",
+    "r": "training.rank",
+    "lora_r": "training.rank",
     "engine": "training.engine",
-    "ema": "training.average", "gradient_accumulation_steps": "training.micro_batch",
-    "gradient_checkpointing": "training.recompute", "bf16": "training.precision",
-    "fp16": "training.precision", "num_workers": "training.workers",
-}  # fmt: skip
+    "ema": "training.average",
+    "gradient_accumulation_steps": "training.micro_batch",
+    "gradient_checkpointing": "training.recompute",
+    "bf16": "training.precision",
+    "fp16": "training.precision",
+    "num_workers": "training.workers",
+}
 _NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30})(e[+-]?[0-9]{1,3})?", re.I)
 
 
@@ -116,10 +157,14 @@ def check_path(path: str, text: str) -> None:
         raise PlanError(f"--set {path}={text}: it cannot be set here; {ELSEWHERE[path]}.")
     last = [known for known in PATHS if known.rpartition(".")[2] == path.rpartition(".")[2]]
     like = _HABITS.get(path.lower()) or (last[0] if last else nearest(path, (*PATHS, *EARLY)))
-    cure = f"did you mean {like}?" if like else (
-        "there are training.NAME, head.NAME, input.NAME, start.partial, column.NAME, "
-        "part.NAME.action and part.NAME.rate."
-    )  # fmt: skip
+    cure = (
+        f"did you mean {like}?"
+        if like
+        else (
+            "there are training.NAME, head.NAME, input.NAME, start.partial, column.NAME, "
+            "part.NAME.action and part.NAME.rate."
+        )
+    )
     raise PlanError(f"--set {path}={text}: there is no {path} in a plan; {cure}")
 
 

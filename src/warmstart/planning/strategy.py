@@ -18,17 +18,29 @@ GRAMMAR = "auto, head, last:N, frozen:K, full or scratch, then +add, +lora or +g
 TUNING = frozenset({"lora", "gradual"})  # extras that say how layers are tuned
 
 _PLAIN: dict[str, tuple[Depth, int]] = {
-    "auto": ("auto", 0), "head": ("last", 0), "full": ("frozen", 0), "scratch": ("scratch", 0),
-}  # fmt: skip
+    "auto": ("auto", 0),
+    "head": ("last", 0),
+    "full": ("frozen", 0),
+    "scratch": ("scratch", 0),
+}
 _COUNTED: dict[str, Depth] = {"last": "last", "frozen": "frozen"}
 _MEANT = {"last": "last:2 tunes the last two", "frozen": "frozen:2 freezes the first two"}
 _TWO = "needs at least two tuned layers, which join one after the other"
 # What the same thing is called elsewhere.
 _HABITS = {
-    "linear": "head", "probe": "head", "linear-probe": "head", "none": "head", "all": "full",
-    "finetune": "full", "fine-tune": "full", "peft": "lora", "freeze": "frozen:K",
-    "unfreeze": "gradual", "adapter": "add", "random": "scratch",
-}  # fmt: skip
+    "linear": "head",
+    "probe": "head",
+    "linear-probe": "head",
+    "none": "head",
+    "all": "full",
+    "finetune": "full",
+    "fine-tune": "full",
+    "peft": "lora",
+    "freeze": "frozen:K",
+    "unfreeze": "gradual",
+    "adapter": "add",
+    "random": "scratch",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

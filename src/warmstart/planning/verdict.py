@@ -172,9 +172,13 @@ def _reaches(facts: Facts) -> bool:
 
 
 def sentence(
-    kind: VerdictKind, facts: Facts, n: int, accuracy: float, words: Words = CLASS_WORDS,
+    kind: VerdictKind,
+    facts: Facts,
+    n: int,
+    accuracy: float,
+    words: Words = CLASS_WORDS,
     basis: Basis = START,
-) -> str:  # fmt: skip
+) -> str:
     """The verdict of the evidence, for someone who never trained a network.
 
     What a run then did is said by `outcome_sentence`. `accuracy` is the linear probe's where it

@@ -9,9 +9,12 @@ from warmstart.records.data import Task
 from warmstart.records.plan import Choice, PartPlan, Plain, Plan
 
 _WORDS = {
-    "frozen": "frozen", "tuned": "tuned", "low-rank": "low-rank updates", "fresh": "made new",
+    "frozen": "frozen",
+    "tuned": "tuned",
+    "low-rank": "low-rank updates",
+    "fresh": "made new",
     "added": "added",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)

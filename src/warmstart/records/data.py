@@ -12,10 +12,23 @@ from warmstart.records.plan import ColumnPlan
 Task = Literal["classify", "multilabel", "regress"]
 Split = Literal["train", "holdout", "test"]
 FindingKind = Literal[
-    "unreadable", "duplicate", "conflict", "leak", "shortcut", "label-issue", "off-topic",
-    "truncated", "windows", "language", "columns", "tiny-class", "size-cue", "preprocessing",
-    "drift", "group-proposed",
-]  # fmt: skip
+    "unreadable",
+    "duplicate",
+    "conflict",
+    "leak",
+    "shortcut",
+    "label-issue",
+    "off-topic",
+    "truncated",
+    "windows",
+    "language",
+    "columns",
+    "tiny-class",
+    "size-cue",
+    "preprocessing",
+    "drift",
+    "group-proposed",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +73,14 @@ class DataRecord:
 
 # Why no number of label issues is stated. `not-significant`: it was tested, and there are none.
 Why = Literal[
-    "outcome", "distribution-shift", "no-signal", "too-few", "weak-model", "not-significant",
+    "outcome",
+    "distribution-shift",
+    "no-signal",
+    "too-few",
+    "weak-model",
+    "not-significant",
     "rate-unclear",
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

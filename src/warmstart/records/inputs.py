@@ -212,8 +212,8 @@ class TextInputs:
     """How a text becomes token numbers, (length,) int32, those beyond its end being `pad`.
 
     The tokens are those of a tokenizer, named by the SHA-256 of its tokenizer.json: see
-    `warmstart.modalities.text`. Where `length` is more than the network has places for it is so many
-    windows of `most` places, each of which passes by itself. What is longer is cut off.
+    `warmstart.modalities.text`. Where `length` is more than the network has places for it is so
+    many windows of `most` places, each of which passes by itself. What is longer is cut off.
     """
 
     tokenizer: str  # sha256 of the bytes of tokenizer.json

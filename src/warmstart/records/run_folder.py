@@ -25,10 +25,22 @@ from warmstart.records.codec import fields_of, from_plain, to_plain
 R = TypeVar("R")
 MARKERS = ("DONE", "FAILED", "INTERRUPTED")
 RECORDS = (
-    "plan.toml", "network.json", "data.json", "inspection.json", "weights_ledger.json",
-    "predictions.jsonl", "progress.jsonl", "summary.json", "README.md", "env.json",
-    "clean.csv", "label_issues.csv", "off_topic.csv", "request.json", "report.html",
-)  # fmt: skip
+    "plan.toml",
+    "network.json",
+    "data.json",
+    "inspection.json",
+    "weights_ledger.json",
+    "predictions.jsonl",
+    "progress.jsonl",
+    "summary.json",
+    "README.md",
+    "env.json",
+    "clean.csv",
+    "label_issues.csv",
+    "off_topic.csv",
+    "request.json",
+    "report.html",
+)
 FOLDERS = ("model", "checkpoints", "track")
 PIECES = 2048  # of text, that are written at once
 

@@ -52,17 +52,32 @@ def stacked(pieces: Sequence[Piece], *, name: str, title: str, about: str) -> st
     body, x = [], 0.0
     for piece in pieces:
         body.append(
-            tag("rect", tag("title", piece.words), x=f"{digits(100 * x)}%", y=0,
-                width=f"{digits(100 * piece.share)}%", height=26, class_=piece.class_)
-        )  # fmt: skip
+            tag(
+                "rect",
+                tag("title", piece.words),
+                x=f"{digits(100 * x)}%",
+                y=0,
+                width=f"{digits(100 * piece.share)}%",
+                height=26,
+                class_=piece.class_,
+            )
+        )
         x += piece.share
     return fluid("".join(body), name=name, title=title, about=about, height=26)
 
 
 def standing(
-    values: Sequence[float], *, best: int | None = None, first: str, last: str, unit: str = "%",
-    mark: float | None = None, name: str, title: str, about: str,
-) -> str:  # fmt: skip
+    values: Sequence[float],
+    *,
+    best: int | None = None,
+    first: str,
+    last: str,
+    unit: str = "%",
+    mark: float | None = None,
+    name: str,
+    title: str,
+    about: str,
+) -> str:
     """Values from left to right; shares from 0 to 1 with "%", else counts up to the largest.
 
     `best` is the place of the one that stands out, `mark` a line across; `first` and `last`
@@ -76,9 +91,15 @@ def standing(
         high = (floor - _TOP) * value / top
         class_ = "bar" if place == best or best is None else "bar pale"
         body.append(
-            tag("rect", x=_LEFT + wide * place + wide * 0.1, y=floor - high,
-                width=wide * 0.8, height=high, class_=class_)
-        )  # fmt: skip
+            tag(
+                "rect",
+                x=_LEFT + wide * place + wide * 0.1,
+                y=floor - high,
+                width=wide * 0.8,
+                height=high,
+                class_=class_,
+            )
+        )
     if mark is not None:
         y = floor - (floor - _TOP) * mark / top
         body.append(tag("line", x1=_LEFT, x2=WIDTH - 4, y1=y, y2=y, class_="peg thin"))
@@ -105,13 +126,15 @@ def diagram(bins: Sequence[CertaintyBin], *, name: str, title: str, about: str) 
 
     The more images stand behind a dot, the larger it is.
     """
-    frame = axes(
-        (0.0, 1.0), (0.0, 1.0), x_words="how sure it is", x_ticks=_TICKS, y_ticks=_TICKS
-    )  # fmt: skip
+    frame = axes((0.0, 1.0), (0.0, 1.0), x_words="how sure it is", x_ticks=_TICKS, y_ticks=_TICKS)
     slope = tag(
-        "line", x1=frame.x.at(0), y1=frame.y.at(0), x2=frame.x.at(1), y2=frame.y.at(1),
+        "line",
+        x1=frame.x.at(0),
+        y1=frame.y.at(0),
+        x2=frame.x.at(1),
+        y2=frame.y.at(1),
         class_="peg thin",
-    )  # fmt: skip
+    )
     most = max((one.n for one in bins), default=1)
     dots = "".join(_dot(frame, one, most) for one in bins)
     return chart(frame, (), slope + dots, name=name, title=title, about=about)

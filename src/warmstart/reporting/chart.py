@@ -60,10 +60,14 @@ class Axes:
 
 
 def axes(
-    x: tuple[float, float], y: tuple[float, float], *, x_words: str,
-    x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]],
+    x: tuple[float, float],
+    y: tuple[float, float],
+    *,
+    x_words: str,
+    x_ticks: Sequence[tuple[float, str]],
+    y_ticks: Sequence[tuple[float, str]],
     is_log: bool = False,
-) -> Axes:  # fmt: skip
+) -> Axes:
     """A frame from the least to the largest values."""
     across = Scale(*x, LEFT, WIDTH - RIGHT, is_log)
     return Axes(across, Scale(*y, HEIGHT - BOTTOM, TOP), x_ticks, y_ticks, x_words)
@@ -132,8 +136,9 @@ def _frame(frame: Axes) -> str:
     for value, words in frame.x_ticks:
         x = frame.x.at(value)
         anchor = "end" if x > WIDTH - 20 else "middle"
-        body.append(tag("line", x1=x, x2=x, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM + 4,
-                        class_="axis"))  # fmt: skip
+        body.append(
+            tag("line", x1=x, x2=x, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM + 4, class_="axis")
+        )
         body.append(label(x, HEIGHT - BOTTOM + 15, words, "soft small", anchor))
     floor = HEIGHT - BOTTOM
     body.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=floor, y2=floor, class_="axis"))

@@ -51,10 +51,16 @@ def small_matrix(table: Table, *, name: str, title: str, about: str) -> str:
     place = {column: j for j, column in enumerate(table.columns)}
     edge = SMALL_CELL * len(table.columns)
     body = [
-        tag("rect", x=SMALL_NAMES, y=SMALL_NAMES, width=edge,
-            height=SMALL_CELL * len(table.rows), class_="ground"),
+        tag(
+            "rect",
+            x=SMALL_NAMES,
+            y=SMALL_NAMES,
+            width=edge,
+            height=SMALL_CELL * len(table.rows),
+            class_="ground",
+        ),
         _names(table, SMALL_CELL, SMALL_NAMES, " tiny"),
-    ]  # fmt: skip
+    ]
     for i, row in enumerate(table.rows):
         total = _total(table, row)
         for (target, answer), n in table.counts.items():
@@ -76,9 +82,11 @@ def _names(table: Table, cell: float, room: float, class_: str) -> str:
     for j, column in enumerate(table.columns):
         x = room + cell * (j + 0.5) + 3
         turned = tag(
-            "text", escaped(short(column, _LETTERS)), class_=f"soft{class_}",
+            "text",
+            escaped(short(column, _LETTERS)),
+            class_=f"soft{class_}",
             transform=f"translate({x:.1f} {room - 5:.1f}) rotate(-90)",
-        )  # fmt: skip
+        )
         body.append(turned)
     return "".join(body)
 
@@ -89,9 +97,14 @@ def _cell(x: float, y: float, side: float, is_right: bool, n: int, total: int) -
     class_ = ("hit" if is_right else "miss") if n else "ground"
     gap = 1.0 if side > 12 else 0.5
     return tag(
-        "rect", x=x + gap / 2, y=y + gap / 2, width=side - gap, height=side - gap,
-        class_=class_, fill_opacity=opacity,
-    )  # fmt: skip
+        "rect",
+        x=x + gap / 2,
+        y=y + gap / 2,
+        width=side - gap,
+        height=side - gap,
+        class_=class_,
+        fill_opacity=opacity,
+    )
 
 
 # ---- What is taken for what: a square of classes, the commonest mistakes, a map of many classes.

@@ -20,8 +20,11 @@ Choices = dict[str, float | int | str]
 
 # What an event calls it, and what the curve is called.
 OF_A_TRAINING = {
-    "loss": "loss", "val_loss": "val_loss", "val": "val_accuracy", "head": "head_accuracy",
-}  # fmt: skip
+    "loss": "loss",
+    "val_loss": "val_loss",
+    "val": "val_accuracy",
+    "head": "head_accuracy",
+}
 OF_ALL = {"per_second": "speed/images_per_second", "memory_mb": "memory/peak_mb"}
 
 
@@ -141,8 +144,11 @@ def results_of(summary: Summary) -> Curves:
     found: Curves = {}
     if summary.estimate is not None:
         value = summary.estimate
-        found = {f"result/{value.metric}": value.value, "result/low": value.low,
-                 "result/high": value.high}  # fmt: skip
+        found = {
+            f"result/{value.metric}": value.value,
+            "result/low": value.low,
+            "result/high": value.high,
+        }
     if summary.test is not None:
         claim = test_estimate(summary.test)
         found[f"result/test_{claim.metric}"] = claim.value

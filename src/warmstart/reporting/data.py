@@ -30,10 +30,15 @@ _WHAT = {"conflict": "two labels", "leak": "also in training, or nearly", "dupli
 def data_section(facts: Facts) -> str:
     """Sizes, classes, what was found wrong, labels that the images contradict."""
     return html.section(
-        "data", "Data: what it learnt from",
-        _counts(facts), _classes(facts), _findings(facts), _problems(facts), _off_topic(facts),
+        "data",
+        "Data: what it learnt from",
+        _counts(facts),
+        _classes(facts),
+        _findings(facts),
+        _problems(facts),
+        _off_topic(facts),
         _questionable(facts),
-    )  # fmt: skip
+    )
 
 
 def _counts(facts: Facts) -> str:
@@ -41,12 +46,14 @@ def _counts(facts: Facts) -> str:
     one, many = facts.nouns.one, facts.nouns.many
     rows = [
         (data.train, f"{one} to learn from", f"{many} to learn from"),
-        (data.test, f"test {one}", f"test {many}"), *OUTPUTS[facts.summary.task](data.classes),
-        (data.unreadable, "unreadable", "unreadable"), (data.duplicates, "copy", "copies"),
+        (data.test, f"test {one}", f"test {many}"),
+        *OUTPUTS[facts.summary.task](data.classes),
+        (data.unreadable, "unreadable", "unreadable"),
+        (data.duplicates, "copy", "copies"),
         (data.leaks, f"test {one} known from training", f"test {many} known from training"),
         (data.label_issues or 0, "label issue", "label issues"),
         (data.off_topic or 0, f"off-topic {one}", f"off-topic {many}"),
-    ]  # fmt: skip
+    ]
     return html.figures((f"{n:,}", single if n == 1 else more) for n, single, more in rows if n)
 
 
@@ -78,9 +85,14 @@ def _sizes(names: Sequence[str], one: str, many: str, nouns: Nouns) -> str:
         ]
         return f"<figure>{html.heading(title)}{html.side_by_side(*pictures)}</figure>"
     picture = standing(
-        [float(n) for _, n in sizes], first=most[0], last=least[0], unit=nouns.many,
-        name="sizes", title=title, about=about,
-    )  # fmt: skip
+        [float(n) for _, n in sizes],
+        first=most[0],
+        last=least[0],
+        unit=nouns.many,
+        name="sizes",
+        title=title,
+        about=about,
+    )
     return html.figure(title, picture, about)
 
 
@@ -143,8 +155,11 @@ def _questionable(facts: Facts) -> str:
     text += "." if found.why == "outcome" else ", to be corrected and given back with --relabel."
     n = facts.summary.data.train
     shown = [
-        (one.id, contradiction(one.label, one.suggested, task)
-                 + ("" if one.probability is None else f" ({percent(one.probability, n)})"))
+        (
+            one.id,
+            contradiction(one.label, one.suggested, task)
+            + ("" if one.probability is None else f" ({percent(one.probability, n)})"),
+        )
         for one in listed
-    ]  # fmt: skip
+    ]
     return html.heading(title) + html.paragraph(text) + shots(facts, shown)

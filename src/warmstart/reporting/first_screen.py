@@ -91,8 +91,10 @@ WARNINGS = {
     "other way round.",
 }
 _GIVEN: dict[Task, str] = {
-    "classify": "the class", "multilabel": "a label", "regress": "the number",
-}  # fmt: skip
+    "classify": "the class",
+    "multilabel": "a label",
+    "regress": "the number",
+}
 
 
 def warnings(facts: Facts) -> list[str]:

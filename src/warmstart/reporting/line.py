@@ -77,8 +77,13 @@ def _measure(measure: Measure, axis: float, row: float) -> str:
     line = tag("line", x1=x, x2=x, y1=row + 4, y2=axis, class_="lead")
     class_ = "range" if measure.is_main else "range thin"
     band = tag("line", x1=at(measure.low), x2=at(measure.high), y1=axis, y2=axis, class_=class_)
-    dot = tag("circle", cx=x, cy=axis, r=7 if measure.is_main else 5,
-              class_="dot" if measure.is_main else "ring")  # fmt: skip
+    dot = tag(
+        "circle",
+        cx=x,
+        cy=axis,
+        r=7 if measure.is_main else 5,
+        class_="dot" if measure.is_main else "ring",
+    )
     words = label(
         x,
         row,

@@ -111,9 +111,11 @@ def _images(facts: Facts) -> Step | None:
         text += f", most often taken for “{score.taken_for}” ({score.taken})"
     wrong = _mistakes_of(facts, score)
     return Step(
-        title=f"Add {facts.nouns.many} of “{score.label}”", text=f"{text}. {gain}".strip(),
-        command=_suggest(facts), shown=wrong,
-    )  # fmt: skip
+        title=f"Add {facts.nouns.many} of “{score.label}”",
+        text=f"{text}. {gain}".strip(),
+        command=_suggest(facts),
+        shown=wrong,
+    )
 
 
 def _mistakes_of(facts: Facts, score: ClassScore) -> tuple[tuple[str, str], ...]:

@@ -26,9 +26,12 @@ def first_screen(facts: Facts) -> str:
 def answers_section(facts: Facts) -> str:
     """Each label with its figures, or numbers said against true ones."""
     return html.section(
-        "answers", "Answers: how good they are, on examples held out",
-        _test(facts), _labels(facts), _numbers(facts),
-    )  # fmt: skip
+        "answers",
+        "Answers: how good they are, on examples held out",
+        _test(facts),
+        _labels(facts),
+        _numbers(facts),
+    )
 
 
 def _claims(facts: Facts) -> list[tuple[Estimate, str]]:
@@ -125,9 +128,14 @@ def _weakness(score: LabelScore) -> tuple[float, str]:
 def _label(score: LabelScore) -> tuple[str, ...]:
     average = "" if score.average_precision is None else f"{score.average_precision:.2f}"
     return (
-        html.escaped(score.label), f"{score.n:,}", average, f"{score.f1:.2f}",
-        f"{score.precision:.2f}", f"{score.recall:.2f}", f"{score.threshold:.2f}",
-    )  # fmt: skip
+        html.escaped(score.label),
+        f"{score.n:,}",
+        average,
+        f"{score.f1:.2f}",
+        f"{score.precision:.2f}",
+        f"{score.recall:.2f}",
+        f"{score.threshold:.2f}",
+    )
 
 
 def _numbers(facts: Facts) -> str:

@@ -26,10 +26,11 @@ def beside_section(facts: Facts) -> str:
     if not told:
         return ""
     return html.section(
-        "beside", "Beside: what another method gives",
+        "beside",
+        "Beside: what another method gives",
         *(html.paragraph(one.sentence) for one in told if facts.ships),
         html.table("Other methods", ("", "right", "points more than the model"), _rows(facts)),
-    )  # fmt: skip
+    )
 
 
 def _rows(facts: Facts) -> Iterator[tuple[str, str, str]]:
@@ -40,9 +41,10 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str, str]]:
         e = one.estimate
         low, gap, high = map(signed_points, (one.low, one.difference, one.high))
         yield (
-            html.escaped(one.name), html.escaped(interval(e.value, e.low, e.high, e.n)),
+            html.escaped(one.name),
+            html.escaped(interval(e.value, e.low, e.high, e.n)),
             html.escaped(f"{gap} ({low} to {high})") if facts.ships else "",
-        )  # fmt: skip
+        )
 
 
 # ---- Cost: what it took, and all that is needed to do it again.
@@ -50,10 +52,15 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str, str]]:
 
 SHOWN = 0.05  # s: what took less is no part of the picture
 STAGES = {
-    "read": "reading the files", "look": "one look at every {one}", "check": "checks",
-    "plan": "the plan", "head": "fitting the linear probe", "tune": "training layers",
-    "evaluate": "measuring", "deliver": "writing it down",
-}  # fmt: skip
+    "read": "reading the files",
+    "look": "one look at every {one}",
+    "check": "checks",
+    "plan": "the plan",
+    "head": "fitting the linear probe",
+    "tune": "training layers",
+    "evaluate": "measuring",
+    "deliver": "writing it down",
+}
 
 
 def cost_section(facts: Facts) -> str:
@@ -61,11 +68,16 @@ def cost_section(facts: Facts) -> str:
     summary = facts.summary
     total = summary.seconds.get("total", 0.0)
     return html.section(
-        "cost", "Cost, and how to do it again",
-        html.figures(((duration(total), "in all"), (size(int(summary.peak_rss_mb * 1e6)),
-                                                    "of memory at most"))),
+        "cost",
+        "Cost, and how to do it again",
+        html.figures(
+            (
+                (duration(total), "in all"),
+                (size(int(summary.peak_rss_mb * 1e6)), "of memory at most"),
+            )
+        ),
         html.side_by_side(_stages(facts, total), _again(facts)),
-    )  # fmt: skip
+    )
 
 
 def _stages(facts: Facts, total: float) -> str:
@@ -227,22 +239,33 @@ POLICY = (
     "form-action 'none'"
 )
 SECTIONS = {
-    "data": data_section, "start": start_section, "verdict": verdict_section,
-    "plan": plan_section, "training": training_section, "proof": proof_section,
-    "beside": beside_section, "cost": cost_section,
-}  # fmt: skip
+    "data": data_section,
+    "start": start_section,
+    "verdict": verdict_section,
+    "plan": plan_section,
+    "training": training_section,
+    "proof": proof_section,
+    "beside": beside_section,
+    "cost": cost_section,
+}
 
 
 # Of models that name no class: what the page says of classes is said of their own answers.
 OTHER = {
-    "data": data_section, "answers": other_tasks.answers_section, "start": start_section,
-    "verdict": verdict_section, "plan": plan_section, "training": training_section,
-    "proof": other_tasks.weights_section, "cost": cost_section,
-}  # fmt: skip
+    "data": data_section,
+    "answers": other_tasks.answers_section,
+    "start": start_section,
+    "verdict": verdict_section,
+    "plan": plan_section,
+    "training": training_section,
+    "proof": other_tasks.weights_section,
+    "cost": cost_section,
+}
 PAGES: dict[Task, tuple[Section, Mapping[str, Section]]] = {
-    "classify": (first_screen, SECTIONS), "multilabel": (other_tasks.first_screen, OTHER),
+    "classify": (first_screen, SECTIONS),
+    "multilabel": (other_tasks.first_screen, OTHER),
     "regress": (other_tasks.first_screen, OTHER),
-}  # fmt: skip
+}
 
 
 TITLES = {"start": "Base model", "beside": "Other methods"}  # where the id is not the title

@@ -12,10 +12,22 @@ from warmstart.reporting.bars import Bar, Piece, lying, stacked, standing
 from warmstart.reporting.facts import Facts
 from warmstart.tasks.words import TASK_WORDS
 
-CLASSES = {"frozen": "frozen", "tuned": "tuned", "low-rank": "tuned", "fresh": "new",
-           "added": "new", "replaced": "new"}  # fmt: skip
-WORDS = {"frozen": "frozen", "tuned": "tuned", "low-rank": "low-rank updates",
-         "fresh": "made new", "added": "added", "replaced": "new"}  # fmt: skip
+CLASSES = {
+    "frozen": "frozen",
+    "tuned": "tuned",
+    "low-rank": "tuned",
+    "fresh": "new",
+    "added": "new",
+    "replaced": "new",
+}
+WORDS = {
+    "frozen": "frozen",
+    "tuned": "tuned",
+    "low-rank": "low-rank updates",
+    "fresh": "made new",
+    "added": "added",
+    "replaced": "new",
+}
 _SOURCES = {"rule": "rule", "measured": "measured here", "user": "you"}
 
 
@@ -25,16 +37,20 @@ def plan_section(facts: Facts) -> str:
         return ""
     strategy = facts.plan.strategy
     return html.section(
-        "plan", "Plan: what was decided, and why",
-        _strip(facts), _layers(facts),
+        "plan",
+        "Plan: what was decided, and why",
+        _strip(facts),
+        _layers(facts),
         html.paragraph(sentence(f"strategy {strategy.value}: {strategy.because}")),
         html.paragraph(_not_kept(facts)),
         _own(facts.plan),
         html.fold(
             "Every choice of the training that was tried, with its reason"
-            if facts.is_thrown_away else "Every choice, with its reason", _choices(facts.plan),
+            if facts.is_thrown_away
+            else "Every choice, with its reason",
+            _choices(facts.plan),
         ),
-    )  # fmt: skip
+    )
 
 
 def _not_kept(facts: Facts) -> str:
@@ -54,10 +70,13 @@ def _strip(facts: Facts) -> str:
         return ""
     total = sum(one.n for one in facts.layers) + 1
     pieces = [
-        Piece(f"{one.layers}: {WORDS.get(one.action, one.action)}", one.n / total,
-              CLASSES.get(one.action, "new"))
+        Piece(
+            f"{one.layers}: {WORDS.get(one.action, one.action)}",
+            one.n / total,
+            CLASSES.get(one.action, "new"),
+        )
         for one in facts.layers
-    ]  # fmt: skip
+    ]
     pieces.append(Piece("head: new", 1 / total, "new"))
     title = f"The layers, from the {facts.nouns.one} to the head"
     picture = stacked(pieces, name="layers", title=title, about=facts.in_words)
@@ -69,10 +88,15 @@ def _strip(facts: Facts) -> str:
 
 def _layers(facts: Facts) -> str:
     rows = [
-        (html.escaped(one.layers), html.escaped(WORDS.get(one.action, one.action)),
-         html.escaped(one.rates or "–"), f"{one.weights:,}", html.escaped(one.names))
+        (
+            html.escaped(one.layers),
+            html.escaped(WORDS.get(one.action, one.action)),
+            html.escaped(one.rates or "–"),
+            f"{one.weights:,}",
+            html.escaped(one.names),
+        )
         for one in facts.layers
-    ]  # fmt: skip
+    ]
     if facts.plan is not None and rows:
         rate = None if facts.is_thrown_away else facts.plan.parts[-1].rate
         words = f"{rate.number:g}" if rate is not None else "in closed form"
@@ -86,27 +110,37 @@ def _layers(facts: Facts) -> str:
 def _own(plan: Plan) -> str:
     """What the user set, beside what the rule would have said."""
     rows = [
-        html.escaped(f"{name} = {_shown(choice.value)}" + (
-            "" if choice.rule is None else f"; the rule would have said {_shown(choice.rule)}"))
+        html.escaped(
+            f"{name} = {_shown(choice.value)}"
+            + ("" if choice.rule is None else f"; the rule would have said {_shown(choice.rule)}")
+        )
         for name, choice in choices(plan)
         if choice.source == "user" and not name.startswith("layer ")
-    ]  # fmt: skip
+    ]
     return html.heading("What you set") + html.items(rows, "plain") if rows else ""
 
 
 def _choices(plan: Plan) -> str:
     rows = [
-        (html.escaped(name), html.escaped(_shown(choice.value)), html.escaped(choice.because),
-         html.escaped(_SOURCES[choice.source]))
+        (
+            html.escaped(name),
+            html.escaped(_shown(choice.value)),
+            html.escaped(choice.because),
+            html.escaped(_SOURCES[choice.source]),
+        )
         for name, choice in choices(plan)
-    ]  # fmt: skip
+    ]
     return html.table("Choices", ("choice", "value", "because", "decided by"), rows)
 
 
 def choices(plan: Plan) -> Iterator[tuple[str, Choice]]:
     """Every choice of a plan with its name; equal ones of neighbouring layers only once."""
-    named = {"start": plan.start, "arch": plan.arch, "partial": plan.partial,
-             "strategy": plan.strategy}  # fmt: skip
+    named = {
+        "start": plan.start,
+        "arch": plan.arch,
+        "partial": plan.partial,
+        "strategy": plan.strategy,
+    }
     yield from ((name, choice) for name, choice in named.items() if choice is not None)
     for name, record in (
         ("head", plan.head),
@@ -149,13 +183,15 @@ def start_section(facts: Facts) -> str:
     rows += [(f"{parts}", "layers")] if parts else []
     distance = facts.evidence("distance")
     return html.section(
-        "start", "Base model: what it began from",
+        "start",
+        "Base model: what it began from",
         html.figures(rows),
         html.side_by_side(_knowledge(facts), _depth(facts)),
         html.paragraph(distance.meaning if distance is not None else ""),
-        html.paragraph(f"Weights: {start.name}, SHA-256 {start.sha256}", "note") if start.sha256
+        html.paragraph(f"Weights: {start.name}, SHA-256 {start.sha256}", "note")
+        if start.sha256
         else "",
-    )  # fmt: skip
+    )
 
 
 def _knowledge(facts: Facts) -> str:
@@ -163,9 +199,11 @@ def _knowledge(facts: Facts) -> str:
     found = facts.evidence("knowledge")
     if found is None:
         return ""
-    arms = (("trained", "with the pretrained weights", "bar"),
-            ("shuffled", "the same weights, shuffled", "bar pale"),
-            ("pixels", f"{facts.nouns.plain}, no network", "bar pale"))  # fmt: skip
+    arms = (
+        ("trained", "with the pretrained weights", "bar"),
+        ("shuffled", "the same weights, shuffled", "bar pale"),
+        ("pixels", f"{facts.nouns.plain}, no network", "bar pale"),
+    )
     shares = [(words, facts.detail("knowledge", key), class_) for key, words, class_ in arms]
     bars = [
         Bar(words, share, percent(share, found.n), class_)
@@ -193,10 +231,13 @@ def _depth(facts: Facts) -> str:
     picture = standing(
         [profile[number] for number in numbers],
         best=numbers.index(best) if best in numbers else None,
-        first=f"layer {numbers[0]}, at the {facts.nouns.one}", last=f"layer {numbers[-1]}",
+        first=f"layer {numbers[0]}, at the {facts.nouns.one}",
+        last=f"layer {numbers[-1]}",
         mark=facts.guess[1] if facts.guess is not None else None,
-        name="depth", title=title, about=found.meaning,
-    )  # fmt: skip
+        name="depth",
+        title=title,
+        about=found.meaning,
+    )
     line = " A bar is a quick linear probe on that layer alone."
     line += f" The dashed line is {words.blind}." if facts.guess else ""
     return html.figure(title, picture, found.meaning + line)

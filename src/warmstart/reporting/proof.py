@@ -17,10 +17,14 @@ from warmstart.reporting.pictures import shots, worst
 from warmstart.tasks.words import percent as percent_of
 
 FATES = {
-    "frozen": ("frozen", "frozen"), "kept": ("frozen", "kept"), "copied": ("frozen", "copied"),
-    "trained": ("tuned", "trained"), "merged": ("tuned", "merged"),
-    "reshaped": ("tuned", "reshaped"), "new": ("new", "new"),
-}  # fmt: skip
+    "frozen": ("frozen", "frozen"),
+    "kept": ("frozen", "kept"),
+    "copied": ("frozen", "copied"),
+    "trained": ("tuned", "trained"),
+    "merged": ("tuned", "merged"),
+    "reshaped": ("tuned", "reshaped"),
+    "new": ("new", "new"),
+}
 NOT_LAYERS = ("head", "added", "unused")  # parts that are new in every model, or new by name
 TRAINED = ("trained", "merged")  # fates of weights that steps of a training have moved
 
@@ -30,10 +34,17 @@ def proof_section(facts: Facts) -> str:
     if not facts.ships:
         return ""
     return html.section(
-        "proof", "Proof: how good it is, and how far to trust it",
-        _numbers(facts), html.side_by_side(confusion(facts), commonest(facts)), small_map(facts),
-        _classes(facts), _worst(facts), _certainty(facts), ledger_figure(facts), _forgetting(facts),
-    )  # fmt: skip
+        "proof",
+        "Proof: how good it is, and how far to trust it",
+        _numbers(facts),
+        html.side_by_side(confusion(facts), commonest(facts)),
+        small_map(facts),
+        _classes(facts),
+        _worst(facts),
+        _certainty(facts),
+        ledger_figure(facts),
+        _forgetting(facts),
+    )
 
 
 def _numbers(facts: Facts) -> str:
@@ -67,13 +78,21 @@ def _classes(facts: Facts) -> str:
         return ""
     tested = {score.label: score for score in facts.tested}
     overall = sum(said.is_right for said in facts.held) / max(len(facts.held), 1)
-    head = ["class", facts.nouns.many, "found (95 % interval)", "0 to 100 %",
-            "right when it says so", "most often taken for"]  # fmt: skip
+    head = [
+        "class",
+        facts.nouns.many,
+        "found (95 % interval)",
+        "0 to 100 %",
+        "right when it says so",
+        "most often taken for",
+    ]
     rows = [_class(score, overall) for score in sorted(facts.classes, key=_weakness)]
     if tested:
         head.append("found in the test set")
-        rows = [[*row, _tested(tested.get(score.label))] for row, score in
-                zip(rows, sorted(facts.classes, key=_weakness), strict=True)]  # fmt: skip
+        rows = [
+            [*row, _tested(tested.get(score.label))]
+            for row, score in zip(rows, sorted(facts.classes, key=_weakness), strict=True)
+        ]
     shown = rows if len(rows) <= WHOLE else rows[:PART]
     title = "Class by class, the weakest first"
     more = f"The other {len(rows) - len(shown):,} classes"
@@ -92,11 +111,13 @@ def _class(score: ClassScore, overall: float) -> list[str]:
     precision = "never said" if score.precision is None else percent(score.precision, score.answers)
     taken = "–" if score.taken_for is None else f"{score.taken_for} ({score.taken:,})"
     return [
-        html.escaped(score.label), f"{score.n:,}",
+        html.escaped(score.label),
+        f"{score.n:,}",
         html.escaped(interval(score.recall, score.low, score.high, score.n)),
         interval_bar(score.recall, score.low, score.high, overall),
-        html.escaped(precision), html.escaped(taken),
-    ]  # fmt: skip
+        html.escaped(precision),
+        html.escaped(taken),
+    ]
 
 
 def _tested(score: ClassScore | None) -> str:
@@ -137,9 +158,13 @@ def _promise(facts: Facts) -> str:
         return ""
     title = html.heading("What “confident” means here")
     if calibration.sure_from is None:
-        return f"<div>{title}" + html.paragraph(
-            "Nothing is called confident: there are too few examples to promise anything."
-        ) + "</div>"  # fmt: skip
+        return (
+            f"<div>{title}"
+            + html.paragraph(
+                "Nothing is called confident: there are too few examples to promise anything."
+            )
+            + "</div>"
+        )
     sure = [said for said in held if said.probability >= calibration.sure_from]
     wrong = sum(not said.is_right for said in sure)
     text = (

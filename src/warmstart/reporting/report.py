@@ -102,9 +102,21 @@ def _held(path: Path) -> Iterator[dict[str, Any]]:
 
 
 OPTIONS = (
-    "start", "arch", "strategy", "budget", "lr", "minutes", "test", "label", "text", "kind",
-    "task", "group", "relabel", "seed",
-)  # fmt: skip
+    "start",
+    "arch",
+    "strategy",
+    "budget",
+    "lr",
+    "minutes",
+    "test",
+    "label",
+    "text",
+    "kind",
+    "task",
+    "group",
+    "relabel",
+    "seed",
+)
 _USUAL = {field.name: field.default for field in fields(Request)}
 
 
@@ -234,11 +246,13 @@ def _said(path: Path) -> Iterator[Said]:
             told = json.loads(line)
             scores = told["scores"]
             yield Said(
-                id=told["id"], split=known.setdefault(told["split"], told["split"]),
+                id=told["id"],
+                split=known.setdefault(told["split"], told["split"]),
                 target=known.setdefault(told["target"], told["target"]),
                 label=known.setdefault(told["label"], told["label"]),
-                probability=scores[told["label"]], own=scores.get(told["target"], 0.0),
-            )  # fmt: skip
+                probability=scores[told["label"]],
+                own=scores.get(told["target"], 0.0),
+            )
 
 
 def read_training(path: Path) -> tuple[Event, ...]:

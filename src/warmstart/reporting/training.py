@@ -61,12 +61,14 @@ def training_section(facts: Facts) -> str:
     """The curves of loss and accuracy, and the guards."""
     found = course(facts.events)
     return html.section(
-        "training", "Training: what happened",
-        _nothing(facts, found), _tried(facts, found),
+        "training",
+        "Training: what happened",
+        _nothing(facts, found),
+        _tried(facts, found),
         html.side_by_side(_losses(found, facts.nouns), _accuracies(facts, found)),
         _before(facts),
         _guards(facts, found),
-    )  # fmt: skip
+    )
 
 
 def _before(facts: Facts) -> str:
@@ -112,11 +114,17 @@ def _losses(found: Course, nouns: Nouns) -> str:
     top = max(y for _, points in drawn for _, y in points)
     title = "Loss: how surprised the network is by the labels"
     return _figure(
-        found, [(group, "curve pale" if _holds_out(group) else "curve", points)
-                for group, points in drawn],
-        top, title, "loss", is_share=False,
+        found,
+        [
+            (group, "curve pale" if _holds_out(group) else "curve", points)
+            for group, points in drawn
+        ],
+        top,
+        title,
+        "loss",
+        is_share=False,
         caption=_caption(curves, "Lower is better.", nouns),
-    )  # fmt: skip
+    )
 
 
 def _accuracies(facts: Facts, found: Course) -> str:
@@ -143,11 +151,18 @@ def _accuracies(facts: Facts, found: Course) -> str:
     name = TASK_WORDS[facts.summary.task].name
     title = f"{name[0].upper()}{name[1:]} on {facts.nouns.many} held out, while it trains"
     return _figure(
-        found, drawn, 1.0, title, "held", is_share=True, x_words="epoch",
+        found,
+        drawn,
+        1.0,
+        title,
+        "held",
+        is_share=True,
+        x_words="epoch",
         caption=f"Each fold holds some {facts.nouns.many} out and learns from the others; an epoch "
         f"is once through those. A few {facts.nouns.many} only; the figures of the proof come from "
-        "all of them.", legend=legend,
-    )  # fmt: skip
+        "all of them.",
+        legend=legend,
+    )
 
 
 def _caption(curves: dict[str, list[Point]], words: str, nouns: Nouns) -> str:
@@ -166,24 +181,37 @@ def _holds_out(group: str) -> bool:
 
 
 def _figure(
-    found: Course, drawn: Sequence[tuple[str, str, list[Point]]], top: float, title: str,
-    name: str, *, is_share: bool, caption: str, x_words: str = UPDATES,
+    found: Course,
+    drawn: Sequence[tuple[str, str, list[Point]]],
+    top: float,
+    title: str,
+    name: str,
+    *,
+    is_share: bool,
+    caption: str,
+    x_words: str = UPDATES,
     legend: Sequence[tuple[str, str]] = (),
-) -> str:  # fmt: skip
+) -> str:
     last = max(x for _, _, points in drawn for x, _ in points)
     heights = [0.0, 0.25, 0.5, 0.75, 1.0] if is_share else steps_to(top)
     frame = axes(
-        (0.0, last), (0.0, max(top, heights[-1])), x_words=x_words,
+        (0.0, last),
+        (0.0, max(top, heights[-1])),
+        x_words=x_words,
         x_ticks=[(step, f"{step:,g}") for step in steps_to(last)],
         y_ticks=[(y, f"{100 * y:.0f} %" if is_share else f"{y:g}") for y in heights],
-    )  # fmt: skip
+    )
     guards = found.guards if x_words == UPDATES else []
     lines = "".join(upright(frame, step, kind, "peg thin") for step, kind, _ in guards)
     about = f"{len(drawn)} curves over {last:,g} {x_words}; {caption}"
     picture = chart(
-        frame, [Curve(points, class_) for _, class_, points in drawn], lines,
-        name=name, title=title, about=about,
-    )  # fmt: skip
+        frame,
+        [Curve(points, class_) for _, class_, points in drawn],
+        lines,
+        name=name,
+        title=title,
+        about=about,
+    )
     return html.figure(title, picture + (html.legend(legend) if legend else ""), caption)
 
 

@@ -31,11 +31,12 @@ def verdict_section(facts: Facts) -> str:
     signal = against_shuffled(facts, "signal")
     lead = "Nothing was shipped: " if shipped.strategy == "none" else "Shipped: "
     return html.section(
-        "verdict", "Verdict: what it rests on",
+        "verdict",
+        "Verdict: what it rests on",
         html.paragraph(sentence(lead + shipped.why)),
         html.side_by_side(html.figure(*signal) if signal is not None else "", _curve(facts)),
         _table(verdict.evidence, facts.nouns),
-    )  # fmt: skip
+    )
 
 
 def against_shuffled(facts: Facts, name: str) -> tuple[str, str, str] | None:
@@ -76,20 +77,29 @@ def _curve(facts: Facts) -> str:
     first, last = measured[0][0], max(2.0 * n, measured[-1][0] * 1.1)
     ticks = [(size, f"{size:,.0f}") for size in dict.fromkeys((first, n, 2 * n))]
     frame = axes(
-        (first, last), (0.0, 1.0), is_log=True, x_words=f"{facts.nouns.many} to learn from",
+        (first, last),
+        (0.0, 1.0),
+        is_log=True,
+        x_words=f"{facts.nouns.many} to learn from",
         x_ticks=ticks,
         y_ticks=[(share, f"{100 * share:.0f} %") for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
-    )  # fmt: skip
+    )
     known = [(x, law.at(x)) for x in _between(first, min(n, last))]
     beyond = [(x, law.at(x)) for x in _between(min(n, last), last)]
     title = f"Would more {facts.nouns.many} help?"
     picture = chart(
-        frame, (Curve(known, "curve pale"), Curve(beyond, "curve next"),
-                Curve(measured, "none", has_dots=True),
-                Curve(scratch, "curve base", has_dots=True)),
-        band(frame, _spread(found, law, n, last)), name="appetite", title=title,
+        frame,
+        (
+            Curve(known, "curve pale"),
+            Curve(beyond, "curve next"),
+            Curve(measured, "none", has_dots=True),
+            Curve(scratch, "curve base", has_dots=True),
+        ),
+        band(frame, _spread(found, law, n, last)),
+        name="appetite",
+        title=title,
         about=found.meaning,
-    )  # fmt: skip
+    )
     caption = (
         f"{found.meaning} Dots: the linear probe with fewer {facts.nouns.many}, the last is its "
         "cross-validated score. Dashed: carried on to twice as many, the band is its 95 % interval."
@@ -131,10 +141,14 @@ def _spread(
 
 def _table(evidence: Sequence[Evidence], nouns: Nouns) -> str:
     rows = [
-        (html.escaped(EVIDENCE_NAMES.get(one.name, one.name).format(many=nouns.many)),
-         html.escaped(_value(one)), html.escaped(one.meaning), f"{one.n:,}" if one.n else "")
+        (
+            html.escaped(EVIDENCE_NAMES.get(one.name, one.name).format(many=nouns.many)),
+            html.escaped(_value(one)),
+            html.escaped(one.meaning),
+            f"{one.n:,}" if one.n else "",
+        )
         for one in evidence
-    ]  # fmt: skip
+    ]
     return html.fold(
         "All evidence, with intervals",
         html.table("Evidence", ("measured", "95 % interval", "in words", nouns.many), rows),

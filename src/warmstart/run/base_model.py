@@ -94,9 +94,11 @@ def ranking(judged: Sequence[Judged], arranged: Arranged, seed: int) -> Ranking:
     light = sorted(judged, key=lambda one: _work(one.looked))  # of equals the lighter first
     rng = np.random.default_rng([seed, 3])
     standing = stand(
-        np.stack([one.hits for one in light]), arranged.blocks()[held], rng,
+        np.stack([one.hits for one in light]),
+        arranged.blocks()[held],
+        rng,
         inflation=1.0 if arranged.holdout else MODEL_VARIANCE,
-    )  # fmt: skip
+    )
     starts = {
         index: _record(light[index], gap)
         for index, gap in zip(standing.order, standing.to_best, strict=True)
@@ -124,22 +126,31 @@ def _record(judged: Judged, gap: Difference) -> RankedStart:
     looked, claim = judged.looked, judged.estimate
     macs, parameters = _work(looked)
     return RankedStart(
-        name=looked.name, title=looked.start.title, arch=looked.arch,
-        value=claim.value, low=claim.low, high=claim.high,
+        name=looked.name,
+        title=looked.start.title,
+        arch=looked.arch,
+        value=claim.value,
+        low=claim.low,
+        high=claim.high,
         seconds=round(judged.seconds, 3),
         parameters=parameters,
         macs=macs,
         seconds_per_image=1 / looked.per_second if looked.per_second else None,
         cached=not looked.features.passed,
         head=judged.head,
-        difference=gap.value, difference_low=gap.low, difference_high=gap.high,
-    )  # fmt: skip
+        difference=gap.value,
+        difference_low=gap.low,
+        difference_high=gap.high,
+    )
 
 
 def _because(
-    take: RankedStart, best: Sequence[RankedStart], starts: Sequence[RankedStart], n: int,
+    take: RankedStart,
+    best: Sequence[RankedStart],
+    starts: Sequence[RankedStart],
+    n: int,
     arranged: Arranged,
-) -> str:  # fmt: skip
+) -> str:
     """Why this one: how often it is right, and what the others would bring."""
     shown = f"{100 * take.value:.0f} % ({100 * take.low:.0f} to {100 * take.high:.0f})"
     text = arranged.target.words.ranked.format(shown=shown, n=arranged.nouns.count(n))
@@ -253,9 +264,14 @@ def _ranked(asked: Request, collection: Collection, wish: InputWish) -> Steps[Ch
         why = "the only start on this computer that --start auto looks at"
         return Choice(value=only, because=why, source="rule", rule=DEFAULTS[kind])
     ranking = yield from rank(collection, names, seed=asked.seed, left_out=left_out, inputs=wish)
-    choice = here().same(Choice(
-        value=ranking.take, because=ranking.because, source="measured", rule=DEFAULTS[kind],
-    ))  # fmt: skip
+    choice = here().same(
+        Choice(
+            value=ranking.take,
+            because=ranking.because,
+            source="measured",
+            rule=DEFAULTS[kind],
+        )
+    )
     yield events.note("look", "Chosen", f"{ranking.take}, {ranking.because}")
     return choice
 
@@ -394,12 +410,19 @@ def _look(
         read(tap)
     inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
     return Looked(
-        name=name, arch=arch, start=start.record, network=look.network.record, taps=look.taps,
-        features=look.features, unreadable=look.unreadable, engine=look.engine,
-        twins=before[0].twins if before
-        else near_copies(settle(collection, look.unreadable), look),
-        seconds=time.perf_counter() - began, per_second=per_second, inherited=inherited,
-    )  # fmt: skip
+        name=name,
+        arch=arch,
+        start=start.record,
+        network=look.network.record,
+        taps=look.taps,
+        features=look.features,
+        unreadable=look.unreadable,
+        engine=look.engine,
+        twins=before[0].twins if before else near_copies(settle(collection, look.unreadable), look),
+        seconds=time.perf_counter() - began,
+        per_second=per_second,
+        inherited=inherited,
+    )
 
 
 def _timed(steps: Steps[Look]) -> Steps[tuple[Look, float | None]]:

@@ -179,9 +179,12 @@ def _said(path: Path, credit: Credit) -> Iterator[Said]:
             for line in lines:
                 told = json.loads(line)
                 yield Said(
-                    told["id"], told["split"] == "test", told["target"], told["label"],
+                    told["id"],
+                    told["split"] == "test",
+                    told["target"],
+                    told["label"],
                     credit(told),
-                )  # fmt: skip
+                )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"{file} cannot be read ({error}), and a comparison rests on it; restore it, or make "
@@ -201,20 +204,25 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
         raise DataError(_nothing_common(runs, shared.seen_before, shared.relabelled))
     hits = shared.hits
     order = np.argsort(-hits.mean(axis=1), kind="stable")
-    block, inflation = _blocks(n, shared.links), inflation_of(
-        shared.rows, [run.summary.estimate for run in runs]
-    )  # fmt: skip
+    block, inflation = (
+        _blocks(n, shared.links),
+        inflation_of(shared.rows, [run.summary.estimate for run in runs]),
+    )
     ranked = [runs[place] for place in order]
     task, kind = runs[0].summary.task, runs[0].held.data.kind
     values = (accuracies if task == "classify" else means)(hits[order], block, inflation)
     return Comparison(
-        metric=METRICS[task], rows=shared.rows, n=n,
+        metric=METRICS[task],
+        rows=shared.rows,
+        n=n,
         runs=tuple(_record(run, value) for run, value in zip(ranked, values, strict=True)),
         pairs=pairs([run.name for run in ranked], hits[order], block, inflation),
         learnt_common=len(frozenset.intersection(*(run.held.learnt for run in runs))),
-        seen_before=shared.seen_before, relabelled=shared.relabelled, failed=tuple(failed),
+        seen_before=shared.seen_before,
+        relabelled=shared.relabelled,
+        failed=tuple(failed),
         kind=None if kind == "image" else kind,
-    )  # fmt: skip
+    )
 
 
 def _blocks(n: int, links: Sequence[tuple[int, int]]) -> Blocks:
@@ -264,14 +272,24 @@ def _record(run: OpenRun, value: tuple[float, float, float]) -> ComparedRun:
     soon = (near.updates, near.seconds) if near else (None, None)
     updates, after = (0, fitted) if strategy == "head" else soon
     return ComparedRun(
-        name=run.name, path=str(run.path), strategy=strategy, why=summary.shipped.why,
-        start=summary.start.name, verdict=summary.verdict.kind,
-        value=value[0], low=value[1], high=value[2], learnt=len(run.held.learnt),
-        seconds=seconds.get("total", 0.0), seconds_look=seconds.get("look", 0.0),
-        kept=_found_kept(run.events), updates=course.updates,
-        near_end_updates=updates, near_end_seconds=None if after is None else round(after, 3),
+        name=run.name,
+        path=str(run.path),
+        strategy=strategy,
+        why=summary.shipped.why,
+        start=summary.start.name,
+        verdict=summary.verdict.kind,
+        value=value[0],
+        low=value[1],
+        high=value[2],
+        learnt=len(run.held.learnt),
+        seconds=seconds.get("total", 0.0),
+        seconds_look=seconds.get("look", 0.0),
+        kept=_found_kept(run.events),
+        updates=course.updates,
+        near_end_updates=updates,
+        near_end_seconds=None if after is None else round(after, 3),
         readiness=summary.readiness,
-    )  # fmt: skip
+    )
 
 
 def _found_kept(events: Sequence[Event]) -> bool:

@@ -224,9 +224,13 @@ def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
         why_not = results.shipped.why
     return readiness(
         Measurements(
-            task=results.record.task, estimate=measured.estimate,
-            test=test_estimate(test) if test is not None else None, blind=(share, name),
-            findings=findings, confident=confident(results.worked.head, arranged),
-            why_not=why_not, many=arranged.nouns.many,
+            task=results.record.task,
+            estimate=measured.estimate,
+            test=test_estimate(test) if test is not None else None,
+            blind=(share, name),
+            findings=findings,
+            confident=confident(results.worked.head, arranged),
+            why_not=why_not,
+            many=arranged.nouns.many,
         )
-    )  # fmt: skip
+    )

@@ -64,12 +64,19 @@ def dry_run(asked: Request) -> Steps[DryRun]:
         write_bytes(target, write_plan(plan).encode())
     kind = collection.record.kind
     return DryRun(
-        data=collection.record.name, title=start.record.title, n=len(arranged.learn),
-        n_test=len(arranged.test), classes=collection.record.classes, plan=plan,
-        forecast=foreseen(plan), parameters=_parameters(plan, record),
-        surgery=surgery_of(start), follows_verdict=_follows_verdict(asked),
-        plan_file=str(target) if target else None, kind=None if kind == "image" else kind,
-    )  # fmt: skip
+        data=collection.record.name,
+        title=start.record.title,
+        n=len(arranged.learn),
+        n_test=len(arranged.test),
+        classes=collection.record.classes,
+        plan=plan,
+        forecast=foreseen(plan),
+        parameters=_parameters(plan, record),
+        surgery=surgery_of(start),
+        follows_verdict=_follows_verdict(asked),
+        plan_file=str(target) if target else None,
+        kind=None if kind == "image" else kind,
+    )
 
 
 def _parameters(plan: Plan, network: NetworkRecord) -> dict[str, int]:

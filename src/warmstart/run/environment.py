@@ -17,8 +17,18 @@ from warmstart.errors import RunFolderError
 from warmstart.features.cache_key import cpu_name, version_of
 from warmstart.features.machine import n_processors, n_threads, threads_kept
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow",
-            "onnxruntime", "peft", "transformers")  # fmt: skip
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pillow",
+    "onnxruntime",
+    "peft",
+    "transformers",
+)
 ARITHMETIC = "MKL_CBWR"  # the mode of MKL, in which a strict one rounds alike everywhere
 
 

@@ -39,9 +39,14 @@ def evaluate(
     """
     predictor = load(run)
     collection = yield from read_for_scoring(
-        data, predictor.labels, label=label, group=group, text=text,
-        kind="text" if predictor.kind == "text" else "auto", task=predictor.task,
-    )  # fmt: skip
+        data,
+        predictor.labels,
+        label=label,
+        group=group,
+        text=text,
+        kind="text" if predictor.kind == "text" else "auto",
+        task=predictor.task,
+    )
     examples = collection.record.examples
     yield Event(stage="look", kind="begin", of=len(examples))
     kept: list[Example] = []

@@ -79,7 +79,15 @@ def _work(
         clock.lap("tune")
         shipped = check.choose_shipped(verdict, worked)
         results = Results(
-            origin=origin, look=look, record=record, arranged=arranged, inspection=inspection,
-            verdict=verdict, plan=plan, worked=worked, measured=measured, shipped=shipped,
-        )  # fmt: skip
+            origin=origin,
+            look=look,
+            record=record,
+            arranged=arranged,
+            inspection=inspection,
+            verdict=verdict,
+            plan=plan,
+            worked=worked,
+            measured=measured,
+            shipped=shipped,
+        )
         return (yield from deliver(journal.folder, results, collection, clock))

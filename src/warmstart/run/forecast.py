@@ -83,13 +83,20 @@ def outlook(
     speeds = measure(bench, plan, elapsed)
     parameters = sum(p.numel() for p in network.trunk.parameters())
     load = Load(
-        n=len(arranged.learn), n_test=len(arranged.test), n_missing=n_missing,
-        n_classes=arranged.n_classes, holdout=arranged.holdout,
+        n=len(arranged.learn),
+        n_test=len(arranged.test),
+        n_missing=n_missing,
+        n_classes=arranged.n_classes,
+        holdout=arranged.holdout,
         width=sum(tap_width(network.record, tap) for tap in bench.taps),
         image_bytes=math.prod(prep.shape) * np.dtype(prep.dtype).itemsize,
-        model_bytes=4 * parameters, is_close=is_close, tail=tail_share(network, plan),
-        stored=_stored(bench, plan), n_sharing=_sharing(plan), **_streamed(bench, plan),
-    )  # fmt: skip
+        model_bytes=4 * parameters,
+        is_close=is_close,
+        tail=tail_share(network, plan),
+        stored=_stored(bench, plan),
+        n_sharing=_sharing(plan),
+        **_streamed(bench, plan),
+    )
     return lambda other: forecast(other, load, speeds)
 
 
@@ -110,9 +117,10 @@ def _streamed(bench: Bench, plan: Plan) -> dict[str, Any]:
     between = n * BYTES[str(stream.value)]
     kept = math.prod(parts[_cut(plan) - 1].shape_out) if _cut(plan) else 0
     return {
-        "is_streamed": True, "belt_bytes": between * (2 * widest + kept),
+        "is_streamed": True,
+        "belt_bytes": between * (2 * widest + kept),
         "is_kept": _cut(plan) > 0,
-    }  # fmt: skip
+    }
 
 
 def _stored(bench: Bench, plan: Plan) -> int:
@@ -145,11 +153,18 @@ def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
         step = _training(bench, plan) if plan.is_trained else 0.0
     pace = _pace(bench, plan, forward)
     return Speeds(
-        elapsed=elapsed, forward=forward, decode=decode, step=step, algebra=_inverting(),
-        setup=pace.setup, look=1 / pace.speed,
+        elapsed=elapsed,
+        forward=forward,
+        decode=decode,
+        step=step,
+        algebra=_inverting(),
+        setup=pace.setup,
+        look=1 / pace.speed,
         view=_viewing(bench, plan) if plan.is_trained else 0.0,
-        passed_mb=passed_mb, step_mb=peak_rss_mb() - passed_mb, threads=n_threads(),
-    )  # fmt: skip
+        passed_mb=passed_mb,
+        step_mb=peak_rss_mb() - passed_mb,
+        threads=n_threads(),
+    )
 
 
 def _pace(bench: Bench, plan: Plan, forward: float) -> Pace:
@@ -234,13 +249,21 @@ def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:
     """
     rows = np.arange(chosen.batch)
     room = Room(
-        source=_Noise(bench, chosen.cut), labels=rows % bench.arranged.n_classes, blocks=rows,
-        before=take_digests(bench.network), checkpoints=NoCheckpoints(),
-    )  # fmt: skip
+        source=_Noise(bench, chosen.cut),
+        labels=rows % bench.arranged.n_classes,
+        blocks=rows,
+        before=take_digests(bench.network),
+        checkpoints=NoCheckpoints(),
+    )
     lesson = Lesson(
         make=lambda: outfit(bench.network, plan, _blank(bench), _unread(bench), 0),
-        schedule=chosen, room=room, rows=rows, held=rows[:0], number=0, route=Route(),
-    )  # fmt: skip
+        schedule=chosen,
+        room=room,
+        rows=rows,
+        held=rows[:0],
+        number=0,
+        route=Route(),
+    )
     ends = [event.t for event in Attempt(lesson, 0.0, ()).run()]
     return float(np.min(np.diff(ends)))
 

@@ -122,9 +122,13 @@ class _Nothing:
             return outfit(self.network, plan, _blank(self.network, self.scene), _none, seed)
 
         return Lesson(
-            make=make, schedule=schedule(plan), room=self.room, rows=keep, held=held,
+            make=make,
+            schedule=schedule(plan),
+            room=self.room,
+            rows=keep,
+            held=held,
             number=FOLDS * number + place,
-        )  # fmt: skip
+        )
 
 
 def measure(asked: Request, scene: Scene, worked: Worked) -> Steps[Evidence]:
@@ -205,9 +209,13 @@ def _nothing(asked: Request, scene: Scene, small: Start, network: Network) -> _N
     size = () if prep == scene.prep else (f"{SIZE}={prep.shape[0]}",)
     kept = tuple(s for s in asked.settings if s.startswith(("input.", "start.")))
     wanted = replace(
-        asked, strategy="scratch", lr=None, plan=None, given=frozenset({"strategy"}),
+        asked,
+        strategy="scratch",
+        lr=None,
+        plan=None,
+        given=frozenset({"strategy"}),
         settings=tuple(s for s in kept if not (size and s.startswith(SIZE))) + size,
-    )  # fmt: skip
+    )
     facts = run_plan.network_facts(wanted, small, network, None)
     plans = tuple(
         run_plan.make_plan(
@@ -219,13 +227,19 @@ def _nothing(asked: Request, scene: Scene, small: Start, network: Network) -> _N
     source = LiveSource(
         pixels=read_pixels(scene.collection, arranged.learn, prep),
         contents=tuple(example.sha256 for example in arranged.learn),
-        views=views_of_plan(chosen), seed=chosen.seed, prep=prep,
-    )  # fmt: skip
+        views=views_of_plan(chosen),
+        seed=chosen.seed,
+        prep=prep,
+    )
     room = Room(
-        source=source, labels=arranged.labels, blocks=arranged.blocks(),
-        target=arranged.target, before=take_digests(network), checkpoints=NoCheckpoints(),
+        source=source,
+        labels=arranged.labels,
+        blocks=arranged.blocks(),
+        target=arranged.target,
+        before=take_digests(network),
+        checkpoints=NoCheckpoints(),
         steps=tuple(schedule(plan).n_steps for plan in plans for _ in range(FOLDS)),
-    )  # fmt: skip
+    )
     return _Nothing(scene, network, room, plans)
 
 

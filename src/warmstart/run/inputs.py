@@ -109,9 +109,14 @@ def input_wish(asked: Request, collection: Collection) -> InputWish:
     examples, load = collection.record.examples, collection.load
     if collection.record.kind == "audio":
         return InputWish(
-            size=size, channels=channels or 1, sound=sound_wish(asked, collection),
-            is_tuned=_tunes_stem(asked), told=_told(asked), is_partial=is_partial(asked), held=1,
-        )  # fmt: skip
+            size=size,
+            channels=channels or 1,
+            sound=sound_wish(asked, collection),
+            is_tuned=_tunes_stem(asked),
+            told=_told(asked),
+            is_partial=is_partial(asked),
+            held=1,
+        )
     check_unheard(asked)
     found = count_bands(load, examples)
     is_picture = found in PICTURE
@@ -121,9 +126,15 @@ def input_wish(asked: Request, collection: Collection) -> InputWish:
         _check_channels(asked, channels, found)
     ranges = () if is_picture else band_ranges(load, examples)
     return InputWish(
-        size=size, channels=channels, rgb=_rgb(asked), ranges=ranges,
-        is_tuned=_tunes_stem(asked), told=_told(asked), is_partial=is_partial(asked), held=found,
-    )  # fmt: skip
+        size=size,
+        channels=channels,
+        rgb=_rgb(asked),
+        ranges=ranges,
+        is_tuned=_tunes_stem(asked),
+        told=_told(asked),
+        is_partial=is_partial(asked),
+        held=found,
+    )
 
 
 def _check_channels(asked: Request, channels: int, found: int) -> None:
@@ -134,9 +145,11 @@ def _check_channels(asked: Request, channels: int, found: int) -> None:
     is_picture = found in PICTURE
     if channels in SHOWABLE if is_picture else channels == found:
         return
-    held = f"are pictures of {found} channel{'s' if found > 1 else ''}" if is_picture else (
-        f"have {found} bands"
-    )  # fmt: skip
+    held = (
+        f"are pictures of {found} channel{'s' if found > 1 else ''}"
+        if is_picture
+        else (f"have {found} bands")
+    )
     if CHANNELS in parse_settings(asked.settings):
         raise PlanError(f"--set {CHANNELS}={channels}: the images {held}; leave it away.")
     raise PlanError(

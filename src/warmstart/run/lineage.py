@@ -96,14 +96,16 @@ def _described(run: Path, bundle: Bundle) -> StartRecord:
         name=name,
         title=f"{run.resolve().name} ({design}, {len(record.classes)} classes)",
         arch=record.arch,
-        sha256="", parameters=0, classes=len(record.classes),
+        sha256="",
+        parameters=0,
+        classes=len(record.classes),
         source=f"run {name}",
         preprocessing=record.preprocessing,
         recipe=record.recipe,
         labels=record.classes,
         lineage=(*(record.lineage or (record.start,)), name),
         added=record.added,
-    )  # fmt: skip
+    )
 
 
 def own_name(run: Path) -> str:
@@ -220,8 +222,9 @@ def _leak(start: StartRecord, data: DataRecord, seen: Mapping[str, bool]) -> Fin
     found = [example for example in data.examples if example.id in seen]
     tested, test = (sum(e.split == "test" for e in part) for part in (found, data.examples))
     parts = [
-        (len(found) - tested, len(data.examples) - test, "training"), (tested, test, "test"),
-    ]  # fmt: skip
+        (len(found) - tested, len(data.examples) - test, "training"),
+        (tested, test, "test"),
+    ]
     nouns = nouns_of(data.kind)
     shown = " and ".join(f"{n:,} of the {of:,} {what} {nouns.many}" for n, of, what in parts if n)
     how = "" if all(seen.values()) else _nearly(nouns)

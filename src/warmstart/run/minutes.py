@@ -54,9 +54,12 @@ def make_plan(
 
 
 def cut(
-    plan: Plan, minutes: float, foreseen: Callable[[Plan], Forecast], facts: NetworkFacts,
+    plan: Plan,
+    minutes: float,
+    foreseen: Callable[[Plan], Forecast],
+    facts: NetworkFacts,
     data: DataFacts,
-) -> Plan:  # fmt: skip
+) -> Plan:
     """The plan cut down to fit the minutes. `foreseen`: what following a plan takes."""
 
     def settled(other: Plan) -> Plan:

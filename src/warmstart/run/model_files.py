@@ -67,9 +67,14 @@ def origin_of(start: Start, network: Network) -> Origin:
     digests = take_digests(network)
     learnt = start.past.kept if isinstance(start, RunStart) else frozenset()
     return Origin(
-        start=start.record, came=start.origin, network=network, digests=digests,
-        changes=start.changes, surgery=surgery_of(start), learnt=learnt,
-    )  # fmt: skip
+        start=start.record,
+        came=start.origin,
+        network=network,
+        digests=digests,
+        changes=start.changes,
+        surgery=surgery_of(start),
+        learnt=learnt,
+    )
 
 
 def surgery_of(start: Start) -> str:
@@ -156,9 +161,11 @@ def _recipe(plan: Plan, before: Recipe | None) -> Recipe | None:
     if before is not None and before.optimizer == training.optimizer.value and not is_scratch:
         return before
     return Recipe(
-        optimizer=str(training.optimizer.value), rate=training.rate.number,
-        batch=int(training.batch.number), schedule="cosine",
-    )  # fmt: skip
+        optimizer=str(training.optimizer.value),
+        rate=training.rate.number,
+        batch=int(training.batch.number),
+        schedule="cosine",
+    )
 
 
 def write_model(

@@ -106,11 +106,17 @@ def make_plan(
         asked = _untrained(asked)
     start = asked.start if isinstance(asked.start, (str, Path)) else type(asked.start).__name__
     wishes = Wishes(
-        start=str(start), strategy=asked.strategy, budget=asked.budget, seed=asked.seed,
-        arch=asked.arch, lr=asked.lr, given=asked.typed, pairs=_own_pairs(asked),
+        start=str(start),
+        strategy=asked.strategy,
+        budget=asked.budget,
+        seed=asked.seed,
+        arch=asked.arch,
+        lr=asked.lr,
+        given=asked.typed,
+        pairs=_own_pairs(asked),
         processes=foreseen().size,
         machine=find_machine(asked.device, n_threads()),
-    )  # fmt: skip
+    )
     if isinstance(asked.plan, Plan):
         wishes = wishes_for(asked.plan, wishes)
     made = build(wishes, facts, network, profile_names, engine)
@@ -198,13 +204,17 @@ def network_facts(
     """
     touched, fresh = _random_parts(start.drawn, network)
     return NetworkFacts(
-        record=network.record, recipe=start.record.recipe,
-        preprocessing=start.record.preprocessing, usual=start.usual,
+        record=network.record,
+        recipe=start.record.recipe,
+        preprocessing=start.record.preprocessing,
+        usual=start.usual,
         is_drawn=start.record.is_drawn,
-        verdict=verdict.kind if verdict else None, tries_tail=is_tried,
-        fresh=fresh, touched=touched - fresh,
+        verdict=verdict.kind if verdict else None,
+        tries_tail=is_tried,
+        fresh=fresh,
+        touched=touched - fresh,
         bare=bare_parts(network) if _is_low_rank(asked) else frozenset(),
-    )  # fmt: skip
+    )
 
 
 def _random_parts(drawn: frozenset[str], network: Network) -> tuple[frozenset[str], frozenset[str]]:

@@ -151,11 +151,15 @@ class LabelReplies:
         sure = None if least is None else certain >= least
         order = np.argsort(-said, kind="stable")
         return LabelAnswer(
-            path=place.path, label=names[order[0]], probability=float(said[order[0]]),
-            sure=False if place.unknown else sure, unknown=place.unknown,
-            scores={names[i]: float(said[i]) for i in order}, nearest=place.nearest,
+            path=place.path,
+            label=names[order[0]],
+            probability=float(said[order[0]]),
+            sure=False if place.unknown else sure,
+            unknown=place.unknown,
+            scores={names[i]: float(said[i]) for i in order},
+            nearest=place.nearest,
             labels=tuple(names[i] for i in order if said[i] >= thresholds[i]),
-        )  # fmt: skip
+        )
 
     def empty(self, path: str, error: str) -> Answer:
         """Without labels."""
@@ -194,11 +198,17 @@ class NumberReplies:
         """The value with its interval."""
         value, half = float(said[0]), self.calibration.half_width
         return NumberAnswer(
-            path=place.path, label=f"{value:.6g}", probability=None,
-            sure=False if place.unknown else None, unknown=place.unknown, scores={},
-            nearest=place.nearest, value=value, low=None if half is None else value - half,
+            path=place.path,
+            label=f"{value:.6g}",
+            probability=None,
+            sure=False if place.unknown else None,
+            unknown=place.unknown,
+            scores={},
+            nearest=place.nearest,
+            value=value,
+            low=None if half is None else value - half,
             high=None if half is None else value + half,
-        )  # fmt: skip
+        )
 
     def empty(self, path: str, error: str) -> Answer:
         """Without a value."""
@@ -496,9 +506,15 @@ def _rebuild(where: str, bundle: Bundle, network: nn.Module | None) -> WarmModel
     is_own = network is not None or record.arch.startswith("module:")
     try:
         return rebuild(
-            record.arch, bundle.tensors, record.taps, len(record.classes), record.preprocessing,
-            network, record.added, record.beside,
-        )  # fmt: skip
+            record.arch,
+            bundle.tensors,
+            record.taps,
+            len(record.classes),
+            record.preprocessing,
+            network,
+            record.added,
+            record.beside,
+        )
     except Exception as error:  # an edited config.json makes torch and timm raise what they like
         if is_own and isinstance(error, StartError):
             raise

@@ -91,9 +91,10 @@ def on_rows_of(head: HeadFit, other: HeadFit) -> HeadFit:
     """The linear probe's answers on the rows that `other` was judged on."""
     held = (head.fold >= 0) & (other.fold >= 0)
     return replace(
-        head, probabilities=np.where(held[:, None], head.probabilities, np.nan),
+        head,
+        probabilities=np.where(held[:, None], head.probabilities, np.nan),
         fold=np.where(held, head.fold, -1),
-    )  # fmt: skip
+    )
 
 
 def weigh(scene: Scene, plan: Plan, head: HeadFit, worked: Worked) -> Steps[Worked]:
@@ -125,9 +126,11 @@ def _tuned(scene: Scene, worked: Worked, decision: Decision) -> Worked:
     """The fine-tuned network, calibrated as its predictions at full size are."""
     fitted = worked.head
     made = replace(
-        fitted, weight=(fitted.calibration.temperature * fitted.weight).astype(np.float32),
-        bias=_bias(fitted).astype(np.float32), probabilities=decision.probabilities,
-    )  # fmt: skip
+        fitted,
+        weight=(fitted.calibration.temperature * fitted.weight).astype(np.float32),
+        bias=_bias(fitted).astype(np.float32),
+        probabilities=decision.probabilities,
+    )
     made = calibrated_by(made, decision.option.calibration)
     if worked.plan.strategy.source == "user":
         return replace(worked, head=made)
@@ -142,9 +145,16 @@ def _head(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Wo
     """The network as it came: training is reported, and nothing of it is kept."""
     why = f"{_tried(str(worked.plan.strategy.value))} and is no better on held-out examples"
     return replace(
-        worked, network=scene.look.network, head=head, reader=scene.look.reader,
-        plan=head_alone(worked.plan, why), actions=None, guards=(), shipped="head", why=why,
-    )  # fmt: skip
+        worked,
+        network=scene.look.network,
+        head=head,
+        reader=scene.look.reader,
+        plan=head_alone(worked.plan, why),
+        actions=None,
+        guards=(),
+        shipped="head",
+        why=why,
+    )
 
 
 def _tried(strategy: str) -> str:
@@ -171,10 +181,13 @@ def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) ->
         columns[place] = columns.get(place, 0.0) + own * weight
     bias = share * _bias(worked.head) + (1 - share) * _bias(head)
     made = replace(
-        worked.head, name=f"{head.name}+{worked.plan.strategy.value}", taps=tuple(columns),
+        worked.head,
+        name=f"{head.name}+{worked.plan.strategy.value}",
+        taps=tuple(columns),
         weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),
-        bias=bias.astype(np.float32), probabilities=decision.probabilities,
-    )  # fmt: skip
+        bias=bias.astype(np.float32),
+        probabilities=decision.probabilities,
+    )
     made = calibrated_by(made, option.calibration)
     words = scene.arranged.target.words
     why = (
@@ -185,9 +198,13 @@ def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) ->
     if decision.ahead < LITTLE:
         why += f", if hardly {words.hardly}"
     return replace(
-        worked, network=network, head=made, reader=Both(worked.reader, scene.look.reader),
-        shipped=BLEND, why=why,
-    )  # fmt: skip
+        worked,
+        network=network,
+        head=made,
+        reader=Both(worked.reader, scene.look.reader),
+        shipped=BLEND,
+        why=why,
+    )
 
 
 def _bias(head: HeadFit) -> Array:
@@ -209,13 +226,18 @@ def fine_tuning_gain(probe: Array, tuned: Array, arranged: Arranged, fold: Rows)
     loss = target.said_losses(probe[held], truth) - target.said_losses(tuned[held], truth)
     error = float(np.sqrt(inflation)) * standard_error(loss, blocks)
     return Evidence(
-        name="tail_gain", value=gap.value, low=gap.low, high=gap.high, n=len(truth),
+        name="tail_gain",
+        value=gap.value,
+        low=gap.low,
+        high=gap.high,
+        n=len(truth),
         meaning=(
             f"Fine-tuned against linear probe on the same {len(truth):,} held-out examples: "
             f"{change_text(gap.value, gap.low, gap.high)}."
         ),
         details={
             "log_loss": float(target.said_losses(probe[held], truth).mean()),
-            "log_loss_gain": float(loss.mean()), "log_loss_error": error,
+            "log_loss_gain": float(loss.mean()),
+            "log_loss_error": error,
         },
-    )  # fmt: skip
+    )

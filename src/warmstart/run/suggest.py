@@ -93,9 +93,12 @@ def suggest(
     kind = predictor.heard
     seen = yield from _look(find_files(paths, nouns_of(kind)), sieve, predictor)
     rows = choose_queries(
-        seen.probabilities, seen.points, predictor.neighbours.points, count,
+        seen.probabilities,
+        seen.points,
+        predictor.neighbours.points,
+        count,
         predictor.replies.doubt(seen.probabilities),
-    )  # fmt: skip
+    )
     chosen = tuple(_suggestion(seen, row, predictor) for row in rows)
     if out is not None:
         write_sheet(out, chosen)
@@ -135,9 +138,11 @@ def _pass(images: Mapping[str, NDArray[np.uint8]], predictor: Predictor) -> _Bat
     calibration, neighbours = predictor.bundle.calibration, predictor.neighbours
     distances, _ = neighbours.nearest(joined, calibration.nearest)
     return _Batch(
-        tuple(images), probabilities.astype(np.float32), neighbours.place(joined),
+        tuple(images),
+        probabilities.astype(np.float32),
+        neighbours.place(joined),
         distances > calibration.unknown_from,
-    )  # fmt: skip
+    )
 
 
 def _nothing_new(n: int, sieve: _Sieve, nouns: Nouns) -> DataError:
@@ -157,9 +162,11 @@ def _suggestion(seen: _Batch, row: int, predictor: Predictor) -> Suggestion:
         said = predictor.replies.answer(Place(seen.paths[row], False, ()), p.astype(np.float64))
         named = said.labels if isinstance(said, LabelAnswer) else (said.label or "",)
         return Suggestion(
-            path=seen.paths[row], label=SEPARATOR.join(named), probability=said.probability or 0.0,
+            path=seen.paths[row],
+            label=SEPARATOR.join(named),
+            probability=said.probability or 0.0,
             why=why,
-        )  # fmt: skip
+        )
     best, second = np.argsort(-p, kind="stable")[:2]
     if seen.is_strange[row]:
         why = "unlike what it knows"

@@ -44,13 +44,18 @@ def audit(model: str, base: str) -> Audit:
     pairs = list(_pairs(theirs, ours))
     rows = tuple(map(_row, pairs))
     return Audit(
-        model=model, base=base,
-        same=_tally(rows, "frozen"), moved=_tally(rows, "trained"),
-        reshaped=_tally(rows, "reshaped"), only_model=_tally(rows, "new"),
-        only_base=_tally(rows, "dropped"), carried=_carried(pairs, rows),
+        model=model,
+        base=base,
+        same=_tally(rows, "frozen"),
+        moved=_tally(rows, "trained"),
+        reshaped=_tally(rows, "reshaped"),
+        only_model=_tally(rows, "new"),
+        only_base=_tally(rows, "dropped"),
+        carried=_carried(pairs, rows),
         rounded=tuple(dict.fromkeys(r for r in map(_rounding, pairs) if r)),
-        groups=_groups(pairs, rows), rows=rows,
-    )  # fmt: skip
+        groups=_groups(pairs, rows),
+        rows=rows,
+    )
 
 
 def _place_of(name: str) -> Path | None:

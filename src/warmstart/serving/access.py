@@ -23,9 +23,21 @@ _HOST = re.compile(
 )
 # Neither the page itself nor what probes ask tells anything of the model.
 OPEN = frozenset(
-    ("/", "/faults.js", "/page.css", "/page.js", "/look.js", "/icon.svg", "/docs", "/docs.css",
-     "/docs.js", "/openapi.json", "/health", "/ready")
-)  # fmt: skip
+    (
+        "/",
+        "/faults.js",
+        "/page.css",
+        "/page.js",
+        "/look.js",
+        "/icon.svg",
+        "/docs",
+        "/docs.css",
+        "/docs.js",
+        "/openapi.json",
+        "/health",
+        "/ready",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

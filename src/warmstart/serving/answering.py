@@ -35,9 +35,11 @@ from warmstart.serving.wording import heat_words, own_keys, words
 
 Done = TypeVar("Done")
 SENT: dict[Kind, tuple[Takes, Callable[[str, bytes, Limits], list[Sent]]]] = {
-    "image": (IMAGES, images_in), "audio": (CLIPS, clips_in), "text": (TEXTS, texts_in),
+    "image": (IMAGES, images_in),
+    "audio": (CLIPS, clips_in),
+    "text": (TEXTS, texts_in),
     "table": (ROWS, rows_in),
-}  # fmt: skip
+}
 Batches = Batcher[Picture, Answer]
 
 
@@ -89,12 +91,14 @@ class Answering:
                 if isinstance(picture, Unread):  # then `_decoded` has raised
                     raise self._refused([picture])
                 heat = await self._batcher.alone(lambda: explain(picture))
-        return JSONResponse({
-            "label": heat.label,
-            "words": heat_words(heat.label, heat.probability, heat.covered),
-            "grid": [[round(float(value), 3) for value in row] for row in heat.grid],
-            "box": [round(side, 4) for side in picture.box],
-        })  # fmt: skip
+        return JSONResponse(
+            {
+                "label": heat.label,
+                "words": heat_words(heat.label, heat.probability, heat.covered),
+                "grid": [[round(float(value), 3) for value in row] for row in heat.grid],
+                "box": [round(side, 4) for side in picture.box],
+            }
+        )
 
     async def thumbnail(self, index: int) -> bytes | None:
         """A small picture of a training example, None where it is gone."""
@@ -145,10 +149,16 @@ class Answering:
 
     def _unread(self, one: Unread) -> dict[str, Any]:
         return {
-            "name": one.name, "label": None, "probability": None, "sure": None, "unknown": False,
-            "words": f"not {self._nouns.an}", "scores": {}, "nearest": [],
+            "name": one.name,
+            "label": None,
+            "probability": None,
+            "sure": None,
+            "unknown": False,
+            "words": f"not {self._nouns.an}",
+            "scores": {},
+            "nearest": [],
             "error": one.why,
-        }  # fmt: skip
+        }
 
     def _refused(self, lost: Sequence[Unread]) -> Problem:
         status = 413 if all(one.is_too_large for one in lost) else 422

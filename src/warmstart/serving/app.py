@@ -100,12 +100,18 @@ class ProblemNote(BaseModel):
 
 
 _SAID = {
-    400: "the request makes no sense", 401: "a token is needed", 403: "asked by a foreign page",
-    404: "nothing here", 408: "the body came too slowly", 413: "too large",
-    415: "of a kind that is not read", 421: "meant for another host",
-    422: "no input, or not one that can be read", 500: "a bug; the server's log says more",
+    400: "the request makes no sense",
+    401: "a token is needed",
+    403: "asked by a foreign page",
+    404: "nothing here",
+    408: "the body came too slowly",
+    413: "too large",
+    415: "of a kind that is not read",
+    421: "meant for another host",
+    422: "no input, or not one that can be read",
+    500: "a bug; the server's log says more",
     503: "too much at once; see Retry-After",
-}  # fmt: skip
+}
 _HEADERS = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
     503: {"Retry-After": {"required": True, "schema": {"type": "integer"}}},
@@ -150,9 +156,11 @@ def _one_or_many(name: str, one: Schema, most: int) -> Schema:
     """`{"text": …}` or `{"texts": […]}`; one of the two."""
     many = {"type": "array", "items": one, "minItems": 1, "maxItems": most}
     return {
-        "type": "object", "properties": {name: one, f"{name}s": many},
-        "oneOf": [{"required": [name]}, {"required": [f"{name}s"]}], "additionalProperties": False,
-    }  # fmt: skip
+        "type": "object",
+        "properties": {name: one, f"{name}s": many},
+        "oneOf": [{"required": [name]}, {"required": [f"{name}s"]}],
+        "additionalProperties": False,
+    }
 
 
 def _files(most: int) -> Schema:
@@ -173,9 +181,11 @@ def _rows(most: int) -> Schema:
 
 
 TAKES: dict[Kind, tuple[Takes, Callable[[int], Schema]]] = {
-    "image": (IMAGES, _files), "audio": (CLIPS, _files), "text": (TEXTS, _texts),
+    "image": (IMAGES, _files),
+    "audio": (CLIPS, _files),
+    "text": (TEXTS, _texts),
     "table": (ROWS, _rows),
-}  # fmt: skip
+}
 
 
 # ---- What the server tells of itself: labels, metadata, health, readiness, metrics, thumbnails.
@@ -246,9 +256,14 @@ def make_app(served: Served, access: Access, limits: Limits | None = None) -> Ga
     # The description is open to all; with a token the model's name is not.
     title = "warmstart" if access.token else f"warmstart: {served.title}"
     app = FastAPI(
-        title=title, version=__version__, description=ABOUT.format(many=nouns_of(served.kind).many),
-        docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan(batcher, pool),
-    )  # fmt: skip
+        title=title,
+        version=__version__,
+        description=ABOUT.format(many=nouns_of(served.kind).many),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(batcher, pool),
+    )
     answering = Answering(served, limits, batcher, pool, metrics)
     add = _adder(app, access)
     _add_answers(add, answering, served.kind, limits)
@@ -289,9 +304,12 @@ def _adder(app: FastAPI, access: Access) -> Callable[..., None]:
         is_closed = access.token is not None and path not in access.open_paths
         wanted = [*ALWAYS, *([401] if is_closed else []), *statuses]
         app.add_api_route(
-            path, endpoint, responses={**problems(*wanted), **more.pop("responses", {})},
-            dependencies=[Security(HTTPBearer(auto_error=False))] if is_closed else [], **more,
-        )  # fmt: skip
+            path,
+            endpoint,
+            responses={**problems(*wanted), **more.pop("responses", {})},
+            dependencies=[Security(HTTPBearer(auto_error=False))] if is_closed else [],
+            **more,
+        )
 
     return add
 
@@ -301,13 +319,23 @@ def _add_answers(
 ) -> None:
     nouns, most = nouns_of(kind), limits.rows if kind == "table" else limits.images
     add(
-        "/predict", answering.predict, OF_A_BODY, methods=["POST"], response_model=Answers,
-        openapi_extra=body_of(kind, most), summary=f"Name the class of {nouns.many}",
-    )  # fmt: skip
+        "/predict",
+        answering.predict,
+        OF_A_BODY,
+        methods=["POST"],
+        response_model=Answers,
+        openapi_extra=body_of(kind, most),
+        summary=f"Name the class of {nouns.many}",
+    )
     add(
-        "/explain", answering.explain, OF_A_BODY, methods=["POST"], response_model=HeatMap,
-        openapi_extra=body_of(kind, 1), summary=f"Show what in {nouns.an} mattered",
-    )  # fmt: skip
+        "/explain",
+        answering.explain,
+        OF_A_BODY,
+        methods=["POST"],
+        response_model=HeatMap,
+        openapi_extra=body_of(kind, 1),
+        summary=f"Show what in {nouns.an} mattered",
+    )
 
 
 def _add_telling(add: Callable[..., None], telling: Telling) -> None:
@@ -320,9 +348,12 @@ def _add_telling(add: Callable[..., None], telling: Telling) -> None:
     add("/ready", telling.ready, (503,), response_model=State)
     add("/metrics", telling.metrics, (), response_class=PlainTextResponse)
     add(
-        "/examples/{index}/thumbnail", telling.thumbnail, (404, 422), response_class=Response,
+        "/examples/{index}/thumbnail",
+        telling.thumbnail,
+        (404, 422),
+        response_class=Response,
         responses=is_("image/jpeg", FILE),
-    )  # fmt: skip
+    )
 
 
 def _describe(app: FastAPI, more: Sequence[type[BaseModel]]) -> None:

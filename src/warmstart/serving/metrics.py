@@ -26,32 +26,44 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)  # memory, files and processor time
         self._requests = Counter(
-            "warmstart_requests", "Requests answered, refused ones too.",
-            ("method", "path", "status"), registry=self._registry,
-        )  # fmt: skip
+            "warmstart_requests",
+            "Requests answered, refused ones too.",
+            ("method", "path", "status"),
+            registry=self._registry,
+        )
         self._seconds = Histogram(
-            "warmstart_request_seconds", "From a request's head to the end of its answer.",
-            ("path",), buckets=_SECONDS, registry=self._registry,
-        )  # fmt: skip
+            "warmstart_request_seconds",
+            "From a request's head to the end of its answer.",
+            ("path",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         self._images = Counter(
-            "warmstart_images", "What was asked about, by what was said of it.",
-            ("outcome",), registry=self._registry,
-        )  # fmt: skip
+            "warmstart_images",
+            "What was asked about, by what was said of it.",
+            ("outcome",),
+            registry=self._registry,
+        )
         self._batch = Histogram(
-            "warmstart_batch_images", "How many passed the network together.",
-            buckets=_SIZES, registry=self._registry,
-        )  # fmt: skip
+            "warmstart_batch_images",
+            "How many passed the network together.",
+            buckets=_SIZES,
+            registry=self._registry,
+        )
         self._pass = Histogram(
-            "warmstart_batch_seconds", "One pass of the network.",
-            buckets=_SECONDS, registry=self._registry,
-        )  # fmt: skip
+            "warmstart_batch_seconds",
+            "One pass of the network.",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
 
     def watch_queue(self, count: Callable[[], int]) -> None:
         """Report what `count` says at each reading as the images that are inside."""
         gauge = Gauge(
-            "warmstart_queue_images", "How many are being decoded, waiting or in work.",
+            "warmstart_queue_images",
+            "How many are being decoded, waiting or in work.",
             registry=self._registry,
-        )  # fmt: skip
+        )
         gauge.set_function(count)
 
     def saw_request(self, method: str, path: str, status: int, seconds: float) -> None:

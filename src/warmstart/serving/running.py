@@ -131,11 +131,18 @@ def make_server(
     """A server of an app. `ready` is called when the first request can come, `stopping` at the
     first signal."""
     config = uvicorn.Config(
-        app, http=patient(limits), ws="none", lifespan="on", log_config=None, access_log=False,
-        log_level="error", server_header=False, proxy_headers=False,
+        app,
+        http=patient(limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        log_level="error",
+        server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type]  # any number of seconds
         timeout_graceful_shutdown=int(limits.stop_s),
-    )  # fmt: skip
+    )
     return Server(config, ready, stopping)
 
 

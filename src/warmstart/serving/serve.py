@@ -280,8 +280,11 @@ def _of_others(predictor: Predictor) -> _Work:
 
 
 _WORK: dict[Kind, Callable[[Predictor], _Work]] = {
-    "image": _of_pictures, "text": _of_others, "table": _of_others, "audio": _of_others,
-}  # fmt: skip
+    "image": _of_pictures,
+    "text": _of_others,
+    "table": _of_others,
+    "audio": _of_others,
+}
 
 
 def read_other(payload: bytes, name: str, inputs: Inputs) -> Picture | Unread:
@@ -368,9 +371,13 @@ def _taken(inputs: Inputs) -> dict[str, Any]:
 def _nothing(run: Path, predictor: Predictor) -> DataRecord:
     """What is known of the data where a model stands alone."""
     return DataRecord(
-        name=run.resolve().name, kind=predictor.kind, task="classify", layout="", examples=(),
+        name=run.resolve().name,
+        kind=predictor.kind,
+        task="classify",
+        layout="",
+        examples=(),
         classes=predictor.labels,
-    )  # fmt: skip
+    )
 
 
 def _shown(start: str) -> str:

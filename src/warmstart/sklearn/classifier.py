@@ -137,8 +137,9 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
             warnings.warn(
                 f"{self.verdict_.sentence} So every answer is the shares of the classes; "
                 'strategy="head" fits an output all the same.',
-                UserWarning, stacklevel=3,
-            )  # fmt: skip
+                UserWarning,
+                stacklevel=3,
+            )
         return self
 
     def _check_weighable(self) -> None:

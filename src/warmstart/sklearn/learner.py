@@ -108,9 +108,13 @@ def learn(
     by_row = _by_row(asked.data[0], arranged, weights, record.kind)
     counts = np.bincount(arranged.labels, by_row)[_order(names, record.classes)]
     learnt = Learnt(
-        names=tuple(names), summary=found.summary, plan=plan, network=network,
-        shares=counts / counts.sum(), bundle=bundle,
-    )  # fmt: skip
+        names=tuple(names),
+        summary=found.summary,
+        plan=plan,
+        network=network,
+        shares=counts / counts.sum(),
+        bundle=bundle,
+    )
     if not learnt.is_kept:
         return learnt, answerer(learnt, asked.start)
     collection = replace(drain(request.read_data(asked)), record=record)
@@ -216,11 +220,16 @@ def _key(learnt: Learnt) -> FeatureKey:
         raise ValueError("nothing is stored of a model that was not shipped")
     record, engine = learnt.bundle.record, cast(EngineName, learnt.plan.training.engine.value)
     return FeatureKey(
-        network=record.start_sha256, arch=record.arch,
-        parts=tuple(part.name for part in learnt.network.parts), taps=taps(learnt.network),
-        preprocessing=record.preprocessing, decoder=decoder_name(record.preprocessing),
-        engine=engine, engine_version=engine_version(engine), threads=threads_for(learnt.network),
-    )  # fmt: skip
+        network=record.start_sha256,
+        arch=record.arch,
+        parts=tuple(part.name for part in learnt.network.parts),
+        taps=taps(learnt.network),
+        preprocessing=record.preprocessing,
+        decoder=decoder_name(record.preprocessing),
+        engine=engine,
+        engine_version=engine_version(engine),
+        threads=threads_for(learnt.network),
+    )
 
 
 _HEAD = ("weight", "bias", "temperature", "class_bias")
@@ -277,9 +286,12 @@ def _reweighed(
     width = wide.shape[1] if len(wide) <= DUAL_LIMIT else SKETCH_WIDTH
     sketch = make_sketch(wide.shape[1], width, np.random.default_rng(seed))
     rows = Weighed(
-        sketch.apply(wide).astype(np.float64), arranged.labels, arranged.n_classes, weights,
+        sketch.apply(wide).astype(np.float64),
+        arranged.labels,
+        arranged.n_classes,
+        weights,
         arranged.groups,
-    )  # fmt: skip
+    )
     penalties = [float(value) for value in as_tuple(learnt.plan.head.penalties)]
     fit = fit_linear(rows, penalties)
     narrow = sketch.sign[:, None] * fit.weights[sketch.target]
@@ -287,9 +299,11 @@ def _reweighed(
     offset = np.concatenate([scaling.offset for scaling in scalings.values()])
     weight = scale[:, None] * narrow
     head = {
-        "weight": weight.T, "bias": fit.bias - offset @ weight,
-        "temperature": np.array(fit.calibration.temperature), "class_bias": fit.calibration.bias,
-    }  # fmt: skip
+        "weight": weight.T,
+        "bias": fit.bias - offset @ weight,
+        "temperature": np.array(fit.calibration.temperature),
+        "class_bias": fit.calibration.bias,
+    }
     tensors: dict[str, Tensor] = dict(bundle.tensors)
     for name, values in head.items():
         tensors[f"head.{name}"] = torch.from_numpy(np.ascontiguousarray(values, np.float32))

@@ -86,11 +86,19 @@ class Options(BaseEstimator):  # type: ignore[misc]
         from warmstart.request import Request, typed_settings
 
         return Request(
-            data=data, start=USUAL_START if self._is_usual else self.start, arch=self.arch,
-            preprocessing=self.preprocessing, strategy=self.strategy, budget=budget,
-            seed=seed_from(self.random_state), lr=self.lr, minutes=self.minutes,
-            device=self.device, settings=typed_settings(self.settings), task=task,
-        )  # fmt: skip
+            data=data,
+            start=USUAL_START if self._is_usual else self.start,
+            arch=self.arch,
+            preprocessing=self.preprocessing,
+            strategy=self.strategy,
+            budget=budget,
+            seed=seed_from(self.random_state),
+            lr=self.lr,
+            minutes=self.minutes,
+            device=self.device,
+            settings=typed_settings(self.settings),
+            task=task,
+        )
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()

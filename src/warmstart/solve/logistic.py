@@ -63,9 +63,12 @@ def fit_logistic(
     start = initial or Linear(np.zeros((d, n_classes)), np.log(onehot.mean(axis=0) + 1e-3))
     flat = np.concatenate([start.weights.ravel(), start.bias])
     found = minimize(
-        loss_and_slope, flat, jac=True, method="L-BFGS-B",
+        loss_and_slope,
+        flat,
+        jac=True,
+        method="L-BFGS-B",
         options={"maxiter": 300, "gtol": tolerance, "ftol": 1e-9},
-    )  # fmt: skip
+    )
     return Linear(found.x[:-n_classes].reshape(d, n_classes), found.x[-n_classes:])
 
 

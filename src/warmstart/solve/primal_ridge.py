@@ -49,9 +49,12 @@ class Sums:
     def over(self, summed: Callable[[Array], Array]) -> Sums:
         """The sums over several processes; `summed` adds up one array of each of them."""
         return Sums(
-            int(summed(np.array([float(self.n)]))[0]), summed(self.features),
-            summed(self.targets), np.asfortranarray(summed(self.squares)), summed(self.cross),
-        )  # fmt: skip
+            int(summed(np.array([float(self.n)]))[0]),
+            summed(self.features),
+            summed(self.targets),
+            np.asfortranarray(summed(self.squares)),
+            summed(self.cross),
+        )
 
 
 @dataclass(frozen=True, slots=True)

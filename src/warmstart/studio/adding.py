@@ -68,15 +68,18 @@ class Adding:
         return Added({"added": ids, "known": known, "refused": refused}, delta)
 
     def _put(self, ids: Sequence[str], label: str, batch: str) -> Delta:
-        return self.project.change(
-            lambda board: replace(labelled(board, ids, label), batch=batch)
-        )  # fmt: skip
+        return self.project.change(lambda board: replace(labelled(board, ids, label), batch=batch))
 
     def _keep(self, one: Sent, found: Seen, part: Split, folder: str) -> str:
         arrived = Arrived(
-            name=one.name, payload=one.payload, suffix=found.suffix, width=found.width,
-            height=found.height, part=part, source=_path_in(folder, one.name),
-        )  # fmt: skip
+            name=one.name,
+            payload=one.payload,
+            suffix=found.suffix,
+            width=found.width,
+            height=found.height,
+            part=part,
+            source=_path_in(folder, one.name),
+        )
         (picture,) = self.project.keep([arrived])
         self.project.keep_small(picture.id, found.small)
         return picture.id

@@ -123,9 +123,12 @@ def make_app(project: Project, tools: Tools, hub: Hub, keys: Keys, port: int) ->
     app.add_exception_handler(WarmstartError, _refused)
     app.add_exception_handler(ValidationError, _refused)
     access = Access(
-        hosts=LOCAL, token=keys.session, cookie=cookie, is_strict=True,
+        hosts=LOCAL,
+        token=keys.session,
+        cookie=cookie,
+        is_strict=True,
         open_paths=frozenset({"/", *pages}),
-    )  # fmt: skip
+    )
     return Gate(app, access)
 
 
@@ -135,25 +138,38 @@ def _pages() -> dict[str, tuple[str, str]]:
     modules = sorted(one.name for one in (folder / "studio").iterdir() if one.name.endswith(".js"))
     script = "text/javascript"
     return {
-        "/": ("studio.html", "text/html"), "/studio.css": ("studio.css", "text/css"),
-        "/studio.js": ("studio.js", script), "/faults.js": ("faults.js", script),
+        "/": ("studio.html", "text/html"),
+        "/studio.css": ("studio.css", "text/css"),
+        "/studio.js": ("studio.js", script),
+        "/faults.js": ("faults.js", script),
         "/icon.svg": ("icon.svg", "image/svg+xml"),
         **{f"/studio/{name}": (f"studio/{name}", script) for name in modules},
-    }  # fmt: skip
+    }
 
 
 def _add_routes(app: FastAPI, studio: Studio) -> None:
     told: Routes = {
-        "board": studio.board, "events": studio.events, "thumbnails/{id}": studio.thumbnail,
-        "pictures/{id}": studio.picture, "forecast": studio.forecast, "result": studio.result,
+        "board": studio.board,
+        "events": studio.events,
+        "thumbnails/{id}": studio.thumbnail,
+        "pictures/{id}": studio.picture,
+        "forecast": studio.forecast,
+        "result": studio.result,
         "take/{name}": studio.take,
-    }  # fmt: skip
+    }
     done: Routes = {
-        "pictures": studio.add, "label": studio.label, "keep": studio.keep,
-        "classes": studio.classes, "undo": studio.undo, "redo": studio.redo, "fit": studio.fit,
-        "stop": studio.stop, "resume": studio.resume, "try": studio.answer,
+        "pictures": studio.add,
+        "label": studio.label,
+        "keep": studio.keep,
+        "classes": studio.classes,
+        "undo": studio.undo,
+        "redo": studio.redo,
+        "fit": studio.fit,
+        "stop": studio.stop,
+        "resume": studio.resume,
+        "try": studio.answer,
         "take/onnx": studio.take_onnx,
-    }  # fmt: skip
+    }
     for method, routes in (("GET", told), ("POST", done)):
         for path, work in routes.items():
             app.add_api_route(f"/api/{path}", work, methods=[method], response_model=None)

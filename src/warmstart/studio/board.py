@@ -124,9 +124,11 @@ def joined(first: Change, second: Change) -> Change:
     names = {after for _, after in labels.values()}
     to = f" to {names.pop()}" if len(names) == 1 else ""
     return replace(
-        first, labels=labels, what=f"added {_pictures(len(labels))}{to}",
+        first,
+        labels=labels,
+        what=f"added {_pictures(len(labels))}{to}",
         classes=(ends[0][0], ends[-1][1]) if ends else None,
-    )  # fmt: skip
+    )
 
 
 # ---- what people do ------------------------------------------------------------------------
@@ -200,7 +202,7 @@ def filled(board: Board, labels: Labels) -> Change:
         what=f"added {_pictures(len(labels))}",
         labels={id: (board.labels.get(id), label) for id, label in labels.items()},
         classes=_grown(board, (n for label in labels.values() for n in sorting.names(label))),
-    )  # fmt: skip
+    )
 
 
 def looked_at(board: Board, ids: Iterable[str]) -> Change:

@@ -40,9 +40,13 @@ class Teller:
             is_new = True
         stage.see(event)
         self.now = replace(
-            self.now, stage=stage.title, done=stage.step, of=stage.of,
-            seconds_left=stage.pace.left(event.t), **self._added(event),
-        )  # fmt: skip
+            self.now,
+            stage=stage.title,
+            done=stage.step,
+            of=stage.of,
+            seconds_left=stage.pace.left(event.t),
+            **self._added(event),
+        )
         is_due = is_new or event.kind != "step" or event.t - self._told >= OFTEN_S
         if is_due:
             self._told = event.t

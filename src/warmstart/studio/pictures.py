@@ -23,8 +23,15 @@ from warmstart.studio.work import Seen
 
 KINDS_SHOWN = ("image", "audio")
 AT_ONCE = 200  # pictures between two lines of progress
-KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp",
-         "TIFF": ".tif", "PPM": ".ppm"}  # fmt: skip
+KINDS = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "GIF": ".gif",
+    "BMP": ".bmp",
+    "TIFF": ".tif",
+    "PPM": ".ppm",
+}
 
 
 def see(payload: bytes, name: str) -> Seen | str:
@@ -102,9 +109,11 @@ def _kept(project: Project, arrived: Sequence[Arrived], free: set[str]) -> list[
             free.discard(there.id)
         is_same = there is not None and (there.part, there.group) == (one.part, one.group)
         found.append(there if is_same else None)
-    new = iter(project.keep(
-        [one for one, there in zip(arrived, found, strict=True) if there is None], is_copy=True
-    ))  # fmt: skip
+    new = iter(
+        project.keep(
+            [one for one, there in zip(arrived, found, strict=True) if there is None], is_copy=True
+        )
+    )
     return [next(new) if there is None else there for there in found]
 
 
@@ -117,7 +126,16 @@ def _read(listing: Listing, rows: tuple[Row, ...]) -> Iterator[tuple[Arrived, st
         except (DataError, OSError):
             continue
         name = PurePosixPath(row.id).name
-        yield Arrived(
-            name=name, payload=payload, suffix=suffix_of(payload, name), width=0, height=0,
-            part=row.split, group=row.group, source=row.id,
-        ), row.label  # fmt: skip
+        yield (
+            Arrived(
+                name=name,
+                payload=payload,
+                suffix=suffix_of(payload, name),
+                width=0,
+                height=0,
+                part=row.split,
+                group=row.group,
+                source=row.id,
+            ),
+            row.label,
+        )

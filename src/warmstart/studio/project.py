@@ -150,10 +150,13 @@ def read_change(line: Line) -> Change:
     )
     classes, renamed = line.get("classes"), line.get("renamed")
     return Change(
-        what=line["what"], labels=labels, kept=kept, batch=line.get("batch", ""),
+        what=line["what"],
+        labels=labels,
+        kept=kept,
+        batch=line.get("batch", ""),
         classes=None if classes is None else (tuple(classes[0]), tuple(classes[1])),
         renamed=None if renamed is None else (renamed[0], renamed[1]),
-    )  # fmt: skip
+    )
 
 
 # ---- Files of JSON lines that only grow; a line is on disk before it is believed.
@@ -357,10 +360,15 @@ class Project:
         shown = tuple(self.pictures[id] for id, after in labels.items() if after is not None)
         history = self.history
         return Delta(
-            version=history.version, labels=labels, kept=kept, classes=self.board.classes,
-            pictures=shown, undo=history.undo_words, redo=history.redo_words,
+            version=history.version,
+            labels=labels,
+            kept=kept,
+            classes=self.board.classes,
+            pictures=shown,
+            undo=history.undo_words,
+            redo=history.redo_words,
             problem=learnable(self.board, self.pictures),
-        )  # fmt: skip
+        )
 
     # ---- pictures --------------------------------------------------------------------------
 
@@ -395,9 +403,16 @@ class Project:
         else:
             write_bytes(place, one.payload)
         return Picture(
-            id=id, name=one.name, file=place.name, sha256=digest, width=one.width,
-            height=one.height, part=one.part, group=one.group, source=one.source or one.name,
-        )  # fmt: skip
+            id=id,
+            name=one.name,
+            file=place.name,
+            sha256=digest,
+            width=one.width,
+            height=one.height,
+            part=one.part,
+            group=one.group,
+            source=one.source or one.name,
+        )
 
     def set_part(self, id: str, part: Split) -> None:
         """Put a picture that is not on the board into another part of the data."""

@@ -48,29 +48,41 @@ def told(project: Project, number: int, earlier: int | None, facts: Facts, now: 
     lines = [*_held(run)]
     test = facts.summary.test
     return {
-        "headline": readiness_line(facts.summary.readiness), "use": other_tasks.would_use(facts),
+        "headline": readiness_line(facts.summary.readiness),
+        "use": other_tasks.would_use(facts),
         "right": TASK_WORDS[facts.summary.task].right,
         "test": None if test is None else _share(test),
         "wrong": _WRONG[facts.summary.task](lines, facts, now),
         "labels": [
-            {"name": now(one.label), "n": one.n, "precision": one.precision,
-             "recall": one.recall, "average": one.average_precision}
+            {
+                "name": now(one.label),
+                "n": one.n,
+                "precision": one.precision,
+                "recall": one.recall,
+                "average": one.average_precision,
+            }
             for one in facts.label_scores
         ],
         "numbers": [list(pair) for pair in facts.numbers[:MOST]],
         "half": _half(facts),
         "compared": None if earlier is None else _compared(project, number, earlier, facts, lines),
-        "next": [{"title": step.title, "text": step.text} for step in other_tasks.next_steps(facts)],
-    }  # fmt: skip
+        "next": [
+            {"title": step.title, "text": step.text} for step in other_tasks.next_steps(facts)
+        ],
+    }
 
 
 def _share(test: TestScores) -> Told:
     found = test_estimate(test)
     words = interval(found.value, found.low, found.high, found.n)
     return {
-        "value": found.value, "low": found.low, "high": found.high, "n": found.n, "words": words,
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "n": found.n,
+        "words": words,
         "more": further(test),
-    }  # fmt: skip
+    }
 
 
 def _half(facts: Facts) -> float | None:
@@ -96,9 +108,11 @@ def _wrong_sets(lines: list[Line], facts: Facts, now: NameOf) -> Told:
             has = set(line["target"].split("|"))
             off = max(1 - p if name in has else p for name, p in line["scores"].items())
             found[id_of(line["id"])] = {
-                "label": label, "given": target, "off": round(off, 4),
+                "label": label,
+                "given": target,
+                "off": round(off, 4),
                 "words": f"said: {shown(label)}",
-            }  # fmt: skip
+            }
     return found
 
 
@@ -109,16 +123,20 @@ def _wrong_numbers(lines: list[Line], facts: Facts, now: NameOf) -> Told:
     least = half if half is not None else float(np.quantile(off, 1 - _SHARE)) if len(off) else 0.0
     return {
         id_of(line["id"]): {
-            "label": line["label"], "given": as_text(float(line["target"])),
-            "off": round(float(error), 6), "words": f"said {line['value']:.4g}",
+            "label": line["label"],
+            "given": as_text(float(line["target"])),
+            "off": round(float(error), 6),
+            "words": f"said {line['value']:.4g}",
         }
-        for line, error in zip(lines, off, strict=True) if error > least
-    }  # fmt: skip
+        for line, error in zip(lines, off, strict=True)
+        if error > least
+    }
 
 
 _WRONG: dict[Task, Callable[[list[Line], Facts, NameOf], Told]] = {
-    "multilabel": _wrong_sets, "regress": _wrong_numbers,
-}  # fmt: skip
+    "multilabel": _wrong_sets,
+    "regress": _wrong_numbers,
+}
 
 
 def _compared(
@@ -176,19 +194,30 @@ def result_of(project: Project, number: int) -> Told:
         "guess": facts.guess[1] if facts.guess else None,
         "suspects": _suspects(facts, now),
         "classes": [
-            {"name": now(one.label), "n": one.n, "recall": one.recall, "low": one.low,
-             "high": one.high, "taken_for": one.taken_for and now(one.taken_for),
-             "taken": one.taken}
+            {
+                "name": now(one.label),
+                "n": one.n,
+                "recall": one.recall,
+                "low": one.low,
+                "high": one.high,
+                "taken_for": one.taken_for and now(one.taken_for),
+                "taken": one.taken,
+            }
             for one in (facts.classes if facts.ships else ())
         ],
         "findings": [
-            {"kind": one.kind, "sentence": one.sentence,
-             "ids": [id for id in map(id_of, one.items) if id in project.pictures]}
+            {
+                "kind": one.kind,
+                "sentence": one.sentence,
+                "ids": [id for id in map(id_of, one.items) if id in project.pictures],
+            }
             for one in summary.findings
         ],
-        "ships": facts.ships, "onnx": facts.ships, "report": "/api/take/report.html",
+        "ships": facts.ships,
+        "onnx": facts.ships,
+        "report": "/api/take/report.html",
         "command": facts.repeat.command,
-    }  # fmt: skip
+    }
     if summary.task != "classify":
         return {**found, **told(project, number, _before(project, number, facts), facts, now)}
     return {**found, **_of_classes(project, number, facts, now)}
@@ -198,16 +227,18 @@ def _of_classes(project: Project, number: int, facts: Facts, now: Name) -> Told:
     """What is said of classes alone."""
     test = facts.summary.test
     return {
-        "headline": readiness_line(facts.summary.readiness), "use": would_use(facts),
+        "headline": readiness_line(facts.summary.readiness),
+        "use": would_use(facts),
         "right": "right",
         "test": _scores(test if isinstance(test, Scores) else None),
         "compared": compared(project, number, facts),
         "wrong": {
             id_of(said.id): {"label": now(said.label), "probability": said.probability}
-            for said in facts.held if facts.ships and not said.is_right
+            for said in facts.held
+            if facts.ships and not said.is_right
         },
         "next": [{"title": step.title, "text": step.text} for step in next_steps(facts)],
-    }  # fmt: skip
+    }
 
 
 def _labels_of(facts: Facts, now: Name) -> dict[str, str]:
@@ -275,10 +306,14 @@ def _difference(hits: Values, groups: Blocks) -> Mapping[str, str]:
 def _suspects(facts: Facts, now: Name) -> list[Told]:
     found = facts.inspection.label_issues if facts.inspection is not None else None
     return [
-        {"id": id_of(one.id), "label": now(one.label), "suggested": now(one.suggested),
-         "believed": one.is_issue}
+        {
+            "id": id_of(one.id),
+            "label": now(one.label),
+            "suggested": now(one.suggested),
+            "believed": one.is_issue,
+        }
         for one in (found.ranked if found is not None else ())
-    ]  # fmt: skip
+    ]
 
 
 def _estimate(found: Estimate | None) -> Told | None:

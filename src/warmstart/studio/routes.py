@@ -90,9 +90,11 @@ class Learning(BaseModel):
 
 Done = TypeVar("Done")
 TAKEN = {
-    "model.zip": "application/zip", "model-onnx.zip": "application/zip",
-    "report.html": "text/html", "labels.csv": "text/csv",
-}  # fmt: skip
+    "model.zip": "application/zip",
+    "model-onnx.zip": "application/zip",
+    "report.html": "text/html",
+    "labels.csv": "text/csv",
+}
 KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}  # an id names its bytes
 AT_WORK = ("working", "stopping")
 
@@ -121,14 +123,20 @@ class Studio:
             shown = [{**asdict(found[id]), "label": label} for id, label in labels.items()]
             history = project.history
             return {
-                "name": project.about.name, "task": project.task, "place": str(project.path),
+                "name": project.about.name,
+                "task": project.task,
+                "place": str(project.path),
                 "version": history.version,
-                "classes": project.board.classes, "pictures": shown,
-                "kept": project.board.kept, "accept": taken(found[id].file for id in labels),
-                "undo": history.undo_words, "redo": history.redo_words,
+                "classes": project.board.classes,
+                "pictures": shown,
+                "kept": project.board.kept,
+                "accept": taken(found[id].file for id in labels),
+                "undo": history.undo_words,
+                "redo": history.redo_words,
                 "problem": studio_board.learnable(project.board, found),
-                "work": asdict(self._tools.working()), "result": self._newest(),
-            }  # fmt: skip
+                "work": asdict(self._tools.working()),
+                "result": self._newest(),
+            }
 
     def _newest(self, with_model: bool = False) -> int | None:
         """The number of the newest finished run, or of the newest that shipped a model."""
@@ -254,9 +262,12 @@ class Studio:
 
     def _order(self, asked: Learning, number: int, table: Path) -> Order:
         return Order(
-            number=number, table=table, out=self._project.run(number), budget=asked.budget,
+            number=number,
+            table=table,
+            out=self._project.run(number),
+            budget=asked.budget,
             settings=tuple(asked.settings),
-        )  # fmt: skip
+        )
 
     def _check_learnable(self) -> None:
         why = studio_board.learnable(self._project.board, self._project.pictures)

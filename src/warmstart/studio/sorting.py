@@ -144,8 +144,10 @@ class NumberSorting:
 
 
 SORTINGS: dict[Task, Sorting] = {
-    "classify": ClassSorting(), "multilabel": SetSorting(), "regress": NumberSorting(),
-}  # fmt: skip
+    "classify": ClassSorting(),
+    "multilabel": SetSorting(),
+    "regress": NumberSorting(),
+}
 
 
 def checked_name(name: str) -> str:

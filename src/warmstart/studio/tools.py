@@ -33,8 +33,13 @@ from warmstart.studio.work import Order, Told, Tools
 
 Fit = Callable[..., Steps[Any]]
 STRATEGY = "strategy="
-NAMES = {"frozen": "stay as they are", "tuned": "learn", "low-rank": "learn a little",
-         "fresh": "begin anew", "added": "are added"}  # fmt: skip
+NAMES = {
+    "frozen": "stay as they are",
+    "tuned": "learn",
+    "low-rank": "learn a little",
+    "fresh": "begin anew",
+    "added": "are added",
+}
 
 
 @dataclass(slots=True)
@@ -50,11 +55,17 @@ class Hands:
     def tools(self) -> Tools:
         """These works as the server takes them."""
         return Tools(
-            see=see, small=small, working=self.worker.look, fit=self.begin,
-            resume=self.go_on, stop=self.worker.stop, forecast=self.forecast,
-            result=lambda number: result_of(self.project, number), answer=self.answer,
+            see=see,
+            small=small,
+            working=self.worker.look,
+            fit=self.begin,
+            resume=self.go_on,
+            stop=self.worker.stop,
+            forecast=self.forecast,
+            result=lambda number: result_of(self.project, number),
+            answer=self.answer,
             take=self.take,
-        )  # fmt: skip
+        )
 
     def begin(self, order: Order) -> None:
         """Begin to learn. Raises: UsageError while something is at work."""
@@ -79,25 +90,38 @@ class Hands:
         budget: Any = order.budget
         others = tuple(one for one in order.settings if not one.startswith(STRATEGY))
         return Request(
-            data=str(order.table), start=self.start, label=about.called or LABEL, group=group,
+            data=str(order.table),
+            start=self.start,
+            label=about.called or LABEL,
+            group=group,
             task=about.task or "auto",
-            out=order.out, budget=budget, strategy=strategy[-1] if strategy else "auto",
-            given=frozenset(given), settings=others,
-        )  # fmt: skip
+            out=order.out,
+            budget=budget,
+            strategy=strategy[-1] if strategy else "auto",
+            given=frozenset(given),
+            settings=others,
+        )
 
     def forecast(self, order: Order) -> Told:
         """What a learning would take, and its plan; `problem` where it cannot be done."""
         try:
             found = drain(dry_run(replace(self.request(order), out=None)))
         except WarmstartError as error:
-            return {"seconds": None, "words": "", "memory_mb": None, "rows": [],
-                    "problem": str(error)}  # fmt: skip
+            return {
+                "seconds": None,
+                "words": "",
+                "memory_mb": None,
+                "rows": [],
+                "problem": str(error),
+            }
         seconds = found.forecast.total
         return {
-            "seconds": round(seconds, 1), "words": f"about {duration(seconds)}",
-            "memory_mb": round(found.forecast.memory_mb), "rows": plan_rows(found.plan),
+            "seconds": round(seconds, 1),
+            "words": f"about {duration(seconds)}",
+            "memory_mb": round(found.forecast.memory_mb),
+            "rows": plan_rows(found.plan),
             "problem": None,
-        }  # fmt: skip
+        }
 
     def answer(self, number: int, payload: bytes, name: str) -> Told:
         """What a run's model says of one picture. Raises: DataError where it cannot be read."""
@@ -111,17 +135,22 @@ class Hands:
             return self.project.history.name_of(label, number)
 
         called = replace(
-            found, label=found.label and now(found.label),
+            found,
+            label=found.label and now(found.label),
             scores={now(label): p for label, p in found.scores.items()},
-        )  # fmt: skip
+        )
         if isinstance(called, LabelAnswer):
             called = replace(called, labels=tuple(now(label) for label in called.labels))
         return {
             **own_keys(called),
-            "label": called.label, "words": words(called), "probability": called.probability,
-            "sure": called.sure, "unknown": called.unknown, "scores": called.scores,
+            "label": called.label,
+            "words": words(called),
+            "probability": called.probability,
+            "sure": called.sure,
+            "unknown": called.unknown,
+            "scores": called.scores,
             "nearest": [{"id": id, "label": labels.get(id)} for id in ids if id in labels],
-        }  # fmt: skip
+        }
 
     def _predictor(self, number: int) -> Predictor:
         if number not in self._loaded:
@@ -175,10 +204,13 @@ def plan_rows(plan: Plan) -> list[Told]:
 
 def _row(what: str, choice: Choice, path: str | None) -> Told:
     return {
-        "what": what, "value": str(choice.value), "because": choice.because,
-        "source": choice.source, "rule": None if choice.rule is None else str(choice.rule),
+        "what": what,
+        "value": str(choice.value),
+        "because": choice.because,
+        "source": choice.source,
+        "rule": None if choice.rule is None else str(choice.rule),
         "path": path,
-    }  # fmt: skip
+    }
 
 
 def _zipped(what: Sequence[Path], target: Path, name: str) -> Path:

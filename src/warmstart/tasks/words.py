@@ -33,38 +33,62 @@ class TaskWords:
 
 TASK_WORDS: dict[Task, TaskWords] = {
     "classify": TaskWords(
-        tag="image-classification", metric="accuracy", name="accuracy", right="right",
-        output="{} classes", ask="name the class of {an}",
-        apart="tells the classes apart", blind="always answering the largest class",
+        tag="image-classification",
+        metric="accuracy",
+        name="accuracy",
+        right="right",
+        output="{} classes",
+        ask="name the class of {an}",
+        apart="tells the classes apart",
+        blind="always answering the largest class",
         naming="always naming the largest class",
         idle="always naming the largest class is right on {}",
-        before="was right {} of the time", label="label",
+        before="was right {} of the time",
+        label="label",
     ),
     "multilabel": TaskWords(
-        tag="image-classification", metric="mean_average_precision",
-        name="mean average precision", right="mean average precision", output="{} labels",
-        ask="name the labels of {an}", apart="tells which labels {an} has",
-        blind="ranking at random", naming="ranking at random",
-        idle="ranking at random reaches {}", before="reached a mean average precision of {}",
+        tag="image-classification",
+        metric="mean_average_precision",
+        name="mean average precision",
+        right="mean average precision",
+        output="{} labels",
+        ask="name the labels of {an}",
+        apart="tells which labels {an} has",
+        blind="ranking at random",
+        naming="ranking at random",
+        idle="ranking at random reaches {}",
+        before="reached a mean average precision of {}",
         label="label",
     ),
     "regress": TaskWords(
-        tag="image-feature-extraction", metric="r2", name="R²", right="of the variance explained",
-        output="{} number", ask="tell the number of {an}",
-        apart="tells the number", blind="always answering the mean",
-        naming="always answering the mean", idle="always answering the mean explains {}",
-        before="explained {} of the variance", label="number",
+        tag="image-feature-extraction",
+        metric="r2",
+        name="R²",
+        right="of the variance explained",
+        output="{} number",
+        ask="tell the number of {an}",
+        apart="tells the number",
+        blind="always answering the mean",
+        naming="always answering the mean",
+        idle="always answering the mean explains {}",
+        before="explained {} of the variance",
+        label="number",
     ),
-}  # fmt: skip
+}
 
 
 # What was measured, by the name of the evidence; {many} is what examples are called.
 EVIDENCE_NAMES = {
-    "signal": "permutation test: can it be learnt at all", "knowledge": "transfer gain",
-    "depth": "all layers instead of the last", "appetite": "learning curve: twice as many {many}",
-    "tail_gain": "fine-tuning gain", "distance": "domain gap", "ceiling": "label-noise ceiling",
-    "preprocessing": "another preprocessing", "scratch": "from scratch, with twice the {many}",
-}  # fmt: skip
+    "signal": "permutation test: can it be learnt at all",
+    "knowledge": "transfer gain",
+    "depth": "all layers instead of the last",
+    "appetite": "learning curve: twice as many {many}",
+    "tail_gain": "fine-tuning gain",
+    "distance": "domain gap",
+    "ceiling": "label-noise ceiling",
+    "preprocessing": "another preprocessing",
+    "scratch": "from scratch, with twice the {many}",
+}
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -93,9 +117,13 @@ def test_estimate(scores: TestScores) -> Estimate:
     if not metric:
         metric = "mAP" if isinstance(scores, LabelScores) else "r2"
     return Estimate(
-        metric=metric, value=score_of(scores), low=scores.low, high=scores.high, n=scores.n,
+        metric=metric,
+        value=score_of(scores),
+        low=scores.low,
+        high=scores.high,
+        n=scores.n,
         method="holdout",
-    )  # fmt: skip
+    )
 
 
 def in_words(label: str, task: Task) -> str:
@@ -130,10 +158,14 @@ def further(scores: TestScores) -> str:
             f"{100 * scores.exact:.1f} %, log-loss {scores.log_loss:.3f}, calibration error (ECE) "
             f"{scores.ece:.3f}."
         )
-    inside = "" if scores.coverage is None else (
-        f", {100 * scores.coverage:.1f} % inside their intervals ({100 * scores.promised:.0f} % "
-        "promised)"
-    )  # fmt: skip
+    inside = (
+        ""
+        if scores.coverage is None
+        else (
+            f", {100 * scores.coverage:.1f} % inside their intervals "
+            f"({100 * scores.promised:.0f} % promised)"
+        )
+    )
     return (
         f"mean absolute error {scores.mae:.4g}, root mean squared error {scores.rmse:.4g}{inside}."
     )

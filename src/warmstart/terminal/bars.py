@@ -77,9 +77,14 @@ class _Moving:
             return
         left, n_bar, right = moving(self.stage, self.now, min(WIDTH, options.max_width))
         bar = ProgressBar(
-            total=self.stage.of, completed=self.stage.step, width=n_bar, pulse=not self.stage.of,
-            complete_style="cyan", finished_style="cyan", animation_time=self.now,
-        )  # fmt: skip
+            total=self.stage.of,
+            completed=self.stage.step,
+            width=n_bar,
+            pulse=not self.stage.of,
+            complete_style="cyan",
+            finished_style="cyan",
+            animation_time=self.now,
+        )
         cells: list[RenderableType] = [Text(left), *([bar] if n_bar else []), Text(right)]
         row = Table.grid()
         for _ in cells:

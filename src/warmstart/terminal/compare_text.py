@@ -59,9 +59,12 @@ def _table(runs: Sequence[ComparedRun], n: int, metric: str = "accuracy") -> Ite
 
 def _row(run: ComparedRun, n: int) -> tuple[str, ...]:
     return (
-        printable(run.name), printable(run.strategy), interval(run.value, run.low, run.high, n),
-        duration(run.seconds), _near_end(run),
-    )  # fmt: skip
+        printable(run.name),
+        printable(run.strategy),
+        interval(run.value, run.low, run.high, n),
+        duration(run.seconds),
+        _near_end(run),
+    )
 
 
 def _near_end(run: ComparedRun) -> str:
@@ -101,9 +104,15 @@ def _seen_from(pair: Pair, name: str) -> Pair:
     if pair.a == name:
         return pair
     return Pair(
-        a=pair.b, b=pair.a, difference=-pair.difference, low=-pair.high, high=-pair.low,
-        n=pair.n, winner=pair.winner, p=pair.p,
-    )  # fmt: skip
+        a=pair.b,
+        b=pair.a,
+        difference=-pair.difference,
+        low=-pair.high,
+        high=-pair.low,
+        n=pair.n,
+        winner=pair.winner,
+        p=pair.p,
+    )
 
 
 def _points(pair: Pair, n: int, word: str = "") -> str:

@@ -11,8 +11,13 @@ from warmstart.records.export import Exported
 from warmstart.terminal.text import column
 
 _MADE_BY_US = (
-    "README.md", "export.json", "labels.json", "preprocess.json", "tokenizer.json", NAME,
-)  # fmt: skip
+    "README.md",
+    "export.json",
+    "labels.json",
+    "preprocess.json",
+    "tokenizer.json",
+    NAME,
+)
 
 
 def export_text(found: Exported, path: Path) -> str:

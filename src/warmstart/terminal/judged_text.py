@@ -34,10 +34,13 @@ def judged_text(found: Judged) -> str:
 def _model(found: Judged) -> list[str]:
     return [
         column("Model", f"{found.title}, {found.outputs:,} outputs"),
-        column("Data", f"{found.data}; judged on {count(found.test.n, 'image')}, "
-                       f"{_number(found.n_classes, 'class', 'classes')}"),
+        column(
+            "Data",
+            f"{found.data}; judged on {count(found.test.n, 'image')}, "
+            f"{_number(found.n_classes, 'class', 'classes')}",
+        ),
         column("Fed in", f"{_shape(found.preprocessing)} ({found.fed_as})"),
-    ]  # fmt: skip
+    ]
 
 
 def _number(n: int, one: str, many: str) -> str:

@@ -14,8 +14,12 @@ from warmstart.terminal.text import WIDTH, column
 STAGES = {"look": "the look", "check": "the checks", "head": "the output", "tune": "training"}
 NAME_WIDTH = 24
 ACTIONS = {
-    "frozen": "frozen", "tuned": "tuned", "low-rank": "low-rank", "fresh": "new", "added": "added",
-}  # fmt: skip
+    "frozen": "frozen",
+    "tuned": "tuned",
+    "low-rank": "low-rank",
+    "fresh": "new",
+    "added": "added",
+}
 
 
 def plan_text(found: DryRun, data: str) -> str:

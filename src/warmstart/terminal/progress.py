@@ -338,9 +338,13 @@ class Stages:
             self._folds = None if folds is None else int(folds)
         if self.stage is None:
             self.stage = Stage(
-                event.stage, title, began=event.t, latest=event.t, unit=self._unit,
+                event.stage,
+                title,
+                began=event.t,
+                latest=event.t,
+                unit=self._unit,
                 folds=self._folds if event.stage == "tune" else None,
-            )  # fmt: skip
+            )
         self.stage.see(event)
         text = event.values.get("text")
         if event.kind in ("note", "guard") and text:

@@ -60,11 +60,15 @@ class Attempt:
         moving = {name: t for name, t in self.moving.items() if self.way.keeps(name)}
         loss = _loss(lesson)
         self.trainer = Trainer(
-            tail, moving, _course(schedule), loss, self.way,
+            tail,
+            moving,
+            _course(schedule),
+            loss,
+            self.way,
             renew=lambda: renew_statistics(
                 self.looks, self.moving.values(), self.joining.fit, schedule.seed
             ),
-        )  # fmt: skip
+        )
         says = not schedule.pairs  # else the output is left behind
         self.looks = Looks(lesson.room, lesson.held, self.outfit, self.trainer, says)
         self.stages = stage_actions(schedule, self.outfit.actions)
@@ -203,10 +207,12 @@ class Attempt:
         lesson = self.lesson
         seen = (step + 1) * lesson.schedule.batch
         told = {
-            **values, "epoch": round(seen / len(self.joining.fit), 2),
-            "lesson": lesson.number + 1, "per_second": self._clock.per_second(),
+            **values,
+            "epoch": round(seen / len(self.joining.fit), 2),
+            "lesson": lesson.number + 1,
+            "per_second": self._clock.per_second(),
             "memory_mb": peak_rss_mb(),
-        }  # fmt: skip
+        }
         done, total = lesson.earlier + step + 1, lesson.total
         try:
             yield Event(stage="tune", kind="step", step=done, of=total, values={**told})
@@ -241,13 +247,15 @@ class Attempt:
     def _save(self, number: int, step: int) -> None:
         tensors = {**self.trainer.tensors(), **self.looks.tensors(), **self.joining.tensors()}
         facts = {
-            "lesson": self.lesson.number, "scale": self.scale, "stage": number, "step": step,
-            "watch": self._watch.state, "trainer": self.trainer.facts(),
+            "lesson": self.lesson.number,
+            "scale": self.scale,
+            "stage": number,
+            "step": step,
+            "watch": self._watch.state,
+            "trainer": self.trainer.facts(),
             "joining": self.joining.facts(),
-            "guards": [
-                {"kind": g.kind, "step": g.step, "action": g.action} for g in self.guards
-            ],
-        }  # fmt: skip
+            "guards": [{"kind": g.kind, "step": g.step, "action": g.action} for g in self.guards],
+        }
         checkpoints = self.lesson.room.checkpoints
         write = checkpoints.save if self.way.is_whole else checkpoints.save_jointly
         write(Saved(tensors, facts))
@@ -283,18 +291,24 @@ def _loss(lesson: Lesson) -> Loss:
 
 def _course(chosen: Schedule) -> Course:
     return Course(
-        optimizer=chosen.optimizer, weight_decay=chosen.weight_decay, average=chosen.average,
-        lag=1 if chosen.pairs else LAG, l2_sp=chosen.l2_sp,
-        micro_batch=chosen.micro_batch or chosen.batch, device=chosen.device,
-        precision=chosen.precision, seed=chosen.seed,
-    )  # fmt: skip
+        optimizer=chosen.optimizer,
+        weight_decay=chosen.weight_decay,
+        average=chosen.average,
+        lag=1 if chosen.pairs else LAG,
+        l2_sp=chosen.l2_sp,
+        micro_batch=chosen.micro_batch or chosen.batch,
+        device=chosen.device,
+        precision=chosen.precision,
+        seed=chosen.seed,
+    )
 
 
 def _watch(lesson: Lesson, outfit: Outfit) -> Watch:
     room = lesson.room
     return Watch(
-        n_steps=lesson.schedule.n_steps, warm_up=lesson.schedule.warm_up,
+        n_steps=lesson.schedule.n_steps,
+        warm_up=lesson.schedule.warm_up,
         # Pairs are compared with each other: blind answers have no loss there.
         blind=0.0 if lesson.schedule.pairs else room.target.blind_loss(room.labels[lesson.rows]),
         begins_fitted="fresh" not in outfit.actions.values(),
-    )  # fmt: skip
+    )

@@ -133,9 +133,15 @@ def _framed(image: Pixels, views: Views, rng: np.random.Generator) -> Pixels:
     if views.crop < 1:
         top, left, height, width = _box(high, wide, views.crop, rng)
         pixels = transform.resized_crop(
-            pixels, top, left, height, width, [high, wide], InterpolationMode.BILINEAR,
+            pixels,
+            top,
+            left,
+            height,
+            width,
+            [high, wide],
+            InterpolationMode.BILINEAR,
             antialias=True,
-        )  # fmt: skip
+        )
     if views.flip and rng.random() < 0.5:
         pixels = transform.horizontal_flip(pixels)
     return cast(Pixels, pixels.permute(1, 2, 0).contiguous().numpy())

@@ -39,9 +39,13 @@ class Boosted:
 
 
 def boost(
-    rows: Array, labels: Rows, n_classes: int, outer: Sequence[Rows],
-    inner: Callable[[Rows], Sequence[Rows]], seed: int,
-) -> Steps[Boosted]:  # fmt: skip
+    rows: Array,
+    labels: Rows,
+    n_classes: int,
+    outer: Sequence[Rows],
+    inner: Callable[[Rows], Sequence[Rows]],
+    seed: int,
+) -> Steps[Boosted]:
     """Fit without each outer fold, with as many rounds as inner folds say; NaN if never held out.
 
     Friedman 2001, "Greedy Function Approximation: A Gradient Boosting Machine".
@@ -56,8 +60,9 @@ def boost(
         trees.grow(_choose(x, y, n_classes, inner(keep), seed))
         said[held] = trees.says(rows[held])
         fold[held] = number
-        yield Event(stage="tune", kind="step", step=number + 1, of=len(outer),
-                    values={"title": "Boosting"})  # fmt: skip
+        yield Event(
+            stage="tune", kind="step", step=number + 1, of=len(outer), values={"title": "Boosting"}
+        )
     return Boosted(said, fold, "gradient boosting")
 
 
@@ -107,8 +112,9 @@ class _Trees:
 
 
 _ROUNDS_OF = {
-    "GradientBoostingClassifier": "n_estimators", "HistGradientBoostingClassifier": "max_iter",
-}  # fmt: skip
+    "GradientBoostingClassifier": "n_estimators",
+    "HistGradientBoostingClassifier": "max_iter",
+}
 
 
 def _model(n: int, seed: int) -> Any:
@@ -120,9 +126,12 @@ def _model(n: int, seed: int) -> Any:
             learning_rate=RATE, max_depth=DEPTH, subsample=0.8, random_state=seed, warm_start=True
         )
     return HistGradientBoostingClassifier(
-        learning_rate=RATE, max_leaf_nodes=2**DEPTH, early_stopping=False, random_state=seed,
+        learning_rate=RATE,
+        max_leaf_nodes=2**DEPTH,
+        early_stopping=False,
+        random_state=seed,
         warm_start=True,
-    )  # fmt: skip
+    )
 
 
 # ---- Gradient boosting beside a network for tables: the same rows, the same folds, compared.
@@ -161,10 +170,15 @@ def beside(scene: Scene, worked: Worked) -> Steps[tuple[Beside, ...]]:
     both = np.flatnonzero(np.isfinite(ours) & np.isfinite(theirs))
     gap = hits_difference(theirs[both], ours[both], blocks[both])
     told = Beside(
-        name=found.name, estimate=estimate, difference=gap.value, low=gap.low, high=gap.high,
-        n=len(both), is_better=gap.low > 0,
+        name=found.name,
+        estimate=estimate,
+        difference=gap.value,
+        low=gap.low,
+        high=gap.high,
+        n=len(both),
+        is_better=gap.low > 0,
         sentence=_sentence(found.name, estimate.value, gap.value, gap.low, gap.high),
-    )  # fmt: skip
+    )
     yield note("tune", "Beside", told.sentence)
     return (told,)
 

@@ -86,18 +86,24 @@ class _Work:
             np.stack(made) if made else np.empty((0, *images[0].shape), np.uint8)
             for number, lost in enumerate(self.missing)
             for made in [
-                [view_of(i, e.sha256, number, self.views, self.chosen.seed)
-                 for e, i in pairs if e.sha256 in lost]
+                [
+                    view_of(i, e.sha256, number, self.views, self.chosen.seed)
+                    for e, i in pairs
+                    if e.sha256 in lost
+                ]
             ]
-        ]  # fmt: skip
+        ]
 
 
 def views_of_plan(chosen: Schedule) -> Views:
     """How images vary under a plan."""
     return Views(
-        crop=chosen.crop, flip=chosen.flip, colour=chosen.colour, shift=chosen.shift,
+        crop=chosen.crop,
+        flip=chosen.flip,
+        colour=chosen.colour,
+        shift=chosen.shift,
         mask=chosen.mask,
-    )  # fmt: skip
+    )
 
 
 def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
@@ -182,11 +188,16 @@ def _bases(scene: Scene, chosen: Schedule, engine: str, stream: str) -> Iterator
     if start is None:
         raise ValueError("stored activations need the record of their start")
     plain = FeatureKey(
-        network=start.sha256, arch=start.arch,
-        parts=tuple(part.name for part in scene.look.network.record.parts), taps=(),
-        preprocessing=scene.prep, decoder=decoder_name(scene.prep), engine=name,
-        engine_version=version_between(name, stream), threads=n_threads(),
-    )  # fmt: skip
+        network=start.sha256,
+        arch=start.arch,
+        parts=tuple(part.name for part in scene.look.network.record.parts),
+        taps=(),
+        preprocessing=scene.prep,
+        decoder=decoder_name(scene.prep),
+        engine=name,
+        engine_version=version_between(name, stream),
+        threads=n_threads(),
+    )
     yield plain
     for number in range(1, chosen.views + 1 if chosen.is_varied else 1):
         yield replace(

@@ -76,9 +76,14 @@ class Chosen:
 
 
 def choose(
-    scores: Array, labels: Truth, fold: Labels, blocks: Labels, plain: Calibration,
-    target: Target = CLASSES, usual: int = END,
-) -> Chosen:  # fmt: skip
+    scores: Array,
+    labels: Truth,
+    fold: Labels,
+    blocks: Labels,
+    plain: Calibration,
+    target: Target = CLASSES,
+    usual: int = END,
+) -> Chosen:
     """Choose among candidates by calibrated log-loss on held-out rows; few rows choose nothing.
 
     Then it is the `usual` one, as where no other is better. Five parts of them, blocks whole,

@@ -31,8 +31,9 @@ from warmstart.records.run_folder import sync_folder, write_chunks, write_json
 # ---- A checkpoint that several processes write together, each what it keeps.
 #
 # By torch.distributed.checkpoint (https://docs.pytorch.org/docs/stable/distributed.checkpoint.html)
-# in its safetensors form, for its own form is a pickle: one file for each process, whose header says
-# which rows of which tensor are in it. A table of contents beside them, `index.json`, is written
+# in its safetensors form, for its own form is a pickle: one file for each process, whose header
+# says which rows of which tensor are in it. A table of contents beside them, `index.json`, is
+# written
 # last, with the digest of each file: a folder without one, or with other files, is none. Nobody
 # holds more than its own share while writing; any number of processes can read it.
 
@@ -149,10 +150,17 @@ def _digest(path: Path) -> str:
 
 
 _DTYPES = {
-    torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32",
-    torch.float16: "F16", torch.bfloat16: "BF16", torch.int16: "I16", torch.int8: "I8",
-    torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -348,9 +356,11 @@ class Checkpoints:
 
     def _told(self, serial: int, facts: Mapping[str, Any]) -> dict[str, str]:
         return {
-            "format": FORMAT, "key": self.key, "serial": str(serial),
+            "format": FORMAT,
+            "key": self.key,
+            "serial": str(serial),
             "facts": json.dumps(facts, ensure_ascii=False),
-        }  # fmt: skip
+        }
 
     def _was_written(self, serial: int, began: float) -> None:
         self._serial, self._since = serial, self._clock()

@@ -27,9 +27,13 @@ def cross_parts(blocks: Labels) -> Labels:
 
 
 def cross_calibrated(
-    scores: Array, labels: Truth, fold: Labels, blocks: Labels, before: Calibration,
+    scores: Array,
+    labels: Truth,
+    fold: Labels,
+    blocks: Labels,
+    before: Calibration,
     target: Target = CLASSES,
-) -> tuple[Array, Calibration]:  # fmt: skip
+) -> tuple[Array, Calibration]:
     """Probabilities of held-out rows, each calibrated on other parts, and the calibration of all.
 
     A temperature alone: what one training leans to, of two that learnt from a half each, the

@@ -134,9 +134,11 @@ class Rows:
     is_near = True
 
     def __init__(
-        self, network: Callable[..., Tensor], device: str,
+        self,
+        network: Callable[..., Tensor],
+        device: str,
         plain: Callable[..., Tensor] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._network, self._device = network, device
         self._plain, self._wrapped = plain or network, network
 
@@ -156,9 +158,12 @@ class Rows:
             return
         is_cuda = self._device == "cuda"
         self._wrapped = DistributedDataParallel(
-            self._network, device_ids=[torch.cuda.current_device()] if is_cuda else None,
-            broadcast_buffers=False, init_sync=False, find_unused_parameters=True,
-        )  # fmt: skip
+            self._network,
+            device_ids=[torch.cuda.current_device()] if is_cuda else None,
+            broadcast_buffers=False,
+            init_sync=False,
+            find_unused_parameters=True,
+        )
 
     def end(self) -> None:
         """All of them hold the whole network anyway."""

@@ -228,9 +228,14 @@ def heads(
 
 
 def heads_of(
-    names: Sequence[str], penalties: Sequence[float], shapes: Mapping[str, Profile],
-    read: ReadTap, n: int, seed: int, prior: Prior | None = None,
-) -> dict[str, Family]:  # fmt: skip
+    names: Sequence[str],
+    penalties: Sequence[float],
+    shapes: Mapping[str, Profile],
+    read: ReadTap,
+    n: int,
+    seed: int,
+    prior: Prior | None = None,
+) -> dict[str, Family]:
     """The same for candidates and penalties that stand in no plan."""
     kernels: Mapping[str, Array] = {}
     if n <= rules.DUAL_LIMIT:
@@ -342,10 +347,16 @@ def set_scene(
 ) -> Scene:
     """Arrange settled data for the checks. Raises: DataError if too few blocks are left."""
     return Scene(
-        collection=inherited.told(collection), look=look, arranged=arrange(collection.record),
-        prep=start.preprocessing, profiles=profiles(look.taps), budget=budget, seed=seed,
-        start=start, prior=inherited.prior,
-    )  # fmt: skip
+        collection=inherited.told(collection),
+        look=look,
+        arranged=arrange(collection.record),
+        prep=start.preprocessing,
+        profiles=profiles(look.taps),
+        budget=budget,
+        seed=seed,
+        start=start,
+        prior=inherited.prior,
+    )
 
 
 def draw(scene: Scene, most: int) -> Sample:

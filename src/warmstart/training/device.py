@@ -40,9 +40,11 @@ def find_machine(name: str, threads: int) -> Machine:
     usable = _usable() if name == AUTO else (name,)
     device = usable[0]
     return Machine(
-        device=device, threads=threads, is_wish=name != AUTO,
+        device=device,
+        threads=threads,
+        is_wish=name != AUTO,
         has_bfloat16=device == "cuda" and torch.cuda.is_bf16_supported(),
-    )  # fmt: skip
+    )
 
 
 def _usable() -> tuple[str, ...]:

@@ -84,8 +84,9 @@ def _sharded(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
 
 
 _SHARING: dict[str, Callable[[Outfit, Tail, Schedule, Inputs], Way]] = {
-    FSDP: _sharded, PIPELINE: _pipeline,
-}  # fmt: skip
+    FSDP: _sharded,
+    PIPELINE: _pipeline,
+}
 
 
 def tell_way(way: Way) -> Steps[None]:

@@ -150,9 +150,13 @@ def tune(
         read = scene.look.reader(scene.arranged.learn)
         came = as_it_came(scene.prior, scene.arranged, read)
         return Worked(
-            scene.look.network, head, scene.look.reader, plan, own_head=came,
+            scene.look.network,
+            head,
+            scene.look.reader,
+            plan,
+            own_head=came,
             given_up=gave_way(plan),
-        )  # fmt: skip
+        )
     job = _Job(scene, plan, head, checkpoints or NoCheckpoints(), allowance)
     folds_held = held_out(scene, schedule(plan).folds)
     steps = _steps(scene, plan, folds_held)
@@ -162,9 +166,14 @@ def tune(
     torch.set_num_threads(threads_for(scene.look.network.record))
     source = yield from open_source(scene, plan)
     room = Room(
-        source=source, labels=scene.arranged.labels, blocks=scene.arranged.blocks(),
-        target=scene.arranged.target, before=digests, checkpoints=job.checkpoints, steps=steps,
-    )  # fmt: skip
+        source=source,
+        labels=scene.arranged.labels,
+        blocks=scene.arranged.blocks(),
+        target=scene.arranged.target,
+        before=digests,
+        checkpoints=job.checkpoints,
+        steps=steps,
+    )
     held = yield from job.without(room, folds_held)
     if held.failed:
         return _head_alone(scene, plan, head, held)
@@ -218,9 +227,14 @@ class _Job:
         is_paired = schedule(self.plan).pairs
         scores, warmths = joined_outputs(said, room.labels, room.target, is_alone=is_paired)
         chosen = choose(
-            scores, room.labels, held.fold, room.blocks, _plain(self.head), room.target,
+            scores,
+            room.labels,
+            held.fold,
+            room.blocks,
+            _plain(self.head),
+            room.target,
             usual=REFIT if is_paired else END,
-        )  # fmt: skip
+        )
         return _Ended(joined, scores, warmths, chosen)
 
     def decision(self, room: Room, held: _HeldOut, chosen: Chosen) -> Decision:
@@ -228,18 +242,28 @@ class _Job:
         head, plan, target = self.head, self.plan, room.target
         rows = held.fold >= 0
         tuned = cross_calibrated(
-            chosen.scores / head.warmth, room.labels, held.fold, room.blocks,
-            Calibration(head.warmth, np.zeros(len(head.bias))), target,
-        )[0]  # fmt: skip
+            chosen.scores / head.warmth,
+            room.labels,
+            held.fold,
+            room.blocks,
+            Calibration(head.warmth, np.zeros(len(head.bias))),
+            target,
+        )[0]
         actions = {str(part.action.value) for part in plan.parts}
         network = self.scene.look.network
         return decide(
-            np.where(rows[:, None], head.probabilities, np.nan), held.before, tuned, room.labels,
-            held.fold, room.blocks, target,
-            is_apart="fresh" in actions, is_paired=schedule(plan).pairs,
+            np.where(rows[:, None], head.probabilities, np.nan),
+            held.before,
+            tuned,
+            room.labels,
+            held.fold,
+            room.blocks,
+            target,
+            is_apart="fresh" in actions,
+            is_paired=schedule(plan).pairs,
             may_blend="added" not in actions and may_stand_beside(network, frozen_prefix(plan)),
             is_set=plan.strategy.source == "user",
-        )  # fmt: skip
+        )
 
     def is_futile(self, room: Room, held: _HeldOut) -> bool:
         """Whether the folds so far leave no hope that fine-tuning ships.
@@ -261,9 +285,13 @@ class _Job:
         if decision.kind == HEAD:
             yield Event(stage="tune", kind="end", values={"joined": joined})
             return Worked(
-                network=scene.look.network, head=head, reader=scene.look.reader,
-                plan=carried_out(plan, joined), decision=decision, held=held.fold,
-            )  # fmt: skip
+                network=scene.look.network,
+                head=head,
+                reader=scene.look.reader,
+                plan=carried_out(plan, joined),
+                decision=decision,
+                held=held.fold,
+            )
         guards = list(held.guards)
         if seen := watch_overfit(chosen, room.blocks, schedule(plan).n_steps):
             guards.append(seen)
@@ -293,15 +321,27 @@ class _Job:
         tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.blocks, room.target)
         yield Event(stage="tune", kind="end", values={"joined": joined})
         return Worked(
-            network=taught.outfit.network, head=tuned, reader=reader,
-            plan=carried_out(plan, joined), actions=taught.outfit.actions,
-            guards=tuple(guards), before=held.before, decision=decision, held=held.fold,
-        )  # fmt: skip
+            network=taught.outfit.network,
+            head=tuned,
+            reader=reader,
+            plan=carried_out(plan, joined),
+            actions=taught.outfit.actions,
+            guards=tuple(guards),
+            before=held.before,
+            decision=decision,
+            held=held.fold,
+        )
 
     def _lesson(
-        self, room: Room, head: HeadFit, keep: Rows, held: Rows, number: int,
-        route: Route | None, scale: float,
-    ) -> Lesson:  # fmt: skip
+        self,
+        room: Room,
+        head: HeadFit,
+        keep: Rows,
+        held: Rows,
+        number: int,
+        route: Route | None,
+        scale: float,
+    ) -> Lesson:
         """One training of fresh copies of the start on some rows, each passed as often."""
         scene, plan = self.scene, self.plan
         read = scene.look.reader(scene.examples(keep))
@@ -316,11 +356,17 @@ class _Job:
             return again.held_scores(trained, head, keep, held)
 
         return Lesson(
-            make=make, schedule=of_rows(schedule(plan), len(held), len(room.labels)), room=room,
-            rows=keep, held=held, number=number, route=route, scale=scale,
+            make=make,
+            schedule=of_rows(schedule(plan), len(held), len(room.labels)),
+            room=room,
+            rows=keep,
+            held=held,
+            number=number,
+            route=route,
+            scale=scale,
             refit=refit if len(held) else None,
             until=self.allowance.share(steps[number] / sum(steps[number:])),
-        )  # fmt: skip
+        )
 
 
 def _steps(scene: Scene, plan: Plan, folds_held: Sequence[Rows]) -> tuple[int, ...]:
@@ -337,9 +383,11 @@ def open_source(scene: Scene, plan: Plan) -> Steps[Source]:
         return (yield from store_views(scene, plan))
     return LiveSource(
         pixels=read_pixels(scene.collection, learn, scene.prep),
-        contents=tuple(example.sha256 for example in learn), views=views_of_plan(chosen),
-        seed=chosen.seed, prep=scene.prep,
-    )  # fmt: skip
+        contents=tuple(example.sha256 for example in learn),
+        views=views_of_plan(chosen),
+        seed=chosen.seed,
+        prep=scene.prep,
+    )
 
 
 def _head_alone(scene: Scene, plan: Plan, head: HeadFit, held: _HeldOut) -> Worked:
@@ -347,10 +395,14 @@ def _head_alone(scene: Scene, plan: Plan, head: HeadFit, held: _HeldOut) -> Work
     why = gave_up(plan, held.guards[-1].kind, held.failed)
     read = scene.look.reader(scene.arranged.learn)
     return Worked(
-        network=scene.look.network, head=head, reader=scene.look.reader,
-        plan=given_up(plan, why), own_head=as_it_came(scene.prior, scene.arranged, read),
-        guards=tuple(held.guards), given_up=why,
-    )  # fmt: skip
+        network=scene.look.network,
+        head=head,
+        reader=scene.look.reader,
+        plan=given_up(plan, why),
+        own_head=as_it_came(scene.prior, scene.arranged, read),
+        guards=tuple(held.guards),
+        given_up=why,
+    )
 
 
 def _scales(first: float, last: float) -> tuple[float, ...]:

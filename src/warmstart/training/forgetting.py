@@ -69,9 +69,10 @@ class Memory:
         """One tap of each tuned part of the start; the last is the neck where that is tuned."""
         record = self.scene.look.network.record
         tuned = {
-            number for number, part in enumerate(record.parts, 1)
+            number
+            for number, part in enumerate(record.parts, 1)
             if outfit.actions[part.name] in ("tuned", "low-rank")
-        }  # fmt: skip
+        }
         return tuple(t for t in offered(record) if t.part in tuned and t.pool != "grid2")
 
     def _after(self, outfit: Outfit, wanted: tuple[Tap, ...]) -> dict[Tap, Features]:

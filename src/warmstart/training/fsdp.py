@@ -36,9 +36,12 @@ class Sharded(Rows):
     is_near = False  # another one may not be put together at that moment
 
     def __init__(
-        self, network: nn.Module, groups: Sequence[Sequence[str]], state: Mapping[str, Tensor],
+        self,
+        network: nn.Module,
+        groups: Sequence[Sequence[str]],
+        state: Mapping[str, Tensor],
         device: str,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(network, device)
         self._module, self._groups = network, groups
         self._parameters = {n: t for n, t in state.items() if isinstance(t, nn.Parameter)}

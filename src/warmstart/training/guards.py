@@ -37,8 +37,17 @@ RISING = 3  # looks in a row
 MARGIN = 1.6  # half widths of a 95 % interval: the best of several looks is best by luck, too
 LEAST_LIKENESS = 0.4  # CKA of a part before and after
 _STATE = (
-    "seen", "first", "start", "short", "short_n", "long", "long_n", "squares", "stuck", "diverged",
-)  # fmt: skip
+    "seen",
+    "first",
+    "start",
+    "short",
+    "short_n",
+    "long",
+    "long_n",
+    "squares",
+    "stuck",
+    "diverged",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +77,14 @@ class Watch:
     """
 
     def __init__(
-        self, *, n_steps: int, warm_up: float, class_shares: Sequence[float] = (),
-        begins_fitted: bool, blind: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        n_steps: int,
+        warm_up: float,
+        class_shares: Sequence[float] = (),
+        begins_fitted: bool,
+        blind: float | None = None,
+    ) -> None:
         self._n_steps = n_steps
         self._blind = entropy(class_shares) if blind is None else blind
         self._begins_fitted = begins_fitted
@@ -91,10 +105,11 @@ class Watch:
         mean = state["short"] / state["short_n"]
         if mean > limit:
             return self._raise(
-                "diverged", step,
+                "diverged",
+                step,
                 f"the loss rose from {self._start():.3g} to {max(loss, mean):.3g} "
                 f"{self._at(step)}{self._blindly()}",
-            )  # fmt: skip
+            )
         if self._is_stuck(step):
             mean = state["long"] / state["long_n"]
             return self._raise(
@@ -111,10 +126,11 @@ class Watch:
         last = self._n_steps
         if moved < LEAST_CHANGE:
             return self._raise(
-                "stuck", last,
+                "stuck",
+                last,
                 f"nothing moved: after {last:,} updates answers differ by at most "
                 f"{100 * moved:.1g} % from what they were",
-            )  # fmt: skip
+            )
         if loss is None or (self._blind and loss <= STUCK * self._blind):
             return None
         ended = f"the loss of the trained network is {loss:.3g}{self._blindly()}"
@@ -130,9 +146,12 @@ class Watch:
             state["start"] += (loss - state["start"]) / state["seen"]
         loss = min(loss, MOST * self._limit())  # one batch alone, however bad, is no trend
         for name, memory, value in (
-            ("short", SHORT, loss), ("short_n", SHORT, 1.0), ("long", self._long, loss),
-            ("long_n", self._long, 1.0), ("squares", self._long, loss * loss),
-        ):  # fmt: skip
+            ("short", SHORT, loss),
+            ("short_n", SHORT, 1.0),
+            ("long", self._long, loss),
+            ("long_n", self._long, 1.0),
+            ("squares", self._long, loss * loss),
+        ):
             state[name] = (1 - 1 / memory) * state[name] + value
 
     def _start(self) -> float:
@@ -216,10 +235,11 @@ def overfit(
     if not rise > MARGIN * (rise - low):
         return None, best
     return Alarm(
-        "overfit", steps[last],
+        "overfit",
+        steps[last],
         f"the loss on held-out examples rose from {means[best]:.3g} at update {steps[best]:,} to "
         f"{means[last]:.3g} at update {steps[last]:,}",
-    ), best  # fmt: skip
+    ), best
 
 
 def forgetting(
@@ -238,7 +258,8 @@ def forgetting(
     if agreement is not None:
         kept = f"; its own output says what it said before for {agreement:.0%} of them"
     return Alarm(
-        "forgetting", step,
+        "forgetting",
+        step,
         f"{len(lost)} of {len(cka_by_part)} tuned layers no longer tell these examples apart as "
         f"the start did (least alike: {part}, {lost[part]:.2f} on a scale from 0 to 1){kept}",
-    )  # fmt: skip
+    )

@@ -148,9 +148,11 @@ class Lesson:
             moving = attempt.moving.items()  # by now every process holds all of it
             tensors |= {f"now.{name}": tensor.detach().cpu() for name, tensor in moving}
         facts = {
-            "n_stages": taught.n_stages, "scale": taught.scale, "has_failed": taught.has_failed,
+            "n_stages": taught.n_stages,
+            "scale": taught.scale,
+            "has_failed": taught.has_failed,
             "guards": [vars_of(one) for one in taught.guards],
-        }  # fmt: skip
+        }
         self.room.checkpoints.keep(self.name, Saved(tensors, facts))
 
     def _again(self, kept: Saved) -> Taught:
@@ -158,9 +160,13 @@ class Lesson:
         facts, scores = kept.facts, kept.tensors["scores"].numpy()
         guards = tuple(GuardNote(**fields) for fields in facts["guards"])
         taught = Taught(
-            None, int(facts["n_stages"]), scores, float(facts["scale"]), guards,
+            None,
+            int(facts["n_stages"]),
+            scores,
+            float(facts["scale"]),
+            guards,
             bool(facts["has_failed"]),
-        )  # fmt: skip
+        )
         if taught.has_failed or not self.is_last:
             return taught
         attempt = Attempt(self, taught.scale, guards)

@@ -57,11 +57,15 @@ def blank(taps: tuple[Tap, ...], width: int, n_classes: int, n: int) -> HeadFit:
     (3, 4)
     """
     return HeadFit(
-        name="blank", penalty=0.0, taps=taps, weight=np.zeros((n_classes, width), np.float32),
+        name="blank",
+        penalty=0.0,
+        taps=taps,
+        weight=np.zeros((n_classes, width), np.float32),
         bias=np.zeros(n_classes, np.float32),
         calibration=Calibration(1.0, np.zeros(n_classes)),
-        probabilities=np.full((n, n_classes), np.nan), fold=np.full(n, -1),
-    )  # fmt: skip
+        probabilities=np.full((n, n_classes), np.nan),
+        fold=np.full(n, -1),
+    )
 
 
 def calibrated_by(head: HeadFit, calibration: Calibration) -> HeadFit:
@@ -75,10 +79,11 @@ def calibrated_by(head: HeadFit, calibration: Calibration) -> HeadFit:
         return replace(head, calibration=calibration)
     slopes = calibration.slopes
     return replace(
-        head, calibration=Calibration(calibration.temperature, calibration.bias),
+        head,
+        calibration=Calibration(calibration.temperature, calibration.bias),
         weight=(slopes[:, None] * head.weight).astype(np.float32),
         bias=(slopes * head.bias).astype(np.float32),
-    )  # fmt: skip
+    )
 
 
 def families(

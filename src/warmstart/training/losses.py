@@ -87,8 +87,10 @@ def pairs_loss(temperature: float) -> Loss:
 
 
 _LOSSES: dict[Task, Loss] = {
-    "classify": class_loss, "multilabel": _label_sets, "regress": _numbers,
-}  # fmt: skip
+    "classify": class_loss,
+    "multilabel": _label_sets,
+    "regress": _numbers,
+}
 
 
 def summed_loss(target: Target) -> Loss:

@@ -79,10 +79,13 @@ def outfit(network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int
     if low_rank and plan.training.rank is not None:
         lora.inject(twin, low_rank, int(plan.training.rank.number), rng)
     return Outfit(
-        network=twin, model=model, taps=wanted, owners=_owners(twin),
+        network=twin,
+        model=model,
+        taps=wanted,
+        owners=_owners(twin),
         actions=_with_rest(actions, network),
         rates={part.name: part.rate.number for part in plan.parts if part.rate},
-    )  # fmt: skip
+    )
 
 
 def moving_of(outfit: Outfit) -> dict[str, Tensor]:

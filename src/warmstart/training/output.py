@@ -58,9 +58,13 @@ class Refit:
 
     def _look(self, outfit: Outfit, taps: Sequence[Tap]) -> SecondLook:
         return SecondLook(
-            outfit.network, taps, self.source, self.scene.arranged.learn,
-            self.scene.collection, self.scene.prep,
-        )  # fmt: skip
+            outfit.network,
+            taps,
+            self.source,
+            self.scene.arranged.learn,
+            self.scene.collection,
+            self.scene.prep,
+        )
 
     def held_scores(self, outfit: Outfit, head: HeadFit, keep: Rows, held: Rows) -> Array:
         """Logits (m, K) of held rows from an output fitted on the kept ones; NaN if it cannot be.
@@ -97,10 +101,13 @@ class Refit:
         family = heads_of((name,), (PENALTY,), scene.profiles, read, len(rows), seed)[name]
         found = family.refit(pose_on(scene.arranged, rows), PENALTY)
         return replace(
-            head, name=name, penalty=PENALTY, taps=tuple(found.weights),
+            head,
+            name=name,
+            penalty=PENALTY,
+            taps=tuple(found.weights),
             weight=np.concatenate([*found.weights.values()]).T.astype(np.float32),
             bias=found.bias.astype(np.float32),
-        )  # fmt: skip
+        )
 
 
 def may_refit(outfit: Outfit) -> bool:
@@ -150,9 +157,11 @@ def _mean(heads: Sequence[HeadFit], warmths: Warmths, record: NetworkRecord) -> 
             columns[tap] = columns.get(tap, 0.0) + warmth * weight / len(heads)
     bias = np.mean([w * head.bias for head, w in zip(heads, warmths, strict=True)], axis=0)
     return replace(
-        heads[-1], taps=tuple(columns), bias=bias.astype(np.float32),
+        heads[-1],
+        taps=tuple(columns),
+        bias=bias.astype(np.float32),
         weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),
-    )  # fmt: skip
+    )
 
 
 def calibrated(
@@ -177,6 +186,9 @@ def _trained(outfit: Outfit, head: HeadFit) -> HeadFit:
     weight, bias = cast(ScaledHead, outfit.model.head).plain()
     is_fresh = "fresh" in outfit.actions.values()
     return replace(
-        head, name="linear" if is_fresh else head.name, taps=outfit.taps,
-        weight=(weight / head.warmth).float().numpy(), bias=(bias / head.warmth).float().numpy(),
-    )  # fmt: skip
+        head,
+        name="linear" if is_fresh else head.name,
+        taps=outfit.taps,
+        weight=(weight / head.warmth).float().numpy(),
+        bias=(bias / head.warmth).float().numpy(),
+    )

@@ -101,9 +101,11 @@ class Pipeline:
         began, stage.busy = time.perf_counter(), 0.0
         losses: list[Tensor] = []
         schedule.step(
-            *self._given(inputs), target=labels if stage.is_last else None,
-            losses=losses if stage.is_last else None, return_outputs=False,
-        )  # fmt: skip
+            *self._given(inputs),
+            target=labels if stage.is_last else None,
+            losses=losses if stage.is_last else None,
+            return_outputs=False,
+        )
         self.busy += stage.busy
         self.wall += time.perf_counter() - began
         total = torch.tensor(sum(float(loss.detach()) for loss in losses), dtype=torch.float64)
@@ -144,18 +146,26 @@ class Pipeline:
     def told(self) -> Told:
         """What they held, and how long they waited."""
         world = here()
-        busy, wall, *held = world.summed(np.array([
-            self.busy, self.wall,
-            *(self._held() if rank == world.rank else 0.0 for rank in range(world.size)),
-        ]))  # fmt: skip
+        busy, wall, *held = world.summed(
+            np.array(
+                [
+                    self.busy,
+                    self.wall,
+                    *(self._held() if rank == world.rank else 0.0 for rank in range(world.size)),
+                ]
+            )
+        )
         return Told(max(held) / max(sum(held), 1.0), 1 - busy / max(wall, 1e-9), self.n_parts)
 
     def _held(self) -> float:
         """Parameters of the own piece."""
-        return float(sum(
-            self._shapes[name].count for name, tensor in self._state.items()
-            if self.keeps(name) and isinstance(tensor, nn.Parameter)
-        ))  # fmt: skip
+        return float(
+            sum(
+                self._shapes[name].count
+                for name, tensor in self._state.items()
+                if self.keeps(name) and isinstance(tensor, nn.Parameter)
+            )
+        )
 
     def _given(self, inputs: Inputs) -> Inputs:
         return inputs if here().is_first else ()
@@ -168,9 +178,10 @@ class Pipeline:
         if key not in self._stages:
             world = here()
             buffers = [
-                tensor for name, tensor in self._state.items()
+                tensor
+                for name, tensor in self._state.items()
                 if self.keeps(name) and not isinstance(tensor, nn.Parameter)
-            ]  # fmt: skip
+            ]
             form = nullcontext if work is None else work.autocast
             stage = _Stage(_Tried(self._piece, buffers, form), world.rank, world.size, self._device)
 
@@ -192,9 +203,11 @@ class _Tried(nn.Module):
     """
 
     def __init__(
-        self, piece: nn.Module, buffers: Sequence[Tensor],
+        self,
+        piece: nn.Module,
+        buffers: Sequence[Tensor],
         form: Callable[[], AbstractContextManager[Any]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self._piece, self._statistics = (piece,), buffers  # no child, as the tail is none of it
         self._form, self.is_real = form, False

@@ -170,9 +170,14 @@ def _nested(choose: Callable[[Labels], int], parts: Labels) -> Labels:
 
 
 def _option(
-    share: float, head: Array, tuned: Array, labels: Truth, fold: Labels, blocks: Labels,
+    share: float,
+    head: Array,
+    tuned: Array,
+    labels: Truth,
+    fold: Labels,
+    blocks: Labels,
     target: Target,
-) -> Option:  # fmt: skip
+) -> Option:
     """Calibrated again, all alike: a mean of two is less sure of itself than it may be."""
     plain = Calibration(1.0, np.zeros(head.shape[1]))
     mean = share * tuned + (1 - share) * head

@@ -14,8 +14,16 @@ from warmstart.errors import UsageError
 
 # As Accelerate calls them; their modules and their packages are called so.
 TRACKERS = (
-    "tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio",
-)  # fmt: skip
+    "tensorboard",
+    "wandb",
+    "mlflow",
+    "comet_ml",
+    "aim",
+    "clearml",
+    "dvclive",
+    "swanlab",
+    "trackio",
+)
 PLACE = "track"  # in the run folder: what trackers keep on disk
 
 

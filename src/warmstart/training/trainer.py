@@ -130,9 +130,13 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         course = self.course
         work = Work(
-            self.loss, self.micro_batch, self._scaler.scale, course.device, course.precision,
+            self.loss,
+            self.micro_batch,
+            self._scaler.scale,
+            course.device,
+            course.precision,
             is_gathered=bool(self._buffers),
-        )  # fmt: skip
+        )
         with seeded(course.seed + index):
             loss = self.way.gradients(inputs, labels, work)
         if not math.isfinite(loss):
@@ -249,9 +253,10 @@ class Trainer:
     def facts(self) -> dict[str, Any]:
         """The same for plain numbers."""
         return {
-            "n_averaged": self._n_averaged, "micro_batch": self.micro_batch,
+            "n_averaged": self._n_averaged,
+            "micro_batch": self.micro_batch,
             "scaler": self._scaler.state_dict(),
-        }  # fmt: skip
+        }
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

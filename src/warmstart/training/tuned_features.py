@@ -36,9 +36,14 @@ class SecondLook:
     """
 
     def __init__(
-        self, network: Network, taps: Sequence[Tap], source: Source, learn: Sequence[Example],
-        collection: Collection, prep: Inputs,
-    ) -> None:  # fmt: skip
+        self,
+        network: Network,
+        taps: Sequence[Tap],
+        source: Source,
+        learn: Sequence[Example],
+        collection: Collection,
+        prep: Inputs,
+    ) -> None:
         self._network, self._scan = network, plan_scan(network, taps)
         self._source, self._collection, self._prep = source, collection, prep
         self._rows = {example.sha256: row for row, example in enumerate(learn)}

@@ -152,9 +152,12 @@ class NumberFit:
 
 
 def fit_numbers(
-    rows: Array, values: Array, weights: Array, penalties: Sequence[float],
+    rows: Array,
+    values: Array,
+    weights: Array,
+    penalties: Sequence[float],
     widths: Sequence[float] = WIDTHS,
-) -> NumberFit:  # fmt: skip
+) -> NumberFit:
     """The curve of least left-out squared error; the line, where that is chance.
 
     A row of weight 2 counts as one that is given twice, and is left out whole. Shapes: rows (n, d)
