@@ -15,12 +15,10 @@ from bench import alter, exposures, pools, sets
 from bench.alter import Seen
 from bench.pools import Pool
 from warmstart.data.near_duplicates import Twin, compared, find_twins
-from warmstart.evidence.borders import shortcut
 from warmstart.evidence.distribution_shift import drift, two_samples
-from warmstart.evidence.label_issues import judge_labels
-from warmstart.evidence.label_noise_ceiling import ceiling
+from warmstart.evidence.label_issues import ceiling, judge_labels
 from warmstart.evidence.probe_hits import best_left_out
-from warmstart.evidence.spurious import cues
+from warmstart.evidence.spurious import cues, shortcut
 from warmstart.records.data import Finding
 from warmstart.solve.kernels import mixed_kernels
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 from bench.tasks import PAIRED, TURNED, pool_of, wine_table
-from warmstart.evidence.label_issues import judge_sets
-from warmstart.evidence.label_issues_numbers import judge_numbers
+from warmstart.evidence.label_issues import judge_numbers, judge_sets
 from warmstart.evidence.probe_hits import best_probabilities
 from warmstart.planning.feature_layers import profiles
 from warmstart.records.data import Share, Why

@@ -40,10 +40,10 @@ from warmstart.training.candidates import LOOKS
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import Scene, set_scene
 from warmstart.training.guards import Alarm, Watch
-from warmstart.training.heads import fit_on
 from warmstart.training.lesson import Lesson
 from warmstart.training.live import read_pixels
 from warmstart.training.outfit import Outfit, outfit
+from warmstart.training.score import fit_on
 from warmstart.training.shared import Room
 from warmstart.training.validation import held_scores
 

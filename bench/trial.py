@@ -19,10 +19,10 @@ from warmstart.request import Request
 from warmstart.run import cleaning
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_start
+from warmstart.run.candidates import fine_tuning_gain, on_rows_of
+from warmstart.run.candidates import measure as claims
 from warmstart.run.model_files import origin_of
-from warmstart.run.ship import fine_tuning_gain, on_rows_of
-from warmstart.run.ship import measure as claims
-from warmstart.training import heads
+from warmstart.training import score
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import Scene, set_scene
 from warmstart.training.fine_tune import NO_LIMIT, Worked, tune
@@ -80,7 +80,7 @@ def try_tail(asked: Request, scene: Scene, start: Start) -> Trial:
         tuple(scene.profiles),
         scene.look.engine,
     )
-    head = drain(heads.fit_all(scene, plan))
+    head = drain(score.fit_all(scene, plan))
     digests = origin_of(start, scene.look.network).digests
     own = replace(plan, strategy=replace(plan.strategy, source="user"))  # nothing is chosen here
     worked = drain(tune(scene, own, head, digests, NoCheckpoints(), NO_LIMIT))

@@ -20,7 +20,7 @@ from warmstart.planning.cached_activations import with_store
 from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.schedule import schedule
 from warmstart.planning.settings import apply_settings
-from warmstart.training import fine_tune, heads
+from warmstart.training import fine_tune, score
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.lesson import Lesson
 from warmstart.training.outfit import outfit
@@ -90,7 +90,7 @@ def lesson(scene, plan, held=(), checkpoints=None, **options):
     rows = np.arange(len(scene.arranged.learn))
     held = np.asarray(held, np.int64)
     keep = np.setdiff1d(rows, held)
-    head = heads.fit_on(scene, plan, keep)
+    head = score.fit_on(scene, plan, keep)
     read = scene.look.reader(scene.examples(keep))
     options = {"number": 1, **options}
     return Lesson(

@@ -117,7 +117,7 @@ import os, tempfile
 from pathlib import Path
 import numpy as np
 from warmstart.errors import WorldError
-from warmstart.features.activation_key import ScratchKey
+from warmstart.features.cache_key import ScratchKey
 from warmstart.features.extract import Features
 from warmstart.features.cache_key import Column
 from warmstart.features.cache import Store

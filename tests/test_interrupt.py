@@ -141,7 +141,7 @@ def test_two_interrupts_while_libraries_load_are_one_line(place, module):
 @pytest.mark.parametrize("verb", ["check", "starts", "--help"])
 def test_two_interrupts_end_every_verb_so(place, verb):
     words = {"check": ["check", *FIT[4:-2]]}.get(verb, [verb])
-    module = {"check": "scipy", "starts": "warmstart.cli.calls"}.get(verb, "warmstart.cli.help")
+    module = {"check": "scipy", "starts": "warmstart.cli.dispatch"}.get(verb, "warmstart.cli.help")
     job = pressed(place, module, [*WARMSTART, *words])
     assert (job.returncode, job.stdout) == (130, "")
     assert job.stderr.splitlines()[-1] == "Interrupted."

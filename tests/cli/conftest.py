@@ -215,9 +215,9 @@ def work(monkeypatch):
 
     monkeypatch.setattr(data_place, "look_for", lambda text: None)  # no data has to be there
     place("warmstart.run.fit", Request=Request, fit=standing_in.fit)
-    place("warmstart.run.predict", predict=standing_in.predict)
+    place("warmstart.run.predictor", predict=standing_in.predict)
     place("warmstart.run.evaluate", evaluate=standing_in.evaluate)
-    place("warmstart.run.rank", rank=standing_in.rank)
+    place("warmstart.run.base_model", rank=standing_in.rank)
     place("warmstart.run.suggest", suggest=standing_in.suggest)
     place("warmstart.network.registry", starts=standing_in.starts)
     cache = place("warmstart.run.cache", info=lambda: INFO, clear=lambda: INFO)

@@ -11,8 +11,7 @@ import torch
 from networks import FORKS, KINDS, Forked, cut_once, inputs_for
 
 from warmstart.errors import ExportError
-from warmstart.exporting.formats import Source, onnx_graph
-from warmstart.exporting.torch_export import to_program
+from warmstart.exporting.formats import Source, onnx_graph, to_program
 from warmstart.network.added import graft, make_block
 from warmstart.network.ensemble import put_beside
 from warmstart.network.feature_layers import tap_width, taps

@@ -21,7 +21,7 @@ import warmstart
 from drawing import fill
 from warmstart.cli.main import main
 from warmstart.errors import PlanError, StartError
-from warmstart.features import streaming
+from warmstart.features import offload
 from warmstart.planning.plan_file import open_plan
 from warmstart.request import Request
 from warmstart.run import inputs
@@ -185,17 +185,17 @@ def test_memory_decides_where_nobody_does(asked, monkeypatch):
     request = Request(data=asked["data"], start=asked["start"], arch=asked["arch"])
     size = Path(asked["start"]).stat().st_size
     for free, streams in ((10 * size, False), (2 * size, True), (None, False)):
-        monkeypatch.setattr(streaming, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(offload, "free_memory", lambda free=free: free)
         found = inputs.settle_stream(request)
         assert (found is not None) == streams
-    monkeypatch.setattr(streaming, "free_memory", lambda: 2 * size)
+    monkeypatch.setattr(offload, "free_memory", lambda: 2 * size)
     assert "4 times" in inputs.settle_stream(request).because
     assert inputs.settle_stream(Request(data=asked["data"])) is None
 
 
 def test_what_cannot_be_streamed_is_loaded_where_nobody_asked(asked, tmp_path, monkeypatch):
     """Half precision, weights that fit in part, a computer without accelerate."""
-    monkeypatch.setattr(streaming, "free_memory", lambda: 1)
+    monkeypatch.setattr(offload, "free_memory", lambda: 1)
     request = Request(data=asked["data"], start=asked["start"], arch=asked["arch"])
     assert inputs.settle_stream(request) is not None
     half = {n: t.half() for n, t in load_file(asked["start"]).items()}
@@ -205,7 +205,7 @@ def test_what_cannot_be_streamed_is_loaded_where_nobody_asked(asked, tmp_path, m
     assert inputs.settle_stream(replace(request, start=tmp_path / "torn.safetensors")) is None
     partial = replace(request, settings=("start.partial=true",))
     assert inputs.settle_stream(partial) is None
-    monkeypatch.setattr(streaming, "HELPER", "no_such_package")
+    monkeypatch.setattr(offload, "HELPER", "no_such_package")
     assert inputs.settle_stream(request) is None
     with pytest.raises(PlanError, match=r"start\.partial do not go together"):
         inputs.settle_stream(replace(partial, settings=("start.partial=true", STREAM)))

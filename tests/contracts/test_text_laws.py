@@ -18,9 +18,9 @@ import wordy
 from serving import live
 from speaking import said_in
 from warmstart.errors import ExportError
+from warmstart.exporting.formats import to_program
 from warmstart.exporting.network import serve
 from warmstart.exporting.onnx import to_onnx
-from warmstart.exporting.torch_export import to_program
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import FeatureKey
 from warmstart.features.engine import make_engine

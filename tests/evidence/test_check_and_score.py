@@ -23,7 +23,7 @@ from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.network import Tap
 from warmstart.records.summary import Estimate, Evidence, GuardNote, Inspection, Verdict
 from warmstart.request import Request
-from warmstart.run import model_files, ship
+from warmstart.run import candidates, model_files
 from warmstart.solve.calibration import Calibration
 from warmstart.training import score
 from warmstart.training.dataset import arrange
@@ -339,15 +339,15 @@ def test_the_test_part_is_not_read_when_nothing_ships(head):
         raise AssertionError("the test part was looked at")
 
     worked = worked_of(head, never)
-    measured = ship.measure(worked, arranged_of(), head, is_shipped=False)
+    measured = candidates.measure(worked, arranged_of(), head, is_shipped=False)
     assert (measured.test, measured.test_probabilities) == (None, None)
-    assert ship.measure(worked, arranged_of(n_test=0), head, is_shipped=True).test is None
+    assert candidates.measure(worked, arranged_of(n_test=0), head, is_shipped=True).test is None
 
 
 def test_lines_follow_the_rows(head):
     arranged = arranged_of()
     worked = worked_of(head, lambda examples: features_of(6))
-    measured = ship.measure(worked, arranged, head, is_shipped=True)
+    measured = candidates.measure(worked, arranged, head, is_shipped=True)
     found = list(score.predictions(head, arranged, NAMES, measured))
     assert [line.id for line in found] == [str(i) for i in range(36)]
     assert [line.split for line in found] == ["oof"] * 30 + ["test"] * 6

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from warmstart.evidence.depth import depth
+from warmstart.evidence.check import depth
 from warmstart.evidence.permutation_test import signal
 from warmstart.planning.feature_layers import profiles
 from warmstart.records.network import Tap

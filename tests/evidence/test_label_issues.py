@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from warmstart.evidence.label_issue_words import label_finding, of_classes, of_sets, said
 from warmstart.evidence.label_issues import (
     LEAST,
     MOST_WRONG,
@@ -11,6 +10,10 @@ from warmstart.evidence.label_issues import (
     fit_noise,
     judge_labels,
     judge_sets,
+    label_finding,
+    of_classes,
+    of_sets,
+    said,
 )
 from warmstart.evidence.probe_hits import best_probabilities
 from warmstart.records.data import Share

@@ -9,17 +9,11 @@ import pytest
 
 import pinning
 from warmstart.data.near_duplicates import Twin
-from warmstart.evidence import borders as evidence_borders
 from warmstart.evidence import (
-    depth,
+    check,
     distribution_shift,
     domain_gap,
-    from_scratch,
-    label_issue_words,
     label_issues,
-    label_issues_numbers,
-    label_noise_ceiling,
-    leaking_columns,
     learning_curve,
     off_topic,
     permutation_test,
@@ -31,6 +25,7 @@ from warmstart.evidence import (
 )
 from warmstart.evidence.transfer_gain import Controls
 from warmstart.records.network import Tap
+from warmstart.run import from_scratch
 from warmstart.solve.kernels import mixed_kernels
 
 N, K = 60, 3
@@ -66,7 +61,7 @@ def of_appetite():
 
 def of_depth():
     taps = {Tap(part=p, pool="avg"): features(0.4 * p, seed=p) for p in (1, 2, 3)}
-    return depth.depth(taps, [kernel(1.2, 3), kernel(0.9, 4)], LABELS, PAIRS)
+    return check.depth(taps, [kernel(1.2, 3), kernel(0.9, 4)], LABELS, PAIRS)
 
 
 def of_knowledge():
@@ -140,10 +135,10 @@ def of_label_issues():
     ids = [f"{i}.jpg" for i in range(150)]
     twins = [Twin(0, 1, 0.97, True), Twin(40, 41, 0.9, False), Twin(42, 44, 0.9, False)]
     return (
-        label_issue_words.of_classes(found, ids, NAMES, 20),
-        label_issue_words.of_classes(clean, ids, NAMES, 5),
-        label_noise_ceiling.ceiling(found, twins, labels),
-        label_noise_ceiling.ceiling(clean, (), labels),
+        label_issues.of_classes(found, ids, NAMES, 20),
+        label_issues.of_classes(clean, ids, NAMES, 5),
+        label_issues.ceiling(found, twins, labels),
+        label_issues.ceiling(clean, (), labels),
     )
 
 
@@ -155,7 +150,7 @@ def of_sets():
     worst = np.abs(p[sure] - 0.5).argmax(1)
     truth[sure, worst] = 1 - truth[sure, worst]
     found, ids = label_issues.judge_sets(p, truth, np.arange(120)), [f"{i}.jpg" for i in range(120)]
-    return label_issue_words.of_sets(found, ids, truth, NAMES, 12)
+    return label_issues.of_sets(found, ids, truth, NAMES, 12)
 
 
 def of_numbers():
@@ -163,9 +158,9 @@ def of_numbers():
     said = rng.normal(size=150)
     truth = said + 0.2 * rng.standard_t(4, size=150)
     truth[:6] += np.array([3, -4, 5, 2.5, -3, 6])
-    found = label_issues_numbers.judge_numbers(said, truth, np.arange(150))
+    found = label_issues.judge_numbers(said, truth, np.arange(150))
     texts = [f"{v:.3g}" for v in truth]
-    return label_issues_numbers.of_numbers(found, texts, texts, said, 9)
+    return label_issues.of_numbers(found, texts, texts, said, 9)
 
 
 def of_off_topic():
@@ -221,9 +216,9 @@ def of_shortcut():
     truth = np.stack([LABELS == 0, LABELS == 1, LABELS == 2], 1).astype(float)
     return [
         (
-            evidence_borders.shortcut(borders(s), LABELS, NAMES, SINGLES, 0.9),
-            evidence_borders.edges_of_sets(borders(s), truth, NAMES),
-            evidence_borders.border_accuracy(borders(s), LABELS, SINGLES, K),
+            spurious.shortcut(borders(s), LABELS, NAMES, SINGLES, 0.9),
+            spurious.edges_of_sets(borders(s), truth, NAMES),
+            spurious.border_accuracy(borders(s), LABELS, SINGLES, K),
         )
         for s in (False, True)
     ]
@@ -239,9 +234,9 @@ def of_telling():
     }
     truth = np.stack([LABELS == 2, LABELS == 1], 1).astype(float)
     return (
-        leaking_columns.telling(columns, LABELS, parts, 0),
-        leaking_columns.telling_of_sets(columns, truth, ("x", "y"), parts, 0),
-        leaking_columns.telling_of_numbers(columns, columns["code"][:, 0] ** 2, parts, 0),
+        spurious.telling(columns, LABELS, parts, 0),
+        spurious.telling_of_sets(columns, truth, ("x", "y"), parts, 0),
+        spurious.telling_of_numbers(columns, columns["code"][:, 0] ** 2, parts, 0),
     )
 
 

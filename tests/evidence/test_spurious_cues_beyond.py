@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 
 from warmstart.data.thumbnails import Files
-from warmstart.evidence.borders import edges_of_sets
-from warmstart.evidence.leaking_columns import telling_of_numbers, telling_of_sets
-from warmstart.evidence.spurious import cues_of_numbers, cues_of_sets, explained
+from warmstart.evidence.spurious import (
+    cues_of_numbers,
+    cues_of_sets,
+    edges_of_sets,
+    explained,
+    telling_of_numbers,
+    telling_of_sets,
+)
 
 N = 80
 

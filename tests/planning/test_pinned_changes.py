@@ -24,8 +24,7 @@ from plans import (
 )
 from warmstart.planning.build import build
 from warmstart.planning.cached_activations import with_store
-from warmstart.planning.machine import Machine
-from warmstart.planning.parallel import with_parallel
+from warmstart.planning.machine import Machine, with_parallel
 from warmstart.planning.plan_file import overlay, wishes_for
 from warmstart.planning.settings import apply_settings
 from warmstart.records.network import Recipe

@@ -18,7 +18,6 @@ from warmstart.planning import (
     learning_rates,
     machine,
     minutes,
-    parallel,
     schedule,
 )
 from warmstart.planning.forecast import Load, Speeds, forecast
@@ -308,20 +307,18 @@ def of_machine():
 def of_piping():
     some = [(10**9, 3 * 10**8, "adamw", 2), (10**9, 3 * 10**8, "sgd", 2), (7, 5, "other", 4)]
     kept = [
-        parallel.by_memory(*each, free)
+        machine.by_memory(*each, free)
         for each in some
         for free in (None, 0, 192, 7_599_999_999, 7_600_000_000, 6_999_999_999, 7 * 10**9)
     ]
-    kept.append(parallel.by_memory(225_000_000, 0, "sgd", 1, 50_000_000))  # 0.45 and 0.05 GB
-    turns = [
-        parallel.in_turn(b, n) for b, n in ((32, 2), (30, 4), (7, 2), (1, 3), (16, 4), (12, 2))
-    ]
+    kept.append(machine.by_memory(225_000_000, 0, "sgd", 1, 50_000_000))  # 0.45 and 0.05 GB
+    turns = [machine.in_turn(b, n) for b, n in ((32, 2), (30, 4), (7, 2), (1, 3), (16, 4), (12, 2))]
     words = ("pipeline:1", "pipeline:0", "pipeline:12345", "pipeline:9999", "data", "fsdp", "x", 3)
     return (
         kept,
         turns,
-        [(parallel.n_stages(w), parallel.is_way(w), parallel.kind_of(w)) for w in words],
-        [parallel.least_idle(n, parts) for n, parts in ((1, 4), (2, 8), (4, 16))],
+        [(machine.n_stages(w), machine.is_way(w), machine.kind_of(w)) for w in words],
+        [machine.least_idle(n, parts) for n, parts in ((1, 4), (2, 8), (4, 16))],
     )
 
 

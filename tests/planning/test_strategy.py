@@ -167,7 +167,8 @@ def test_depth_counts_from_either_end(n_parts, count):
             "frozen:3+gradual",
             4,
             "--strategy frozen:3+gradual: lite0 has 4 parts, the head apart; gradual needs at "
-            "least two tuned layers, which join one after the other; use last:2+gradual or full+gradual.",
+            "least two tuned layers, which join one after the other; use last:2+gradual or "
+            "full+gradual.",
         ),
         (
             "full+gradual",

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 
 from warmstart.records.judged import CertaintyBin
-from warmstart.reporting.bars import diagram
+from warmstart.reporting.figures import diagram
 
 
 def test_dots_lie_where_their_bins_do():

@@ -13,6 +13,7 @@ import warmstart
 from looking import collect
 from plans import refusal
 from tiny import PREP, bytes_of, fit, network
+from warmstart.cli.fit import plan_text
 from warmstart.errors import DataError, PlanError, UsageError
 from warmstart.events import drain, follow
 from warmstart.network.feature_layers import taps
@@ -27,7 +28,6 @@ from warmstart.run import dry_run as run_dry_run
 from warmstart.run import forecast
 from warmstart.run.dry_run import dry_run
 from warmstart.run.forecast import Bench, measure, outlook
-from warmstart.terminal.plan_text import plan_text
 from warmstart.training.dataset import arrange
 
 STRATEGIES = ("auto", "head", "last:1", "full+gradual", "head+add", "full+lora", "scratch")

@@ -20,7 +20,7 @@ from warmstart.modalities.preprocessing import load_image
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import read_json
 from warmstart.run.evaluate import evaluate
-from warmstart.run.predict import predict
+from warmstart.run.predictor import predict
 from warmstart.serving.model import Limits
 from warmstart.serving.serve import Serving, application
 

@@ -6,7 +6,7 @@ import pytest
 
 from warmstart.errors import UsageError
 from warmstart.serving.access import LOCAL, OPEN, Access, access_for, host_name
-from warmstart.serving.pages import FILES
+from warmstart.serving.app import FILES
 
 
 def refused(access, path="/labels", **headers):

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from warmstart.serving.batching import Batcher
+from warmstart.serving.http import Problem
 from warmstart.serving.model import Limits
-from warmstart.serving.problems import Problem
 
 
 def run(scene, work, limits=None):

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving import form
+from warmstart.serving.http import Problem
 from warmstart.serving.inputs import Sent, SentImages, images_in
 from warmstart.serving.model import Limits
-from warmstart.serving.problems import Problem
 
 LIMITS = Limits(images=3)
 

@@ -6,7 +6,7 @@ import pytest
 
 from warmstart.records.answer import Answer
 from warmstart.records.summary import Estimate
-from warmstart.serving.metrics import outcome_of
+from warmstart.serving.http import outcome_of
 from warmstart.serving.wording import close_classes, heat_words, promise_words, words
 
 

@@ -15,10 +15,8 @@ import pytest
 from serving import ODD_HEADS, form, live, png, wait_until
 from warmstart.errors import DataError, UsageError
 from warmstart.studio.app import Keys, make_app
-from warmstart.studio.project import Project
-from warmstart.studio.stream import Hub
-from warmstart.studio.table import table_of
-from warmstart.studio.work import Seen, Tools, Working
+from warmstart.studio.project import Project, table_of
+from warmstart.studio.work import Hub, Seen, Tools, Working
 
 KEYS = Keys("a-token", "a-secret")
 

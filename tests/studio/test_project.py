@@ -10,8 +10,7 @@ import pytest
 from serving import png
 from warmstart.errors import RunFolderError, UsageError
 from warmstart.studio.board import Board, labelled, renamed, with_class, without_class
-from warmstart.studio.project import Arrived, Project, append, read_lines
-from warmstart.studio.table import id_of, n_changed
+from warmstart.studio.project import Arrived, Project, append, id_of, n_changed, read_lines
 
 
 def arrived(number, part="train", group=None):

@@ -11,7 +11,7 @@ import lessons
 from lessons import FEW, lesson, planned
 from warmstart.events import drain
 from warmstart.solve.calibration import Calibration, fit_temperature
-from warmstart.training import heads
+from warmstart.training import score
 from warmstart.training.candidates import CANDIDATES, END, REFIT, REFITTED, Chosen, Route, choose
 from warmstart.training.output import PENALTY, Refit, calibrated, joined_outputs, may_refit
 from warmstart.training.score import head_scores
@@ -69,7 +69,7 @@ def test_where_nothing_was_fitted_anew_nothing_is_joined_nor_chosen(lost):
 
 def test_the_output_that_ships_says_what_the_mean_of_both_says(scene, trained):
     plan, made, outfit = trained
-    head = heads.fit_on(scene, plan, made.rows)
+    head = score.fit_on(scene, plan, made.rows)
     again = Refit(scene, plan, made.room.source)
     chosen = Chosen(REFIT, np.empty(0), np.empty(0))
     warmths = ((2.0, 3.0), (9.0, 9.0), (9.0, 9.0))
@@ -86,7 +86,7 @@ def test_the_output_that_ships_says_what_the_mean_of_both_says(scene, trained):
 
 def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(scene, trained):
     plan, made, outfit = trained
-    head = heads.fit_on(scene, plan, made.rows)
+    head = score.fit_on(scene, plan, made.rows)
     again = Refit(scene, plan, made.room.source)
     keep = np.setdiff1d(made.rows, HELD)
     plain = again.held_scores(outfit, head, keep, HELD)
@@ -111,7 +111,7 @@ def test_layers_that_began_at_random_keep_the_output_that_was_trained_on_them(sc
     made = lesson(scene, plan, HELD)
     outfit = made.make()
     assert may_refit(outfit) == may
-    head = heads.fit_on(scene, plan, made.rows)
+    head = score.fit_on(scene, plan, made.rows)
     found = Refit(scene, plan, made.room.source).held_scores(outfit, head, made.rows, HELD)
     assert np.isfinite(found).all() == may
     assert found.shape == (len(HELD), 3)
@@ -119,7 +119,7 @@ def test_layers_that_began_at_random_keep_the_output_that_was_trained_on_them(sc
 
 def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(scene, trained):
     plan, made, _ = trained
-    head = heads.fit_on(scene, plan, made.rows)
+    head = score.fit_on(scene, plan, made.rows)
     n = len(made.rows)
     labels, fold = scene.arranged.labels, np.arange(n) % 2
     said = head.warmth * np.eye(3)[labels]

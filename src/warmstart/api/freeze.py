@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from warmstart.network.freeze import Hold, groups
-from warmstart.network.tensor_owners import Sections, sections_for
+from warmstart.network.structure import Sections, sections_for
 from warmstart.records.plan import Action, Plan
 
 

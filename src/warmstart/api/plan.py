@@ -8,8 +8,7 @@ from typing import Any
 from torch import nn
 
 from warmstart.errors import PlanError
-from warmstart.network.structure import OUTPUT
-from warmstart.network.tensor_owners import Sections, sections
+from warmstart.network.structure import OUTPUT, Sections, sections
 from warmstart.planning import rules
 from warmstart.planning.actions import body_actions
 from warmstart.planning.fine_tuning import WARM_UP

@@ -40,9 +40,9 @@ from warmstart.training.candidates import END
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import Scene, set_scene
 from warmstart.training.guards import Alarm
-from warmstart.training.heads import fit_on
 from warmstart.training.lesson import Lesson
 from warmstart.training.outfit import outfit
+from warmstart.training.score import fit_on
 from warmstart.training.shared import Room
 
 SCALES = (1 / 3, 1.0, 3.0)

@@ -13,8 +13,7 @@ from warmstart.api.freeze import actions_of
 from warmstart.errors import TrainingError, UsageError
 from warmstart.network.freeze import action_of
 from warmstart.network.ledger import prove_frozen
-from warmstart.network.structure import OUTPUT
-from warmstart.network.tensor_owners import Sections, sections_for
+from warmstart.network.structure import OUTPUT, Sections, sections_for
 from warmstart.network.tensors import STATISTICS, digest, unique_tensors
 from warmstart.records.network import Fate, Ledger, LedgerRow
 from warmstart.records.plan import Action, Plan

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from warmstart.cli.output import dumps, watcher
 from warmstart.cli.parse import Call
 from warmstart.errors import UsageError
 from warmstart.events import Event, follow
+from warmstart.exporting.predict_script import NAME
+from warmstart.exporting.readme import agreement_text, example_of, shrunk_text, twin_text
 from warmstart.records.codec import to_plain
-from warmstart.terminal import export_text
+from warmstart.records.export import Exported
+from warmstart.terminal.text import column
+
+# ---- An export, for someone who is about to ship it.
+
+
+_MADE_BY_US = (
+    "README.md",
+    "export.json",
+    "labels.json",
+    "preprocess.json",
+    "tokenizer.json",
+    NAME,
+)
+
+
+def export_text(found: Exported, path: Path) -> str:
+    """Where it is, that it was checked, what it costs, how it is used."""
+    model = {name: n for name, n in found.files.items() if name not in _MADE_BY_US}
+    named = ", ".join(f"{name} {n / 1e6:.1f} MB" for name, n in model.items() if n >= 1e5)
+    lines = [
+        column("Export", f"{path}: {named or ', '.join(model)}"),
+        column("Checked", agreement_text(found)),
+    ]
+    lines += [column("Twin", twin_text(found))] if found.twin else []
+    lines += [column("8 bits", shrunk_text(found))] if found.shrunk else []
+    script = shlex.quote(str(path / NAME))
+    return "\n".join([*lines, column("Use", f"python {script} {example_of(found)}")])
 
 
 def export(call: Call) -> int:
@@ -36,5 +66,5 @@ def export(call: Call) -> int:
     if "--json" in switches:
         print(dumps({"path": str(found.path), **to_plain(found.exported)}, indent=2))
     else:
-        print(export_text.export_text(found.exported, found.path))
+        print(export_text(found.exported, found.path))
     return 0

@@ -70,7 +70,7 @@ def _run(words: Sequence[str]) -> int:
 
         look_for(call.places[0])
     prepare()
-    from warmstart.cli.calls import run
+    from warmstart.cli.dispatch import run
 
     return run(call)
 

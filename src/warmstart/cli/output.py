@@ -90,7 +90,7 @@ INTERRUPTED = 130
 
 def check_processes(call: Call, world: World) -> None:
     """Raises: UsageError where --parallel asks for other processes than there are."""
-    from warmstart.planning.parallel import KIND, is_way, n_stages
+    from warmstart.planning.machine import KIND, is_way, n_stages
 
     value = call.values.get("--parallel")
     if value is None:
@@ -143,3 +143,13 @@ def _silent(steps: Callable[[], Steps[Finished]]) -> int:
 
 def _unseen(event: Event) -> None:
     """Progress is the first process's to show."""
+
+
+def kind_of_run(run: Path) -> str:
+    """What a run answers about, for the words of its figures."""
+    from warmstart.records.answer import ModelRecord
+    from warmstart.records.inputs import kind_of
+    from warmstart.records.run_folder import read_json
+
+    path = run / "model" / "config.json"
+    return kind_of(read_json(path, ModelRecord).preprocessing) if path.is_file() else "image"

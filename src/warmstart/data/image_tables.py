@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from warmstart.data.dataset import Columns, Listing, Load, Row, Wording, is_too_much, unreadable
-from warmstart.data.groups import propose_columns
 from warmstart.data.labels import LabelCells, label_column, read_labels
 from warmstart.data.media import noun_of
 from warmstart.data.parsing import (
@@ -21,6 +20,7 @@ from warmstart.data.parsing import (
     splits_of,
 )
 from warmstart.data.place import escaped, is_utf8
+from warmstart.data.splits import propose_columns
 from warmstart.data.tables import holds_rows, list_rows
 from warmstart.data.text_tables import list_texts, text_column
 from warmstart.errors import DataError

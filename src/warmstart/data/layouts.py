@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 
 from warmstart.data.arrow import parse_parquet
 from warmstart.data.dataset import Columns, Listing, Row, Wording, joined, some, under, unreadable
-from warmstart.data.groups import propose_series
 from warmstart.data.hub_datasets import files_of, is_saved, list_saved
 from warmstart.data.image_tables import list_table
 from warmstart.data.labels import label_column
@@ -26,6 +25,7 @@ from warmstart.data.place import (
     Place,
     suffix,
 )
+from warmstart.data.splits import propose_series
 from warmstart.errors import DataError
 from warmstart.modalities.text import normal_of
 from warmstart.nouns import count

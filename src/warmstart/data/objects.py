@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL.Image import Image
 
-from warmstart.data.dataset import Columns, Listing, Row, Wording
+from warmstart.data.arrays import payload_of_picture
+from warmstart.data.dataset import Collection, Columns, Listing, Row, Wording
 from warmstart.data.image_tables import Files, list_table
 from warmstart.data.parsing import Table, lists_of, text_of
 from warmstart.data.place import check_name, read_file
 from warmstart.errors import DataError
 from warmstart.nouns import count
+from warmstart.records.inputs import TensorInputs
 
 
 @runtime_checkable
@@ -136,4 +140,162 @@ def list_image_folder(folder: ImageFolder, chosen: Sequence[int] | None = None) 
             after='"',
             remove="its samples",
         ),
+    )
+
+
+# ---- A map-style data set of tensors: any shape, one class number or name each.
+
+
+LOOKED_AT = 200  # examples whose numbers tell how large they are
+
+
+@runtime_checkable
+class MapDataset(Protocol):
+    """What `torch.utils.data.Dataset` of map style is: it has a length, and gives by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def is_dataset(source: Any) -> bool:
+    """Whether a source is a map-style data set, and no list, array or text."""
+    plain = (str, bytes, Sequence, np.ndarray, dict)
+    return isinstance(source, MapDataset) and not isinstance(source, plain)
+
+
+def list_dataset(dataset: Any) -> Listing:
+    """List the examples of a data set that gives pairs (tensor, class); ids are "0", "1", …
+
+    Each is asked for when it is needed and never kept; its content is what `np.save` writes.
+    Raises: DataError if it gives something else, other tensors each time, or of several shapes.
+    """
+    name = type(dataset).__name__
+    n = len(dataset)
+    if not n:
+        raise DataError(f"the {name} is empty; give one with examples")
+    if isinstance(_pair(dataset, 0, name)[0], Image):
+        return _list_pictures(dataset, name)
+    first, _ = pair_of(dataset, 0, name)
+    if _bytes(first) != _bytes(pair_of(dataset, 0, name)[0]):
+        raise DataError(
+            f"the {name} gives another tensor each time it is asked for example 0; take what "
+            "draws at random out of it"
+        )
+    width, labels = len(str(n - 1)), []
+    for index in range(n):
+        values, label = pair_of(dataset, index, name)
+        if values.shape != first.shape or values.dtype != first.dtype:
+            raise DataError(
+                f"the {name} gives {values.dtype} of shape {values.shape} for example {index}, "
+                f"and {first.dtype} of {first.shape} for example 0; give all alike"
+            )
+        labels.append(label)
+    rows = tuple(Row(id=f"{index:0{width}}", label=label) for index, label in enumerate(labels))
+    return Listing(
+        name="dataset",
+        kind="tensor",
+        layout=f"{name}: tensors of shape {first.shape}",
+        title=f"{count(n, 'tensor')} in a {name}",
+        rows=rows,
+        load=lambda id: _bytes(pair_of(dataset, int(id), name)[0]),
+        wording=Wording(
+            source=f"the {name}",
+            before=f'the {name}: class "',
+            after='"',
+            remove="its examples",
+            noun="tensor",
+        ),
+    )
+
+
+def pair_of(dataset: Any, index: int, name: str) -> tuple[NDArray[Any], str]:
+    """The tensor and the class of one example. Raises: DataError where it is no such pair."""
+    item = _pair(dataset, index, name)
+    return as_values(item[0], f"example {index} of the {name}"), _label(item[1], index, name)
+
+
+def _pair(dataset: Any, index: int, name: str) -> tuple[Any, Any]:
+    item = dataset[index]
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        raise DataError(
+            f"the {name} gives a {type(item).__name__} for example {index}; give pairs "
+            "(tensor, class)"
+        )
+    return item[0], item[1]
+
+
+def _list_pictures(dataset: Any, name: str) -> Listing:
+    """List a data set that gives pairs (PIL image, class). Raises: as `list_dataset`."""
+
+    def load(id: str) -> bytes:
+        picture = _pair(dataset, int(id), name)[0]
+        if not isinstance(picture, Image):
+            raise DataError(f"is a {type(picture).__name__} and no image, as example 0 is")
+        return payload_of_picture(picture)
+
+    if load("0") != load("0"):
+        raise DataError(
+            f"the {name} gives another image each time it is asked for example 0; take what "
+            "draws at random out of it"
+        )
+    labels = [_label(_pair(dataset, n, name)[1], n, name) for n in range(len(dataset))]
+    width = len(str(len(labels) - 1))
+    return Listing(
+        name="dataset",
+        layout=f"{name}: images",
+        title=f"{count(len(labels), 'image')} in a {name}",
+        rows=tuple(Row(id=f"{n:0{width}}", label=label) for n, label in enumerate(labels)),
+        load=load,
+        wording=Wording(
+            source=f"the {name}", before=f'the {name}: class "', after='"', remove="its examples"
+        ),
+    )
+
+
+def as_values(values: Any, where: str) -> NDArray[Any]:
+    """A tensor as NumPy has it; real numbers as float32, whole ones as int64.
+
+    Raises: DataError for what is no tensor of finite numbers.
+
+    >>> as_values(np.ones((2, 3)), "x").dtype
+    dtype('float32')
+    """
+    found = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    if found.dtype.kind not in "buif" or not found.size:
+        raise DataError(f"{where} is no tensor of numbers ({type(values).__name__}); give one")
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise DataError(f"{where} holds NaN or infinite numbers; replace them")
+    kinds = {"f": "float32", "b": "uint8", "u": "uint8" if found.dtype == np.uint8 else "int64"}
+    return np.ascontiguousarray(found.astype(kinds.get(found.dtype.kind, "int64")))
+
+
+def _label(value: Any, index: int, name: str) -> str:
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+    if isinstance(value, (bool, int, np.integer)):
+        return str(int(value))
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise DataError(
+        f"the {name} gives {value!r} as the class of example {index}; give a whole number or a name"
+    )
+
+
+def _bytes(values: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def tensor_inputs(collection: Collection) -> TensorInputs:
+    """What a network will be given, as the first examples tell."""
+    ids = [example.id for example in collection.record.examples][:LOOKED_AT]
+    found = [
+        np.lib.format.read_array(io.BytesIO(collection.load(id)), allow_pickle=False) for id in ids
+    ]
+    return TensorInputs(
+        shape=found[0].shape,
+        dtype=str(found[0].dtype),
+        low=float(min(values.min() for values in found)),
+        high=float(max(values.max() for values in found)),
     )

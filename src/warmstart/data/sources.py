@@ -25,6 +25,8 @@ from warmstart.data.objects import (
     ImageFolder,
     chosen_of,
     held_images,
+    is_dataset,
+    list_dataset,
     list_frame,
     list_image_folder,
 )
@@ -38,7 +40,6 @@ from warmstart.data.place import (
     read_file,
     suffix,
 )
-from warmstart.data.tensors import is_dataset, list_dataset
 from warmstart.data.webdataset import is_shard, list_shard, list_shards
 from warmstart.errors import DataError, missing
 from warmstart.nouns import count

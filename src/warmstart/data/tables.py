@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 
 from warmstart.data.column_types import ColumnWish, type_columns
 from warmstart.data.dataset import Collection, Columns, Listing, Row, Wording
-from warmstart.data.groups import propose_columns
 from warmstart.data.labels import label_column, read_labels, several
 from warmstart.data.parsing import PATH_NAMES, Roles, Table, find_column, groups_of, splits_of
 from warmstart.data.place import IMAGE_SUFFIXES, suffix
+from warmstart.data.splits import propose_columns
 from warmstart.errors import DataError
 from warmstart.machine import check_room, size_of_cells
 from warmstart.modalities.table import pack, unpack

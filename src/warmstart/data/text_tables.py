@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from warmstart.data.dataset import Columns, Listing, Row, Wording, some
-from warmstart.data.groups import propose_columns
 from warmstart.data.labels import label_column, read_labels
 from warmstart.data.parsing import (
     LABEL_NAMES,
@@ -18,6 +17,7 @@ from warmstart.data.parsing import (
     splits_of,
 )
 from warmstart.data.place import suffix
+from warmstart.data.splits import propose_columns
 from warmstart.errors import DataError
 from warmstart.modalities.text import normal
 from warmstart.nouns import count

@@ -2,17 +2,153 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.evaluation.metrics import MODEL_VARIANCE
+from warmstart.events import BESIDE, Event
 from warmstart.records.comparison import ComparedRows, Pair
+from warmstart.records.data import DataRecord
 from warmstart.records.summary import Estimate
 from warmstart.stats.intervals import Blocks, proportion
 from warmstart.stats.paired import hits_difference, holm, mean_interval
+
+# ---- Which examples several runs held out, told by their bytes, and who was right on them.
+
+
+Key = tuple[str, str, int]  # content hash, label, which of several such examples
+Link = tuple[int, int]  # two rows that depend on each other
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a run said of an example that it had not learnt from."""
+
+    id: str
+    is_test: bool
+    target: str
+    label: str
+    credit: float | None = None  # None: 1 where the label is the target, else 0
+
+    @property
+    def worth(self) -> float:
+        """What it adds to the run's score."""
+        return float(self.label == self.target) if self.credit is None else self.credit
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A run's data, and all that it said of examples held out."""
+
+    data: DataRecord
+    said: tuple[Said, ...]
+
+    @property
+    def seen_before(self) -> frozenset[str]:
+        """Ids of examples of which the run itself found that training had seen them."""
+        leaks = (problem for problem in self.data.problems if problem.kind == "leak")
+        return frozenset(id for leak in leaks for id in leak.items)
+
+    def by_key(self, without: frozenset[str] = frozenset()) -> dict[Key, Said]:
+        """What was said, by content and label rather than by name."""
+        content = {example.id: example.sha256 for example in self.data.examples}
+        times: dict[tuple[str, str], int] = {}
+        found: dict[Key, Said] = {}
+        for said in sorted(self.said, key=lambda said: said.id):
+            if said.id not in without and said.id in content:
+                pair = (content[said.id], said.target)
+                times[pair] = times.get(pair, -1) + 1
+                found[(*pair, times[pair])] = said
+        return found
+
+    @property
+    def learnt(self) -> frozenset[str]:
+        """Content hashes of what the run learnt from."""
+        return frozenset(e.sha256 for e in self.data.examples if e.split != "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The rows that all runs held out.
+
+    Shapes: hits (M, n) of 0 and 1, is_test (M, n). `links` are rows that depend on each other,
+    as any of the runs found. `seen_before` and `relabelled` count what was left out.
+    """
+
+    rows: ComparedRows
+    hits: NDArray[np.float64]
+    is_test: NDArray[np.bool_]
+    links: tuple[Link, ...]
+    seen_before: int
+    relabelled: int
+
+
+def common(runs: Sequence[HeldOut]) -> Common:
+    """Examples that every run held out: the test part where it is the same, else any such.
+
+    Those that some run had seen before are left out; so are those with another label in
+    another run. There may be none.
+    """
+    whole = [run.by_key() for run in runs]
+    clean = [run.by_key(without=run.seen_before) for run in runs]
+    keys = _shared(clean, _tested) if _same_tests(whole) else []
+    rows_of: Callable[[Mapping[Key, Said]], set[Key]] = _tested if keys else _all
+    keys = keys or _shared(clean, _all)
+    shape = (len(runs), len(keys))
+    is_test = np.array([[s[k].is_test for k in keys] for s in clean], dtype=bool).reshape(shape)
+    hits = [[s[k].worth for k in keys] for s in clean]
+    contents = set.intersection(*({key[0] for key in rows_of(said)} for said in clean))
+    return Common(
+        rows="test" if keys and is_test.all() else "held-out",
+        hits=np.array(hits, dtype=float).reshape(shape),
+        is_test=is_test,
+        links=_links(runs, clean, keys),
+        seen_before=len(_shared(whole, rows_of)) - len(keys),
+        relabelled=len(contents - {key[0] for key in keys}),
+    )
+
+
+def _all(said: Mapping[Key, Said]) -> set[Key]:
+    return set(said)
+
+
+def _tested(said: Mapping[Key, Said]) -> set[Key]:
+    return {key for key, one in said.items() if one.is_test}
+
+
+def _same_tests(runs: Sequence[Mapping[Key, Said]]) -> bool:
+    """Whether all have the same images in their test parts, whatever they are called."""
+    tests = [frozenset(key[0] for key in _tested(said)) for said in runs]
+    return len(set(tests)) == 1 and bool(tests[0])
+
+
+def _shared(
+    runs: Iterable[Mapping[Key, Said]], rows_of: Callable[[Mapping[Key, Said]], set[Key]]
+) -> list[Key]:
+    return sorted(set.intersection(*(rows_of(said) for said in runs)))
+
+
+def _links(
+    runs: Sequence[HeldOut], said: Sequence[Mapping[Key, Said]], keys: Sequence[Key]
+) -> tuple[Link, ...]:
+    """Copies of one content, near copies and groups, as pairs of rows."""
+    found: set[Link] = set()
+    for run, one in zip(runs, said, strict=True):
+        place = {one[key].id: row for row, key in enumerate(keys)}
+        found |= {(place[a], place[b]) for a, b in run.data.twins if a in place and b in place}
+        together: dict[tuple[str, str], list[int]] = {}
+        for example in run.data.examples:
+            if example.id in place:
+                together.setdefault(("bytes", example.sha256), []).append(place[example.id])
+                if example.group is not None:
+                    together.setdefault(("group", example.group), []).append(place[example.id])
+        found |= {link for rows in together.values() for link in pairwise(rows)}
+    return tuple(sorted(found))
+
 
 Accuracy = tuple[float, float, float]  # value, low, high
 SIGNIFICANT = 0.05
@@ -82,3 +218,127 @@ def _winner(a: str, b: str, difference: float, p: float) -> str | None:
     if p >= SIGNIFICANT:
         return None
     return a if difference > 0 else b
+
+
+# ---- How soon a training was nearly as good as at its end, read from the events of its run.
+
+
+NEAR = 0.95  # of the accuracy at the end
+RESTARTS = ("stuck", "diverged")  # guards after which a training begins anew
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Accuracy on rows held out, mean over the trainings that held rows out.
+
+    `updates` are those of one training; `seconds` passed from the beginning of the run until
+    the first of them was there, time in which nobody worked not counted.
+    """
+
+    updates: int
+    value: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The updates made in all trainings, and what was seen on the way, in order."""
+
+    updates: int
+    points: tuple[Point, ...]
+
+    def near_end(self) -> Point | None:
+        """The first point at 95 % of the value of the last; None where nothing was seen.
+
+        >>> course = Course(40, (Point(0, 0.2, 5.0), Point(10, 0.78, 7.0), Point(20, 0.8, 9.0)))
+        >>> course.near_end().updates
+        10
+        """
+        if not self.points:
+            return None
+        enough = NEAR * self.points[-1].value
+        return next(point for point in self.points if point.value >= enough)
+
+
+def course_of(events: Iterable[Event], fitted: float | None) -> Course:
+    """What the events of a run tell of its trainings.
+
+    `fitted`: seconds until the output was fitted that training began from; None where it began
+    from nothing, and so knew nothing before its first update.
+    """
+    log = _Log()
+    for event in events:
+        log.see(event)
+    points = list(_mean(list(log.looks.values())))
+    before = [look.head for looks in log.looks.values() for look in list(looks.values())[:1]]
+    known = [head for head in before if head is not None]
+    if points and known and fitted is not None:
+        points.insert(0, Point(0, sum(known) / len(known), fitted))
+    return Course(len(log.made), tuple(points))
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    value: float
+    head: float | None  # before the first update
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Log:
+    """Events taken in one by one."""
+
+    begins: dict[int, int] = field(default_factory=dict)  # updates before a training's first
+    looks: dict[int, dict[int, _Look]] = field(default_factory=dict)  # by training, by updates
+    made: set[tuple[int, int, int]] = field(default_factory=set)  # training, attempt, update
+    _seconds: float = 0.0
+    _last: float | None = None
+    _at: tuple[int, int] = (0, 0)  # training and update
+    _attempt: int = 0
+    _is_alarmed: bool = False
+    _is_beside: bool = False  # what is made to compare with is no part of the course
+
+    def see(self, event: Event) -> None:
+        """Take in an event; the log of a resumed run tells some updates twice."""
+        self._tick(event)
+        if event.stage != "tune":
+            return
+        if event.kind == "begin":
+            self._is_beside = BESIDE in event.values
+        if self._is_beside:
+            return
+        if event.kind == "guard":
+            self._is_alarmed |= event.values.get("guard") in RESTARTS
+        elif event.kind == "step" and "lesson" in event.values:
+            self._step(event, int(event.values["lesson"]))
+
+    def _tick(self, event: Event) -> None:
+        if "folder" in event.values:  # a process begins: what it had worked before stands there
+            own = event.values.items()
+            self._seconds += sum(v for k, v in own if k != "folder" and isinstance(v, float))
+        elif self._last is not None:
+            self._seconds += max(event.t - self._last, 0.0)
+        self._last = event.t
+
+    def _step(self, event: Event, training: int) -> None:
+        # Those that hold rows out make fewer updates than the last: a training tells its own begin.
+        updates = event.step - self.begins.setdefault(training, event.step - 1)
+        if self._is_alarmed and (training, updates) <= self._at:
+            self._attempt += 1
+            self.looks.pop(training, None)
+        self._is_alarmed, self._at = False, (training, updates)
+        self.made.add((training, self._attempt, updates))
+        value, head = event.values.get("val"), event.values.get("head")
+        if isinstance(value, (int, float)):
+            look = _Look(value, float(head) if head is not None else None, self._seconds)
+            self.looks.setdefault(training, {}).setdefault(updates, look)
+
+
+def _mean(trainings: Sequence[dict[int, _Look]]) -> Iterable[Point]:
+    """One point for each number of updates at which every training was looked at."""
+    if not trainings:
+        return
+    for updates in sorted(set.intersection(*map(set, trainings))):
+        looks = [training[updates] for training in trainings]
+        value = sum(look.value for look in looks) / len(looks)
+        yield Point(updates, value, min(look.seconds for look in looks))

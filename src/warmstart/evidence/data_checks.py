@@ -13,18 +13,31 @@ from numpy.typing import NDArray
 from warmstart.data.near_duplicates import Twin
 from warmstart.data.splits import folds
 from warmstart.data.thumbnails import Files
-from warmstart.evidence.borders import edges_of_sets, shortcut
 from warmstart.evidence.distribution_shift import drift
-from warmstart.evidence.label_issue_words import label_finding, of_classes, of_sets
-from warmstart.evidence.label_issues import judge_labels, judge_sets
-from warmstart.evidence.label_issues_numbers import judge_numbers, of_numbers
-from warmstart.evidence.label_noise_ceiling import ceiling
-from warmstart.evidence.leaking_columns import FOLDS, telling, telling_of_numbers, telling_of_sets
+from warmstart.evidence.label_issues import (
+    ceiling,
+    judge_labels,
+    judge_numbers,
+    judge_sets,
+    label_finding,
+    of_classes,
+    of_numbers,
+    of_sets,
+)
 from warmstart.evidence.off_topic import find_off_topic, off_topic, off_topic_finding
 from warmstart.evidence.probe_hits import best_probabilities
-from warmstart.evidence.spurious import cues, cues_of_numbers, cues_of_sets
-from warmstart.features.extraction import Look, load_same
-from warmstart.features.thumbnails import Album
+from warmstart.evidence.spurious import (
+    FOLDS,
+    cues,
+    cues_of_numbers,
+    cues_of_sets,
+    edges_of_sets,
+    shortcut,
+    telling,
+    telling_of_numbers,
+    telling_of_sets,
+)
+from warmstart.features.extraction import Album, Look, load_same
 from warmstart.modalities.preprocessing import encode
 from warmstart.planning import rules
 from warmstart.records.data import SEPARATOR, Example, Finding, LabelIssues, OffTopic, Task, Why

@@ -25,12 +25,18 @@ A number is stated only where all of this holds:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import gammaln
 
-from warmstart.records.data import Share, Why
+from warmstart.data.near_duplicates import Twin
+from warmstart.nouns import IMAGES, Nouns
+from warmstart.records.data import SEPARATOR, Finding, LabelIssue, LabelIssues, Share, Why
+from warmstart.records.summary import Evidence
 from warmstart.solve.calibration import Labels
 from warmstart.solve.ridge import Array, Rows
 
@@ -294,3 +300,440 @@ def _drawn(p: Array, labels: Labels, weights: Array) -> tuple[Array, Labels, Arr
         return p, labels, weights
     rows = np.sort(np.random.default_rng(0).permutation(len(p))[:most])
     return p[rows], labels[rows], weights[rows]
+
+
+# ---- What is said of labels: one sentence for every surface, and the list that is looked through.
+
+
+def said(
+    *,
+    judged: int,
+    disagreements: int,
+    count: int | None,
+    rate: Share | None,
+    why: Why | None,
+    error: float | None,
+    listed: int = 0,
+    nouns: Nouns = IMAGES,
+    noun: str = "label",
+) -> str:
+    """The sentence. `noun` is what an example has, `listed` the issues with their near copies.
+
+    `error` is how often the model contradicts labels; None where that is no yes or no.
+
+    >>> said(judged=384, disagreements=119, count=None, rate=None, why="weak-model", error=0.41)
+    'The model disagrees with 119 of 384 labels; it is itself wrong about 4 times in 10, so most of these are probably its own mistakes.'
+    """  # noqa: E501
+    some = f"{disagreements:,} of {judged:,} {noun}s"
+    disagrees = (
+        f"the model disagrees with {some}"
+        if error is not None
+        else f"{some} are more than twice the model's usual error from what it says"
+    )
+    uncounted, own = "no label issues are counted", "its own mistakes"
+    one = count == 1
+    if why == "outcome":
+        return (
+            f"A table's target is an outcome, not a label to correct, so {uncounted}: {disagrees}."
+        )
+    if why == "distribution-shift":
+        return (
+            f"The test {nouns.many} differ from the training {nouns.many}, so {uncounted}: "
+            f"{disagrees}, and these may be {own}."
+        )
+    if why == "no-signal":
+        return f"No signal was found, so {uncounted}: such a model cannot check a {noun}."
+    if why == "too-few":
+        return f"Too few {nouns.many} to count label issues: {disagrees}; these may be {own}."
+    if why == "weak-model":
+        times = "too often to tell" if error is None else f"about {_tenths(error)} times in 10"
+        begun = disagrees[0].upper() + disagrees[1:]
+        return f"{begun}; it is itself wrong {times}, so most of these are probably {own}."
+    if why == "rate-unclear":
+        return (
+            f"More {noun}s look wrong than the model's own mistakes explain, but how many cannot "
+            f"be told: {disagrees}."
+        )
+    if not count or rate is None:
+        if not disagreements and error is not None:
+            return f"No label issues found: the model agrees with all {judged:,} {noun}s."
+        return f"No label issues found: {disagrees}, which {own} explain."
+    them, these = ("it", f"this {nouns.one}") if one else ("them", f"these {nouns.many}")
+    copies = f" ({listed:,} with near copies and groups)" if listed > count else ""
+    value, low, high = (_percent(share) for share in (rate.value, rate.low, rate.high))
+    return (
+        f"{count:,} label issue{'' if one else 's'} among {judged:,} {noun}s{copies}: the model, "
+        f"which did not learn from {these}, contradicts {them} beyond {own}. About {value} % of "
+        f"all {noun}s are wrong (95 % CI {low}–{high}). Look at {them} first and correct the "
+        f"{noun if one else f'{noun}s'}."
+    )
+
+
+def _tenths(error: float) -> int:
+    return max(round(10 * error), 1)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
+
+
+def of_classes(
+    found: JudgedLabels,
+    ids: Sequence[str],
+    classes: Sequence[str],
+    most: int,
+    nouns: Nouns = IMAGES,
+) -> LabelIssues:
+    """The record: every issue, then contradicted labels, among the `most` of the lowest score."""
+    n_issues = int(found.is_issue.sum())
+    shown = range(max(n_issues, min(most, len(found.rows))))
+    ranked = tuple(
+        LabelIssue(
+            id=ids[found.rows[at]],
+            label=classes[found.labels[at]],
+            suggested=classes[found.suggested[at]],
+            is_issue=bool(found.is_issue[at]),
+            probability=round(float(found.probability[at]), 4),
+            score=round(float(found.score[at]), 4),
+        )
+        for at in shown
+        if found.labels[at] != found.suggested[at]
+    )
+    return _record(found, ranked, found.disagreements, len(found.rows), nouns)
+
+
+def of_sets(
+    found: JudgedLabels,
+    ids: Sequence[str],
+    truth: NDArray[np.float64],
+    names: Sequence[str],
+    most: int,
+    nouns: Nouns = IMAGES,
+) -> LabelIssues:
+    """The same where an example has several labels: a line an example, worst first.
+
+    All its issues are corrected in a line, or else the answer of the lowest score. Shapes: truth
+    (n, K); `found` numbers rows (row, label).
+    """
+    k, lines = len(names), dict[int, list[int]]()
+    for at in np.flatnonzero(found.labels != found.suggested):
+        row = int(found.rows[at]) // k
+        if row in lines and not found.is_issue[at]:
+            continue
+        if len(lines) >= most and not found.is_issue[at]:
+            break
+        lines.setdefault(row, []).append(int(at))
+    ranked = tuple(_set_line(found, ids[row], truth[row], names, at) for row, at in lines.items())
+    return _record(found, ranked, found.disagreements, len(found.rows), nouns)
+
+
+def _set_line(
+    found: JudgedLabels, id: str, has: NDArray[np.float64], names: Sequence[str], at: Sequence[int]
+) -> LabelIssue:
+    other, which = has.copy(), [int(found.rows[one]) % len(names) for one in at]
+    other[which] = found.suggested[list(at)]
+    return LabelIssue(
+        id=id,
+        label=_joined(has, names),
+        suggested=_joined(other, names),
+        probability=round(float(found.probability[at[0]]), 4),
+        score=round(float(found.score[at[0]]), 4),
+        is_issue=bool(found.is_issue[at[0]]),
+        concerns=tuple(names[one] for one in which),
+    )
+
+
+def _joined(has: NDArray[np.float64], names: Sequence[str]) -> str:
+    """As records hold labels."""
+    return SEPARATOR.join(sorted(name for name, is_on in zip(names, has, strict=True) if is_on))
+
+
+def _record(
+    found: JudgedLabels,
+    ranked: tuple[LabelIssue, ...],
+    disagreements: int,
+    judged: int,
+    nouns: Nouns,
+) -> LabelIssues:
+    told = said(
+        judged=judged,
+        disagreements=disagreements,
+        count=found.count,
+        rate=found.rate,
+        why=found.why,
+        error=found.error,
+        listed=int(found.is_issue.sum()),
+        nouns=nouns,
+    )
+    return LabelIssues(
+        judged=judged,
+        disagreements=disagreements,
+        count=found.count,
+        rate=found.rate,
+        why=found.why,
+        sentence=told,
+        ranked=ranked,
+    )
+
+
+def label_finding(found: LabelIssues) -> Finding | None:
+    """The issues as a finding of the data; None where there are none, or none can be counted."""
+    if not found.count:
+        return None
+    return Finding(
+        kind="label-issue", sentence=found.sentence, items=tuple(map(_item, found.issues))
+    )
+
+
+def _item(one: LabelIssue) -> str:
+    """One issue in a line.
+
+    >>> _item(LabelIssue(id="1.jpg", label="cat", suggested="dog", probability=0.97, score=0.01,
+    ...                  is_issue=True))
+    '1.jpg: cat, looks like dog (97 %)'
+    """
+    sure = "" if one.probability is None else f" ({100 * one.probability:.0f} %)"
+    label, other = (
+        text.replace(SEPARATOR, ", ") if one.concerns else text
+        for text in (one.label, one.suggested)
+    )
+    return f"{one.id}: {label or 'nothing'}, looks like {other or 'nothing'}{sure}"
+
+
+# ---- Label issues of numbers: further from what a model says than its own errors explain.
+#
+# Honest errors of a model are taken for a power law within the exponent, of whatever shape they
+# show: flat with b large, normal with b = 2, heavy in the tails below that. A wrong number lies
+# anywhere within the range of the numbers. So errors are fitted as
+#
+# p(error) = (1 - e) b / (2 s Gamma(1/b)) exp(-|error / s|^b) + e / range,
+#
+# with e the share of wrong numbers; rows of one block share the weight of one. Where heavy tails
+# explain all errors, e is 0 and nothing is counted. Source: Box & Tiao 1973, "Bayesian Inference in
+# Statistical Analysis", §3.2, for the errors; when a number is stated as in `label_issues.py`.
+
+
+TRIED = RATES[RATES <= 0.12]  # of wrong numbers; with more than these nothing can be told
+# Twice the gain in log-likelihood of any rate over none, how likely a number must be wrong, and the
+# usual error over that of the median, below which numbers are called wrong: with 5 % of them
+# swapped, 89 % of those named were (bench/results/task_doubts.json). A model that
+# knows little says nothing: its errors are those of the numbers themselves (turned photographs,
+# R² .3: 15 of 300 would have been named).
+EVIDENCE, NUMBER_LIKELY, SKILL = 6.0, 0.9, 0.5
+_SHAPES = (0.4, 12.0)  # from very heavy tails to hardly any
+_SLIGHT, _NONE = 1e-6, 1e-300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedNumbers:
+    """Rows from the farthest off on, issues first. Shapes: (m,) each but the sizes.
+
+    `score` is exp(-|error| / the usual error), 0 to 1; the rest is as in `JudgedLabels`.
+    """
+
+    rows: Rows
+    score: Array
+    is_issue: NDArray[np.bool_]
+    count: int | None
+    rate: Share | None
+    why: Why | None
+
+
+def judge_numbers(
+    answers: Array, truth: Array, blocks: Labels, excuse: Why | None = None
+) -> JudgedNumbers:
+    """Rank rows by how much left-out answers contradict their numbers.
+
+    Shapes: answers (n,) out of fold, NaN in rows that no fold held out; truth, blocks (n,).
+
+    >>> rng = np.random.default_rng(0)
+    >>> answers = rng.normal(size=200)
+    >>> truth = answers + 0.1 * rng.normal(size=200)
+    >>> truth[[7, 9]] = 3.0, -3.0
+    >>> found = judge_numbers(answers, truth, np.arange(200))
+    >>> sorted(found.rows[found.is_issue].tolist()), found.count
+    ([7, 9], 2)
+    """
+    rows = np.flatnonzero(np.isfinite(answers))
+    error = answers[rows] - truth[rows]
+    weights, n_blocks = block_weights(blocks[rows])
+    score = np.exp(-np.abs(error) / max(_usual(error), _SLIGHT))
+    rate, wrong = None, np.zeros(len(rows))
+    is_small = n_blocks < LEAST or np.abs(error).max(initial=0.0) <= _SLIGHT
+    why: Why | None = excuse or ("too-few" if is_small else None)
+    if why is None:
+        middle = truth[rows] - np.median(truth[rows])
+        rate, why, wrong = _fitted(error, middle, float(np.ptp(truth[rows])), weights)
+    is_issue = wrong > NUMBER_LIKELY
+    if why is None and not is_issue.any():
+        why, rate = "rate-unclear", None
+    order = np.lexsort((-np.abs(error), ~is_issue))
+    count = len(np.unique(blocks[rows][is_issue])) if why is None else None
+    return JudgedNumbers(
+        rows=rows[order],
+        score=score[order],
+        is_issue=is_issue[order],
+        count=0 if why == "not-significant" else count,
+        rate=rate,
+        why=why,
+    )
+
+
+def _fitted(
+    error: Array, middle: Array, span: float, weights: Array
+) -> tuple[Share | None, Why | None, Array]:
+    """The rate or why there is none, and how likely each number is to be wrong where there is."""
+    none = np.zeros(len(error))
+    if _usual(error) >= SKILL * _usual(middle):
+        return None, "weak-model", none
+    fits = [_fit_numbers(error, span, float(rate), weights) for rate in TRIED]
+    values = np.array([likelihood for likelihood, _ in fits])
+    best = int(values.argmax())
+    rate, inside = float(TRIED[best]), TRIED[values >= values[best] - _DROP]
+    if 2 * (values[best] - values[0]) < EVIDENCE or inside.min() == 0:
+        return None, "not-significant", none
+    if inside.max() >= TRIED[-1]:
+        return None, "rate-unclear", none
+    honest = (1 - rate) * np.exp(_log_density(error, *fits[best][1]))
+    wrong: Array = (rate / span) / (honest + rate / span + _NONE)
+    return Share(value=rate, low=float(inside.min()), high=float(inside.max())), None, wrong
+
+
+def _usual(distance: Array) -> float:
+    """The distance that half of them are within."""
+    return float(np.median(np.abs(distance))) if len(distance) else 0.0
+
+
+def _log_density(error: Array, log_scale: float, log_shape: float) -> Array:
+    """Of honest errors. Shapes: (n,)."""
+    shape = float(np.clip(np.exp(log_shape), *_SHAPES))
+    power = (np.abs(error) * np.exp(-log_scale)) ** shape
+    found: Array = np.log(shape / 2) - log_scale - gammaln(1 / shape) - power
+    return found
+
+
+def _fit_numbers(
+    error: Array, span: float, rate: float, weights: Array
+) -> tuple[float, tuple[float, float]]:
+    """The honest errors that explain most, given the rate: log-likelihood, (log s, log b)."""
+
+    def loss(curve: Array) -> float:
+        honest = (1 - rate) * np.exp(_log_density(error, float(curve[0]), float(curve[1])))
+        return -float(np.log(np.maximum(honest + rate / span, _NONE)) @ weights)
+
+    middle = float(np.log(max(np.median(np.abs(error)), _SLIGHT)))
+    simplex = np.array([[middle + 0.5, 0.5], [middle + 1.2, 0.5], [middle + 0.5, 1.3]])
+    options = {"maxiter": 200, "xatol": 1e-3, "fatol": 1e-4, "initial_simplex": simplex}
+    found = minimize(loss, simplex[0], method="Nelder-Mead", options=options)
+    return -float(found.fun), (float(found.x[0]), float(found.x[1]))
+
+
+def of_numbers(
+    found: JudgedNumbers,
+    ids: Sequence[str],
+    labels: Sequence[str],
+    answers: Array,
+    most: int,
+    nouns: Nouns = IMAGES,
+) -> LabelIssues:
+    """The record: every issue, and the `most` numbers farthest from the model's.
+
+    Shapes: answers (n,), in the user's unit; `labels` are the numbers as the data write them.
+    `disagreements` counts the numbers that are off by more than twice the usual error.
+    """
+    n_issues = int(found.is_issue.sum())
+    shown = range(min(max(n_issues, most), len(found.rows)))
+    ranked = tuple(
+        LabelIssue(
+            id=ids[row],
+            label=labels[row],
+            suggested=f"{answers[row]:.4g}",
+            probability=None,
+            score=round(float(found.score[at]), 4),
+            is_issue=bool(found.is_issue[at]),
+        )
+        for at, row in ((at, int(found.rows[at])) for at in shown)
+    )
+    far = int((found.score < np.exp(-2.0)).sum())
+    told = said(
+        judged=len(found.rows),
+        disagreements=far,
+        count=found.count,
+        rate=found.rate,
+        why=found.why,
+        error=None,
+        listed=n_issues,
+        nouns=nouns,
+        noun="number",
+    )
+    return LabelIssues(
+        judged=len(found.rows),
+        disagreements=far,
+        count=found.count,
+        rate=found.rate,
+        why=found.why,
+        sentence=told,
+        ranked=ranked,
+    )
+
+
+# ---- How right can any model be on these labels?
+
+
+def ceiling(
+    found: JudgedLabels, twins: Iterable[Twin], labels: Labels, nouns: Nouns = IMAGES
+) -> Evidence:
+    """One minus the share of labels that must be wrong, estimated.
+
+    Shapes: labels (n,) over the rows that twins number. Wrong are the share of labels that
+    contradict sure predictions, and one label of every two near copies with different
+    labels where neither is an issue yet. No value where no number of label issues can be stated.
+    Details: `rate`, `conflicts`.
+    """
+    counted = {int(row) for row in found.rows[found.is_issue]}
+    conflicts = [t for t in twins if labels[t.first] != labels[t.second]]
+    apart: set[int] = (
+        set()
+    )  # the wrong one is not known: either stands for the pair, and for others of it
+    for twin in conflicts:
+        if not {twin.first, twin.second} & (counted | apart):
+            apart.add(twin.second)
+    n, share = len(labels), found.rate
+    details: dict[str, float | int | str] = {
+        "rate": 0.0 if share is None else share.value,
+        "conflicts": len(conflicts),
+    }
+    if found.count is None or found.upper is None:
+        return Evidence(
+            name="ceiling",
+            value=None,
+            low=None,
+            high=None,
+            n=n,
+            details=details,
+            meaning="Not measured: how many labels are wrong cannot be told here.",
+        )
+    certain = len(apart) / n
+    rates = (0.0, found.upper, 0.0) if share is None else (share.value, share.high, share.low)
+    value, low, high = (max(1.0 - rate - certain, 0.0) for rate in rates)
+    is_clear = share is not None or bool(apart)
+    meaning = _meaning(value, low, high, len(conflicts), nouns) if is_clear else _unclear(low)
+    return Evidence(
+        name="ceiling", value=value, low=low, high=high, n=n, meaning=meaning, details=details
+    )
+
+
+def _meaning(value: float, low: float, high: float, conflicts: int, nouns: Nouns) -> str:
+    noun = "pair of near copies carries" if conflicts == 1 else "pairs of near copies carry"
+    pairs = f" ({conflicts:,} {noun} two)" if conflicts else ""
+    return (
+        f"About {100 * (1 - value):.1f} % of the labels contradict what the {nouns.many} "
+        f"show{pairs}: "
+        f"no model can agree with more than about {100 * value:.1f} % ({100 * low:.1f} to "
+        f"{100 * high:.1f} %) of labels made like these."
+    )
+
+
+def _unclear(low: float) -> str:
+    missed = 100 * (1 - low)
+    return f"No label issues found; up to {missed:.0f} % wrong labels could have gone unnoticed."

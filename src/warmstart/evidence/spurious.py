@@ -7,16 +7,290 @@ by itself predicts the class of every file from the other files with the like fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from warmstart.evidence.probe_hits import best_left_out
 from warmstart.records.data import Finding
 from warmstart.records.inputs import Kind
 from warmstart.solve.calibration import Labels
+from warmstart.solve.ridge import Array, Rows
+
+# ---- Does the edge of a picture give its class away?
+#
+# A frame, a caption bar or a scanner's margin that goes with the class is learnt in place of
+# the subject. Two signs are looked for: an edge that has one colour throughout a class and
+# not elsewhere, and borders that alone tell the classes apart nearly as well as the network
+# does from whole pictures. Grass or sky at the edge of honest photographs does neither.
+
+
+SIDES = ("top", "right", "bottom", "left")
+SAME = 16  # levels of 255 within which two colours count as one
+# Share of a class whose edge looks alike, minus the share of the others that have it too.
+# On 14 clean sets at most .24 along a side; one colour a class in a 4 px frame gives 1.
+STEADY = 0.5
+TELLING = 0.9  # of what the network gains over guessing; clean sets: at most .6
+BORDER_LEAST = 20  # rows below which the borders' accuracy says little
+
+
+def shortcut(
+    border: NDArray[np.uint8],
+    labels: Labels,
+    classes: Sequence[str],
+    groups: Sequence[Rows],
+    network_accuracy: float,
+) -> Finding | None:
+    """A finding over borders that name the class, else None.
+
+    Shapes: border (n, 2, 4, 16, 4) of `Glances`; labels (n,) in 0..K-1, K = len(classes);
+    groups partition the rows. `network_accuracy` is that of whole pictures, left out.
+    """
+    edges = steady_edges(border, labels, len(classes))
+    if edges:
+        return Finding(
+            kind="shortcut",
+            sentence=_edge_sentence(edges, classes),
+            items=tuple(f"{classes[c]}: {', '.join(sides)}" for c, sides in edges.items()),
+        )
+    accuracy = border_accuracy(border, labels, groups, len(classes))
+    guess = float(np.bincount(labels).max() / len(labels))
+    noise = 3.3 * np.sqrt(guess * (1 - guess) / len(groups))
+    if accuracy < guess + max(TELLING * (network_accuracy - guess), noise):
+        return None
+    return Finding(
+        kind="shortcut",
+        sentence=(
+            "From the outermost 4 % of each image alone the class is told right "
+            f"{100 * accuracy:.0f} % of the time; the network gets {100 * network_accuracy:.0f} % "
+            "from whole images. A model may learn the borders instead of the subject: look at "
+            "how the images of each class were made, or crop the borders away."
+        ),
+        items=tuple(classes),
+    )
+
+
+def edges_of_sets(border: NDArray[np.uint8], truth: Array, names: Sequence[str]) -> Finding | None:
+    """A finding over edges that go with a label, else None: each label by itself.
+
+    What borders alone can tell is measured of classes only. Shapes: border as above, truth
+    (n, K) of 0 and 1, K = len(names).
+    """
+    has = truth > 0
+    which = [k for k in range(len(names)) if 0 < has[:, k].sum() < len(has)]
+    found = {k: steady_edges(border, has[:, k].astype(np.int64), 2).get(1) for k in which}
+    edges = {k: sides for k, sides in found.items() if sides}
+    if not edges:
+        return None
+    return Finding(
+        kind="shortcut",
+        sentence=_edge_sentence(edges, names, ("label", "others")),
+        items=tuple(f"{names[k]}: {', '.join(sides)}" for k, sides in edges.items()),
+    )
+
+
+def steady_edges(
+    border: NDArray[np.uint8], labels: Labels, n_classes: int
+) -> dict[int, tuple[str, ...]]:
+    """Classes with sides of one look throughout, which other classes do not share.
+
+    Shapes: border (n, 2, 4, 16, 4), labels (n,). Returns class numbers with names of sides.
+    """
+    colour = border[:, 0, ..., :3].astype(np.float32)  # the outermost layer: (n, 4, 16, 3)
+    found = {}
+    for number in range(n_classes):
+        inside = labels == number
+        usual = np.median(colour[inside], axis=0)
+        alike = (np.abs(colour - usual).max(axis=-1) <= SAME).mean(axis=-1) > 0.5  # (n, 4)
+        sides = [
+            name
+            for side, name in enumerate(SIDES)
+            if _is_steady(alike[:, side], inside, 4 * n_classes)
+        ]
+        if sides:
+            found[number] = tuple(sides)
+    return found
+
+
+def _is_steady(alike: NDArray[np.bool_], inside: NDArray[np.bool_], looks: int) -> bool:
+    """A large difference in shares that chance does not explain, `looks` having been taken."""
+    if alike[inside].mean() - alike[~inside].mean() < STEADY:
+        return False
+    from scipy.stats import hypergeom  # takes 0.3 s, and few classes come this far
+
+    n, here = len(alike), int(inside.sum())
+    chance = hypergeom.sf(alike[inside].sum() - 1, n, int(alike.sum()), here)
+    return bool(chance * looks <= CERTAIN)
+
+
+def border_accuracy(
+    border: NDArray[np.uint8], labels: Labels, groups: Sequence[Rows], n_classes: int
+) -> float:
+    """Accuracy of a left-out kernel ridge that sees the borders alone; 0 where all are equal."""
+    flat = border.reshape(len(border), -1).astype(np.float64) / 255
+    squares = (flat**2).sum(axis=1)
+    distance = np.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0.0)
+    width = float(distance.mean())
+    if width < 1e-9 or len(border) < BORDER_LEAST:
+        return 0.0
+    kernel: Array = np.exp(-distance / width)
+    return float(best_left_out([kernel], labels, groups, n_classes).hits(labels).mean())
+
+
+def _edge_sentence(
+    edges: Mapping[int, tuple[str, ...]],
+    names: Sequence[str],
+    words: tuple[str, str] = ("class", "the other classes"),
+) -> str:
+    """`words`: what is given away, and who lacks the edge."""
+    shown = ", ".join([names[number] for number in edges][:5]) + (", …" if len(edges) > 5 else "")
+    sides = [side for side in SIDES if any(side in found for found in edges.values())]
+    where = "all four sides" if len(sides) == len(SIDES) else " and ".join(sides)
+    given, others = words
+    these = "classes" if given == "class" else "labels"
+    return (
+        f"The edge of the image gives the {given} away: images of {shown} have an edge of their "
+        f"own colour ({where}), which {others} lack. A model would learn that edge "
+        "instead of the subject, and fail on images without it: crop it away, or find out how "
+        f"the images of these {these} were made."
+    )
+
+
+# ---- Does one column of a table give the label away?
+
+
+ALONE = 0.97  # share of rows whose label one column tells, from which it is named
+BEYOND = 0.15  # more than by guessing the largest class
+COLUMN_LEAST = 20  # rows below which that says little
+FOLDS = 4
+MANY = 100  # columns from which on those that cannot tell are passed over without a tree
+SLACK = 0.07  # less than `ALONE` that bins may tell of a column of which a tree tells that much
+
+
+def telling(
+    columns: Mapping[str, Array], labels: Rows, parts: Sequence[Rows], seed: int
+) -> Finding | None:
+    """A finding over columns each of which alone tells the label nearly always, else None.
+
+    Judged on rows held out, by a small tree of as many leaves as the classes take twice.
+    Shapes: columns (n, d) each, labels (n,); `parts` are the rows of each fold.
+    """
+    n = len(labels)
+    guess = float(np.bincount(labels).max() / max(n, 1))
+    if n < COLUMN_LEAST or len(parts) < 2:
+        return None
+    if len(columns) > MANY:
+        columns = {name: v for name, v in columns.items() if _may_tell(v, labels)}
+    found = {name: _accuracy(values, labels, parts, seed) for name, values in columns.items()}
+    told = {name: a for name, a in found.items() if a >= ALONE and a - guess >= BEYOND}
+    return _column_finding(told, "tells the label of {:.0f} % of the rows", "label")
+
+
+def telling_of_sets(
+    columns: Mapping[str, Array],
+    truth: Array,
+    names: Sequence[str],
+    parts: Sequence[Rows],
+    seed: int,
+) -> Finding | None:
+    """The same of several labels, each by itself; the first that a column tells is named.
+
+    Shapes: truth (n, K) of 0 and 1, K = len(names).
+    """
+    for k, name in enumerate(names):
+        found = telling(columns, truth[:, k].astype(np.int64), parts, seed)
+        if found is not None:
+            whose = f'tells whether "{name}" holds of'
+            return replace(found, sentence=found.sentence.replace("tells the label of", whose))
+    return None
+
+
+def telling_of_numbers(
+    columns: Mapping[str, Array], truth: Array, parts: Sequence[Rows], seed: int
+) -> Finding | None:
+    """The same of a number: columns each of which alone explains nearly all of its variance.
+
+    Shapes: truth (n,).
+    """
+    if len(truth) < COLUMN_LEAST or len(parts) < 2:
+        return None
+    if len(columns) > MANY:
+        columns = {name: v for name, v in columns.items() if _may_explain(v, truth)}
+    found = {name: _explained(values, truth, parts, seed) for name, values in columns.items()}
+    told = {name: share for name, share in found.items() if share >= ALONE}
+    return _column_finding(told, "explains {:.0f} % of the numbers' variance", "number")
+
+
+def _column_finding(told: Mapping[str, float], does: str, what: str) -> Finding | None:
+    """The column that tells most, in words; None where none does. `does` has a place for it."""
+    if not told:
+        return None
+    best = max(told, key=lambda name: told[name])
+    also = "" if len(told) == 1 else f", and so do {len(told) - 1:,} more"
+    return Finding(
+        kind="shortcut",
+        sentence=(
+            f'The column "{best}" alone {does.format(100 * told[best])}{also}. If it is known '
+            f"only once the {what} is, leave it out: --set column.{best}=left-out."
+        ),
+        items=tuple(told),
+    )
+
+
+def _bins(values: Array, n_bins: int) -> Rows:
+    """The number of each row's bin: equal values share one. Shapes: (n, d) to (n,)."""
+    if values.shape[1] > 1:
+        places: Rows = np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)
+        return places
+    column = values[:, 0]
+    edges = np.sort(column)[np.linspace(0, len(column) - 1, n_bins + 1).astype(int)[1:-1]]
+    return np.searchsorted(np.unique(edges), column, side="right")
+
+
+def _may_tell(values: Array, labels: Rows) -> bool:
+    """Whether a tree could be right often enough: the largest class of each of many bins is."""
+    n_classes = int(labels.max()) + 1
+    bins = _bins(values, max(min(32 * n_classes, len(labels) // 4), 2))
+    counts = np.bincount(bins * n_classes + labels, minlength=n_classes * (int(bins.max()) + 1))
+    right = int(counts.reshape(-1, n_classes).max(axis=1).sum())
+    return right >= (ALONE - SLACK) * len(labels)
+
+
+def _may_explain(values: Array, truth: Array) -> bool:
+    """Whether a tree could explain enough: the means of many bins do."""
+    bins = _bins(values, max(min(256, len(truth) // 4), 2))
+    counts = np.maximum(np.bincount(bins), 1)
+    means = np.bincount(bins, truth) / counts
+    rest = float(((truth - means[bins]) ** 2).mean())
+    return rest <= (1 - ALONE + 3 * SLACK) * max(float(truth.var()), 1e-12)
+
+
+def _explained(values: Array, truth: Array, parts: Sequence[Rows], seed: int) -> float:
+    from sklearn.tree import DecisionTreeRegressor
+
+    said = np.zeros(len(truth))
+    for part in parts:
+        rest = np.setdiff1d(np.arange(len(truth)), part)
+        tree = DecisionTreeRegressor(min_samples_leaf=2, random_state=seed)
+        said[part] = tree.fit(values[rest], truth[rest]).predict(values[part])
+    return 1 - float(((said - truth) ** 2).mean()) / max(float(truth.var()), 1e-12)
+
+
+def _accuracy(values: Array, labels: Rows, parts: Sequence[Rows], seed: int) -> float:
+    from sklearn.tree import DecisionTreeClassifier
+
+    hits = np.zeros(len(labels))
+    for part in parts:
+        rest = np.setdiff1d(np.arange(len(labels)), part)
+        tree = DecisionTreeClassifier(
+            max_leaf_nodes=2 * (int(labels.max()) + 1), min_samples_leaf=2, random_state=seed
+        )
+        hits[part] = tree.fit(values[rest], labels[rest]).predict(values[part]) == labels[part]
+    return float(hits.mean())
+
 
 Values = NDArray[np.float64]
 Codes = NDArray[np.int64]

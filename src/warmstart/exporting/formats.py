@@ -2,25 +2,199 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import torch
+from safetensors.torch import save as save_tensors
 from torch import nn
 
 from warmstart.errors import ExportError, UsageError, install_command
-from warmstart.exporting import hub_folder, onnx, openvino, torch_export
+from warmstart.exporting import onnx
 from warmstart.exporting.network import Served, serve
+from warmstart.exporting.onnx import first_line, silent
 from warmstart.exporting.predict_script import MODEL
 from warmstart.network.single_layer_head import as_native, as_timm, is_native
 from warmstart.network.surgery import WarmModel
 from warmstart.records.answer import ModelRecord
 from warmstart.records.export import ExportFormat
 from warmstart.records.inputs import Preprocessing, pictures
-from warmstart.records.run_folder import write_bytes
+from warmstart.records.run_folder import write_bytes, write_json
+
+# ---- Folders in the hub's formats: timm's, and transformers' for the same or its own networks.
+
+
+_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
+_KEPT = ("classifier", "first_conv", "pool_size", "fixed_input_size", "min_input_size")
+WRAPPED = {"model_type": "timm_wrapper", "architectures": ["TimmWrapperForImageClassification"]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """A network of timm: its design, and what `create_model` must be told beside it."""
+
+    design: str
+    labels: tuple[str, ...]
+    prep: Preprocessing
+    options: Mapping[str, object]
+
+
+def write_timm(module: nn.Module, folder: Path, told: Described) -> None:
+    """A folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads."""
+    _save(module, folder, timm_folder(module, told))
+
+
+def write_wrapped(module: nn.Module, folder: Path, told: Described) -> None:
+    """The same for `AutoModelForImageClassification`: transformers loads timm's networks."""
+    _save(module, folder, timm_folder(module, told) | WRAPPED)
+
+
+def _save(module: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
+    # Copies: safetensors refuses tensors that share memory.
+    state = {name: t.detach().clone().contiguous() for name, t in module.state_dict().items()}
+    write_bytes(folder / "model.safetensors", save_tensors(state, metadata={"format": "pt"}))
+    write_json(folder / "config.json", config)
+
+
+def timm_folder(module: nn.Module, told: Described) -> dict[str, Any]:
+    """config.json of timm's format for the hub."""
+    own: Mapping[str, Any] = getattr(module, "pretrained_cfg", None) or {}
+    kept = {name: own[name] for name in _KEPT if own.get(name) is not None}
+    args = {name: value for name, value in told.options.items() if name != "num_classes"}
+    return {
+        "architecture": told.design,
+        "num_classes": len(told.labels),
+        "num_features": getattr(module, "num_features", None),
+        "label_names": list(told.labels),
+        **({"model_args": args} if args else {}),
+        "pretrained_cfg": {**kept, **timm_config(told.prep), "num_classes": len(told.labels)},
+    }
+
+
+def timm_config(prep: Preprocessing) -> dict[str, Any]:
+    """How images are prepared, in timm's words.
+
+    >>> found = timm_config(Preprocessing(size=(224, 224), resize=256, mean=(0.5,), std=(0.5,)))
+    >>> found["crop_pct"], found["input_size"], found["crop_mode"]
+    (0.875, (1, 224, 224), 'center')
+    """
+    share = min(prep.size) / prep.resize
+    if math.floor(min(prep.size) / share) != prep.resize:  # timm rounds down
+        share = min(prep.size) / (prep.resize + 1e-6)
+    return {
+        "input_size": (prep.channels, *prep.size),
+        "mean": prep.mean,
+        "std": prep.std,
+        "interpolation": prep.interpolation,
+        "crop_pct": share,
+        "crop_mode": "squash" if prep.squash else "center",
+    }
+
+
+def write_native(module: Any, folder: Path, labels: Sequence[str], prep: Preprocessing) -> None:
+    """A network of transformers in its own format, with its image processor."""
+    module.config.id2label = dict(enumerate(labels))
+    module.config.label2id = {name: number for number, name in enumerate(labels)}
+    module.save_pretrained(str(folder))
+    write_json(folder / "preprocessor_config.json", processor(prep))
+
+
+def processor(prep: Preprocessing) -> dict[str, Any]:
+    """preprocessor_config.json of transformers for the same preparation.
+
+    Raises: ExportError where both sides are squeezed to more than the network takes, or
+    sides differ: no processor does that.
+
+    >>> prep = Preprocessing(size=(32, 32), resize=36, mean=(0.5,), std=(0.5,))
+    >>> found = processor(prep)
+    >>> found["size"], found["crop_size"]
+    ({'shortest_edge': 36}, {'height': 32, 'width': 32})
+    """
+    height, width = prep.size
+    common = {
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "rescale_factor": 1 / 255,
+        "resample": _RESAMPLE[prep.interpolation],
+        "image_mean": list(prep.mean),
+        "image_std": list(prep.std),
+    }
+    if prep.squash and prep.resize == height == width:
+        size = {"height": height, "width": width}
+        return {"image_processor_type": "ViTImageProcessor", "size": size, **common}
+    if prep.squash:
+        raise ExportError(
+            f"no image processor of transformers squeezes to {prep.resize} px and cuts out "
+            f"{height} x {width}; use --to onnx, torch or openvino."
+        )
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": prep.resize},
+        "do_center_crop": True,
+        "crop_size": {"height": height, "width": width},
+        **common,
+    }
+
+
+# ---- OpenVINO: the ONNX graph as its own representation, in float32.
+
+
+def write_ir(graph: bytes, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write `path` (.xml) and the .bin beside it. Weights stay float32.
+
+    `openvino.convert_model` would report its use to its makers; reading a graph does not.
+    Raises: ExportError where OpenVINO cannot read the graph.
+    """
+    import openvino
+
+    try:
+        model = openvino.Core().read_model(graph)
+        for key, value in metadata.items():
+            model.set_rt_info(value, ["warmstart", key])
+        openvino.save_model(model, str(path), compress_to_fp16=False)
+    except Exception as error:  # openvino raises plain RuntimeErrors
+        raise ExportError(
+            f"OpenVINO cannot take the network ({first_line(error)}); try --to onnx."
+        ) from error
+
+
+# ---- torch.export: the network as one program, without any code of ours.
+
+
+def to_program(served: Served) -> Any:
+    """The network as an exported program, any batch size and length of text.
+
+    Raises: ExportError where its forward depends on the values that it is given, or on how many.
+    """
+    example = served.example(2)
+    axes = {
+        axis: torch.export.Dim(
+            name, min=1 if axis == 0 else 2, max=example.shape[axis] if axis else None
+        )
+        for axis, name in served.axes.items()
+    }  # what is no batch is as long as the example at most
+    try:
+        with silent(), torch.no_grad():
+            return torch.export.export(served, (example,), dynamic_shapes=(axes,), strict=False)
+    except Exception as error:  # torch raises many kinds, some without a common base
+        raise ExportError(
+            f"the network cannot be written as one program ({first_line(error)}); where its "
+            "forward branches on the values of an image, or on how many come at once, no format "
+            "holds it."
+        ) from error
+
+
+def save_program(program: Any, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a .pt2: a zip of graph, tensors and metadata; nothing in it is pickled."""
+    torch.export.save(program, path, extra_files={"metadata.json": json.dumps(dict(metadata))})
+
 
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 LINEAR = ("timm", "transformers")  # formats that hold one linear output on the last tap
@@ -131,12 +305,12 @@ def onnx_graph(source: Source, title: str) -> bytes:
     def judge() -> None:
         """A trace takes one branch for all images; what makes a program follows them."""
         if is_own:
-            torch_export.to_program(served)
+            to_program(served)
 
     # The designs of a library ask for sizes, and assert them, but do not branch on values.
     is_own = source.record.arch.startswith("module:")
     if _is_whole(source.model):
-        torch_export.to_program(served)
+        to_program(served)
     return onnx.to_onnx(served, metadata(source, served, title), judge)
 
 
@@ -157,33 +331,33 @@ def _write_onnx(folder: Path, source: Source, title: str) -> None:
 def _write_torch(folder: Path, source: Source, title: str) -> None:
     served = source.served()
     told = metadata(source, served, title)
-    torch_export.save_program(torch_export.to_program(served), folder / MODEL["torch"], told)
+    save_program(to_program(served), folder / MODEL["torch"], told)
 
 
 def _write_openvino(folder: Path, source: Source, title: str) -> None:
     told = metadata(source, source.served(), title)
-    openvino.write_ir(onnx_graph(source, title), folder / MODEL["openvino"], told)
+    write_ir(onnx_graph(source, title), folder / MODEL["openvino"], told)
 
 
 def _write_timm(folder: Path, source: Source, title: str) -> None:
     record = source.record
     module, options = as_timm(source.model, record.arch, source.prep)
-    hub_folder.write_timm(module, folder, _hub(source, options))
+    write_timm(module, folder, _hub(source, options))
 
 
 def _write_transformers(folder: Path, source: Source, title: str) -> None:
     record, network = source.record, source.network
     if network is not None and is_native(network):
         own = as_native(source.model, network, source.prep)
-        hub_folder.write_native(own, folder, record.classes, source.prep)
+        write_native(own, folder, record.classes, source.prep)
         return
     module, options = as_timm(source.model, record.arch, source.prep)
-    hub_folder.write_wrapped(module, folder, _hub(source, options))
+    write_wrapped(module, folder, _hub(source, options))
 
 
-def _hub(source: Source, options: dict[str, object]) -> hub_folder.Described:
+def _hub(source: Source, options: dict[str, object]) -> Described:
     record = source.record
-    return hub_folder.Described(
+    return Described(
         design=record.arch.partition(":")[2],
         labels=record.classes,
         prep=source.prep,

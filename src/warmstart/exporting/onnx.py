@@ -39,9 +39,9 @@ def to_onnx(
             torch.onnx.export(
                 served,
                 (served.example(2),),
-                buffer,
+                buffer,  # type: ignore[arg-type]
                 dynamo=False,
-                opset_version=OPSET,  # type: ignore[arg-type]
+                opset_version=OPSET,
                 input_names=[name],
                 output_names=list(served.outputs),
                 dynamic_axes=axes,

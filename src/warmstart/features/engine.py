@@ -203,9 +203,9 @@ def _export(module: nn.Module, preprocessing: Inputs) -> bytes:
             torch.onnx.export(
                 module,
                 (inputs,),
-                buffer,
+                buffer,  # type: ignore[arg-type]
                 dynamo=False,
-                opset_version=17,  # type: ignore[arg-type]
+                opset_version=17,
                 input_names=[_INPUT],
                 dynamic_axes={_INPUT: {0: "batch"}},
             )

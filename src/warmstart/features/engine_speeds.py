@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.features.cache_key import EngineName, cpu_name, engine_version, installed_engines
-from warmstart.features.lock import exclusive
+from warmstart.features.shelf import exclusive
 from warmstart.records.run_folder import write_bytes
 
 Pixels = NDArray[np.uint8]

@@ -13,17 +13,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
-from warmstart.features.cache import Store
+from warmstart.features.cache import Store, StoredTaps
 from warmstart.features.cache_key import BATCH, GlanceKey
+from warmstart.features.engine import Pixels
 from warmstart.features.shelf import Shelf
-from warmstart.features.stored import StoredTaps
 from warmstart.records.data import Example
 from warmstart.records.network import Tap
 
@@ -32,7 +31,6 @@ class Vanished(DataError):
     """The bytes could not be had, or changed meanwhile; it says nothing of what they hold."""
 
 
-Pixels = NDArray[Any]  # an encoded example
 Floats = NDArray[np.float32]
 Decode = Callable[[Example], Pixels]
 Engine = Callable[[Pixels], list[Floats]]

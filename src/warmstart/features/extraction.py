@@ -5,21 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from warmstart.data import thumbnails
 from warmstart.data.dataset import Collection
-from warmstart.data.thumbnails import Glances
+from warmstart.data.thumbnails import Files, Glances, joined
 from warmstart.distributed import here
 from warmstart.errors import DataError, UsageError, WorldError
 from warmstart.events import Steps
-from warmstart.features.activation_key import main_key
-from warmstart.features.cache_key import EngineName, GlanceKey
+from warmstart.features.cache import StoredTaps
+from warmstart.features.cache_key import EngineName, GlanceKey, main_key
+from warmstart.features.engine import Pixels
 from warmstart.features.engine_choice import Chosen, Survey, open_engine, survey
 from warmstart.features.extract import (
     Features,
     GlanceBook,
-    Pixels,
     Prefetch,
     Source,
     Vanished,
@@ -27,9 +31,7 @@ from warmstart.features.extract import (
     first_of_each,
 )
 from warmstart.features.machine import freed_memory_kept, n_threads
-from warmstart.features.offload import Kept, extract_streamed
-from warmstart.features.stored import StoredTaps
-from warmstart.features.streaming import links
+from warmstart.features.offload import Kept, extract_streamed, links
 from warmstart.features.text_lengths import in_order
 from warmstart.machine import default_root
 from warmstart.modalities.audio import as_wanted, decode_sound
@@ -248,3 +250,54 @@ def _glance_rest(
         found = {content: why for own in here().gathered(found) for content, why in own.items()}
         book.refresh()
     return {e.id: found[e.sha256] for e in examples if e.sha256 in found}
+
+
+# ---- Glances at some examples, read from the store when they are asked for.
+
+
+KEPT = 2000  # examples, at most, whose glances are kept in memory; a glance takes 5 KB
+_ROWS = 500  # read at a time
+
+
+class Album:
+    """What `Glances` holds, of examples that may be too many for memory.
+
+    `grey` and `colour` are asked for some rows at a time: `album.grey[rows]`.
+    """
+
+    def __init__(self, look: Look, examples: Sequence[Example]) -> None:
+        self._look, self._examples = look, examples
+        self._all = look.glances(examples) if len(examples) <= KEPT else None
+        self.grey, self.colour = _Column(self, "grey"), _Column(self, "colour")
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def of(self, rows: NDArray[np.intp]) -> Glances:
+        """The glances of some rows, in memory."""
+        if self._all is not None:
+            return self._all.of(rows)
+        return self._look.glances([self._examples[row] for row in rows])
+
+    @cached_property
+    def files(self) -> Files:
+        """The figures of all files."""
+        if self._all is not None:
+            return self._all.files()
+        starts = range(0, len(self), _ROWS)
+        return joined([self.of(np.arange(len(self))[s : s + _ROWS]).files() for s in starts])
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One array of the glances, by rows."""
+
+    album: Album
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.album)
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        found: NDArray[np.uint8] = getattr(self.album.of(np.arange(len(self))[rows]), self.name)
+        return found

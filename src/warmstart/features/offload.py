@@ -7,6 +7,7 @@ a time. A part that is done is not done again: the folder says how far it came.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import shutil
@@ -14,21 +15,31 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from warmstart.distributed import here
 from warmstart.errors import DataError, RunFolderError, TrainingError
 from warmstart.events import Event, Stage, Steps
+from warmstart.features.batches import to_tensor
 from warmstart.features.cache import Store
 from warmstart.features.cache_key import BATCH, ShelfKey
-from warmstart.features.extract import Features, Pixels, Prefetch, Source, Vanished
-from warmstart.features.lock import exclusive, is_in_use
-from warmstart.features.shelf import Shelf
+from warmstart.features.engine import Engine, Pixels, arranged
+from warmstart.features.extract import Features, Prefetch, Source, Vanished
+from warmstart.features.shelf import Shelf, exclusive, is_in_use
+from warmstart.network.fast_linear import quick_linear
+from warmstart.network.feature_layers import plan_scan
+from warmstart.network.partition import Network
+from warmstart.network.segments import Step
 from warmstart.records.data import Example
+from warmstart.records.inputs import Inputs
+from warmstart.records.network import PartRecord, Tap
 from warmstart.records.run_folder import read_json, write_json
 
 Values = NDArray[Any]
@@ -358,3 +369,149 @@ class _Gate:
         """Remember what cannot be decoded."""
         for sha256, reason in self.unreadable.items():
             self._source.store.quarantine(self._source.decoder, sha256, reason)
+
+
+# ---- One part of a cut network by itself: what it calls is in memory, and nothing else.
+
+
+class Lone(nn.Module):
+    """Part `number` on copies of the layers that it calls: its input to its output and its taps.
+
+    `wanted` are the taps to take; those of other parts are left out. The neck belongs to the
+    last part. A network in one piece is not copied: its layers let go of their pages by
+    themselves.
+    """
+
+    def __init__(self, network: Network, number: int, wanted: Sequence[Tap]) -> None:
+        super().__init__()
+        own = [tap for tap in wanted if tap.part == number]
+        self.taps = tuple(own)
+        self.number = number
+        self._scan = plan_scan(network, own) if own else None
+        self._step = network.steps.parts[number - 1]
+        self._neck = network.steps.neck if any(tap.pool == "neck" for tap in own) else None
+        called = [self._step] if self._neck is None else [self._step, self._neck]
+        self.trunk = excerpt(network.trunk, called)
+        self.eval()
+
+    def forward(self, main: Tensor) -> tuple[Tensor, ...]:
+        """What the part gives, (B, …), then (B, d) float32 of each of `taps`."""
+        with quick_linear(main):
+            main = self._step.run(self.trunk, main)
+        if self._scan is None:
+            return (main,)
+        found = self._scan.taken(self.number, main)
+        if self._neck is not None:  # last: a neck may work in place
+            vector = self._neck.run(self.trunk, main.clone())
+            found |= {tap: vector for tap in self.taps if tap.pool == "neck"}
+        return (main, *(found[tap].float() for tap in self.taps))
+
+
+def excerpt(trunk: nn.Module, steps: Sequence[Step]) -> nn.Module:
+    """A module with copies of what some steps look up in `trunk`, under the same names.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    >>> step = Step("1", lambda network, x: network[1](x), ("1",), ())
+    >>> [name for name, _ in excerpt(net, [step]).named_parameters()]
+    ['1.weight', '1.bias']
+    """
+    modules = [name for step in steps for name in step.modules]
+    if "" in modules:
+        return trunk
+    made = nn.Module()
+    for name in sorted(modules, key=lambda name: name.count(".")):
+        owner, last = _owner(made, name)
+        owner.add_module(last, copy.deepcopy(trunk.get_submodule(name)))
+    for name in (name for step in steps for name in step.attributes):
+        owner, last = _owner(made, name)
+        parent = trunk.get_submodule(name.rpartition(".")[0])
+        if not hasattr(owner, last):
+            setattr(owner, last, copy.deepcopy(getattr(parent, last)))
+    return made
+
+
+def _owner(made: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that holds `name`, made where it is missing, and the name there."""
+    *path, last = name.split(".")
+    for piece in path:
+        if piece not in made._modules:
+            made.add_module(piece, nn.Module())
+        made = made.get_submodule(piece)
+    return made, last
+
+
+# ---- A network larger than memory: when it is streamed from its file, and how a part is run.
+
+
+def links(network: Network, taps: Sequence[Tap], upto: int, prep: Inputs) -> tuple[Link, ...]:
+    """Parts 1 to `upto` as links of a belt, with the taps that are taken on the way."""
+    return tuple(
+        Link(
+            name=part.name,
+            cost=part.macs,
+            open=partial(_open, network, number, taps, prep),
+        )
+        for number, part in enumerate(network.record.parts[:upto], 1)
+    )
+
+
+def one_by_one(parts: Sequence[Link]) -> Engine:
+    """An engine that brings one part after the other into memory for every batch.
+
+    Gives the last part's output, (n, width), and the taps of all.
+    """
+
+    def run(images: Pixels) -> list[Floats]:
+        rows: Values = images
+        found: list[Floats] = []
+        for part in parts:
+            rows, taps = padded(part.open(), rows)
+            found += taps
+        return [rows, *found]
+
+    return run
+
+
+def _open(
+    network: Network, number: int, taps: Sequence[Tap], prep: Inputs
+) -> Callable[[Values], tuple[Floats, list[Floats]]]:
+    parts = network.record.parts
+    before = None if number == 1 else parts[number - 2]
+    return _Pass(Lone(network, number, taps), before, parts[number - 1], prep)
+
+
+@dataclass
+class _Pass:
+    """A part on rows: what the part before it gave, or images."""
+
+    lone: torch.nn.Module
+    before: PartRecord | None
+    part: PartRecord
+    prep: Inputs
+    _is_ready: bool = field(default=False)
+
+    def __call__(self, rows: Values) -> tuple[Floats, list[Floats]]:
+        """Rows (b, width), or images (b, H, W, C), to what the part gives and its taps."""
+        inputs = to_tensor(rows, self.prep) if self.before is None else as_state(rows, self.before)
+        if not self._is_ready:
+            self.lone, self._is_ready = arranged(self.lone, inputs[:2]), True
+        with torch.inference_mode():
+            main, *taps = self.lone(inputs)
+        return as_rows(main, self.part), [tap.numpy() for tap in taps]
+
+
+def as_rows(main: Tensor, part: PartRecord) -> Floats:
+    """What a part gave, (b, …), one row an image; maps in the order they have in memory."""
+    if part.layout == "NCHW":
+        main = main.permute(0, 2, 3, 1)
+    rows: Floats = np.ascontiguousarray(main.float().numpy()).reshape(len(main), -1)
+    return rows
+
+
+def as_state(rows: Values, part: PartRecord) -> Tensor:
+    """The same back: (b, width) to (b, …), maps channels_last."""
+    values = torch.from_numpy(np.require(rows, requirements="W"))
+    if part.layout != "NCHW":
+        return values.view(len(rows), *part.shape_out)
+    channels, *sides = part.shape_out
+    return values.view(len(rows), *sides, channels).permute(0, 3, 1, 2)

@@ -2,17 +2,236 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from warmstart.errors import StartError
-from warmstart.network.channels import Channels, forward, rechannel
 from warmstart.network.position_embeddings import resize
-from warmstart.network.tensors import tensor_digest, unique_tensors
-from warmstart.network.uncut import probe
+from warmstart.network.stem import REFUSALS, Stem, find_stems, set_kernel
+from warmstart.network.tensors import digest, tensor_digest, unique_tensors
+from warmstart.network.uncut import as_tensor, is_same, probe
 from warmstart.records.inputs import WINDOWS, Preprocessing, Sound, TextInputs, pictures
 from warmstart.records.network import Change, StartRecord
+
+# ---- A network for three channels takes one, four or thirteen.
+#
+# A convolution is linear in its kernels, so that much can be kept exactly. With old kernels k_c
+# for channels normalised by mean m_c and spread s_c, a grey picture v copied to all channels gives
+#
+# Σ_c k_c * (v - m_c) / s_c  =  (s Σ_c k_c / s_c) * (v - m) / s  +  Σ_c (Σ k_c) (m - m_c) / s_c
+#
+# The kernel on the right is that of the one grey channel, the last term a constant that goes
+# into a bias, or into the BatchNorm behind it. Zero padding stands for a pixel of mean m_c on
+# the left and of m on the right: where the m_c are equal nothing differs; where they are not,
+# m is the one with which the borders differ least, and all other positions are exact.
+
+
+BANDS = 13  # the most that are taken: those of Sentinel-2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channels:
+    """Other input channels. `rgb`: where red, green and blue stand, counted from 0."""
+
+    number: int
+    rgb: tuple[int, int, int] = (0, 1, 2)
+    is_tuned: bool = False  # whether the first layer will be trained
+
+
+def rechannel(
+    module: nn.Module, preprocessing: Preprocessing, wanted: Channels
+) -> tuple[Preprocessing, tuple[Change, ...]]:
+    """Give a network another number of input channels, in place.
+
+    One channel: the kernels are summed (see above). More than three: red, green and blue keep
+    their kernels, and the new channels begin at zero if the first layer is tuned; if it is
+    frozen it would never see them, and they get the mean kernel, all scaled by 3 / channels.
+    Returns: the preprocessing that the network wants now, and the tensors that were changed.
+    Raises: StartError if the first layer, or the network behind it, does not allow it.
+
+    >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    >>> changed, (change,) = rechannel(net, prep, Channels(number=1))
+    >>> net[0].weight.shape, changed.mean, change.fate
+    (torch.Size([4, 1, 3, 3]), (0.5,), 'reshaped')
+    """
+    old = preprocessing.channels
+    _check(type(module).__name__, old, wanted)
+    if wanted.number == old and (old != 3 or wanted.rgb == (0, 1, 2)):
+        return preprocessing, ()
+    stems = find_stems(module, probe(preprocessing)[:2])
+    new = _grey(preprocessing, stems) if wanted.number == 1 else _spread(preprocessing, wanted)
+    shifts = [_shift(stem.conv, preprocessing, new) for stem in stems] if new.channels == 1 else []
+    changes = [_replace(module, stem, preprocessing, new, wanted) for stem in stems]
+    inputs = probe(new)[:2]
+    forward(module, inputs)
+    for stem, shift in zip(stems, shifts, strict=bool(shifts)):
+        if bool(shift.any()):
+            changes.append(_place(module, stem, shift, inputs))
+    return new, tuple(changes)
+
+
+def _check(kind: str, old: int, wanted: Channels) -> None:
+    n, rgb = wanted.number, wanted.rgb
+    if not 1 <= n <= BANDS:
+        raise StartError(f"{n} channels are not taken; give images of 1 to {BANDS} bands.")
+    if n >= 3 and (len(set(rgb)) != 3 or not all(0 <= place < n for place in rgb)):
+        raise StartError(
+            f"red, green and blue at {', '.join(map(str, rgb))} are not three positions "
+            f"among {n} bands; they are counted from 0."
+        )
+    if old not in (1, 3, n):
+        raise StartError(
+            f"{kind} takes {old} channels, the images have {n}; only a network for 1 or 3 "
+            "channels can be given others."
+        )
+
+
+def _spread(prep: Preprocessing, wanted: Channels) -> Preprocessing:
+    """Old means and spreads at the places of red, green and blue, their average elsewhere."""
+    mean = [_average(prep.mean)] * wanted.number
+    std = [_average(prep.std)] * wanted.number
+    if prep.channels == 3 and wanted.number >= 3:
+        for old, place in enumerate(wanted.rgb):
+            mean[place], std[place] = prep.mean[old], prep.std[old]
+    return replace(prep, mean=tuple(mean), std=tuple(std), ranges=())
+
+
+def _average(values: Sequence[float]) -> float:
+    """Exact where all are equal, which a sum divided by their number need not be."""
+    return values[0] if len(set(values)) == 1 else sum(values) / len(values)
+
+
+def _grey(prep: Preprocessing, stems: Sequence[Stem]) -> Preprocessing:
+    """The grey channel's mean, with which padding means nearly what it did, and its spread.
+
+    Least squares over all kernel entries: Σ_c k_c (m - m_c) / s_c as near to zero as can be.
+    """
+    means, spreads = _columns(prep)
+    top = bottom = 0.0
+    for stem in stems:
+        scaled = stem.conv.weight.detach().double() / spreads
+        sums, offsets = scaled.sum(dim=1), (scaled * means).sum(dim=1)
+        top, bottom = top + float((sums * offsets).sum()), bottom + float((sums**2).sum())
+    low, high = min(prep.mean), max(prep.mean)
+    mean = min(max(top / bottom, low), high) if bottom else low
+    return replace(prep, mean=(mean,), std=(_average(prep.std),), ranges=())
+
+
+def _columns(prep: Preprocessing) -> tuple[Tensor, Tensor]:
+    """Means and spreads, shaped to go with a kernel (O, C, h, w)."""
+    means, spreads = torch.tensor([prep.mean, prep.std], dtype=torch.float64)[..., None, None]
+    return means, spreads
+
+
+def _shift(conv: nn.Conv2d, old: Preprocessing, grey: Preprocessing) -> Tensor:
+    """What the folded means add to each output channel. Shapes: (O,)."""
+    means, spreads = _columns(old)
+    weight = conv.weight.detach().double()
+    return (weight * (grey.mean[0] - means) / spreads).sum(dim=(1, 2, 3))
+
+
+def _replace(
+    module: nn.Module, stem: Stem, old: Preprocessing, new: Preprocessing, wanted: Channels
+) -> Change:
+    before = stem.conv.weight.detach()
+    n = new.channels
+    if n == 1:
+        _, spreads = _columns(old)
+        kernel = (before.double() * (new.std[0] / spreads)).sum(dim=1, keepdim=True)
+        because = "the kernels of all channels are added up for grey"
+    elif old.channels == 3 and (n == 3 or (n > 3 and wanted.is_tuned)):
+        kernel = before.new_zeros(before.shape[0], n, *before.shape[2:])
+        kernel[:, list(wanted.rgb)] = before
+        because = "red, green and blue keep their kernels, wherever they stand"
+        if n > 3:
+            because = f"red, green and blue keep their kernels, {n - 3} new channels begin at zero"
+    else:
+        kernel, because = _seen(before, n, wanted.rgb)
+    kernel = kernel.to(before.dtype)
+    set_kernel(module, stem.name, kernel)
+    return _changed(f"{stem.name}.weight", before, kernel, because)
+
+
+def _seen(before: Tensor, n: int, rgb: Sequence[int]) -> tuple[Tensor, str]:
+    """A kernel (O, n, h, w) that sees every channel though it is not trained, and why.
+
+    New channels get the mean kernel, and all are scaled so that equal channels give what they
+    gave. Red, green and blue keep their kernels: with the mean kernel for them too, as timm's
+    `adapt_input_conv` has it in part, colour is lost (EfficientNet-Lite0, six bands, mean of
+    four image sets: .757 right against .721; three bands untouched: .759).
+    """
+    scale = before.shape[1] / n
+    kernel = before.double().mean(dim=1, keepdim=True).repeat(1, n, 1, 1)
+    if before.shape[1] == 3 and n > 3:
+        kernel[:, list(rgb)] = before.double()
+        because = f"red, green and blue keep their kernels, {n - 3} more get their mean"
+    else:
+        because = f"each of {n} channels gets the mean kernel"
+    return kernel * scale, f"{because}, all scaled by {before.shape[1]}/{n}"
+
+
+def _place(module: nn.Module, stem: Stem, shift: Tensor, inputs: Tensor) -> Change:
+    """Put a constant (O,) behind the kernel: into its bias, the BatchNorm after it, or a new bias.
+
+    The BatchNorm is taken only where the outputs stay what they are with a new bias: the
+    first layer's output may be used elsewhere, unseen. `inputs` (B, 1, H, W) is to tell.
+    """
+    conv, because = stem.conv, "takes in what the channels' different means leave over"
+    shift = shift.to(conv.weight.dtype)
+    if conv.bias is not None:
+        before = conv.bias.detach().clone()
+        conv.bias = nn.Parameter(before + shift, requires_grad=conv.bias.requires_grad)
+        return _changed(f"{stem.name}.bias", before, conv.bias, because)
+    conv.bias = nn.Parameter(shift, requires_grad=conv.weight.requires_grad)
+    mean = stem.norm[1].running_mean if stem.norm is not None else None
+    if stem.norm is not None and mean is not None:
+        expected, bias, before = forward(module, inputs), conv.bias, mean.clone()
+        conv.bias = None
+        mean.sub_(shift.to(mean.dtype))
+        if is_same(forward(module, inputs), expected):
+            return _changed(f"{stem.norm[0]}.running_mean", before, mean, because)
+        conv.bias = bias
+        mean.copy_(before)
+    return Change(
+        tensor=f"{stem.name}.bias",
+        fate="new",
+        shape_before=None,
+        shape_after=tuple(shift.shape),
+        before=None,
+        because=because,
+    )
+
+
+def _changed(name: str, before: Tensor, after: Tensor, because: str) -> Change:
+    return Change(
+        tensor=name,
+        fate="reshaped",
+        shape_before=tuple(before.shape),
+        shape_after=tuple(after.shape),
+        before=digest(before),
+        because=because,
+    )
+
+
+def forward(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Outputs (B, …) for inputs (B, C, H, W), to see that a changed network runs.
+
+    Raises: StartError naming what it does not take.
+    """
+    try:
+        with torch.no_grad():
+            return as_tensor(module(inputs.clone()))  # a network may work in place
+    except REFUSALS as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StartError(
+            f"{type(module).__name__} cannot be made to take inputs of {inputs.shape[1]} channels "
+            f"({reason[:160]}); choose another start."
+        ) from error
+
 
 PICTURE = (1, 3)  # channels of grey and colour pictures, which any start for them can be shown
 SHOWABLE = (*PICTURE, 4)  # channels that a picture can be given: grey, colours, and alpha

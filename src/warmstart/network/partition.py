@@ -15,8 +15,8 @@ from typing import Literal, cast
 from torch import Tensor, nn
 
 from warmstart.errors import StartError
+from warmstart.network.architectures import find_family
 from warmstart.network.encoder import Encoder
-from warmstart.network.family import find_family
 from warmstart.network.measure import find_owners, measure
 from warmstart.network.segments import Step, Steps, segment
 from warmstart.network.trace import (

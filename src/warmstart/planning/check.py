@@ -9,13 +9,12 @@ from typing import Any, get_args
 
 from warmstart.errors import PlanError
 from warmstart.nouns import Nouns
-from warmstart.planning import parallel, rules
+from warmstart.planning import machine, rules
 from warmstart.planning.actions import NEW, added_name, check_agreement
 from warmstart.planning.cached_activations import FORMATS, MOST_VIEWS, frozen_prefix
 from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.learning_rates import OPTIMIZERS
-from warmstart.planning.machine import DEVICES, MOST_WORKERS, PRECISIONS
-from warmstart.planning.parallel import FSDP, PIPELINE, kind_of
+from warmstart.planning.machine import DEVICES, FSDP, MOST_WORKERS, PIPELINE, PRECISIONS, kind_of
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Action, Choice, Plan
 
@@ -78,7 +77,7 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.average": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
     "training.l2_sp": (_number(lambda value: value >= 0), "a number, 0 or more"),
     "training.micro_batch": _POSITIVE,
-    "training.parallel": (parallel.is_way, parallel.KIND),
+    "training.parallel": (machine.is_way, machine.KIND),
     "training.pairs": _SWITCH,
     "training.temperature": (_number(lambda value: 0 <= value <= 10), "a number from 0 to 10"),
     "training.recompute": _SWITCH,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from warmstart.errors import PlanError
-from warmstart.planning.parallel import DATA, kind_of
+from warmstart.planning.machine import DATA, kind_of
 from warmstart.records.plan import Action, Choice, Plan, TrainingPlan
 
 _WAITED = "it did not join: training it did not help on examples set apart"

@@ -20,7 +20,7 @@ from warmstart.planning.learning_rates import (
     converted,
     part_rates,
 )
-from warmstart.planning.parallel import in_turn, n_stages
+from warmstart.planning.machine import in_turn, n_stages
 from warmstart.planning.strategy import nearest, strategy_of
 from warmstart.records.plan import Action, Choice, PartPlan, Plain, Plan
 

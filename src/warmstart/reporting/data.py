@@ -9,8 +9,8 @@ from warmstart.formatting import percent, sentence
 from warmstart.nouns import Nouns
 from warmstart.records.data import Finding, Task, split_labels
 from warmstart.reporting import html
-from warmstart.reporting.bars import Bar, lying, standing
 from warmstart.reporting.facts import Facts
+from warmstart.reporting.figures import Bar, lying, standing
 from warmstart.reporting.next_steps import label_issues
 from warmstart.reporting.pictures import off_topic, problem_examples, questionable, shots
 from warmstart.tasks.words import TASK_WORDS, contradiction

@@ -10,10 +10,10 @@ from warmstart.records.data import Task
 from warmstart.records.summary import Level
 from warmstart.reporting import html
 from warmstart.reporting.facts import Facts
-from warmstart.reporting.line import Mark, Measure, on_a_line
+from warmstart.reporting.figures import Mark, Measure, on_a_line
+from warmstart.reporting.html import short
 from warmstart.reporting.next_steps import Step, leaks_much, next_steps
 from warmstart.reporting.pictures import shots
-from warmstart.reporting.svg import short
 from warmstart.reporting.verdict import against_shuffled
 from warmstart.tasks.words import score_of
 

@@ -7,11 +7,10 @@ from warmstart.records.answer import NumberCalibration
 from warmstart.records.summary import Estimate, LabelScore
 from warmstart.reporting import html
 from warmstart.reporting.facts import Facts
+from warmstart.reporting.figures import Measure, on_a_line, scatter
 from warmstart.reporting.first_screen import probe_marks, screen, use_text, warnings
-from warmstart.reporting.line import Measure, on_a_line
 from warmstart.reporting.next_steps import Step, has_issues, labels_step, repair_step, use_step
 from warmstart.reporting.proof import ledger_figure
-from warmstart.reporting.scatter import scatter
 from warmstart.tasks.words import TASK_WORDS, further, test_estimate
 
 

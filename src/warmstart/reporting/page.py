@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from warmstart.formatting import duration, interval, size
 from warmstart.records.data import Task
 from warmstart.reporting import html, other_tasks
-from warmstart.reporting.bars import Bar, lying
 from warmstart.reporting.data import data_section
 from warmstart.reporting.facts import Facts
+from warmstart.reporting.figures import Bar, lying
 from warmstart.reporting.first_screen import first_screen
 from warmstart.reporting.plan import plan_section, start_section
 from warmstart.reporting.proof import proof_section

@@ -8,8 +8,8 @@ from dataclasses import fields
 from warmstart.formatting import percent, sentence
 from warmstart.records.plan import Choice, Plan
 from warmstart.reporting import html
-from warmstart.reporting.bars import Bar, Piece, lying, stacked, standing
 from warmstart.reporting.facts import Facts
+from warmstart.reporting.figures import Bar, Piece, lying, stacked, standing
 from warmstart.tasks.words import TASK_WORDS
 
 CLASSES = {

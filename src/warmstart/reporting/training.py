@@ -9,9 +9,9 @@ from warmstart.events import Event
 from warmstart.formatting import percent, percents, sentence
 from warmstart.nouns import Nouns
 from warmstart.reporting import html
-from warmstart.reporting.chart import Curve, Point, axes, chart, steps_to, thinned, upright
 from warmstart.reporting.curves import Axis, Reader
 from warmstart.reporting.facts import Facts
+from warmstart.reporting.figures import Curve, Point, axes, chart, steps_to, thinned, upright
 from warmstart.tasks.words import TASK_WORDS, change_text
 
 UPDATES = "updates of the weights"

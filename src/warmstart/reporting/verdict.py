@@ -8,9 +8,8 @@ from warmstart.formatting import percent, percents, sentence
 from warmstart.nouns import Nouns
 from warmstart.records.summary import Evidence
 from warmstart.reporting import html
-from warmstart.reporting.chart import Curve, Point, axes, band, chart
 from warmstart.reporting.facts import Facts
-from warmstart.reporting.line import Measure, on_a_line
+from warmstart.reporting.figures import Curve, Measure, Point, axes, band, chart, on_a_line
 from warmstart.stats.learning_curve import PowerLaw
 from warmstart.tasks.words import EVIDENCE_NAMES, signed_points
 

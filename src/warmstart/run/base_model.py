@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from warmstart import events
+from warmstart import events, request
 from warmstart.data.cleaning import settle
 from warmstart.data.dataset import Collection
+from warmstart.data.labels import AskedTask
 from warmstart.data.near_duplicates import with_twins
-from warmstart.data.tensors import tensor_inputs
+from warmstart.data.objects import tensor_inputs
+from warmstart.data.read import read
 from warmstart.distributed import here
 from warmstart.errors import RunFolderError, StartError
 from warmstart.evaluation.metrics import MODEL_VARIANCE
@@ -28,12 +30,12 @@ from warmstart.events import Event, Steps, drain
 from warmstart.features.extract import Features
 from warmstart.features.extraction import Look, take_look
 from warmstart.features.text_lengths import fitted
-from warmstart.network.columns import change_columns
 from warmstart.network.finished_run import change
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import Start, load
 from warmstart.network.registry import DEFAULTS, Listing, available
 from warmstart.network.table_network import describe, draw
+from warmstart.network.table_surgery import change_columns
 from warmstart.nouns import nouns_of
 from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.feature_layers import profiles
@@ -453,3 +455,34 @@ def _judge(one: Looked, arranged: Arranged, seed: int) -> Judged:
     hits = arranged.target.credits(fit.probabilities[held], arranged.labels[held])
     seconds = one.seconds + time.perf_counter() - began
     return Judged(one, estimate(fit, arranged), hits, fit.name, seconds)
+
+
+# ---- `warmstart rank DATA`: which pretrained network suits this data, one look each.
+
+
+def rank_base_models(
+    data: Any,
+    starts: Sequence[str] = (),
+    *,
+    label: str | None = None,
+    group: str | None = None,
+    task: AskedTask = "auto",
+    seed: int = 0,
+    strict: bool = False,
+) -> Steps[Ranking]:
+    """Rank starts by the head that one look at each gives; nothing is trained or written.
+
+    `starts` are names as --start takes them, or FILE@timm:NAME for a file of weights;
+    without any, what lies on this computer (at most 6, the smallest).
+    Raises: UsageError for a seed that is none, DataError if the data cannot be used,
+    StartError if no start can.
+    """
+    request.check(Request(data=data, seed=seed))
+    collection = yield from read(data, label=label, group=group, task=task, strict=strict)
+    yield notes.data(collection)
+    kind = collection.record.kind
+    names, left_out = (tuple(starts), ()) if starts else on_disk(kind=kind)
+    wish = input_wish(Request(data=data, seed=seed), collection)
+    steps = rank(collection, names, seed=seed, left_out=left_out, inputs=wish)
+    ranking = yield from steps
+    return ranking if kind == "image" else replace(ranking, kind=kind)

@@ -22,10 +22,9 @@ from warmstart.data.near_duplicates import (
 )
 from warmstart.errors import DataError, RunFolderError
 from warmstart.features.extract import first_of_each
-from warmstart.features.extraction import Look, load_same
+from warmstart.features.extraction import Album, Look, load_same
 from warmstart.features.text_lengths import text_copies
-from warmstart.features.thumbnails import Album
-from warmstart.modalities.audio_duplicates import ONE_RECORDING, likeness
+from warmstart.modalities.audio import ONE_RECORDING, likeness
 from warmstart.nouns import nouns_of
 from warmstart.planning import rules
 from warmstart.records.data import Example, Finding

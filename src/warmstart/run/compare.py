@@ -14,9 +14,16 @@ import numpy as np
 
 from warmstart.data.splits import blocks
 from warmstart.errors import DataError, RunFolderError, UsageError
-from warmstart.evaluation.common import HeldOut, Said, common
-from warmstart.evaluation.compare import accuracies, inflation_of, means, pairs
-from warmstart.evaluation.convergence import course_of
+from warmstart.evaluation.compare import (
+    HeldOut,
+    Said,
+    accuracies,
+    common,
+    course_of,
+    inflation_of,
+    means,
+    pairs,
+)
 from warmstart.events import Event
 from warmstart.nouns import nouns_of
 from warmstart.records.comparison import ComparedRun, Comparison, FailedRun

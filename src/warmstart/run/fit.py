@@ -14,13 +14,13 @@ from warmstart.request import Request
 from warmstart.run import cleaning, lineage, minutes, notes
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_start
+from warmstart.run.candidates import measure, tune_and_weigh
 from warmstart.run.deliver import Finished, Results, deliver
 from warmstart.run.from_scratch import concluded
 from warmstart.run.journal import Journal, Unfinished, open_journal
 from warmstart.run.model_files import origin_of, surgery_of
-from warmstart.run.ship import measure, tune_and_weigh
 from warmstart.run.track import tracked
-from warmstart.training import heads
+from warmstart.training import score
 from warmstart.training.dataset import set_scene
 
 
@@ -68,7 +68,7 @@ def _work(
         plan = journal.plan(lambda: minutes.make_plan(asked, scene, facts, names, clock))
         yield notes.plan(plan, record)
         clock.lap("plan")
-        head = yield from heads.fit_all(scene, plan)
+        head = yield from score.fit_all(scene, plan)
         clock.lap("head")
         allowed, kept = minutes.allow(asked, scene, plan, clock), journal.checkpoints
         worked = yield from tune_and_weigh(scene, plan, head, origin.digests, kept, allowed)

@@ -25,7 +25,7 @@ from warmstart.features.engine import make_engine
 from warmstart.features.engine_choice import kept_paces, work_of
 from warmstart.features.extraction import load_same
 from warmstart.features.machine import freed_memory_kept, n_threads
-from warmstart.features.streaming import links
+from warmstart.features.offload import links
 from warmstart.machine import default_root, peak_rss_mb
 from warmstart.modalities.preprocessing import encode
 from warmstart.network.cut import stored_taps
@@ -35,7 +35,7 @@ from warmstart.network.partition import Network
 from warmstart.network.weight_file import is_mapped
 from warmstart.planning.cached_activations import BYTES
 from warmstart.planning.forecast import Load, Speeds, forecast
-from warmstart.planning.parallel import DATA, kind_of
+from warmstart.planning.machine import DATA, kind_of
 from warmstart.planning.rules import USUAL, Pace, paces
 from warmstart.planning.schedule import Schedule, carried_out, schedule, stage_actions
 from warmstart.records.data import Example

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from warmstart.data.arrow import parse_parquet
 from warmstart.data.dataset import Columns, some
-from warmstart.data.objects import Frame, frame_table
+from warmstart.data.objects import Frame, as_values, frame_table
 from warmstart.data.parsing import Table, parse, text_of
 from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, TEXT_SUFFIXES, read_file, suffix
 from warmstart.data.sources import open_table
 from warmstart.data.tables import row_payloads
-from warmstart.data.tensors import as_values
 from warmstart.data.text_tables import text_column
 from warmstart.errors import DataError
 from warmstart.modalities.table import pack

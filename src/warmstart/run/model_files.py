@@ -29,8 +29,7 @@ from warmstart.records.plan import Plan
 from warmstart.records.run_folder import RunFolder, write_json
 from warmstart.records.summary import DataCounts, Inspection
 from warmstart.run.card import Hook
-from warmstart.run.lineage import RunStart
-from warmstart.run.past import memory
+from warmstart.run.lineage import RunStart, memory
 from warmstart.tasks.classify import CLASSES
 from warmstart.tasks.task import Target
 from warmstart.training.dataset import Arranged, ReadTap

@@ -28,7 +28,7 @@ from warmstart.planning.check import check_facts, check_plan, check_values
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.feature_layers import profiles
 from warmstart.planning.fine_tuning import tries_tail
-from warmstart.planning.parallel import with_parallel
+from warmstart.planning.machine import with_parallel
 from warmstart.planning.plan_file import open_plan, overlay, wishes_for
 from warmstart.planning.settings import PAIRS, apply_settings, is_early, parse_settings, typed
 from warmstart.planning.strategy import n_tuned, parse, strategy_of

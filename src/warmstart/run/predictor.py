@@ -31,6 +31,7 @@ from warmstart.network.feature_layers import Scanned
 from warmstart.network.model_folder import Bundle, read_bundle
 from warmstart.network.surgery import WarmModel, rebuild
 from warmstart.network.tensors import in_channels_last
+from warmstart.nouns import nouns_of
 from warmstart.records.answer import (
     Answer,
     LabelAnswer,
@@ -41,7 +42,15 @@ from warmstart.records.answer import (
 from warmstart.records.data import Task
 from warmstart.records.inputs import Inputs, Kind, kind_of, pictures
 from warmstart.records.summary import TestScores
-from warmstart.run.inputs_given import GivenText, Named, items_of, opened, text_payload
+from warmstart.run.inputs_given import (
+    GivenText,
+    Named,
+    find_files,
+    find_texts,
+    items_of,
+    opened,
+    text_payload,
+)
 from warmstart.solve.kernels import Features
 from warmstart.stats.intervals import Blocks, Values
 from warmstart.tasks.classify import CLASSES
@@ -519,3 +528,22 @@ def _rebuild(where: str, bundle: Bundle, network: nn.Module | None) -> WarmModel
         if is_own and isinstance(error, StartError):
             raise
         raise _apart(where, str(error)) from error
+
+
+# ---- `warmstart predict RUN PATH…`
+
+
+def predict(run: Path, paths: Sequence[str]) -> Iterator[Answer]:
+    """Answer for every image; a folder stands for the images in and below it, sorted.
+
+    A model of texts answers for each text: typed, in a .txt file, in a row of a table.
+    A model for tables answers for every row of the tables that are named.
+
+    Raises: RunFolderError if the run has no model, DataError if no image was named.
+    """
+    predictor = load(run)
+    if predictor.kind == "text":
+        return predictor.stream(find_texts(paths))
+    if predictor.kind == "table":
+        return predictor.stream(list(paths))
+    return predictor.stream(find_files(paths, nouns_of(predictor.heard)))

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from warmstart.errors import UsageError
-from warmstart.serving.metrics import Metrics
-from warmstart.serving.problems import Problem, as_response
+from warmstart.serving.http import Metrics, Problem, as_response
 
 LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 LONGEST, LAST_PORT = 300, 65535

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from warmstart.serving.http import retry
 from warmstart.serving.model import Limits
-from warmstart.serving.problems import retry
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -18,11 +18,10 @@ from warmstart.data.dataset import Asked, Collection
 from warmstart.data.read import read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import Steps, drain
-from warmstart.features.cache import Store
+from warmstart.features.cache import Store, StoredTaps
 from warmstart.features.cache_key import EngineName, FeatureKey, engine_version
 from warmstart.features.extraction import take_look
 from warmstart.features.machine import threads_for
-from warmstart.features.stored import StoredTaps
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name
 from warmstart.network.feature_layers import taps

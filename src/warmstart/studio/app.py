@@ -16,14 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from warmstart.errors import WarmstartError
 from warmstart.serving.access import LOCAL, Access, Gate
-from warmstart.serving.inputs import Takes
-from warmstart.serving.intake import check_unpacked, length_of
-from warmstart.serving.pages import add_pages
-from warmstart.serving.problems import Problem, answer_all_errors, as_response
+from warmstart.serving.app import add_pages
+from warmstart.serving.http import Problem, answer_all_errors, as_response
+from warmstart.serving.inputs import Takes, check_unpacked, length_of
 from warmstart.studio.project import Project
 from warmstart.studio.routes import Studio
-from warmstart.studio.stream import Hub
-from warmstart.studio.work import Tools
+from warmstart.studio.work import Hub, Tools
 
 # ---- JSON bodies are read whole before anyone looks at them: they must be JSON, and not large.
 

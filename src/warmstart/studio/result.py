@@ -27,8 +27,7 @@ from warmstart.run.compare import credit_of
 from warmstart.stats.intervals import Blocks, Values
 from warmstart.stats.paired import difference, hits_difference
 from warmstart.studio.board import shown
-from warmstart.studio.project import Project
-from warmstart.studio.table import id_of, n_changed
+from warmstart.studio.project import Project, id_of, n_changed
 from warmstart.studio.work import Told
 from warmstart.tasks.regress import as_text
 from warmstart.tasks.words import TASK_WORDS, further, test_estimate

@@ -109,7 +109,7 @@ def application(
 ) -> tuple[Gate, Callable[[], None]]:
     """The ASGI application of a project, and what ends its streams and its learning."""
     from warmstart.studio.app import make_app
-    from warmstart.studio.stream import Hub
+    from warmstart.studio.work import Hub
 
     hub = Hub()
     worker = Worker(hub.tell_working, hub.tell_result)

@@ -26,9 +26,8 @@ from warmstart.run.resume import resume
 from warmstart.serving.wording import own_keys, words
 from warmstart.studio.jobs import Worker
 from warmstart.studio.pictures import see, small
-from warmstart.studio.project import Project
+from warmstart.studio.project import GROUP, LABEL, Project, corrections_of, has_groups, id_of
 from warmstart.studio.result import result_of
-from warmstart.studio.table import GROUP, LABEL, corrections_of, has_groups, id_of
 from warmstart.studio.work import Order, Told, Tools
 
 Fit = Callable[..., Steps[Any]]

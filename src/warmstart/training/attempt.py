@@ -12,7 +12,7 @@ from torch import Tensor
 
 from warmstart.distributed import here
 from warmstart.events import Event, Steps, note
-from warmstart.features.prefetch import ahead
+from warmstart.features.batches import ahead
 from warmstart.machine import peak_rss_mb
 from warmstart.network import freeze
 from warmstart.network.conv_bn_fusion import folded
@@ -29,8 +29,7 @@ from warmstart.training.checkpoint import Saved
 from warmstart.training.distributed import tell_way, way_of
 from warmstart.training.gradual_unfreezing import Joining
 from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
-from warmstart.training.loop import warm_cosine
-from warmstart.training.losses import Loss, pairs_loss, summed_loss
+from warmstart.training.loop import BatchLoss, pairs_loss, summed_loss, warm_cosine
 from warmstart.training.outfit import Outfit, moving_of
 from warmstart.training.shared import Inputs, view_numbers
 from warmstart.training.trainer import LAG, Course, Trainer
@@ -284,7 +283,7 @@ class _Clock:
         return round(self._batch / max(self._seconds, 1e-9), 1)
 
 
-def _loss(lesson: Lesson) -> Loss:
+def _loss(lesson: Lesson) -> BatchLoss:
     chosen = lesson.schedule
     return pairs_loss(chosen.temperature) if chosen.pairs else summed_loss(lesson.room.target)
 

@@ -16,18 +16,23 @@ from warmstart import events
 from warmstart.distributed import here
 from warmstart.errors import TrainingError
 from warmstart.events import Event, Steps, drain
-from warmstart.features.activation_key import MAIN, ActivationKey, main_key
+from warmstart.features.batches import ahead
 from warmstart.features.cache import Store
-from warmstart.features.cache_key import BATCH, EngineName, FeatureKey
+from warmstart.features.cache_key import (
+    BATCH,
+    MAIN,
+    ActivationKey,
+    EngineName,
+    FeatureKey,
+    main_key,
+)
 from warmstart.features.engine import Engine, EngineError, make_engine
 from warmstart.features.engine_choice import version_between
 from warmstart.features.extract import first_of_each
 from warmstart.features.extraction import load_same
 from warmstart.features.machine import n_threads
-from warmstart.features.offload import Chunk, Link, belt_of
-from warmstart.features.prefetch import ahead
+from warmstart.features.offload import Chunk, Link, belt_of, links, one_by_one
 from warmstart.features.shelf import Shelf
-from warmstart.features.streaming import links, one_by_one
 from warmstart.features.text_lengths import in_order
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name, encode

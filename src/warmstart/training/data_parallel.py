@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from warmstart.distributed import World, here
-from warmstart.training.losses import Loss
+from warmstart.training.loop import BatchLoss
 
 Inputs = tuple[Tensor, ...]
 _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -32,7 +32,7 @@ class Work:
     backward pass, for float16. `is_gathered`: layers gather the statistics of the whole batch.
     """
 
-    loss: Loss
+    loss: BatchLoss
     micro_batch: int
     scale: Callable[[Tensor], Tensor]
     device: str = "cpu"

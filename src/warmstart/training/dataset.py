@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from warmstart.data.dataset import Collection
 from warmstart.data.splits import blocks, folds
 from warmstart.errors import DataError
+from warmstart.features.cache import StoredTaps
 from warmstart.features.extraction import Look
-from warmstart.features.stored import StoredTaps
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.planning import rules
 from warmstart.planning.facts import DataFacts

@@ -18,7 +18,7 @@ from warmstart.events import Steps, note
 from warmstart.network.cut import Tail
 from warmstart.network.freeze import action_of
 from warmstart.network.pipeline_stage import Cost, Piece, balanced, keepers, together
-from warmstart.planning.parallel import DATA, FSDP, PIPELINE, least_idle
+from warmstart.planning.machine import DATA, FSDP, PIPELINE, least_idle
 from warmstart.planning.schedule import Schedule
 from warmstart.records.plan import Action
 from warmstart.training.data_parallel import Inputs, Rows, Way

@@ -30,14 +30,13 @@ from warmstart.training.cross_calibration import cross_calibrated
 from warmstart.training.dataset import Reader, Scene
 from warmstart.training.forgetting import ROWS, Memory, keep_memory
 from warmstart.training.guards import overfit
-from warmstart.training.heads import fit_on
 from warmstart.training.lesson import SCALES, Lesson
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.live import read_pixels
 from warmstart.training.model_soup import stirred
 from warmstart.training.outfit import Outfit, outfit
 from warmstart.training.output import Refit, Warmths, calibrated, joined_outputs
-from warmstart.training.score import as_it_came, head_probabilities
+from warmstart.training.score import as_it_came, fit_on, head_probabilities
 from warmstart.training.shared import LiveSource, Room, Source
 from warmstart.training.ship import HEAD, Decision, decide
 from warmstart.training.validation import spread

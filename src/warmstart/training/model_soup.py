@@ -17,7 +17,7 @@ from torch import Tensor
 from warmstart.events import Steps, note
 from warmstart.solve.ridge import Rows
 from warmstart.training.lesson import Lesson, Taught
-from warmstart.training.losses import mean_loss
+from warmstart.training.loop import mean_loss
 from warmstart.training.outfit import Outfit, moving_of
 from warmstart.training.validation import held_scores, spread
 

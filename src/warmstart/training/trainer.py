@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from warmstart.distributed import gone, here, is_about_others
 from warmstart.training.data_parallel import Inputs, Rows, Way, Work, is_out_of_memory
-from warmstart.training.loop import make_optimizer, seeded
-from warmstart.training.losses import Loss, class_loss
+from warmstart.training.loop import BatchLoss, class_loss, make_optimizer, seeded
 
 Groups = Sequence[Mapping[str, Any]]
 LAG = 10  # an average reaches back over a tenth of the updates made, at most
@@ -61,7 +60,7 @@ class Trainer:
         network: Callable[..., Tensor],
         moving: Mapping[str, Tensor],
         course: Course,
-        loss: Loss = class_loss,
+        loss: BatchLoss = class_loss,
         way: Way | None = None,
         renew: Callable[[], None] = lambda: None,
     ) -> None:

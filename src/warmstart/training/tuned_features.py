@@ -12,11 +12,9 @@ from torch import Tensor
 
 from warmstart.data.dataset import Collection
 from warmstart.distributed import here
-from warmstart.features.activation_key import ScratchKey
 from warmstart.features.batches import to_tensor
-from warmstart.features.cache import Store
-from warmstart.features.cache_key import BATCH, Column
-from warmstart.features.stored import StoredTaps
+from warmstart.features.cache import Store, StoredTaps
+from warmstart.features.cache_key import BATCH, Column, ScratchKey
 from warmstart.network.cut import stored_taps
 from warmstart.network.feature_layers import Scan, plan_scan
 from warmstart.network.partition import Network

@@ -14,7 +14,7 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.training.candidates import CANDIDATES, LOOKS, SHARES, Route
 from warmstart.training.data_parallel import Rows as RowWay
 from warmstart.training.data_parallel import Way
-from warmstart.training.losses import mean_loss
+from warmstart.training.loop import mean_loss
 from warmstart.training.outfit import Outfit
 from warmstart.training.shared import Room
 from warmstart.training.trainer import Trainer

@@ -1,0 +1,143 @@
+"""The table of `rank`: how right each start is, what it costs, which to take and why."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from warmstart.cli.output import dumps, watcher
+from warmstart.cli.parse import Call
+from warmstart.cli.request import names_in
+from warmstart.events import Event, follow
+from warmstart.formatting import duration, interval, percent, percents, printable
+from warmstart.nouns import nouns_of
+from warmstart.records.comparison import RankedStart, Ranking
+from warmstart.records.data import Task
+from warmstart.tasks.words import TASK_WORDS
+from warmstart.terminal.text import WIDTH, column
+
+if TYPE_CHECKING:
+    from warmstart.data.labels import AskedTask
+
+HEADER = ("start", "accuracy", "seconds", "size", "")
+HEADS: dict[Task, str] = {"classify": "accuracy", "multilabel": "mAP", "regress": "R²"}
+GAP = "  "
+
+
+def ranking_text(ranking: Ranking, words: Sequence[str]) -> str:
+    """A ranking as a table, the start to take, and the command that does it.
+
+    `words` follow `warmstart fit` in that command: the data, and the options that read it.
+    """
+    best = {start.name for start in _best(ranking)}
+    head = (HEADER[0], HEADS[ranking.task or "classify"], *HEADER[2:])
+    rows = [head, *(_row(start, best, ranking) for start in ranking.starts)]
+    notes = [_meaning(ranking)]
+    notes += [column("Ties", "\n".join(f"{_names(tie)}." for tie in _other_ties(ranking)))]
+    notes += [column("Failed", f"{each.name}: {each.error}") for each in ranking.failed]
+    if ranking.left_out:
+        notes.append(column("Left out", f"{', '.join(ranking.left_out)}; name them in --starts."))
+    table = "\n".join(_aligned(rows))
+    told = "\n".join(note for note in notes if note.split()[1:])
+    return "\n\n".join([table, told, _advice(ranking, words)])
+
+
+def _row(start: RankedStart, best: set[str], ranking: Ranking) -> tuple[str, ...]:
+    return (
+        printable(start.name),
+        interval(start.value, start.low, start.high, ranking.n),
+        "kept" if start.cached else duration(start.seconds),
+        f"{start.parameters / 1e6:.1f} M",
+        _mark(start, best, ranking),
+    )
+
+
+def _mark(start: RankedStart, best: set[str], ranking: Ranking) -> str:
+    if start is ranking.starts[0]:
+        return "best" if len(ranking.starts) > 1 else ""
+    if start.name in best:
+        return "ties with the best"
+    bounds = (-start.difference, -start.difference_high, -start.difference_low)
+    middle, low, high = percents(*bounds, n=ranking.n)
+    return f"worse by {middle} ({low} to {high})"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows in columns; the first one gives way where a name is long, and keeps its end."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    room = WIDTH - sum(widths[1:]) - len(GAP) * (len(HEADER) - 1)
+    widths[0] = min(widths[0], room)
+    lines = []
+    for name, *rest in rows:
+        shown = name if len(name) <= room else "…" + name[len(name) - room + 1 :]
+        cells = (f"{cell:<{width}}" for cell, width in zip((shown, *rest), widths, strict=True))
+        lines.append(GAP.join(cells).rstrip())
+    return lines
+
+
+def _meaning(ranking: Ranking) -> str:
+    where = f"{nouns_of(ranking.kind).many} held out in turn"
+    where = "the part you held out" if ranking.method == "holdout" else where
+    words = TASK_WORDS[ranking.task or "classify"]
+    name = f"{words.name[0].upper()}{words.name[1:]}"
+    text = f"{name} on {where} ({ranking.n:,}), with its 95 % interval;"
+    text += f" {words.idle.format(percent(ranking.guess, ranking.n))}."
+    if any(start.cached for start in ranking.starts):
+        text += "\nkept: seen in an earlier look, so there was nothing to time."
+    return column("Meaning", text)
+
+
+def _best(ranking: Ranking) -> list[RankedStart]:
+    """The best start and those that tie with it."""
+    first = ranking.starts[0].name
+    group = next((tie for tie in ranking.ties if tie[0] == first), (first,))
+    return [start for start in ranking.starts if start.name in group]
+
+
+def _other_ties(ranking: Ranking) -> list[tuple[str, ...]]:
+    return [tie for tie in ranking.ties if tie[0] != ranking.starts[0].name]
+
+
+def _names(tie: Sequence[str]) -> str:
+    return f"{', '.join(tie[:-1])} and {tie[-1]} tie with each other"
+
+
+def _advice(ranking: Ranking, words: Sequence[str]) -> str:
+    take = next(start for start in ranking.starts if start.name == ranking.take)
+    text = f"{take.name}: {ranking.because}."
+    if take.low <= ranking.guess:
+        blind = TASK_WORDS[ranking.task or "classify"].naming
+        text += f"\nNone of them is measurably better than {blind}."
+    options = ["--start", take.name]
+    if take.arch:
+        options = ["--start", take.name.removesuffix(f"@{take.arch}"), "--arch", take.arch]
+    command = shlex.join(["warmstart", "fit", *words, *options])
+    return f"{column('Take', text)}\nNext     {printable(command)}"
+
+
+def rank(call: Call) -> int:
+    """`warmstart rank`: which start suits the data, progress on stderr."""
+    values = call.values
+    with watcher(call) as watch:
+        watch.show(Event(stage="read", kind="begin"))
+        from warmstart.run.base_model import rank_base_models as steps
+
+        ranking = follow(
+            steps(
+                call.places[0],
+                names_in(values.get("--starts", "")),
+                label=values.get("--label"),
+                group=values.get("--group"),
+                task=cast("AskedTask", values.get("--task", "auto")),
+                seed=int(values.get("--seed", "0")),
+                strict="--strict" in call.switches,
+            ),
+            watch.show,
+        )
+    if "--json" in call.switches:
+        print(dumps(ranking, indent=2))
+    else:
+        same = [word for pair in values.items() if pair[0] != "--starts" for word in pair]
+        print(ranking_text(ranking, [call.places[0], *same]))
+    return 0

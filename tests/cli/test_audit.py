@@ -1,0 +1,128 @@
+"""The answer of `audit`: at most 14 lines of 80 columns, whatever the network."""
+
+import torch
+
+from warmstart.auditing.weights import audit
+from warmstart.cli.audit import LINES, audit_text
+from warmstart.records.network import Audit, AuditGroup, Tally
+from warmstart.terminal.text import WIDTH
+
+NONE = Tally(tensors=0, numbers=0)
+
+
+def group(name, state="frozen", **given):
+    counts = {
+        "weights": 6,
+        "weights_same": 6,
+        "statistics": 4,
+        "statistics_same": 4,
+        "reshaped": 0,
+        "only_model": 0,
+        "only_base": 0,
+        "change": 0.0,
+    }
+    return AuditGroup(name=name, state=state, **(counts | given))
+
+
+def found(*groups, **given):
+    fields = {
+        "same": Tally(tensors=250, numbers=2_100_000),
+        "moved": NONE,
+        "reshaped": NONE,
+        "only_model": NONE,
+        "only_base": NONE,
+        "rounded": (),
+        "carried": 1.0,
+    }
+    return Audit(model="tuned.pt", base="lite0", groups=groups, rows=(), **(fields | given))
+
+
+def fits(text):
+    lines = text.splitlines()
+    assert len(lines) <= LINES
+    assert max(map(len, lines)) <= WIDTH
+    return text
+
+
+def test_each_group_has_its_line_in_order():
+    text = fits(audit_text(found(group("stem"), group("layer1"), group("fc", change=None))))
+    assert text.splitlines()[-3:] == [
+        "stem    frozen: 10 of 10 tensors the same",
+        "layer1  frozen: 10 of 10 tensors the same",
+        "fc      frozen: 10 of 10 tensors the same",
+    ]
+    assert "250 tensors (2,100,000 numbers) of 250 in both: the same bytes" in text
+    assert "Moved    none" in text
+
+
+def test_frozen_in_name_only_is_said_and_explained():
+    text = fits(audit_text(found(group("bn1", "frozen in name only", statistics_same=0))))
+    assert "frozen in name only: 6 weights same, 4 statistics not" in text
+    assert "Beware   a layer whose statistics moved gives other outputs" in text
+    assert "Beware" not in audit_text(found(group("bn1")))
+
+
+def test_what_moved_says_by_how_much():
+    moved = group("layer4", "moved", weights_same=2, change=0.0312, only_model=2, reshaped=1)
+    text = fits(audit_text(found(moved, moved=Tally(tensors=4, numbers=1000))))
+    assert "moved: 4 of 10 tensors, by 3.1 %; 1 of another shape; 2 new" in text
+    assert "4 tensors (1,000 numbers)" in text
+
+
+def test_neighbours_of_one_fate_share_a_line_where_there_are_many():
+    groups = [group(f"blocks.{i}") for i in range(9)]
+    groups += [group(f"blocks.{i}", "moved", weights_same=0, change=i / 100) for i in (9, 10, 11)]
+    groups += [group("head", "only in MODEL", only_model=4), group("fc", "only in START")]
+    lines = fits(audit_text(found(*groups))).splitlines()[-4:]
+    assert lines[0] == "blocks.0 to blocks.8   frozen: 90 of 90 tensors the same"
+    assert lines[1].endswith("moved: 18 of 30 tensors, by 9 to 11 %")
+    assert lines[2].endswith("new: 4 tensors")
+
+
+def test_even_an_alternating_network_fits():
+    groups = [
+        group(f"a.very.long.name.of.a.layer.{i}", "moved" if i % 2 else "frozen") for i in range(60)
+    ]
+    text = fits(audit_text(found(*groups, rounded=("float32 to float16",))))
+    assert text.splitlines()[-1] == "and 54 more lines; --json has them all"
+    assert "float32 to float16" in text
+
+
+def test_other_tensors_are_counted_on_one_line():
+    given = {"reshaped": Tally(tensors=2, numbers=9), "only_model": Tally(tensors=4, numbers=9)}
+    text = fits(audit_text(found(group("fc", "another shape", reshaped=2), **given)))
+    assert "Other    2 of another shape, 4 only in the model" in text
+    assert "fc  another shape: 2 tensors" in text
+
+
+def test_strangers_are_called_so():
+    sides = {"same": NONE, "only_model": Tally(tensors=3, numbers=9), "carried": 0.0}
+    text = fits(audit_text(found(group("a", "only in MODEL"), **sides)))
+    assert "not the same design" in text
+    assert "3 tensors in the model, 0 in the start" in " ".join(text.split())
+
+
+def test_a_real_network_fits(tmp_path):
+    import timm
+
+    module = timm.create_model("resnet50")
+    torch.save(module.state_dict(), tmp_path / "a.pt")
+    for parameter in module.layer4.parameters():
+        parameter.data += 0.01
+    module.layer3[2].bn1.running_mean += 1.0
+    torch.save(module.state_dict(), tmp_path / "b.pt")
+    text = fits(audit_text(audit(str(tmp_path / "b.pt"), str(tmp_path / "a.pt"))))
+    shown = [line.split("  ")[0] for line in text.splitlines()[-5:]]
+    assert shown == [
+        "conv1 to layer3.1",
+        "layer3.2",
+        "layer3.3 to layer3.5",
+        "layer4.0 to layer4.2",
+        "fc",
+    ]
+
+
+def test_two_designs_that_share_a_few_names_are_hardly_one():
+    text = fits(audit_text(found(group("conv1", "moved", weights_same=0), carried=0.3)))
+    assert "hardly the same design" in text
+    assert "hardly" not in audit_text(found(group("conv1")))

@@ -1,0 +1,240 @@
+"""A plan on one screen of 80 x 24: what is frozen, what moves, at which rate, why, how long."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from plans import PREPROCESSING, actions, network_facts, plan_for, rates
+from warmstart.cli.fit import plan_text
+from warmstart.planning.settings import apply_settings
+from warmstart.records.plan import DryRun, Forecast
+
+BLOCKS = (1, 2, 2, 3, 3, 4, 1)
+NAMES = (
+    "conv_stem",
+    *(f"blocks.{stage}.{i}" for stage, n in enumerate(BLOCKS) for i in range(n)),
+    "conv_head",
+)
+WORDS = ("head", "last:4", "full+gradual", "head+add", "scratch", "full+lora")
+each = pytest.mark.parametrize("strategy", WORDS)
+SECONDS = {
+    "read": 3.1,
+    "look": 9.0,
+    "check": 8.0,
+    "head": 2.2,
+    "tune": 95.0,
+    "evaluate": 1.0,
+    "deliver": 2.0,
+    "total": 120.3,
+}
+FORECAST = Forecast(seconds=SECONDS, memory_mb=812.3, disk_mb=25.1)
+
+
+def found(strategy, names=NAMES, settings=(), lr=None, **changes):
+    facts = network_facts(names, preprocessing=PREPROCESSING)
+    plan = apply_settings(plan_for(strategy, network=facts, lr=lr), settings)
+    forecast = FORECAST
+    if not plan.is_trained:
+        quick = {**SECONDS, "tune": 0.0, "total": 25.3}
+        forecast = replace(FORECAST, seconds=quick)
+    made = DryRun(
+        data="photos",
+        title="EfficientNet-Lite0",
+        n=300,
+        n_test=80,
+        classes=tuple("abcd"),
+        plan=plan,
+        forecast=forecast,
+        parameters={name: 1000 * place for place, name in enumerate(names, 1)},
+    )
+    return replace(made, **changes)
+
+
+def table(text):
+    """The rows under `Layers`: (numbers, action, the rest)."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("Layers"))
+    rows = []
+    for line in lines[start + 1 :]:
+        if not line.startswith(" " * 9):
+            break
+        rows.append(tuple(re.split(r" {2,}", line.strip(), maxsplit=2)))
+    return rows
+
+
+def paragraph(text, title):
+    """The words beside a title."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(title))
+    words = [lines[start][9:]]
+    for line in lines[start + 1 :]:
+        if not line.startswith(" " * 9):
+            break
+        words.append(line[9:])
+    return " ".join(words)
+
+
+# ---- it fits -----------------------------------------------------------------------------
+
+LONG = tuple(f"encoder.layers.encoder_layer_{i}.with_a_very_long_name" for i in range(18))
+
+
+@each
+@pytest.mark.parametrize("names", [NAMES, LONG, ("whole",)], ids=["lite0", "long", "one"])
+@pytest.mark.parametrize("plan_file", [None, "a folder/my plan.toml"])
+def test_a_plan_fits_on_a_screen(strategy, names, plan_file):
+    if names == ("whole",):
+        strategy = {"last:4": "last:1", "full+gradual": "full"}.get(strategy, strategy)
+    made = found(strategy, names, plan_file=plan_file, follows_verdict=True)
+    text = plan_text(made, "my photos/of all that I have/ever taken")
+    lines = text.splitlines()
+    assert len(lines) <= 24
+    commands = ("warmstart fit", "--plan")  # a path that was typed is never broken
+    assert all(len(line) <= 80 for line in lines if not any(c in line for c in commands))
+    assert all(line == line.rstrip() for line in lines)
+
+
+@each
+def test_it_fits_with_all_that_can_be_said(strategy):
+    settings = () if strategy == "head" else ("training.passes=64000", "training.batch=64")
+    made = found(
+        strategy,
+        settings=settings,
+        lr=None if strategy == "head" else 0.00123,
+        surgery="first layer: 13 bands instead of 3, the new ones begin at their mean",
+        plan_file="plan.toml",
+        follows_verdict=True,
+        n=1_234_567,
+    )
+    lines = plan_text(made, "photos/").splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+
+
+# ---- it says what matters ----------------------------------------------------------------
+
+
+@each
+def test_the_table_names_what_is_frozen_and_what_moves_at_which_rate(strategy):
+    made = found(strategy)
+    rows = table(plan_text(made, "photos/"))
+    shown = {"fresh": "new", "low-rank": "low-rank"}
+    body = [p for p in made.plan.parts if p.name != "output"]
+    told = []
+    for numbers, action, rest in rows[:-1]:
+        first, _, last = numbers.partition("–")
+        group = body[int(first) - 1 : int(last or first)]
+        told += [part.name for part in group]
+        assert {shown.get(p.action.value, p.action.value) for p in group} == {action}
+        own = [rates(made.plan)[p.name] for p in group if p.rate is not None]
+        rate = (
+            "–"
+            if not own
+            else f"{min(own):g} to {max(own):g}"
+            if (min(own) != max(own))
+            else f"{max(own):g}"
+        )
+        assert rest.startswith(f"{rate}  ")
+        assert group[0].name in rest
+        assert group[-1].name in rest
+    assert told == [part.name for part in body]
+    name, action, rest = rows[-1]
+    assert (name, action) == ("output", "new")
+    output = rates(made.plan).get("output")
+    assert rest.split()[0] == ("exact" if output is None else f"{output:g}")
+    assert rest.endswith("for 4 classes")
+
+
+@each
+def test_weights_add_up_to_those_of_the_start(strategy):
+    made = found(strategy)
+    rows = table(plan_text(made, "photos/"))
+    counts = [
+        int(re.search(r"([\d,]+)  \S+( … \S+)?$", rest)[1].replace(",", ""))
+        for _, action, rest in rows[:-1]
+        if action != "added"
+    ]
+    assert sum(counts) == sum(made.parameters.values()) == 171_000
+
+
+@each
+def test_why_and_how_long_are_told(strategy):
+    made = found(strategy)
+    text = plan_text(made, "photos/")
+    why = paragraph(text, "Because")
+    assert why.startswith(f"You chose {made.plan.strategy.value}")
+    assert ("the rule would have said head" in why) == (strategy != "head")
+    takes = paragraph(text, "Takes")
+    total = "2 min" if strategy != "head" else "25 s"
+    assert takes.startswith(f"About {total} (")
+    assert ("training 95 s" in takes) == (strategy != "head")
+    assert takes.endswith("812 MB of memory, 25 MB on disk.")
+    assert paragraph(text, "Data") == "300 images to learn from, 4 classes, 80 to test on"
+    assert "EfficientNet-Lite0" in paragraph(text, "Start")
+
+
+def test_a_plan_of_the_rule_gives_the_rules_reason():
+    text = plan_text(found("auto", follows_verdict=True), "photos/")
+    assert paragraph(text, "Because") == (
+        "A linear probe on the frozen network; nothing measured asks for more (head)."
+    )
+    assert text.splitlines()[-1].strip() == (
+        "auto: the checks made in the run may ask for deeper tuning."
+    )
+    assert "Rate" not in text
+    assert "Training" not in text
+
+
+def test_a_rate_of_ones_own_stands_beside_the_rules():
+    made = found("last:2", lr=0.002)
+    assert paragraph(plan_text(made, "p"), "Rate") == (
+        "0.002: your choice (the rule would have said 0.001)."
+    )
+    usual = found("last:2")
+    text = paragraph(plan_text(usual, "p"), "Rate")
+    assert text.startswith("0.001: ")
+    assert usual.plan.training.rate.because.split(";")[0] in text
+
+
+def test_training_is_counted_in_images_steps_and_parts_held_out():
+    text = paragraph(plan_text(found("full"), "p"), "Training")
+    assert text == (
+        "3,000 images passed, 16 a step; 5 parts held out in turn for the estimate, then once on "
+        "all."
+    )
+
+
+def test_what_surgery_changed_is_told():
+    text = plan_text(found("full", surgery="the first layer takes 4 bands"), "p")
+    assert paragraph(text, "Surgery") == "The first layer takes 4 bands."
+    assert "Surgery" not in plan_text(found("full"), "p")
+
+
+def test_parts_that_were_set_one_by_one_have_rows_of_their_own():
+    made = found("full", settings=("part.conv_stem.action=frozen", "part.5.rate=0.5"))
+    rows = table(plan_text(made, "p"))
+    assert [row[:2] for row in rows] == [("1", "frozen"), ("2–18", "tuned"), ("output", "new")]
+    assert actions(made.plan)["conv_stem"] == "frozen"
+    assert rows[1][2].split("  ")[0].endswith("to 0.5")
+
+
+# ---- what to type next -------------------------------------------------------------------
+
+
+def test_the_next_command_follows_the_file_that_was_written():
+    text = plan_text(found("last:4", plan_file="my plan.toml"), "my photos")
+    assert "Next     warmstart fit 'my photos' --plan 'my plan.toml'" in text
+
+
+def test_the_next_command_of_a_head_is_the_fit_itself():
+    text = plan_text(found("head"), "photos/")
+    assert "Next     warmstart fit photos/ " in text
+    assert "warmstart fit photos/ --strategy last:4 --dry-run" in text
+
+
+def test_a_name_does_not_steer_the_terminal():
+    made = found("head", ("a\x1b[2J", "b"))
+    assert "\x1b" not in plan_text(made, "photos")

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from warmstart.data.near_duplicates import Twin
+from warmstart.evidence.label_issues import JudgedLabels, ceiling
+from warmstart.records.data import Share
+
+LABELS = np.array([0, 1] * 50)
+
+
+def judged(rate, low, high, issues=(), why=None):
+    """Labels of which some are issues; a rate of 0 says that none was found."""
+    rows, n = np.array([*issues, *(set(range(100)) - set(issues))]), len(issues)
+    none = np.zeros(100)
+    return JudgedLabels(
+        rows=rows,
+        labels=LABELS[rows],
+        suggested=LABELS[rows],
+        probability=none,
+        score=none,
+        is_issue=np.arange(100) < n,
+        count=None if why else n,
+        why=why,
+        error=0.1,
+        upper=high,
+        rate=Share(value=rate, low=low, high=high) if rate else None,
+    )
+
+
+def test_the_share_of_wrong_labels_bounds_every_model():
+    found = ceiling(judged(0.05, 0.02, 0.08), [], LABELS)
+    assert (found.value, found.low, found.high) == pytest.approx((0.95, 0.92, 0.98))
+    assert "no model can agree with more than about 95.0 %" in found.meaning
+
+
+def test_near_copies_with_two_labels_add_one_wrong_label_a_pair():
+    twins = [Twin(0, 1, 0.9, False), Twin(2, 4, 0.9, False), Twin(6, 7, 0.9, False)]
+    found = ceiling(judged(0.0, 0.0, 0.02), twins, LABELS)
+    assert found.value == pytest.approx(0.98)
+    assert found.details["conflicts"] == 2
+
+
+def test_a_pair_with_a_label_issue_adds_nothing():
+    twins = [Twin(0, 1, 0.9, False)]
+    assert ceiling(judged(0.01, 0.0, 0.02, [1]), twins, LABELS).value == pytest.approx(0.99)
+
+
+def test_no_sign_of_wrong_labels_is_said_with_what_cannot_be_excluded():
+    found = ceiling(judged(0.0, 0.0, 0.03), [], LABELS)
+    assert found.value == found.high == 1.0
+    assert "up to 3 %" in found.meaning
+
+
+@pytest.mark.parametrize("why", ["too-few", "weak-model", "distribution-shift"])
+def test_where_no_number_is_stated_there_is_no_ceiling(why):
+    found = ceiling(judged(0.0, 0.0, None, why=why), [], LABELS)
+    assert found.value is found.low is found.high is None
+    assert found.meaning == "Not measured: how many labels are wrong cannot be told here."
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [(1, "1 pair of near copies carries two"), (2, "2 pairs of near copies carry two")],
+)
+def test_pairs_are_counted_in_words(pairs, said):
+    twins = [Twin(2 * i, 2 * i + 1, 0.9, False) for i in range(pairs)]
+    assert f"({said})" in ceiling(judged(0.05, 0.02, 0.08), twins, LABELS).meaning

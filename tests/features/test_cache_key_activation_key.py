@@ -1,0 +1,94 @@
+"""Law 4 for stored activations: change any member of their key, and the store misses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from warmstart.features.cache import Store
+from warmstart.features.cache_key import MAIN, ActivationKey, Column, FeatureKey, ScratchKey
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Tap
+
+LOOK = FeatureKey(
+    network="ab",
+    arch="timm:x",
+    parts=("stem", "body"),
+    taps=(),
+    decoder="pillow 11",
+    preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)),
+    engine="torch",
+    engine_version="torch 2.8",
+    threads=2,
+    view="crop=0.35 seed=0 view=1",
+)
+KEY = ActivationKey(
+    look=LOOK, cut=2, wanted=(Tap(part=1, pool="avg"), Tap(part=2, pool="avg")), dtype="float32"
+)
+EXAMPLE = "0a" * 32
+CHANGED = {
+    "network": "abc",
+    "arch": "timm:y",
+    "parts": ("stem", "body", "top"),
+    "decoder": "pillow 12",
+    "preprocessing": dataclasses.replace(LOOK.preprocessing, resize=9),
+    "engine": "traced",
+    "engine_version": "torch 2.9",
+    "threads": 3,
+    "view": "crop=0.35 seed=0 view=2",
+    "arithmetic": "COMPATIBLE",
+    "cpu": "another",
+    "batch": 33,
+    "version": LOOK.version + 1,
+}
+KEYS = {
+    **{
+        name: dataclasses.replace(KEY, look=dataclasses.replace(LOOK, **{name: value}))
+        for name, value in CHANGED.items()
+    },
+    "cut": dataclasses.replace(KEY, cut=1),
+    "fewer taps": dataclasses.replace(KEY, wanted=KEY.wanted[:1]),
+    "another order": dataclasses.replace(KEY, wanted=KEY.wanted[::-1]),
+    "another pool": dataclasses.replace(KEY, wanted=(KEY.wanted[0], Tap(part=2, pool="grid2"))),
+    "dtype": dataclasses.replace(KEY, dtype="float16"),
+}
+
+
+def test_every_member_is_changed_here():
+    members = {field.name for field in dataclasses.fields(FeatureKey)}
+    assert members - {"taps", "dtype"} == CHANGED.keys()  # these two are the activations' own
+
+
+def test_all_keys_are_apart_from_each_other_and_from_the_look():
+    digests = {key.digest for key in (KEY, LOOK, *KEYS.values())}
+    assert len(digests) == len(KEYS) + 2
+    assert json.loads(json.dumps(KEY.plain)) == KEY.plain
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("activations"))
+    with store.shelf(KEY) as shelf:
+        shelf.append([EXAMPLE], [np.ones((1, 5), np.float32)] * 3)
+    return store
+
+
+def test_the_same_key_hits(store):
+    with store.shelf(dataclasses.replace(KEY)) as shelf:
+        assert shelf.missing([EXAMPLE]) == []
+        assert list(shelf.columns) == [MAIN, "1.avg", "2.avg"]
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_changed_member_misses(store, name):
+    with store.shelf(KEYS[name]) as shelf:
+        assert shelf.missing([EXAMPLE]) == [EXAMPLE]
+
+
+def test_rows_of_one_run_alone_are_told_by_their_columns():
+    key = ScratchKey(taps=(Column(name="3.avg"), Column(name="3.neck")))
+    assert key.plain == {"taps": ["3.avg", "3.neck"], "dtype": "float32"}
+    assert key != ScratchKey(taps=(Column(name="3.avg"),))

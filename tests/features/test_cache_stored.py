@@ -1,0 +1,104 @@
+"""Stored features as a source: all at once, some, and a few at a time are the same."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from warmstart.errors import StartError
+from warmstart.features import cache
+from warmstart.features.cache import Store, StoredTaps
+from warmstart.features.cache_key import FeatureKey
+from warmstart.records.data import Example
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import Tap
+from warmstart.solve.kernels import Chunked
+
+N, WIDTHS = 30, (3, 5)
+SMALL, LARGE = Tap(part=1, pool="avg"), Tap(part=2, pool="neck")
+KEY = FeatureKey(
+    network="ab",
+    arch="timm:x",
+    parts=("stem", "body"),
+    taps=(SMALL, LARGE),
+    preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)),
+    decoder="pillow 11",
+    engine="torch",
+    engine_version="torch 2.8",
+    threads=2,
+)
+
+
+def examples():
+    hashes = [hashlib.sha256(bytes([n])).hexdigest() for n in range(N)]
+    return tuple(
+        Example(id=f"{n}.png", label="a", split="train", sha256=h) for n, h in enumerate(hashes)
+    )
+
+
+def table(seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(N, width)).astype(np.float32) for width in WIDTHS]
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    with Store(tmp_path).shelf(KEY) as opened:
+        opened.append([e.sha256 for e in examples()], table())
+        yield opened
+
+
+def joined(reader, taps):
+    found = [*reader.chunks(taps)]
+    return {tap: np.concatenate([chunk[tap] for chunk in found]) for tap in taps}, found
+
+
+@pytest.mark.parametrize("taps", [[SMALL], [LARGE], [SMALL, LARGE], [LARGE, SMALL]])
+@pytest.mark.parametrize("n_bytes", [1, 100, 10**6])
+def test_chunks_are_all_rows_in_order(shelf, monkeypatch, taps, n_bytes):
+    monkeypatch.setattr(cache, "CHUNK_BYTES", n_bytes)
+    monkeypatch.setattr(cache, "CHUNK_ROWS", 11)
+    reader = StoredTaps(shelf, examples())
+    found, parts = joined(reader, taps)
+    for tap in taps:
+        np.testing.assert_array_equal(found[tap], table()[KEY.taps.index(tap)])
+        np.testing.assert_array_equal(found[tap], reader(tap))
+    assert max(len(chunk[taps[0]]) for chunk in parts) <= min(11, max(n_bytes // 12, 1))
+    assert isinstance(reader, Chunked)
+
+
+def test_some_rows_in_their_order(shelf):
+    reader = StoredTaps(shelf, examples()).some(np.array([7, 2, 7])).some(np.array([1, 0]))
+    np.testing.assert_array_equal(reader(LARGE), table()[1][[2, 7]])
+    np.testing.assert_array_equal(joined(reader, [LARGE])[0][LARGE], table()[1][[2, 7]])
+
+
+def test_of_no_examples_there_are_no_rows(shelf):
+    found, _ = joined(StoredTaps(shelf, ()), [SMALL, LARGE])
+    assert [values.shape for values in found.values()] == [(0, 3), (0, 5)]
+
+
+def test_an_example_that_is_not_there_is_a_key_error(shelf):
+    stranger = Example(id="x", label="a", split="train", sha256="0" * 64)
+    with pytest.raises(KeyError, match="0" * 64):
+        StoredTaps(shelf, (stranger,))(SMALL)
+    with pytest.raises(KeyError, match="0" * 64):
+        joined(StoredTaps(shelf, (*examples(), stranger)), [LARGE])
+
+
+def test_values_that_are_no_numbers_are_counted_over_all_examples(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "CHUNK_ROWS", 4)
+    values = table()
+    values[1][[5, 20], 2] = np.nan, np.inf
+    with Store(tmp_path).shelf(KEY) as shelf:
+        shelf.append([e.sha256 for e in examples()], values)
+        reader = StoredTaps(shelf, examples())
+        reader(SMALL)
+        said = r"not numbers for 2 of 30 images \(first: 5.png, at part 2\)"
+        for ask in (
+            lambda: reader(LARGE),
+            lambda: joined(reader, [SMALL, LARGE]),
+            lambda: reader.some(np.arange(15, 25))(LARGE),
+        ):
+            with pytest.raises(StartError, match=said):
+                ask()

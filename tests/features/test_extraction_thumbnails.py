@@ -1,0 +1,68 @@
+"""Glances of many examples: read when asked for, the same as all at once."""
+
+import numpy as np
+import pytest
+
+from looking import collect, look_at
+from scenes import scene
+from warmstart.features import extraction
+from warmstart.features.extraction import Album
+from warmstart.run.cleaning import near_copies
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photos")
+    for number in range(N):
+        path = root / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        scene(number, width=90 + 5 * number).save(path)
+    scene(3, width=105).resize((150, 170)).save(root / "b" / "again.jpg")
+    collection = collect(root)
+    return collection, look_at(collection)[0]
+
+
+def test_what_is_read_by_rows_is_what_is_kept(seen, monkeypatch):
+    collection, look = seen
+    examples = collection.record.examples
+    whole = look.glances(examples)
+    for kept in (100, 5):
+        monkeypatch.setattr(extraction, "KEPT", kept)
+        monkeypatch.setattr(extraction, "_ROWS", 4)
+        album = Album(look, examples)
+        assert len(album) == len(album.grey) == len(examples)
+        for rows in (np.array([7, 2, 7]), slice(3, 9), slice(None), np.array([], dtype=int)):
+            np.testing.assert_array_equal(album.grey[rows], whole.grey[rows])
+            np.testing.assert_array_equal(album.colour[rows], whole.colour[rows])
+        np.testing.assert_array_equal(album.of(np.array([4, 1])).border, whole.border[[4, 1]])
+        for name in ("width", "height", "n_bytes", "is_colour", "format"):
+            np.testing.assert_array_equal(getattr(album.files, name), getattr(whole, name))
+        np.testing.assert_array_equal(
+            album.files.short_side(), np.minimum(whole.width, whole.height)
+        )
+
+
+def test_near_copies_of_many_are_those_of_few(seen, monkeypatch):
+    collection, look = seen
+    few = near_copies(collection, look)
+    assert few == (("b/03.png", "b/again.jpg"),)
+    monkeypatch.setattr(extraction, "KEPT", 5)
+    assert near_copies(collection, look) == few
+
+
+def test_many_are_never_read_at_once(seen, monkeypatch):
+    collection, look = seen
+    monkeypatch.setattr(extraction, "KEPT", 5)
+    monkeypatch.setattr(extraction, "_ROWS", 4)
+    asked = []
+    plain = type(look).glances
+    monkeypatch.setattr(
+        type(look), "glances", lambda self, rows: asked.append(len(rows)) or plain(self, rows)
+    )
+    album = Album(look, collection.record.examples)
+    assert not asked
+    assert len(album.files.width) == N + 1
+    assert asked == [4, 4, 4, 1]
+    assert album.files is album.files

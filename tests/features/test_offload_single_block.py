@@ -1,0 +1,40 @@
+"""Parts one by one, each on its own copies, are the network."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+
+from networks import KINDS, cut_once, inputs_for
+
+from warmstart.features.offload import Lone
+from warmstart.network.feature_layers import Tapped, taps
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_parts_one_after_the_other_give_what_the_network_gives(name):
+    _, network = cut_once(name)
+    offered, main = taps(network.record), inputs_for(name)
+    found = {}
+    with torch.inference_mode():
+        expected = Tapped(network, offered)(main.clone())
+        for number in range(1, len(network.parts) + 1):
+            lone = Lone(network, number, offered)
+            main, *taken = lone(main.clone())
+            found |= dict(zip(lone.taps, taken, strict=True))
+    assert [*found] == [*offered]
+    for tap, values in zip(offered, expected, strict=True):
+        assert torch.allclose(found[tap], values, atol=1e-5, rtol=1e-5), tap.name
+
+
+def test_a_part_holds_its_own_tensors_alone():
+    _, network = cut_once("resnet18")
+    lone = Lone(network, 2, taps(network.record))
+    own = {id(tensor) for tensor in network.trunk.parameters()}
+    assert sum(p.numel() for p in lone.parameters()) == network.record.parts[1].parameters
+    assert not own & {id(parameter) for parameter in lone.parameters()}

@@ -1,0 +1,57 @@
+"""The curve of networks from nothing, against what the warm start says of the same rows."""
+
+import numpy as np
+import pytest
+
+from warmstart.run.from_scratch import not_measured, scratch
+
+SIZES = np.array([25.0, 50.0, 100.0])
+
+
+def course(accuracies, warm, n=200, seed=0):
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(n)
+    hits = np.stack([(order < share * n).astype(float) for share in accuracies])
+    return hits, (rng.permutation(n) < warm * n).astype(float)
+
+
+def measured(accuracies, warm, blocks=None):
+    hits, own = course(accuracies, warm)
+    rows = np.arange(hits.shape[1]) if blocks is None else blocks
+    return scratch(SIZES, hits, own, rows, 96, np.random.default_rng(0))
+
+
+def test_a_curve_that_is_far_below_stays_below():
+    found = measured([0.2, 0.25, 0.3], 0.9)
+    assert found.name == "scratch"
+    assert found.high < -0.3
+    assert (found.details["now"], found.details["warm"]) == (0.3, 0.9)
+    assert "30 % of the time" in found.meaning
+    assert "96 px" in found.meaning
+
+
+def test_a_curve_that_is_level_and_rises_comes_out_above():
+    found = measured([0.6, 0.75, 0.85], 0.8)
+    assert found.value > 0.05
+    assert found.details["later"] == pytest.approx(found.value + 0.8)
+
+
+def test_what_lies_between_the_two_is_held_by_the_interval():
+    found = measured([0.7, 0.7, 0.7], 0.7)
+    assert found.low < found.value < found.high
+    assert found.low < 0 < found.high
+
+
+def test_blocks_make_it_less_sure():
+    alone = measured([0.3, 0.4, 0.5], 0.6)
+    blocks = np.sort(np.arange(200) % 10)
+    hits = np.stack([np.sort(one) for one in course([0.3, 0.4, 0.5], 0.6)[0]])
+    own = np.sort(course([0.5], 0.6)[1])
+    together = scratch(SIZES, hits, own, blocks, 96, np.random.default_rng(0))
+    assert together.details["error"] > alone.details["error"]
+
+
+def test_what_was_not_measured_claims_nothing():
+    found = not_measured(12, "too few independent examples")
+    assert (found.value, found.low, found.n) == (None, None, 12)
+    assert found.meaning == "Not measured: too few independent examples."
