@@ -16,7 +16,7 @@ from bench import results, sets
 from bench.trial import set_up, try_tail
 from warmstart.request import Request
 from warmstart.training import fine_tune
-from warmstart.training.candidates import END, REFIT, Chosen
+from warmstart.training.validation import END, REFIT, Chosen
 
 KEPT = results.FOLDER / "tail.jsonl"
 SETS = ("pacs_sketch", "skin_lesions", "clothing")

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.data.cleaning import settle
 from warmstart.data.near_duplicates import with_twins
 from warmstart.data.splits import folds
 from warmstart.events import drain
@@ -32,20 +31,20 @@ from warmstart.records.recording import Clock
 from warmstart.request import Request, read_data
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_start
+from warmstart.run.cleaning import settle
 from warmstart.solve.calibration import Calibration, log_losses
 from warmstart.stats.cka import agreement, cka
 from warmstart.training import fine_tune
 from warmstart.training.attempt import Attempt
-from warmstart.training.candidates import LOOKS
+from warmstart.training.augmentations import read_pixels
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import Scene, set_scene
 from warmstart.training.guards import Alarm, Watch
 from warmstart.training.lesson import Lesson
-from warmstart.training.live import read_pixels
 from warmstart.training.outfit import Outfit, outfit
 from warmstart.training.score import fit_on
 from warmstart.training.shared import Room
-from warmstart.training.validation import held_scores
+from warmstart.training.validation import LOOKS, held_scores
 
 MOST = 100  # images of a draw
 SIDE = 96  # pixels

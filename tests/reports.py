@@ -7,8 +7,8 @@ import numpy as np
 from issues import issue, issues
 from warmstart.events import Event
 from warmstart.records.answer import CalibrationRecord
+from warmstart.records.comparison import Certainty, CertaintyBin, ClassScore
 from warmstart.records.data import DataRecord, Example, Finding
-from warmstart.records.judged import Certainty, CertaintyBin, ClassScore
 from warmstart.records.network import Ledger, LedgerRow
 from warmstart.records.plan import Choice, HeadPlan, PartPlan, Plain, Plan, TrainingPlan
 from warmstart.records.summary import (

@@ -22,10 +22,9 @@ from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.rules import Budget
 from warmstart.planning.settings import COLUMN, parse_settings
 from warmstart.planning.strategy import parse
-from warmstart.records.codec import from_plain, to_plain
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.plan import Choice, Plan
-from warmstart.records.run_folder import RunFolder, write_json
+from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_json
 from warmstart.training.device import check_device
 from warmstart.training.trackers import check_trackers
 

@@ -12,7 +12,7 @@ import pytest
 from warmstart.cli.main import main
 from warmstart.errors import DataError, RunFolderError, StartError, TrainingError
 from warmstart.records.answer import Answer
-from warmstart.records.codec import to_plain
+from warmstart.records.run_folder import to_plain
 
 SHIRT = Answer(
     path="a.jpg",

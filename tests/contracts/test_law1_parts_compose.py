@@ -6,8 +6,8 @@ import pytest
 import torch
 from networks import KINDS, cut_once, inputs_for
 
+from warmstart.network.segments import as_tensor
 from warmstart.network.tensors import place, unique_tensors
-from warmstart.network.uncut import as_tensor
 
 every_network = pytest.mark.parametrize("name", KINDS)
 

@@ -19,8 +19,7 @@ from serving import live
 from speaking import said_in
 from warmstart.errors import ExportError
 from warmstart.exporting.formats import to_program
-from warmstart.exporting.network import serve
-from warmstart.exporting.onnx import to_onnx
+from warmstart.exporting.onnx import serve, to_onnx
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import FeatureKey
 from warmstart.features.engine import make_engine

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.data.cleaning import find_copies
 from warmstart.data.dataset import Collection, Wording
 from warmstart.data.near_duplicates import what_to_leave_out, with_twins
 from warmstart.records.data import DataRecord, Example
+from warmstart.run.cleaning import find_copies
 
 WORDING = Wording(source="photos/", before="photos/", remove="the folder")
 

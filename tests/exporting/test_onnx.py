@@ -12,8 +12,7 @@ from torch import nn
 import tiny
 from warmstart.errors import ExportError
 from warmstart.exporting.formats import save_program, to_program, write_ir
-from warmstart.exporting.network import serve
-from warmstart.exporting.onnx import metadata_of, to_onnx
+from warmstart.exporting.onnx import metadata_of, serve, to_onnx
 from warmstart.exporting.quantize import quantise, run, seconds_each, session
 
 LABELS = ("a", "b", "c", "d", "e")

@@ -22,9 +22,9 @@ from warmstart.network.ledger import (
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.network.tensors import digest
-from warmstart.records.codec import from_plain, to_plain
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Change, Ledger, LedgerRow
+from warmstart.records.run_folder import from_plain, to_plain
 
 SMALL = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 PARTS = ("conv1", *(f"layer{n}.{k}" for n in (1, 2, 3, 4) for k in (0, 1)))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import warmstart
 from warmstart.errors import RunFolderError, WarmstartError
 from warmstart.network.model_folder import read_bundle, write_bundle
-from warmstart.records.codec import to_plain
+from warmstart.records.run_folder import to_plain
 
 FILES = (
     "model.safetensors",

@@ -17,7 +17,7 @@ from warmstart.planning.contrastive import (
     UPDATES,
     WARM_UP,
 )
-from warmstart.planning.minutes import within
+from warmstart.planning.forecast import within
 from warmstart.planning.plan_file import overlay
 from warmstart.planning.settings import apply_settings
 from warmstart.records.inputs import TextInputs

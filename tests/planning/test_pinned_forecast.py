@@ -17,9 +17,9 @@ from warmstart.planning import (
     fine_tuning,
     learning_rates,
     machine,
-    minutes,
     schedule,
 )
+from warmstart.planning import forecast as planning_forecast
 from warmstart.planning.forecast import Load, Speeds, forecast
 from warmstart.planning.machine import Machine
 from warmstart.planning.settings import apply_settings
@@ -135,18 +135,18 @@ def of_minutes():
     found = {}
     for name, plan in plans.items():
         for seconds in (0.5, 3.4, 5.0, 7.8, 10.0, 14.4, 20.0, 100.0):
-            fitted = minutes.within(plan, seconds, work)
+            fitted = planning_forecast.within(plan, seconds, work)
             if fitted != plan:
-                given = minutes.given_up(fitted), minutes.gave_way(fitted)
+                given = planning_forecast.given_up(fitted), planning_forecast.gave_way(fitted)
                 found[f"{name} {seconds:g}"] = *shown(fitted), *given
     bare = [
         replace(plans["last"], training=replace(plans["last"].training, **{name: None}))
         for name in ("folds", "passes")
     ]
     # A plan that lacks one of these is for others to refuse.
-    kept = [minutes.within(plan, 0.1, lambda plan: 1.0) == plan for plan in bare]
-    lines = plans["thorough"], minutes.within(plans["thorough"], 6.0, work)
-    return found, kept, [minutes.given_up(plan, NOUNS["text"]) for plan in lines]
+    kept = [planning_forecast.within(plan, 0.1, lambda plan: 1.0) == plan for plan in bare]
+    lines = plans["thorough"], planning_forecast.within(plans["thorough"], 6.0, work)
+    return found, kept, [planning_forecast.given_up(plan, NOUNS["text"]) for plan in lines]
 
 
 def of_views_and_hurry():
@@ -155,12 +155,15 @@ def of_views_and_hurry():
     stream = replace(plan.training, views=views, stream=said("float32"))
     plan, found = replace(plan, training=stream), []
     for seconds in (100, 250, 350, 450, 1000):
-        fitted = minutes.within(plan, seconds, lambda p: 90 * p.training.views.number)
+        fitted = planning_forecast.within(plan, seconds, lambda p: 90 * p.training.views.number)
         chosen = fitted.training.views
         found.append((chosen.value, chosen.because, chosen.source, chosen.rule))
     parts = [replace(part, macs=10**9) for part in network().parts]
     heavy = replace(network(), parts=tuple(parts))
-    tried = [[minutes.hurries(m, heavy, n) for m in (0.5, 4, 5, 7.8, 9)] for n in (1, 300, 9000)]
+    tried = [
+        [planning_forecast.hurries(m, heavy, n) for m in (0.5, 4, 5, 7.8, 9)]
+        for n in (1, 300, 9000)
+    ]
     return found, tried, fine_tuning.seconds(heavy, 1000), fine_tuning.seconds(network(), 10**9)
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from plans import plan_for, refusal
 from warmstart.errors import PlanError
 from warmstart.planning.plan_file import open_plan, read_plan, write_plan
-from warmstart.records.codec import to_plain
 from warmstart.records.plan import Choice, HeadPlan, InputPlan, PartPlan, Plan, TrainingPlan
+from warmstart.records.run_folder import to_plain
 
 TEXT = write_plan(plan_for("last:2+add", lr=1e-05))
 

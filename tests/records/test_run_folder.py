@@ -15,14 +15,15 @@ from warmstart.errors import RunFolderError
 from warmstart.records import answer, network, run_folder
 from warmstart.records import data as records_data
 from warmstart.records.answer import CalibrationRecord, ModelRecord
-from warmstart.records.codec import from_plain, to_plain
 from warmstart.records.data import Example, Finding
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Tap
 from warmstart.records.plan import Choice
 from warmstart.records.run_folder import (
     RunFolder,
+    from_plain,
     read_json,
+    to_plain,
     write_bytes,
     write_chunks,
     write_json,

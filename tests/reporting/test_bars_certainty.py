@@ -2,7 +2,7 @@
 
 import xml.etree.ElementTree as ET
 
-from warmstart.records.judged import CertaintyBin
+from warmstart.records.comparison import CertaintyBin
 from warmstart.reporting.figures import diagram
 
 

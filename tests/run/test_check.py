@@ -20,9 +20,8 @@ from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.events import drain, follow
 from warmstart.features import extraction
 from warmstart.features.extract import extract
-from warmstart.records.codec import to_plain
 from warmstart.records.data import DataRecord
-from warmstart.records.run_folder import read_json
+from warmstart.records.run_folder import read_json, to_plain
 from warmstart.records.summary import Inspection
 from warmstart.request import Request
 from warmstart.run.check import check

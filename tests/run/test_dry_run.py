@@ -21,8 +21,8 @@ from warmstart.network.ledger import take_digests
 from warmstart.network.partition import cut
 from warmstart.planning.plan_file import open_plan
 from warmstart.planning.settings import apply_settings
-from warmstart.records.codec import to_plain
 from warmstart.records.plan import Forecast
+from warmstart.records.run_folder import to_plain
 from warmstart.request import Request
 from warmstart.run import dry_run as run_dry_run
 from warmstart.run import forecast

@@ -238,7 +238,7 @@ def test_a_table_that_cannot_be_written_is_an_error(finished, inbox, monkeypatch
 
 
 def test_the_result_is_plain_json(finished, inbox):
-    from warmstart.records.codec import to_plain
+    from warmstart.records.run_folder import to_plain
 
     plain = to_plain(drain(suggest(finished.path, [str(inbox)], count=1)))
     assert list(plain) == ["suggestions", "expected", "skipped", "candidates"]

@@ -18,9 +18,8 @@ from warmstart.network.ledger import take_digests
 from warmstart.training import attempt as training_attempt
 from warmstart.training.attempt import Attempt
 from warmstart.training.augmentations import draw_batches
-from warmstart.training.candidates import CANDIDATES, LOOKS, Route
 from warmstart.training.lesson import SCALES
-from warmstart.training.validation import held_scores
+from warmstart.training.validation import CANDIDATES, LOOKS, Route, held_scores
 
 HELD = np.arange(0, 36, 5)
 LIVE = ("training.cut=0", "training.views=2")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from warmstart.records.summary import GuardNote
-from warmstart.training.candidates import CANDIDATES, END, LOOKS, Chosen
 from warmstart.training.fine_tune import watch_overfit
+from warmstart.training.validation import CANDIDATES, END, LOOKS, Chosen
 
 N = 60
 

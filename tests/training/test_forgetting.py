@@ -18,9 +18,9 @@ from warmstart.network.feature_layers import Tapped, taps
 from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
 from warmstart.training import forgetting
-from warmstart.training.candidates import CANDIDATES, END, LOOKS, Chosen, Route
 from warmstart.training.forgetting import TIE, Memory, blend, keep_memory, outputs
 from warmstart.training.guards import Alarm
+from warmstart.training.validation import CANDIDATES, END, LOOKS, Chosen, Route
 
 N = 36
 SHARE = {route.share: n for n, route in enumerate(CANDIDATES) if route.share < 1}

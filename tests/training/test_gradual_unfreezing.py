@@ -14,8 +14,7 @@ from lessons import changed, differing, four, lesson, planned, state
 from warmstart.events import follow
 from warmstart.network.ledger import take_digests
 from warmstart.training.attempt import Attempt
-from warmstart.training.candidates import CANDIDATES, LOOKS, Route
-from warmstart.training.validation import held_scores
+from warmstart.training.validation import CANDIDATES, LOOKS, Route, held_scores
 
 SHORT = ("training.passes=64", "training.batch=8")
 HELD = np.arange(0, 36, 5)

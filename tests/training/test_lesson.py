@@ -13,9 +13,9 @@ from lessons import differing, four, lesson, planned, state, with_room
 from tiny import network
 from warmstart.events import follow
 from warmstart.training import checkpoint
-from warmstart.training.candidates import Route
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.lesson import SCALES
+from warmstart.training.validation import Route
 
 HELD = np.arange(0, 36, 5)
 STEPS = ("training.passes=80", "training.batch=8")  # ten updates

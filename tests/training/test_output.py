@@ -12,10 +12,18 @@ from lessons import FEW, lesson, planned
 from warmstart.events import drain
 from warmstart.solve.calibration import Calibration, fit_temperature
 from warmstart.training import score
-from warmstart.training.candidates import CANDIDATES, END, REFIT, REFITTED, Chosen, Route, choose
 from warmstart.training.output import PENALTY, Refit, calibrated, joined_outputs, may_refit
 from warmstart.training.score import head_scores
-from warmstart.training.validation import held_scores
+from warmstart.training.validation import (
+    CANDIDATES,
+    END,
+    REFIT,
+    REFITTED,
+    Chosen,
+    Route,
+    choose,
+    held_scores,
+)
 
 HELD = np.arange(0, 36, 5)
 

@@ -11,7 +11,7 @@ from warmstart.solve.calibration import Calibration
 from warmstart.tasks.classify import CLASSES
 from warmstart.tasks.multilabel import LABEL_SETS
 from warmstart.tasks.regress import Numbers
-from warmstart.training.cross_calibration import cross_calibrated, cross_parts
+from warmstart.training.selection import cross_calibrated, cross_parts
 from warmstart.training.ship import HEAD, SHARES, TUNED, at_full_size, decide
 
 K = 4

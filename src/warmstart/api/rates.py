@@ -36,7 +36,6 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import standard_error
 from warmstart.training import fine_tune
 from warmstart.training.attempt import Attempt
-from warmstart.training.candidates import END
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import Scene, set_scene
 from warmstart.training.guards import Alarm
@@ -44,6 +43,7 @@ from warmstart.training.lesson import Lesson
 from warmstart.training.outfit import outfit
 from warmstart.training.score import fit_on
 from warmstart.training.shared import Room
+from warmstart.training.validation import END
 
 SCALES = (1 / 3, 1.0, 3.0)
 STEPS = 60

@@ -240,8 +240,8 @@ def fit(
         return flow(request)
 
     def along() -> Steps[Finished]:
-        from warmstart.run.along import fit_along
         from warmstart.run.fit import fit as flow
+        from warmstart.run.resume import fit_along
 
         return fit_along(request, flow)
 
@@ -283,8 +283,8 @@ def resume(
         return work(Path(run), flow, objects)
 
     def along() -> Steps[Finished]:
-        from warmstart.run.along import resume_along
         from warmstart.run.fit import fit as flow
+        from warmstart.run.resume import resume_along
 
         return resume_along(Path(run), flow, objects)
 

@@ -19,8 +19,8 @@ from warmstart.api.watch import Findings, compare, require_frozen, snapshot
 from warmstart.errors import DataError, PlanError
 from warmstart.events import Event
 from warmstart.network.freeze import action_of
+from warmstart.network.segments import as_tensor
 from warmstart.network.structure import Sections, sections_for
-from warmstart.network.uncut import as_tensor
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records.plan import Plan
 from warmstart.training.guards import Alarm, Watch, largest_change

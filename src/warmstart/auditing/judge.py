@@ -49,9 +49,9 @@ from warmstart.network.trained_elsewhere import (
 from warmstart.network.weights import SUFFIXES
 from warmstart.nouns import IMAGES, count, is_are
 from warmstart.planning import rules
+from warmstart.records.comparison import Guess, Judged, TrainGap
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.inputs import Preprocessing, pictures
-from warmstart.records.judged import Guess, Judged, TrainGap
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Scores
 from warmstart.run.predictor import load

@@ -15,11 +15,11 @@ from warmstart.errors import UsageError
 from warmstart.events import Event, follow
 from warmstart.formatting import count, interval, percent, printable
 from warmstart.formatting import sentence as as_sentence
-from warmstart.records.codec import to_plain
+from warmstart.records.comparison import ClassScore, Judged
 from warmstart.records.data import Finding
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.judged import ClassScore, Judged
 from warmstart.records.network import Audit, AuditGroup, Tally
+from warmstart.records.run_folder import to_plain
 from warmstart.records.summary import Scores
 from warmstart.terminal.text import WIDTH, column
 

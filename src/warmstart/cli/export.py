@@ -11,8 +11,8 @@ from warmstart.errors import UsageError
 from warmstart.events import Event, follow
 from warmstart.exporting.predict_script import NAME
 from warmstart.exporting.readme import agreement_text, example_of, shrunk_text, twin_text
-from warmstart.records.codec import to_plain
 from warmstart.records.export import Exported
+from warmstart.records.run_folder import to_plain
 from warmstart.terminal.text import column
 
 # ---- An export, for someone who is about to ship it.

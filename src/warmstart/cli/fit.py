@@ -19,7 +19,7 @@ from warmstart.distributed import joined
 from warmstart.events import Event, follow
 from warmstart.formatting import duration, printable, sentence, size
 from warmstart.nouns import Nouns, nouns_of
-from warmstart.planning.minutes import given_up
+from warmstart.planning.forecast import given_up
 from warmstart.planning.words import Run, runs
 from warmstart.records.plan import Choice, DryRun, Forecast, Plan
 from warmstart.terminal.text import WIDTH, column

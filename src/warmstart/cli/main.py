@@ -77,7 +77,7 @@ def _run(words: Sequence[str]) -> int:
 
 def _complete(call: Call) -> int:
     """`warmstart completion`: read by a shell as it begins, so that nothing heavy may load."""
-    from warmstart.cli.completion import script
+    from warmstart.cli.help import script
 
     text = script(call.places[0], tuple(VERBS.values()))
     as_json = "--json" in call.switches

@@ -16,7 +16,7 @@ from warmstart.cli.stop import stoppable
 from warmstart.distributed import World, here
 from warmstart.errors import UsageError, WarmstartError, WorldError
 from warmstart.events import Event, follow
-from warmstart.records.codec import to_plain
+from warmstart.records.run_folder import to_plain
 from warmstart.terminal import progress, result_text
 
 if TYPE_CHECKING:
@@ -108,16 +108,16 @@ def check_processes(call: Call, world: World) -> None:
 
 def fit_along(call: Call) -> int:
     """`warmstart fit` in a process that is not the first."""
-    from warmstart.run.along import fit_along as along
     from warmstart.run.fit import fit
+    from warmstart.run.resume import fit_along as along
 
     return _silent(lambda: along(request_of(call), fit))
 
 
 def resume_along(run: Path) -> int:
     """`warmstart resume` likewise."""
-    from warmstart.run.along import resume_along as along
     from warmstart.run.fit import fit
+    from warmstart.run.resume import resume_along as along
 
     return _silent(lambda: along(run, fit))
 

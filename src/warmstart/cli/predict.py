@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from warmstart.cli.output import dumps, kind_of_run
 from warmstart.cli.parse import Call
 from warmstart.errors import DataError
-from warmstart.records.codec import to_plain
+from warmstart.records.run_folder import to_plain
 from warmstart.terminal import tables
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from warmstart.terminal.text import WIDTH, column
 if TYPE_CHECKING:
     from warmstart.data.labels import AskedTask
 
+
 HEADER = ("start", "accuracy", "seconds", "size", "")
 HEADS: dict[Task, str] = {"classify": "accuracy", "multilabel": "mAP", "regress": "R²"}
 GAP = "  "

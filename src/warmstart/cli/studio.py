@@ -14,6 +14,7 @@ from warmstart.cli.stop import say
 if TYPE_CHECKING:
     from warmstart.data.labels import AskedTask
 
+
 STOPPING = "Stopping; what was computed is kept."
 
 

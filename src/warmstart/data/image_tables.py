@@ -21,8 +21,7 @@ from warmstart.data.parsing import (
 )
 from warmstart.data.place import escaped, is_utf8
 from warmstart.data.splits import propose_columns
-from warmstart.data.tables import holds_rows, list_rows
-from warmstart.data.text_tables import list_texts, text_column
+from warmstart.data.tables import holds_rows, list_rows, list_texts, text_column
 from warmstart.errors import DataError
 from warmstart.nouns import count
 from warmstart.records.data import Finding

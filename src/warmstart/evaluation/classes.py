@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from warmstart.evaluation.metrics import Labels, Method, hits_estimate, scores
 from warmstart.records.answer import CalibrationRecord
+from warmstart.records.comparison import ClassScore
 from warmstart.records.data import Example
-from warmstart.records.judged import ClassScore
 from warmstart.records.summary import Estimate, Prediction, Scores
 from warmstart.stats.intervals import Blocks, Values, effective_size, proportion
 from warmstart.stats.selective import promise, sure_threshold

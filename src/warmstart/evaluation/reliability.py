@@ -6,7 +6,7 @@ import numpy as np
 
 from warmstart.evaluation.metrics import Labels, Probabilities, expected_calibration_error, log_loss
 from warmstart.nouns import IMAGES, Nouns
-from warmstart.records.judged import Certainty, CertaintyBin, Reliability
+from warmstart.records.comparison import Certainty, CertaintyBin, Reliability
 from warmstart.solve.calibration import Calibration, fit_temperature, probabilities
 from warmstart.solve.ridge import Array
 from warmstart.stats.intervals import Blocks, proportion

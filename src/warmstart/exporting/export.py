@@ -20,7 +20,7 @@ from warmstart.errors import ExportError, UsageError
 from warmstart.events import Event, Steps, follow
 from warmstart.exporting import clean_process, formats
 from warmstart.exporting.formats import LINEAR, Source, check_asked
-from warmstart.exporting.network import Served, scaled
+from warmstart.exporting.onnx import Served, scaled
 from warmstart.exporting.predict_script import MODEL, NAME, predict_script
 from warmstart.exporting.quantize import run as answered
 from warmstart.exporting.quantize import session, shrink

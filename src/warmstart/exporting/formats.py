@@ -17,8 +17,7 @@ from torch import nn
 
 from warmstart.errors import ExportError, UsageError, install_command
 from warmstart.exporting import onnx
-from warmstart.exporting.network import Served, serve
-from warmstart.exporting.onnx import first_line, silent
+from warmstart.exporting.onnx import Served, first_line, serve, silent
 from warmstart.exporting.predict_script import MODEL
 from warmstart.network.single_layer_head import as_native, as_timm, is_native
 from warmstart.network.surgery import WarmModel

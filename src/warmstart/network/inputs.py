@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from warmstart.errors import StartError
 from warmstart.network.position_embeddings import resize
+from warmstart.network.segments import as_tensor, is_same, probe
 from warmstart.network.stem import REFUSALS, Stem, find_stems, set_kernel
 from warmstart.network.tensors import digest, tensor_digest, unique_tensors
-from warmstart.network.uncut import as_tensor, is_same, probe
 from warmstart.records.inputs import WINDOWS, Preprocessing, Sound, TextInputs, pictures
 from warmstart.records.network import Change, StartRecord
 

@@ -11,10 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.errors import StartError
 from warmstart.network.encoder import Encoder
-from warmstart.network.segments import Step, Steps
+from warmstart.network.segments import Step, Steps, is_same
 from warmstart.network.tensors import place, unique_tensors
 from warmstart.network.text_encoders import mean_of_tokens
-from warmstart.network.uncut import is_same
 from warmstart.records.network import Layout, NetworkRecord, PartRecord
 
 

@@ -35,10 +35,16 @@ from warmstart.records.answer import (
     ModelRecord,
     NumberCalibration,
 )
-from warmstart.records.codec import fields_of
 from warmstart.records.data import Task
 from warmstart.records.inputs import Preprocessing, TextInputs
-from warmstart.records.run_folder import RunFolder, read_json, write_bytes, write_chunks, write_json
+from warmstart.records.run_folder import (
+    RunFolder,
+    fields_of,
+    read_json,
+    write_bytes,
+    write_chunks,
+    write_json,
+)
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Read = TypeVar("Read")

@@ -15,6 +15,7 @@ from torch import Tensor
 from warmstart.errors import StartError
 from warmstart.network.architectures import IMAGENET
 from warmstart.network.class_names import names_beside, parse_names, unique
+from warmstart.network.segments import probe
 from warmstart.network.trained_elsewhere import (
     Answer,
     Array,
@@ -23,7 +24,6 @@ from warmstart.network.trained_elsewhere import (
     check_outputs,
     said_by,
 )
-from warmstart.network.uncut import probe
 from warmstart.records.inputs import Preprocessing
 
 SUFFIX = ".onnx"

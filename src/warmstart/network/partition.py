@@ -18,7 +18,7 @@ from warmstart.errors import StartError
 from warmstart.network.architectures import find_family
 from warmstart.network.encoder import Encoder
 from warmstart.network.measure import find_owners, measure
-from warmstart.network.segments import Step, Steps, segment
+from warmstart.network.segments import Step, Steps, find_classifier, is_same, probe, segment, whole
 from warmstart.network.trace import (
     Recorder,
     Trace,
@@ -27,7 +27,6 @@ from warmstart.network.trace import (
     settle_sizes,
     shallow_copy,
 )
-from warmstart.network.uncut import find_classifier, is_same, probe, whole
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import NetworkRecord
 

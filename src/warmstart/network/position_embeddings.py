@@ -26,9 +26,9 @@ from torch.nn.functional import interpolate
 from warmstart.errors import StartError
 from warmstart.network.architectures import build, size_option
 from warmstart.network.image_encoders import PREFIX as VISION
+from warmstart.network.segments import find_classifier, probe
 from warmstart.network.stem import REFUSALS, refit
 from warmstart.network.tensors import digest, unique_tensors
-from warmstart.network.uncut import find_classifier, probe
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Change
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
 from warmstart.errors import StartError
-from warmstart.network.uncut import is_same
+from warmstart.network.segments import is_same
 
 # What a network, its library or the user's own code raises at inputs that it was not made for.
 REFUSALS = (

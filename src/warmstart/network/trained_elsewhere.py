@@ -17,7 +17,7 @@ from warmstart.network.architectures import build, for_channels, preprocessing_o
 from warmstart.network.class_names import names_beside
 from warmstart.network.load import load
 from warmstart.network.registry import SHIPPED
-from warmstart.network.uncut import as_tensor, find_classifier, probe
+from warmstart.network.segments import as_tensor, find_classifier, probe
 from warmstart.network.weights import SUFFIXES, check_finite, check_match, read_weights
 from warmstart.records.inputs import Preprocessing, pictures
 

@@ -18,8 +18,8 @@ from warmstart.planning.facts import Wishes
 from warmstart.planning.fine_tuning import at_once, averaging, takes_mean
 from warmstart.planning.settings import respread
 from warmstart.planning.strategy import nearest, strategy_of
-from warmstart.records.codec import to_plain
 from warmstart.records.plan import Choice, HeadPlan, Plan, TrainingPlan
+from warmstart.records.run_folder import to_plain
 
 # ---- --plan FILE: a plan from a file, with what was typed beside it on top.
 

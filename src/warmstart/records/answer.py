@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from warmstart.records.codec import ABSENT
 from warmstart.records.data import Task
 from warmstart.records.inputs import Inputs, Kind
 from warmstart.records.network import Recipe, Tap
+from warmstart.records.run_folder import ABSENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from warmstart.records.codec import ABSENT
 from warmstart.records.inputs import ColumnRecord, Kind
 from warmstart.records.plan import ColumnPlan
+from warmstart.records.run_folder import ABSENT
 
 Task = Literal["classify", "multilabel", "regress"]
 Split = Literal["train", "holdout", "test"]

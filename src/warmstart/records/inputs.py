@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from warmstart.errors import StartError
-from warmstart.records.codec import ABSENT
+from warmstart.records.run_folder import ABSENT
 
 # ---- Columns of a table as a network takes them (data.json, model/preprocess.json).
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from warmstart.errors import PlanError
-from warmstart.records.codec import ABSENT
 from warmstart.records.inputs import Kind
+from warmstart.records.run_folder import ABSENT
 
 Action = Literal["frozen", "tuned", "replaced", "added", "low-rank", "fresh"]
 Plain = float | int | str | bool

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from warmstart.records.codec import ABSENT
 from warmstart.records.data import Finding, LabelIssues, OffTopic, Task
 from warmstart.records.inputs import Kind
+from warmstart.records.run_folder import ABSENT
 
 # ---- Metrics of tasks other than one class an example: `test`, and `evaluate --json`.
 

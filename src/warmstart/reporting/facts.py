@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from warmstart.events import Event
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.records.answer import CalibrationRecord
+from warmstart.records.comparison import Certainty, ClassScore
 from warmstart.records.data import DataRecord
-from warmstart.records.judged import Certainty, ClassScore
 from warmstart.records.network import Ledger, NetworkRecord
 from warmstart.records.plan import Plan
 from warmstart.records.summary import Evidence, Inspection, LabelScore, Summary

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from warmstart.records.judged import CertaintyBin
+from warmstart.records.comparison import CertaintyBin
 from warmstart.reporting.html import at, digits, fixed, fluid, label, short, tag
 
 # ---- Curves over a number: what a training did, what more examples would bring.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from warmstart.formatting import count, interval
+from warmstart.records.comparison import ClassScore
 from warmstart.records.data import LabelIssue, LabelIssues
-from warmstart.records.judged import ClassScore
 from warmstart.reporting.facts import Facts
 from warmstart.tasks.words import TASK_WORDS, change_text, contradiction
 

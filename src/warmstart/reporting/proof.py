@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from warmstart.formatting import at_most, interval, percent, sentence
-from warmstart.records.judged import ClassScore
+from warmstart.records.comparison import ClassScore
 from warmstart.records.network import Ledger
 from warmstart.records.summary import Scores
 from warmstart.reporting import html

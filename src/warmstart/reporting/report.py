@@ -35,9 +35,9 @@ from warmstart.planning.plan_file import read_plan
 from warmstart.planning.schedule import head_alone
 from warmstart.planning.words import in_words, runs
 from warmstart.records.answer import CalibrationRecord, LabelCalibration, ModelRecord
+from warmstart.records.comparison import Certainty, ClassScore
 from warmstart.records.data import DataRecord, Task
 from warmstart.records.inputs import Inputs, Preprocessing
-from warmstart.records.judged import Certainty, ClassScore
 from warmstart.records.network import Ledger, NetworkRecord
 from warmstart.records.plan import Plan
 from warmstart.records.recording import LOG, earlier_events

@@ -17,7 +17,6 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from warmstart import events, request
-from warmstart.data.cleaning import settle
 from warmstart.data.dataset import Collection
 from warmstart.data.labels import AskedTask
 from warmstart.data.near_duplicates import with_twins
@@ -48,7 +47,7 @@ from warmstart.records.summary import Estimate
 from warmstart.request import DEFAULT_START, Request
 from warmstart.run import lineage, notes
 from warmstart.run import plan as run_plan
-from warmstart.run.cleaning import near_copies
+from warmstart.run.cleaning import near_copies, settle
 from warmstart.run.inputs import check_waves, input_wish, settle_stream
 from warmstart.stats.paired import Difference, stand
 from warmstart.training import dataset

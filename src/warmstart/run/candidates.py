@@ -12,7 +12,7 @@ from warmstart.events import Steps, note
 from warmstart.features.machine import freed_memory_kept
 from warmstart.network.ensemble import put_beside
 from warmstart.planning.cached_activations import frozen_prefix
-from warmstart.planning.minutes import Allowance
+from warmstart.planning.forecast import Allowance
 from warmstart.planning.schedule import head_alone
 from warmstart.records.data import Example
 from warmstart.records.network import Tap

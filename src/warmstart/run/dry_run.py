@@ -22,7 +22,7 @@ from warmstart.records.plan import DryRun, Plan
 from warmstart.records.recording import Clock
 from warmstart.records.run_folder import write_bytes
 from warmstart.request import Request
-from warmstart.run import lineage, minutes, notes
+from warmstart.run import forecast, lineage, notes
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_start
 from warmstart.run.forecast import Bench, outlook
@@ -49,7 +49,7 @@ def dry_run(asked: Request) -> Steps[DryRun]:
     elapsed = asked.elapsed + clock.table()["total"]  # the engines are measured in the look
     chosen = yield from engine_choice.choose(seen, run_plan.engine_of(asked))
     facts, record = arranged.facts(), seen.network.record
-    asked = minutes.quicker(asked, record, len(collection.record.examples))
+    asked = forecast.quicker(asked, record, len(collection.record.examples))
     is_tried = run_plan.may_try_tail(asked, record, facts)
     known = run_plan.network_facts(asked, start, seen.network, None, is_tried)
     names = inherited.names(tuple(profiles(seen.taps)))
@@ -59,7 +59,7 @@ def dry_run(asked: Request) -> Steps[DryRun]:
         is_close, n_missing = looks_closely(asked.budget), len(seen.missing[chosen.key])
         foreseen = outlook(bench, plan, n_missing, is_close, elapsed)
         if asked.minutes is not None and plan.is_trained:
-            plan = minutes.cut(plan, asked.minutes, foreseen, known, facts)
+            plan = forecast.cut(plan, asked.minutes, foreseen, known, facts)
     if target is not None:
         write_bytes(target, write_plan(plan).encode())
     kind = collection.record.kind

@@ -11,7 +11,7 @@ from warmstart.evidence import check
 from warmstart.network.load import Start
 from warmstart.records.recording import Clock
 from warmstart.request import Request
-from warmstart.run import cleaning, lineage, minutes, notes
+from warmstart.run import cleaning, forecast, lineage, notes
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_start
 from warmstart.run.candidates import measure, tune_and_weigh
@@ -54,7 +54,7 @@ def _work(
         clock.lap("look")
         collection = cleaning.settled(collection, look, journal.path if asked.fix else None)
         inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
-        asked = yield from minutes.hurried(asked, look, len(collection.record.examples))
+        asked = yield from forecast.hurried(asked, look, len(collection.record.examples))
         scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
         record, arranged = scene.collection.record, scene.arranged
         journal.settle(record)
@@ -65,12 +65,12 @@ def _work(
         depth = verdict, check.tries_tail(scene, verdict)
         facts = run_plan.network_facts(asked, start, look.network, *depth)
         names = inherited.names(tuple(scene.profiles))
-        plan = journal.plan(lambda: minutes.make_plan(asked, scene, facts, names, clock))
+        plan = journal.plan(lambda: forecast.make_plan(asked, scene, facts, names, clock))
         yield notes.plan(plan, record)
         clock.lap("plan")
         head = yield from score.fit_all(scene, plan)
         clock.lap("head")
-        allowed, kept = minutes.allow(asked, scene, plan, clock), journal.checkpoints
+        allowed, kept = forecast.allow(asked, scene, plan, clock), journal.checkpoints
         worked = yield from tune_and_weigh(scene, plan, head, origin.digests, kept, allowed)
         clock.lap("tune")
         measured = measure(worked, arranged, head, check.ships(inspection, worked))

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from warmstart.data.dataset import Collection
 from warmstart.distributed import foreseen
 from warmstart.errors import DataError
+from warmstart.events import Steps, note
 from warmstart.features.batches import noise as make_noise
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import make_engine
 from warmstart.features.engine_choice import kept_paces, work_of
-from warmstart.features.extraction import load_same
+from warmstart.features.extraction import Look, load_same
 from warmstart.features.machine import freed_memory_kept, n_threads
 from warmstart.features.offload import links
 from warmstart.machine import default_root, peak_rss_mb
@@ -33,26 +34,30 @@ from warmstart.network.feature_layers import Tapped, tap_width
 from warmstart.network.ledger import take_digests
 from warmstart.network.partition import Network
 from warmstart.network.weight_file import is_mapped
-from warmstart.planning.cached_activations import BYTES
-from warmstart.planning.forecast import Load, Speeds, forecast
+from warmstart.planning.cached_activations import BYTES, with_store
+from warmstart.planning.facts import DataFacts, NetworkFacts
+from warmstart.planning.forecast import Allowance, Load, Speeds, forecast, hurries, within
 from warmstart.planning.machine import DATA, kind_of
 from warmstart.planning.rules import USUAL, Pace, paces
 from warmstart.planning.schedule import Schedule, carried_out, schedule, stage_actions
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs
-from warmstart.records.network import Tap
+from warmstart.records.network import NetworkRecord, Tap
 from warmstart.records.plan import Forecast, Plan
+from warmstart.records.recording import Clock
+from warmstart.request import Request
+from warmstart.run import plan as run_plan
 from warmstart.solve.ridge import Rows, inverse
 from warmstart.training.attempt import Attempt
 from warmstart.training.augmentations import view_of
 from warmstart.training.cached_activations import views_of_plan
-from warmstart.training.candidates import Route
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.dataset import Arranged
+from warmstart.training.dataset import Arranged, Scene
 from warmstart.training.lesson import Lesson
 from warmstart.training.linear_probe import HeadFit, blank
 from warmstart.training.outfit import outfit
 from warmstart.training.shared import Room
+from warmstart.training.validation import Route
 
 STEPS = 4  # training steps that are measured; the first pays for what comes but once
 DECODED = 16  # images decoded
@@ -302,3 +307,71 @@ def _blank(bench: Bench) -> HeadFit:
 def _unread(bench: Bench) -> Callable[[Tap], np.ndarray]:
     rng = np.random.default_rng(0)
     return lambda tap: rng.normal(size=(8, tap_width(bench.network.record, tap))).astype(np.float32)
+
+
+# ---- --minutes: the plan cut down to the time there is, and the moment at which training ends.
+
+
+DELIVERY = 3.0  # seconds for what comes after training, beside passing images
+
+
+def hurried(asked: Request, look: Look, n: int) -> Steps[Request]:
+    """The request with `--budget fast`, where the minutes are too few for a close look.
+
+    A budget that was typed stays.
+    """
+    found = quicker(asked, look.network.record, n)
+    if found is not asked:
+        yield note("check", "Hurry", "few minutes: --budget fast, without what the start knows")
+    return found
+
+
+def quicker(asked: Request, network: NetworkRecord, n: int) -> Request:
+    """The same without a word; the request itself where there is time."""
+    minutes, is_ours = asked.minutes, "budget" not in asked.typed and asked.budget != "fast"
+    if minutes is None or not is_ours or not hurries(minutes, network, n):
+        return asked
+    return replace(asked, budget="fast", given=asked.typed)
+
+
+def make_plan(
+    asked: Request, scene: Scene, facts: NetworkFacts, names: Sequence[str], clock: Clock
+) -> Plan:
+    """The plan, cut down where the user has set minutes. Raises: PlanError as planning does."""
+    plan = run_plan.make_plan(asked, scene.arranged.facts(), facts, names, scene.look.engine)
+    if asked.minutes is None or not plan.is_trained:
+        return plan
+    elapsed = asked.elapsed + clock.table()["total"]
+    foreseen = outlook(_bench(scene), plan, 0, False, elapsed)
+    return cut(plan, asked.minutes, foreseen, facts, scene.arranged.facts())
+
+
+def cut(
+    plan: Plan,
+    minutes: float,
+    foreseen: Callable[[Plan], Forecast],
+    facts: NetworkFacts,
+    data: DataFacts,
+) -> Plan:
+    """The plan cut down to fit the minutes. `foreseen`: what following a plan takes."""
+
+    def settled(other: Plan) -> Plan:
+        return with_store(other, facts, data)  # fewer images passed need fewer views
+
+    return settled(within(plan, 60 * minutes, lambda other: foreseen(settled(other)).total))
+
+
+def allow(asked: Request, scene: Scene, plan: Plan, clock: Clock) -> Allowance:
+    """The time for training: what is left, without what comes after it."""
+    if asked.minutes is None or not plan.is_trained:
+        return Allowance()
+    arranged, bench = scene.arranged, _bench(scene)
+    images = len(arranged.test) + tail_share(bench.network, plan) * len(arranged.learn)
+    after = DELIVERY + passing(bench) * images
+    left = 60 * asked.minutes - asked.elapsed - clock.table()["total"] - after
+    return Allowance(time.perf_counter() + left)
+
+
+def _bench(scene: Scene) -> Bench:
+    look = scene.look
+    return Bench(look.network, look.taps, scene.collection, scene.arranged, scene.prep)

@@ -34,17 +34,17 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.learning_curve import FORECAST_SD, fit_power_law
 from warmstart.stats.paired import mean_interval
 from warmstart.stats.permutation import spread_order
+from warmstart.training.augmentations import read_pixels
 from warmstart.training.cached_activations import views_of_plan
-from warmstart.training.candidates import CANDIDATES, choose
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import Arranged, Scene, members
 from warmstart.training.fine_tune import Worked, held_out
 from warmstart.training.lesson import Lesson
 from warmstart.training.linear_probe import HeadFit, blank
-from warmstart.training.live import read_pixels
 from warmstart.training.outfit import Outfit, outfit
 from warmstart.training.score import Measured
 from warmstart.training.shared import LiveSource, Room
+from warmstart.training.validation import CANDIDATES, choose
 
 # ---- Would the same design, trained from nothing, reach this start with twice the examples?
 

@@ -19,8 +19,7 @@ from warmstart.data.objects import Frame, as_values, frame_table
 from warmstart.data.parsing import Table, parse, text_of
 from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, TEXT_SUFFIXES, read_file, suffix
 from warmstart.data.sources import open_table
-from warmstart.data.tables import row_payloads
-from warmstart.data.text_tables import text_column
+from warmstart.data.tables import row_payloads, text_column
 from warmstart.errors import DataError
 from warmstart.modalities.table import pack
 from warmstart.modalities.text import payload_of

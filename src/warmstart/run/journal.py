@@ -12,11 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+import torch
+
+import warmstart
 from warmstart import request
 from warmstart.data.dataset import Collection
 from warmstart.distributed import here
@@ -24,20 +30,112 @@ from warmstart.errors import DataError, RunFolderError, StartError
 from warmstart.events import Steps
 from warmstart.evidence import check
 from warmstart.evidence.data_checks import write_lists
+from warmstart.features.cache_key import cpu_name, version_of
 from warmstart.features.extraction import Look, take_look
+from warmstart.features.machine import n_processors, n_threads, threads_kept
 from warmstart.network.load import Start
 from warmstart.planning.plan_file import read_plan, write_plan
-from warmstart.records.codec import from_plain, to_plain
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.recording import LOG, Clock, open_log, opening, recorded, worked
-from warmstart.records.run_folder import RunFolder, read_json, write_bytes, write_json
+from warmstart.records.run_folder import (
+    RunFolder,
+    from_plain,
+    read_json,
+    to_plain,
+    write_bytes,
+    write_json,
+)
 from warmstart.records.summary import Inspection
 from warmstart.request import Request, as_plain, write_request
 from warmstart.run import plan
-from warmstart.run.environment import around
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.dataset import Scene
+
+# ---- What of a computer and its packages changes results: noted, and the same again on resume.
+
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pillow",
+    "onnxruntime",
+    "peft",
+    "transformers",
+)
+ARITHMETIC = "MKL_CBWR"  # the mode of MKL, in which a strict one rounds alike everywhere
+
+
+def around() -> dict[str, Any]:
+    """Versions, processors and the way of rounding, as they are now."""
+    return {
+        "packages": {"warmstart": warmstart.__version__, **_versions()},
+        "processors": n_threads(),
+        "threads": torch.get_num_threads(),
+        "cpu": cpu_name(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "arithmetic": os.environ.get(ARITHMETIC, ""),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version_of(name)
+        except PackageNotFoundError:  # an extra that is not installed
+            continue
+    return found
+
+
+def check_same(run: Path, before: Mapping[str, Any]) -> str:
+    """What may differ in the last digits, in words; nothing where all is as it was.
+
+    Raises: RunFolderError for another version of a package, or fewer processors: a run that
+    went on would not be the one that was begun.
+    """
+    now = around()
+    new = "or begin a new run with `warmstart fit`."
+    for name, old in before["packages"].items():
+        found = now["packages"].get(name)
+        if found != old:
+            here = f"{found} is installed" if found else "it is not installed"
+            raise RunFolderError(
+                f"{run} began with {name} {old}, and {here} now, so that results would differ; "
+                f"install {name}=={old} again, {new}"
+            )
+    if n_processors() < before["processors"]:
+        raise RunFolderError(
+            f"{run} began on {before['processors']} processors, and this process may use "
+            f"{n_processors()}, so that results would differ; allow it as many, {new}"
+        )
+    changed = [
+        what for what in ("cpu", "gpu", "arithmetic") if now[what] != before.get(what, now[what])
+    ]
+    return "another processor than before: last digits may differ" if changed else ""
+
+
+@contextmanager
+def as_before(before: Mapping[str, Any]) -> Iterator[None]:
+    """As many processors and threads as when the run began; put back at the end."""
+    threads = torch.get_num_threads()
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    try:
+        wanted = before["processors"] * here().local
+        if own is not None and len(own) > wanted:
+            os.sched_setaffinity(0, sorted(own)[:wanted])
+        torch.set_num_threads(before["threads"])
+        with threads_kept(before["processors"]):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        if own is not None:
+            os.sched_setaffinity(0, own)
+
 
 Result = TypeVar("Result")
 FOLDER = "checkpoints"

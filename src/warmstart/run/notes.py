@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from warmstart.data.dataset import Collection
 from warmstart.events import Event, note
 from warmstart.nouns import count, nouns_of
-from warmstart.planning.minutes import given_up
+from warmstart.planning.forecast import given_up
 from warmstart.planning.words import in_words, output_words
 from warmstart.records.data import DataRecord
 from warmstart.records.network import StartRecord

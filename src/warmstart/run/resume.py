@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import chdir
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from warmstart.distributed import here
 from warmstart.errors import RunFolderError
 from warmstart.events import Steps
 from warmstart.records.recording import clear_checkpoints, open_log
@@ -16,8 +19,8 @@ from warmstart.records.run_folder import RunFolder, read_json
 from warmstart.records.summary import Summary
 from warmstart.request import Request, read_request, with_objects
 from warmstart.run.deliver import Finished
-from warmstart.run.environment import as_before, check_same
-from warmstart.run.journal import Unfinished
+from warmstart.run.journal import FOLDER, Unfinished, as_before, check_same
+from warmstart.training.checkpoint import JOINT
 
 Result = TypeVar("Result")
 Fit = Callable[[Request, Unfinished], Steps[Finished]]
@@ -88,3 +91,34 @@ def _within(place: Path, steps: Steps[Result]) -> Steps[Result]:
     finally:
         with chdir(place):
             steps.close()
+
+
+# ---- A job in a process that is not the first of several: the same work, in a folder of its own.
+#
+# It does all that the first does; its folder ends with it.
+
+
+def fit_along(asked: Request, fit: Callable[[Request], Steps[Finished]]) -> Steps[Finished]:
+    """A new run, beside the first process's. Raises: as `fit`, the flow."""
+    with _own_folder() as place:
+        return (yield from fit(replace(asked, out=place / "run", track=())))
+
+
+def resume_along(run: Path, fit: Fit, objects: dict[str, object] | None = None) -> Steps[Finished]:
+    """One that goes on, from a copy of the folder as the first process finds it.
+
+    Raises: as `resume`.
+    """
+    with _own_folder() as place:
+        if run.is_dir():
+            shutil.copytree(run, place / "run", ignore=shutil.ignore_patterns(JOINT))
+            for kept in (run / FOLDER).glob(JOINT):  # as large as the network: seen, not copied
+                (place / "run" / FOLDER / kept.name).symlink_to(kept.resolve())
+        here().gathered(None)  # the first goes on now
+        return (yield from resume(place / "run", fit, objects))
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="warmstart-") as place:
+        yield Path(place)

@@ -21,7 +21,6 @@ from warmstart.modalities.image import MAX_PIXELS, TooLarge
 from warmstart.modalities.preprocessing import Pixels, crop_box, encode, open_image, prepare
 from warmstart.nouns import nouns_of
 from warmstart.records.answer import Answer
-from warmstart.records.codec import to_plain
 from warmstart.records.data import DataRecord
 from warmstart.records.inputs import (
     Inputs,
@@ -32,10 +31,10 @@ from warmstart.records.inputs import (
     WaveInputs,
     pictures,
 )
-from warmstart.records.run_folder import read_json
+from warmstart.records.run_folder import read_json, to_plain
 from warmstart.records.summary import Summary
-from warmstart.run.gallery import Gallery
 from warmstart.run.predictor import Predictor, load
+from warmstart.run.reopened import Gallery
 from warmstart.serving.model import Heat, Limits, Picture, Served, Unread
 from warmstart.tasks.words import in_words
 

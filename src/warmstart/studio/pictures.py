@@ -16,7 +16,7 @@ from warmstart.errors import DataError
 from warmstart.events import Event, Steps
 from warmstart.modalities.audio import is_sound
 from warmstart.modalities.preprocessing import picture_of
-from warmstart.run.gallery import SIDE, small_jpeg
+from warmstart.run.reopened import SIDE, small_jpeg
 from warmstart.studio.board import Picture, filled
 from warmstart.studio.project import Arrived, Project
 from warmstart.studio.work import Seen

@@ -25,9 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.errors import RunFolderError, UsageError
-from warmstart.records.codec import ABSENT, from_plain, to_plain
 from warmstart.records.data import Split, Task
-from warmstart.records.run_folder import read_json, write_bytes, write_json
+from warmstart.records.run_folder import (
+    ABSENT,
+    from_plain,
+    read_json,
+    to_plain,
+    write_bytes,
+    write_json,
+)
 from warmstart.studio.board import Board, Change, Picture, applied, joined, learnable, reversed_
 from warmstart.studio.sorting import SORTINGS
 

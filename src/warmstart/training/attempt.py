@@ -24,7 +24,6 @@ from warmstart.records.plan import Action
 from warmstart.records.summary import GuardNote
 from warmstart.solve.ridge import Rows
 from warmstart.training.augmentations import draw_batches
-from warmstart.training.candidates import Route
 from warmstart.training.checkpoint import Saved
 from warmstart.training.distributed import tell_way, way_of
 from warmstart.training.gradual_unfreezing import Joining
@@ -33,7 +32,7 @@ from warmstart.training.loop import BatchLoss, pairs_loss, summed_loss, warm_cos
 from warmstart.training.outfit import Outfit, moving_of
 from warmstart.training.shared import Inputs, view_numbers
 from warmstart.training.trainer import LAG, Course, Trainer
-from warmstart.training.validation import Looks, renew_statistics, spread
+from warmstart.training.validation import Looks, Route, renew_statistics, spread
 
 if TYPE_CHECKING:
     from warmstart.training.lesson import Lesson

@@ -15,7 +15,7 @@ from warmstart.features.machine import threads_for
 from warmstart.network.ensemble import may_stand_beside
 from warmstart.network.partition import Network
 from warmstart.planning.cached_activations import frozen_prefix
-from warmstart.planning.minutes import Allowance, gave_way
+from warmstart.planning.forecast import Allowance, gave_way
 from warmstart.planning.rules import HELD_ONCE
 from warmstart.planning.schedule import carried_out, given_up, of_rows, schedule, stage_actions
 from warmstart.planning.words import gave_up
@@ -23,23 +23,22 @@ from warmstart.records.plan import Action, Plan
 from warmstart.records.summary import Beside, Estimate, Evidence, GuardNote
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
+from warmstart.training.augmentations import read_pixels
 from warmstart.training.cached_activations import store_views, views_of_plan
-from warmstart.training.candidates import END, LOOKS, REFIT, REFITTED, Chosen, Route, choose
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
-from warmstart.training.cross_calibration import cross_calibrated
 from warmstart.training.dataset import Reader, Scene
 from warmstart.training.forgetting import ROWS, Memory, keep_memory
 from warmstart.training.guards import overfit
 from warmstart.training.lesson import SCALES, Lesson
 from warmstart.training.linear_probe import HeadFit
-from warmstart.training.live import read_pixels
 from warmstart.training.model_soup import stirred
 from warmstart.training.outfit import Outfit, outfit
 from warmstart.training.output import Refit, Warmths, calibrated, joined_outputs
 from warmstart.training.score import as_it_came, fit_on, head_probabilities
+from warmstart.training.selection import cross_calibrated
 from warmstart.training.shared import LiveSource, Room, Source
 from warmstart.training.ship import HEAD, Decision, decide
-from warmstart.training.validation import spread
+from warmstart.training.validation import END, LOOKS, REFIT, REFITTED, Chosen, Route, choose, spread
 
 # ---- Whether held-out rows got worse towards the end of the trainings, and what was done.
 

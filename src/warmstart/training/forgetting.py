@@ -21,13 +21,12 @@ from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
-from warmstart.training.candidates import CANDIDATES, LOOKS, SHARES, Chosen
 from warmstart.training.dataset import Scene
 from warmstart.training.guards import Alarm, forgetting
 from warmstart.training.outfit import Outfit
+from warmstart.training.output import run_from
 from warmstart.training.shared import Room
-from warmstart.training.tuned_features import run_from
-from warmstart.training.validation import PASS
+from warmstart.training.validation import CANDIDATES, LOOKS, PASS, SHARES, Chosen
 
 ROWS = 200  # examples on which it is measured
 TIE = 0.25  # standard errors of a loss below which less forgetting decides: RECIPE §2

@@ -15,11 +15,10 @@ from warmstart.planning.schedule import Schedule
 from warmstart.records.summary import GuardNote
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.attempt import Attempt
-from warmstart.training.candidates import CANDIDATES, REFITTED, Route
 from warmstart.training.checkpoint import Saved
 from warmstart.training.outfit import Outfit
 from warmstart.training.shared import Room
-from warmstart.training.validation import PASS, held_scores, no_scores
+from warmstart.training.validation import CANDIDATES, PASS, REFITTED, Route, held_scores, no_scores
 
 SCALES = (1.0, 1 / 3, 1 / 9)  # of every rate: RECIPE §6, "rate/3, twice"
 

@@ -24,7 +24,7 @@ from warmstart.solve.ridge import Array
 from warmstart.stats.intervals import standard_error
 from warmstart.tasks.classify import CLASSES
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.cross_calibration import cross_calibrated, cross_parts
+from warmstart.training.selection import cross_calibrated, cross_parts
 
 # Of the tuned network in the mean, from the simplest choice to the one that is only taken where
 # neither of the two alone is as good.

@@ -15,9 +15,8 @@ from scipy.optimize import nnls
 
 from warmstart.records.network import Tap
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.cross_calibration import cross_parts
 from warmstart.training.head_families import KernelRidge, Refit
-from warmstart.training.selection import Problem, Trials, judge
+from warmstart.training.selection import Problem, Trials, cross_parts, judge
 
 STACK = "stack"  # its name among candidates
 

@@ -10,18 +10,18 @@ import torch
 
 from warmstart.errors import RunFolderError
 from warmstart.features.machine import n_processors
-from warmstart.run import environment
-from warmstart.run.environment import as_before, check_same
+from warmstart.run import journal
+from warmstart.run.journal import as_before, check_same
 
 RUN = Path("runs/a")
 
 
 def changed(**values):
-    return {**environment.around(), **values}
+    return {**journal.around(), **values}
 
 
 def test_nothing_to_say_where_all_is_as_it_was():
-    before = environment.around()
+    before = journal.around()
     assert check_same(RUN, before) == ""
     assert before["packages"]["torch"] == torch.__version__
     assert before["packages"].keys() >= {"warmstart", "numpy", "timm"}
@@ -80,6 +80,6 @@ def test_as_many_processors_and_threads_as_before_and_then_as_many_as_now():
     own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with as_before(before):
         assert torch.get_num_threads() == threads + 1
-        assert own is None or environment.around()["processors"] == 1
+        assert own is None or journal.around()["processors"] == 1
     assert torch.get_num_threads() == threads
     assert own is None or os.sched_getaffinity(0) == own

@@ -15,8 +15,8 @@ from warmstart.events import drain
 from warmstart.features.batches import normalised
 from warmstart.modalities.preprocessing import load_image
 from warmstart.network.feature_layers import Tapped, taps
-from warmstart.training import tuned_features
-from warmstart.training.tuned_features import SecondLook
+from warmstart.training import output
+from warmstart.training.output import SecondLook
 
 
 @pytest.fixture
@@ -79,13 +79,13 @@ def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
 ):
     _, look, asked = looked(scene, strategy)
     decoded = []
-    real = tuned_features.prepared
+    real = output.prepared
 
     def prepared(collection, examples, prep):
         decoded.extend(e.id for e in examples)
         return real(collection, examples, prep)
 
-    monkeypatch.setattr(tuned_features, "prepared", prepared)
+    monkeypatch.setattr(output, "prepared", prepared)
     learn, test = scene.arranged.learn, scene.arranged.test
     assert not asked
     tap = look._scan.taps[0]
@@ -112,7 +112,7 @@ def test_rows_of_copies_are_alike(scene):
 
 def test_rows_lie_in_a_folder_that_goes_with_the_look(scene, monkeypatch, tmp_path):
     (tmp_path / "here").mkdir()
-    monkeypatch.setattr(tuned_features, "roomy_folder", lambda n_bytes: tmp_path / "here")
+    monkeypatch.setattr(output, "roomy_folder", lambda n_bytes: tmp_path / "here")
     _, look, _ = looked(scene, "last:1")
     look(scene.arranged.learn)
     (folder,) = (tmp_path / "here").iterdir()

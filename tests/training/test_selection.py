@@ -7,14 +7,14 @@ import pytest
 
 from warmstart.solve.calibration import Calibration, fit_temperature, log_probabilities
 from warmstart.tasks.multilabel import LABEL_SETS
-from warmstart.training import cross_calibration
+from warmstart.training import selection
 
 
 def cross_calibrated(scores, labels, fold, blocks=None, temperature=3.0):
     """Rows that stand alone, beside a head with a calibration of its own."""
     before = Calibration(temperature, np.zeros(scores.shape[1]))
     blocks = np.arange(len(labels)) if blocks is None else blocks
-    return cross_calibration.cross_calibrated(scores, labels, fold, blocks, before)
+    return selection.cross_calibrated(scores, labels, fold, blocks, before)
 
 
 def held(n=60, k=3, n_folds=5, seed=0):
@@ -126,7 +126,7 @@ def test_how_often_labels_are_among_the_others_does_not_rank_rows():
     truth = (rng.random((100, 6)) < 0.3).astype(float)
     scores = truth + 1.5 * rng.normal(size=truth.shape)
     plain = Calibration(1.0, np.zeros(6))
-    p, _ = cross_calibration.cross_calibrated(
+    p, _ = selection.cross_calibrated(
         scores, truth, np.arange(100) % 2, np.arange(100), plain, LABEL_SETS
     )
     before, after = (LABEL_SETS.credits(said, truth).mean() for said in (scores, p))

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmstart.solve.calibration import Calibration, fit_temperature, log_probabilities
-from warmstart.training.candidates import CANDIDATES, END, LOOKS, SHARES, WORST, Route, choose
-from warmstart.training.cross_calibration import LEAST, PARTS, cross_parts
+from warmstart.training.selection import LEAST, PARTS, cross_parts
+from warmstart.training.validation import CANDIDATES, END, LOOKS, SHARES, WORST, Route, choose
 
 C = len(CANDIDATES)
 property_of = settings(max_examples=60)

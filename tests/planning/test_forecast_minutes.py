@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from plans import network, plan_for
 from warmstart.planning.check import check_plan
-from warmstart.planning.minutes import (
+from warmstart.planning.forecast import (
     LEAST_STEPS,
     MARGIN,
     TRIES,

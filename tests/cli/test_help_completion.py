@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from warmstart.cli.completion import SHELLS, script
+from warmstart.cli.help import SHELLS, script
 from warmstart.cli.main import main
 from warmstart.cli.spec import VERBS
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.data.cleaning import settle
 from warmstart.data.dataset import Collection, Wording
 from warmstart.errors import DataError
 from warmstart.records.data import DataRecord, Example
+from warmstart.run.cleaning import settle
 
 WORDING = Wording(source="clothing/", before="clothing/", remove="the folder")
 

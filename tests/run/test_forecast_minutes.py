@@ -8,9 +8,8 @@ import pytest
 
 from tiny import fit
 from warmstart.errors import UsageError
-from warmstart.planning.minutes import Allowance
+from warmstart.planning.forecast import Allowance
 from warmstart.run import forecast
-from warmstart.run import minutes as run_minutes
 
 SETTINGS = {"training.batch": 8}
 
@@ -82,7 +81,7 @@ def test_where_no_training_fits_the_output_alone_ships(pictures, speeds):
 
 
 def test_few_minutes_leave_the_close_look_out_and_say_so(pictures, monkeypatch):
-    monkeypatch.setattr(run_minutes, "hurries", lambda minutes, network, n: True)
+    monkeypatch.setattr(forecast, "hurries", lambda minutes, network, n: True)
     seen = []
     made = fit(pictures, budget="balanced", minutes=5.0, on_event=seen.append)
     (hurry,) = [e.values["text"] for e in seen if e.values.get("title") == "Hurry"]
@@ -98,7 +97,7 @@ def test_where_the_forecast_was_too_low_training_ends_when_the_minutes_do(
     pictures, speeds, monkeypatch
 ):
     speeds(1e-9)
-    monkeypatch.setattr(run_minutes, "DELIVERY", 100.0)  # nothing is left for training
+    monkeypatch.setattr(forecast, "DELIVERY", 100.0)  # nothing is left for training
     made, seen = run(pictures, 0.5)
     notes = [e.values["text"] for e in seen if e.values.get("title") == "Stopped"]
     assert len(notes) == len(steps(seen))
@@ -108,7 +107,7 @@ def test_where_the_forecast_was_too_low_training_ends_when_the_minutes_do(
 
 
 def test_minutes_do_not_matter_to_a_head(pictures, monkeypatch):
-    monkeypatch.setattr(run_minutes, "outlook", None)  # nothing is measured
+    monkeypatch.setattr(forecast, "outlook", None)  # nothing is measured
     made = fit(pictures, strategy="head", minutes=0.001)
     assert made.summary.shipped.strategy == "head"
 

@@ -15,8 +15,8 @@ from tiny import fit, network
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord
 from warmstart.records.run_folder import read_json
-from warmstart.run.gallery import SIDE, Gallery
 from warmstart.run.predictor import load
+from warmstart.run.reopened import SIDE, Gallery
 
 
 @pytest.fixture
