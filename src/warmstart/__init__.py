@@ -25,7 +25,7 @@ _HOMES = {
     "compare": "warmstart.run.compare",
     "export": "warmstart.exporting.export",
     "fit": "warmstart.api.run",
-    "freeze": "warmstart.api.freeze",
+    "freeze": "warmstart.api.plan",
     "load": "warmstart.api.run",
     "plan": "warmstart.api.plan",
     "resume": "warmstart.api.run",

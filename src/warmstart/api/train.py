@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from warmstart.api.freeze import Frozen, actions_of, rates_of
+from warmstart.api.plan import Frozen, actions_of, rates_of
 from warmstart.api.watch import Findings, compare, require_frozen, snapshot
 from warmstart.errors import DataError, PlanError
 from warmstart.events import Event

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from warmstart.api.freeze import actions_of
+from warmstart.api.plan import actions_of
 from warmstart.errors import TrainingError, UsageError
 from warmstart.network.freeze import action_of
 from warmstart.network.ledger import prove_frozen

@@ -18,9 +18,8 @@ from typing import Any
 from warmstart.data.arrow import class_names, load_pyarrow, parse_streams
 from warmstart.data.dataset import Columns, Listing, Wording, joined, some, under
 from warmstart.data.image_tables import Files, list_table
-from warmstart.data.media import counted
 from warmstart.data.parsing import SPLIT_VALUES
-from warmstart.data.place import Place
+from warmstart.data.place import Place, counted
 from warmstart.errors import DataError
 from warmstart.nouns import count
 

@@ -9,7 +9,6 @@ from pathlib import PurePosixPath
 
 from warmstart.data.dataset import Columns, Listing, Load, Row, Wording, is_too_much, unreadable
 from warmstart.data.labels import LabelCells, label_column, read_labels
-from warmstart.data.media import noun_of
 from warmstart.data.parsing import (
     PATH_NAMES,
     Pictures,
@@ -19,7 +18,7 @@ from warmstart.data.parsing import (
     groups_of,
     splits_of,
 )
-from warmstart.data.place import escaped, is_utf8
+from warmstart.data.place import escaped, is_utf8, noun_of
 from warmstart.data.splits import propose_columns
 from warmstart.data.tables import holds_rows, list_rows, list_texts, text_column
 from warmstart.errors import DataError

@@ -13,7 +13,6 @@ from warmstart.data.dataset import Columns, Listing, Row, Wording, joined, some,
 from warmstart.data.hub_datasets import files_of, is_saved, list_saved
 from warmstart.data.image_tables import list_table
 from warmstart.data.labels import label_column
-from warmstart.data.media import counted, media_among, noun_of
 from warmstart.data.parsing import LABEL_NAMES, Table, parse
 from warmstart.data.place import (
     ARCHIVE_SUFFIXES,
@@ -23,6 +22,9 @@ from warmstart.data.place import (
     TABLE_SUFFIXES,
     TEXT_SUFFIXES,
     Place,
+    counted,
+    media_among,
+    noun_of,
     suffix,
 )
 from warmstart.data.splits import propose_series

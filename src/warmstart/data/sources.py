@@ -19,7 +19,6 @@ from warmstart.data.arrow import parse_parquet
 from warmstart.data.dataset import Columns, Listing, Row, Wording
 from warmstart.data.image_tables import Files, list_table
 from warmstart.data.layouts import list_place
-from warmstart.data.media import heard
 from warmstart.data.objects import (
     Frame,
     ImageFolder,
@@ -35,6 +34,7 @@ from warmstart.data.place import (
     MEDIA_SUFFIXES,
     PREFIX,
     TABLE_SUFFIXES,
+    heard,
     is_address,
     open_folder,
     read_file,

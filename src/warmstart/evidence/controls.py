@@ -16,10 +16,9 @@ from warmstart.events import Event, Steps
 from warmstart.evidence import preprocessing
 from warmstart.evidence.domain_gap import distance, mean_divergence
 from warmstart.evidence.transfer_gain import Controls, is_clear, knowledge
-from warmstart.features.batches import to_tensor
+from warmstart.features.batches import texts_of, to_tensor
 from warmstart.features.extraction import load_same
 from warmstart.features.machine import threads_for
-from warmstart.features.text_lengths import texts_of
 from warmstart.modalities.preprocessing import encode
 from warmstart.modalities.text import word_counts
 from warmstart.network.batch_norm_statistics import NormSeen, norm_statistics

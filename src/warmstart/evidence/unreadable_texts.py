@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.features.text_lengths import texts_of
+from warmstart.features.batches import texts_of
 from warmstart.modalities import text as modalities_text
 from warmstart.records.data import Finding
 from warmstart.records.inputs import TextInputs

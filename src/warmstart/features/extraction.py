@@ -17,6 +17,7 @@ from warmstart.data.thumbnails import Files, Glances, joined
 from warmstart.distributed import here
 from warmstart.errors import DataError, UsageError, WorldError
 from warmstart.events import Steps
+from warmstart.features.batches import in_order
 from warmstart.features.cache import StoredTaps
 from warmstart.features.cache_key import EngineName, GlanceKey, main_key
 from warmstart.features.engine import Pixels
@@ -32,7 +33,6 @@ from warmstart.features.extract import (
 )
 from warmstart.features.machine import freed_memory_kept, n_threads
 from warmstart.features.offload import Kept, extract_streamed, links
-from warmstart.features.text_lengths import in_order
 from warmstart.machine import default_root
 from warmstart.modalities.audio import as_wanted, decode_sound
 from warmstart.modalities.preprocessing import (

@@ -26,9 +26,9 @@ from warmstart.distributed import here
 from warmstart.errors import RunFolderError, StartError
 from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.events import Event, Steps, drain
+from warmstart.features.batches import fitted
 from warmstart.features.extract import Features
 from warmstart.features.extraction import Look, take_look
-from warmstart.features.text_lengths import fitted
 from warmstart.network.finished_run import change
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import Start, load

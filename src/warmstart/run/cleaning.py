@@ -21,9 +21,9 @@ from warmstart.data.near_duplicates import (
     with_twins,
 )
 from warmstart.errors import DataError, RunFolderError
+from warmstart.features.batches import text_copies
 from warmstart.features.extract import first_of_each
 from warmstart.features.extraction import Album, Look, load_same
-from warmstart.features.text_lengths import text_copies
 from warmstart.modalities.audio import ONE_RECORDING, likeness
 from warmstart.nouns import IMAGES, Nouns, count, is_are, nouns_of
 from warmstart.planning import rules

@@ -16,7 +16,7 @@ from warmstart import events
 from warmstart.distributed import here
 from warmstart.errors import TrainingError
 from warmstart.events import Event, Steps, drain
-from warmstart.features.batches import ahead
+from warmstart.features.batches import ahead, in_order
 from warmstart.features.cache import Store
 from warmstart.features.cache_key import (
     BATCH,
@@ -33,7 +33,6 @@ from warmstart.features.extraction import load_same
 from warmstart.features.machine import n_threads
 from warmstart.features.offload import Chunk, Link, belt_of, links, one_by_one
 from warmstart.features.shelf import Shelf
-from warmstart.features.text_lengths import in_order
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name, encode
 from warmstart.network.cut import Prefix, stored_taps

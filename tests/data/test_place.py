@@ -9,7 +9,7 @@ import pytest
 
 import drawing
 import sounding
-from warmstart.data.media import media_among, noun_of
+from warmstart.data.place import media_among, noun_of
 from warmstart.data.read import read
 from warmstart.errors import DataError
 from warmstart.events import drain
