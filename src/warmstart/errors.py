@@ -20,7 +20,6 @@ import difflib
 import os
 import re
 import shlex
-from importlib import metadata
 from pathlib import Path
 
 
@@ -106,6 +105,8 @@ def requirements(extra: str) -> tuple[str, ...]:
     >>> [one.partition(">")[0] for one in requirements("sound")] in (["soundfile"], [])
     True
     """
+    from importlib import metadata  # 20 ms, and only where something is missing
+
     try:
         lines = metadata.requires("warmstart") or []
     except metadata.PackageNotFoundError:
@@ -116,6 +117,8 @@ def requirements(extra: str) -> tuple[str, ...]:
 
 def installed_version(package: str) -> str | None:
     """The version of an installed package; None where there is none."""
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

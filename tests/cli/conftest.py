@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from warmstart import run as run_package
 from warmstart.data import place as data_place
 from warmstart.events import Event
 from warmstart.records.answer import Skipped, Suggestion, Suggestions
@@ -217,10 +218,9 @@ def work(monkeypatch):
     place("warmstart.run.fit", Request=Request, fit=standing_in.fit)
     place("warmstart.run.predictor", predict=standing_in.predict)
     place("warmstart.run.evaluate", evaluate=standing_in.evaluate)
-    place("warmstart.run.base_model", rank=standing_in.rank)
+    place("warmstart.run.base_model", rank_base_models=standing_in.rank)
     place("warmstart.run.suggest", suggest=standing_in.suggest)
     place("warmstart.network.registry", starts=standing_in.starts)
     cache = place("warmstart.run.cache", info=lambda: INFO, clear=lambda: INFO)
-    verbs = place("warmstart.verbs", cache=cache)
-    verbs.__path__ = []
+    monkeypatch.setattr(run_package, "cache", cache, raising=False)
     return standing_in

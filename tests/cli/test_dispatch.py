@@ -311,8 +311,8 @@ def test_the_command_of_the_result_names_an_image_that_exists(work, tmp_path, ca
 def test_a_reader_that_leaves_early_is_no_error():
     code = (
         "import sys, types\n"
-        "from warmstart.records import Answer\n"
-        "from warmstart.cli import main\n"
+        "from warmstart.records.answer import Answer\n"
+        "from warmstart.cli.main import main\n"
         "one = Answer(path='a', label='b', probability=0.5, sure=True, unknown=False, scores={})\n"
         "module = types.ModuleType('warmstart.run.predictor')\n"
         "module.predict = lambda run, paths: (one for _ in range(100_000))\n"

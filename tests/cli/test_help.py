@@ -233,7 +233,7 @@ def test_there_are_several_ways_to_ask(capsys):
 def test_nothing_heavy_is_imported_to_answer(words):
     code = (
         "import sys\n"
-        "from warmstart.cli import main\n"
+        "from warmstart.cli.main import main\n"
         f"main({words!r})\n"
         "print('LOADED', *{'torch', 'numpy', 'rich', 'PIL'} & sys.modules.keys())\n"
     )
