@@ -6,10 +6,10 @@ the features of both.
 **At full size.** A linear probe is cross-validated in ten folds or more, each of which learns from
 nine tenths or more. Fine-tuning can afford three to five folds. What it loses by that is restored
 in part: a share, `RESTORED`, of what the linear probe's scores gain from its larger folds is added
-to the fine-tuned network's scores. All of it would add as much noise as it removes bias. An ensemble
-is made of these and of the linear probe's scores, as it is in the network that ships. These are the
-out-of-fold predictions of what ships; they stand in predictions.jsonl, and every figure is made of
-them (bench/results/gain.json: how near they come to the truth).
+to the fine-tuned network's scores. All of it would add as much noise as it removes bias. An
+ensemble is made of these and of the linear probe's scores, as in the network that ships. These are
+the out-of-fold predictions of what ships; they stand in predictions.jsonl, and every figure is made
+of them (bench/results/gain.json: how near they come to the truth).
 """
 
 from __future__ import annotations
